@@ -20,6 +20,7 @@ class CurateError(Exception):
     """Base of every error that curate raises on purpose; `exit_status` is the command's."""
 
     exit_status = 1
+    permanent = True  # a runner that tries again what fails need not: we have, where that may help
 
 
 class RecipeError(CurateError):

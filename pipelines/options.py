@@ -7,6 +7,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -14,6 +15,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from curate.errors import RecipeError, needing
 from curate.wording import did_you_mean
+from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
 
 View = TypeVar("View", bound=PipelineOptions)
 
@@ -42,6 +44,7 @@ class _Options(PipelineOptions):
 
 
 _SAMPLING_MS = 5
+_OURS = {"spark": "pipelines.spark.SparkRunner"}  # names that mean something else to Beam, or nothing
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,16 @@ class BeamOptions:
     options: PipelineOptions  # for `beam.Pipeline`, which copies them
     is_local_runner: bool  # the runner works on this machine alone
     in_this_process: bool  # the work is done in this process, so what it loads before is there
-    runner: str = ""  # the name of its class
+    runner: str = ""  # the name of its class, or ours
 
     def check_packages(self) -> None:
         """Raise RecipeError where a package is missing without which the runner cannot take a job."""
         if self.runner == "DataflowRunner":
             with needing("Dataflow needs further packages", "'curate[gcp]'"):
                 from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
+        if self.runner == "spark":
+            with needing("Spark needs a further package", "'curate[spark]'"):
+                import pyspark  # noqa: F401
 
 
 def parse_options(words: Sequence[str]) -> BeamOptions:
@@ -68,6 +74,7 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
             unknown, and no job server is asked later that could know it.
     """
     said = f"Beam options {' '.join(words)}"
+    words = _name_runner(words)
     try:
         unknown = _find_unknown(words)
     except argparse.ArgumentError as error:
@@ -90,7 +97,14 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
         _end_bundles_at_once()
     if is_local and mode != "in_memory":
         _keep_elements_whole()
-    return BeamOptions(options, is_local, is_local and mode != "multi_processing", type(trial.runner).__name__)
+    runner = "spark" if isinstance(trial.runner, SparkRunner) else type(trial.runner).__name__
+    return BeamOptions(options, is_local, is_local and mode != "multi_processing", runner)
+
+
+def _name_runner(words: Sequence[str]) -> list[str]:
+    """Return the words where the names of our own runners are those that Beam finds."""
+    named = [f"--runner={_OURS.get(word[9:], word[9:])}" if word.startswith("--runner=") else word for word in words]
+    return [_OURS.get(word, word) if before == "--runner" else word for before, word in pairwise(["", *named])]
 
 
 def _end_bundles_at_once() -> None:

@@ -53,6 +53,7 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
         "apache_beam.runners.dataflow.internal.apiclient",
         lambda folder: parse_options(["--runner=DataflowRunner", *DATAFLOW]).check_packages(),
     ),
+    ("spark", "pyspark", lambda folder: parse_options(["--runner=spark"]).check_packages()),
     ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),
     ("aws", "s3fs", lambda folder: list_files(("s3a://bucket/{0..3}.tar",), {})),
 ]

@@ -103,6 +103,15 @@ def test_there_are_no_cycles() -> None:
     assert set(order) == set(MODULES)
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("pipelines.spark")])
+def test_the_spark_runner_knows_nothing_of_what_it_runs(name: str) -> None:
+    """And whoever only names its options needs no PySpark."""
+    for other in imports(MODULES[name]):
+        assert other.split(".")[0] != "curate", other
+        assert other.split(".")[0] != "pipelines" or other.startswith("pipelines.spark"), other
+    assert not [other for other in imports(MODULES[name], functions=False) if other.startswith("pyspark")]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_beam_is_imported_by_transforms_pipelines_and_commands_only(name: str) -> None:
     found = [other for other in imports(MODULES[name]) if other.split(".")[0] == "apache_beam"]

@@ -42,11 +42,19 @@ class OwnRunner(StandardOptions):
         (["--runner=FnApiRunner", "--runner", "SparkRunner"], ELSEWHERE),
         (["--runner", "SparkRunner", "--what_only_a_job_server_knows=3"], ELSEWHERE),
         (["--runner=SparkRunner", "--job_name=FnApiRunner"], ELSEWHERE),
+        (["--runner=spark", "--spark_master_url=local[2]", "--spark_conf", "spark.ui.enabled=false"], ELSEWHERE),
+        (["--runner=pipelines.spark.SparkRunner", "--spark_exchange=/shared"], ELSEWHERE),
     ],
 )
 def test_where_the_work_is_done(words: list[str], where: tuple[bool, bool]) -> None:
     options = parse_options(words)
     assert (options.is_local_runner, options.in_this_process) == where
+
+
+@pytest.mark.parametrize("words", [["--runner=spark"], ["--runner", "spark"], ["--runner=pipelines.spark.SparkRunner"]])
+def test_spark_is_the_runner_on_pyspark(words: list[str]) -> None:
+    assert parse_options(words).runner == "spark"
+    assert parse_options(["--runner=SparkRunner"]).runner == "SparkRunner"  # Beam's, by a Java job server
 
 
 def test_the_defaults_are_for_who_names_no_runner() -> None:

@@ -1,0 +1,214 @@
+"""What runs in an executor's Python: a stage's bundle in Beam's own SDK worker, and one reduce of a shuffle.
+
+The worker and its DoFns are kept for as long as tasks of the same stage come. A task gives one `Result`, which Spark counts once
+however often the task was tried: outputs, Beam's counters, or the error that no further attempt would change.
+"""
+
+import gc
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from apache_beam.coders import PickleCoder
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.value_provider import RuntimeValueProvider
+from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.runners.worker import data_plane, sdk_worker
+from apache_beam.runners.worker.statesampler import StateSampler
+
+from pipelines.spark.exchange import Part, Writer
+from pipelines.spark.groups import Keyed, group_sorted
+from pipelines.spark.side_inputs import CAPABILITIES, SideInputs
+from pipelines.spark.translation import Group, Side, Stage
+
+_CHUNK = 4 << 20  # bytes of input that a worker gets at once
+_SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
+_COLLECT_EVERY = 16  # stages, after which what was frozen is looked through again
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all tasks of a stage share."""
+
+    id: str  # of the stage in this run
+    stage: Stage
+    sides: Sequence[tuple[Side, Any]]  # with their parts, or a broadcast of them
+    folder: str  # for files
+    limit: int  # bytes that a task may give to the driver
+    options: dict[str, Any]  # of Beam
+    log_level: int  # from which Beam says something here
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task gave."""
+
+    outputs: dict[str, list[Part]] = field(default_factory=dict)  # by collection
+    counters: tuple[bytes, ...] = ()  # MonitoringInfos
+    error: tuple[bytes | None, str] | None = None  # pickled, where it can be, and as text
+    seconds: float = 0.0
+
+
+def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
+    """Yield the result of a stage's task: its elements are one bundle."""
+    for parts in inputs:
+        began = time.perf_counter()
+        writer = Writer(task.folder, task.limit)
+        try:
+            counters = _worker().run(task, parts, writer)
+            yield Result(writer.close(), counters, seconds=time.perf_counter() - began)
+        except Exception as error:
+            writer.abandon()
+            if not (permanent := _find_permanent(error)):
+                raise
+            yield Result(error=(_pickle(permanent), f"{type(permanent).__name__}: {permanent}"))
+
+
+def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[Keyed, None]]) -> Iterator[Result]:
+    """Yield the result of a partition of sorted elements."""
+    began = time.perf_counter()
+    writer = Writer(folder, limit)
+    for element in group_sorted(group, (pair for pair, _ in keyed)):
+        writer.add(group.output, element)
+    yield Result(writer.close(), seconds=time.perf_counter() - began)
+
+
+def _find_permanent(error: BaseException | None) -> BaseException | None:
+    """Return the error, or what it was raised from, that says it is permanent."""
+    while error is not None:
+        if getattr(error, "permanent", False) is True:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _pickle(error: BaseException) -> bytes | None:
+    coder = PickleCoder()
+    try:
+        data: bytes = coder.encode(error)
+        return data if str(coder.decode(data)) == str(error) else None
+    except Exception:  # of whatever its own methods raise
+        return None
+
+
+@cache
+def _worker() -> "_Worker":
+    return _Worker()
+
+
+class _Worker:
+    """Beam's SDK worker of this process, for one stage after another."""
+
+    def __init__(self) -> None:
+        StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
+        self._channel = _Channel()
+        self._sides = SideInputs()
+        self._stage = ""
+        self._stages = 0
+        self._cache: Any = None
+        self._worker: Any = None
+        self._is_frozen = False
+
+    def run(self, task: Task, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
+        """Process a bundle; return its counters."""
+        if task.id != self._stage:
+            self._begin(task)
+        counters = []
+        rest: Iterable[bytes] = (element for part in parts for element in part.read())
+        names = task.stage.writes
+        while True:  # once more where a splittable DoFn put something off
+            bundle = uuid.uuid4().hex
+            self._channel.inputs = _in_chunks(bundle, task.stage.read, rest)
+            self._channel.write = lambda transform, element: writer.add(names[transform], element)
+            process = beam_fn_api_pb2.ProcessBundleRequest(
+                process_bundle_descriptor_id=task.id, cache_tokens=self._sides.tokens(task.id)
+            )
+            request = beam_fn_api_pb2.InstructionRequest(instruction_id=bundle, process_bundle=process)
+            done = self._worker.do_instruction(request).process_bundle
+            counters += [info.SerializeToString() for info in done.monitoring_infos]
+            if not done.residual_roots:
+                break
+            time.sleep(max((root.requested_time_delay.ToSeconds() for root in done.residual_roots), default=0))
+            rest = [root.application.element for root in done.residual_roots]
+        if not self._is_frozen:
+            gc.freeze()  # else PySpark, after each task, goes through all that was imported
+            self._is_frozen = True
+        return tuple(counters)
+
+    def _begin(self, task: Task) -> None:
+        """Tear the DoFns of the last stage down, and take the next one."""
+        if self._cache is not None:
+            self._cache.shutdown()
+        if self._stages % _COLLECT_EVERY == 0:
+            gc.unfreeze()
+            options = PipelineOptions.from_dictionary(task.options)
+            RuntimeValueProvider.set_runtime_options(task.options)
+            logging.getLogger("apache_beam").setLevel(task.log_level)
+            FileSystems.set_options(options)
+        self._stage, self._is_frozen = task.id, False
+        self._stages += 1
+        self._sides.take((side, getattr(parts, "value", parts)) for side, parts in task.sides)
+        descriptor = beam_fn_api_pb2.ProcessBundleDescriptor.FromString(task.stage.descriptor)
+        descriptor.id = task.id
+        self._cache = sdk_worker.BundleProcessorCache(
+            CAPABILITIES, self._sides, data_plane.InMemoryDataChannelFactory(self._channel), {task.id: descriptor}
+        )
+        self._worker = sdk_worker.SdkWorker(self._cache)
+
+
+def _in_chunks(bundle: str, transform: str, elements: Iterable[bytes]) -> Iterator[beam_fn_api_pb2.Elements.Data]:
+    waiting: list[bytes] = []
+    size = 0
+    for element in elements:
+        waiting.append(element)
+        size += len(element)
+        if size >= _CHUNK:
+            yield beam_fn_api_pb2.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
+            waiting, size = [], 0
+    if waiting:
+        yield beam_fn_api_pb2.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
+
+
+class _Channel(data_plane.DataChannel):
+    """The way of elements to a worker in this process and back, which leaves them apart."""
+
+    def __init__(self) -> None:
+        self.inputs: Iterator[beam_fn_api_pb2.Elements.Data] = iter(())
+        self.write: Callable[[str, bytes], None] = lambda transform, element: None
+
+    def input_elements(
+        self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None
+    ) -> Iterator[beam_fn_api_pb2.Elements.Data]:
+        """Yield the elements of the bundle."""
+        yield from self.inputs
+
+    def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
+        """Return what a transform writes elements to."""
+        return _ElementStream(lambda element: self.write(transform_id, element))
+
+    def output_timer_stream(self, instruction_id: str, transform_id: str, timer_family_id: str) -> Any:
+        """Raise: timers are refused."""
+        raise NotImplementedError("SparkRunner has no timers")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class _ElementStream(data_plane.ClosableOutputStream):
+    """Gives each element on once it is complete, which is when Beam asks whether to flush."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def maybe_flush(self) -> None:
+        self._write(self.get())
+        self._clear()
+
+    def close(self) -> None:
+        """Do nothing: no element is half written."""

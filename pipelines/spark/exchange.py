@@ -1,0 +1,218 @@
+"""What passes between stages: encoded elements, held in memory where they are few, else in blocks of files that all workers see.
+
+A block is the elements, one after another, then the size of each as uint64. A file belongs to one attempt of one task and has a
+name of its own; the driver reads what the attempt wrote that Spark counted, so a late or second attempt changes nothing.
+A run's files lie in one folder, named by its host and process, which is removed when the run ends, or by a later run on that host.
+"""
+
+import os
+import re
+import socket
+import uuid
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import fsspec
+
+_BLOCK = 4 << 20  # bytes of an output at which a task begins the next block
+_READ = 8 << 20  # bytes that are read at once
+
+
+@dataclass(frozen=True)
+class Held:
+    """Encoded elements in memory."""
+
+    elements: Sequence[bytes]
+
+    @property
+    def count(self) -> int:
+        """Return the number of elements."""
+        return len(self.elements)
+
+    @property
+    def size(self) -> int:
+        """Return the number of their bytes."""
+        return sum(map(len, self.elements))
+
+    def cut(self, first: int, last: int) -> "Held":
+        """Return the elements from `first` up to `last`."""
+        return Held(self.elements[first:last])
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the elements."""
+        yield from self.elements
+
+
+@dataclass(frozen=True)
+class Block:
+    """Encoded elements in a file, from `first` to `last` of those that begin at byte `start`."""
+
+    path: str
+    start: int
+    n_bytes: int  # of the whole block
+    n_elements: int
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        """Return the number of elements."""
+        return self.last - self.first
+
+    @property
+    def size(self) -> int:
+        """Return the number of their bytes, on the block's average."""
+        return self.n_bytes * self.count // max(1, self.n_elements)
+
+    def cut(self, first: int, last: int) -> "Block":
+        """Return the elements from `first` up to `last`, counted from this one's first."""
+        return Block(self.path, self.start, self.n_bytes, self.n_elements, self.first + first, self.first + last)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the elements, some megabytes at a time."""
+        files, path = fsspec.core.url_to_fs(self.path)
+        at = self.start + self.n_bytes
+        sizes = array("Q", files.cat_file(path, at, at + 8 * self.n_elements))
+        at = self.start + sum(sizes[: self.first])
+        number = self.first
+        while number < self.last:
+            end, size = number, 0
+            while end < self.last and (size < _READ or end == number):
+                size += sizes[end]
+                end += 1
+            data = files.cat_file(path, at, at + size) if size else b""
+            ends = list(accumulate(sizes[number:end]))
+            yield from (data[before:after] for before, after in zip([0, *ends], ends, strict=False))
+            at, number = at + size, end
+
+
+Part = Held | Block
+
+
+def spread(parts: Iterable[Part], most: int) -> list[list[Part]]:
+    """Return the elements in order, divided evenly among `most` tasks, or as many as there are elements."""
+    parts = [part for part in parts if part.count]
+    total = sum(part.count for part in parts)
+    n = min(most, total)
+    tasks: list[list[Part]] = []
+    ends = [(number + 1) * total // n for number in range(n)]
+    index = offset = done = 0
+    for end in ends:
+        task: list[Part] = []
+        while done < end:
+            take = min(end - done, parts[index].count - offset)
+            task.append(parts[index].cut(offset, offset + take))
+            done, offset = done + take, offset + take
+            if offset == parts[index].count:
+                index, offset = index + 1, 0
+        tasks.append(task)
+    return tasks
+
+
+@dataclass
+class Writer:
+    """Takes what a task gives: into memory up to `limit` bytes in all, and into one file beyond that."""
+
+    folder: str
+    limit: int
+    _waiting: dict[str, tuple[list[bytes], list[int]]] = field(default_factory=dict)  # elements, and their bytes
+    _parts: dict[str, list[Part]] = field(default_factory=dict)
+    _file: Any = None
+    _path: str = ""
+    _held: int = 0
+
+    def add(self, output: str, element: bytes) -> None:
+        """Add an element to an output."""
+        elements, size = self._waiting.setdefault(output, ([], [0]))
+        elements.append(element)
+        size[0] += len(element)
+        self._held += len(element)
+        if size[0] >= _BLOCK and self._held > self.limit:
+            self._flush(output)
+
+    def close(self) -> dict[str, list[Part]]:
+        """Return what all outputs hold; the file is complete."""
+        if self._held > self.limit:
+            for output in list(self._waiting):
+                self._flush(output)
+        if self._file is not None:
+            self._file.close()
+        for output, (elements, _) in self._waiting.items():
+            self._parts.setdefault(output, []).append(Held(elements))
+        return self._parts
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        if self._file is not None:
+            with suppress(Exception):
+                self._file.close()
+                files, path = fsspec.core.url_to_fs(self._path)
+                files.rm_file(path)
+
+    def _flush(self, output: str) -> None:
+        elements, (size,) = self._waiting.pop(output)
+        if self._file is None:
+            self._path = f"{self.folder}/{uuid.uuid4().hex}"
+            self._file = fsspec.open(self._path, "wb", auto_mkdir=True).open()
+        start = self._file.tell()
+        self._file.write(b"".join(elements))
+        self._file.write(array("Q", map(len, elements)).tobytes())
+        block = Block(self._path, start, size, len(elements), 0, len(elements))
+        self._parts.setdefault(output, []).append(block)
+
+
+class Exchange:
+    """A run's folder of blocks, and how many bytes of all its stages the driver holds."""
+
+    def __init__(self, parent: str, budget: int) -> None:
+        self._parent = parent.rstrip("/")
+        self._host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+        self.folder = f"{self._parent}/beam-spark-{self._host}-{os.getpid()}-{uuid.uuid4().hex}"
+        self._budget, self._held = budget, 0
+        self._sweep()
+
+    def limit(self, tasks: int) -> int:
+        """Return how many bytes each of so many tasks may give to the driver."""
+        return max(0, (self._budget - self._held) // max(1, tasks))
+
+    def keep(self, parts: Iterable[Part]) -> None:
+        """Count what the driver holds of a collection."""
+        self._held += sum(part.size for part in parts if isinstance(part, Held))
+
+    def drop(self, parts: Iterable[Part]) -> None:
+        """Count no more what it held; files go when the run ends, for others may be in them."""
+        self._held -= sum(part.size for part in parts if isinstance(part, Held))
+
+    def clear(self) -> None:
+        """Remove the run's files."""
+        _remove(self.folder)
+
+    def _sweep(self) -> None:
+        """Remove what runs left whose process on this host has died."""
+        files, path = fsspec.core.url_to_fs(self._parent)
+        with suppress(Exception):  # a folder that is not there yet, or that cannot be listed
+            for found in files.ls(path, detail=False):
+                name = found.rstrip("/").rpartition("/")[2]
+                match = re.fullmatch(rf"beam-spark-{re.escape(self._host)}-(\d+)-[0-9a-f]{{32}}", name)
+                if match and not _is_alive(int(match[1])):
+                    _remove(f"{self._parent}/{name}")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _remove(folder: str) -> None:
+    files, path = fsspec.core.url_to_fs(folder)
+    with suppress(FileNotFoundError):
+        files.rm(path, recursive=True)

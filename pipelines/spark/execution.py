@@ -1,0 +1,189 @@
+"""The driver's way through the steps: one Spark job a stage, named by its steps, and what each collection holds until all have read it."""
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from apache_beam.coders import PickleCoder
+from apache_beam.metrics import monitoring_infos
+from apache_beam.portability.api import metrics_pb2
+
+from pipelines.spark.bundles import Result, Task, reduce_groups, run_bundle
+from pipelines.spark.exchange import Exchange, Held, Part, spread
+from pipelines.spark.groups import find_partition, group_sorted, key_elements
+from pipelines.spark.translation import Given, Graph, Group, Side, Stage, Step, Union, read_by
+
+_LOGGER = logging.getLogger(__name__)
+
+_TASKS = 64  # of a stage at most, or four times the cores
+_SENT = 64 << 10  # bytes of a side input that go with each task; more are broadcast
+_LARGEST = 2 << 30  # bytes of a side input
+_GROUPED_HERE = (20_000, 16 << 20)  # elements and bytes that the driver groups
+_PARTITION = 16 << 20  # bytes of a shuffle's partition
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the pipeline."""
+
+
+class Execution:
+    """One run of a graph in a SparkContext."""
+
+    def __init__(self, spark: Any, graph: Graph, exchange: Exchange, options: dict[str, Any]) -> None:
+        self._spark, self._graph, self._exchange, self._options = spark, graph, exchange, options
+        self._most = max(_TASKS, 4 * spark.defaultParallelism)
+        self._readers = Counter(graph.readers)
+        self._collections: dict[str, list[Part]] = {}
+        self._broadcasts: dict[str, Any] = {}
+        self._group = f"beam-{uuid.uuid4().hex}"
+        self._is_cancelled = threading.Event()
+        self.counters: dict[str, list[metrics_pb2.MonitoringInfo]] = {}  # by step
+
+    def cancel(self) -> None:
+        """Stop the jobs of this run."""
+        self._is_cancelled.set()
+        self._spark.cancelJobGroup(self._group)
+
+    def run(self) -> None:
+        """Take all steps.
+
+        Raises:
+            Exception: what a DoFn raised and called permanent.
+            Cancelled: by `cancel`.
+            RuntimeError: a task failed as often as Spark lets it.
+        """
+        try:
+            for number, step in enumerate(self._graph.steps):
+                if self._is_cancelled.is_set():
+                    raise Cancelled
+                self._take(f"{self._group}-{number}", step)
+                for name in read_by(step):
+                    self._readers[name] -= 1
+                    if not self._readers[name]:
+                        self._drop(name)
+        except Exception as error:
+            if self._is_cancelled.is_set():
+                raise Cancelled from None
+            if hasattr(error, "java_exception"):
+                raise RuntimeError(f"{step.name}: {_find_python_error(error)}") from None
+            raise
+        finally:
+            for name in list(self._collections):
+                self._drop(name)
+
+    def _take(self, name: str, step: Step) -> None:
+        match step:
+            case Given():
+                self._keep({step.output: [Held([step.element])]})
+            case Union():
+                self._keep({step.output: [part for given in step.inputs for part in self._collections[given]]})
+            case Group():
+                self._keep({step.output: self._group_by_key(step)})
+            case Stage():
+                self._keep(self._run_stage(name, step))
+
+    def _run_stage(self, name: str, stage: Stage) -> dict[str, list[Part]]:
+        outputs: dict[str, list[Part]] = {output: [] for output in stage.writes.values()}
+        tasks = spread(self._collections[stage.input], self._most)
+        if not tasks:
+            return outputs
+        task = Task(
+            name,
+            stage,
+            [(side, self._send(stage, side)) for side in stage.sides],
+            self._exchange.folder,
+            self._exchange.limit(len(tasks)),
+            self._options,
+            logging.getLogger("apache_beam").getEffectiveLevel(),
+        )
+        job = self._spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_bundle, task))
+        for result in self._collect(stage.name, job, len(tasks)):
+            for output, parts in result.outputs.items():
+                outputs[output] += parts
+        return outputs
+
+    def _group_by_key(self, group: Group) -> list[Part]:
+        parts = self._collections[group.input]
+        count, size = sum(part.count for part in parts), sum(part.size for part in parts)
+        if count <= _GROUPED_HERE[0] and size <= _GROUPED_HERE[1]:
+            return [Held(list(group_sorted(group, sorted(key_elements(group, parts)))))]
+        tasks = spread(parts, self._most)
+        n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
+        keyed = self._spark.parallelize(tasks, len(tasks)).flatMap(partial(_key_task, group))
+        job = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n)).mapPartitions(
+            partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n))
+        )
+        results = self._collect(group.name, job, n)
+        return [part for result in results for part in result.outputs.get(group.output, [])]
+
+    def _collect(self, name: str, job: Any, tasks: int) -> Sequence[Result]:
+        """Return the results of a job; log what it took."""
+        began = time.perf_counter()
+        self._spark.setJobGroup(self._group, self._describe(name), interruptOnCancel=False)
+        results: list[Result] = job.collect()
+        for result in results:
+            if result.error:
+                pickled, text = result.error
+                raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
+        infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
+        self.counters[name] = list(monitoring_infos.consolidate([*self.counters.get(name, []), *infos]))
+        _LOGGER.info(
+            "%s: %d tasks, %.3f s, of which %.3f s in bundles; %s",
+            *(name, tasks, time.perf_counter() - began, sum(result.seconds for result in results)),
+            self._say_counters(self.counters[name]) or "no counters",
+        )
+        return results
+
+    def _describe(self, name: str) -> str:
+        """Return what Spark's page says of a job: the steps, and the pipeline's counters until then."""
+        counters = self._say_counters(info for infos in self.counters.values() for info in infos)
+        return f"{name} [{counters}]" if counters else name
+
+    @staticmethod
+    def _say_counters(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:
+        total: Counter[str] = Counter()
+        for info in infos:
+            if info.urn == monitoring_infos.USER_COUNTER_URN:
+                total[info.labels[monitoring_infos.NAME_LABEL]] += monitoring_infos.extract_counter_value(info)
+        return ", ".join(f"{name} {value:,}" for name, value in total.items())
+
+    def _send(self, stage: Stage, side: Side) -> Any:
+        """Return what a task reads a side input from."""
+        parts = self._collections[side.collection]
+        size = sum(part.size for part in parts)
+        if size > _LARGEST:
+            raise ValueError(f"{stage.name}: its side input {side.tag} has {size:,} bytes; accepted: {_LARGEST:,}")
+        if size <= _SENT:
+            return parts
+        if side.collection not in self._broadcasts:
+            self._broadcasts[side.collection] = self._spark.broadcast(parts)
+        return self._broadcasts[side.collection]
+
+    def _keep(self, outputs: dict[str, list[Part]]) -> None:
+        for name, parts in outputs.items():
+            if self._readers[name]:
+                self._collections[name] = parts
+                self._exchange.keep(parts)
+
+    def _drop(self, name: str) -> None:
+        self._exchange.drop(self._collections.pop(name))
+        if broadcast := self._broadcasts.pop(name, None):
+            with suppress(Exception):  # of a context that has stopped
+                broadcast.destroy()
+
+
+def _key_task(group: Group, parts: list[Part]) -> Iterable[tuple[tuple[bytes, bytes], None]]:
+    return ((keyed, None) for keyed in key_elements(group, parts))
+
+
+def _find_python_error(error: Exception) -> str:
+    """Return the Python traceback in Spark's error, without the Java one around it."""
+    text = str(getattr(error, "java_exception", error))
+    _, found, after = text.partition("Traceback (most recent call last):")
+    return (found + after).split("\n\tat ")[0].split("\n\nDriver stacktrace:")[0].strip() or text

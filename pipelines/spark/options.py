@@ -1,0 +1,45 @@
+"""The options of `SparkRunner`, which Beam reads with its own. What Spark's own commands and files say holds too."""
+
+from argparse import ArgumentParser
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SparkRunnerOptions
+
+
+class SparkOptions(PipelineOptions):
+    """How Spark is configured, and where stages leave what the driver does not hold.
+
+    Where Spark is, `--spark_master_url`, is an option of Beam already: local[N], spark://HOST:PORT, yarn or k8s://…
+    """
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--spark_conf",
+            action="append",
+            metavar="KEY=VALUE",
+            help="a setting of Spark, as spark.executor.memory=4g; may be repeated",
+        )
+        parser.add_argument(
+            "--spark_exchange",
+            help="a folder or URL that all workers see, for what passes between stages; default: temp_location, "
+            "and for a master on this machine the temporary folder",
+        )
+
+    def read_conf(self) -> dict[str, str]:
+        """Return the settings of Spark that are named, the master among them. Raises ValueError where one has no value."""
+        conf = {}
+        for text in self.spark_conf or ():
+            key, found, value = text.partition("=")
+            if not found or not key.startswith("spark."):
+                raise ValueError(f"--spark_conf {text}: accepted: a setting of Spark, as spark.executor.memory=4g")
+            conf[key] = value
+        url = self.view_as(SparkRunnerOptions).spark_master_url
+        is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
+        if is_named or url != SparkRunnerOptions([]).spark_master_url:
+            conf["spark.master"] = url
+        return conf
+
+    def find_exchange(self) -> str | None:
+        """Return the folder or URL for what passes between stages, where one is named."""
+        found: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location
+        return found

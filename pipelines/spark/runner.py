@@ -1,0 +1,161 @@
+"""The runner and its result: a pipeline is taken through Spark by a thread, which `wait_until_finish` waits for."""
+
+import logging
+import os
+import sys
+import tempfile
+import threading
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+from apache_beam.transforms import environments
+
+from pipelines.spark.options import SparkOptions
+
+_LOGGER = logging.getLogger(__name__)
+_HELD = 64 << 20  # bytes of all stages that the driver holds
+
+
+class SparkRunner(PipelineRunner):
+    """Runs batch pipelines on Spark; takes the active SparkContext, else makes one by `SparkOptions` and stops it at the end."""
+
+    def default_environment(self, options: PipelineOptions) -> environments.Environment:
+        """Return that of the executors' Python."""
+        return environments.EmbeddedPythonEnvironment.default()
+
+    def run_portable_pipeline(self, pipeline: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> "SparkResult":
+        """Begin to run the pipeline.
+
+        Raises:
+            NotImplementedError: it needs state, timers, bundle finalization, streaming, or another environment.
+            ValueError: an option is wrong, or has to be named.
+            ImportError: PySpark is not installed.
+        """
+        from pipelines.spark.execution import Execution
+        from pipelines.spark.translation import translate
+
+        graph = translate(pipeline)
+        settings = options.view_as(SparkOptions)
+        spark, is_ours = _get_context(settings.read_conf())
+        try:
+            from pipelines.spark.exchange import Exchange
+
+            exchange = Exchange(_find_exchange(settings, spark.master), _HELD)
+            execution = Execution(spark, graph, exchange, options.get_all_options(drop_default=True))
+        except BaseException:
+            if is_ours:
+                spark.stop()
+            raise
+
+        def clean() -> None:
+            exchange.clear()
+            if is_ours:
+                spark.stop()
+
+        return SparkResult(execution, clean)
+
+
+class SparkResult(PipelineResult):
+    """A pipeline that runs, or has run."""
+
+    def __init__(self, execution: Any, clean: Any) -> None:
+        super().__init__(PipelineState.RUNNING)
+        self._execution, self._clean = execution, clean
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="beam-spark", daemon=True).start()
+
+    @property
+    def state(self) -> str:
+        """Return RUNNING, DONE, FAILED or CANCELLED."""
+        state: str = self._state
+        return state
+
+    def wait_until_finish(self, duration: int | None = None) -> str:
+        """Return the state once the pipeline has ended, or after so many milliseconds.
+
+        Raises what ended it, where that was an error; an interrupt of this call cancels it.
+        """
+        try:
+            self._ended.wait(None if duration is None else duration / 1000)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        if self._ended.is_set() and self._error is not None:
+            raise self._error
+        return self.state
+
+    def cancel(self) -> str:
+        """Cancel the pipeline, and return the state once its jobs have stopped."""
+        if not self._ended.is_set():
+            self._execution.cancel()
+            self._ended.wait()
+        return self.state
+
+    def metrics(self) -> Any:
+        """Return the users' counters, distributions and gauges."""
+        return self._metrics(user_metrics_only=True)
+
+    def monitoring_metrics(self) -> Any:
+        """Return all of them."""
+        return self._metrics(user_metrics_only=False)
+
+    def monitoring_infos(self) -> Any:
+        """Yield them as Beam's protos."""
+        for infos in self._execution.counters.values():
+            yield from infos
+
+    def _metrics(self, user_metrics_only: bool) -> Any:
+        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiMetrics
+
+        return FnApiMetrics(dict(self._execution.counters), user_metrics_only)
+
+    def _run(self) -> None:
+        from pipelines.spark.execution import Cancelled
+
+        try:
+            self._execution.run()
+            state = PipelineState.DONE
+        except Cancelled:
+            state = PipelineState.CANCELLED
+        except BaseException as error:
+            self._error, state = error, PipelineState.FAILED
+        try:
+            self._clean()
+        except Exception as error:  # what was made is there
+            _LOGGER.warning("not cleaned up: %s", error)
+        self._state = state
+        self._ended.set()
+
+
+def _get_context(given: dict[str, str]) -> tuple[Any, bool]:
+    """Return a SparkContext, and whether it was made here."""
+    from pyspark import SparkConf, SparkContext
+
+    if given.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
+        raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
+    if SparkContext._active_spark_context is not None:
+        return SparkContext._active_spark_context, False
+    conf = SparkConf()
+    for key, value in given.items():
+        conf.set(key, value)
+    conf.setIfMissing("spark.master", "local[*]")
+    conf.setIfMissing("spark.app.name", "beam")
+    if _is_here(conf.get("spark.master") or ""):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    return SparkContext(conf=conf), True
+
+
+def _find_exchange(settings: SparkOptions, master: str) -> str:
+    """Return the folder of the exchange. Raises ValueError where it has to be named."""
+    if found := settings.find_exchange():
+        return found
+    if _is_here(master):
+        return tempfile.gettempdir()
+    raise ValueError(f"the workers of {master} are elsewhere: name a folder or URL that all see, --spark_exchange=…")
+
+
+def _is_here(master: str) -> bool:
+    return master.startswith("local")
