@@ -23,7 +23,7 @@ from pipelines.options import parse_options
 from tests.pipelines.test_options import DATAFLOW
 
 TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, test_regions
-NO_FEATURES = {"test", "all"}
+NO_FEATURES = {"test", "runners", "all"}
 
 
 def head(folder: Path) -> Any:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from apache_beam.coders import PickleCoder
-from apache_beam.metrics import monitoring_infos
 from apache_beam.portability.api import metrics_pb2
 
+from pipelines.spark import counters
 from pipelines.spark.bundles import Result, Task, reduce_groups, run_bundle
 from pipelines.spark.exchange import Exchange, Held, Part, spread
 from pipelines.spark.groups import find_partition, group_sorted, key_elements
@@ -71,7 +71,7 @@ class Execution:
             if self._is_cancelled.is_set():
                 raise Cancelled from None
             if hasattr(error, "java_exception"):
-                raise RuntimeError(f"{step.name}: {_find_python_error(error)}") from None
+                raise RuntimeError(_find_python_error(error)) from None
             raise
         finally:
             for name in list(self._collections):
@@ -132,26 +132,18 @@ class Execution:
                 pickled, text = result.error
                 raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
-        self.counters[name] = list(monitoring_infos.consolidate([*self.counters.get(name, []), *infos]))
+        self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
         _LOGGER.info(
             "%s: %d tasks, %.3f s, of which %.3f s in bundles; %s",
             *(name, tasks, time.perf_counter() - began, sum(result.seconds for result in results)),
-            self._say_counters(self.counters[name]) or "no counters",
+            counters.say(self.counters[name]) or "no counters",
         )
         return results
 
     def _describe(self, name: str) -> str:
         """Return what Spark's page says of a job: the steps, and the pipeline's counters until then."""
-        counters = self._say_counters(info for infos in self.counters.values() for info in infos)
-        return f"{name} [{counters}]" if counters else name
-
-    @staticmethod
-    def _say_counters(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:
-        total: Counter[str] = Counter()
-        for info in infos:
-            if info.urn == monitoring_infos.USER_COUNTER_URN:
-                total[info.labels[monitoring_infos.NAME_LABEL]] += monitoring_infos.extract_counter_value(info)
-        return ", ".join(f"{name} {value:,}" for name, value in total.items())
+        said = counters.say(info for infos in self.counters.values() for info in infos)
+        return f"{name} [{said}]" if said else name
 
     def _send(self, stage: Stage, side: Side) -> Any:
         """Return what a task reads a side input from."""

@@ -202,15 +202,12 @@ class _Builder:
 
     def _stage(self, transform: beam_runner_api_pb2.PTransform) -> Stage:
         payload = beam_runner_api_pb2.ExecutableStagePayload.FromString(transform.spec.payload)
-        names = sorted(payload.transforms, key=lambda name: int(name.rpartition("_")[2]))  # as Beam numbers them
-        transforms = {name: payload.components.transforms[name] for name in names}
-        name = _say(transforms.values())
-        patterns = {}
-        for side in payload.side_inputs:
-            dofn = beam_runner_api_pb2.ParDoPayload.FromString(transforms[side.transform_id].spec.payload)
-            patterns[side.transform_id, side.local_name] = dofn.side_inputs[side.local_name].access_pattern
+        numbered = sorted(payload.transforms, key=lambda name: int(name.rpartition("_")[2]))  # as they were fused
+        fused = [payload.components.transforms[name] for name in numbered]
+        transforms = {step.unique_name: step for step in fused}  # by which counters are reported
         sides = tuple(
-            self._side(name, tag, transforms[name].inputs[tag], pattern) for (name, tag), pattern in patterns.items()
+            self._side(payload.components.transforms[side.transform_id], side.local_name)
+            for side in payload.side_inputs
         )
         transforms["read"] = beam_runner_api_pb2.PTransform(
             unique_name="read",
@@ -232,11 +229,14 @@ class _Builder:
             windowing_strategies=payload.components.windowing_strategies,
             environments=payload.components.environments,
         )
-        return Stage(name, payload.input, descriptor.SerializeToString(), "read", writes, sides)
+        return Stage(_say(fused), payload.input, descriptor.SerializeToString(), "read", writes, sides)
 
-    def _side(self, transform: str, tag: str, collection: str, pattern: beam_runner_api_pb2.FunctionSpec) -> Side:
+    def _side(self, transform: beam_runner_api_pb2.PTransform, tag: str) -> Side:
+        collection = transform.inputs[tag]
         coder = self._windowed_coder(collection)
-        return Side(transform, tag, collection, pattern.SerializeToString(), self._opaque_coders([coder]), coder)
+        dofn = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+        pattern = dofn.side_inputs[tag].access_pattern.SerializeToString()
+        return Side(transform.unique_name, tag, collection, pattern, self._opaque_coders([coder]), coder)
 
     def _port(self, urn: str, collection: str) -> beam_runner_api_pb2.FunctionSpec:
         port = beam_fn_api_pb2.RemoteGrpcPort(coder_id=self._windowed_coder(collection))
