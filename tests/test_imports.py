@@ -16,7 +16,7 @@ FILES = sorted([*(ROOT / "curate").rglob("*.py"), *(ROOT / "pipelines").rglob("*
 # Folders and loose modules, lowest first: a module imports from its own folder and from those before it.
 FOLDERS = (
     *("schema", "errors", "numeric", "ids", "wording", "process", "registry"),
-    *("recipe", "store", "download", "pool", "models", "engines", "signals", "run"),
+    *("recipe", "store", "tar", "download", "pool", "models", "engines", "signals", "run"),
     *("metadata", "measure", "decide", "captions", "output", "publish", "forget", "ask", "whatif", "report"),
     *("transforms", "pipelines", "api", "demo", "cli", "__main__"),
 )

@@ -5,7 +5,7 @@ time. Addresses of IPv6 that stand for one of IPv4 (mapped, translated, tunnelle
 """
 
 import ipaddress
-from collections.abc import Iterable
+from functools import lru_cache
 
 from curate.download.policy import Network
 
@@ -20,7 +20,8 @@ _PREFIXES = tuple(
 _KINDS = ("unspecified", "loopback", "link_local", "multicast", "reserved", "private")
 
 
-def refusal(text: str, allowed: Iterable[Network] = ()) -> str | None:
+@lru_cache(1 << 14)
+def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
     """Return what an address is that may not be asked, such as `loopback`; None where it is public or in an allowed network."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])

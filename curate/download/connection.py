@@ -58,7 +58,7 @@ def guarded(networks: Sequence[Network]) -> Iterator[None]:
 def guard_thread(networks: Sequence[Network]) -> None:
     """Do what `guarded` does until the thread ends."""
     _install()
-    _thread.networks = networks
+    _thread.networks = tuple(networks)
 
 
 @cache

@@ -5,6 +5,7 @@
 
 import http.client
 import io
+import re
 import ssl
 import string
 import time
@@ -29,6 +30,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (429, 503)
 _CHUNK = 1 << 16
 _ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
+_CONTROL = re.compile("[\0- \x7f]")
 _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrote it
 
 
@@ -85,7 +87,7 @@ class _Target:
             query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
         except ValueError as error:  # UnicodeError is one
             raise FetchFault("bad_url", error) from None
-        if parts.scheme not in ("http", "https") or not host or any(c <= " " or c == "\x7f" for c in host):
+        if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
             raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
         return cls(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path + query)
 
@@ -164,6 +166,7 @@ class Fetcher:
         with self._hosts.slot(target.host), connections():
             deadline.extend(time.monotonic() - began)
             connection = Connection(target.host, target.port, target.scheme == "https", deadline)
+            has_answered = False
             try:
                 with _faults():
                     headers = {"User-Agent": self._agent, "Accept": "image/*, */*;q=0.5", "Connection": "close"}
@@ -171,13 +174,14 @@ class Fetcher:
                     response = connection.getresponse()
                     if response.status in _BUSY:
                         raise _refused(response)
+                    self._hosts.answered(target.host)
+                    has_answered = True
+                    with response:  # which holds the socket
+                        return self._answer(response, target, connection, most, cut)
             except FetchFault as fault:
-                self._hosts.failed(target.host, fault, self._policy.max_pause)
+                if not has_answered:
+                    self._hosts.failed(target.host, fault, self._policy.max_pause)
                 raise
-            else:
-                self._hosts.answered(target.host)
-                with _faults(), response:  # which holds the socket
-                    return self._answer(response, target, connection, most, cut)
             finally:
                 connection.close()
 

@@ -22,7 +22,7 @@ _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECAS
 _FAILURES = 12  # one after the other, after which a host is left alone
 _LEFT_ALONE = 60.0  # seconds
 _OF_HOSTS = ("timeout", "http_429", "http_503")  # what counts as such
-_HOSTS = 100_000  # that failed and are remembered
+_HOSTS = 10_000  # that are remembered
 
 
 @dataclass
@@ -51,9 +51,11 @@ class Hosts:
     def slot(self, name: str) -> Iterator[None]:
         """Wait for a connection to a host, and for the end of its pause. Raises FetchFault where it is left alone."""
         with self._lock:
-            if len(self._hosts) >= _HOSTS:
-                self._hosts = {name: host for name, host in self._hosts.items() if host.users}
-            host = self._hosts.setdefault(name, _Host(threading.Semaphore(self._per_host)))
+            host = self._hosts.get(name)
+            if host is None:
+                if len(self._hosts) >= _HOSTS:
+                    self._hosts = {name: host for name, host in self._hosts.items() if host.users}
+                host = self._hosts[name] = _Host(threading.Semaphore(self._per_host))
             host.users += 1
         try:
             with host.slots:
@@ -62,8 +64,6 @@ class Hosts:
         finally:
             with self._lock:
                 host.users -= 1
-                if not host.users and not host.failures and host.pause_ends <= time.monotonic():
-                    self._hosts.pop(name, None)
 
     def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
         """Note, in its slot, that a host did not answer, or is busy; it has the pause that it asks for, up to the longest one."""

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import tarfile
 import threading
 import urllib.request
 from collections import Counter
@@ -34,6 +33,9 @@ from curate.errors import needing
 from curate.store.downloads import by_frequency
 from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
+from curate.tar.byte_sources import open_source
+from curate.tar.index import index_tar
+from curate.tar.writer import TarWriter
 
 LOST = "lost"
 # What img2dataset's resizer and hash check say, as reasons
@@ -216,11 +218,15 @@ def _facts(table: pa.Table, downloads: Downloads, statistics: Mapping[str, Any])
 
 
 def _sort_tar(path: str, out: IO[bytes]) -> None:
-    """Copy a tar with its samples in the order of their keys, and without the times at which they came."""
-    with tarfile.open(path) as there, tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as sorted_tar:
-        for member in sorted(there.getmembers(), key=lambda member: (member.name.partition(".")[0], member.offset)):
-            member.mtime = 0
-            sorted_tar.addfile(member, there.extractfile(member))
+    """Copy a tar with its samples in the order of their keys, and without the times at which they came. Raises OSError."""
+    source = open_source(path)
+    index = index_tar(source)
+    if index.damage:
+        raise OSError(f"{path}: {index.damage[1]}")
+    members = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
+    with TarWriter(out) as writer:
+        for name, offset, size in sorted(members, key=lambda member: (member[0].partition(".")[0], member[1])):
+            writer.add(name, source.read(offset, size))
 
 
 def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:

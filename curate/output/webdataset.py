@@ -21,16 +21,16 @@ from curate.output.columns import SIDECAR
 from curate.output.layout import Shard, Slice
 from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
-from curate.output.tar_writer import TarWriter, safe_key, safe_suffix
-from curate.pool.byte_sources import open_source
 from curate.pool.field_types import field_values
 from curate.pool.formats.input_format import InputSample
 from curate.pool.json_fields import json_bytes, put_fields
-from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import split_name
 from curate.process import groups
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+from curate.tar.byte_sources import open_source
+from curate.tar.index import index_tar
+from curate.tar.writer import TarWriter, safe_key, safe_suffix
 
 _COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
 _COLUMNS += ["original_sha256"]

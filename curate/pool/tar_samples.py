@@ -25,9 +25,9 @@ import numpy as np
 import pyarrow as pa
 
 from curate.numeric.arrays import I64
-from curate.pool.tar_index import TarIndex
-from curate.pool.tar_walk import FOLDER, REGULAR
 from curate.schema import OK
+from curate.tar.index import TarIndex
+from curate.tar.walk import FOLDER, REGULAR
 
 IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _LOADED = frozenset((*IMAGE_SUFFIXES, "txt", "json"))

@@ -37,14 +37,14 @@ from curate.decide.unit_decisions import decide
 from curate.output.layout import Layout, lay_out
 from curate.output.output_format import emit_shard
 from curate.output.settings import EmitSettings
-from curate.output.tar_writer import TarWriter
-from curate.pool.byte_sources import open_source
 from curate.pool.plan import Unit, make_plan
-from curate.pool.tar_index import index_tar
 from curate.process import Recent
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from curate.tar.byte_sources import open_source
+from curate.tar.index import index_tar
+from curate.tar.writer import TarWriter
 from tests.bench.bench_shards import cpu_seconds
 from tests.laws import pools
 

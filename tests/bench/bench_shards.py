@@ -15,10 +15,10 @@ from pathlib import Path
 
 import webdataset
 
-from curate.output.tar_writer import TarWriter
-from curate.pool.byte_sources import open_source
-from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
+from curate.tar.byte_sources import open_source
+from curate.tar.index import TarIndex, index_tar
+from curate.tar.writer import TarWriter
 
 SHARDS, SAMPLES = 20, 1000
 

@@ -43,7 +43,7 @@ def test_public(address: str) -> None:
 
 
 def test_allowed_networks() -> None:
-    allowed = [ipaddress.ip_network("127.0.0.0/8")]
+    allowed = (ipaddress.ip_network("127.0.0.0/8"),)
     assert refusal("127.9.9.9", allowed) is None
     assert refusal("::ffff:127.0.0.1", allowed) is None
     assert refusal("10.0.0.1", allowed) == "private"

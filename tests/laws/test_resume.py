@@ -22,10 +22,10 @@ import yaml
 from curate.ask.verify import verify_run
 from curate.errors import RunError
 from curate.measure import part
-from curate.pool.byte_sources import open_source
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
+from curate.tar.byte_sources import open_source
 from pipelines.driver import prepare
 from tests.laws import pools
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.pool.byte_sources import open_source
-from curate.pool.tar_index import Damage, TarIndex, index_tar
 from curate.pool.tar_samples import IMAGE_SUFFIXES, TarSamples, group_members, split_name
-from curate.pool.tar_walk import REGULAR
 from curate.schema import MEMBERS, OK, SAMPLE_REASONS
+from curate.tar.byte_sources import open_source
+from curate.tar.index import Damage, TarIndex, index_tar
+from curate.tar.walk import REGULAR
 
 
 def make_index(names: list[str], types: dict[str, str] | None = None, cut: bool = False) -> TarIndex:

@@ -15,7 +15,6 @@ from pydantic import Field
 from curate import schema
 from curate.errors import CurateError, RecipeError
 from curate.numeric.arrays import Mask
-from curate.pool.byte_sources import ByteSource, open_source
 from curate.pool.columns import stated_sha256
 from curate.pool.faults import InputFault
 from curate.pool.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
@@ -31,10 +30,11 @@ from curate.pool.formats.input_format import (
 from curate.pool.json_fields import read_json
 from curate.pool.listing import fingerprints_beside, list_source
 from curate.pool.missing import read_missing, sidecar
-from curate.pool.tar_index import TarIndex, index_tar
 from curate.pool.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.tar.byte_sources import ByteSource, open_source
+from curate.tar.index import TarIndex, index_tar
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.output.tar_writer import TarWriter, safe_key, safe_suffix, tar_header, tar_headers
-from curate.pool.byte_sources import open_source
-from curate.pool.tar_index import index_tar
 from curate.pool.tar_samples import group_members
+from curate.tar.byte_sources import open_source
+from curate.tar.index import index_tar
+from curate.tar.writer import TarWriter, safe_key, safe_suffix, tar_header, tar_headers
 
 
 def write(members: list[tuple[str, bytes]]) -> tuple[bytes, list[int]]:

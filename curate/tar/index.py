@@ -6,7 +6,7 @@ Read are ustar (with prefix), GNU (long names, base-256 sizes, old sparse), PAX 
 skipped) and v7 headers, with signed and unsigned checksums. Links, folders, devices, sparse and unknown types are
 listed under their type; only REGULAR members have bytes to be read as they lie. The first zero block ends the archive,
 and so does the end of the file on a member's boundary. Bytes after the end are ignored, but a second archive there is
-reported. Headers are untrusted: whatever they claim, the walk (`tar_walk`, compiled) moves forward, allocates a
+reported. Headers are untrusted: whatever they claim, the walk (`walk`, compiled) moves forward, allocates a
 fixed amount and ends in `damage`.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.numeric.arrays import I64, Mask
-from curate.pool import tar_walk
-from curate.pool.byte_sources import ByteSource
-from curate.pool.tar_walk import BLOCK
+from curate.tar import walk
+from curate.tar.byte_sources import ByteSource
+from curate.tar.walk import BLOCK
 
 _ROWS = 4096  # members a call of the walk
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -61,16 +61,16 @@ class TarIndex:
 def index_tar(source: ByteSource) -> TarIndex:
     """Return the index of a tar, as far as it can be read; what is wrong with the file is in `damage`. Raises OSError."""
     rows = np.empty((_ROWS, 5), np.int64)
-    text = np.empty(_ROWS * BLOCK + tar_walk.MAX_EXTENSION, np.uint8)
+    text = np.empty(_ROWS * BLOCK + walk.MAX_EXTENSION, np.uint8)
     tables: list[I64] = []
     names: list[str] = []
-    status, at, need, size = tar_walk.FULL, 0, BLOCK, source.size
-    while status in (tar_walk.FULL, tar_walk.MORE):
+    status, at, need, size = walk.FULL, 0, BLOCK, source.size
+    while status in (walk.FULL, walk.MORE):
         view = np.frombuffer(source.peek(at, need), np.uint8)
         if len(view) < min(need, size - at):
             raise OSError(f"only {len(view)} of {need} bytes could be read at {at}")
         view.flags.writeable = False  # one compiled kernel for all sources
-        status, at, need, count = tar_walk.walk(view, at, size, rows, text)
+        status, at, need, count = walk.walk(view, at, size, rows, text)
         tables.append(rows[:count].copy())
         names += _names(text, rows[:count, 3].tolist())
     table = np.concatenate(tables)
@@ -100,16 +100,16 @@ def decode_name(raw: bytes) -> str:
 
 
 _DAMAGE = {
-    tar_walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {there} of {size} bytes are there"),
-    tar_walk.CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is whole"),
-    tar_walk.CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are there"),
-    tar_walk.CUT_EXTENSION: (
+    walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {there} of {size} bytes are there"),
+    walk.CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is whole"),
+    walk.CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are there"),
+    walk.CUT_EXTENSION: (
         "truncated_tar",
         "the file ends inside or right behind the extension header {last}, at byte {at}",
     ),
-    tar_walk.BAD_CHECKSUM: ("damaged_tar", "the header {last}, at byte {at}, has a wrong checksum"),
-    tar_walk.BAD_SIZE: ("damaged_tar", "the header {last}, at byte {at}, has a size that is no number or too large"),
-    tar_walk.BAD_EXTENSION: (
+    walk.BAD_CHECKSUM: ("damaged_tar", "the header {last}, at byte {at}, has a wrong checksum"),
+    walk.BAD_SIZE: ("damaged_tar", "the header {last}, at byte {at}, has a size that is no number or too large"),
+    walk.BAD_EXTENSION: (
         "damaged_tar",
         "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a member",
     ),
@@ -120,11 +120,11 @@ def _damage(source: ByteSource, status: int, at: int, index: TarIndex) -> Damage
     left = source.size - at
     if source.size == 0:
         return Damage("empty_file", "the file has 0 bytes")
-    if at == 0 and status in (tar_walk.BAD_CHECKSUM, tar_walk.CUT_HEADER):
+    if at == 0 and status in (walk.BAD_CHECKSUM, walk.CUT_HEADER):
         return _no_tar(source)
-    if status == tar_walk.END:
+    if status == walk.END:
         return _second_archive(source, at) if left else None
-    if status == tar_walk.CUT_HEADER and not any(source.read(at, left)):
+    if status == walk.CUT_HEADER and not any(source.read(at, left)):
         return None  # what is cut is the end marker
     reason, detail = _DAMAGE[status]
     name, offset, size = "", 0, 0
@@ -151,7 +151,7 @@ def _second_archive(source: ByteSource, at: int) -> Damage | None:
     tail = np.frombuffer(source.read(at, 10240 + BLOCK), np.uint8)
     blocks = tail[: len(tail) // BLOCK * BLOCK].reshape(-1, BLOCK)
     used = np.flatnonzero(blocks.any(axis=1))
-    if len(used) and tar_walk.checksum_ok(blocks[used[0]], int(blocks[used[0]].sum())):
+    if len(used) and walk.checksum_ok(blocks[used[0]], int(blocks[used[0]].sum())):
         where = at + BLOCK * int(used[0])
         return Damage("damaged_tar", f"another archive follows the end marker, at byte {where}; only the first is read")
     return None

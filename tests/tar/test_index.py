@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.pool.byte_sources import ByteSource, MmapSource, RangeSource, open_source
-from curate.pool.tar_index import TarIndex, decode_name, index_tar
-from curate.pool.tar_walk import BLOCK, FOLDER, REGULAR
 from curate.schema import DAMAGE_REASONS, FILE_REASONS
+from curate.tar.byte_sources import ByteSource, MmapSource, RangeSource, open_source
+from curate.tar.index import TarIndex, decode_name, index_tar
+from curate.tar.walk import BLOCK, FOLDER, REGULAR
 
 
 class BytesSource(ByteSource):
