@@ -21,7 +21,9 @@ from pipelines.spark.translation import Given, Graph, Group, Side, Stage, Step, 
 
 _LOGGER = logging.getLogger(__name__)
 
-_TASKS = 64  # of a stage at most, or four times the cores
+_TASKS = 64  # of a stage at most, or four a core
+_PER_CORE = 4
+_ELEMENTS = 8  # that a task has at least where a stage has more than four a core: each costs Spark some 15 ms of CPU
 _SENT = 64 << 10  # bytes of a side input that go with each task; more are broadcast
 _LARGEST = 2 << 30  # bytes of a side input
 _GROUPED_HERE = (20_000, 16 << 20)  # elements and bytes that the driver groups
@@ -37,7 +39,8 @@ class Execution:
 
     def __init__(self, spark: Any, graph: Graph, exchange: Exchange, options: dict[str, Any]) -> None:
         self._spark, self._graph, self._exchange, self._options = spark, graph, exchange, options
-        self._most = max(_TASKS, 4 * spark.defaultParallelism)
+        self._few = _PER_CORE * spark.defaultParallelism
+        self._most = max(_TASKS, self._few)
         self._readers = Counter(graph.readers)
         self._collections: dict[str, list[Part]] = {}
         self._broadcasts: dict[str, Any] = {}
@@ -90,7 +93,7 @@ class Execution:
 
     def _run_stage(self, name: str, stage: Stage) -> dict[str, list[Part]]:
         outputs: dict[str, list[Part]] = {output: [] for output in stage.writes.values()}
-        tasks = spread(self._collections[stage.input], self._most)
+        tasks = self._spread(self._collections[stage.input])
         if not tasks:
             return outputs
         task = Task(
@@ -113,7 +116,7 @@ class Execution:
         count, size = sum(part.count for part in parts), sum(part.size for part in parts)
         if count <= _GROUPED_HERE[0] and size <= _GROUPED_HERE[1]:
             return [Held(list(group_sorted(group, sorted(key_elements(group, parts)))))]
-        tasks = spread(parts, self._most)
+        tasks = self._spread(parts)
         n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
         keyed = self._spark.parallelize(tasks, len(tasks)).flatMap(partial(_key_task, group))
         job = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n)).mapPartitions(
@@ -121,6 +124,10 @@ class Execution:
         )
         results = self._collect(group.name, job, n)
         return [part for result in results for part in result.outputs.get(group.output, [])]
+
+    def _spread(self, parts: Sequence[Part]) -> list[list[Part]]:
+        count = sum(part.count for part in parts)
+        return spread(parts, min(self._most, max(self._few, count // _ELEMENTS)))
 
     def _collect(self, name: str, job: Any, tasks: int) -> Sequence[Result]:
         """Return the results of a job; log what it took."""
@@ -175,7 +182,7 @@ def _key_task(group: Group, parts: list[Part]) -> Iterable[tuple[tuple[bytes, by
 
 
 def _find_python_error(error: Exception) -> str:
-    """Return the Python traceback in Spark's error, without the Java one around it."""
+    """Return the Python traceback in Spark's error, or else its message, without Java's traces."""
     text = str(getattr(error, "java_exception", error))
     _, found, after = text.partition("Traceback (most recent call last):")
-    return (found + after).split("\n\tat ")[0].split("\n\nDriver stacktrace:")[0].strip() or text
+    return (found + after if found else text).split("\n\tat ")[0].split("\n\nDriver stacktrace:")[0].strip()

@@ -143,7 +143,9 @@ def _get_context(given: dict[str, str]) -> tuple[Any, bool]:
         conf.set(key, value)
     conf.setIfMissing("spark.master", "local[*]")
     conf.setIfMissing("spark.app.name", "beam")
+    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
     if _is_here(conf.get("spark.master") or ""):
+        conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return SparkContext(conf=conf), True
 

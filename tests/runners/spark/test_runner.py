@@ -1,0 +1,241 @@
+"""The runner as a guest of Spark: what it refuses, errors, counters, cancelling, what passes through files, and what kills cost."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.periodicsequence import PeriodicImpulse
+from apache_beam.transforms.userstate import BagStateSpec
+
+from pipelines.spark import execution, runner
+from tests.runners.spark.conftest import workers
+
+pytestmark = pytest.mark.runners
+
+
+class Wrong(Exception):
+    permanent = True
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.number)
+
+
+class Unpicklable(Wrong):
+    def __reduce__(self) -> Any:
+        raise TypeError("not me")
+
+
+def count_calls(folder: Path) -> None:
+    (folder / uuid.uuid4().hex).touch()
+
+
+@pytest.mark.parametrize(("kind", "raised"), [(Wrong, Wrong), (Unpicklable, RuntimeError), (ValueError, RuntimeError)])
+def test_errors(options: PipelineOptions, tmp_path: Path, kind: Any, raised: Any) -> None:
+    """What is permanent is raised as it was, and nobody tried it twice; all else as Python's traceback."""
+
+    def fail(number: int) -> int:
+        count_calls(tmp_path)
+        raise kind("no good", number) if issubclass(kind, Wrong) else kind("no good")
+
+    root = beam.Pipeline(options=options)
+    _ = root | beam.Create([7]) | "Fail here" >> beam.Map(fail)
+    result = root.run()
+    with pytest.raises(raised, match="no good") as found:
+        result.wait_until_finish()
+    assert result.state == PipelineState.FAILED
+    assert len(list(tmp_path.iterdir())) == 1  # a local master tries nothing again; a cluster's does
+    if raised is Wrong:
+        assert found.value.number == 7
+    if kind is ValueError:
+        assert "Traceback" in str(found.value)
+        assert "Fail here" in str(found.value)
+        assert "org.apache.spark" not in str(found.value)
+    else:
+        assert "Traceback" not in str(found.value)
+
+
+class Stateful(beam.DoFn):
+    BAG = beam.DoFn.StateParam(BagStateSpec("bag", beam.coders.VarIntCoder()))
+
+    def process(self, pair: Any, bag: Any = BAG) -> Iterator[Any]:
+        yield pair
+
+
+class Finalizing(beam.DoFn):
+    def process(self, element: Any, final: Any = beam.DoFn.BundleFinalizerParam) -> Iterator[Any]:
+        final.register(lambda: None)
+        yield element
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        (beam.Map(lambda n: (n, n)) | beam.ParDo(Stateful()), "state and timers"),
+        (beam.ParDo(Finalizing()), "bundle finalization"),
+    ],
+)
+def test_refused_before_anything_runs(options: PipelineOptions, tmp_path: Path, step: Any, named: str) -> None:
+    root = beam.Pipeline(options=options)
+    _ = root | beam.Create([1]) | "Call" >> beam.Map(lambda n: count_calls(tmp_path) or n) | step
+    with pytest.raises(NotImplementedError, match=named):
+        root.run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_streaming_is_refused(options: PipelineOptions) -> None:
+    root = beam.Pipeline(options=options)
+    _ = root | PeriodicImpulse(fire_interval=1)
+    with pytest.raises(NotImplementedError, match="unbounded collection, as in streaming \\(PeriodicImpulse"):
+        root.run()
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "text"),
+    [
+        (["--spark_master_url=sc://host"], NotImplementedError, "Spark Connect"),
+        (["--spark_conf=spark.ui.enabled"], ValueError, "spark.executor.memory=4g"),
+        (["--spark_conf=ui=false"], ValueError, "accepted"),
+    ],
+)
+def test_options_are_checked(words: list[str], error: type[Exception], text: str) -> None:
+    root = beam.Pipeline(options=PipelineOptions(["--runner=pipelines.spark.SparkRunner", *words]))
+    _ = root | beam.Create([1])
+    with pytest.raises(error, match=text):
+        root.run()
+
+
+def test_counters(options: PipelineOptions, spark: Any) -> None:
+    """They are in the result, and in the description of the jobs that follow."""
+    seen = []
+    before = spark.setJobGroup
+    root = beam.Pipeline(options=options)
+
+    def count(number: int) -> int:
+        Metrics.counter("test", "numbers").inc()
+        return number
+
+    numbers = root | beam.Create(range(100)) | beam.Reshuffle() | "Count" >> beam.Map(count)
+    _ = numbers | "Again" >> beam.Reshuffle() | "After" >> beam.Map(count)
+    try:
+        spark.setJobGroup = lambda group, said, **named: seen.append(said) or before(group, said, **named)
+        result = root.run()
+        result.wait_until_finish()
+    finally:
+        del spark.setJobGroup
+    found = result.metrics().query(MetricsFilter().with_name("numbers"))["counters"]
+    assert {metric.key.step: metric.committed for metric in found} == {"Count": 100, "After": 100}
+    assert seen[-1] == "After [numbers 100]"
+
+
+def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> None:
+    root = beam.Pipeline(options=options)
+    slow = root | beam.Create([1]) | beam.Map(lambda number: count_calls(tmp_path) or time.sleep(600))
+    _ = slow | beam.Reshuffle() | "Never" >> beam.Map(lambda number: count_calls(tmp_path))
+    result = root.run()
+    began = time.monotonic()
+    assert result.wait_until_finish(duration=300) == PipelineState.RUNNING
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.1)
+    assert result.cancel() == PipelineState.CANCELLED == result.wait_until_finish() == result.state
+    assert time.monotonic() - began < 60
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_large_collections_pass_through_files(
+    options: PipelineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As main and side inputs, and in groups that a shuffle makes; the files are gone afterwards."""
+    monkeypatch.setattr(runner, "_HELD", 1000)
+    monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
+    exchange = tmp_path / "exchange"
+    options = PipelineOptions(["--runner=pipelines.spark.SparkRunner", f"--spark_exchange={exchange}"])
+    seen: list[Path] = []
+
+    def see(n: int) -> int:
+        (tmp_path / "seen").write_text("\n".join(map(str, exchange.rglob("*"))))
+        return n
+
+    with beam.Pipeline(options=options) as root:
+        texts = root | beam.Create(range(500)) | beam.Reshuffle() | beam.Map(lambda n: (n % 7, str(n) * 100))
+        sizes = texts | beam.GroupByKey() | beam.MapTuple(lambda key, found: (key, sum(map(len, found))))
+        expected = Counter[int]()
+        for number in range(500):
+            expected[number % 7] += len(str(number)) * 100
+        assert_that(sizes, equal_to(list(expected.items())))
+        total = (
+            root
+            | "One" >> beam.Create([0])
+            | beam.Map(lambda zero, found: see(zero) + sum(len(text) for _, text in found), beam.pvalue.AsIter(texts))
+        )
+        assert_that(total, equal_to([sum(expected.values())]), label="Side")
+    seen = [Path(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    assert len(seen) > 2
+    assert not list(exchange.rglob("*"))
+
+
+def test_what_a_killed_driver_left_is_swept(options: PipelineOptions, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    left = tmp_path / f"beam-spark-{host}-{ended.pid}-{'0' * 32}"
+    other = tmp_path / f"beam-spark-{host}-{os.getpid()}-{'0' * 32}"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "file").touch()
+    options = PipelineOptions(["--runner=pipelines.spark.SparkRunner", f"--spark_exchange={tmp_path}"])
+    with beam.Pipeline(options=options) as root:
+        _ = root | beam.Create([1])
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]
+
+
+def test_killed_workers_lose_and_double_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrying: Callable[[], PipelineOptions]
+) -> None:
+    """A DoFn draws random keys before a group; if it ran again for a part of what follows, values would be lost or doubled."""
+    monkeypatch.setattr(runner, "_HELD", 10_000)
+    monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))
+    stop = threading.Event()
+    kills = []
+
+    def kill() -> None:
+        while len(kills) < 4 and not stop.wait(1):
+            if found := workers(older=10):  # which have imported Beam, and begun
+                kills.append(random.choice(found))
+                with suppress(ProcessLookupError):
+                    os.kill(kills[-1], signal.SIGKILL)
+
+    options = retrying()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        for _ in range(2):
+            with beam.Pipeline(options=options) as root:
+                numbers = root | beam.Create(range(1000)) | beam.Reshuffle()
+                drawn = numbers | beam.Map(lambda n: time.sleep(0.01) or (random.randrange(50), n))
+                grouped = drawn | beam.GroupByKey() | beam.FlatMapTuple(lambda _, found: time.sleep(0.1) or found)
+                assert_that(grouped, equal_to(list(range(1000))))
+    finally:
+        stop.set()
+        killer.join()
+    assert kills
