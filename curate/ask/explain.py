@@ -88,7 +88,7 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
             lines.append(line())
             if kind != "uid":
                 lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
-            lines += [*_verdict(row, record.time_of(uid) if uid else None), *_sample(row)]
+            lines += [*_verdict(connection, row, record.time_of(uid) if uid else None), *_sample(row)]
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += [
@@ -155,10 +155,11 @@ def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
     return connection.sql(sql, params=params).to_arrow_table()
 
 
-def _verdict(row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
+def _verdict(connection: Any, row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
     rule, status, error = row["rule"], row["status"], row["error"]
+    failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
     facts = {
-        "failure": f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}",
+        "failure": failure + (_attempts(connection, row) if status in schema.MISSING_REASONS else ""),
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
         "draw": _show(row["draw"]),
@@ -171,6 +172,16 @@ def _verdict(row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
         return
     stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
     yield line((f"verdict: dropped by {rule}", "bold red"), f", {stage.reason.format(**facts)}", hang=9)
+
+
+def _attempts(connection: Any, row: dict[str, Any]) -> str:
+    """Return how often the run tried to download a row, and when last; empty where it did not."""
+    sql = "SELECT attempts, attempted FROM failures WHERE unit = $unit AND row = $row AND attempted IS NOT NULL"
+    found = _fetch(connection, sql, unit=row["unit"], row=row["row"]).to_pylist()
+    return "".join(
+        f" ({pluralise(one['attempts'], 'attempt')}, the last at {one['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
+        for one in found
+    )
 
 
 def _sample(row: dict[str, Any]) -> Iterator[Line]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from curate.download.keys import OUTCOMES
 from curate.pool.faults import InputFault
 from curate.schema import DAMAGED_SIDECAR, MISSING_SAMPLE
-from curate.wording import one_line, pluralise
+from curate.wording import one_line
 
 _SUCCESS = "success"
 _ROWS = 10_000  # a shard of img2dataset
@@ -64,7 +64,7 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
     names = [name for name in wanted if name in texts]
     if set(OUTCOMES.names) <= set(file.schema_arrow.names):  # it is one of ours
-        names += OUTCOMES.names
+        names += ["reason", "detail"]
     batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
     has_some = (batch for batch in batches if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py())
     table = pa.concat_tables([MISSING.empty_table(), *(_select(batch, caption) for batch in has_some)])
@@ -84,19 +84,9 @@ def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
     errors = [one_line(": ".join(filter(None, words)), _ERROR) for words in zip(*status, strict=True)]
     reasons = pa.repeat(MISSING_SAMPLE, len(rows))
     if "reason" in rows.column_names:
-        reasons, errors = (
-            rows["reason"].cast(pa.string()),
-            [_tell(row) for row in rows.select(OUTCOMES.names).to_pylist()],
-        )
+        reasons, errors = column("reason"), column("detail")
     columns = [column("key"), column("url"), column("uid"), column("caption", caption), reasons, errors]
     return pa.table(columns, schema=MISSING)
-
-
-def _tell(outcome: dict[str, Any]) -> str:
-    """Return what became of a row that we tried to download."""
-    if not outcome["attempted"]:
-        return str(outcome["detail"])
-    return f"{outcome['detail']} ({pluralise(outcome['attempts'], 'attempt')}, the last at {outcome['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 def _is_text(kind: pa.DataType) -> bool:

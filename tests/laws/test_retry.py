@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from curate.ask.explain import explain_sample
 from curate.ask.verify import verify_run
 from curate.download.fetch import Fetcher
 from curate.forget.forget import forget
@@ -149,7 +150,10 @@ def test_attempts_add_up(days: Days) -> None:
     failures = pq.read_table(days.folder / "failures.parquet").to_pylist()
     attempts = {(row["reason"], row["attempts"], row["may_pass"]) for row in failures}
     assert attempts == {("http_404", 1, False), ("http_500", 9, True)}
-    assert all("(9 attempts, the last at" in row["detail"] for row in failures if row["reason"] == "http_500")
+    one = next(row for row in failures if row["reason"] == "http_500")
+    assert one["detail"] == "500 Something"
+    told = str(explain_sample(str(days.folder), one["key"]))
+    assert f"500 Something (9 attempts, the last at {one['attempted']:%Y-%m-%d %H:%M:%S} UTC)" in told
 
 
 def test_a_rerun_has_nothing_to_do(days: Days, web: Web) -> None:
