@@ -29,8 +29,10 @@ AGENT = "curate"  # as robots.txt and headers name it
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (429, 503)
 _CHUNK = 1 << 16
+_ROBOTS_REDIRECTS = 5  # at least, of one robots.txt (2.3.1.2)
 _ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
 _CONTROL = re.compile("[\0- \x7f]")
+_RANGE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
 _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrote it
 
 
@@ -152,7 +154,7 @@ class Fetcher:
         raise FetchFault("too_many_redirects", f"more than {self._policy.max_redirects}")
 
     def _read_robots(self, url: str, deadline: Deadline) -> bytes:
-        for _ in range(self._policy.max_redirects + 1):
+        for _ in range(max(_ROBOTS_REDIRECTS, self._policy.max_redirects) + 1):
             target = _Target.of(url)
             found = self._ask(target, deadline, _ROBOTS_BYTES, cut=True)
             if isinstance(found, Reply):
@@ -197,6 +199,10 @@ class Fetcher:
             directives = {} if self._directives is None else {"directives": self._directives}
             if header := opt_out(response.headers, AGENT, **directives):
                 raise FetchFault("opted_out", header)
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT and not _is_whole(response.headers):
+            raise FetchFault(
+                "incomplete", f"206: {response.headers.get('Content-Range', 'a part that was not asked for')}"
+            )
         stated = response.length
         if stated is not None and stated > most and not cut:
             raise FetchFault("too_large", f"{stated:,} bytes")
@@ -261,10 +267,16 @@ def _faults() -> Iterator[None]:
         raise FetchFault("bad_response", f"{type(error).__name__}: {error}") from None
 
 
+def _is_whole(headers: Message) -> bool:
+    """Return whether the part that an answer 206 brings is all there is (RFC 9110, 14.4): no part was asked for."""
+    found = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    return found is not None and int(found[1]) + 1 == int(found[2])
+
+
 def _refused(response: http.client.HTTPResponse) -> FetchFault:
-    """Return what an answer says that brings nothing."""
-    reason = f"http_{response.status}"
-    reason = reason if reason in MISSING_REASONS else "http_other"
+    """Return what an answer says that brings nothing; a status that HTTP does not know is the first of its class (RFC 9110, 15)."""
+    reasons = (f"http_{response.status}", f"http_{response.status // 100}00")
+    reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
     return FetchFault(reason, f"{response.status} {response.reason}", _retry_after(response))
 
 

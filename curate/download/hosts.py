@@ -19,6 +19,7 @@ _RULES = 20_000_000  # characters of robots.txt that are remembered
 _OVERHEAD = 300  # of each site
 _DAY = 86_400.0
 _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
+_TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
 _FAILURES = 12  # one after the other, after which a host is left alone
 _LEFT_ALONE = 60.0  # seconds
 _OF_HOSTS = ("timeout", "http_429", "http_503")  # what counts as such
@@ -106,7 +107,7 @@ class Robots:
     def check(self, site: str, url: str, read: Callable[[str], bytes]) -> float:
         """Raise FetchFault where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
 
-        `read` fetches robots.txt: what it raises of status 4xx means that all is allowed; any other fault is that of each URL.
+        `read` fetches robots.txt: what it raises of status 4xx, but 429, means that all is allowed; any other fault is that of each URL.
         Returns the seconds in which another thread read it.
         """
         began = time.monotonic()
@@ -144,7 +145,7 @@ class Robots:
         with needing("robots: respect needs a further package", "'curate[img2dataset]'"):
             from protego import Protego
         try:
-            text = _of_agent(read(f"{site}/robots.txt").decode(errors="replace"), self.agent)
+            text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)
             return Protego.parse(text), len(text) + _OVERHEAD
         except FetchFault as fault:
             if fault.reason.startswith("http_4") and fault.reason != "http_429":
@@ -153,10 +154,15 @@ class Robots:
 
 
 def _of_agent(text: str, agent: str) -> str:
-    """Return a robots.txt in which all agents that are others have one name: Protego gives each that it finds all rules of its group."""
+    """Return a robots.txt in which agents are `*`, this one or `other`: Protego gives each that it finds all rules of its group.
+
+    An agent is meant by its product token alone, whatever its case and what follows it, such as a version (RFC 9309, 2.2.1).
+    """
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        found = _AGENT.fullmatch(line)
-        if found and not agent.startswith(found[1].replace("*", "").strip().lower()):
-            lines[number] = "User-agent: other"
+        if found := _AGENT.fullmatch(line):
+            name = found[1].strip()
+            token = _TOKEN.match(name.lstrip("*"))
+            is_mine = token is not None and token[0].lower() == agent
+            lines[number] = f"User-agent: {'*' if name == '*' else agent if is_mine else 'other'}"
     return "\n".join(lines)

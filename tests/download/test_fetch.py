@@ -7,13 +7,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from typing import Any
 
 import pytest
 
 from curate.download import connection
 from curate.download.connection import guard_thread, guarded
-from curate.download.faults import FetchFault
+from curate.download.faults import FetchFault, opt_out
 from curate.download.fetch import Downloads, Fetcher
 from curate.download.policy import NetworkPolicy
 from tests.download.web import Web, running
@@ -71,6 +72,10 @@ def test_an_image(web: Web) -> None:
         ("status/429", "http_429", 3),
         ("status/500", "http_500", 3),
         ("status/304", "http_304", 1),
+        ("status/499", "http_400", 1),  # unknown ones are the first of their class
+        ("status/520", "http_500", 3),
+        ("status/999", "http_other", 1),
+        ("status/206", "incomplete", 1),
         ("wait/5", "http_503", 1),  # which is longer than max_pause
         ("loop/", "too_many_redirects", 1),
         ("to/file:///etc/passwd", "bad_url", 1),
@@ -174,6 +179,8 @@ OPTED_OUT = [
     "X-Robots-Tag=noai",
     "X-Robots-Tag=noindex,%20NoImageAI",
     "X-Robots-Tag=curate:%20noai",
+    "X-Robots-Tag=None",
+    "X-Robots-Tag=unavailable_after:%202030,%20none",
     "TDM-Reservation=1",
     "Content-Usage=train-ai=n",
     "Content-Usage=search=y,%20train-ai=n;x",
@@ -181,6 +188,8 @@ OPTED_OUT = [
 NOT_OPTED_OUT = [
     "X-Robots-Tag=nofollow",
     "X-Robots-Tag=googlebot:%20noai",
+    "X-Robots-Tag=googlebot:%20none",
+    "X-Robots-Tag=all",
     "X-Robots-Tag=unavailable_after:%202030",
     "TDM-Reservation=0",
     "Content-Usage=train-ai=y",
@@ -197,6 +206,14 @@ def test_opt_outs(web: Web, header: str) -> None:
 @pytest.mark.parametrize("header", NOT_OPTED_OUT)
 def test_no_opt_outs(web: Web, header: str) -> None:
     assert fetcher().open(web.url(f"header/{header}")).read() == IMAGE
+
+
+def test_directives_that_are_named() -> None:
+    """None is noindex and nofollow: it counts where one of these does."""
+    headers = Message()
+    headers["X-Robots-Tag"] = "none"
+    found = [opt_out(headers, "curate", named) for named in ([], ["noai"], [" NoFollow"], ["noindex"])]
+    assert found == [None, None, "X-Robots-Tag: none", "X-Robots-Tag: none"]
 
 
 def test_robots(web: Web) -> None:
@@ -222,6 +239,58 @@ def test_robots(web: Web) -> None:
         with pytest.raises(FetchFault, match=r"^robots"):  # also of where it redirects to
             one.open(web.url(f"to/{web.url('image/a', 3)}", 2))
         assert fetcher(robots="ignore").open(web.url("image/a", 3)).read() == IMAGE
+    finally:
+        web.robots = {}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ours"),
+    [
+        ("curate", True),
+        ("CURATE", True),
+        ("Curate/2.0 (of any kind)", True),
+        ("*", True),
+        ("cur", False),
+        ("curated", False),
+        ("curate-images", False),
+        ("my curate", False),
+    ],
+)
+def test_agents_of_robots_txt(web: Web, name: str, is_ours: bool) -> None:
+    """By product token (RFC 9309, 2.2.1); a byte order mark is no part of the first line."""
+    web.robots = {web.hosts[0]: (200, f"\ufeffUser-Agent: {name}\nDisallow: /image/b\nAllow: /image/a\n")}
+    try:
+        one = fetcher()
+        assert one.open(web.url("image/a")).read() == IMAGE
+        if is_ours:
+            with pytest.raises(FetchFault, match=r"^robots"):
+                one.open(web.url("image/b"))
+        else:
+            assert one.open(web.url("image/b")).read() == b"b"
+    finally:
+        web.robots = {}
+
+
+def test_robots_txt_by_its_standard(web: Web) -> None:
+    """Five redirects at least, other hosts' too (RFC 9309, 2.3.1.2); statuses (2.3.1.3); the longest match (2.2.2)."""
+    hops = web.url("to//raw/rules", 1)
+    for host in (2, 3, 1):
+        hops = web.url(f"to/{hops}", host)
+    web.raw["rules"] = OK + b"\r\nUser-agent: *\nDisallow: /image\nAllow: /image/a\nAllow: /image\n", b""
+    web.robots = {
+        web.hosts[0]: (302, hops),  # and four more
+        web.hosts[1]: (499, ""),
+        web.hosts[2]: (429, ""),
+        web.hosts[3]: (302, "/loop/"),
+    }
+    try:
+        one = fetcher(attempts=1, max_redirects=0)
+        assert one.open(web.url("image/a")).read() == IMAGE and web.asked("raw/rules") == 1
+        assert one.open(web.url("image/b")).read() == b"b"  # of two as long, what allows
+        assert one.open(web.url("image/a", 1)).read() == IMAGE
+        with pytest.raises(FetchFault, match=r"^http_429: robots.txt"):
+            one.open(web.url("image/a", 2))
+        assert one.open(web.url("image/a", 3)).read() == IMAGE
     finally:
         web.robots = {}
 
@@ -275,6 +344,7 @@ def test_a_guarded_thread_connects_nowhere_else(web: Web) -> None:
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
+PART = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes "
 TO = b"HTTP/1.1 302 Found\r\nLocation: "
 # What is written, then for ever, and the reason that it gives nothing for; None: it gives b"image".
 HOSTILE: dict[str, tuple[bytes, bytes, str | None]] = {
@@ -305,6 +375,10 @@ HOSTILE: dict[str, tuple[bytes, bytes, str | None]] = {
     "more_than_its_length": (OK + b"Content-Length: 5\r\n\r\nimage", b"more" * 1000, None),
     "hints_first": (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"\r\nimage", b"", None),
     "continue_first": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"\r\nimage", b"", None),
+    "a_part": (PART + b"0-4/1000\r\n\r\nimage", b"", "incomplete"),
+    "a_later_part": (PART + b"5-9/10\r\n\r\nimage", b"", "incomplete"),
+    "a_part_of_unknown": (PART + b"0-4/*\r\n\r\nimage", b"", "incomplete"),
+    "a_part_that_is_all": (PART + b"0-4/5\r\n\r\nimage", b"", None),
     "switches": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", "http_other"),
     "cookies": (OK + b"Set-Cookie: a=b\r\n" * 50 + b"\r\nimage", b"", None),
     "latin_headers": (OK + b"X-\xe4: \xff\xfe\r\n\r\nimage", b"", None),
