@@ -2,7 +2,7 @@
 
 In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, as img2dataset
 writes them, the last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first,
-and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`), and
+members have no time, `error_message` of what was not fetched is `reason: detail`, and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`), and
 `previous_key`, where the row is tried again. The
 statistics also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
 """

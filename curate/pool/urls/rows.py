@@ -103,16 +103,21 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
-    """Return the rows as img2dataset takes them: `url`, `caption` and, of the other columns, what its json has a word for."""
+    """Return the rows as img2dataset takes them, in its order: numbers, texts and booleans of the list, `caption`, a hash, and `url`."""
     found = find_in_list(source, rows.schema)
-    columns = {name: valid_text(rows[getattr(found, name)].combine_chunks()) for name in ("url", "caption")}
-    if source.verify_hash:
-        name, kind = source.verify_hash
-        columns[kind] = valid_text(rows[name].combine_chunks())
-    taken = {*_ITS_OWN, *columns, *filter(None, (found.url, found.caption, source.compute_hash))}
+    verified: dict[str, str] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
+    own = {"caption": found.caption, **verified, "url": found.url}
+    columns = {}
+    taken = {*_ITS_OWN, *own, *filter(None, (*own.values(), source.compute_hash))}
     taken |= {*INPUT_DECISIONS.values()} if source.from_run else {*()}
     for field in rows.schema:
-        plain = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+        plain = (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_boolean,
+            pa.types.is_integer,
+            pa.types.is_floating,
+        )
         if field.name not in taken and any(test(field.type) for test in plain):
             columns[field.name] = rows[field.name].combine_chunks()
-    return pa.table(columns)
+    return pa.table(columns | {name: valid_text(rows[column].combine_chunks()) for name, column in own.items()})

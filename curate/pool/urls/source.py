@@ -22,7 +22,7 @@ _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lancz
 
 class UrlsSource(Source):
     """A source that is lists of URLs with captions. Options under img2dataset's names are its own, with its defaults, but that images
-    stay as they came where there is no `image_size`.
+    stay as they came where there is no `image_size`, and that shards have 1,000 rows: units, and what a kill costs, are small.
 
     The rows are those of lists (`path`), whose columns are `column_names` where CSV or TSV has no header line, or what a finished run
     over a list kept (`from`, here `from_run`). `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of
@@ -85,6 +85,18 @@ class UrlsSource(Source):
             raise ValueError(
                 f"{named[0]}: images stay as they came where there is no image_size; accepted: with image_size, or a rule such as "
                 "min_side >= 100"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _as_img2dataset_takes_them(self) -> Self:
+        if self.verify_hash and self.verify_hash[1] != self.compute_hash:
+            raise ValueError(
+                f"verify_hash: {self.verify_hash[1]} is verified, and compute_hash is {self.compute_hash}; accepted: both the same"
+            )
+        if self.encode_format == "png" and self.encode_quality > 9:
+            raise ValueError(
+                f"encode_quality: {self.encode_quality}; of png it is how hard bytes are compressed; accepted: 0 to 9"
             )
         return self
 
