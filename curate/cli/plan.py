@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from math import ceil
 from typing import Annotated
 
 import pyarrow as pa
@@ -113,14 +114,15 @@ def _outlook(found: Outlook, units: int) -> Iterator[tuple[str, str]]:
     if not found.left:
         return
     images = rates.came * found.left
-    at_once = min(found.parts, found.at_once * min(CORES, units))
+    of_a_unit = min(found.at_once, ceil(found.parts / units))
+    at_once = min(found.parts, of_a_unit * min(CORES, units))
     yield (
         "to download",
         f"{pluralise(found.left, 'URL')} in {pluralise(found.parts, 'shard')}: about {images:,.0f} images, "
         f"{format_bytes(images * rates.bytes)} from the network, {format_bytes(images * rates.stored)} in shards",
     )
     hours = format_seconds(found.left * rates.seconds / at_once)
-    yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at once ({found.at_once} of a unit)"
+    yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at once ({of_a_unit} of a unit)"
     share = f"{rates.came:.0%} give an image, of {format_bytes(rates.bytes)}"
     a_shard = format_seconds(rates.seconds * found.left / found.parts)
     yield (

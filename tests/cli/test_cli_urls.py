@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.cli.progress import describe_downloads, show_progress
+from curate.process import CORES
 from curate.store.downloads import log_download, sum_downloads
 from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
-from curate.wording import format_bytes
+from curate.wording import format_bytes, pluralise
 from tests.cli.conftest import Cli
 from tests.cli.test_cli_run import Terminal
 from tests.download.web import Web, running
@@ -58,6 +59,8 @@ def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> N
     assert (
         "34.5 s a shard with its slowest URL" in text
     )  # 1.5 s of all at once, and 3 attempts of 10 s with pauses of 1 and 2 s
+    at_once = pluralise(min(CORES, 3), "shard")
+    assert f"on this machine, {at_once} at once (1 of a unit)" in text  # a unit is one shard, for the list is small
     assert "estimate: nothing is downloaded yet that could be measured" in text
     smaller = " ".join(cli("plan", str(recipe), "--set", "input.image_size=64").out.split())
     assert "12.6 MB from the network, 103 kB in shards" in smaller
