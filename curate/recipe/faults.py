@@ -107,10 +107,25 @@ def _describe(fault: Any, place: Place) -> str:
         return f": unknown key; {did_you_mean(place.keys[-1], known)}known keys: {', '.join(known) or 'none'}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"
-        return f": is missing{'; accepted: {top: 0.3, of: COLUMN}, or an expression' if rule else ''}"
+        needed = _needed(_inner(place.section, place.keys[-1])) if place.section else []
+        accepted = (
+            "{top: 0.3, of: COLUMN}, or an expression" if rule else needed and f"a mapping with {', '.join(needed)}"
+        )
+        return f": is missing{f'; accepted: {accepted}' if accepted else ''}"
     found = "" if fault["type"] == "value_error" and len(place.keys) < 2 else f" (found {shorten(fault['input'])})"
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
     return f": {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
+
+
+def _needed(hint: Any) -> list[str]:
+    """Return the keys that a section must have; none of a value that is no section."""
+    return [
+        field.alias or name
+        for form, _ in _alternatives(hint)
+        if _is_section(form)
+        for name, field in form.model_fields.items()
+        if field.is_required()
+    ]
 
 
 def shorten(value: Any) -> str:

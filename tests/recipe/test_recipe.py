@@ -207,6 +207,7 @@ MATCH = {"match": {"metadata": "m"}}
         ({"input": None}, "input", ["list", "None"]),
         ({"input": [{**SOURCE, "format": "csv"}]}, "input.0.format", ["webdataset", "parquet", "csv"]),
         ({"input": [{"name": "a", "path": "x"}]}, "input.0.format", ["missing"]),
+        ({"input": [{**SOURCE, "format": "urls"}]}, "input.0.network", ["missing; accepted: a mapping with contact"]),
         ({"input": [{**SOURCE, "path": 5}]}, "input.0.path", ["string", "list", "5"]),
         ({"input": [{**SOURCE, "path": ["x", 5]}]}, "input.0.path.1", ["string", "5"]),
         ({"input": [{**SOURCE, "path": ""}]}, "input.0.path", ["names no file"]),
