@@ -40,7 +40,11 @@ _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
 _JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
-_WIDER = {"null": pa.int64(), "int64": pa.float64()}  # else text
+_WIDER = {
+    "null": pa.int64(),
+    "int64": pa.float64(),
+    "string": pa.binary(),
+}  # else text; text that is not UTF-8 is bytes
 
 _lock = threading.Lock()
 _converted: dict[str, str] = {}  # by digest: files of this process
@@ -185,6 +189,8 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]
     with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
         while data := file.read(_JSON_BYTES):
             data += file.readline()
+            if data.lstrip().startswith(b"["):
+                raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, an object a line")
             if data.strip():
                 whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
                 yield pyarrow.json.read_json(pa.BufferReader(data), whole, options)
@@ -207,7 +213,10 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
             if found is None:
                 raise
             # The column began as if it held nothing else than values of this type
-            types[names[int(found[1])]] = _WIDER.get(found[2], pa.string())
+            name, wider = names[int(found[1])], _WIDER.get(found[2], pa.string())
+            if types.get(name) == wider:
+                raise
+            types[name] = wider
 
 
 @contextmanager

@@ -71,7 +71,8 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
         found[part] = fits[0] if fits else None
     if found["caption"] is None:
         missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
-        raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}")
+        remedy = "" if wanted.caption else "; name it with columns: {caption: NAME}"
+        raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}{remedy}")
     floats = (field.name for field in schema if pa.types.is_floating(field.type))
     if wanted.scores is None:
         scores = tuple(name for name in floats if name not in {*found.values(), *_DECIDED})
@@ -157,7 +158,7 @@ def stated_sha256(*values: Any) -> str | None:
 
 def valid_text(column: pa.Array) -> pa.Array:
     """Return the column as string, null where the bytes are not UTF-8."""
-    column = column.cast(pa.string())
+    column = column.cast(pa.string(), safe=False)  # bytes too, whatever they are
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:

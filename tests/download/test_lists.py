@@ -53,6 +53,19 @@ def test_columns_that_begin_as_another_type(tmp_path: Path, kind: str) -> None:
     assert rows[-1] == last and rows[0]["flag"] == "true"
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_text_that_is_not_utf8(tmp_path: Path, kind: str) -> None:
+    """At once and after a megabyte, in a column of captions and in another: it is bytes, and the list is read."""
+    mark = "," if kind == "csv" else "\t"
+    for before in (0, 60_000):
+        lines = [mark.join(("url", "caption", "note"))]
+        lines += [mark.join((f"http://a.example/{i}", f"dog {i}", "n")) for i in range(before)]
+        lines += [mark.join(("http://a.example/x", "caf\xe9", "\xfc"))]
+        path = tmp_path / f"{before}.{kind}"
+        path.write_text("\n".join(lines) + "\n", encoding="latin-1")
+        assert rows_of(path)[-1] == {"url": "http://a.example/x", "caption": b"caf\xe9", "note": b"\xfc"}
+
+
 def test_json_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is first null or an integer, and a field that only one row has; read some lines at a time, of any length."""
     rows: list[dict[str, Any]] = [

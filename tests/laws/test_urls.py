@@ -222,6 +222,22 @@ def test_max_missing(web: Web, tmp_path: Path) -> None:
     assert ran.counts == {"failed": 1, "kept": 1}
 
 
+def test_captions_that_are_not_utf8(web: Web, tmp_path: Path) -> None:
+    """Of CSV, and of Parquet that has them as bytes: each has its verdict, and the others are kept."""
+    captions = ["a red dog", "un caf\xe9 noir", "a blue bird"]
+    urls = [web.url(f"image/{i}") for i in range(3)]
+    table = tmp_path / "a.csv"
+    table.write_bytes("".join(f"{url},{text}\n" for url, text in zip(urls, captions, strict=True)).encode("latin-1"))
+    pq.write_table(
+        pa.table({"url": urls, "text": [text.encode("latin-1") for text in captions]}), tmp_path / "a.parquet"
+    )
+    for path, options in ((table, {"column_names": ["url", "text"]}), (tmp_path / "a.parquet", {})):
+        ran = run_local(recipe(path, options, max_failed=0.5), tmp_path / f"run-{path.name}")
+        assert ran.counts == {"failed": 1, "kept": 2}
+        [failed] = [row for row in ran.table("samples", ["status", "url"]).to_pylist() if row["status"] != "ok"]
+        assert (failed["status"], failed["url"]) == ("caption_not_utf8", urls[1])
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no_contact": (lambda folder: write_list(folder / "a.csv", ["x"]), {"network": {}}, "network.contact"),
     "no_url": (
@@ -232,7 +248,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no_caption": (
         lambda folder: (folder / "a.csv").write_text("url,x\na,b\n") and folder / "a.csv",
         {},
-        "no caption column",
+        "no caption column; columns: url, x; name it with columns: {caption: NAME}",
     ),
     "no_list": (
         lambda folder: (folder / "a.xlsx").write_text("x") and folder / "a.xlsx",
@@ -243,6 +259,23 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         lambda folder: (folder / "a.tsv").write_text("http://a/1\ta dog\n") and folder / "a.tsv",
         {},
         "its first line is no header but a row ('http://a/1'); name its 2 columns in their order, such as column_names: [url, caption]",
+    ),
+    "no_header_of_captions_first": (
+        lambda folder: (folder / "a.tsv").write_text("a dog\thttp://a/1\n") and folder / "a.tsv",
+        {},
+        "such as column_names: [caption, url]",
+    ),
+    "another_order": (
+        lambda folder: (folder / "a.tsv").write_text("a dog\thttp://a/1\n") and folder / "a.tsv",
+        {"column_names": ["url", "caption"]},
+        "has its URL in column 'caption', and in 'url' 'a dog'; accepted: the names in the order of the columns, such as [caption, url]",
+    ),
+    "an_array": (
+        lambda folder: (
+            (folder / "a.json").write_text('[{"url": "http://a/1", "caption": "a dog"}]') and folder / "a.json"
+        ),
+        {},
+        "it is a JSON array; accepted: JSON lines, an object a line",
     ),
     "other_columns": (
         lambda folder: (folder / "a.tsv").write_text("http://a/1\ta dog\n") and folder / "a.tsv",

@@ -39,7 +39,7 @@ from curate.pool.formats.input_format import (
 from curate.pool.formats.run import list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.listing import list_source
-from curate.pool.urls.rows import check_header, check_kind, file_columns, find_in_list, list_of, read_list
+from curate.pool.urls.rows import check_header, check_kind, check_order, file_columns, find_in_list, list_of, read_list
 from curate.pool.urls.shards import assume_rates, find_shards, identify_list, make_shard, number_of, shards_in
 from curate.pool.urls.source import UrlsSource
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -79,6 +79,7 @@ class UrlsInput(InputFormat):
                 columns, rows = retry(lambda: describe_list(urls))  # noqa: B023
                 check_header(source, urls, columns)
                 found = find_in_list(source, columns)
+                check_order(source, urls, found)
             except InputFault as fault:
                 raise RecipeError(f"input {source.name!r}: {file.path}: {fault.detail}") from None
             except (pa.ArrowException, ValueError) as error:
@@ -144,6 +145,10 @@ class UrlsInput(InputFormat):
         tar = InputPart(source.url_of(self.shard(source, part)), 0, "", listing_fingerprint="there")
         # Of rows that never come, too
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
+        assert found.caption is not None
+        texts["caption"] = rows[
+            found.caption
+        ].combine_chunks()  # as it came: what is wrong with it is the caption's verdict
         for whole in _TARS.read(_tar_source(source, tar.path), tar, pa.schema([]), None):
             stay = ~np.asarray(pc.is_in(whole.columns["key"], left_out))
             batch = whole if stay.all() else _only(whole, stay)

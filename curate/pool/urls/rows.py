@@ -62,9 +62,25 @@ def check_kind(source: UrlsSource, urls: UrlList) -> None:
 def check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
     """Raise RecipeError where the first line of a list is not the names of its columns."""
     if urls.kind in TABULAR and (row := [name for name in columns.names if name.startswith(("http://", "https://"))]):
+        order = "[caption, url]" if len(columns) == 2 and columns.names[1] == row[0] else "[url, caption]"
         raise RecipeError(
             f"input {source.name!r}: {urls.path}: its first line is no header but a row ({row[0][:80]!r}); name its "
-            f"{len(columns)} columns in their order, such as column_names: [url, caption]"
+            f"{len(columns)} columns in their order, such as column_names: {order}"
+        )
+
+
+def check_order(source: UrlsSource, urls: UrlList, found: Columns) -> None:
+    """Raise RecipeError where `column_names` are in another order than the columns: the first row has a URL elsewhere alone."""
+    if not source.column_names or found.url is None or not (rows := read_rows(urls, 0, 1).to_pylist()):
+        return
+    row = {name: str(value) for name, value in rows[0].items()}
+    holders = [name for name, value in row.items() if value.startswith(("http://", "https://"))]
+    if holders and found.url not in holders:
+        swapped = {found.url: holders[0], holders[0]: found.url}
+        order = ", ".join(swapped.get(name, name) for name in source.column_names)
+        raise RecipeError(
+            f"input {source.name!r}: {urls.path}: column_names: the first row has its URL in column {holders[0]!r}, and in "
+            f"{found.url!r} {row[found.url][:80]!r}; accepted: the names in the order of the columns, such as [{order}]"
         )
 
 
