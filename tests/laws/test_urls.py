@@ -114,10 +114,17 @@ def test_a_list_without_a_header(web: Web, tmp_path: Path) -> None:
 
 
 def test_images_are_resized_by_img2dataset(web: Web, tmp_path: Path) -> None:
-    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(10)])
-    ran = run_local(recipe(path, {"image_size": 64, "resize_mode": "center_crop"}), tmp_path / "run")
-    samples = ran.table("samples")
-    assert set(samples["width"].to_pylist()) == set(samples["height"].to_pylist()) == {64}
+    """Rules see the sizes before."""
+    web.images["large"] = encode(picture(70, 200))
+    images = [*(f"image/{i}" for i in range(10)), "image/large"]
+    path = write_list(tmp_path / "list.parquet", [web.url(name) for name in (*images, "status/404")])
+    resized = recipe(path, {"image_size": 64, "resize_mode": "center_crop"}, rules={"large": "original_width >= 150"})
+    ran = run_local(resized, tmp_path / "run")
+    samples = ran.table("samples").to_pylist()
+    assert {(row["width"], row["height"]) for row in samples} == {(64, 64), (None, None)}
+    assert ran.counts == {"failed": 1, "large": 10, "kept": 1}
+    widths = ran.table("scores")["original_width"]
+    assert widths.null_count == 1 and sum(width < 150 for width in widths.drop_null().to_pylist()) == 10
     with pytest.raises(RecipeError, match="there is no image_size"):
         recipe(path, {"resize_mode": "center_crop"})
 

@@ -39,7 +39,16 @@ from curate.pool.formats.input_format import (
 from curate.pool.formats.run import list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.listing import list_source
-from curate.pool.urls.rows import check_header, check_kind, check_order, file_columns, find_in_list, list_of, read_list
+from curate.pool.urls.rows import (
+    ORIGINAL,
+    check_header,
+    check_kind,
+    check_order,
+    file_columns,
+    find_in_list,
+    list_of,
+    read_list,
+)
 from curate.pool.urls.shards import assume_rates, find_shards, identify_list, make_shard, number_of, shards_in
 from curate.pool.urls.source import UrlsSource
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -146,10 +155,9 @@ class UrlsInput(InputFormat):
         # Of rows that never come, too
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
         assert found.caption is not None
-        texts["caption"] = rows[
-            found.caption
-        ].combine_chunks()  # as it came: what is wrong with it is the caption's verdict
-        for whole in _TARS.read(_tar_source(source, tar.path), tar, pa.schema([]), None):
+        texts["caption"] = rows[found.caption].combine_chunks()  # as it came: its faults are for its verdict
+        of_json = [name for name in scores.names if name in ORIGINAL and name not in rows.schema.names]
+        for whole in _TARS.read(_tar_source(source, tar.path, of_json), tar, pa.schema([]), None):
             stay = ~np.asarray(pc.is_in(whole.columns["key"], left_out))
             batch = whole if stay.all() else _only(whole, stay)
             places = pc.index_in(batch.columns["key"], keys)
@@ -157,6 +165,8 @@ class UrlsInput(InputFormat):
                 raise InputFault("damaged_tar", f"{tar.path}: has samples that are not of its list")
             columns = batch.columns | {name: column.take(places) for name, column in texts.items()}
             supplied = {name: rows[name].take(places) for name in scores.names if name in rows.schema.names}
+            nothing = pa.chunked_array([pa.nulls(len(places), pa.int64())])  # of what never came
+            supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
             yield replace(batch, columns=columns, scores=supplied)
 
     def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
@@ -228,8 +238,9 @@ class UrlsInput(InputFormat):
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
 
 
-def _tar_source(source: UrlsSource, path: str) -> WebdatasetSource:
-    return WebdatasetSource(name=source.name, format=_TARS.key, path=path)
+def _tar_source(source: UrlsSource, path: str, numbers: Sequence[str] = ()) -> WebdatasetSource:
+    """Return a shard as a source of its own, which supplies these numbers of its json."""
+    return WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=dict.fromkeys(numbers, "int"))
 
 
 def _only(batch: Batch, stay: Mask) -> Batch:
@@ -246,6 +257,7 @@ def _only(batch: Batch, stay: Mask) -> Batch:
         batch,
         columns={name: column.filter(rows) for name, column in batch.columns.items()},
         faults=batch.faults and (batch.faults[0].filter(rows), batch.faults[1].filter(rows)),
+        scores={name: column.filter(rows) for name, column in batch.scores.items()},
         images=of_images and images,
         members=batch.members and tuple(column.filter(rows) for column in batch.members),
     )

@@ -38,6 +38,10 @@ _ITS_OWN = {
 }
 
 
+# Of its json, for rules: pixels before it resized the image
+ORIGINAL = ("original_width", "original_height")
+
+
 def list_of(source: UrlsSource, part: InputPart) -> UrlList:
     """Return the list that a part is of."""
     named = [getattr(source.columns, name) for name in _TEXTS]
@@ -103,7 +107,12 @@ def file_columns(source: UrlsSource, columns: pa.Schema, found: Columns) -> File
     supplied = frozenset(name for name in ("uid", "url", "language") if getattr(found, name))
     scores = found.scores or ()
     others = tuple(field.name for field in columns if field.name not in scores and score_type(field.type) is not None)
-    return FileColumns(True, columns, supplied, scores, others if source.columns.scores is None else ())
+    others = others if source.columns.scores is None else ()
+    if source.image_size is not None:
+        for name in ORIGINAL:
+            if name not in columns.names:
+                columns, others = columns.append(pa.field(name, pa.int64())), (*others, name)
+    return FileColumns(True, columns, supplied, scores, others)
 
 
 def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
