@@ -45,6 +45,7 @@ from curate.store.store import RunStore
 from pipelines.claim import Prepared, is_finished
 from pipelines.curate import build
 from pipelines.options import parse_options
+from pipelines.spark.options import SparkOptions
 
 
 def prepare(
@@ -204,6 +205,9 @@ def run(prepared: Prepared) -> None:
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
     _load_ahead(prepared)
+    if prepared.beam.runner == "spark":
+        spark = prepared.beam.options.view_as(SparkOptions)
+        spark.spark_exchange = spark.find_exchange() or f"{context.store.url}/tmp"
     root = beam.Pipeline(options=prepared.beam.options)
     try:
         build(root, context, prepared.plan.units, n_buckets)

@@ -10,6 +10,7 @@ import re
 import socket
 import uuid
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -173,6 +174,7 @@ class Exchange:
         self._host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
         self.folder = f"{self._parent}/beam-spark-{self._host}-{os.getpid()}-{uuid.uuid4().hex}"
         self._budget, self._held = budget, 0
+        self._uses: Counter[str] = Counter()  # collections that are in a file
         self._sweep()
 
     def limit(self, tasks: int) -> int:
@@ -180,12 +182,19 @@ class Exchange:
         return max(0, (self._budget - self._held) // max(1, tasks))
 
     def keep(self, parts: Iterable[Part]) -> None:
-        """Count what the driver holds of a collection."""
+        """Count what the driver holds of a collection, and the files that it is in."""
         self._held += sum(part.size for part in parts if isinstance(part, Held))
+        self._uses.update(_paths(parts))
 
     def drop(self, parts: Iterable[Part]) -> None:
-        """Count no more what it held; files go when the run ends, for others may be in them."""
+        """Count it no more, and remove the files in which no other collection is."""
         self._held -= sum(part.size for part in parts if isinstance(part, Held))
+        paths = _paths(parts)
+        self._uses.subtract(paths)
+        if unused := [path for path in paths if not self._uses[path]]:
+            files, _ = fsspec.core.url_to_fs(self.folder)
+            with suppress(FileNotFoundError):
+                files.rm([files._strip_protocol(path) for path in unused])
 
     def clear(self) -> None:
         """Remove the run's files."""
@@ -200,6 +209,10 @@ class Exchange:
                 match = re.fullmatch(rf"beam-spark-{re.escape(self._host)}-(\d+)-[0-9a-f]{{32}}", name)
                 if match and not _is_alive(int(match[1])):
                     _remove(f"{self._parent}/{name}")
+
+
+def _paths(parts: Iterable[Part]) -> set[str]:
+    return {part.path for part in parts if isinstance(part, Block)}
 
 
 def _is_alive(process: int) -> bool:

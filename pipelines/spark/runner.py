@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -147,7 +148,11 @@ def _get_context(given: dict[str, str]) -> tuple[Any, bool]:
     if _is_here(conf.get("spark.master") or ""):
         conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    return SparkContext(conf=conf), True
+    interrupt = signal.getsignal(signal.SIGINT)
+    spark = SparkContext(conf=conf)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
+    return spark, True
 
 
 def _find_exchange(settings: SparkOptions, master: str) -> str:
