@@ -227,7 +227,7 @@ MISSING_REASONS = {
     "does not have it",
     "bad_url": "it is no http or https URL, or redirects to one that is not",
     "dns": "the name of its host could not be looked up",
-    "refused_address": "its host has an address that is not public, and that `allow_networks` does not name",
+    "refused_address": "its host has an address that is not public, and that `network.allow_networks` does not name",
     "unreachable": "its host takes no connection",
     "tls": "its host could not be trusted, or speaks no TLS",
     "timeout": "it was not there in time",

@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.download.lists import KINDS, kind_of
 from curate.errors import RecipeError
 from curate.pool.columns import Columns, find_columns, score_type
 from curate.pool.faults import EmbeddingFault, InputFault, retry
@@ -79,7 +80,7 @@ def _read_footer(
     except InputFault as fault:
         return faulty(fault.reason, fault.detail)
     except (pa.ArrowException, ValueError) as error:
-        return faulty("not_parquet", one_line(error, 300))
+        return faulty("not_parquet", one_line(error, 300) + _remedy(file.path))
     except OSError as error:
         return faulty("unreadable", one_line(error, 300))
     in_sidecar = sidecar_arrays(embeddings, schema.names)
@@ -90,6 +91,16 @@ def _read_footer(
         size, rows = group.total_byte_size, group.num_rows
         parts.append(InputPart(file.path, size, file.fingerprint, span, rows, sidecar_fingerprint=fingerprint))
     return Footer(tuple(parts or [whole]), schema)
+
+
+def _remedy(path: str) -> str:
+    """Return what to do with a file that is a list by its name."""
+    kind = kind_of(path)
+    if kind is None or kind == "parquet":
+        return ""
+    return (
+        f"; {KINDS[kind]} is read by format: urls; DuckDB makes Parquet of it: COPY (FROM '{path}') TO 'list.parquet'"
+    )
 
 
 def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:

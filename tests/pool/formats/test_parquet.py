@@ -420,3 +420,11 @@ def test_laions_columns(shared: Path, tmp_path: Path) -> None:
     assert ok.count("ok") > 0.99 * len(raw)
     for mine, theirs, status in zip(found["caption"].to_pylist(), raw[caption].to_pylist(), ok, strict=True):
         assert status != "ok" or mine == theirs
+
+
+def test_a_list_that_is_no_parquet_is_refused_with_what_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "list.tsv.gz"
+    path.write_bytes(b"url\tcaption\nhttps://example.com/1.jpg\ta dog\n")
+    recipe = parse_recipe({"input": [{"name": "list", "format": "parquet", "path": str(path)}]})
+    with pytest.raises(RecipeError, match=r"list\.tsv\.gz.*TSV is read by format: urls; DuckDB makes Parquet of it"):
+        make_plan(recipe)
