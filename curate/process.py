@@ -19,7 +19,8 @@ Made = TypeVar("Made")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CORES = os.cpu_count() or 1
+# On Spark as many as a task has (spark.task.cpus): there is a process for each task, and a unit in memory for each thread.
+CORES = int(os.environ.get("SPARK_TASK_CPUS") or os.cpu_count() or 1)
 
 _made: dict[str, Any] = {}
 _lock = threading.RLock()

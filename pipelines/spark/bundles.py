@@ -6,6 +6,7 @@ however often the task was tried: outputs, Beam's counters, or the error that no
 
 import gc
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from pipelines.spark.groups import Keyed, group_sorted
 from pipelines.spark.side_inputs import CAPABILITIES, SideInputs
 from pipelines.spark.translation import Group, Side, Stage
 
+CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn how many cores are theirs
 _CHUNK = 4 << 20  # bytes of input that a worker gets at once
 _SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
 _COLLECT_EVERY = 16  # stages, after which what was frozen is looked through again
@@ -80,11 +82,12 @@ def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[K
 
 def _find_permanent(error: BaseException | None) -> BaseException | None:
     """Return the error, or what it was raised from, that says it is permanent."""
-    while error is not None:
-        if getattr(error, "permanent", False) is True:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    while error is not None and getattr(error, "permanent", False) is not True:
+        is_text = hasattr(
+            error, "_tagged_with_step"
+        )  # Beam's, of an error that it could not make again with the step's name
+        error = error.__cause__ or (error.__context__ if is_text else None)
+    return error
 
 
 def _pickle(error: BaseException) -> bytes | None:
@@ -105,7 +108,10 @@ class _Worker:
     """Beam's SDK worker of this process, for one stage after another."""
 
     def __init__(self) -> None:
+        from pyspark import TaskContext
+
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
+        os.environ[CPUS] = str(TaskContext.get().cpus())  # before any DoFn is loaded
         self._channel = _Channel()
         self._sides = SideInputs()
         self._stage = ""

@@ -24,6 +24,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.transforms.userstate import BagStateSpec
 
+from curate import process
 from pipelines.spark import execution, runner
 from tests.runners.spark.conftest import workers
 
@@ -73,6 +74,19 @@ def test_errors(options: PipelineOptions, tmp_path: Path, kind: Any, raised: Any
         assert "org.apache.spark" not in str(found.value)
     else:
         assert "Traceback" not in str(found.value)
+
+
+def test_an_error_while_a_permanent_one_is_handled_is_not_permanent(options: PipelineOptions) -> None:
+    def fail(number: int) -> int:
+        try:
+            raise Wrong("no good", number)
+        except Wrong:
+            raise OSError("which may pass")  # noqa: B904
+
+    root = beam.Pipeline(options=options)
+    _ = root | beam.Create([7]) | beam.Map(fail)
+    with pytest.raises(RuntimeError, match="which may pass"):
+        root.run().wait_until_finish()
 
 
 class Stateful(beam.DoFn):
@@ -146,6 +160,12 @@ def test_counters(options: PipelineOptions, spark: Any) -> None:
     found = result.metrics().query(MetricsFilter().with_name("numbers"))["counters"]
     assert {metric.key.step: metric.committed for metric in found} == {"Count": 100, "After": 100}
     assert seen[-1] == "After [numbers 100]"
+
+
+def test_a_step_learns_how_many_cores_are_its_own(options: PipelineOptions) -> None:
+    with beam.Pipeline(options=options) as root:
+        found = root | beam.Create([1]) | beam.Map(lambda _: (os.environ["SPARK_TASK_CPUS"], process.CORES))
+        assert_that(found, equal_to([("1", 1)]))
 
 
 def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> None:
