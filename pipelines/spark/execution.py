@@ -22,8 +22,8 @@ from pipelines.spark.translation import Given, Graph, Group, Side, Stage, Step, 
 _LOGGER = logging.getLogger(__name__)
 
 _TASKS = 64  # of a stage at most, or four a core
-_PER_CORE = 4
-_ELEMENTS = 8  # that a task has at least where a stage has more than four a core: each costs Spark some 15 ms of CPU
+_FEW = 2  # a core, for a task costs some 15 ms of CPU; more only where each has this many elements:
+_ELEMENTS = 4
 _SENT = 64 << 10  # bytes of a side input that go with each task; more are broadcast
 _LARGEST = 2 << 30  # bytes of a side input
 _GROUPED_HERE = (20_000, 16 << 20)  # elements and bytes that the driver groups
@@ -39,8 +39,8 @@ class Execution:
 
     def __init__(self, spark: Any, graph: Graph, exchange: Exchange, options: dict[str, Any]) -> None:
         self._spark, self._graph, self._exchange, self._options = spark, graph, exchange, options
-        self._few = _PER_CORE * spark.defaultParallelism
-        self._most = max(_TASKS, self._few)
+        self._few = _FEW * spark.defaultParallelism
+        self._most = max(_TASKS, 4 * spark.defaultParallelism)
         self._readers = Counter(graph.readers)
         self._collections: dict[str, list[Part]] = {}
         self._broadcasts: dict[str, Any] = {}
