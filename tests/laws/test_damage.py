@@ -265,19 +265,20 @@ def check_each(case: Case, state: str, all_of: Collection[str], folder: Path, ca
     assert not failed, "\n" + "\n".join(failed)
 
 
-@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["thin", "whole"])
+@pytest.mark.parametrize("state", ["stopped", "published"])
+def test_each_file(state: str, texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each kind of file, each with one damage."""
+    check_each(texts, state, (), tmp_path, caplog)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "published"])
 @pytest.mark.parametrize("of", ["images", "texts"])
-def test_each_file(
-    of: str,
-    state: str,
-    slow: bool,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+def test_each_file_in_every_way(
+    of: str, state: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each kind of file, each with one damage; or with all of them, of images with those that differ most."""
-    all_of = {"images": FOUR, "texts": tuple(DAMAGES)}[of] if slow else ()
+    """Each kind of file with all damages, of images with those that differ most."""
+    all_of = {"images": FOUR, "texts": tuple(DAMAGES)}[of]
     check_each(request.getfixturevalue(of), state, all_of, tmp_path, caplog)
 
 
