@@ -30,7 +30,7 @@ from pipelines.driver import prepare
 from tests.laws import pools
 
 CURATE = [sys.executable, "-m", "curate"]
-CHAINS, KILLS = 4, 5  # folders, and kills in each
+CHAINS, KILLS = 3, 4  # folders, and kills in each
 
 
 def write_recipe(folder: Path, clean: int = 120, shards: int = 24, **sections: object) -> Path:

@@ -177,7 +177,9 @@ def run(command: list[str]) -> tuple[float, int]:
     return time.monotonic() - began, usage.ru_maxrss * 1024
 
 
-@pytest.fixture(scope="module", params=[240, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[240, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.xdist_group("web")])]
+)
 def downloaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloaded]:
     with running(make_web()) as web:
         yield download(web, tmp_path_factory.mktemp("web"), request.param, shutil.which("strace") is not None)
