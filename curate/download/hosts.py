@@ -55,7 +55,7 @@ class Hosts:
             host = self._hosts.get(name)
             if host is None:
                 if len(self._hosts) >= _HOSTS:
-                    self._hosts = {name: host for name, host in self._hosts.items() if host.users}
+                    self._forget()
                 host = self._hosts[name] = _Host(threading.Semaphore(self._per_host))
             host.users += 1
         try:
@@ -65,6 +65,13 @@ class Hosts:
         finally:
             with self._lock:
                 host.users -= 1
+
+    def _forget(self) -> None:
+        """Forget hosts that nobody asks; those that are to be left alone last."""
+        now = time.monotonic()
+        asked = {name: host for name, host in self._hosts.items() if host.users}
+        alone = {name: host for name, host in self._hosts.items() if max(host.pause_ends, host.left_alone_until) > now}
+        self._hosts = asked | alone if len(alone) < _HOSTS // 2 else asked
 
     def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
         """Note, in its slot, that a host did not answer, or is busy; it has the pause that it asks for, up to the longest one."""
