@@ -23,7 +23,7 @@ from curate.measure.settings import MeasureSettings
 from curate.metadata.unit import keep_entries
 from curate.output.columns import find_emitted
 from curate.output.settings import EmitSettings
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.recipe.diff import changes
@@ -134,8 +134,9 @@ def claim_folder(prepared: Prepared) -> None:
         keep_entries(context.metadata_key, metadata)
     if not prepared.beam.in_this_process:
         for source in context.sources:
-            of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
-            find_format(source).share(source, [part for unit in of_source for part in unit.parts], store)
+            if kind := find_downloading(source):
+                of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
+                kind.share(source, [part for unit in of_source for part in unit.parts], store)
     if context.recipe.dedup.against:
         write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
 

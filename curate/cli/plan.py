@@ -15,8 +15,8 @@ from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, Se
 from curate.cli.imports import import_beam
 from curate.download.outlook import SECONDS
 from curate.metadata.sources import never_match
-from curate.pool.formats.input_format import Outlook
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.downloading_format import Outlook
+from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Plan
 from curate.process import CORES, temporary_folder
 from curate.recipe.recipe import Recipe, load_recipe
@@ -69,9 +69,7 @@ def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
         parts = [part for unit in units for part in unit.parts]
         files, size = len({part.path for part in parts}), sum(part.size for part in parts)
         what = (
-            pluralise(sum(part.rows or 0 for part in parts), "URL")
-            if find_format(source).downloads
-            else format_bytes(size)
+            pluralise(sum(part.rows or 0 for part in parts), "URL") if find_downloading(source) else format_bytes(size)
         )
         counts = (pluralise(files, "file"), what, pluralise(len(units), "unit"))
         rows.append((source.name, source.format, *counts))
@@ -101,8 +99,8 @@ def _downloads(context: RunContext, plan: Plan) -> list[Line]:
     lines: list[Line] = []
     for source in context.sources:
         units = [unit for unit in plan.units if unit.source == source.name]
-        found = find_format(source).outlook(source, [part for unit in units for part in unit.parts])
-        if found:
+        if kind := find_downloading(source):
+            found = kind.outlook(source, [part for unit in units for part in unit.parts])
             lines += [line(), heading("downloads", source.name), *columns(list(_outlook(found, len(units))))]
     return lines
 

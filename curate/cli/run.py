@@ -16,7 +16,7 @@ from curate.cli.progress import show_progress
 from curate.errors import RecipeError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
@@ -63,7 +63,7 @@ def run(
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
     loaded = load_recipe(recipe, overrides)
-    if retry and not any(find_format(source).downloads for source in loaded.input):
+    if retry and not any(map(find_downloading, loaded.input)):
         raise RecipeError("--retry: no source of the recipe downloads; accepted: with a source of format urls")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry)
@@ -124,13 +124,12 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
 
 
 def _urls_to_download(context: RunContext, units: Sequence[Unit]) -> int:
-    found = (
-        find_format(source).outlook(
-            source, [part for unit in units if unit.source == source.name for part in unit.parts]
-        )
-        for source in context.sources
-    )
-    return sum(one.left for one in found if one)
+    downloading = [(kind, source) for source in context.sources if (kind := find_downloading(source))]
+    parts = {
+        source.name: [p for unit in units if unit.source == source.name for p in unit.parts]
+        for _, source in downloading
+    }
+    return sum(kind.outlook(source, parts[source.name]).left for kind, source in downloading)
 
 
 def _reached(store: RunStore, run: RunFacts) -> str:
@@ -162,7 +161,7 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
     if not len(missing):
         return
     context, units = open_context(store)
-    downloading = {source.name for source in context.recipe.input if find_format(source).downloads}
+    downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
     count = pc.sum(missing["may_pass"]).as_py()

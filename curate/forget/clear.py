@@ -19,7 +19,7 @@ from curate import schema
 from curate.forget.rows import find_rows
 from curate.numeric.arrays import Mask
 from curate.numeric.vectors import no_embeddings
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.recipe.source import Source
 from curate.store.chunks import keep_rows, map_notes
 from curate.store.items import Items
@@ -45,7 +45,7 @@ def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: 
 
 def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]) -> list[str]:
     """Clear rows in the files that their source downloaded for the run, as long as `samples` says where they are."""
-    kinds = {source.name: (find_format(source), source) for source in sources if find_format(source).downloads}
+    kinds = {source.name: (kind, source) for source in sources if (kind := find_downloading(source))}
     if not kinds:
         return []
     rows = find_rows(tables, items)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from curate import schema
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import Mask
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.store.tables import UnitTables
 
@@ -27,7 +27,9 @@ def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None
     if rows is None:
         return
     source = settings.source(unit)
-    keys = [key for part in unit.parts for key in find_format(source).left_out_keys(source, part)]
+    kind = find_downloading(source)
+    assert kind is not None  # no other format's parts leave rows out
+    keys = [key for part in unit.parts for key in kind.left_out_keys(source, part)]
     stay = ~np.asarray(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
     for name in sorted(settings.tables, key=lambda name: name == "samples"):
         place = tables.find(name, settings.key(name, before))

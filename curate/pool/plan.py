@@ -19,7 +19,7 @@ from curate import ids
 from curate.errors import RecipeError
 from curate.pool.columns import plain_type
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource, Retry
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source
@@ -290,13 +290,15 @@ def _with_retries(
     units: Iterable[Unit], sources: Sequence[Source], retries: Retries, has_images: bool, size: int
 ) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
     """Yield the parts of units without the rows that are tried again, and then those of units of these rows, round by round."""
-    tried = {source.name: retries.by_list(source.name) for source in sources if find_format(source).downloads}
-    lists: dict[str, dict[str, InputPart]] = {name: {} for name in tried}  # a part of each list that has some
+    downloading = [(source, kind) for source in sources if (kind := find_downloading(source))]
+    kinds = {source.name: kind for source, kind in downloading}
+    tried = {name: retries.by_list(name) for name in kinds}
+    lists: dict[str, dict[str, InputPart]] = {name: {} for name in kinds}  # a part of each list that has some
     for unit in units:
         source = find_source(sources, unit.source)
         parts = unit.parts
         if tried.get(source.name):
-            keys = [find_format(source).list_key(source, part) for part in parts]
+            keys = [kinds[source.name].list_key(source, part) for part in parts]
             found = [tried[source.name].get(key) for key in keys]
             parts = tuple(part if of is None else _leave_out(part, of) for part, of in zip(parts, found, strict=True))
             for key, of, part in zip(keys, found, parts, strict=True):
@@ -304,14 +306,14 @@ def _with_retries(
                     lists[source.name].setdefault(key, part)
         yield source.name, parts
     for number in range(1, retries.rounds + 1):
-        for source in (source for source in sources if source.name in tried):
+        for source, kind in downloading:
             again: list[InputPart] = []
             for key, part in lists[source.name].items():
                 table = tried[source.name][key]
                 of_round = table.filter(pc.equal(table["round"], number))
                 columns = (tuple(of_round[name].to_pylist()) for name in ("row", "key", "attempts"))
                 later = set(table.filter(pc.greater(table["round"], number))["row"].to_pylist())
-                again += find_format(source).retry_parts(source, part, Retry(number, *columns), later)
+                again += kind.retry_parts(source, part, Retry(number, *columns), later)
             yield from _group(source, again, has_images, size)
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.recipe.source import Source, find_source
 
@@ -30,7 +30,8 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa
     found: dict[str, list[Any]] = {name: [] for name in _COLUMNS.names}
     for unit in (unit for unit in units if unit.index in of_units):
         source = find_source(sources, unit.source)
-        kind = find_format(source)
+        kind = find_downloading(source)
+        assert kind is not None  # nothing else says that a row may come
         parts = {kind.shard(source, part): part for part in unit.parts}
         lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
         for shard, key, attempts in of_units[unit.index]:

@@ -18,7 +18,7 @@ from curate.errors import ConservationError, RunError
 from curate.metadata.unit import MatchSettings
 from curate.output.output_format import find_output
 from curate.pool.field_types import FieldCounts
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Pool, Unit
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
@@ -169,8 +169,8 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
 def _attempts(settings: PublishSettings, name: str, samples: pa.Table) -> pa.Table:
     """Return schema.ATTEMPTS of samples of a source, null where it downloads nothing."""
     source = find_source(settings.sources, name)
-    kind = find_format(source)
-    if not kind.downloads:
+    kind = find_downloading(source)
+    if kind is None:
         return pa.table([pa.nulls(len(samples), field.type) for field in schema.ATTEMPTS], schema=schema.ATTEMPTS)
     found, places = [schema.ATTEMPTS.empty_table()], []
     shards = samples["shard"].to_numpy(zero_copy_only=False)

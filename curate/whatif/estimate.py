@@ -25,7 +25,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.metadata.unit import MatchSettings, match_unit
 from curate.numeric.arrays import F64
-from curate.pool.formats.registry import find_format
+from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.process import temporary_folder
 from curate.publish.audit import PublishSettings
@@ -129,12 +129,14 @@ def estimate(
 
 def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
     """Return the units that can be read without fetching anything, and the context whose sources read them where they are."""
-    if not any(find_format(source).downloads for source in context.sources):
+    if not any(map(find_downloading, context.sources)):
         return context, units
     sources, found = [], []
     for source in context.sources:
         of_source = [unit for unit in units if unit.source == source.name]
-        places = find_format(source).fetched(source, [part for unit in of_source for part in unit.parts])
+        parts = [part for unit in of_source for part in unit.parts]
+        kind = find_downloading(source)
+        places = kind.fetched(source, parts) if kind else [(source, frozenset(parts))]
         at, whole = max(
             ((at, [unit for unit in of_source if there.issuperset(unit.parts)]) for at, there in places),
             key=lambda place: len(place[1]),

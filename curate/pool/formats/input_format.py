@@ -7,7 +7,7 @@ signals run by `curate.measure`, which knows no format.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate import schema
-from curate.download.outlook import Rates
 from curate.numeric.arrays import Mask
 from curate.pool.columns import Columns, find_columns
 from curate.pool.faults import InputFault
@@ -25,7 +23,6 @@ from curate.pool.field_types import FieldCounts
 from curate.pool.tar_samples import IMAGE_SUFFIXES
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
-from curate.store.store import RunStore
 
 Places = npt.NDArray[np.int64]
 
@@ -161,39 +158,18 @@ class InputSample(NamedTuple):
     json: bytes | memoryview = b""
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What fetching the parts of a source will take.
-
-    Attributes:
-        rows: of all parts, such as URLs.
-        left: those of parts that are not there yet.
-        parts: how many are not.
-        at_once: how many parts of a unit are fetched at once.
-        rates: what is known, or assumed, of a row.
-    """
-
-    rows: int
-    left: int
-    parts: int
-    at_once: int
-    rates: Rates
-
-
 class InputFormat(ABC):
     """The interface that every input format implements.
 
     Attributes:
         key: its name in a recipe, as in `format: webdataset`.
         section: the keys that a source of this format has; a pydantic class derived from `Source`.
-        downloads: whether its rows are in files that the run itself made, and from which `clear` takes them.
         has_members: whether rows are made of members at byte offsets of their file, which table `members` lists.
     """
 
     key: ClassVar[str]
     section: ClassVar[type[Source]] = Source
     has_members: ClassVar[bool] = False
-    downloads: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, source: Any, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
@@ -209,19 +185,8 @@ class InputFormat(ABC):
             OSError: the files cannot be listed.
         """
 
-    def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:  # noqa: B027
-        """Put into the folder of the run what each process would else make for itself of its files. Raises OSError."""
-
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
         """Make sure that parts can be read, again too, where they must be fetched before. Raises OSError."""
-
-    def fetched(self, source: Any, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
-        """Return which parts need not be fetched any more: for each place that has some a source that reads them there."""
-        return [(source, frozenset(parts))]
-
-    def outlook(self, source: Any, parts: Sequence[InputPart]) -> Outlook | None:
-        """Return what fetching parts will take; None where they are not fetched. `source` is placed in the run. Raises OSError."""
-        return None
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
@@ -262,39 +227,6 @@ class InputFormat(ABC):
             return find_columns(output, Columns()).url
         except InputFault:
             return None
-
-    def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-        """Take samples out of what was downloaded, and return the files of the run that were rewritten.
-
-        Args:
-            source: the source, placed in a run.
-            shard: as `shard` gives it.
-            keys: of the samples.
-            spans: offset and size of each of their members.
-        """
-        return []
-
-    # ---- of formats that download
-
-    def list_key(self, source: Any, part: InputPart) -> str:
-        """Return the digest of the list that a part is of, and of all that determines what becomes of its rows."""
-        raise NotImplementedError
-
-    def list_row(self, source: Any, part: InputPart, key: str) -> int:
-        """Return which row of its list the sample of a part with this key is."""
-        raise NotImplementedError
-
-    def retry_parts(self, source: Any, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
-        """Return the parts that have these rows of a list again, of which `of` is a part, but those of a later round."""
-        raise NotImplementedError
-
-    def left_out_keys(self, source: Any, part: InputPart) -> list[str]:
-        """Return the keys of the samples that a part leaves out."""
-        return []
-
-    def read_attempts(self, source: Any, shard: str, keys: Sequence[str | None]) -> pa.Table:
-        """Return schema.ATTEMPTS of the samples of a shard (see `shard`) with these keys, null where they are not known. Raises OSError."""
-        return schema.ATTEMPTS.empty_table()
 
     def shard(self, source: Any, part: InputPart) -> str:
         """Return what column `shard` of table `samples` says of a part's rows."""

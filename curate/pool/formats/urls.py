@@ -25,13 +25,12 @@ from curate.errors import RecipeError
 from curate.numeric.arrays import Mask
 from curate.pool.columns import valid_text
 from curate.pool.faults import InputFault, retry
+from curate.pool.formats.downloading_format import DownloadingFormat, Outlook
 from curate.pool.formats.input_format import (
     Batch,
     FileColumns,
-    InputFormat,
     InputPart,
     InputSample,
-    Outlook,
     PartRows,
     PlannedSource,
     Retry,
@@ -63,13 +62,12 @@ _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
 
 
-class UrlsInput(InputFormat):
+class UrlsInput(DownloadingFormat):
     """Rows of lists, and the images that their URLs give."""
 
     key = "urls"
     section = UrlsSource
     has_members = True
-    downloads = True
 
     def plan(self, source: UrlsSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the files, and count their rows; nothing is downloaded."""
