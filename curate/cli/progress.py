@@ -26,7 +26,8 @@ STEPS = (
 
 
 _WINDOW = 60.0  # seconds that rates are of
-_BETWEEN = 2.0  # seconds between two looks at what was downloaded
+_BETWEEN = 2.0  # seconds at least between two looks at what was downloaded
+_SHARE = 0.02  # of the time at most that looks take: there is a line a shard
 _REASONS = 4  # that are shown
 
 
@@ -43,20 +44,21 @@ class _Downloads:
 
     def __init__(self, folder: RunStore) -> None:
         self._folder = folder
-        self._looked = float("-inf")
+        self._next = float("-inf")  # when to look again
         self._before = deque([(time.monotonic(), 0, 0)])
         self.tried, self.text = 0, ""
 
     def look(self) -> None:
         """Read what there is, unless it was read just now."""
         now = time.monotonic()
-        if now - self._looked < _BETWEEN:
+        if now < self._next:
             return
         try:
             found = sum_downloads(self._folder)
         except (OSError, ValueError):  # a line that is being written
             return
-        self._looked = time.monotonic()
+        looked = time.monotonic()
+        self._next = looked + max(_BETWEEN, (looked - now) / _SHARE)
         if found is None or found.urls == self.tried:
             return
         self._before.append((now, found.came, found.bytes))
