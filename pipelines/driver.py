@@ -44,6 +44,7 @@ from curate.store.retries import Retries
 from curate.store.store import RunStore
 from pipelines.claim import Prepared, is_finished
 from pipelines.curate import build
+from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
 from pipelines.spark.options import SparkOptions
 
@@ -56,6 +57,7 @@ def prepare(
     options: Sequence[str] = (),
     unit_size: int | None = None,
     retry: bool = False,
+    on: str | None = None,
 ) -> Prepared:
     """Plan a run into `out`, and check everything that can be checked before it; write nothing.
 
@@ -67,9 +69,10 @@ def prepare(
         options: of Beam, as words.
         unit_size: see `make_plan`.
         retry: where the run is finished, try again what may come on another attempt.
+        on: a file of Beam's options, which come before `options`.
 
     Raises:
-        RecipeError: inputs, metadata, rules, folders or options are wrong.
+        RecipeError: inputs, metadata, rules, folders or options are wrong, or the runner misses something here.
     """
     folder = RunStore(out if "://" in out else os.path.abspath(out))
     old = None
@@ -78,7 +81,8 @@ def prepare(
         if not old.exists(RUN_FILE):
             raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
-    beam_options = parse_options(options)
+    beam_options = parse_options(options, on)
+    check_engine(beam_options.runner, beam_options.options)
 
     def make(retries: Retries) -> Plan:
         plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
@@ -168,10 +172,9 @@ def preflight(prepared: Prepared) -> None:
     Engines are not probed where there are cached answers: there may be nothing to request.
 
     Raises:
-        RecipeError: a model, a package, the runner's too, an endpoint or its key is missing, or exemplars are of no use.
+        RecipeError: a model, a package, an endpoint or its key is missing, or exemplars are of no use.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
-    prepared.beam.check_packages()
     context = prepared.context
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):

@@ -1,20 +1,21 @@
 """A run's Beam options, read once by Beam itself: whatever else depends on them asks what it read, never the words.
 
-In: the words after `--`. Out: Beam's options, and on whose machine and in which process the work is done.
+In: the file of `--on`, and the words after `--`. Out: Beam's options, and on whose machine and in which process the work is done.
 """
 
 import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 
-from curate.errors import RecipeError, needing
+from curate.errors import RecipeError
 from curate.wording import did_you_mean
+from pipelines.engine_file import read_engine
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
 
 View = TypeVar("View", bound=PipelineOptions)
@@ -29,7 +30,7 @@ class _Options(PipelineOptions):
 
     def get_all_options(self, *switches: Any, add_extra_args_fn: Any = None, **named: Any) -> dict[str, Any]:
         """Return all options by name. Raises RecipeError where one is unknown to a job server too."""
-        if add_extra_args_fn and (unknown := _find_unknown(self._flags, add_extra_args_fn)):
+        if add_extra_args_fn and (unknown := _make_parser(add_extra_args_fn).parse_known_args(self._flags)[1]):
             raise RecipeError(_say_unknown(self._flags, unknown, "neither Beam nor the job server knows"))
         found: dict[str, Any] = super().get_all_options(*switches, add_extra_args_fn=add_extra_args_fn, **named)
         return found
@@ -44,7 +45,13 @@ class _Options(PipelineOptions):
 
 
 _SAMPLING_MS = 5
-_OURS = {"spark": "pipelines.spark.SparkRunner"}  # names that mean something else to Beam, or nothing
+# Names of runners that are ours; any other is Beam's, or a dotted path.
+RUNNERS = {
+    "local": "FnApiRunner",
+    "spark": "pipelines.spark.SparkRunner",
+    "prism": "PrismRunner",
+    "dataflow": "DataflowRunner",
+}
 
 
 @dataclass(frozen=True)
@@ -56,41 +63,48 @@ class BeamOptions:
     in_this_process: bool  # the work is done in this process, so what it loads before is there
     runner: str = ""  # the name of its class, or ours
 
-    def check_packages(self) -> None:
-        """Raise RecipeError where a package is missing without which the runner cannot take a job."""
-        if self.runner == "DataflowRunner":
-            with needing("Dataflow needs further packages", "'curate[gcp]'"):
-                from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
-        if self.runner == "spark":
-            with needing("Spark needs a further package", "'curate[spark]'"):
-                import pyspark  # noqa: F401
 
-
-def parse_options(words: Sequence[str]) -> BeamOptions:
+def parse_options(words: Sequence[str], on: str | None = None) -> BeamOptions:
     """Read Beam options; without a runner: local, with one worker, whose steps have threads (see `MapInThreads`).
+
+    Args:
+        words: as on a command line.
+        on: a file of options, see `read_engine`. The words come after it: of an option that has one value, theirs holds.
 
     Raises:
         RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
             unknown, and no job server is asked later that could know it.
     """
+    parser = _make_parser()
+    from_file = {} if on is None else read_engine(on, parser)
     said = f"Beam options {' '.join(words)}"
-    words = _name_runner(words)
+    where = said if on is None else f"--on {on} and {said}" if words else f"--on {on}"
+    given = [*chain(*from_file.values()), *words]
     try:
-        unknown = _find_unknown(words)
+        unknown = parser.parse_known_args(given)[1]
     except argparse.ArgumentError as error:
         raise RecipeError(f"{said}: {error}") from None
-    options = _Options(list(words))
-    if options.view_as(StandardOptions).runner is None:
+    runner = PipelineOptions(given).view_as(StandardOptions).runner
+    if runner is not None and "." not in runner and runner.lower() not in _known_runners():
+        is_there = any(word.partition("=")[0] == "--runner" for word in words)
+        raise RecipeError(f"{said if is_there else f'--on {on}: runner'}: {_say_unknown_runner(runner)}")
+    if runner in (None, "local"):
         # To check the types of our own steps takes a quarter of a second, at each start.
-        options = _Options(["--runner=FnApiRunner", "--no_pipeline_type_check", *words])
+        given = [f"--runner={RUNNERS['local']}", "--no_pipeline_type_check", *_without_runner(given)]
+    else:
+        given = [*_without_runner(given), f"--runner={RUNNERS.get(runner, runner)}"]
+    options = _Options(given)
     try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
         trial = beam.Pipeline(options=options)
     except Exception as error:  # the module of a runner may raise anything
-        raise RecipeError(f"{said}: {error}") from None
+        named = f"runner {runner}: " if runner and "." in runner else ""
+        raise RecipeError(f"{where}: {named}{error}") from None
     os.rmdir(trial.local_tempdir)
     names = {ancestor.__name__ for ancestor in type(trial.runner).__mro__}
     is_local = not names.isdisjoint(StandardOptions.LOCAL_RUNNERS)
     if unknown and (is_local or "PortableRunner" not in names):
+        if key := next((key for key in from_file if not set(from_file[key]).isdisjoint(unknown)), None):
+            raise RecipeError(f"--on {on}: {key}: Beam knows no such option; {_near(key, '')}accepted: options of Beam")
         raise RecipeError(_say_unknown(words, unknown, "Beam knows no"))
     mode = options.view_as(DirectOptions).direct_running_mode
     if is_local:
@@ -98,13 +112,29 @@ def parse_options(words: Sequence[str]) -> BeamOptions:
     if is_local and mode != "in_memory":
         _keep_elements_whole()
     runner = "spark" if isinstance(trial.runner, SparkRunner) else type(trial.runner).__name__
-    return BeamOptions(options, is_local, is_local and mode != "multi_processing", runner)
+    in_threads = options.view_as(PortableOptions).environment_type in (None, "LOOPBACK") and mode != "multi_processing"
+    return BeamOptions(options, is_local, is_local and in_threads, runner)
 
 
-def _name_runner(words: Sequence[str]) -> list[str]:
-    """Return the words where the names of our own runners are those that Beam finds."""
-    named = [f"--runner={_OURS.get(word[9:], word[9:])}" if word.startswith("--runner=") else word for word in words]
-    return [_OURS.get(word, word) if before == "--runner" else word for before, word in pairwise(["", *named])]
+def _without_runner(words: Sequence[str]) -> list[str]:
+    """Return the words without those that name a runner."""
+    pairs = pairwise(["", *words])
+    return [word for before, word in pairs if before != "--runner" and word.partition("=")[0] != "--runner"]
+
+
+def _known_runners() -> set[str]:
+    """Return the names of runners, ours and Beam's, in lower case; Beam takes its own without their last word too."""
+    names = [name.lower() for name in StandardOptions.KNOWN_RUNNER_NAMES]
+    return {*RUNNERS, *names, *(name.removesuffix("runner") for name in names)}
+
+
+def _say_unknown_runner(runner: str) -> str:
+    names = StandardOptions.KNOWN_RUNNER_NAMES
+    hint = did_you_mean(runner, [*RUNNERS, *names])
+    return (
+        f"there is no runner {runner!r}; {hint}accepted: {', '.join(RUNNERS)}; a runner of Beam ({', '.join(names)}); "
+        "or the dotted path of a class"
+    )
 
 
 def _end_bundles_at_once() -> None:
@@ -130,12 +160,12 @@ def _keep_elements_whole() -> None:
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 
-def _find_unknown(words: Sequence[str], add_options: Callable[[Any], None] | None = None) -> list[str]:
-    """Return the words that no option takes, neither of Beam nor one that is added; Beam itself drops them without a word.
+def _make_parser(add_options: Callable[[Any], None] | None = None) -> argparse.ArgumentParser:
+    """Return Beam's parser of all its options, and of those that are added; it raises argparse.ArgumentError.
 
-    Raises argparse.ArgumentError.
+    Beam itself drops without a word what it does not know.
     """
-    parsers: list[argparse.ArgumentParser] = []  # Beam's own, of all its options
+    parsers: list[argparse.ArgumentParser] = []
 
     def add(parser: argparse.ArgumentParser) -> None:
         parsers.append(parser)
@@ -144,10 +174,14 @@ def _find_unknown(words: Sequence[str], add_options: Callable[[Any], None] | Non
 
     PipelineOptions([]).get_all_options(add_extra_args_fn=add)
     parsers[0].exit_on_error = False
-    return parsers[0].parse_known_args(words)[1]
+    return parsers[0]
 
 
 def _say_unknown(words: Sequence[str], unknown: Sequence[str], who: str) -> str:
-    known = [f"--{name}" for name in PipelineOptions([]).get_all_options()]
-    hint = did_you_mean(f"--{unknown[0].lstrip('-').partition('=')[0]}", known)
+    hint = _near(unknown[0].lstrip("-").partition("=")[0], "--")
     return f"Beam options {' '.join(words)}: {who} {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}"
+
+
+def _near(name: str, dashes: str) -> str:
+    """Return the nearest option of Beam as a hint."""
+    return did_you_mean(f"{dashes}{name}", [f"{dashes}{known}" for known in PipelineOptions([]).get_all_options()])

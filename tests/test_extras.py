@@ -19,6 +19,7 @@ from curate.pool.urls.source import UrlsSource
 from curate.recipe.files import read_whole
 from curate.signals import nsfw
 from curate.store.store import RunStore
+from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
 from tests.pipelines.test_options import DATAFLOW
 
@@ -30,6 +31,11 @@ def head(folder: Path) -> Any:
     path = folder / "head.pth"
     path.write_bytes(b"some")
     return load_head(str(path), "none", "none")
+
+
+def check(*words: str) -> Any:
+    options = parse_options(words)
+    return check_engine(options.runner, options.options)
 
 
 def urls(folder: Path) -> Any:
@@ -51,9 +57,9 @@ CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
     (
         "gcp",
         "apache_beam.runners.dataflow.internal.apiclient",
-        lambda folder: parse_options(["--runner=DataflowRunner", *DATAFLOW]).check_packages(),
+        lambda folder: check("--runner=DataflowRunner", *DATAFLOW),
     ),
-    ("spark", "pyspark", lambda folder: parse_options(["--runner=spark"]).check_packages()),
+    ("spark", "pyspark", lambda folder: check("--runner=spark")),
     ("aws", "s3fs", lambda folder: RunStore("s3://bucket/run").exists("a")),
     ("aws", "s3fs", lambda folder: list_files(("s3a://bucket/{0..3}.tar",), {})),
 ]

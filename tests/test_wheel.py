@@ -47,6 +47,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
         assert sources <= found and len(sources) > 1
     queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
     assert queries <= found and len(queries) > 10
+    assert {f"curate/infra/{path.name}" for path in (ROOT / "infra").glob("*.yaml")} <= found
     assert {"curate/report/page.html", "curate/report/style.css"} <= found
     assert {"curate/demo/recipe.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 
@@ -85,15 +86,17 @@ def test_it_works_without_the_checkout(unpacked: Path) -> None:
         "import curate, pipelines\n"
         "from curate.publish.views import sql_folder\n"
         "from curate.ask.library import named_queries\n"
+        "from curate.cli.init import engines\n"
         "from importlib.resources import files\n"
         "from curate.recipe.recipe import load_recipe\n"
         "load_recipe(str(files('curate.demo').joinpath('recipe.yaml')))\n"
-        "print(curate.__file__, pipelines.__file__, sql_folder(), len(named_queries()), sep='\\n')\n"
+        "print(curate.__file__, pipelines.__file__, sql_folder(), len(named_queries()), engines(), sep='\\n')\n"
     )
-    package, pipelines, folder, queries = run(unpacked, code).split("\n")[:4]
+    package, pipelines, folder, queries, engines = run(unpacked, code).split("\n")[:5]
     assert package == f"{unpacked}/curate/__init__.py" and pipelines == f"{unpacked}/pipelines/__init__.py"
     assert Path(folder) == unpacked / "curate" / "sql"
     assert int(queries) == len(list((ROOT / "sql").glob("*.sql"))) - 1  # views.sql is no query
+    assert engines == "['local', 'prism', 'spark']"
 
 
 def test_its_command_works(unpacked: Path) -> None:

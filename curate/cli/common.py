@@ -36,6 +36,12 @@ SetOption = Annotated[
 FingerprintOption = Annotated[
     Fingerprint, typer.Option(help="How a changed input file is recognised: stat (size, mtime or etag) or content.")
 ]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="FILE", help="The engine: YAML of Beam options; `curate init --on ENGINE` writes one."
+    ),
+]
 
 
 @contextmanager

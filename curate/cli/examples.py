@@ -1,12 +1,14 @@
 """Examples of each command, which its --help ends with."""
 
 EXAMPLES = {
-    "init": ["curate init", "curate init datacomp-basic --out basic.yaml"],
+    "init": ["curate init", "curate init datacomp-basic --out basic.yaml", "curate init --on spark"],
     "schema": ["curate schema > recipe.schema.json"],
     "run": [
         "curate run recipe.yaml --out run1",
         "curate run recipe.yaml --out run2 --reuse run1 --set balance.t=5000",
         "curate run recipe.yaml --out run1 --retry",
+        "curate run recipe.yaml --out /shared/run --on spark.yaml",
+        "curate run recipe.yaml --out /shared/run --on spark.yaml -- --spark_master_url=spark://HOST:7077",
         "curate run recipe.yaml --out gs://bucket/run -- --runner=DataflowRunner --project=PROJECT --region=REGION",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],

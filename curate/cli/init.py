@@ -1,4 +1,4 @@
-"""`curate init`: a commented recipe to begin with; `curate schema`: what editors know of recipes."""
+"""`curate init`: a commented recipe to begin with, or an engine's options; `curate schema`: what editors know of recipes."""
 
 import json
 from importlib.resources import files
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+import curate
 from curate.errors import RecipeError
+from curate.wording import did_you_mean
 
 
 def kinds() -> list[str]:
@@ -16,26 +18,72 @@ def kinds() -> list[str]:
     return sorted(name.removesuffix(".yaml").replace("_", "-") for name in names if name.endswith(".yaml"))
 
 
+def engines() -> list[str]:
+    """Return the names of the engines whose options the package has."""
+    return sorted(path.stem for path in _engines_folder().glob("*.yaml"))
+
+
 def init(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(kinds())}.", autocompletion=kinds)
-    ] = "basic",
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The recipe to write.")] = "recipe.yaml",
+        str | None,
+        typer.Argument(metavar="[KIND]", help=f"One of {', '.join(kinds())}; by default basic.", autocompletion=kinds),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Write the options of an engine instead, for `curate run --on FILE`: local, spark or prism.",
+            autocompletion=engines,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The file to write; by default recipe.yaml, or ENGINE.yaml."),
+    ] = None,
 ) -> None:
-    """Write a commented recipe to begin with."""
-    if kind not in kinds():
-        raise RecipeError(f"there is no recipe {kind!r}; accepted: {', '.join(kinds())}")
-    text = files("pipelines.recipes").joinpath(f"{kind.replace('-', '_')}.yaml").read_text(encoding="utf-8")
+    """Write a commented recipe to begin with, or an engine's options."""
+    if on is None:
+        kind, out = kind or "basic", out or "recipe.yaml"
+        if kind not in kinds():
+            raise RecipeError(
+                f"there is no recipe {kind!r}; {did_you_mean(kind, kinds())}accepted: {', '.join(kinds())}"
+            )
+        _write(files("pipelines.recipes").joinpath(f"{kind.replace('-', '_')}.yaml").read_text("utf-8"), out, kind)
+        print(f"wrote {out}: edit what it says of your pool, then\n")
+        print(
+            f"  curate plan {out}                  checks it; shows inputs and the expected yield, and writes nothing"
+        )
+        print(f"  curate run {out} --out {Path(out).stem}-run    runs it")
+        return
+    if kind is not None:
+        raise RecipeError(
+            f"{kind} --on {on}: accepted: a recipe's name, or --on ENGINE; one command writes one of them"
+        )
+    if on not in engines():
+        raise RecipeError(
+            f"--on {on}: there is no such engine; {did_you_mean(on, engines())}accepted: {', '.join(engines())}"
+        )
+    out = out or f"{on}.yaml"
+    _write((_engines_folder() / f"{on}.yaml").read_text("utf-8"), out, f"my-{on}")
+    print(f"wrote {out}: edit what it says of your machines, then\n")
+    print(f"  curate run recipe.yaml --out run1 --on {out}")
+
+
+def _engines_folder() -> Path:
+    """Return the folder of the engines' options: inside an installed package, else at the top of the checkout."""
+    package = Path(curate.__file__).parent
+    return package / "infra" if (package / "infra").is_dir() else package.parent / "infra"
+
+
+def _write(text: str, out: str, other: str) -> None:
+    """Write a new file. Raises RecipeError where there is one, whose name may be that of `other`."""
     try:
         with open(out, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise RecipeError(f"--out {out}: is there already; accepted: a new file, such as --out {kind}.yaml") from None
+        raise RecipeError(f"--out {out}: is there already; accepted: a new file, such as --out {other}.yaml") from None
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    print(f"wrote {out}: edit what it says of your pool, then\n")
-    print(f"  curate plan {out}                  checks it; shows inputs and the expected yield, and writes nothing")
-    print(f"  curate run {out} --out {Path(out).stem}-run    runs it")
 
 
 def schema() -> None:

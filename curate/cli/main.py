@@ -19,7 +19,7 @@ from curate.recipe.strict_yaml import find_surrogate
 
 # Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs.
 COMMANDS = {
-    "init": "Write a commented recipe to begin with.",
+    "init": "Write a commented recipe to begin with, or an engine's options.",
     "run": "Run a recipe: measure, decide, emit shards, publish.",
     "demo": "Curate a small synthetic pool with injected defects: offline, in about a minute.",
     "plan": "Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing.",

@@ -11,7 +11,7 @@ import typer
 
 from curate.ask.page import Line, columns, heading, line
 from curate.captions.engines import find_faults
-from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption, print_lines
+from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption, print_lines
 from curate.cli.imports import import_beam
 from curate.download.outlook import SECONDS
 from curate.metadata.sources import never_match
@@ -37,15 +37,17 @@ def plan(
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = Fingerprint.stat,
+    on: OnOption = None,
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
     """Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing."""
-    import_beam()
+    if on is None:
+        import_beam()
     from pipelines.driver import prepare
 
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
-        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content)
+        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, on=on)
         print_lines(*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from curate.cli.common import Fingerprint, FingerprintOption, RecipeArgument, SetOption
+from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption
 from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
@@ -37,13 +37,14 @@ def run(
     recipe: RecipeArgument,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder, local or any fsspec URL.")],
     beam_options: Annotated[
-        list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of a Beam runner.")
+        list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
     ] = None,
     reuse: Annotated[
         str | None, typer.Option(metavar="DIR", help="An older run: its tables are reused where their keys match.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = Fingerprint.stat,
+    on: OnOption = None,
     retry: Annotated[
         bool,
         typer.Option("--retry", help="In a finished run, try URLs again that may come now; in another, go on with it."),
@@ -51,7 +52,7 @@ def run(
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
     options = beam_options or []
-    if not options:
+    if not options and on is None:
         import_beam()
     from pipelines.claim import claimed
     from pipelines.driver import preflight, prepare
@@ -66,7 +67,7 @@ def run(
     if retry and not any(map(find_downloading, loaded.input)):
         raise RecipeError("--retry: no source of the recipe downloads; accepted: with a source of format urls")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
-    prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry)
+    prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry, on=on)
     if prepared.finished:
         remove_leftovers(prepared.context.store)
         why = "no URL may come on another attempt" if retry else "this recipe is finished already"

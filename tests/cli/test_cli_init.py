@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from curate.cli.examples import EXAMPLES
-from curate.cli.init import kinds
+from curate.cli.init import engines, kinds
 from curate.cli.main import COMMANDS, build_app
 from curate.recipe.recipe import load_recipe
+from pipelines.options import parse_options
 from tests.cli.conftest import Cli
 from tests.laws import pools
 
@@ -34,8 +35,31 @@ def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
     assert done.status == 2 and "is there already; accepted: a new file, such as --out laion.yaml" in done.err
     assert Path(out).read_text() == text
     done = cli("init", "bsic")
-    assert done.status == 2 and "there is no recipe 'bsic'; accepted: basic, captions, datacomp-basic" in done.err
+    assert (
+        done.status == 2
+        and "there is no recipe 'bsic'; did you mean 'basic'? accepted: basic, captions, datacomp-basic" in done.err
+    )
     assert cli("init", "--out", str(tmp_path / "none/a.yaml")).status == 2
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_each_engine_has_options_that_beam_reads(engine: str, cli: Cli, tmp_path: Path) -> None:
+    out = str(tmp_path / "a.yaml")
+    done = cli("init", "--on", engine, "--out", out)
+    assert done.status == 0 and f"--on {out}" in done.out
+    assert parse_options([], out).runner == {"local": "FnApiRunner", "prism": "PrismRunner", "spark": "spark"}[engine]
+    text = Path(out).read_text()
+    Path(out).write_text(
+        text.replace("# spark.", "spark.").replace("# direct_", "direct_").replace("# prism_", "prism_")
+    )
+    assert parse_options([], out)  # whatever else it suggests is known too
+    assert cli("init", "--on", engine, "--out", out).status == 2
+
+
+def test_an_engine_that_there_is_not(cli: Cli) -> None:
+    done = cli("init", "--on", "sparc")
+    assert done.status == 2 and "did you mean 'spark'? accepted: local, prism, spark" in done.err
+    assert cli("init", "laion", "--on", "spark").status == 2
 
 
 def test_the_first_recipes_run(cli: Cli, tmp_path: Path) -> None:

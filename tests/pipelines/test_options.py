@@ -115,7 +115,7 @@ def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.Capt
 
 def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None:
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
-    for words, local in (([], True), (["--runner", "SparkRunner"], False)):
+    for words, local in (([], True), (["--runner", "PortableRunner", "--job_endpoint=localhost:1"], False)):
         assert prepare(recipe, str(tmp_path / "out"), options=words).context.is_local_runner is local
 
 
