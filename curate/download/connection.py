@@ -1,11 +1,12 @@
 """Connections to strangers: to public addresses alone, and with an end, whatever the other side does.
 
-The addresses of a name are looked up once in five minutes. Each is checked in Python's own event `socket.connect`, which no
-library that runs in a guarded thread gets by; outside of them nothing is changed.
+Each address is checked in Python's own event `socket.connect`, which no library that runs in a guarded thread gets by; outside of
+them nothing is changed. What servers leave open is used again.
 """
 
 import http.client
 import resource
+import select
 import socket
 import ssl
 import sys
@@ -14,31 +15,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, NamedTuple, cast
+from itertools import chain
+from typing import Any, NamedTuple
 
 from curate.download.addresses import refusal
 from curate.download.faults import FetchFault
+from curate.download.names import look_up
 from curate.download.policy import Network
 from curate.wording import format_bytes
 
-_FOUND_SECONDS, _MISSING_SECONDS = 300.0, 60.0
-_AGAIN_SECONDS = 0.5  # that a failure which may pass is remembered, twice as long each time
-_OTHER_FILES = 512  # that the process may have open besides connections
-_NAMES = 100_000  # that are remembered
+_OTHER_FILES = 512  # that the process may have open besides connections in use
+_BUFFER = 1 << 16  # bytes of an answer that are read at once
+_KEPT, _KEPT_SECONDS = 256, 4.0  # connections, and how long one is: servers close them after 5 s, or later
 _FRAMING = 2_000_000  # bytes that may come besides the body: answers before the answer, headers, trailers
 
 _thread = threading.local()  # `networks` of a thread that is guarded
-
-
-class _Found(NamedTuple):
-    """What looking up a name gave, families and addresses or what is wrong, for how long it is remembered, and until when."""
-
-    addresses: list[tuple[int, Any]] | str
-    seconds: float
-    until: float
-
-
-_names: dict[tuple[str, int], _Found] = {}
 
 
 @contextmanager
@@ -92,6 +83,26 @@ class Deadline:
         return min(self._step, left)
 
 
+class Site(NamedTuple):
+    """What connections are made to."""
+
+    is_secure: bool
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as the header `Host` has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Its root, without the last slash, and with the port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
+
+
 class _Limited:
     """What a socket is that is read from no longer than its deadline, however slowly bytes come, and no further than `most` bytes."""
 
@@ -101,19 +112,29 @@ class _Limited:
     def recv_into(self, *arguments: Any, **options: Any) -> int:
         if self.deadline is None:
             return super().recv_into(*arguments, **options)  # type: ignore[misc,no-any-return]
-        self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
+        self.wait(self.deadline)
         count: int = super().recv_into(*arguments, **options)  # type: ignore[misc]
         self.most -= count
         if self.most < 0:
             raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} besides its body")
         return count
 
+    def wait(self, deadline: Deadline) -> None:
+        """Let the next call wait as long as a deadline lets it. Raises FetchFault where that is over."""
+        seconds = deadline.left()
+        if seconds != self.gettimeout():  # type: ignore[attr-defined]
+            self.settimeout(seconds)  # type: ignore[attr-defined]
 
-class _Socket(_Limited, socket.socket):
+    def makefile(self, mode: str, *arguments: Any, **options: Any) -> Any:
+        """Return it as a file, into which most answers fit as they come."""
+        return super().makefile(mode, _BUFFER)  # type: ignore[misc]
+
+
+class _Socket(_Limited, socket.socket):  # type: ignore[misc]
     pass
 
 
-class _SecureSocket(_Limited, ssl.SSLSocket):
+class _SecureSocket(_Limited, ssl.SSLSocket):  # type: ignore[misc]
     pass
 
 
@@ -124,7 +145,7 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-class _Response(http.client.HTTPResponse):
+class Response(http.client.HTTPResponse):
     """An answer, whatever hints come before it (RFC 8297)."""
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -134,81 +155,131 @@ class _Response(http.client.HTTPResponse):
                 return version, status, reason
             http.client.parse_headers(self.fp)
 
+    @property
+    def leaves_open(self) -> bool:
+        """Whether it was read to its end, and its connection can be asked again."""
+        return not self.will_close and (self.length == 0 or self.isclosed())
 
-class Connection(http.client.HTTPConnection):
-    """A connection to a host, for one request."""
 
-    response_class = _Response
-    _limited: _Limited
+class Connection:
+    """A connection to a site, which is asked for one thing at a time. Raises FetchFault, or OSError, where there is none."""
 
-    def __init__(self, host: str, port: int, is_secure: bool, deadline: Deadline) -> None:
-        super().__init__(host, port)
-        self._is_secure, self._deadline = is_secure, deadline
+    def __init__(self, site: Site, deadline: Deadline) -> None:
+        self.site = site
+        self._socket = _connect(site, deadline)
+        self.kept_since = 0.0
 
-    def connect(self) -> None:
-        """Connect to the first of the host's addresses that answers. Raises FetchFault, or OSError."""
-        error: Exception = FetchFault("dns", "no address")
-        for family, address in _look_up(self.host, self.port):
-            sock = _Socket(family, socket.SOCK_STREAM)
-            try:
-                sock.settimeout(self._deadline.left())
-                sock.connect(address)
-                self.sock = self._limited = self._secure(sock) if self._is_secure else sock
-                self._limited.deadline, self._limited.most = self._deadline, _FRAMING
-                return
-            except (FetchFault, OSError) as this:
-                sock.close()
-                error = this
-                if isinstance(this, FetchFault | ssl.SSLError):
-                    break
-        raise error
+    def get(self, path: str, headers: str, deadline: Deadline) -> Response:
+        """Ask for a path of printable ASCII; `headers` are lines. Where it has no answer, it is closed.
+
+        Raises FetchFault, OSError, or what `http.client` raises of what is no HTTP.
+        """
+        lines = f"GET {path} HTTP/1.1\r\nHost: {self.site.authority}\r\n{headers}\r\n"
+        response = Response(self._socket, method="GET")
+        try:
+            self._socket.wait(deadline)
+            self._socket.deadline, self._socket.most = deadline, _FRAMING
+            self._socket.sendall(lines.encode("ascii"))
+            response.begin()
+        except BaseException:
+            response.close()
+            self.close()
+            raise
+        return response
 
     def add(self, body: int) -> None:
         """Let so many bytes of the body not count for the limit of what comes besides, and as much as the sizes of chunks need."""
-        self._limited.most += body + body // 8
+        self._socket.most += body + body // 8
 
-    def _secure(self, sock: socket.socket) -> _SecureSocket:
-        return cast(_SecureSocket, _context().wrap_socket(sock, server_hostname=self.host))
+    def is_quiet(self) -> bool:
+        """Return whether it is open still, and nothing came that was not asked for."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
 
-
-def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
-    """Return families and addresses of a host. Raises FetchFault."""
-    found, now = _names.get((host, port)), time.monotonic()
-    if found is None or found.until < now:
-        before = found.seconds if found and isinstance(found.addresses, str) else 0.0
-        addresses, seconds = _resolve(host, port, before)
-        found = _Found(addresses, seconds, time.monotonic() + seconds)
-        if len(_names) >= _NAMES:
-            _names.clear()
-        _names[host, port] = found
-    if isinstance(found.addresses, str):
-        raise FetchFault("dns", f"{host}: {found.addresses}")
-    return found.addresses
+    def close(self) -> None:
+        """Close it, once its answer is closed."""
+        self._socket.close()
 
 
-def _resolve(host: str, port: int, before: float) -> tuple[list[tuple[int, Any]] | str, float]:
-    """Ask for a host's addresses. Return them, or what is wrong, and for how many seconds that holds.
+def _connect(site: Site, deadline: Deadline) -> Any:
+    """Return a socket, connected to the first of the site's addresses that answers. Raises FetchFault, or OSError."""
+    error: Exception = FetchFault("dns", "no address")
+    for family, address in look_up(site.host, site.port):
+        sock = _Socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(deadline.left())
+            sock.connect(address)
+            return _context().wrap_socket(sock, server_hostname=site.host) if site.is_secure else sock
+        except (FetchFault, OSError) as this:
+            sock.close()
+            error = this
+            if isinstance(this, FetchFault | ssl.SSLError):
+                break
+    raise error
 
-    `before`: for how long the last failure held. A name that there is not is not asked for again in a minute; what may pass is
-    asked for after a pause, which is longer each time.
+
+class KeptConnections:
+    """Connections that servers leave open, for the next thing that is asked of a site: a new one costs more than what it is for.
+
+    Where a host is given one, it is one of its own that is kept, or none of its own is left: so it has no more connections
+    than are asked of it at a time.
     """
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [(info[0], info[4]) for info in infos], _FOUND_SECONDS
-    except socket.gaierror as error:
-        may_pass = error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM)
-        seconds = min(max(_AGAIN_SECONDS, 2 * before), _MISSING_SECONDS) if may_pass else _MISSING_SECONDS
-        return error.strerror or str(error), seconds
-    except (OSError, UnicodeError) as error:
-        return str(error), _MISSING_SECONDS
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, list[Connection]] = {}  # by host, the one that was last given one last
+        self._count, self._most = 0, min(_KEPT, _open_files() // 4)
+
+    def take(self, site: Site) -> Connection | None:
+        """Return a connection to a site that can be asked; None where there is none."""
+        while True:
+            with self._lock:
+                kept = self._kept.get(site.host)
+                if not kept:
+                    return None
+                found = kept.pop()
+                self._count -= 1
+                if not kept:
+                    del self._kept[site.host]
+            is_fresh = time.monotonic() - found.kept_since < _KEPT_SECONDS
+            if is_fresh and found.site == site and found.is_quiet():
+                return found
+            found.close()
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection that was asked, and answered."""
+        connection.kept_since = time.monotonic()
+        host = connection.site.host
+        with self._lock:
+            kept = self._kept.pop(host, [])
+            self._kept[host] = [*kept, connection]  # the last host
+            self._count += 1
+            dropped = self._kept.pop(next(iter(self._kept))) if self._count > self._most else []
+            self._count -= len(dropped)
+        for one in dropped:
+            one.close()
+
+    def close(self) -> None:
+        """Close all that are kept."""
+        with self._lock:
+            kept, self._kept, self._count = self._kept, {}, 0
+        for connection in chain.from_iterable(kept.values()):
+            connection.close()
 
 
 @cache
 def connections() -> threading.BoundedSemaphore:
-    """Return what holds as many connections at a time as the process may have, which is given as many open files as it may."""
+    """Return what holds as many connections at a time as the process may have, besides those that are kept."""
+    files = _open_files()
+    return threading.BoundedSemaphore(files - min(_OTHER_FILES, files // 2))
+
+
+@cache
+def _open_files() -> int:
+    """Return how many files the process may have open, which is given as many as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # of a limit that the system does not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    soft = 1 << 16 if soft == resource.RLIM_INFINITY else soft
-    return threading.BoundedSemaphore(soft - min(_OTHER_FILES, soft // 2))
+    return 1 << 16 if soft == resource.RLIM_INFINITY else soft

@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 from curate import __version__
-from curate.download.connection import Connection, Deadline, connections, guarded
+from curate.download.connection import Connection, Deadline, KeptConnections, Response, Site, connections, guarded
 from curate.download.faults import FetchFault, opt_out
 from curate.download.hosts import Hosts, Robots
 from curate.download.policy import NetworkPolicy
@@ -72,10 +72,8 @@ class Reply(io.BytesIO):
 class _Target:
     """A URL in its parts."""
 
-    scheme: str
-    host: str
-    port: int
-    path: str
+    site: Site
+    path: str  # and the query
 
     @classmethod
     def of(cls, url: str) -> Self:
@@ -91,19 +89,19 @@ class _Target:
             raise FetchFault("bad_url", error) from None
         if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
             raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
-        return cls(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path + query)
+        is_secure = parts.scheme == "https"
+        return cls(Site(is_secure, host, port or (443 if is_secure else 80)), path + query)
+
+    @property
+    def url(self) -> str:
+        return self.site.url + self.path
 
     def join(self, location: str) -> str:
         """Return the URL that it redirects to. Raises FetchFault."""
         try:
-            return urllib.parse.urljoin(self.site + self.path, location)
+            return urllib.parse.urljoin(self.url, location)
         except ValueError as error:
             raise FetchFault("bad_url", f"redirects to {location[:100]!r}: {error}") from None
-
-    @property
-    def site(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
 
 
 class Fetcher:
@@ -113,7 +111,9 @@ class Fetcher:
         self._policy, self._directives = policy, directives
         self.networks = policy.networks
         self._hosts, self._robots = Hosts(policy.per_host), Robots(AGENT)
-        self._agent = f"{AGENT}/{__version__} (+{policy.contact})"
+        self._kept = KeptConnections()
+        agent = f"{AGENT}/{__version__} (+{policy.contact})"
+        self._headers = f"User-Agent: {agent}\r\nAccept: image/*, */*;q=0.5\r\nAccept-Encoding: identity\r\n"
 
     def fetch(self, url: str, timeout: float, note: Callable[[Outcome], None]) -> Reply:
         """Fetch a URL, and say in the end what became of it. Raises FetchFault.
@@ -144,7 +144,7 @@ class Fetcher:
             target = _Target.of(url)
             if self._policy.robots == "respect":
                 waited = self._robots.check(
-                    target.site, target.site + target.path, lambda robots: self._read_robots(robots, deadline)
+                    target.site.url, target.url, lambda robots: self._read_robots(robots, deadline)
                 )
                 deadline.extend(waited)
             found = self._ask(target, deadline, self._policy.max_bytes)
@@ -165,31 +165,47 @@ class Fetcher:
     def _ask(self, target: _Target, deadline: Deadline, most: int, cut: bool = False) -> Reply | str:
         """Return what one request gives, or where it redirects to; where `cut`, no more than `most` bytes, which else is a fault."""
         began = time.monotonic()
-        with self._hosts.slot(target.host), connections():
+        host, connection, has_answered = target.site.host, None, False
+        with self._hosts.slot(host), connections():
             deadline.extend(time.monotonic() - began)
-            connection = Connection(target.host, target.port, target.scheme == "https", deadline)
-            has_answered = False
             try:
                 with _faults():
-                    headers = {"User-Agent": self._agent, "Accept": "image/*, */*;q=0.5", "Connection": "close"}
-                    connection.request("GET", target.path, headers=headers)
-                    response = connection.getresponse()
-                    if response.status in _BUSY:
-                        raise _refused(response)
-                    self._hosts.answered(target.host)
-                    has_answered = True
-                    with response:  # which holds the socket
-                        return self._answer(response, target, connection, most, cut)
+                    connection, response = self._request(target, deadline)
+                    with response:
+                        if response.status in _BUSY:
+                            raise _refused(response)
+                        self._hosts.answered(host)
+                        has_answered = True
+                        found = self._answer(response, target, connection, most, cut)
+                        if response.leaves_open:
+                            self._kept.keep(connection)
+                            connection = None
+                        return found
             except FetchFault as fault:
                 if not has_answered:
-                    self._hosts.failed(target.host, fault, self._policy.max_pause)
+                    self._hosts.failed(host, fault, self._policy.max_pause)
                 raise
             finally:
-                connection.close()
+                if connection:
+                    connection.close()
 
-    def _answer(
-        self, response: http.client.HTTPResponse, target: _Target, connection: Connection, most: int, cut: bool
-    ) -> Reply | str:
+    def _request(self, target: _Target, deadline: Deadline) -> tuple[Connection, Response]:
+        """Return an answer, and the connection that it comes by: a new one, where one that was kept brings none (RFC 9112, 9.3.1)."""
+        if kept := self._kept.take(target.site):
+            try:
+                return kept, kept.get(target.path, self._headers, deadline)
+            except TimeoutError:
+                raise
+            except (OSError, http.client.HTTPException):
+                pass
+        connection = Connection(target.site, deadline)
+        return connection, connection.get(target.path, self._headers, deadline)
+
+    def close(self) -> None:
+        """Close the connections that are kept open; others are made as they are needed."""
+        self._kept.close()
+
+    def _answer(self, response: Response, target: _Target, connection: Connection, most: int, cut: bool) -> Reply | str:
         location = response.headers.get("Location")
         if response.status in _REDIRECTS and location:
             return _as_written(location)
@@ -216,7 +232,7 @@ class Fetcher:
                 raise FetchFault("too_large", f"more than {most:,} bytes")
         if stated is not None and body.tell() < min(stated, most):
             raise FetchFault("incomplete", f"{body.tell():,} of {stated:,} bytes")
-        return Reply(body.getvalue(), response.headers, target.site + target.path)
+        return Reply(body.getvalue(), response.headers, target.url)
 
 
 class Downloads:

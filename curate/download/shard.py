@@ -102,6 +102,7 @@ def _downloading(fetcher: Fetcher) -> Iterator[Downloads]:
         yield _thread.downloads
     finally:
         del _thread.downloads
+        fetcher.close()
 
 
 class _Checked:

@@ -2,7 +2,8 @@
 
 Both fetch the same URLs with as many threads in one process (the pipeline's are those of two shards at once), keep the bytes as they
 came, and write shards of 1,000; the pipeline asks for robots.txt and opt-outs, and decides, emits and publishes besides. Each is a
-command of its own, in turn, with all that it imports; a few URLs come first, so that files and servers are warm.
+command of its own, in turn, with all that it imports; a few URLs come first, so that files and servers are warm. Servers leave a
+connection open where a client lets them, as most do: img2dataset asks them to close it.
 """
 
 import argparse
@@ -41,9 +42,11 @@ def timed(command: list[str]) -> tuple[float, float]:
     return time.monotonic() - began, usage.ru_utime + usage.ru_stime
 
 
-def serve(images: int) -> None:
+def serve(images: int, keeps: bool) -> None:
     """Serve images until killed; prints the port."""
-    with running(Web({str(i): encode(picture(i, 400)) for i in range(images)}, HOSTS)) as web:
+    web = Web({str(i): encode(picture(i, 400)) for i in range(images)}, HOSTS)
+    web.keeps = lambda _: keeps
+    with running(web):
         print(web.port, flush=True)
         time.sleep(3600)
 
@@ -86,14 +89,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--urls", type=int, default=4000)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--closing", action="store_true", help="servers close each connection after its answer")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve)
+        serve(options.serve, not options.closing)
         return
-    server = subprocess.Popen(
-        [sys.executable, "-m", __spec__.name, "--serve", str(IMAGES)], stdout=subprocess.PIPE, text=True
-    )
+    words = ["--serve", str(IMAGES), *(["--closing"] if options.closing else [])]
+    server = subprocess.Popen([sys.executable, "-m", __spec__.name, *words], stdout=subprocess.PIPE, text=True)
     assert server.stdout
     port = int(server.stdout.readline())
     try:

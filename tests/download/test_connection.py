@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from curate.download import connection
+from curate.download import names as looked_up
 from curate.download.faults import FetchFault
 from curate.download.fetch import Fetcher
 from curate.download.policy import NetworkPolicy
@@ -42,7 +42,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return real("10.0.0.1" if host == "moves.test" and asked[host] > 1 else "127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(connection, "_names", {})
+    monkeypatch.setattr(looked_up, "_names", {})
     yield asked
 
 
@@ -67,17 +67,17 @@ def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
 def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetch(fetcher("127.0.0.0/8"), web, "some.test") == "some bytes"
     assert fetch(fetcher(), web, "some.test") == "refused_address" and names["some.test"] == 1
-    monkeypatch.setattr(connection, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
+    monkeypatch.setattr(looked_up, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
     own = fetcher("127.0.0.0/8")
     assert [fetch(own, web, "moves.test") for _ in range(2)] == ["some bytes", "refused_address"]
 
 
 def test_what_may_pass_is_asked_again(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     own = fetcher("127.0.0.0/8", attempts=2, pause=0.1)
-    monkeypatch.setattr(connection, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(looked_up, "_AGAIN_SECONDS", 0.05)
     assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 2
-    assert connection._names["again.test", web.port].seconds == 0.1  # twice as long
-    connection._names.clear()
+    assert looked_up._names["again.test", web.port].seconds == 0.1  # twice as long
+    looked_up._names.clear()
     assert fetch(own, web, "again.test") == "some bytes" and names["again.test"] == 3
 
 

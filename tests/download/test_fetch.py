@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from curate.download import connection
+from curate.download import connection, names
 from curate.download.connection import guard_thread, guarded
 from curate.download.faults import FetchFault, opt_out
 from curate.download.fetch import Downloads, Fetcher
@@ -446,7 +446,7 @@ def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPat
             raise ConnectionRefusedError
         socket.socket.connect(sock, address)
 
-    monkeypatch.setattr(connection, "_FOUND_SECONDS", -1)
+    monkeypatch.setattr(names, "_FOUND_SECONDS", -1)
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(connection._Socket, "connect", connect)
     url, before = f"http://rebound.example:{web.port}/image/a", len(web.log)
@@ -457,10 +457,10 @@ def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPat
 
 def test_a_robots_txt_of_any_size(web: Web) -> None:
     """All names times all rules, and bytes for ever."""
-    names = "".join(f"User-agent: a{i:06d}\n" for i in range(15_000))
+    agents = "".join(f"User-agent: a{i:06d}\n" for i in range(15_000))
     endless = b"#" * 65_536
     try:
-        web.robots = {web.hosts[0]: (200, f"{names}User-agent: Curate/2 # us\n" + "Disallow: /x\n" * 10_000)}
+        web.robots = {web.hosts[0]: (200, f"{agents}User-agent: Curate/2 # us\n" + "Disallow: /x\n" * 10_000)}
         web.raw["robots"] = OK + b"\r\nUser-agent: *\nDisallow: /x\n", endless
         web.raw["to_robots"] = b"", b""
         web.robots[web.hosts[1]] = (302, "/raw/robots")

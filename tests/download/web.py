@@ -1,18 +1,21 @@
 """A web of strangers on loopback: hosts are addresses of 127.0.0.0/8, paths say how a server behaves. It notes what it is asked."""
 
 import asyncio
+import re
 import struct
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+_BROKEN = {"short", "long", "chunk", "large", "endless", "slow", "slow_header", "raw", "silent", "noise", "reset"}
 
 Log = list[tuple[str, str, dict[str, str]]]
 
 
 class Web:
-    """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once."""
+    """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once, `connected` the connections that each had."""
 
     def __init__(self, images: Mapping[str, bytes], hosts: int = 1) -> None:
         self.images = dict(images)
@@ -20,8 +23,10 @@ class Web:
         self.raw: dict[str, tuple[bytes, bytes]] = {}
         self.robots: dict[str, tuple[int, str]] = {}
         self.delay: Callable[[str], float] = lambda _: 0.01  # of an image, in seconds
+        self.keeps: Callable[[str], bool] = lambda host: int(host.rpartition(".")[2]) % 2 == 0  # connections open
         self.log: Log = []
         self.most: dict[str, int] = defaultdict(int)
+        self.connected: dict[str, int] = defaultdict(int)
         self.tries: dict[str, int] = defaultdict(int)
         self._open: dict[str, int] = defaultdict(int)
         self.port = self.day = 0
@@ -34,18 +39,23 @@ class Web:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host = writer.get_extra_info("sockname")[0]
+        self.connected[host] += 1
+        is_asked = True
         try:
-            first = await reader.readexactly(1)
-            if first == b"\x16":  # TLS
-                say(writer, 400, b"plain HTTP alone")
-                return
-            head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            line, *fields = head.split("\r\n")
-            path = line.split(" ")[1]
-            headers = dict(field.lower().split(": ", 1) for field in fields if field)
-            self.log.append((host, path, headers))
-            await self.answer(host, path.lstrip("/"), writer)
-            await writer.drain()
+            while is_asked:
+                first = await reader.readexactly(1)
+                if first == b"\x16":  # TLS
+                    say(writer, 400, b"plain HTTP alone")
+                    return
+                head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                line, *fields = head.split("\r\n")
+                path = line.split(" ")[1]
+                headers = dict(field.lower().split(": ", 1) for field in fields if field)
+                self.log.append((host, path, headers))
+                await self.answer(host, path.lstrip("/"), writer)
+                await writer.drain()
+                is_whole = re.split("[/?]", path)[1] not in _BROKEN
+                is_asked = is_whole and self.keeps(host) and headers.get("connection") != "close"
         except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -145,25 +155,39 @@ def bomb() -> bytes:
 @contextmanager
 def running(web: Web) -> Iterator[Web]:
     """Serve until the block ends."""
-    loop = asyncio.new_event_loop()
 
     async def start() -> list[asyncio.Server]:
         servers = [await asyncio.start_server(web.serve, web.hosts[0], 0)]
-        web.port = servers[0].sockets[0].getsockname()[1]
+        web.port = port_of(servers)
         return servers + [await asyncio.start_server(web.serve, host, web.port) for host in web.hosts[1:]]
 
+    with started(start):
+        yield web
+
+
+def port_of(servers: Sequence[asyncio.Server]) -> int:
+    port: int = servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+@contextmanager
+def started(start: Callable[[], Coroutine[None, None, list[asyncio.Server]]]) -> Iterator[list[asyncio.Server]]:
+    """Have a thread start servers, and serve until the block ends."""
+    loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     servers = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
     try:
-        yield web
+        yield servers
     finally:
 
         async def stop() -> None:
             for server in servers:
                 server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(stop(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)

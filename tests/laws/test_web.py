@@ -37,7 +37,7 @@ NETWORK = {
     "max_seconds": 3,
     "max_bytes": 2_000_000,
     "max_pause": 0.5,
-    "attempts": 2,
+    "attempts": 3,
 }
 # URLs, or paths of any host, and what becomes of them: `ok`, or the reason that they give nothing for.
 KINDS = {
@@ -192,7 +192,7 @@ def test_every_url_has_its_verdict(downloaded: Downloaded) -> None:
     failures = downloaded.run.table("failures").to_pylist()
     assert {row["reason"] for row in failures} == set(downloaded.wanted) - {"ok"}
     attempts = {row["reason"]: row["attempts"] for row in failures}
-    assert attempts["http_500"] == attempts["timeout"] == 2 and attempts["http_404"] == attempts["opted_out"] == 1
+    assert attempts["http_500"] == attempts["timeout"] == 3 and attempts["http_404"] == attempts["opted_out"] == 1
 
 
 def test_shards_are_img2datasets(downloaded: Downloaded) -> None:
