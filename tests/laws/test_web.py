@@ -28,6 +28,7 @@ from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 pytest.importorskip("img2dataset")
 
 HOSTS, PER_HOST, IMAGES = 64, 4, 60
+FEW, MANY = 240, 2000  # URLs
 OWN_ROBOTS = 60  # the first of the hosts that have robots.txt of their own
 NETWORK = {
     "contact": "me@example.org",
@@ -144,7 +145,7 @@ def urls_of(web: Web, count: int) -> tuple[list[str], list[str]]:
 
 def download(web: Web, folder: Path, count: int, traced: bool = False) -> Downloaded:
     urls, wanted = urls_of(web, count)
-    command = [*write_recipe(folder, urls, thread_count=64, timeout=1.5)]
+    command = write_recipe(folder, urls, thread_count=64, timeout=1.5, number_sample_per_shard=max(100, count // 8))
     if traced:
         calls = "trace=connect,sendto,sendmsg,sendmmsg"
         command = ["strace", "-f", "-qq", "-e", calls, "-o", f"{folder}/calls", *command]
@@ -161,7 +162,7 @@ def write_recipe(
     captions = [f"a picture of number {i}" for i in range(len(urls))]
     pq.write_table(pa.table({"url": urls, "caption": captions}), folder / "list.parquet")
     own = {"name": "web", "format": "urls", "path": "list.parquet", "network": NETWORK | (network or {})}
-    own |= {"number_sample_per_shard": 100} | source
+    own |= source
     (folder / "recipe.yaml").write_text(json.dumps({"input": own, "max_failed": 1.0}))
     return [sys.executable, "-m", "curate", "run", f"{folder}/recipe.yaml", "--out", f"{folder}/run"]
 
@@ -177,9 +178,10 @@ def run(command: list[str]) -> tuple[float, int]:
     return time.monotonic() - began, usage.ru_maxrss * 1024
 
 
-@pytest.fixture(
-    scope="module", params=[240, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.xdist_group("web")])]
-)
+LONG = [pytest.mark.slow, pytest.mark.xdist_group("web")]  # by one worker, so that it is downloaded once
+
+
+@pytest.fixture(scope="module", params=[FEW, pytest.param(MANY, marks=LONG)])
 def downloaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloaded]:
     with running(make_web()) as web:
         yield download(web, tmp_path_factory.mktemp("web"), request.param, shutil.which("strace") is not None)
@@ -256,12 +258,12 @@ def read_resolvers() -> str:
     return path.read_text() if path.exists() else ""
 
 
-@pytest.mark.slow
-def test_memory_is_flat(tmp_path: Path) -> None:
+@pytest.mark.parametrize("downloaded", [pytest.param(MANY, marks=LONG)], indirect=True)
+def test_memory_is_flat(downloaded: Downloaded, tmp_path: Path) -> None:
     """Five times as many URLs of all kinds; and of bodies without end no more is held than threads times the limit."""
     with running(make_web()) as web:
-        few, many = (download(web, tmp_path / str(count), count).memory for count in (400, 2000))
-        assert many < few + 100_000_000, f"{few:,} {many:,}"
+        few = download(web, tmp_path / "few", MANY // 5).memory
+        assert downloaded.memory < few + 100_000_000, f"{few:,} {downloaded.memory:,}"
         urls = [web.url(f"endless?{i}", i % 60) for i in range(64)]
         most, threads = 20_000_000, 16
         limits = {"max_bytes": most, "max_seconds": 60}
