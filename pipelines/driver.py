@@ -169,7 +169,7 @@ def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Re
 def preflight(prepared: Prepared) -> None:
     """Load the models that this process will use, and probe endpoints, so that faults are reported before anything is written.
 
-    Engines are not probed where there are cached answers: there may be nothing to request.
+    Engines are not probed where there are cached answers: there may be nothing to request. Spark's executors are asked too.
 
     Raises:
         RecipeError: a model, a package, an endpoint or its key is missing, or exemplars are of no use.
@@ -180,8 +180,19 @@ def preflight(prepared: Prepared) -> None:
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
         for fault in find_faults(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process):
             raise fault
+    if prepared.beam.in_this_process:
+        _load_models(prepared)
+    if prepared.beam.runner == "spark":
+        from pipelines.executors import check_executors  # and all of the runner, which others do without
+
+        check_executors(prepared)
+
+
+def _load_models(prepared: Prepared) -> None:
+    """Load the models that measuring needs into this process."""
+    context = prepared.context
     settings = MeasureSettings.of(context)
-    waiting = {s.name: s.load for s in settings.signals if s.load} if prepared.beam.in_this_process else {}
+    waiting = {s.name: s.load for s in settings.signals if s.load}
     if not waiting:
         return
     for needed in in_threads(

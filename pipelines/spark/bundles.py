@@ -56,6 +56,16 @@ class Result:
     seconds: float = 0.0
 
 
+def take_resources() -> None:
+    """Let this process know what its tasks have: their cores, and their GPU, where Spark gives each one of its own."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    os.environ[CPUS] = str(context.cpus())
+    if gpus := context.resources().get("gpu"):
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(gpus.addresses))
+
+
 def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
     """Yield the result of a stage's task: its elements are one bundle."""
     for parts in inputs:
@@ -108,10 +118,8 @@ class _Worker:
     """Beam's SDK worker of this process, for one stage after another."""
 
     def __init__(self) -> None:
-        from pyspark import TaskContext
-
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
-        os.environ[CPUS] = str(TaskContext.get().cpus())  # before any DoFn is loaded
+        take_resources()  # before any DoFn is loaded
         self._channel = _Channel()
         self._sides = SideInputs()
         self._stage = ""

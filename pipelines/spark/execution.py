@@ -74,7 +74,7 @@ class Execution:
             if self._is_cancelled.is_set():
                 raise Cancelled from None
             if hasattr(error, "java_exception"):
-                raise RuntimeError(_find_python_error(error)) from None
+                raise RuntimeError(find_python_error(error)) from None
             raise
         finally:
             for name in list(self._collections):
@@ -181,7 +181,7 @@ def _key_task(group: Group, parts: list[Part]) -> Iterable[tuple[tuple[bytes, by
     return ((keyed, None) for keyed in key_elements(group, parts))
 
 
-def _find_python_error(error: Exception) -> str:
+def find_python_error(error: Exception) -> str:
     """Return the Python traceback in Spark's error, or else its message, without Java's traces."""
     text = str(getattr(error, "java_exception", error))
     _, found, after = text.partition("Traceback (most recent call last):")

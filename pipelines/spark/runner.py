@@ -16,6 +16,7 @@ from apache_beam.transforms import environments
 from pipelines.spark.options import SparkOptions
 
 _LOGGER = logging.getLogger(__name__)
+_MADE_HERE = "_made_for_beam"  # an attribute of contexts
 _HELD = 64 << 20  # bytes of all stages that the driver holds
 
 
@@ -39,7 +40,7 @@ class SparkRunner(PipelineRunner):
 
         graph = translate(pipeline)
         settings = options.view_as(SparkOptions)
-        spark, is_ours = _get_context(settings.read_conf())
+        spark, is_ours = open_context(settings)
         try:
             from pipelines.spark.exchange import Exchange
 
@@ -131,25 +132,31 @@ class SparkResult(PipelineResult):
         self._ended.set()
 
 
-def _get_context(given: dict[str, str]) -> tuple[Any, bool]:
-    """Return a SparkContext, and whether it was made here."""
+def open_context(settings: SparkOptions) -> tuple[Any, bool]:
+    """Return the active SparkContext, else a new one, and whether it was made here: then whoever is done with it stops it."""
     from pyspark import SparkConf, SparkContext
 
+    given = settings.read_conf()
     if given.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
         raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
-    if SparkContext._active_spark_context is not None:
-        return SparkContext._active_spark_context, False
+    if (active := SparkContext._active_spark_context) is not None:
+        return active, getattr(active, _MADE_HERE, False)
     conf = SparkConf()
     for key, value in given.items():
         conf.set(key, value)
     conf.setIfMissing("spark.master", "local[*]")
     conf.setIfMissing("spark.app.name", "beam")
     conf.setIfMissing("spark.ui.showConsoleProgress", "false")
-    if _is_here(conf.get("spark.master") or ""):
+    master = conf.get("spark.master") or ""
+    if _is_here(master):
         conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
+    if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read
+        os.environ["PYSPARK_PYTHON"] = python
+    elif _is_here(master) or master.startswith("spark://"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     interrupt = signal.getsignal(signal.SIGINT)
     spark = SparkContext(conf=conf)
+    setattr(spark, _MADE_HERE, True)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
     return spark, True

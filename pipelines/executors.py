@@ -1,0 +1,182 @@
+"""Asks Spark's executors, before anything is written, whether they can do the run: what is wrong there is one error of the driver.
+
+They need this Python, Beam and curate; must see what is written into the run's folder, the pool's and the exchange's, and write
+there; read each source's first and last file; and load the models that are to measure, once for each unit that waits for them,
+as measuring itself would: the loaded ones stay in their processes. Engines of captions are tried where they are used.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import apache_beam
+import fsspec
+
+import curate
+from curate.download.lists import kind_of
+from curate.errors import CurateError, RecipeError, RunError
+from curate.measure.current import needed_signals
+from curate.measure.settings import MeasureSettings
+from curate.pool.formats.registry import find_downloading
+from curate.pool.urls.source import UrlsSource
+from curate.process import in_threads
+from curate.run.context import RunContext
+from curate.store.layout import RUN_FILE
+from curate.store.store import RunStore
+from curate.wording import one_line, pluralise
+from pipelines.claim import Prepared
+from pipelines.spark.options import SparkOptions
+from pipelines.spark.probe import ProbeError, probe
+
+_PACKAGES = {"apache_beam": apache_beam.__version__, "curate": curate.__version__}
+_LOADING = 1000  # units that are looked at for models that they need: more processes are not asked
+_ATTEMPTS = 5  # half a second apart, at what another machine has just written
+_SHARED = "accepted: a folder that all machines share under the same path, or the URL of a store"
+
+
+def check_executors(prepared: Prepared) -> None:
+    """Ask all executors that there are now; write nothing but a file each into the folders, and remove it.
+
+    Raises:
+        RecipeError: a folder or an input is not there for them, or a model cannot be loaded.
+        RunError: there is no Spark, or its executors have another Python, Beam or curate.
+    """
+    folders = _find_folders(prepared)
+    nonce = f"tmp/probe-{uuid.uuid4().hex}"
+    signals, units = _find_waiting(prepared)
+    look = _Look(prepared.context, nonce, folders, tuple(_find_files(prepared)), signals, units)
+    with ExitStack() as there:
+        for what, store in folders:
+            there.enter_context(_written(what, store, nonce))
+        try:
+            faults = probe(prepared.beam.options, _PACKAGES, look)
+        except ProbeError as error:
+            raise RunError(f"Spark: {error}") from None
+    if faults:
+        raise RecipeError("\n".join(f"{fault} (on {_say_hosts(hosts)})" for fault, hosts in faults.items()))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What an executor is asked; sent there."""
+
+    context: RunContext
+    nonce: str  # a file in each folder
+    folders: tuple[tuple[str, RunStore], ...]  # each with what names it
+    files: tuple[tuple[str, str, Mapping[str, Any]], ...]  # what names them, path, options of its file system
+    signals: tuple[str, ...]  # that are to be loaded,
+    units: int  # by so many tasks
+
+    def __call__(self, number: int) -> Iterator[str]:
+        """Yield what is wrong where this runs."""
+        for what, store in self.folders:
+            yield from self._see_folder(what, store)
+        for what, path, storage in self.files:
+            try:
+                fs, inner = fsspec.core.url_to_fs(path, **storage)
+                with fs.open(inner, "rb") as file:
+                    file.read(1)
+            except Exception as error:  # of any library's
+                yield f"{what}: executors cannot read {path}: {one_line(error, 200)}; {_SHARED}"
+        if number < self.units:
+            yield from self._load()
+
+    def _see_folder(self, what: str, store: RunStore) -> Iterator[str]:
+        try:
+            if not _comes(store, self.nonce):
+                yield f"{what} {store.url}: executors do not see what is written there on this machine; {_SHARED}"
+                return
+            own = f"{self.nonce}-{uuid.uuid4().hex}"
+            store.write_bytes(own, b"")
+            store.delete(own)
+        except Exception as error:  # of any library's
+            yield f"{what} {store.url}: executors cannot write there: {type(error).__name__}: {one_line(error, 200)}"
+
+    def _load(self) -> Iterator[str]:
+        for signal in MeasureSettings.of(self.context).signals:
+            if signal.load and signal.name in self.signals:
+                try:
+                    signal.load()
+                except CurateError as error:
+                    yield f"executors cannot load signal {signal.name!r}: {one_line(error)}"
+                except Exception as error:  # of any library's
+                    yield f"executors cannot load signal {signal.name!r}: {type(error).__name__}: {one_line(error, 300)}"
+
+
+def _comes(store: RunStore, name: str) -> bool:
+    """Return whether the file is there, or comes within some seconds, as on a network's disk."""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(0.5)
+        if store.exists(name):
+            return True
+    return False
+
+
+@contextmanager
+def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
+    """Have an empty file in a folder while the block runs; folders that it needed are removed too. Raises RecipeError."""
+    path = Path(store.path(name))
+    new = [folder for folder in path.parents if not folder.exists()] if store.is_local else []
+    try:
+        store.write_bytes(name, b"")
+    except OSError as error:
+        raise RecipeError(f"{what} {store.url}: cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        store.delete(name)
+        for folder in new:
+            with suppress(OSError):  # it holds more
+                os.rmdir(folder)
+
+
+def _find_folders(prepared: Prepared) -> tuple[tuple[str, RunStore], ...]:
+    """Return the folders that executors write."""
+    context = prepared.context
+    folders = [("--out", context.store)]
+    for source in context.sources:
+        if isinstance(source, UrlsSource) and source.store:
+            folders.append((f"input {source.name!r}: store", RunStore(source.store)))
+    if exchange := prepared.beam.options.view_as(SparkOptions).find_exchange():
+        folders.append(("--spark_exchange", RunStore(exchange)))
+    return tuple(folders)
+
+
+def _find_files(prepared: Prepared) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield the first and the last file of each source, and a file of the run to reuse."""
+    context = prepared.context
+    storage = {source.name: source.storage for source in context.sources}
+    shared = {source.name for source in context.sources if find_downloading(source)}
+    for name, units in groupby(prepared.plan.units, key=lambda unit: unit.source):
+        paths = [part.path for unit in units for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
+        for path in dict.fromkeys([*paths[:1], *paths[-1:]]):
+            if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
+                yield f"input {name!r}", path, storage[name]
+    if context.reuse is not None:
+        yield "--reuse", f"{context.reuse.url}/{RUN_FILE}", context.reuse.storage
+
+
+def _find_waiting(prepared: Prepared) -> tuple[tuple[str, ...], int]:
+    """Return the signals to load that some unit needs, and how many units need some."""
+    settings = MeasureSettings.of(prepared.context)
+    if not any(signal.load for signal in settings.signals):
+        return (), 0
+
+    def needed(unit: Any) -> list[str]:
+        found = needed_signals(settings, unit, prepared.context.unit_tables(unit))
+        return [signal.name for signal in found if signal.load]
+
+    units = [names for names in in_threads(needed, islice(prepared.plan.units, _LOADING)) if names]
+    return tuple({name: None for names in units for name in names}), len(units)
+
+
+def _say_hosts(hosts: list[str]) -> str:
+    more = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+    return f"{hosts[0]}{more}"

@@ -1,0 +1,154 @@
+"""A look at the executors before a pipeline: which Python and packages they have, and what a function of the caller finds there.
+
+One small job has a task for each that Spark runs at a time. Nothing is taken for granted of an executor: what its Python and
+packages are is compared before anything of the caller's is loaded there.
+"""
+
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.spark.execution import find_python_error
+from pipelines.spark.options import SparkOptions
+from pipelines.spark.runner import open_context
+
+_PATIENCE = 10  # seconds for a master to answer
+_ROUNDS = 3  # of tasks, while executors are still coming
+_LOGGERS = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor", "api.python"))
+_PYTHONS = re.compile(r"worker has different version:? ([\d.]+) than that in driver:? ([\d.]+)")
+_NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
+_RAISED = re.compile(r"[\w.]+(Error|Exception)\b")
+_NAMED = "spark.pyspark.python in spark_conf, or PYSPARK_PYTHON, names that of executors"
+
+
+class ProbeError(RuntimeError):
+    """Executors cannot run what a pipeline is made of, or there are none."""
+
+
+def probe(
+    options: PipelineOptions, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]
+) -> dict[str, list[str]]:
+    """Return the faults that `look` finds on executors, each with the hosts; it gets the number of its task.
+
+    The SparkContext stays for the pipeline that comes after it, whose runner stops it. An error stops it now.
+
+    Args:
+        packages: the versions that executors need, by module: its `__version__`.
+
+    Raises:
+        ProbeError: an executor has another Python or package, or cannot start Python, or there is no Spark.
+    """
+    spark, is_ours = None, False
+    try:
+        settings = options.view_as(SparkOptions)
+        _check_master(settings.read_conf().get("spark.master", ""))
+        try:
+            spark, is_ours = open_context(settings)
+            visits = _visit_all(spark, packages, look)
+        except Exception as error:  # of Java, in many words
+            raise ProbeError(_say(find_python_error(error))) from None
+        if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
+            raise ProbeError("on {}, {}: {}; accepted: the same there as here".format(*wrong[0]))
+    except BaseException:
+        if spark is not None and is_ours:
+            spark.stop()
+        raise
+    found: dict[str, set[str]] = {}
+    for host, _, _, faults in visits:
+        for fault in faults:
+            found.setdefault(fault, set()).add(host)
+    return {fault: sorted(hosts) for fault, hosts in found.items()}
+
+
+def _check_master(url: str) -> None:
+    """Raise ProbeError where no standalone master of a URL answers: Spark itself would try for a minute."""
+    if not url.startswith("spark://"):
+        return
+    errors = []
+    for address in url.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), _PATIENCE).close()
+            return
+        except (OSError, ValueError) as error:
+            errors.append(f"{address}: {error}")
+    raise ProbeError(f"no master answers at {url} ({'; '.join(errors)}); accepted: spark://HOST:PORT, as its page says")
+
+
+def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:
+    from pyspark import cloudpickle
+
+    visit = _make_visit(dict(packages), cloudpickle.dumps(look))
+    visits: list[Any] = []
+    with _quietly(spark):
+        for _ in range(_ROUNDS):
+            tasks = spark.defaultParallelism
+            visits = spark.parallelize(range(tasks), tasks).mapPartitions(visit).collect()
+            if spark.defaultParallelism <= tasks:
+                break
+    return visits
+
+
+def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int]], Iterator[Any]]:
+    """Return what runs on executors. A function within a function is sent whole, not by the name of this module."""
+
+    def visit(numbers: Iterable[int]) -> Iterator[Any]:
+        import importlib
+        import socket
+        import sys
+
+        from pyspark import cloudpickle
+
+        wrong = []
+        for name, version in packages.items():
+            try:
+                there = getattr(importlib.import_module(name), "__version__", "of no version")
+            except Exception as error:
+                wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), and is {version} here")
+                continue
+            if there != version:
+                wrong.append(f"{name} is {there}, and {version} here")
+        faults: Callable[[int], Iterable[str]] | None = None
+        if not wrong:
+            try:
+                from pipelines.spark.bundles import take_resources
+
+                take_resources()
+                faults = cloudpickle.loads(look)
+            except (ImportError, AttributeError) as error:
+                wrong.append(f"{error}: its code is not the same, though its version is")
+        for number in numbers:
+            found = [] if faults is None else list(faults(number))
+            yield socket.gethostname(), sys.executable, "; ".join(wrong), found
+
+    return visit
+
+
+@contextmanager
+def _quietly(spark: Any) -> Iterator[None]:
+    """Let Spark not log each attempt of a task that fails, with Java's traces: the driver says it once."""
+    log4j = spark._jvm.org.apache.logging.log4j
+    context = log4j.LogManager.getContext(False)
+    for name in _LOGGERS:
+        log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
+    try:
+        yield
+    finally:
+        for name in _LOGGERS:
+            context.getConfiguration().removeLogger(name)
+        context.updateLoggers()
+
+
+def _say(error: str) -> str:
+    """Return in one line what kept executors from running Python."""
+    if found := _PYTHONS.search(error):
+        return f"Python {found[1]} on executors, and {found[2]} here; accepted: the same minor version: {_NAMED}"
+    if found := _NO_PROGRAM.search(error):
+        return f"executors have no program {found[1]}; accepted: a Python of theirs: {_NAMED}"
+    lines = [line for line in error.splitlines() if line.strip()] or [error]
+    raised = [line for line in lines if _RAISED.match(line)]
+    return (raised[-1] if error.startswith("Traceback") and raised else lines[0]).strip()

@@ -1,0 +1,142 @@
+"""What executors lack is one error before a run writes anything, and says what to do."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from curate.errors import CurateError, RecipeError, RunError
+from pipelines.driver import preflight, prepare
+from pipelines.executors import check_executors
+from tests.laws import pools
+
+pytestmark = pytest.mark.runners
+
+WORDS = ("--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Any:
+    return pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 2))
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever context a test leaves to the pipeline that does not come is stopped; the environment is as it was."""
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    yield
+    from pyspark import SparkContext
+
+    os.environ.pop("PYSPARK_PYTHON", None)
+    if SparkContext._active_spark_context:
+        SparkContext._active_spark_context.stop()
+
+
+def write_python(path: Path, *lines: str) -> str:
+    """A program that is this Python, after some lines of a shell."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {sys.executable} "$@"\n']))
+    path.chmod(0o755)
+    return str(path)
+
+
+def refused(recipe: Any, out: str, *words: str, kind: type[CurateError] = RunError) -> str:
+    """The error, and nothing was written."""
+    prepared = prepare(recipe, out, options=(*WORDS, *words))
+    with pytest.raises(kind) as caught:
+        preflight(prepared)
+    assert "://" in out or not os.path.exists(out)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("stopping")
+def test_nothing_is_wrong(recipe: Any, tmp_path: Path) -> None:
+    preflight(prepare(recipe, str(tmp_path / "new/out"), options=WORDS))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("stopping")
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("apache_beam", "1.2.3", "apache_beam is 1.2.3, and 2."),
+        ("curate", "9.9.9", "curate is 9.9.9, and 0."),
+        ("curate", None, "curate cannot be imported (RuntimeError: broken), and is 0."),
+    ],
+)
+def test_another_version(recipe: Any, tmp_path: Path, name: str, version: str | None, said: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text(
+        f'__version__ = "{version}"' if version else 'raise RuntimeError("broken")'
+    )
+    python = write_python(tmp_path / "python", f"cd {tmp_path}", f"export PYTHONPATH={tmp_path}:$PYTHONPATH")
+    message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
+    assert said in message and message.endswith("accepted: the same there as here")
+
+
+@pytest.mark.usefixtures("stopping")
+def test_no_python(recipe: Any, tmp_path: Path, capfd: Any) -> None:
+    python = f"{tmp_path}/none/python"
+    message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
+    assert f"executors have no program {python}; accepted: a Python of theirs: spark.pyspark.python" in message
+    assert "\tat " not in capfd.readouterr().err  # no traces of Java's
+
+
+def test_another_python(recipe: Any, tmp_path: Path, spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = "{}.{}".format(*sys.version_info)
+    monkeypatch.setattr(spark, "pythonVer", "3.99")
+    message = refused(recipe, str(tmp_path / "out"))
+    assert f"Python {here} on executors, and 3.99 here; accepted: the same minor version" in message
+
+
+def test_no_master(recipe: Any, tmp_path: Path) -> None:
+    message = refused(recipe, str(tmp_path / "out"), "--spark_master_url=spark://127.0.0.1:9")
+    assert "no master answers at spark://127.0.0.1:9 (127.0.0.1:9: " in message
+
+
+@pytest.mark.usefixtures("spark")
+def test_folders_that_are_another_ones_on_executors(recipe: Any, tmp_path: Path) -> None:
+    """In fsspec's memory each process has files of its own, as each machine has without a shared disk."""
+    message = refused(recipe, "memory://probe/out", kind=RecipeError)
+    assert message.startswith(
+        "--out memory://probe/out: executors do not see what is written there on this machine; acc"
+    )
+    assert not fsspec.filesystem("memory").find("/probe")
+    message = refused(recipe, str(tmp_path / "out"), "--spark_exchange=memory://exchange", kind=RecipeError)
+    assert message.startswith("--spark_exchange memory://exchange: executors do not see")
+
+
+@pytest.mark.usefixtures("spark")
+def test_inputs_that_are_not_there(tmp_path: Path) -> None:
+    with fsspec.open("memory://probed/pool.parquet", "wb") as file:
+        pq.write_table(pa.table({"url": ["a"], "caption": ["b"]}), file)
+    recipe = pools.recipe_of("memory://probed/pool.parquet", "parquet")
+    message = refused(recipe, str(tmp_path / "out"), kind=RecipeError)
+    assert ": executors cannot read " in message and "probed/pool.parquet" in message and " (on " in message
+
+
+@pytest.mark.usefixtures("spark")
+def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
+    """It changes once the run is prepared: executors load what they measure with, and compare it."""
+    head = tmp_path / "head.safetensors"
+    save_file({"weight": torch.zeros(1, 4), "bias": torch.zeros(1)}, head)
+    vectors = [np.ones(4, np.float32)] * 3
+    pool = pa.table({"url": ["a", "b", "c"], "caption": ["x"] * 3, "image": vectors, "text": vectors})
+    pq.write_table(pool, tmp_path / "pool.parquet")
+    embeddings = {"name": "clip", "image": "image", "text": "text"}
+    measure = {"embeddings": [embeddings], "heads": {"good": {"of": "clip", "path": str(head)}}}
+    recipe = pools.recipe_of(str(tmp_path / "pool.parquet"), "parquet", measure=measure)
+    prepared = prepare(recipe, str(tmp_path / "out"), options=WORDS)
+    check_executors(prepared)
+    head.unlink()
+    with pytest.raises(RecipeError, match=r"executors cannot load signal 'good': .*head.safetensors.* \(on "):
+        check_executors(prepared)
