@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,33 @@ class Cancelled(Exception):
     """Somebody cancelled the pipeline."""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a stage, or a group, took.
+
+    Attributes:
+        name: the steps.
+        tasks: of its Spark job; 0 where the driver did it.
+        seconds: of wall, from one end to the other.
+        in_bundles: seconds of all its tasks within bundles, added.
+        shuffled: bytes of elements that were brought together by key.
+        given: bytes of elements that it gave to what reads them.
+    """
+
+    name: str
+    tasks: int
+    seconds: float
+    in_bundles: float
+    shuffled: int
+    given: int
+
+    def __str__(self) -> str:
+        """Return it as a line of a log."""
+        shuffled = f", {self.shuffled:,} bytes shuffled" if self.shuffled else ""
+        took = f"{self.tasks} tasks, {self.seconds:.3f} s, of which {self.in_bundles:.3f} s in bundles"
+        return f"{self.name}: {took}{shuffled}, {self.given:,} bytes given"
+
+
 class Execution:
     """One run of a graph in a SparkContext."""
 
@@ -47,6 +75,7 @@ class Execution:
         self._group = f"beam-{uuid.uuid4().hex}"
         self._is_cancelled = threading.Event()
         self.counters: dict[str, list[metrics_pb2.MonitoringInfo]] = {}  # by step
+        self.costs: list[Cost] = []  # of what has ended
 
     def cancel(self) -> None:
         """Stop the jobs of this run."""
@@ -115,24 +144,27 @@ class Execution:
         parts = self._collections[group.input]
         count, size = sum(part.count for part in parts), sum(part.size for part in parts)
         if count <= _GROUPED_HERE[0] and size <= _GROUPED_HERE[1]:
-            return [Held(list(group_sorted(group, sorted(key_elements(group, parts)))))]
+            began = time.perf_counter()
+            found = Held(list(group_sorted(group, sorted(key_elements(group, parts)))))
+            self._count(Cost(group.name, 0, time.perf_counter() - began, 0.0, size, found.size))
+            return [found]
         tasks = self._spread(parts)
         n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
         keyed = self._spark.parallelize(tasks, len(tasks)).flatMap(partial(_key_task, group))
         job = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n)).mapPartitions(
             partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n))
         )
-        results = self._collect(group.name, job, n)
+        results = self._collect(group.name, job, n, size)
         return [part for result in results for part in result.outputs.get(group.output, [])]
 
     def _spread(self, parts: Sequence[Part]) -> list[list[Part]]:
         count = sum(part.count for part in parts)
         return spread(parts, min(self._most, max(self._few, count // _ELEMENTS)))
 
-    def _collect(self, name: str, job: Any, tasks: int) -> Sequence[Result]:
-        """Return the results of a job; log what it took."""
+    def _collect(self, name: str, job: Any, tasks: int, shuffled: int = 0) -> Sequence[Result]:
+        """Return the results of a job that brings together so many bytes by key."""
         began = time.perf_counter()
-        self._spark.setJobGroup(self._group, self._describe(name), interruptOnCancel=False)
+        self._spark.setJobGroup(self._group, self._describe(name, shuffled), interruptOnCancel=False)
         results: list[Result] = job.collect()
         for result in results:
             if result.error:
@@ -140,17 +172,21 @@ class Execution:
                 raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
         self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
-        _LOGGER.info(
-            "%s: %d tasks, %.3f s, of which %.3f s in bundles; %s",
-            *(name, tasks, time.perf_counter() - began, sum(result.seconds for result in results)),
-            counters.say(self.counters[name]) or "no counters",
-        )
+        seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
+        given = sum(part.size for result in results for parts in result.outputs.values() for part in parts)
+        self._count(Cost(name, tasks, seconds, in_bundles, shuffled, given))
         return results
 
-    def _describe(self, name: str) -> str:
-        """Return what Spark's page says of a job: the steps, and the pipeline's counters until then."""
-        said = counters.say(info for infos in self.counters.values() for info in infos)
-        return f"{name} [{said}]" if said else name
+    def _count(self, cost: Cost) -> None:
+        self.costs.append(cost)
+        _LOGGER.info("%s; %s", cost, counters.say(self.counters.get(cost.name, ())) or "no counters")
+
+    def _describe(self, name: str, shuffled: int) -> str:
+        """Return what Spark's page says of a job: the steps, the bytes that it shuffles, and the pipeline's counters until then."""
+        said = [f"{shuffled:,} bytes shuffled"] if shuffled else []
+        if found := counters.say(info for infos in self.counters.values() for info in infos):
+            said.append(found)
+        return f"{name} [{'; '.join(said)}]" if said else name
 
     def _send(self, stage: Stage, side: Side) -> Any:
         """Return what a task reads a side input from."""

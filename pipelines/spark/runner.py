@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -95,6 +96,11 @@ class SparkResult(PipelineResult):
             self._execution.cancel()
             self._ended.wait()
         return self.state
+
+    @property
+    def costs(self) -> Sequence[Any]:
+        """Return what each stage took that has ended (see `execution.Cost`): tasks, seconds, bytes that were shuffled."""
+        return tuple(self._execution.costs)
 
     def metrics(self) -> Any:
         """Return the users' counters, distributions and gauges."""

@@ -196,7 +196,8 @@ def test_large_collections_pass_through_files(
         (tmp_path / "seen").write_text("\n".join(map(str, exchange.rglob("*"))))
         return n
 
-    with beam.Pipeline(options=options) as root:
+    root = beam.Pipeline(options=options)
+    with root:
         texts = root | beam.Create(range(500)) | beam.Reshuffle() | beam.Map(lambda n: (n % 7, str(n) * 100))
         sizes = texts | beam.GroupByKey() | beam.MapTuple(lambda key, found: (key, sum(map(len, found))))
         expected = Counter[int]()
@@ -209,6 +210,10 @@ def test_large_collections_pass_through_files(
             | beam.Map(lambda zero, found: see(zero) + sum(len(text) for _, text in found), beam.pvalue.AsIter(texts))
         )
         assert_that(total, equal_to([sum(expected.values())]), label="Side")
+    costs = {cost.name: cost for cost in root.result.costs}
+    grouped = next(cost for name, cost in costs.items() if cost.shuffled and cost.tasks)
+    assert grouped.shuffled > sum(expected.values()) and grouped.given > sum(expected.values())
+    assert all(cost.seconds > 0 and str(cost).startswith(name) for name, cost in costs.items())
     seen = [Path(line) for line in (tmp_path / "seen").read_text().splitlines()]
     assert len(seen) > 2
     assert not list(exchange.rglob("*"))
