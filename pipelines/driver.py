@@ -1,6 +1,8 @@
 """Prepares a run, checks what can be checked before it, runs the pipeline on a Beam runner, and reports how it ended."""
 
+import csv
 import gc
+import io
 import logging
 import os
 import re
@@ -8,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.runners.worker import sdk_worker
@@ -38,7 +41,7 @@ from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
-from curate.store.layout import ANSWER_PARTS, FAILURES_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.layout import ANSWER_PARTS, FAILURES_FILE, RUN_FILE, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp
 from curate.store.retries import Retries
 from curate.store.store import RunStore
@@ -226,7 +229,12 @@ def run(prepared: Prepared) -> None:
     try:
         build(root, context, prepared.plan.units, n_buckets)
         gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
-        root.run().wait_until_finish()
+        result = root.run()
+        try:
+            result.wait_until_finish()
+        finally:
+            if prepared.beam.runner == "spark":
+                _write_costs(context.store, result.costs)
     except RecipeError:  # of a job server, about its options
         raise
     except Exception as error:
@@ -243,6 +251,17 @@ def run(prepared: Prepared) -> None:
     if not context.store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
     clear_tmp(context.store)
+
+
+def _write_costs(store: RunStore, costs: Sequence[Any]) -> None:
+    """Say what each stage on Spark took; see `pipelines.spark.execution.Cost`."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("stage", "tasks", "seconds", "seconds_in_bundles", "bytes_shuffled", "bytes_given"))
+    for cost in costs:
+        row = (cost.name, cost.tasks, f"{cost.seconds:.3f}", f"{cost.in_bundles:.3f}", cost.shuffled, cost.given)
+        table.writerow(row)
+    store.write_bytes(STAGES_FILE, text.getvalue().encode())
 
 
 def _load_ahead(prepared: Prepared) -> None:

@@ -13,6 +13,7 @@ VIEWS_FILE = "views.sql"
 CARD_FILE = "README.md"
 CROISSANT_FILE = "croissant.json"
 REPORT_FILE = "report.html"
+STAGES_FILE = "logs/stages.csv"  # of the last command on Spark: what each stage took
 SUCCESS_FILE = "_SUCCESS"  # the last one: with it the run is finished
 
 # What publishing writes beside tables and shards, but the manifest and `_SUCCESS`.

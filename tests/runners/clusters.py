@@ -1,0 +1,123 @@
+"""Engines that tests start on this machine's loopback, and stop: a standalone Spark cluster, and Prism, which is built by Go."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import apache_beam
+import pytest
+
+_PROGRAMS = {"prism": "sdks/v2/go/cmd/prism", "container": "sdks/v2/python/container"}
+_HOSTS = ("127.0.0.1", "127.0.0.2")  # of the workers, one core each
+
+
+def find_go_program(name: str) -> str:
+    """The path of `prism`, or of `container`, Beam's boot of Python workers, of Beam's version; skips the test where there is none.
+
+    Looked for in `GOBIN`, `~/go/bin` and `PATH`; .ci/run builds them where there is Go.
+    """
+    folders = [os.environ.get("GOBIN"), str(Path.home() / "go/bin"), os.environ.get("PATH")]
+    found = shutil.which(name, path=os.pathsep.join(folder for folder in folders if folder))
+    if not found:
+        module = f"github.com/apache/beam/{_PROGRAMS[name]}@v{apache_beam.__version__}"
+        pytest.skip(f"no {name}: go install {module}")
+    return found
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def standalone(folder: Path) -> Iterator[str]:
+    """A master and a worker on each of two addresses; yields the master's URL."""
+    pyspark = pytest.importorskip("pyspark")
+    home = Path(pyspark.__file__).parent
+    master, page = free_port(), free_port()
+    environment = os.environ | {
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_DIRS": str(folder / "spark"),
+        "SPARK_DAEMON_MEMORY": "512m",
+        "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
+        "PYSPARK_PYTHON": sys.executable,
+    }
+
+    def begin(name: str, words: Sequence[str]) -> subprocess.Popen[bytes]:
+        command = [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{name}", *words]
+        with open(folder / f"{name}.log", "ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    url = f"spark://127.0.0.1:{master}"
+    ports = ["--host", "127.0.0.1", "--port", str(master), "--webui-port", str(page)]
+    processes = [begin("master.Master", ports)]
+    try:
+        for host in _HOSTS:
+            own = [
+                "--host",
+                host,
+                "--cores",
+                "1",
+                "--memory",
+                "1g",
+                "--webui-port",
+                "0",
+                "--work-dir",
+                str(folder / host),
+            ]
+            processes.append(begin("worker.Worker", [*own, url]))
+        _wait(f"http://127.0.0.1:{page}/json/", len(_HOSTS), folder)
+        yield url
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+
+
+def _wait(page: str, workers: int, folder: Path) -> None:
+    """Wait until the master knows so many workers."""
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        with suppress(OSError), urllib.request.urlopen(page, timeout=5) as answer:
+            if json.load(answer)["aliveworkers"] == workers:
+                return
+        time.sleep(0.2)
+    logs = [path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log")]
+    raise AssertionError(f"no cluster: {logs}")
+
+
+def write_boot(folder: Path) -> str:
+    """A program that starts Beam's boot in this environment: Prism hands it quotation marks, and boot would make an environment."""
+    path = folder / "boot.sh"
+    boot = find_go_program("container")
+    lines = [
+        "#!/usr/bin/env bash",
+        f"cd {folder}",  # where boot leaves a file
+        "export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1",
+        f'export PATH="{Path(sys.executable).parent}:$PATH"',
+    ]
+    path.write_text(
+        "\n".join(
+            [
+                *lines,
+                'words=(); for word in "$@"; do words+=("${word//\\\'/}"); done',
+                f'exec {boot} "${{words[@]}}"',
+                "",
+            ]
+        )
+    )
+    path.chmod(0o755)
+    return str(path)

@@ -1,0 +1,159 @@
+"""One recipe, one result: files of runs on Prism and on Spark are those of the local runner, byte for byte."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from curate.cli.demo import _write_recipe
+from curate.demo.pool import write_pool
+from tests.engines import server as servers
+from tests.engines.server import FaultServer
+from tests.laws import pools
+from tests.laws.test_near import make_pool
+from tests.runners.clusters import find_go_program, standalone, write_boot
+
+pytestmark = pytest.mark.runners
+
+TIMED = ("run.json", "_stats.json", "manifest.parquet", "stats.duckdb")  # which hold times
+ENGINES = ("prism", "prism by processes", "local[2]", "standalone")
+RECIPES = ("demo", "captions")
+_SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a command took: seconds, megabytes that its process and those below it had at most, and what it wrote."""
+
+    seconds: float
+    memory: int
+    files: dict[str, str]
+    shuffled: int
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """The options of an engine by its name, as a file of `--on` has them; what it needs is started once."""
+    with ExitStack() as stack:
+        options: dict[str, dict[str, Any]] = {"local": {"runner": "local"}}
+
+        def make(name: str) -> dict[str, Any]:
+            folder = tmp_path_factory.mktemp("engine")
+            if name.startswith("prism"):
+                found: dict[str, Any] = {"runner": "prism", "prism_location": find_go_program("prism")}
+                if name != "prism":
+                    command = write_boot(folder)
+                    found |= {"environment_type": "PROCESS", "environment_config": json.dumps({"command": command})}
+                return found
+            pytest.importorskip("pyspark")
+            conf = dict(_SPARK)
+            if "PYTHONPATH" in os.environ:
+                conf["spark.executorEnv.PYTHONPATH"] = os.environ["PYTHONPATH"]
+            url = stack.enter_context(standalone(folder)) if name == "standalone" else name
+            return {"runner": "spark", "spark_master_url": url, "spark_conf": conf}
+
+        def find(name: str) -> dict[str, Any]:
+            if name not in options:
+                options[name] = make(name)
+            return options[name]
+
+        yield find
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo's, over a smaller pool; and one with recorded captions, near-duplicates and a solved t."""
+    folder = tmp_path_factory.mktemp("recipes")
+    _write_recipe(str(folder), str(folder / "demo.yaml"))
+    write_pool(str(folder / "pool"), samples=600, seed=3, shards=4)
+    sections: dict[str, Any] = {
+        "input": {"name": "pool", "format": "webdataset", "path": pools.write_tars(folder / "tars", make_pool(), 3)},
+        "match": {"metadata": pools.write_metadata(folder)},
+        "measure": {"language": {}, "image": {"phash": True}},
+        "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
+        "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
+        "balance": {"rows": 40},
+        "output": {"rows_per_shard": 16},
+    }
+
+    def write(name: str, engine: dict[str, Any]) -> Path:
+        captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(sections | {"captions": captions}))
+        return path
+
+    with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(servers, "echo", lambda prompt: f" a view of {prompt.rstrip().splitlines()[-1][:-3]}")
+        asked = write("asked", {"openai": {"base_url": server.base_url, "model": "tiny-llm"}})
+        curate(asked, folder / "answered")
+    recorded = write("captions", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
+    return {"demo": folder / "demo.yaml", "captions": recorded}
+
+
+def curate(recipe: Path, out: Path, options: dict[str, Any] | None = None) -> Took:
+    """Run a recipe by its command."""
+    command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
+    if options:
+        on = out.with_suffix(".yaml")
+        on.write_text(yaml.safe_dump(options))
+        command += ["--on", str(on)]
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        errors.seek(0)
+        assert status == 0, errors.read().decode()[-5000:]
+    shuffled = 0
+    if (stages := out / "logs/stages.csv").exists():
+        shuffled = sum(int(stage["bytes_shuffled"]) for stage in csv.DictReader(stages.open()))
+    return Took(time.monotonic() - began, usage.ru_maxrss // 1024, digests(out), shuffled)
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Of the files that last; not of times, nor of what engines say."""
+    paths = (path for path in run.rglob("*") if path.is_file() and not path.name.endswith(TIMED))
+    named = ((str(path.relative_to(run)), path) for path in paths)
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in named
+        if not name.startswith(("logs/", "tmp/", "parts/"))
+    }
+
+
+@pytest.fixture(scope="module")
+def local(recipes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Took]:
+    folder = tmp_path_factory.mktemp("local")
+    return {name: curate(recipe, folder / name) for name, recipe in recipes.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", ENGINES)
+def test_same_bytes(
+    name: str,
+    recipe: str,
+    engine: Callable[[str], dict[str, Any]],
+    recipes: dict[str, Path],
+    local: dict[str, Took],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    took = curate(recipes[recipe], tmp_path / "run", engine(name))
+    here = local[recipe]
+    assert took.files == here.files
+    assert len([path for path in took.files if path.startswith("shards/")]) >= 5
+    for key, value in (("seconds", took.seconds), ("memory", took.memory), ("shuffled", took.shuffled)):
+        record_property(key, value)
+    line = f"{recipe} on {name}: {took.seconds:.1f} s (local {here.seconds:.1f}), {took.memory} MB ({here.memory})"
+    print(f"{line}, {took.shuffled:,} bytes shuffled")
