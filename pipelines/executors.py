@@ -25,7 +25,7 @@ from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.registry import find_downloading
 from curate.pool.urls.source import UrlsSource
-from curate.process import in_threads
+from curate.process import cleaned_up, in_threads
 from curate.run.context import RunContext
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
@@ -128,13 +128,15 @@ def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
         store.write_bytes(name, b"")
     except OSError as error:
         raise RecipeError(f"{what} {store.url}: cannot be written: {error}") from None
-    try:
-        yield
-    finally:
+
+    def remove() -> None:
         store.delete(name)
         for folder in new:
             with suppress(OSError):  # it holds more
                 os.rmdir(folder)
+
+    with cleaned_up(remove):
+        yield
 
 
 def _find_folders(prepared: Prepared) -> tuple[tuple[str, RunStore], ...]:

@@ -26,13 +26,19 @@ class SparkOptions(PipelineOptions):
         )
 
     def read_conf(self) -> dict[str, str]:
-        """Return the settings of Spark that are named, the master among them. Raises ValueError where one has no value."""
+        """Return the settings of Spark that are named, the master among them. Raises ValueError where one is of no use."""
         conf = {}
         for text in self.spark_conf or ():
             key, found, value = text.partition("=")
             if not found or not key.startswith("spark."):
                 raise ValueError(f"--spark_conf {text}: accepted: a setting of Spark, as spark.executor.memory=4g")
             conf[key] = value
+        gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
+        if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
+            raise ValueError(
+                f"spark.executor.resource.gpu.amount: {gpus:g}, of which a task has {of_task:g}; accepted: as many as a task has, "
+                "for more GPUs are more executors"
+            )
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:

@@ -85,11 +85,13 @@ def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], It
     visit = _make_visit(dict(packages), cloudpickle.dumps(look))
     visits: list[Any] = []
     with _quietly(spark):
+        spark.setJobDescription("Probe of executors")
         for _ in range(_ROUNDS):
             tasks = spark.defaultParallelism
             visits = spark.parallelize(range(tasks), tasks).mapPartitions(visit).collect()
             if spark.defaultParallelism <= tasks:
                 break
+        spark.setJobDescription(None)
     return visits
 
 

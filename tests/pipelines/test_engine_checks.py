@@ -10,6 +10,7 @@ from curate.errors import RecipeError
 from pipelines.driver import prepare
 from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
+from pipelines.spark.options import SparkOptions
 from tests.laws import pools
 
 
@@ -88,3 +89,17 @@ def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(RecipeError, match=r"--spark_conf executor.memory=4g: accepted: a setting of Spark"):
         check("--runner=spark", "--spark_conf=executor.memory=4g")
+
+
+def test_an_executor_has_the_gpus_of_a_task() -> None:
+    """A process keeps the GPU of its first task, and two of an executor could come to have the same."""
+    amounts = ["--spark_conf=spark.executor.resource.gpu.amount=2", "--spark_conf=spark.task.resource.gpu.amount=1"]
+    options = parse_options(["--runner=spark", *amounts]).options
+    with pytest.raises(ValueError, match=r"gpu.amount: 2, of which a task has 1; accepted: as many as a task has"):
+        options.view_as(SparkOptions).read_conf()
+    for amount in ("0.5", "1"):
+        words = [
+            "--spark_conf=spark.executor.resource.gpu.amount=1",
+            f"--spark_conf=spark.task.resource.gpu.amount={amount}",
+        ]
+        parse_options(["--runner=spark", *words]).options.view_as(SparkOptions).read_conf()

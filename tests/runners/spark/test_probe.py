@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from apache_beam.options.pipeline_options import PipelineOptions
 from safetensors.torch import save_file
 
 from curate.errors import CurateError, RecipeError, RunError
 from pipelines.driver import preflight, prepare
 from pipelines.executors import check_executors
+from pipelines.spark.probe import probe
 from tests.laws import pools
 
 pytestmark = pytest.mark.runners
@@ -62,6 +64,27 @@ def refused(recipe: Any, out: str, *words: str, kind: type[CurateError] = RunErr
 def test_nothing_is_wrong(recipe: Any, tmp_path: Path) -> None:
     preflight(prepare(recipe, str(tmp_path / "new/out"), options=WORDS))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("stopping")
+def test_a_process_sees_the_gpu_of_its_executor(tmp_path: Path) -> None:
+    """Spark takes whatever a worker says that it has."""
+    script = tmp_path / "gpus.sh"
+    script.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["5"]}\'\n')
+    script.chmod(0o755)
+    conf = {
+        "worker.resource.gpu.amount": "1",
+        "worker.resource.gpu.discoveryScript": str(script),
+        "executor.resource.gpu.amount": "1",
+        "task.resource.gpu.amount": "1",
+        "task.cpus": "2",
+        "executor.memory": "512m",
+    }
+    words = [f"--spark_conf=spark.{name}={value}" for name, value in conf.items()]
+    master = "--spark_master_url=local-cluster[1,2,1024]"  # a worker of two cores, as a process of its own
+    options = PipelineOptions([*WORDS, master, *words, f"--spark_exchange={tmp_path}"])
+    found = probe(options, {}, lambda _: [f"{os.environ['CUDA_VISIBLE_DEVICES']} of {os.environ['SPARK_TASK_CPUS']}"])
+    assert list(found) == ["5 of 2"]
 
 
 @pytest.mark.usefixtures("stopping")
@@ -136,7 +159,6 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     measure = {"embeddings": [embeddings], "heads": {"good": {"of": "clip", "path": str(head)}}}
     recipe = pools.recipe_of(str(tmp_path / "pool.parquet"), "parquet", measure=measure)
     prepared = prepare(recipe, str(tmp_path / "out"), options=WORDS)
-    check_executors(prepared)
     head.unlink()
     with pytest.raises(RecipeError, match=r"executors cannot load signal 'good': .*head.safetensors.* \(on "):
         check_executors(prepared)
