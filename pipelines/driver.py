@@ -50,6 +50,7 @@ from pipelines.curate import build
 from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
 from pipelines.spark.options import SparkOptions
+from pipelines.workers import check_workers
 
 
 def prepare(
@@ -189,6 +190,7 @@ def preflight(prepared: Prepared) -> None:
         from pipelines.executors import check_executors  # and all of the runner, which others do without
 
         check_executors(prepared)
+    check_workers(prepared.beam.runner, prepared.beam.options)
 
 
 def _load_models(prepared: Prepared) -> None:

@@ -102,22 +102,12 @@ def _wait(page: str, workers: int, folder: Path) -> None:
 def write_boot(folder: Path) -> str:
     """A program that starts Beam's boot in this environment: Prism hands it quotation marks, and boot would make an environment."""
     path = folder / "boot.sh"
-    boot = find_go_program("container")
-    lines = [
-        "#!/usr/bin/env bash",
-        f"cd {folder}",  # where boot leaves a file
-        "export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1",
-        f'export PATH="{Path(sys.executable).parent}:$PATH"',
-    ]
     path.write_text(
-        "\n".join(
-            [
-                *lines,
-                'words=(); for word in "$@"; do words+=("${word//\\\'/}"); done',
-                f'exec {boot} "${{words[@]}}"',
-                "",
-            ]
-        )
+        f"""#!/usr/bin/env bash
+cd "{folder}"  # where boot leaves a file
+export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 PATH="{Path(sys.executable).parent}:$PATH"
+exec "{find_go_program("container")}" "${{@//\\'/}}"
+"""
     )
     path.chmod(0o755)
     return str(path)
