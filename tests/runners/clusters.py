@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apache_beam
+import psutil
 import pytest
 
 _PROGRAMS = {"prism": "sdks/v2/go/cmd/prism", "container": "sdks/v2/python/container"}
@@ -49,7 +50,8 @@ def standalone(folder: Path) -> Iterator[str]:
         "SPARK_HOME": str(home),
         "SPARK_LOCAL_DIRS": str(folder / "spark"),
         "SPARK_DAEMON_MEMORY": "512m",
-        "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
+        # A master gives up an application after ten executors that died.
+        "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -Dspark.deploy.maxExecutorRetries=-1",
         "PYSPARK_PYTHON": sys.executable,
     }
 
@@ -97,6 +99,16 @@ def _wait(page: str, workers: int, folder: Path) -> None:
         time.sleep(0.2)
     logs = [path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log")]
     raise AssertionError(f"no cluster: {logs}")
+
+
+def find_executors(folder: Path) -> list[int]:
+    """The Java processes of executors of a cluster in this folder."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
+        is_here = (process.info["cwd"] or "").startswith(str(folder))
+        if is_here and any("CoarseGrainedExecutorBackend" in word for word in process.info["cmdline"] or ()):
+            found.append(process.info["pid"])
+    return found
 
 
 def write_boot(folder: Path) -> str:

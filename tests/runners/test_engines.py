@@ -28,7 +28,7 @@ from tests.runners.clusters import find_go_program, standalone, write_boot
 pytestmark = pytest.mark.runners
 
 TIMED = ("run.json", "_stats.json", "manifest.parquet", "stats.duckdb")  # which hold times
-ENGINES = ("prism", "prism by processes", "local[2]", "standalone")
+ENGINES = ("prism", "prism by processes", "local[2]", "standalone", "Spark 3.5")
 RECIPES = ("demo", "captions")
 _SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
 
@@ -61,6 +61,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             conf = dict(_SPARK)
             if "PYTHONPATH" in os.environ:
                 conf["spark.executorEnv.PYTHONPATH"] = os.environ["PYTHONPATH"]
+            if name == "Spark 3.5":
+                return {"runner": "spark", "spark_master_url": "local[2]", "spark_conf": _SPARK}
             url = stack.enter_context(standalone(folder)) if name == "standalone" else name
             return {"runner": "spark", "spark_master_url": url, "spark_conf": conf}
 
@@ -102,7 +104,16 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"demo": folder / "demo.yaml", "captions": recorded}
 
 
-def curate(recipe: Path, out: Path, options: dict[str, Any] | None = None) -> Took:
+def find_spark_3() -> dict[str, str]:
+    """The environment of a process that has Spark 3.5 in place of what is installed; skips the test where there is none."""
+    if not (folder := os.environ.get("SPARK_3")):
+        pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
+    return {"PYTHONPATH": os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def curate(
+    recipe: Path, out: Path, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+) -> Took:
     """Run a recipe by its command."""
     command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
     if options:
@@ -111,7 +122,8 @@ def curate(recipe: Path, out: Path, options: dict[str, Any] | None = None) -> To
         command += ["--on", str(on)]
     began = time.monotonic()
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        env = os.environ | (environment or {})
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=env)
         _, status, usage = os.wait4(process.pid, 0)
         errors.seek(0)
         assert status == 0, errors.read().decode()[-5000:]
@@ -149,7 +161,8 @@ def test_same_bytes(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    took = curate(recipes[recipe], tmp_path / "run", engine(name))
+    environment = find_spark_3() if name == "Spark 3.5" else {}
+    took = curate(recipes[recipe], tmp_path / "run", engine(name), environment)
     here = local[recipe]
     assert took.files == here.files
     assert len([path for path in took.files if path.startswith("shards/")]) >= 5

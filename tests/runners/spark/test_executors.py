@@ -1,0 +1,119 @@
+"""Executors of a cluster are killed, in map and in reduce, where DoFns draw random keys: nothing is lost, nothing doubled."""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.spark import execution, runner
+from tests.runners.clusters import find_executors, standalone
+
+pytestmark = pytest.mark.runners
+
+ELEMENTS = 200
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a cluster of two executors; the SparkContext is active."""
+    pyspark = pytest.importorskip("pyspark")
+    folder = tmp_path_factory.mktemp("cluster")
+    with standalone(folder) as url:
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        conf = pyspark.SparkConf().setMaster(url).setAppName("tests").set("spark.ui.enabled", "false")
+        conf.set("spark.ui.showConsoleProgress", "false")
+        conf.set("spark.executor.memory", "512m").set("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
+        conf.set("spark.task.maxFailures", "20").set("spark.stage.maxConsecutiveAttempts", "20")
+        if "PYTHONPATH" in os.environ:
+            conf.set("spark.executorEnv.PYTHONPATH", os.environ["PYTHONPATH"])
+        context = pyspark.SparkContext(conf=conf)
+        context.setLogLevel("OFF")
+        yield folder
+        context.stop()
+
+
+class Draw(beam.DoFn):
+    """Gives each number a random key; says that it has begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def process(self, number: int) -> Iterator[Any]:
+        (self._folder / f"map-{uuid.uuid4().hex}").touch()
+        time.sleep(0.005)
+        yield random.randrange(40), number
+
+
+class Gather(beam.DoFn):
+    """Gives the numbers of a key; says that it has begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def process(self, pair: Any) -> Iterator[Any]:
+        (self._folder / f"reduce-{uuid.uuid4().hex}").touch()
+        time.sleep(0.02)
+        yield from pair[1]
+
+
+class Killer(threading.Thread):
+    """Kills an executor once so many elements of a phase have begun."""
+
+    def __init__(self, cluster: Path, folder: Path, phase: str, begun: int) -> None:
+        super().__init__(daemon=True)
+        self._cluster, self._folder, self._phase, self._begun = cluster, folder, phase, begun
+        self.stop, self.has_killed = threading.Event(), False
+
+    def run(self) -> None:
+        while not self.stop.wait(0.01):
+            if len(list(self._folder.glob(f"{self._phase}-*"))) >= self._begun:
+                for process in random.sample(found := find_executors(self._cluster), min(1, len(found))):
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                        self.has_killed = True
+                return
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_executors_lose_and_double_nothing(
+    rounds: int, cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_HELD", 1000)  # what stages give lies in files
+    monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))  # groups are shuffled
+    exchange = tmp_path / "exchange"
+    options = PipelineOptions(["--runner=pipelines.spark.SparkRunner", f"--spark_exchange={exchange}"])
+    draws = random.Random(rounds)
+    lost = doubled = kills = 0
+    for number in range(rounds):
+        folder, out = tmp_path / f"begun{number}", tmp_path / f"out{number}"
+        folder.mkdir()
+        phase = ("map", "reduce")[number % 2]
+        killer = Killer(cluster, folder, phase, draws.randrange(1, ELEMENTS // 2 if phase == "map" else 20))
+        killer.start()
+        root = beam.Pipeline(options=options)
+        drawn = root | beam.Create(range(ELEMENTS)) | beam.Reshuffle() | beam.ParDo(Draw(folder))
+        found = drawn | beam.GroupByKey() | beam.ParDo(Gather(folder))
+        _ = found | beam.Map(str) | beam.io.WriteToText(str(out))
+        try:
+            root.run().wait_until_finish()
+        finally:
+            killer.stop.set()
+            killer.join()
+        kills += killer.has_killed
+        lines = [int(line) for path in tmp_path.glob(f"{out.name}-*") for line in path.read_text().split()]
+        lost += ELEMENTS - len(set(lines))
+        doubled += len(lines) - len(set(lines))
+    assert (lost, doubled) == (0, 0)
+    assert kills > rounds * 0.8
+    print(f"{rounds} rounds, {kills} executors killed: {lost} lost, {doubled} doubled")
