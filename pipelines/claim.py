@@ -30,11 +30,13 @@ from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import value_fields
 from curate.run.context import RunContext
+from curate.run.inputs import copy_inputs
 from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import (
     DIGESTS,
     FORGOTTEN_FILE,
+    INPUTS,
     MANIFEST_FILE,
     METADATA_FILE,
     RETRIES_FILE,
@@ -68,6 +70,10 @@ class Prepared:
     retries: Retries  # what of the pool is tried again
     finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten
     beam: BeamOptions
+    sent: (
+        Recipe  # as workers read it: where they are other machines, small files that it names are in the run's folder;
+    )
+    inputs: dict[str, str]  # these files: their names there, and which they are
 
 
 @contextmanager
@@ -129,6 +135,8 @@ def claim_folder(prepared: Prepared) -> None:
         input_runs=read_input_runs(context.recipe.input) or None,
     )
     write_facts(store, claim)
+    store.delete(INPUTS)
+    copy_inputs(prepared.inputs, store)
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)
         keep_entries(context.metadata_key, metadata)

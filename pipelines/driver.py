@@ -36,12 +36,13 @@ from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
+from curate.run.inputs import place_inputs
 from curate.signals.registry import find_signals, identify_models
 from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
-from curate.store.layout import ANSWER_PARTS, FAILURES_FILE, RUN_FILE, STAGES_FILE, SUCCESS_FILE
+from curate.store.layout import ANSWER_PARTS, FAILURES_FILE, INPUTS, RUN_FILE, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp
 from curate.store.retries import Retries
 from curate.store.store import RunStore
@@ -87,6 +88,7 @@ def prepare(
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
     beam_options = parse_options(options, on)
     check_engine(beam_options.runner, beam_options.options)
+    sent, inputs = (recipe, {}) if beam_options.is_here else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
         plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
@@ -127,7 +129,7 @@ def prepare(
         found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
         hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
         raise RecipeError(f"{error}{hints}") from None
-    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options)
+    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options, sent, inputs)
     if retry and prepared.finished:
         rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))
         if len(rows):
@@ -229,7 +231,7 @@ def run(prepared: Prepared) -> None:
         spark.spark_exchange = spark.find_exchange() or f"{context.store.url}/tmp"
     root = beam.Pipeline(options=prepared.beam.options)
     try:
-        build(root, context, prepared.plan.units, n_buckets)
+        build(root, replace(context, recipe=prepared.sent), prepared.plan.units, n_buckets)
         gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
         result = root.run()
         try:

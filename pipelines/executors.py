@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from curate.errors import CurateError, RecipeError, RunError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.registry import find_downloading
+from curate.pool.listing import list_files
 from curate.pool.urls.source import UrlsSource
 from curate.process import cleaned_up, in_threads
 from curate.run.context import RunContext
+from curate.run.inputs import copy_inputs, place_inputs
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 from curate.wording import one_line, pluralise
@@ -50,10 +52,18 @@ def check_executors(prepared: Prepared) -> None:
     folders = _find_folders(prepared)
     nonce = f"tmp/probe-{uuid.uuid4().hex}"
     signals, units = _find_waiting(prepared)
-    look = _Look(prepared.context, nonce, folders, tuple(_find_files(prepared)), signals, units)
+    context, store = prepared.context, prepared.context.store
+    inputs: dict[str, str] = {}
+    if not prepared.beam.is_here:
+        recipe, inputs = place_inputs(context.recipe, store, f"{nonce}-inputs")
+        context = replace(context, recipe=recipe)
+    look = _Look(context, nonce, folders, tuple(_find_files(prepared)), signals, units)
     with ExitStack() as there:
-        for what, store in folders:
-            there.enter_context(_written(what, store, nonce))
+        for what, folder in folders:
+            there.enter_context(_written(what, folder, nonce))
+        if inputs:
+            there.enter_context(cleaned_up(lambda: store.delete(f"{nonce}-inputs")))
+            copy_inputs(inputs, store)
         try:
             faults = probe(prepared.beam.options, _PACKAGES, look)
         except ProbeError as error:
@@ -152,7 +162,7 @@ def _find_folders(prepared: Prepared) -> tuple[tuple[str, RunStore], ...]:
 
 
 def _find_files(prepared: Prepared) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield the first and the last file of each source, and a file of the run to reuse."""
+    """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse."""
     context = prepared.context
     storage = {source.name: source.storage for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}
@@ -161,6 +171,9 @@ def _find_files(prepared: Prepared) -> Iterator[tuple[str, str, Mapping[str, Any
         for path in dict.fromkeys([*paths[:1], *paths[-1:]]):
             if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
                 yield f"input {name!r}", path, storage[name]
+    for source in context.sources:
+        for join in source.join:
+            yield f"input {source.name!r}: join", list_files(join.paths, {})[0].path, {}
     if context.reuse is not None:
         yield "--reuse", f"{context.reuse.url}/{RUN_FILE}", context.reuse.storage
 

@@ -17,6 +17,7 @@ from curate.errors import RecipeError
 from curate.wording import did_you_mean
 from pipelines.engine_file import read_engine
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
+from pipelines.spark.options import SparkOptions
 
 View = TypeVar("View", bound=PipelineOptions)
 
@@ -62,6 +63,11 @@ class BeamOptions:
     is_local_runner: bool  # the runner works on this machine alone
     in_this_process: bool  # the work is done in this process, so what it loads before is there
     runner: str = ""  # the name of its class, or ours
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the work is done on this machine, by whatever runner."""
+        return self.is_local_runner or (self.runner == "spark" and self.options.view_as(SparkOptions).is_here)
 
 
 def parse_options(words: Sequence[str], on: str | None = None) -> BeamOptions:

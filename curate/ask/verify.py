@@ -65,7 +65,7 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
-        if path not in known and not path.startswith("tmp/"):
+        if path not in known and not path.startswith(("tmp/", "logs/")):
             yield f"{path}: is not in the manifest"
 
 

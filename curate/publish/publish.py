@@ -41,6 +41,7 @@ from curate.store.layout import (
     ENTRIES_FILE,
     EVALUATION_FACTS_FILE,
     FAILURES_FILE,
+    INPUTS,
     POOL,
     SIZES_FILE,
 )
@@ -112,7 +113,8 @@ def publish(
     store.write_json(SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
     _remove_strays(store, digests)
     with ThreadPoolExecutor() as pool:
-        downloads = pool.map(lambda path: (path, find_digest(store, path)), store.files(POOL))
+        others = [*store.files(POOL), *store.files(INPUTS)]
+        downloads = pool.map(lambda path: (path, find_digest(store, path)), others)
         digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
     describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
 

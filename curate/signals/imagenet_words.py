@@ -131,7 +131,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
         )
     texts = {name: _read(folder / name, _ACCEPTED) for name in names}
     indexes = [_parse_index(folder / f"index.{part}", texts[f"index.{part}"], letter) for part, letter, _ in _PARTS]
-    source = _shipped_ids() if synsets is None else Path(synsets)
+    source = _shipped_ids() if synsets is None else synsets
     known = _parse_ids(source, _read(source, _ACCEPTED_IDS))
     _check_ids(source, known, indexes[0], wordnet)
     parts = tuple(
@@ -180,7 +180,7 @@ def _find_lemma(form: str, part: _Part) -> str | None:
     return None
 
 
-def _read(path: Path, accepted: str) -> str:
+def _read(path: Path | str, accepted: str) -> str:
     try:
         return read_whole(str(path), _MAX_BYTES).decode()
     except OSError as error:
@@ -231,7 +231,7 @@ def _shipped_ids() -> Path:
     return folder / "data" / "_info" / IDS
 
 
-def _parse_ids(path: Path, text: str) -> dict[int, int]:
+def _parse_ids(path: Path | str, text: str) -> dict[int, int]:
     """Return the offsets, and the line of each."""
     known: dict[int, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -247,7 +247,7 @@ def _parse_ids(path: Path, text: str) -> dict[int, int]:
     return known
 
 
-def _check_ids(path: Path, known: Mapping[int, int], nouns: Mapping[str, list[int]], wordnet: str) -> None:
+def _check_ids(path: Path | str, known: Mapping[int, int], nouns: Mapping[str, list[int]], wordnet: str) -> None:
     """Raise RecipeError where an id is no noun's offset: it would match nothing, or the two are not of one WordNet."""
     if strange := known.keys() - set(itertools.chain.from_iterable(nouns.values())):
         line, offset = min((known[offset], offset) for offset in strange)

@@ -16,6 +16,7 @@ Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; Fa
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ import pyarrow.compute as pc
 from curate import ids
 from curate.errors import RecipeError
 from curate.models.installed import identify_files, package_folder
-from curate.process import process_cache
+from curate.process import process_cache, temporary_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Section, UserFile
 from curate.signals.on_embeddings import check_unchanged
@@ -95,19 +96,32 @@ def _load(identity: str = IDENTITY, options: Language = Language()) -> Any:  # n
 
         if options.model is not None:
             check_unchanged("language", _identify("language", options, None), identity)
-        # A path of its own keeps the library from its larger model, which it would download.
-        detector = LangDetector(
-            LangDetectConfig(
-                model="lite",
-                custom_model_path=options.model or str(_MODEL),
-                max_input_length=None,
-                normalize_input=options.text == "prepared",
+        with _local_file(options.model or str(_MODEL)) as path:
+            # A path of its own keeps the library from its larger model, which it would download.
+            detector = LangDetector(
+                LangDetectConfig(
+                    model="lite",
+                    custom_model_path=path,
+                    max_input_length=None,
+                    normalize_input=options.text == "prepared",
+                )
             )
-        )
-        detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
+            detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
         return detector
 
     return process_cache(identity, load)
+
+
+@contextmanager
+def _local_file(path: str) -> Iterator[str]:
+    """Yield the path, or that of a copy of what a URL names, for as long as the block takes."""
+    if "://" not in path:
+        yield path
+        return
+    with temporary_folder() as folder:
+        copy = Path(folder) / path.rpartition("/")[2]
+        copy.write_bytes(read_whole(path, _MAX_BYTES))
+        yield str(copy)
 
 
 def _identify(name: str, options: Language, known: Known | None) -> str:
@@ -119,7 +133,7 @@ def _identify_model(path: str) -> str:
     """Return what `IDENTITY` is, of another file. Raises RecipeError where it is none that fastText publishes."""
     where = f"measure.language.model: {path}"
     try:
-        if not Path(path).exists():
+        if "://" not in path and not Path(path).exists():
             raise FileNotFoundError("no such file")
         digest = hashlib.sha256(read_whole(path, _MAX_BYTES)).hexdigest()
     except (OSError, ValueError) as error:

@@ -25,6 +25,7 @@ PUBLISHED_FILES = (
 METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
+INPUTS = "inputs"  # small local files, which other machines are to read
 LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 LOCK_FILE = "tmp/lock"  # there while a command is at work
@@ -39,7 +40,11 @@ POOL = "pool"  # what was downloaded, in img2dataset's layout
 def digest_name(name: str) -> str:
     """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list."""
     is_listed = name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE)
-    return f"{DIGESTS}/{name}" if is_listed or name.startswith(("tables/", "shards/", f"{POOL}/", ANSWER_PARTS)) else ""
+    return (
+        f"{DIGESTS}/{name}"
+        if is_listed or name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", ANSWER_PARTS))
+        else ""
+    )
 
 
 def failures_part(unit: int) -> str:

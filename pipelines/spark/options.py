@@ -45,6 +45,11 @@ class SparkOptions(PipelineOptions):
             conf["spark.master"] = url
         return conf
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the master that is named, or the default, is on this machine alone."""
+        return self.read_conf().get("spark.master", "local").startswith("local")
+
     def find_exchange(self) -> str | None:
         """Return the folder or URL for what passes between stages, where one is named."""
         found: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location

@@ -6,6 +6,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -167,3 +168,18 @@ def test_a_model_that_is_missing(tmp_path):
     for path in (tmp_path / "none.bin", tmp_path):
         with pytest.raises(RecipeError, match=r"measure.language.model: .*; accepted: a local file lid.176.bin"):
             signal_of(model=str(path))
+
+
+def test_a_model_by_url(tmp_path: Path) -> None:
+    """As other machines read it, which get a copy in the run's folder."""
+    content = _MODEL.read_bytes()
+    with fsspec.open("memory://models/lid.176.ftz", "wb") as file:
+        file.write(content)
+    (tmp_path / "lid.176.ftz").write_bytes(content)
+    values = []
+    for path in (str(tmp_path / "lid.176.ftz"), "memory://models/lid.176.ftz"):
+        options = Language(model=path)
+        identity = language._identify("language", options, None)
+        process._made.pop(identity, None)
+        values.append((identity, language._load(identity, options).detect("a house by the sea")))
+    assert values[0] == values[1]

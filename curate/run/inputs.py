@@ -1,0 +1,76 @@
+"""Small local files that a recipe names for signals and captions: heads, exemplars, clusters, lists, templates, examples.
+
+Where a run works on other machines, copies travel in its folder, and steps get a recipe that names these. No key of a table
+depends on where such a file is. Metadata, blocklists and evaluation sets are in the run's folder anyway, as steps read them. Folders
+do not travel, nor weights of CLIP models, nor what `input` names: machines share their folders, or they are URLs.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from curate import ids
+from curate.errors import RecipeError
+from curate.pool.listing import list_files
+from curate.recipe.captions import Captions
+from curate.recipe.measure import Measure
+from curate.recipe.recipe import Recipe
+from curate.store.store import RunStore
+from curate.wording import format_bytes, pluralise
+
+MAX_BYTES = 64_000_000
+
+
+def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe as other machines read it, whose small local files are in a folder of the run's.
+
+    Files are looked at and none is written: by their names in the run's folder, the second value says which they are.
+
+    Raises:
+        RecipeError: they come to more than MAX_BYTES.
+    """
+    files: dict[str, str] = {}
+    weights = {getattr(section, "pretrained", None) for _, _, section in recipe.measure.requested}
+
+    def place(path: str) -> str:
+        if "://" in path or path in weights or os.path.isdir(path):
+            return path
+        parent, _, name = path.rpartition("/")
+        try:
+            found = [file.path.rpartition("/") for file in list_files((path,), {})]
+        except RecipeError:  # whoever opens it says so
+            return path
+        if any(there != parent for there, _, _ in found):  # a pattern in a folder's name
+            return path
+        place = f"{folder}/{ids.digest([parent])[:8]}"
+        files.update({f"{place}/{one}": f"{there}/{one}" for there, _, one in found})
+        return f"{store.url}/{place}/{name}"
+
+    changed = {"measure": _move(Measure.full(), recipe.measure, place)}
+    if recipe.captions:
+        changed["captions"] = _move(Captions.full(), recipe.captions, place)
+    _check_size(files)
+    return recipe.model_copy(update=changed), files
+
+
+def copy_inputs(files: dict[str, str], store: RunStore) -> None:
+    """Write the files into the run's folder. Raises OSError."""
+    for name, path in files.items():
+        with open(path, "rb") as file:
+            store.write_bytes(name, file.read())
+
+
+def _move(section: Any, value: Any, place: Callable[[str], str]) -> Any:
+    return section.model_validate(json.loads(value.model_dump_json()), context=place)
+
+
+def _check_size(files: dict[str, str]) -> None:
+    sizes = {path: os.path.getsize(path) for path in files.values()}
+    if sum(sizes.values()) > MAX_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise RecipeError(
+            f"{pluralise(len(sizes), 'local file')} that other machines need come to {format_bytes(sum(sizes.values()))}, of which "
+            f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and larger ones as "
+            "URLs: of a store, or file:///… in a folder that all machines share"
+        )

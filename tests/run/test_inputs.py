@@ -1,0 +1,105 @@
+"""Small local files travel in the run's folder: copies are read as the files themselves, and no key knows of it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from curate.captions.engines import identify_engines
+from curate.errors import RecipeError
+from curate.recipe.recipe import Recipe, parse_recipe
+from curate.run import inputs
+from curate.run.inputs import copy_inputs, place_inputs
+from curate.signals.registry import find_signals, identify_models
+from curate.store.store import RunStore
+
+SUPPLIED = {"clip": 4}
+
+
+@pytest.fixture
+def store() -> Iterator[RunStore]:
+    """A folder of a store, so that whoever opens a local path finds nothing there."""
+    yield RunStore("memory://inputs/run")
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """Files of several kinds, in two folders; some by pattern, and a folder."""
+    (tmp_path / "a/run/tables/answers").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    save_file({"weight": torch.ones(1, 4), "bias": torch.zeros(1)}, tmp_path / "a/head.safetensors")
+    np.save(tmp_path / "a/centroids.npy", np.eye(4, dtype=np.float32))
+    for number in range(3):
+        np.save(tmp_path / f"b/winners{number}.npy", np.array([number]))
+    (tmp_path / "b/plain.txt").write_text("".join(f"source {i} => target {i}\n" for i in range(4)))
+    rewrite = {"engine": "llm", "examples": {"plain": str(tmp_path / "b/plain.txt")}}
+    clusters = {"of": "clip", "centroids": str(tmp_path / "a/centroids.npy")}
+    return parse_recipe(
+        {
+            "input": {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")},
+            "measure": {
+                "language": {},
+                "embeddings": {"name": "clip", "image": "image", "text": "text"},
+                "heads": {"good": {"of": "clip", "path": str(tmp_path / "a/head.safetensors")}},
+                "clusters": {"topic": {**clusters, "winners": str(tmp_path / "b/winners{0..1}.npy")}},
+            },
+            "captions": {
+                "engines": {"llm": {"recorded": {"path": str(tmp_path / "a/run"), "model": "m"}}},
+                "rewrite": rewrite,
+            },
+        }
+    )
+
+
+def test_copies_are_read_as_the_files_themselves(recipe: Recipe, store: RunStore, tmp_path: Path) -> None:
+    models = identify_models(recipe.measure, SUPPLIED)
+    assert recipe.captions
+    engines = identify_engines(recipe.captions)
+    placed, files = place_inputs(recipe, store, "inputs")
+    copy_inputs(files, store)
+    names = sorted(path.rpartition("/")[2] for path in files.values())
+    assert names == ["centroids.npy", "head.safetensors", "plain.txt", "winners0.npy", "winners1.npy"]
+    assert sorted(files) == store.files("inputs")
+    shutil.rmtree(tmp_path / "b")
+    (tmp_path / "a/head.safetensors").unlink()
+
+    assert identify_models(placed.measure, SUPPLIED) == models
+    signals = find_signals(placed.measure, models)
+    for signal in signals:
+        if signal.load:
+            signal.load()
+    assert [s.key for s in signals] == [s.key for s in find_signals(recipe.measure, models)]
+    assert placed.captions and identify_engines(placed.captions) == engines
+    assert placed.captions.cache_key_fields(engines) == recipe.captions.cache_key_fields(engines)
+    assert placed.captions.engines == recipe.captions.engines  # a folder does not travel
+    assert placed.model_copy(update={"measure": recipe.measure, "captions": recipe.captions}) == recipe
+
+
+def test_urls_missing_files_and_weights_stay(recipe: Recipe, store: RunStore, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"some")
+    measure = {
+        "clip": {"model": "ViT-B-32", "pretrained": str(tmp_path / "weights.pt")},
+        "heads": {
+            "one": {"of": "clip", "path": "s3://bucket/head.pth"},
+            "two": {"of": "clip", "path": f"file://{tmp_path}/a/head.safetensors"},
+            "three": {"of": "clip", "path": str(tmp_path / "none.pth")},
+        },
+    }
+    recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": "a.tar"}, "measure": measure})
+    assert place_inputs(recipe, store, "inputs") == (recipe, {})
+
+
+def test_too_much_is_refused(recipe: Recipe, store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.truncate(tmp_path / "b/plain.txt", 64_000_000)
+    message = r"5 local files .* come to 64.0 MB, of which .*/plain.txt has 64.0 MB; accepted: at most 64.0 MB in all, .* URLs"
+    with pytest.raises(RecipeError, match=message):
+        place_inputs(recipe, store, "inputs")
+    monkeypatch.setattr(inputs, "MAX_BYTES", 65_000_000)
+    place_inputs(recipe, store, "inputs")
