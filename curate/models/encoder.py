@@ -20,7 +20,7 @@ from PIL import Image
 from curate import ids
 from curate.errors import RecipeError, RunError
 from curate.models.hugging_face import each_device, free_memory, is_memory, to_dtype
-from curate.models.identity import OpenClip, identify, resolve_device, resolve_precision
+from curate.models.identity import OpenClip, check_weights, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, project, stretch, text_tower
 from curate.numeric.arrays import F32
@@ -44,14 +44,20 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
 
     Of several GPUs each gets the model once there is work for it, unless the recipe names one (`cuda:0`).
 
-    Raises RecipeError or RunError where it cannot be loaded.
+    Raises RecipeError or RunError where it cannot be loaded, or its weights are not those that were identified.
     """
     device = resolve_device(options)
     precision = resolve_precision(options, device)
-    identity = identify(options) if identity is None else identity
+    known, identity = identity, identify(options) if identity is None else identity
     content = {name: value for name, value in identity.items() if name not in ("device", "precision")}
     key = ids.digest(["encoder", content, device, precision, options.batch])
-    return process_cache(key, lambda: _open(options, device, precision))
+
+    def load() -> Encoder:
+        if known is not None:
+            check_weights(options, known)
+        return _open(options, device, precision)
+
+    return process_cache(key, load)
 
 
 class _Net(NamedTuple):

@@ -9,13 +9,15 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from curate.errors import RecipeError, needing
+from curate.errors import RecipeError, RunError, needing
+from curate.models.weights import alone_with, find_digest
 from curate.recipe.measure import Embedder
 from curate.recipe.section import path_at
 from curate.wording import one_line
@@ -64,16 +66,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     with needing(f"{where}: a library is not installed", "'curate[clip]'"):
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     device = resolve_device(options) if is_local or options.device == "auto" else options.device
-    try:
-        config, preprocess, weights = _find(options)
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
-    except Exception as error:  # of many kinds: of the hub, of the network, of JSON
-        raise RecipeError(
-            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be found or downloaded: "
-            f"{one_line(error, 400).rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
-            "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
-        ) from None
+    config, preprocess, weights = _find_files(options)
     context = config.get("text_cfg", {}).get("context_length", 77)
     size = config.get("vision_cfg", {}).get("image_size")
     preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
@@ -83,7 +76,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
         "pretrained": "file" if _is_file(options) else options.pretrained,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
-        "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
+        "weights": {"file": os.path.basename(weights), "sha256": find_digest(weights)},
         "preprocess": preprocess,
         "dimension": config["embed_dim"],
         "context_length": options.context_length or context,
@@ -91,6 +84,20 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
         "versions": versions,
         "device": device,
     }
+
+
+def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
+    """Raise RunError where this machine's weights are not those that were identified, RecipeError where it has none.
+
+    They are downloaded, as `identify` does, by one process of the machine.
+    """
+    _, _, weights = _find_files(options)
+    found, expected = find_digest(weights), identity["weights"]["sha256"]
+    if found != expected:
+        raise RunError(
+            f"measure.clip {options.name!r}: {weights} has sha256 {found[:16]}… on {platform.node()}, and the run is of weights "
+            f"with {expected[:16]}…; accepted: the same file on all machines, for as long as the run takes"
+        )
 
 
 def resolve_device(options: OpenClip) -> str:
@@ -117,6 +124,22 @@ def resolve_precision(options: OpenClip, device: str) -> str:
 
 def _is_file(options: OpenClip) -> bool:
     return options.pretrained is not None and os.path.isfile(options.pretrained)
+
+
+def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return what `_find` does. Raises RecipeError."""
+    where = f"measure.clip {options.name!r}"
+    try:
+        with alone_with(f"{options.model} {options.pretrained}"):
+            return _find(options)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    except Exception as error:  # of many kinds: of the hub, of the network, of JSON
+        raise RecipeError(
+            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be found or downloaded: "
+            f"{one_line(error, 400).rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
+            "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
+        ) from None
 
 
 def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -158,8 +181,3 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
 def _near(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, 3)
     return f"; near: {', '.join(close)}" if close else f"; it has {len(known)}, such as {', '.join(known[:3])}"
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

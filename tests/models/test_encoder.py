@@ -194,6 +194,20 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     assert load_encoder(options).encode_texts(["a"]).embeddings.shape == (1, 256)
 
 
+def test_weights_that_are_others_on_a_worker(tmp_path: Path) -> None:
+    """A run's scores are of one model: what is at the same place on another machine is compared before it is loaded."""
+    options = Clip(model=write_model(tmp_path / "m", 7))  # which no other test has loaded
+    known = identify(options)
+    shutil.copy(Path(write_model(tmp_path / "other", 1)[10:]) / "open_clip_model.safetensors", tmp_path / "m")
+    with pytest.raises(
+        RunError, match=r"'clip': .*/m/open_clip_model.safetensors has sha256 .*… on .*; accepted: the same"
+    ):
+        load_encoder(options, known)
+    shutil.rmtree(tmp_path / "m")
+    with pytest.raises(RecipeError, match=r"no folder with open_clip_config\.json"):
+        load_encoder(options, known)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
