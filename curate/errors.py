@@ -4,6 +4,7 @@
     ├── RecipeError     the recipe, the arguments or an input named by them is wrong      exit 2
     │   └── UnknownColumn         an expression names a column that there is not
     └── RunError        the run or the check failed                                       exit 1
+        ├── OtherAttemptError     another attempt at a unit read other rows
         ├── ConservationError     rows in are not kept + dropped + failed
         └── DamagedError          a file of a run was read, and is not what was written
 
@@ -39,6 +40,12 @@ class UnknownColumn(RecipeError):
 
 class RunError(CurateError):
     """The run or the check failed."""
+
+
+class OtherAttemptError(RunError):
+    """Another attempt at a unit read other rows, of files that one of the two could not read: the next attempt goes on from what is there."""
+
+    permanent = False
 
 
 class ConservationError(RunError):

@@ -5,7 +5,9 @@ An answered request is never sent again; its key is its digest (see `Request`). 
 looked up in an index of digests, 24 bytes each, once per process. Failed requests are not answers: they are sent again.
 """
 
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,12 +43,11 @@ class AnswerCache:
             if of_unit.exists("answers") and of_unit.is_as_written("answers"):
                 self._learn(of_unit.read("answers"))
             for name in () if isinstance(of_unit, ChunkTables) else of_unit.store.files(answer_parts(of_unit.unit)):
-                if is_as_written(of_unit.store, name):
-                    self._learn(of_unit.store.read_parquet(name))
-                elif of_unit.store == self._store:
-                    self._store.delete(name)
-        numbers = [int(name.rpartition("/")[2].partition(".")[0]) for name in self._store.files(self._folder)]
-        self._part = max(numbers, default=-1) + 1
+                with suppress(FileNotFoundError):  # deleted since: another attempt is complete
+                    if is_as_written(of_unit.store, name):
+                        self._learn(of_unit.store.read_parquet(name))
+                    elif of_unit.store == self._store:
+                        self._store.delete(name)
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
         """Return the answers that are known, by digest."""
@@ -58,18 +59,18 @@ class AnswerCache:
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
     def add(self, answers: pa.Table, seconds: float) -> None:
-        """Put a batch of `schema.ANSWERS` into place; `seconds` is what the engine took."""
-        self._store.write_parquet(f"{self._folder}/{self._part:06d}.parquet", answers, note=str(seconds))
-        self._part += 1
+        """Put a batch of `schema.ANSWERS` into place, beside those of other attempts; `seconds` is what the engine took."""
+        self._store.write_parquet(f"{self._folder}/{uuid.uuid4().hex}.parquet", answers, note=str(seconds))
         self._learn(answers)
 
     def spent(self) -> dict[str, dict[str, Any]]:
         """Return what was sent for the unit, by this process and by those before it that were killed: kind → style → `Spent`."""
         parts = []
         for name in self._store.files(self._folder):
-            part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
-            seconds = float(self._store.footer(name)[1] or 0) / max(len(part), 1)
-            parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
+            with suppress(FileNotFoundError):  # deleted since: another attempt is complete
+                part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
+                seconds = float(self._store.footer(name)[1] or 0) / max(len(part), 1)
+                parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
         if not parts:
             return {}
         found = pa.concat_tables(parts).group_by(["kind", "style"])

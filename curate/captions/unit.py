@@ -33,6 +33,7 @@ from curate.store.layout import caption_statistics_file
 from curate.store.manifest import is_as_written
 from curate.store.tables import UnitTables
 
+_TABLES = ("answers", "captions")
 _NO_IMAGE = Answer(None, "no_image: the input ends before it")
 
 
@@ -45,10 +46,13 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     images = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     if settings.captions.regions and not tables.is_current("regions", key, adopt=False):
         find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
+    ticket = f"captions/{unit.name}"
+    if tables.store.complete(ticket):  # of another attempt, since the run started
+        return sum_unit(settings, unit, tables)
     cache = AnswerCache(tables, settings.reuse)
     cache.restore_spent()
     statistics = caption_statistics_file(tables.unit)
-    are_current = all(tables.is_current(name, key, adopt=False) for name in ("answers", "captions"))
+    are_current = all(tables.is_current(name, key, adopt=False) for name in _TABLES)
     if are_current and tables.store.exists(statistics) and is_as_written(tables.store, statistics):
         cache.delete_parts()
         return sum_unit(settings, unit, tables)
@@ -60,12 +64,16 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
         answered = _answer(settings, task, rows, make_requests(settings, tables, task, rows), cache, images)
         answers = pa.concat_tables([answers, answered.answers])
         texts = pa.concat_tables([texts, judge(settings, tables, answered, judged)])
-    # Without its key it is written again, and what failed is sent again.
-    key = "" if answers["error"].null_count < len(answers) else key
+    # Without their key they are written again by the next start, and what failed is sent again.
+    is_final = answers["error"].null_count == len(answers)
     content = ids.table_digest(texts.select(["uid", "kind", "style", "ordinal", "text", "gate"]))
-    tables.store.write_json(statistics, cache.spent())
-    tables.write("answers", answers, key)
-    tables.write("captions", texts, key, {"content": content})
+    with tables.store.together(ticket) as store:  # another attempt may have other answers, and texts of these
+        store.write_json(statistics, cache.spent())
+        aside = UnitTables(store, tables.unit)
+        aside.write("answers", answers, key, is_final=is_final)
+        aside.write("captions", texts, key, {"content": content}, is_final)
+    for name in _TABLES:
+        tables.drop_read(name)
     cache.delete_parts()
     judged.delete()
     return sum_unit(settings, unit, tables)

@@ -156,8 +156,8 @@ def download_shard(
     check: Callable[[bytes], str | None],
     options: Mapping[str, Any],
     before: Before | None = None,
-) -> DownloadFacts:
-    """Download the rows of a list into a shard, and return what they gave.
+) -> None:
+    """Download the rows of a list into a shard, unless another writer's is there in the end: the first complete one stays.
 
     Args:
         rows: columns `url` and `caption` (string), and those that go along; at most `options["number_sample_per_shard"]`.
@@ -192,30 +192,47 @@ def download_shard(
         with _downloading(fetcher) as downloads:
             downloader.download_shard((number, f"{folder}/rows.arrow"))
         keys = keys_of(number, len(rows), others["number_sample_per_shard"])
-        with store.create(f"{stem}.tar") as file:
-            _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
         found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
         table = _sidecar(found, rows, keys, downloads, before)
-        store.write_parquet(f"{stem}.parquet", table)
         with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as file:
             statistics = json.load(file)
-        facts = _facts(table, downloads, statistics)
-        statistics |= {"bytes": facts.bytes, "reasons": facts.reasons}
-        store.write_bytes(f"{stem}_stats.json", json.dumps(statistics, indent=4).encode())
-        return facts
+        came = table.filter(pc.equal(table["status"], "success"))["url"].to_pylist()
+        statistics["bytes"] = sum(outcome.bytes for url in came if (outcome := downloads.outcome(url, "")))
+        statistics["reasons"] = by_frequency(Counter(table["reason"].drop_null().to_pylist()))
+        with store.together(stem, done=lambda: is_complete(store, stem)) as together:
+            with together.create(f"{stem}.tar") as file:
+                _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
+            together.write_parquet(f"{stem}.parquet", table)
+            together.write_bytes(_statistics_file(stem), json.dumps(statistics, indent=4).encode())
 
 
-def _facts(table: pa.Table, downloads: Downloads, statistics: Mapping[str, Any]) -> DownloadFacts:
-    reasons = Counter(table["reason"].drop_null().to_pylist())
-    urls = table.filter(pc.equal(table["status"], "success"))["url"].to_pylist()
+def is_complete(store: RunStore, stem: str) -> bool:
+    """Return whether a shard is there, whole."""
+    return store.exists(_statistics_file(stem))
+
+
+def complete(store: RunStore, stem: str) -> bool:
+    """Put into place what a writer had ended that was killed then; return whether the shard is there. None is at work on it afterwards."""
+    if store.complete(stem):
+        store.delete_ticket(stem)
+    return is_complete(store, stem)
+
+
+def read_facts(store: RunStore, stem: str) -> DownloadFacts:
+    """Return what a shard says that its rows gave."""
+    statistics, rows = store.read_json(_statistics_file(stem)), store.footer(f"{stem}.parquet")[2]
     return DownloadFacts(
-        urls=len(table),
-        came=len(table) - reasons.total(),
-        bytes=sum(outcome.bytes for url in urls if (outcome := downloads.outcome(url, ""))),
+        urls=rows,
+        came=rows - sum(statistics["reasons"].values()),
+        bytes=statistics["bytes"],
         began=statistics["start_time"],
         ended=statistics["end_time"],
-        reasons=by_frequency(reasons),
+        reasons=statistics["reasons"],
     )
+
+
+def _statistics_file(stem: str) -> str:
+    return f"{stem}_stats.json"
 
 
 def _sort_tar(path: str, out: IO[bytes]) -> None:

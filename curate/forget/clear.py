@@ -38,7 +38,7 @@ def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: 
     """
     rewritten = _clear_downloads(tables, items, sources)
     for name, table, note in _cleared(tables, items, names):
-        tables.write(name, table, tables.key(name), note)
+        tables.rewrite(name, table, tables.key(name), note)
         rewritten.append(tables.file(name))
     return rewritten
 

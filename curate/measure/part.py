@@ -81,7 +81,12 @@ class MeasuredPart:
     @property
     def may_be_read_later(self) -> bool:
         """Whether the file could not be read, and may be another time."""
-        return self.failure is not None and self.failure[0] == _UNREADABLE
+        return self.failure is not None and may_be_read_later(self.failure[0])
+
+
+def may_be_read_later(reason: str) -> bool:
+    """Return whether a file that could not be read for this reason may be readable another time."""
+    return reason == _UNREADABLE
 
 
 def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:

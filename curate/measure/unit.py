@@ -4,7 +4,7 @@ In: the unit's parts. Out: one row per sample found, the unreadable ones include
 could not be read, and the rows and state of each part, are in the footer note of `samples`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate import schema
-from curate.errors import RunError
+from curate.errors import OtherAttemptError, RunError
 from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
 from curate.measure.left_out import leave_out
-from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, measure_part, read_supplied
+from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, may_be_read_later, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import whole
 from curate.numeric.vectors import embedding_matrix
@@ -30,6 +30,7 @@ from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 from curate.wording import one_line
 
+_WITH_FAULTS = ("scores", "embeddings")  # the tables that faults of supplied embeddings leave gaps in
 _UNREAD = "this file could be read when its samples were measured, and cannot now; run again when it can"
 
 
@@ -55,7 +56,12 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     """Write the unit's tables, unless they are current; columns that are current are not computed again.
 
     Returns the input files that could not be read this time and may be another, each with the error. Tables of a unit
-    that has some have no key, so a later run measures the unit again.
+    that has some have no key, so a later run measures the unit again. Where another attempt at the unit was first, its tables stay,
+    and what is returned is what they say.
+
+    Raises:
+        RunError: what tables that are current were made of cannot be read.
+        OtherAttemptError: another attempt wrote tables with other rows.
     """
     source = settings.source(unit)
     find_format(source).fetch(source, unit.parts)
@@ -63,7 +69,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
     if current_tables == set(settings.tables):
-        return []
+        return _unread(settings, unit, tables)
     current = find_current_columns(settings, unit, tables)
     checkpoints = Checkpoints(tables.store, "measured", tables.unit, settings.key("samples", unit))
     reading = _read(settings, unit, tables, current, current_tables, checkpoints)
@@ -72,18 +78,42 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
     signal_keys = settings.signal_keys(unit)
     note = {"signals": signal_keys, "faults": faults}
+    others = set(current_tables)  # the tables of other attempts
     for name, table in _aligned_tables(settings, signal_keys, current, reading, checkpoints).items():
         if name not in current_tables:
-            is_final = not reading.is_partial and not (are_transient and name in ("scores", "embeddings"))
+            is_final = not reading.is_partial and not (are_transient and name in _WITH_FAULTS)
             has_signals = is_final and name != "members"
-            tables.write(name, table, keys[name] if is_final else "", note if has_signals else {"faults": faults})
+            if not tables.write(name, table, keys[name], note if has_signals else {"faults": faults}, is_final):
+                others.add(name)
     if "samples" not in current_tables:  # the last one: with it the unit is measured
-        tables.write("samples", reading.samples, "" if reading.is_partial else keys["samples"], _about(unit, reading))
+        _check_rows(unit, tables, others, reading.samples)
+        tables.write("samples", reading.samples, keys["samples"], _about(unit, reading), not reading.is_partial)
     checkpoints.delete()
-    unread = [
-        f"{part.path}: {m.failure}" for part, m in zip(unit.parts, reading.parts, strict=False) if m.may_be_read_later
-    ]
-    return unread + ([f"{unit.name}: {faults}"] if are_transient else [])
+    return _unread(settings, unit, tables)
+
+
+def _check_rows(unit: Unit, tables: UnitTables, names: Collection[str], samples: pa.Table) -> None:
+    """Raise OtherAttemptError where tables of these names are of other rows than `samples`."""
+    for name in names:
+        if not tables.read(name, ["uid"])["uid"].equals(samples["uid"]):
+            raise OtherAttemptError(
+                f"unit {unit.name}: {tables.file(name)} has rows of an attempt that could read other files of the unit; run again"
+            )
+
+
+def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
+    """Return what could not be read of a measured unit, and may be another time, by its tables."""
+    found = []
+    if not tables.key("samples"):
+        failures = tables.note("samples").get("failures", [])
+        found = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if may_be_read_later(reason)]
+    if any(signal.supplied for signal in settings.signals):
+        for name in _WITH_FAULTS:
+            faults = {} if name not in settings.tables or tables.key(name) else tables.note(name).get("faults", {})
+            if any(faults.values()):
+                pairs = {of: [tuple(fault) for fault in some] for of, some in faults.items()}
+                return [*found, f"{unit.name}: {pairs}"]
+    return found
 
 
 def _read(

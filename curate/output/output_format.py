@@ -119,6 +119,9 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
         "end_time": time.time(),
         "status_dict": {"success": shard.rows},
     }
-    store.write_json(f"{shard.stem}_stats.json", stats)
+    name = f"{shard.stem}_stats.json"
+    store.write_json(
+        name, stats, keep=lambda: store.is_noted(name) and store.read_json(name).get("count") == shard.rows
+    )
     store.write_parquet(last, table, key)
     return shard

@@ -61,7 +61,7 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     for name in table_names:
         said: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
         table = concat_small(_read_all(store, name, chunk, said))
-        merged.write(name, table, None, units_note(*zip(*said, strict=True)))
+        merged.rewrite(name, table, None, units_note(*zip(*said, strict=True)))
     files = [merged.file(name) for name in table_names]
     if "captions" not in table_names:
         return files

@@ -30,6 +30,7 @@ LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to r
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 LOCK_FILE = "tmp/lock"  # there while a command is at work
 DIGESTS = "parts/digests"  # of what was written, until the manifest has it
+TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
 
@@ -37,14 +38,19 @@ ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is 
 POOL = "pool"  # what was downloaded, in img2dataset's layout
 
 
-def digest_name(name: str) -> str:
-    """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list."""
+def digests_folder(name: str) -> str:
+    """Return the folder that holds the digests of a file until the manifest does; empty for files that it does not list."""
     is_listed = name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE)
     return (
         f"{DIGESTS}/{name}"
         if is_listed or name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", ANSWER_PARTS))
         else ""
     )
+
+
+def ticket_file(name: str) -> str:
+    """Return the ticket of a file, or of files that are put into place together under a name."""
+    return f"{TICKETS}/{name}"
 
 
 def failures_part(unit: int) -> str:

@@ -13,7 +13,8 @@ from curate import schema
 from curate.errors import DamagedError, RecipeError
 from curate.process import process_cache
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
-from curate.store.store import Digest, RunStore
+from curate.store.local import Digest
+from curate.store.store import RunStore
 from curate.wording import one_line
 
 _WAITING = 1000  # lines that wait to become Arrow

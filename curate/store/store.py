@@ -3,171 +3,54 @@
 A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
 one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that is there with its key.
 
+**The first complete file wins.** Several attempts may be at the same work at once (speculation, a worker that was cut off), and what
+they give may differ. A file that is put into place with `keep` stays where one is: a later attempt drops its own and reads that one.
+Where the one that is there is of no use, for it is damaged or of another key, and where files belong together, they are
+written aside, and a ticket, a file below `tmp/placed`, says where they are and where they go. There is one ticket of a name, which the
+first attempt makes; whoever finds it puts what it names into place. `tmp` is emptied when a run starts: what a ticket decided holds
+for that start.
+
 Files are hashed as they are written. Until a run is published, and its manifest says it, what is in `tables/` and `shards/` has
-its digest in `parts/digests`: it is put there first, so a file without one, or with another one, is not what was written.
+its digests in `parts/digests`, those of all attempts: they are put there first, so a file that has none of them is not what was written.
 """
 
 import hashlib
 import io
 import json
-import logging
 import os
-import re
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import IO, Any, NamedTuple
+from functools import cache
+from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import CurateError, DamagedError, RecipeError
 from curate.process import temporary_folder
-from curate.store.layout import digest_name
-from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_metadata, footer_text, write_table
-from curate.wording import one_line
+from curate.store.layout import digests_folder, ticket_file
+from curate.store.local import Digest, HashedFile, in_folder, move_to_new, write_at_once
+from curate.store.stored_files import StoredFiles
+from curate.store.table_file import SMALL, footer_metadata, write_table
 
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
-_TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
-_BLOCK = 1 << 22
+# Stores with a PUT that fails where an object is: others look first, so that of two attempts in one moment the last wins.
+_CONDITIONAL = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
+_ATTEMPTS = 3  # at such a PUT: S3 refuses one while it is at another
 
-_log = logging.getLogger(__name__)
-
-
-class Digest(NamedTuple):
-    """What a file was when it was written, or is now: its bytes, their sha256 (64 hex digits), and rows where it was written as a table."""
-
-    bytes: int
-    sha256: str
-    rows: int | None = None
-
-
-class _HashedFile(io.FileIO):
-    """A file that is hashed as it is written, from its beginning to its end."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path, "wb")
-        self._state, self._bytes = hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        written = super().write(data) or 0
-        self._state.update(memoryview(data)[:written])
-        self._bytes += written
-        return written
-
-    def digest(self, rows: int | None) -> Digest:
-        return Digest(self._bytes, self._state.hexdigest(), rows)
+Keep = Callable[[], bool]  # whether the file that is there stays
+Staged = Mapping[str, Sequence[Any]]  # name → where the file lies that is to be put there, and its digest
 
 
 @dataclass(frozen=True)
-class RunStore:
+class RunStore(StoredFiles):
     """A folder that holds a run, local or remote; small, and sent to workers as it is."""
-
-    url: str
-    storage: dict[str, Any] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunStore, (self.url, self.storage)
-
-    @property
-    def fs(self) -> Any:
-        """Return the fsspec file system (fsspec caches one per process)."""
-        return self._place[0]
-
-    @cached_property
-    def root(self) -> str:
-        """Return the folder's path within its file system."""
-        return str(self._place[1]).rstrip("/")
-
-    @cached_property
-    def _place(self) -> tuple[Any, Any]:
-        if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
-            raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
-        try:
-            fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
-        except (ValueError, ImportError) as error:  # an unknown protocol, or its library is missing
-            raise RecipeError(f"{self.url}: {error}") from None
-        return fs, root
-
-    @cached_property
-    def is_local(self) -> bool:
-        """Return whether files can be renamed, linked and mapped."""
-        return isinstance(self.fs, LocalFileSystem)
-
-    def path(self, name: str) -> str:
-        """Return the path of `name` within the file system."""
-        return f"{self.root}/{name}"
-
-    def exists(self, name: str) -> bool:
-        """Return whether there is such a file or folder. A store that does not answer is an error, not an answer."""
-        try:
-            if self.is_local:
-                os.stat(self.path(name))
-            else:  # not `fs.exists`, which takes any error for a no
-                with self._reading(name):
-                    self.fs.info(self.path(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
-
-    @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
-        """Raise what a store's library raises, of whatever kind, as OSError that names the file."""
-        try:
-            yield
-        except (OSError, CurateError, pa.ArrowException):
-            raise
-        except Exception as error:
-            raise OSError(f"{self.path(name)}: cannot be read: {error}") from error
-
-    def size(self, name: str) -> int:
-        """Return the bytes of the file."""
-        return int(self.fs.size(self.path(name)))
-
-    def state(self, name: str) -> str:
-        """Return a text that is another one once the file is. Raises OSError where it is missing, or cannot be read now."""
-        with self._reading(name):
-            return str(sorted(self.fs.info(self.path(name)).items()))
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
-        try:
-            with self._reading(folder):
-                found = self.fs.ls(self.path(folder), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
-
-    def files(self, name: str = "") -> list[str]:
-        """Return all files below `name`, sorted, relative to the folder."""
-        if self.is_local:  # not by fsspec, which looks at each file and makes a dictionary of what it sees
-            return sorted(_walk(self.path(name).rstrip("/"), len(self.root) + 1))
-        self.fs.invalidate_cache()
-        if not self.exists(name):
-            return []
-        return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
-
-    def open(self, name: str) -> Any:
-        """Open the file for reading bytes."""
-        return open(self.path(name), "rb") if self.is_local else self.fs.open(self.path(name), "rb")
-
-    def read_bytes(self, name: str) -> bytes:
-        """Return all bytes of the file."""
-        with self.open(name) as file:
-            return bytes(file.read())
-
-    def read_json(self, name: str) -> Any:
-        """Return the file as JSON. Raises DamagedError where something else than us damaged the file."""
-        try:
-            return json.loads(self.read_bytes(name))
-        except ValueError as error:
-            raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
     def delete(self, name: str) -> None:
         """Remove the file or folder, if it is there."""
@@ -188,69 +71,235 @@ class RunStore:
         elif names:
             self.fs.rm([self.path(name) for name in names])
 
+    # ---- writing
+
     @contextmanager
     def create(self, name: str, rows: int | None = None) -> Iterator[IO[bytes]]:
         """Yield a file to write; it is put in place as `name` when the block ends without an error, and never in part.
 
-        Its digest goes first, with `rows`, where it is one of a table's or a shard's.
+        It replaces one that is there. Its digest goes first, with `rows`, where it is one of a table's or a shard's.
         """
-        with self._aside(name) as aside:
-            hashed = _HashedFile(aside)
+        with self._aside() as aside:
+            hashed = HashedFile(aside)
             with io.BufferedWriter(hashed, _BUFFER) as file:
                 yield file
-            self._note(name, hashed.digest(rows))
+            self._put(name, aside, hashed.digest(rows))
 
-    def _note(self, name: str, digest: Digest) -> None:
-        """Put the digest of a file that is about to be put in place where `written` finds it."""
-        if note := digest_name(name):
-            data = json.dumps(digest).encode()
-            if self.is_local:
-                _in_folder(self.path(note), lambda path: _write(path, data))
-            else:
-                self.fs.pipe_file(self.path(note), data)
+    def write_bytes(
+        self, name: str, data: bytes | memoryview, rows: int | None = None, keep: Keep | None = None
+    ) -> bool:
+        """Put a small file into place, as `create` does; with `keep`, where that says so, the one that is there stays.
 
-    def written(self, name: str) -> Digest | None:
-        """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
-
-        Raises OSError where it cannot be read now.
+        Returns whether the file was put there: else another attempt's is.
         """
-        note = digest_name(name)
-        if not note:
-            return None
-        try:
-            with self._reading(note):
-                data = self.read_bytes(note)
-            return Digest(*json.loads(data))
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-            return None
+        with self._aside() as aside:
+            return self._put(name, aside, _write(aside, data, rows), keep)
 
-    def digest(self, name: str) -> Digest:
-        """Read all of a file, and return what it is now. Raises OSError."""
-        state, size = hashlib.sha256(), 0
-        with self._reading(name), self.open(name) as file:
-            while block := file.read(_BLOCK):
-                state.update(block)
-                size += len(block)
-        return Digest(size, state.hexdigest())
+    def write_json(self, name: str, value: Any, keep: Keep | None = None) -> bool:
+        """Put a JSON file into place, keys in their order; see `write_bytes`."""
+        return self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), keep=keep)
+
+    def write_parquet(
+        self,
+        name: str,
+        table: pa.Table,
+        key: str | None = None,
+        note: str | None = None,
+        groups: Sequence[int] | None = None,
+        keep: Keep | None = None,
+    ) -> bool:
+        """Put a Parquet file into place, `key` and `note` in its footer; see `write_bytes`. Equal tables give equal bytes.
+
+        `groups` are the rows of each row group; None: one has all. With `keep` a file without a key holds until the next start of the
+        run: see `complete`.
+        """
+        metadata = footer_metadata(key, note)
+        with self._aside() as aside:
+            if table.nbytes < SMALL:
+                sink = pa.BufferOutputStream()
+                write_table(sink, table, metadata, groups)
+                digest = _write(aside, memoryview(sink.getvalue()), len(table))
+            else:
+                hashed = HashedFile(aside)
+                with io.BufferedWriter(hashed, _BUFFER) as file:
+                    write_table(file, table, metadata, groups)
+                digest = hashed.digest(len(table))
+            return self._put(name, aside, digest, keep, lasts=bool(key))
+
+    def adopt(self, other: StoredFiles, other_name: str, name: str, digest: Digest, keep: Keep | None = None) -> None:
+        """Put a file of another run, which has this digest, into place: a hard link where possible, else a copy. See `write_bytes`."""
+        with self._aside() as aside:
+            try:
+                if not (self.is_local and other.is_local):
+                    raise OSError
+                os.link(other.path(other_name), aside)
+            except OSError:
+                with other.open(other_name) as source, open(aside, "wb") as file:
+                    shutil.copyfileobj(source, file, 1 << 20)
+            self._put(name, aside, digest, keep)
 
     @contextmanager
-    def _aside(self, name: str) -> Iterator[str]:
-        """Yield a local path; the file there is put in place as `name` when the block ends without an error."""
+    def _aside(self) -> Iterator[str]:
+        """Yield a path on this machine for a file that is to be put into place; what is left of it is removed."""
         if not self.is_local:  # an open remote file that an error closes would be there in part
             with temporary_folder() as folder:
                 yield f"{folder}/file"
-                self.fs.put_file(f"{folder}/file", self.path(name))
             return
         aside = self.path(f"tmp/{uuid.uuid4().hex}")
         if not os.path.isdir(self.path("tmp")):
             os.makedirs(self.path("tmp"), exist_ok=True)
         try:
             yield aside
-            _in_folder(self.path(name), lambda path: os.replace(aside, path))
-        except BaseException:
+        finally:
             with suppress(FileNotFoundError):
                 os.unlink(aside)
+
+    # ---- putting into place
+
+    def _put(self, name: str, aside: str, digest: Digest, keep: Keep | None = None, lasts: bool = True) -> bool:
+        """Put a file of this machine into place, and return whether it was; one that does not last gets a ticket."""
+        self._note(name, digest)
+        if keep is None:
+            self._replace(aside, name)
+            return True
+        try:
+            self._put_new(aside, name)
+        except FileExistsError:
+            if keep():
+                return False
+        else:
+            return lasts or self._decide(ticket_file(name), {})
+        staged = _Together(self.url, self.storage)
+        staged._put(name, aside, digest)
+        return self._decide(ticket_file(name), staged.placed, staged)
+
+    def _replace(self, aside: str, name: str) -> None:
+        if self.is_local:
+            in_folder(self.path(name), lambda path: os.replace(aside, path))
+        else:
+            self.fs.put_file(aside, self.path(name))
+
+    def _put_new(self, aside: str, name: str) -> None:
+        """Put a file of this machine into place where none is. Raises FileExistsError."""
+        if self.is_local:
+            in_folder(self.path(name), lambda path: move_to_new(aside, path))
+            return
+        protocols = self.fs.protocol
+        if _CONDITIONAL.isdisjoint((protocols,) if isinstance(protocols, str) else protocols):
+            if self.exists(name):
+                raise FileExistsError(self.path(name))
+            self.fs.put_file(aside, self.path(name))
+            return
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.fs.put_file(aside, self.path(name), mode="create")
+                return
+            except OSError as error:  # not all S3 servers say what failed
+                if isinstance(error, FileExistsError) or self.exists(name):
+                    raise FileExistsError(self.path(name)) from None
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            time.sleep(2**attempt / 4)
+
+    @contextmanager
+    def together(self, ticket: str, done: Callable[[], bool] = lambda: False) -> Iterator["RunStore"]:
+        """Yield a store; what is written there is put into place when the block ends without an error, all of it or, where the
+        files of another attempt have the ticket, theirs.
+
+        `done` is asked once they are complete: whether another attempt's are in place already, though its ticket was deleted.
+        """
+        staged = _Together(self.url, self.storage)
+        try:
+            yield staged
+        except BaseException:
+            self.delete(staged.folder)
             raise
+        self._decide(ticket_file(ticket), staged.placed, staged, done)
+
+    def complete(self, ticket: str) -> bool:
+        """Put into place what the ticket of this name says, as far as it is not; return whether there is one."""
+        return self._complete(ticket_file(ticket))
+
+    def delete_ticket(self, ticket: str) -> None:
+        """Delete a ticket, once something else says that its files are in place."""
+        self.delete(ticket_file(ticket))
+
+    def _decide(
+        self, ticket: str, staged: Staged, store: "_Together | None" = None, done: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Make a ticket of files that were written aside, unless there is one; put what it names into place. Returns whether it is ours."""
+        is_ours = self._make_ticket(ticket, staged)
+        is_done = done()
+        if store is not None and (is_done or not is_ours):
+            self.delete(store.folder)
+        if not is_done:
+            self._complete(ticket)
+        elif is_ours:
+            self.delete(ticket)
+        return is_ours and not is_done
+
+    def _make_ticket(self, ticket: str, staged: Staged) -> bool:
+        with self._aside() as aside:
+            write_at_once(aside, json.dumps(staged).encode())
+            try:
+                self._put_new(aside, ticket)
+            except FileExistsError:  # perhaps ours, of which the store's answer was lost
+                with suppress(FileNotFoundError):
+                    return bool(self.read_json(ticket) == {name: [*one] for name, one in staged.items()})
+                return False
+        return True
+
+    def _complete(self, ticket: str) -> bool:
+        try:
+            with self._reading(ticket):
+                staged = self.read_json(ticket)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        for name, (aside, *digest) in staged.items():
+            self._note(name, Digest(*digest))
+            with suppress(FileNotFoundError):  # it is in place
+                if self.is_local:
+                    self._replace(self.path(aside), name)
+                else:
+                    self.fs.cp_file(self.path(aside), self.path(name))
+                    self.fs.rm_file(self.path(aside))
+        return True
+
+    # ---- digests
+
+    def _note(self, name: str, digest: Digest) -> None:
+        """Put the digest of a file that is about to be put in place where `written` finds it."""
+        if folder := digests_folder(name):
+            note = "-".join(str(part) for part in digest if part is not None)
+            if self.is_local:
+                in_folder(self.path(f"{folder}/{note}"), lambda path: write_at_once(path, b""))
+            else:
+                self.fs.pipe_file(self.path(f"{folder}/{note}"), b"")
+
+    def written(self, name: str) -> Digest | None:
+        """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
+
+        Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError where that
+        cannot be read now.
+        """
+        folder = digests_folder(name)
+        if not folder:
+            return None
+        if not self.is_local:
+            self.fs.invalidate_cache(self.path(folder))
+        found = [_digest(note) for note in self.names(folder)]
+        if len(found) > 1:
+            with suppress(FileNotFoundError):
+                now = self.digest(name)
+                found = [one for one in found if one[:2] == now[:2]] or found
+        return found[-1] if found else None
+
+    def is_noted(self, name: str) -> bool:
+        """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
+        written = self.written(name)
+        return written is not None and written[:2] == self.digest(name)[:2]
+
+    # ---- what is not put into place
 
     @contextmanager
     def temporary_folder(self) -> Iterator[str]:
@@ -268,12 +317,6 @@ class RunStore:
             os.makedirs(aside, exist_ok=True)
         return tempfile.TemporaryFile(dir=aside)
 
-    def write_bytes(self, name: str, data: bytes | memoryview, rows: int | None = None) -> None:
-        """Put a small file into place, as `create` does."""
-        with self._aside(name) as aside:
-            _write(aside, data)
-            self._note(name, Digest(len(data), hashlib.sha256(data).hexdigest(), rows))
-
     def log(self, name: str, line: str) -> None:
         """Add a line to a log, which many processes write; it may have any characters of a file's name.
 
@@ -281,7 +324,7 @@ class RunStore:
         """
         if self.is_local:
             data = line.encode() + b"\n"
-            _in_folder(self.path(f"{name}/{_process()}"), lambda path: _write(path, data, os.O_APPEND))
+            in_folder(self.path(f"{name}/{_process()}"), lambda path: write_at_once(path, data, os.O_APPEND))
         else:
             self.fs.pipe_file(self.path(f"{name}/{line}"), b"")
 
@@ -292,147 +335,37 @@ class RunStore:
             return [line for file in files for line in self.read_bytes(file).decode().split("\n")[:-1]]
         return [file.rpartition("/")[2] for file in files]
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Put a JSON file into place, keys in their order."""
-        self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
-    def write_parquet(
-        self,
-        name: str,
-        table: pa.Table,
-        key: str | None = None,
-        note: str | None = None,
-        groups: Sequence[int] | None = None,
-    ) -> None:
-        """Put a Parquet file into place, `key` and `note` in its footer. Equal tables give equal bytes.
+@dataclass(frozen=True)
+class _Together(RunStore):
+    """The store of files that are put into place together: what is written lies in a folder of `tmp` until then."""
 
-        `groups` are the rows of each row group; None: one has all.
-        """
-        metadata = footer_metadata(key, note)
-        if table.nbytes < SMALL:
-            sink = pa.BufferOutputStream()
-            write_table(sink, table, metadata, groups)
-            self.write_bytes(name, memoryview(sink.getvalue()), len(table))
-        else:
-            with self.create(name, len(table)) as file:
-                write_table(file, table, metadata, groups)
+    folder: str = field(default_factory=lambda: f"tmp/{uuid.uuid4().hex}")
+    placed: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the table, or some of its columns.
+    def _put(self, name: str, aside: str, digest: Digest, keep: Keep | None = None, lasts: bool = True) -> bool:
+        lies = f"{self.folder}/{len(self.placed)}"
+        self._replace(aside, lies)
+        self.placed[name] = lies, *digest
+        return True
 
-        Raises:
-            OSError: the file is missing, or cannot be read now.
-            DamagedError: it was read, and something else than us damaged it.
-        """
-        with self.open_parquet(name) as file:
-            return file.read(columns)
-
-    def open_parquet(self, name: str) -> TableFile:
-        """Open a table; errors as of `read_parquet`."""
-
-        def read_again() -> bytes:
-            with self._reading(name):
-                return self.read_bytes(name)
-
-        return TableFile(self.path(name), self.open(name), read_again)
-
-    def schema(self, name: str) -> pa.Schema:
-        """Return the columns of a Parquet file."""
-        with self.open(name) as file:
-            return pq.read_schema(file)
-
-    def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """Return the key, the footer note and the rows of a Parquet file.
-
-        Raises:
-            OSError: the file is missing, or cannot be read now.
-            DamagedError: it was read, and holds no complete footer.
-        """
-        with self._reading(name):
-            tail = self._read_tail(name)
-        try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
-            metadata = pq.read_metadata(pa.BufferReader(tail))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
-        values = metadata.metadata or {}
-        return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
-
-    def _read_tail(self, name: str) -> bytes:
-        """Return the end of a file, which holds all of a Parquet file's footer, in one read or two."""
-        with self.open(name) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
-            tail = bytes(file.read())
-            length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
-            if len(tail) < length <= size:
-                file.seek(size - length)
-                tail = bytes(file.read())
-        return tail
-
-    def is_current(self, name: str, key: str) -> bool:
-        """Return whether the Parquet file is there, has a complete footer and was made with this key.
-
-        Raises:
-            OSError: it cannot be read now; what it holds is not known, and nothing may be made in its place.
-        """
-        if self.is_local and not self.exists(name):  # at a tenth of what an error costs
-            return False
-        try:
-            return self.footer(name)[0] == key
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except DamagedError as error:
-            _log.warning("%s; it is recomputed", error)
-            return False
-
-    def adopt(self, other: "RunStore", other_name: str, name: str, digest: Digest) -> None:
-        """Put a file of another run, which has this digest, into place: a hard link where possible, else a copy."""
-        if self.is_local and other.is_local:
-            with self._aside(name) as aside:
-                try:
-                    os.link(other.path(other_name), aside)
-                except OSError:
-                    shutil.copyfile(other.path(other_name), aside)
-                self._note(name, digest)
-        else:
-            with other.open(other_name) as source, self.create(name, digest.rows) as file:
-                shutil.copyfileobj(source, file, 1 << 20)
+    def written(self, name: str) -> Digest | None:
+        return Digest(*self.placed[name][1:]) if name in self.placed else super().written(name)
 
 
-def _walk(folder: str, skip: int) -> Iterator[str]:
-    """Yield the paths of all files below a local folder, without the first `skip` characters; none where there is no folder."""
-    try:
-        found = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in found:
-        if entry.is_dir():
-            yield from _walk(entry.path, skip)
-        else:
-            yield entry.path[skip:]
+def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:
+    """Write a file of this machine at once, and return its digest."""
+    write_at_once(path, data)
+    return Digest(len(data), hashlib.sha256(data).hexdigest(), rows)
+
+
+def _digest(note: str) -> Digest:
+    """Return the digest whose note has this name."""
+    size, sha256, *rows = note.split("-")
+    return Digest(int(size), sha256, *map(int, rows))
 
 
 @cache
 def _process() -> str:
     """Return a name that no other process has, on whatever machine."""
     return uuid.uuid4().hex
-
-
-def _in_folder(path: str, put: Callable[[str], None]) -> None:
-    """Put a file at a path; its folder is made where it is missing."""
-    try:
-        put(path)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        put(path)
-
-
-def _write(path: str, data: bytes | memoryview, mode: int = os.O_TRUNC) -> None:
-    """Write a file at once, or with O_APPEND add to it: as `Path.write_bytes`, at a third of its cost."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | mode | os.O_CLOEXEC, 0o666)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-    finally:
-        os.close(file)

@@ -112,22 +112,45 @@ class UnitTables:
         with self.store.open_parquet(self.file(table)) as file:
             return question(file)
 
-    def write(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
-        """Put the table into place."""
+    def write(
+        self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None, is_final: bool = True
+    ) -> bool:
+        """Put the table into place, unless another attempt's is there. Returns whether it was put there.
+
+        One that is not final, for something may be there or succeed another time, has no key: it holds until the next start of the run.
+        """
+        own = key if is_final else ""
+        return self.store.write_parquet(self.file(table), rows, own, _text(note), keep=lambda: self._stays(table, key))
+
+    def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
+        """Put the table in the place of the one that is there, by which alone it is determined."""
         groups = None if self.last is None else list(row_groups(note or {}))
         self.store.write_parquet(self.file(table), rows, key, _text(note), groups)
 
     def is_current(self, table: str, key: str, adopt: bool = True) -> bool:
-        """Return whether the table was made with this key and is what was written; one in another place is adopted first.
+        """Return whether the table was made with this key, or without one since the run started, and is what was written; one in another
+        place is adopted first.
 
         With `adopt` false, only one of this run, in a chunk, is. Raises OSError where a file cannot be read now, so that
         nobody knows.
         """
-        if self.has(table, key) and self.is_as_written(table):
+        if self._is_of(table, key) and self.is_as_written(table):
             return True
         self.drop_read(table)
         others = (other for other in self.places if other is not self and (adopt or other.store == self.store))
         return any(other.has(table, key) and self._adopt(table, key, other) for other in others)
+
+    def _stays(self, table: str, key: str) -> bool:
+        """Return whether the table, which another attempt put into place, is complete."""
+        return self._is_of(table, key) and self.store.is_noted(self.file(table))
+
+    def _is_of(self, table: str, key: str) -> bool:
+        """Return whether the table in this place has the key, or none and was put there since the run started."""
+        file = self.file(table)
+        found = self.store.key(file)
+        if found not in (None, key) and self.store.complete(file):  # what was put there since the run started
+            found = self.store.key(file) or key
+        return bool(key) and found == key
 
     def has(self, table: str, key: str) -> bool:
         """Return whether the table is there and was made with this key, as far as its footer says. Raises OSError as `is_current` does."""
@@ -159,7 +182,8 @@ class UnitTables:
         if is_alike and other.has_own_files:
             digest = check_written(other.store, other.file(table))
             if digest is not None:
-                self.store.adopt(other.store, other.file(table), self.file(table), digest)
+                own = self.file(table)
+                self.store.adopt(other.store, other.file(table), own, digest, lambda: self._stays(table, key))
             return digest is not None
         try:
             if not other.is_as_written(table):
@@ -171,7 +195,7 @@ class UnitTables:
             number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
             rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
         rows = rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
-        self.store.write_parquet(self.file(table), rows, key, note)
+        self.store.write_parquet(self.file(table), rows, key, note, keep=lambda: self._stays(table, key))
         return True
 
 
@@ -201,12 +225,24 @@ class OpenTables(UnitTables):
             self._files[table] = self.store.open_parquet(self.file(table))
         return question(self._files[table])
 
-    def write(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
-        """Put the table into place, and keep it for those who read it."""
-        super().write(table, rows, key, note)
+    def write(
+        self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None, is_final: bool = True
+    ) -> bool:
+        """Put the table into place, and keep it for those who read it; where another attempt's is there, they read that one."""
+        is_put = super().write(table, rows, key, note, is_final)
+        self._wrote(table, rows, key if is_final else "", note, is_put)
+        return is_put
+
+    def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
+        """Put the table in the place of the one that is there, and keep it for those who read it."""
+        super().rewrite(table, rows, key, note)
+        self._wrote(table, rows, key, note, True)
+
+    def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
         self.drop_read(table)
         self.written.add(table)
-        self._files[table] = TableFile.of(rows, footer_metadata(key, _text(note)))
+        if is_put:
+            self._files[table] = TableFile.of(rows, footer_metadata(key, _text(note)))
 
     def drop_read(self, table: str) -> None:
         """Drop what was read of a table, whose file is another now."""

@@ -510,8 +510,8 @@ def test_a_kill_between_tables_leaves_nothing_behind(
     asked = recipe(path, server)
     write, forget, reached = UnitTables.write, AnswerCache.delete_parts, [False]
 
-    def die_after(context: Any, name: str, *rest: Any) -> None:
-        write(context, name, *rest)
+    def die_after(context: Any, name: str, *rest: Any, **more: Any) -> None:
+        write(context, name, *rest, **more)
         if name == at:
             raise KeyboardInterrupt
 

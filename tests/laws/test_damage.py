@@ -175,12 +175,18 @@ def costly(folder: Path) -> dict[str, int]:
 
 def made_with(name: str) -> str:
     """A pattern of the files that are written together with a file."""
+    name = described_by(name)
     unit = re.sub(r"\D", "", name.rpartition("/")[2].partition(".")[0])[:5]
-    if name.startswith(("shards/", "parts/digests/shards/")) and unit:
+    if name.startswith("shards/") and unit:
         return rf"shards/{unit}[._].*"
     if re.search("tables/(answers|captions)/", name):
         return rf"tables/(answers|captions)/{unit}[._].*"
-    return re.escape(name.removeprefix("parts/digests/"))
+    return re.escape(name)
+
+
+def described_by(name: str) -> str:
+    """The file that a digest is of; any other file itself."""
+    return re.sub(r"^parts/digests/(.*)/.*", r"\1", name)
 
 
 def check_as_new(folder: Path, case: Case) -> None:
@@ -225,7 +231,7 @@ def check_stopped(case: Case, name: str, how: str, out: Path, caplog: pytest.Log
     pools.run_local(case.recipe, out)
     check_as_new(out, case)
     check_kept(before, out, name)
-    of = name.removeprefix("parts/digests/")
+    of = described_by(name)
     is_checked = of.startswith(("tables/", "shards/0")) or name == "run.json"
     if is_checked and (name != of or name == "run.json" or how != "gone"):  # a file that is not there yet is no damage
         assert of in caplog.text

@@ -50,15 +50,13 @@ class Killed(BaseException):
 def killed_after(steps: int) -> Iterator[list[str]]:
     """Ends the process, as it were, before the step after so many that put a file into place or delete one."""
     done: list[str] = []
-    put, delete = RunStore._aside, RunStore.delete
+    put, delete = RunStore._put, RunStore.delete
 
-    @contextmanager
-    def putting(self: RunStore, name: str) -> Iterator[Any]:
-        with put(self, name) as aside:
-            yield aside
-            if len(done) == steps:
-                raise Killed(name)
-            done.append(name)
+    def putting(self: RunStore, name: str, *others: Any, **more: Any) -> bool:
+        if len(done) == steps:
+            raise Killed(name)
+        done.append(name)
+        return put(self, name, *others, **more)
 
     def deleting(self: RunStore, name: str) -> None:
         if len(done) == steps:
@@ -67,7 +65,7 @@ def killed_after(steps: int) -> Iterator[list[str]]:
         delete(self, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunStore, "_aside", putting)
+        patch.setattr(RunStore, "_put", putting)
         patch.setattr(RunStore, "delete", deleting)
         yield done
 

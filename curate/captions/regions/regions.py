@@ -283,7 +283,7 @@ def find_unit_regions(
     own_regions = [known[digest] if own else None for own, digest in zip(english, digests, strict=True)]
     made = pa.table([table["uid"], digests, own_regions, [model] * len(digests), errors], schema=schema.REGIONS)
     note = {"content": ids.table_digest(made.select(["uid", "digest", "error"]))}
-    tables.write("regions", made, "" if any(map(is_failure, errors)) else key, note)
+    tables.write("regions", made, key, note, is_final=not any(map(is_failure, errors)))
     checkpoints.delete()
 
 

@@ -39,13 +39,20 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     """Return the number of a part's shard, which is downloaded unless it is there."""
     number = number_of(source, part)
     store, stem = source.place(shard_stem(number))
-    if not store.exists(f"{stem}_stats.json") and not source.take(shard_stem(number)):
-        from curate.download.shard import Before, download_shard  # here: other pools have no use for what it imports
+    if not store.exists(f"{stem}{STATISTICS}") and not source.take(shard_stem(number)):
+        from curate.download.shard import (  # here: other pools have no use for what it imports
+            Before,
+            complete,
+            download_shard,
+            read_facts,
+        )
 
-        rows = with_url(source, read_list(source, part))
-        before = Before(part.retry.keys, part.retry.attempts) if part.retry else None
-        facts = download_shard(rows, number, store, stem, _fetcher(source), _check(source), _options(source), before)
-        log_download(RunStore(source._run), shard_stem(number), facts)
+        if not complete(store, stem):
+            rows = with_url(source, read_list(source, part))
+            before = Before(part.retry.keys, part.retry.attempts) if part.retry else None
+            download_shard(rows, number, store, stem, _fetcher(source), _check(source), _options(source), before)
+            complete(store, stem)
+        log_download(RunStore(source._run), shard_stem(number), read_facts(store, stem))
     return number
 
 

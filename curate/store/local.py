@@ -1,0 +1,91 @@
+"""What a run folder on a disk of this machine needs of the system, and the digest of a file: written at once, put where none is, listed."""
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+# What a disk that has no hard links says.
+_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+class Digest(NamedTuple):
+    """What a file was when it was written, or is now: its bytes, their sha256 (64 hex digits), and rows where it was written as a table."""
+
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+
+class HashedFile(io.FileIO):
+    """A file that is hashed as it is written, from its beginning to its end."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "wb")
+        self._state, self._bytes = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        """Write bytes, and return how many."""
+        written = super().write(data) or 0
+        self._state.update(memoryview(data)[:written])
+        self._bytes += written
+        return written
+
+    def digest(self, rows: int | None) -> Digest:
+        """Return what was written so far."""
+        return Digest(self._bytes, self._state.hexdigest(), rows)
+
+
+def write_at_once(path: str, data: bytes | memoryview, mode: int = os.O_TRUNC) -> None:
+    """Write a file at once, or with O_APPEND add to it: as `Path.write_bytes`, at a third of its cost."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | mode | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    finally:
+        os.close(file)
+
+
+def in_folder(path: str, put: Callable[[str], None]) -> None:
+    """Put a file at a path; its folder is made where it is missing."""
+    try:
+        put(path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        put(path)
+
+
+def move_to_new(aside: str, path: str) -> None:
+    """Move a file to a path where none is. Raises FileExistsError.
+
+    A disk without hard links cannot do both at once: there, of two processes that do this in the same moment, the last one wins.
+    """
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        if not os.path.samefile(aside, path):  # by NFS, where the answer to the first request was lost
+            raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        os.replace(aside, path)
+        return
+    os.unlink(aside)
+
+
+def walk(folder: str, skip: int) -> Iterator[str]:
+    """Yield the paths of all files below a local folder, without the first `skip` characters; none where there is no folder."""
+    try:
+        found = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir():
+            yield from walk(entry.path, skip)
+        else:
+            yield entry.path[skip:]

@@ -1,0 +1,214 @@
+"""Files of a folder, local or remote, as they are read: whole, in part, or their footers.
+
+In: names relative to the folder. Out: bytes, tables, digests. A store that does not answer is an error, and no answer: what cannot
+be read now raises OSError, what was read and is damaged DamagedError.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.errors import CurateError, DamagedError, RecipeError
+from curate.store.local import Digest, walk
+from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
+from curate.wording import one_line
+
+_TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
+_BLOCK = 1 << 22
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """The files of a folder: a local one, or any fsspec URL, with the options of its file system."""
+
+    url: str
+    storage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fs(self) -> Any:
+        """Return the fsspec file system (fsspec caches one per process)."""
+        return self._place[0]
+
+    @cached_property
+    def root(self) -> str:
+        """Return the folder's path within its file system."""
+        return str(self._place[1]).rstrip("/")
+
+    @cached_property
+    def _place(self) -> tuple[Any, Any]:
+        if re.match(r"[A-Za-z]://", self.url):  # for fsspec a drive of Windows
+            raise RecipeError(f"{self.url}: Protocol not known: {self.url[0]}")
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url, **self.storage)
+        except (ValueError, ImportError) as error:  # an unknown protocol, or its library is missing
+            raise RecipeError(f"{self.url}: {error}") from None
+        return fs, root
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Return whether files can be renamed, linked and mapped."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Return the path of `name` within the file system."""
+        return f"{self.root}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such a file or folder. A store that does not answer is an error, not an answer."""
+        try:
+            if self.is_local:
+                os.stat(self.path(name))
+            else:  # not `fs.exists`, which takes any error for a no
+                with self._reading(name):
+                    self.fs.info(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Raise what a store's library raises, of whatever kind, as OSError that names the file."""
+        try:
+            yield
+        except (OSError, CurateError, pa.ArrowException):
+            raise
+        except Exception as error:
+            raise OSError(f"{self.path(name)}: cannot be read: {error}") from error
+
+    def size(self, name: str) -> int:
+        """Return the bytes of the file."""
+        return int(self.fs.size(self.path(name)))
+
+    def state(self, name: str) -> str:
+        """Return a text that is another one once the file is. Raises OSError where it is missing, or cannot be read now."""
+        with self._reading(name):
+            return str(sorted(self.fs.info(self.path(name)).items()))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
+        try:
+            with self._reading(folder):
+                found = os.listdir(self.path(folder)) if self.is_local else self.fs.ls(self.path(folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+
+    def files(self, name: str = "") -> list[str]:
+        """Return all files below `name`, sorted, relative to the folder."""
+        if self.is_local:  # not by fsspec, which looks at each file and makes a dictionary of what it sees
+            return sorted(walk(self.path(name).rstrip("/"), len(self.root) + 1))
+        self.fs.invalidate_cache()
+        if not self.exists(name):
+            return []
+        return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
+
+    def open(self, name: str) -> Any:
+        """Open the file for reading bytes."""
+        return open(self.path(name), "rb") if self.is_local else self.fs.open(self.path(name), "rb")
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return all bytes of the file."""
+        with self.open(name) as file:
+            return bytes(file.read())
+
+    def read_json(self, name: str) -> Any:
+        """Return the file as JSON. Raises DamagedError where something else than us damaged the file."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
+
+    def digest(self, name: str) -> Digest:
+        """Read all of a file, and return what it is now. Raises OSError."""
+        state, size = hashlib.sha256(), 0
+        with self._reading(name), self.open(name) as file:
+            while block := file.read(_BLOCK):
+                state.update(block)
+                size += len(block)
+        return Digest(size, state.hexdigest())
+
+    def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Return the table, or some of its columns.
+
+        Raises:
+            OSError: the file is missing, or cannot be read now.
+            DamagedError: it was read, and something else than us damaged it.
+        """
+        with self.open_parquet(name) as file:
+            return file.read(columns)
+
+    def open_parquet(self, name: str) -> TableFile:
+        """Open a table; errors as of `read_parquet`."""
+
+        def read_again() -> bytes:
+            with self._reading(name):
+                return self.read_bytes(name)
+
+        return TableFile(self.path(name), self.open(name), read_again)
+
+    def schema(self, name: str) -> pa.Schema:
+        """Return the columns of a Parquet file."""
+        with self.open(name) as file:
+            return pq.read_schema(file)
+
+    def footer(self, name: str) -> tuple[str | None, str | None, int]:
+        """Return the key, the footer note and the rows of a Parquet file.
+
+        Raises:
+            OSError: the file is missing, or cannot be read now.
+            DamagedError: it was read, and holds no complete footer.
+        """
+        with self._reading(name):
+            tail = self._read_tail(name)
+        try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
+            metadata = pq.read_metadata(pa.BufferReader(tail))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
+        values = metadata.metadata or {}
+        return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
+
+    def _read_tail(self, name: str) -> bytes:
+        """Return the end of a file, which holds all of a Parquet file's footer, in one read or two."""
+        with self.open(name) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            tail = bytes(file.read())
+            length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
+            if len(tail) < length <= size:
+                file.seek(size - length)
+                tail = bytes(file.read())
+        return tail
+
+    def is_current(self, name: str, key: str) -> bool:
+        """Return whether the Parquet file is there, has a complete footer and was made with this key; errors as of `key`."""
+        return bool(key) and self.key(name) == key
+
+    def key(self, name: str) -> str | None:
+        """Return the key of a Parquet file, empty where it has none; None where it is missing, or damaged, which is logged.
+
+        Raises:
+            OSError: it cannot be read now; what it holds is not known, and nothing may be made in its place.
+        """
+        if self.is_local and not self.exists(name):  # at a tenth of what an error costs
+            return None
+        try:
+            return self.footer(name)[0] or ""
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except DamagedError as error:
+            _log.warning("%s; it is recomputed", error)
+            return None
