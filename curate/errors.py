@@ -4,7 +4,7 @@
     ├── RecipeError     the recipe, the arguments or an input named by them is wrong      exit 2
     │   └── UnknownColumn         an expression names a column that there is not
     └── RunError        the run or the check failed                                       exit 1
-        ├── OtherAttemptError     another attempt at a unit read other rows
+        ├── TransientError        another attempt at the same work may succeed
         ├── ConservationError     rows in are not kept + dropped + failed
         └── DamagedError          a file of a run was read, and is not what was written
 
@@ -42,8 +42,8 @@ class RunError(CurateError):
     """The run or the check failed."""
 
 
-class OtherAttemptError(RunError):
-    """Another attempt at a unit read other rows, of files that one of the two could not read: the next attempt goes on from what is there."""
+class TransientError(RunError):
+    """Another attempt at the same work may succeed: a file that was read before cannot be read now, or the other way round."""
 
     permanent = False
 

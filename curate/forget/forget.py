@@ -24,7 +24,7 @@ from curate.forget.rows import Survey, link_items, survey
 from curate.forget.shards import count_shards, find_shards, rewrite_shard
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
-from curate.publish.describe import describe_run
+from curate.publish.describe import describe_run, mark_published
 from curate.run.context import open_context
 from curate.store import layout
 from curate.store.facts import ForgottenFacts, read_facts
@@ -164,6 +164,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
     digests = _digest(folder, None if touched is None else set(rewritten))
     describe_run(folder, facts.changed(counts=left), digests, audit)
+    mark_published(folder)
 
 
 def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate import schema
-from curate.errors import OtherAttemptError, RunError
+from curate.errors import RunError, TransientError
 from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
 from curate.measure.left_out import leave_out
 from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, may_be_read_later, measure_part, read_supplied
@@ -60,8 +60,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     and what is returned is what they say.
 
     Raises:
-        RunError: what tables that are current were made of cannot be read.
-        OtherAttemptError: another attempt wrote tables with other rows.
+        TransientError: what tables that are current were made of cannot be read; or another attempt wrote tables with other rows.
     """
     source = settings.source(unit)
     find_format(source).fetch(source, unit.parts)
@@ -73,6 +72,10 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     current = find_current_columns(settings, unit, tables)
     checkpoints = Checkpoints(tables.store, "measured", tables.unit, settings.key("samples", unit))
     reading = _read(settings, unit, tables, current, current_tables, checkpoints)
+    if "samples" not in current_tables:
+        for name, places in (("scores", current.scores), ("embeddings", current.embeddings)):
+            for place in {id(place): place for place in places.values()}.values():
+                _check_rows(unit, place, [name], reading.samples)
     _fill_samples(settings, reading, "samples" in current_tables)
     _join(settings, unit, reading)
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
@@ -93,11 +96,12 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
 
 
 def _check_rows(unit: Unit, tables: UnitTables, names: Collection[str], samples: pa.Table) -> None:
-    """Raise OtherAttemptError where tables of these names are of other rows than `samples`."""
+    """Raise TransientError where tables of these names are of other rows than `samples`."""
     for name in names:
         if not tables.read(name, ["uid"])["uid"].equals(samples["uid"]):
-            raise OtherAttemptError(
-                f"unit {unit.name}: {tables.file(name)} has rows of an attempt that could read other files of the unit; run again"
+            path = tables.store.path(tables.file(name))
+            raise TransientError(
+                f"unit {unit.name}: {path} was made when other files of the unit could be read; run again"
             )
 
 
@@ -126,7 +130,7 @@ def _read(
 ) -> _Reading:
     """Read the unit's inputs, unless the rows are current and no signal must see them.
 
-    Raises RunError where `samples` is current, and a file that it was made from cannot be read.
+    Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
     """
     signals = observing_signals(settings, current)
     scores = current.read_scores(settings, unit.source)
@@ -140,17 +144,17 @@ def _read(
     joined = join_measured(parts)
     reading = _Reading(unit.source, _samples(source, unit, parts, joined), parts, joined, signals, scores)
     if "samples" in current_tables and reading.is_partial:
-        raise RunError(f"{next(p.failure[1] for p in parts if p.failure and p.may_be_read_later)}: {_UNREAD}")
+        raise TransientError(f"{next(p.failure[1] for p in parts if p.failure and p.may_be_read_later)}: {_UNREAD}")
     _take_supplied(settings, unit, reading, joined.scores)
     return reading
 
 
 def _read_supplied(settings: MeasureSettings, source: Source, unit: Unit, reading: _Reading) -> None:
-    """Read the columns of `scores` that the unit's inputs supply, of rows that are current. Raises RunError where they cannot be read."""
+    """Read the columns of `scores` that the unit's inputs supply, of rows that are current. Raises TransientError where they cannot be read."""
     try:
         table = pa.concat_tables([read_supplied(settings, source, part) for part in unit.parts])
     except OSError as error:
-        raise RunError(f"{one_line(error, 300)}: {_UNREAD}") from None
+        raise TransientError(f"{one_line(error, 300)}: {_UNREAD}") from None
     if len(table) != len(reading.samples):
         raise RunError(
             f"unit {unit.name}: its inputs had {len(reading.samples)} rows when they were measured, now {len(table)}"

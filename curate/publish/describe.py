@@ -1,4 +1,4 @@
-"""What describes a run besides its tables and shards, made from the run's facts; then the manifest and `_SUCCESS`.
+"""What describes a run besides its tables and shards, made from the run's facts; then the manifest, and last `_SUCCESS`.
 
 In: a run folder with its tables, shards and all other files, and what run.json is to hold. Publishing ends here, and so
 does what changes a published run.
@@ -30,7 +30,7 @@ _LANGUAGES = 500  # more are noise, or a stranger's column
 def describe_run(
     store: RunStore, facts: RunFacts, digests: Lines, audit: Audit, entries: pa.Table | None = None
 ) -> None:
-    """Write uids.npy, run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest, then `_SUCCESS`.
+    """Write uids.npy, run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest.
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
 
@@ -58,7 +58,11 @@ def describe_run(
     files += [layout.RETRIES_FILE] if facts.retries else []
     digests.add(written_file(store, path, written if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
-    store.delete("parts")  # from here on the manifest says what was written
+
+
+def mark_published(store: RunStore) -> None:
+    """Write `_SUCCESS`: from here on the manifest says what was written."""
+    store.delete("parts")
     store.write_bytes(layout.SUCCESS_FILE, b"")
 
 

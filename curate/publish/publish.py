@@ -21,7 +21,7 @@ from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
-from curate.publish.describe import describe_run
+from curate.publish.describe import describe_run, mark_published
 from curate.recipe.deciding import DEDUP, SCHEMES, Top
 from curate.store.downloads import sum_downloads
 from curate.store.facts import (
@@ -44,10 +44,13 @@ from curate.store.layout import (
     INPUTS,
     POOL,
     SIZES_FILE,
+    SUCCESS_FILE,
 )
 from curate.store.manifest import Lines, Published, find_digest
 from curate.store.store import RunStore
 from curate.store.timings import sum_timings
+
+_PUBLISHED = "published"  # the ticket of what describes a run
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def publish(
     sources: Sequence[tuple[str, int]],
     digests: Lines,
 ) -> None:
-    """Write everything but tables and shards, then the manifest, then `_SUCCESS`.
+    """Write everything but tables and shards, then the manifest, then `_SUCCESS`, unless another attempt did.
 
     Args:
         settings: of publishing.
@@ -92,6 +95,15 @@ def publish(
         ConservationError: rows in are not kept + dropped + failed.
     """
     store, kind = settings.store, find_output(settings.pool.has_images)
+
+    def is_done() -> bool:
+        return store.exists(SUCCESS_FILE)
+
+    if is_done():
+        return
+    if store.complete(_PUBLISHED):
+        mark_published(store)
+        return
     counts = check_conservation(audit, sum(shards.values()))
     store.write_parquet(FAILURES_FILE, all_failures(store))
     if (
@@ -116,7 +128,9 @@ def publish(
         others = [*store.files(POOL), *store.files(INPUTS)]
         downloads = pool.map(lambda path: (path, find_digest(store, path)), others)
         digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
-    describe_run(store, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
+    with store.together(_PUBLISHED, is_done) as together:
+        describe_run(together, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
+    mark_published(store)
 
 
 def _remove_strays(store: RunStore, digests: Lines) -> None:

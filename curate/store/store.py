@@ -344,7 +344,7 @@ class _Together(RunStore):
     placed: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def _put(self, name: str, aside: str, digest: Digest, keep: Keep | None = None, lasts: bool = True) -> bool:
-        lies = f"{self.folder}/{len(self.placed)}"
+        lies = f"{self.folder}/{uuid.uuid4().hex}"
         self._replace(aside, lies)
         self.placed[name] = lies, *digest
         return True

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -202,26 +202,30 @@ class Stopped(BaseException):
 
 @contextmanager
 def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]:
-    """Ends the process, so to speak, in place of its n-th renaming, and leaves what was written aside.
+    """Ends the process, so to speak, in place of its n-th renaming or linking, and leaves what was written aside.
 
     Yields a list that names, after the block, the file that did not come into place; empty where all did.
     """
     count = itertools.count(1)
     stopped: list[str] = []
-    replace, unlink = os.replace, os.unlink
+    unlink = os.unlink
 
-    def replacing(source: str, target: str) -> None:
-        if next(count) >= number:
-            stopped.append(target)
-            raise Stopped
-        replace(source, target)
+    def stopping(put: Callable[[str, str], None]) -> Callable[[str, str], None]:
+        def put_or_stop(source: str, target: str) -> None:
+            if next(count) >= number:
+                stopped.append(target)
+                raise Stopped
+            put(source, target)
+
+        return put_or_stop
 
     def unlinking(path: str, **options: Any) -> None:
         if not (stopped and re.search(r"/tmp/[0-9a-f]{32}$", path)):  # what was being written stays
             unlink(path, **options)
 
     with monkeypatch.context() as patched, suppress(Stopped):
-        patched.setattr("os.replace", replacing)
+        patched.setattr("os.replace", stopping(os.replace))
+        patched.setattr("os.link", stopping(os.link))
         patched.setattr("os.unlink", unlinking)
         yield stopped
 

@@ -72,9 +72,9 @@ def test_the_version_of_the_code_is_in_the_key(tmp_path: Path, monkeypatch: pyte
 def decide(one: EmitSettings, unit: Unit, key: str, texts: str, regions: str | None = None) -> None:
     """Tables of a unit with these keys of decisions, and contents of texts."""
     tables = one.tables(unit)
-    tables.write("decisions", schema.DECISIONS.empty_table(), key)
-    tables.write("captions", schema.CAPTIONS.empty_table(), "", {"content": texts})
-    tables.write("regions", schema.REGIONS.empty_table(), "", {"content": regions})
+    tables.rewrite("decisions", schema.DECISIONS.empty_table(), key)
+    tables.rewrite("captions", schema.CAPTIONS.empty_table(), "", {"content": texts})
+    tables.rewrite("regions", schema.REGIONS.empty_table(), "", {"content": regions})
 
 
 SHARDS: dict[str, tuple[Callable[[EmitSettings], Any], Shard, bool]] = {

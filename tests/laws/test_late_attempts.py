@@ -1,0 +1,384 @@
+"""Law 3 where several attempts are at the same work, as an engine makes them that speculates or takes a worker for dead: the first
+complete file wins, and what attempts answer follows from the files that are there, not from their own.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate import ids, registry
+from curate.ask.verify import verify_run
+from curate.captions.settings import CaptionSettings
+from curate.captions.unit import caption_unit
+from curate.decide import unit_rules
+from curate.decide.settings import DecideSettings
+from curate.errors import TransientError
+from curate.measure import unit as unit_module
+from curate.measure.settings import MeasureSettings
+from curate.measure.unit import measure_unit
+from curate.metadata.unit import MatchSettings, match_unit
+from curate.pool.plan import Unit
+from curate.pool.urls.shards import make_shard
+from curate.recipe.recipe import Recipe
+from curate.recipe.section import Section
+from curate.run.context import RunContext
+from curate.signals import registry as signal_registry
+from curate.signals.signal import Signal, SignalKind
+from curate.store.downloads import sum_downloads
+from curate.store.manifest import check_written
+from curate.store.store import RunStore
+from curate.transforms import threads
+from curate.transforms.publish import Publish
+from pipelines.claim import claim_folder
+from pipelines.driver import prepare
+from tests.download.web import Web, running
+from tests.engines import server as servers
+from tests.engines.server import FaultServer
+from tests.laws import pools
+from tests.laws.test_urls import recipe as urls_recipe
+from tests.laws.test_urls import write_list
+
+NOISE = 1e-6
+
+
+class Noise(Section):
+    """A signal that differs by some 1e-6 whenever it is computed, as models do: column `noisy`."""
+
+
+def noisy(captions: pa.Array) -> list[pa.Array]:
+    noise = np.frombuffer(os.urandom(8 * len(captions)), np.uint64) / 2**64 * NOISE
+    values = [text and ids.hash64(text) / 2**64 + more for text, more in zip(captions.to_pylist(), noise, strict=True)]
+    return [pa.array(values, pa.float64())]
+
+
+NOISY = Signal("noise", (pa.field("noisy", pa.float64()),), "1", from_captions=noisy)
+KIND = SignalKind("noise", Noise, lambda name, section, known: None, lambda name, section, built: [NOISY])
+
+
+@pytest.fixture(autouse=True)
+def _noise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(signal_registry, "KINDS", (*signal_registry.KINDS, KIND))
+    registry._load.cache_clear()
+    yield
+    registry._load.cache_clear()
+
+
+def recipe(folder: Path, rows: int = 60, **sections: Any) -> Recipe:
+    path = pools.write_parquets(folder / "pool", pools.make_rows(rows), 3)
+    sections = {"measure": {"noise": {}, "language": {}}, "rules": {"best": {"top": 0.5, "of": "noisy"}}} | sections
+    return pools.recipe_of(path, "parquet", match={"metadata": pools.write_metadata(folder)}, **sections)
+
+
+# ---------------------------------------------------------------- two attempts at one unit, file by file
+@dataclass
+class Turns:
+    """Two attempts of which one puts its files into place at a time: first `a` so many, then `b` so many, then `a` the others."""
+
+    before: tuple[int, int]
+    done: dict[str, int] = field(default_factory=lambda: {"a": 0, "b": 0})
+    ended: set[str] = field(default_factory=set)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def may(self, name: str) -> bool:
+        a, b = self.before
+        if name == "a":
+            return self.done["a"] < a or self.done["b"] >= b or "b" in self.ended
+        return (self.done["a"] >= a and (self.done["b"] < b or "a" in self.ended)) or "a" in self.ended
+
+    def wait(self, name: str) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.may(name), 30)
+
+    def count(self, name: str, ended: bool = False) -> None:
+        with self.changed:
+            self.done[name] += 1
+            self.ended |= {name} if ended else set()
+            self.changed.notify_all()
+
+
+def attempt_both(work: Callable[[], Any], before: tuple[int, int]) -> list[Any]:
+    """What two attempts give that put their files into place in turns; what one raises is what it gives."""
+    turns, put, place, found = Turns(before), RunStore._put, RunStore._decide, {}
+
+    def in_turn(method: Callable[..., bool]) -> Callable[..., bool]:
+        def putting(*arguments: Any, **options: Any) -> bool:
+            name = threading.current_thread().name
+            turns.wait(name)
+            try:
+                return method(*arguments, **options)
+            finally:
+                turns.count(name)
+
+        return putting
+
+    def run() -> None:
+        name = threading.current_thread().name
+        try:
+            found[name] = work()
+        except Exception as error:
+            found[name] = error
+        turns.count(name, ended=True)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunStore, "_put", in_turn(put))
+        patched.setattr(RunStore, "_decide", in_turn(place))
+        both = [threading.Thread(target=run, name=name) for name in ("a", "b")]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join(60)
+    return [found["a"], found["b"]]
+
+
+@dataclass
+class Prepared:
+    context: RunContext
+    units: list[Unit]
+
+    def measure_and_count(self, unit: Unit) -> tuple[Any, ...]:
+        """What a pass over a unit answers: what could not be read, verdicts, and the histogram of a top rule."""
+        with self.context.open_tables(unit) as tables:
+            unread = measure_unit(MeasureSettings.of(self.context), unit, tables)
+            match_unit(MatchSettings.of(self.context), tables)
+            return unread, *self.count(tables, unit)
+
+    def count(self, tables: Any, unit: Unit) -> tuple[Any, ...]:
+        settings = DecideSettings.of(self.context)
+        state = unit_rules.apply_segment(settings, tables, unit_rules.start_unit(tables, unit), 0)
+        values = unit_rules.top_values(settings, tables, state, 0)
+        matches = tables.read("matches", ["entry_ids"])["entry_ids"].to_pylist()
+        return tables.key("scores"), state.verdicts.tobytes(), repr(values), matches
+
+    def check(self, unit: Unit) -> None:
+        store = self.context.store
+        for name in store.files("tables"):
+            assert check_written(store, name), name
+        uids = {
+            repr(pq.read_table(store.path(f"tables/{name}/{unit.name}.parquet"))["uid"].to_pylist())
+            for name in ("samples", "scores", "matches")
+        }
+        assert len(uids) == 1
+
+
+def prepared_for(recipe: Recipe, out: Path) -> Prepared:
+    prepared = prepare(recipe, str(out))
+    claim_folder(prepared)
+    return Prepared(prepared.context, list(prepared.plan.units))
+
+
+PUTS = 4  # of a unit that is measured and matched: scores, samples, matches, and the end
+
+
+@pytest.mark.parametrize("older", ["nothing", "stale"])
+def test_whatever_the_order_answers_are_of_the_files_that_are_there(older: str, tmp_path: Path) -> None:
+    """Both orders of ending, and at each file the one before the other."""
+    asked = recipe(tmp_path)
+    for number, before in enumerate(itertools.product(range(PUTS), range(1, PUTS + 1))):
+        run = prepared_for(asked, tmp_path / f"{number}")
+        unit = run.units[0]
+        if older == "stale":
+            run.measure_and_count(unit)
+            for table in ("scores", "samples"):
+                damage(run.context.store, f"tables/{table}/{unit.name}.parquet")
+            run.context.store.delete("tmp")
+        answers = attempt_both(lambda: run.measure_and_count(unit), before)  # noqa: B023
+        with run.context.open_tables(unit) as tables:
+            stored = ([], *run.count(tables, unit))
+        assert answers == [stored, stored], before
+        run.check(unit)
+
+
+def damage(store: RunStore, name: str) -> None:
+    data = bytearray(store.read_bytes(name))
+    data[len(data) // 2] ^= 16
+    Path(store.path(name)).unlink()
+    Path(store.path(name)).write_bytes(data)
+
+
+def test_an_attempt_that_could_not_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables have the rows of one attempt, or the attempt that finds others ends; the next one goes on from what is there."""
+    asked, read = recipe(tmp_path, max_failed_files=1.0), unit_module.measure_part
+
+    def measure_part(settings: Any, source: Any, part: Any, *rest: Any) -> Any:
+        is_blind = threading.current_thread().name == "b"
+        return read(settings, source, replace(part, fault=("unreadable", "a timeout")) if is_blind else part, *rest)
+
+    monkeypatch.setattr(unit_module, "measure_part", measure_part)
+    first = set()
+    for number, before in enumerate(itertools.product(range(PUTS), range(1, PUTS + 1))):
+        run = prepared_for(asked, tmp_path / f"{number}")
+        unit = run.units[0]
+        answers = attempt_both(lambda: run.measure_and_count(unit), before)  # noqa: B023
+        errors = [one for one in answers if isinstance(one, Exception)]
+        assert all(isinstance(one, TransientError) for one in errors) and len(errors) < 2, (before, answers)
+        with run.context.open_tables(unit) as tables:
+            stored = run.count(tables, unit)
+        for one in answers:
+            assert isinstance(one, Exception) or one[1:] == stored, before
+        again = run.measure_and_count(unit)  # what the engine tries again
+        assert all(one == again for one in answers if one not in errors)
+        run.check(unit)
+        first.add("b" if again[0] else "a")
+    assert first == {"a", "b"}
+
+
+# ---------------------------------------------------------------- captions
+def test_texts_are_of_the_answers_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that never answers the same twice, and sometimes not at all."""
+    count = itertools.count()
+    rows = 12
+    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(rows), 1)
+    with FaultServer() as server:
+        monkeypatch.setattr(servers, "echo", lambda prompt: f"answer {next(count)} of a quiet lake")
+        captions = {
+            "engines": {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}},
+            "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4},
+        }
+        asked = pools.recipe_of(path, "parquet", captions=captions, max_failed=1.0)
+        first = pools.run_local(asked, tmp_path / "first")
+        assert first.counts["kept"]
+        for number, before in enumerate(itertools.product(range(0, 6, 2), range(1, 7, 2))):
+            out = tmp_path / f"{number}"
+            prepared = prepare(asked, str(out))
+            claim_folder(prepared)
+            context, [unit] = prepared.context, prepared.plan.units
+            pools.measure(context, unit)
+            pools.decide_local(prepared, [])
+            settings = CaptionSettings.of(context)
+            answers = attempt_both(lambda: caption_unit(settings, unit, context.open_tables(unit), None), before)  # noqa: B023
+            store = context.store
+            texts = dict(
+                zip(
+                    *map(pa.ChunkedArray.to_pylist, pools.Ran(out).table("answers", ["uid", "answer"]).columns),
+                    strict=True,
+                )
+            )
+            made = pools.Ran(out).table("captions", ["uid", "text"]).to_pylist()
+            assert made and all(row["text"] == texts[row["uid"]].strip() for row in made)
+            assert answers[0] == answers[1] == caption_unit(settings, unit, context.unit_tables(unit), None)
+            assert all(check_written(store, name) for name in store.files("tables/captions"))
+
+
+# ---------------------------------------------------------------- downloads
+class Changing(dict[str, bytes]):
+    """Images of which each is another one whenever it is asked for, and sometimes none."""
+
+    count = itertools.count()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        number = next(self.count)
+        return pools.encode(pools.picture(number % 200, 64)) if number % 5 else None
+
+
+@pytest.mark.parametrize("by_runs", [1, 2])
+def test_a_shard_is_of_one_download(by_runs: int, tmp_path: Path) -> None:
+    """By two attempts of a run, or by two runs that share a store."""
+    pytest.importorskip("img2dataset")
+    web = Web({}, 4)
+    web.images = Changing()
+    with running(web):
+        path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}", i % 4) for i in range(8)])
+        for number, before in enumerate([(0, 1), (0, 9), (1, 1), (1, 9), (9, 1)]):
+            store = tmp_path / f"store{number}"
+            asked = urls_recipe(path, {"store": str(store)} if by_runs == 2 else {})
+            runs = [prepare(asked, str(tmp_path / f"{number}-{one}")) for one in range(by_runs)]
+            turn = itertools.cycle(runs)
+
+            def download() -> Any:
+                run = next(turn)  # noqa: B023
+                return make_shard(run.context.sources[0], run.plan.units[0].parts[0])
+
+            answers = attempt_both(download, before)
+            assert answers[0] == answers[1]
+            assert isinstance(answers[0], int), answers
+            check_shard(store if by_runs == 2 else tmp_path / f"{number}-0/pool")
+            logged = [sum_downloads(run.context.store) for run in runs]
+            assert len({repr(facts) for facts in logged}) == 1 and logged[0] is not None
+
+
+def check_shard(folder: Path) -> None:
+    """That the tar, the Parquet file and the statistics of the one shard are of one download, and nothing else is there."""
+    [tar], [sidecar], [statistics] = (list(folder.glob(f"*{ending}")) for ending in (".tar", ".parquet", "_stats.json"))
+    with tarfile.open(tar) as file:
+        members = [(one.name, one.size) for one in file]
+        images = {
+            name.partition(".")[0]: hashlib.sha256(file.extractfile(name).read()).hexdigest()
+            for name, _ in members
+            if name.endswith("jpg")
+        }  # type: ignore[union-attr]
+    rows = pq.read_table(sidecar).to_pylist()
+    assert images == {row["key"]: row["sha256"] for row in rows if row["status"] == "success"}
+    said = json.loads(statistics.read_text())
+    assert said["successes"] == len(images) and said["bytes"] == sum(
+        size for name, size in members if name.endswith("jpg")
+    )
+    assert not [path for path in (folder / "tmp").rglob("*") if path.is_file()]
+
+
+# ---------------------------------------------------------------- whole runs
+@contextmanager
+def twice() -> Iterator[None]:
+    """Every element of every step is worked on by two attempts at once; what one of them gives counts, now the one, now the other."""
+    chosen, once = random.Random(5), threads._timed
+    publish = Publish._publish
+
+    def both(work: Callable[[], Any]) -> Any:
+        found: list[Any] = [None, None]
+
+        def run(place: int) -> None:
+            found[place] = work()
+
+        attempts = [threading.Thread(target=run, args=(place,)) for place in range(2)]
+        for attempt in attempts:
+            attempt.start()
+        for attempt in attempts:
+            attempt.join()
+        return found[chosen.randrange(2)]
+
+    def timed(*arguments: Any) -> Any:
+        return both(lambda: once(*arguments))
+
+    def publishing(self: Publish, *arguments: Any, **options: Any) -> None:
+        both(lambda: publish(self, *arguments, **options))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threads, "_timed", timed)
+        patched.setattr(Publish, "_publish", publishing)
+        yield
+
+
+def test_a_run_of_which_everything_is_done_twice(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, 300, dedup={"by": ["uid"]}, balance={"t": 12}, output={"rows_per_shard": 30})
+    with twice():
+        run = pools.run_beam(asked, tmp_path / "run")
+    assert verify_run(str(run.folder))[1] == []
+    follows_from_scores(run)
+    assert not list(run.folder.glob("tmp/*"))
+
+
+def follows_from_scores(run: pools.Ran) -> None:
+    """That each verdict of the top rule is what the stored scores say."""
+    scores = run.table("scores", ["noisy"])["noisy"].to_numpy()
+    rules = run.table("decisions", ["rule"])["rule"].to_pylist()
+    reached = ~np.isnan(scores)
+    values = np.sort(scores[reached])[::-1]
+    threshold = values[int(len(values) * 0.5)]
+    [rule] = [one for one in run.run["rules"] if one["name"] == "best"]
+    assert rule["threshold"] == threshold
+    dropped = np.array([one == "best" for one in rules])
+    assert (dropped[reached] == (scores[reached] < threshold)).all()
+    assert json.dumps(run.counts)

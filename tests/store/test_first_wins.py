@@ -1,0 +1,223 @@
+"""The first complete file wins: one file, one without a key, one in the place of another, and files that belong together."""
+
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+import pytest
+
+from curate.store.manifest import check_written, written_file
+from curate.store.store import RunStore
+from curate.store.tables import OpenTables, UnitTables
+
+NAME = "tables/scores/00000.parquet"
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
+    """An empty folder, here and on a file system that cannot link."""
+    return RunStore(str(tmp_path / "run") if request.param == "local" else f"memory://first-{uuid.uuid4().hex}")
+
+
+def scores(value: float) -> pa.Table:
+    return pa.table({"unit": pa.array([0], pa.int32()), "row": pa.array([0], pa.int32()), "score": [value]})
+
+
+def put(folder: RunStore, value: float, key: str = "key", is_final: bool = True) -> bool:
+    """What an attempt does that has not seen another's file."""
+    return UnitTables(folder, 0).write("scores", scores(value), key, is_final=is_final)
+
+
+def check(folder: RunStore, value: float) -> None:
+    assert folder.read_parquet(NAME)["score"].to_pylist() == [value]
+    assert check_written(folder, NAME) is not None
+    assert written_file(folder, NAME).sha256 == folder.digest(NAME).sha256
+    assert not [name for name in folder.files("tmp") if not name.startswith("tmp/placed/")]
+
+
+def test_the_first_stays(folder: RunStore) -> None:
+    assert put(folder, 1.0) and not put(folder, 2.0) and not put(folder, 3.0)
+    check(folder, 1.0)
+
+
+def test_who_is_late_reads_the_first(folder: RunStore) -> None:
+    put(folder, 1.0)
+    with OpenTables(folder, 0) as late:
+        assert not late.write("scores", scores(2.0), "key")
+        assert late.read("scores", ["score"])["score"].to_pylist() == [1.0]
+
+
+@pytest.mark.parametrize("damage", ["key", "content", "note"])
+def test_what_is_of_no_use_is_replaced_once(damage: str, folder: RunStore) -> None:
+    put(folder, 0.0, "older" if damage == "key" else "key")
+    if damage == "content":
+        folder.fs.pipe_file(folder.path(NAME), folder.read_bytes(NAME)[:-1] + b"?")
+    if damage == "note":
+        folder.delete(f"parts/digests/{NAME}")
+    assert put(folder, 1.0) and not put(folder, 2.0)
+    check(folder, 1.0)
+    assert UnitTables(folder, 0).is_current("scores", "key")
+
+
+def test_without_a_key_it_holds_until_the_next_start(folder: RunStore) -> None:
+    tables = UnitTables(folder, 0)
+    assert put(folder, 1.0, is_final=False) and not put(folder, 2.0, is_final=False) and not put(folder, 3.0)
+    check(folder, 1.0)
+    assert tables.is_current("scores", "key") and not tables.has("scores", "key") and not tables.find("scores", "key")
+    folder.delete("tmp")
+    assert not tables.is_current("scores", "key")
+    assert put(folder, 4.0, is_final=False) and not put(folder, 5.0)
+    check(folder, 4.0)
+    folder.delete("tmp")
+    assert put(folder, 6.0) and not put(folder, 7.0, is_final=False)
+    check(folder, 6.0)
+
+
+def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ticket decides: whoever comes next puts into place what it names."""
+
+    def complete(self: RunStore, ticket: str) -> bool:
+        if self.exists(ticket):
+            raise KeyboardInterrupt
+        return False
+
+    put(folder, 0.0, "older")
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStore, "_complete", complete)
+        with pytest.raises(KeyboardInterrupt):
+            put(folder, 1.0)
+    assert folder.read_parquet(NAME)["score"].to_pylist() == [0.0]
+    assert UnitTables(folder, 0).is_current("scores", "key")
+    check(folder, 1.0)
+
+
+def test_a_table_that_follows_from_the_one_there_replaces_it(folder: RunStore) -> None:
+    put(folder, 1.0)
+    UnitTables(folder, 0).rewrite("scores", scores(9.0), "key")
+    assert not put(folder, 1.0)
+    check(folder, 9.0)
+
+
+@pytest.mark.parametrize("there", ["nothing", "older"])
+def test_of_many_at_once_one_wins(there: str, tmp_path: Path) -> None:
+    for number in range(20):
+        folder = RunStore(str(tmp_path / str(number)))
+        if there == "older":
+            put(folder, -1.0, "older")
+        together = Barrier(8)
+
+        def attempt(value: int) -> bool:
+            together.wait()  # noqa: B023
+            return put(folder, float(value))  # noqa: B023
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(attempt, range(8)))
+        assert sum(won) == 1
+        check(folder, float(won.index(True)))
+
+
+def test_disks_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = RunStore(str(tmp_path))
+    put(folder, 0.0, "older")
+    assert put(folder, 1.0) and not put(folder, 2.0)
+    check(folder, 1.0)
+
+
+def test_an_answer_that_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that is there, though the server's answer was that it is: the file is ours."""
+    link = os.link
+
+    def link_and_fail(*paths: str) -> None:
+        link(*paths)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", link_and_fail)
+    assert put(RunStore(str(tmp_path)), 1.0)
+    monkeypatch.undo()
+    check(RunStore(str(tmp_path)), 1.0)
+
+
+# ---- files that belong together
+
+
+def put_both(folder: RunStore, text: bytes, done: bool = False) -> None:
+    with folder.together("both", lambda: done) as store:
+        store.write_bytes("shards/a", text)
+        store.write_parquet(NAME, scores(len(text)), "key")
+        written = store.written("shards/a")
+        assert written is not None and written.bytes == len(text)
+
+
+def both(folder: RunStore) -> tuple[bytes, float]:
+    return folder.read_bytes("shards/a"), folder.read_parquet(NAME)["score"][0].as_py()
+
+
+def test_files_of_one_attempt_are_placed(folder: RunStore) -> None:
+    folder.write_bytes("shards/a", b"what was there")
+    put_both(folder, b"one")
+    put_both(folder, b"other")
+    assert both(folder) == (b"one", 3.0)
+    check(folder, 3.0)
+    assert check_written(folder, "shards/a")
+    folder.delete("tmp")
+    put_both(folder, b"of the next start")
+    assert both(folder)[0] == b"of the next start"
+
+
+def test_nothing_is_left_of_files_that_fail(folder: RunStore) -> None:
+    with pytest.raises(ZeroDivisionError), folder.together("both") as store:
+        store.write_bytes("shards/a", b"one")
+        raise ZeroDivisionError
+    assert not folder.exists("shards/a") and not folder.files("tmp") and not folder.complete("both")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_whoever_comes_next_completes(first: int, folder: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill after the ticket, before the first file is in place or between the two."""
+    placed: list[str] = []
+    note = RunStore._note
+
+    def noting(self: RunStore, name: str, *rest: object) -> None:
+        if len(placed) == first:
+            raise KeyboardInterrupt
+        placed.append(name)
+        note(self, name, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStore, "_note", noting)
+        with pytest.raises(KeyboardInterrupt):
+            put_both(folder, b"one")
+    put_both(folder, b"other")
+    assert both(folder) == (b"one", 3.0)
+    assert folder.complete("both") and both(folder) == (b"one", 3.0)
+
+
+def test_a_ticket_that_was_deleted_since(folder: RunStore) -> None:
+    """Something else says that the files are there: those of a later attempt are dropped, with its ticket."""
+    put_both(folder, b"one")
+    folder.delete_ticket("both")
+    put_both(folder, b"other", done=True)
+    assert both(folder) == (b"one", 3.0) and not folder.files("tmp")
+
+
+def test_of_many_attempts_one_gives_all_files(tmp_path: Path) -> None:
+    for number in range(20):
+        folder = RunStore(str(tmp_path / str(number)))
+        together = Barrier(8)
+
+        def attempt(value: int) -> tuple[bytes, float]:
+            together.wait()  # noqa: B023
+            put_both(folder, b"x" * value)  # noqa: B023
+            return both(folder)  # noqa: B023
+
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(attempt, range(1, 9)))
+        [(text, rows)] = found
+        assert len(text) == rows and len(folder.files("tmp")) == 1
