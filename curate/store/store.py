@@ -287,7 +287,7 @@ class RunStore(StoredFiles):
             return None
         if not self.is_local:
             self.fs.invalidate_cache(self.path(folder))
-        found = [_digest(note) for note in self.names(folder)]
+        found = [_digest(note) for note in self._names(folder)]
         if len(found) > 1:
             with suppress(FileNotFoundError):
                 now = self.digest(name)

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from curate.store.manifest import check_written
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
 from tests.cli.conftest import run_command
 from tests.laws import pools
 
@@ -37,6 +42,41 @@ def bucket() -> Iterator[str]:
         yield "s3://bucket"
         importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
     server.stop()
+
+
+def scores(value: float, rows: int = 1) -> pa.Table:
+    return pa.table({"score": np.full(rows, value)})
+
+
+@pytest.mark.parametrize("rows", [1, 2_000_000])
+def test_the_first_complete_file_wins(rows: int, bucket: str) -> None:
+    """By conditional PUT, of what is written at once and of what is not."""
+    folder = RunStore(f"{bucket}/first{rows}")
+    one, other = UnitTables(folder, 0), UnitTables(folder, 0)
+    one.write("scores", scores(0.0), "older")
+    assert one.write("scores", scores(1.0, rows), "key") and not other.write("scores", scores(2.0), "key")
+    assert one.read("scores").equals(scores(1.0, rows))
+    assert one.write("samples", scores(1.0, rows), "key") and not other.write("samples", scores(2.0), "key")
+    assert one.write("matches", scores(1.0), "key", is_final=False) and not other.write("matches", scores(2.0), "key")
+    for text in (b"one", b"other"):
+        with folder.together("both") as store:
+            store.write_bytes("shards/a", text)
+            store.write_bytes("shards/b", text)
+    assert folder.read_bytes("shards/a") == folder.read_bytes("shards/b") == b"one"
+    for name in ("scores", "samples", "matches"):
+        assert one.is_current(name, "key") and check_written(folder, f"tables/{name}/00000.parquet")
+    assert all(name.startswith("tmp/placed/") for name in folder.files("tmp"))
+
+
+def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks first: the PUT fails."""
+    folder = RunStore(f"{bucket}/late")
+    (tmp_path / "late").write_bytes(b"late")
+    folder.write_bytes("file", b"first")
+    monkeypatch.setattr(RunStore, "exists", lambda *_: False)
+    with pytest.raises(FileExistsError):
+        folder._put_new(str(tmp_path / "late"), "file")
+    assert folder.read_bytes("file") == b"first"
 
 
 def curate(*arguments: str) -> str:

@@ -265,8 +265,8 @@ def test_a_run_stopped_again_and_again(
     while not (tmp_path / "out/_SUCCESS").exists():
         stops += 1
         assert stops < len(pools.files_of(whole))
-        # From the audit on all is written anew: so many files must come through in one go.
-        with stop_at(monkeypatch, 18):
+        # From the audit on all is written anew, 26 files: so many must come through in one go.
+        with stop_at(monkeypatch, 4 + 8 * stops):
             pools.run_local(small, tmp_path / "out")
         check_killed(tmp_path / "out")
     check_finished(tmp_path / "out", whole)
@@ -296,7 +296,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 
 def test_an_unfinished_folder_is_its_recipes(small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also before it is finished, a folder takes no other recipe; limits may change."""
-    with stop_at(monkeypatch, 8):
+    with stop_at(monkeypatch, 28):
         pools.run_local(small, tmp_path / "out")
     with pytest.raises(Exception, match=r"seed.*--reuse"):
         prepare(small.model_copy(update={"seed": 1}), str(tmp_path / "out"))
