@@ -42,7 +42,7 @@ from curate.store.layout import (
     RETRIES_FILE,
     RUN_FILE,
     SUCCESS_FILE,
-    digests_folder,
+    digest_name,
 )
 from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import find_digest, is_equal, read_manifest
@@ -194,7 +194,7 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
 
 def _is_run(folder: RunStore) -> bool:
     """Return whether the folder was claimed, though run.json may be lost."""
-    return any(map(folder.exists, (RUN_FILE, digests_folder(RUN_FILE), MANIFEST_FILE)))
+    return any(map(folder.exists, (RUN_FILE, digest_name(RUN_FILE), MANIFEST_FILE)))
 
 
 def _tell_damage(folder: RunStore) -> None:

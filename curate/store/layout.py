@@ -38,8 +38,11 @@ ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is 
 POOL = "pool"  # what was downloaded, in img2dataset's layout
 
 
-def digests_folder(name: str) -> str:
-    """Return the folder that holds the digests of a file until the manifest does; empty for files that it does not list."""
+def digest_name(name: str) -> str:
+    """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list.
+
+    Where several attempts wrote the file, others beside it hold theirs; on an object store they are names in a folder.
+    """
     is_listed = name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE)
     return (
         f"{DIGESTS}/{name}"

@@ -31,8 +31,8 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curate.process import temporary_folder
-from curate.store.layout import digests_folder, ticket_file
-from curate.store.local import Digest, HashedFile, in_folder, move_to_new, write_at_once
+from curate.store.layout import digest_name, ticket_file
+from curate.store.local import Digest, HashedFile, add_to_files, in_folder, move_to_new, read_files, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
@@ -269,12 +269,26 @@ class RunStore(StoredFiles):
 
     def _note(self, name: str, digest: Digest) -> None:
         """Put the digest of a file that is about to be put in place where `written` finds it."""
-        if folder := digests_folder(name):
-            note = "-".join(str(part) for part in digest if part is not None)
+        if note := digest_name(name):
+            text = "-".join(str(part) for part in digest if part is not None)
             if self.is_local:
-                in_folder(self.path(f"{folder}/{note}"), lambda path: write_at_once(path, b""))
+                in_folder(self.path(note), lambda path: add_to_files(path, text.encode()))
             else:
-                self.fs.pipe_file(self.path(f"{folder}/{note}"), b"")
+                self.fs.pipe_file(self.path(f"{note}/{text}"), b"")
+
+    def _notes(self, name: str) -> Iterator[Digest]:
+        """Yield the digests of a file that `_note` put there; what is none was damaged."""
+        if not (note := digest_name(name)):
+            return
+        if self.is_local:
+            texts = [data.decode(errors="replace") for data in read_files(self.path(note))]
+        else:
+            self.fs.invalidate_cache(self.path(note))
+            texts = self._names(note)
+        for text in texts:
+            with suppress(ValueError):
+                size, sha256, *rows = text.split("-")
+                yield Digest(int(size), sha256, *map(int, rows))
 
     def written(self, name: str) -> Digest | None:
         """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
@@ -282,12 +296,7 @@ class RunStore(StoredFiles):
         Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError where that
         cannot be read now.
         """
-        folder = digests_folder(name)
-        if not folder:
-            return None
-        if not self.is_local:
-            self.fs.invalidate_cache(self.path(folder))
-        found = [_digest(note) for note in self._names(folder)]
+        found = list(self._notes(name))
         if len(found) > 1:
             with suppress(FileNotFoundError):
                 now = self.digest(name)
@@ -357,12 +366,6 @@ def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:
     """Write a file of this machine at once, and return its digest."""
     write_at_once(path, data)
     return Digest(len(data), hashlib.sha256(data).hexdigest(), rows)
-
-
-def _digest(note: str) -> Digest:
-    """Return the digest whose note has this name."""
-    size, sha256, *rows = note.split("-")
-    return Digest(int(size), sha256, *map(int, rows))
 
 
 @cache
