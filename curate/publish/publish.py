@@ -95,11 +95,7 @@ def publish(
         ConservationError: rows in are not kept + dropped + failed.
     """
     store, kind = settings.store, find_output(settings.pool.has_images)
-
-    def is_done() -> bool:
-        return store.exists(SUCCESS_FILE)
-
-    if is_done():
+    if store.exists(SUCCESS_FILE):
         return
     if store.complete(_PUBLISHED):
         mark_published(store)
@@ -128,7 +124,7 @@ def publish(
         others = [*store.files(POOL), *store.files(INPUTS)]
         downloads = pool.map(lambda path: (path, find_digest(store, path)), others)
         digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
-    with store.together(_PUBLISHED, is_done) as together:
+    with store.together(_PUBLISHED) as together:
         describe_run(together, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
     mark_published(store)
 

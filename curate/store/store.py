@@ -31,7 +31,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curate.process import temporary_folder
-from curate.store.layout import digest_name, ticket_file
+from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
 from curate.store.local import Digest, HashedFile, add_to_files, in_folder, move_to_new, read_files, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
@@ -206,7 +206,8 @@ class RunStore(StoredFiles):
         """Yield a store; what is written there is put into place when the block ends without an error, all of it or, where the
         files of another attempt have the ticket, theirs.
 
-        `done` is asked once they are complete: whether another attempt's are in place already, though its ticket was deleted.
+        `done` is asked once they are complete: whether another attempt's are in place already, though its ticket was deleted. It was
+        where the run is published.
         """
         staged = _Together(self.url, self.storage)
         try:
@@ -229,7 +230,7 @@ class RunStore(StoredFiles):
     ) -> bool:
         """Make a ticket of files that were written aside, unless there is one; put what it names into place. Returns whether it is ours."""
         is_ours = self._make_ticket(ticket, staged)
-        is_done = done()
+        is_done = self.exists(SUCCESS_FILE) or done()  # of a published run nothing is replaced
         if store is not None and (is_done or not is_ours):
             self.delete(store.folder)
         if not is_done:

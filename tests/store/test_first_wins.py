@@ -221,3 +221,14 @@ def test_of_many_attempts_one_gives_all_files(tmp_path: Path) -> None:
             found = set(pool.map(attempt, range(1, 9)))
         [(text, rows)] = found
         assert len(text) == rows and len(folder.files("tmp")) == 1
+
+
+def test_nothing_of_a_published_run_is_replaced(folder: RunStore) -> None:
+    """By a worker that was cut off, and whose run has ended without it; what it wrote aside is removed."""
+    put(folder, 1.0, is_final=False)
+    folder.delete("tmp")
+    folder.write_bytes("_SUCCESS", b"")
+    assert not put(folder, 2.0) and not put(folder, 3.0, is_final=False)
+    put_both(folder, b"late")
+    assert not folder.exists("shards/a") and not folder.files("tmp")
+    check(folder, 1.0)
