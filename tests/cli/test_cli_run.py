@@ -382,3 +382,19 @@ def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None
     after = pq.read_table(out / "entries.parquet").to_pylist()
     assert [a["kept"] - b["kept"] for a, b in zip(entries, after, strict=True)] == [0, 1, 0, 0]
     assert cli("verify", str(out)).status == 0
+
+
+def test_an_engine_is_chosen_by_a_file(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    recipe, out, engine = str(pool / "texts.yaml"), str(tmp_path / "run"), tmp_path / "engine.yaml"
+    assert cli("init", "--on", "local", "--out", str(engine)).status == 0
+    assert "0 of 1 units done" in cli("plan", recipe, "--on", str(engine), "--no-estimate").out
+    engine.write_text("runner: sparc\n")
+    for command in (("plan", recipe), ("run", recipe, "--out", out)):
+        done = cli(*command, "--on", str(engine))
+        assert done.status == 2 and "runner: there is no runner 'sparc'; did you mean 'spark'?" in done.err
+    done = cli("run", recipe, "--out", out, "--on", "spark")
+    assert done.status == 2 and "`curate init --on ENGINE` writes one" in done.err
+    assert not (tmp_path / "run").exists()
+    done = cli("run", recipe, "--out", out, "--on", str(engine), "--", "--runner=local")
+    assert done.status == 0, done.err
+    assert (tmp_path / "run/_SUCCESS").exists()
