@@ -87,13 +87,16 @@ class _Look:
         """Yield what is wrong where this runs."""
         for what, store in self.folders:
             yield from self._see_folder(what, store)
+        unread = set()
         for what, path, storage in self.files:
             try:
                 fs, inner = fsspec.core.url_to_fs(path, **storage)
                 with fs.open(inner, "rb") as file:
                     file.read(1)
             except Exception as error:  # of any library's
-                yield f"{what}: executors cannot read {path}: {one_line(error, 200)}; {_SHARED}"
+                if what not in unread:
+                    yield f"{what}: executors cannot read {path}: {one_line(error, 200)}; {_SHARED}"
+                unread.add(what)
         if number < self.units:
             yield from self._load()
 
