@@ -48,8 +48,8 @@ def write_pool(folder: Path, units: int) -> None:
         )
 
 
-def run_units(folder: Path, units: int, name: str) -> tuple[float, float]:
-    """Return CPU seconds and peak bytes of a run of so many units."""
+def write_recipe(folder: Path, units: int, name: str) -> Path:
+    """Write a pool of so many units and a recipe; return their folder."""
     place = folder / f"{name}-{units}"
     write_pool(place / "pool", units)
     (place / "metadata.txt").write_text("".join(f"{word}\n" for word in _WORDS[1:]))
@@ -60,6 +60,12 @@ def run_units(folder: Path, units: int, name: str) -> tuple[float, float]:
         **RECIPES[name],
     }
     (place / "recipe.yaml").write_text(json.dumps(recipe))
+    return place
+
+
+def run_units(folder: Path, units: int, name: str) -> tuple[float, float]:
+    """Return CPU seconds and peak bytes of a run of so many units."""
+    place = write_recipe(folder, units, name)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen([sys.executable, "-m", __spec__.name, "--folder", str(place)])
     _, status, usage = os.wait4(process.pid, 0)

@@ -1,0 +1,127 @@
+"""What Spark costs beside the local runner: a stage besides its bundles, and the driver's memory; `python -m tests.bench.bench_spark`.
+
+    python -m tests.bench.bench_spark [--units 16 1000 16000] [--master local[2]]
+
+Each run is a process of its own over a pool of text in units of eight rows (see bench_units). Printed are, for each number of units:
+seconds, CPU seconds of all processes, peak bytes of the driver (its Python and its Java, which for a local master is the
+executors' too), bytes shuffled; and the seconds that a stage takes besides its bundles, which share the cores: median and mean,
+and what of it a unit more costs.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from curate.recipe.recipe import load_recipe
+from pipelines.claim import claimed
+from pipelines.driver import prepare, run
+from tests.bench.bench_units import ROWS, write_recipe
+
+
+class Took(NamedTuple):
+    """What a run took: seconds, CPU seconds of all processes, the driver's bytes; a stage's seconds besides bundles, bytes shuffled."""
+
+    seconds: float
+    cpu: float
+    memory: int
+    besides: list[float]
+    shuffled: int
+
+
+class Watch(threading.Thread):
+    """Follows a process and all below it: CPU seconds of each, and the most bytes that it and its Java had together."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self._process, self._seconds, self.memory = psutil.Process(process), dict[int, float](), 0
+
+    def run(self) -> None:
+        with suppress(psutil.Error):  # it has ended
+            while self._process.is_running():
+                driver = 0
+                for one in (self._process, *self._process.children(recursive=True)):
+                    with suppress(psutil.Error), one.oneshot():
+                        times = one.cpu_times()
+                        self._seconds[one.pid] = times.user + times.system
+                        if one == self._process or one.name() == "java":
+                            driver += one.memory_info().rss
+                self.memory = max(self.memory, driver)
+                time.sleep(0.1)
+
+    @property
+    def cpu(self) -> float:
+        return sum(self._seconds.values())
+
+
+def measure(place: Path, words: list[str]) -> Took:
+    """Run the recipe of a folder in a process of its own."""
+    out = place / f"run{len(words)}"
+    began = time.monotonic()
+    command = [sys.executable, "-m", __spec__.name, "--folder", str(place), "--out", str(out), "--", *words]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    watch = Watch(process.pid)
+    watch.start()
+    if process.wait():
+        raise SystemExit(f"a run ended with status {process.returncode}")
+    watch.join()
+    seconds = time.monotonic() - began
+    besides, shuffled = [], 0
+    if (path := out / "logs/stages.csv").exists():
+        for stage in csv.DictReader(path.open()):
+            shuffled += int(stage["bytes_shuffled"])
+            if tasks := int(stage["tasks"]):
+                at_once = min(tasks, len(os.sched_getaffinity(0)))
+                besides.append(float(stage["seconds"]) - float(stage["seconds_in_bundles"]) / at_once)
+    return Took(seconds, watch.cpu, watch.memory, besides, shuffled)
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--units", type=int, nargs="+", default=[16, 1000, 16000])
+    parser.add_argument("--master", default="local[2]")
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.folder:
+        recipe = load_recipe(f"{options.folder}/recipe.yaml")
+        prepared = prepare(recipe, options.out, unit_size=ROWS, options=options.words)
+        with claimed(prepared):
+            run(prepared)
+        return
+    spark = ["--runner=spark", f"--spark_master_url={options.master}", "--spark_conf=spark.ui.enabled=false"]
+    found: list[tuple[int, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for units in options.units:
+            place = write_recipe(Path(folder), units, "text")
+            here, there = measure(place, []), measure(place, spark)
+            found.append((units, statistics.mean(there.besides)))
+            print(f"{units:,} units of {ROWS} rows")
+            for name, took in (("local", here), (options.master, there)):
+                print(
+                    f"  {name:10} {took.seconds:7.1f} s, {took.cpu:7.1f} s of CPU, driver {took.memory / 1e6:6.0f} MB"
+                )
+            print(
+                f"  {len(there.besides)} stages, {there.shuffled:,} bytes shuffled; besides its bundles a stage takes "
+                f"{statistics.median(there.besides):.3f} s (median), {found[-1][1]:.3f} s (mean)",
+                flush=True,
+            )
+    (few, before), (many, after) = found[0], found[-1]
+    if many > few:
+        print(f"a unit more: {1000 * (after - before) / (many - few):.3f} ms a stage")
+
+
+if __name__ == "__main__":
+    main()
