@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 
 from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
+from tests.bench.bench_spark import Watch
 from tests.engines import server as servers
 from tests.engines.server import FaultServer
 from tests.laws import pools
@@ -29,13 +31,13 @@ pytestmark = pytest.mark.runners
 
 TIMED = ("run.json", "_stats.json", "manifest.parquet", "stats.duckdb")  # which hold times
 ENGINES = ("prism", "prism by processes", "local[2]", "standalone", "Spark 3.5")
-RECIPES = ("demo", "captions")
+RECIPES = ("demo", "captions", pytest.param("tars", marks=pytest.mark.slow))
 _SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
 
 
 @dataclass(frozen=True)
 class Took:
-    """What a command took: seconds, megabytes that its process and those below it had at most, and what it wrote."""
+    """What a command took and wrote: seconds, megabytes that its process and its Java had at most, files, bytes that were shuffled."""
 
     seconds: float
     memory: int
@@ -75,33 +77,54 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
 
 @pytest.fixture(scope="module")
-def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The demo's, over a smaller pool; and one with recorded captions, near-duplicates and a solved t."""
+def recipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writes a recipe and its pool, once."""
     folder = tmp_path_factory.mktemp("recipes")
+    return cache(lambda name: {"demo": write_demo, "captions": write_captions, "tars": write_tars}[name](folder))
+
+
+def write_demo(folder: Path) -> Path:
+    """The demo's, over a smaller pool."""
     _write_recipe(str(folder), str(folder / "demo.yaml"))
     write_pool(str(folder / "pool"), samples=600, seed=3, shards=4)
-    sections: dict[str, Any] = {
-        "input": {"name": "pool", "format": "webdataset", "path": pools.write_tars(folder / "tars", make_pool(), 3)},
+    return folder / "demo.yaml"
+
+
+def sections(folder: Path, path: str) -> dict[str, Any]:
+    """Near-duplicates and a solved t."""
+    return {
+        "input": {"name": "pool", "format": "webdataset", "path": path},
         "match": {"metadata": pools.write_metadata(folder)},
         "measure": {"language": {}, "image": {"phash": True}},
         "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
         "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
-        "balance": {"rows": 40},
-        "output": {"rows_per_shard": 16},
     }
+
+
+def write_captions(folder: Path) -> Path:
+    """Captions too, which were recorded."""
+    own = sections(folder, pools.write_tars(folder / "few", make_pool(), 3))
+    own |= {"balance": {"rows": 40}, "output": {"rows_per_shard": 16}}
 
     def write(name: str, engine: dict[str, Any]) -> Path:
         captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(sections | {"captions": captions}))
+        path.write_text(yaml.safe_dump(own | {"captions": captions}))
         return path
 
     with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
         patched.setattr(servers, "echo", lambda prompt: f" a view of {prompt.rstrip().splitlines()[-1][:-3]}")
         asked = write("asked", {"openai": {"base_url": server.base_url, "model": "tiny-llm"}})
         curate(asked, folder / "answered")
-    recorded = write("captions", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
-    return {"demo": folder / "demo.yaml", "captions": recorded}
+    return write("captions", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
+
+
+def write_tars(folder: Path) -> Path:
+    """2,000 small tars."""
+    own = sections(folder, pools.write_tars(folder / "many", pools.make_samples(4000), 2000))
+    own |= {"balance": {"rows": 1000}, "output": {"rows_per_shard": 200}, "max_failed": 1.0}
+    (folder / "tars.yaml").write_text(yaml.safe_dump(own))
+    return folder / "tars.yaml"
 
 
 def find_spark_3() -> dict[str, str]:
@@ -124,13 +147,15 @@ def curate(
     with tempfile.TemporaryFile() as errors:
         env = os.environ | (environment or {})
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=env)
-        _, status, usage = os.wait4(process.pid, 0)
+        watch = Watch(process.pid)
+        watch.start()
+        process.wait()
         errors.seek(0)
-        assert status == 0, errors.read().decode()[-5000:]
+        assert process.returncode == 0, errors.read().decode()[-5000:]
     shuffled = 0
     if (stages := out / "logs/stages.csv").exists():
         shuffled = sum(int(stage["bytes_shuffled"]) for stage in csv.DictReader(stages.open()))
-    return Took(time.monotonic() - began, usage.ru_maxrss // 1024, digests(out), shuffled)
+    return Took(time.monotonic() - began, watch.memory // 1_000_000, digests(out), shuffled)
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -145,9 +170,10 @@ def digests(run: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def local(recipes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Took]:
+def local(recipe_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Took]:
+    """What a recipe takes and gives here, which is run once."""
     folder = tmp_path_factory.mktemp("local")
-    return {name: curate(recipe, folder / name) for name, recipe in recipes.items()}
+    return cache(lambda name: curate(recipe_of(name), folder / name))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -156,14 +182,14 @@ def test_same_bytes(
     name: str,
     recipe: str,
     engine: Callable[[str], dict[str, Any]],
-    recipes: dict[str, Path],
-    local: dict[str, Took],
+    recipe_of: Callable[[str], Path],
+    local: Callable[[str], Took],
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
     environment = find_spark_3() if name == "Spark 3.5" else {}
-    took = curate(recipes[recipe], tmp_path / "run", engine(name), environment)
-    here = local[recipe]
+    took = curate(recipe_of(recipe), tmp_path / "run", engine(name), environment)
+    here = local(recipe)
     assert took.files == here.files
     assert len([path for path in took.files if path.startswith("shards/")]) >= 5
     for key, value in (("seconds", took.seconds), ("memory", took.memory), ("shuffled", took.shuffled)):

@@ -54,7 +54,8 @@ def fails(name: str, reason: str) -> Any:
 
 
 for name, reason in EXCEPTIONS.items():
-    setattr(TestOnSpark, name, fails(name, reason))
+    if hasattr(TestOnSpark, name):  # as not in every release of Beam
+        setattr(TestOnSpark, name, fails(name, reason))
 
 
 def test_most_pass() -> None:
