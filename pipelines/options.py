@@ -94,11 +94,12 @@ def parse_options(words: Sequence[str], on: str | None = None) -> BeamOptions:
     if runner is not None and "." not in runner and runner.lower() not in _known_runners():
         is_there = any(word.partition("=")[0] == "--runner" for word in words)
         raise RecipeError(f"{said if is_there else f'--on {on}: runner'}: {_say_unknown_runner(runner)}")
-    if runner in (None, "local"):
+    ours = RUNNERS.get((runner or "local").lower())
+    if ours == RUNNERS["local"]:
         # To check the types of our own steps takes a quarter of a second, at each start.
-        given = [f"--runner={RUNNERS['local']}", "--no_pipeline_type_check", *_without_runner(given)]
+        given = [f"--runner={ours}", "--no_pipeline_type_check", *_without_runner(given)]
     else:
-        given = [*_without_runner(given), f"--runner={RUNNERS.get(runner, runner)}"]
+        given = [*_without_runner(given), f"--runner={ours or runner}"]
     options = _Options(given)
     try:  # Beam finds the runner by its short, full or dotted name, and checks what it needs
         trial = beam.Pipeline(options=options)

@@ -52,6 +52,7 @@ def test_what_follows_on_the_command_line_wins(tmp_path: Path) -> None:
         ("runner: local", "FnApiRunner"),
         ("runner: prism", "PrismRunner"),
         ("runner: spark", "spark"),
+        ("runner: Spark", "spark"),  # of which Beam makes its own
         ("runner: SparkRunner", "SparkRunner"),  # Beam's own, by a Java job server
         ("runner: flink\nwhat_a_job_server_knows: {a: 1}\nand_a_flag: true", "FlinkRunner"),
         ("runner: pipelines.spark.SparkRunner", "spark"),
