@@ -19,7 +19,7 @@ from pipelines.spark.runner import open_context
 _PATIENCE = 10  # seconds for a master to answer
 _ROUNDS = 3  # of tasks, while executors are still coming
 _LOGGERS = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor", "api.python"))
-_PYTHONS = re.compile(r"worker has different version:? ([\d.]+) than that in driver:? ([\d.]+)")
+_PYTHONS = re.compile(r"worker has different version:? \(?(\d+)(?:\.|, )(\d+)\)? than that in driver:? ([\d.]+)")
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
 _RAISED = re.compile(r"[\w.]+(Error|Exception)\b")
 _NAMED = "spark.pyspark.python in spark_conf, or PYSPARK_PYTHON, names that of executors"
@@ -148,7 +148,7 @@ def _quietly(spark: Any) -> Iterator[None]:
 def _say(error: str) -> str:
     """Return in one line what kept executors from running Python."""
     if found := _PYTHONS.search(error):
-        return f"Python {found[1]} on executors, and {found[2]} here; accepted: the same minor version: {_NAMED}"
+        return f"Python {found[1]}.{found[2]} on executors, and {found[3]} here; accepted: the same minor version: {_NAMED}"
     if found := _NO_PROGRAM.search(error):
         return f"executors have no program {found[1]}; accepted: a Python of theirs: {_NAMED}"
     lines = [line for line in error.splitlines() if line.strip()] or [error]
