@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 from curate.download.addresses import refusal
@@ -108,12 +107,14 @@ class _Limited:
 
     deadline: Deadline | None = None
     most = 0
+    has_ended = False
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
         if self.deadline is None:
             return super().recv_into(*arguments, **options)  # type: ignore[misc,no-any-return]
         self.wait(self.deadline)
         count: int = super().recv_into(*arguments, **options)  # type: ignore[misc]
+        self.has_ended |= not count
         self.most -= count
         if self.most < 0:
             raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} besides its body")
@@ -157,8 +158,11 @@ class Response(http.client.HTTPResponse):
 
     @property
     def leaves_open(self) -> bool:
-        """Whether it was read to its end, and its connection can be asked again."""
-        return not self.will_close and (self.length == 0 or self.isclosed())
+        """Whether its connection can be asked again: it was read to its end, which it has said once where it is (RFC 9112, 6.3)."""
+        headers = self.headers
+        is_closing = self.will_close or any("close" in value.lower() for value in headers.get_all("Connection", []))
+        ends = [*headers.get_all("Content-Length", []), *headers.get_all("Transfer-Encoding", [])]
+        return not is_closing and len(ends) < 2 and (self.length == 0 or self.isclosed())
 
 
 class Connection:
@@ -193,9 +197,16 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Return whether it is open still, and nothing came that was not asked for."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side was seen to end it: headers that were read until then may lack some."""
+        return bool(self._socket.has_ended)
 
     def close(self) -> None:
         """Close it, once its answer is closed."""
@@ -229,6 +240,7 @@ class KeptConnections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[str, list[Connection]] = {}  # by host, the one that was last given one last
+        self._given_up: set[str] = set()  # hosts
         self._count, self._most = 0, min(_KEPT, _open_files() // 4)
 
     def take(self, site: Site) -> Connection | None:
@@ -255,17 +267,28 @@ class KeptConnections:
             kept = self._kept.pop(host, [])
             self._kept[host] = [*kept, connection]  # the last host
             self._count += 1
-            dropped = self._kept.pop(next(iter(self._kept))) if self._count > self._most else []
-            self._count -= len(dropped)
-        for one in dropped:
-            one.close()
+            if host in self._given_up:
+                self._drop(host)
+            elif self._count > self._most:
+                self._drop(next(iter(self._kept)))
+
+    def give_up(self, host: str) -> None:
+        """Keep none of a host's until `close`: one that was asked brought no answer in time."""
+        with self._lock:
+            self._given_up.add(host)
+            self._drop(host)
+
+    def _drop(self, host: str) -> None:
+        for connection in self._kept.pop(host, []):
+            self._count -= 1
+            connection.close()
 
     def close(self) -> None:
         """Close all that are kept."""
         with self._lock:
-            kept, self._kept, self._count = self._kept, {}, 0
-        for connection in chain.from_iterable(kept.values()):
-            connection.close()
+            for host in [*self._kept]:
+                self._drop(host)
+            self._given_up.clear()
 
 
 @cache

@@ -28,6 +28,7 @@ from curate.schema import MISSING_REASONS
 AGENT = "curate"  # as robots.txt and headers name it
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (429, 503)
+_OF_CONNECTIONS = (400, 408)  # that may be of a connection which was idle, or of what came by it before
 _CHUNK = 1 << 16
 _ROBOTS_REDIRECTS = 5  # at least, of one robots.txt (2.3.1.2)
 _ROBOTS_BYTES = 500 * 1024  # of robots.txt that are read (RFC 9309, 2.5)
@@ -193,8 +194,13 @@ class Fetcher:
         """Return an answer, and the connection that it comes by: a new one, where one that was kept brings none (RFC 9112, 9.3.1)."""
         if kept := self._kept.take(target.site):
             try:
-                return kept, kept.get(target.path, self._headers, deadline)
-            except TimeoutError:
+                response = kept.get(target.path, self._headers, deadline)
+                if not kept.has_ended and response.status not in _OF_CONNECTIONS:
+                    return kept, response
+                response.close()
+                kept.close()
+            except (FetchFault, TimeoutError):
+                self._kept.give_up(target.site.host)
                 raise
             except (OSError, http.client.HTTPException):
                 pass

@@ -1,13 +1,20 @@
 """What a server leaves open is asked again: no more of it than it may, and what comes by it is what a new connection brings."""
 
 import asyncio
+import datetime
+import ipaddress
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from curate.download import connection
 from curate.download.faults import FetchFault
@@ -36,7 +43,7 @@ def fetch(by: Fetcher, url: str, timeout: float = 5.0) -> bytes:
 
 
 @contextmanager
-def serving(serve: Serve) -> Iterator[str]:
+def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve each connection, of which the first is number 0, by this; yields the URL."""
     numbers = iter(range(100))
 
@@ -49,10 +56,31 @@ def serving(serve: Serve) -> Iterator[str]:
             writer.close()
 
     async def start() -> list[asyncio.Server]:
-        return [await asyncio.start_server(begin, "127.0.0.1", 0)]
+        return [await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls)]
 
     with started(start) as servers:
-        yield f"http://127.0.0.1:{port_of(servers)}/"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{port_of(servers)}/"
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+    """What a server has that is trusted as 127.0.0.1."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+    certificate = builder.add_extension(address, False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(secret)
+    (tmp_path / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    connection._context.cache_clear()
+    yield context
+    connection._context.cache_clear()
 
 
 def test_a_connection_is_asked_again(web: Web) -> None:
@@ -180,3 +208,91 @@ def test_limits_are_those_of_one_answer() -> None:
     with serving(serve) as url:
         own = fetcher(max_seconds=60)
         assert [fetch(own, url) for _ in range(5)] == [b"000"] * 5
+
+
+def test_tls(tls: ssl.SSLContext) -> None:
+    """Also what TLS has decrypted of more than was read: here a body that is more than it should be, apart from its headers."""
+    asked: list[int] = []
+
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for more in (b"", OK + b"bad"):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(number)
+            writer.write(OK)
+            await asyncio.sleep(0.1)
+            writer.write(b"abc" + more)
+        await reader.read()
+
+    with serving(serve, tls) as url:
+        own = fetcher()
+        assert {fetch(own, url) for _ in range(4)} == {b"abc"}
+    assert asked == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3",
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_what_ends_one_is_no_answer(second: bytes) -> None:
+    """Headers that are cut, and what servers say of a connection rather than of a URL."""
+    asked: list[int] = []
+
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (OK + b"abc", second):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(number)
+            writer.write(answer)
+
+    with serving(serve) as url:
+        own = fetcher()
+        assert [fetch(own, url) for _ in range(3)] == [b"abc"] * 3
+    assert asked == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Connection: Close",
+        "Connection: keep-alive, close",
+        "Connection: keep-alive\r\nConnection: close",
+        "Content-Length: 4",
+        "Transfer-Encoding: identity",
+    ],
+)
+def test_one_in_doubt_is_not_asked(header: str) -> None:
+    numbers: list[int] = []
+
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            numbers.append(number)
+            writer.write(OK[:-2] + header.encode() + b"\r\n\r\nabc")
+
+    with serving(serve) as url:
+        own = fetcher()
+        assert [fetch(own, url) for _ in range(2)] == [b"abc"] * 2
+    assert numbers == [0, 1]
+
+
+def test_a_host_whose_connections_go_silent_has_new_ones() -> None:
+    """So that no URL has all its attempts by them."""
+
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"abc")
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(60)
+
+    with serving(serve) as url:
+        own = fetcher(attempts=2, pause=0.01)
+        attempts: list[int] = []
+        with ThreadPoolExecutor(8) as pool:
+            one = [pool.submit(own.fetch, url, 1.0, lambda found: attempts.append(found.attempts)) for _ in range(40)]
+            assert {reply.result().getvalue() for reply in one} == {b"abc"}
+        assert sum(attempts) <= 40 + 4
+        own.close()
+        assert fetch(own, url) == b"abc" and own._kept._count == 1  # as at the beginning
