@@ -61,5 +61,4 @@ for name, reason in EXCEPTIONS.items():
 def test_most_pass() -> None:
     """Those that Beam itself skips count for nothing."""
     names = set(unittest.TestLoader().getTestCaseNames(TestOnSpark))
-    assert names >= set(EXCEPTIONS)
-    assert len(names) - 4 - len(EXCEPTIONS) >= 51
+    assert len(names - set(EXCEPTIONS)) - 4 >= 51
