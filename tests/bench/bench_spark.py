@@ -1,15 +1,17 @@
 """What Spark costs beside the local runner: a stage besides its bundles, and the driver's memory; `python -m tests.bench.bench_spark`.
 
     python -m tests.bench.bench_spark [--units 16 1000 16000] [--master local[2]]
+    python -m tests.bench.bench_spark --seconds 600
 
 Each run is a process of its own over a pool of text in units of eight rows (see bench_units). Printed are, for each number of units:
 seconds, CPU seconds of all processes, peak bytes of the driver (its Python and its Java, which for a local master is the
 executors' too), bytes shuffled; and the seconds that a stage takes besides its bundles, which share the cores: median and mean,
-and what of it a unit more costs.
+and what of it a unit more costs. With `--seconds` there are so many units of a second of CPU each, of a tar with photographs.
 """
 
 import argparse
 import csv
+import json
 import os
 import statistics
 import subprocess
@@ -26,7 +28,10 @@ import psutil
 from curate.recipe.recipe import load_recipe
 from pipelines.claim import claimed
 from pipelines.driver import prepare, run
+from tests.bench.bench_emit import make_pool
 from tests.bench.bench_units import ROWS, write_recipe
+
+IMAGES = 400  # of a unit of a second
 
 
 class Took(NamedTuple):
@@ -64,6 +69,20 @@ class Watch(threading.Thread):
         return sum(self._seconds.values())
 
 
+def write_seconds(folder: Path, units: int) -> Path:
+    """Write a recipe and its pool: units of one tar, each of which takes a second of CPU or so."""
+    tar = make_pool(folder, 1, IMAGES, 640, 480)[0]
+    (folder / "pool").mkdir()
+    for number in range(units):
+        os.link(tar, folder / f"pool/{number:05d}.tar")
+    recipe = {
+        "input": {"name": "pool", "format": "webdataset", "path": f"{folder}/pool/*.tar"},
+        "measure": {"image": {"phash": True}},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
 def measure(place: Path, words: list[str]) -> Took:
     """Run the recipe of a folder in a process of its own."""
     out = place / f"run{len(words)}"
@@ -91,17 +110,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, nargs="+", default=[16, 1000, 16000])
     parser.add_argument("--master", default="local[2]")
+    parser.add_argument("--seconds", type=int, metavar="UNITS")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder:
         recipe = load_recipe(f"{options.folder}/recipe.yaml")
-        prepared = prepare(recipe, options.out, unit_size=ROWS, options=options.words)
+        prepared = prepare(recipe, options.out, unit_size=ROWS, options=options.words)  # bytes, where there are tars
         with claimed(prepared):
             run(prepared)
         return
     spark = ["--runner=spark", f"--spark_master_url={options.master}", "--spark_conf=spark.ui.enabled=false"]
+    if options.seconds:
+        with tempfile.TemporaryDirectory() as folder:
+            place = write_seconds(Path(folder), options.seconds)
+            here, there = measure(place, []), measure(place, spark)
+        print(
+            f"{options.seconds} units, CPU: local {here.cpu:.1f} s, {options.master} {there.cpu:.1f} s: {there.cpu / here.cpu:.3f} x"
+        )
+        print(f"wall: {here.seconds:.1f} and {there.seconds:.1f} s; {here.cpu / options.seconds:.2f} s of CPU a unit")
+        return
     found: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for units in options.units:
