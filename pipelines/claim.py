@@ -114,6 +114,12 @@ def claim_folder(prepared: Prepared) -> None:
     if len(record):
         record.write(store)
     prepared.retries.write(store)
+    if not prepared.beam.is_local_runner and not store.is_guarded():
+        _log.warning(
+            "%s: of two attempts at one unit the second may replace the first one's files, since this store has no PUT that fails where "
+            "there is a file, or this disk no hard links: leave speculation off",
+            store.url,
+        )
     claim = RunClaim(
         curate=__version__,
         name=context.recipe.name,

@@ -184,8 +184,7 @@ class RunStore(StoredFiles):
         if self.is_local:
             in_folder(self.path(name), lambda path: move_to_new(aside, path))
             return
-        protocols = self.fs.protocol
-        if _CONDITIONAL.isdisjoint((protocols,) if isinstance(protocols, str) else protocols):
+        if not self._has_conditional_put:
             if self.exists(name):
                 raise FileExistsError(self.path(name))
             self.fs.put_file(aside, self.path(name))
@@ -200,6 +199,31 @@ class RunStore(StoredFiles):
                 if attempt == _ATTEMPTS - 1:
                     raise
             time.sleep(2**attempt / 4)
+
+    @property
+    def _has_conditional_put(self) -> bool:
+        protocols = self.fs.protocol
+        return not _CONDITIONAL.isdisjoint((protocols,) if isinstance(protocols, str) else protocols)
+
+    def is_guarded(self) -> bool:
+        """Return whether of two attempts that put a file into place in one moment the second one fails, which is tried in `tmp`."""
+        probe = f"tmp/{uuid.uuid4().hex}"
+        try:
+            with self._aside() as aside:
+                write_at_once(aside, b"")
+                if self.is_local:
+                    os.link(aside, self.path(probe))
+                    return True
+                for _ in range(2 if self._has_conditional_put else 0):
+                    self._put_new(aside, probe)
+        except FileExistsError:
+            return True
+        except OSError:  # no hard links
+            if not self.is_local:
+                raise
+        finally:
+            self.delete(probe)
+        return False
 
     @contextmanager
     def together(self, ticket: str, done: Callable[[], bool] = lambda: False) -> Iterator["RunStore"]:

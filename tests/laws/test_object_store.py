@@ -73,6 +73,7 @@ def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monke
     folder = RunStore(f"{bucket}/late")
     (tmp_path / "late").write_bytes(b"late")
     folder.write_bytes("file", b"first")
+    assert folder.is_guarded() and folder.files() == ["file"]
     monkeypatch.setattr(RunStore, "exists", lambda *_: False)
     with pytest.raises(FileExistsError):
         folder._put_new(str(tmp_path / "late"), "file")

@@ -232,3 +232,14 @@ def test_nothing_of_a_published_run_is_replaced(folder: RunStore) -> None:
     put_both(folder, b"late")
     assert not folder.exists("shards/a") and not folder.files("tmp")
     check(folder, 1.0)
+
+
+def test_where_attempts_are_not_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RunStore(str(tmp_path))
+    assert disk.is_guarded() and not RunStore(f"memory://first-{uuid.uuid4().hex}").is_guarded()
+
+    def refuse(*paths: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert not disk.is_guarded() and not disk.files()
