@@ -273,10 +273,14 @@ class KeptConnections:
                 self._drop(next(iter(self._kept)))
 
     def give_up(self, host: str) -> None:
-        """Keep none of a host's until `close`: one that was asked brought no answer in time."""
+        """Keep none of a host's until `close`: one brought no answer, or not all of it, in time."""
         with self._lock:
             self._given_up.add(host)
             self._drop(host)
+
+    def is_given_up(self, host: str) -> bool:
+        """Return whether none of a host's are kept, which it is then to close."""
+        return host in self._given_up
 
     def _drop(self, host: str) -> None:
         for connection in self._kept.pop(host, []):

@@ -183,6 +183,8 @@ class Fetcher:
                             connection = None
                         return found
             except FetchFault as fault:
+                if fault.reason == "timeout":  # perhaps of a body that only a close would end
+                    self._kept.give_up(host)
                 if not has_answered:
                     self._hosts.failed(host, fault, self._policy.max_pause)
                 raise
@@ -192,20 +194,21 @@ class Fetcher:
 
     def _request(self, target: _Target, deadline: Deadline) -> tuple[Connection, Response]:
         """Return an answer, and the connection that it comes by: a new one, where one that was kept brings none (RFC 9112, 9.3.1)."""
+        ending = "Connection: close\r\n" if self._kept.is_given_up(target.site.host) else ""
+        headers = self._headers + ending
         if kept := self._kept.take(target.site):
             try:
-                response = kept.get(target.path, self._headers, deadline)
+                response = kept.get(target.path, headers, deadline)
                 if not kept.has_ended and response.status not in _OF_CONNECTIONS:
                     return kept, response
                 response.close()
                 kept.close()
-            except (FetchFault, TimeoutError):
-                self._kept.give_up(target.site.host)
+            except TimeoutError:
                 raise
             except (OSError, http.client.HTTPException):
                 pass
         connection = Connection(target.site, deadline)
-        return connection, connection.get(target.path, self._headers, deadline)
+        return connection, connection.get(target.path, headers, deadline)
 
     def close(self) -> None:
         """Close the connections that are kept open; others are made as they are needed."""

@@ -296,3 +296,22 @@ def test_a_host_whose_connections_go_silent_has_new_ones() -> None:
         assert sum(attempts) <= 40 + 4
         own.close()
         assert fetch(own, url) == b"abc" and own._kept._count == 1  # as at the beginning
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 3, 3", "X: y", "Content-Length: 4"])
+def test_a_body_that_only_a_close_ends(length: str) -> None:
+    """A server that keeps to no length closes where it is asked to, as by img2dataset: the next attempt asks for it."""
+
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"\r\nConnection: close\r\n" not in await reader.readuntil(b"\r\n\r\n"):
+            writer.write(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\nabc".encode())
+        writer.write(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\nabc".encode())
+
+    with serving(serve) as url:
+        own = fetcher(attempts=2, pause=0.01)
+        for _ in range(2):
+            if length.endswith("4"):
+                with pytest.raises(FetchFault, match=r"^incomplete: 3 of 4 bytes"):
+                    fetch(own, url, 0.5)
+            else:
+                assert fetch(own, url, 0.5) == b"abc"
