@@ -39,6 +39,7 @@ from pipelines.spark.probe import ProbeError, probe
 _PACKAGES = {"apache_beam": apache_beam.__version__, "curate": curate.__version__}
 _LOADING = 1000  # units that are looked at for models that they need: more processes are not asked
 _ATTEMPTS = 5  # half a second apart, at what another machine has just written
+_FAULTS = 3  # that are said: one mostly explains the others
 _SHARED = "accepted: a folder that all machines share under the same path, or the URL of a store"
 
 
@@ -69,7 +70,8 @@ def check_executors(prepared: Prepared) -> None:
         except ProbeError as error:
             raise RunError(f"Spark: {error}") from None
     if faults:
-        raise RecipeError("\n".join(f"{fault} (on {_say_hosts(hosts)})" for fault, hosts in faults.items()))
+        few = islice(faults.items(), _FAULTS)
+        raise RecipeError("\n".join(f"{fault} (on {_say_hosts(hosts)})" for fault, hosts in few))
 
 
 @dataclass(frozen=True)
