@@ -226,12 +226,12 @@ class RunStore(StoredFiles):
         return False
 
     @contextmanager
-    def together(self, ticket: str, done: Callable[[], bool] = lambda: False) -> Iterator["RunStore"]:
+    def together(self, ticket: str, done: Callable[[], bool] | None = None) -> Iterator["RunStore"]:
         """Yield a store; what is written there is put into place when the block ends without an error, all of it or, where the
         files of another attempt have the ticket, theirs.
 
-        `done` is asked once they are complete: whether another attempt's are in place already, though its ticket was deleted. It was
-        where the run is published.
+        `done` is asked once they are complete: whether another attempt's are in place already, though its ticket was deleted; None: whether
+        the run is published, of which nothing is replaced.
         """
         staged = _Together(self.url, self.storage)
         try:
@@ -250,11 +250,11 @@ class RunStore(StoredFiles):
         self.delete(ticket_file(ticket))
 
     def _decide(
-        self, ticket: str, staged: Staged, store: "_Together | None" = None, done: Callable[[], bool] = lambda: False
+        self, ticket: str, staged: Staged, store: "_Together | None" = None, done: Callable[[], bool] | None = None
     ) -> bool:
         """Make a ticket of files that were written aside, unless there is one; put what it names into place. Returns whether it is ours."""
         is_ours = self._make_ticket(ticket, staged)
-        is_done = self.exists(SUCCESS_FILE) or done()  # of a published run nothing is replaced
+        is_done = done() if done else self.exists(SUCCESS_FILE)
         if store is not None and (is_done or not is_ours):
             self.delete(store.folder)
         if not is_done:

@@ -147,8 +147,8 @@ def test_an_answer_that_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # ---- files that belong together
 
 
-def put_both(folder: RunStore, text: bytes, done: bool = False) -> None:
-    with folder.together("both", lambda: done) as store:
+def put_both(folder: RunStore, text: bytes, done: bool | None = None) -> None:
+    with folder.together("both", None if done is None else lambda: done) as store:
         store.write_bytes("shards/a", text)
         store.write_parquet(NAME, scores(len(text)), "key")
         written = store.written("shards/a")
@@ -205,6 +205,13 @@ def test_a_ticket_that_was_deleted_since(folder: RunStore) -> None:
     folder.delete_ticket("both")
     put_both(folder, b"other", done=True)
     assert both(folder) == (b"one", 3.0) and not folder.files("tmp")
+
+
+def test_another_file_of_that_name_is_nothing_to_what_is_asked_otherwise(folder: RunStore) -> None:
+    """A list that Spark wrote has its own `_SUCCESS`, and a store of shards may lie beside it."""
+    folder.write_bytes("_SUCCESS", b"")
+    put_both(folder, b"one", done=False)
+    assert both(folder) == (b"one", 3.0)
 
 
 def test_of_many_attempts_one_gives_all_files(tmp_path: Path) -> None:
