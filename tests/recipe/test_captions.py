@@ -383,7 +383,7 @@ def test_the_plan_warns_of_engines_that_cannot_be_opened(
     (tmp_path / "recipe.yaml").write_text(recipe(path, captions).model_dump_json(include={"input", "captions"}))
 
     def planned(reuse: str | None = None) -> list[str]:
-        plan(str(tmp_path / "recipe.yaml"), None, reuse, [], "stat", False)
+        plan(str(tmp_path / "recipe.yaml"), reuse=reuse)
         return [line.strip() for line in capsys.readouterr().out.splitlines()]
 
     warnings = [line for line in planned() if line.startswith("warning")]
