@@ -21,7 +21,7 @@ from tests.runners.clusters import find_executors, standalone
 
 pytestmark = pytest.mark.runners
 
-ELEMENTS = 200
+ELEMENTS = 100
 
 
 @pytest.fixture(scope="module")
