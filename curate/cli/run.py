@@ -79,6 +79,8 @@ def run(
     if reuse:
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
+    if prepared.beam.runner == "spark":
+        print("asking Spark's executors what they have and see; the first one takes 10 to 30 s", file=sys.stderr)
     preflight(prepared)
     urls = _urls_to_download(prepared.context, prepared.plan.units)
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):

@@ -21,6 +21,7 @@ _ROUNDS = 3  # of tasks, while executors are still coming
 _LOGGERS = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor", "api.python"))
 _PYTHONS = re.compile(r"worker has different version:? \(?(\d+)(?:\.|, )(\d+)\)? than that in driver:? ([\d.]+)")
 _NO_PROGRAM = re.compile(r'Cannot run program "([^"]+)"')
+_STOPPED = "stopped SparkContext"  # as by a master that did not take it
 _RAISED = re.compile(r"[\w.]+(Error|Exception)\b")
 _NAMED = "spark.pyspark.python in spark_conf, or PYSPARK_PYTHON, names that of executors"
 
@@ -50,7 +51,10 @@ def probe(
             spark, is_ours = open_context(settings)
             visits = _visit_all(spark, packages, look)
         except Exception as error:  # of Java, in many words
-            raise ProbeError(_say(find_python_error(error))) from None
+            text = find_python_error(error)
+            if _STOPPED in text or (spark is not None and spark._jsc.sc().isStopped()):
+                raise ProbeError(_say_refused(settings)) from None
+            raise ProbeError(_say(text)) from None
         if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
             raise ProbeError("on {}, {}: {}; accepted: the same there as here".format(*wrong[0]))
     except BaseException:
@@ -76,7 +80,9 @@ def _check_master(url: str) -> None:
             return
         except (OSError, ValueError) as error:
             errors.append(f"{address}: {error}")
-    raise ProbeError(f"no master answers at {url} ({'; '.join(errors)}); accepted: spark://HOST:PORT, as its page says")
+    raise ProbeError(
+        f"no master answers at {url} ({'; '.join(errors)}); accepted: spark://HOST:PORT, as the master's page says"
+    )
 
 
 def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:
@@ -143,6 +149,14 @@ def _quietly(spark: Any) -> Iterator[None]:
         for name in _LOGGERS:
             context.getConfiguration().removeLogger(name)
         context.updateLoggers()
+
+
+def _say_refused(settings: SparkOptions) -> str:
+    import pyspark
+
+    master = settings.read_conf().get("spark.master", "the master")
+    there = "the cluster's page shows it: pip install 'pyspark==VERSION', on both sides"
+    return f"{master} did not take the application; accepted: a cluster of the same version of Spark as PySpark here, {pyspark.__version__} ({there})"
 
 
 def _say(error: str) -> str:

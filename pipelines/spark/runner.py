@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -55,6 +56,8 @@ class SparkRunner(PipelineRunner):
         def clean() -> None:
             exchange.clear()
             if is_ours:
+                with suppress(Exception):  # what is cut off now is no news
+                    spark.setLogLevel("OFF")
                 spark.stop()
 
         return SparkResult(execution, clean)

@@ -41,10 +41,9 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 @contextmanager
-def standalone(folder: Path) -> Iterator[str]:
-    """A master and a worker on each of two addresses; yields the master's URL."""
-    pyspark = pytest.importorskip("pyspark")
-    home = Path(pyspark.__file__).parent
+def standalone(folder: Path, home: Path | None = None) -> Iterator[str]:
+    """A master and a worker on each of two addresses, of the Spark in `home`, by default PySpark's; yields the master's URL."""
+    home = home or Path(pytest.importorskip("pyspark").__file__).parent
     master, page = free_port(), free_port()
     environment = os.environ | {
         "SPARK_HOME": str(home),

@@ -1,6 +1,7 @@
 """What executors lack is one error before a run writes anything, and says what to do."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipelines.driver import preflight, prepare
 from pipelines.executors import check_executors
 from pipelines.spark.probe import probe
 from tests.laws import pools
+from tests.runners.clusters import standalone
 
 pytestmark = pytest.mark.runners
 
@@ -162,3 +164,13 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     head.unlink()
     with pytest.raises(RecipeError, match=r"executors cannot load signal 'good': .*head.safetensors.* \(on "):
         check_executors(prepared)
+
+
+@pytest.mark.slow  # Spark asks a master for a minute
+def test_a_cluster_of_another_spark(recipe: Any, stopping: None, tmp_path: Path) -> None:
+    if "SPARK_3" not in os.environ:
+        pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
+    (tmp_path / "cluster").mkdir()
+    with standalone(tmp_path / "cluster", Path(os.environ["SPARK_3"], "pyspark")) as url:
+        text = refused(recipe, str(tmp_path / "run"), f"--spark_master_url={url}")
+    assert re.search("did not take the application; accepted: .* the same version of Spark as PySpark here, 4", text)
