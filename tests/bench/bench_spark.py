@@ -28,7 +28,6 @@ import psutil
 from curate.recipe.recipe import load_recipe
 from pipelines.claim import claimed
 from pipelines.driver import prepare, run
-from tests.bench.bench_emit import make_pool
 from tests.bench.bench_units import ROWS, write_recipe
 
 IMAGES = 400  # of a unit of a second
@@ -71,6 +70,8 @@ class Watch(threading.Thread):
 
 def write_seconds(folder: Path, units: int) -> Path:
     """Write a recipe and its pool: units of one tar, each of which takes a second of CPU or so."""
+    from tests.bench.bench_emit import make_pool  # which imports torch, and this module is the runs' too
+
     tar = make_pool(folder, 1, IMAGES, 640, 480)[0]
     (folder / "pool").mkdir()
     for number in range(units):
