@@ -84,13 +84,13 @@ def test_its_metadata(unpacked: Path) -> None:
 def test_it_works_without_the_checkout(unpacked: Path) -> None:
     code = (
         "import curate, pipelines\n"
-        "from curate.publish.views import sql_folder\n"
+        "from curate.recipe.files import shipped_folder\n"
         "from curate.ask.library import named_queries\n"
         "from curate.cli.init import engines\n"
         "from importlib.resources import files\n"
         "from curate.recipe.recipe import load_recipe\n"
         "load_recipe(str(files('curate.demo').joinpath('recipe.yaml')))\n"
-        "print(curate.__file__, pipelines.__file__, sql_folder(), len(named_queries()), engines(), sep='\\n')\n"
+        "print(curate.__file__, pipelines.__file__, shipped_folder(\"sql\"), len(named_queries()), engines(), sep='\\n')\n"
     )
     package, pipelines, folder, queries, engines = run(unpacked, code).split("\n")[:5]
     assert package == f"{unpacked}/curate/__init__.py" and pipelines == f"{unpacked}/pipelines/__init__.py"

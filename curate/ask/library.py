@@ -23,7 +23,7 @@ from importlib.resources import files
 from itertools import takewhile
 
 from curate.errors import RecipeError
-from curate.publish.views import sql_folder
+from curate.recipe.files import shipped_folder
 from curate.schema import SAMPLES, SIDES
 from curate.wording import did_you_mean
 
@@ -86,7 +86,7 @@ class NamedQuery:
 @cache
 def named_queries() -> tuple[NamedQuery, ...]:
     """Return the queries of sql/, by name."""
-    paths = sorted(path for path in sql_folder().glob("*.sql") if path.stem != "views")
+    paths = sorted(path for path in shipped_folder("sql").glob("*.sql") if path.stem != "views")
     return tuple(_parse_query(path.stem, path.read_text("utf-8")) for path in paths)
 
 
@@ -219,4 +219,4 @@ def _word(text: str) -> str:
 
 
 if __name__ == "__main__":
-    (sql_folder() / PAGE).write_text(library_page(), "utf-8")
+    (shipped_folder("sql") / PAGE).write_text(library_page(), "utf-8")

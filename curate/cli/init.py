@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-import curate
 from curate.errors import RecipeError
+from curate.recipe.files import shipped_folder
 from curate.wording import did_you_mean
 
 
@@ -20,7 +20,7 @@ def kinds() -> list[str]:
 
 def engines() -> list[str]:
     """Return the names of the engines whose options the package has."""
-    return sorted(path.stem for path in _engines_folder().glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml"))
 
 
 def init(
@@ -64,15 +64,9 @@ def init(
             f"--on {on}: there is no such engine; {did_you_mean(on, engines())}accepted: {', '.join(engines())}"
         )
     out = out or f"{on}.yaml"
-    _write((_engines_folder() / f"{on}.yaml").read_text("utf-8"), out, f"my-{on}")
+    _write((shipped_folder("infra") / f"{on}.yaml").read_text("utf-8"), out, f"my-{on}")
     print(f"wrote {out}: edit what it says of your machines, then\n")
     print(f"  curate run recipe.yaml --out run1 --on {out}")
-
-
-def _engines_folder() -> Path:
-    """Return the folder of the engines' options: inside an installed package, else at the top of the checkout."""
-    package = Path(curate.__file__).parent
-    return package / "infra" if (package / "infra").is_dir() else package.parent / "infra"
 
 
 def _write(text: str, out: str, other: str) -> None:

@@ -6,15 +6,14 @@ view with the same columns, so that every query works on every run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-import curate
 from curate import schema
 from curate.numeric.sides import SQL as SIDES
 from curate.output.output_format import OutputFormat, find_written
+from curate.recipe.files import shipped_folder
 from curate.store.layout import MANIFEST_FILE, VIEWS_FILE
 from curate.store.store import RunStore
 
@@ -52,12 +51,6 @@ _HEAD = """\
 """
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
-
-
-def sql_folder() -> Path:
-    """Return the folder of views.sql and the named queries: inside an installed package, else at the top of the checkout."""
-    package = Path(curate.__file__).parent
-    return package / "sql" if (package / "sql").is_dir() else package.parent / "sql"
 
 
 def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -120,7 +113,7 @@ def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind
     bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files), "verdicts": _VERDICTS}
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
     large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
-    text = (sql_folder() / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
+    text = (shipped_folder("sql") / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
     return [*large, *filter(None, (part.strip() for part in text.split(";\n")))]
 
 

@@ -1,10 +1,11 @@
-"""Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool.
+"""Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool. Finds those that come along.
 
 They may be untrusted, or a device by mistake: without a limit, one takes all memory.
 """
 
 import os
 import stat
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -12,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
+
+import curate
 
 # What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
 for _scheme, _name, _extra in (
@@ -22,6 +25,12 @@ for _scheme, _name, _extra in (
     register_implementation(_scheme, _name, clobber=True, errtxt=_said)
 
 _VALUE = 4  # bytes that any value takes in memory, a null too
+
+
+def shipped_folder(name: str) -> Path:
+    """Return a folder that comes with curate, `sql` or `infra`: inside an installed package, else at the top of the checkout."""
+    package = Path(curate.__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def read_whole(path: str, limit: int) -> bytes:

@@ -309,7 +309,7 @@ class RunStore(StoredFiles):
             texts = [data.decode(errors="replace") for data in read_files(self.path(note))]
         else:
             self.fs.invalidate_cache(self.path(note))
-            texts = self._names(note)
+            texts = self.names(note)
         for text in texts:
             with suppress(ValueError):
                 size, sha256, *rows = text.split("-")

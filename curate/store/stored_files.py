@@ -100,9 +100,6 @@ class StoredFiles:
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
-        return self._names(folder)
-
-    def _names(self, folder: str) -> list[str]:
         try:
             with self._reading(folder):
                 found = os.listdir(self.path(folder)) if self.is_local else self.fs.ls(self.path(folder), detail=False)

@@ -16,7 +16,7 @@ from curate import schema
 from curate.ask.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
 from curate.ask.output import write_result
 from curate.errors import RecipeError
-from curate.publish.views import sql_folder
+from curate.recipe.files import shipped_folder
 from curate.store.store import RunStore
 from tests.publish.runs import (
     EVIL,
@@ -596,7 +596,7 @@ def test_there_are_enough() -> None:
 
 
 def test_the_page_is_what_the_headers_say() -> None:
-    page = (sql_folder() / PAGE).read_text("utf-8")
+    page = (shipped_folder("sql") / PAGE).read_text("utf-8")
     assert page == library_page(), "run `python -m curate.ask.library`"
     for query in named_queries():
         assert page.count(f"### {query.name}\n") == 1 and query.summary in page

@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from curate.ask.query import open_run
-from curate.publish.views import LARGE, PUBLISHED, sql_folder, sql_type, table_files, write_views
+from curate.publish.views import LARGE, PUBLISHED, sql_type, table_files, write_views
+from curate.recipe.files import shipped_folder
 from tests.publish.runs import write_bare, write_small
 
 VIEWS = [*LARGE, "scored", "published", "verdicts", "measured", "kept", "dropped", "survivors", "matched"]
@@ -156,4 +157,4 @@ def test_files_are_told_apart_by_place() -> None:
 
 
 def test_the_sql_folder_is_found() -> None:
-    assert (sql_folder() / "views.sql").is_file()
+    assert (shipped_folder("sql") / "views.sql").is_file()

@@ -185,14 +185,11 @@ def test_same_bytes(
     recipe_of: Callable[[str], Path],
     local: Callable[[str], Took],
     tmp_path: Path,
-    record_property: Callable[[str, object], None],
 ) -> None:
     environment = find_spark_3() if name == "Spark 3.5" else {}
     took = curate(recipe_of(recipe), tmp_path / "run", engine(name), environment)
     here = local(recipe)
     assert took.files == here.files
     assert len([path for path in took.files if path.startswith("shards/")]) >= 5
-    for key, value in (("seconds", took.seconds), ("memory", took.memory), ("shuffled", took.shuffled)):
-        record_property(key, value)
     line = f"{recipe} on {name}: {took.seconds:.1f} s (local {here.seconds:.1f}), {took.memory} MB ({here.memory})"
     print(f"{line}, {took.shuffled:,} bytes shuffled")

@@ -43,28 +43,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         context.stop()
 
 
-class Draw(beam.DoFn):
-    """Gives each number a random key; says that it has begun."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def process(self, number: int) -> Iterator[Any]:
-        (self._folder / f"map-{uuid.uuid4().hex}").touch()
-        time.sleep(0.005)
-        yield random.randrange(40), number
+def begin(folder: Path, phase: str, seconds: float) -> None:
+    """Say that an element of a phase has begun, and take some time for it."""
+    (folder / f"{phase}-{uuid.uuid4().hex}").touch()
+    time.sleep(seconds)
 
 
-class Gather(beam.DoFn):
-    """Gives the numbers of a key; says that it has begun."""
+def draw(number: int, folder: Path) -> Iterator[Any]:
+    """Give a number a random key."""
+    begin(folder, "map", 0.005)
+    yield random.randrange(40), number
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def process(self, pair: Any) -> Iterator[Any]:
-        (self._folder / f"reduce-{uuid.uuid4().hex}").touch()
-        time.sleep(0.02)
-        yield from pair[1]
+def gather(pair: Any, folder: Path) -> Iterator[int]:
+    """Give the numbers of a key."""
+    begin(folder, "reduce", 0.02)
+    yield from pair[1]
 
 
 class Killer(threading.Thread):
@@ -102,8 +96,8 @@ def test_killed_executors_lose_and_double_nothing(
         killer = Killer(cluster, folder, phase, draws.randrange(1, ELEMENTS // 2 if phase == "map" else 20))
         killer.start()
         root = beam.Pipeline(options=options)
-        drawn = root | beam.Create(range(ELEMENTS)) | beam.Reshuffle() | beam.ParDo(Draw(folder))
-        found = drawn | beam.GroupByKey() | beam.ParDo(Gather(folder))
+        drawn = root | beam.Create(range(ELEMENTS)) | beam.Reshuffle() | beam.FlatMap(draw, folder)
+        found = drawn | beam.GroupByKey() | beam.FlatMap(gather, folder)
         _ = found | beam.Map(str) | beam.io.WriteToText(str(out))
         try:
             root.run().wait_until_finish()
