@@ -36,12 +36,18 @@ def options(spark: Any) -> PipelineOptions:
 
 
 @pytest.fixture
-def retrying(spark: Any) -> Iterator[Callable[[], PipelineOptions]]:
-    """Options for a context that tries tasks again, in place of the module's: local[CORES, ATTEMPTS]."""
+def retrying(spark: Any) -> Iterator[Callable[[int], PipelineOptions]]:
+    """Options for a context that tries a task so many times, in place of the module's: local[CORES, ATTEMPTS]."""
     spark.stop()
-    context = start("local[2, 20]")
-    yield lambda: PipelineOptions(["--runner=pipelines.spark.SparkRunner"])
-    context.stop()
+    contexts = []
+
+    def begin(attempts: int) -> PipelineOptions:
+        contexts.append(start(f"local[2, {attempts}]"))
+        return PipelineOptions(["--runner=pipelines.spark.SparkRunner"])
+
+    yield begin
+    for context in contexts:
+        context.stop()
 
 
 def workers(older: float) -> list[int]:

@@ -182,6 +182,24 @@ def test_waiting_and_cancelling(options: PipelineOptions, tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_an_interrupt_cancels(options: PipelineOptions, tmp_path: Path) -> None:
+    root = beam.Pipeline(options=options)
+    slow = root | beam.Create([1]) | beam.Map(lambda number: count_calls(tmp_path) or time.sleep(600))
+    _ = slow | beam.Reshuffle() | "Never" >> beam.Map(lambda number: count_calls(tmp_path))
+    result = root.run()
+
+    def interrupt() -> None:
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        result.wait_until_finish()
+    assert result.state == PipelineState.CANCELLED
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_large_collections_pass_through_files(
     options: PipelineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,8 +252,26 @@ def test_what_a_killed_driver_left_is_swept(options: PipelineOptions, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == [other.name]
 
 
+def test_what_may_pass_is_tried_four_times(tmp_path: Path, retrying: Callable[[int], PipelineOptions]) -> None:
+    """As Spark does where nobody says otherwise; what is permanent, once."""
+    options = retrying(4)
+    for kind, calls in ((Wrong, 1), (ValueError, 4)):
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+
+        def fail(number: int, kind: Any = kind, folder: Path = folder) -> int:
+            count_calls(folder)
+            raise kind("no good", number)
+
+        root = beam.Pipeline(options=options)
+        _ = root | beam.Create([7]) | beam.Map(fail)
+        with pytest.raises((Wrong, RuntimeError), match="no good"):
+            root.run().wait_until_finish()
+        assert len(list(folder.iterdir())) == calls
+
+
 def test_killed_workers_lose_and_double_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrying: Callable[[], PipelineOptions]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrying: Callable[[int], PipelineOptions]
 ) -> None:
     """A DoFn draws random keys before a group; if it ran again for a part of what follows, values would be lost or doubled."""
     monkeypatch.setattr(runner, "_HELD", 10_000)
@@ -250,7 +286,7 @@ def test_killed_workers_lose_and_double_nothing(
                 with suppress(ProcessLookupError):
                     os.kill(kills[-1], signal.SIGKILL)
 
-    options = retrying()
+    options = retrying(20)
     killer = threading.Thread(target=kill)
     killer.start()
     try:
