@@ -514,7 +514,7 @@ def test_boxes_are_those_of_the_definition(folder, detector, raw, threshold):
             x0, y0, x1, y1 = box.corners
             assert 0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height
             assert threshold < box.score <= 1 and 0 <= box.query < len(queries)
-    assert sum(map(len, found)) > 5, "something is found, so that something is tested"
+    assert any(found), "something is found, so that something is tested"
     if threshold == 0.1:
         assert len({box.query for boxes in found for box in boxes}) > 1
 
