@@ -36,18 +36,43 @@ def _weights_start(weights: str) -> int | None:
 
 
 class OpenClip(Embedder):
-    """A model of open_clip, and how it is run: `device` and `batch` have no influence beyond rounding."""
+    """A model of open_clip, and how it is run."""
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
-    # A name of open_clip's, hf-hub:ORG/REPO, or local-dir:FOLDER.
-    model: Annotated[str, Field(min_length=1), path_at(_folder_start)]
-    # A tag or a file of weights; for a plain name only.
-    pretrained: Annotated[str, path_at(_weights_start)] | None = None
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp32 on a CPU, fp16 on a GPU
-    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = "auto"
-    context_length: int | None = Field(None, gt=0, le=4096, strict=True)  # stretch it, for longer captions (Long-CLIP)
+    model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(
+        description="A model name of open_clip; or `hf-hub:ORG/REPO`; or `local-dir:FOLDER`, a folder with its configuration.",
+        examples=["ViT-B-32"],
+    )
+    pretrained: Annotated[str, path_at(_weights_start)] | None = Field(
+        None,
+        description="A tag of open_clip, or a file of weights. Only for a plain model name, which needs it.",
+        examples=["laion2b_s34b_b79k"],
+    )
+    device: str = Field(
+        "auto",
+        description="`auto`, `cpu`, `mps`, `cuda` (all GPUs) or one such as `cuda:0`. Changes scores only by rounding.",
+        examples=["cuda:0"],
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Precision of weights and sums. `auto`: `fp32` on a CPU, `fp16` on a GPU.",
+        examples=["bf16"],
+    )
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = Field(
+        "auto",
+        description="Images and texts per batch; changes scores only by rounding. `auto` chooses by the device.",
+        examples=[256],
+    )
+    context_length: int | None = Field(
+        None,
+        description="Tokens of the text tower, stretched for longer captions (Long-CLIP). null: the model's own.",
+        examples=[248],
+        gt=0,
+        le=4096,
+        strict=True,
+    )
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:

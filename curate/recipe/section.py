@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -45,20 +45,52 @@ def _no_word_of_sql(name: str) -> str:
     return name
 
 
-ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_no_word_of_sql)]
-NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_no_word_of_sql)]
+def _form(name: str) -> Any:
+    """Mark a text by its form: the reference of keys says it, and the JSON schema has it as `format`."""
+    return Field(json_schema_extra={"format": name})
+
+
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), _form("name"), AfterValidator(_no_word_of_sql)]
+NewName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), _form("name"), AfterValidator(_no_word_of_sql)]
 """The name of a column that SQL takes without quotes."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$"), _form("name")]
+AnyColumn = Annotated[str, _form("column")]
+"""A column that rules see."""
+Expression = Annotated[str, _form("SQL expression")]
+"""SQL over the columns that rules see, and perhaps some more."""
+
+
+class Column(NamedTuple):
+    """A column that comes of a section, for the reference of keys: its table, name, Arrow type, and what it holds."""
+
+    table: str
+    name: str  # with NAME where the recipe names what gives it
+    type: str
+    meaning: str
 
 
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values are not changed after loading.
 
-    `runtime_fields` names the fields that say where and how fast something is computed, not what: they may change in a rerun.
+    For users are the docstring of a section, whose first line says in one sentence what it is for, and each field's `description`
+    and `examples`: `curate.recipe.reference` makes its page of them.
+
+    Attributes:
+        runtime_fields: the fields that say where and how fast something is computed, not what: they may change in a rerun.
+        example: what a recipe may have under the section's key, as plain data.
+        gives: the columns that come of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
+    example: ClassVar[Any] = None
+    gives: ClassVar[tuple[Column, ...]] = ()
+
+    @classmethod
+    def about(cls) -> dict[str, Any]:
+        """Return the description and the examples of a field that holds such a section."""
+        summary = (cls.__doc__ or "").partition("\n")[0]
+        return {"description": summary, "examples": None if cls.example is None else [cls.example]}
 
 
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
@@ -71,9 +103,9 @@ def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidat
     return AfterValidator(resolve)
 
 
-UserPath = Annotated[str, path_at()]
+UserPath = Annotated[str, _form("path"), path_at()]
 """A file, folder or URL; relative to the recipe's folder."""
-UserFile = Annotated[str, Field(min_length=1), path_at()]
+UserFile = Annotated[str, Field(min_length=1), _form("path"), path_at()]
 """The same, where it must not be empty."""
 UserPaths = UserPath | tuple[UserPath, ...]
 """One or several; ranges and globs too."""
@@ -121,7 +153,7 @@ class KindsSection(Section):
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
         """Return the type and the default of a kind's field."""
-        return kind.section | None, None
+        return kind.section | None, Field(None, **kind.section.about())
 
     @classmethod
     def full(cls) -> type[Self]:

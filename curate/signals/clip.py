@@ -10,7 +10,7 @@ Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): 
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,58 @@ from curate.models.encoder import Encoder, load_encoder
 from curate.models.identity import OpenClip, identify
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_column, spread
+from curate.recipe.section import Column
 from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind, SignalOutput
 
 
 class Clip(OpenClip):
-    """Image-text scores by an open_clip model, and what follows from its embeddings.
+    """CLIP scores by an open_clip model, and its embeddings for other signals: one section, or a list.
 
-    Columns of a model named `clip`: clip_score (cosine), tokens, truncated; of one named X: X_score, X_tokens,
-    X_truncated.
+    Several models need names. Columns of one named `X` are `X_score`, `X_tokens`, `X_truncated`, and `X_image` and `X_text` in table
+    `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine, 0), is column `clipscore` of
+    SQL's view `measured`.
+
+    - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER` or a file.
+    - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an error.
+    - **Precision**: on a CPU, bf16 weights are 2.9 times faster (ViT-B/32). Scores of the demo change by at most 0.007: their
+      correlation is 0.99998, and 98.3 % of the top 30 % is the same.
+    - **Further signals**: with `embeddings: true`, a further head, context or axis does not run the model again.
+    - **Words**: `words: true` finds the words of a caption that do not match its image (CLIP4DM).
     """
 
-    embeddings: bool = Field(False, strict=True)  # keep them, as table `embeddings`
-    words: bool = Field(False, strict=True)  # also the words that do not fit the image: misaligned_words, f_clipscore
+    example: ClassVar[Any] = {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "clip_score", "float32", "Cosine of image and text embedding."),
+        Column("scores", "tokens", "int32", "Tokens of the caption, begin and end included."),
+        Column("scores", "truncated", "bool", "Whether the caption has more tokens than the model reads."),
+        Column("scores", "misaligned_words", "list<string>", "Words that do not match the image; with `words: true`."),
+        Column("scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; nearer 0 is better; with `words: true`."),
+        Column(
+            "embeddings",
+            "image",
+            "list<float16>",
+            "Embedding of the image; with `embeddings: true`. Zeros where unreadable.",
+        ),
+        Column(
+            "embeddings",
+            "text",
+            "list<float16>",
+            "Embedding of the caption; with `embeddings: true`. Zeros where unreadable.",
+        ),
+    )
+
+    embeddings: bool = Field(
+        False,
+        description="Keep the embeddings as table `embeddings`, for deduplication and further signals.",
+        examples=[True],
+        strict=True,
+    )
+    words: bool = Field(
+        False,
+        description="Find words that do not match the image; adds `misaligned_words` and `f_clipscore`.",
+        examples=[True],
+        strict=True,
+    )
 
     @property
     def keeps_embeddings(self) -> bool:
