@@ -64,7 +64,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
         ".yaml",
         ".typed",
         ".json",
-        ".safetensors",
+        ".onnx",
         ".html",
         ".css",
     }  # no caches, no tests

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from importlib.resources import as_file, files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -79,16 +78,10 @@ def _packaged_recipe() -> str:
 
 
 def _write_recipe(out: str, recipe: str) -> None:
-    """Write the recipe and its CLIP model; without open_clip, a recipe without CLIP scores."""
-    text = _packaged_recipe()
-    if find_spec("open_clip") and find_spec("torch"):
-        with as_file(files("curate.demo").joinpath("clip")) as model:
-            shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
-    else:
-        missing = "open_clip is not installed, so that wrong captions are not found: pip install 'curate[clip]'"
-        print(missing, file=sys.stderr)
-        text = "".join(line for line in text.splitlines(keepends=True) if "clip" not in line)
-    Path(recipe).write_text(text, encoding="utf-8")
+    """Write the CLIP model, and then the recipe, which marks a demo's folder."""
+    with as_file(files("curate.demo").joinpath("clip")) as model:
+        shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
+    Path(recipe).write_text(_packaged_recipe(), encoding="utf-8")
 
 
 def _rates(rates: list[Rate]) -> list[Line]:

@@ -50,7 +50,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
 
     def flush() -> None:
         if encoder and views:
-            encoded.append(encoder.encode_images(views).cpu().numpy())
+            encoded.append(encoder.encode_images(views))
             views.clear()
 
     for name, data in read_pictures(picture_files(_IMAGES, against.images)):

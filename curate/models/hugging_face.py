@@ -8,6 +8,7 @@ cache and then downloads. Code that comes with a model is never run, and weights
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -114,8 +115,7 @@ def to_dtype(precision: str) -> Any:
 
 
 def free_memory() -> None:
-    """Give what torch keeps of a GPU's memory back."""
-    import torch
-
-    if torch.cuda.is_available():
+    """Give what torch, where it is in use, keeps of a GPU's memory back."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

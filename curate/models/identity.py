@@ -12,22 +12,23 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.errors import RecipeError, RunError, needing
 from curate.models.weights import alone_with, find_digest
 from curate.recipe.measure import Embedder
-from curate.recipe.section import path_at
+from curate.recipe.section import fault, path_at
 from curate.wording import one_line
 
+ONNX = "onnx:"
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 
 
 def _folder_start(model: str) -> int | None:
     """Return where a model's name is a folder's path."""
-    return len("local-dir:") if model.startswith("local-dir:") else None
+    return next((len(kind) for kind in ("local-dir:", ONNX) if model.startswith(kind)), None)
 
 
 def _weights_start(weights: str) -> int | None:
@@ -36,12 +37,12 @@ def _weights_start(weights: str) -> int | None:
 
 
 class OpenClip(Embedder):
-    """A model of open_clip, and how it is run."""
+    """A model of open_clip or ONNX Runtime, and how it is run."""
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
     model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(
-        description="A model name of open_clip; or `hf-hub:ORG/REPO`; or `local-dir:FOLDER`, a folder with its configuration.",
+        description="A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER` by ONNX Runtime.",
         examples=["ViT-B-32"],
     )
     pretrained: Annotated[str, path_at(_weights_start)] | None = Field(
@@ -73,6 +74,32 @@ class OpenClip(Embedder):
         le=4096,
         strict=True,
     )
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is a folder of graphs, which ONNX Runtime runs."""
+        return self.model.startswith(ONNX)
+
+    @model_validator(mode="after")
+    def _fits_onnx(self) -> Self:
+        if not self.is_onnx:
+            return self
+        graphs = f"{ONNX}FOLDER is computed as its graphs are"
+        if self.pretrained is not None:
+            raise fault("pretrained", f"{self.pretrained!r} is given, and {ONNX}FOLDER has weights of its own")
+        if self.precision not in ("auto", "fp32"):
+            raise fault(
+                "precision", f"{self.precision} is given, and {graphs}; accepted: auto, fp32, or a model of open_clip"
+            )
+        if self.context_length is not None:
+            raise fault(
+                "context_length", f"{graphs}, whose positions cannot be stretched; accepted: a model of open_clip"
+            )
+        if self.scores_words:
+            raise fault("words", f"{graphs}, which do not tell their attention; accepted: a model of open_clip")
+        if self.device == "mps":
+            raise fault("device", "mps is given, and ONNX Runtime has none; accepted: auto, cpu, cuda, cuda:N")
+        return self
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:

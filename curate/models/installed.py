@@ -29,11 +29,21 @@ def identify_models(package: str, *paths: Path) -> str:
     return f"{identify_files(package, *paths)} onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
-def open_session(path: Path) -> Any:
-    """Return a session with a model's weights, on the CPU; its `run` may be called from many threads."""
+def open_session(path: Path, device: str = "cpu") -> Any:
+    """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`); its `run` may be called from many threads.
+
+    Raises OSError where the GPU cannot be used, else what onnxruntime raises.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    kind, _, number = device.partition(":")
+    first = [("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"})] if kind == "cuda" else []
+    session = onnxruntime.InferenceSession(str(path), options, providers=[*first, "CPUExecutionProvider"])
+    if first and session.get_providers()[0] != first[0][0]:
+        raise OSError(
+            f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there: is its CUDA or cuDNN missing?"
+        )
+    return session

@@ -19,8 +19,9 @@ from PIL import Image
 from pydantic import Field
 
 from curate import ids
-from curate.models.encoder import Encoder, load_encoder
-from curate.models.identity import OpenClip, identify
+from curate.models.clip_model import identify, load_encoder
+from curate.models.encoder import Encoded, Encoder
+from curate.models.identity import OpenClip
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import embedding_column, spread
 from curate.recipe.section import Column
@@ -156,7 +157,7 @@ class ClipScorer:
         self._load, self._captions = encoder, captions
         self._rows: list[int] = []
         self._waiting: list[npt.NDArray[Any]] = []
-        self._encoded: list[Any] = []
+        self._encoded: list[Encoded] = []
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -179,7 +180,7 @@ class ClipScorer:
         n, rows = len(self._captions), np.array(self._rows, np.int64)
         if not len(rows):
             return SignalOutput(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
-        images: F32 = np.concatenate([encoded.cpu().numpy() for encoded in self._encoded])
+        images: F32 = np.concatenate([wait() for wait in self._encoded])
         texts = self._encoder.encode_texts(self._captions.take(pa.array(rows)).to_pylist())
         scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
         missing = np.ones(n, bool)
@@ -190,7 +191,7 @@ class ClipScorer:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._encoded.append(self._encoder.encode_images(self._waiting))
+            self._encoded.append(self._encoder.start_images(self._waiting))
             self._waiting = []
 
 

@@ -97,5 +97,4 @@ def encode_exemplars(where: str, encoder: Encoder, paths: UserPaths) -> tuple[F3
         digests.append(fact.sha256)
     if not views:
         raise RecipeError(f"{where}: no image in {paths}")
-    encoded: list[F32] = [encoder.encode_images(views[at : at + 32]).cpu().numpy() for at in range(0, len(views), 32)]
-    return np.concatenate(encoded), digests
+    return np.concatenate([encoder.encode_images(views[at : at + 32]) for at in range(0, len(views), 32)]), digests

@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from curate.models.encoder import load_encoder
+from curate.models.clip_model import load_encoder
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from pipelines.driver import prepare

@@ -13,8 +13,9 @@ Different scenes of a pool differ in 4 bits or more by construction (`MIN_DISTAN
 """
 
 import argparse
+import tempfile
 from dataclasses import dataclass
-from importlib.resources import as_file, files
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from curate.decide.groups import Groups
 from curate.demo.pictures import decode, phash
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, make_pool
+from tests.demo.graphs import restore
 
 BITS = (0, 2, 4, 6, 8)
 COSINES = (0.95, 0.97, 0.98, 0.985, 0.9875, 0.99, 0.9925, 0.995)
@@ -47,8 +49,8 @@ def draw(seed: int) -> Pool:
     drawn = make_pool(2000, seed)
     left = [(row, s) for row, s in enumerate(drawn) if s.defect in ("", *DUPLICATES, *NEAR_DUPLICATES)]
     hashes = np.array([phash(s.image) for _, s in left], np.uint64)
-    with as_file(files("curate.demo").joinpath("clip")) as folder, torch.inference_mode():
-        model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        model, _, transform = open_clip.create_model_and_transforms(restore(Path(folder)))
         views = torch.stack([transform(decode(s.image)) for _, s in left])
         embeddings = torch.cat([model.eval().encode_image(part, normalize=True) for part in views.split(200)]).numpy()
     kept = embeddings.astype(np.float16).astype(np.float32)  # as table `embeddings` has them

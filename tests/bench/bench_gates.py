@@ -18,6 +18,7 @@ demo's own model (some minutes). Last comes the speed, on real captions.
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -37,6 +38,7 @@ from curate.metadata.sources import read_metadata
 from curate.recipe.captions import Gates
 from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten
+from tests.demo.graphs import restore
 
 SEED = 8
 STYLES = ("chat_a", "chat_b", "human", "coco")
@@ -278,11 +280,11 @@ def _hallucinated(scene: scenes.Scene, rng: np.random.Generator, text: str) -> d
 def clip_table(count: int) -> None:
     """Things that the picture does not show, by margin. Both scores have the scale of the model: the demo's was trained on
     such scenes, and tells them apart as a general model would not."""
-    import curate.demo
-    from curate.models.encoder import load_encoder
+    from curate.models.clip_model import load_encoder
     from curate.signals.clip import Clip
 
-    encoder = load_encoder(Clip(model=f"local-dir:{Path(curate.demo.__file__).parent / 'clip'}"))
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = load_encoder(Clip(model=restore(Path(folder))))
     rng = np.random.default_rng(SEED)
     pictures, texts = [], []
     while len(pictures) < count:
@@ -294,9 +296,7 @@ def clip_table(count: int) -> None:
         if faithful not in made.values():
             pictures.append(encoder.view(scenes.draw(scene, rng)))
             texts.append([original, faithful, scenes.caption(scene, rng), *made.values()])
-    images = np.concatenate(
-        [encoder.encode_images(pictures[i : i + 32]).cpu().numpy() for i in range(0, len(pictures), 32)]
-    )
+    images = np.concatenate([encoder.encode_images(pictures[i : i + 32]) for i in range(0, len(pictures), 32)])
     kinds = ("original", "faithful", "any true caption", "other colour", "other shape", "a thing more")
     scored = {kind: encoder.score_words(images, [row[i] for row in texts]) for i, kind in enumerate(kinds)}
     cosines = {

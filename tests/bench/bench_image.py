@@ -168,10 +168,10 @@ def bench_scaled() -> None:
     """`measure.image.jpeg_side`, at once and at twice the side of the demo's CLIP (64): speed, and scores."""
     from curate.demo import scenes
     from curate.demo.scenes import caption, compose, draw
-    from curate.models.encoder import load_encoder
+    from curate.models.clip_model import load_encoder
     from curate.signals.clip import Clip
 
-    encoder = load_encoder(Clip(model=f"local-dir:{Path(scenes.__file__).parent / 'clip'}"))
+    encoder = load_encoder(Clip(model=f"onnx:{Path(scenes.__file__).parent / 'clip'}"))
     side, count = 64, 300
     pictures, captions = [], []
     for seed in range(count):
@@ -187,7 +187,7 @@ def bench_scaled() -> None:
         start = time.process_time()
         views = [measure_image(data, options, [encoder.view]).observed[0] for data in pictures]
         seconds = time.process_time() - start
-        return seconds, np.einsum("ij,ij->i", encoder.encode_images(views).numpy(), texts)
+        return seconds, np.einsum("ij,ij->i", encoder.encode_images(views), texts)
 
     print(f"{count} scenes as JPEGs of 600 x 450, decoded and looked at by the demo's CLIP ({side} pixels)")
     full, exact = scores(ImageOptions())

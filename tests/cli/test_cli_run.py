@@ -233,18 +233,6 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert again.status == 0 and "nothing to do" in again.out and "synthetic" not in again.err
 
 
-def test_a_demo_without_the_library_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its recipe has no scores then, and says how to get them."""
-    from curate.cli import demo
-    from curate.recipe.recipe import load_recipe
-
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    demo._write_recipe(str(tmp_path), str(tmp_path / "recipe.yaml"))
-    recipe = load_recipe(str(tmp_path / "recipe.yaml"))
-    assert not recipe.measure.clip and "aligned" not in recipe.rules and "boilerplate" in recipe.rules
-    assert [by.phash is not None for by in recipe.dedup.near.values()] == [True]  # and none by embeddings
-
-
 @pytest.mark.parametrize("out", ["/dev/null/x", "/proc/nothing/x"])
 def test_a_demo_that_cannot_be_written(cli: Cli, out: str) -> None:
     done = cli("demo", "--out", out)

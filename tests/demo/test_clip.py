@@ -1,10 +1,9 @@
-"""The demo's CLIP: open_clip loads it like any other, and it tells right captions of unseen scenes from wrong ones."""
+"""The demo's CLIP: ONNX Runtime gives what open_clip does, and it tells right captions of unseen scenes from wrong ones."""
 
 import io
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from PIL import Image
 from curate.demo.pool import make_pool
 from curate.demo.scenes import Scene, caption, compose, draw
 from curate.demo.words import COLOURS
+from curate.models.clip_model import load_encoder
+from curate.signals.clip import Clip as CuratesClip
+from tests.demo.graphs import FOLDER, export, restore
 from tests.demo.train_clip import CAPTIONS, draw_scenes, train, write_model
 
-FOLDER = Path(str(files("curate.demo"))) / "clip"
 SCENES = 300  # a multiple of 100
 Plane = npt.NDArray[np.float32]
 
@@ -49,14 +50,20 @@ class Unseen:
 
 
 @pytest.fixture(scope="module")
-def clip() -> Clip:
+def name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the same weights, for open_clip."""
+    return restore(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def clip(name: str) -> Clip:
     def refuse(*_: Any) -> None:
         raise AssertionError("a connection was tried")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
-        model, _, transform = create_model_and_transforms(f"local-dir:{FOLDER}", require_pretrained=True)
-        return Clip(model.eval(), transform, get_tokenizer(f"local-dir:{FOLDER}"))
+        model, _, transform = create_model_and_transforms(name, require_pretrained=True)
+        return Clip(model.eval(), transform, get_tokenizer(name))
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +84,22 @@ def auc(low: Plane, high: Plane) -> float:
     return float((low[:, None] < high).mean())
 
 
-def test_the_folder_is_small_and_holds_two_files() -> None:
+def test_the_folder_is_small_and_holds_what_hugging_faces_folders_do() -> None:
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
-    assert set(sizes) == {"open_clip_config.json", "open_clip_model.safetensors"}
-    assert sum(sizes.values()) <= 4_000_000
+    settings = {"config.json", "preprocessor_config.json", "tokenizer.json", "README.md"}
+    assert set(sizes) == {"vision_model.onnx", "text_model.onnx", *settings}
+    assert sum(sizes.values()) <= 2_600_000
+    assert not any(
+        b"/python" in (FOLDER / f"{side}_model.onnx").read_bytes() for side in ("vision", "text")
+    )  # no traces
+
+
+def test_onnx_runtime_gives_what_open_clip_does(clip: Clip) -> None:
+    encoder = load_encoder(CuratesClip(model=f"onnx:{FOLDER}"))
+    pool = [sample for sample in make_pool(100, seed=22) if sample.defect in ("", "wrong_caption")]
+    pictures, texts = [Image.open(io.BytesIO(sample.image)) for sample in pool], [sample.text or "" for sample in pool]
+    assert np.abs(encoder.encode_images([encoder.view(p) for p in pictures]) - clip.images(pictures)).max() < 1e-6
+    assert np.abs(encoder.encode_texts(texts).embeddings - clip.texts(texts)).max() < 1e-6
 
 
 def test_it_is_a_plain_clip_with_openais_vocabulary(clip: Clip) -> None:
@@ -161,7 +180,10 @@ def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path: Path, monke
         write_model(*train(scenes, seed, steps=2), tmp_path / name)
     weights = {name: (tmp_path / name / "open_clip_model.safetensors").read_bytes() for name in "abc"}
     assert weights["a"] == weights["b"] != weights["c"]
-    assert (tmp_path / "a" / "open_clip_config.json").read_bytes() == (FOLDER / "open_clip_config.json").read_bytes()
+    export(f"local-dir:{tmp_path / 'a'}", tmp_path / "graphs")
+    for settings in FOLDER.iterdir():
+        if settings.suffix != ".onnx":
+            assert (tmp_path / "graphs" / settings.name).read_bytes() == settings.read_bytes(), settings.name
     model, _, _ = create_model_and_transforms(f"local-dir:{tmp_path / 'a'}", require_pretrained=True)
     assert model.encode_text(get_tokenizer(f"local-dir:{tmp_path / 'a'}")(["a red circle"])).shape == (1, 64)
 

@@ -1,7 +1,8 @@
 """Trains the demo's CLIP: `python -m tests.demo.train_clip --out FOLDER [--seed 0]`.
 
 In: a seed; the scenes are drawn here. Out: a folder that open_clip loads as `local-dir:FOLDER`, at most 4 MB:
-`open_clip_config.json` and `open_clip_model.safetensors` (float16). `curate/demo/clip` is what it made with seed 0.
+`open_clip_config.json` and `open_clip_model.safetensors` (float16); and in FOLDER/onnx the same as ONNX graphs. `curate/demo/clip`
+holds the graphs that it made with seed 0.
 
 Trained on 60,000 drawn scenes with four captions each, 3,000 steps of 256 pairs (thirteen epochs): 21 minutes of CPU
 time, 30 by the clock at one thread on a busy machine of two cores. Reached, with scenes that are in no training data:
@@ -35,6 +36,7 @@ from PIL import Image
 
 from curate.demo.pool import make_pool
 from curate.demo.scenes import caption, compose, draw
+from tests.demo.graphs import export
 
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any
@@ -235,6 +237,7 @@ def main() -> None:
     scenes = draw_scenes(arguments.seed, "training", TRAINING_SCENES)
     model, known = train(scenes, arguments.seed, STEPS)
     write_model(model, known, arguments.out)
+    export(f"local-dir:{arguments.out}", arguments.out / "onnx")
     for name, figure in measure(arguments.out, arguments.seed).items():
         print(f"{name}: {figure:.4f}")
 

@@ -22,7 +22,7 @@ from curate.download.fetch import Fetcher
 from curate.forget.forget import forget
 from curate.forget.lists import read_lists
 from curate.measure import part as measuring
-from curate.models.encoder import Encoder
+from curate.models.onnx_encoder import OnnxEncoder
 from curate.store.retries import Retries
 from curate.store.store import RunStore
 from pipelines.driver import prepare
@@ -173,15 +173,12 @@ def test_reuse_takes_the_rounds(days: Days, web: Web, tmp_path: Path) -> None:
 
 def test_models_see_what_is_new_alone(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores and embeddings, beside columns of the list."""
-    pytest.importorskip("open_clip")
     seen: list[int] = []
-    encode_images = Encoder.encode_images
-    monkeypatch.setattr(
-        Encoder, "encode_images", lambda own, views: seen.append(len(views)) or encode_images(own, views)
-    )
+    whole = OnnxEncoder.start_images
+    monkeypatch.setattr(OnnxEncoder, "start_images", lambda own, views: seen.append(len(views)) or whole(own, views))
     urls = [web.url(("image/{}" if i % 4 else "later/1/{}").format(i), i % HOSTS) for i in range(40)]
     path = write_list(tmp_path / "list.parquet", urls, similarity=[i / 40 for i in range(40)])
-    model = f"local-dir:{files('curate.demo') / 'clip'}"
+    model = f"onnx:{files('curate.demo') / 'clip'}"
     one = recipe(
         path,
         {"number_sample_per_shard": 10},

@@ -11,7 +11,7 @@ import pytest
 
 from curate.errors import RunError
 from curate.measure import part, unit
-from curate.models.encoder import Encoder
+from curate.models.open_clip_encoder import OpenClipEncoder
 from curate.store import checkpoints
 from pipelines.claim import Prepared, claim_folder
 from pipelines.driver import prepare
@@ -52,12 +52,12 @@ class Calls:
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    return Calls(monkeypatch, Encoder, "encode_images", lambda encoder, views: len(views))
+    return Calls(monkeypatch, OpenClipEncoder, "start_images", lambda encoder, views: len(views))
 
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    return Calls(monkeypatch, Encoder, "score_words", lambda encoder, images, captions: len(captions))
+    return Calls(monkeypatch, OpenClipEncoder, "score_words", lambda encoder, images, captions: len(captions))
 
 
 @pytest.fixture
@@ -173,13 +173,13 @@ def test_an_input_that_changes_meanwhile_leaves_none(
     pool: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = claim(pool, model, tmp_path / "out")
-    encode = Encoder.encode_images
+    encode = OpenClipEncoder.start_images
 
-    def encoding(encoder: Encoder, views: Any) -> Any:
+    def encoding(encoder: OpenClipEncoder, views: Any) -> Any:
         os.utime(tmp_path / "tars/00000.tar", ns=(1, 1))
         return encode(encoder, views)
 
-    monkeypatch.setattr(Encoder, "encode_images", encoding)
+    monkeypatch.setattr(OpenClipEncoder, "start_images", encoding)
     with pytest.raises(RunError, match="the file changed during the run"):
         measure(prepared)
     assert not parts(tmp_path / "out")

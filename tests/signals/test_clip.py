@@ -16,8 +16,8 @@ from PIL import Image
 
 from curate import process
 from curate.errors import RecipeError
-from curate.models import encoder
-from curate.models.encoder import Encoder
+from curate.models import open_clip_encoder
+from curate.models.open_clip_encoder import OpenClipEncoder, _Net
 from pipelines.driver import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
@@ -33,13 +33,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each forward pass got, from now on."""
     sizes: list[int] = []
-    whole = Encoder.encode_images
+    whole = OpenClipEncoder.start_images
 
-    def counting(self: Encoder, views: Any) -> Any:
+    def counting(self: OpenClipEncoder, views: Any) -> Any:
         sizes.append(len(views))
         return whole(self, views)
 
-    monkeypatch.setattr(Encoder, "encode_images", counting)
+    monkeypatch.setattr(OpenClipEncoder, "start_images", counting)
     return sizes
 
 
@@ -235,17 +235,17 @@ def test_two_devices_give_the_same_run(models: list[str], tmp_path: Path, monkey
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 3)
     asked = recipe(path, {"model": models[0], "batch": 8}, rules={"best": {"top": 0.5, "of": "clip_score"}})
     one = pools.run_local(asked, tmp_path / "one")
-    used, both, encode = set(), threading.Event(), encoder._Net.encode_images
+    used, both, encode = set(), threading.Event(), _Net.encode_images
 
-    def meeting(self: encoder._Net, views: list[Any]) -> Any:
+    def meeting(self: _Net, views: list[Any]) -> Any:
         used.add((self.device, id(self.net)))
         if len(used) == 2:
             both.set()
         assert both.wait(60), "units wait for one device"
         return encode(self, views)
 
-    monkeypatch.setattr(encoder, "each_device", lambda _: ["cpu", "cpu:0"])
-    monkeypatch.setattr(encoder._Net, "encode_images", meeting)
+    monkeypatch.setattr(open_clip_encoder, "each_device", lambda _: ["cpu", "cpu:0"])
+    monkeypatch.setattr(_Net, "encode_images", meeting)
     monkeypatch.setattr(process, "_made", {})
     two = pools.run_beam(asked, tmp_path / "two")
     assert {device for device, _ in used} == {"cpu", "cpu:0"} and len({net for _, net in used}) == 2

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from curate.errors import RecipeError
-from curate.models.encoder import Encoder, load_encoder
+from curate.models.clip_model import load_encoder
+from curate.models.open_clip_encoder import OpenClipEncoder
 from curate.numeric.embedding_scores import (
     fooling_score,
     quality_axis,
@@ -127,8 +128,10 @@ def test_a_changed_signal_alone_is_computed_again(
     clip = {"model": model, "embeddings": embeddings}
     old = pools.run_local(recipe(world, model, clip=clip), world / "old")
     batches: list[int] = []
-    whole = Encoder.encode_images
-    monkeypatch.setattr(Encoder, "encode_images", lambda self, views: batches.append(len(views)) or whole(self, views))
+    whole = OpenClipEncoder.start_images
+    monkeypatch.setattr(
+        OpenClipEncoder, "start_images", lambda self, views: batches.append(len(views)) or whole(self, views)
+    )
     asked = recipe(world, model, clip=clip, **eval(text))
     new = pools.run_local(asked, world / "new", reuse=old.folder)
     exemplars = 6 if "axes" in change or "classes" in change else 0

@@ -1,0 +1,60 @@
+"""A recipe's CLIP model, by what runs it: open_clip, or ONNX Runtime where it is a folder of graphs (`onnx:DIR`)."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from curate import ids
+from curate.models.encoder import Encoder
+from curate.models.identity import OpenClip
+from curate.process import process_cache
+
+
+def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
+    """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
+
+    Where `is_local`, it will run on this machine: a device that is not there is an error now.
+
+    Returns:
+        model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions and
+        what else scores depend on; and device.
+
+    Raises:
+        RecipeError: a library, the model, its weights or the device is not there.
+    """
+    identity: dict[str, Any] = _library(options).identify(options, is_local)
+    return identity
+
+
+def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> Encoder:
+    """Return the model, loaded once per process, and shared by threads; `identity` is from `identify`.
+
+    Of several GPUs each gets the model once there is work for it, unless the recipe names one (`cuda:0`).
+
+    Raises RecipeError or RunError where it cannot be loaded, or its weights are not those that were identified.
+    """
+    library = _library(options)
+    device = library.resolve_device(options)
+    precision = library.resolve_precision(options, device)
+    known, identity = identity, identify(options) if identity is None else identity
+    content = {name: value for name, value in identity.items() if name not in ("device", "precision")}
+    key = ids.digest(["encoder", content, device, precision, options.batch])
+
+    def load() -> Encoder:
+        if known is not None:
+            library.check_weights(options, known)
+        encoder: Encoder = library.open_encoder(options, device)
+        return encoder
+
+    return process_cache(key, load)
+
+
+def _library(options: OpenClip) -> ModuleType:
+    """Return the module of what runs a model: identify, check_weights, resolve_device, resolve_precision and open_encoder."""
+    if options.is_onnx:
+        from curate.models import onnx_encoder
+
+        return onnx_encoder
+    from curate.models import open_clip_encoder
+
+    return open_clip_encoder

@@ -1,0 +1,207 @@
+"""Encodes images and texts by ONNX Runtime, with a folder of CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
+
+On a CPU a session has one thread, and a batch is divided among threads, one per core; of GPUs each has a session. One graph of both sides (model.onnx) computes one text with every batch of images, and one image with every
+batch of texts: two graphs are faster.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curate.errors import RecipeError, RunError
+from curate.models import onnx_folder
+from curate.models.encoder import Encoded, Encoder, Tokens, pad
+from curate.models.identity import OpenClip
+from curate.models.installed import open_session
+from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights
+from curate.numeric.arrays import F32, I64
+from curate.process import CORES, Lazy
+from curate.wording import one_line
+
+__all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resolve_precision")
+
+_BATCH = {"cpu": 32, "cuda": 256}
+_PIECE = 4  # images or texts that a thread takes at a time at least: with fewer, matrix products are slow
+_CUDA = "CUDAExecutionProvider"
+_KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
+    """See `curate.models.clip_model.identify`."""
+    device = resolve_device(options) if is_local or options.device == "auto" else options.device
+    return onnx_folder.identify(options, device)
+
+
+def resolve_device(options: OpenClip) -> str:
+    """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
+    import onnxruntime
+
+    count = _count_gpus() if _CUDA in onnxruntime.get_available_providers() else 0
+    if options.device == "auto":
+        return "cuda" if count else "cpu"
+    kind, _, number = options.device.partition(":")
+    if kind == "cuda" and int(number or 0) >= count:
+        found = (
+            f"{count} CUDA devices"
+            if count
+            else f"no CUDA device (providers: {', '.join(onnxruntime.get_available_providers())})"
+        )
+        raise RecipeError(
+            f"measure.clip {options.name!r}: device {options.device} is requested, and onnxruntime {onnxruntime.__version__} "
+            f"finds {found} here; accepted: auto, cpu, or a device that is there, with the package onnxruntime-gpu in place of onnxruntime"
+        )
+    return options.device
+
+
+def resolve_precision(options: OpenClip, device: str) -> str:
+    """Return what goes in and out: weights are as the graphs have them."""
+    return "fp32"
+
+
+def _count_gpus() -> int:
+    """Return how many GPUs CUDA's driver shows this process."""
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+    except (OSError, AttributeError):
+        return 0
+
+
+class _Graph(NamedTuple):
+    """A session, and what it takes beside what a call gives."""
+
+    session: Any
+    output: str
+    fillers: dict[str, npt.NDArray[Any]]  # of inputs that the output does not depend on
+
+    def run(self, feeds: dict[str, npt.NDArray[Any]]) -> F32:
+        """Return unit vectors, float32 [n, dimension]; `feeds` may hold more than the graph takes."""
+        feeds = self.fillers | feeds
+        taken = {one.name: feeds[one.name].astype(_KINDS[one.type], copy=False) for one in self.session.get_inputs()}
+        features = self.session.run([self.output], taken)[0].astype(np.float32, copy=False)
+        length = np.linalg.norm(features, axis=1, keepdims=True)
+        unit: F32 = features / np.maximum(length, np.float32(1e-12))  # as torch's `normalize`
+        return unit
+
+
+class _Graphs(NamedTuple):
+    """What is loaded, on one device."""
+
+    images: _Graph
+    texts: _Graph
+    is_cut: bool  # texts may be of any length, up to the context
+
+
+@dataclass
+class OnnxEncoder(Encoder):
+    """CLIP as ONNX graphs."""
+
+    _folder: OnnxFolder
+    _tokenizer: Tokenizer
+    _is_cut: bool
+    _use: Callable[[], AbstractContextManager[_Graphs]]
+    _threads: int
+
+    def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
+        """Encode views on a free device, and return what gives their embeddings."""
+        return self._encode(self._encode_images, views)
+
+    def _start_texts(self, ids: I64) -> Encoded:
+        return self._encode(self._encode_ids, ids)
+
+    def _tokenize(self, texts: list[str]) -> Tokens:
+        tokens = pad([self._tokenizer.encode(text) for text in texts], self._folder.context_length)
+        return tokens if self._is_cut else tokens._replace(lengths=np.full(len(texts), tokens.ids.shape[1], np.int64))
+
+    def _encode(self, encode: Callable[[Any], F32], items: Any) -> Encoded:
+        piece = max(_PIECE, -(-len(items) // self._threads))
+        pieces = [items[at : at + piece] for at in range(0, len(items), piece)]
+        parts = list((_threads().map if self._threads > 1 else map)(partial(self._in_halves, encode), pieces))
+        return lambda: np.concatenate([one for part in parts for one in part])
+
+    def _encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
+        with self._use() as graphs:
+            return graphs.images.run({"pixel_values": self._folder.pixels.normalise(views)})
+
+    def _encode_ids(self, ids: I64) -> F32:
+        mask = np.arange(ids.shape[1]) <= (ids == self._tokenizer.end).argmax(axis=1)[:, None]
+        with self._use() as graphs:
+            return graphs.texts.run({"input_ids": ids, "attention_mask": mask})
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return threads for sessions: others than those that decode images, which may wait for a model to be loaded."""
+    return ThreadPoolExecutor(CORES, thread_name_prefix="onnx")
+
+
+def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
+    """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
+    folder = OnnxFolder.of(options)
+    try:
+        tokenizer = Tokenizer(folder.tokenizer)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise RecipeError(f"{folder.where}: tokenizer.json cannot be used: {one_line(error, 400)}") from None
+    load = partial(_load, folder, tokenizer)
+    if device == "cpu":
+        loaded = load(device)
+
+        def use() -> AbstractContextManager[_Graphs]:
+            return nullcontext(loaded)
+    else:
+        devices = [f"cuda:{number}" for number in range(_count_gpus())] if device == "cuda" else [device]
+        use = Lazy(load, lambda: devices).use
+    with use() as graphs:
+        is_cut = graphs.is_cut
+    batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
+    threads = CORES if device == "cpu" else 1
+    return OnnxEncoder(folder.dimension, folder.pixels.view, batch, folder, tokenizer, is_cut, use, threads)
+
+
+def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
+    try:
+        sessions = [open_session(path, device) for path in folder.graphs]
+        shapes = {one.name: one.shape for session in sessions for one in session.get_inputs()}
+        outputs = [one.name for session in sessions for one in session.get_outputs()]
+        if not {"pixel_values", "input_ids"} <= {*shapes} <= {"pixel_values", "input_ids", "attention_mask"}:
+            raise ValueError(
+                f"inputs {', '.join(shapes)}; accepted: pixel_values, input_ids, and attention_mask if need be"
+            )
+        if missing := {"image_embeds", "text_embeds"} - {*outputs}:
+            raise ValueError(
+                f"no output {min(missing)}, but {', '.join(outputs)}; accepted: a model exported with its projections"
+            )
+        if any(isinstance(shape[0], int) for shape in shapes.values()):
+            raise ValueError(
+                f"batches of {shapes['pixel_values'][0]} image and {shapes['input_ids'][0]} text; accepted: of any size"
+            )
+        word = pad([tokenizer.encode("a")], folder.context_length)
+        is_cut = not isinstance(shapes["input_ids"][1], int)
+        fillers: dict[str, npt.NDArray[Any]] = {
+            "pixel_values": folder.pixels.normalise([folder.pixels.view(Image.new("RGB", (8, 8)))]),
+            "input_ids": word.ids[:, : word.lengths[0]] if is_cut else word.ids,
+        }
+        fillers["attention_mask"] = np.ones_like(fillers["input_ids"])
+        images, texts = _Graph(sessions[0], "image_embeds", fillers), _Graph(sessions[-1], "text_embeds", fillers)
+        for graph in (images, texts):  # so a model that cannot run fails when it is loaded
+            if (dimension := graph.run({}).shape[1]) != folder.dimension:
+                raise ValueError(
+                    f"embeddings of {dimension} numbers, and config.json has projection_dim {folder.dimension}"
+                )
+    except Exception as error:  # of many kinds, of onnxruntime's
+        raise RunError(f"{folder.where}: cannot be loaded: {one_line(error, 400)}") from None
+    return _Graphs(images, texts, is_cut)

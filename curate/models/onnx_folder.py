@@ -1,0 +1,302 @@
+"""What a folder of CLIP as ONNX graphs holds: `onnx:DIR`, with Hugging Face's file names, as optimum and transformers.js export it.
+
+In: `config.json` (model_type clip, projection_dim, text_config.max_position_embeddings), `preprocessor_config.json`,
+`tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one `model.onnx`, in DIR/onnx or in DIR. Out: the model's
+identity; `Pixels`, an image as the model sees it; `Tokenizer`, texts as it reads them. Both are as in open_clip: the image is
+resized in its own mode, cropped as torchvision does, and then RGB; texts are cleaned by ftfy, of HTML and white space.
+
+Nothing of the folder is run but graphs of ONNX's own operators. What preprocessing cannot be said there is open_clip's
+`longest` with padding. A caption that holds the name of a special token is plain text.
+"""
+
+import hashlib
+import html
+import importlib.metadata
+import json
+import mmap
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curate.errors import RecipeError, RunError
+from curate.models.identity import ONNX, OpenClip
+from curate.models.weights import find_digest
+from curate.wording import one_line
+
+_ACCEPTED = (
+    "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with vision_model.onnx and "
+    "text_model.onnx, or one model.onnx, beside them or in onnx/"
+)
+_SPLIT, _JOINT = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
+_LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
+_MAX_JSON = 64 << 20  # bytes
+# Of OpenAI's tokenizer: what open_clip's cleaning has done before it
+_NORMALIZERS = ["NFC", "Replace", "Lowercase"]
+# Protobuf's bytes of an entry `location`, which names a file of weights beside the graph, and how long the name is
+_LOCATION = re.compile(rb"\n\x08location\x12([\x00-\xff])")
+
+
+@dataclass(frozen=True)
+class OnnxFolder:
+    """A folder, as far as it is read: what is wrong in it raises RecipeError."""
+
+    where: str  # begins messages
+    graphs: tuple[Path, ...]  # of images and of texts, or one of both
+    config: dict[str, Any]
+    pixels: "Pixels"
+    tokenizer: bytes  # tokenizer.json
+
+    @classmethod
+    def of(cls, options: OpenClip) -> "OnnxFolder":
+        """Return the folder of a model `onnx:DIR`. Raises RecipeError."""
+        where = f"measure.clip {options.name!r}: {options.model}"
+        folder = Path(options.model.removeprefix(ONNX))
+        config = _read_json(folder / "config.json", where)
+        if config.get("model_type") != "clip":
+            raise RecipeError(
+                f"{where}: config.json has model_type {config.get('model_type')!r}; accepted: clip, whose texts are read causally"
+            )
+        pixels = Pixels.of(_read_json(folder / "preprocessor_config.json", where), where)
+        return cls(where, _find_graphs(folder, where), config, pixels, _read(folder / "tokenizer.json", where))
+
+    @property
+    def dimension(self) -> int:
+        """Of the embeddings."""
+        return self._positive(self.config, "projection_dim")
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens fit, begin and end included."""
+        return self._positive(self.config.get("text_config") or {}, "max_position_embeddings")
+
+    def _positive(self, config: Mapping[str, Any], key: str) -> int:
+        value = config.get(key)
+        if type(value) is not int or value < 2:
+            raise RecipeError(
+                f"{self.where}: config.json has {key} {value!r}; accepted: a number, as transformers writes it"
+            )
+        return value
+
+    def digests(self) -> dict[str, str]:
+        """Return the sha256 of each graph, and of each file of weights that it names, by name. Raises RecipeError."""
+        files = [*self.graphs, *(graph.parent / name for graph in self.graphs for name in self._locations(graph))]
+        try:
+            return {file.name: find_digest(str(file)) for file in files}
+        except OSError as error:
+            raise RecipeError(f"{self.where}: {one_line(error)}") from None
+
+    def _locations(self, graph: Path) -> Iterator[str]:
+        """Yield the files of weights that a graph names. Raises RecipeError where one would be elsewhere."""
+        if not graph.stat().st_size:
+            raise RecipeError(f"{self.where}: {graph} is empty")
+        with open(graph, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            names = {bytes(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
+        for name in sorted(map(os.fsdecode, names)):
+            if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
+                raise RecipeError(
+                    f"{self.where}: {graph.name} names weights in {name[:100]!r}; accepted: a file beside it"
+                )
+            yield name
+
+    def weights(self) -> dict[str, Any]:
+        """Return the files of weights, one digest of all, and that of each."""
+        files = self.digests()
+        one = (
+            files[self.graphs[0].name]
+            if len(files) == 1
+            else hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
+        )
+        return {"file": ", ".join(graph.name for graph in self.graphs), "sha256": one, "files": files}
+
+
+def identify(options: OpenClip, device: str) -> dict[str, Any]:
+    """Return what a model is that will run on a device; see `curate.models.clip_model.identify`."""
+    import onnxruntime
+
+    folder = OnnxFolder.of(options)
+    versions = {"onnxruntime": onnxruntime.__version__} | {
+        name: importlib.metadata.version(name) for name in _LIBRARIES
+    }
+    return {
+        "model": "onnx",
+        "pretrained": None,
+        "config": hashlib.sha256(json.dumps(folder.config, sort_keys=True).encode()).hexdigest(),
+        "weights": folder.weights(),
+        "tokenizer": hashlib.sha256(folder.tokenizer).hexdigest(),
+        "preprocess": folder.pixels.as_json(),
+        "dimension": folder.dimension,
+        "context_length": folder.context_length,
+        "precision": "fp32",
+        "versions": versions,
+        "device": device,
+    }
+
+
+def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
+    """Raise RunError where this machine's folder is not the one that was identified, RecipeError where it has none."""
+    folder = OnnxFolder.of(options)
+    found = folder.digests() | {"tokenizer.json": hashlib.sha256(folder.tokenizer).hexdigest()}
+    expected = identity["weights"]["files"] | {"tokenizer.json": identity["tokenizer"]}
+    for name in sorted(found | expected):
+        one, other = (str(digests.get(name))[:16] for digests in (found, expected))
+        if one != other:
+            raise RunError(
+                f"{folder.where}: {name} has sha256 {one}… on {platform.node()}, and the run is of one with {other}…; "
+                "accepted: the same files on all machines, for as long as the run takes"
+            )
+
+
+def _find_graphs(folder: Path, where: str) -> tuple[Path, ...]:
+    for names in (_SPLIT, _JOINT):
+        for place in (folder / "onnx", folder):
+            graphs = tuple(place / name for name in names)
+            if all(graph.is_file() for graph in graphs):
+                return graphs
+    raise RecipeError(f"{where}: no graphs; {_ACCEPTED}")
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_JSON + 1)
+    except OSError as error:
+        raise RecipeError(f"{where}: {path.name} cannot be read ({one_line(error)}); {_ACCEPTED}") from None
+    if len(content) > _MAX_JSON:
+        raise RecipeError(f"{where}: {path.name} is larger than {_MAX_JSON >> 20} MiB")
+    return content
+
+
+def _read_json(path: Path, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(_read(path, where))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: {path.name} is no JSON ({one_line(error)})") from None
+    if not isinstance(found, dict):
+        raise RecipeError(f"{where}: {path.name} holds {type(found).__name__}; accepted: a JSON object")
+    return found
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How an image becomes numbers, as preprocessor_config.json says it."""
+
+    size: int | tuple[int, int]  # the shortest side, or height and width, pixels
+    crop: tuple[int, int] | None  # height and width
+    resample: Image.Resampling
+    factor: float | None  # that pixels are multiplied by; None: divided by 255
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], where: str) -> "Pixels":
+        """Return what a file says. Raises RecipeError where it says something else."""
+        try:
+            if not config.get("do_resize", True) or config.get("do_pad", False):
+                raise ValueError("do_resize must be true, and do_pad false")
+            size = _size(config["size"])
+            crop = _size(config["crop_size"]) if config.get("do_center_crop", True) else None
+            crop = (crop, crop) if isinstance(crop, int) else crop
+            shortest = (size, size) if isinstance(size, int) else size
+            if crop is not None and (crop[0] > shortest[0] or crop[1] > shortest[1]):
+                raise ValueError(f"crop_size {crop} is larger than size {size}")
+            if crop is None and isinstance(size, int):
+                raise ValueError(f"size {config['size']} without do_center_crop leaves images of any shape")
+            factor = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
+            mean, std = (
+                tuple(float(v) for v in config[f"image_{name}"]) if config.get("do_normalize", True) else (default,) * 3
+                for name, default in (("mean", 0.0), ("std", 1.0))
+            )
+            if len(mean) != 3 or len(std) != 3 or not all(std):
+                raise ValueError("image_mean and image_std must be three numbers each, and image_std none of 0")
+            is_255th = abs(factor * 255 - 1) < 1e-6
+            return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecipeError(
+                f"{where}: preprocessor_config.json: {one_line(error)}; accepted: transformers' CLIPImageProcessor: size "
+                "{shortest_edge: N} and crop_size, or size {height: N, width: N}; resample; rescale_factor; image_mean, image_std"
+            ) from None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as run.json shows it."""
+        return {name: int(v) if name == "resample" else v for name, v in vars(self).items()}
+
+    def view(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """Return an image of any mode as uint8 [height, width, 3]."""
+        width, height = image.size
+        if isinstance(self.size, int):
+            longest = int(self.size * max(width, height) / min(width, height))
+            new = (self.size, longest) if width <= height else (longest, self.size)
+        else:
+            new = self.size[1], self.size[0]
+        if new != image.size:
+            image = image.resize(new, self.resample)
+        if self.crop is not None:
+            top, left = (round((a - b) / 2) for a, b in zip((image.height, image.width), self.crop, strict=True))
+            image = image.crop((left, top, left + self.crop[1], top + self.crop[0]))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+    def normalise(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Return views as the model takes them, float32 [n, 3, height, width]; the floats of ToTensor and Normalize."""
+        pixels = np.empty((len(views), 3, *views[0].shape[:2]), np.float32)
+        for at, view in zip(pixels, views, strict=True):
+            at[:] = view.transpose(2, 0, 1)
+        if self.factor is None:
+            pixels /= np.float32(255)
+        else:
+            pixels *= np.float32(self.factor)
+        mean, std = (np.array(one, np.float32)[:, None, None] for one in (self.mean, self.std))
+        pixels -= mean
+        pixels /= std
+        return pixels
+
+
+def _size(value: Any) -> int | tuple[int, int]:
+    """Return the shortest side, or height and width. Raises ValueError, KeyError or TypeError."""
+    if isinstance(value, dict):
+        value = value["shortest_edge"] if set(value) == {"shortest_edge"} else (value["height"], value["width"])
+    sides = value if isinstance(value, tuple) else (value,)
+    if not all(type(side) is int and 0 < side <= 8192 for side in sides):
+        raise ValueError(f"a size of {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+class Tokenizer:
+    """Texts as a model reads them: open_clip's cleaning, then `tokenizer.json`."""
+
+    def __init__(self, content: bytes) -> None:
+        """Raises ValueError or Exception, of the package tokenizers, where it is none."""
+        from tokenizers import Tokenizer, normalizers
+
+        self._tokenizer = Tokenizer.from_buffer(content)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # a caption's own <|endoftext|> is text
+        normalizer = json.loads(content).get("normalizer") or {}
+        self._lowers = [one["type"] for one in normalizer.get("normalizers", [])] == _NORMALIZERS
+        if self._lowers:
+            self._tokenizer.normalizer = normalizers.Sequence([])
+        nothing = self.encode("")
+        if len(nothing) != 2 or nothing[-1] != self.encode("a")[-1]:
+            raise ValueError("it puts no begin and end token around texts")
+        self.end = nothing[-1]  # the id of a text's end
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, not cut, begin and end included."""
+        text = " ".join(html.unescape(html.unescape(_fix(text))).split())
+        found: list[int] = self._tokenizer.encode(text.lower() if self._lowers else text).ids
+        return found
+
+
+def _fix(text: str) -> str:
+    import ftfy
+
+    fixed: str = ftfy.fix_text(text)
+    return fixed

@@ -1,0 +1,207 @@
+"""Loads an open_clip model and encodes images and texts with it, as open_clip's own loop would, but faster.
+
+See `curate.models.encoder`. What makes it fast leaves the result as it is: images stay uint8 until they are on the device,
+and a GPU works on while its embeddings are waited for. What scores depend on is in a model's identity (`curate.models.identity`).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from curate.errors import RecipeError, RunError
+from curate.models.encoder import Encoded, Encoder, Tokens, pad
+from curate.models.hugging_face import each_device, to_dtype
+from curate.models.identity import OpenClip, check_weights, identify, resolve_device, resolve_precision
+from curate.models.misalignment import WordScores, word_scores
+from curate.models.positions import TextTower, project, stretch, text_tower
+from curate.numeric.arrays import F32, I64
+from curate.process import Lazy
+from curate.wording import one_line
+
+__all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resolve_precision")
+
+_BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
+
+
+class _Net(NamedTuple):
+    """What is loaded, on one device."""
+
+    net: Any
+    tower: TextTower | None  # where sequences may be cut
+    device: str
+    dtype: Any
+    dimension: int
+    tokenizer: Any
+    view: Callable[[Image.Image], npt.NDArray[Any]]
+    normalize: tuple[Any, Any] | None  # mean and std, where views are uint8
+
+    def encode_images(self, views: list[npt.NDArray[Any]]) -> Any:
+        """Return the embeddings of views."""
+        import torch
+
+        # Pinned memory lets the copy to a GPU go on during its work; the allocator keeps it until the copy is done.
+        pinned = self.device.startswith("cuda")
+        kind = torch.float32 if self.normalize is None else torch.uint8
+        staged = torch.empty((len(views), *views[0].shape), dtype=kind, pin_memory=pinned)
+        np.stack(views, out=staged.numpy())
+        pixels = staged.to(self.device, non_blocking=pinned)
+        if self.normalize is not None:
+            mean, std = self.normalize
+            # ToTensor and Normalize, operation by operation: the same floats.
+            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixels = pixels.div_(255).sub_(mean).div_(std)
+        return _unit(self.net.encode_image(pixels.to(self.dtype)))
+
+    def encode_ids(self, ids: Any) -> Any:
+        """Return the embeddings of texts, which are token ids [n, length]."""
+        ids = ids.to(self.device)
+        return _unit(self.net.encode_text(ids) if self.tower is None else encode_cut(self.tower, ids))
+
+
+@dataclass
+class OpenClipEncoder(Encoder):
+    """A model of open_clip."""
+
+    _tokenizer: Any
+    _nets: Lazy[_Net]
+    _is_cut: bool  # sequences may be cut
+
+    def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
+        """Encode views on a free device, and return what waits for their embeddings."""
+        import torch
+
+        with self._nets.use() as net, torch.inference_mode():
+            features = torch.cat(self._in_halves(net.encode_images, list(views)))
+        return partial(_wait, features)
+
+    def _start_texts(self, ids: I64) -> Encoded:
+        import torch
+
+        with self._nets.use() as net, torch.inference_mode():
+            features = torch.cat(self._in_halves(net.encode_ids, torch.from_numpy(ids)))
+        return partial(_wait, features)
+
+    def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
+        """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
+        import torch
+
+        def score(net: _Net, rows: list[int]) -> list[WordScores]:
+            given = torch.from_numpy(images[rows]), [captions[row] for row in rows]
+            return word_scores(net.net, self._tokenizer, *given, self.batch)
+
+        with self._nets.use() as net:
+            parts = self._in_halves(partial(score, net), list(range(len(captions))))
+        return [scores for part in parts for scores in part]
+
+    def _tokenize(self, texts: list[str]) -> Tokens:
+        if hasattr(self._tokenizer, "sot_token_id") and getattr(self._tokenizer, "reduction_fn", None) is None:
+            context = self._tokenizer.context_length
+            begin, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
+            tokens = pad([[begin, *self._tokenizer.encode(text), end] for text in texts], context)
+        else:
+            ids = self._tokenizer(texts).numpy()
+            context = ids.shape[1]
+            counts = _unpadded(self._tokenizer(texts, context_length=8 * context).numpy())
+            tokens = Tokens(ids, np.minimum(counts, context), counts)
+        return tokens if self._is_cut else tokens._replace(lengths=np.full(len(texts), context, np.int64))
+
+
+def encode_cut(tower: TextTower, ids: Any) -> Any:
+    """Return what open_clip's text tower gives for sequences shorter than its context: positions and mask are cut with them.
+
+    Exact for a causal mask and pooling at the end token: what follows it is never read.
+    """
+    import torch
+
+    holder, length = tower.holder, ids.shape[1]
+    x = holder.ln_final(holder.transformer(tower.embed(ids), attn_mask=holder.attn_mask[:length, :length]))
+    return project(holder.text_projection, x[torch.arange(x.shape[0], device=x.device), tower.ends(ids)])
+
+
+def _wait(features: Any) -> F32:
+    embeddings: F32 = features.cpu().numpy()
+    return embeddings
+
+
+def _unit(features: Any) -> Any:
+    from torch.nn import functional
+
+    return functional.normalize(features.float(), dim=-1)
+
+
+def _unpadded(ids: I64) -> I64:
+    """Return how many tokens come before the padding, which is what the last column holds."""
+    kept = ids != ids[:, -1:]
+    return np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
+
+
+def open_encoder(options: OpenClip, device: str) -> OpenClipEncoder:
+    """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
+    nets = Lazy(partial(_load, options, resolve_precision(options, device)), partial(each_device, device))
+    batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
+    with nets.use() as net:
+        return OpenClipEncoder(net.dimension, net.view, batch, net.tokenizer, nets, net.tower is not None)
+
+
+def _load(options: OpenClip, precision: str, device: str) -> _Net:
+    import open_clip
+    import torch
+
+    _keep_memory()
+    try:
+        net, _, transform = open_clip.create_model_and_transforms(
+            options.model, pretrained=options.pretrained, precision=precision, device=device
+        )
+        tokenizer = open_clip.get_tokenizer(options.model)
+        if options.context_length:
+            tokenizer = stretch(net, tokenizer, options.context_length)
+    except RecipeError:
+        raise
+    except Exception as error:  # of many kinds
+        raise RunError(
+            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(error, 400)}"
+        ) from None
+    net.eval().requires_grad_(False)
+    view, normalize = _split(transform, device)
+    tower = None
+    with suppress(RecipeError):  # `encode_cut` does not hold for it
+        tower = text_tower(net)
+    with torch.inference_mode():  # a word is encoded: so a model that cannot run fails when it is loaded
+        dimension = int(net.encode_text(tokenizer(["a"]).to(device)).shape[-1])
+    return _Net(net, tower, device, to_dtype(precision), dimension, tokenizer, view, normalize)
+
+
+def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
+    """Return the model's transform up to uint8 pixels, and the mean and std that follow; the whole where it ends otherwise."""
+    import torch
+
+    steps = list(getattr(transform, "transforms", []))
+    if len(steps) < 2 or type(steps[-1]).__name__ != "Normalize" or "ToTensor" not in type(steps[-2]).__name__:
+        return lambda image: transform(image).numpy(), None
+
+    def view(image: Image.Image) -> npt.NDArray[Any]:
+        for step in steps[:-2]:
+            image = step(image)
+        return np.asarray(image)
+
+    mean, std = (torch.tensor(getattr(steps[-1], name)).view(1, 3, 1, 1).to(device) for name in ("mean", "std"))
+    return view, (mean, std)
+
+
+def _keep_memory() -> None:
+    """Keep freed memory for the next forward pass (glibc): a third of the page faults, up to a tenth of a CPU's time."""
+    import ctypes
+
+    trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # no glibc
+        return
+    for option, value in ((mmap, 32 << 20), (trim, 1 << 30), (top_pad, 64 << 20)):
+        mallopt(option, value)
