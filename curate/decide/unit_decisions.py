@@ -20,7 +20,7 @@ from curate.decide.settings import DecideSettings
 from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import UnitState, name_verdicts
 from curate.numeric.arrays import F64, I32, I64, whole
-from curate.recipe.recipe import MAX_REPEATS
+from curate.recipe.output import MAX_REPEATS
 from curate.schema import CODES
 from curate.store.tables import UnitTables
 

@@ -1,7 +1,7 @@
 """How a source of URLs may use the network: section `network`."""
 
 import ipaddress
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -18,27 +18,54 @@ def _network(text: str) -> str:
 
 
 class NetworkPolicy(Section):
-    """Whom to ask, how often and how much; `contact` goes to every server, so that its owner can write to you.
+    """How servers are asked for images: whom to ask, how often, and how much to take.
 
-    `allow_networks` names networks that are not public and may be asked all the same. `robots` and `opt_out` say whether robots.txt
-    and headers that refuse machine learning are respected or ignored. The other keys are limits: of one download in bytes, in
-    redirects, and in seconds of work from the first look-up to the last byte; of the connections to one host at a time, per
-    worker; and of the attempts at what may come later, with pauses of `pause`, 2 × `pause` … seconds, or what the server asks for.
+    Only http and https are used, and public addresses alone, checked when a connection is made, after redirects too. Headers that reserve
+    an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of X-Robots-Tag the same words count as in
+    img2dataset, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of robots.txt are not read. A connection that a host leaves
+    open is used again for some seconds.
     """
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"contact", "per_host", "pause", "max_pause"})
+    example: ClassVar[Any] = {"contact": "you@example.org"}
 
-    contact: Annotated[str, Field(pattern=r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$")]
-    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
-    robots: Literal["respect", "ignore"] = "respect"
-    opt_out: Literal["respect", "ignore"] = "respect"
-    max_bytes: int = Field(100_000_000, gt=0)
-    max_seconds: float = Field(60.0, gt=0)
-    max_redirects: int = Field(5, ge=0)
-    per_host: int = Field(4, gt=0)
-    attempts: int = Field(3, ge=1)
-    pause: float = Field(1.0, gt=0)
-    max_pause: float = Field(30.0, gt=0)
+    contact: Annotated[str, Field(pattern=r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$")] = Field(
+        description="Your email address or page, sent to every server, so that its owner can write to you.",
+        examples=["you@example.org"],
+    )
+    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        (), description="Networks that are not public and may be asked all the same.", examples=[["10.0.0.0/8"]]
+    )
+    robots: Literal["respect", "ignore"] = Field(
+        "respect", description="What to do with robots.txt.", examples=["ignore"]
+    )
+    opt_out: Literal["respect", "ignore"] = Field(
+        "respect",
+        description="What to do with headers that reserve an image from machine learning.",
+        examples=["ignore"],
+    )
+    max_bytes: int = Field(100_000_000, description="Bytes of one download, at most.", examples=[20_000_000], gt=0)
+    max_seconds: float = Field(
+        60.0,
+        description="Seconds of one download, from the first look-up to the last byte, at most.",
+        examples=[30],
+        gt=0,
+    )
+    max_redirects: int = Field(5, description="Redirects of one download, at most.", examples=[3], ge=0)
+    per_host: int = Field(4, description="Connections to one host at a time, per worker, at most.", examples=[2], gt=0)
+    attempts: int = Field(
+        3,
+        description="Attempts in a run, and in each `--retry`, after 408, 425, 429, 5xx, DNS errors and timeouts.",
+        examples=[5],
+        ge=1,
+    )
+    pause: float = Field(
+        1.0,
+        description="Seconds before the second attempt; doubles, unless the server says how long.",
+        examples=[2],
+        gt=0,
+    )
+    max_pause: float = Field(30.0, description="Seconds of a pause, at most.", examples=[60], gt=0)
 
     @property
     def networks(self) -> tuple[Network, ...]:

@@ -43,27 +43,32 @@ from curate.wording import one_line
 
 
 class Guided(EngineOptions):
-    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance of scale `gamma`.
+    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance.
 
-    It is given an image and no words: for `recaption` of style plain.
-
-    Attributes:
-        model: a local folder or a name on the hub, of one of the families above.
-        gamma: γ, the guidance scale; 1 is plain greedy decoding, the paper's trade-off lies at 1.5 to 2.
-        device: auto is CUDA where there is a device, else the CPU; of several GPUs each gets the model, and requests go to a
-            free one.
-        precision: of weights and sums; logits are joined in float32.
-        batch: images at a time; fewer where memory does not suffice.
+    Needs `pip install 'curate[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`. Models are of the
+    families vision-encoder-decoder, blip and git.
     """
+
+    example: ClassVar[Any] = {"model": "microsoft/git-base", "gamma": 2.0}
 
     takes_words: ClassVar[bool] = False
     is_local: ClassVar[bool] = True
 
-    model: ModelPath
-    gamma: float = Field(2.0, ge=0, le=10)
-    device: Device = "auto"
-    precision: Precision = "fp32"
-    batch: int = Field(16, ge=1, le=4096, strict=True)
+    model: ModelPath = Field(description="Name on the hub, or a local folder.", examples=["microsoft/git-base"])
+    gamma: float = Field(
+        2.0,
+        description="Guidance scale γ: 1 is plain greedy decoding; the paper's trade-off is at 1.5 to 2.",
+        examples=[1.5],
+        ge=0,
+        le=10,
+    )
+    device: Device = Field("auto", description="`auto`: every GPU, else the CPU.", examples=["cuda"])
+    precision: Precision = Field(
+        "fp32", description="Precision of weights and sums; logits are joined in float32.", examples=["fp16"]
+    )
+    batch: int = Field(
+        16, description="Images at a time; fewer where memory runs out.", examples=[64], ge=1, le=4096, strict=True
+    )
 
     def open(self) -> "GuidedEngine":
         """See `EngineOptions`."""

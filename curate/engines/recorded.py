@@ -9,6 +9,7 @@ and sampling must be the same. All rows are held in memory, for tests and small 
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -27,15 +28,14 @@ LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "toke
 
 
 class Recorded(EngineOptions):
-    """Answers of an earlier run, or any Parquet files of table `answers`; what they do not hold is an error.
+    """Answers of an earlier run, replayed; a request that they do not hold is an error."""
 
-    Attributes:
-        path: a run's folder, or Parquet files by path, brace range or glob, on any fsspec file system.
-        model: what the run that is replayed called its model.
-    """
+    example: ClassVar[Any] = {"path": "run1", "model": "my-vlm"}
 
-    path: UserFile
-    model: str = Field(min_length=1)
+    path: UserFile = Field(
+        description="A run's folder, or Parquet files of table `answers`; ranges and globs too.", examples=["run1"]
+    )
+    model: str = Field(description="What the replayed run called its model.", examples=["my-vlm"], min_length=1)
 
     def open(self) -> "RecordedEngine":
         """See `EngineOptions`."""

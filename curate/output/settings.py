@@ -17,7 +17,7 @@ from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
 from curate.process import CORES, Recent
 from curate.recipe.captions import Captions
-from curate.recipe.recipe import Output
+from curate.recipe.output import Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext
 from curate.schema import INPUT_PROBABILITY

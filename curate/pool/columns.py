@@ -4,11 +4,12 @@ Names are compared without regard to case, in order; see `COLUMN_NAMES`. And col
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curate.pool.faults import InputFault
 from curate.recipe.section import Section
@@ -35,20 +36,32 @@ _DECIDED = ("probability", "draw")  # what another run of curate gave: names of 
 
 
 class Columns(Section):
-    """Which column of a source holds what; None: found by its usual names (`COLUMN_NAMES`).
+    """Which column holds what. null: found by the column names of LAION, DataComp and img2dataset, in any case.
 
-    `scores` names the columns that land in table `scores`; by default all floating-point columns not used otherwise.
+    These names are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`, `original_width` and `height`, `original_height`;
+    `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. A column that `scores` does not list lands in table `scores` all the same
+    where a rule names it: `safe: NSFW = 'UNLIKELY'`.
     """
 
-    caption: str | None = None
-    uid: str | None = None
-    url: str | None = None
-    key: str | None = None
-    width: str | None = None
-    height: str | None = None
-    language: str | None = None
-    image: str | None = None
-    scores: tuple[str, ...] | None = None
+    example: ClassVar[Any] = {"caption": "TEXT", "url": "URL", "scores": ["similarity"]}
+
+    caption: str | None = Field(None, description="Column of the caption.", examples=["TEXT"])
+    uid: str | None = Field(None, description="Column of the uid, 32 hex digits.", examples=["uid"])
+    url: str | None = Field(None, description="Column of the URL.", examples=["URL"])
+    key: str | None = Field(None, description="Column of the sample's key.", examples=["key"])
+    width: str | None = Field(None, description="Column of the width; of a source without images.", examples=["WIDTH"])
+    height: str | None = Field(
+        None, description="Column of the height; of a source without images.", examples=["HEIGHT"]
+    )
+    language: str | None = Field(None, description="Column of the caption's language.", examples=["LANGUAGE"])
+    image: str | None = Field(
+        None, description="Column of the image: bytes, or a struct with a field `bytes`.", examples=["image"]
+    )
+    scores: tuple[str, ...] | None = Field(
+        None,
+        description="Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all floating-point columns.",
+        examples=[["similarity", "NSFW"]],
+    )
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:

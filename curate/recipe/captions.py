@@ -8,9 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
+from curate.recipe.gates import Gates
 from curate.recipe.section import (
     BuiltFrom,
-    ColumnName,
+    Column,
+    Expression,
     KindsSection,
     ModelPath,
     Name,
@@ -23,11 +25,6 @@ from curate.recipe.section import (
 from curate.registry import Registry
 
 MAX_PER_ROW = 64
-Gate = Literal[
-    "empty", "echo_prompt", "echo", "preamble", "length", "language", "numbers", "names", "entries", "repetition",
-    "clip_score", "f_clipscore", "unsafe",
-]  # fmt: skip
-
 ENGINES = Registry[Any]("engine", "curate.engines.registry:ENGINES")
 """The kinds of engines, `curate.engines.engine.EngineKind`."""
 CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registry:KINDS")
@@ -35,11 +32,11 @@ CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registr
 
 
 class Price(Section):
-    """What an engine costs, in any currency: per million tokens, or per hour that it works."""
+    """What an engine costs, in any currency; `curate plan` and `curate sql RUN caption_work` show it."""
 
-    input: float = Field(0.0, ge=0)
-    output: float = Field(0.0, ge=0)
-    hour: float = Field(0.0, ge=0)
+    input: float = Field(0.0, description="Per million tokens of prompts.", examples=[0.1], ge=0)
+    output: float = Field(0.0, description="Per million tokens of answers.", examples=[0.4], ge=0)
+    hour: float = Field(0.0, description="Per hour that the engine works.", examples=[2.5], ge=0)
 
     def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
         """Return the cost of tokens and of seconds of work."""
@@ -47,11 +44,11 @@ class Price(Section):
 
 
 class EngineSpec(OneKind):
-    """One engine of a recipe: the options of one kind, under its key, and a price."""
+    """An engine: a language model, under the key of its kind, and perhaps a price. `engine` of other sections names it."""
 
     registry = ENGINES
 
-    price: Price = Price()
+    price: Price = Field(Price(), description="What it costs. 0: nothing.", examples=[{"input": 0.1, "output": 0.4}])
 
     @property
     def options(self) -> Any:
@@ -81,13 +78,38 @@ class CaptionSection(Section):
     needs_images: ClassVar[bool] = False
     replaces: ClassVar[bool] = True
 
-    engine: Name
-    per_row: int | str = 1
-    template: UserPath | None = None  # a user's template file, instead of the package's
-    temperature: float | None = Field(None, ge=0, le=2)  # None: the kind's own
-    max_tokens: int | None = Field(None, ge=1, le=4096, strict=True)
-    # Requests at a time; None: by the engine, 1024 of vLLM, whose answers come together, else 256.
-    batch: int | None = Field(None, ge=1, le=1_000_000, strict=True)
+    engine: Name = Field(description="Name of the engine in `captions.engines`.", examples=["api"])
+    per_row: int | Expression = Field(
+        1,
+        description="Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0).",
+        examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"],
+    )
+    template: UserPath | None = Field(
+        None, description="A file with a prompt of your own. null: the built-in one.", examples=["my_prompt.txt"]
+    )
+    temperature: float | None = Field(
+        None,
+        description="Temperature of sampling, 0 to 2; 0 is greedy. null: that of the kind of captions.",
+        examples=[0.7],
+        ge=0,
+        le=2,
+    )
+    max_tokens: int | None = Field(
+        None,
+        description="Tokens that a caption may have, at most. null: that of the kind of captions.",
+        examples=[120],
+        ge=1,
+        le=4096,
+        strict=True,
+    )
+    batch: int | None = Field(
+        None,
+        description="Requests at a time; a crash loses the batch in flight. null: 1024 with vLLM, else 256.",
+        examples=[512],
+        ge=1,
+        le=1_000_000,
+        strict=True,
+    )
 
     @field_validator("per_row")
     @classmethod
@@ -140,49 +162,51 @@ class Task(NamedTuple):
 
 
 class Regions(Section):
-    """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector of transformers.
+    """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector.
 
-    `threshold` is of the score; of more than `queries` phrases that many are drawn. Needs curate[regions].
+    The detector is one of Hugging Face's transformers. Needs `pip install 'curate[regions]'`. `regions` of each sample's json holds the
+    boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
     """
 
-    model: ModelPath
-    threshold: float = Field(0.1, ge=0, lt=1)
-    queries: int = Field(20, ge=1, le=100, strict=True)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    batch: int = Field(8, ge=1, le=1024, strict=True)
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The box of each phrase that is found."),
+    )
 
-
-class Gates(Section):
-    """How strict the quality filters of texts are, see `curate.captions.gates`.
-
-    Attributes:
-        off: gates that are left out.
-        words: the least and the largest number of words; 2 is LaCLIP's own bound.
-        names: the share of the caption's names that must stay.
-        entries: the share of the caption's entries that must stay, each as heavy as it is rare. A text may say the same with
-            other entries: at 0.4, one in seven of the pairs in context of the package is refused, and half of the texts that
-            lost their rarest entry; at 0.6, one in three and two in three.
-        clip_score: how much lower than the caption's a CLIP score (a cosine) may be. Scale and noise are the model's.
-        f_clipscore: how much lower than the caption's an F-CLIPScore may be; needs words: true of the model. Of ViT-H-14, a
-            wrong word costs about 3.5e-4.
-        of: the model in measure.clip by which texts are scored, where it has embeddings: true.
-    """
-
-    off: tuple[Gate, ...] = ()
-    words: tuple[int, int] = (2, 100)
-    names: float = Field(1.0, ge=0, le=1)
-    entries: float = Field(0.4, ge=0, le=1)
-    clip_score: float = Field(0.03, ge=0, le=2)
-    f_clipscore: float = Field(3e-4, ge=0)
-    of: ColumnName = "clip"
+    model: ModelPath = Field(
+        description="The detector's name on the hub, or a folder.", examples=["google/owlv2-base-patch16-ensemble"]
+    )
+    threshold: float = Field(0.1, description="Smallest score of a box, 0 to below 1.", examples=[0.2], ge=0, lt=1)
+    queries: int = Field(
+        20,
+        description="Phrases per caption, at most; of more, that many are drawn.",
+        examples=[10],
+        ge=1,
+        le=100,
+        strict=True,
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto`: a GPU where there is one.", examples=["cuda"]
+    )
+    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Precision of weights.", examples=["fp16"])
+    batch: int = Field(8, description="Images at a time.", examples=[32], ge=1, le=1024, strict=True)
 
 
 class CaptionOutput(Section):
-    """What the shards get: `.txt` is the original but for the shares in `mix`; `syn_json` adds DataCompDR's syn.json."""
+    """Which captions the shards hold, and where.
 
-    mix: dict[str, float] = Field({})
-    syn_json: bool = Field(False, strict=True)
+    Each sample's json has `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation: {language: text}}`.
+    Further texts of a style are `human_2` and so on. `syn.json` is DataCompDR's list; of the original alone where no text passed. Fields
+    of the sample with the same names are replaced.
+    """
+
+    mix: dict[str, float] = Field(
+        {},
+        description="Shares of samples whose `.txt` is a `rewrite`, `recaption` or `fused` text; the rest keeps the original.",
+        examples=[{"fused": 0.3, "rewrite": 0.2}],
+    )
+    syn_json: bool = Field(
+        False, description="Write DataCompDR's `syn.json` beside each sample.", examples=[True], strict=True
+    )
 
     @field_validator("mix")
     @classmethod
@@ -197,19 +221,51 @@ class CaptionOutput(Section):
 
 
 class Captions(KindsSection):
-    """The texts that are written for kept samples. A kind may have several sections, of other styles and by other engines."""
+    """Synthetic captions for kept samples, written by language models and checked by quality filters (gates).
+
+    `rewrite`, `recaption` and `translate` may be lists of sections, each with its own engine, prompt, and styles or languages. Answers are
+    cached: a change of gates or mix asks no model again. Captions never change a decision. More: `curate/captions/README.md`.
+    """
 
     registry = CAPTION_KINDS
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("captions", "kind", "string", "`rewrite`, `recaption`, `fused` or `translation`."),
+        Column("captions", "style", "string", "Style, or language."),
+        Column("captions", "ordinal", "int32", "Number of the text among those of a style, from 0."),
+        Column("captions", "text", "string", "The caption."),
+        Column("captions", "model", "string", "What wrote it."),
+        Column("captions", "prompt", "string", "Digest of the prompt."),
+        Column("captions", "clip_score", "float32", "CLIP score of the text, where it is computed."),
+        Column("captions", "gate", "string", "`passed`, or the first gate that it fails."),
+        Column("captions", "tokens", "int32", "Tokens of the answer."),
+        Column("captions", "status", "string", "`ok`, or why there is no text."),
+        Column("captions", "error", "string", "Details of it."),
+        Column("captions", "failed", "list<string>", "All gates that it fails."),
+    )
 
-    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(EngineSpec.full)]] = Field({})
-    regions: Regions | None = None
-    gates: Gates = Gates()
-    output: CaptionOutput = CaptionOutput()
+    engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(EngineSpec.full)]] = Field(
+        {},
+        description="Language models, by name; other sections refer to them.",
+        examples=[{"api": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}],
+    )
+    regions: Regions | None = Field(
+        None,
+        description="Boxes of the caption's noun phrases. null: none.",
+        examples=[{"model": "google/owlv2-base-patch16-ensemble"}],
+    )
+    gates: Gates = Field(
+        Gates(), description="How strict quality filters are.", examples=[{"entries": 0.6, "off": ["f_clipscore"]}]
+    )
+    output: CaptionOutput = Field(
+        CaptionOutput(),
+        description="Which captions the shards hold.",
+        examples=[{"mix": {"rewrite": 0.5}, "syn_json": True}],
+    )
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:
         """Return the type and the default of a kind's field: a section, or several where each may have its engine."""
-        return (_one_or_several(kind) if kind.is_list else kind) | None, None
+        return (_one_or_several(kind) if kind.is_list else kind) | None, Field(None, **kind.about())
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Captions":

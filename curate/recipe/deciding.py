@@ -4,7 +4,7 @@
 of balancing are what their registries hold.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Discriminator,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, KindOf, OneKind, Section, UserPath, UserPaths
+from curate.recipe.section import AnyColumn, BuiltFrom, Column, KindOf, OneKind, Section, UserPath, UserPaths
 from curate.registry import Registry
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
@@ -27,17 +27,40 @@ SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes.reg
 
 
 class Top(Section):
-    """The best fraction of the rows with a value, `{top: 0.3, of: clip_score}` (DataComp's cut), or the best `rows`, and ties.
+    """A rule that keeps the best rows by a column: a fraction of them, or a number, and ties.
 
-    They are the best of the rows that reach the rule or, with `over: pool`, of all rows of the pool, where the fraction is of
-    all rows, those without a value too. With `by`, a column of at most 1,000 values, of each group of rows with one value.
+    `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n are the rows that reach the rule and have a value. With
+    `over: pool`, n are all rows of the pool, those without a value too. With `by`, the cut is made in each group of rows with one value
+    of that column; NULL is a group.
     """
 
-    top: float | None = Field(None, gt=0, le=1, strict=True)
-    rows: int | None = Field(None, ge=1, lt=2**63, strict=True)
-    of: str
-    over: Literal["reached", "pool"] = "reached"
-    by: str | None = None
+    top: float | None = Field(
+        None,
+        description="Fraction of the rows to keep, above 0 to 1. Give either `top` or `rows`.",
+        examples=[0.3],
+        gt=0,
+        le=1,
+        strict=True,
+    )
+    rows: int | None = Field(
+        None,
+        description="Number of rows to keep, and ties. Give either `top` or `rows`.",
+        examples=[1000],
+        ge=1,
+        lt=2**63,
+        strict=True,
+    )
+    of: AnyColumn = Field(description="The numeric column that ranks rows; larger is better.", examples=["clip_score"])
+    over: Literal["reached", "pool"] = Field(
+        "reached",
+        description="What the fraction is of: rows that reach the rule, or all rows of the pool (DataComp).",
+        examples=["pool"],
+    )
+    by: AnyColumn | None = Field(
+        None,
+        description="Cut each group of rows with one value of this column; at most 1,000 values. null: one group.",
+        examples=["language"],
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -62,7 +85,10 @@ Rule = Annotated[
 
 
 class Near(OneKind):
-    """A pass by nearness: connected components of near pairs are groups. Each kind of nearness adds an optional section."""
+    """A pass by nearness: one of these keys. Groups are connected components of near pairs.
+
+    Pairs are searched among all rows that reach deduplication.
+    """
 
     registry = NEARNESS
 
@@ -77,9 +103,14 @@ class Near(OneKind):
 
 
 class Against(Near):
-    """Images of an evaluation set: rows near one of them are dropped by rule `contaminated`, before deduplication."""
+    """Decontamination: rows near an image of an evaluation set are dropped as `contaminated`, before deduplication.
 
-    images: UserPaths  # image files or webdataset tars
+    Give `images`, and one kind of nearness.
+    """
+
+    images: UserPaths = Field(
+        description="Images of the evaluation set: files, or webdataset tars.", examples=["imagenet-val/*.tar"]
+    )
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
@@ -95,15 +126,37 @@ Pass = Annotated[
 
 
 class Dedup(Section):
-    """Deduplication in passes in the listed order, by equal keys or by nearness; of a group the smallest uid stays.
+    """Deduplication in passes, in the order listed: of each group of duplicates one row stays.
 
-    Each pass is in `by` once, and uid is always among them, first unless listed elsewhere. `prefer` names a numeric
-    column: the row with its largest value stays instead.
+    A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or one by nearness. `uid` is always among
+    them, first unless it is listed elsewhere. A group with over 5 % of the rows is warned of.
     """
 
-    by: tuple[Pass, ...] = ("uid",)
-    prefer: str | None = None
-    against: Annotated[SerializeAsAny[Against], BuiltFrom(Against.full)] | None = None
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("decisions", "duplicate_of", "string", "uid of the row that stays in its place."),
+        Column(
+            "decisions",
+            "duplicate_cosine",
+            "float32",
+            "Largest cosine to a compared row; 1 from 0.9999 on; by embedding.",
+        ),
+    )
+
+    by: tuple[Pass, ...] = Field(
+        ("uid",),
+        description="The passes: `uid`, `sha256`, `phash`, or one by nearness.",
+        examples=[["uid", "sha256", {"phash": {"distance": 4}}]],
+    )
+    prefer: AnyColumn | None = Field(
+        None,
+        description="Numeric column: the row with its largest value stays. null: the smallest uid.",
+        examples=["clip_score"],
+    )
+    against: Annotated[SerializeAsAny[Against], BuiltFrom(Against.full)] | None = Field(
+        None,
+        description="An evaluation set to keep out of the result. null: none.",
+        examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}],
+    )
 
     @field_validator("by")
     @classmethod
@@ -128,19 +181,50 @@ class Dedup(Section):
 
 
 class Balance(Section):
-    """Balanced sampling: by `t`, the rows an entry may have before it is thinned, or by what it is solved for.
+    """Balanced sampling: entries with more than t rows are thinned to about t (MetaCLIP). Give `t`, `rows` or `tail_share`.
 
-    That is a target number of `rows`, or `tail_share`, the share that entries with fewer than t rows have in the sum of all counts:
-    the t whose share is nearest. `scheme` says how the limit of each entry follows from t; by default it is t itself (MetaCLIP).
+    A row is kept if the draw of any of its entries succeeds: p = t / max(count, t), and π = 1 − ∏(1 − p). Draws are hashes of uid, entry
+    and seed. So the kept set does not depend on sharding, order, workers or retries, and only grows with t. Weights 1/π estimate,
+    from the kept set, the pool before balancing. `curate whatif RUN --set balance.t=…` computes the size of another t.
     """
 
-    t: int | None = Field(None, lt=2**63, ge=1, strict=True)
-    rows: int | None = Field(None, lt=2**31, ge=1, strict=True)
-    tail_share: float | None = Field(None, gt=0, lt=1, strict=True)
-    counts: UserPath | None = (
-        None  # of a finished run with the same entries, whose counts are taken in place of the own
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("decisions", "probability", "float64", "Probability π of being kept; 1 without balance and sample."),
+        Column("decisions", "draw", "float64", "Smallest u/p over the entries; kept if below 1."),
     )
-    scheme: Annotated[str, KindOf(SCHEMES)] = "metaclip"
+
+    t: int | None = Field(
+        None,
+        description="Rows that an entry may have before it is thinned: MetaCLIP's t.",
+        examples=[20000],
+        lt=2**63,
+        ge=1,
+        strict=True,
+    )
+    rows: int | None = Field(
+        None,
+        description="Target size: the largest t whose expected number of rows is at most this.",
+        examples=[1000000],
+        lt=2**31,
+        ge=1,
+        strict=True,
+    )
+    tail_share: float | None = Field(
+        None,
+        description="Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2).",
+        examples=[0.06],
+        gt=0,
+        lt=1,
+        strict=True,
+    )
+    counts: UserPath | None = Field(
+        None,
+        description="A finished run with the same entries, whose counts are taken. null: those of this run's survivors.",
+        examples=["run1"],
+    )
+    scheme: Annotated[str, KindOf(SCHEMES)] = Field(
+        "metaclip", description="How each entry's limit follows from t: `metaclip`, t itself.", examples=["metaclip"]
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -156,6 +240,12 @@ class Balance(Section):
 
 
 class Sample(Section):
-    """A random sample of exactly so many rows, or of all where there are no more, each as likely: without entries."""
+    """A random sample of exactly so many rows, each as likely, in place of balancing."""
 
-    rows: int = Field(ge=1, lt=2**63, strict=True)
+    rows: int = Field(
+        description="Number of rows; all of them where no more are left.",
+        examples=[100000],
+        ge=1,
+        lt=2**63,
+        strict=True,
+    )

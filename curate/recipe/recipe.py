@@ -8,32 +8,42 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from curate.errors import RecipeError
-from curate.recipe.captions import Captions, Gates
+from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
+from curate.recipe.gates import Gates
 from curate.recipe.measure import Measure
-from curate.recipe.section import BuiltFrom, ColumnName, Name, OneOrSeveral, Section, UserPath, UserPaths, find_twice
+from curate.recipe.output import Output
+from curate.recipe.section import (
+    BuiltFrom,
+    Column,
+    ColumnName,
+    Expression,
+    Name,
+    OneOrSeveral,
+    Section,
+    UserPath,
+    UserPaths,
+    find_twice,
+)
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
 from curate.schema import RESERVED_RULES, Stage, run_stages
 from curate.wording import one_line
 
-MAX_REPEATS = 1000  # of a row in the curated set
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
 
@@ -45,52 +55,126 @@ _ONE_OF = (
 
 
 class Match(Section):
-    """Substring matching against metadata entries (MetaCLIP)."""
+    """Matches captions with metadata entries, as substrings (MetaCLIP); a caption without a match is dropped as `unmatched`.
 
-    metadata: UserPath
-    mode: Literal["reference"] = "reference"
-
-
-class Output(Section):
-    """The shards that come out.
-
-    `columns` are those that their Parquet files have besides the fixed ones, `json_columns` those in the json of each sample;
-    `repeat` is an expression: how often a kept row is in uids.npy, 1 to MAX_REPEATS.
+    Matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by single spaces, and spaces are added
+    around `, . ; : ? !` and the backtick. `curate metadata import FILE` reports entries that can never match.
     """
 
-    rows_per_shard: int = Field(10_000, ge=1, le=1_000_000, strict=True)
-    columns: tuple[str, ...] | None = None  # None: scores, language, probability
-    json_columns: tuple[str, ...] = ()
-    repeat: str | None = None
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column(
+            "matches",
+            "entry_ids",
+            "list<int32>",
+            "The entries that occur in the caption, ascending; see `entries.parquet`.",
+        ),
+    )
 
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unset = {"columns": None, "json_columns": (), "repeat": None}
-        return {
-            key: value for key, value in serialise(self).items() if key not in unset or getattr(self, key) != unset[key]
-        }
+    metadata: UserPath = Field(
+        description="The entries: a JSON list of strings, also gzipped; a text file, one a line; or a Parquet file.",
+        examples=["metadata.json"],
+    )
+    mode: Literal["reference"] = Field(
+        "reference", description="The spacing rule: `reference` is MetaCLIP's.", examples=["reference"]
+    )
 
 
 class Recipe(Section):
-    """One curation, whole. What `blocklist` names is dropped before any rule, by rule `forgotten`."""
+    """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
-    name: Name = "curated"
-    license: License = "unknown"  # for the cards, as the Hugging Face Hub spells licences
-    seed: int = Field(0, ge=0, lt=2**63, strict=True)
-    input: Annotated[tuple[AnySource, ...], Field(min_length=1), OneOrSeveral()]
-    measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field({}, validate_default=True)
-    match: Match | None = None
-    derive: dict[ColumnName, str] = Field({})  # columns of SQL over the others
-    rules: dict[str, Rule] = Field({})
-    dedup: Dedup = Dedup()
-    balance: Balance | None = None
-    sample: Sample | None = None
-    captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = None
-    output: Output = Output()
-    blocklist: UserPaths | None = None  # of uids, URLs and sha256 of images, one a line, or a run's forgotten.parquet
-    max_failed: float = Field(0.05, ge=0, le=1, strict=True)
-    max_missing: float = Field(1.0, ge=0, le=1, strict=True)  # of samples that img2dataset did not fetch
-    max_failed_files: float = Field(0.05, ge=0, le=1, strict=True)
+    A rule is a SQL expression, or the best rows by a column; `dedup` is the place of deduplication, else it comes after all rules.
+    """
+
+    name: Name = Field("curated", description="Name of the set, for its card and report.", examples=["my-pool"])
+    license: License = Field(
+        "unknown", description="License for the cards, an identifier of the Hugging Face Hub.", examples=["cc-by-4.0"]
+    )
+    seed: int = Field(
+        0,
+        description="Seed of the draws: balance, sample, and what language models draw.",
+        examples=[1],
+        ge=0,
+        lt=2**63,
+        strict=True,
+    )
+    input: Annotated[tuple[AnySource, ...], Field(min_length=1), OneOrSeveral()] = Field(
+        description="Where samples come from: one source, or a list.",
+        examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}],
+    )
+    measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field(
+        {},
+        description="Signals to measure: each adds columns that rules and SQL see.",
+        examples=[{"language": {}, "image": {"phash": True}}],
+        validate_default=True,
+    )
+    match: Match | None = Field(
+        None,
+        description="Metadata entries to match captions with (MetaCLIP). null: none, and no row is dropped as `unmatched`.",
+        examples=[{"metadata": "metadata.json"}],
+    )
+    derive: dict[ColumnName, Expression] = Field(
+        {},
+        description="New columns, by name: SQL over the measured ones and those before it.",
+        examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}],
+    )
+    rules: dict[str, Rule] = Field(
+        {},
+        description="In order: a row is dropped by the first rule that it fails.",
+        examples=[{"english": "language = 'en'", "aligned": {"top": 0.3, "of": "clip_score"}}],
+    )
+    dedup: Dedup = Field(
+        Dedup(), description="Deduplication, and decontamination.", examples=[{"by": ["uid", "sha256", "phash"]}]
+    )
+    balance: Balance | None = Field(
+        None,
+        description="Balanced sampling over metadata entries (MetaCLIP); needs `match`. null: every row that is left is kept.",
+        examples=[{"t": 20000}],
+    )
+    sample: Sample | None = Field(
+        None,
+        description="A random sample of fixed size, in place of balancing. null: none.",
+        examples=[{"rows": 100000}],
+    )
+    captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = Field(
+        None,
+        description="Synthetic captions for kept samples. null: none.",
+        examples=[
+            {
+                "engines": {"api": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}},
+                "recaption": {"engine": "api"},
+            }
+        ],
+    )
+    output: Output = Field(Output(), description="The shards that come out.", examples=[{"rows_per_shard": 1000}])
+    blocklist: UserPaths | None = Field(
+        None,
+        description="Samples to drop before any rule, as `forgotten`; see below. null: none.",
+        examples=["gone.txt"],
+    )
+    max_failed: float = Field(
+        0.05,
+        description="The run fails if a larger share of samples, or of requests for captions, failed.",
+        examples=[0.2],
+        ge=0,
+        le=1,
+        strict=True,
+    )
+    max_missing: float = Field(
+        1.0,
+        description="The run fails if a larger share of samples was never downloaded. 1: no limit.",
+        examples=[0.5],
+        ge=0,
+        le=1,
+        strict=True,
+    )
+    max_failed_files: float = Field(
+        0.05,
+        description="The run fails if a larger share of files could not be read.",
+        examples=[0.2],
+        ge=0,
+        le=1,
+        strict=True,
+    )
 
     @field_validator("measure", "match", "derive", "rules", "dedup", "output", mode="before")
     @classmethod

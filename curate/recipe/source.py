@@ -15,7 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
-from curate.recipe.section import BuiltFrom, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
+from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
 from curate.registry import Registry
 
 FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
@@ -23,14 +23,22 @@ _UNKNOWN = "unknown format"
 
 
 class Join(Section):
-    """Columns that files of the user's own add to a source's rows: those of the row that has the same key, URL or uid.
+    """Columns of your own files for the rows of a source: those of the row with the same key, uid or URL.
 
-    `columns` maps the new name of each column to its name in the files.
+    The key's column in the files has the name that `on` says. A row without a counterpart gets null; a key that occurs twice is an error.
+    Use it for signals of your own, decisions of another run, and allowlists: `columns: {listed: uid}`, rule `listed IS NOT NULL`.
+    When a file changes, nothing else is measured again.
     """
 
-    path: UserPaths  # Parquet, CSV, or a .npy of uids
-    on: Literal["key", "url", "uid"]
-    columns: dict[NewName, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    path: UserPaths = Field(
+        description="Parquet or CSV files, or a .npy of uids (DataComp's subset files).", examples=["scores.parquet"]
+    )
+    on: Literal["key", "url", "uid"] = Field(description="What rows are looked up by.", examples=["uid"])
+    columns: dict[NewName, Annotated[str, Field(min_length=1)]] = Field(
+        description="The columns to take, new name: name in the files.",
+        examples=[{"aesthetic": "aesthetic_score"}],
+        min_length=1,
+    )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -39,18 +47,45 @@ class Join(Section):
 
 
 class Source(Section):
-    """One input of the pool; every row is tagged with its name.
+    """One input of the pool. These are the keys of every format; those of one format follow.
 
-    `optional_fields` are left out of plain data where they are empty, so that keys are those of before they were there.
+    A recipe has sources with images, or Parquet sources without, not both. Columns that a source brings land in table `scores` under
+    their own names. The uid is that of the input where it has one, 32 hex digits; else a hash of URL and caption, or of image and caption.
+    A file that a range names and that is missing is an error before the run.
+
+    Attributes:
+        optional_fields: left out of plain data where they are empty, so that keys are those of before they were there.
     """
 
     optional_fields: ClassVar[frozenset[str]] = frozenset({"join"})
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("samples", "uid", "string", "Identity of the pair of image and caption."),
+        Column("samples", "source", "string", "Name of the source."),
+        Column("samples", "shard", "string", "File that the row is in."),
+        Column("samples", "key", "string", "Name of the sample in its file."),
+        Column("samples", "url", "string", "URL, where the input has one."),
+        Column("samples", "caption", "string", "The alt-text."),
+        Column("samples", "words", "int32", "Words, split at white space as in DataComp."),
+        Column("samples", "characters", "int32", "Characters of the caption."),
+        Column("samples", "offset", "int64", "Of the image in its tar."),
+        Column("samples", "status", "string", "`ok`, or why the sample could not be read."),
+        Column("samples", "error", "string", "Details of it."),
+    )
 
-    name: Name
-    format: Annotated[str, KindOf(FORMATS)]
-    path: UserPaths
-    storage: dict[str, Any] = Field({})  # options of the fsspec file system, such as {anon: true}
-    join: Annotated[tuple[Join, ...], OneOrSeveral()] = ()
+    name: Name = Field(description="Name of the source, unique in the recipe.", examples=["cc12m"])
+    format: Annotated[str, KindOf(FORMATS)] = Field(
+        description="Format of the source; see below.", examples=["parquet"]
+    )
+    path: UserPaths = Field(
+        description="Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run.",
+        examples=["s3://bucket/cc12m/{00000..01242}.tar"],
+    )
+    storage: dict[str, Any] = Field({}, description="Options of the fsspec file system.", examples=[{"anon": True}])
+    join: Annotated[tuple[Join, ...], OneOrSeveral()] = Field(
+        (),
+        description="Columns of your own files: one section, or a list.",
+        examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
+    )
 
     @field_validator("path")
     @classmethod

@@ -1,24 +1,34 @@
 """How near an image is to good exemplars rather than to bad ones (RAVE): see `curate.numeric.embedding_scores`."""
 
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import quality_axis, quality_score
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserPaths
+from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 
 class Axis(OnEmbeddings):
-    """How near an image is to good exemplars rather than to bad ones (RAVE): column NAME float32, -1 to 1."""
+    """How near an image is to good exemplars rather than to bad ones (RAVE), by name.
 
-    good: UserPaths
-    bad: UserPaths
+    Exemplars are image files, or tars of them.
+    """
+
+    example: ClassVar[Any] = {"quality": {"good": "examples/good/*.jpg", "bad": "examples/bad/*.jpg"}}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "NAME", "float32", "−1 to 1; larger is nearer to the good ones."),
+    )
+
+    good: UserPaths = Field(description="Images that are as they should be.", examples=["examples/good/*.jpg"])
+    bad: UserPaths = Field(description="Images that are not.", examples=["examples/bad/*.jpg"])
 
 
 def _identify(name: str, options: Axis, known: Known) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """A classifier of images, fitted to a few labelled ones by their embeddings, without training: see `curate.numeric.gda`."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,20 +12,39 @@ from curate.numeric import gda
 from curate.numeric.arrays import F32
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserPaths
+from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
 from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
 
 
 class Classes(OnEmbeddings):
-    """A classifier fitted to a few labelled images, without training (GDA): columns NAME string, NAME_probability.
+    """Classifiers fitted to a few labelled images, without training (GDA), by name.
 
-    `examples` gives each class's images; `prompts` a text for each class, whose fit is added.
+    Each image gets the likeliest class. Exemplars are image files, or tars of them.
     """
 
-    examples: dict[str, UserPaths] = Field(min_length=2)
-    prompts: dict[str, str] = Field({})
-    alpha: float = Field(1.0, ge=0)
+    example: ClassVar[Any] = {"kind": {"examples": {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}}}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "NAME", "string", "The likeliest class."),
+        Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
+    )
+
+    examples: dict[str, UserPaths] = Field(
+        description="Each class and its images, two classes or more.",
+        examples=[{"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}],
+        min_length=2,
+    )
+    prompts: dict[str, str] = Field(
+        {},
+        description="A text for each class, whose fit is added to that of the images.",
+        examples=[{"photo": "a photo", "logo": "a logo"}],
+    )
+    alpha: float = Field(
+        1.0,
+        description="Weight of the classifier against the prompts.",
+        examples=[0.5],
+        ge=0,
+    )
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Classes":

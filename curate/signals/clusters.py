@@ -8,11 +8,12 @@ loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `NAME_w
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
@@ -23,7 +24,7 @@ from curate.numeric.vectors import normalised
 from curate.pool.listing import list_files
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserFile, UserPaths
+from curate.recipe.section import Column, UserFile, UserPaths
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.wording import one_line
@@ -33,16 +34,27 @@ _ACCEPTED = "accepted: a .npy or .pt file"
 
 
 class Clusters(OnEmbeddings):
-    """The nearest of given centroids to an image (DataComp's image-based baseline): column NAME int32, from 0.
+    """Which of given centroids is nearest to an image, and whether it is a selected one (DataComp's image-based filter), by name.
 
-    `centroids` is a .npy or .pt file [k, dimension]; `winners`, one or several, selects some of them, by their numbers, or by
-    embeddings [n, dimension] whose nearest centroids they are, and gives column NAME_wins bool. Of a .pt file that holds
-    several arrays, `image_features` is taken.
+    Centroids are of unit length; the nearest has the largest dot product. Files are .npy, or .pt of arrays and tensors; code in
+    them is never run. Of a .pt file that holds several arrays, `image_features` is taken.
     """
 
+    example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "winners": "imagenet.npy"}}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "NAME", "int32", "Number of the nearest centroid, from 0."),
+        Column("scores", "NAME_wins", "bool", "Whether it is a selected cluster; with `winners`."),
+    )
+
     needs_encoder = False
-    centroids: UserFile
-    winners: UserPaths | None = None
+    centroids: UserFile = Field(
+        description="A .npy or .pt file of centroids [k, dimension], of unit length.", examples=["centroids.pt"]
+    )
+    winners: UserPaths | None = Field(
+        None,
+        description="Files that select clusters: by their numbers, or by embeddings [n, dimension] that are nearest to them.",
+        examples=["imagenet.npy"],
+    )
 
 
 class LoadedClusters(NamedTuple):

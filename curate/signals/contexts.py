@@ -1,6 +1,7 @@
 """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP): see `embedding_scores`."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -9,20 +10,39 @@ from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import tag_contexts
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
+from curate.recipe.section import Column
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
 from curate.signals.signal import Built, Embeddings, Signal, SignalKind
 
 
 class Context(OnEmbeddings):
-    """Tags of one factor, such as its background (PerceptionCLIP): columns NAME string, NAME_probability float32.
+    """Tags of one factor of an image, such as its background, by prompts and without training (PerceptionCLIP), by name.
 
-    `values` gives each tag's prompt; with `classes` the prompts hold {} where a class is put in, and the tag's
-    probability is summed over the classes. `temperature` divides cosines: 0.01 is the scale that CLIP was trained to.
+    Each image gets the likeliest tag. With `classes`, the probability of a tag is summed over the classes.
     """
 
-    values: dict[str, str] = Field(min_length=2)
-    classes: tuple[str, ...] = ()
-    temperature: float = Field(0.01, gt=0)
+    example: ClassVar[Any] = {
+        "setting": {"values": {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}}
+    }
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "NAME", "string", "The likeliest tag."),
+        Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
+    )
+
+    values: dict[str, str] = Field(
+        description="Each tag and its prompt, two or more. With `classes`, prompts hold `{}`, where a class is put in.",
+        examples=[{"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}],
+        min_length=2,
+    )
+    classes: tuple[str, ...] = Field(
+        (), description="Classes that are put into the prompts' `{}`.", examples=[["dog", "cat"]]
+    )
+    temperature: float = Field(
+        0.01,
+        description="Divides cosines before the softmax. 0.01 is the scale that CLIP was trained to.",
+        examples=[0.02],
+        gt=0,
+    )
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Context":

@@ -1,7 +1,7 @@
 """Images that fit any text (CLIPMasterPrints): see `curate.numeric.embedding_scores`."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from curate.numeric.arrays import F32
 from curate.numeric.embedding_scores import fooling_score, mean_shift
 from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.measure import OnEmbeddings, column_prefix
-from curate.recipe.section import UserPath
+from curate.recipe.section import Column, UserPath
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.store.facts import read_facts
@@ -20,14 +20,27 @@ from curate.store.store import RunStore
 
 
 class Fooling(OnEmbeddings):
-    """Images that fit any text (CLIPMasterPrints): column `fooling`, the least cosine over unrelated prompts.
+    """Images that fit any text (CLIPMasterPrints): the least cosine over unrelated prompts.
 
-    `shift` names a finished run with embeddings of the same model: images and prompts are drawn together first by a
-    quarter of the difference of its means, which takes such images most of their fit.
+    With `shift`, images and prompts are first drawn together by a quarter of the difference of the run's mean embeddings. That takes
+    such images most of their fit.
     """
 
-    prompts: tuple[str, ...] = Field(min_length=2)
-    shift: UserPath | None = None
+    example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "fooling", "float32", "Least cosine of the image and a prompt; large is suspect."),
+    )
+
+    prompts: tuple[str, ...] = Field(
+        description="Unrelated texts, two or more; the paper takes 25 to 100.",
+        examples=[["a dog", "a plate of food", "a city at night"]],
+        min_length=2,
+    )
+    shift: UserPath | None = Field(
+        None,
+        description="A finished run that keeps embeddings of this model, for their means. null: no shift.",
+        examples=["run1"],
+    )
 
 
 def _identify(name: str, options: Fooling, known: Known) -> Any:

@@ -1,28 +1,48 @@
 """A linear or MLP head over embeddings, such as LAION's aesthetic predictors: see `curate.models.heads`."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.models.heads import Activation, Output, load_head
 from curate.models.heads import Head as LoadedHead
 from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
-from curate.recipe.section import UserFile
+from curate.recipe.section import Column, UserFile
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 
 class Head(OnEmbeddings):
-    """A linear or MLP head over the embedding, such as LAION's aesthetic predictors: column NAME float32."""
+    """Linear or MLP heads over embeddings, such as LAION's aesthetic predictors, by name.
+
+    A file holds `weight` [out, in] and `bias` of each layer, in order: `0.weight`, `0.bias`, `2.weight` … It is read as arrays, and
+    no code of it is run.
+    """
+
+    example: ClassVar[Any] = {"aesthetic": {"path": "sac+logos+ava1-l14-linearMSE.pth"}}
+    gives: ClassVar[tuple[Column, ...]] = (Column("scores", "NAME", "float32", "What the head gives."),)
 
     needs_encoder = False
-    path: UserFile  # .safetensors, or .pth of weights
-    input: Literal["image", "text"] = "image"
-    activation: Activation = "none"  # between the layers; LAION's aesthetic MLP has none
-    output: Output = "none"
+    path: UserFile = Field(
+        description="File of weights, .safetensors or .pth.", examples=["sac+logos+ava1-l14-linearMSE.pth"]
+    )
+    input: Literal["image", "text"] = Field(
+        "image", description="Which embedding the head is applied to: the image's or the caption's.", examples=["text"]
+    )
+    activation: Activation = Field(
+        "none",
+        description="Activation between the layers. LAION's aesthetic MLP has none.",
+        examples=["relu"],
+    )
+    output: Output = Field(
+        "none",
+        description="What is applied to the last layer's output.",
+        examples=["sigmoid"],
+    )
 
 
 def _identify(name: str, options: Head, known: Known) -> str:

@@ -19,16 +19,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError, needing
 from curate.models.installed import package_folder
 from curate.process import process_cache
 from curate.recipe.files import read_whole
-from curate.recipe.section import Section, UserFile, UserPath
+from curate.recipe.section import Column, Section, UserFile, UserPath
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
@@ -79,14 +80,24 @@ class Vocabulary:
 
 
 class ImagenetWords(Section):
-    """The first word of a caption that WordNet knows as a class of ImageNet-21k (DataComp's text-based baseline).
+    """The caption's first word that WordNet knows as a class of ImageNet-21k (DataComp's text-based filter).
 
-    Column `imagenet_word` string, null where there is none. `wordnet` is a folder with WordNet 3.0's database,
-    `synsets` a list of ids, by default the one that timm ships (of curate[clip]).
+    Words are split at white space, and punctuation stays on them: `dog,` does not count. Of each word, the first synset decides.
     """
 
-    wordnet: UserFile
-    synsets: UserPath | None = None
+    example: ClassVar[Any] = {"wordnet": "wordnet"}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "imagenet_word", "string", "The word as the caption has it; null where there is none."),
+    )
+
+    wordnet: UserFile = Field(
+        description="A local folder of WordNet 3.0's database: index.noun, noun.exc, and so on.", examples=["wordnet"]
+    )
+    synsets: UserPath | None = Field(
+        None,
+        description="A text file of ImageNet ids, one a line. null: timm's 21,843 (`curate[clip]`).",
+        examples=["synsets.txt"],
+    )
 
 
 def _identify(name: str, options: ImagenetWords, known: Known) -> str:

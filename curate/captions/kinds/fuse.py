@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text
@@ -24,7 +25,12 @@ from curate.engines.engine import Request
 
 
 class Fuse(CaptionKind):
-    """The original caption and a recaption as one sentence (VeCLIP, CapsFusion)."""
+    """The original caption and a recaption as one sentence (VeCLIP, CapsFusion); needs `captions.recaption`.
+
+    Fused texts alone hurt in training (VeCLIP): mix them with originals. Fields of `template`: `{caption}` and `{recaption}`.
+    """
+
+    example: ClassVar[Any] = {"engine": "api", "style": "short"}
 
     key: ClassVar[str] = "fuse"
     kind: ClassVar[str] = "fused"
@@ -34,7 +40,9 @@ class Fuse(CaptionKind):
     profile: ClassVar[GateProfile] = GateProfile(GATES)
     form: ClassVar[Form] = Form("fuse", "v1", data=("caption", "recaption"))
 
-    style: Literal["short", "long", "plain"] = "short"  # of the recaption
+    style: Literal["short", "long", "plain"] = Field(
+        "short", description="Style of the recaption that is fused.", examples=["long"]
+    )
 
     @property
     def source(self) -> tuple[type[Recaption], str]:

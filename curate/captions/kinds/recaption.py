@@ -42,10 +42,14 @@ ALT_TEXT_FORM = Form("recaption_alt_text", "v1", fields=("length",), data=("capt
 
 
 class Recaption(CaptionKind):
-    """A vision-language model's caption of the image; `alt_text: true` shows it the original caption too.
+    """A vision-language model's caption of the image: one section, or a list.
 
-    Style plain is for captioners that are given an image and no words.
+    `short` is one sentence of at most 25 words; `long` three to six sentences. `plain` is for captioners that take an image and no words,
+    such as engine `guided`. With `alt_text`, names come in, and so do errors and what untrusted text wants to have said (Altogether,
+    KALE). Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
     """
+
+    example: ClassVar[Any] = {"engine": "api", "styles": ["short"], "alt_text": True}
 
     key: ClassVar[str] = "recaption"
     kind: ClassVar[str] = "recaption"
@@ -55,8 +59,10 @@ class Recaption(CaptionKind):
         (*OWN_GATES, "language", "clip_score", "f_clipscore"), compares_caption=False
     )
 
-    styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Unique] = Field(("short",), min_length=1)
-    alt_text: bool = Field(False, strict=True)
+    styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Unique] = Field(
+        ("short",), description="Styles to write.", examples=[["short", "long"]], min_length=1
+    )
+    alt_text: bool = Field(False, description="Show the model the original caption too.", examples=[True], strict=True)
 
     @property
     def needs_words(self) -> bool:

@@ -55,19 +55,36 @@ class Pair(NamedTuple):
 
 
 class Rewrite(CaptionKind):
-    """The caption rewritten (LaCLIP): styles of in-context examples; `prompt` completion, or chat for chat models.
+    """The caption in other words, after three examples of a style (LaCLIP): one section, or a list.
 
-    `examples` maps further styles to files of pairs, `source => target` on a line; they are then the styles, unless these are listed.
-    Temperature 0.9 and top_p 0.95 are the paper's.
+    The styles `chat_a`, `chat_b`, `human` and `coco` have examples of their own. `examples` adds styles: files of lines
+    `caption => the same in other words`, three or more; they are then the styles, unless `styles` lists some. Temperature 0.9 and
+    top_p 0.95 are the paper's.
+
+    Fields of `template`: `{caption}`, and `{examples}` for the three pairs as lines, or `{source_1}` to `{target_3}` for each of them.
+    A prompt may show none, and has one style then. So LaCLIP's own prompt and pairs can be used.
     """
 
+    example: ClassVar[Any] = {"engine": "llm", "styles": ["chat_a", "human"], "prompt": "chat"}
     key: ClassVar[str] = "rewrite"
     kind: ClassVar[str] = "rewrite"
     profile: ClassVar[GateProfile] = GateProfile(GATES)
 
-    styles: Annotated[tuple[Name, ...], Unique] = Field(STYLES, min_length=1)
-    prompt: Literal["completion", "chat"] = "completion"
-    examples: dict[Name, UserFile] | None = Field(None, min_length=1)
+    styles: Annotated[tuple[Name, ...], Unique] = Field(
+        STYLES,
+        description="Styles of examples: `chat_a`, `chat_b`, `human`, `coco`, and keys of `examples`.",
+        examples=[["chat_a", "human"]],
+        min_length=1,
+    )
+    prompt: Literal["completion", "chat"] = Field(
+        "completion", description="Form of the prompt: `chat` for chat models.", examples=["chat"]
+    )
+    examples: dict[Name, UserFile] | None = Field(
+        None,
+        description="Styles of your own, each with a file of pairs. null: none.",
+        examples=[{"chatgpt": "pairs.txt"}],
+        min_length=1,
+    )
 
     @model_validator(mode="before")
     @classmethod

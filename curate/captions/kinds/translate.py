@@ -10,7 +10,7 @@ checked by it. Captions are cut, see `curate.captions.text`. An answer has at mo
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
@@ -68,7 +68,12 @@ def _near(code: str) -> list[str]:
 
 
 class Translate(CaptionKind):
-    """The caption in other languages, by ISO 639-1 codes."""
+    """The caption in other languages: one section, or a list.
+
+    A row that is in a language already is not translated into it. Fields of `template`: `{language}` and `{caption}`.
+    """
+
+    example: ClassVar[Any] = {"engine": "llm", "languages": ["de", "ja"]}
 
     key: ClassVar[str] = "translate"
     kind: ClassVar[str] = "translation"
@@ -79,7 +84,9 @@ class Translate(CaptionKind):
     profile: ClassVar[GateProfile] = GateProfile((*OWN_GATES, "echo", "language", "numbers"), is_translated=True)
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
-    languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(min_length=1)
+    languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(
+        description="ISO 639-1 codes of the languages to write.", examples=[["de", "ja"]], min_length=1
+    )
 
     def language(self, style: str) -> str | None:
         """See `CaptionKind`."""

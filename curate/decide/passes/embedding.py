@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,20 @@ from curate.store.tables import UnitTables
 
 
 class EmbeddingCosine(Section):
-    """Image embeddings of a model of `measure.clip`, which keeps them, with at least this cosine."""
+    """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`."""
 
-    cosine: float = Field(gt=0, lt=1, strict=True)
-    of: ColumnName = "clip"
+    example: ClassVar[Any] = {"cosine": 0.95}
+
+    cosine: float = Field(
+        description="Pairs with at least this cosine are near, above 0 and below 1.",
+        examples=[0.95],
+        gt=0,
+        lt=1,
+        strict=True,
+    )
+    of: ColumnName = Field(
+        "clip", description="Whose embeddings: the `name` of a model, or of precomputed ones.", examples=["l14"]
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,20 @@ _ROWS = 10_000  # for each bucket, about, where footers do not say how many a po
 
 
 class PhashDistance(Section):
-    """Perceptual hashes that differ in at most so many of 64 bits."""
+    """Near by perceptual hash; needs `measure.image.phash`.
 
-    distance: int = Field(ge=1, le=16, strict=True)
+    False positives are rare up to a distance of 8, or less for pools of many millions.
+    """
+
+    example: ClassVar[Any] = {"distance": 4}
+
+    distance: int = Field(
+        description="Pairs whose hashes differ in at most this many of 64 bits are near.",
+        examples=[4],
+        ge=1,
+        le=16,
+        strict=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from curate.errors import RecipeError
 from curate.numeric.arrays import Mask, whole
@@ -44,9 +45,18 @@ _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_b
 
 
 class ParquetSource(Source):
-    """A source of Parquet files."""
+    """Parquet files of captions, with URLs or images: LAION's and DataComp's metadata as published.
 
-    columns: Columns = Columns()
+    A source without images yields curated Parquet with all its columns, ready for img2dataset.
+    """
+
+    example: ClassVar[Any] = {"name": "laion", "format": "parquet", "path": "laion/part-{00000..00127}.snappy.parquet"}
+
+    columns: Columns = Field(
+        Columns(),
+        description="Which column holds what, where it is not found by its name.",
+        examples=[{"caption": "TEXT", "scores": ["similarity"]}],
+    )
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: not which columns are scores."""

@@ -9,9 +9,11 @@ takes rows of a run (`Source.input_run`), such as the URLs to download, reads th
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curate.errors import CurateError, DamagedError, RecipeError
 from curate.pool.columns import Columns, score_type
@@ -32,7 +34,7 @@ from curate.pool.listing import InputFile, list_source
 from curate.pool.missing import sidecar
 from curate.process import process_cache
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.section import UserPath
+from curate.recipe.section import Column, UserPath
 from curate.recipe.source import Source
 from curate.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.store.facts import InputRunFacts, RunFacts, read_facts
@@ -48,9 +50,21 @@ _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "ex
 
 
 class RunSource(Source):
-    """A source that is another run."""
+    """The kept rows of a finished run, with its scores and languages; no model runs again.
 
-    path: UserPath  # its folder
+    Rows keep their uids. Weights multiply: `probability` in the shards is the product of both runs' probabilities. A pool with a column
+    `input_probability` is treated so, whatever its format; null counts as 1. Embeddings of the first run are not taken. What the first
+    run repeats is there once: `output: {repeat: input_repeats}` repeats it again.
+    """
+
+    example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("scores", "input_probability", "float64", "The row's probability in the first run."),
+        Column("scores", "input_draw", "float64", "Its draw there."),
+        Column("scores", "input_repeats", "int32", "How often it was repeated there, if the run repeats rows."),
+    )
+
+    path: UserPath = Field(description="The folder of the finished run.", examples=["run1"])
 
     @property
     def input_run(self) -> str:

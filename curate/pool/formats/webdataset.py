@@ -7,7 +7,7 @@ failed, those that img2dataset lists beside it and did not fetch (see `curate.po
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field
@@ -42,11 +42,23 @@ _LOOKED = 100  # samples that a message goes by
 
 
 class WebdatasetSource(Source):
-    """A source of tars."""
+    """webdataset tars, as img2dataset writes them: images, captions in `.txt` or `.json`.
+
+    A sample's key is its path in the tar up to the first dot of its base name. Samples that the Parquet beside a tar lists, and that
+    img2dataset did not fetch, are rows that failed as `missing_sample`; they count for `max_missing`.
+    """
+
+    example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
 
     optional_fields = Source.optional_fields | {"columns"}
-    caption_key: str = "caption"  # the json field that holds the caption where there is no .txt
-    columns: dict[str, JsonType] = Field({})  # fields of the json that rules see
+    caption_key: str = Field(
+        "caption", description="The json field of the caption where a sample has no `.txt`.", examples=["alt_text"]
+    )
+    columns: dict[str, JsonType] = Field(
+        {},
+        description="Fields of the json that rules see, with their types; null for another type or none.",
+        examples=[{"similarity": "float", "original_width": "int"}],
+    )
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: not which fields are columns."""

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from curate.download.policy import NetworkPolicy
 from curate.pool.columns import Columns
-from curate.recipe.section import UserPath, UserPaths, find_twice
+from curate.recipe.section import Column, UserPath, UserPaths, find_twice
 from curate.recipe.source import Source
 from curate.store.layout import POOL
 from curate.store.manifest import find_digest
@@ -21,42 +21,114 @@ _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lancz
 
 
 class UrlsSource(Source):
-    """A source that is lists of URLs with captions. Options under img2dataset's names are its own, with its defaults, but that images
-    stay as they came where there is no `image_size`, and that shards have 1,000 rows: units, and what a kill costs, are small.
+    """Lists of URLs, whose images are downloaded by img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
 
-    The rows are those of lists (`path`), whose columns are `column_names` where CSV or TSV has no header line, or what a finished run
-    over a list kept (`from`, here `from_run`). `network` says how servers are asked, `store` where the shards lie; None: in `pool/` of
-    the run.
+    Needs `pip install 'curate[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
+    Options under img2dataset's names are its own, with two other defaults: images stay as they came without `image_size`, and
+    shards have 1,000 rows. In its other options, `retries` is `network.attempts`, `user_agent_token` is `network.contact`; there is
+    no `bbox_col`. Numbers of shards have 15 digits.
+
+    - With `image_size`, `width` and `height` are those of the resized image; rules see `original_width` and `original_height` too.
+    - Numbers, texts and booleans of the list go along; lists, structs and times do not.
+    - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
+    - Every URL has a verdict: one that gave no image is a row with its reason, which counts for `max_missing`.
+    - Several runs may share a `store` at once. What is there is not downloaded again.
+    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries again what may come now.
     """
+
+    example: ClassVar[Any] = {
+        "name": "web",
+        "format": "urls",
+        "path": "list.parquet",
+        "network": {"contact": "you@example.org"},
+        "image_size": 256,
+    }
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("failures", "reason", "string", "Why there is no image: `dns`, `timeout`, `http_404`, `robots` …"),
+        Column("failures", "detail", "string", "Details of it."),
+        Column("failures", "attempts", "int32", "How often it was tried, in all rounds."),
+        Column("failures", "attempted", "timestamp[ms, tz=UTC]", "When the last attempt ended."),
+        Column("failures", "may_pass", "bool", "Whether another attempt may succeed."),
+    )
 
     model_config = ConfigDict(serialize_by_alias=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count", "store"})
     optional_fields: ClassVar[frozenset[str]] = Source.optional_fields | {"path", "from", "column_names"}
 
-    path: UserPaths = ()
-    from_run: UserPath | None = Field(None, alias="from", min_length=1)
-    columns: Columns = Columns()
-    column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(None, min_length=2)
-    network: NetworkPolicy
-    store: UserPath | None = None
-    number_sample_per_shard: int = Field(1000, ge=2, le=100_000)
-    thread_count: int = Field(256, ge=1)
-    timeout: float = Field(10.0, gt=0)
-    extract_exif: bool = True
-    compute_hash: Hash | None = "sha256"
-    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = None
-    disallowed_header_directives: tuple[str, ...] | None = None
-    image_size: int | None = Field(None, ge=1)
-    resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = "border"
-    resize_only_if_bigger: bool = False
-    upscale_interpolation: _Interpolation = "lanczos"
-    downscale_interpolation: _Interpolation = "area"
-    encode_quality: int = Field(95, ge=0, le=100)
-    encode_format: Literal["jpg", "png", "webp"] = "jpg"
-    skip_reencode: bool = False
-    min_image_size: int = Field(0, ge=0)
-    max_image_area: float | None = Field(None, gt=0)
-    max_aspect_ratio: float | None = Field(None, gt=0)
+    path: UserPaths = Field((), description="The lists. Give either `path` or `from`.", examples=["list/*.parquet"])
+    from_run: UserPath | None = Field(
+        None,
+        description="A finished run over lists as text: its kept rows are downloaded, with columns and weights.",
+        examples=["text-run"],
+        alias="from",
+        min_length=1,
+    )
+    columns: Columns = Field(
+        Columns(),
+        description="Which column of a list holds what, where it is not found by its name.",
+        examples=[{"caption": "TEXT", "url": "URL"}],
+    )
+    column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        description="Columns of CSV or TSV without a header line, in order. null: the first line names them.",
+        examples=[["url", "caption"]],
+        min_length=2,
+    )
+    network: NetworkPolicy = Field(description="How servers are asked.", examples=[{"contact": "you@example.org"}])
+    store: UserPath | None = Field(
+        None,
+        description="Folder of the downloads, which outlives the run. null: `pool/` of the run.",
+        examples=["s3://bucket/images"],
+    )
+    number_sample_per_shard: int = Field(
+        1000, description="URLs of a shard (img2dataset: 10,000).", examples=[10000], ge=2, le=100_000
+    )
+    thread_count: int = Field(256, description="Downloads at a time, per shard.", examples=[64], ge=1)
+    timeout: float = Field(10.0, description="Seconds to wait for a server's next bytes.", examples=[20], gt=0)
+    extract_exif: bool = Field(True, description="Write each image's EXIF data into its json.", examples=[False])
+    compute_hash: Hash | None = Field(
+        "sha256", description="Hash of the downloaded bytes, written into the json. null: none.", examples=["md5"]
+    )
+    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = Field(
+        None,
+        description="Column of the list with a hash, and its kind; another image is refused. null: none.",
+        examples=[["sha256", "sha256"]],
+    )
+    disallowed_header_directives: tuple[str, ...] | None = Field(
+        None,
+        description="Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`.",
+        examples=[["noai", "noimageai"]],
+    )
+    image_size: int | None = Field(
+        None, description="Pixels of the side to resize to. null: images stay as they came.", examples=[256], ge=1
+    )
+    resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
+        "border", description="How to resize, as in img2dataset.", examples=["keep_ratio"]
+    )
+    resize_only_if_bigger: bool = Field(False, description="Leave images that are smaller.", examples=[True])
+    upscale_interpolation: _Interpolation = Field(
+        "lanczos", description="Interpolation of images that are enlarged.", examples=["cubic"]
+    )
+    downscale_interpolation: _Interpolation = Field(
+        "area", description="Interpolation of images that are reduced.", examples=["lanczos"]
+    )
+    encode_quality: int = Field(
+        95, description="Quality of jpg and webp, 0 to 100; compression of png, 0 to 9.", examples=[90], ge=0, le=100
+    )
+    encode_format: Literal["jpg", "png", "webp"] = Field(
+        "jpg", description="Format of resized images.", examples=["webp"]
+    )
+    skip_reencode: bool = Field(False, description="Keep the bytes of images that are not resized.", examples=[True])
+    min_image_size: int = Field(0, description="Pixels: refuse images with a shorter side.", examples=[100], ge=0)
+    max_image_area: float | None = Field(
+        None, description="Pixels: refuse images with more. null: no limit.", examples=[20_000_000], gt=0
+    )
+    max_aspect_ratio: float | None = Field(
+        None,
+        description="Refuse images whose longer side is more times the shorter. null: no limit.",
+        examples=[3],
+        gt=0,
+    )
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:

@@ -1,0 +1,59 @@
+"""The section `output` of a recipe: what is written of the kept rows."""
+
+from typing import Any, ClassVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from curate.recipe.section import AnyColumn, Column, Expression, Section
+
+MAX_REPEATS = 1000  # of a row in the curated set
+
+
+class Output(Section):
+    """What is written of the kept rows: shards, their columns, and how often a row counts.
+
+    Columns of the input are there in any case. Of Parquet without images these are all its columns. Of tars they are img2dataset's, and
+    each further field of the samples' json that is a number, text or boolean (NSFW, LICENSE, similarity …), at most 200:
+
+    - A field has the type that most of its values in the pool have: `bool`, `int64`, `double` (where one is a float) or `string`.
+    - A value of another type is null there. All shards have the same columns.
+    - `probability` is multiplied by `input_probability`, where the pool has such a column.
+
+    `repeat` sees what rules see, `probability`, `entries` (how many the caption matches), and `rarest` (the smallest of their counts
+    when balancing begins). NULL and less than 1 count as 1; at most 1,000. DataComp's resharder repeats rows by `uids.npy`.
+    """
+
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if it is not kept; with `repeat`."),
+    )
+
+    rows_per_shard: int = Field(
+        10_000,
+        description="Rows of every shard but the last.",
+        examples=[1000],
+        ge=1,
+        le=1_000_000,
+        strict=True,
+    )
+    columns: tuple[AnyColumn, ...] | None = Field(
+        None,
+        description="Columns of `shards/*.parquet` besides the input's. null: all scores, language and probability.",
+        examples=[["clip_score", "language", "probability"]],
+    )
+    json_columns: tuple[AnyColumn, ...] = Field(
+        (),
+        description="Columns that each sample's json has besides its own fields. Only of a pool with images.",
+        examples=[["clip_score"]],
+    )
+    repeat: Expression | None = Field(
+        None,
+        description="How often a kept row is in `uids.npy`, 1 to 1,000. null: once.",
+        examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"],
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unset = {"columns": None, "json_columns": (), "repeat": None}
+        return {
+            key: value for key, value in serialise(self).items() if key not in unset or getattr(self, key) != unset[key]
+        }
