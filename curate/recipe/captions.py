@@ -78,7 +78,7 @@ class CaptionSection(Section):
     needs_images: ClassVar[bool] = False
     replaces: ClassVar[bool] = True
 
-    engine: Name = Field(description="Name of the engine in `captions.engines`.", examples=["api"])
+    engine: Name = Field(description="Name of the engine in `captions.engines`.", examples=["vlm"])
     per_row: int | Expression = Field(
         1,
         description="Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0).",
@@ -246,7 +246,7 @@ class Captions(KindsSection):
     engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(EngineSpec.full)]] = Field(
         {},
         description="Language models, by name; other sections refer to them.",
-        examples=[{"api": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}],
+        examples=[{"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}],
     )
     regions: Regions | None = Field(
         None,
@@ -254,12 +254,12 @@ class Captions(KindsSection):
         examples=[{"model": "google/owlv2-base-patch16-ensemble"}],
     )
     gates: Gates = Field(
-        Gates(), description="How strict quality filters are.", examples=[{"entries": 0.6, "off": ["f_clipscore"]}]
+        Gates(), description="How strict quality filters are.", examples=[{"words": [3, 60], "off": ["preamble"]}]
     )
     output: CaptionOutput = Field(
         CaptionOutput(),
         description="Which captions the shards hold.",
-        examples=[{"mix": {"rewrite": 0.5}, "syn_json": True}],
+        examples=[{"mix": {"recaption": 0.5}, "syn_json": True}],
     )
 
     @classmethod

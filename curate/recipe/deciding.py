@@ -18,7 +18,17 @@ from pydantic import (
 )
 
 from curate.recipe.measure import Measure
-from curate.recipe.section import AnyColumn, BuiltFrom, Column, KindOf, OneKind, Section, UserPath, UserPaths
+from curate.recipe.section import (
+    AnyColumn,
+    BuiltFrom,
+    Column,
+    Expression,
+    KindOf,
+    OneKind,
+    Section,
+    UserPath,
+    UserPaths,
+)
 from curate.registry import Registry
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
@@ -33,6 +43,11 @@ class Top(Section):
     `over: pool`, n are all rows of the pool, those without a value too. With `by`, the cut is made in each group of rows with one value
     of that column; NULL is a group.
     """
+
+    gives: ClassVar[tuple[Column, ...]] = (
+        Column("decisions", "kept", "bool", "Whether the row is in the set."),
+        Column("decisions", "rule", "string", "The first rule that it fails, or another stage; null if kept."),
+    )
 
     top: float | None = Field(
         None,
@@ -79,7 +94,7 @@ DEDUP = "dedup"
 
 _SQL, _BEST = "an expression", "the best rows"
 Rule = Annotated[
-    Annotated[str, Tag(_SQL)] | Annotated[Top, Tag(_BEST)],
+    Annotated[Expression, Tag(_SQL)] | Annotated[Top, Tag(_BEST)],
     Discriminator(lambda rule: _BEST if isinstance(rule, dict | Top) else _SQL),
 ]
 
@@ -87,7 +102,7 @@ Rule = Annotated[
 class Near(OneKind):
     """A pass by nearness: one of these keys. Groups are connected components of near pairs.
 
-    Pairs are searched among all rows that reach deduplication.
+    Pairs are searched among all rows that reach deduplication. `curate sql RUN near_duplicates` lists them.
     """
 
     registry = NEARNESS
@@ -129,7 +144,7 @@ class Dedup(Section):
     """Deduplication in passes, in the order listed: of each group of duplicates one row stays.
 
     A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or one by nearness. `uid` is always among
-    them, first unless it is listed elsewhere. A group with over 5 % of the rows is warned of.
+    them, first unless it is listed elsewhere. A group with over 5 % of the rows gives a warning.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (

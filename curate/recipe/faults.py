@@ -46,14 +46,14 @@ def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
         if [*parts] == ["[key]"]:  # of a mapping: its key is at fault, not what it names
             keys.append("[key]")
             break
-        forms = list(_alternatives(hint))
+        forms = list(alternatives(hint))
         if len(forms) > 1:
             forms = _labelled(forms, str(parts.popleft()))
         if not parts:
             break
         form, key = forms[0][0] if len(forms) == 1 else None, parts.popleft()
         keys.append(str(key))
-        section = form if _is_section(form) else None
+        section = form if is_section(form) else None
         hint = _inner(form, key)
     return Place(tuple(keys), section)
 
@@ -67,7 +67,7 @@ def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tupl
 
 def _inner(form: Any, key: int | str) -> Any:
     """Return the type of what a form holds under a key; Any where that cannot be followed."""
-    if _is_section(form):
+    if is_section(form):
         field = form.model_fields.get(key)
         return Annotated[field.annotation, *field.metadata, None] if field else Any
     arguments = typing.get_args(form)
@@ -78,22 +78,23 @@ def _inner(form: Any, key: int | str) -> Any:
     return Any
 
 
-def _alternatives(hint: Any, outer: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+def alternatives(hint: Any, outer: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Yield the types that a type hint allows but None, unions and annotations taken apart, each with its annotations."""
     if typing.get_origin(hint) is Annotated:
-        yield from _alternatives(hint.__origin__, (*hint.__metadata__, *outer))
+        yield from alternatives(hint.__origin__, (*hint.__metadata__, *outer))
     elif typing.get_origin(hint) in (Union, types.UnionType):
         for one in typing.get_args(hint):
-            yield from _alternatives(one, outer)
+            yield from alternatives(one, outer)
     elif hint is not type(None):
         made = [mark.make() for mark in outer if isinstance(mark, BuiltFrom)]
         if made:
-            yield from _alternatives(made[0], tuple(mark for mark in outer if not isinstance(mark, BuiltFrom)))
+            yield from alternatives(made[0], tuple(mark for mark in outer if not isinstance(mark, BuiltFrom)))
         else:
             yield hint, outer
 
 
-def _is_section(form: Any) -> bool:
+def is_section(form: Any) -> bool:
+    """Return whether a type is that of a section."""
     return isinstance(form, type) and issubclass(form, BaseModel)
 
 
@@ -121,8 +122,8 @@ def _needed(hint: Any) -> list[str]:
     """Return the keys that a section must have; none of a value that is no section."""
     return [
         field.alias or name
-        for form, _ in _alternatives(hint)
-        if _is_section(form)
+        for form, _ in alternatives(hint)
+        if is_section(form)
         for name, field in form.model_fields.items()
         if field.is_required()
     ]

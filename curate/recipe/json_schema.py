@@ -14,12 +14,15 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     sections = schema["$defs"]
     for key, kind in FORMATS.kinds().items():
-        sections[kind.section.__name__]["properties"]["format"] = {"const": key}
+        said = sections[kind.section.__name__]["properties"]["format"]
+        sections[kind.section.__name__]["properties"]["format"] = {"const": key, "description": said["description"]}
     unknown = {"$ref": f"#/$defs/{UnknownSource.__name__}"}
     for choices in schema["properties"]["input"]["anyOf"]:
         one = choices.get("items", choices)
         one["oneOf"] = [choice for choice in one["oneOf"] if choice != unknown]
     del sections[UnknownSource.__name__]
+    for section in sections.values():
+        section["description"] = section["description"].partition("\n\nAttributes:")[0]  # which are for developers
     for section in schema["properties"].values():
         if section.get("type") == "object" or "$ref" in section:
             _allow_nothing(section)
@@ -28,5 +31,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _allow_nothing(section: dict[str, Any]) -> None:
     """Let a section stand without a value, as YAML has a key with nothing behind it."""
-    own = {name: section.pop(name) for name in list(section) if name not in ("default", "description", "title")}
+    own = {
+        name: section.pop(name) for name in list(section) if name not in ("default", "description", "examples", "title")
+    }
     section["anyOf"] = [own, {"type": "null"}]

@@ -22,13 +22,11 @@ Form = Literal["one", "listed", "named"]
 class Image(Section):
     """How images are decoded and measured.
 
-    What `jpeg_side` saves and changes, of JPEGs of 600 x 450 and the small CLIP of the demo:
+    What `jpeg_side` saves and changes, of JPEGs of 600 x 450 and the small CLIP of the demo, which `python -m tests.bench.bench_image` measures:
 
     - At twice the model's input side they decode 2.3 times faster. Scores differ by at most 0.002, and the top 30 % is the same.
     - At the input side itself they decode 3.6 times faster. Scores differ by at most 0.014, and 96.7 % of the top 30 % is the same.
     - Scores of 142 photographs differ by up to 0.006 and 0.036.
-
-    `python -m tests.bench.bench_image` measures it.
     """
 
     example: ClassVar[Any] = {"phash": True}
@@ -111,8 +109,18 @@ class PrecomputedEmbeddings(Embedder):
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
     gives: ClassVar[tuple[Column, ...]] = (
-        Column("embeddings", "NAME_image", "list<float16>", "Embedding of the image, as supplied; with `keep: true`."),
-        Column("embeddings", "NAME_text", "list<float16>", "Embedding of the caption, as supplied; with `keep: true`."),
+        Column(
+            "embeddings",
+            "NAME_image",
+            "fixed_size_list<float16>",
+            "Embedding of the image, as supplied; with `keep: true`.",
+        ),
+        Column(
+            "embeddings",
+            "NAME_text",
+            "fixed_size_list<float16>",
+            "Embedding of the caption, as supplied; with `keep: true`.",
+        ),
     )
 
     encodes: ClassVar[bool] = False

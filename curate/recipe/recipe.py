@@ -82,7 +82,10 @@ class Match(Section):
 class Recipe(Section):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
-    A rule is a SQL expression, or the best rows by a column; `dedup` is the place of deduplication, else it comes after all rules.
+    - A rule is a [SQL expression](#expressions), or the best rows by a column. Rule `dedup` is the place of deduplication, which
+      comes after all rules without it.
+    - `blocklist` names files of uids, URLs or sha256 of images, one a line, or a run's `forgotten.parquet`.
+    - Samples that img2dataset did not fetch count for `max_missing`, and not for `max_failed`.
     """
 
     name: Name = Field("curated", description="Name of the set, for its card and report.", examples=["my-pool"])
@@ -140,8 +143,8 @@ class Recipe(Section):
         description="Synthetic captions for kept samples. null: none.",
         examples=[
             {
-                "engines": {"api": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}},
-                "recaption": {"engine": "api"},
+                "engines": {"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}},
+                "recaption": {"engine": "vlm"},
             }
         ],
     )

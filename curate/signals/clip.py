@@ -53,13 +53,13 @@ class Clip(OpenClip):
         Column(
             "embeddings",
             "image",
-            "list<float16>",
+            "fixed_size_list<float16>",
             "Embedding of the image; with `embeddings: true`. Zeros where unreadable.",
         ),
         Column(
             "embeddings",
             "text",
-            "list<float16>",
+            "fixed_size_list<float16>",
             "Embedding of the caption; with `embeddings: true`. Zeros where unreadable.",
         ),
     )

@@ -34,7 +34,7 @@ _ACCEPTED = "accepted: a .npy or .pt file"
 
 
 class Clusters(OnEmbeddings):
-    """Which of given centroids is nearest to an image, and whether it is a selected one (DataComp's image-based filter), by name.
+    """The nearest of given centroids, and whether it is a selected one (DataComp's image-based filter), by name.
 
     Centroids are of unit length; the nearest has the largest dot product. Files are .npy, or .pt of arrays and tensors; code in
     them is never run. Of a .pt file that holds several arrays, `image_features` is taken.
@@ -52,7 +52,7 @@ class Clusters(OnEmbeddings):
     )
     winners: UserPaths | None = Field(
         None,
-        description="Files that select clusters: by their numbers, or by embeddings [n, dimension] that are nearest to them.",
+        description="Files that select clusters: numbers, or embeddings [n, dimension], each of which selects its nearest cluster.",
         examples=["imagenet.npy"],
     )
 

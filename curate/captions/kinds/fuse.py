@@ -30,7 +30,7 @@ class Fuse(CaptionKind):
     Fused texts alone hurt in training (VeCLIP): mix them with originals. Fields of `template`: `{caption}` and `{recaption}`.
     """
 
-    example: ClassVar[Any] = {"engine": "api", "style": "short"}
+    example: ClassVar[Any] = {"engine": "vlm", "style": "short"}
 
     key: ClassVar[str] = "fuse"
     kind: ClassVar[str] = "fused"

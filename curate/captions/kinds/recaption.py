@@ -49,7 +49,7 @@ class Recaption(CaptionKind):
     KALE). Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
     """
 
-    example: ClassVar[Any] = {"engine": "api", "styles": ["short"], "alt_text": True}
+    example: ClassVar[Any] = {"engine": "vlm", "styles": ["short"], "alt_text": True}
 
     key: ClassVar[str] = "recaption"
     kind: ClassVar[str] = "recaption"

@@ -58,14 +58,14 @@ class Rewrite(CaptionKind):
     """The caption in other words, after three examples of a style (LaCLIP): one section, or a list.
 
     The styles `chat_a`, `chat_b`, `human` and `coco` have examples of their own. `examples` adds styles: files of lines
-    `caption => the same in other words`, three or more; they are then the styles, unless `styles` lists some. Temperature 0.9 and
-    top_p 0.95 are the paper's.
+    `caption => the same in other words`, three or more. Without `styles`, they replace the built-in ones. Temperature 0.9 and top_p 0.95
+    are the paper's.
 
     Fields of `template`: `{caption}`, and `{examples}` for the three pairs as lines, or `{source_1}` to `{target_3}` for each of them.
     A prompt may show none, and has one style then. So LaCLIP's own prompt and pairs can be used.
     """
 
-    example: ClassVar[Any] = {"engine": "llm", "styles": ["chat_a", "human"], "prompt": "chat"}
+    example: ClassVar[Any] = {"engine": "vlm", "styles": ["chat_a", "human"], "prompt": "chat"}
     key: ClassVar[str] = "rewrite"
     kind: ClassVar[str] = "rewrite"
     profile: ClassVar[GateProfile] = GateProfile(GATES)

@@ -73,7 +73,7 @@ class Translate(CaptionKind):
     A row that is in a language already is not translated into it. Fields of `template`: `{language}` and `{caption}`.
     """
 
-    example: ClassVar[Any] = {"engine": "llm", "languages": ["de", "ja"]}
+    example: ClassVar[Any] = {"engine": "vlm", "languages": ["de", "ja"]}
 
     key: ClassVar[str] = "translate"
     kind: ClassVar[str] = "translation"

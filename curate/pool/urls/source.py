@@ -26,10 +26,12 @@ class UrlsSource(Source):
     Needs `pip install 'curate[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
     Options under img2dataset's names are its own, with two other defaults: images stay as they came without `image_size`, and
     shards have 1,000 rows. In its other options, `retries` is `network.attempts`, `user_agent_token` is `network.contact`; there is
-    no `bbox_col`. Numbers of shards have 15 digits.
+    no `bbox_col`. Numbers of shards have 15 digits, so that those of many lists may share a folder.
 
     - With `image_size`, `width` and `height` are those of the resized image; rules see `original_width` and `original_height` too.
-    - Numbers, texts and booleans of the list go along; lists, structs and times do not.
+    - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
+    - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
+    - Rows are in the order of the list. Bytes that are no AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP are refused.
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
     - Every URL has a verdict: one that gave no image is a row with its reason, which counts for `max_missing`.
     - Several runs may share a `store` at once. What is there is not downloaded again.

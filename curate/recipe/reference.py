@@ -1,0 +1,353 @@
+"""The reference of all keys of a recipe, pipelines/recipes/README.md: made of the models of its sections, and of the recipes there.
+
+For each section: the first line of its docstring, an example, its keys (`description`, `examples`), the columns that come of it
+(`Section.gives`), and the rest of its docstring, but `Attributes:`, which are for developers. Sections of other packages are left out.
+
+`python -m curate.recipe.reference` writes the page.
+"""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from curate.errors import RecipeError
+from curate.recipe.captions import Captions
+from curate.recipe.faults import alternatives, is_section
+from curate.recipe.files import shipped_folder
+from curate.recipe.measure import Measure
+from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.section import Column, KindsSection, OneKind, Section
+from curate.recipe.source import FORMATS, Source
+from curate.schema import SAMPLES
+
+PAGE = "README.md"
+_CLIP = {"clip": {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}}
+# What an example may need besides its section: the first one with which it is a recipe is shown with it.
+_NEEDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"match": {"metadata": "metadata.json"}},
+    {"measure": _CLIP},
+    {"measure": {"image": {"phash": True}}},
+    {"captions": {"recaption": {"engine": "vlm"}}},
+    {"captions": {"recaption": {"engine": "vlm", "styles": ["plain"]}}},
+    {"captions": Recipe.model_fields["captions"].examples[0]},  # type: ignore[index]
+)
+_INPUT = {"name": "a", "format": "webdataset", "path": "a.tar"}
+
+_PLAIN = {"string": "text", "boolean": "true or false", "integer": "integer", "number": "number"}
+
+Fill = Callable[[Any], dict[str, Any]]
+
+
+class Key(NamedTuple):
+    """A line of a table: a key and its cells, in Markdown."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+    example: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A section of the page.
+
+    Attributes:
+        title: its dotted key, with NAME where the recipe names something.
+        level: of the heading, from 2.
+        section: the class.
+        fields: those of its fields that are listed.
+        fragment: an example, as plain data of a recipe without `input`.
+    """
+
+    title: str
+    level: int
+    section: type[Section]
+    fields: Mapping[str, FieldInfo]
+    fragment: dict[str, Any]
+
+    @property
+    def anchor(self) -> str:
+        """Its anchor, as GitHub makes it."""
+        return anchor(self.title)
+
+    @property
+    def parent(self) -> str:
+        """The key of the recipe that it belongs to."""
+        return re.split(r"\W", self.title)[0]
+
+    @property
+    def short(self) -> str:
+        """Its title below that."""
+        return self.title.removeprefix(self.parent).lstrip(",. ")
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return inspect.cleandoc(self.section.__doc__ or "").partition("\n")[0]
+
+    @property
+    def notes(self) -> str:
+        """The rest of it, for users."""
+        text = inspect.cleandoc(self.section.__doc__ or "").partition("\n")[2]
+        return text.partition("\n\nAttributes:")[0].strip()
+
+    @property
+    def yaml(self) -> str:
+        """The example."""
+        return _yaml(self.fragment, None, 100)
+
+    @property
+    def gives(self) -> tuple[Column, ...]:
+        """The columns that come of it, and not of all sections of its kind."""
+        is_format = issubclass(self.section, Source) and self.section is not Source
+        return () if is_format and self.section.gives is Source.gives else self.section.gives
+
+
+def anchor(title: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def entries() -> list[Entry]:
+    """Return the sections in the order of a recipe."""
+    found: list[Entry] = []
+    _walk(found, Recipe, "", lambda inner: inner)
+    return found
+
+
+def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[Key]:
+    """Return the lines of an entry's table; `places` are the entries of the classes, by their names."""
+    properties = entry.section.model_json_schema()["properties"]
+    return [_key(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
+
+
+def reference_page() -> str:
+    """Return the page, in Markdown."""
+    import jinja2  # here: only this page needs it
+
+    found = entries()
+    recipe = Entry("Keys", 2, Recipe, Recipe.model_fields, {})
+    places = {entry.section.__name__: entry for entry in reversed(found)}
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(files("curate.recipe").joinpath("reference.md").read_text("utf-8"))
+    page = template.render(
+        recipe=recipe,
+        entries=found,
+        keys_of=partial(keys_of, places=places),
+        recipes=list(_recipes()),
+        samples=SAMPLES.names[2:-3],
+    )
+    return re.sub(r"\n{3,}", "\n\n", page)
+
+
+def _recipes() -> Iterator[tuple[str, str, str]]:
+    """Yield name, purpose and source of each recipe of the package, by its first line, `# PURPOSE (SOURCE).`"""
+    for path in sorted((shipped_folder("pipelines") / "recipes").glob("*.yaml")):
+        first = path.read_text("utf-8").partition("\n")[0]
+        match = re.fullmatch(r"# (.*?)(?: \(([^()]*arXiv[^()]*)\))?\.", first)
+        assert match, f"{path.name}: its first line is {first!r}"
+        yield path.stem, match[1], match[2] or ""
+
+
+# ---- the walk
+
+
+def _walk(found: list[Entry], section: type[Section], title: str, fill: Fill) -> None:
+    """Add the sections that the fields of a section hold, each class once; `fill` makes a recipe's data of that of the section."""
+    for name, field in section.model_fields.items():
+        if section is Recipe and name == "input":
+            _walk_sources(found)
+            continue
+        key = field.alias or name
+        given = (field.examples or [None])[0]
+        for inner, steps in _sections(field):
+            if inner in {entry.section for entry in found} or (not inner.model_fields and inner.example is None):
+                continue
+            path = ".".join(filter(None, [title, key, *steps]))
+            _add(found, inner, path, fill, key, given)
+            _walk(found, inner, path, partial(_nest, fill, key, given, inner))
+
+
+def _walk_sources(found: list[Entry]) -> None:
+    """Add the keys of all sources, those of each format, and what they hold."""
+    found.append(Entry("input", 2, Source, Source.model_fields, {"input": Recipe.model_fields["input"].examples[0]}))  # type: ignore[index]
+    for key, kind in _own(FORMATS.kinds()).items():
+        own = {
+            name: field
+            for name, field in kind.section.model_fields.items()
+            if name not in Source.model_fields or field.description != Source.model_fields[name].description
+        }
+        example = kind.section.example
+        found.append(Entry(f"input, format: {key}", 3, kind.section, own, {"input": example}))
+        _walk(found, kind.section, "input", lambda inner, example=example: {"input": example | inner})  # type: ignore[misc]
+
+
+def _add(found: list[Entry], section: type[Section], title: str, fill: Fill, key: str, given: Any) -> None:
+    fields = section.model_fields
+    if issubclass(section, KindsSection):
+        kinds = {kind.key for kind in section.kinds()}
+        own = {kind.key for kind in section.kinds() if _is_own(kind)}
+        fields = {name: field for name, field in fields.items() if name not in kinds - own}
+    level = min(4, 1 + len([step for step in title.split(".") if step != "NAME"]))
+    found.append(Entry(title, level, section, fields, _complete(fill, key, given)))
+
+
+def _nest(fill: Fill, key: str, given: Any, section: type[Section], inner: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's data with `inner` in a section, in the form that its key's example has: itself, by name, or in a list."""
+    if isinstance(given, list):
+        return fill({key: [inner]})
+    if isinstance(given, dict) and not set(given) <= set(section.model_fields):
+        name, value = next(iter(given.items()))
+        return fill({key: {name: _only_kind(section, value | inner, inner)}})
+    return fill({key: inner})
+
+
+def _only_kind(section: type[Section], data: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    """Return data of a section without the keys of other kinds than the one that `inner` chooses."""
+    if not issubclass(section, OneKind):
+        return data
+    kinds = {kind.key for kind in section.kinds()}
+    return {key: value for key, value in data.items() if key in inner or key not in kinds or not kinds & set(inner)}
+
+
+def _complete(fill: Fill, key: str, given: Any) -> dict[str, Any]:
+    """Return an example with what it needs to be a recipe, but for `input`. Raises ValueError where it cannot be one."""
+    own = fill({key: given})
+    for more in _NEEDS:
+        recipe = _merge(more, own)
+        try:
+            parse_recipe({"input": _INPUT} | recipe)
+        except RecipeError as error:
+            fault = error
+            continue
+        return _in_order(recipe)
+    raise ValueError(f"the example {own} is no recipe: {fault}")
+
+
+def _in_order(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's data in the order of the fields, which is also that of `measure` and `captions`."""
+    orders = {"measure": Measure.full(), "captions": Captions.full()}
+    for key in orders.keys() & recipe.keys():
+        recipe[key] = {name: recipe[key][name] for name in orders[key].model_fields if name in recipe[key]}
+    return {name: recipe[name] for name in Recipe.model_fields if name in recipe}
+
+
+def _merge(first: Any, second: Any) -> Any:
+    """Return two mappings as one, in any depth; elsewhere the second."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return second
+    return first | {key: _merge(first.get(key), value) for key, value in second.items()}
+
+
+def _sections(field: FieldInfo) -> Iterator[tuple[type[Section], tuple[str, ...]]]:
+    """Yield the sections that a field may hold, and the steps that lead to it: NAME of one that the recipe names."""
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(typing.Annotated[field.annotation, *field.metadata, None], ())]
+    while waiting:
+        hint, steps = waiting.pop(0)
+        for form, _ in alternatives(hint):
+            arguments = typing.get_args(form)
+            if is_section(form):
+                yield form, steps
+            elif typing.get_origin(form) is dict:
+                waiting.append((arguments[1], (*steps, "NAME")))
+            elif typing.get_origin(form) is tuple:
+                waiting.append((arguments[0], steps))
+
+
+def _own(kinds: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: kind for key, kind in kinds.items() if _is_own(kind)}
+
+
+def _is_own(kind: Any) -> bool:
+    """Return whether a kind is one of this package."""
+    section = kind if isinstance(kind, type) else kind.section
+    return section.__module__.startswith("curate.")
+
+
+# ---- the cells
+
+
+def _key(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mapping[str, Entry]) -> Key:
+    kind, example = _words(schema), _code((field.examples or [None])[0])
+    names = ("Source" if issubclass(one, Source) else one.__name__ for one, _ in _sections(field))
+    if inner := next((places[one] for one in names if one in places), None):
+        is_one = re.fullmatch(r"(mapping of names to )?sections?( or list of sections)?", kind)
+        example = f"[example](#{inner.anchor})" if is_one else example
+        kind = re.sub(r"sections?", rf"[\g<0>](#{inner.anchor})", kind, count=1)
+    default = "required" if field.is_required() else _code(_plain(field.get_default(call_default_factory=True)))
+    meaning = re.sub(r"\bnull:", "`null`:", field.description or "")
+    return Key(f"`{field.alias or name}`", kind, default, _cell(meaning), example)
+
+
+def _plain(value: Any) -> Any:
+    """Return a default as plain data, as YAML has it."""
+    if isinstance(value, Section):
+        return {}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _code(value: Any) -> str:
+    """Return a value as YAML, in a cell."""
+    return _cell(f"`{_yaml(value, True, float('inf')).strip()}`")
+
+
+def _yaml(value: Any, flow: bool | None, width: float) -> str:
+    """Return a value as recipes have it, where `on` and `off` are texts (see `strict_yaml`)."""
+    text = yaml.safe_dump(value, default_flow_style=flow, width=width, allow_unicode=True, sort_keys=False)
+    return re.sub(r"'(on|off)':", r"\1:", text.removesuffix("...\n"))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _words(schema: Any, many: bool = False) -> str:
+    """Return what a JSON schema accepts, in words; `many` of them."""
+    kind, values = schema.get("type"), schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+    if forms := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(_words(form, many) for form in forms if form.get("type") != "null"))
+    if values:
+        listed = ", ".join(f"`{value}`" for value in values)
+        return listed if many or len(values) == 1 else f"one of {listed}"
+    if kind == "array":
+        items = schema.get("prefixItems")
+        return f"list of {', '.join(map(_words, items)) if items else _words(schema['items'], True)}"
+    if kind == "object" and "properties" not in schema:
+        value = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties", True))
+        return "mapping" if value is True else f"mapping of names to {_words(value, True)}"
+    word = schema.get("format", _PLAIN.get(kind, "section"))
+    return f"{word}{'s' * many}{_limits(schema)}" if word != _PLAIN["boolean"] else word
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    """Return the least and the largest number that is accepted; powers of 2 that types have are no limit to speak of."""
+    least, most = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    begin = f"from {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
+    if most is not None:
+        return f" {begin} to {most:,}"
+    if below is not None and below < 2**31:
+        return f" {begin}{' to' * bool(begin)} below {below:g}"
+    return f" {begin.replace('from', 'of at least')}" if begin else ""
+
+
+def write_page(folder: Path) -> None:
+    """Write the page into a folder."""
+    (folder / PAGE).write_text(reference_page(), "utf-8")
+
+
+if __name__ == "__main__":
+    write_page(shipped_folder("pipelines") / "recipes")

@@ -1,0 +1,163 @@
+"""The page of all keys is current, says of each key and column what it is, and every example on it is a recipe."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from curate import schema
+from curate.recipe.files import shipped_folder
+from curate.recipe.json_schema import recipe_schema
+from curate.recipe.measure import SIGNALS, Measure
+from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.reference import PAGE, Entry, entries, reference_page
+from curate.recipe.section import Section
+from curate.recipe.strict_yaml import load_yaml
+from curate.signals.registry import KINDS
+from curate.signals.signal import Built
+
+PATH = shipped_folder("pipelines") / "recipes" / PAGE
+TEXT = PATH.read_text("utf-8")
+ENTRIES = entries()
+ROWS = [line for line in TEXT.splitlines() if line.startswith("| ")]
+FIELDS = [(entry, name) for entry in [Entry("", 2, Recipe, Recipe.model_fields, {}), *ENTRIES] for name in entry.fields]
+ODD = re.compile(r"\b(is told|is wished|as long as|stands? for|alike|of which is)\b", re.IGNORECASE)
+
+
+def test_the_page_is_what_the_models_say() -> None:
+    assert reference_page() == TEXT, "run `python -m curate.recipe.reference`"
+
+
+def properties(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each key of a JSON schema, at any depth."""
+    if isinstance(part, dict):
+        for name, one in part.get("properties", {}).items() if isinstance(part.get("properties"), dict) else ():
+            yield f"{path}.{name}", one
+        for name, one in part.items():
+            yield from properties(one, f"{path}.{name}")
+    elif isinstance(part, list):
+        for one in part:
+            yield from properties(one, path)
+
+
+def test_editors_show_a_meaning_and_an_example_of_every_key() -> None:
+    found = dict(properties(recipe_schema()))
+    assert len(found) > 180
+    assert not [path for path, one in found.items() if not one.get("description")]
+    assert not [path for path, one in found.items() if "const" not in one and not one.get("examples")]
+
+
+@pytest.mark.parametrize(("entry", "name"), FIELDS, ids=lambda one: getattr(one, "title", one))
+def test_a_key_has_a_short_meaning_and_examples_that_are_accepted(entry: Entry, name: str) -> None:
+    field = entry.section.model_fields[name]
+    assert field.description and field.description.endswith(".") and not ODD.search(field.description)
+    assert field.examples
+    for example in field.examples:
+        assert example != field.default or example == {} or field.default in ("metaclip", "reference", "uid"), example
+        try:
+            entry.section.model_validate({field.alias or name: example})
+        except ValidationError as error:  # of other keys, which are missing, there may be some
+            assert not [fault for fault in error.errors() if (field.alias or name) in fault["loc"]]
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
+def test_an_example_is_a_recipe(block: str) -> None:
+    data = load_yaml(block)
+    assert parse_recipe({"input": {"name": "a", "format": "webdataset", "path": "a.tar"}} | data).input
+    assert all(len(line) <= 130 for line in block.splitlines())
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_cells_are_short(row: str) -> None:
+    assert all(len(cell.split()) <= 20 for cell in cells(row)), row
+
+
+def sentences() -> Iterator[str]:
+    """The sentences of the page, without code and tables."""
+    prose = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
+    for block in re.split(r"\n\s*\n|\n\s*(?=- )", prose):
+        if not block.startswith(("|", "#")):
+            yield from re.split(r"(?<=[.!?])\s+", " ".join(block.split()))
+
+
+def test_sentences_are_short_and_plain() -> None:
+    found = list(sentences())
+    assert len(found) > 150
+    assert not [one for one in found if len(one.split()) > 30]
+    assert not [one for one in found if ODD.search(one)]
+
+
+def test_every_link_leads_to_a_heading() -> None:
+    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+    assert len(anchors) == len(headings)
+    assert {link for link in re.findall(r"\]\(#([^)]*)\)", TEXT)} <= anchors
+    assert all((PATH.parent / link).is_file() for link in re.findall(r"\]\(([^#)]+)\)", TEXT))
+
+
+def test_every_section_and_every_kind_has_its_place() -> None:
+    described = {entry.section for entry in ENTRIES}
+    assert {kind.section for kind in KINDS} <= described
+    top = {entry.title.partition(".")[0].partition(",")[0] for entry in ENTRIES}
+    scalars = {"name", "license", "seed", "derive", "blocklist", "max_failed", "max_missing", "max_failed_files"}
+    assert top == set(Recipe.model_fields) - scalars
+    order = [name for name in Recipe.model_fields if name in top]
+    assert list(dict.fromkeys(entry.title.partition(".")[0].partition(",")[0] for entry in ENTRIES)) == order
+
+
+# ---- columns
+
+
+def said(section: type[Section], table: str, name: str) -> dict[str, str]:
+    return {column.name.replace("NAME", name): column.type for column in section.gives if column.table == table}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.key)
+def test_a_signal_says_the_columns_that_it_builds(kind: Any) -> None:
+    """All of those that it may build: with every key that adds some. Building loads nothing."""
+    more: dict[str, Any] = {"words": True} if kind.key == "clip" else {}
+    measure = Measure.full().model_validate(
+        {"clip": {"model": "m"}, kind.key: more | kind.section.example if more else kind.section.example}
+    )
+    known: Any = defaultdict(partial(defaultdict, str))
+    built: dict[str, Any] = {}
+    found: dict[str, str] = {}
+    samples: set[str] = set()
+    name = ""
+    for key, name, section in measure.requested:
+        for signal in SIGNALS.find(key).build(name, section, Built(known, built)):
+            built[signal.name] = signal
+            if key == kind.key:
+                found |= {field.name: str(field.type).replace("item: ", "") for field in signal.columns}
+                samples |= set(signal.sample_columns)
+        if key == kind.key:
+            break
+    arrow = {"float": "float32", "double": "float64"}
+    spelt = {column: arrow.get(type_, type_) for column, type_ in found.items()}
+    assert spelt == said(kind.section, "scores", name)
+    assert samples == set(said(kind.section, "samples", name))
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("samples", schema.SAMPLES),
+        ("matches", schema.MATCHES),
+        ("decisions", [*schema.DECISIONS, schema.REPEATS, schema.DUPLICATE_COSINE]),
+        ("captions", schema.CAPTIONS),
+    ],
+)
+def test_every_column_of_a_table_comes_of_a_section(table: str, columns: Any) -> None:
+    given = {column.name: column.type for entry in ENTRIES for column in entry.gives if column.table == table}
+    arrow = {"float": "float32", "double": "float64"}
+    types = {field.name: str(field.type).replace("item: ", "") for field in columns}
+    assert given == {name: arrow.get(type_, type_) for name, type_ in types.items() if name in given}
+    assert set(types) - set(given) <= {"unit", "row", "uid"}
