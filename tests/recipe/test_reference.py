@@ -99,7 +99,7 @@ def test_every_link_leads_to_a_heading() -> None:
     headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
     assert len(anchors) == len(headings)
-    assert {link for link in re.findall(r"\]\(#([^)]*)\)", TEXT)} <= anchors
+    assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
     assert all((PATH.parent / link).is_file() for link in re.findall(r"\]\(([^#)]+)\)", TEXT))
 
 
