@@ -1,6 +1,8 @@
 """Whatever a missing extra was to bring, its message names what pip is to install."""
 
+import importlib.metadata
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -8,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from curate.cli.main import main
 from curate.errors import RecipeError
 from curate.models import hugging_face, text_lines
-from curate.models.heads import load_head
+from curate.models.clip_model import identify
 from curate.pool.formats.urls import UrlsInput
 from curate.pool.listing import list_files
 from curate.pool.urls.source import UrlsSource
 from curate.recipe.files import read_whole
 from curate.signals import nsfw
+from curate.signals.clip import Clip
 from curate.store.store import RunStore
 from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
@@ -25,12 +30,6 @@ from tests.pipelines.test_options import DATAFLOW
 
 TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, test_regions
 NO_FEATURES = {"test", "runners", "all"}
-
-
-def head(folder: Path) -> Any:
-    path = folder / "head.pth"
-    path.write_bytes(b"some")
-    return load_head(str(path), "none", "none")
 
 
 def check(*words: str) -> Any:
@@ -44,8 +43,8 @@ def urls(folder: Path) -> Any:
 
 
 CASES: list[tuple[str, str, Callable[[Path], Any]]] = [
-    ("clip", "torch", head),
-    ("clip", "safetensors.torch", head),
+    ("clip", "torch", lambda folder: identify(Clip(model="ViT-B-32"))),
+    ("clip", "open_clip", lambda folder: identify(Clip(model="ViT-B-32"))),
     ("nsfw", "onnxruntime", lambda folder: nsfw._model_path()),
     ("ocr", "rapidocr_onnxruntime", lambda folder: text_lines._model_paths()),
     ("ocr", "shapely", lambda folder: text_lines._model_paths()),
@@ -88,3 +87,44 @@ def test_a_command_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def test_each_extra_is_here() -> None:
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
     assert {extra for extra, *_ in CASES} == {*project["optional-dependencies"]} - TESTED_ELSEWHERE - NO_FEATURES
+
+
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+absent = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Absent())
+from functools import partial
+from curate.cli import demo
+from curate.cli.main import main
+small = partial(demo.write_pool, samples=150)
+demo.write_pool = lambda pool, samples, seed, shards: small(pool, seed=seed, shards=shards)
+main()
+"""
+
+
+def test_the_demo_runs_with_what_curate_alone_installs(tmp_path: Path) -> None:
+    """Packages are as they are after `pip install .`: none that only an extra asks for can be imported."""
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    wanted = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    known: set[str] = {"curate"}
+    while wanted - known:
+        name = (wanted - known).pop()
+        known.add(name)
+        for line in importlib.metadata.requires(name) or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                wanted.add(canonicalize_name(needed.name))
+    by = importlib.metadata.packages_distributions()
+    absent = {module for module, of in by.items() if not known & {canonicalize_name(one) for one in of}}
+    absent -= {*sys.stdlib_module_names, "pipelines"}
+    assert {"torch", "open_clip", "safetensors", "timm", "transformers"} <= absent
+    command = [sys.executable, "-c", WITHOUT, ",".join(absent), "demo", "--out", str(tmp_path / "demo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo/run/_SUCCESS").exists() and "\naligned " in done.stdout

@@ -1,6 +1,6 @@
 """Linear and MLP heads over an embedding: aesthetic predictors, safety detectors, any chain of linear layers to one number.
 
-In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code: `weights_only`), and embeddings
+In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code), both read without torch, and embeddings
 float32[n, d], rows of norm 1. Out: float32[n]. A head is known by the sha256 of its file. LAION's heads load unchanged:
 
     aesthetic v1 (2022)     weight [1, d], bias [1]                                       activation none   output none
@@ -20,16 +20,19 @@ Sources: LAION-AI/aesthetic-predictor; christophschuhmann/improved-aesthetic-pre
 """
 
 import hashlib
-import io
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numba import njit
 
-from curate.errors import RecipeError, needing
+from curate.errors import RecipeError
+from curate.models.safetensors_file import read_safetensors
+from curate.models.torch_file import read_torch_file
 from curate.numeric.arrays import F32
 from curate.recipe.files import read_whole
 from curate.wording import one_line
@@ -95,7 +98,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
 
     Raises:
         RecipeError: the file cannot be read, holds code, is too large, or is no chain of linear layers that ends in
-            one output; the message names the file, the keys found and what is accepted. Or torch is not installed.
+            one output; the message names the file, the keys found and what is accepted.
     """
     content = _read(path)
     tensors = _state_dict(content, path)
@@ -121,10 +124,6 @@ def _read(path: str) -> bytes:
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:
     """Return the tensors by name, as float32."""
-    with needing(f"head {path}: is read by PyTorch", "'curate[clip]'"):
-        import torch
-        from safetensors.torch import load  # noqa: F401
-
     loaded = _load(content, path)
     if isinstance(loaded, Mapping):
         loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
@@ -132,33 +131,25 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
         raise RecipeError(f"head {path}: found {type(loaded).__name__} without tensors; {_ACCEPTED}")
     tensors = {}
     for key, value in loaded.items():
-        if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
+        if not (isinstance(key, str) and isinstance(value, np.ndarray)):
             raise _wrong(path, loaded, f"{key} is {type(value).__name__}, no tensor")
-        if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
-            raise _wrong(path, loaded, f"{key} is {value.dtype} on {value.device}, no tensor of floats")
-        tensors[key] = value.detach().to(torch.float32).numpy()
+        if value.dtype.kind != "f":
+            raise _wrong(path, loaded, f"{key} is {value.dtype}, no tensor of floats")
+        tensors[key] = value.astype(np.float32)
         if not np.isfinite(tensors[key]).all():
             raise _wrong(path, loaded, f"{key} holds NaN or infinity")
     return tensors
 
 
 def _load(content: bytes, path: str) -> Any:
-    """Return what the file holds: tensors, and containers of them; never code."""
-    import torch
-
+    """Return what the file holds: arrays, and containers of them; never code."""
     is_safe = path.lower().endswith(".safetensors")
-    if is_safe:
-        from safetensors.torch import load
     try:
-        if is_safe:  # its tensors come in any order, and messages name the first fault
-            return dict(sorted(load(content).items()))
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of any kind, of hostile bytes; its text is not passed on: torch's advises to load code
-        found = (
-            "no safetensors, or damaged ones" if is_safe else "no tensors, damaged ones, or code, which is never loaded"
-        )
+        return read_safetensors(content) if is_safe else read_torch_file(content, MAX_BYTES)
+    except ValueError as error:
+        found = str(error) if is_safe else f"no tensors, damaged ones, or code, which is never loaded ({error})"
         remedy = "" if is_safe else ". To take a head out of a saved module: torch.save(module.state_dict(), …)"
-        raise RecipeError(f"head {path}: found {found} ({type(error).__name__}); {_ACCEPTED}{remedy}") from error
+        raise RecipeError(f"head {path}: found {found}; {_ACCEPTED}{remedy}") from error
 
 
 def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
@@ -208,11 +199,16 @@ def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
 
 
 def _activate(activation: Activation, x: F32) -> F32:
-    if activation == "silu":
-        return x * _sigmoid(x)
-    import torch
+    if activation == "relu":
+        return np.maximum(x, np.float32(0))
+    return x * _sigmoid(x) if activation == "silu" else _gelu(x.ravel()).reshape(x.shape)
 
-    activated: F32 = getattr(torch.nn.functional, activation)(torch.from_numpy(x)).numpy()
+
+@njit(nogil=True, cache=True)
+def _gelu(x: F32) -> F32:
+    activated = np.empty_like(x)
+    for i in range(len(x)):
+        activated[i] = 0.5 * x[i] * (1 + math.erf(x[i] / math.sqrt(2.0)))
     return activated
 
 

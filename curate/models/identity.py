@@ -116,6 +116,9 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     """
     where = f"measure.clip {options.name!r}"
     with needing(f"{where}: a library is not installed", "'curate[clip]'"):
+        import open_clip  # noqa: F401
+        import torch  # noqa: F401
+
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     device = resolve_device(options) if is_local or options.device == "auto" else options.device
     config, preprocess, weights = _find_files(options)

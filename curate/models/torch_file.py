@@ -1,21 +1,24 @@
 """Read the arrays of a file that `torch.save` wrote, without torch, and without code: a pickle of arrays alone.
 
-In: the bytes of a .pt file, of torch 1.6 or later. Out: what was saved, with numpy arrays for tensors and arrays, in dicts,
+In: the bytes of a .pt file. Out: what was saved, with numpy arrays for tensors and arrays, in dicts,
 lists and tuples. Names that a pickle asks for are looked up in a list of a few, which are ours: nothing is imported, and
-nothing of a stranger's is called. torch's own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are.
+nothing of a stranger's is called. torch's own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are. Numbers of bfloat16 become float32.
 
-Source: torch/serialization.py: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage, ROOT/data/KEY.
+Source: torch/serialization.py: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage, ROOT/data/KEY. Before torch 1.6: pickles
+of a magic number, a version, the machine, what was saved and the storages' keys; then of each its length and its numbers.
 """
 
 import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from curate.models.safetensors_file import bfloat16
 
 Array = npt.NDArray[Any]
 
@@ -28,12 +31,16 @@ _STORAGES = {
     "ShortStorage": "<i2",
     "CharStorage": "<i1",
     "ByteStorage": "<u1",
+    "BFloat16Storage": "bfloat16",
 }
+_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_torch_file(content: bytes, limit: int) -> Any:
     """Return what was saved. Raises ValueError where it is something else, or unpacks to more than `limit` bytes."""
     try:
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            return _finished(_read_old(content))
         with zipfile.ZipFile(io.BytesIO(content)) as opened:
             if sum(member.file_size for member in opened.infolist()) > limit:
                 raise ValueError(f"it holds more than {limit:,} bytes, unpacked")
@@ -43,11 +50,48 @@ def read_torch_file(content: bytes, limit: int) -> Any:
             root = names[0].removesuffix("data.pkl")
             if f"{root}byteorder" in opened.namelist() and opened.read(f"{root}byteorder") != b"little":
                 raise ValueError("its numbers are big-endian")
-            return _finished(_Unpickler(opened, root).load())
+            of_key = {}
+
+            def read(kind: str, key: str, count: int) -> Array:
+                if key not in of_key:
+                    of_key[key] = _numbers(opened.read(f"{root}data/{key}"), kind, count)
+                return of_key[key]
+
+            return _finished(_Unpickler(io.BytesIO(opened.read(f"{root}data.pkl")), read).load())
     except ValueError:
         raise
     except Exception as error:  # of any kind, of hostile bytes
         raise ValueError(f"damaged, or not written by torch.save ({type(error).__name__})") from error
+
+
+def _read_old(content: bytes) -> Any:
+    """Return what torch saved before 1.6: read twice, since the numbers come after what is made of them."""
+    kinds: dict[str, str] = {}
+
+    def expect(kind: str, key: str, count: int) -> Array:
+        if not 0 <= count <= len(content):
+            raise ValueError("a storage that is larger than the file")
+        kinds[key] = kind
+        return np.zeros(count, "<f4" if kind == "bfloat16" else kind)
+
+    file = io.BytesIO(content)
+    magic, *_ = (_Unpickler(file, expect).load() for _ in range(3))
+    if magic != _MAGIC:
+        raise ValueError("a pickle that torch.save has not written")
+    start = file.tell()
+    _Unpickler(file, expect).load()
+    storages = {}
+    for key in _Unpickler(file, expect).load():
+        count = int.from_bytes(file.read(8), "little")
+        size = 2 if kinds[key] == "bfloat16" else np.dtype(kinds[key]).itemsize
+        storages[key] = _numbers(file.read(count * size), kinds[key], count)
+    file.seek(start)
+    return _Unpickler(file, lambda kind, key, count: storages[key]).load()
+
+
+def _numbers(raw: bytes, kind: str, count: int) -> Array:
+    """Return the numbers of a storage. Raises ValueError where they are fewer."""
+    return bfloat16(np.frombuffer(raw, "<u2", count)) if kind == "bfloat16" else np.frombuffer(raw, kind, count)
 
 
 class _Dtype:
@@ -103,6 +147,7 @@ def _encode(text: str, encoding: str) -> bytes:
 _NAMES: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_utils", "_rebuild_tensor_v2"): _tensor,
+    ("_utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
     ("multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _Array,
@@ -116,9 +161,10 @@ _NAMES: Mapping[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
     """Gives what a pickle holds that names nothing but arrays and tensors."""
 
-    def __init__(self, opened: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(opened.read(f"{root}data.pkl")))
-        self._opened, self._root = opened, root
+    def __init__(self, file: io.BytesIO, read: Callable[[str, str, int], Array]) -> None:
+        """`read` gives the numbers of a storage: of a type, by its key, so many."""
+        super().__init__(file)
+        self._read = read
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name. Raises ValueError where it is none of arrays."""
@@ -131,8 +177,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Array:
         """Return the numbers of a storage."""
-        _, kind, key, _, count = pid
-        return np.frombuffer(self._opened.read(f"{self._root}data/{key}"), kind, count)
+        _, kind, key, _, count, *_ = pid
+        return self._read(kind, key, count)
 
 
 def _finished(value: Any) -> Any:

@@ -32,9 +32,9 @@ SAVED: dict[str, Any] = {
 }
 
 
-def save(value: Any, protocol: int = 2) -> bytes:
+def save(value: Any, protocol: int = 2, zipped: bool = True) -> bytes:
     sink = io.BytesIO()
-    torch.save(value, sink, pickle_protocol=protocol)
+    torch.save(value, sink, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     return sink.getvalue()
 
 
@@ -53,6 +53,19 @@ def same(found: Any, saved: Any) -> bool:
 @pytest.mark.parametrize("case", SAVED)
 def test_what_torch_saved_is_read(case: str, protocol: int) -> None:
     assert same(read_torch_file(save(SAVED[case], protocol), LIMIT), SAVED[case])
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_what_torch_saved_before_1_6_is_read(case: str) -> None:
+    assert same(read_torch_file(save(SAVED[case], zipped=False), LIMIT), SAVED[case])
+
+
+def test_bfloat16_is_read_as_float32() -> None:
+    saved = torch.tensor([1.5, -2.0, 1e-30, float("inf")], dtype=torch.bfloat16)
+    for zipped in (True, False):
+        assert same(
+            read_torch_file(save([saved, torch.nn.Parameter(saved)], zipped=zipped), LIMIT), [saved.float()] * 2
+        )
 
 
 def test_torch_s_weights_only_does_not_read_datacomp_s_centroids() -> None:
@@ -137,11 +150,13 @@ REFUSED = {
     "a bomb": crafted(pickle.dumps(1), filler=b"\0" * (LIMIT + 1)),
     "big-endian": crafted(pickle.dumps(1), byteorder=b"big"),
     "a storage that is missing": crafted(tensor(0, (1,), (1,))),
-    "another storage": crafted(tensor(0, (1,), (1,), "BFloat16Storage"), **FOUR),
+    "another storage": crafted(tensor(0, (1,), (1,), "BoolStorage"), **FOUR),
     "objects": save(np.array([{}, 1], object)),
     "texts": save(np.array(["a", "b"])),
     "times": save(np.array(["2020-01-01"], "datetime64[D]")),
     "holds itself": crafted(pickle.dumps(HOLDS_ITSELF)),
+    "old, cut": save(torch.ones(4), zipped=False)[:-3],
+    "old, with code": save(torch.nn.Linear(2, 1), zipped=False),
     "a getter": crafted(b"cbuiltins\ngetattr\n."),
 }
 
