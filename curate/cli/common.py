@@ -27,20 +27,14 @@ Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input
 
 RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="Output format: table for people, csv for spreadsheets, json for programs.")
-]
+FormatOption = Annotated[Format, typer.Option("--format", metavar="FORMAT", help="Output format: table, csv or json.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
-FingerprintOption = Annotated[
-    Fingerprint, typer.Option(help="How a changed input file is recognised: stat (size, mtime or etag) or content.")
-]
+FingerprintOption = Annotated[Fingerprint, typer.Option(metavar="HOW", help="Detect changed files by stat or content.")]
 OnOption = Annotated[
     str | None,
-    typer.Option(
-        "--on", metavar="FILE", help="The engine: YAML of Beam options; `curate init --on ENGINE` writes one."
-    ),
+    typer.Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`."),
 ]
 
 

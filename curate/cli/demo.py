@@ -33,10 +33,13 @@ _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 def demo(
     out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="The folder for the pool, the recipe and the run.")
+        str, typer.Option("--out", "-o", metavar="DIR", help="Folder of pool, recipe and run.")
     ] = "curate-demo",
 ) -> None:
-    """Curate a small synthetic pool with injected defects: offline, in about a minute."""
+    """Curate a small synthetic pool: offline, in about a minute.
+
+    The pool has injected defects, and the last table says which rules caught them. The run is DIR/run.
+    """
     pool, recipe, run = f"{out}/pool", f"{out}/recipe.yaml", f"{out}/run"
     try:
         _check_free(out)

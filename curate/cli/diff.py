@@ -26,15 +26,18 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="DIR_B", help="The run to compare it with.")],
     by: Annotated[
         By | None,
-        typer.Option("--by", help="Print one table instead of the summary; sample: every sample gained or lost."),
+        typer.Option("--by", metavar="WHAT", help="rule, entry, source, language, setting or sample."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="At most N rows (of samples: N of each side). Default: 50 in a table, else all."),
+        typer.Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Compare two runs: samples gained and lost, by rule, entry, source and language."""
+    """Compare two runs: samples gained and lost, and why.
+
+    The summary counts them by rule, entry, source and language; --by prints one table, and --by sample every such sample.
+    """
     if limit is not None and by is None:
         raise RecipeError(f"--limit needs --by; accepted: {', '.join(f'--by {name}' for name in By)}")
     if by == By.sample:

@@ -8,15 +8,16 @@ EXAMPLES = {
         "curate run recipe.yaml --out run2 --reuse run1 --set balance.t=5000",
         "curate run recipe.yaml --out run1 --retry",
         "curate run recipe.yaml --out /shared/run --on spark.yaml",
-        "curate run recipe.yaml --out /shared/run --on spark.yaml -- --spark_master_url=spark://HOST:7077",
-        "curate run recipe.yaml --out gs://bucket/run -- --runner=DataflowRunner --project=PROJECT --region=REGION",
+        "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",
+        "curate run recipe.yaml --out gs://bucket/run -- --runner=dataflow …",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],
     "plan": ["curate plan recipe.yaml", "curate plan recipe.yaml --out run2 --reuse run1"],
     "sql": [
         "curate sql run1",
         "curate sql run1 funnel",
-        'curate sql run1 "SELECT rule, count(*) FROM verdicts GROUP BY ALL" --format csv',
+        'curate sql run1 "SELECT rule, count(*) FROM decisions GROUP BY ALL"',
+        "curate sql run1 dropped --param rule=duplicate --images",
     ],
     "explain": [
         "curate explain run1 0123456789abcdef0123456789abcdef",
@@ -25,9 +26,11 @@ EXAMPLES = {
     "whatif": [
         "curate whatif run1 --set balance.t=5000",
         "curate whatif run1 --sweep balance.t=1000..100000 --plot sweep.svg",
+        "curate whatif run1 --sweep 'rules.aligned=clip_score >= {0.1..0.5}'",
+        "curate whatif run1 --rows 1000000 --by rules.aligned.top",
     ],
-    "diff": ["curate diff run1 run2"],
-    "report": ["curate report run1"],
+    "diff": ["curate diff run1 run2", "curate diff run1 run2 --by entry --limit 20"],
+    "report": ["curate report run1", "curate report run2 --against run1"],
     "forget": ["curate forget run1 --urls requests.txt --dry-run", "curate forget run1 --uids -"],
     "verify": ["curate verify run1"],
     "metadata": ["curate metadata import metadata.json", "curate metadata show metadata.json --find dog"],
@@ -35,5 +38,6 @@ EXAMPLES = {
 
 
 def examples_of(command: str) -> str:
-    """Return the end of a command's help."""
-    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in EXAMPLES[command])])
+    """Return the end of a command's help; of `metadata import`, say, those of that command alone."""
+    shown = [one for one in EXAMPLES[command.split(maxsplit=1)[0]] if one.startswith(f"curate {command}")]
+    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in shown)])

@@ -18,7 +18,10 @@ def explain(
     directory: RunArgument,
     sample: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
 ) -> None:
-    """Explain why a sample was kept or dropped: rules, entries, draw, duplicates, captions, published files."""
+    """Explain why a sample was kept or dropped.
+
+    It shows the value of each rule, entries, draw, duplicates, captions and published files.
+    """
     print_page(explain_sample(directory, sample))
 
 
@@ -27,11 +30,12 @@ def report(
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
     ] = None,
-    against: Annotated[
-        str | None, typer.Option(metavar="DIR_A", help="Another run to compare with: samples gained and lost.")
-    ] = None,
+    against: Annotated[str | None, typer.Option(metavar="DIR_A", help="Another run to compare with.")] = None,
 ) -> None:
-    """Write report.html: one self-contained page that shows what curation did."""
+    """Write report.html: the whole run on one page.
+
+    The page is self-contained and runs no script.
+    """
     began = time.monotonic()
     path, size = write_report(directory, out, against)
     print(f"{path}: {format_bytes(size)}")
@@ -39,7 +43,10 @@ def report(
 
 
 def verify(directory: RunArgument) -> None:
-    """Check the integrity of a run: digests of all files, conservation of rows, shards against decisions."""
+    """Check the integrity of a run: digests, sums, decisions.
+
+    It compares all files with their digests, checks that no row is lost, and compares shards with decisions.
+    """
     checked, faults = verify_run(directory)
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""

@@ -23,18 +23,20 @@ FileOption = list[str] | None
 def forget(
     directory: RunArgument,
     uids: Annotated[
-        FileOption, typer.Option(metavar="FILE", help="uids, one a line, or a uids.npy; - is standard input.")
+        FileOption, typer.Option(metavar="FILE", help="uids, one per line, or a uids.npy; - is standard input.")
     ] = None,
-    urls: Annotated[FileOption, typer.Option(metavar="FILE", help="URLs, one a line, exactly as in the pool.")] = None,
+    urls: Annotated[
+        FileOption, typer.Option(metavar="FILE", help="URLs, one per line, exactly as in the pool.")
+    ] = None,
     sha256: Annotated[
-        FileOption, typer.Option(metavar="FILE", help="sha256 of images, stored or as downloaded, one a line.")
+        FileOption, typer.Option(metavar="FILE", help="sha256 of images, stored or as downloaded.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
 ) -> None:
-    """Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.
+    """Take samples out of a finished run, with a record.
 
-    Without a list it completes a request that was interrupted. The exit status is 1 where an item is neither in the pool nor
-    forgotten: it may be misspelt.
+    Only shards and tables that hold them are rewritten, and later runs keep them out. Without a list it completes a request that was
+    interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it may be misspelt.
     """
     requested = NOTHING
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):

@@ -32,16 +32,16 @@ def init(
         str | None,
         typer.Option(
             metavar="ENGINE",
-            help="Write the options of an engine instead, for `curate run --on FILE`: local, spark or prism.",
+            help="Write an engine's options instead: local, spark or prism.",
             autocompletion=engines,
         ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The file to write; by default recipe.yaml, or ENGINE.yaml."),
+        typer.Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml."),
     ] = None,
 ) -> None:
-    """Write a commented recipe to begin with, or an engine's options."""
+    """Write a commented recipe, or an engine's options, to begin with."""
     if on is None:
         kind, out = kind or "basic", out or "recipe.yaml"
         if kind not in kinds():
@@ -81,7 +81,10 @@ def _write(text: str, out: str, other: str) -> None:
 
 
 def schema() -> None:
-    """Print the JSON schema of recipes, by which editors complete keys and mark faults."""
+    """Print the JSON schema of recipes, for editors.
+
+    With it, an editor completes keys, shows what they mean, and marks faults.
+    """
     from curate.recipe.json_schema import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))

@@ -17,21 +17,22 @@ from curate.cli.imports import RARELY, without_unused
 from curate.errors import CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
-# Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs.
+# Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs: whole, on a line
+# of 80 columns.
 COMMANDS = {
-    "init": "Write a commented recipe to begin with, or an engine's options.",
+    "init": "Write a commented recipe, or an engine's options, to begin with.",
     "run": "Run a recipe: measure, decide, emit shards, publish.",
-    "demo": "Curate a small synthetic pool with injected defects: offline, in about a minute.",
-    "plan": "Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing.",
+    "demo": "Curate a small synthetic pool: offline, in about a minute.",
+    "plan": "Show inputs, steps, and expected yield, time and cost of a run.",
     "sql": "Query a run with SQL or a named query; runs are read-only.",
-    "explain": "Explain why a sample was kept or dropped: rules, entries, draw, duplicates, captions, published files.",
-    "whatif": "Compute the yield with other rules, deduplication or balance: exact expectation, no rerun.",
-    "diff": "Compare two runs: samples gained and lost, by rule, entry, source and language.",
-    "report": "Write report.html: one self-contained page that shows what curation did.",
-    "forget": "Take samples out of a run: only shards and tables that hold them are rewritten, and later runs keep them out.",
-    "verify": "Check the integrity of a run: digests of all files, conservation of rows, shards against decisions.",
-    "metadata": "Metadata entries: import and show.",
-    "schema": "Print the JSON schema of recipes, by which editors complete keys and mark faults.",
+    "explain": "Explain why a sample was kept or dropped.",
+    "whatif": "Compute the yield with other settings, without a run.",
+    "diff": "Compare two runs: samples gained and lost, and why.",
+    "report": "Write report.html: the whole run on one page.",
+    "forget": "Take samples out of a finished run, with a record.",
+    "verify": "Check the integrity of a run: digests, sums, decisions.",
+    "metadata": "Import and show metadata entries.",
+    "schema": "Print the JSON schema of recipes, for editors.",
 }
 # Of the others, the module of their own name
 _MODULES = {"schema": "init", **dict.fromkeys(("explain", "report", "verify"), "finished")}
@@ -55,6 +56,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     """Return the command line for these words: only the command that they name is imported; the others have their help alone."""
     app = typer.Typer(
         help="Curate image-text pools into training sets, with a reason for every sample.",
+        epilog="Begin with: curate demo, or curate init for a recipe of your own.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -8,31 +8,35 @@ import typer
 
 from curate.ask.page import Line, columns, line
 from curate.cli.common import print_lines
+from curate.cli.examples import examples_of
 from curate.metadata.sources import ImportReport, read_metadata, write_metadata
 
-app = typer.Typer(help="Metadata entries: import and show.", no_args_is_help=True)
+app = typer.Typer(help="Import and show metadata entries.", no_args_is_help=True)
 
 
-@app.command("import")
+@app.command("import", epilog=examples_of("metadata import"))
 def import_(
     path: Annotated[
         str, typer.Argument(metavar="FILE", help="MetaCLIP's metadata.json (plain or gzipped), or a text file.")
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="The table to write.")] = "metadata.parquet",
-    source: Annotated[str, typer.Option(help="The name of the source of the entries.")] = "import",
-    language: Annotated[str, typer.Option(help="Their language, as a code.")] = "en",
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
+    source: Annotated[str, typer.Option(metavar="NAME", help="Name of the entries' source.")] = "import",
+    language: Annotated[str, typer.Option(metavar="CODE", help="Language of the entries.")] = "en",
 ) -> None:
-    """Check a list of entries and write it as a table: entry_id, entry, source, language."""
+    """Check a list of entries, and write it as a table.
+
+    Its columns are entry_id, entry, source and language.
+    """
     table, report = read_metadata(path, source, language)
     write_metadata(table, out)
     print_lines(*_report(table, report), line(f"wrote {out}: {len(table):,} entries"))
 
 
-@app.command()
+@app.command(epilog=examples_of("metadata show"))
 def show(
     path: Annotated[str, typer.Argument(metavar="FILE", help="A list of entries, or an imported table.")],
-    limit: Annotated[int, typer.Option(help="How many entries to print.")] = 20,
-    find: Annotated[str, typer.Option(help="Only entries that contain this text.")] = "",
+    limit: Annotated[int, typer.Option(metavar="N", help="Entries to print.")] = 20,
+    find: Annotated[str, typer.Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
 ) -> None:
     """Print counts and the first entries of a list."""
     table, report = read_metadata(path)

@@ -30,17 +30,20 @@ def plan(
     recipe: RecipeArgument,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done already."),
+        typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done."),
     ] = None,
     reuse: Annotated[
-        str | None, typer.Option(metavar="DIR", help="An older run: shows which tables can be reused.")
+        str | None, typer.Option(metavar="DIR", help="An older run: shows which tables are reused.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = Fingerprint.stat,
     on: OnOption = None,
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
-    """Show inputs, units, steps done already, estimated yield and cost, and engines that fail; writes nothing."""
+    """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
+
+    It also shows which steps are done already, and which caption engines fail.
+    """
     if on is None:
         import_beam()
     from pipelines.driver import prepare

@@ -35,22 +35,26 @@ _MISSING = pa.array(MISSING_REASONS)
 
 def run(
     recipe: RecipeArgument,
-    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder, local or any fsspec URL.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
     beam_options: Annotated[
         list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
     ] = None,
     reuse: Annotated[
-        str | None, typer.Option(metavar="DIR", help="An older run: its tables are reused where their keys match.")
+        str | None, typer.Option(metavar="DIR", help="An older run, whose tables are reused if current.")
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     fingerprint: FingerprintOption = Fingerprint.stat,
     on: OnOption = None,
     retry: Annotated[
         bool,
-        typer.Option("--retry", help="In a finished run, try URLs again that may come now; in another, go on with it."),
+        typer.Option("--retry", help="Try again the URLs of a finished run that may succeed."),
     ] = False,
 ) -> None:
-    """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was."""
+    """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was.
+
+    A changed input file is detected by its size and its mtime or etag (stat), or by its bytes (content). In a run that is not
+    finished, --retry goes on with it.
+    """
     options = beam_options or []
     if not options and on is None:
         import_beam()

@@ -22,7 +22,7 @@ def sql(
         str | None,
         typer.Argument(
             metavar="QUERY|NAME",
-            help="SQL, or the name of a query; - reads SQL from standard input. Without it, named queries are listed.",
+            help="SQL, a query's name, or - for standard input.",
         ),
     ] = None,
     param: Annotated[
@@ -31,7 +31,7 @@ def sql(
     format: FormatOption = Format.table,
     images: Annotated[
         bool,
-        typer.Option("--images", help="Write a page of the rows with their images; the query yields a column uid."),
+        typer.Option("--images", help="Write a page of the rows with their images."),
     ] = False,
     out: Annotated[
         str | None,
@@ -39,13 +39,14 @@ def sql(
     ] = None,
     fiftyone: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Write the rows with their images to a folder that FiftyOne opens; likewise."),
+        typer.Option(metavar="DIR", help="Write the rows with their images for FiftyOne."),
     ] = None,
-    shell: Annotated[
-        bool, typer.Option("--shell", help="Start an interactive shell, similar to DuckDB's; .help explains it.")
-    ] = False,
+    shell: Annotated[bool, typer.Option("--shell", help="Start an interactive shell; .help explains it.")] = False,
 ) -> None:
-    """Query a run with SQL or a named query; runs are read-only."""
+    """Query a run with SQL or a named query; runs are read-only.
+
+    Without a query, the named ones are listed. For --images and --fiftyone a query yields a column uid.
+    """
     params = dict(_pair(text) for text in param or [])
     _check_pages(query, images, out, fiftyone)
     if shell:

@@ -31,31 +31,35 @@ def whatif(
         typer.Option(
             "--sweep",
             metavar="KEY=A..B",
-            help="Sweep a value: balance.t=1000..100000, rules.NAME.top=0.1..0.5, 'rules.NAME=clip_score >= {0.1..0.5}', or a list.",
+            help="Sweep a value over a range, or a list.",
         ),
     ] = None,
-    points: Annotated[int, typer.Option(min=2, max=1000, help="Number of values of a range.")] = 12,
+    points: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="Values of a range.")] = 12,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=1, help="Target size: t is solved for it, or with --by another number of the recipe."),
+        typer.Option(min=1, metavar="N", help="Target size: solves t, or the number of --by."),
     ] = None,
     share: Annotated[
         float | None,
         typer.Option(
             "--tail-share",
-            help="Share of the tail, above 0 and below 1: t is the count whose share of smaller counts in all matches is nearest.",
+            metavar="X",
+            help="Share of the tail in all matches: solves t.",
         ),
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY", help="The number to solve: rules.NAME.top, or 'rules.NAME=clip_score >= {0.1..0.5}'."
-        ),
+        typer.Option(metavar="KEY", help="The number that --rows solves; else t."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Compute the yield with other rules, deduplication or balance: exact expectation, no rerun."""
+    """Compute the yield with other settings, without a run.
+
+    Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes balance.t=A..B,
+    balance.rows, rules.NAME.top or rules.NAME.rows likewise, lists such as balance.t=1000,5000, and any number in a rule as a range in
+    braces. --by takes the keys of rules.
+    """
     _check_options(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
     number = parse_swept_number(swept) if swept else None

@@ -38,7 +38,7 @@ def test_help(cli: Cli, command: list[str]) -> None:
     assert done.out.startswith(" ".join(["Usage: curate", *command])) and "Options:" in done.out
     if not command:
         assert all(f"\n  {name} " in done.out for name in COMMANDS)
-    elif len(command) == 1:
+    else:
         assert done.out.index("Examples:\n    curate ") > done.out.index("Options:")
 
 
@@ -49,6 +49,19 @@ def test_the_list_of_commands_says_what_each_says(name: str) -> None:
     texts = {command.name: command.callback.__doc__ for command in app.registered_commands if command.callback}
     texts |= {group.name: group.typer_instance.info.help for group in app.registered_groups if group.typer_instance}
     assert (texts[name] or "").startswith(LISTED[name])
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize("command", [[], *([name] for name in LISTED), ["metadata", "import"], ["metadata", "show"]])
+def test_help_fits(cli: Cli, command: list[str], columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 80 columns; each command on one line, and each option too, but those of typer."""
+    monkeypatch.setenv("COLUMNS", columns)
+    text = cli(*command, "--help").out
+    assert max(map(len, text.splitlines())) <= 80 and "..." not in text.replace("[ARGS]...", "").replace(
+        "OPTIONS]...", ""
+    )
+    options = text.partition("\nOptions:\n")[2].partition("\n\n")[0].splitlines()
+    assert not [line for line in options if line.startswith("   ") and "customize the installation" not in line]
 
 
 @pytest.mark.parametrize("arguments", [[], ["metadata"]])
