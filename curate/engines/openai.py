@@ -51,7 +51,7 @@ class OpenAI(EngineOptions):
     """An endpoint that speaks OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama or a hosted service.
 
     Needs `pip install 'curate[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or answers every
-    request with 401, 403 or an HTML page. For `patience` seconds it may answer 408, 429 or 5xx; meanwhile it is warned of.
+    request with 401, 403 or an HTML page. After `patience` seconds of nothing but 408, 429 or 5xx it stops too, with a warning before.
     """
 
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}

@@ -234,7 +234,7 @@ class Captions(KindsSection):
         Column("captions", "ordinal", "int32", "Number of the text among those of a style, from 0."),
         Column("captions", "text", "string", "The caption."),
         Column("captions", "model", "string", "What wrote it."),
-        Column("captions", "prompt", "string", "Digest of the prompt."),
+        Column("captions", "prompt", "string", "Digest of the request: prompt, image, model and sampling."),
         Column("captions", "clip_score", "float32", "CLIP score of the text, where it is computed."),
         Column("captions", "gate", "string", "`passed`, or the first gate that it fails."),
         Column("captions", "tokens", "int32", "Tokens of the answer."),

@@ -234,7 +234,7 @@ class Balance(Section):
     )
     counts: UserPath | None = Field(
         None,
-        description="A finished run with the same entries, whose counts are taken. null: those of this run's survivors.",
+        description="A finished run with the same entries, whose counts are taken. null: this run's own.",
         examples=["run1"],
     )
     scheme: Annotated[str, KindOf(SCHEMES)] = Field(
@@ -255,7 +255,7 @@ class Balance(Section):
 
 
 class Sample(Section):
-    """A random sample of exactly so many rows, each as likely, in place of balancing."""
+    """A random sample of a fixed number of rows, each equally likely, in place of balancing."""
 
     rows: int = Field(
         description="Number of rows; all of them where no more are left.",

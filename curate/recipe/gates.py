@@ -25,7 +25,7 @@ class Gates(Section):
     - `clip_score`, `f_clipscore`: fits the image less than the original; needs a model with `embeddings: true`.
     - `unsafe`: instructions to a model, addresses or code that are not in the original.
 
-    A text may say the same with other entries, each of which counts by its rarity. At 0.4, one in seven of the package's example pairs
+    `entries`: a text may say the same with other entries, and each counts by its rarity. At 0.4, one in seven of the package's example pairs
     is refused, and half of the texts that lost their rarest entry. At 0.6, it is one in three, and two in three. Scale and noise of
     `clip_score` are the model's. Of ViT-H-14, a wrong word costs about 0.00035 of `f_clipscore`.
     """

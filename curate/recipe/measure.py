@@ -80,7 +80,7 @@ class Embedder(Section):
     encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars and captions too
     name: ColumnName = Field(
         "clip",
-        description="Name of the model: the prefix of its columns, and what `of` of other sections refers to.",
+        description="Name of the model: the prefix of its columns, and what other sections name in `of`.",
         examples=["large"],
     )
 
@@ -124,7 +124,7 @@ class PrecomputedEmbeddings(Embedder):
     )
 
     encodes: ClassVar[bool] = False
-    name: ColumnName = Field(description="Name that `of` of other sections refers to.", examples=["l14"])
+    name: ColumnName = Field(description="Name that other sections give in `of`.", examples=["l14"])
     image: str = Field(
         description="Column of lists, or array of the .npz, with the embeddings of the images.",
         examples=["l14_img"],
@@ -170,7 +170,7 @@ class Requested(NamedTuple):
 class Measure(KindsSection):
     """Signals to measure: each adds columns that rules and SQL see.
 
-    A signal is measured once, whatever rules are tried on it later. A package may add signals of its own.
+    A signal is measured once, whatever rules are tried on it later. A package may add its own signals.
     """
 
     registry = SIGNALS

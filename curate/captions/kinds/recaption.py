@@ -45,8 +45,8 @@ class Recaption(CaptionKind):
     """A vision-language model's caption of the image: one section, or a list.
 
     `short` is one sentence of at most 25 words; `long` three to six sentences. `plain` is for captioners that take an image and no words,
-    such as engine `guided`. With `alt_text`, names come in, and so do errors and what untrusted text wants to have said (Altogether,
-    KALE). Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
+    such as engine `guided`. With `alt_text` (Altogether, KALE), names from the caption get in, and so do its
+    errors, and instructions that strangers put there. Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["short"], "alt_text": True}

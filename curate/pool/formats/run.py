@@ -53,8 +53,8 @@ class RunSource(Source):
     """The kept rows of a finished run, with its scores and languages; no model runs again.
 
     Rows keep their uids. Weights multiply: `probability` in the shards is the product of both runs' probabilities. A pool with a column
-    `input_probability` is treated so, whatever its format; null counts as 1. Embeddings of the first run are not taken. What the first
-    run repeats is there once: `output: {repeat: input_repeats}` repeats it again.
+    `input_probability` is treated so, whatever its format; null counts as 1. Embeddings of the first run are not taken. A row that the
+    first run repeats is there once: `output: {repeat: input_repeats}` repeats it again.
     """
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}

@@ -24,9 +24,9 @@ class UrlsSource(Source):
     """Lists of URLs, whose images are downloaded by img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
 
     Needs `pip install 'curate[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
-    Options under img2dataset's names are its own, with two other defaults: images stay as they came without `image_size`, and
+    Options under img2dataset's names are its own, with two other defaults: without `image_size` images are not resized, and
     shards have 1,000 rows. In its other options, `retries` is `network.attempts`, `user_agent_token` is `network.contact`; there is
-    no `bbox_col`. Numbers of shards have 15 digits, so that those of many lists may share a folder.
+    no `bbox_col`. Numbers of shards have 15 digits, so that shards of many lists can share a folder.
 
     - With `image_size`, `width` and `height` are those of the resized image; rules see `original_width` and `original_height` too.
     - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
@@ -35,7 +35,7 @@ class UrlsSource(Source):
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
     - Every URL has a verdict: one that gave no image is a row with its reason, which counts for `max_missing`.
     - Several runs may share a `store` at once. What is there is not downloaded again.
-    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries again what may come now.
+    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs again that may succeed.
     """
 
     example: ClassVar[Any] = {
@@ -86,7 +86,9 @@ class UrlsSource(Source):
         1000, description="URLs of a shard (img2dataset: 10,000).", examples=[10000], ge=2, le=100_000
     )
     thread_count: int = Field(256, description="Downloads at a time, per shard.", examples=[64], ge=1)
-    timeout: float = Field(10.0, description="Seconds to wait for a server's next bytes.", examples=[20], gt=0)
+    timeout: float = Field(
+        10.0, description="Seconds to wait for a connection, or for a server's next bytes.", examples=[20], gt=0
+    )
     extract_exif: bool = Field(True, description="Write each image's EXIF data into its json.", examples=[False])
     compute_hash: Hash | None = Field(
         "sha256", description="Hash of the downloaded bytes, written into the json. null: none.", examples=["md5"]
@@ -102,7 +104,7 @@ class UrlsSource(Source):
         examples=[["noai", "noimageai"]],
     )
     image_size: int | None = Field(
-        None, description="Pixels of the side to resize to. null: images stay as they came.", examples=[256], ge=1
+        None, description="Pixels of the side to resize to. null: images are not resized.", examples=[256], ge=1
     )
     resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
         "border", description="How to resize, as in img2dataset.", examples=["keep_ratio"]
