@@ -6,7 +6,7 @@
 -- column: cosine    smallest of the members' cosines; null where no pass by embedding found them
 -- column: distance  largest number of bits in which a perceptual hash differs from the representative's; null without hashes
 -- column: members   their uids, the first ten
--- column: cosines   of the first ten members, of each the largest cosine to a row that it was compared with: that of the edge which joined it, edges being taken from the closest on; 1 from 0.9999 on
+-- column: cosines   of the first ten members: the largest cosine to a row that each was compared with; 1 from 0.9999 on
 -- column: captions  their captions, the first three
 -- column: caption   the caption of the representative
 -- column: url       its URL

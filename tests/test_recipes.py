@@ -1,4 +1,4 @@
-"""The README's recipes."""
+"""The recipes of the README and of the pages on inputs and captions."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,14 @@ import pytest
 
 from curate.recipe.recipe import load_recipe
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "blur" not in block]  # a package's
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / page for page in ("README.md", "curate/pool/README.md", "curate/captions/README.md")]
+FOUND = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
+BLOCKS = [block for block in FOUND if "blur" not in block]  # a package's
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_the_readmes_yaml_is_read(block: str, tmp_path: Path) -> None:
+def test_yaml_of_pages_is_read(block: str, tmp_path: Path) -> None:
     head = "" if re.search("^input:", block, re.MULTILINE) else "input: {name: a, format: webdataset, path: a.tar}\n"
     head += "match: {metadata: a.txt}\n" if "captions:" in block else ""
     (tmp_path / "recipe.yaml").write_text(head + block)

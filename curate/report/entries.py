@@ -38,7 +38,8 @@ def entries_section(run: Run) -> Section | None:
     figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
     blocks += [Figures(figures)] if figures else []
     if facts["matches"] and facts["matches_kept"]:
-        blocks.append(Tables([_changed(run, before, facts, gained) for gained in (True, False)]))
+        changed = [table for gained in (True, False) if (table := _changed(run, before, facts, gained)).rows]
+        blocks += [Tables(changed)] if changed else []
     return Section("entries", "Entries", [*blocks, _lost(run)])
 
 

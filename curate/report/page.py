@@ -124,7 +124,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ("dropped", count(pool - kept - failed)),
         ("failed", count(failed)),
         ("source" if len(run.facts.sources) == 1 else "sources", count(len(run.facts.sources))),
-        ("shards", count(run.facts.content.shards)),
+        ("shard" if run.facts.content.shards == 1 else "shards", count(run.facts.content.shards)),
         ("size of the shards", format_bytes(run.facts.content.bytes)),
     ]
     return tiles + ([("t, samples per entry", count(run.facts.t))] if run.facts.t is not None else [])

@@ -25,6 +25,7 @@ def main() -> None:
         ("bench_image", []),
         ("bench_lock", []),
         ("bench_clip", ["--photos", str(data / "photos.tar")]),
+        ("bench_signals", ["--photos", str(data / "photos.tar")]),
         ("bench_near", ["--data", str(data)]),
         ("bench_demo_near", []),
         ("bench_gates", ["--data", str(data)]),

@@ -19,7 +19,7 @@ from tests.engines.server import FaultServer
 from tests.laws import pools
 from tests.test_readers import loader_args, open_clip_data, to_tensor
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[2] / "curate/captions/README.md"
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,7 @@ def test_runs_that_are_no_list(stages: Stages, tmp_path: Path) -> None:
 
 def test_the_readmes_lines_run(web: Web, tmp_path: Path) -> None:
     """But that this list's hosts are on this machine."""
-    section = README.read_text().partition("**Decide before you fetch.**")[2].partition("\n**")[0]
+    section = README.read_text().partition("**MetaCLIP from URLs, in two stages.**")[2].partition("\n**")[0]
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)(.*?)```", section, re.DOTALL):
         (tmp_path / name).write_text(f"#{text}")
     (tmp_path / "list").mkdir()

@@ -14,7 +14,8 @@ from curate.recipe.strict_yaml import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "pipelines/recipes").glob("*.yaml")), ROOT / "curate/demo/recipe.yaml"]
-BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [ROOT / page for page in ("README.md", "curate/pool/README.md", "curate/captions/README.md")]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 RECIPES = [path.read_text() for path in FILES] + [
     block for block in BLOCKS if re.search(r"^input:", block, re.MULTILINE)
 ]

@@ -1,0 +1,121 @@
+"""Pages for users: sentences and table cells are short, links lead somewhere, and the README's walk prints what it says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from curate.demo.pool import write_pool
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        *(page for top in ("curate", "infra", "pipelines", "sql") for page in (ROOT / top).rglob("README.md")),
+    ]
+)
+LONGEST_SENTENCE, LONGEST_CELL = 30, 20  # words
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def texts(page: Path) -> Iterator[tuple[str, str]]:
+    """The texts of a page without code blocks, with the element that holds each; code in a line keeps its backticks."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
+    for before, token in pairwise(tokens):
+        if token.type == "inline":
+            yield before.tag, "".join(map(text_of, token.children or []))
+
+
+def text_of(token: Token) -> str:
+    if token.type == "code_inline":
+        return f"`{token.content}`"
+    return " " if token.type == "softbreak" else token.content if token.type == "text" else ""
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?])\s+(?=[^a-z])", text)
+
+
+def test_a_page_is_cut_into_sentences() -> None:
+    assert sentences("See `a.b c`, e.g. this. It is: one. `x` too? Yes") == [
+        "See `a.b c`, e.g. this.",
+        "It is: one.",
+        "`x` too?",
+        "Yes",
+    ]
+
+
+@page
+def test_sentences_and_cells_are_short(page: Path) -> None:
+    long = []
+    for tag, text in texts(page):
+        cell = tag in ("td", "th")
+        for sentence in [text] if cell else sentences(text):
+            if len(sentence.split()) > (LONGEST_CELL if cell else LONGEST_SENTENCE):
+                long.append(f"{len(sentence.split())} words: {sentence}")
+    assert not long, "\n".join(long)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them, and those that it sets."""
+    headings = (text for tag, text in texts(page) if re.fullmatch("h[1-6]", tag))
+    made = {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+    return made | set(re.findall(r'<a id="([^"]+)"', page.read_text()))
+
+
+@page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
+    """From the first recipe to the second run, over the demo's pool."""
+    readme = (ROOT / "README.md").read_text()
+    walk = readme.partition("## Your first recipe")[2].partition("## The run folder")[0]
+    blocks = re.findall(r"```(\w*)\n(.*?)```", walk, re.DOTALL)
+    (tmp_path / "small.yaml").write_text(next(text for language, text in blocks if language == "yaml"))
+    write_pool(str(tmp_path / "curate-demo/pool"), samples=2000, seed=0, shards=4)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = ""
+    for language, text in blocks:
+        if language == "sh":
+            for line in text.splitlines():
+                command = shlex.split(line.partition(" #")[0].replace(" UID", f" {a_uid(tmp_path)}"))
+                done = subprocess.run(
+                    [sys.executable, "-m", *command],
+                    cwd=tmp_path,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.returncode == 0, f"{line}\n{done.stderr}"
+                printed += done.stdout
+        elif not language:
+            missing = [line for line in text.splitlines() if line not in printed]
+            assert not missing, f"not printed: {missing}"
+
+
+def a_uid(folder: Path) -> str:
+    import curate
+
+    return (
+        str(curate.Run(str(folder / "second")).sql("SELECT uid FROM dropped WHERE rule = 'side' LIMIT 1")["uid"][0])
+        if (folder / "second").exists()
+        else ""
+    )
