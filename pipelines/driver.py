@@ -99,22 +99,23 @@ def prepare(
     signals = find_signals(recipe.measure, models)
     measured = {column.name.lower() for signal in signals for column in signal.columns}
     plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-    metadata = None
+    metadata, metadata_key = None, ""
     if recipe.match:
         metadata = read_metadata(recipe.match.metadata)[0]
         if not len(metadata):
             raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
+        metadata_key = ids.table_digest(metadata)
     record = _gather_record(recipe, folder, old)
     context = RunContext(
         recipe=recipe,
         pool=plan.pool,
         store=folder,
         reuse=old,
-        metadata_key="" if metadata is None else ids.table_digest(metadata),
+        metadata_key=metadata_key,
         models=models,
         engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
         evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
-        counts_key=counts_key(read_counts(recipe, "" if metadata is None else ids.table_digest(metadata))),
+        counts_key=counts_key(read_counts(recipe, metadata_key)),
         blocklist_key=record.key,
         retries_key=retries.key,
         is_local_runner=beam_options.is_local_runner,

@@ -16,7 +16,8 @@ from types import ModuleType
 from curate.registry import has_plugins
 
 RARELY = 100_000  # new objects between searches for cycles, in a command's own process: most of what it makes are modules, which stay
-UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy")
+UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy", "dill")
+UNUSED += ("google.cloud", "google.api_core", "google.auth")
 
 
 class _Absent:
@@ -28,7 +29,7 @@ class _Absent:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name.partition(".")[0] in self.packages:
+        if name in self.packages or name.partition(".")[0] in self.packages:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return None
 
@@ -81,6 +82,7 @@ def _choose_allocator() -> None:
 
 def import_beam() -> None:
     """Import Beam and start numba without UNUSED; for Beam's local runner alone: of another one, nobody knows what it needs."""
+    sys.modules.setdefault("IPython", None)  # type: ignore[arg-type]  # Beam asks at each step whether it is in a notebook
     with without_unused():
         import apache_beam  # noqa: F401
 

@@ -162,17 +162,56 @@ def _finish_tables(tables: Tables, ends: I32, flags: U8) -> None:
         word[slot + 3] = np.uint64(terminal[token]) << _U32 | np.uint64(token)
 
 
-def build_tables(pool: U8, token_at: I64, ids: I32, entry_at: I32, home_bits: int = 64) -> Tables:
-    """Return the tables of entries.
+@_jit
+def _cut_entries(data: U8, offsets: I64, home_bits: int) -> tuple[U8, I64, I32, I32]:
+    """Cut entries at single spaces: return the bytes of the distinct tokens, one behind the other, and PADDING more; where each begins,
+    and the end of the last; the tokens of all entries, by number; and where those of each entry begin, and the end of the last."""
+    tokens = len(offsets) - 1
+    for i in range(offsets[0], offsets[-1]):
+        tokens += data[i] == _SPACE
+    bits = 4
+    while 1 << bits < 2 * tokens:
+        bits += 1
+    slots = np.full(1 << bits, -1, np.int32)  # open addressing by token hash
+    shift = np.uint64(64 - min(bits, home_bits))
+    pool, token_at = np.empty(offsets[-1] - offsets[0] + PADDING, np.uint8), np.zeros(tokens + 1, np.int64)
+    ids, entry_at = np.empty(tokens, np.int32), np.zeros(len(offsets), np.int32)
+    n = distinct = 0
+    for entry in range(len(offsets) - 1):
+        at, stop = offsets[entry], offsets[entry + 1]
+        while at <= stop:
+            start = end = token_at[distinct]
+            while at < stop and data[at] != _SPACE:
+                pool[end] = data[at]
+                end += 1
+                at += 1
+            at += 1
+            slot: Int = np.int64(_token_hash(pool, start, end - start) >> shift)
+            while slots[slot] >= 0:
+                other, length = token_at[slots[slot]], token_at[slots[slot] + 1] - token_at[slots[slot]]
+                if length == end - start and _same_bytes(pool, other, pool, start, length):
+                    break
+                slot = slot + 1 if slot + 1 < len(slots) else 0
+            if slots[slot] < 0:
+                slots[slot] = distinct
+                distinct += 1
+                token_at[distinct] = end
+            ids[n] = slots[slot]
+            n += 1
+        entry_at[entry + 1] = n
+    return pool[: token_at[distinct] + PADDING].copy(), token_at[: distinct + 1].copy(), ids, entry_at
+
+
+def build_tables(data: U8, offsets: I64, home_bits: int = 64) -> Tables:
+    """Return the tables of entries, whose ids are their places.
 
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
 
     Args:
-        pool: uint8, the distinct tokens one behind the other, and PADDING more bytes.
-        token_at: int64, where each token begins in `pool`, and the end of the last.
-        ids: int32, the tokens of all entries, by their places in `token_at`.
-        entry_at: int32, where the tokens of each entry begin in `ids`, and the end of the last.
+        data: uint8, the bytes of the entries.
+        offsets: int64, one more than entries: where each begins in `data`.
     """
+    pool, token_at, ids, entry_at = _cut_entries(data, offsets, home_bits)
     # Of the number of slots, of which at most half are taken.
     bits = [max(4, (2 * keys - 1).bit_length()) for keys in (len(token_at) - 1, len(ids) - len(entry_at) + 1)]
     tables = Tables(

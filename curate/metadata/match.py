@@ -15,7 +15,6 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.errors import RecipeError, RunError
 from curate.metadata import kernel
@@ -44,11 +43,7 @@ class Matcher:
         array = _strings(pa.array(entries, pa.string()) if isinstance(entries, Sequence) else entries)
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
-        tokens = pc.split_pattern(array.cast(pa.large_string()), " ")
-        ids = tokens.flatten().dictionary_encode()
-        data, token_at = string_buffers(ids.dictionary)
-        pool = np.pad(data[: token_at[-1]], (0, kernel.PADDING))
-        self._tables = kernel.build_tables(pool, token_at, ids.indices.to_numpy(), tokens.offsets.to_numpy())
+        self._tables = kernel.build_tables(*string_buffers(array))
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.

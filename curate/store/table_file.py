@@ -19,7 +19,7 @@ FOOTER_NOTE = b"curate.note"
 SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
 _FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
 _PLAIN = frozenset(
-    ("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of")
+    ("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of", "entry")
 )  # columns of texts that do not repeat
 # Of row-aligned tables: integers are near the one before, and hex digits are compressed twice as fast without lengths between.
 # Their captions have a dictionary: where none repeats it costs a twentieth of their bytes, where they do it saves most of them.
