@@ -22,7 +22,8 @@ def recipe_schema() -> dict[str, Any]:
         one["oneOf"] = [choice for choice in one["oneOf"] if choice != unknown]
     del sections[UnknownSource.__name__]
     for section in sections.values():
-        section["description"] = section["description"].partition("\n\nAttributes:")[0]  # which are for developers
+        if "description" in section:
+            section["description"] = section["description"].partition("\n\nAttributes:")[0]  # which are for developers
     for section in schema["properties"].values():
         if section.get("type") == "object" or "$ref" in section:
             _allow_nothing(section)

@@ -34,7 +34,7 @@ class Image(Section):
         Column("samples", "width", "int32", "Pixels, after EXIF rotation."),
         Column("samples", "height", "int32", "Pixels, after EXIF rotation."),
         Column("samples", "bytes", "int64", "Size of the image file."),
-        Column("samples", "format", "string", "JPEG, PNG, WEBP …, by the content."),
+        Column("samples", "format", "string", "jpeg, png, webp …, by the content."),
         Column("samples", "sha256", "string", "Of the image file, 64 hex digits."),
         Column("samples", "original_sha256", "string", "As the input states it, of the image as first downloaded."),
         Column("samples", "phash", "uint64", "Perceptual hash; null without `phash: true`."),

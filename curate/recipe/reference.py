@@ -25,7 +25,7 @@ from curate.recipe.faults import alternatives, is_section
 from curate.recipe.files import shipped_folder
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.recipe.section import Column, KindsSection, OneKind, Section
+from curate.recipe.section import Column, OneKind, Section
 from curate.recipe.source import FORMATS, Source
 from curate.schema import SAMPLES
 
@@ -172,7 +172,7 @@ def _walk(found: list[Entry], section: type[Section], title: str, fill: Fill) ->
         key = field.alias or name
         given = (field.examples or [None])[0]
         for inner, steps in _sections(field):
-            if inner in {entry.section for entry in found} or (not inner.model_fields and inner.example is None):
+            if not _is_own(inner) or inner in {entry.section for entry in found}:
                 continue
             path = ".".join(filter(None, [title, key, *steps]))
             _add(found, inner, path, fill, key, given)
@@ -182,7 +182,9 @@ def _walk(found: list[Entry], section: type[Section], title: str, fill: Fill) ->
 def _walk_sources(found: list[Entry]) -> None:
     """Add the keys of all sources, those of each format, and what they hold."""
     found.append(Entry("input", 2, Source, Source.model_fields, {"input": Recipe.model_fields["input"].examples[0]}))  # type: ignore[index]
-    for key, kind in _own(FORMATS.kinds()).items():
+    for key, kind in FORMATS.kinds().items():
+        if not _is_own(kind.section):
+            continue
         own = {
             name: field
             for name, field in kind.section.model_fields.items()
@@ -194,11 +196,11 @@ def _walk_sources(found: list[Entry]) -> None:
 
 
 def _add(found: list[Entry], section: type[Section], title: str, fill: Fill, key: str, given: Any) -> None:
-    fields = section.model_fields
-    if issubclass(section, KindsSection):
-        kinds = {kind.key for kind in section.kinds()}
-        own = {kind.key for kind in section.kinds() if _is_own(kind)}
-        fields = {name: field for name, field in fields.items() if name not in kinds - own}
+    fields = {
+        name: field
+        for name, field in section.model_fields.items()
+        if all(_is_own(inner) for inner, _ in _sections(field))
+    }
     level = min(4, 1 + len([step for step in title.split(".") if step != "NAME"]))
     found.append(Entry(title, level, section, fields, _complete(fill, key, given)))
 
@@ -265,13 +267,8 @@ def _sections(field: FieldInfo) -> Iterator[tuple[type[Section], tuple[str, ...]
                 waiting.append((arguments[0], steps))
 
 
-def _own(kinds: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: kind for key, kind in kinds.items() if _is_own(kind)}
-
-
-def _is_own(kind: Any) -> bool:
-    """Return whether a kind is one of this package."""
-    section = kind if isinstance(kind, type) else kind.section
+def _is_own(section: type[Section]) -> bool:
+    """Return whether a section is one of this package."""
     return section.__module__.startswith("curate.")
 
 

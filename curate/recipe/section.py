@@ -90,7 +90,7 @@ class Section(BaseModel):
     def about(cls) -> dict[str, Any]:
         """Return the description and the examples of a field that holds such a section."""
         summary = (cls.__doc__ or "").partition("\n")[0]
-        return {"description": summary, "examples": None if cls.example is None else [cls.example]}
+        return {"description": summary or None, "examples": None if cls.example is None else [cls.example]}
 
 
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:

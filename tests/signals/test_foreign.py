@@ -58,6 +58,19 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "r.yaml")
 
 
+def test_editors_know_its_section(site: Path) -> None:
+    done = curate(site, "schema")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["$defs"]["Blur"]["properties"]["side"]["type"] == "integer"
+
+
+def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
+    code = "from curate.recipe.reference import reference_page; print(reference_page(), end='')"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == (ROOT / "pipelines/recipes/README.md").read_text()
+
+
 def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path) -> None:
     values = []
     for out, options in (
