@@ -16,8 +16,8 @@ from types import ModuleType
 from curate.registry import has_plugins
 
 RARELY = 100_000  # new objects between searches for cycles, in a command's own process: most of what it makes are modules, which stay
-UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy", "dill")
-UNUSED += ("google.cloud", "google.api_core", "google.auth")
+_OF_GOOGLE = ("google.cloud", "google.api_core", "google.auth")
+UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy", "dill", *_OF_GOOGLE)
 
 
 class _Absent:
