@@ -397,7 +397,7 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) 
     scratch = _new_scratch(2 * _BLOCK_BYTES + _BLOCK_TEXTS + 2)
     token_at, id_at = np.empty(_BLOCK_TEXTS + 1, np.int64), np.empty(_BLOCK_TEXTS + 1, np.int64)
     ids, out, out_at = np.empty(4096, np.int32), np.empty(4 * texts + 64, np.int32), np.zeros(texts + 1, np.int64)
-    n = first = 0
+    n, first = np.int64(0), 0
     while first < texts:
         stop = first + 1
         while stop < min(texts, first + _BLOCK_TEXTS) and offsets[stop + 1] - offsets[first] <= _BLOCK_BYTES:
@@ -406,7 +406,9 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) 
         size = here[-1] - here[0]
         if size + 128 > len(block):
             block, marks = np.empty(size + 128, np.uint8), np.empty(size + 128, np.int64)
-        block[:size] = data[here[0] : here[-1]]
+        source = data[here[0] : here[-1]]
+        for i in range(size):  # a slice costs seconds of compiling what is said of shapes that differ
+            block[i] = source[i]
         need = 2 * _find_marks(block, size, marks) + len(here) + 2
         if need > len(scratch.start):
             scratch = _new_scratch(need)
@@ -418,7 +420,8 @@ def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) 
             ids = np.empty(2 * len(ids), np.int32)
         if n + id_at[len(here) - 1] > len(out):
             longer = np.empty(2 * len(out) + id_at[len(here) - 1], np.int32)
-            longer[:n] = out[:n]
+            for i in range(n):
+                longer[i] = out[i]
             out = longer
         for t in range(len(here) - 1):
             n = sort_unique(ids, id_at[t], id_at[t + 1], out, n)

@@ -38,7 +38,8 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
 def sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
     """Write ids[a:b], ascending and each once, to `out` from n; return the new n."""
     if b - a > _INSERTED:
-        out[n : n + b - a] = ids[a:b]
+        for i in range(b - a):
+            out[n + i] = ids[a + i]
         _heap_sort(out[n : n + b - a])
     else:
         for i in range(a, b):

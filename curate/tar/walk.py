@@ -14,6 +14,7 @@ from numba import njit
 
 BLOCK = 512
 REGULAR, FOLDER = ord("0"), ord("5")
+_LINK, _FIFO = ord("1"), ord("6")
 _CONTIGUOUS, _GNU_SPARSE, _LONG_NAME, _GLOBAL, _SLASH = ord("7"), ord("S"), ord("L"), ord("g"), ord("/")
 _PAX = (ord("x"), ord("X"))
 _EXTENSIONS = (*_PAX, _GLOBAL, _LONG_NAME, ord("K"))
@@ -135,7 +136,8 @@ def _pax_records(body: Any) -> tuple[bool, int, int, int, bool]:
 
 @njit(nogil=True, cache=True)
 def _put(text: Any, used: int, piece: Any) -> Any:
-    text[used : used + len(piece)] = piece
+    for i in range(len(piece)):  # a slice costs seconds of compiling what is said of shapes that differ
+        text[used + i] = piece[i]
     return used + len(piece)
 
 
@@ -233,7 +235,7 @@ def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, in
     Returns:
         What ended the walk, where (FULL and MORE: where to go on), the bytes needed there, and the rows written.
     """
-    at, count, used = base, 0, 0
+    at, count, used = base, 0, np.int64(0)
     while count < len(rows) and used + MAX_EXTENSION + BLOCK <= len(text):
         status, head, name, length, body, sparse = _next_header(view, base, at, size)
         kind: Any = 0
@@ -254,10 +256,11 @@ def walk(view: Any, base: int, size: int, rows: Any, text: Any) -> tuple[int, in
         before = used
         used = _put(text, used, view[name : name + length]) if name >= 0 else _put_header_name(text, used, block)
         kind = _GNU_SPARSE if sparse else _type(kind, used > before and text[used - 1] == _SLASH)
-        if ord("1") <= kind <= ord("6"):
+        if _LINK <= kind <= _FIFO:
             body = 0  # links, devices, folders: some writers give a size, none gives data
         complete = body <= size - data
-        rows[count, :] = (data, body, kind, used, np.int64(complete))
+        row = rows[count]
+        row[0], row[1], row[2], row[3], row[4] = data, body, kind, used, np.int64(complete)
         count += 1
         if not complete:
             return CUT_BODY, head, 0, count

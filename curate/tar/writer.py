@@ -82,7 +82,7 @@ def tar_headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
     is_plain = all(lengths) and max(lengths, default=0) <= 100 and b"\0" not in raw
     if not is_plain or max(sizes, default=0) >= _MAX_OCTAL:
         return list(map(tar_header, names, sizes))
-    headers = np.empty((len(names), BLOCK), np.uint8)
+    headers = np.tile(_TEMPLATE, (len(names), 1))
     _fill_headers(headers, np.frombuffer(raw, np.uint8), np.array(lengths, np.int64), np.array(sizes, np.int64))
     whole = headers.tobytes()
     return [whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK)]
@@ -90,11 +90,10 @@ def tar_headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
 
 @njit(nogil=True, cache=True)
 def _fill_headers(headers: Any, text: Any, lengths: Any, sizes: Any) -> None:
-    """Fill a header a row with names that lie one after another in `text`; names and sizes must fit."""
+    """Fill a header a row, which is the template, with names that lie one after another in `text`; names and sizes must fit."""
     start = 0
     for row in range(len(lengths)):
         header, length, size = headers[row], lengths[row], sizes[row]
-        header[:] = _TEMPLATE
         total: Any = _TEMPLATE_SUM
         for i in range(length):
             header[i] = text[start + i]
