@@ -51,7 +51,7 @@ class Source(Section):
 
     A recipe has sources with images, or Parquet sources without, not both. Columns that a source brings land in table `scores` under
     their own names. The uid is that of the input where it has one, 32 hex digits; else a hash of URL and caption, or of image and caption.
-    A file that a range names and that is missing is an error before the run.
+    A file that a range names and that is missing is an error before the run. More: `curate/pool/README.md`.
 
     Attributes:
         optional_fields: left out of plain data where they are empty, so that keys are those of before they were there.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -24,6 +25,7 @@ PATH = shipped_folder("pipelines") / "recipes" / PAGE
 TEXT = PATH.read_text("utf-8")
 ENTRIES = entries()
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ")]
+VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
 FIELDS = [(entry, name) for entry in [Entry("", 2, Recipe, Recipe.model_fields, {}), *ENTRIES] for name in entry.fields]
 ODD = re.compile(r"\b(is told|is wished|as long as|stands? for|alike|of which is)\b", re.IGNORECASE)
 
@@ -67,7 +69,9 @@ def test_a_key_has_a_short_meaning_and_examples_that_are_accepted(entry: Entry, 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
 def test_an_example_is_a_recipe(block: str) -> None:
     data = load_yaml(block)
-    assert parse_recipe({"input": {"name": "a", "format": "webdataset", "path": "a.tar"}} | data).input
+    recipe = {"input": {"name": "a", "format": "webdataset", "path": "a.tar"}} | data
+    assert parse_recipe(recipe).input
+    VALIDATOR.validate(recipe)
     assert all(len(line) <= 130 for line in block.splitlines())
 
 
@@ -95,12 +99,23 @@ def test_sentences_are_short_and_plain() -> None:
     assert not [one for one in found if ODD.search(one)]
 
 
+ANCHORS = [
+    re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+    for heading in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+]
+
+
 def test_every_link_leads_to_a_heading() -> None:
-    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
-    assert len(anchors) == len(headings)
-    assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
+    assert len(set(ANCHORS)) == len(ANCHORS)
+    assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= set(ANCHORS)
     assert all((PATH.parent / link).is_file() for link in re.findall(r"\]\(([^#)]+)\)", TEXT))
+
+
+def test_links_from_other_pages_lead_to_a_heading() -> None:
+    root = PATH.parents[2]
+    pages = [root / "README.md", *(root / "curate").rglob("*.md"), *(root / "infra").glob("*.md")]
+    found = [link for page in pages for link in re.findall(r"recipes/README\.md#([^)\s]+)\)", page.read_text("utf-8"))]
+    assert found and set(found) <= set(ANCHORS)
 
 
 def test_every_section_and_every_kind_has_its_place() -> None:
