@@ -21,8 +21,8 @@ class NetworkPolicy(Section):
     """How servers are asked for images: whom to ask, how often, and how much to take.
 
     Only http and https are used, and public addresses alone, checked when a connection is made, after redirects too. Headers that reserve
-    an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of X-Robots-Tag the same words count as in
-    img2dataset, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of robots.txt are not read. A connection that a host leaves
+    an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of X-Robots-Tag, img2dataset's words
+    count, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of robots.txt are not read. A connection that a host leaves
     open is used again for some seconds.
     """
 
@@ -34,7 +34,7 @@ class NetworkPolicy(Section):
         examples=["you@example.org"],
     )
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
-        (), description="Networks that are not public and may be asked all the same.", examples=[["10.0.0.0/8"]]
+        (), description="Networks that may be asked although they are not public.", examples=[["10.0.0.0/8"]]
     )
     robots: Literal["respect", "ignore"] = Field(
         "respect", description="What to do with robots.txt.", examples=["ignore"]

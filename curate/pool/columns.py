@@ -36,9 +36,9 @@ _DECIDED = ("probability", "draw")  # what another run of curate gave: names of 
 
 
 class Columns(Section):
-    """Which column holds what. null: found by the column names of LAION, DataComp and img2dataset, in any case.
+    """Which column holds what, where it is not found by the names that LAION, DataComp and img2dataset use.
 
-    These names are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`, `original_width` and `height`, `original_height`;
+    These names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`, `original_width` and `height`, `original_height`;
     `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. A column that `scores` does not list lands in table `scores` all the same
     where a rule names it: `safe: NSFW = 'UNLIKELY'`.
     """

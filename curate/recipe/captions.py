@@ -178,7 +178,7 @@ class Regions(Section):
     threshold: float = Field(0.1, description="Smallest score of a box, 0 to below 1.", examples=[0.2], ge=0, lt=1)
     queries: int = Field(
         20,
-        description="Phrases per caption, at most; of more, that many are drawn.",
+        description="Phrases per caption, at most; of more, a random choice.",
         examples=[10],
         ge=1,
         le=100,
@@ -233,7 +233,7 @@ class Captions(KindsSection):
         Column("captions", "style", "string", "Style, or language."),
         Column("captions", "ordinal", "int32", "Number of the text among those of a style, from 0."),
         Column("captions", "text", "string", "The caption."),
-        Column("captions", "model", "string", "What wrote it."),
+        Column("captions", "model", "string", "Model that wrote it."),
         Column("captions", "prompt", "string", "Digest of the request: prompt, image, model and sampling."),
         Column("captions", "clip_score", "float32", "CLIP score of the text, where it is computed."),
         Column("captions", "gate", "string", "`passed`, or the first gate that it fails."),

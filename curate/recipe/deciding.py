@@ -39,8 +39,8 @@ SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes.reg
 class Top(Section):
     """A rule that keeps the best rows by a column: a fraction of them, or a number, and ties.
 
-    `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n are the rows that reach the rule and have a value. With
-    `over: pool`, n are all rows of the pool, those without a value too. With `by`, the cut is made in each group of rows with one value
+    `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n counts the rows that reach the rule and have a value. With
+    `over: pool`, it counts all rows of the pool, also those without a value. With `by`, the cut is made in each group of rows with one value
     of that column; NULL is a group.
     """
 

@@ -101,7 +101,7 @@ class Embedder(Section):
 
 
 class PrecomputedEmbeddings(Embedder):
-    """Precomputed embeddings of a Parquet pool, in place of a model: one section, or a list.
+    """Precomputed embeddings of a Parquet pool, in place of a model.
 
     They are columns of lists of numbers, or arrays of the .npz of each Parquet file, such as DataComp's `l14_img` and `l14_txt`.
     Heads, clusters and deduplication use them; what encodes prompts or images needs `measure.clip`.

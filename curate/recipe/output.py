@@ -13,7 +13,8 @@ class Output(Section):
     """What is written of the kept rows: shards, their columns, and how often a row counts.
 
     A sample's name is its key, if that is a safe file name and unique among kept samples; else its uid. Columns of the input are there in
-    any case. Of Parquet without images these are all its columns. Of tars they are img2dataset's, and each further field of the samples' json that is a number, text or boolean (NSFW, LICENSE, similarity …), at most 200:
+    any case. Of Parquet without images these are all its columns. Of tars they are img2dataset's, and each further
+    field of the samples' json that is a number, text or boolean (NSFW, LICENSE, similarity …), at most 200:
 
     - A field has the type that most of its values in the pool have: `bool`, `int64`, `double` (where one is a float) or `string`.
     - A value of another type is null there. All shards have the same columns.

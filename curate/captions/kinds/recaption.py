@@ -42,7 +42,7 @@ ALT_TEXT_FORM = Form("recaption_alt_text", "v1", fields=("length",), data=("capt
 
 
 class Recaption(CaptionKind):
-    """A vision-language model's caption of the image: one section, or a list.
+    """A vision-language model's caption of the image.
 
     `short` is one sentence of at most 25 words; `long` three to six sentences. `plain` is for captioners that take an image and no words,
     such as engine `guided`. With `alt_text` (Altogether, KALE), names from the caption get in, and so do its

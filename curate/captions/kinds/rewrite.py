@@ -55,7 +55,7 @@ class Pair(NamedTuple):
 
 
 class Rewrite(CaptionKind):
-    """The caption in other words, after three examples of a style (LaCLIP): one section, or a list.
+    """The caption in other words, after three examples of a style (LaCLIP).
 
     The styles `chat_a`, `chat_b`, `human` and `coco` have examples of their own. `examples` adds styles: files of lines
     `caption => the same in other words`, three or more. Without `styles`, they replace the built-in ones. Temperature 0.9 and top_p 0.95

@@ -68,7 +68,7 @@ def _near(code: str) -> list[str]:
 
 
 class Translate(CaptionKind):
-    """The caption in other languages: one section, or a list.
+    """The caption in other languages.
 
     A row that is in a language already is not translated into it. Fields of `template`: `{language}` and `{caption}`.
     """

@@ -25,13 +25,13 @@ class UrlsSource(Source):
 
     Needs `pip install 'curate[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
     Options under img2dataset's names are its own, with two other defaults: without `image_size` images are not resized, and
-    shards have 1,000 rows. In its other options, `retries` is `network.attempts`, `user_agent_token` is `network.contact`; there is
+    shards have 1,000 rows. Its `retries` is `network.attempts` here, and its `user_agent_token` is `network.contact`; there is
     no `bbox_col`. Numbers of shards have 15 digits, so that shards of many lists can share a folder.
 
     - With `image_size`, `width` and `height` are those of the resized image; rules see `original_width` and `original_height` too.
     - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
     - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
-    - Rows are in the order of the list. Bytes that are no AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP are refused.
+    - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
     - Every URL has a verdict: one that gave no image is a row with its reason, which counts for `max_missing`.
     - Several runs may share a `store` at once. What is there is not downloaded again.
@@ -107,7 +107,9 @@ class UrlsSource(Source):
         None, description="Pixels of the side to resize to. null: images are not resized.", examples=[256], ge=1
     )
     resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
-        "border", description="How to resize, as in img2dataset.", examples=["keep_ratio"]
+        "border",
+        description="`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no` leaves it.",
+        examples=["keep_ratio"],
     )
     resize_only_if_bigger: bool = Field(False, description="Leave images that are smaller.", examples=[True])
     upscale_interpolation: _Interpolation = Field(
@@ -129,7 +131,7 @@ class UrlsSource(Source):
     )
     max_aspect_ratio: float | None = Field(
         None,
-        description="Refuse images whose longer side is more times the shorter. null: no limit.",
+        description="Refuse images whose longer side is more than this many times the shorter. null: no limit.",
         examples=[3],
         gt=0,
     )
