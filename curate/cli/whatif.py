@@ -17,10 +17,11 @@ from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import FinishedRun, changed_recipe, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
 from curate.whatif.swept_number import SweptNumber, parse_swept_number
+from curate.wording import did_you_mean, pluralise
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
-_COLUMNS = ("pool", "run", "whatif", "change", "error")
+_COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
 
 def whatif(
@@ -154,13 +155,16 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
     lines.append(f"expected: {found.expected:,.0f} rows{error}{t}{solved}")
-    if found.error:
-        lines.append("run: counts of the run; whatif: their expectation")
-    new = [row["rule"] for row in found.funnel.to_pylist() if row["run"] is None]
-    if new:
-        lines.append(f"rules that the run does not have: {', '.join(new)}")
+    rows = {row["rule"]: row for row in found.funnel.to_pylist()}
+    if found.is_same:
+        same = "the same rows pass" if found.t is None else "the same rows reach balancing and t is the same"
+        lines.append(f"{same}: a run would keep the same {pluralise(rows['kept']['run'], 'row')}")
+    elif any(row["run"] != row["run_expected"] for row in rows.values()):
+        lines.append("run: counts of the run; run_expected: their expectation; change: whatif less run_expected")
+    old = [name for name, row in rows.items() if row["run"] is not None]
+    lines += [f"rules.{name} is a new rule; {did_you_mean(name, old)}".rstrip("; ") for name in rows if name not in old]
     print_lines(*map(line, lines), line())
-    rounded = ("whatif", "change")
+    rounded = ("run_expected", "whatif", "change")
     tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
     tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []
     for table, columns in [*tables, (found.facts, ())]:

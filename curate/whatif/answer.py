@@ -1,10 +1,11 @@
 """`whatif`: what a finished run would yield with other rules, deduplication or balance, compared with what it did yield.
 
 In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules and
-deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws.
+deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws. It is
+compared with the expectation of the run, since the rows that the run kept differ from that by chance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,15 +31,16 @@ from curate.whatif.survivors import (
     open_finished,
 )
 
-_NUMBERS = [("run", pa.int64()), ("whatif", pa.float64()), ("change", pa.float64())]
+# Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
+_NUMBERS = [("run", pa.int64()), *((name, pa.float64()) for name in ("run_expected", "whatif", "change"))]
 # Kinds are pool, drop and kept; the error is one standard error of a run's draws. Null: that recipe has no such rule.
 FUNNEL = pa.schema(
     [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
 )
-# Rows of the pool, kept ones (run) and expected ones (whatif).
+# Rows of the pool, and kept ones.
 SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
-_WEIGHTS = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS[:2], ("source", pa.string())])
+_WEIGHTS = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS[:3], ("source", pa.string())])
 # t; survivors, the rows still in when balancing begins; entries that some survivor matches, and how many are gained and
 # lost; the share of entries of which all rows stay (at most their limit) in the matches of survivors, and of kept rows; the share
 # of entries with fewer than t rows, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
@@ -47,7 +49,7 @@ FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.f
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What a run did yield (`run`), and would (`whatif`), with `change` the difference."""
+    """What a run did yield (`run`), and would (`whatif`); `change` is `whatif` less `run_expected`, so chance is not in it."""
 
     changes: tuple[str, ...]  # the overrides
     funnel: pa.Table  # FUNNEL
@@ -57,6 +59,7 @@ class WhatIf:
     expected: float  # the expected number of kept rows
     error: float  # one standard error of the number that a run draws; 0 without balance
     t: int | None  # of balance, from the recipe or solved; None without balance
+    is_same: bool  # whether a run would keep just the rows that this one kept
 
 
 def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
@@ -78,34 +81,36 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
     found = expect(survivors, solve_t(survivors, recipe.balance))
-    weights = _weigh(run, survivors, found.inclusion)
+    units = list(in_threads(lambda place: _weigh(run, survivors, found, place), range(len(run.units))))
+    weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
     has_languages = "language" in survivors.settings.columns.names
     return WhatIf(
         changes=tuple(overrides),
-        funnel=_funnel(run, survivors, found),
+        funnel=_funnel(run, survivors, found, sum(unit.expected for unit in units) / balance.ONE),
         sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES),
         languages=_parts(weights, LANGUAGES) if has_languages else LANGUAGES.empty_table(),
         facts=_facts(run, survivors, found),
         expected=found.rows,
         error=found.error,
         t=found.t,
+        is_same=found.t == run.t and all(unit.is_same for unit in units),
     )
 
 
-def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
+def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expected: float) -> pa.Table:
+    """Return FUNNEL; `expected` is the expected number of rows that the run keeps."""
     old, new = run.recipe, survivors.recipe
     was = count_verdicts(run.states, list(old.rules))
-    will: dict[str, float] = dict(count_verdicts(survivors.states, list(new.rules)))
-    drawn = schema.BALANCE if found.t is not None else schema.SAMPLE
-    will |= {drawn: will.get(schema.KEPT, 0) - found.rows, schema.KEPT: found.rows}
+    likely = _with_kept(was, run.t, expected if run.t is not None else was[schema.KEPT])
+    will = _with_kept(count_verdicts(survivors.states, list(new.rules)), found.t, found.rows)
     forgotten = bool(was[schema.FORGOTTEN])
     olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
-    was[schema.POOL] = was.total()
-    will[schema.POOL] = was[schema.POOL]
     names = [schema.POOL, *merge_names(news, olds)]
     olds, news = [schema.POOL, *olds], [schema.POOL, *news]
-    before = [was[name] if name in olds else None for name in names]
+    was[schema.POOL] = was.total()
+    likely[schema.POOL] = will[schema.POOL] = was[schema.POOL]
+    before, between = ([counts.get(name, 0) if name in olds else None for name in names] for counts in (was, likely))
     after = [will.get(name, 0) if name in news else None for name in names]
     errors = {schema.BALANCE: found.error, schema.KEPT: found.error}
     columns = {
@@ -113,39 +118,56 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.
         "kind": [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names],
         "rule": names,
         "run": before,
+        "run_expected": between,
         "whatif": after,
-        "change": [(b or 0) - (a or 0) for a, b in zip(before, after, strict=True)],
+        "change": [(b or 0) - (a or 0) for a, b in zip(between, after, strict=True)],
         "error": [errors.get(name, 0.0) if name in news else None for name in names],
     }
     return pa.table(columns, FUNNEL)
 
 
-def _weigh(run: FinishedRun, survivors: DecidedRows, inclusion: list[F64]) -> pa.Table:
-    """Return rows of the pool, kept and expected ones, by source and language of each unit."""
-    has_language = "language" in survivors.settings.columns.names
+def _with_kept(counts: Mapping[str, int], t: int | None, kept: float) -> dict[str, float]:
+    """Return the counts with so many rows kept; draws drop the others that are left: of balance, or of a sample."""
+    drawn = schema.BALANCE if t is not None else schema.SAMPLE
+    left = counts.get(schema.KEPT, 0) + counts.get(drawn, 0)
+    return {**counts, drawn: left - kept, schema.KEPT: kept}
 
-    def weigh(place: int) -> pa.Table:
-        was, now = run.states[place], survivors.states[place]
-        expected = np.zeros(len(was.verdicts))
-        expected[now.alive] = inclusion[place]
-        language = pa.nulls(len(expected), pa.string())
-        if has_language:
-            language = survivors.settings.tables(was.unit).read("samples", ["language"])["language"]
-        rows = pa.table({"language": language, "run": was.alive.astype(np.int64), "whatif": expected})
-        sums = rows.group_by("language", use_threads=False).aggregate(
-            [([], "count_all"), ("run", "sum"), ("whatif", "sum")]
-        )
-        return sums.append_column("source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
 
-    return pa.concat_tables([_WEIGHTS.empty_table(), *in_threads(weigh, range(len(run.units)))])
+@dataclass(frozen=True)
+class _UnitWeights:
+    """Rows of a unit."""
+
+    weights: pa.Table  # _WEIGHTS, by language
+    expected: int  # what the run keeps of them, expected, in fixed point
+    is_same: bool  # whether each is kept with the probability of the run
+
+
+def _weigh(run: FinishedRun, survivors: DecidedRows, found: Expectation, place: int) -> _UnitWeights:
+    """Return rows of the pool, kept and expected ones, of one unit."""
+    was, now = run.states[place], survivors.states[place]
+    tables = survivors.settings.tables(was.unit)
+    before = tables.read("decisions", ["probability"])["probability"].to_numpy()
+    after = np.zeros(len(was.verdicts))
+    after[now.alive] = found.inclusion[place]
+    language = pa.nulls(len(after), pa.string())
+    if "language" in survivors.settings.columns.names:
+        language = tables.read("samples", ["language"])["language"]
+    numbers = {"run": was.alive.astype(np.int64), "run_expected": before, "whatif": after}
+    sums = (
+        pa.table({"language": language, **numbers})
+        .group_by("language", use_threads=False)
+        .aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
+    )
+    weights = sums.append_column("source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
+    return _UnitWeights(weights, int(balance.fixed_point(before).sum()), np.array_equal(before, after))
 
 
 def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
     """Return the table of parts of the pool, the largest first."""
-    by, numbers = columns.names[0], _WEIGHTS.names[1:4]
+    by, numbers = columns.names[0], _WEIGHTS.names[1:5]
     sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
-    pool, kept, expected = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
-    table = pa.table([sums[by], pool, kept, expected, pc.subtract(expected, kept)], names=columns.names)
+    pool, kept, before, after = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
+    table = pa.table([sums[by], pool, kept, before, after, pc.subtract(after, before)], names=columns.names)
     return table.sort_by([("pool", "descending"), (by, "ascending")]).cast(columns)
 
 

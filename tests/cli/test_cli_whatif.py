@@ -70,8 +70,21 @@ def test_for_people(cli: Cli, finished: Finished) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "--set balance.t=12" and lines[1].startswith("expected: ") and lines[1].endswith("t = 12")
     assert "one standard error" in lines[1]
-    assert [line.split()[:4] for line in lines if line.startswith("rule ")] == [["rule", "run", "whatif", "change"]]
+    assert [line.split() for line in lines if line.startswith("rule ")] == [
+        ["rule", "run", "run_expected", "whatif", "change"]
+    ]
     assert any(line.startswith("whole_share") for line in lines) and "language" not in done.out
+
+
+def test_what_changes_nothing_and_what_is_new(cli: Cli, finished: Finished) -> None:
+    tars, texts = (finished[name][0] for name in ("tars", "texts"))
+    kept = json.loads((texts / "run.json").read_text())["counts"]["kept"]
+    told = cli("whatif", str(texts), "--set", "rules.extra=words > 0").out
+    assert f"the same rows reach balancing and t is the same: a run would keep the same {kept} rows" in told
+    told = cli("whatif", str(tars), "--set", "rules.word=words > 3").out
+    assert "a run would keep the same" not in told and "change: whatif less run_expected" in told
+    assert "rules.word is a new rule; did you mean 'words'?" in told
+    assert "rules.extra is a new rule\n" in cli("whatif", str(tars), "--set", "rules.extra=words > 3").out
 
 
 def test_in_every_format(cli: Cli, finished: Finished) -> None:
@@ -83,7 +96,7 @@ def test_in_every_format(cli: Cli, finished: Finished) -> None:
     assert {row["section"] for row in as_json} == {"funnel", "sources", "facts", "changes"}
     assert section(as_json, "changes").keys() == {"balance.t=3"}
     assert section(as_json, "facts")["t"] == {
-        "section": "facts", "name": "t", "pool": None, "run": 12, "whatif": 3, "change": None, "error": None,
+        "section": "facts", "name": "t", "pool": None, "run": 12, "run_expected": None, "whatif": 3, "change": None, "error": None,
     }  # fmt: skip
 
 

@@ -150,6 +150,30 @@ def test_the_run_beside_it(text_run: Ran) -> None:
         assert table.schema == columns
 
 
+def test_chance_is_no_change(text_run: Ran) -> None:
+    """The rows that a run drew differ from their expectation; what did not change is compared with that."""
+    url = str(text_run.folder)
+    for overrides, is_same in (
+        ([], True),
+        (["rules.words=words >= 3"], True),
+        (["rules.more=words > 0"], True),
+        (["rules.words=words > 3"], False),
+        (["balance.t=39"], False),
+        (["balance=null"], False),
+    ):
+        found = whatif(url, overrides)
+        assert found.is_same == is_same, overrides
+        changes = [*funnel(found, "change").values(), *found.sources["change"].to_pylist()]
+        assert any(changes) != is_same, overrides
+    same = whatif(url, [])
+    counts, expected = text_run.run["counts"], funnel(same, "run_expected")
+    assert expected == funnel(same) and expected["kept"] != counts["kept"]
+    assert {n: v for n, v in expected.items() if n not in ("kept", "balance")} == {
+        "pool": sum(counts.values()), **{n: v for n, v in counts.items() if n not in ("kept", "balance")}
+    }  # fmt: skip
+    assert funnel(whatif(url, ["balance=null"]), "change")["kept"] == same.facts["run"][1].as_py() - same.expected
+
+
 def test_gained_and_lost_entries(text_run: Ran) -> None:
     rows = naive.read_rows(text_run.folder)
     before = naive.decide(rows, {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], t=40).counts
@@ -300,6 +324,7 @@ def test_languages_and_sources(tmp_path: Path) -> None:
     rows = naive.read_rows(run.folder)
     found = whatif(str(run.folder), ["rules.words=words > 3", "balance.t=5"])
     expected = naive.decide(rows, {"words": words(3)}, ["uid"], t=5)
+    was = naive.decide(rows, {"words": words(2)}, ["uid"], t=9)
     kept = {row["uid"] for row in run.table("decisions").to_pylist() if row["kept"]}
     for column, part in (("source", found.sources), ("language", found.languages)):
         by_part = {row[column]: row for row in part.to_pylist()}
@@ -307,7 +332,8 @@ def test_languages_and_sources(tmp_path: Path) -> None:
         for name, row in by_part.items():
             assert row["pool"] == sum(own[column] == name for own in rows)
             assert row["whatif"] == pytest.approx(float(expected.by(column).get(name, 0)))
-            assert row["change"] == pytest.approx(row["whatif"] - row["run"])
+            assert row["run_expected"] == pytest.approx(float(was.by(column).get(name, 0)))
+            assert row["change"] == pytest.approx(row["whatif"] - row["run_expected"])
         assert sum(part["run"].to_pylist()) == len(kept)
     assert found.languages["language"].to_pylist()[0] == "en"
 
