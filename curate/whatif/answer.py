@@ -16,7 +16,6 @@ from curate import schema
 from curate.ask.diff import merge_names
 from curate.decide import balance
 from curate.decide.unit_state import ALIVE
-from curate.numeric.arrays import F64
 from curate.process import in_threads
 from curate.schema import CODES
 from curate.store.layout import ENTRIES_FILE
