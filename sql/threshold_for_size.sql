@@ -1,9 +1,9 @@
 -- The threshold of a score or number that a given number of samples pass.
--- Counted at the position of the rule, over the samples that reach it. Samples with equal values pass together, so that `passed`
--- may be larger.
+-- Counted at the position of a rule, over the samples that reach it: by default of the first rule that names the number.
+-- Samples with equal values pass together, so that `passed` may be larger.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the position: samples that reach this rule; null is samples that passed all rules
+-- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
 -- param: rows = 1000 [positive]          target number of samples that pass
 -- column: measure    the number's name
 -- column: threshold  the greatest that at least `rows` samples pass; null where there are fewer
@@ -11,17 +11,24 @@
 -- column: passed     of those, at least at the threshold
 -- column: above      of those, above the threshold: how many the next greater one would leave
 -- column: top        passed, as a share of samples that have the number: the `top` of a rule
+-- column: rule       the position: the rule; null is after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
+), naming AS (
+    SELECT name FROM rules WHERE list_contains(regexp_extract_all(lower(expression), '\w+'), lower($of))
 ), place AS (
-    SELECT CASE
-        WHEN $rule IS NOT NULL THEN (SELECT position FROM steps WHERE rule = $rule)
-        ELSE (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
-    END AS position
+    SELECT
+        coalesce($rule, min_by(rule, position) FILTER (rule IN (FROM naming))) AS rule,
+        coalesce(
+            min(position) FILTER (rule = $rule),
+            min(position) FILTER (rule IN (FROM naming)),
+            max(position) FILTER (rule = 'failed' OR rule IN (SELECT name FROM rules)) + 1
+        ) AS position
+    FROM steps
 ), reached AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
-    WHERE (d.kept AND (SELECT position FROM place) IS NOT NULL) OR steps.position >= (SELECT position FROM place)
+    WHERE d.kept OR steps.position >= (SELECT position FROM place)
 ), counts AS (
     SELECT value, count(*) AS rows, sum(count(*)) OVER (ORDER BY value DESC) AS passed
     FROM reached
@@ -32,5 +39,5 @@ WITH steps AS (
 )
 SELECT
     $of AS measure, threshold, (SELECT count(*) FROM reached) AS reached, passed, passed - rows AS above,
-    passed / (SELECT sum(rows) FROM counts) AS top
+    passed / (SELECT sum(rows) FROM counts) AS top, (SELECT rule FROM place) AS rule
 FROM chosen;

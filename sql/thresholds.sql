@@ -1,9 +1,9 @@
 -- How many samples would pass, for other thresholds of a score or number.
--- Counted at the position of the rule, over the samples that reach it. Later steps (other rules, deduplication, balance) would
--- change too; `curate whatif` computes that.
+-- Counted at the position of a rule, over the samples that reach it: by default of the first rule that names the number.
+-- Later steps (other rules, deduplication, balance) would change too; `curate whatif` computes that.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: rule = null [rule]              the position: samples that reach this rule; null is samples that passed all rules
+-- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
 -- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is the deciles of the samples
 -- column: measure    the number's name
 -- column: threshold  the least value that passes
@@ -11,17 +11,24 @@
 -- column: passed     of those, at least at the threshold
 -- column: share      passed, as a share of reached
 -- column: kept       of those that pass, kept by this run
+-- column: rule       the position: the rule; null is after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
+), naming AS (
+    SELECT name FROM rules WHERE list_contains(regexp_extract_all(lower(expression), '\w+'), lower($of))
 ), place AS (
-    SELECT CASE
-        WHEN $rule IS NOT NULL THEN (SELECT position FROM steps WHERE rule = $rule)
-        ELSE (SELECT 1 + coalesce(max(s.position), 0) FROM steps s WHERE s.rule = 'failed' OR s.rule IN (SELECT name FROM rules))
-    END AS position
+    SELECT
+        coalesce($rule, min_by(rule, position) FILTER (rule IN (FROM naming))) AS rule,
+        coalesce(
+            min(position) FILTER (rule = $rule),
+            min(position) FILTER (rule IN (FROM naming)),
+            max(position) FILTER (rule = 'failed' OR rule IN (SELECT name FROM rules)) + 1
+        ) AS position
+    FROM steps
 ), reached AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, typeof(struct_extract("measured row", $of)) = 'FLOAT' AS single, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
-    WHERE (d.kept AND (SELECT position FROM place) IS NOT NULL) OR steps.position >= (SELECT position FROM place)
+    WHERE d.kept OR steps.position >= (SELECT position FROM place)
 ), cuts AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NULL THEN (SELECT quantile_disc(value, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) FROM reached WHERE isfinite(value))
@@ -34,6 +41,7 @@ WITH steps AS (
 )
 SELECT
     $of AS measure, threshold, (SELECT count(*) FROM reached) AS reached, coalesce(passed, 0) AS passed,
-    coalesce(passed, 0) / nullif((SELECT count(*) FROM reached), 0) AS share, coalesce(kept, 0) AS kept
+    coalesce(passed, 0) / nullif((SELECT count(*) FROM reached), 0) AS share, coalesce(kept, 0) AS kept,
+    (SELECT rule FROM place) AS rule
 FROM cuts LEFT JOIN counts USING (threshold)
 ORDER BY threshold;

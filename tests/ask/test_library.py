@@ -318,21 +318,25 @@ def test_score_summary(small: str) -> None:
 
 
 def test_thresholds(small: str) -> None:
-    # Past all rules: a1, a5, b2, b6 with 0.5, a6 0.6, b1 0.7, b3 0.8, b5 0.3. All but the failed one reach `words`.
+    # At `aligned`, which names the score: a1, a5, b2, b6 with 0.5, a6 0.6, b1 0.7, b3 0.8, b5 0.3, b4 0.125. All but the
+    # failed one reach `words`. No rule names characters: past all rules is all that but b4.
     assert ask(small, "thresholds", at="0.8, 0.5") == [
-        ("clip_score", 0.5, 8, 7, 0.875, 4),
-        ("clip_score", 0.8, 8, 1, 0.125, 1),
+        ("clip_score", 0.5, 9, 7, pytest.approx(7 / 9), 4, "aligned"),
+        ("clip_score", 0.8, 9, 1, pytest.approx(1 / 9), 1, "aligned"),
     ]
-    assert ask(small, "thresholds", at=0.9, rule="words") == [near("clip_score", 0.9, 11, 1, 1 / 11, 0)]
-    assert [row[3] for row in ask(small, "thresholds")] == [8, 7, 3, 2, 1]
-    assert ask(small, "thresholds", of="words", at="99") == [("words", 99.0, 8, 0, 0.0, 0)]
+    assert ask(small, "thresholds", at=0.9, rule="words") == [near("clip_score", 0.9, 11, 1, 1 / 11, 0, "words")]
+    assert [row[3] for row in ask(small, "thresholds")] == [9, 8, 7, 3, 2, 1]
+    assert ask(small, "thresholds", of="words", at="99") == [("words", 99.0, 11, 0, 0.0, 0, "words")]
+    assert ask(small, "thresholds", of="height", at="9") == [("height", 9.0, 10, 10, 1.0, 4, "side")]
+    assert ask(small, "thresholds", of="characters", at="1") == [("characters", 1.0, 8, 8, 1.0, 4, None)]
 
 
 def test_threshold_for_size(small: str) -> None:
-    assert ask(small, "threshold_for_size", rows=3) == [near("clip_score", 0.6, 8, 3, 2, 0.375)]
-    assert ask(small, "threshold_for_size", rows=5) == [("clip_score", 0.5, 8, 7, 3, 0.875)]
-    assert ask(small, "threshold_for_size", rows=9) == [("clip_score", None, 8, None, None, None)]
-    assert ask(small, "threshold_for_size", rows=1, rule="side", of="width") == [("width", 640.0, 10, 8, 0, 0.8)]
+    assert ask(small, "threshold_for_size", rows=3) == [near("clip_score", 0.6, 9, 3, 2, 3 / 9, "aligned")]
+    assert ask(small, "threshold_for_size", rows=5) == [near("clip_score", 0.5, 9, 7, 3, 7 / 9, "aligned")]
+    assert ask(small, "threshold_for_size", rows=10) == [("clip_score", None, 9, None, None, None, "aligned")]
+    assert ask(small, "threshold_for_size", rows=1, of="width") == [("width", 640.0, 10, 8, 0, 0.8, "side")]
+    assert ask(small, "threshold_for_size", rows=1, of="bytes") == [("bytes", 3000.0, 8, 1, 0, 1 / 8, None)]
 
 
 # ---- entries and balancing
