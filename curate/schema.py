@@ -154,7 +154,7 @@ class Stage:
 # In the order in which they apply. RULES holds the place of the recipe's own rules; no row has its code.
 STAGES = (
     Stage("failed", -2, "could not be read, or has no caption", "could not be read: {failure}"),
-    Stage("forgotten", -7, "taken out on request", "taken out on request{date}"),
+    Stage("forgotten", -7, "removed on request", "removed on request{date}"),
     Stage("rules", 0, "a rule of the recipe", "the first rule that it fails"),
     Stage(
         "unmatched",
@@ -225,26 +225,26 @@ MISSING_SAMPLE = "missing_sample"
 MISSING_REASONS = {
     MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
     "does not have it",
-    "bad_url": "it is no http or https URL, or redirects to one that is not",
+    "bad_url": "it is not an http or https URL, or redirects to one that is not",
     "dns": "the name of its host could not be looked up",
-    "refused_address": "its host has an address that is not public, and that `network.allow_networks` does not name",
-    "unreachable": "its host takes no connection",
-    "tls": "its host could not be trusted, or speaks no TLS",
-    "timeout": "it was not there in time",
-    "incomplete": "the connection ended before all of it was there",
+    "refused_address": "its host has an address that is not public, which `network.allow_networks` does not name",
+    "unreachable": "its host does not accept connections",
+    "tls": "its host has no valid certificate, or does not speak TLS",
+    "timeout": "it did not arrive in time",
+    "incomplete": "the connection ended before it was complete",
     "too_large": "it has more than `max_bytes`",
     "too_many_redirects": "it redirects more than `max_redirects` times",
-    "bad_response": "what its host sent is no HTTP",
+    "bad_response": "what its host sent is not HTTP",
     "robots": "robots.txt of its host forbids it",
     "opted_out": "its headers reserve it from machine learning",
-    "served_no_image": "what its host sent is no image",
+    "served_no_image": "what its host sent is not an image",
     "too_small": "its smaller side is below `min_image_size`",
-    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 where there is none and it would be resized",
+    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 if that is not set and it would be resized",
     "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
-    "hash_mismatch": "its bytes have another hash than the list says",
+    "hash_mismatch": "the hash of its bytes differs from the one in the list",
     "not_resized": "img2dataset could not resize it",
-    "lost": "img2dataset ended it with an error that it only printed",
-    "http_other": "its host answered with a status that HTTP does not know",
+    "lost": "img2dataset failed on it with an error that it only printed",
+    "http_other": "its host answered with an unknown HTTP status",
     **{f"http_{one.value}": f"its host answered {one.value} {one.phrase}" for one in HTTPStatus if one.value >= 300},
 }
 
@@ -263,7 +263,7 @@ SAMPLE_REASONS = {
     "link_member": "a member is a link; links are never followed",
     "truncated_member": "the file ends inside a member",
     "empty_image": "the image has 0 bytes",
-    "not_an_image": "the bytes are no image in a format that the decoder knows",
+    "not_an_image": "the bytes are not an image in a known format",
     "truncated_image": "the image ends before its last pixel, or is damaged",
     "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
     **MISSING_REASONS,
@@ -276,9 +276,9 @@ FILE_REASONS = {
     "compressed_tar": "the tar is compressed, so it has no offsets to read from",
     "not_parquet": "the file is not Parquet, or its footer is damaged",
     "no_caption_column": "the Parquet file has no caption column",
-    "wrong_type": "a column holds something else than the recipe needs",
+    "wrong_type": "a column has another type than the recipe needs",
     "unreadable": "the file could not be opened or read",
-    "unreadable_list": "the list of URLs is damaged, or is not what its name says",
+    "unreadable_list": "the list of URLs is damaged, or not of the format that its name says",
 }
 
 DAMAGED_EMBEDDINGS = "damaged_embeddings"

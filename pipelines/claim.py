@@ -100,7 +100,7 @@ def claim_folder(prepared: Prepared) -> None:
     context, record, metadata = prepared.context, prepared.record, prepared.metadata
     store = context.store
     if len(Record.read_checked(store).items - record.items):
-        raise RunError(f"{store.url}: something was forgotten here while the run was being prepared; run again")
+        raise RunError(f"{store.url}: samples were forgotten here while the run was being prepared; run again")
     if is_finished(context, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
@@ -116,8 +116,8 @@ def claim_folder(prepared: Prepared) -> None:
     prepared.retries.write(store)
     if not prepared.beam.is_local_runner and not store.is_guarded():
         _log.warning(
-            "%s: of two attempts at one unit the second may replace the first one's files, since this store has no PUT that fails where "
-            "there is a file, or this disk no hard links: leave speculation off",
+            "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may replace the files of the "
+            "first: leave speculation off",
             store.url,
         )
     claim = RunClaim(
@@ -164,7 +164,7 @@ def is_finished(context: RunContext, out: str) -> bool:
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
         if not _is_run(folder) and any(name not in (FORGOTTEN_FILE, RETRIES_FILE) for name in others):
             raise RecipeError(
-                f"--out {out}: is not empty and is no run; accepted: a new folder, or that of the same recipe"
+                f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same recipe"
             )
         return False
     if old.identity != _identity(context):
@@ -174,11 +174,11 @@ def is_finished(context: RunContext, out: str) -> bool:
         models += [name for name in now if old.models.get(name) != now[name]]
         what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
         if models:
-            what = f"a model or a file changed of: {', '.join(models)}"
+            what = f"a model or a file of these changed: {', '.join(models)}"
         what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"
         raise RecipeError(
             f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
-            f"with --reuse {out} another run adopts all that is still valid"
+            f"with --reuse {out} another run reuses all that is still valid"
         )
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
@@ -206,8 +206,8 @@ def _is_run(folder: RunStore) -> bool:
 def _tell_damage(folder: RunStore) -> None:
     """Log what of a published run is missing or damaged, and its run.json."""
     if _is_run(folder) and _believed_claim(folder) is None:
-        what = "is not what was written" if folder.exists(RUN_FILE) else "is missing"
-        _log.warning("%s: %s; it is written again, by the recipe", folder.path(RUN_FILE), what)
+        what = "differs from what was written" if folder.exists(RUN_FILE) else "is missing"
+        _log.warning("%s: %s; it is written again from the recipe", folder.path(RUN_FILE), what)
     if folder.exists(SUCCESS_FILE):
         for path, fault in _faults(folder):
             if path != RUN_FILE:
@@ -227,15 +227,18 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
     try:
         lines = read_manifest(folder)
     except DamagedError:
-        yield MANIFEST_FILE, "is damaged, so that nothing says what was written: all is recomputed"
+        yield MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
         return
     for line in lines:
         if not folder.exists(line.path):
             yield line.path, "is missing"
         elif (size := folder.size(line.path)) != line.bytes:
-            yield line.path, f"has {size:,} bytes, and had {line.bytes:,}"
+            yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
         elif line.path == FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
-            yield line.path, "is not what was written"  # though its items are: `Record.read_checked` compared them
+            yield (
+                line.path,
+                "differs from what was written",
+            )  # though its items are: `Record.read_checked` compared them
 
 
 def _identity(context: RunContext) -> str:

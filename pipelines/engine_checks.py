@@ -25,10 +25,10 @@ _JOB_SERVERS = {
 def check_engine(runner: str, options: PipelineOptions) -> None:
     """Raise RecipeError where something is missing without which the runner cannot take a job, or a setting of Spark is none."""
     if runner == "DataflowRunner":
-        with needing("Dataflow needs further packages", "'curate[gcp]'"):
+        with needing("Dataflow needs more packages", "'curate[gcp]'"):
             from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
     elif runner == "spark":
-        with needing("Spark needs a further package", "'curate[spark]'"):
+        with needing("Spark needs another package", "'curate[spark]'"):
             import pyspark
         version = pyspark.__version__
         home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
@@ -50,21 +50,21 @@ def check_engine(runner: str, options: PipelineOptions) -> None:
         _fetch(
             lambda: _find_jar(runner, options),
             f"{runner}, Beam's own, which curate is not tested on, needs the jar of its job server",
-            f"--{_JOB_SERVERS[runner]}=FILE, which Maven has under org.apache.beam in the version of Beam; "
-            "--job_endpoint=HOST:PORT of a job server that runs; or runner: spark, which needs neither",
+            f"--{_JOB_SERVERS[runner]}=FILE, from Maven (org.apache.beam) in the version of Beam; "
+            "--job_endpoint=HOST:PORT of a running job server; or runner: spark, which needs neither",
         )
 
 
 def _check_java(launcher: str, needed: str, least: int = 0) -> None:
     """Raise RecipeError where there is no Java, or one before version `least`."""
-    install = "install one (a JRE is enough), and let JAVA_HOME or PATH name it"
+    install = "install one (a JRE is enough), and set JAVA_HOME or PATH to find it"
     try:
         done = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise RecipeError(f"{needed}, and there is none: {one_line(error, 200)}; {install}") from None
+        raise RecipeError(f"{needed}, but none is found: {one_line(error, 200)}; {install}") from None
     found = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)  # 1.8.0_392 is 8
     if found and int(found[1]) < least:
-        raise RecipeError(f"{needed}, and {launcher} is Java {found[1]}; {install}")
+        raise RecipeError(f"{needed}, but {launcher} is Java {found[1]}; {install}")
 
 
 def _find_prism(options: PipelineOptions) -> None:
@@ -87,4 +87,4 @@ def _fetch(find: Callable[[], Any], needed: str, accepted: str) -> None:
     try:
         find()
     except Exception as error:  # of Beam's downloads: of many kinds
-        raise RecipeError(f"{needed}, which is not there: {one_line(error, 500)}; accepted: {accepted}") from None
+        raise RecipeError(f"{needed}, which is missing: {one_line(error, 500)}; accepted: {accepted}") from None

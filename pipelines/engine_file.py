@@ -33,13 +33,15 @@ def read_engine(path: str, parser: argparse.ArgumentParser) -> dict[str, list[st
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"--on {path}: cannot be read: {error}; accepted: YAML of Beam options; {_INIT}") from None
     if data is not None and not isinstance(data, dict):
-        raise RecipeError(f"--on {path}: holds {shorten(data)}; accepted: a mapping of Beam options, as runner: spark")
+        raise RecipeError(
+            f"--on {path}: holds {shorten(data)}; accepted: a mapping of Beam options, such as runner: spark"
+        )
     found = {}
     for key, value in (data or {}).items():
         where = f"--on {path}: {key}"
         if not isinstance(key, str) or key.startswith("-") or "=" in key:
             name = str(key).lstrip("-").partition("=")[0]
-            raise RecipeError(f"{where}: is no option's name; accepted: the name alone, as {name}: VALUE")
+            raise RecipeError(f"{where}: is not the name of an option; accepted: the name alone, as in {name}: VALUE")
         words = list(_to_words(key, value, parser._option_string_actions.get(f"--{key}"), where))
         try:
             parser.parse_known_args(words)

@@ -105,7 +105,7 @@ class _Look:
     def _see_folder(self, what: str, store: RunStore) -> Iterator[str]:
         try:
             if not _comes(store, self.nonce):
-                yield f"{what} {store.url}: executors do not see what is written there on this machine; {_SHARED}"
+                yield f"{what} {store.url}: executors do not see what this machine writes there; {_SHARED}"
                 return
             own = f"{self.nonce}-{uuid.uuid4().hex}"
             store.write_bytes(own, b"")

@@ -111,8 +111,8 @@ def parse_options(words: Sequence[str], on: str | None = None) -> BeamOptions:
     is_local = not names.isdisjoint(StandardOptions.LOCAL_RUNNERS)
     if unknown and (is_local or "PortableRunner" not in names):
         if key := next((key for key in from_file if not set(from_file[key]).isdisjoint(unknown)), None):
-            raise RecipeError(f"--on {on}: {key}: Beam knows no such option; {_near(key, '')}accepted: options of Beam")
-        raise RecipeError(_say_unknown(words, unknown, "Beam knows no"))
+            raise RecipeError(f"--on {on}: {key}: unknown option of Beam; {_near(key, '')}accepted: options of Beam")
+        raise RecipeError(_say_unknown(words, unknown, "Beam does not know"))
     mode = options.view_as(DirectOptions).direct_running_mode
     if is_local:
         _end_bundles_at_once()
@@ -139,7 +139,7 @@ def _say_unknown_runner(runner: str) -> str:
     names = StandardOptions.KNOWN_RUNNER_NAMES
     hint = did_you_mean(runner, [*RUNNERS, *names])
     return (
-        f"there is no runner {runner!r}; {hint}accepted: {', '.join(RUNNERS)}; a runner of Beam ({', '.join(names)}); "
+        f"no runner {runner!r}; {hint}accepted: {', '.join(RUNNERS)}; a runner of Beam ({', '.join(names)}); "
         "or the dotted path of a class"
     )
 

@@ -45,10 +45,10 @@ def check_workers(runner: str, options: PipelineOptions) -> None:
             return
         with suppress(Exception):
             result.cancel()
-    heard = f"; it was said: {one_line(' · '.join(said), 500)}" if said else ""
+    heard = f"; output: {one_line(' · '.join(said), 500)}" if said else ""
     raise RunError(
-        f"{runner}: no worker began within {_SECONDS} s by environment_type {settings.environment_type}, environment_config "
-        f"{settings.environment_config}{heard}; accepted: what starts Beam's boot in an environment that has curate, or LOOPBACK"
+        f"{runner}: no worker started within {_SECONDS} s with environment_type {settings.environment_type}, environment_config "
+        f"{settings.environment_config}{heard}; accepted: a command that starts Beam's boot in an environment with curate, or LOOPBACK"
     )
 
 

@@ -22,7 +22,10 @@ def diff_page(diff: Diff) -> Page:
         parts += _table("by source", diff.sources)
         parts += _table("by language", diff.languages)
         parts += _entries(diff)
-        parts += [line(), line(("--by sample lists every sample, --by entry every entry; --format csv or json", "dim"))]
+        parts += [
+            line(),
+            line(("--by sample lists every sample, --by entry every entry; --format csv or json for programs", "dim")),
+        ]
     return Page(tuple(parts))
 
 

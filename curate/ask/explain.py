@@ -70,7 +70,7 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
             if not any(found for _, _, found in before):
                 more = "".join(f"; source {source!r}: {shown[0]}" for source, shown, _ in before)
                 raise type(error)(f"{error}{more}") from None
-            lines = [line((f"{sample}: not in this pool", "bold"), "; in the runs that it was made of:")]
+            lines = [line((f"{sample}: not in this pool", "bold"), "; in the runs that are its inputs:")]
             return lines + [each for source, shown, _ in before for each in _stage_before(run, source, shown)]
         rows = _fetch(connection, f"SELECT * FROM verdicts {_AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
@@ -107,13 +107,13 @@ def _input_run(run: RunFacts, source: str, sample: str, asked: frozenset[str]) -
     url = _path_of(run, source)
     try:
         if url in asked:
-            raise RunError(f"{url}: is made of itself")
+            raise RunError(f"{url}: is its own input")
         lines = _explain(url, sample, asked)
         if run.input_runs and read_facts(find_run(url)).identity != run.input_runs[source].identity:
-            lines.insert(0, line(("another run is in that folder now; what follows is of that one", "yellow")))
+            lines.insert(0, line(("the folder now holds another run; what follows is about that one", "yellow")))
         return lines, True
     except (CurateError, OSError) as error:
-        return [line(f"nothing can be told of it: {one_line(error)}", hang=2)], False
+        return [line(f"it cannot be explained: {one_line(error)}", hang=2)], False
 
 
 def _path_of(run: RunFacts, source: str) -> str:
@@ -142,12 +142,12 @@ def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, 
         raise RunError(f"{url}: none of its {total:,} rows has uid {own}")
     if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):
         raise RunError(
-            f"{url}: this URL was taken out on request, {taken:%Y-%m-%d}; only the uid of such a row is left; "
+            f"{url}: this URL was removed on request on {taken:%Y-%m-%d}; only the uids of such rows remain; "
             f"to list them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
         )
     raise RecipeError(
-        f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r}, and a uid is 32 hex digits; accepted: one of "
-        f"those that this finds: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
+        f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r} (a uid has 32 hex digits); "
+        f"to find one: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
     )
 
 
@@ -205,7 +205,7 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
     ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), place)}
     ended |= {name: position for position, name in enumerate(names)}
     passed = ended.get(row["rule"], len(names))
-    yield from (line(), heading("rules", "in order; the first that fails drops the sample"))
+    yield from (line(), heading("rules", "in order; the first one that it fails drops the sample"))
     margin = max(map(len, names)) + 2
     for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
         if isinstance(rule.spec, Top):
@@ -215,7 +215,7 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
             reached = "which no row reached" if threshold is None else f"threshold {_show(threshold)}"
             text = f"{fact.expression}, {reached}"
         elif fact.dedup:
-            passes, text = row["rule"] != schema.DUPLICATE, "deduplication, and what comes right before it"
+            passes, text = row["rule"] != schema.DUPLICATE, "deduplication and the checks right before it"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK

@@ -138,7 +138,9 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
     if param.kind == "numbers" and isinstance(value, str):
         wrong = [part for part in re.split(r"[\s,;]+", value.strip()) if not isinstance(read_number(part), int | float)]
         if wrong:
-            raise RecipeError(f"{option}: {wrong[0]!r} is no number; accepted: numbers separated by spaces or commas")
+            raise RecipeError(
+                f"{option}: {wrong[0]!r} is not a number; accepted: numbers separated by spaces or commas"
+            )
     if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
         raise RecipeError(f"{option}: needs a number, such as {param.default}")
     if isinstance(param.default, int) and value is not None:

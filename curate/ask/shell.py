@@ -128,7 +128,7 @@ class _Shell:
             self.format = _FORMATS[words[0]]
         else:
             raise RecipeError(
-                f"{escape(text)}: no command; accepted: .queries, .tables, .format table|csv|json, .help, .quit"
+                f"{escape(text)}: unknown command; accepted: .queries, .tables, .format table|csv|json, .help, .quit"
             )
 
 

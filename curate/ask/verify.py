@@ -29,7 +29,7 @@ from curate.store.items import Items
 from curate.store.manifest import Published, find_faults, how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
 
-_FORGOTTEN = "holds what was forgotten"
+_FORGOTTEN = "contains forgotten data"
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
@@ -82,14 +82,14 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
         }
         - listed
     ):
-        yield f"{path}: is not in the manifest, and every run has it"
+        yield f"{path}: is not in the manifest, although every run has it"
     if not {layout.RUN_FILE, layout.SIZES_FILE} <= listed:
         return
     context, units = open_context(folder)
     needed = [layout.table_file(name, unit.index, unit.last) for unit in units for name in table_names(context)]
     for name in folder.read_json(layout.SIZES_FILE):
         needed += find_output(context.pool.has_images).files(layout.stem_of(name))
-    yield from (f"{path}: is not in the manifest, and this run has it" for path in needed if path not in listed)
+    yield from (f"{path}: is not in the manifest, although this run needs it" for path in needed if path not in listed)
 
 
 def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
@@ -107,20 +107,20 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
         if not samples["uid"].equals(table["uid"]):
             faults.append(f"{path}: is not aligned with samples")
         if pc.sum(pc.equal(table["kept"], pc.is_null(table["rule"]))).as_py() not in (len(table), None):
-            faults.append(f"{path}: a row is neither kept nor dropped by a rule, or both")
+            faults.append(f"{path}: a row is both kept and dropped by a rule, or neither")
         kept.append(uid_pairs(table["uid"].filter(table["kept"])))
         if facts.repeats:
             repeats = table[schema.REPEATS.name].to_numpy()
             listed.append(np.repeat(kept[-1], repeats[table["kept"].to_numpy()]))
             if (repeats[~table["kept"].to_numpy()] != 0).any():
-                faults.append(f"{path}: a row is repeated that is not kept")
+                faults.append(f"{path}: a row that is not kept has repeats")
         rules = pc.if_else(table["kept"], schema.KEPT, table["rule"]).combine_chunks()
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
     counts = facts.counts
     if sum(counts.values()) != rows or counts.get(schema.FAILED, 0) != failed:
         faults.append(f"{layout.RUN_FILE}: counts {counts} do not add up to {rows} samples, {failed} of them failed")
     faults += [
-        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, tables/decisions {verdicts[name]:,}"
+        f"{layout.RUN_FILE}: says {counts.get(name, 0):,} rows {name}, but tables/decisions has {verdicts[name]:,}"
         for name in {**counts, **verdicts}
         if counts.get(name, 0) != verdicts[name]
     ]
@@ -145,12 +145,12 @@ def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
         listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
         found.append(uid_pairs(listed["uid"]))
         if len(listed) != rows:
-            yield f"{layout.SIZES_FILE}: {name} has {rows} rows, its Parquet {len(listed)}"
+            yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {len(listed)}"
         names = kind.names(folder, layout.stem_of(name))
         if names is not None and names != set(listed["key"].to_pylist()):
-            yield f"shards/{name}: its samples are not those of {layout.stem_of(name)}.parquet"
+            yield f"shards/{name}: its samples differ from those of {layout.stem_of(name)}.parquet"
     if not np.array_equal(np.sort(np.concatenate(found), order=("f0", "f1")), kept):
-        yield "shards: hold other uids than tables/decisions keeps"
+        yield "shards: their uids differ from the kept ones of tables/decisions"
 
 
 def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
@@ -159,10 +159,10 @@ def _check_absence(folder: RunStore) -> tuple[list[str], list[str]]:
     record, named = Record.read(folder), facts.forgotten
     if not len(record) and not named:
         rows = facts.counts.get(schema.FORGOTTEN, 0)
-        return [], [f"{layout.FORGOTTEN_FILE}: is missing, and {rows:,} rows are forgotten"] if rows else []
+        return [], [f"{layout.FORGOTTEN_FILE}: is missing, although {rows:,} rows are forgotten"] if rows else []
     faults = list(_find_forgotten(folder, record.items))
     if not named or len(record) != named.items or not record.extends(named):
-        faults.insert(0, f"{layout.FORGOTTEN_FILE}: differs from the one that {layout.RUN_FILE} names")
+        faults.insert(0, f"{layout.FORGOTTEN_FILE}: does not match its digest in {layout.RUN_FILE}")
     return [f"{len(record):,} forgotten items are absent from tables, shards and uids.npy"], faults
 
 

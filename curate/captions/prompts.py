@@ -83,7 +83,7 @@ def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> li
     try:
         text = read_whole(path, _MAX_BYTES).decode()
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; it is named as {articles[0]}{what}") from None
+        raise RecipeError(f"{path}: no such file; the recipe names it as {articles[0]}{what}") from None
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"{path}: cannot be read as {articles[1]}{what}: {error}") from None
     return text.removeprefix("\ufeff").splitlines()
@@ -128,7 +128,7 @@ def _check_chat(text: str, form: Form, path: str) -> None:
     before = _TURN.split(text)[0].strip()
     turns = _turns(text)
     if not turns or before:
-        raise RecipeError(f"{path}: begins with {before[:40]!r}; accepted: a line [system] or [user] before all text")
+        raise RecipeError(f"{path}: begins with {before[:40]!r}; accepted: a line [system] or [user] before any text")
     if turns[-1][0] != "user":
         raise RecipeError(f"{path}: the last turn is [{turns[-1][0]}]; accepted: [user], which the model answers")
     for field in form.data:

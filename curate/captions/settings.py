@@ -90,7 +90,9 @@ def check_captions(settings: CaptionSettings) -> None:
             raise RecipeError(f"captions.{names[0]}: needs images, and the pool has none")
         taken = [name for name in settings.output_columns if name.lower() in ("captions", "curated_caption")]
         if taken:
-            raise RecipeError(f"captions: the pool has a column {taken[0]!r}, and so would the output; rename it")
+            raise RecipeError(
+                f"captions: the pool has a column {taken[0]!r} , which captions add to the output; rename it"
+            )
     for task in captions.tasks:
         if isinstance(task.section.per_row, str):
             check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)

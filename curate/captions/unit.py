@@ -34,7 +34,7 @@ from curate.store.manifest import is_as_written
 from curate.store.tables import UnitTables
 
 _TABLES = ("answers", "captions")
-_NO_IMAGE = Answer(None, "no_image: the input ends before it")
+_NO_IMAGE = Answer(None, "no_image: the input ends before its row")
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:

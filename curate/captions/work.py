@@ -117,7 +117,7 @@ def check_requests(captioned: Sequence[Captioned], max_failed: float) -> None:
     if failed and failed / total > max_failed:
         more = min(100, 100 * failed // total + 1) / 100
         lines = [
-            f"{failed:,} of {total:,} requests for captions ({failed / total:.1%}) have no answer, and max_failed is {max_failed}",
+            f"{failed:,} of {total:,} caption requests ({failed / total:.1%}) got no answer, and max_failed is {max_failed}",
             *(f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())),
             f"Answers so far are kept: run again to request the others, or with --set max_failed={more} to continue without them",
         ]

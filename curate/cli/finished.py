@@ -51,7 +51,7 @@ def verify(directory: RunArgument) -> None:
     if faults:
         more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise RunError(
-            f"{directory}: {pluralise(len(faults), 'difference')} (to recompute a file that differs, delete it and run the "
+            f"{directory}: {pluralise(len(faults), 'difference')} (to recompute a damaged file, delete it and run the "
             "recipe again with the same --out)\n  " + "\n  ".join(faults[:20]) + more
         )
     for line in checked:

@@ -43,7 +43,7 @@ def forget(
         for path in paths or ():
             items = read_list(path, kind)
             if not len(items):
-                raise RecipeError(f"{path}: names nothing; accepted: at least one item, one a line")
+                raise RecipeError(f"{path}: lists nothing; accepted: at least one item, one per line")
             requested |= items
     result = forget_items(directory, requested, dry_run)
     print_lines(*_lines(directory, result, dry_run))
@@ -61,7 +61,9 @@ def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
     if not result.requested:
         return
     if not result.changes:
-        yield line(f"{directory}: nothing to do: {pluralise(result.requested, 'item')} requested, all forgotten before")
+        yield line(
+            f"{directory}: nothing to do: {pluralise(result.requested, 'item')} requested, all forgotten already"
+        )
         return
     yield from _counts(result, dry_run)
     if dry_run:
@@ -70,15 +72,15 @@ def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
     if result.report_deleted:
         yield line(f"{REPORT_FILE} was deleted, since it may show them: `curate report {directory}` writes a new one")
     yield line(
-        f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. Copies, and runs that reused "
-        "tables of this one before, still hold them: run `curate forget` there too"
+        f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. Copies of this run, and runs "
+        "that reused its tables, still hold them: run `curate forget` there too"
     )
 
 
 def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
     """Yield how many rows are concerned, and which items or samples deserve a look."""
     found = result.rows
-    known = f", {result.known:,} of them forgotten before" if result.known else ""
+    known = f", {result.known:,} of them forgotten already" if result.known else ""
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
     rows = [
         ("requested", result.requested, f"{_items(result.requested)}{known}"),
@@ -93,12 +95,12 @@ def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
         named = [f"{_NAMES[kind]} {value}" for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]
         listed += named[:_SHOWN]
         if len(result.absent.sha256) and not result.has_images:
-            listed.append("this pool has no images, so that nothing was compared with a sha256")
+            listed.append("this pool has no images, so no sha256 was compared")
     yield from columns([(name, f"{count:,}", more) for name, count, more in rows], right=[1], indent=0)
     yield from (line(f"  {text}") for text in listed)
     if found.representatives:
         stay = pluralise(len(found.representatives), "published sample stays", "published samples stay")
-        yield line(f"{stay}, of which a requested row was a near-duplicate; forget those too if they show the same:")
+        yield line(f"{stay} that a requested row was a near-duplicate of; forget them too if they show the same:")
         yield from (line(f"  uid {uid}") for uid in found.representatives[:_SHOWN])
 
 

@@ -45,27 +45,21 @@ def init(
     if on is None:
         kind, out = kind or "basic", out or "recipe.yaml"
         if kind not in kinds():
-            raise RecipeError(
-                f"there is no recipe {kind!r}; {did_you_mean(kind, kinds())}accepted: {', '.join(kinds())}"
-            )
+            raise RecipeError(f"no recipe {kind!r}; {did_you_mean(kind, kinds())}accepted: {', '.join(kinds())}")
         _write(files("pipelines.recipes").joinpath(f"{kind.replace('-', '_')}.yaml").read_text("utf-8"), out, kind)
-        print(f"wrote {out}: edit what it says of your pool, then\n")
+        print(f"wrote {out}: edit it for your pool, then\n")
         print(
             f"  curate plan {out}                  checks it; shows inputs and the expected yield, and writes nothing"
         )
         print(f"  curate run {out} --out {Path(out).stem}-run    runs it")
         return
     if kind is not None:
-        raise RecipeError(
-            f"{kind} --on {on}: accepted: a recipe's name, or --on ENGINE; one command writes one of them"
-        )
+        raise RecipeError(f"{kind} --on {on}: accepted: a recipe's name or --on ENGINE, not both")
     if on not in engines():
-        raise RecipeError(
-            f"--on {on}: there is no such engine; {did_you_mean(on, engines())}accepted: {', '.join(engines())}"
-        )
+        raise RecipeError(f"--on {on}: no such engine; {did_you_mean(on, engines())}accepted: {', '.join(engines())}")
     out = out or f"{on}.yaml"
     _write((shipped_folder("infra") / f"{on}.yaml").read_text("utf-8"), out, f"my-{on}")
-    print(f"wrote {out}: edit what it says of your machines, then\n")
+    print(f"wrote {out}: edit it for your machines, then\n")
     print(f"  curate run recipe.yaml --out run1 --on {out}")
 
 
@@ -75,7 +69,7 @@ def _write(text: str, out: str, other: str) -> None:
         with open(out, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise RecipeError(f"--out {out}: is there already; accepted: a new file, such as --out {other}.yaml") from None
+        raise RecipeError(f"--out {out}: already exists; accepted: a new file, such as --out {other}.yaml") from None
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
 

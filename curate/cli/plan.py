@@ -113,7 +113,7 @@ def _downloads(context: RunContext, plan: Plan) -> list[Line]:
 def _outlook(found: Outlook, units: int) -> Iterator[tuple[str, str]]:
     rates = found.rates
     there = found.rows - found.left
-    yield "URLs", f"{found.rows:,}, {there:,} of them in shards that are there already"
+    yield "URLs", f"{found.rows:,}, {there:,} of them in finished shards"
     if not found.left:
         return
     images = rates.came * found.left
@@ -125,18 +125,18 @@ def _outlook(found: Outlook, units: int) -> Iterator[tuple[str, str]]:
         f"{format_bytes(images * rates.bytes)} from the network, {format_bytes(images * rates.stored)} in shards",
     )
     hours = format_seconds(found.left * rates.seconds / at_once)
-    yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at once ({of_a_unit} of a unit)"
-    share = f"{rates.came:.0%} give an image, of {format_bytes(rates.bytes)}"
+    yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at a time ({of_a_unit} per unit)"
+    share = f"{rates.came:.0%} yield an image, of {format_bytes(rates.bytes)} on average"
     a_shard = format_seconds(rates.seconds * found.left / found.parts)
     yield (
         (
             "measured",
-            f"{pluralise(rates.urls, 'URL')} in {pluralise(rates.shards, 'shard')}: {share}; {a_shard} a shard",
+            f"{pluralise(rates.urls, 'URL')} in {pluralise(rates.shards, 'shard')}: {share}; {a_shard} per shard",
         )
         if rates.shards
         else (
             "assumed",
-            f"as no shard is there: {share}; {SECONDS} s a URL, and {a_shard} a shard with its slowest URL",
+            f"no shard is finished yet: {share}; {SECONDS} s per URL, and {a_shard} per shard with its slowest URL",
         )
     )
     yield "change it by", "number_sample_per_shard, thread_count, timeout, network.attempts (time), image_size (shards)"
@@ -144,12 +144,12 @@ def _outlook(found: Outlook, units: int) -> Iterator[tuple[str, str]]:
 
 def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator[Line]:
     if found is None:
-        why = "nothing is downloaded yet that could be measured" if downloads else "the pool is empty"
+        why = "none yet, since nothing is downloaded" if downloads else "none, since the pool is empty"
         yield line(f"estimate: {why}")
         return
     cores = os.cpu_count() or 1
     is_whole = found.sampled == found.rows
-    unseen = "" if is_whole else " (duplicates outside the sample are not seen)"
+    unseen = "" if is_whole else " (without duplicates of rows outside the sample)"
     error = "; ± is one standard error" if found.error else ""
     sample = f"{pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}"
     yield line(f"estimate, from {sample}{unseen}{error}")

@@ -74,7 +74,7 @@ def describe_downloads(found: DownloadFacts, images: float, size: float) -> str:
     shares = [f"{reason} {count / found.urls:.1%}" for reason, count in found.reasons.items()]
     more = " …" if len(shares) > _REASONS else ""
     failed = f"; {', '.join(shares[:_REASONS])}{more}" if shares else ""
-    return f"{found.came / found.urls:.1%} came, {images:,.0f} images/s, {format_bytes(size)}/s{failed}"
+    return f"{found.came / found.urls:.1%} downloaded, {images:,.0f} images/s, {format_bytes(size)}/s{failed}"
 
 
 @contextmanager

@@ -63,18 +63,20 @@ def run(
     from pipelines.driver import run as run_pipeline
 
     if options and not options[0].startswith("-"):
-        what = f"{options[0]!r} is one argument too many"
-        raise RecipeError(f"{what}; accepted: one RECIPE, then options of Beam after --")
+        what = f"unexpected argument {options[0]!r}"
+        raise RecipeError(f"{what}; accepted: one RECIPE, then Beam options after --")
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
     loaded = load_recipe(recipe, overrides)
     if retry and not any(map(find_downloading, loaded.input)):
-        raise RecipeError("--retry: no source of the recipe downloads; accepted: with a source of format urls")
+        raise RecipeError(
+            "--retry: no source of the recipe downloads anything; accepted: a recipe with a source of format urls"
+        )
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry, on=on)
     if prepared.finished:
         remove_leftovers(prepared.context.store)
-        why = "no URL may come on another attempt" if retry else "this recipe is finished already"
+        why = "no failed URL is worth another attempt" if retry else "this run is already finished"
         print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
     if retry:
@@ -84,7 +86,7 @@ def run(
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     began = time.monotonic()
     if prepared.beam.runner == "spark":
-        print("asking Spark's executors what they have and see; the first one takes 10 to 30 s", file=sys.stderr)
+        print("checking Spark's executors; the first one takes 10 to 30 s to start", file=sys.stderr)
     preflight(prepared)
     urls = _urls_to_download(prepared.context, prepared.plan.units)
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
@@ -96,12 +98,14 @@ def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> s
     """Return which round --retry begins, or goes on with."""
     number = retries.rounds
     urls = pc.sum(pc.equal(retries.table["round"], number)).as_py() if number else 0
-    what = f"round {number} of attempts, {pluralise(urls, 'URL')}"
+    what = f"round {number} of retries, {pluralise(urls, 'URL')}"
     if not is_new:
-        goes_on = f"{out}: is not finished: goes on with {what if number else 'the run'}"
-        return f"{goes_on}; --retry begins another round once it is"
-    again = "captions are matched again, and" if context.recipe.match else "but"
-    return f"{out}: {what}; what came before is not downloaded, decoded or scored again, {again} all is decided again"
+        goes_on = f"{out}: is not finished: continuing {what if number else 'the run'}"
+        return f"{goes_on}; --retry begins another round once it is finished"
+    again = "captions are matched and " if context.recipe.match else ""
+    return (
+        f"{out}: {what}; earlier images are not downloaded, decoded or scored again; {again}all rows are decided again"
+    )
 
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
@@ -117,7 +121,7 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     needed = in_threads(lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), units)
     signals = Counter(signal.name for of_unit in needed for signal in of_unit)
     lost = say({name: len(units) - count for name, count in found.items()})
-    lines = [f"reused from {reuse}: {say(found) or 'no whole table'} (units)"]
+    lines = [f"reused from {reuse}: {say(found) or 'no complete table'} (units)"]
     if found and lost and settings.signals:
         which = (
             f"signals {say(signals)}; columns of the others are reused"
@@ -172,8 +176,8 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
     count = pc.sum(missing["may_pass"]).as_py()
-    more = f"; {count:,} may come on another attempt: curate run … --retry" if count else ""
-    yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs did not come{more}"
+    more = f"; {count:,} may succeed on another attempt: curate run … --retry" if count else ""
+    yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs were not downloaded{more}"
 
 
 def summary(out: str, seconds: float) -> str:
@@ -189,15 +193,13 @@ def summary(out: str, seconds: float) -> str:
     if run.t is not None:
         target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
-        why = (
-            why if share is None else f", whose share of smaller counts{_reached(store, run)} is nearest to {share:.4g}"
-        )
+        why = why if share is None else f", whose tail share{_reached(store, run)} is nearest to {share:.4g}"
         lines.append(f"t = {run.t:,}{why}")
         if not run.counts[BALANCE]:
             lines.append(f"balancing dropped nothing: {_why_all_stay(store, run)}")
     if run.repeats:
         uids = next(line.rows for line in read_manifest(store) if line.path == UIDS_FILE)
-        lines.append(f"{UIDS_FILE}: {uids:,} uids, each as often as output.repeat says")
+        lines.append(f"{UIDS_FILE}: {uids:,} uids, repeated as output.repeat says")
     tops = [rule for rule in run.rules if rule.threshold is not None]
     lines += [f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in tops]
     for near in run.near:
@@ -217,7 +219,7 @@ def summary(out: str, seconds: float) -> str:
             f"{format_seconds(got.seconds)} ({got.came / got.seconds:,.0f} images/s, {format_bytes(got.bytes / got.seconds)}/s)"
         )
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
-        lines.append(f"files not read, or in part: {', '.join(damaged)}")
+        lines.append(f"files not read, or read in part: {', '.join(damaged)}")
     lines += _not_there(store, table)
     for work in run.caption_work:
         lost = f", {work.failed:,} without an answer" if work.failed else ""
@@ -226,7 +228,9 @@ def summary(out: str, seconds: float) -> str:
             f"{work.passed:,} passed the gates, {work.replaced:,} are in .txt"
         )
     if run.caption_work:
-        lines.append(f"  curate sql {out} caption_gates      what the gates said; caption_work, captions: cost, texts")
+        lines.append(
+            f"  curate sql {out} caption_gates      results of the gates; also caption_work (cost) and captions (texts)"
+        )
     first = store.files("tables/decisions")[0]
     uids = store.read_parquet(first, ["uid"])["uid"].drop_null()
     lines += [f"{out}: {pluralise(len(store.read_json(SIZES_FILE)), 'shard')} in {seconds:.1f} s", ""]

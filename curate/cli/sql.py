@@ -51,7 +51,7 @@ def sql(
     _check_pages(query, images, out, fiftyone)
     if shell:
         if query is not None or params:
-            raise RecipeError("--shell reads queries from standard input; accepted: without QUERY and --param")
+            raise RecipeError("--shell reads queries from standard input; accepted: --shell without QUERY and --param")
         raise_when_interrupted()  # it ends a query, not the shell
         with open_output() as file:
             failed = run_shell(directory, format.value, file)
@@ -80,7 +80,7 @@ def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str
     """Raise RecipeError where options that write rows with their images do not go together, or have no query."""
     if out is not None and not images:
         what = "--out is the page that --images writes"
-        raise RecipeError(f"{what}; accepted: with --images, or rows on standard output: > FILE")
+        raise RecipeError(f"{what}; accepted: --out with --images; for rows redirect standard output: > FILE")
     if images and fiftyone:
         raise RecipeError("--images and --fiftyone write different things; accepted: one of them")
     if query is None and (images or fiftyone):
@@ -112,7 +112,7 @@ def _export(directory: str, query: str, params: dict[str, str], folder: str) -> 
             written, missing = export_rows(run, result, folder)
     except OSError as error:
         raise RecipeError(f"--fiftyone {folder}: cannot be written: {error}") from None
-    lost = f"; {missing:,} rows have no image that can be read" if missing else ""
+    lost = f"; {missing:,} rows have no readable image" if missing else ""
     print(f"wrote {pluralise(written, 'sample')} to {folder}{lost}; in Python:\n")
     print("  import fiftyone as fo")
     print(f"  dataset = fo.Dataset.from_dir({folder!r}, dataset_type=fo.types.FiftyOneDataset)")

@@ -91,7 +91,7 @@ def _check_options(
     sweep_of: str | None, plot: str | None, rows: int | None, by: str | None, share: float | None
 ) -> None:
     if share is not None and (rows is not None or sweep_of is not None):
-        raise RecipeError("--tail-share excludes --rows and --sweep: each of them decides t; accepted: one of them")
+        raise RecipeError("--tail-share excludes --rows and --sweep: each of them sets t; accepted: one of them")
     if plot is not None and sweep_of is None:
         raise RecipeError("--plot needs a sweep; accepted: --plot with --sweep, such as --sweep balance.t=1000..100000")
     if by is not None and rows is None:
@@ -140,9 +140,9 @@ def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
     if number is not None and rows - found.expected < max(1, rows / 1000):
         return f", the largest found up to {rows:,}"
     if number is not None:
-        return f"; no value of {number.key} comes closer to {rows:,} from below"
+        return f"; no value of {number.key} comes closer to {rows:,} without exceeding it"
     if found.expected < rows and not found.error:
-        return f"; no t keeps {rows:,}: no more rows are left when balancing begins"
+        return f"; no t keeps {rows:,}: fewer rows are left before balancing"
     return f", the largest whose expected size is at most {rows:,}"
 
 

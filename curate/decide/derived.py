@@ -85,7 +85,9 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
         ]
         inner = [part for argument in arguments for part in walk_tree(argument) if _called(part) in FUNCTIONS]
         if len(arguments) != 1 or inner:
-            raise RecipeError(f"{key}: {_called(call)}() has one argument, which holds none of {', '.join(FUNCTIONS)}")
+            raise RecipeError(
+                f"{key}: {_called(call)}() takes one argument, which must not contain {', '.join(FUNCTIONS)}"
+            )
         argument = _deparse(arguments[0])
         rule, kind = check_expression(key, argument, columns, repr(sql))
         if kind == "VARCHAR" or not (_arrow_type(kind)):

@@ -27,7 +27,7 @@ def read_counts(recipe: Recipe, metadata_key: str) -> I64 | None:
         raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")
     facts = read_facts(store)
     if facts.metadata is None or facts.metadata.digest != metadata_key:
-        raise RecipeError(f"balance.counts: {url} has {'other' if facts.metadata else 'no'} entries; {accepted}")
+        raise RecipeError(f"balance.counts: {url} has {'different' if facts.metadata else 'no'} entries; {accepted}")
     table = store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors"])
     entry_ids = table["entry_id"].to_numpy()
     counts = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)  # ids of entries that were dropped are no entry's

@@ -117,7 +117,7 @@ class _Limited:
         self.has_ended |= not count
         self.most -= count
         if self.most < 0:
-            raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} besides its body")
+            raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} of headers and framing besides its body")
         return count
 
     def wait(self, deadline: Deadline) -> None:

@@ -279,7 +279,7 @@ def _faults() -> Iterator[None]:
     except ssl.SSLError as error:
         raise FetchFault("tls", error) from None
     except TimeoutError:
-        raise FetchFault("timeout", "no byte in time") from None
+        raise FetchFault("timeout", "no data in time") from None
     except http.client.IncompleteRead as error:
         raise FetchFault("incomplete", f"{len(error.partial)} bytes of the last chunk") from None
     except http.client.RemoteDisconnected:

@@ -190,7 +190,7 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]
         while data := file.read(_JSON_BYTES):
             data += file.readline()
             if data.lstrip().startswith(b"["):
-                raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, an object a line")
+                raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
             if data.strip():
                 whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
                 yield pyarrow.json.read_json(pa.BufferReader(data), whole, options)

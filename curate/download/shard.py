@@ -302,7 +302,7 @@ def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downlo
         attempts = (before.attempts[number] if before else 0) + (outcome.attempts if outcome else 0)
         at = datetime.fromtimestamp(int(outcome.time), UTC) if outcome else None
         if row is None:
-            detail = "img2dataset ended it with an error that it printed"
+            detail = "img2dataset failed on it with an error that it printed"
             record = {"key": key, "status": "failed_to_download", "error_message": f"{LOST}: {detail}"}
             records.append({**dict.fromkeys(said), **{name: given[name][number] for name in given}, **record})
             outcomes.append((LOST, detail, attempts, at, False))

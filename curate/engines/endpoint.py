@@ -51,11 +51,11 @@ def read_key(variable: str | None) -> str:
     key = os.environ.get(variable, "").strip()
     name = f"the environment variable {variable}"
     if not key:
-        remedy = "it is to hold the endpoint's key. Leave `key` out where the endpoint wants none"
+        remedy = "it must hold the endpoint's key; leave `key` out if the endpoint needs none"
         raise RecipeError(f"key: {name} is not set; {remedy}")
     if not re.fullmatch(r"[!-~]+", key):
-        accepted = "accepted are ASCII letters, digits and signs, without blanks"
-        raise RecipeError(f"key: what {name} holds cannot be a key: {accepted}")
+        accepted = "accepted: ASCII letters, digits and punctuation, without spaces"
+        raise RecipeError(f"key: the value of {name} cannot be a key; {accepted}")
     return key
 
 
@@ -103,11 +103,11 @@ class CircuitBreaker:
         passed = now - self._since
         code, _, detail = error.partition(": ")
         if self._was_failing or passed >= self._patience:
-            self._trip(f"{code}: stopped after {passed:.0f} s in which it answered no request: {detail}")
+            self._trip(f"{code}: stopped after {passed:.0f} s without an answer to any request: {detail}")
             self._was_failing = True
         elif now >= self._next_word:
             self._warn(
-                f"has answered no request for {passed:.0f} s: {detail}; it is given up after {self._patience:.0f} s (patience)"
+                f"has answered no request for {passed:.0f} s: {detail}; curate gives up after {self._patience:.0f} s (patience)"
             )
             self._next_word = now + NEXT_WORD
 
@@ -154,7 +154,7 @@ class Endpoint:
     """
 
     def __init__(self, base_url: str, key: str, concurrency: int, timeout: float, patience: float):
-        with needing("asking an endpoint needs a further package", "'curate[captions]'"):
+        with needing("an HTTP endpoint needs another package", "'curate[captions]'"):
             import httpx2
             import openai
             import tenacity  # noqa: F401
@@ -174,7 +174,7 @@ class Endpoint:
                 event_hooks={"response": [_limit_reply]},
             )
         except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
-            raise RecipeError(f"{base_url}: the proxy of the environment cannot be used: {error}") from None
+            raise RecipeError(f"{base_url}: the proxy that the environment names cannot be used: {error}") from None
         self._client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=base_url, http_client=http, max_retries=0, timeout=http.timeout
         )
@@ -212,7 +212,7 @@ class Endpoint:
             async with asyncio.timeout(self._timeout):
                 response = await send(call.path, cast_to=httpx2.Response, options=self._options)
         except TimeoutError:
-            return Reply(0, f"timeout: no whole answer in {self._timeout:g} s")
+            return Reply(0, f"timeout: no complete answer in {self._timeout:g} s")
         except openai.APIStatusError as error:
             response = error.response
         except (openai.APIConnectionError, OSError) as error:

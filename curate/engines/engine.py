@@ -77,7 +77,7 @@ class Answer:
     @classmethod
     def of_tokens(cls, text: str, tokens_in: int, tokens_out: int, finish: str | None) -> "Answer":
         """Return the answer that a model in this process gave; white space is no text."""
-        error = None if text.strip() else f"empty: {tokens_out} tokens, which make no text"
+        error = None if text.strip() else f"empty: {tokens_out} tokens, but no text"
         return cls(None if error else text, error, tokens_in, tokens_out, finish)
 
     @classmethod
@@ -93,12 +93,12 @@ ERRORS = {
     "busy": "the endpoint was too busy, or failed, at every attempt (429 or 5xx)",
     "timeout": "no answer came in time, at any attempt (or 408)",
     "unreachable": "the connection failed at every attempt",
-    "malformed": "the answer is not what the protocol says",
+    "malformed": "the answer does not follow the protocol",
     "empty": "the answer holds no text",
     "too_long": "the prompt is longer than the model's context",
     "engine": "the model itself failed on it",
-    "no_image": "the image cannot be read again, or is of a kind that the engine does not take",
-    "unknown": "the recorded answers hold none for it",
+    "no_image": "the image cannot be read again, or the engine does not accept its format",
+    "unknown": "there is no recorded answer to it",
 }
 
 

@@ -176,7 +176,7 @@ def _encoder_decoder(model: Any, where: str) -> _Family:
     settings = model.generation_config
     first = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
     if first is None:
-        raise RecipeError(f"{where}: its generation settings name no decoder_start_token_id, nor bos_token_id")
+        raise RecipeError(f"{where}: its generation config has neither decoder_start_token_id nor bos_token_id")
 
     def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
         states = project(model.encoder(pixel_values=pixels).last_hidden_state)
@@ -244,7 +244,7 @@ def _load(options: Guided, device: str) -> _Loaded:
     where = _name(options)
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        found, accepted = f"is of the family {config.model_type!r}", ", ".join(_FAMILIES)
+        found, accepted = f"its model type is {config.model_type!r}", ", ".join(_FAMILIES)
         raise RecipeError(f"{where}: {found}, which cannot be guided here; accepted: {accepted}")
     name, family = _FAMILIES[config.model_type]
     dtype = hf.to_dtype(options.precision)
@@ -258,7 +258,7 @@ def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answe
     if request.messages:
         return Answer(None, "refused: a captioner completes a prompt and takes no chat messages")
     if request.image is None:
-        return Answer(None, "no_image: the request has none")
+        return Answer(None, "no_image: the request has no image")
     try:
         picture = hf.open_picture(request.image)
     except Exception as error:  # of many kinds, as each format raises its own

@@ -104,7 +104,9 @@ class OpenAI(EngineOptions):
             # Not shown: it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            raise fault("extra", f"{secret} looks like a secret, and would be written down; a key is given by `key`")
+            raise fault(
+                "extra", f"{secret} looks like a secret, and would be saved in the run folder; give a key by `key`"
+            )
         if ours := sorted(set(self.extra) & set(OURS)):
             raise fault("extra", f"{', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
         try:
@@ -127,14 +129,16 @@ def _check_address(base_url: str) -> None:
         url = urlsplit(base_url)
         _ = url.port
     except ValueError:
-        raise fault("base_url", "is no address; accepted: one such as http://localhost:8000/v1") from None
+        raise fault("base_url", "is not an address; accepted: an address such as http://localhost:8000/v1") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        found, accepted = "holds a user, a password, a query or a fragment", "an address without, such as"
-        key = "a key is given by `key`, the name of an environment variable"
+        found, accepted = "holds a user, a password, a query or a fragment", "an address without these, such as"
+        key = "give a key by `key`, the name of an environment variable"
         raise fault("base_url", f"{found}; accepted: {accepted} http://localhost:8000/v1; {key}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
-        raise fault("base_url", f"{base_url!r} is no address; accepted: one such as http://localhost:8000/v1")
+        raise fault(
+            "base_url", f"{base_url!r} is not an address; accepted: an address such as http://localhost:8000/v1"
+        )
 
 
 class OpenAIEngine(Engine):
@@ -254,7 +258,7 @@ class OpenAIEngine(Engine):
             return await self._check_by_asking(endpoint)
         names = read_models(self._accept(endpoint, reply, "/models").body)
         if names is None:
-            raise self._no_such_endpoint("/models: the answer is no list of models")
+            raise self._no_such_endpoint("/models: the answer is not a list of models")
         if model not in names:
             near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
             more = f" (of {len(names)})" if len(names) > len(near) else ""
@@ -278,20 +282,20 @@ class OpenAIEngine(Engine):
         where, said = f"{self._base_url}{path}", endpoint.one_line(reply.said)
         if not reply.status:
             what = said.partition(": ")[2]
-            raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: an endpoint that runs")
+            raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: a running endpoint")
         if reply.status in (401, 403):
-            remedy = "it wants a key: give `key`, the name of an environment variable that holds it"
+            remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
             if self.options.key:
-                remedy = f"the key in the environment variable {self.options.key} is not accepted for this"
+                remedy = f"the key in the environment variable {self.options.key} is not accepted"
             raise RecipeError(f"{where}: {remedy}; {said}")
         if 300 <= reply.status < 400:
-            raise RecipeError(f"{where}: {said}; give the address where it leads as base_url")
+            raise RecipeError(f"{where}: {said}; set base_url to the address that it redirects to")
         if reply.is_transient:
             raise RunError(f"{where}: the endpoint fails or is too busy; {said}")
         raise self._no_such_endpoint(f"{path}: {said}")
 
     def _no_such_endpoint(self, found: str) -> RecipeError:
-        accepted = "the address of an OpenAI-compatible endpoint, which mostly ends in /v1"
+        accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
         return RecipeError(f"{self._base_url}{found}. Accepted: {accepted}")
 
 

@@ -83,7 +83,7 @@ class Reply:
         """The status, and what the endpoint says of it."""
         said = f"{self.status} {self.reason}".strip()
         if 300 <= self.status < 400:
-            return f"{said}: a redirect to {self.location}, which is not followed, lest the key go elsewhere"
+            return f"{said}: a redirect to {self.location}, which is not followed, so that no other server gets the key"
         detail = read_error(self.body)
         return f"{said}: {detail}" if detail else said
 
@@ -113,7 +113,7 @@ def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
     elif request.image is None:
         path, fields["prompt"] = "/completions", request.prompt
     else:
-        raise UnsendableError("refused: not sent, since a prompt that is completed takes no image; ask in a chat")
+        raise UnsendableError("refused: not sent, since a completion takes no image; use a chat")
     # In ASCII: openai's own JSON takes no lone surrogate.
     return Call(path, json.dumps({**fields, **extra}, separators=(",", ":")).encode())
 
@@ -132,7 +132,7 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
         )
     users = [place for place, message in enumerate(request.messages) if message.role == "user"]
     if not users:
-        raise UnsendableError("refused: not sent, since no message is of the user, before whose text the image goes")
+        raise UnsendableError("refused: not sent, since it has no user message to add the image to")
     url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
     last = chat[users[-1]]
     last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
@@ -152,7 +152,7 @@ def read_answer(body: bytes) -> Answer:
     if not choices:
         what = "it has no choices" if choices is None else "its choices are an empty list"
         if reply is None:
-            what = "no JSON, but a page of HTML" if body.lstrip()[:1] == b"<" else "no JSON"
+            what = "HTML, not JSON" if body.lstrip()[:1] == b"<" else "not JSON"
         said = _say(reply)
         return Answer(None, f"malformed: {what}{'; it says: ' if said else ''}{said}")
     choice = choices[0] if isinstance(choices[0], dict) else {}
@@ -177,7 +177,7 @@ def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | Non
     refusals = [refusal for part in parts if (refusal := _field(part, "refusal", str))]
     if refusals:
         return f"refused: the model refused: {refusals[0]}"
-    return f"empty: the answer holds no text{f' (finish_reason {finish})' if finish else ''}"
+    return f"empty: the answer contains no text{f' (finish_reason {finish})' if finish else ''}"
 
 
 def _read_content(content: object) -> str | None:

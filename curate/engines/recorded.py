@@ -103,7 +103,7 @@ def _read_table(name: str) -> pa.Table:
             wrong = [field for field in LAYOUT if types.get(field.name) != field.type]
             if wrong:
                 has, accepted = _list(found), _list(wrong)
-                raise RecipeError(f"{name}: is no table of answers: it has {has}; accepted: a file with {accepted}")
+                raise RecipeError(f"{name}: is not a table of answers: it has {has}; accepted: a file with {accepted}")
             return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None

@@ -28,7 +28,7 @@ from curate.store.tables import UnitTables
 _ALIGNED = {field.name for field in schema.ALIGNED}
 _SAMPLES_KEEP = {*_ALIGNED, "source", "shard", "status"}
 _TEXT_TABLES = ("answers", "captions", "regions")
-_DETAIL = "a name in it was taken out on request"
+_DETAIL = "a name in it was removed on request"
 
 
 def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source]) -> list[str]:

@@ -68,9 +68,9 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
         raise no_run(folder, url)
     interrupted = _is_interrupted(folder)
     if not len(requested) and (dry_run or not interrupted):
-        begun = "an earlier request was interrupted, and is completed without --dry-run"
+        begun = "an earlier request was interrupted; without --dry-run it is completed"
         why = begun if interrupted else "no earlier request was interrupted"
-        raise RecipeError(f"{url}: nothing is named, and {why}; give --uids, --urls or --sha256")
+        raise RecipeError(f"{url}: nothing to forget, and {why}; give --uids, --urls or --sha256")
     if dry_run:
         return _plan(folder, requested)[0]
     with locked(folder, "forget"):

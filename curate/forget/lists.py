@@ -55,7 +55,7 @@ def read_list(path: str, kind: str | None = None) -> Items:
             return _from_array(path, np.load(io.BytesIO(data), allow_pickle=False), kind)
         return _from_lines(path, data, kind)
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such list") from None
+        raise RecipeError(f"{path}: no such file") from None
     except (OSError, EOFError, ValueError, ImportError, MemoryError, pa.ArrowException) as error:
         raise RecipeError(f"{path}: cannot be read as a list of items: {one_line(error)}") from None
 
@@ -82,7 +82,7 @@ def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
     if kind in ("url", None) and (b"/" in raw or b":" in raw):
         return "url", hash_url(raw)
     accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
-    raise RecipeError(f"{where}: {text[:100]!r} is no item; accepted: {accepted}")
+    raise RecipeError(f"{where}: {text[:100]!r} is not an item; accepted: {accepted}")
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
@@ -111,7 +111,7 @@ def _from_record(path: str, table: pa.Table) -> Items:
     for row, (name, value) in enumerate(columns):
         if name not in KINDS or not _HEX[name].fullmatch(str(value)):
             raise RecipeError(
-                f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is no line of a record; "
+                f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet; "
                 f"accepted: {', '.join(f'{kind} and {2 * width} hex digits' for kind, width in WIDTHS.items())}"
             )
         values[name].append(bytes.fromhex(value))
@@ -122,6 +122,6 @@ def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[byte
     column = column.cast(pa.string())
     for row, value in enumerate(column.to_pylist() if kind != "url" else ()):
         if value is not None and not _HEX[kind].fullmatch(value):
-            raise RecipeError(f"{path}, row {row}: {value[:100]!r} is no item; accepted: {_FORMS[kind]}")
+            raise RecipeError(f"{path}, row {row}: {value[:100]!r} is not an item; accepted: {_FORMS[kind]}")
     values, there = column_hashes(column, kind)
     yield values[there].tobytes()

@@ -72,7 +72,9 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     inputs = [] if pool.output is None else pool.output.names
     there = set(SIDECAR.names) if pool.has_images else {name.lower() for name in ("uid", *_TEXTS, *inputs)}
     if repeats and _REPEATS in there:
-        raise RecipeError(f"output.repeat: the inputs have a column {_REPEATS!r}, and so would the output; rename it")
+        raise RecipeError(
+            f"output.repeat: the inputs have a column {_REPEATS!r} already, which the output adds; rename it"
+        )
     if output.json_columns and not pool.has_images:
         raise RecipeError(
             "output.json_columns: the pool has no images, so the output has no json; accepted: output.columns"
@@ -84,7 +86,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
         taken = [name for name in asked if name.lower() in {n.lower() for n in inputs} - own]
         if taken:
             raise RecipeError(
-                f"output.columns: the inputs have a column {taken[0]!r}, which the output has as it is; leave it out"
+                f"output.columns: the inputs have a column {taken[0]!r}, which the output has anyway; leave it out"
             )
     parquet = [name for name in [*asked, *repeats] if name.lower() not in there]
     in_json = _check("output.json_columns", output.json_columns, [name for name in known if name != "uid"])

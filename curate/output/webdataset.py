@@ -49,7 +49,7 @@ class WebdatasetOutput(OutputFormat):
     key = "webdataset"
     suffix = "tar"
     media_type = "application/x-tar"
-    file_set = ("tars", "webdataset shards: an image, .txt and .json a sample")
+    file_set = ("tars", "webdataset shards: an image, .txt and .json per sample")
     has_members = True
     item_columns = (("url", "url"), ("sha256", "sha256"), ("sha256", "original_sha256"))
     tags = ("webdataset",)
@@ -69,9 +69,9 @@ class WebdatasetOutput(OutputFormat):
         """Return what training reads, and what the sidecars are."""
         names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
         return [
-            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt`, `.json` a sample); "
+            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample); "
             "`shards/sizes.json` holds their rows.",
-            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, further ones of the source, and what was measured and decided.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, other columns of the source, and what was measured and decided.",
         ]
 
     def name_hashes(self, tables: UnitTables) -> U64:

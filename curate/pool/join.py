@@ -267,7 +267,7 @@ def _npy_rows(file: Any, path: str) -> int:
         shape, _, kind = np.lib.format.read_array_header_1_0(file, max_header_size=4096)
         if kind == _PAIR and len(shape) == 1:
             return int(shape[0])
-    raise ValueError(f"{path}: is no array of uids (dtype u8,u8, as uids.npy of a run and DataComp's subset files)")
+    raise ValueError(f"{path}: is not an array of uids (dtype u8,u8, as uids.npy of a run and DataComp's subset files)")
 
 
 def _unify(readers: Sequence[_Reader], join: Join, where: str) -> pa.Schema:

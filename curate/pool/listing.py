@@ -129,7 +129,7 @@ def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | Non
         if infos[0]["type"] == "directory":
             raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
         if not fs.isfile(inner):
-            raise RecipeError(f"{name}: is no regular file")  # a pipe, say, which would be waited for
+            raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
     for info in infos:
         if find_surrogate(info["name"]):
             raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
@@ -148,7 +148,7 @@ def list_source(source: Source, content: bool) -> list[InputFile]:
     is_local = all("://" not in path for path in source.paths)
     if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
         raise RecipeError(
-            f"input {source.name!r}: storage: {unknown[0]!r} is no option of local files; leave it out, or name a URL in path"
+            f"input {source.name!r}: storage: {unknown[0]!r} is not an option of local files; leave it out, or name a URL in path"
         )
     try:
         return list_files(source.paths, source.storage, content)

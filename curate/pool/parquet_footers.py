@@ -98,9 +98,7 @@ def _remedy(path: str) -> str:
     kind = kind_of(path)
     if kind is None or kind == "parquet":
         return ""
-    return (
-        f"; {KINDS[kind]} is read by format: urls; DuckDB makes Parquet of it: COPY (FROM '{path}') TO 'list.parquet'"
-    )
+    return f"; {KINDS[kind]} is read by format: urls; DuckDB converts it to Parquet: COPY (FROM '{path}') TO 'list.parquet'"
 
 
 def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:

@@ -229,7 +229,7 @@ def _dimensions(recipe: Recipe, sources: Sequence[tuple[Source, PlannedSource]])
             if dimensions.setdefault(one.name, found) != found:
                 raise RecipeError(
                     f"measure.embeddings {one.name!r}: those of source {source.name!r} have {found} dimensions, those of "
-                    f"an earlier one {dimensions[one.name]}; embeddings of one model have the same"
+                    f"an earlier one {dimensions[one.name]}; embeddings of one model have the same dimension"
                 )
     return dimensions
 

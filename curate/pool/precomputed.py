@@ -182,7 +182,7 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         fs, inner = fsspec.core.url_to_fs(where, **storage)
         is_local = isinstance(fs, LocalFileSystem)
         if is_local and os.path.exists(inner) and not os.path.isfile(inner):
-            raise EmbeddingFault(f"{where}: is no regular file")
+            raise EmbeddingFault(f"{where}: is not a regular file")
         return attempt() if is_local else retry(attempt)
     except FileNotFoundError:
         raise EmbeddingFault(f"{where}: no such file") from None
@@ -201,10 +201,10 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
     members = archive.namelist()
     if f"{name}.npy" not in members:
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
-        raise EmbeddingFault(f"{where} is not there; arrays: {arrays[:500] or 'none'}")
+        raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
     stream = archive.open(f"{name}.npy")
     if np.lib.format.read_magic(stream) != (1, 0):  # other headers may announce gigabytes
-        raise EmbeddingFault(f"{where} is no array of numbers: its header is of another version than 1.0")
+        raise EmbeddingFault(f"{where} is not an array of numbers: the version of its header is not 1.0")
     shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
     if len(shape) != 2 or fortran or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
         found = f"{kind} {list(shape)}"[:100]

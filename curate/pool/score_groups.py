@@ -68,7 +68,7 @@ def find_score_groups(
         )
         if both := joined & {name.lower() for name in [*always, *extra]}:
             raise RecipeError(
-                f"input {source.name!r}: join gives a column {min(both)!r}, and its files have one; name the joined one otherwise"
+                f"input {source.name!r}: join adds a column {min(both)!r}, which its files have already; rename the joined one"
             )
     return groups, types.schema
 
@@ -100,7 +100,7 @@ class _ScoreTypes:
         """Add a column that has this type in some file. Raises RecipeError where it does not go together with what is known."""
         where = f"input {source.name!r}: {key}: {name!r}"
         if name.lower() in schema.OWN_COLUMNS:
-            raise RecipeError(f"{where} is the name of a column of the run's own; choose others, or rename it")
+            raise RecipeError(f"{where} is a column name that curate uses itself; choose other columns, or rename it")
         if self._by_lower.setdefault(name.lower(), name) != name:
             raise RecipeError(
                 f"{where} and {self._by_lower[name.lower()]!r} differ in case only; to SQL they are the same"

@@ -118,9 +118,9 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
             image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), -1)
         txt, json = members.get("txt", -1), members.get("json", -1)
         if status == OK and image < 0:
-            status, error = "no_image", f"there are: {', '.join(members)}"
+            status, error = "no_image", f"members: {', '.join(members)}"
         elif status == OK and txt < 0 and json < 0:
-            status, error = "no_caption", f"there are: {', '.join(members)}"
+            status, error = "no_caption", f"members: {', '.join(members)}"
         rows.append((parts.key, status, error, image, txt, json, members))
     keys, codes, errors, images, txts, jsons, kept = ([row[i] for row in rows] for i in range(7))
     starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
@@ -132,11 +132,11 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
 def _trouble(index: TarIndex, parts: _Parts, cut: int) -> tuple[str, str | None]:
     """Return status and error by what the members are, apart from those that are missing."""
     if parts.second:
-        return "duplicate_key", f"the key {parts.key} came before in this tar, with other samples in between"
+        return "duplicate_key", f"the key {parts.key} appears earlier in this tar, with other samples in between"
     if parts.repeated:
         return "duplicate_member", f"{parts.repeated} occurs more than once"
     if parts.link:
         return "link_member", f"{parts.link} is a link or another special member"
     if cut >= 0 and cut in parts.members.values():
-        return "truncated_member", index.damage.detail if index.damage else f"{index.names[cut]} is cut"
+        return "truncated_member", index.damage.detail if index.damage else f"{index.names[cut]} is truncated"
     return OK, None

@@ -277,9 +277,9 @@ def all_failures(store: RunStore) -> pa.Table:
 
 
 def check_conservation(audit: Audit, emitted: int) -> Counter[str]:
-    """Return rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not agree."""
+    """Return rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not match."""
     total = audit.verdicts
     if total.total() != audit.rows or total[KEPT] != emitted:
         found = f"{audit.rows} samples, {dict(total)} by rule, {emitted} rows in shards"
-        raise ConservationError(f"{found}: the sums do not agree")
+        raise ConservationError(f"{found}: the sums do not match")
     return total

@@ -76,7 +76,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
             found += [*match, *dedup]
             match, dedup = [], []
             continue
-        reached = "" if rule.threshold is None else f", which is from {rule.threshold:.6g} on"
+        reached = "" if rule.threshold is None else f", which means at least {rule.threshold:.6g}"
         best = f"the {rule.expression}{reached}"
         found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
     found += [*match, *dedup]
@@ -84,9 +84,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
         text = f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}"
         found.append(("balance", text))
     if sample := recipe.get("sample"):
-        found.append(
-            ("sample", f"a random sample of {sample['rows']:,}, or all where there are no more; seed {run.seed}")
-        )
+        found.append(("sample", f"a random sample of {sample['rows']:,}, or all if there are fewer; seed {run.seed}"))
     return found
 
 
@@ -133,7 +131,7 @@ def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
 def citation(run: RunFacts) -> str:
     """Return how to cite this dataset: its name and size, and the identity of its run."""
     gone = run.counts.get(FORGOTTEN, 0)
-    less = f" without {gone:,} taken out on request" if gone else ""
+    less = f" without {gone:,} removed on request" if gone else ""
     return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
 
 

@@ -141,7 +141,7 @@ class CaptionSection(Section):
 
 def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     if twice := find_twice(values):
-        raise ValueError(f"{twice!r} is listed twice; for several texts of one use per_row")
+        raise ValueError(f"{twice!r} is listed twice; for several captions of one style use per_row")
     return values
 
 
@@ -214,9 +214,9 @@ class CaptionOutput(Section):
         accepted = [kind.kind for kind in CAPTION_KINDS.kinds().values() if kind.replaces]
         for name in value:
             if name not in accepted:
-                raise ValueError(f"{name!r} cannot take the original's place; accepted: {', '.join(accepted)}")
+                raise ValueError(f"{name!r} cannot replace the original; accepted: {', '.join(accepted)}")
         if any(not 0 <= share <= 1 for share in value.values()) or sum(value.values()) > 1:
-            raise ValueError("shares are 0 to 1, and 1 together at most: the rest keeps the original")
+            raise ValueError("shares are between 0 and 1, and sum to at most 1; the rest keeps the original")
         return value
 
 
@@ -279,7 +279,7 @@ class Captions(KindsSection):
                 other = first.setdefault((task.kind, style), task.key)
                 if other != task.key:
                     field = task.section.styles_key
-                    what = f"{style!r} is written by captions.{other} too; accepted: {field} that no other section has"
+                    what = f"{style!r} is also written by captions.{other}; accepted: {field} that no other section has"
                     raise fault(f"{task.key}.{field}", what)
         for name in self.output.mix:
             if name not in {task.kind for task in self.tasks}:
@@ -291,7 +291,7 @@ class Captions(KindsSection):
         if name not in self.engines:
             raise fault(key, f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}")
         if task.section.needs_words and not self.engines[name].options.takes_words:
-            raise fault(key, f"{name!r} takes an image and no words; accepted: recaption, styles [plain]")
+            raise fault(key, f"{name!r} takes an image and no prompt; accepted: recaption, styles [plain]")
 
     def _check_source(self, task: Task) -> None:
         if task.section.source is None:
@@ -299,7 +299,7 @@ class Captions(KindsSection):
         source, style = task.section.source
         styles = [s for other in self.tasks if isinstance(other.section, source) for s in other.section.all_styles]
         if not styles:
-            raise ValueError(f"{task.key} needs {source.key}: its texts are made of those")
+            raise ValueError(f"{task.key} needs {source.key}: its captions are made from those")
         if style not in styles:
             raise fault(f"{task.key}.style", f"{style!r} is not among the styles of {source.key}")
 

@@ -80,7 +80,7 @@ class Top(Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.top is None) == (self.rows is None):
-            raise ValueError("give either top, a fraction, or rows")
+            raise ValueError("give either top (a fraction) or rows")
         return self
 
     @model_serializer(mode="wrap")

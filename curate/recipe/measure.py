@@ -231,7 +231,7 @@ class Measure(KindsSection):
             if section.of not in embedders:
                 there = ", ".join(embedders) or "none: give measure.clip"
                 what = "no model of measure.clip, or of measure.embeddings, is named"
-                raise ValueError(f"{name}: {what} {section.of!r}; there: {there}")
+                raise ValueError(f"{name}: {what} {section.of!r}; available: {there}")
             if section.needs_encoder and not embedders[section.of].encodes:
                 accepted = [k for k, kind in SIGNALS.kinds().items() if _takes_any_embeddings(kind.section)]
                 raise ValueError(

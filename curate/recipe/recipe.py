@@ -201,7 +201,7 @@ class Recipe(Section):
         if twice := find_twice(source.name for source in self.input):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
         if len(places := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
-            raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which has one place; leave one out")
+            raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which may appear once; leave one out")
         if self.balance and not self.match:
             raise ValueError("balance needs match: entries are what it balances")
         if self.balance and self.sample:
@@ -227,7 +227,7 @@ class Recipe(Section):
         kept = {one.name: one for one in self.measure.kept if one.encodes}
         asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
         if "entries" in asked and not self.match:
-            raise ValueError("captions.gates.entries needs match: entries are what is to be kept")
+            raise ValueError("captions.gates.entries needs match: it checks that entries are kept")
         for name in ("clip_score", "f_clipscore"):
             if name in asked and gates.of not in kept:
                 raise ValueError(
@@ -299,9 +299,7 @@ def _set(data: dict[str, Any], override: str) -> None:
         at = at[place]
     if parents == ["rules"] and value is None and text.strip():
         if not isinstance(at, dict) or last not in at:
-            raise RecipeError(
-                f"--set {override}: there is no rule {last!r} to remove; rules: {', '.join(at) or 'none'}"
-            )
+            raise RecipeError(f"--set {override}: no rule {last!r} to remove; rules: {', '.join(at) or 'none'}")
         del at[last]
         return
     at[_place(at, last, override)] = value

@@ -40,7 +40,7 @@ def _words_of_sql() -> frozenset[str]:
 def _no_word_of_sql(name: str) -> str:
     if name.lower() in _words_of_sql():
         raise ValueError(
-            f"{name!r} is a word of SQL, which an expression could not name; accepted: another name, such as '{name}_'"
+            f"{name!r} is a reserved word of SQL, so expressions could not name it; accepted: another name, such as '{name}_'"
         )
     return name
 

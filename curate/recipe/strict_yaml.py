@@ -60,7 +60,11 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(event, yaml.AliasEvent) and node is not None:
             self._sizes[node] = self._measure(node)
         elif node not in self._sizes:
-            raise _refusal("an alias within what it names", event.start_mark, "aliases of what ended before")
+            raise _refusal(
+                "an alias inside the value that it refers to",
+                event.start_mark,
+                "aliases of values that end before them",
+            )
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
@@ -92,7 +96,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is no {kind}, line {mark.line + 1}") from None
+            raise yaml.YAMLError(f"{str(node.value)[:80]!r} is not {kind}, line {mark.line + 1}") from None
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
@@ -101,7 +105,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
     for key_node, _ in node.value:
         key = key_node.value
         if not isinstance(key, str):
-            raise yaml.YAMLError(f"a list or mapping is no key, line {key_node.start_mark.line + 1}")
+            raise yaml.YAMLError(f"a list or mapping cannot be a key, line {key_node.start_mark.line + 1}")
         if key in seen:
             raise yaml.YAMLError(f"key {key!r} occurs twice, line {key_node.start_mark.line + 1}")
         seen.add(key)

@@ -23,14 +23,14 @@ def downloads_section(run: Run) -> Section | None:
     if not found:
         return None
     urls, missing, may_pass = _sums(found)
-    text = f"{count(urls - missing)} of {count(urls)} URLs came ({percent(urls - missing, urls)})."
+    text = f"{count(urls - missing)} of {count(urls)} URLs were downloaded ({percent(urls - missing, urls)})."
     if missing:
         mend = (
-            f"{count(may_pass)} of them may come on another attempt"
+            f"{count(may_pass)} of them may succeed on another attempt"
             if may_pass
             else "none of them is worth another attempt"
         )
-        text += f" {count(missing)} did not; {mend}{' (curate run … --retry)' if may_pass else ''}."
+        text += f" {count(missing)} were not; {mend}{' (curate run … --retry)' if may_pass else ''}."
     blocks: list[Block] = [text, _by_source(found)]
     if missing:
         blocks += [_by_reason(run, found, missing), _by_host(run)]
@@ -59,14 +59,14 @@ def _by_source(found: list[dict[str, Any]]) -> Table:
     heads = (
         "source",
         "URLs",
-        "came",
-        "share that came",
-        "did not come",
-        "may come",
-        "attempts, at most",
+        "downloaded",
+        "share downloaded",
+        "not downloaded",
+        "may succeed",
+        "most attempts",
         "last attempt (UTC)",
     )
-    return Table(heads, cells, words=("source", "share that came"), title="Sources")
+    return Table(heads, cells, words=("source", "share downloaded"), title="Sources")
 
 
 def _by_reason(run: Run, found: list[dict[str, Any]], missing: int) -> Table:
@@ -82,9 +82,9 @@ def _by_reason(run: Run, found: list[dict[str, Any]], missing: int) -> Table:
         share = Bar(percent(urls, missing), urls / most, "drop")
         numbers: list[Cell] = [count(urls), share, count(may_pass), _most(rows), _last(rows)]
         cells.append([clean(reason, SHORT), *numbers, clean(meanings[reason], 160)])
-    heads = ("reason", "URLs", "share", "may come", "attempts, at most", "last attempt (UTC)", "meaning")
-    note = "Shares of what did not come. May come: on another attempt, for the reason is one that passes."
-    return Table(heads, cells, words=("reason", "share", "meaning"), title="Why they did not come", note=note)
+    heads = ("reason", "URLs", "share", "may succeed", "most attempts", "last attempt (UTC)", "meaning")
+    note = "Shares of the URLs that were not downloaded. May succeed: on another attempt, since the reason may be temporary."
+    return Table(heads, cells, words=("reason", "share", "meaning"), title="Why URLs were not downloaded", note=note)
 
 
 def _by_host(run: Run) -> Table:
@@ -100,9 +100,9 @@ def _by_host(run: Run) -> Table:
         ]
         for row in rows
     ]
-    heads = ("host", "URLs", "did not come", "share of the host", "may come", "most frequent reason")
+    heads = ("host", "URLs", "not downloaded", "share of the host", "may succeed", "most frequent reason")
     words = ("host", "share of the host", "most frequent reason")
-    return Table(heads, cells, words=words, title="Hosts of most that did not come")
+    return Table(heads, cells, words=words, title="Hosts with most URLs not downloaded")
 
 
 def _most(rows: list[dict[str, Any]]) -> str:

@@ -33,7 +33,7 @@ def export_rows(run: Run, result: Result, folder: str) -> tuple[int, int]:
     at = uid_column(result, "--fiftyone")
     if not run.has_images:
         raise RecipeError(
-            "--fiftyone: the pool of this run has no images; accepted: runs of tars, or of Parquet with images"
+            "--fiftyone: the pool of this run has no images; accepted: a run over tars, or over Parquet with images"
         )
     if os.path.isdir(folder) and os.listdir(folder):
         raise RecipeError(f"--fiftyone {folder}: holds {min(os.listdir(folder))!r}; accepted: a new or empty folder")

@@ -49,7 +49,7 @@ class Classes(OnEmbeddings):
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Classes":
         if self.prompts and set(self.prompts) != set(self.examples):
-            raise ValueError("prompts: give one for each class of examples, or none at all")
+            raise ValueError("prompts: give one for each class of examples, or none")
         return self
 
 

@@ -49,7 +49,9 @@ class Context(OnEmbeddings):
         for tag, prompt in self.values.items():
             if ("{}" in prompt) != bool(self.classes):
                 needs = (
-                    "must hold {}, where a class is put in" if self.classes else "holds {}, and no classes are given"
+                    "must contain {}, which a class replaces"
+                    if self.classes
+                    else "contains {}, but no classes are given"
                 )
                 raise ValueError(f"values.{tag}: {prompt!r} {needs}")
         return self

@@ -40,7 +40,7 @@ _KNOWN_LENGTH = 64
 _MAX_BYTES = 64 << 20  # WordNet's largest index has 5 MB
 
 _ACCEPTED = "accepted: a local folder of WordNet 3.0's files index.* and *.exc"
-_ACCEPTED_IDS = "accepted: one noun id of ImageNet a line, n and eight digits, such as n01440764"
+_ACCEPTED_IDS = "accepted: one noun id of ImageNet per line, n and eight digits, such as n01440764"
 
 # By part of speech, in the order of lookup: name of the files, letter in the index, and endings of form/lemma, as they
 # are tried.
@@ -219,7 +219,7 @@ def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
         except ValueError:
             valid = False
         if not valid:
-            raise RecipeError(f"{path}:{number}: {line[:80]!r} is no line of WordNet's {path.name}; {_ACCEPTED}")
+            raise RecipeError(f"{path}:{number}: {line[:80]!r} is not a line of WordNet's {path.name}; {_ACCEPTED}")
         index[lemma] = offsets
     return index
 
@@ -230,7 +230,7 @@ def _parse_exceptions(path: Path, text: str) -> dict[str, list[str]]:
     for number, line in enumerate(text.splitlines(), 1):
         form, *lemmas = line.split() or [""]
         if not lemmas:
-            raise RecipeError(f"{path}:{number}: {line[:80]!r} is no line of WordNet's {path.name}; {_ACCEPTED}")
+            raise RecipeError(f"{path}:{number}: {line[:80]!r} is not a line of WordNet's {path.name}; {_ACCEPTED}")
         exceptions[form] = lemmas
     return exceptions
 
@@ -250,7 +250,7 @@ def _parse_ids(path: Path | str, text: str) -> dict[int, int]:
         if not name:
             continue
         if not re.fullmatch("n[0-9]{8}", name):
-            what = "no noun" if re.fullmatch("[vasr][0-9]{8}", name) else "no ImageNet id"
+            what = "no noun" if re.fullmatch("[vasr][0-9]{8}", name) else "not an ImageNet id"
             raise RecipeError(f"{path}:{number}: {name[:80]!r} is {what}; {_ACCEPTED_IDS}")
         known[int(name[1:])] = number
     if not known:
@@ -264,7 +264,7 @@ def _check_ids(path: Path | str, known: Mapping[int, int], nouns: Mapping[str, l
         line, offset = min((known[offset], offset) for offset in strange)
         others = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
         raise RecipeError(
-            f"{path}:{line}: n{offset:08} is no noun of the WordNet at {wordnet}{others}; {_ACCEPTED_IDS}"
+            f"{path}:{line}: n{offset:08} is not a noun of the WordNet at {wordnet}{others}; {_ACCEPTED_IDS}"
         )
 
 

@@ -400,7 +400,7 @@ def write_facts(store: RunStore, facts: RunClaim) -> None:
 def _read_object(store: RunStore) -> dict[str, Any]:
     data = store.read_json(RUN_FILE)
     if not isinstance(data, dict):
-        raise DamagedError(f"{store.url}: {RUN_FILE} is damaged: it holds no JSON object")
+        raise DamagedError(f"{store.url}: {RUN_FILE} is damaged: it is not a JSON object")
     return data
 
 
@@ -439,7 +439,7 @@ def _parse(kind: type[Kind], store: RunStore, data: Mapping[str, Any]) -> Kind:
     if issubclass(kind, RunClaim) and "format" not in data and "curate" in data:
         version = data["curate"]
         raise RunError(
-            f"{store.url}: is a run of curate {version}, and its {RUN_FILE} cannot be read without loss ({faults}); run its "
+            f"{store.url}: is a run of curate {version}, whose {RUN_FILE} cannot be read completely ({faults}); run its "
             f"recipe again into another folder with --reuse {store.url}, or open it with curate {version}"
         )
     raise DamagedError(f"{store.url}: {RUN_FILE} is damaged ({faults})")

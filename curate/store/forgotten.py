@@ -50,7 +50,9 @@ class Record:
             table = table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS)
         except (KeyError, ValueError, pa.ArrowException, DamagedError) as error:  # other columns or types, or damaged
             fault = one_line(str(error).partition("; delete it")[0])
-            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} is no record ({fault}); restore it from a copy") from None
+            raise RunError(
+                f"{folder.url}: {FORGOTTEN_FILE} is not a record of forgotten items ({fault}); restore it from a copy"
+            ) from None
         origins = [_ORIGINS_BEFORE.get(origin, origin) for origin in table["origin"].to_pylist()]
         place = table.column_names.index("origin")
         return cls(table.set_column(place, table.schema.field(place), pa.array(origins, pa.string())))
@@ -72,7 +74,7 @@ class Record:
             is_complete, items = not is_lost or record.is_written(folder), ""
         if is_complete:
             return record
-        found = f"differs from the one that {RUN_FILE} names" if len(record) else "is missing"
+        found = f"does not match its digest in {RUN_FILE}" if len(record) else "is missing"
         raise RunError(
             f"{folder.url}: {FORGOTTEN_FILE} {found}{items}; restore it from a copy: "
             "without it, forgotten samples would return"

@@ -104,7 +104,7 @@ def _lock(file: IO[str], path: str) -> None:
             return
         file.seek(0)
         raise RunError(
-            f"{os.path.dirname(os.path.dirname(path))}: {_holder(file.read())} is at work here; wait for it, or end it"
+            f"{os.path.dirname(os.path.dirname(path))}: {_holder(file.read())} is running here; wait until it ends, or stop it"
         ) from None
 
 
@@ -114,7 +114,7 @@ def _holder(text: str) -> str:
         about = json.loads(text)
         return f"curate {about['command']} (process {about['process']} on {about['host']}, since {about['since']})"
     except (ValueError, KeyError, TypeError):  # not written yet, or by something else
-        return "another command of curate"
+        return "another curate command"
 
 
 def _is_at(file: IO[str], path: str) -> bool:

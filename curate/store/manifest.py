@@ -58,7 +58,7 @@ def written_file(folder: RunStore, path: str, rows: int | None = None) -> Publis
     """Return the manifest's line of a file of a run at work, as it was written, or as it was found when it was checked."""
     digest = find_digest(folder, path)
     if digest is None:
-        raise DamagedError(f"{folder.path(path)}: nothing says what was written; run again, and it is recomputed")
+        raise DamagedError(f"{folder.path(path)}: its digest was not recorded; run again to recompute it")
     return Published(path, digest.rows if rows is None else rows, digest.bytes, digest.sha256)
 
 
@@ -77,12 +77,12 @@ def check_written(folder: RunStore, path: str) -> Digest | None:
         first = process_cache(f"unknown in {folder.url}", lambda: path)
         if path == first:
             _log.warning(
-                "%s: nothing says what was written; it is recomputed, and so is every such file", folder.path(path)
+                "%s: its digest was not recorded; it is recomputed, as is every other such file", folder.path(path)
             )
         return None
     if is_equal(digest, found):
         return digest
-    _log.warning("%s: is not what was written; it is recomputed", folder.path(path))
+    _log.warning("%s: differs from what was written; it is recomputed", folder.path(path))
     return None
 
 
@@ -123,7 +123,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
             return f"cannot be read: {one_line(error)}"
         for name in ("bytes", "rows", "sha256"):
             if getattr(found, name) != getattr(line, name):
-                return f"{name} is {getattr(found, name)}, the manifest says {getattr(line, name)}"
+                return f"{name} is {getattr(found, name)}, but the manifest says {getattr(line, name)}"
         return None
 
     with ThreadPoolExecutor() as pool:

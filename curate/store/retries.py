@@ -33,15 +33,13 @@ class Retries:
         digest, is_there = find_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
         if not is_there and not names_retries(folder):
             return cls()
-        fault = "is not what was written" if is_there else "is missing"
+        fault = "differs from what was written" if is_there else "is missing"
         if is_there and (digest is None or is_equal(digest, folder.digest(RETRIES_FILE))):
             try:
                 return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
             except (DamagedError, pa.ArrowException, ValueError):
                 fault = "is damaged"
-        _log.warning(
-            "%s: %s; what came after the first round is left out until --retry", folder.path(RETRIES_FILE), fault
-        )
+        _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), fault)
         return cls()
 
     def write(self, folder: RunStore) -> None:

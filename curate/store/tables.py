@@ -307,7 +307,7 @@ class ChunkTables(UnitTables):
         key = f"{of_file}{self.store.state(name)}"
         index = process_cache(key, lambda: _read_index(self.store, name), replaces=of_file)
         if index is None:
-            raise DamagedError(f"{self.store.path(name)}: is damaged; run again, and it is recomputed")
+            raise DamagedError(f"{self.store.path(name)}: is damaged; run again to recompute it")
         return index
 
 

@@ -29,7 +29,7 @@ class MmapSource(ByteSource):
 
     def __init__(self, path: str):
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe, say, which would be waited for
-            raise OSError(f"{path}: is no regular file")
+            raise OSError(f"{path}: is not a regular file")
         with open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size
             self._view = memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else b"")
@@ -80,7 +80,9 @@ class RangeSource(ByteSource):
         if len(data) == self.size > length:  # a server that ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:
-            raise OSError(f"{self._path}: {length} bytes at {offset} were requested, {len(data)} came; has it changed?")
+            raise OSError(
+                f"{self._path}: {length} bytes at {offset} were requested, {len(data)} received; has it changed?"
+            )
         return memoryview(data)
 
 

@@ -100,15 +100,15 @@ def decode_name(raw: bytes) -> str:
 
 
 _DAMAGE = {
-    walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {there} of {size} bytes are there"),
-    walk.CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is whole"),
-    walk.CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are there"),
+    walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {there} of {size} bytes are present"),
+    walk.CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is complete"),
+    walk.CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are present"),
     walk.CUT_EXTENSION: (
         "truncated_tar",
-        "the file ends inside or right behind the extension header {last}, at byte {at}",
+        "the file ends inside or right after the extension header {last}, at byte {at}",
     ),
     walk.BAD_CHECKSUM: ("damaged_tar", "the header {last}, at byte {at}, has a wrong checksum"),
-    walk.BAD_SIZE: ("damaged_tar", "the header {last}, at byte {at}, has a size that is no number or too large"),
+    walk.BAD_SIZE: ("damaged_tar", "the header {last}, at byte {at}, has a size that is not a number or too large"),
     walk.BAD_EXTENSION: (
         "damaged_tar",
         "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a member",
@@ -141,7 +141,7 @@ def _no_tar(source: ByteSource) -> Damage:
         if head.startswith(magic):
             return Damage("compressed_tar", f"the file is {name}; unpack it: members are read by their offsets")
     if len(head) < BLOCK and (head[257:262] == b"ustar" or not any(head)):
-        return Damage("truncated_tar", f"the file ends inside its first header: {len(head)} bytes are there")
+        return Damage("truncated_tar", f"the file ends inside its first header: {len(head)} bytes are present")
     kind = next((f"; {kind}" for magic, kind in _OTHERS.items() if head.lstrip()[:64].lower().startswith(magic)), "")
     return Damage("not_a_tar", f"the file begins with {head[:24]!r}{kind}")
 

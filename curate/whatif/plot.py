@@ -22,9 +22,7 @@ def check_plot(path: str) -> str:
     if kind not in _KINDS or "." not in path:
         raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in _KINDS)}")
     if not os.path.isdir(os.path.dirname(path) or "."):
-        raise RecipeError(
-            f"--plot {path}: there is no folder {os.path.dirname(path)}; accepted: a file in one that is there"
-        )
+        raise RecipeError(f"--plot {path}: no folder {os.path.dirname(path)}; accepted: a file in an existing folder")
     return kind
 
 

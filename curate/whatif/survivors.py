@@ -187,7 +187,7 @@ def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     changed = change_recipe(recipe, overrides)
     if changed.dedup.against not in (recipe.dedup.against, None):
         raise RecipeError(
-            "dedup.against: the images of an evaluation set are compared by a run only; accepted: as it was, or "
+            "dedup.against: the images of an evaluation set are compared by a run only; accepted: unchanged, or "
             "dedup.against=null"
         )
     return changed

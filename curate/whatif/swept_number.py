@@ -87,7 +87,7 @@ def parse_swept_number(text: str) -> SweptNumber:
     found = list(_IN_BRACES.finditer(value)) if _RULE.fullmatch(key) else []
     if len(found) == 1:
         return _ranged(text, key, (value[: found[0].start()], value[found[0].end() :]), found[0])
-    raise RecipeError(f"{text!r} names no number to sweep; {_FORMS}")
+    raise RecipeError(f"{text!r} names no value to sweep; {_FORMS}")
 
 
 def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:

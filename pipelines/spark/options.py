@@ -17,7 +17,7 @@ class SparkOptions(PipelineOptions):
             "--spark_conf",
             action="append",
             metavar="KEY=VALUE",
-            help="a setting of Spark, as spark.executor.memory=4g; may be repeated",
+            help="a setting of Spark, such as spark.executor.memory=4g; may be repeated",
         )
         parser.add_argument(
             "--spark_exchange",
@@ -31,13 +31,13 @@ class SparkOptions(PipelineOptions):
         for text in self.spark_conf or ():
             key, found, value = text.partition("=")
             if not found or not key.startswith("spark."):
-                raise ValueError(f"--spark_conf {text}: accepted: a setting of Spark, as spark.executor.memory=4g")
+                raise ValueError(f"--spark_conf {text}: accepted: a setting of Spark, such as spark.executor.memory=4g")
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
             raise ValueError(
-                f"spark.executor.resource.gpu.amount: {gpus:g}, of which a task has {of_task:g}; accepted: as many as a task has, "
-                "for more GPUs are more executors"
+                f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}; accepted: the same number for both; "
+                "use more executors for more GPUs"
             )
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())

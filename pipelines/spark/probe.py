@@ -56,7 +56,7 @@ def probe(
                 raise ProbeError(_say_refused(settings)) from None
             raise ProbeError(_say(text)) from None
         if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
-            raise ProbeError("on {}, {}: {}; accepted: the same there as here".format(*wrong[0]))
+            raise ProbeError("on {}, {}: {}; accepted: the same there and here".format(*wrong[0]))
     except BaseException:
         if spark is not None and is_ours:
             spark.stop()
@@ -119,7 +119,7 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
                 wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), and is {version} here")
                 continue
             if there != version:
-                wrong.append(f"{name} is {there}, and {version} here")
+                wrong.append(f"{name} is {there}, but {version} here")
         faults: Callable[[int], Iterable[str]] | None = None
         if not wrong:
             try:

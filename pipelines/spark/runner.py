@@ -177,7 +177,9 @@ def _find_exchange(settings: SparkOptions, master: str) -> str:
         return found
     if _is_here(master):
         return tempfile.gettempdir()
-    raise ValueError(f"the workers of {master} are elsewhere: name a folder or URL that all see, --spark_exchange=…")
+    raise ValueError(
+        f"the workers of {master} run on other machines: name a folder or URL that all of them see, --spark_exchange=…"
+    )
 
 
 def _is_here(master: str) -> bool:

@@ -147,7 +147,7 @@ def test_forgotten(tmp_path: Path) -> None:
     rows = [row | {"rule": "forgotten"} if row["uid"] == uid("a4") else row for row in table.to_pylist()]
     folder.write_parquet("tables/decisions/00000.parquet", table.from_pylist(rows, schema=table.schema))
     shown = lines(str(tmp_path), "a4")
-    assert shown[2] == "verdict: dropped by forgotten, taken out on request"
+    assert shown[2] == "verdict: dropped by forgotten, removed on request"
     assert not any(line.startswith(("rules", "entries", "measured")) for line in shown)
 
 
@@ -195,7 +195,7 @@ def test_a_sample_without_a_uid_is_found_by_its_key(small: str) -> None:
 @pytest.mark.parametrize("name", ["zz", "", "https://example.com/none"])
 def test_what_no_row_has(small: str, name: str) -> None:
     with pytest.raises(
-        RecipeError, match=f"none of its 12 rows has the URL or key '{name}', and a uid is 32 hex digits"
+        RecipeError, match=f"none of its 12 rows has the URL or key '{name}' \\(a uid has 32 hex digits\\)"
     ):
         explain_sample(small, name)
 

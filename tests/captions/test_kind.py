@@ -107,7 +107,7 @@ def test_its_keys_are_known(server: FaultServer) -> None:
     with pytest.raises(RecipeError, match=r"captions\.tga: unknown key; did you mean 'tag'"):
         pools.recipe_of("a.tar", captions={"engines": engines, "tga": {"engine": "llm"}})
     twice = [{"engine": "llm"}, {"engine": "llm"}]
-    with pytest.raises(RecipeError, match=r"captions\.tag\.1\.sets: 'plain' is written by captions\.tag\.0 too"):
+    with pytest.raises(RecipeError, match=r"captions\.tag\.1\.sets: 'plain' is also written by captions\.tag\.0"):
         pools.recipe_of("a.tar", captions={"engines": engines, "tag": twice})
 
 

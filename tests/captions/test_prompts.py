@@ -156,7 +156,7 @@ def test_a_wrong_template_is_refused(tmp_path: Path, name: str, text: str | byte
 
 
 def test_a_template_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"mine\.txt: no such file; it is named as the template of fuse"):
+    with pytest.raises(RecipeError, match=r"mine\.txt: no such file; the recipe names it as the template of fuse"):
         load_template(FORMS["fuse"], str(tmp_path / "mine.txt"))
     with pytest.raises(RecipeError, match="cannot be read"):
         load_template(FORMS["fuse"], str(tmp_path))

@@ -422,7 +422,7 @@ def test_regions_are_row_by_row_and_say_why_there_are_none():
             None,
         ]
         said = errors.to_pylist()
-        assert said[1] == "no_image: there is none" and said[3] == "engine: seeing red"
+        assert said[1] == "no_image: the sample has none" and said[3] == "engine: seeing red"
         assert said[4].startswith("no_image: cannot identify") and [said[i] for i in (0, 2, 5, 6, 7)] == [None] * 5
     with pytest.raises(ValueError, match="zip"):
         find_regions(images[:-1], column, Fake())
@@ -596,7 +596,7 @@ def test_half_precision_runs(folder):
 
 def test_what_cannot_be_loaded_is_said(tmp_path):
     transformers.ViTConfig(image_size=24, patch_size=8, **TOWER).save_pretrained(tmp_path / "vit")
-    with pytest.raises(RecipeError, match=r"family 'vit', .*accepted: owlvit, owlv2, grounding-dino"):
+    with pytest.raises(RecipeError, match=r"model type 'vit' .*accepted: owlvit, owlv2, grounding-dino"):
         ZeroShotDetector(Regions(model=str(tmp_path / "vit"), device="cpu")).check()
     with pytest.raises(RecipeError, match=r"captions\.regions: .*nowhere: cannot be loaded"):
         ZeroShotDetector(Regions(model=str(tmp_path / "nowhere"), device="cpu")).check()

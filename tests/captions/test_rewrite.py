@@ -275,18 +275,18 @@ def test_a_prompt_without_examples(tmp_path: Path) -> None:
     for wrong, message in (
         (
             rewrite(template=f"{tmp_path}/bare.txt"),
-            "shows no examples, and the section has 4 styles; accepted: fields examples, source_1",
+            "has no fields for examples, but the section has 4 styles; accepted: fields examples, source_1",
         ),
         (
             rewrite(template=f"{tmp_path}/bare.txt", examples={"a": "x"}),
-            "shows no examples, and the section has examples",
+            "has no fields for examples, but the section has examples",
         ),
     ):
         with pytest.raises(RecipeError, match=message):
             wrong.load_template()
     (tmp_path / "shows.txt").write_text("{examples} {caption} =>")
     with pytest.raises(
-        RecipeError, match="style 'bare' has none; accepted: chat_a, chat_b, human, coco, and keys of examples"
+        RecipeError, match="style 'bare' has no examples; accepted: chat_a, chat_b, human, coco, and keys of examples"
     ):
         rewrite("bare", template=f"{tmp_path}/shows.txt").load_template()
     (tmp_path / "wrong.txt").write_text("{source_4} {caption} =>")
@@ -317,12 +317,14 @@ def test_wrong_examples(text: str | bytes, message: str, tmp_path: Path) -> None
 
 
 def test_examples_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"own\.txt: no such file; it is named as examples of rewrite"):
+    with pytest.raises(RecipeError, match=r"own\.txt: no such file; the recipe names it as examples of rewrite"):
         read_pairs(f"{tmp_path}/own.txt")
 
 
 def test_an_unknown_style() -> None:
-    with pytest.raises(ValueError, match="'coca' is none; accepted: chat_a, chat_b, human, coco, and keys of examples"):
+    with pytest.raises(
+        ValueError, match="'coca' is not a style; accepted: chat_a, chat_b, human, coco, and keys of examples"
+    ):
         rewrite("coca")
 
 

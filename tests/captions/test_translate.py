@@ -86,7 +86,7 @@ def test_all_languages_are_ones_that_the_language_model_names() -> None:
 def test_an_unknown_language(code: str, near: str) -> None:
     with pytest.raises(ValueError, match=near) as error:
         translate("fr", code)
-    assert f"unknown {code!r}" in str(error.value)
+    assert f"unknown language {code!r}" in str(error.value)
 
 
 def test_an_own_template(tmp_path) -> None:

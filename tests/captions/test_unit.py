@@ -208,7 +208,7 @@ def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) 
     bad = re.compile(r"[02468] =>$")
     server.always = lambda handler: handler.reply(500, b"{}") if bad.search(handler.seen.text) else handler.answer()
     claim_folder(prepared)
-    with pytest.raises(RunError, match=r"requests for captions .* have no answer, and max_failed is 0.4\n  busy "):
+    with pytest.raises(RunError, match=r"caption requests .* got no answer, and max_failed is 0.4\n  busy "):
         run(prepared)
     assert not (tmp_path / "a/_SUCCESS").exists() and not (tmp_path / "a/shards").exists()
     good = {seen.text for seen in server.asked if seen.status == 200}
@@ -295,7 +295,7 @@ def test_more_is_spent_on_the_tail(server: FaultServer, tmp_path: Path) -> None:
         ({"output": {"mix": {"fused": 0.5}}}, ["captions.output.mix: no section writes fused"]),
         ({"gates": {"entries": 0.9}}, ["captions.gates.entries needs match"]),
         ({"gates": {"clip_score": 0.2}}, ["captions.gates.clip_score needs the model 'clip'", "embeddings: true"]),
-        ({"output": {"mix": {"rewrite": 1.5}}}, ["shares are 0 to 1"]),
+        ({"output": {"mix": {"rewrite": 1.5}}}, ["shares are between 0 and 1"]),
         ({"fuse": {"engine": "llm"}}, ["fuse needs recaption"]),
         ({"translate": {"engine": "llm", "languages": ["xx"]}}, ["captions.translate.languages", "xx"]),
     ],
@@ -438,7 +438,7 @@ def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
     prepared = prepare(asked, str(tmp_path / "a"))
     claim_folder(prepared)
     server.dies_at = 31
-    with pytest.raises(RunError, match=r"requests for captions .* have no answer(.|\n)*(unreachable|timeout) "):
+    with pytest.raises(RunError, match=r"caption requests .* got no answer(.|\n)*(unreachable|timeout) "):
         run(prepared)
     answered = {seen.text for seen in server.asked if seen.status == 200}
     assert 20 <= len(answered) <= 31

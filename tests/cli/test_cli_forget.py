@@ -57,9 +57,9 @@ def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None
     verified = cli("verify", str(texts))
     assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out
     again = cli("forget", str(texts), *lists)
-    assert (again.status, again.out) == (0, f"{texts}: nothing to do: 3 items requested, all forgotten before\n")
+    assert (again.status, again.out) == (0, f"{texts}: nothing to do: 3 items requested, all forgotten already\n")
     explained = cli("explain", str(texts), one["uid"])
-    assert "taken out on request, 20" in explained.out and one["caption"] not in explained.out
+    assert "removed on request, 20" in explained.out and one["caption"] not in explained.out
     funnel = cli("sql", str(texts), "SELECT rows FROM funnel WHERE rule = 'forgotten'", "--format", "json")
     assert json.loads(funnel.out) == [{"rows": 2}]
 
@@ -67,11 +67,11 @@ def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("option", "text", "message"),
     [
-        ("--uids", "hello", "line 1: 'hello' is no item; accepted: a uid (32 hex digits)"),
+        ("--uids", "hello", "line 1: 'hello' is not an item; accepted: a uid (32 hex digits)"),
         ("--sha256", "0" * 32, "accepted: the sha256 of an image (64 hex digits)"),
         ("--urls", "cat", "accepted: a URL, exactly as in the pool"),
-        ("--uids", None, "list.txt: no such list"),
-        ("--uids", "\n", "list.txt: names nothing; accepted: at least one item, one a line"),
+        ("--uids", None, "list.txt: no such file"),
+        ("--uids", "\n", "list.txt: lists nothing; accepted: at least one item, one per line"),
     ],
 )
 def test_a_wrong_list_changes_nothing(
@@ -89,7 +89,7 @@ def test_a_wrong_list_changes_nothing(
 def test_a_pool_without_images_knows_no_sha256(cli: Cli, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("0" * 64)
     done = cli("forget", str(texts), "--sha256", f"{tmp_path}/images.txt", "--dry-run")
-    assert done.status == 1 and "this pool has no images, so that nothing was compared with a sha256" in done.out
+    assert done.status == 1 and "this pool has no images, so no sha256 was compared" in done.out
 
 
 def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_interrupted_request_is_reported_and_completed(cli: Cli, texts: Path,
     assert (done.status, done.out) == (
         2,
         "",
-    ) and "an earlier request was interrupted, and is completed without --dry-run" in done.err
+    ) and "an earlier request was interrupted; without --dry-run it is completed" in done.err
     done = cli("forget", str(texts))
     assert (done.status, done.out) == (0, f"{texts}: a request that had been interrupted is now completed\n")
     assert cli("verify", str(texts)).status == 0

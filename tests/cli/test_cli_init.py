@@ -32,12 +32,12 @@ def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
     assert cli("init", "--out", out).status == 0
     text = Path(out).read_text()
     done = cli("init", "laion", "--out", out)
-    assert done.status == 2 and "is there already; accepted: a new file, such as --out laion.yaml" in done.err
+    assert done.status == 2 and "already exists; accepted: a new file, such as --out laion.yaml" in done.err
     assert Path(out).read_text() == text
     done = cli("init", "bsic")
     assert (
         done.status == 2
-        and "there is no recipe 'bsic'; did you mean 'basic'? accepted: basic, captions, datacomp-basic" in done.err
+        and "no recipe 'bsic'; did you mean 'basic'? accepted: basic, captions, datacomp-basic" in done.err
     )
     assert cli("init", "--out", str(tmp_path / "none/a.yaml")).status == 2
 

@@ -52,7 +52,7 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
     before = tree(folder)
     done = cli("run", str(pool / "texts.yaml"), "--out", str(folder))
     assert done == Done(
-        0, f"{folder}: this recipe is finished already; nothing to do (`curate verify {folder}` reads every byte)\n", ""
+        0, f"{folder}: this run is already finished; nothing to do (`curate verify {folder}` reads every byte)\n", ""
     )
     assert cli("run", str(pool / "texts.yaml"), "--out", str(folder), "--set", "max_failed=0.5").status == 0
     assert tree(folder) == before
@@ -125,7 +125,7 @@ def test_reuse_says_what_is_recomputed(
     assert f"samples {units}/{units}, members {units}/{units}, matches {units}/{units} (units)" in same
     assert "\nrecomputed: decisions, shards\n" in same
     read = said("read", "measure.image.phash=false", "dedup.by=[uid]")
-    assert "no whole table (units)" in read
+    assert "no complete table (units)" in read
     assert (
         f"recomputed: samples {units}/{units}, members {units}/{units}, matches {units}/{units}, decisions, shards"
         in read
@@ -199,7 +199,7 @@ def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
     pq.write_table(pq.read_table(pool / "pool.parquet")[:0], tmp_path / "pool.parquet")
     (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
     done = cli("plan", str(tmp_path / "r.yaml"))
-    assert done.status == 0 and "the pool is empty" in done.out
+    assert done.status == 0 and "none, since the pool is empty" in done.out
     assert cli("run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out")).status == 0
     assert cli("verify", str(tmp_path / "out")).status == 0
     assert cli("sql", str(tmp_path / "out"), "funnel").status == 0
@@ -379,7 +379,7 @@ def test_an_engine_is_chosen_by_a_file(cli: Cli, pool: Path, tmp_path: Path) -> 
     engine.write_text("runner: sparc\n")
     for command in (("plan", recipe), ("run", recipe, "--out", out)):
         done = cli(*command, "--on", str(engine))
-        assert done.status == 2 and "runner: there is no runner 'sparc'; did you mean 'spark'?" in done.err
+        assert done.status == 2 and "runner: no runner 'sparc'; did you mean 'spark'?" in done.err
     done = cli("run", recipe, "--out", out, "--on", "spark")
     assert done.status == 2 and "`curate init --on ENGINE` writes one" in done.err
     assert not (tmp_path / "run").exists()

@@ -53,15 +53,15 @@ def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> N
     assert planned.status == 0 and not web.log, planned.err  # nothing is asked of anyone
     text = " ".join(planned.out.split())
     assert f"web urls 1 file {ROWS} URLs" in text
-    assert "URLs 90, 0 of them in shards that are there already" in text
+    assert "URLs 90, 0 of them in finished shards" in text
     assert "90 URLs in 3 shards: about 63 images, 12.6 MB from the network, 12.6 MB in shards" in text
-    assert "assumed as no shard is there: 70% give an image, of 200 kB; 1.5 s a URL" in text
+    assert "assumed no shard is finished yet: 70% yield an image, of 200 kB on average; 1.5 s per URL" in text
     assert (
-        "34.5 s a shard with its slowest URL" in text
+        "34.5 s per shard with its slowest URL" in text
     )  # 1.5 s of all at once, and 3 attempts of 10 s with pauses of 1 and 2 s
     at_once = pluralise(min(CORES, 3), "shard")
-    assert f"on this machine, {at_once} at once (1 of a unit)" in text  # a unit is one shard, for the list is small
-    assert "estimate: nothing is downloaded yet that could be measured" in text
+    assert f"on this machine, {at_once} at a time (1 per unit)" in text  # a unit is one shard, for the list is small
+    assert "estimate: none yet, since nothing is downloaded" in text
     smaller = " ".join(cli("plan", str(recipe), "--set", "input.image_size=64").out.split())
     assert "12.6 MB from the network, 103 kB in shards" in smaller
 
@@ -79,13 +79,13 @@ def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> N
     again = cli("plan", str(recipe), "--reuse", out, "--set", "rules.few=words > 2")
     text = " ".join(again.out.split())
     assert again.status == 0 and len(web.log) == asked
-    assert "URLs 90, 90 of them in shards that are there already" in text and "to download" not in text
+    assert "URLs 90, 90 of them in finished shards" in text and "to download" not in text
     assert "kept 0 (0.0%)" in text and "failed −18" in text
     more = recipe.parent / "more.parquet"
     table = pq.read_table(recipe.parent / "list.parquet")
     pq.write_table(table.set_column(1, "text", pa.array([f"another {i}" for i in range(ROWS)])), more)
     text = " ".join(cli("plan", str(recipe), "--reuse", out, "--set", "input.path=more.parquet").out.split())
-    assert "measured 90 URLs in 3 shards: 80% give an image, of " in text
+    assert "measured 90 URLs in 3 shards: 80% yield an image, of " in text
     assert "90 URLs in 3 shards: about 72 images" in text and len(web.log) == asked
 
 
@@ -113,7 +113,7 @@ def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
     assert found is not None and found.reasons == {"timeout": 4, "dns": 3} and list(found.reasons) == ["timeout", "dns"]
     assert (found.urls, found.came, found.bytes, found.seconds) == (20, 13, 1500, 5.0)
     text = describe_downloads(found, 2.6, 300)
-    assert text == "65.0% came, 3 images/s, 300 B/s; timeout 20.0%, dns 15.0%"
+    assert text == "65.0% downloaded, 3 images/s, 300 B/s; timeout 20.0%, dns 15.0%"
 
 
 def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +124,7 @@ def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str
         log_download(folder, "a", facts)
         log_download(folder, "b", facts)
     [said] = capsys.readouterr().err.splitlines()
-    shown = r"download 20/40 URLs: 60\.0% came, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7  decide 0/7  emit 0"
+    shown = r"download 20/40 URLs: 60\.0% downloaded, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7  decide 0/7  emit 0"
     assert re.fullmatch(shown, said)
 
 
@@ -137,7 +137,11 @@ def test_progress_of_downloads_on_a_terminal(tmp_path: Path, monkeypatch: pytest
     with show_progress(folder, 7, 40):
         log_download(folder, "a", facts)
         time.sleep(0.7)
-    assert "10/40" in terminal.getvalue() and "60.0% came" in terminal.getvalue() and "dns 40.0%" in terminal.getvalue()
+    assert (
+        "10/40" in terminal.getvalue()
+        and "60.0% downloaded" in terminal.getvalue()
+        and "dns 40.0%" in terminal.getvalue()
+    )
 
 
 def test_a_log_of_a_store(tmp_path: Path) -> None:

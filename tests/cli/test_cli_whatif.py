@@ -105,7 +105,7 @@ def test_a_target_size(cli: Cli, finished: Finished) -> None:
     by_option, by_set = ask(cli, run, "--rows", "30"), ask(cli, run, "--set", "balance.rows=30")
     assert by_option == by_set and 0 < section(by_set, "funnel")["kept"]["whatif"] <= 30
     assert "the largest whose expected size is at most 30" in cli("whatif", str(run), "--rows", "30").out
-    assert "no t keeps 5,000: no more rows are left" in cli("whatif", str(run), "--rows", "5000").out
+    assert "no t keeps 5,000: fewer rows are left" in cli("whatif", str(run), "--rows", "5000").out
     by_rule = ask(cli, run, "--set", "balance=null", "--rows", "30", "--by", "rules.best.top")
     assert section(by_rule, "funnel")["kept"]["whatif"] == 30
     override = next(name for name in section(by_rule, "changes") if name.startswith("rules.best.top="))
@@ -138,8 +138,8 @@ def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
         (["--set", "rules.x=1; COPY samples TO 'x'"], "rules.x"),
         (["--plot", "x.svg"], "--plot needs a sweep"),
         (["--sweep", "balance.t=1..5", "--plot", "x.pdf"], "accepted: a name that ends in .svg, .png, .html"),
-        (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "there is no folder"),
-        (["--sweep", "balance.t"], "names no number to sweep"),
+        (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "no folder"),
+        (["--sweep", "balance.t"], "names no value to sweep"),
         (["--by", "rules.best.top"], "--by needs --rows"),
         (["--rows", "5", "--by", "rules.best.top", "--sweep", "balance.t=1..5"], "exclude each other"),
         (["--rows", "5", "--by", "rules.best.top"], "balance.rows is 60"),

@@ -12,7 +12,7 @@ def test_a_host_that_is_left_alone_outlives_those_that_are_forgotten(monkeypatch
     known = Hosts(per_host=1)
     for _ in range(hosts._FAILURES):
         with known.slot("silent"):
-            known.failed("silent", FetchFault("timeout", "no byte in time"), 30.0)
+            known.failed("silent", FetchFault("timeout", "no data in time"), 30.0)
     for number in range(100):
         with known.slot(f"host{number}"):
             known.answered(f"host{number}")

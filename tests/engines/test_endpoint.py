@@ -115,7 +115,7 @@ def test_an_endpoint_that_fails_all_the_time_is_given_up_once_patience_is_over(m
             fail(breaker, 500, 1099)
             assert not first.is_set()
             fail(breaker, 1101)
-            assert first.why == "busy: stopped after 601 s in which it answered no request: 500 Internal Server Error"
+            assert first.why == "busy: stopped after 601 s without an answer to any request: 500 Internal Server Error"
         with breaker.batch() as second:
             fail(breaker, 2000)
             assert first.is_set() and second.is_set()
@@ -134,4 +134,4 @@ def test_an_endpoint_that_fails_all_the_time_is_given_up_once_patience_is_over(m
     assert [text.partition(":")[0] for text in said[:3]] == [
         f"has answered no request for {n} s" for n in (31, 92, 390)
     ]
-    assert said[0].endswith("500 Internal Server Error; it is given up after 600 s (patience)")
+    assert said[0].endswith("500 Internal Server Error; curate gives up after 600 s (patience)")

@@ -157,13 +157,13 @@ FINAL = {
     "403": (do.status(403, b"Forbidden by\n policy"), "refused: 403 Forbidden: Forbidden by policy"),
     "404": (do.status(404, {"detail": "Not Found"}), "refused: 404 Not Found: Not Found"),
     "too long": (do.status(400, {"message": "This model's maximum context length is 8."}), "too_long: 400"),
-    "truncated": (do.body(b'{"choices": [{"text": "a do'), "malformed: no JSON"),
-    "not JSON": (do.body(b"<html>hello</html>"), "malformed: no JSON"),
+    "truncated": (do.body(b'{"choices": [{"text": "a do'), "malformed: not JSON"),
+    "not JSON": (do.body(b"<html>hello</html>"), "malformed: not JSON"),
     "no choices": (do.body({"choices": []}), "malformed: its choices are an empty list"),
     "null": (do.body(completion(None)), "empty: "),
     "refusal": (do.body(completion(None, refusal="I can't.")), "refused: the model refused: I can't."),
-    "no content": (do.status(204), "malformed: no JSON"),
-    "gzip": (do.status(200, b"not gzip", Content_Encoding="gzip"), "malformed: no JSON"),
+    "no content": (do.status(204), "malformed: not JSON"),
+    "gzip": (do.status(200, b"not gzip", Content_Encoding="gzip"), "malformed: not JSON"),
 }
 
 
@@ -183,7 +183,7 @@ REFUSALS_OF_ALL = {
     "403": (do.status(403, b"<html>blocked</html>"), "refused", "403 Forbidden"),
     "404": (do.status(404, {"error": "no such model"}), "refused", "404 Not Found: no such model"),
     "login": (do.status(302, b"", Location="https://login"), "refused", "302 Found: a redirect to https://login"),
-    "HTML": (do.body(b"\n<!DOCTYPE html><html>maintenance</html>"), "malformed", "no JSON, but a page of HTML"),
+    "HTML": (do.body(b"\n<!DOCTYPE html><html>maintenance</html>"), "malformed", "HTML, not JSON"),
     "error": (do.body({"error": {"message": "quota"}}), "malformed", "it has no choices; it says: quota"),
 }
 
@@ -311,7 +311,7 @@ def test_a_call_that_hangs_ends_and_keeps_no_other(server, open_engine):
     start = time.monotonic()
     dog, cat, *others = open_engine(timeout=0.2, attempts=2).ask(prompts("a dog", "a cat", *texts(30)))
     assert dog == answered("a dog") and others == [answered(text) for text in texts(30)]
-    assert cat.error == "timeout: no whole answer in 0.2 s (the last of 2 attempts)"
+    assert cat.error == "timeout: no complete answer in 0.2 s (the last of 2 attempts)"
     assert 0.4 < time.monotonic() - start < 1.5
 
 
@@ -421,7 +421,7 @@ def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_en
     start = time.monotonic()
     answers = engine.ask(prompts(*texts(500)))
     assert time.monotonic() - start < 5  # else 500 / 4 * 20 attempts of up to 0.3 s
-    stopped = [answer.error for answer in answers if " s in which it answered no request: " in answer.error]
+    stopped = [answer.error for answer in answers if " s without an answer to any request: " in answer.error]
     assert len(stopped) > 400 and stopped[0].startswith(("busy: ", "timeout: ")) and "try again" in stopped[0]
     words = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(words) == 1 and words[0].startswith(f"{server.base_url}: has answered no request for 0 s: {code} ")
@@ -536,7 +536,7 @@ def test_what_names_the_model():
         ({"base_url": "ftp://localhost/v1"}, "base_url: 'ftp://localhost/v1'"),
         ({"base_url": "http:///v1"}, "base_url: 'http:///v1'"),
         ({"base_url": "http://local host/v1"}, "base_url"),
-        ({"base_url": "http://localhost:port/v1"}, "base_url: is no address"),
+        ({"base_url": "http://localhost:port/v1"}, "base_url: is not an address"),
         ({"base_url": "http://user:sk-5ecret@localhost/v1"}, "base_url: holds a user"),
         ({"base_url": "http://localhost/v1?key=sk-5ecret"}, "base_url: holds a user, a password, a query"),
         ({"key": "sk-5ecret"}, "key: is not the name of an environment variable"),
@@ -616,7 +616,7 @@ def test_check_names_near_models(server, open_engine):
 @pytest.mark.parametrize("status", [401, 403])
 def test_check_tells_of_keys(server, open_engine, status, key):
     server.always = do.status(status, {"error": {"message": "Incorrect API key"}})
-    remedy = "the key in the environment variable TEST_KEY is not accepted" if key else "it wants a key: give `key`"
+    remedy = "the key in the environment variable TEST_KEY is not accepted" if key else "it needs a key: give `key`"
     with pytest.raises(RecipeError, match=f"{server.base_url}/models: {remedy}.*; {status} .*: Incorrect API key"):
         open_engine(key=key).check()
 
@@ -628,16 +628,16 @@ def test_check_tells_of_keys(server, open_engine, status, key):
         (do.status(429, {"error": "quota"}), RunError, "fails or is too busy; 429 Too Many Requests: quota"),
         (do.reset, RunError, r"cannot be reached \(ReadError.*\)"),
         (do.no_http, RunError, "cannot be reached"),
-        (do.hang, RunError, "no whole answer in 0.3 s"),
+        (do.hang, RunError, "no complete answer in 0.3 s"),
         (
             do.status(307, Location="https://example.invalid/v1/models"),
             RecipeError,
             "a redirect to https://example.invalid/v1",
         ),
         (do.status(400, {"error": "no"}), RecipeError, "models: 400 Bad Request: no. Accepted: the address of"),
-        (do.body(b"<html>hello</html>"), RecipeError, "no list of models. Accepted: .* ends in /v1"),
-        (do.body({"models": []}), RecipeError, "no list of models"),
-        (do.flood(20_000_000), RecipeError, "no list of models"),
+        (do.body(b"<html>hello</html>"), RecipeError, "not a list of models. Accepted: .* ends in /v1"),
+        (do.body({"models": []}), RecipeError, "not a list of models"),
+        (do.flood(20_000_000), RecipeError, "not a list of models"),
     ],
 )
 def test_check_tells_what_it_found(server, open_engine, fault, kind, message):
@@ -649,7 +649,7 @@ def test_check_tells_what_it_found(server, open_engine, fault, kind, message):
 def test_check_tells_of_nobody_at_home(server, open_engine):
     server.die()
     with pytest.raises(
-        RunError, match=f"^{server.base_url}: cannot be reached .*ConnectError.*; accepted: an endpoint that runs"
+        RunError, match=f"^{server.base_url}: cannot be reached .*ConnectError.*; accepted: a running endpoint"
     ):
         open_engine().check()
     with pytest.raises(RunError, match="cannot be reached"):
@@ -671,13 +671,13 @@ def test_check_asks_for_a_token_where_no_models_are_listed(server, open_engine, 
     open_engine().check()
     assert server.seen[-1].path == "/v1/completions" and server.seen[-1].body["max_tokens"] == 1
     server.always = without("models", "chat/completions", "completions")
-    with pytest.raises(RecipeError, match=rf"{server.base_url}/completions: {status} .*mostly ends in /v1"):
+    with pytest.raises(RecipeError, match=rf"{server.base_url}/completions: {status} .*usually ends in /v1"):
         open_engine().check()
     server.always = lambda handler: handler.reply(404 if handler.command == "GET" else 401, b"")
     with pytest.raises(RecipeError, match=r"chat/completions: it wants a key"):
         open_engine().check()
     server.always = lambda handler: handler.reply(404 if handler.command == "GET" else 200, b"welcome")
-    with pytest.raises(RecipeError, match=r"chat/completions: the answer is malformed: no JSON"):
+    with pytest.raises(RecipeError, match=r"chat/completions: the answer is malformed: not JSON"):
         open_engine().check()
 
 
@@ -687,7 +687,7 @@ def test_the_proxy_of_the_environment_is_used(server, open_engine, monkeypatch):
     (seen,) = server.asked
     assert seen.path == "http://endpoint.invalid/v1/completions"
     monkeypatch.setenv("HTTP_PROXY", "gopher://127.0.0.1")
-    with pytest.raises(RecipeError, match="the proxy of the environment cannot be used"):
+    with pytest.raises(RecipeError, match="the proxy that the environment names cannot be used"):
         open_engine().check()
 
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_placed_is_not_sent():
         write_call(Request(UID, "rewrite", "", 0), "tiny", {})
     with pytest.raises(UnsendableError, match=r"^refused: .*takes no image"):
         write_call(Request(UID, "rewrite", "", 0, prompt="a", image=image), "tiny", {})
-    with pytest.raises(UnsendableError, match=r"^refused: .*no message is of the user"):
+    with pytest.raises(UnsendableError, match=r"^refused: .*no user message"):
         write_call(Request(UID, "rewrite", "", 0, messages=(Message("system", "a"),), image=image), "tiny", {})
 
 
@@ -179,13 +179,13 @@ def test_texts(body, answer):
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (b"", "malformed: no JSON"),
-        (b"<html>busy</html>", "malformed: no JSON, but a page of HTML"),
-        (reply("a dog")[:-9], "malformed: no JSON"),
-        (b"\xff\xfe\xfd", "malformed: no JSON"),
-        (b"[" * 200_000, "malformed: no JSON"),
-        (b"1" * 10_000, "malformed: no JSON"),
-        (b"null", "malformed: no JSON"),
+        (b"", "malformed: not JSON"),
+        (b"<html>busy</html>", "malformed: HTML, not JSON"),
+        (reply("a dog")[:-9], "malformed: not JSON"),
+        (b"\xff\xfe\xfd", "malformed: not JSON"),
+        (b"[" * 200_000, "malformed: not JSON"),
+        (b"1" * 10_000, "malformed: not JSON"),
+        (b"null", "malformed: not JSON"),
         (b"[]", "malformed: it has no choices"),
         (b"{}", "malformed: it has no choices"),
         (b'{"choices": null}', "malformed: it has no choices"),
@@ -208,7 +208,7 @@ def test_texts(body, answer):
         (reply(None, refusal="I can't help with that."), "refused: the model refused: I can't help with that.$"),
         (reply([{"type": "refusal", "refusal": "No."}]), "refused: the model refused: No.$"),
         (reply(None, refusal=""), "empty: "),
-        (b'{"choices": [{"text": null}]}', "empty: the answer holds no text$"),
+        (b'{"choices": [{"text": null}]}', "empty: the answer contains no text$"),
     ],
 )
 def test_no_texts(body, error):

@@ -21,7 +21,7 @@ ANSWERS = [
     Answer(" ", None, 0, 0, None),
     Answer(None, "busy: 503", 0, 0, None),
     Answer("ein Hund 🐕\n", None, 2**31 - 1, 7, "length"),
-    Answer(None, "empty: the answer holds no text", 9, 1, "stop"),
+    Answer(None, "empty: the answer contains no text", 9, 1, "stop"),
     Answer("cut", "engine: half an answer", 1, 1, None),
     Answer("a cat", None, 600, 2, "stop"),
 ]
@@ -120,7 +120,7 @@ def test_other_layouts_are_told(write, tmp_path):
     large = pa.schema([f.with_type(pa.large_string()) if f.name == "answer" else f for f in LAYOUT])
     missing = pa.schema([field for field in LAYOUT if field.name != "digest"])
     for layout, wanted in ((large, "answer string"), (missing, "digest string")):
-        with pytest.raises(RecipeError, match=rf"answers.parquet: is no table of answers: .*accepted: .*{wanted}$"):
+        with pytest.raises(RecipeError, match=rf"answers.parquet: is not a table of answers: .*accepted: .*{wanted}$"):
             RecordedEngine(Recorded(path=write(ROWS, layout=layout), model=MODEL)).check()
     (tmp_path / "text.parquet").write_text("digest,answer\n")
     with pytest.raises(RecipeError, match=r"text.parquet: cannot be read as Parquet"):

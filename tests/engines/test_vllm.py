@@ -77,7 +77,7 @@ def test_prompts_and_chats_are_answered_in_their_order(made: list[Llm]) -> None:
     texts = ["one", "two", "three", "four", "hush"]
     answers = engine.ask([(chat if len(text) % 2 else completion)(text) for text in texts])
     assert answers[:4] == [Answer(text, None, len(text), 2, "stop") for text in texts[:4]]
-    assert answers[4] == Answer(None, "empty: 2 tokens, which make no text", 4, 2, "stop")
+    assert answers[4] == Answer(None, "empty: 2 tokens, but no text", 4, 2, "stop")
     assert made[0].calls == [("generate", 2), ("chat", 3)] and engine.ask([]) == []
     engine.check()
     assert len(made) == 1 and made[0].arguments["model"] == "org/tiny" and made[0].arguments["max_model_len"] == 64

@@ -347,8 +347,8 @@ def test_the_record_names_what_was_asked_and_what_was_found(run: Ran) -> None:
     assert run.run["forgotten"] == Record.read(RunStore(str(run.folder))).facts.to_json()
     assert "forgotten.parquet" in run.table("manifest")["path"].to_pylist()
     text = str(explain_sample(str(run.folder), victim["uid"]))
-    assert "taken out on request, 20" in text and victim["caption"] not in text and "words" not in text
-    with pytest.raises(RunError, match="this URL was taken out on request, 20"):
+    assert "removed on request, 20" in text and victim["caption"] not in text and "words" not in text
+    with pytest.raises(RunError, match="this URL was removed on request on 20"):
         explain_sample(str(run.folder), victim["url"])
     listed = run_query(
         str(run.folder), "SELECT count(*) FROM forgotten WHERE kind = 'uid' AND time > '2020-01-01'"
@@ -434,7 +434,7 @@ def test_remote_runs(original: Ran) -> None:
 def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not a run folder"):
         forget(str(tmp_path), uids("0" * 32))
-    with pytest.raises(RecipeError, match="nothing is named"):
+    with pytest.raises(RecipeError, match="nothing to forget"):
         forget(str(run.folder), NOTHING)
     (run.folder / "_SUCCESS").unlink()
     with pytest.raises(RunError, match="the run is not finished"):

@@ -66,7 +66,7 @@ def test_a_line_that_is_no_item_is_named(tmp_path: Path, kind: str | None, line:
     path.write_text(f"{good}\n\n{line}\n")
     with pytest.raises(RecipeError) as caught:
         read_list(str(path), kind)
-    assert f"{path}, line 3: {line!r} is no item; accepted: {accepted}" in str(caught.value)
+    assert f"{path}, line 3: {line!r} is not an item; accepted: {accepted}" in str(caught.value)
 
 
 def test_arrays_of_uids(tmp_path: Path) -> None:
@@ -176,6 +176,6 @@ def test_a_table_that_is_no_record(tmp_path: Path, kinds: list[str | None], valu
     path = f"{tmp_path}/list.parquet"
     pq.write_table(pa.table({"kind": kinds, "value": values}), path)
     with pytest.raises(
-        RecipeError, match=r"row 0: .* is no line of a record; accepted: uid and 32 hex digits, url and"
+        RecipeError, match=r"row 0: .* is not a row of a forgotten.parquet; accepted: uid and 32 hex digits, url and"
     ):
         read_list(path)

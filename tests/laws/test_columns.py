@@ -233,7 +233,7 @@ def test_an_unknown_column_that_the_files_have(rows: str, tars: str, tmp_path: P
 
 def test_no_key_of_a_source_is_ignored(rows: str, tars: str, tmp_path: Path) -> None:
     message = refusal(tars, "webdataset", tmp_path, source={"storage": {"anon": True}})
-    assert "storage: 'anon' is no option of local files" in message
+    assert "storage: 'anon' is not an option of local files" in message
     message = refusal(rows, "parquet", tmp_path, source={"columns": {"language": "note"}}, measure={"language": {}})
     assert "columns.language names a column, and measure.language measures it" in message
     message = refusal(rows, "parquet", tmp_path, source={"join": {"path": "x.csv", "on": "key", "columns": {"a": "b"}}})

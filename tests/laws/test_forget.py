@@ -197,14 +197,14 @@ def test_a_run_does_not_begin_while_something_is_forgotten(original: Ran, recipe
     prepared = prepare(recipe, str(run.folder))
     with (
         locked(RunStore(str(run.folder)), "forget"),
-        pytest.raises(RunError, match=r"curate forget \(process .* is at work here"),
+        pytest.raises(RunError, match=r"curate forget \(process .* is running here"),
         claimed(prepared),
     ):
         pass
     shutil.copy(original.folder / "shards/00001.tar", run.folder / "shards/00001.tar")
     forget(str(run.folder), requested)
     files = pools.files_of(run.folder)
-    with pytest.raises(RunError, match="something was forgotten here while the run was being prepared; run again"):
+    with pytest.raises(RunError, match="samples were forgotten here while the run was being prepared; run again"):
         claim_folder(prepared)
     assert pools.files_of(run.folder) == files and left_of(run.folder, words) == []
 
@@ -262,7 +262,7 @@ def test_a_record_that_nothing_names_is_missed(original: Ran, tmp_path: Path) ->
     lines = [line for line in read_manifest(folder) if line.path != "forgotten.parquet"]
     write_manifest(folder, Lines(digest_file(folder, line.path, line.rows) for line in lines))
     rows = run.counts["forgotten"]
-    assert verify_run(str(run.folder))[1] == [f"forgotten.parquet: is missing, and {rows} rows are forgotten"]
+    assert verify_run(str(run.folder))[1] == [f"forgotten.parquet: is missing, although {rows} rows are forgotten"]
 
 
 def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
     record = path.read_bytes()
     other = pa.table({"uid": ["0" * 32]})
     for table, match in (
-        (pq.read_table(path).slice(1), "differs from the one that run.json names"),
+        (pq.read_table(path).slice(1), "does not match its digest in run.json"),
         (other, "is no record"),
     ):
         pq.write_table(table, path)

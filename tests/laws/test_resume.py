@@ -375,7 +375,7 @@ def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, who
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
-    """Whatever page it is in: the file is not what was written, and is made anew."""
+    """Whatever page it is in: the file differs from what was written, and is made anew."""
     name = f"tables/{table}/00001.parquet"
     data = (whole / name).read_bytes()
     group = pq.read_metadata(whole / name).row_group(0)

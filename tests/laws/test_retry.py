@@ -334,13 +334,15 @@ def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
     web.day = 2
     first = command("run", *arguments)
     assert first.returncode == 0 and "is not finished: goes on with the run" in first.stderr
-    assert "curate run" in first.stdout and "3 of 4 URLs did not come" in first.stdout and "--retry" in first.stdout
+    assert (
+        "curate run" in first.stdout and "3 of 4 URLs were not downloaded" in first.stdout and "--retry" in first.stdout
+    )
     web.day = 3
     second = command("run", *arguments)
-    assert second.returncode == 0 and "round 1 of attempts, 3 URLs" in second.stderr
-    assert "did not come" not in second.stdout
+    assert second.returncode == 0 and "round 1 of retries, 3 URLs" in second.stderr
+    assert "not downloaded" not in second.stdout
     third = command("run", *arguments)
-    assert third.returncode == 0 and "no URL may come on another attempt; nothing to do" in third.stdout
+    assert third.returncode == 0 and "no failed URL is worth another attempt; nothing to do" in third.stdout
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump({"input": {"name": "a", "format": "parquet", "path": "a.parquet"}})
     )

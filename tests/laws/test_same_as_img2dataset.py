@@ -196,8 +196,8 @@ def test_shards_are_those_of_img2dataset(shards: dict[str, tuple[Shard, Shard]],
 def test_what_img2dataset_refuses_is_refused(tmp_path: Path) -> None:
     """Where it would lose every row, or raise an error in each worker."""
     for own, message in (
-        ({"verify_hash": ["md5", "md5"]}, "md5 is verified, and compute_hash is sha256"),
-        ({"verify_hash": ["md5", "md5"], "compute_hash": None}, "md5 is verified, and compute_hash is None"),
+        ({"verify_hash": ["md5", "md5"]}, "md5 is verified, but compute_hash is sha256"),
+        ({"verify_hash": ["md5", "md5"], "compute_hash": None}, "md5 is verified, but compute_hash is None"),
         ({"image_size": 9, "encode_format": "png"}, "encode_quality: 95; of png .* accepted: 0 to 9"),
     ):
         with pytest.raises(RecipeError, match=message):

@@ -352,7 +352,7 @@ def test_explain_tells_all_stages(tars: Stages) -> None:
         if rule == "own"
     )  # fmt: skip
     page, lines = explained(second, dropped)
-    assert lines[0] == f"{dropped}: not in this pool; in the runs that it was made of:"
+    assert lines[0] == f"{dropped}: not in this pool; in the runs that are its inputs:"
     assert any(line.startswith("verdict: dropped by own") for line in lines)
     with pytest.raises(RunError, match=r"none of its .* rows has uid"):
         explain_sample(str(second.folder), "f" * 32)
@@ -369,14 +369,14 @@ def test_explain_goes_on_without_the_first_run(tars: Stages, tmp_path: Path) -> 
     shutil.rmtree(first.folder)
     _, lines = explained(third, uid)
     assert sum(line.startswith("verdict: kept") for line in lines) == 2
-    assert lines[-1].startswith(f"nothing can be told of it: {first.folder}: no such folder")
+    assert lines[-1].startswith(f"it cannot be explained: {first.folder}: no such folder")
     unknown = rf"rows has uid {'f' * 32}; source 'second': nothing .* rows has uid .*; source 'first': nothing .* no such folder"
     with pytest.raises(RunError, match=unknown):
         explain_sample(str(third.folder), "f" * 32)
     shutil.copytree(tars.second.folder, first.folder)
     _, lines = explained(third, uid)
     if uid in column(tars.second, "uid"):
-        assert "another run is in that folder now; what follows is of that one" in lines
+        assert "the folder now holds another run; what follows is about that one" in lines
 
 
 def test_the_report_says_where_the_pool_came_from(tars: Stages, tmp_path: Path) -> None:

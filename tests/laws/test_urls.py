@@ -265,7 +265,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no_header": (
         lambda folder: (folder / "a.tsv").write_text("http://a/1\ta dog\n") and folder / "a.tsv",
         {},
-        "its first line is no header but a row ('http://a/1'); name its 2 columns in their order, such as column_names: [url, caption]",
+        "its first line is a row, not a header ('http://a/1'); name its 2 columns in their order, such as column_names: [url, caption]",
     ),
     "no_header_of_captions_first": (
         lambda folder: (folder / "a.tsv").write_text("a dog\thttp://a/1\n") and folder / "a.tsv",
@@ -282,7 +282,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
             (folder / "a.json").write_text('[{"url": "http://a/1", "caption": "a dog"}]') and folder / "a.json"
         ),
         {},
-        "it is a JSON array; accepted: JSON lines, an object a line",
+        "it is a JSON array; accepted: JSON lines, one object per line",
     ),
     "other_columns": (
         lambda folder: (folder / "a.tsv").write_text("http://a/1\ta dog\n") and folder / "a.tsv",

@@ -41,9 +41,7 @@ def test_a_share_of_the_tail(folder: Path) -> None:
     assert abs(below[beam.run["t"]] - 0.1) == min(abs(share - 0.1) for share in below.values())
     assert beam.counts["balance"] and whatif(str(beam.folder), ["balance.tail_share=0.1"]).t == beam.run["t"]
     share = below[beam.run["t"]]
-    assert f"t = {beam.run['t']}, whose share of smaller counts, {share:.4g}, is nearest to 0.1" in summary(
-        str(beam.folder), 1.0
-    )
+    assert f"t = {beam.run['t']}, whose tail share, {share:.4g}, is nearest to 0.1" in summary(str(beam.folder), 1.0)
     choices = Run(str(beam.folder)).sql("balance_choices", at=beam.run["t"]).to_pylist()
     assert choices[0]["tail_share"] == pytest.approx(share)
 

@@ -95,7 +95,7 @@ def test_an_executor_has_the_gpus_of_a_task() -> None:
     """A process keeps the GPU of its first task, and two of an executor could come to have the same."""
     amounts = ["--spark_conf=spark.executor.resource.gpu.amount=2", "--spark_conf=spark.task.resource.gpu.amount=1"]
     options = parse_options(["--runner=spark", *amounts]).options
-    with pytest.raises(ValueError, match=r"gpu.amount: 2, of which a task has 1; accepted: as many as a task has"):
+    with pytest.raises(ValueError, match=r"gpu.amount: 2, but a task has 1; accepted: the same number for both"):
         options.view_as(SparkOptions).read_conf()
     for amount in ("0.5", "1"):
         words = [

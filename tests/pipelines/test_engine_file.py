@@ -111,7 +111,7 @@ def test_what_is_refused(tmp_path: Path, text: str, parts: list[str], capsys: An
 
 
 def test_a_runner_that_the_words_name_wrongly_is_theirs(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"^Beam options --runner=sparc: there is no runner 'sparc'; did you mean"):
+    with pytest.raises(RecipeError, match=r"^Beam options --runner=sparc: no runner 'sparc'; did you mean"):
         read(tmp_path, "runner: spark", "--runner=sparc")
 
 

@@ -93,7 +93,7 @@ def test_missing_members() -> None:
         ("d", OK),
         ("e", "no_image"),
     ]
-    assert found.errors[4] == "there are: npy"
+    assert found.errors[4] == "members: npy"
 
 
 def test_a_key_that_comes_again_is_a_second_sample() -> None:

@@ -180,7 +180,7 @@ def test_sums_agree_or_nothing_is_published() -> None:
         ([*audits, audit({"kept": 1}, rows=2)], 5),
         ([audit({}, rows=1)], 0),
     ):
-        with pytest.raises(ConservationError, match="do not agree"):
+        with pytest.raises(ConservationError, match="do not match"):
             check_conservation(total(wrong), emitted)
 
 

@@ -119,7 +119,7 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
 
 def test_thresholds_are_told(images: Ran) -> None:
     rule = {"name": "long", "sql": None, "top": 0.9, "of": "characters", "threshold": 12.5}
-    assert "1. long: the top 0.9 of characters, which is from 12.5 on" in card_text(facts_of(images, rules=[rule]))
+    assert "1. long: the top 0.9 of characters, which means at least 12.5" in card_text(facts_of(images, rules=[rule]))
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_the_licence_is_what_the_recipe_says(images: Ran) -> None:
 
 def test_what_was_taken_out_is_told(images: Ran) -> None:
     text = card_text(facts_of(images, counts={"kept": 1, "forgotten": 1200}))
-    assert "1. forgotten: taken out on request" in text and "| forgotten | −1,200 |" in text
-    assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 taken out on request" in text
+    assert "1. forgotten: removed on request" in text and "| forgotten | −1,200 |" in text
+    assert "1 sample, curate" in text and f"run {images.run['identity']} without 1,200 removed on request" in text
     assert "forgotten" not in card(images)
 
 

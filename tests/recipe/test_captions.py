@@ -298,19 +298,19 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
     [
         (
             {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "api", "styles": ["coco", "human"]}]},
-            "captions.rewrite.1.styles: 'human' is written by captions.rewrite.0 too; accepted: styles that no other",
+            "captions.rewrite.1.styles: 'human' is also written by captions.rewrite.0; accepted: styles that no other",
         ),
         (
             {"rewrite": [{"engine": "llm"}, {"engine": "api"}]},
-            "captions.rewrite.1.styles: 'chat_a' is written by captions.rewrite.0 too",
+            "captions.rewrite.1.styles: 'chat_a' is also written by captions.rewrite.0",
         ),
         (
             {"translate": [{"engine": "llm", "languages": ["de"]}, {"engine": "llm", "languages": ["de"]}]},
-            "captions.translate.1.languages: 'de' is written by captions.translate.0 too; accepted: languages that",
+            "captions.translate.1.languages: 'de' is also written by captions.translate.0; accepted: languages that",
         ),
         (
             {"recaption": [{"engine": "llm"}, {"engine": "api"}]},
-            "captions.recaption.1.styles: 'short' is written by captions.recaption.0 too",
+            "captions.recaption.1.styles: 'short' is also written by captions.recaption.0",
         ),
         (
             {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "apy", "styles": ["coco"]}]},
@@ -319,15 +319,15 @@ def test_the_plan_tells_engines_apart_and_what_is_answered_already(
         ({"rewrite": {"engine": "apy"}}, "captions.rewrite.engine: no engine is named 'apy'"),
         (
             {"rewrite": [{"engine": "llm", "styles": ["human"]}, {"engine": "api", "styles": ["loud"]}]},
-            "captions.rewrite.1.styles: 'loud' is none; accepted: chat_a, chat_b, human, coco, and keys of examples",
+            "captions.rewrite.1.styles: 'loud' is not a style; accepted: chat_a, chat_b, human, coco, and keys of examples",
         ),
         (
             {"rewrite": {"engine": "llm", "examples": {"own_2": "own.txt"}}},
-            "captions.rewrite.styles: 'own_2' ends in a number, as further texts of a style do",
+            "captions.rewrite.styles: 'own_2' ends in a number, as the further captions of a style do",
         ),
         (
             {"rewrite": {"engine": "llm", "styles": ["mine"], "examples": {"own": "own.txt"}}},
-            "captions.rewrite.styles: 'mine' is none; accepted: chat_a, chat_b, human, coco, and keys of examples",
+            "captions.rewrite.styles: 'mine' is not a style; accepted: chat_a, chat_b, human, coco, and keys of examples",
         ),
         (
             {"rewrite": [{"engine": "llm", "styels": ["human"]}]},
@@ -371,7 +371,7 @@ def test_what_is_refused_when_the_pool_is_known(
 
 def test_languages_are_refused_where_they_stand(captions: dict[str, Any], path: str, tmp_path: Path) -> None:
     translate = [{"engine": "llm", "languages": ["fr"]}, {"engine": "api", "languages": ["de", "xx"]}]
-    with pytest.raises(RecipeError, match=r"captions\.translate\.1\.languages: unknown 'xx'"):
+    with pytest.raises(RecipeError, match=r"captions\.translate\.1\.languages: unknown language 'xx'"):
         prepare(recipe(path, captions | {"translate": translate}), str(tmp_path / "out"))
 
 

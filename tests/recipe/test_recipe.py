@@ -230,8 +230,8 @@ MATCH = {"match": {"metadata": "m"}}
         ({"rules": {"x": {"top": 0, "of": "s"}}}, "rules.x.top", ["greater than 0", "0"]),
         ({"rules": {"x": {"top": 1.5, "of": "s"}}}, "rules.x.top", ["less than or equal to 1", "1.5"]),
         ({"rules": {"x": {"rows": 0, "of": "s"}}}, "rules.x.rows", ["greater than or equal to 1", "0"]),
-        ({"rules": {"x": {"top": 0.1, "rows": 5, "of": "s"}}}, "rules.x", ["either top, a fraction, or rows"]),
-        ({"rules": {"x": {"of": "s"}}}, "rules.x", ["either top, a fraction, or rows"]),
+        ({"rules": {"x": {"top": 0.1, "rows": 5, "of": "s"}}}, "rules.x", ["either top (a fraction) or rows"]),
+        ({"rules": {"x": {"of": "s"}}}, "rules.x", ["either top (a fraction) or rows"]),
         ({"rules": {"x": {"top": 0.1, "of": "s", "over": "all"}}}, "rules.x.over", ["'reached' or 'pool'", "all"]),
         ({"rules": {"x": {"top": float("nan"), "of": "s"}}}, "rules.x.top", ["nan"]),
         ({"rules": {"x": {"top": "half", "of": "s"}}}, "rules.x.top", ["number", "half"]),
@@ -318,8 +318,8 @@ def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
         ("a: [", "line 1"),
         ("a: b: c", "line 1"),
         ("!!python/object/apply:os.system [ls]", "python"),
-        ("? [a, b]\n: c", "no key"),
-        ("? {a: b}\n: c", "no key"),
+        ("? [a, b]\n: c", "cannot be a key"),
+        ("? {a: b}\n: c", "cannot be a key"),
         ("seed: 1\nname: x\nseed: 2", "'seed' occurs twice, line 3"),
         ("rules:\n  a: words > 2\n  a: words > 3\n", "'a' occurs twice, line 3"),
     ],
@@ -526,6 +526,6 @@ def test_sections_of_kinds_are_pickled_by_what_they_hold() -> None:
 )
 def test_columns_have_no_names_that_sql_would_misread(sections: dict[str, Any]) -> None:
     with pytest.raises(
-        RecipeError, match="is a word of SQL, which an expression could not name; accepted: another name"
+        RecipeError, match="is a reserved word of SQL, so expressions could not name it; accepted: another name"
     ):
         parse_recipe({"input": [{"name": "a", "format": "parquet", "path": "x"}], **sections})

@@ -76,7 +76,7 @@ def test_a_chain_of_aliases_is_as_deep_as_it_is_when_followed() -> None:
 
 @pytest.mark.parametrize("text", ["&a [*a]", "a: &a {b: *a}", "&a {<<: *a}", "&a {? *a : 1}"])
 def test_an_alias_within_what_it_names(text: str) -> None:
-    assert "an alias within what it names, line 1" in refusal(text)
+    assert "an alias inside the value that it refers to, line 1" in refusal(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, "{a: " * 50_000, "- " * 50_000, "? " * 50_000, "[" * 101 + "]" * 101])
@@ -111,7 +111,7 @@ def test_numbers_that_are_too_long(text: str) -> None:
 def test_a_scalar_that_is_not_what_its_tag_says(text: str) -> None:
     kind = text.partition(" ")[0][2:] if text.startswith("!") else "timestamp"
     message = refusal(f"\na: {text}")
-    assert f"is no {kind}, line 2" in message
+    assert f"is not {kind}, line 2" in message
 
 
 @pytest.mark.parametrize("text", ["!!binary aGVsbG8=", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]"])
@@ -120,7 +120,9 @@ def test_values_that_json_does_not_have(text: str) -> None:
     assert f"a value of type {kind}, line 1; accepted: mappings, lists, texts" in refusal(text)
 
 
-@pytest.mark.parametrize(("text", "part"), [("a: 1\na: 2", "key 'a' occurs twice, line 2"), ("[a]: 1", "is no key")])
+@pytest.mark.parametrize(
+    ("text", "part"), [("a: 1\na: 2", "key 'a' occurs twice, line 2"), ("[a]: 1", "cannot be a key")]
+)
 def test_keys(text: str, part: str) -> None:
     assert part in refusal(text)
 

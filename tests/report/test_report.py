@@ -95,7 +95,7 @@ def test_what_came_of_urls(tmp_path: Path, small: str) -> None:
     run = RUN | {"recipe": {"input": [{"name": "photos", "format": "urls", "path": "list.parquet"}]}}
     page = page_of(write_units(str(tmp_path), [rows], run, failures=failures).url)
     harmless(page)
-    assert "1 of 3 URLs came (33.33 %). 2 did not; 1 of them may come on another attempt" in page.text
+    assert "1 of 3 URLs were downloaded (33.33 %). 2 were not; 1 of them may succeed on another attempt" in page.text
     assert "its host answered 503 Service Unavailable" in page.text and "h1<b>" in page.text
     assert 'id="downloads"' in page.html and 'id="downloads"' not in page_of(small).html
 

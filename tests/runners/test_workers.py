@@ -34,7 +34,7 @@ def test_a_worker_that_does_not_start(fault: str, tmp_path: Path, monkeypatch: p
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1))
     prepared = prepare(recipe, str(tmp_path / "run"), options=words)
     began = time.monotonic()
-    with pytest.raises(RunError, match="no worker began within") as found:
+    with pytest.raises(RunError, match="no worker started within") as found:
         preflight(prepared)
     assert time.monotonic() - began < 30
     assert command in str(found.value) and "\n" not in str(found.value)

@@ -309,13 +309,13 @@ def test_the_digest_is_of_what_determines_results(tiny, tmp_path):
 BAD_IDS = {
     "": "ids.txt: no ids; accepted: one noun id",
     "\n \n": "ids.txt: no ids",
-    "n00000000 dog\n\n": "ids.txt:1: n00000000 is no noun of the WordNet at .*wordnet; accepted: ",
-    "\nhund\n": "ids.txt:2: 'hund' is no ImageNet id; accepted: one noun id of ImageNet a line, n and eight digits",
+    "n00000000 dog\n\n": "ids.txt:1: n00000000 is not a noun of the WordNet at .*wordnet; accepted: ",
+    "\nhund\n": "ids.txt:2: 'hund' is not an ImageNet id; accepted: one noun id of ImageNet per line, n and eight digits",
     "v01440764": "ids.txt:1: 'v01440764' is no noun; accepted: .* such as n01440764",
-    "n1440764": "ids.txt:1: 'n1440764' is no ImageNet id",
-    "n٠١٢٣٤٥٦٧": "ids.txt:1: .* is no ImageNet id",
-    "n01440764,n01440765": "ids.txt:1: .* is no ImageNet id",
-    "n99999999\nn00000002\nn00000001": "ids.txt:1: n99999999 is no noun of the WordNet at .*wordnet, nor are 2 more; ",
+    "n1440764": "ids.txt:1: 'n1440764' is not an ImageNet id",
+    "n٠١٢٣٤٥٦٧": "ids.txt:1: .* is not an ImageNet id",
+    "n01440764,n01440765": "ids.txt:1: .* is not an ImageNet id",
+    "n99999999\nn00000002\nn00000001": "ids.txt:1: n99999999 is not a noun of the WordNet at .*wordnet, nor are 2 more; ",
 }
 
 
@@ -334,7 +334,7 @@ def test_ids_that_cannot_be_read(tiny, tmp_path):
         "": "Is a directory",
     }.items():
         with pytest.raises(
-            RecipeError, match=f"{tmp_path / path}: {message}; accepted: one noun id of ImageNet a line"
+            RecipeError, match=f"{tmp_path / path}: {message}; accepted: one noun id of ImageNet per line"
         ):
             load_vocabulary(str(tiny), str(tmp_path / path))
 
@@ -362,15 +362,18 @@ BAD_FILES = {
         "index.noun",
         LICENCE.replace("3.0", "3.1"),
     ): "index.noun: of WordNet 3.1, whose licence at the top would say WordNet 3.0",
-    ("index.noun", f"{LICENCE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is no line of WordNet's index.noun",
+    ("index.noun", f"{LICENCE}dog n 1 0 1 0\n"): "index.noun:3: 'dog n 1 0 1 0' is not a line of WordNet's index.noun",
     ("index.noun", f"{LICENCE}dog n 2 0 2 0 00000001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n 0 0 0 0\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog v 1 0 1 0 00000001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n 1 0 1 0 0x00001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n one 0 1 0 00000001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is no line",
-    ("noun.exc", "geese goose\nmen\n"): "noun.exc:2: 'men' is no line of WordNet's noun.exc; accepted: a local folder",
-    ("adj.exc", "\n"): "adj.exc:1: '' is no line of WordNet's adj.exc",
+    (
+        "noun.exc",
+        "geese goose\nmen\n",
+    ): "noun.exc:2: 'men' is not a line of WordNet's noun.exc; accepted: a local folder",
+    ("adj.exc", "\n"): "adj.exc:1: '' is not a line of WordNet's adj.exc",
     ("verb.exc", b"\xe9t\xe9 est"): "verb.exc: not UTF-8 at byte 0; accepted: a local folder",
 }
 
@@ -410,7 +413,7 @@ def test_the_list_that_timm_ships_is_datacomps(tiny):
     published = "66362bdedf36d933382edca5493fc562dcc17128ce36403c9e730a75f48cb2f2"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == published
     assert len(read_ids(path)) == 21_843
-    with pytest.raises(RecipeError, match=f"{IDS}:1: n00004475 is no noun of the WordNet at .*, nor are 218.. more"):
+    with pytest.raises(RecipeError, match=f"{IDS}:1: n00004475 is not a noun of the WordNet at .*, nor are 218.. more"):
         load_vocabulary(str(tiny), None)
 
 

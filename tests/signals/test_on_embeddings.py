@@ -181,9 +181,9 @@ measure:
         ),
         (
             {"heads": {"a": {"path": "head.safetensors", "of": "other"}}},
-            ["no model of measure.clip", "is named 'other'; there: clip"],
+            ["no model of measure.clip", "is named 'other'; available: clip"],
         ),
-        ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}, "classes": ["dog"]}}}, ["values.y", "must hold {}"]),
+        ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}, "classes": ["dog"]}}}, ["values.y", "must contain {}"]),
         ({"contexts": {"a": {"values": {"x": "a {}", "y": "b"}}}}, ["values.x", "no classes are given"]),
         ({"classes": {"a": {"examples": {"x": "examples/warm*.png"}}}}, ["examples"]),
         (

@@ -380,7 +380,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         write_file(tmp_path / "pool", n)
     (tmp_path / "pool/1.npz").unlink()
     os.mkfifo(tmp_path / "pool/1.npz")
-    with pytest.raises(RecipeError, match=r"1\.npz: is no regular file"):
+    with pytest.raises(RecipeError, match=r"1\.npz: is not a regular file"):
         prepare(recipe(tmp_path / "pool"), str(tmp_path / "out"))
 
 

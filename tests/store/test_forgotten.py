@@ -85,7 +85,7 @@ def test_a_record_with_seals_is_read(tmp_path: Path) -> None:
     folder.write_parquet("forgotten.parquet", old)
     assert Record.read_checked(folder).table.equals(table)
     folder.write_parquet("forgotten.parquet", old.slice(1))
-    with pytest.raises(RunError, match=r"differs from the one that run\.json names"):
+    with pytest.raises(RunError, match=r"does not match its digest in run\.json"):
         Record.read_checked(folder)
 
 

@@ -30,7 +30,7 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
     for _ in range(2):
         with (
             pytest.raises(
-                RunError, match=rf"curate forget \(process {process.pid} on .*\) is at work here; wait for it"
+                RunError, match=rf"curate forget \(process {process.pid} on .*\) is running here; wait until it ends"
             ),
             locked(RunStore(str(tmp_path)), "run"),
         ):
@@ -117,5 +117,5 @@ def test_a_lock_that_says_nothing_of_its_holder_holds(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     with locked(folder, "run"):
         (tmp_path / "tmp/lock").write_text("")
-        with pytest.raises(RunError, match="another command of curate is at work"):
+        with pytest.raises(RunError, match="another curate command is running"):
             check_unlocked(folder)

@@ -445,5 +445,5 @@ def test_bad_tars(shared: Path) -> None:
 
 def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
-    with pytest.raises(OSError, match=r"a\.tar: is no regular file"):
+    with pytest.raises(OSError, match=r"a\.tar: is not a regular file"):
         open_source(tmp_path / "a.tar")

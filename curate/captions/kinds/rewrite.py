@@ -96,10 +96,11 @@ class Rewrite(CaptionKind):
     @model_validator(mode="after")
     def _styles_are_known(self) -> "Rewrite":
         if self.template is None and (unknown := self._without_examples()):
-            raise fault("styles", f"{unknown[0]!r} is none; accepted: {', '.join(STYLES)}, and keys of examples")
+            raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {', '.join(STYLES)}, and keys of examples")
         if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
             raise fault(
-                "styles", f"{numbered[0]!r} ends in a number, as further texts of a style do; name it otherwise"
+                "styles",
+                f"{numbered[0]!r} ends in a number, as the further captions of a style do; choose another name",
             )
         return self
 
@@ -113,12 +114,12 @@ class Rewrite(CaptionKind):
             if self.examples or len(self.styles) > 1:
                 what = "examples" if self.examples else f"{len(self.styles)} styles"
                 raise RecipeError(
-                    f"{self.template}: shows no examples, and the section has {what}; accepted: fields {', '.join(_EXAMPLES)}, "
+                    f"{self.template}: has no fields for examples, but the section has {what}; accepted: fields {', '.join(_EXAMPLES)}, "
                     "or one style without examples"
                 )
         elif unknown := self._without_examples():
             raise RecipeError(
-                f"{self.template}: shows examples, and style {unknown[0]!r} has none; accepted: {', '.join(STYLES)}, and "
+                f"{self.template}: has fields for examples, but style {unknown[0]!r} has no examples; accepted: {', '.join(STYLES)}, and "
                 "keys of examples"
             )
         return template

@@ -53,7 +53,7 @@ def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
         if code not in LANGUAGES:
             near = " or ".join(f"{one} ({LANGUAGES[one]})" for one in _near(code))
             accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
-            raise ValueError(f"unknown {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
+            raise ValueError(f"unknown language {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
     return codes
 
 

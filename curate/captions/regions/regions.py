@@ -122,7 +122,7 @@ def _look(
 
 def _open(data: bytes | None) -> Image.Image | str:
     if data is None:
-        return "no_image: there is none"
+        return "no_image: the sample has none"
     try:
         return open_picture(data)
     except Exception as error:  # of many kinds, as each format raises its own
@@ -224,7 +224,7 @@ def _load(options: Regions, device: str) -> _Loaded:
     family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
     if family not in _FAMILIES:
         accepted = ", ".join(_FAMILIES)
-        raise RecipeError(f"{where}: is of the family {family!r}, which finds no phrases here; accepted: {accepted}")
+        raise RecipeError(f"{where}: its model type {family!r} is not supported; accepted: {accepted}")
     dtype = to_dtype(options.precision)
     kind = transformers.AutoModelForZeroShotObjectDetection
     model = load(where, lambda: kind.from_pretrained(options.model, dtype=dtype))

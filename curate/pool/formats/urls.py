@@ -160,7 +160,7 @@ class UrlsInput(DownloadingFormat):
             batch = whole if stay.all() else _only(whole, stay)
             places = pc.index_in(batch.columns["key"], keys)
             if places.null_count:
-                raise InputFault("damaged_tar", f"{tar.path}: has samples that are not of its list")
+                raise InputFault("damaged_tar", f"{tar.path}: has samples that are not in its list")
             columns = batch.columns | {name: column.take(places) for name, column in texts.items()}
             supplied = {name: rows[name].take(places) for name in scores.names if name in rows.schema.names}
             nothing = pa.chunked_array([pa.nulls(len(places), pa.int64())])  # of what never came

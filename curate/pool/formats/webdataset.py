@@ -149,7 +149,7 @@ def _with_listings(parts: Sequence[InputPart], source: WebdatasetSource, content
     try:
         beside = fingerprints_beside([name for name in names.values() if name], source.storage, content)
     except OSError as error:
-        raise RecipeError(f"input {source.name!r}: what is beside its tars cannot be listed: {error}") from None
+        raise RecipeError(f"input {source.name!r}: the files beside its tars cannot be listed: {error}") from None
     return tuple(replace(part, listing_fingerprint=beside.get(names[part.path], "")) for part in parts)
 
 

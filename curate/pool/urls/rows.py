@@ -55,11 +55,11 @@ def check_kind(source: UrlsSource, urls: UrlList) -> None:
     if urls.kind is None:
         accepted = f"accepted: {', '.join(f'.{name}' for name in KINDS)}, plain or with .gz, .bz2, .xz, .zst"
         if ".txt" in urls.path.lower():
-            raise RecipeError(f"{where}: a list of URLs alone has no captions, by which rows are curated; {accepted}")
-        raise RecipeError(f"{where}: no list of URLs by its name; {accepted}")
+            raise RecipeError(f"{where}: a list of URLs alone has no captions, which rows need; {accepted}")
+        raise RecipeError(f"{where}: not a list of URLs, by its name; {accepted}")
     if source.column_names and urls.kind not in TABULAR:
         raise RecipeError(
-            f"{where}: {KINDS[urls.kind]} has names of columns of its own; accepted: column_names for CSV and TSV without a header line"
+            f"{where}: {KINDS[urls.kind]} has column names of its own; accepted: column_names for CSV and TSV without a header line"
         )
 
 
@@ -68,7 +68,7 @@ def check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
     if urls.kind in TABULAR and (row := [name for name in columns.names if name.startswith(("http://", "https://"))]):
         order = "[caption, url]" if len(columns) == 2 and columns.names[1] == row[0] else "[url, caption]"
         raise RecipeError(
-            f"input {source.name!r}: {urls.path}: its first line is no header but a row ({row[0][:80]!r}); name its "
+            f"input {source.name!r}: {urls.path}: its first line is a row, not a header ({row[0][:80]!r}); name its "
             f"{len(columns)} columns in their order, such as column_names: {order}"
         )
 

@@ -94,7 +94,7 @@ def _check(source: UrlsSource) -> Callable[[bytes], str | None]:
 
     def check(data: bytes) -> str | None:
         if not format_of(data[:64]):
-            return f"Image decoding error: the bytes are no image of {', '.join(FORMATS)}"
+            return f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}"
         if source.image_size is not None and (facts := measure_image(data, header)).status == "too_many_pixels":
             return f"image area too large: {facts.error}"
         return None

@@ -143,9 +143,7 @@ class UrlsSource(Source):
                 "give either path, of lists of URLs, or from, the folder of a finished run over such lists"
             )
         if self.from_run and self.columns != Columns():
-            raise ValueError(
-                "columns: the run that the rows are from says which column holds what; accepted: with path"
-            )
+            raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
         if twice := find_twice(self.column_names or ()):
             raise ValueError(f"column_names: two columns are named {twice!r}")
         return self
@@ -161,7 +159,7 @@ class UrlsSource(Source):
         named = [name for name in RESIZING if getattr(self, name) != fields[name].default]
         if named and self.image_size is None:
             raise ValueError(
-                f"{named[0]}: images stay as they came where there is no image_size; accepted: with image_size, or a rule such as "
+                f"{named[0]}: images are not resized without image_size; accepted: with image_size, or a rule such as "
                 "min_side >= 100"
             )
         return self
@@ -170,11 +168,11 @@ class UrlsSource(Source):
     def _as_img2dataset_takes_them(self) -> Self:
         if self.verify_hash and self.verify_hash[1] != self.compute_hash:
             raise ValueError(
-                f"verify_hash: {self.verify_hash[1]} is verified, and compute_hash is {self.compute_hash}; accepted: both the same"
+                f"verify_hash: {self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}; accepted: the same for both"
             )
         if self.encode_format == "png" and self.encode_quality > 9:
             raise ValueError(
-                f"encode_quality: {self.encode_quality}; of png it is how hard bytes are compressed; accepted: 0 to 9"
+                f"encode_quality: {self.encode_quality}; for png it is the compression level; accepted: 0 to 9"
             )
         return self
 

@@ -105,7 +105,7 @@ def test_another_version(recipe: Any, tmp_path: Path, name: str, version: str | 
     )
     python = write_python(tmp_path / "python", f"cd {tmp_path}", f"export PYTHONPATH={tmp_path}:$PYTHONPATH")
     message = refused(recipe, str(tmp_path / "out"), f"--spark_conf=spark.pyspark.python={python}")
-    assert said in message and message.endswith("accepted: the same there as here")
+    assert said in message and message.endswith("accepted: the same there and here")
 
 
 @pytest.mark.usefixtures("stopping")
@@ -132,9 +132,7 @@ def test_no_master(recipe: Any, tmp_path: Path) -> None:
 def test_folders_that_are_another_ones_on_executors(recipe: Any, tmp_path: Path) -> None:
     """In fsspec's memory each process has files of its own, as each machine has without a shared disk."""
     message = refused(recipe, "memory://probe/out", kind=RecipeError)
-    assert message.startswith(
-        "--out memory://probe/out: executors do not see what is written there on this machine; acc"
-    )
+    assert message.startswith("--out memory://probe/out: executors do not see what this machine writes there; acc")
     assert not fsspec.filesystem("memory").find("/probe")
     message = refused(recipe, str(tmp_path / "out"), "--spark_exchange=memory://exchange", kind=RecipeError)
     assert message.startswith("--spark_exchange memory://exchange: executors do not see")
