@@ -5,8 +5,8 @@
 -- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
 -- column: thinned     head entries: with more than t matches, downsampled by balancing
--- column: tail        tail entries: with fewer than t matches, as MetaCLIP has it; of those with exactly t all samples stay, too
--- column: tail_share  their share of all matches before balancing, as `balance.tail_share` has it
+-- column: tail        tail entries: with fewer than t matches, as in MetaCLIP; those with exactly t keep all samples too
+-- column: tail_share  their share of all matches before balancing, as in `balance.tail_share`
 WITH chosen AS (
     SELECT DISTINCT unnest(CASE
         WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]

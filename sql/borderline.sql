@@ -4,7 +4,7 @@
 -- param: rule = null [rule]              the rule that dropped; null is the rules that name the number, or any where none does
 -- param: limit = 10                      how many on each side
 -- column: side     kept or dropped
--- column: measure  the number's name
+-- column: measure  the name of the number
 -- column: value    the number
 -- column: rule     the rule that dropped it; null where kept
 -- column: uid      the sample

@@ -1,7 +1,7 @@
 -- Words per caption, in the pool and in the kept set.
 -- theme: Captions
 -- param: step = 5 [positive] words per bucket
--- column: words_from   least number of words in the bucket
+-- column: words_from   lowest number of words in the bucket
 -- column: words_below  upper end of the bucket, excluded
 -- column: pool         samples
 -- column: kept         samples kept

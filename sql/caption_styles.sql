@@ -5,12 +5,12 @@
 -- column: texts        captions requested
 -- column: passed       of those, passed all gates
 -- column: pass_rate    passed, as a share of texts
--- column: words        words of a caption that passed, the median
--- column: against      words of a caption that passed, divided by words of the original, the median
--- column: tokens       tokens of an answer, the mean
+-- column: words        words of a caption that passed; the median
+-- column: against      words of a caption that passed, divided by those of its original; the median
+-- column: tokens       tokens of an answer; the mean
 -- column: distinct_share  distinct captions, as a share of texts: low where a model repeats itself
--- column: clip_score   of captions that passed, the mean; null where it was not measured
--- column: clip_gain    clip_score minus that of the original, the mean
+-- column: clip_score   mean over captions that passed; null if not measured
+-- column: clip_gain    clip_score minus that of the original; the mean
 WITH texts AS (
     SELECT c.*, c.status = 'ok' AND c.gate = 'passed' AS good, len(string_split_regex(trim(c.text), '\s+')) AS n FROM captions c
 ), originals AS (

@@ -1,8 +1,8 @@
 -- Requests, tokens, time and cost of synthetic captions, by kind and engine.
 -- theme: Captions
 -- column: kind        recaption, fused, rewrite, translation
--- column: engine      the recipe's name for it
--- column: model       what it is
+-- column: engine      its name in the recipe
+-- column: model       the model of the engine
 -- column: requests    captions requested
 -- column: sent        of those, sent in this run; the others were cached
 -- column: failed      of those, without an answer
@@ -10,7 +10,7 @@
 -- column: replaced    of those, written to .txt instead of the original
 -- column: tokens_in   tokens of all prompts, as reported by the engine
 -- column: tokens_out  tokens of all answers
--- column: seconds     of the engine, summed over units, which may run in parallel
+-- column: seconds     time of the engine, summed over units, which may run in parallel
 -- column: cost        of what was sent, by the price in the recipe; null without one
 -- column: cost_passed cost per caption that passed
 SELECT *, cost / nullif(passed, 0) AS cost_passed FROM caption_work ORDER BY kind, engine;

@@ -1,9 +1,9 @@
 -- Share of all matches held by the most frequent entries: how strongly a few dominate.
 -- theme: Entries and balancing
--- column: entries          how many of the most frequent entries; the last row is all that occur
+-- column: entries          number of most frequent entries; the last row has all that occur
 -- column: pool_share       their share of all matches in the pool
--- column: survivors_share  share of the then most frequent ones of all matches when balancing began
--- column: kept_share       share of the most frequent ones there of all matches in the kept set
+-- column: survivors_share  share of all matches when balancing began, of the most frequent entries then
+-- column: kept_share       share of all matches in the kept set, of the most frequent entries there
 WITH ranked AS (
     SELECT
         pool, survivors, kept,

@@ -4,7 +4,7 @@
 -- param: class [column of measured]    the column with the class, such as source or a classifier's
 -- param: context [column of measured]  the column with the context, such as language or a tag's
 -- param: counter_share = 0.1 contexts with at most this share of their class are marked `counter`
--- param: min_class = 20      least number of samples of a class
+-- param: min_class = 20      minimum number of samples of a class
 -- param: limit = null        how many rows; null is all
 -- column: class       the class
 -- column: context     the context

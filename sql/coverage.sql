@@ -1,5 +1,5 @@
--- How much of the metadata the pool and the kept set cover, and what of it is kept whole.
--- Those are entries with at most t rows. The tail that `balance.tail_share` speaks of has fewer than t: see balance_choices.
+-- How much of the metadata the pool and the kept set cover, and which part is not downsampled.
+-- Entries with at most t rows are not downsampled. The tail of `balance.tail_share` has fewer than t rows: see balance_choices.
 -- theme: Entries and balancing
 -- column: entries          entries of the metadata
 -- column: in_pool          entries that occur in the pool

@@ -1,12 +1,12 @@
--- What became of the URLs of each source: how many came, and why the others did not.
+-- Downloads by source: how many URLs were downloaded, and why the others were not.
 -- theme: Files and failures
--- column: source    the source's name in the recipe; of those that download, and of tars from which img2dataset's samples are missing
--- column: outcome   came, or the reason why not, as in samples.status
+-- column: source    the source's name in the recipe: sources of URLs, and tars of img2dataset with missing samples
+-- column: outcome   `came` (downloaded), or the reason why not, as in samples.status
 -- column: count     URLs
 -- column: share     of the source's URLs
--- column: may_pass  how many of them may come on another attempt: `curate run … --retry`
--- column: attempts  the most that were made at one of them, in all rounds; null where nothing says it
--- column: last      when the last of them was made, in UTC
+-- column: may_pass  how many of them may succeed on another attempt: `curate run … --retry`
+-- column: attempts  most attempts at one URL, over all rounds; null if unknown
+-- column: last      time of the last attempt, in UTC
 WITH outcomes AS (
     SELECT source, coalesce(reason, 'came') AS outcome, count(*) AS count
     FROM samples LEFT JOIN (SELECT reason FROM reasons WHERE never_came) ON reason = status

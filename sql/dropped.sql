@@ -1,7 +1,7 @@
 -- Samples that a rule dropped, to look at.
 -- theme: Samples to look at
 -- param: rule = null [rule] the rule's name; null is any rule
--- param: limit = 20    how many, by uid, so that the choice is arbitrary but always the same
+-- param: limit = 20    how many, in order of uid: arbitrary, but always the same
 -- column: rule          the rule
 -- column: uid           the sample
 -- column: source        its source

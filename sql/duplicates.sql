@@ -5,7 +5,7 @@
 -- column: kept     whether it was kept after balancing
 -- column: dropped  duplicates dropped
 -- column: members  their uids; equal to its own where URL (or image) and caption are equal
--- column: places   their places in the pool: shard and key
+-- column: places   where they are in the pool: shard and key
 -- column: caption  the caption of the representative
 -- column: url      its URL
 WITH groups AS (

@@ -1,7 +1,7 @@
 -- How often each metadata entry occurs: in the pool, before balancing, and kept.
 -- theme: Entries and balancing
 -- param: like = '%'   SQL pattern of entries (% any text, _ any character; case-sensitive)
--- param: min_pool = 1 least number of matching rows in the pool
+-- param: min_pool = 1 minimum number of matching rows in the pool
 -- param: limit = null how many; null is all
 -- column: entry_id     its position in the metadata
 -- column: entry        its text

@@ -6,7 +6,7 @@
 -- column: count    samples
 -- column: share    of the host's samples in the pool
 -- column: example  the alphabetically first URL
--- column: may_pass  how many of the samples may come on another attempt: `curate run … --retry`
+-- column: may_pass  how many of the samples may succeed on another attempt: `curate run … --retry`
 WITH places AS (
     SELECT
         split_part(split_part(split_part(split_part(split_part(url, '://', 2), '/', 1), '?', 1), '#', 1), '@', -1) AS place,

@@ -4,7 +4,7 @@
 -- column: files  how many
 -- column: rows   in all of them; null where files have no rows
 -- column: bytes  total size
--- column: share  of the bytes of the run
+-- column: share  of all bytes of the run
 SELECT
     CASE
         WHEN path LIKE 'tables/%' THEN regexp_extract(path, '^tables/[^/]+')

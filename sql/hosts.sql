@@ -1,6 +1,6 @@
 -- Samples kept by host of their URL, lowest share first.
 -- theme: Sources, languages and hosts
--- param: min_pool = 1  least number of samples of a host
+-- param: min_pool = 1  minimum number of samples of a host
 -- param: limit = 20    how many; null is all
 -- column: host      of the URL, without port
 -- column: pool      samples

@@ -1,6 +1,6 @@
 -- Entries of the pool that the kept set lost, and the rule that dropped most samples.
 -- theme: Entries and balancing
--- param: min_pool = 1  least number of matching rows in the pool
+-- param: min_pool = 1  minimum number of matching rows in the pool
 -- param: limit = 20    how many, the most frequent first; null is all
 -- column: entry      the entry
 -- column: pool       rows of the pool that match it

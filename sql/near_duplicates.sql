@@ -1,4 +1,4 @@
--- Clusters of near-duplicates: samples close to a representative, but no exact copies.
+-- Clusters of near-duplicates: samples close to a representative, but not exact copies.
 -- theme: Duplicates
 -- param: limit = 20  how many clusters, the largest first
 -- column: uid       the representative of the cluster

@@ -1,10 +1,10 @@
 -- Histogram of a score, or any number: in the pool, before balancing, and kept.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
--- param: buckets = 20 [positive]         number of buckets of equal width, from the least to the greatest value
--- column: measure    the number's name
+-- param: buckets = 20 [positive]         number of buckets of equal width, from the lowest to the highest value
+-- column: measure    the name of the number
 -- column: from       lower end of the bucket
--- column: below      upper end of the bucket, excluded but for the last
+-- column: below      upper end of the bucket, excluded except in the last
 -- column: pool       samples
 -- column: survivors  of those, left when balancing began
 -- column: kept       of those, kept

@@ -2,7 +2,7 @@
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
 -- param: by = source [column of measured]  groups, such as source, language or format
--- column: measure      the number's name
+-- column: measure      the name of the number
 -- column: group        the group
 -- column: pool         samples that have the number
 -- column: kept         of those, kept

@@ -1,15 +1,15 @@
 -- The threshold of a score or number that a given number of samples pass.
 -- Counted at the position of a rule, over the samples that reach it: by default of the first rule that names the number.
--- Samples with equal values pass together, so that `passed` may be larger.
+-- Samples with equal values pass together, so `passed` may be larger.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
 -- param: rows = 1000 [positive]          target number of samples that pass
--- column: measure    the number's name
--- column: threshold  the greatest that at least `rows` samples pass; null where there are fewer
+-- column: measure    the name of the number
+-- column: threshold  the highest that at least `rows` samples pass; null if there are fewer samples
 -- column: reached    samples that reach the position
--- column: passed     of those, at least at the threshold
--- column: above      of those, above the threshold: how many the next greater one would leave
+-- column: passed     of those, at or above the threshold
+-- column: above      of those, above the threshold: how many pass the next higher value
 -- column: top        passed, as a share of samples that have the number: the `top` of a rule
 -- column: rule       the position: the rule; null is after all rules
 WITH steps AS (

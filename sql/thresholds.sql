@@ -5,10 +5,10 @@
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
 -- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is the deciles of the samples
--- column: measure    the number's name
--- column: threshold  the least value that passes
+-- column: measure    the name of the number
+-- column: threshold  the lowest value that passes
 -- column: reached    samples that reach the position
--- column: passed     of those, at least at the threshold
+-- column: passed     of those, at or above the threshold
 -- column: share      passed, as a share of reached
 -- column: kept       of those that pass, kept by this run
 -- column: rule       the position: the rule; null is after all rules

@@ -1,7 +1,7 @@
--- Views over a run's tables, for every query: `samples`, `scores`, `scored`, `measured`, `verdicts`, `embeddings`, `matches`, `decisions`,
--- `members`, `published` and `manifest` exist already, as do the tables `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`; and `answers`, `captions`, `regions`.
+-- Views over a run's tables, for every query. Views that exist already: `samples`, `scores`, `scored`, `measured`, `verdicts`, `embeddings`,
+-- `matches`, `decisions`, `members`, `published`, `manifest`, `answers`, `captions`, `regions`. Tables: `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `forgotten`.
 
--- `verdicts` has every sample with all that is known of it: columns of samples, scores and decisions.
+-- `verdicts` has every sample with everything known about it: columns of samples, scores and decisions.
 
 -- The curated set.
 CREATE VIEW kept AS
@@ -15,7 +15,7 @@ SELECT * FROM verdicts WHERE NOT kept;
 CREATE VIEW survivors AS
 SELECT * FROM verdicts WHERE kept OR rule IN ('balance', 'sample');
 
--- What comes after deduplication: a representative of duplicates is kept, or dropped by one of these.
+-- The steps after deduplication: a representative of duplicates is kept, or dropped by one of these.
 CREATE VIEW later_rules AS
 SELECT rule FROM funnel WHERE position > (SELECT position FROM funnel WHERE rule = 'duplicate');
 

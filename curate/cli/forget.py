@@ -84,10 +84,10 @@ def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
     rows = [
         ("requested", result.requested, f"{_items(result.requested)}{known}"),
-        ("rows of the pool", found.requested, ""),
-        ("linked to them", found.linked, "by an equal uid, URL or image, or dropped as duplicates of them"),
-        ("of both, unreadable", found.failed, ""),
-        ("of both, published", found.kept, f"in {pluralise(len(result.shards), 'shard')}, {verb} rewritten"),
+        ("matching rows", found.requested, ""),
+        ("linked rows", found.linked, "with an equal uid, URL or image, or dropped as their duplicates"),
+        ("unreadable", found.failed, "of all these rows"),
+        ("published", found.kept, f"of all these rows, in {pluralise(len(result.shards), 'shard')}, {verb} rewritten"),
     ]
     listed: list[str] = []
     if absent := len(result.absent):
@@ -100,7 +100,7 @@ def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
     yield from (line(f"  {text}") for text in listed)
     if found.representatives:
         stay = pluralise(len(found.representatives), "published sample stays", "published samples stay")
-        yield line(f"{stay} that a requested row was a near-duplicate of; forget them too if they show the same:")
+        yield line(f"{stay}, although a near-duplicate was requested; forget those that show the same too:")
         yield from (line(f"  uid {uid}") for uid in found.representatives[:_SHOWN])
 
 

@@ -234,10 +234,12 @@ def summary(out: str, seconds: float) -> str:
     first = store.files("tables/decisions")[0]
     uids = store.read_parquet(first, ["uid"])["uid"].drop_null()
     lines += [f"{out}: {pluralise(len(store.read_json(SIZES_FILE)), 'shard')} in {seconds:.1f} s", ""]
-    lines += [
-        f"  curate sql {out} funnel        what each rule dropped, in SQL",
-        f"  curate explain {out} {uids[0] if len(uids) else 'UID'}       why a sample is in or out",
-        f"  curate report {out}            all of it on one page, with samples",
-        f"  curate verify {out}            integrity: digests, sums, shards against decisions",
-    ]
+    hints = {
+        f"sql {out} funnel": "what each rule dropped, in SQL",
+        f"explain {out} {uids[0] if len(uids) else 'UID'}": "why a sample is in or out",
+        f"report {out}": "everything on one page, with samples",
+        f"verify {out}": "integrity: digests, sums, shards against decisions",
+    }
+    width = max(map(len, hints))
+    lines += [f"  curate {command:{width}}   {what}" for command, what in hints.items()]
     return "\n".join(lines)

@@ -31,7 +31,7 @@ from curate.schema import METADATA
 MAX_BYTES = 1 << 30
 
 _ACCEPTED = (
-    "a JSON list of strings, a text file of one entry a line (each plain or gzipped), or an imported Parquet table"
+    "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
 )
 _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
 # What no text holds that is spaced as `curate.metadata.match` says: white space other than a space, a mark with a

@@ -47,7 +47,7 @@ _HEAD = """\
 -- From elsewhere, and over https:// or s3:// (by the extension httpfs), set the location of the run first:
 --     SET VARIABLE run = 's3://bucket/run';
 --     .read views.sql
--- The views are temporary: nothing is written. `curate sql DIR` has them too, and reads nothing but the run.
+-- The views are temporary: nothing is written. `curate sql DIR` has them too, and can read nothing else.
 """
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"

@@ -79,7 +79,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
         )
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
         raise RecipeError(
-            f"balance.rows is {base.balance.rows:,}, so t follows each change of a rule and the size stays; accepted: "
+            f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same; accepted: "
             "--by with --set balance.t=… or --set balance=null"
         )
     repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))

@@ -51,7 +51,7 @@ def test_keys_come_from_the_environment(monkeypatch):
             read_key("SOME_KEY")
     for value in ("sk-1 two", "sk-é", "sk\x01"):
         monkeypatch.setenv("SOME_KEY", value)
-        with pytest.raises(RecipeError, match="SOME_KEY holds cannot be a key") as caught:
+        with pytest.raises(RecipeError, match="SOME_KEY cannot be a key") as caught:
             read_key("SOME_KEY")
         assert value not in str(caught.value)
 

@@ -158,7 +158,7 @@ FINAL = {
     "404": (do.status(404, {"detail": "Not Found"}), "refused: 404 Not Found: Not Found"),
     "too long": (do.status(400, {"message": "This model's maximum context length is 8."}), "too_long: 400"),
     "truncated": (do.body(b'{"choices": [{"text": "a do'), "malformed: not JSON"),
-    "not JSON": (do.body(b"<html>hello</html>"), "malformed: not JSON"),
+    "not JSON": (do.body(b"<html>hello</html>"), "malformed: HTML, not JSON"),
     "no choices": (do.body({"choices": []}), "malformed: its choices are an empty list"),
     "null": (do.body(completion(None)), "empty: "),
     "refusal": (do.body(completion(None, refusal="I can't.")), "refused: the model refused: I can't."),
@@ -532,7 +532,7 @@ def test_what_names_the_model():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_url": "localhost:8000/v1"}, "base_url: .*accepted: one such as"),
+        ({"base_url": "localhost:8000/v1"}, "base_url: .*accepted: an address such as"),
         ({"base_url": "ftp://localhost/v1"}, "base_url: 'ftp://localhost/v1'"),
         ({"base_url": "http:///v1"}, "base_url: 'http:///v1'"),
         ({"base_url": "http://local host/v1"}, "base_url"),
@@ -674,7 +674,7 @@ def test_check_asks_for_a_token_where_no_models_are_listed(server, open_engine, 
     with pytest.raises(RecipeError, match=rf"{server.base_url}/completions: {status} .*usually ends in /v1"):
         open_engine().check()
     server.always = lambda handler: handler.reply(404 if handler.command == "GET" else 401, b"")
-    with pytest.raises(RecipeError, match=r"chat/completions: it wants a key"):
+    with pytest.raises(RecipeError, match=r"chat/completions: it needs a key"):
         open_engine().check()
     server.always = lambda handler: handler.reply(404 if handler.command == "GET" else 200, b"welcome")
     with pytest.raises(RecipeError, match=r"chat/completions: the answer is malformed: not JSON"):
