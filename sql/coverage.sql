@@ -1,4 +1,4 @@
--- How much of the metadata the pool and the kept set cover, and which part is not downsampled.
+-- How much of the metadata the pool and the kept set cover, and what is not downsampled.
 -- Entries with at most t rows are not downsampled. The tail of `balance.tail_share` has fewer than t rows: see balance_choices.
 -- theme: Entries and balancing
 -- column: entries          entries of the metadata

@@ -45,12 +45,12 @@ def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None
     tried = cli("forget", str(texts), *lists, "--dry-run")
     assert (tried.status, tried.err) == (1, "")  # one of them is nowhere
     assert files_of(texts) == before
-    assert "published 2 in 1 shard, to be rewritten" in plain(tried)
+    assert "published 2 of all these rows, in 1 shard, to be rewritten" in plain(tried)
     assert tried.out.endswith(f"{texts}: nothing was changed\n")
     done = cli("forget", str(texts), *lists)
     assert (done.status, done.err) == (1, "")
-    assert plain(done).startswith("requested 3 items rows of the pool 2 ")
-    assert "published 2 in 1 shard, which was rewritten" in plain(done)
+    assert plain(done).startswith("requested 3 items matching rows 2 ")
+    assert "published 2 of all these rows, in 1 shard, which was rewritten" in plain(done)
     unknown = hashlib.sha256(b"http://nowhere.example/1").hexdigest()
     assert f"not in this pool 1 item, blocked in later runs too URL with sha256 {unknown}" in plain(done)
     assert "nowhere.example" not in done.out and f"`curate verify {texts}` checks it" in done.out
@@ -96,7 +96,7 @@ def test_the_uids_of_a_run_can_be_forgotten(cli: Cli, texts: Path) -> None:
     """uids.npy is a list too."""
     rows = len(published(texts))
     done = cli("forget", str(texts), "--uids", str(texts / "uids.npy"))
-    assert done.status == 0 and f"published {rows:,} in" in plain(done)
+    assert done.status == 0 and f"published {rows:,} of all these rows, in" in plain(done)
     assert len(np.load(texts / "uids.npy")) == 0 and cli("verify", str(texts)).status == 0
 
 
