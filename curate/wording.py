@@ -8,6 +8,9 @@ from collections.abc import Iterable
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: another one in each process
+
+
 def pluralise(number: int, noun: str, nouns: str = "") -> str:
     """Return a number with its noun: 1 shard, 1,200 shards; `nouns` is the plural where it does not end in s."""
     return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"

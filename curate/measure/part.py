@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import ids, schema
+from curate.errors import RunError, SignalError
 from curate.measure.settings import MeasureSettings
 from curate.numeric.arrays import Mask, whole
 from curate.numeric.vectors import no_embeddings
@@ -64,7 +65,7 @@ class MeasuredPart:
 
     samples: pa.Table  # the columns of `samples` but unit, row, source and shard
     scores: pa.Table  # the score columns that the pool supplies
-    # Of each observing signal: its columns, and the two of embeddings where it gives some
+    # Of each observing signal: its columns, its errors where it keeps some, and the two of embeddings where it gives some
     outputs: tuple[pa.Table, ...]
     members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
     # Of signals whose embeddings the pool was to supply and cannot: what is wrong, and whether it is transient.
@@ -140,7 +141,11 @@ def _measure_batches(
     measured, columns = [], settings.read_columns(source.name)
     try:
         for number, batch in enumerate(find_format(source).read(source, part, columns, settings.pool.output)):
-            measured.append(_measure_batch(settings, batch, columns, signals, partial(complete, number)))
+            try:
+                measured.append(_measure_batch(settings, batch, columns, signals, partial(complete, number)))
+            except SignalError as error:
+                image = batch.columns["key"][error.row] if "key" in batch.columns else f"of row {error.row}"
+                raise RunError(f"{error}, image {image} of {part.path}") from error
     except InputFault as fault:
         return measured, (fault.reason, fault.detail)
     return measured, None
@@ -200,7 +205,10 @@ def _image_steps(
     images = read(is_ok & (np.arange(len(is_ok)) >= first))
     next(islice(images, first, first), None)
     for start in range(first, len(is_ok), STEP_ROWS):
-        yield _measure_images(islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS), options, signals)
+        try:
+            yield _measure_images(islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS), options, signals)
+        except SignalError as error:
+            raise SignalError(str(error), start + error.row) from error
 
 
 def _measure_images(
@@ -269,14 +277,16 @@ def _outputs(
 
 def _columns(signal: Signal, output: SignalOutput, rows: int) -> list[pa.Array]:
     """Return a signal's output as its columns; without embeddings that it was to give, rows have none."""
+    columns = [*output.columns, output.errors] if signal.keeps_errors else list(output.columns)
     if signal.dimension is None:
-        return list(output.columns)
-    return [*output.columns, *(output.embeddings or (no_embeddings(signal.dimension, rows),) * 2)]
+        return columns
+    return [*columns, *(output.embeddings or (no_embeddings(signal.dimension, rows),) * 2)]
 
 
 def _output_schema(signal: Signal) -> pa.Schema:
     kind = None if signal.dimension is None else pa.list_(pa.float16(), signal.dimension)
-    return pa.schema([*signal.columns, *(pa.field(side, kind) for side in ("image", "text") if kind)])
+    errors = [pa.field("error", pa.string())] if signal.keeps_errors else []
+    return pa.schema([*signal.columns, *errors, *(pa.field(side, kind) for side in ("image", "text") if kind)])
 
 
 def _is_ok(faults: Faults) -> Mask:

@@ -45,6 +45,7 @@ from PIL import (
 from curate.pool.phash import shrink
 from curate.recipe.measure import Image as ImageOptions
 from curate.schema import OK
+from curate.wording import ADDRESS
 
 Observer = Callable[[Image.Image], Any]
 
@@ -70,7 +71,6 @@ _APP0, _DQT, _SOS = 0xE0, 0xDB, 0xDA
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _TABLES = (0xC4, 0xDD)
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _SIGNATURE = re.compile(
     rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
     rb"|(?P<tiff>II[*+]\0|MM\0[*+])|(?P<bmp>BM)|(?P<avif>.{4}ftyp)",
@@ -344,7 +344,7 @@ def _check_png(data: memoryview) -> None:
 
 def _line(name: str, error: Exception) -> str:
     """Return one short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
-    text = " ".join(_ADDRESS.sub("", str(error)).split()) or type(error).__name__
+    text = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
 
 

@@ -92,13 +92,15 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             raise RecipeError(
                 f"input {source.name!r}: columns.language names a column, and measure.language measures it; leave one out"
             )
-    own = [column.name for signal in signals for column in signal.columns]
+    own = [(column.name, signal.label) for signal in signals for column in signal.columns]
     supplied = {name.lower() for name in pool.scores.names}
-    for name in own:
-        if name in schema.OWN_COLUMNS or own.count(name) > 1:
-            raise RecipeError(f"measure: a signal has a column {name}, and another column has that name; rename it")
+    for place, (name, label) in enumerate(own):
+        others = [other for same, other in own[:place] if same == name]
+        if name in schema.OWN_COLUMNS or others:
+            of = f"{others[0]} has" if others else "every run has"
+            raise RecipeError(f"measure: {label} has a column {name}, and {of} one of that name; rename it")
         if name in supplied:
             raise RecipeError(
-                f"measure: the pool has a column {name} already; leave the signal out, give it another name, or choose the "
+                f"measure: {label} has a column {name}, and the pool has one already; leave the signal out, give it another name, or choose the "
                 "score columns with columns.scores, or names in join.columns"
             )

@@ -4,12 +4,12 @@ A signal's key is the digest of all that its values depend on but the samples: e
 older run measured is reused column by column.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
-from curate.errors import CurateError, RecipeError, RunError
+from curate.errors import RecipeError
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
 from curate.signals import (
@@ -26,7 +26,8 @@ from curate.signals import (
     precomputed,
     text_area,
 )
-from curate.signals.signal import Built, ImageSignal, Known, Signal, SignalKind
+from curate.signals.foreign import guard, guard_signal
+from curate.signals.signal import Built, Known, Signal, SignalKind, label
 from curate.wording import one_line
 
 _MODULES = (
@@ -72,49 +73,17 @@ def _find_kind(key: str) -> SignalKind:
     if package is None:
         return kind
 
-    def build(name: str, section: Any, built: Built) -> list[Signal]:
-        return [_guard_signal(signal, package) for signal in kind.build(name, section, built)]
-
-    identify = _guard(kind.identify, f"measure.{key}: signal of package {package}", RecipeError)
-    return replace(kind, identify=identify, build=_guard(build, f"signal {key!r} of package {package}", RunError))
-
-
-def _guard(
-    function: Callable[..., Any], where: str, error: type[CurateError], passed: tuple[type[Exception], ...] = ()
-) -> Callable[..., Any]:
-    """Return a function of another package, whose exceptions but those that are passed become errors that name it."""
-
-    def guarded(*arguments: Any) -> Any:
+    def identify(name: str, section: Any, known: Known) -> Any:
+        where = label(name, package)
+        identity = guard(kind.identify, where, RecipeError)(name, section, known)
         try:
-            return function(*arguments)
-        except passed:
-            raise
-        except CurateError as caught:
-            raise type(caught)(f"{where}: {caught}") from caught
-        except Exception as caught:  # another package's code: of any kind
-            raise error(f"{where}: {type(caught).__name__}: {one_line(caught, 400)}") from caught
+            json.dumps(identity, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{where}: identify must return plain JSON data ({one_line(error, 200)})") from None
+        return identity
 
-    return guarded
+    def build(name: str, section: Any, built: Built) -> list[Signal]:
+        found = guard(lambda: list(kind.build(name, section, built)), label(name, package))()
+        return [guard_signal(signal, package) for signal in found]
 
-
-def _guard_signal(signal: Signal, package: str) -> Signal:
-    """Return a signal of another package, whose exceptions become errors that name it."""
-    where = f"signal {signal.name!r} of package {package}"
-    guarded: dict[str, Any] = {
-        name: _guard(getattr(signal, name), where, RunError)
-        for name in ("from_captions", "from_embeddings", "load", "encoder")
-        if getattr(signal, name) is not None
-    }
-    start = signal.from_images
-    if start is not None:
-        guarded["from_images"] = lambda captions: _guard_image_signal(_guard(start, where, RunError)(captions), where)
-    return replace(signal, **guarded)
-
-
-def _guard_image_signal(inner: ImageSignal, where: str) -> Any:
-    """Return an `ImageSignal`; what `observe` may raise of an image is passed."""
-    return SimpleNamespace(
-        observe=_guard(inner.observe, where, RunError, (ValueError, OSError, MemoryError)),
-        add=_guard(inner.add, where, RunError),
-        finish=_guard(inner.finish, where, RunError),
-    )
+    return replace(kind, identify=identify, build=build)

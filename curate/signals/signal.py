@@ -46,10 +46,14 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class SignalOutput:
-    """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too."""
+    """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too.
+
+    `errors` (string, null where there was none) are for signals of other packages, and filled in by `curate.signals.foreign`.
+    """
 
     columns: tuple[pa.Array, ...]
     embeddings: tuple[pa.Array, pa.Array] | None = None
+    errors: pa.Array | None = None
 
 
 class ImageSignal(Protocol):
@@ -87,6 +91,7 @@ class Signal:
         dimension: of the embeddings that it gives; None for other signals.
         encoder: returns the model that encodes them, loaded once per process, on the device of the run, or, where its
             argument is true, on the best one of this machine; None where there is no model.
+        package: that it comes from, with its version, filled in by `curate.signals.foreign`; None for curate's own.
     """
 
     name: str
@@ -101,6 +106,22 @@ class Signal:
     load: Callable[[], Any] | None = None
     dimension: int | None = None
     encoder: "Callable[[bool], Encoder] | None" = None
+    package: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return label(self.name, self.package)
+
+    @property
+    def keeps_errors(self) -> bool:
+        """Whether its `SignalOutput` has `errors`."""
+        return self.package is not None and self.from_images is not None
+
+
+def label(name: str, package: str | None) -> str:
+    """Return what messages call a signal, of a package or curate's own."""
+    return f"signal {name!r}" if package is None else f"signal {name!r} of package {package}"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
+from curate.errors import RunError, SignalError
+from curate.process import process_cache
+from curate.signals import foreign
+from curate.signals.foreign import guard_signal
+from curate.signals.image_signal import image_signal
+from curate.signals.signal import Signal
 from tests.laws import pools
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,7 +120,7 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
             "options.side}",
             "options.sides}",
             2,
-            "measure.blur: signal of package curate-blur 0.1: AttributeError: .*sides",
+            "signal 'blur' of package curate-blur 0.1: AttributeError: .*sides.* at curate_blur.py:[0-9]+ in <lambda>",
         ),
         ("Sharpness(options.side)", "Sharpness()", 1, "signal 'blur' of package curate-blur 0.1: TypeError: .*side"),
         (
@@ -120,8 +129,25 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
             1,
             "signal 'blur' of package curate-blur 0.1: TypeError: .*side",
         ),
-        ("image.convert", "image.to_grey", 1, "signal 'blur' of package curate-blur 0.1: AttributeError: .*to_grey"),
+        (
+            "image.convert",
+            "image.to_grey",
+            1,
+            r"signal 'blur' of package curate-blur 0.1: AttributeError: .*to_grey.* at curate_blur.py:\d+ in observe, image 0 of \S+0.tar",
+        ),
         ("[pa.array(observed", "[pa.arrays(observed", 1, "signal 'blur' of package curate-blur 0.1: AttributeError"),
+        (
+            'f"blur 1, side {options.side}"',
+            "np",
+            2,
+            "signal 'blur' of package curate-blur 0.1: identify must return plain JSON data",
+        ),
+        (
+            "grey = ",
+            "open('weights'); grey = ",
+            1,
+            r"signal 'blur' of package curate-blur 0.1: FileNotFoundError: .*'weights' at curate_blur.py:\d+ in observe, image",
+        ),
     ],
 )
 def test_a_fault_of_the_package_names_it(
@@ -162,3 +188,102 @@ def test_without_the_package_its_key_is_unknown(recipe: str, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"))
     assert done.returncode == 2 and "measure.blur: unknown key" in done.stderr
+
+
+class Observer:
+    """Gives what it is made with."""
+
+    columns = pa.schema([("blur", pa.float32())])
+
+    def __init__(self, gives: Any = None, fails: Callable[[Any], Any] = lambda image: image) -> None:
+        self._gives, self.observe = gives, fails
+
+    def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Any:
+        return [pa.array(observed, pa.float64())] if self._gives is None else self._gives
+
+
+def guarded(observer: Observer, rows: int) -> Any:
+    start = guard_signal(image_signal("blur", observer, 1), "my-blur 1").from_images
+    assert start is not None
+    return start(pa.array(["a caption"] * rows))
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        ([pa.array([1.0] * 499)], "finish gave 499 values of blur for 500 rows"),
+        (pa.array([1.0] * 500), "finish gave 500 items; accepted: a list of 1 Arrow array: blur"),
+        ([[1.0] * 500], "finish gave list as blur; accepted: a list of 1 Arrow array: blur"),
+        ([pa.array(["None"] * 500)], r"finish gave blur as string; accepted: float \(Failed to parse string"),
+        (3, "TypeError: 'int' object is not iterable"),
+    ],
+)
+def test_what_finish_gives_is_checked(gives: Any, message: str) -> None:
+    with pytest.raises(RunError, match=f"signal 'blur' of package my-blur 1: {message}"):
+        guarded(Observer(gives), 500).finish()
+
+
+def test_numbers_are_cast_to_the_columns_type() -> None:
+    part = guarded(Observer(), 2)
+    part.add(1, 0.5)
+    [column] = part.finish().columns
+    assert column.type == pa.float32() and column.to_pylist() == [None, 0.5]
+
+
+def test_an_image_that_it_cannot_use_is_null_and_the_error_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    def observe(image: float) -> float:
+        if image < 0:
+            raise ValueError(f"{image} is negative")
+        return image
+
+    foreign._warned.clear()
+    part = guarded(Observer(fails=observe), 3)
+    for row, image in enumerate([1.0, -2.0, -3.0]):
+        part.add(row, part.observe(image))
+    found = part.finish()
+    assert found.columns[0].to_pylist() == [1, None, None]
+    errors = found.errors.to_pylist()
+    assert errors[0] is None and re.fullmatch(
+        r"ValueError: -2.0 is negative at test_foreign.py:\d+ in observe", errors[1]
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        f"signal 'blur' of package my-blur 1: null where it fails on an image, such as {errors[1]}"
+    ]
+
+
+def test_what_fails_to_load_ends_the_run() -> None:
+    def load() -> Any:
+        raise ValueError("damaged weights")
+
+    part = guarded(Observer(fails=lambda image: process_cache("test of a load that fails", load)), 9)
+    failure = part.observe(1.0)
+    with pytest.raises(SignalError, match=r"of package my-blur 1: ValueError: damaged .*:\d+ in load") as raised:
+        part.add(7, failure)
+    assert raised.value.row == 7
+
+
+@pytest.mark.parametrize(
+    ("captions", "which"),
+    [
+        (["ab", "cde", "x", "yz", "fg"], ", caption 'x'$"),
+        (["ab", None, "fg"], ", caption null, as of a row that cannot be read$"),
+    ],
+)
+def test_a_caption_that_it_fails_on_is_named(captions: list[str | None], which: str) -> None:
+    def second_letters(captions: pa.Array) -> list[pa.Array]:
+        return [pa.array([ord(text[1]) for text in captions.to_pylist()])]
+
+    signal = Signal("second", (pa.field("second", pa.int32()),), "key", from_captions=second_letters)
+    compute = guard_signal(signal, "my-letters 1").from_captions
+    assert compute is not None and compute(pa.array(["ab", "cde"]))[0].to_pylist() == [98, 100]
+    with pytest.raises(RunError, match=r"signal 'second' of package my-letters 1: .* at test_foreign.py:.*" + which):
+        compute(pa.array(captions, pa.string()))
+
+
+def test_no_caption_is_blamed_for_what_fails_on_all() -> None:
+    def compute(captions: pa.Array) -> list[pa.Array]:
+        raise KeyError("side")
+
+    signal = guard_signal(Signal("second", (), "key", from_captions=compute), "my-letters 1")
+    with pytest.raises(RunError, match=r"KeyError: 'side' at test_foreign.py:\d+ in compute$"):
+        signal.from_captions(pa.array(["ab"]))  # type: ignore[misc]

@@ -188,10 +188,13 @@ measure:
         ({"classes": {"a": {"examples": {"x": "examples/warm*.png"}}}}, ["examples"]),
         (
             {"heads": {"clip_score": {"path": "head.safetensors"}}},
-            ["a column clip_score, and another column has that name"],
+            ["a column clip_score, and signal 'clip' has one of that name"],
         ),
-        ({"heads": {"caption": {"path": "head.safetensors"}}}, ["a column caption, and another column has that name"]),
-        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["a column kept, and another column has that name"]),
+        (
+            {"heads": {"caption": {"path": "head.safetensors"}}},
+            ["signal 'caption' has a column caption, and every run has one"],
+        ),
+        ({"heads": {"kept": {"path": "head.safetensors"}}}, ["signal 'kept' has a column kept, and every run has one"]),
         ({"heads": {"clip": {"path": "head.safetensors"}}}, ["two signals are named 'clip'"]),
         ({"heads": {"language": {"path": "head.safetensors"}}}, ["two signals are named 'language'"]),
         (

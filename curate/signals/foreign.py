@@ -1,0 +1,168 @@
+"""Guards signals of other packages: what their code raises names the package, its line, and the image or caption.
+
+An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside it. Anything
+else ends the run: so do a file that is missing, and what fails while `process_cache` loads.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curate import schema
+from curate.errors import CurateError, RunError, SignalError
+from curate.process import process_cache
+from curate.signals.signal import Embeddings, ImageSignal, Signal, SignalOutput
+from curate.wording import ADDRESS, one_line, pluralise
+
+_OF_AN_IMAGE = (ValueError, OSError, MemoryError)
+_OF_A_FILE = (FileNotFoundError, PermissionError)
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()  # the signals of which a first error was logged in this process
+
+
+def guard(function: Callable[..., Any], where: str, error: type[CurateError] = RunError) -> Callable[..., Any]:
+    """Return a function of another package, whose exceptions become errors that begin with `where`."""
+
+    def guarded(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as caught:  # another package's code: of any kind
+            kind = type(caught) if isinstance(caught, CurateError) else error
+            raise kind(f"{where}: {_describe(caught)}") from caught
+
+    return guarded
+
+
+def guard_signal(signal: Signal, package: str) -> Signal:
+    """Return a signal of another package, whose exceptions become errors that name it, and whose columns are checked."""
+    signal = replace(signal, package=package)
+    guarded: dict[str, Any] = {
+        name: guard(getattr(signal, name), signal.label) for name in ("load", "encoder") if getattr(signal, name)
+    }
+    if (start := signal.from_images) is not None:
+        start = guard(start, signal.label)
+        guarded["from_images"] = lambda captions: _GuardedImages(start(captions), signal, len(captions))
+    if (of_captions := signal.from_captions) is not None:
+        guarded["from_captions"] = lambda captions: _from_captions(of_captions, signal, captions)
+    if (of_embeddings := signal.from_embeddings) is not None:
+        compute = guard(of_embeddings, signal.label)
+
+        def from_embeddings(given: Embeddings) -> Sequence[pa.Array]:
+            return _checked(signal, "from_embeddings", compute(given), len(given.rows))
+
+        guarded["from_embeddings"] = from_embeddings
+    return replace(signal, **guarded)
+
+
+class _Failure:
+    """What `observe` raised of an image, in place of an observation."""
+
+    def __init__(self, caught: Exception) -> None:
+        self.text = _describe(caught)
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
+        is_loading = process_cache.__code__ in codes
+        self.is_of_image = isinstance(caught, _OF_AN_IMAGE) and not (isinstance(caught, _OF_A_FILE) or is_loading)
+
+
+class _GuardedImages:
+    """An `ImageSignal` of another package at work on one part."""
+
+    def __init__(self, inner: ImageSignal, signal: Signal, rows: int) -> None:
+        self._inner, self._signal = inner, signal
+        self._errors: list[str | None] = [None] * rows
+        self._add, self._finish = (guard(method, signal.label) for method in (inner.add, inner.finish))
+
+    def observe(self, image: Any) -> Any:
+        """Return what the signal does, or what it raised: `add` knows the row."""
+        try:
+            return self._inner.observe(image)
+        except Exception as caught:  # another package's code: of any kind
+            return _Failure(caught)
+
+    def add(self, row: int, observation: Any) -> None:
+        """Take a row's observation, or its error. Raises SignalError where that is not of the image."""
+        if not isinstance(observation, _Failure):
+            self._add(row, observation)
+            return
+        if not observation.is_of_image:
+            raise SignalError(f"{self._signal.label}: {observation.text}", row)
+        self._errors[row] = observation.text
+        if self._signal.label not in _warned:
+            _warned.add(self._signal.label)
+            _log.warning("%s: null where it fails on an image, such as %s", self._signal.label, observation.text)
+
+    def finish(self) -> SignalOutput:
+        """Return the columns, checked, and the errors."""
+        output = self._finish()
+        columns = _checked(self._signal, "finish", getattr(output, "columns", output), len(self._errors))
+        return SignalOutput(columns, getattr(output, "embeddings", None), pa.array(self._errors, pa.string()))
+
+
+def _from_captions(function: Callable[..., Any], signal: Signal, captions: pa.Array) -> Sequence[pa.Array]:
+    try:
+        found = function(captions)
+    except Exception as caught:  # another package's code: of any kind
+        which = _find_caption(function, captions)
+        raise RunError(f"{signal.label}: {_describe(caught)}{which}") from caught
+    return _checked(signal, "from_captions", found, len(captions))
+
+
+def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
+    """Return which caption a function fails on, found by halves; empty where it fails on any."""
+
+    def fails(some: pa.Array) -> bool:
+        try:
+            function(some)
+        except Exception:
+            return True
+        return False
+
+    if fails(pa.array(["a caption"])):
+        return ""
+    if captions.null_count and fails(pa.nulls(1, pa.string())):
+        return ", caption null, as of a row that cannot be read"
+    while len(captions) > 1:
+        half = len(captions) // 2
+        captions = captions[:half] if fails(captions[:half]) else captions[half:]
+    return f", caption {captions[0].as_py()!r:.200}" if fails(captions) else ""
+
+
+def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Array, ...]:
+    """Return what a signal gave as its columns, of their types. Raises RunError where it cannot be."""
+    fields = [*(schema.SAMPLES.field(name) for name in signal.sample_columns), *signal.columns]
+    names = ", ".join(field.name for field in fields)
+    accepted = f"accepted: a list of {pluralise(len(fields), 'Arrow array')}: {names}"
+    if not isinstance(columns, list | tuple) or len(columns) != len(fields):
+        found = f"{len(columns)} items" if hasattr(columns, "__len__") else type(columns).__name__
+        raise RunError(f"{signal.label}: {gave} gave {found}; {accepted}")
+    checked = []
+    for column, field in zip(columns, fields, strict=True):
+        if not isinstance(column, pa.Array | pa.ChunkedArray):
+            raise RunError(f"{signal.label}: {gave} gave {type(column).__name__} as {field.name}; {accepted}")
+        if len(column) != rows:
+            raise RunError(f"{signal.label}: {gave} gave {len(column):,} values of {field.name} for {rows:,} rows")
+        try:
+            checked.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            kinds = f"{gave} gave {field.name} as {column.type}; accepted: {field.type}"
+            raise RunError(f"{signal.label}: {kinds} ({one_line(error, 200)})") from None
+    return tuple(checked)
+
+
+def _describe(caught: Exception) -> str:
+    """Return what an exception says, and where in the package it was raised: the innermost of its lines."""
+    if isinstance(caught, CurateError):
+        return str(caught)
+    found = traceback.walk_tb(caught.__traceback__)
+    frames = [(str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code, line) for frame, line in found]
+    outside = [frame for frame in frames if frame[0] != "curate"]
+    text = f"{type(caught).__name__}: {ADDRESS.sub('', one_line(caught, 400))}"
+    if not outside:
+        return text
+    _, code, line = [frame for frame in outside if frame[0] == outside[0][0]][-1]
+    return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"
