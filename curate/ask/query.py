@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from curate.ask.library import check_params, fill_params, find_query, is_name, read_number
+from curate.ask.library import check_params, fill_params, find_query, is_name, named_queries, read_number
 from curate.ask.output import Result
 from curate.decide.rules import parse_sql, walk_tree
 from curate.errors import RecipeError, RunError
@@ -40,6 +40,8 @@ _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECA
 _DAMAGE = re.compile(r"Failed to read file|No magic bytes|too small to be a Parquet|\.parquet/\*\*|Corrupt database")
 _BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+# What DuckDB says of a table or a column that is not there: it may be of a named query.
+_MISSING = re.compile(r'Table with name (\w+) does not exist|column (?:named )?"(\w+)"')
 # Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
 _FUNCTIONS |= {"histogram_values", "duckdb_tables", "duckdb_views", "duckdb_columns", "duckdb_functions"}
@@ -125,7 +127,7 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
     """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
     given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
     sql, given = _resolve(connection, text, given)
-    with _errors():
+    with _errors(sql):
         statement = _check(connection, sql, given)
         _wait(connection, lambda: connection.execute(statement, given or None))
         names = _unique([column[0] for column in connection.description])
@@ -147,7 +149,7 @@ def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str,
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
     """Execute a query like `answer`, and return an Arrow table; parameters of SQL keep their types."""
     sql, given = _resolve(connection, text, dict(params or {}))
-    with _errors():
+    with _errors(sql):
         statement = _check(connection, sql, given)
         found = _wait(connection, lambda: connection.sql(statement, params=given or None).to_arrow_table())
     return found.rename_columns(list(_unique(found.column_names)))
@@ -173,7 +175,7 @@ def _wait(connection: Any, call: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(sql: str = "") -> Iterator[None]:
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
@@ -181,7 +183,18 @@ def _errors() -> Iterator[None]:
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
-        raise RecipeError(f"SQL: {str(error).strip()}") from None
+        raise RecipeError(f"SQL: {_hint(str(error), sql)}{str(error).strip()}") from None
+
+
+def _hint(error: str, sql: str) -> str:
+    """Return a line that names the named query, where SQL takes it or its column for one of a table; else nothing."""
+    missing = _MISSING.search(error)
+    table, column = (name and name.lower() for name in missing.groups()) if missing else (None, None)
+    for query in named_queries():
+        if query.name == table or (column in query.columns and re.search(rf"\b{query.name}\b", sql, re.IGNORECASE)):
+            what = f"{column} is a column of the" if column else f"{table} is a"
+            return f"{what} named query{f' {query.name}' if column else ''}: curate sql DIR {query.name}\n"
+    return ""
 
 
 def _columns(connection: Any, view: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 from curate import schema
 from curate.ask.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
 from curate.ask.output import write_result
+from curate.ask.query import open_run
 from curate.errors import RecipeError
 from curate.recipe.files import shipped_folder
 from curate.store.store import RunStore
@@ -605,6 +606,46 @@ def test_the_page_is_what_the_headers_say() -> None:
     for query in named_queries():
         assert page.count(f"### {query.name}\n") == 1 and query.summary in page
         assert all(f"| `{param.usage}` |" in page for param in query.params)
+
+
+def tables_of_the_page() -> dict[str, dict[str, list[str]]]:
+    """Of each table of section "Tables and views", by its heads: the names of its rows, and what their last cells hold as code."""
+    page = (shipped_folder("sql") / PAGE).read_text("utf-8").partition("## Tables and views\n")[2]
+    tables: dict[str, dict[str, list[str]]] = {}
+    for part in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
+        tables[head[0]] = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[-1]) for cells in rows}
+    return tables
+
+
+def test_the_page_lists_all_tables_with_their_columns(small: str) -> None:
+    views, aligned, decisions, others = tables_of_the_page().values()
+    with open_run(small) as connection:
+        columns = {
+            name: [column for column, *_ in connection.execute(f"DESCRIBE {name}").fetchall()]
+            for (name,) in connection.execute("SHOW TABLES").fetchall()
+        }
+    assert sorted(columns) == sorted([*views, *aligned, *others])
+    assert columns["kept"] == columns["dropped"] == columns["survivors"] == columns["verdicts"]
+    assert columns["verdicts"] == list(dict.fromkeys([*columns["measured"], *columns["decisions"]]))
+    assert columns["measured"] == [*columns["samples"], *columns["scored"][3:], "min_side", "aspect"]
+    assert columns["scored"] == [*columns["scores"], "clipscore"]
+    assert list(decisions) == [*columns["decisions"][3:], schema.REPEATS.name, schema.DUPLICATE_COSINE.name]
+    for name in ("published", "later_rules"):
+        assert columns[name] == views[name]
+    assert columns["matched"][3:] == views["matched"]
+    for name, told in aligned.items():
+        assert columns[name][:3] == ["unit", "row", "uid"]
+        assert name in ("scores", "embeddings", "derived") or columns[name][3:] == told, name
+    for name, told in others.items():
+        assert columns[name] == told, name
+
+
+def test_the_page_opens_a_run_in_duckdb(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (shipped_folder("sql") / PAGE).read_text("utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("run1", small), {})
+    assert "duplicate" in capsys.readouterr().out
 
 
 # ---- what parameters take

@@ -60,7 +60,15 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
         ("SELEC 1", {}, "syntax error"),
         ("SELECT wrds FROM samples", {}, "words"),
         ("SELECT caption::INT FROM samples", {}, "Could not convert"),
-        ("FROM nowhere", {}, "nowhere"),
+        ("FROM nowhere", {}, "^SQL: Catalog Error"),
+        ("FROM Inputs", {}, "^SQL: inputs is a named query: curate sql DIR inputs\n"),
+        (
+            "SELECT rows_in FROM funnel",
+            {},
+            "^SQL: rows_in is a column of the named query funnel: curate sql DIR funnel\n",
+        ),
+        ("SELECT f.count FROM failures f", {}, "count is a column of the named query failures"),
+        ("SELECT rows_in FROM samples", {}, "^SQL: Binder Error"),
     ],
 )
 def test_a_wrong_question_says_what_is_accepted(small: str, text: str, params: dict[str, object], message: str) -> None:
