@@ -1,7 +1,7 @@
 -- A few kept samples of each group, chosen by a hash of the uid and so always the same.
 -- theme: Samples to look at
 -- param: by = source [column of measured]  groups, such as source, language or format
--- param: each = 3 [positive]               how many of each group group
+-- param: each = 3 [positive]               how many of each group
 -- column: group    the group
 -- column: kept     samples kept of the group
 -- column: uid      the sample
