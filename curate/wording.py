@@ -1,8 +1,11 @@
 """Counts, sizes and durations in words, parts of error messages, and escapes of text that a terminal would obey."""
 
 import difflib
+import math
 import re
+import struct
 from collections.abc import Iterable
+from decimal import Decimal
 
 # What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -32,6 +35,15 @@ def format_seconds(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def all_digits(value: float, single: bool = False) -> str:
+    """Return a number in the fewest digits that are read back as it, never as 1e-05; `single`: by a column of float32."""
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10) if single)
+    text = next((text for text in texts if struct.pack("f", float(text)) == struct.pack("f", value)), repr(value))
+    return format(Decimal(text.removesuffix(".0")), "f")
 
 
 def escape(text: str) -> str:

@@ -26,13 +26,13 @@ WITH steps AS (
         ) AS position
     FROM steps
 ), reached AS MATERIALIZED (
-    SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept
+    SELECT struct_extract("measured row", $of) AS value, d.kept
     FROM measured AS "measured row" JOIN decisions d USING (unit, row) LEFT JOIN steps USING (rule)
     WHERE d.kept OR steps.position >= (SELECT position FROM place)
 ), counts AS (
     SELECT value, count(*) AS rows, sum(count(*)) OVER (ORDER BY value DESC) AS passed
     FROM reached
-    WHERE isfinite(value)
+    WHERE isfinite(value::DOUBLE)
     GROUP BY value
 ), chosen AS (
     SELECT max(value) AS threshold, min(passed) AS passed, arg_max(rows, value) AS rows FROM counts WHERE passed >= $rows

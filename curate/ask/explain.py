@@ -212,7 +212,7 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
             value, *group = (row[name] for name in rule.columns)
             threshold = fact.threshold_of(*group)
             passes = None if value is None else threshold is not None and value >= threshold
-            reached = "which no row reached" if threshold is None else f"threshold {_show(threshold)}"
+            reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
             text = f"{fact.expression}, {reached}"
         elif fact.dedup:
             passes, text = row["rule"] != schema.DUPLICATE, "deduplication and the checks right before it"
@@ -224,7 +224,10 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
         )
         word = "" if position < passed else "fails here: " if position == passed else would
         mark = _YES if position < passed else _NO if position == passed else _OPEN
-        shown = ", ".join(f"{name} = {_show(row[name], _VALUE)}" for name in rule.columns)
+        cells = {name: _show(row[name], _VALUE) for name in rule.columns}
+        if isinstance(rule.spec, Top) and row[rule.columns[0]] is not None:
+            cells[rule.columns[0]] = fact.show(row[rule.columns[0]])  # beside the threshold, which it may equal
+        shown = ", ".join(f"{name} = {value}" for name, value in cells.items())
         null = "; NULL fails" if passes is None and readable else ""
         yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
 

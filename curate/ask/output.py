@@ -6,8 +6,8 @@ Captions, URLs and keys are untrusted: their control characters are escaped.
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 from rich.cells import cell_len
 
 from curate.ask.page import pad
-from curate.wording import CONTROL, escape, pluralise
+from curate.wording import CONTROL, all_digits, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
 
@@ -25,10 +25,14 @@ _LINE = 200  # characters of a line, above which a table shows one value a line
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique."""
+    """Rows of a query, a list or read once; values as DuckDB gives them to Python. `names` are unique.
+
+    A table shows the floats of columns in `exact` in all digits, and whether these are float32; of others six digits.
+    """
 
     names: tuple[str, ...]
     rows: Iterable[tuple[Any, ...]]
+    exact: Mapping[str, bool] = field(default_factory=dict)
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
@@ -101,7 +105,8 @@ def _plain(value: Any) -> str:
 
 def _table(result: Result) -> Iterator[str]:
     rows = list(result.rows)
-    cells = [[cell_text(value) for value in row] for row in rows]
+    exact = [result.exact.get(name) for name in result.names]
+    cells = [list(map(cell_text, row, exact)) for row in rows]
     names = [escape(name) for name in result.names]
     widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
@@ -121,11 +126,13 @@ def _table(result: Result) -> Iterator[str]:
     yield f"({pluralise(len(cells), 'row')})"
 
 
-def cell_text(value: Any) -> str:
-    """Return a value as a table for people shows it: escaped, and cut where it is long."""
+def cell_text(value: Any, single: bool | None = None) -> str:
+    """Return a value as a table for people shows it: escaped, and cut where it is long; floats as `Result.exact` has it."""
     if value is None:
         return "NULL"
-    if isinstance(value, float) and not value.is_integer():
+    if isinstance(value, float) and single is not None:
+        text = all_digits(value, single)
+    elif isinstance(value, float) and not value.is_integer():
         text = f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
     else:
         text = escape(_plain(value))

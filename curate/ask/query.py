@@ -131,7 +131,13 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
         statement = _check(connection, sql, given)
         _wait(connection, lambda: connection.execute(statement, given or None))
         names = _unique([column[0] for column in connection.description])
-        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))))
+        kinds = zip(names, (str(column[1]) for column in connection.description), strict=True)
+        # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
+        exact = {
+            name: kind == "FLOAT" for name, kind in kinds if kind == "FLOAT" or name == "threshold" or not is_name(text)
+        }
+        rows = _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH)))
+        return Result(names, rows, exact)
 
 
 def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str, dict[str, object]]:

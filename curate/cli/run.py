@@ -200,8 +200,11 @@ def summary(out: str, seconds: float) -> str:
     if run.repeats:
         uids = next(line.rows for line in read_manifest(store) if line.path == UIDS_FILE)
         lines.append(f"{UIDS_FILE}: {uids:,} uids, repeated as output.repeat says")
-    tops = [rule for rule in run.rules if rule.threshold is not None]
-    lines += [f"{rule.name}: threshold {rule.threshold:.6g} of {rule.of}" for rule in tops]
+    lines += [
+        f"{rule.name}: threshold {rule.show(rule.threshold)} of {rule.of}"
+        for rule in run.rules
+        if rule.threshold is not None
+    ]
     for near in run.near:
         if near.sampled:
             pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"

@@ -76,7 +76,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
             found += [*match, *dedup]
             match, dedup = [], []
             continue
-        reached = "" if rule.threshold is None else f", which means at least {rule.threshold:.6g}"
+        reached = "" if rule.threshold is None else f", which means at least {rule.show(rule.threshold)}"
         best = f"the {rule.expression}{reached}"
         found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
     found += [*match, *dedup]

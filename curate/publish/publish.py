@@ -15,7 +15,7 @@ from curate import schema
 from curate.decide import balance, dedup
 from curate.decide.derived import Scale
 from curate.decide.schemes.scheme import Scheme
-from curate.decide.top import Group
+from curate.decide.top import TopSearch
 from curate.metadata.unit import NO_ENTRY, load_entries
 from curate.numeric.arrays import I64
 from curate.output.output_format import find_output
@@ -58,7 +58,7 @@ class Results:
     """What the pipeline found that is not in the tables of units."""
 
     t: int | None  # rows that an entry may have, as the recipe says or solved; None without balance
-    thresholds: dict[str, Mapping[Group, float]]  # top rule → its threshold of each group (see `TopSearch.thresholds`)
+    thresholds: dict[str, TopSearch]  # of each top rule its search, finished
     # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
     recalls: dict[int, I64]
     pool: I64 | None  # [entries], matching rows of the pool; None without match
@@ -191,7 +191,7 @@ def _summarise(
         ),
         units=list(sources),
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
-        rules=[_rule_facts(name, spec, results.thresholds.get(name, {})) for name, spec in recipe.rules.items()],
+        rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
         derived=_derived_facts(recipe.derive, results.scales) if recipe.derive else None,
         t=results.t,
         steps=sum_timings(store),
@@ -227,10 +227,13 @@ def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], S
     return [DerivedFacts(name=name, sql=sql, statistics=found[name]) for name, sql in derive.items()]
 
 
-def _rule_facts(name: str, spec: str | Top, found: Mapping[Group, float]) -> RuleFacts:
+def _rule_facts(name: str, spec: str | Top, found: TopSearch | None) -> RuleFacts:
     if isinstance(spec, str):
         return RuleFacts(name=name, dedup=True) if spec == DEDUP else RuleFacts(name=name, sql=spec)
+    thresholds = found.thresholds if found else {}
+    single = found is not None and (pa.types.is_float32(found.kind) or pa.types.is_float16(found.kind))
+    facts = {"name": name, **spec.model_dump(), "single": single or None}
     if spec.by is None:
-        return RuleFacts(name=name, **spec.model_dump(), threshold=found.get(None))
-    groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in found.items()]
-    return RuleFacts(name=name, **spec.model_dump(), thresholds=groups)
+        return RuleFacts(**facts, threshold=thresholds.get(None))
+    groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in thresholds.items()]
+    return RuleFacts(**facts, thresholds=groups)

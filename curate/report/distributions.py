@@ -15,6 +15,7 @@ from curate.report.charts import PANEL, THRESHOLD, Bin, compare_bins
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, number
 from curate.report.thresholds import ASPECT, drawn_thresholds
+from curate.wording import all_digits
 
 BINS = 40
 MOST = 40  # columns that are drawn
@@ -130,7 +131,7 @@ def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure
     marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(axis, scale, i, *line)]
     room = 0.05 + 0.1 * len(lines[:4])  # for the names
     svg, table = compare_bins(bins, {"title": axis.label, "scale": scale, "axis": ticks}, title, marks=marks, room=room)
-    notes = [f"{clean(rule, SHORT)}: {number(value)}" for rule, value in thresholds[:8]]
+    notes = [f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8]]
     return Figure(clean(axis.name, SHORT), svg, note=f"Thresholds: {', '.join(notes)}" if notes else "", table=table)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from curate import schema
 from curate.report.blocks import Card, Gallery, Picture, Section
 from curate.report.source import Run
-from curate.report.text import SHORT, clean, count, number
+from curate.report.text import SHORT, clean, count
 from curate.report.thresholds import rule_columns
 from curate.report.thumbnails import AT_PLACES, Place, Row, at_places, make_pictures, place_of
 from curate.store.facts import RuleFacts
@@ -113,7 +113,7 @@ def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
 def _what(rule: RuleFacts) -> str:
     if rule.sql:
         return rule.sql
-    threshold = "" if rule.threshold is None else f": at least {number(rule.threshold)}"
+    threshold = "" if rule.threshold is None else f": at least {rule.show(rule.threshold)}"
     return f"{rule.expression}{threshold}"
 
 

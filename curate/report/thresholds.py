@@ -21,7 +21,7 @@ def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
         if rule.of and rule.threshold is not None:
-            found.setdefault(_measured_name(run, rule.of), []).append((rule.name, float(rule.threshold)))
+            found.setdefault(_measured_name(run, rule.of), []).append((rule.name, float(rule.show(rule.threshold))))
         elif rule.sql:
             for column, value in _comparisons(run, rule.sql):
                 found.setdefault(_measured_name(run, column), []).append((rule.name, value))

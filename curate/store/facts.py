@@ -18,6 +18,7 @@ from curate.errors import DamagedError, RunError
 from curate.recipe.deciding import DEDUP
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
+from curate.wording import all_digits
 
 FORMAT = 1
 
@@ -113,7 +114,7 @@ class RuleFacts(Facts):
     The best are a fraction `top` or a number of `rows`, `over` the pool or what reached the rule, and of each group `by` a column.
     """
 
-    _optional = frozenset({"rows", "over", "by", "thresholds", "dedup"})
+    _optional = frozenset({"rows", "over", "by", "thresholds", "single", "dedup"})
 
     name: str
     sql: str | None = None
@@ -124,6 +125,7 @@ class RuleFacts(Facts):
     by: str | None = None
     threshold: int | float | None = None
     thresholds: list[GroupThreshold] | None = None  # of groups, in their order
+    single: bool | None = None  # whether column `of` is of float32
     dedup: bool | None = None  # whether it is the place of deduplication
 
     @property
@@ -146,6 +148,10 @@ class RuleFacts(Facts):
         if self.thresholds is None:
             return self.threshold
         return next((one.threshold for one in self.thresholds if one.group == group), None)
+
+    def show(self, threshold: float) -> str:
+        """Return a threshold of the rule in all digits, so that a rule with this text keeps the same rows."""
+        return all_digits(threshold, bool(self.single))
 
 
 class StatisticFacts(Facts):

@@ -40,9 +40,7 @@ class Rules:
 
     units: Units
     settings: DecideSettings
-    thresholds: list[beam.PCollection[Any]] = field(
-        default_factory=list
-    )  # of each top rule one (rule, thresholds by group)
+    thresholds: list[beam.PCollection[Any]] = field(default_factory=list)  # of each top rule one (rule, search)
     derived: list[beam.PCollection[Any]] = field(default_factory=list)  # of each segment one {(column, place): Scale}
 
     def apply(self) -> None:
@@ -177,7 +175,7 @@ class _Derive:
 
 
 def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
-    """Find the exact thresholds of a top rule by radix histograms, apply them and the rules that follow; return (rule, thresholds)."""
+    """Find the exact thresholds of a top rule by radix histograms, apply them and the rules that follow; return (rule, search)."""
     begin, steps = unit_rules.start_top(settings, index), _Top(settings, index)
     name = begin.rule
     search = units.pipeline | f"{name}: begin" >> beam.Create([begin])
@@ -185,7 +183,7 @@ def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PColl
         counts = units.ask(f"{name}: digit {n}", steps.count, AsSingleton(search), combine=fold_all(add_counts))
         search = counts.get() | f"{name}: narrow {n}" >> Map(steps.narrow, AsSingleton(search))
     units.then(f"{name}: cut", steps.cut, AsSingleton(search))
-    return search | f"{name}: threshold" >> Map(lambda search: (name, search.thresholds))
+    return search | f"{name}: threshold" >> Map(lambda search: (name, search))
 
 
 @dataclass(frozen=True)

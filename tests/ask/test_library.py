@@ -338,6 +338,21 @@ def test_threshold_for_size(small: str) -> None:
     assert ask(small, "threshold_for_size", rows=10) == [("clip_score", None, 9, None, None, None, "aligned")]
     assert ask(small, "threshold_for_size", rows=1, of="width") == [("width", 640.0, 10, 8, 0, 0.8, "side")]
     assert ask(small, "threshold_for_size", rows=1, of="bytes") == [("bytes", 3000.0, 8, 1, 0, 1 / 8, None)]
+    assert shown(small, "threshold_for_size", rows=3).split()[:2] == ["clip_score", "0.6"]  # of float32
+
+
+def test_a_table_shows_all_digits_of_thresholds_and_of_a_query_s_own_numbers(small: str) -> None:
+    assert shown(small, "thresholds", at=0.2702580690383911).split()[:2] == ["clip_score", "0.2702580690383911"]
+    assert shown(small, "thresholds", at=0.5, rule="words").split()[4] == "0.727273"  # a share
+    sql = "SELECT 0.2702581::FLOAT AS f, 1.620762348175049::DOUBLE AS d, 0.00001::FLOAT, 3::DOUBLE, 'nan'::FLOAT"
+    assert shown(small, sql).split() == ["0.2702581", "1.620762348175049", "0.00001", "3", "nan"]
+
+
+def shown(url: str, query: str, **params: object) -> str:
+    """Return the one row that a table has for people."""
+    file = StringIO()
+    write_result(run_query(url, query, params), "table", file)
+    return file.getvalue().splitlines()[2]
 
 
 # ---- entries and balancing

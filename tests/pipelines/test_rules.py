@@ -1,8 +1,11 @@
 """Rules of every kind on Beam: decided as in one process, told in run.json, and followed by explain, whatif and diff."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +13,8 @@ import pytest
 from curate.ask.diff import diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
+from curate.cli.run import summary
+from curate.recipe.recipe import parse_recipe
 from curate.whatif.answer import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
@@ -50,6 +55,28 @@ def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
     assert usual["by"] == "words" and usual["threshold"] is None
     assert dedup == {"name": "duplicates", "sql": None, "top": None, "of": None, "threshold": None, "dedup": True}
     assert large["rows"] == 60 and large["over"] == "pool" and large["threshold"] >= 1
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_a_rule_with_the_threshold_as_printed_keeps_the_same_rows(tmp_path: Path, kind: pa.DataType) -> None:
+    scores = np.random.default_rng(0).random(200).astype(np.float32)  # as float64 they need more digits
+    texts = [f"a caption of row {i}" for i in range(200)]
+    rows = {"url": [f"https://example.com/{i}" for i in range(200)], "text": texts, "score": pa.array(scores, kind)}
+    pq.write_table(pa.table(rows), tmp_path / "pool.parquet")
+    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
+    best = pools.run_beam(
+        parse_recipe({"input": source, "rules": {"best": {"top": 0.3, "of": "score"}}}), tmp_path / "a"
+    )
+    told = summary(str(best.folder), 1)
+    printed = re.search(r"\nbest: threshold (\S+) of score\n", told)
+    assert printed and f"which means at least {printed[1]}\n" in (best.folder / "README.md").read_text()
+    again = pools.run_local(
+        parse_recipe({"input": source, "rules": {"best": f"score >= {printed[1]}"}}), tmp_path / "b"
+    )
+    assert again.kept == best.kept and again.counts["kept"] == 61
+    assert f"threshold {printed[1]} " in str(
+        explain_sample(str(best.folder), best.table("decisions")["uid"][0].as_py())
+    )
 
 
 def test_run_json_has_what_columns_were_derived_by(runs: tuple[Ran, Ran]) -> None:

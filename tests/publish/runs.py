@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ SIDECAR = pa.schema([("key", pa.string()), ("caption", pa.string()), ("uid", pa.
 RULES: list[dict[str, Any]] = [
     {"name": "words", "sql": "words > 2", "top": None, "of": None, "threshold": None},
     {"name": "side", "sql": "least(width, height) >= 200", "top": None, "of": None, "threshold": None},
-    {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25},
+    {"name": "aligned", "sql": None, "top": 0.9, "of": "clip_score", "threshold": 0.25, "single": True},
 ]
 BARE: dict[str, Any] = {
     "curate": "0.1.0",
@@ -100,7 +101,7 @@ EVIL = "caption \x1b[31mred\x1b[0m <script>\u202eafter"
 def run_query(url: str, text: str, params: Mapping[str, object] | None = None) -> Result:
     """The answer of a query, with all rows in memory."""
     with asking(url, text, params) as result:
-        return Result(result.names, list(result.rows))
+        return replace(result, rows=list(result.rows))
 
 
 def uid(name: str) -> str:
