@@ -1,8 +1,8 @@
 """Clusters of images by given centroids, and which of them are selected: DataComp's image-based baseline.
 
-In: a file of centroids, float [k, dimension], and perhaps some of winners: numbers of centroids, or embeddings
+In: a file of centroids, float [k, dimension], and perhaps files of selected ones: numbers of centroids, or embeddings
 [n, dimension] whose nearest centroids they are; .npy, or torch's .pt, as DataComp publishes them (tensors and arrays are
-loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `NAME_wins` bool.
+loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in_selected_NAME` bool.
 """
 
 import hashlib
@@ -40,17 +40,17 @@ class Clusters(OnEmbeddings):
     them is never run. Of a .pt file that holds several arrays, `image_features` is taken.
     """
 
-    example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "winners": "imagenet.npy"}}
+    example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
     gives: ClassVar[tuple[Column, ...]] = (
         Column("scores", "NAME", "int32", "Number of the nearest centroid, from 0."),
-        Column("scores", "NAME_wins", "bool", "Whether it is a selected cluster; with `winners`."),
+        Column("scores", "in_selected_NAME", "bool", "Whether it is a selected cluster; with `selected`."),
     )
 
     needs_encoder = False
     centroids: UserFile = Field(
         description="A .npy or .pt file of centroids [k, dimension], of unit length.", examples=["centroids.pt"]
     )
-    winners: UserPaths | None = Field(
+    selected: UserPaths | None = Field(
         None,
         description="Files that select clusters: numbers, or embeddings [n, dimension], each of which selects its nearest cluster.",
         examples=["imagenet.npy"],
@@ -58,7 +58,7 @@ class Clusters(OnEmbeddings):
 
 
 class LoadedClusters(NamedTuple):
-    """Centroids, float32 [k, dimension]; whether each is selected, bool [k], where `winners` is given."""
+    """Centroids, float32 [k, dimension]; whether each is selected, bool [k], where `selected` is given."""
 
     centroids: F32
     selected: npt.NDArray[np.bool_] | None
@@ -85,34 +85,34 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
             "numbers [k, dimension]"
         )
     centroids = centroids.astype(np.float32)
-    if options.winners is None:
+    if options.selected is None:
         return LoadedClusters(centroids, None)
     selected = np.zeros(len(centroids), bool)
-    for path in _list_winners(where, options.winners):
-        selected[_winners(f"{where}.winners", path, centroids)] = True
+    for path in _list_selected(where, options.selected):
+        selected[_read_selected(f"{where}.selected", path, centroids)] = True
     return LoadedClusters(centroids, selected)
 
 
-def _list_winners(where: str, paths: UserPaths) -> list[str]:
+def _list_selected(where: str, paths: UserPaths) -> list[str]:
     """Return the files that `paths` name, ranges and globs expanded."""
     try:
         return [file.path for file in list_files((paths,) if isinstance(paths, str) else paths, {})]
     except (RecipeError, OSError) as error:
-        raise RecipeError(f"{where}.winners: {error}; {_ACCEPTED}") from None
+        raise RecipeError(f"{where}.selected: {error}; {_ACCEPTED}") from None
 
 
-def _winners(where: str, path: str, centroids: F32) -> I64:
+def _read_selected(where: str, path: str, centroids: F32) -> I64:
     """Return the numbers of the centroids that a file selects."""
     k, dimension = centroids.shape
-    winners = _read_array(where, path)
-    if winners.ndim == 2 and winners.dtype.kind == "f" and winners.shape[1] == dimension:
-        winners = nearest_centroid(winners.astype(np.float32), centroids)
-    elif not (winners.ndim == 1 and winners.dtype.kind in "iu" and ((winners >= 0) & (winners < k)).all()):
+    found = _read_array(where, path)
+    if found.ndim == 2 and found.dtype.kind == "f" and found.shape[1] == dimension:
+        found = nearest_centroid(found.astype(np.float32), centroids)
+    elif not (found.ndim == 1 and found.dtype.kind in "iu" and ((found >= 0) & (found < k)).all()):
         raise RecipeError(
-            f"{where}: {path} is {winners.dtype} {list(winners.shape)}; accepted: numbers of centroids, "
+            f"{where}: {path} is {found.dtype} {list(found.shape)}; accepted: numbers of centroids, "
             f"0 to {k - 1}, or embeddings [n, {dimension}]"
         )
-    return winners.astype(np.int64)
+    return found.astype(np.int64)
 
 
 def _read_array(where: str, path: str) -> npt.NDArray[Any]:
@@ -161,10 +161,10 @@ def _build(name: str, options: Clusters, built: Built) -> Iterator[Signal]:
         check_unchanged(name, clusters.digest, built.identities[name])
         return clusters
 
-    selected = [pa.field(f"{name}_wins", pa.bool_())] if options.winners else []
+    selected = [pa.field(f"in_selected_{name}", pa.bool_())] if options.selected else []
     method = Method(
         columns=(pa.field(name, pa.int32()), *selected),
-        settings=options.model_dump(exclude={"centroids", "of"}) | {"winners": options.winners is not None},
+        settings=options.model_dump(exclude={"centroids", "of"}) | {"selected": options.selected is not None},
         load=load,
         compute=lambda given, clusters: clusters.find(normalised(given.images)),
     )

@@ -37,7 +37,7 @@ def recipe(tmp_path: Path) -> Recipe:
     save_file({"weight": torch.ones(1, 4), "bias": torch.zeros(1)}, tmp_path / "a/head.safetensors")
     np.save(tmp_path / "a/centroids.npy", np.eye(4, dtype=np.float32))
     for number in range(3):
-        np.save(tmp_path / f"b/winners{number}.npy", np.array([number]))
+        np.save(tmp_path / f"b/selected{number}.npy", np.array([number]))
     (tmp_path / "b/plain.txt").write_text("".join(f"source {i} => target {i}\n" for i in range(4)))
     rewrite = {"engine": "llm", "examples": {"plain": str(tmp_path / "b/plain.txt")}}
     clusters = {"of": "clip", "centroids": str(tmp_path / "a/centroids.npy")}
@@ -48,7 +48,7 @@ def recipe(tmp_path: Path) -> Recipe:
                 "language": {},
                 "embeddings": {"name": "clip", "image": "image", "text": "text"},
                 "heads": {"good": {"of": "clip", "path": str(tmp_path / "a/head.safetensors")}},
-                "clusters": {"topic": {**clusters, "winners": str(tmp_path / "b/winners{0..1}.npy")}},
+                "clusters": {"topic": {**clusters, "selected": str(tmp_path / "b/selected{0..1}.npy")}},
             },
             "captions": {
                 "engines": {"llm": {"recorded": {"path": str(tmp_path / "a/run"), "model": "m"}}},
@@ -65,7 +65,7 @@ def test_copies_are_read_as_the_files_themselves(recipe: Recipe, store: RunStore
     placed, files = place_inputs(recipe, store, "inputs")
     copy_inputs(files, store)
     names = sorted(path.rpartition("/")[2] for path in files.values())
-    assert names == ["centroids.npy", "head.safetensors", "plain.txt", "winners0.npy", "winners1.npy"]
+    assert names == ["centroids.npy", "head.safetensors", "plain.txt", "selected0.npy", "selected1.npy"]
     assert sorted(files) == store.files("inputs")
     shutil.rmtree(tmp_path / "b")
     (tmp_path / "a/head.safetensors").unlink()

@@ -54,14 +54,16 @@ def clusters(folder: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_rows_have_the_embeddings_of_their_places(save: Any, tmp_path: Path) -> None:
     images = np.concatenate([write_file(tmp_path / "pool", n, save=save) for n in range(3)])
-    np.save(tmp_path / "winners.npy", np.array([1, 5, 6]))
-    measure = {"clusters": clusters(tmp_path, winners=str(tmp_path / "winners.npy"))}
-    done = pools.run_local(recipe(tmp_path / "pool", measure=measure, rules={"wins": "cluster_wins"}), tmp_path / "out")
+    np.save(tmp_path / "selected.npy", np.array([1, 5, 6]))
+    measure = {"clusters": clusters(tmp_path, selected=str(tmp_path / "selected.npy"))}
+    done = pools.run_local(
+        recipe(tmp_path / "pool", measure=measure, rules={"wins": "in_selected_cluster"}), tmp_path / "out"
+    )
     pools.conserved(done)
     expected = nearest_centroid(images.astype(np.float32), vectors(12, 7).astype(np.float32))
     scores = done.table("scores")
     assert scores["cluster"].to_pylist() == expected.tolist()
-    assert scores["cluster_wins"].to_pylist() == np.isin(expected, [1, 5, 6]).tolist()
+    assert scores["in_selected_cluster"].to_pylist() == np.isin(expected, [1, 5, 6]).tolist()
     assert done.counts["kept"] == np.isin(expected, [1, 5, 6]).sum()
     assert not (tmp_path / "out/tables/embeddings").exists()
     assert done.run["models"]["l14"] == {"brought": ["l14_img", "l14_txt"], "dimension": D}
@@ -74,15 +76,15 @@ def test_nearest_centroid_is_its_definition() -> None:
     assert len(nearest_centroid(images[:0], centroids)) == 0
 
 
-def test_winners_may_be_embeddings(tmp_path: Path) -> None:
+def test_selected_may_be_embeddings(tmp_path: Path) -> None:
     images = write_file(tmp_path / "pool", 0)
     np.save(tmp_path / "imagenet.npy", vectors(3, 5))
-    measure = {"clusters": clusters(tmp_path, winners=str(tmp_path / "imagenet.npy"))}
+    measure = {"clusters": clusters(tmp_path, selected=str(tmp_path / "imagenet.npy"))}
     done = pools.run_local(recipe(tmp_path / "pool", measure=measure), tmp_path / "out")
     centroids = vectors(12, 7).astype(np.float32)
-    winners = nearest_centroid(vectors(3, 5).astype(np.float32), centroids)
-    expected = np.isin(nearest_centroid(images.astype(np.float32), centroids), winners)
-    assert done.table("scores")["cluster_wins"].to_pylist() == expected.tolist()
+    selected = nearest_centroid(vectors(3, 5).astype(np.float32), centroids)
+    expected = np.isin(nearest_centroid(images.astype(np.float32), centroids), selected)
+    assert done.table("scores")["in_selected_cluster"].to_pylist() == expected.tolist()
 
 
 @pytest.mark.parametrize("kind", ["fixed", "list", "double", "npz beside"])
@@ -247,34 +249,34 @@ def test_what_the_recipe_says_wrongly(measure: dict[str, Any], words: list[str],
 
 
 @pytest.mark.parametrize(
-    ("centroids", "winners", "words"),
+    ("centroids", "selected", "words"),
     [
         (np.zeros((3, 4), np.float32), None, ["c.npy", "[3, 4]", f"[k, {D}]"]),
         (np.zeros(D, np.float32), None, ["centroids", f"[{D}]"]),
         (np.full((3, D), np.nan), None, ["centroids", "NaN"]),
         (np.zeros((0, D)), None, ["centroids", "[0, 8]"]),
         (np.array([{}], object), None, ["centroids", "no .npy file"]),
-        (np.ones((3, D)), np.array([3]), ["winners", "0 to 2"]),
-        (np.ones((3, D)), np.array([-1]), ["winners", "0 to 2"]),
-        (np.ones((3, D)), np.ones((2, 5)), ["winners", "[2, 5]"]),
+        (np.ones((3, D)), np.array([3]), ["selected", "0 to 2"]),
+        (np.ones((3, D)), np.array([-1]), ["selected", "0 to 2"]),
+        (np.ones((3, D)), np.ones((2, 5)), ["selected", "[2, 5]"]),
     ],
 )
 def test_arrays_that_are_not_what_they_are_taken_for(
-    centroids: Any, winners: Any, words: list[str], tmp_path: Path
+    centroids: Any, selected: Any, words: list[str], tmp_path: Path
 ) -> None:
     write_file(tmp_path / "pool", 0)
     np.save(tmp_path / "c.npy", centroids)
     options = {"of": "l14", "centroids": str(tmp_path / "c.npy")}
-    if winners is not None:
-        np.save(tmp_path / "w.npy", winners)
-        options["winners"] = str(tmp_path / "w.npy")
+    if selected is not None:
+        np.save(tmp_path / "w.npy", selected)
+        options["selected"] = str(tmp_path / "w.npy")
     with pytest.raises(RecipeError) as error:
         prepare(recipe(tmp_path / "pool", measure={"clusters": {"c": options}}), str(tmp_path / "out"))
     assert all(word in str(error.value) for word in ["measure.clusters.c", *words]), str(error.value)
 
 
-@pytest.mark.parametrize("winners", ["w{0..1}.pt", ["w0.pt", "w1.npy"], "w?.*", ["n.npy", "n.pt"]])
-def test_winners_in_several_files(winners: str | list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("selected", ["w{0..1}.pt", ["w0.pt", "w1.npy"], "w?.*", ["n.npy", "n.pt"]])
+def test_selected_in_several_files(selected: str | list[str], tmp_path: Path) -> None:
     """Of DataComp's kind, a dict with `image_features`; of one array; of numbers."""
     centroids, features = vectors(12, 7).astype(np.float32), vectors(4, 5).astype(np.float32)
     torch.save(centroids, tmp_path / "c.pt", pickle_protocol=4)
@@ -284,9 +286,9 @@ def test_winners_in_several_files(winners: str | list[str], tmp_path: Path) -> N
     best = np.argmax(features @ centroids.T, axis=1)
     np.save(tmp_path / "n.npy", best[:3])
     torch.save({"a": torch.from_numpy(best)}, tmp_path / "n.pt")
-    names = [winners] if isinstance(winners, str) else winners
+    names = [selected] if isinstance(selected, str) else selected
     paths = tuple(str(tmp_path / name) for name in names)
-    section = Clusters(of="l14", centroids=str(tmp_path / "c.pt"), winners=paths[0] if winners in names else paths)
+    section = Clusters(of="l14", centroids=str(tmp_path / "c.pt"), selected=paths[0] if selected in names else paths)
     loaded = load_clusters("c", section)
     assert np.array_equal(loaded.centroids, centroids)
     assert loaded.selected is not None and np.flatnonzero(loaded.selected).tolist() == sorted(set(best.tolist()))
@@ -306,9 +308,9 @@ def test_files_of_torch_that_hold_no_centroids(saved: Any, words: str, tmp_path:
     torch.save(saved, tmp_path / "c.pt")
     with pytest.raises(RecipeError, match=f"measure.clusters.c.centroids: .*c.pt .*{words}"):
         load_clusters("c", Clusters(of="l14", centroids=str(tmp_path / "c.pt")))
-    with pytest.raises(RecipeError, match=r"measure.clusters.c.winners: .*none.*accepted: a .npy or .pt file"):
+    with pytest.raises(RecipeError, match=r"measure.clusters.c.selected: .*none.*accepted: a .npy or .pt file"):
         np.save(tmp_path / "c.npy", np.ones((3, D)))
-        options = {"centroids": str(tmp_path / "c.npy"), "winners": str(tmp_path / "none{0..1}.pt")}
+        options = {"centroids": str(tmp_path / "c.npy"), "selected": str(tmp_path / "none{0..1}.pt")}
         load_clusters("c", Clusters(of="l14", **options))
 
 
