@@ -44,7 +44,7 @@ from curate.wording import one_line
 # end of a step, sorted by length: on a GPU they have some third more padding than in steps twice as long, on a CPU a twentieth.
 STEP_ROWS = 512
 # Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its header
-_TOGETHER, _TOGETHER_BYTES = 16, 1 << 20
+_TOGETHER, _TOGETHER_BYTES = 32, 1 << 21
 _UNREADABLE = "unreadable"  # the reason of files that may be readable another time
 # Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
 _DECODED = Backlog(8 * CORES + 64)
@@ -225,10 +225,11 @@ def _measure_images(
 
     some_at_a_time = groups(images, lambda data: len(data or b""), _TOGETHER_BYTES, 1 if observe else _TOGETHER)
     for some in in_threads(measure, some_at_a_time, _DECODED):
-        for row, fact in enumerate(some, len(facts)):
-            for observer, view in zip(observers, fact.observed if fact else (), strict=False):
-                if view is not None:
-                    observer.add(row, view)
+        if observe:
+            for row, fact in enumerate(some, len(facts)):
+                for observer, view in zip(observers, fact.observed if fact else (), strict=False):
+                    if view is not None:
+                        observer.add(row, view)
         facts += [fact and fact._replace(observed=()) for fact in some] if observe else some
     columns = _fact_columns(facts)
     for signal, observer in zip(observing, observers, strict=True):

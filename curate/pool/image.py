@@ -242,8 +242,23 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
         return
 
 
-def _plain_frame(head: bytes) -> tuple[int, tuple[int, int]] | None:
-    """Return components, 1 or 3, and width and height of a JPEG by its first bytes.
+_Frame = tuple[int, tuple[int, int]]  # components, 1 or 3, and width and height
+# The latest header that was read to its end, and what it says: images that were resized to one size have all the same
+_LATEST: list[tuple[bytes, _Frame | None]] = [(b"", None)]
+
+
+def _plain_frame(head: bytes) -> _Frame | None:
+    """Return the frame of a JPEG by its first bytes, as `_read_frame` does."""
+    header, frame = _LATEST[0]
+    if not header or not head.startswith(header):
+        end, frame = _read_frame(head)
+        if frame:
+            _LATEST[0] = head[:end], frame
+    return frame
+
+
+def _read_frame(head: bytes) -> tuple[int, _Frame | None]:
+    """Return where the header of a JPEG ends, and its frame, by its first bytes.
 
     None where there is anything but what has no influence on the picture's meaning (JFIF's resolution, whole tables, intervals)
     and one plain frame header (ITU T.81, annex B), in segments that are whole, up to the first scan.
@@ -253,21 +268,21 @@ def _plain_frame(head: bytes) -> tuple[int, tuple[int, int]] | None:
         mark, kind, size = _SEGMENT.unpack_from(head, at)
         end = at + 2 + size
         if mark != 0xFF or size < 2 or end > len(head):
-            return None
+            return 0, None
         if kind == _DQT:
             if size % 65 != 2 or any(head[table] > 15 for table in range(at + 4, end, 65)):
-                return None  # not in bytes
+                return 0, None  # not in bytes
         elif kind in _FRAMES:
             bits, height, width, layers = _FRAME.unpack_from(head, at + 4) if size >= 8 else (0, 0, 0, 0)
             if found or bits != 8 or layers not in (1, 3) or size != 8 + 3 * layers or not width or not height:
-                return None
+                return 0, None
             found = layers, (width, height)
         elif kind == _SOS:
-            return found
+            return end, found
         elif kind not in _TABLES and not (kind == _APP0 and size == 16 and head[at + 4 : at + 9] == b"JFIF\0"):
-            return None
+            return 0, None
         at = end
-    return None
+    return 0, None
 
 
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -285,10 +300,10 @@ FORMATS = tuple(_READERS)
 def format_of(head: bytes) -> str | None:
     """Return the format that the first bytes announce, if it is one of `FORMATS`."""
     found = _SIGNATURE.match(head)
-    if found is None:
-        return None
+    if found is None or found.lastgroup != "avif":
+        return found and found.lastgroup
     brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
-    return found.lastgroup if found.lastgroup != "avif" or b"avif" in brands or b"avis" in brands else None
+    return "avif" if b"avif" in brands or b"avis" in brands else None
 
 
 def _foreign(head: bytes) -> str:

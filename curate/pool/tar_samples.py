@@ -82,24 +82,25 @@ def group_members(index: TarIndex) -> TarSamples:
     """Put members together into samples by the rules above."""
     samples: list[_Parts] = []
     current: dict[str, _Parts] = {}
-    previous = ""
+    parts = _Parts("", {}, False)  # of the member before
     for i, (name, kind) in enumerate(zip(index.names, index.types.tobytes(), strict=True)):
         if kind == FOLDER:
             continue
         key, suffix = split_name(name)
         if not key:
             continue
-        parts = current.get(key)
-        if parts is None or (suffix in parts.members and previous != key):
-            parts = current[key] = _Parts(key, {}, parts is not None)
-            samples.append(parts)
+        if key != parts.key:
+            found = current.get(key)
+            if found is None or suffix in found.members:
+                found = current[key] = _Parts(key, {}, found is not None)
+                samples.append(found)
+            parts = found
         if suffix in parts.members:
             parts.repeated = name
         else:
             parts.members[suffix] = i
         if kind != REGULAR and suffix in _LOADED:
             parts.link = name
-        previous = key
     return _columns(index, samples)
 
 

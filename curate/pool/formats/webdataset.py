@@ -98,8 +98,9 @@ class WebdatasetInput(InputFormat):
         }
 
         def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
+            offsets, sizes = index.offsets.tolist(), index.sizes.tolist()
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
-                yield opened.read(int(index.offsets[member]), int(index.sizes[member])) if is_wanted else None
+                yield opened.read(offsets[member], sizes[member]) if is_wanted else None
 
         yield Batch(columns, faults, images, scores, samples.member_columns(index), fields=fields)
         fault: InputFault | None = None
@@ -179,7 +180,7 @@ def _read_texts(
             # A longer one is refused for its length, not for a character cut in two.
             captions[row] = raw if sizes[txt] <= _CAPTION_BYTES else raw.decode(errors="ignore").encode()
         if meta >= 0 and complete[meta]:
-            fields, fault = read_json(bytes(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES))))
+            fields, fault = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
             if fault and status[row] == schema.OK:
                 status[row], errors[row] = "invalid_json", fault
             urls[row], uids[row] = _text(fields.get("url")), _text(fields.get("uid"))
