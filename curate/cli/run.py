@@ -21,7 +21,7 @@ from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext, open_context
-from curate.schema import BALANCE, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
+from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, SUCCESS_FILE, UIDS_FILE, table_file
 from curate.store.lock import check_unlocked, remove_leftovers
@@ -210,6 +210,10 @@ def summary(out: str, seconds: float) -> str:
             pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
             lines.append(f"near-duplicates by embedding: {pairs}")
     lines += [f"duplicates: {group.describe(bool(run.near))}" for group in run.large_groups or ()]
+    readable = pool - run.counts.get(FAILED, 0)
+    for errors in run.signal_errors or ():
+        rows = f"null in {errors.rows:,} of {pluralise(readable, 'readable image')}, where it fails"
+        lines.append(f"warning: {errors.signal}: {rows} (first: {errors.first})")
     if (found := run.evaluation) and found.unread:
         unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
         lines.append(f"evaluation set: {found.images:,} images; {unread}")

@@ -5,7 +5,7 @@ A table's footer note lists the key of each signal's columns, so a signal that i
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ class CurrentColumns:
     embeddings: dict[str, UnitTables] = field(default_factory=dict)  # by model, and of what the pool supplies
     # Of what the pool was to supply and could not: path and detail.
     faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # of signals: see `curate.measure.unit`
 
     def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, list[Column]]:
         """Return the current columns of `scores`, by signal and group."""
@@ -69,7 +70,8 @@ def find_current_columns(
             columns = place.column_names(table) if table == "embeddings" else []
             for name in (name for name, key in keys.items() if note.get("signals", {}).get(name) == key):
                 if table == "scores":
-                    found.scores.setdefault(name, place)
+                    if found.scores.setdefault(name, place) is place and name in note.get("errors", {}):
+                        found.errors[name] = note["errors"][name]
                 elif name in embedders and _embedding_columns(name)[0] in columns:
                     found.embeddings.setdefault(name, place)
                 if name in embedders:

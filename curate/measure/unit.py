@@ -80,13 +80,18 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     _join(settings, unit, reading)
     faults, are_transient = _embedding_faults(settings, unit, current, reading)
     signal_keys = settings.signal_keys(unit)
-    note = {"signals": signal_keys, "faults": faults}
+    errors = _signal_errors(current, reading)
+    readable = pc.sum(pc.equal(reading.samples["status"], schema.OK)).as_py()
+    broken = {name for name, found in errors.items() if found["rows"] == readable}  # another start tries again
+    note = {"signals": {name: key for name, key in signal_keys.items() if name not in broken}, "faults": faults}
     others = set(current_tables)  # the tables of other attempts
     for name, table in _aligned_tables(settings, signal_keys, current, reading, checkpoints).items():
         if name not in current_tables:
             is_final = not reading.is_partial and not (are_transient and name in _WITH_FAULTS)
-            has_signals = is_final and name != "members"
-            if not tables.write(name, table, keys[name], note if has_signals else {"faults": faults}, is_final):
+            about = dict(note if is_final and name != "members" else {"faults": faults})
+            if name == "scores" and errors:
+                about["errors"], is_final = errors, is_final and not broken
+            if not tables.write(name, table, keys[name], about, is_final):
                 others.add(name)
     if "samples" not in current_tables:  # the last one: with it the unit is measured
         _check_rows(unit, tables, others, reading.samples)
@@ -291,6 +296,17 @@ def _digest_of(embeddings: Column) -> str:
     for start in range(0, len(embeddings), STEP_ROWS):
         state.update(embedding_matrix(embeddings[start : start + STEP_ROWS]).tobytes())
     return state.hexdigest()
+
+
+def _signal_errors(current: CurrentColumns, reading: _Reading) -> dict[str, dict[str, Any]]:
+    """Return of signals of other packages, by name, how many images they failed on, and the first error; of those that did."""
+    errors = dict(current.errors)
+    for signal, table in zip(reading.signals, reading.joined.outputs if reading.joined else (), strict=False):
+        if signal.keeps_errors and signal.name not in reading.scores:
+            found = table.column(len(signal.columns)).drop_null()
+            if len(found):
+                errors[signal.name] = {"signal": signal.label, "rows": len(found), "first": found[0].as_py()}
+    return errors
 
 
 def _embedding_faults(

@@ -20,6 +20,7 @@ from curate.output.output_format import find_output
 from curate.pool.field_types import FieldCounts
 from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Pool, Unit
+from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
@@ -28,6 +29,7 @@ from curate.schema import KEPT
 from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, caption_statistics_file, failures_part, table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+from curate.wording import pluralise
 
 MEASURES = ("words", "width", "height")  # whose means are published
 
@@ -89,6 +91,8 @@ class Audit:
     kept: dict[int, int] = field(default_factory=dict)  # unit → rows kept, of units that have some
     failing: dict[str, Failing] = field(default_factory=dict)  # by reason, of samples and files
     unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
+    # By label of a signal of another package: the images that it failed on, and the first error
+    errors: dict[str, Failing] = field(default_factory=dict)
     # Of the kept samples: how many have each language; files of each suffix; sum of each of MEASURES, and how many have it
     languages: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
@@ -102,8 +106,8 @@ class Audit:
         for name in ("drops", "languages", "suffixes", "sums", "known", "fields"):
             getattr(self, name).update(getattr(other, name))
         self.kept |= other.kept
-        for reason, found in other.failing.items():
-            self.failing[reason] = found.add(self.failing[reason]) if reason in self.failing else found
+        for own, others in ((self.failing, other.failing), (self.errors, other.errors)):
+            own |= {key: found.add(own[key]) if key in own else found for key, found in others.items()}
         self.unread |= other.unread
 
     merge = add
@@ -161,9 +165,20 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
         failing=_count_failures(failures, unit),
         unread={shard for shard, reason, _ in files if _is_unread(reason)},
         fields=_count_values_of_fields(notes),
+        errors=_signal_errors(settings, tables, unit),
     )
     _count_content(settings, tables, samples.drop_columns(["uid", "status"]).filter(decisions["kept"]), audit)
     return audit
+
+
+def _signal_errors(settings: PublishSettings, tables: UnitTables, unit: Unit) -> dict[str, Failing]:
+    """Return which signals of other packages failed on images of the unit."""
+    found = Audit()
+    if any(SIGNALS.package(requested.kind) for requested in settings.recipe.measure.requested):
+        for note in tables.notes("scores") if "scores" in settings.table_names else ():
+            for error in note.get("errors", {}).values():
+                found.add(Audit(errors={error["signal"]: Failing(error["rows"], unit.index, error["first"])}))
+    return found.errors
 
 
 def _attempts(settings: PublishSettings, name: str, samples: pa.Table) -> pa.Table:
@@ -234,8 +249,12 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
 
 
 def check_damage(settings: PublishSettings, audit: Audit) -> None:
-    """Raise RunError where more samples or files could not be read than the recipe allows; names the reasons."""
+    """Raise RunError where more samples or files could not be read than the recipe allows, or a signal failed on all images."""
     failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
+    for signal, error in audit.errors.items():
+        if error.rows >= audit.rows - failed:
+            what = f"{signal}: fails on each of {pluralise(error.rows, 'image')}, the first time with"
+            raise RunError(f"{what} {error.example}")
     never_came = audit.failing.keys() & schema.MISSING_REASONS.keys()
     missing = sum(audit.failing[reason].rows for reason in never_came)
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}

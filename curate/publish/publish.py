@@ -34,6 +34,7 @@ from curate.store.facts import (
     PoolFacts,
     RuleFacts,
     RunFacts,
+    SignalErrors,
     StatisticFacts,
     read_claim,
 )
@@ -204,6 +205,11 @@ def _summarise(
             for pairs, compared in [results.recalls[place]]
         ],
         large_groups=_large_groups(results.large_groups, stages, counts) or None,
+        signal_errors=[
+            SignalErrors(signal=signal, rows=found.rows, first=found.example)
+            for signal, found in sorted(audit.errors.items())
+        ]
+        or None,
         counts={stage: counts[stage] for stage in stages},
         finished=now,
         seconds=now - claim.started,

@@ -264,6 +264,14 @@ class LargeGroupFacts(Facts):
         return f"{self.rows:,} rows ({share}) are one group, represented by {self.uid}{remedy}"
 
 
+class SignalErrors(Facts):
+    """The images that a signal of another package failed on, which are null in its columns: how many, and the first error."""
+
+    signal: str  # its name and package, in words
+    rows: int
+    first: str
+
+
 class EvaluationFacts(Facts):
     """The evaluation set of `dedup.against`: images, and how many more could not be read, with an example."""
 
@@ -313,7 +321,7 @@ class RunClaim(Facts):
 class RunFacts(RunClaim):
     """A finished run."""
 
-    _optional = RunClaim._optional | {"units_per_file", "derived", "large_groups", "downloads"}
+    _optional = RunClaim._optional | {"units_per_file", "derived", "large_groups", "downloads", "signal_errors"}
 
     evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
@@ -328,6 +336,7 @@ class RunFacts(RunClaim):
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
     large_groups: list[LargeGroupFacts] | None = None  # of duplicates, with over 5 % of the rows; None without any
+    signal_errors: list[SignalErrors] | None = None  # None where no signal failed
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970
     seconds: float  # from start to finish

@@ -162,6 +162,49 @@ def test_a_fault_of_the_package_names_it(
     assert "Traceback" not in done.stderr
 
 
+def changed(site: Path, folder: Path, old: str, new: str) -> Path:
+    """The package installed in another folder, with other code."""
+    other = shutil.copytree(site, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (other / "curate_blur.py").read_text()
+    assert code.count(old) == 1
+    (other / "curate_blur.py").write_text(code.replace(old, new))
+    return other
+
+
+def test_images_that_it_fails_on_are_counted(site: Path, recipe: str, tmp_path: Path) -> None:
+    """In the run's summary; also where what was measured is reused, and where it is an older run's."""
+    some = changed(
+        site, tmp_path / "site", "grey = np", "image.getpixel((0, 0))[0] < 128 and int('x')\n        grey = np"
+    )
+    told = r"warning: signal 'blur' of package curate-blur 0.1: null in (\d+) of 12 readable images, where it fails \(first: ValueError"
+    first = curate(some, "run", recipe, "--out", str(tmp_path / "first"))
+    assert first.returncode == 0, first.stderr
+    assert re.search("null where it fails on an image, such as ValueError: .* at curate_blur.py", first.stderr)
+    options = ["--reuse", str(tmp_path / "first"), "--set", "rules.sharp=blur > 5"]
+    second = curate(some, "run", recipe, "--out", str(tmp_path / "second"), *options)
+    options = ["--reuse", str(tmp_path / "second"), "--set", "measure.language={}"]
+    third = curate(some, "run", recipe, "--out", str(tmp_path / "third"), *options)
+    counts = [re.findall(told, done.stdout) for done in (first, second, third)]
+    sql = "SELECT count(*) AS n FROM measured WHERE blur IS NULL AND status = 'ok'"
+    nulls = json.loads(curate(some, "sql", str(tmp_path / "third"), sql, "--format", "json").stdout)[0]["n"]
+    assert 0 < nulls < 12 and counts == [[str(nulls)]] * 3, (counts, nulls)
+
+
+def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str, tmp_path: Path) -> None:
+    """And once it is repaired, it is measured again."""
+    broken = changed(site, tmp_path / "site", "grey = np", "raise ValueError('no')\n        grey = np")
+    done = curate(broken, "run", recipe, "--out", str(tmp_path / "out"))
+    message = (
+        r"signal 'blur' of package curate-blur 0.1: fails on each of 12 images, the first time with ValueError: no at"
+    )
+    assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    done = curate(site, "run", recipe, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0 and "warning" not in done.stdout, done.stderr
+    sql = "SELECT count(blur) AS n FROM measured"
+    assert json.loads(curate(site, "sql", str(tmp_path / "out"), sql, "--format", "json").stdout) == [{"n": 12}]
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Path) -> None:
     slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
