@@ -9,6 +9,7 @@ from curate.output.output_format import OutputFormat
 from curate.output.settings import EmitSettings
 from curate.pool.json_fields import json_bytes
 from curate.pool.plan import Unit
+from curate.store.tables import UnitTables
 
 
 class ParquetOutput(OutputFormat):
@@ -25,36 +26,40 @@ class ParquetOutput(OutputFormat):
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Return the rows of the shard."""
-        return concat_small(_read_rows(settings, part) for part in shard.slices)
+
+        def read_slice(part: Slice) -> pa.Table:
+            with settings.open_tables(part.unit) as tables:
+                return _read_rows(settings, part, tables)
+
+        return concat_small(map(read_slice, shard.slices))
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what img2dataset finds."""
         return ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
 
 
-def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
+def _read_rows(settings: EmitSettings, part: Slice, tables: UnitTables) -> pa.Table:
     """Return the slice's rows: the uid, and all columns of the inputs.
 
     `uid` is the run's, whatever an input has in a column of that name. It comes first, so that it is what SQL, which ignores
     case, finds under that name.
     """
-    rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit))
+    rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
     table = rows.slice(part.first, part.count)
-    values = settings.kept_values(part, settings.columns)
+    values = settings.kept_values(part, tables, settings.columns)
     for name, column in zip(values.column_names, values.columns, strict=True):
         table = table.append_column(name, column)
     if settings.captioning is None:
         return table
-    uids, captions = settings.kept_rows(part, ["uid", "caption"]).columns
-    return _with_texts(table, settings.texts_to_emit(part.unit, uids.to_pylist(), captions.to_pylist()))
+    uids, captions = settings.kept_rows(part, tables, ["uid", "caption"]).columns
+    return _with_texts(table, settings.texts_to_emit(tables, uids.to_pylist(), captions.to_pylist()))
 
 
-def _read_unit(settings: EmitSettings, unit: Unit) -> pa.Table:
+def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Table:
     """Return the uid and all columns of the inputs, of the unit's kept rows."""
     assert settings.pool.output is not None
-    with settings.open_tables(unit) as tables:
-        kept = tables.read("samples", ["row", "uid"]).filter(tables.read("decisions", ["kept"])["kept"])
-        inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))
+    kept = tables.read("samples", ["row", "uid"]).filter(tables.read("decisions", ["kept"])["kept"])
+    inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))
     return pa.table([kept["uid"], *inputs.columns], names=["uid", *inputs.column_names])
 
 

@@ -94,28 +94,26 @@ class EmitSettings:
         """Return a unit's tables, to be held open."""
         return OpenTables(self.store, unit.index, last=unit.last)
 
-    def reader(self, unit: Unit, tables: UnitTables | None = None) -> UnitRereader:
-        """Return what reads rows of a unit again; `tables` are the unit's, where they are open."""
-        return UnitRereader(unit, find_source(self.sources, unit.source), tables or self.tables(unit))
+    def reader(self, unit: Unit, tables: UnitTables) -> UnitRereader:
+        """Return what reads rows of a unit again; `tables` are the unit's, as below."""
+        return UnitRereader(unit, find_source(self.sources, unit.source), tables)
 
-    def kept_rows(self, part: Slice, columns: list[str]) -> pa.Table:
+    def kept_rows(self, part: Slice, tables: UnitTables, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""
 
         def read() -> pa.Table:
-            tables = self.tables(part.unit)
             return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
 
         return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
 
-    def kept_values(self, part: Slice, columns: tuple[str, ...]) -> pa.Table:
+    def kept_values(self, part: Slice, tables: UnitTables, columns: tuple[str, ...]) -> pa.Table:
         """Return columns of `samples`, `scores` and `decisions` for a slice's rows."""
 
         def read() -> pa.Table:
-            with self.open_tables(part.unit) as tables:
-                return read_kept(tables, columns, self.derived, INPUT_PROBABILITY in self.pool.scores.names)
+            return read_kept(tables, columns, self.derived, INPUT_PROBABILITY in self.pool.scores.names)
 
         return self.recent.get((part.unit.index, "values", *columns), read).slice(part.first, part.count)
 
-    def texts_to_emit(self, unit: Unit, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
+    def texts_to_emit(self, tables: UnitTables, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""
-        return emitted_texts(self.captions, self.seed, self.tables(unit), uids, captions)
+        return emitted_texts(self.captions, self.seed, tables, uids, captions)

@@ -62,8 +62,12 @@ class WebdatasetOutput(OutputFormat):
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Put the tar into place, and return its sidecar."""
         with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
-            rows = ((part, settings.kept_rows(part, _COLUMNS)) for part in shard.slices)
-            return concat_small(_write_slice(settings, part, of_part, repeated, writer) for part, of_part in rows)
+
+            def write_slice(part: Slice) -> pa.Table:
+                with settings.open_tables(part.unit) as tables:
+                    return _write_slice(settings, part, tables, repeated, writer)
+
+            return concat_small(map(write_slice, shard.slices))
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what training reads, and what the sidecars are."""
@@ -110,14 +114,15 @@ def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callab
         yield name, *split_name(name), partial(source.read, offset, size)
 
 
-def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: U64, writer: TarWriter) -> pa.Table:
+def _write_slice(settings: EmitSettings, part: Slice, tables: UnitTables, repeated: U64, writer: TarWriter) -> pa.Table:
     """Add a slice's samples to the tar, and return their rows of the sidecar."""
+    rows = settings.kept_rows(part, tables, _COLUMNS)
     uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
     names = _names(rows["key"].to_pylist(), uids, repeated)
-    written = settings.texts_to_emit(part.unit, uids, captions)
+    written = settings.texts_to_emit(tables, uids, captions)
     facts: list[pa.Table] = []
-    put = _json_fields(settings.kept_values(part, settings.json_columns), uids, written)
-    read = zip(names, captions, written, put, settings.reader(part.unit).samples(rows), strict=True)
+    put = _json_fields(settings.kept_values(part, tables, settings.json_columns), uids, written)
+    read = zip(names, captions, written, put, settings.reader(part.unit, tables).samples(rows), strict=True)
     samples = _with_digests(read, rows["sha256"].to_pylist())
     for some in groups(samples, lambda one: sum([len(data) for _, data in one[-1].members]), _BATCH_BYTES):
         _write_samples(some, writer)
@@ -126,7 +131,7 @@ def _write_slice(settings: EmitSettings, part: Slice, rows: pa.Table, repeated: 
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     of_source = pa.concat_tables(facts)
     sidecar = _sidecar(rows, names, of_source)
-    fields, values = of_source.select(settings.fields.names), settings.kept_values(part, settings.columns)
+    fields, values = of_source.select(settings.fields.names), settings.kept_values(part, tables, settings.columns)
     columns = [*sidecar.columns, *fields.columns, *values.columns]
     return pa.table(columns, schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
 

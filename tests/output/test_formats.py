@@ -33,7 +33,8 @@ class JsonLines(OutputFormat):
         return has_images
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
-        rows = pa.concat_tables(settings.kept_rows(part, ["uid", "caption"]) for part in shard.slices)
+        slices = ((part, settings.tables(part.unit)) for part in shard.slices)
+        rows = pa.concat_tables(settings.kept_rows(part, tables, ["uid", "caption"]) for part, tables in slices)
         lines = "".join(json.dumps(row) + "\n" for row in rows.to_pylist())
         settings.store.write_bytes(f"{shard.stem}.jsonl", lines.encode())
         return rows
