@@ -1,6 +1,6 @@
 """Curate image-text pools into training sets: measure once, decide many times, with a reason for every sample.
 
-`curate.Run(path)` opens a finished run from Python; it is imported when it is first asked for.
+`curate.Run(path)` opens a finished run from Python; it is imported on first use.
 """
 
 from importlib import import_module

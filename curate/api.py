@@ -1,8 +1,8 @@
 """A finished run, for notebooks and scripts: `curate.Run(path)`.
 
 In: the folder of a finished run, local or any fsspec URL; it is only read. Out: Arrow tables, which stay valid when the run
-is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and polars take as they are. Whole tables come into
-memory: select what is needed, by `where`, `columns` or SQL. As with `curate sql`, statements can only read, and only
+is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and polars read directly. Whole tables are loaded into
+memory: select what you need by `where`, `columns` or SQL. As with `curate sql`, statements are read-only and see only
 the run's tables.
 """
 
@@ -32,11 +32,11 @@ _SHOWN = 50  # rows of a table that a notebook shows
 
 
 class Run:
-    """A finished run, open for queries; `path` is its folder.
+    """A finished run, opened for queries. `path` is its folder, local or any fsspec URL.
 
     Raises:
-        RecipeError: there is no run.
-        RunError: it is not finished, or damaged.
+        RecipeError: the folder holds no run.
+        RunError: the run is not finished, or damaged.
 
     Example:
         >>> run = curate.Run("run1")                                    # doctest: +SKIP
@@ -55,33 +55,36 @@ class Run:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Return run.json: the resolved recipe, versions, model identities, keys, counts."""
+        """The content of run.json: resolved recipe, package versions, model identities, table keys, counts."""
         return read_facts(find_run(self.path)).to_json()
 
     def sql(self, query: str, **params: object) -> pa.Table:
-        """Return the result of SQL that reads, or of a named query (`curate sql DIR` lists them).
+        """Return the result of read-only SQL, or of a named query (`curate sql DIR` lists them).
 
         Args:
-            query: one statement over the run's tables and views, or a name, such as `funnel`.
-            params: values of `$name` in the query.
+            query: one statement over the run's tables and views, or the name of a query, such as `funnel`.
+            params: values for `$name` in the query.
 
         Returns:
-            An Arrow table. A sum of integers is decimal128(38, 0), since it may be larger than 64 bits.
+            An Arrow table. Sums of integers are decimal128(38, 0), since they may exceed 64 bits.
 
         Raises:
-            RecipeError: the query is wrong, does more than read, or lacks a parameter.
+            RecipeError: the query is wrong, not read-only, or lacks a parameter.
         """
         return fetch_arrow(self._connection, query, params)
 
     def samples(
         self, where: str | None = None, columns: Sequence[str] | None = None, limit: int | None = None
     ) -> pa.Table:
-        """Return rows of the pool in its order: what was measured (`samples` and `scores`), with what was decided (`decisions`).
+        """Return rows of the pool, in its order, with the columns of `samples`, `scores` and `decisions`.
 
         Args:
-            where: a SQL condition, such as `kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None is all rows.
-            columns: names; None is all.
-            limit: at most N rows; None is all.
+            where: a SQL condition, such as `kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None: all rows.
+            columns: names of columns; None: all.
+            limit: at most N rows; None: all.
+
+        Raises:
+            RecipeError: the condition or a column is wrong.
         """
         shown = "*" if columns is None else ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
         condition = "" if where is None else f"WHERE ({where}\n)"
@@ -92,11 +95,19 @@ class Run:
         return self.sql("funnel")
 
     def explain(self, uid: str) -> Page:
-        """Return why a sample is in or out; printed, it is the page of `curate explain`. Raises RunError where no row has this uid."""
+        """Return the page of `curate explain`: why a sample was kept or dropped.
+
+        Args:
+            uid: its uid, or its URL or key exactly as in the pool.
+
+        Raises:
+            RecipeError: it is neither 32 hex digits nor a URL or key of the pool.
+            RunError: no row has this uid.
+        """
         return explain_sample(self.path, uid)
 
     def look(self, query: str, **params: object) -> "HtmlPage":
-        """Return a page of a query's rows with their images, which notebooks show; the query yields a column uid."""
+        """Return a page, shown by notebooks, with the rows of a query and their images; the query must yield a column `uid`."""
         from curate.report.look import look_at
         from curate.report.source import open_source_run
 
@@ -104,7 +115,7 @@ class Run:
             return look_at(run, result, query)
 
     def plot(self, *columns: str) -> "HtmlPage":
-        """Return histograms of measured numbers in the pool and in the kept set, which notebooks show; of all by default."""
+        """Return histograms, shown by notebooks, of numeric columns in the pool and in the kept set; by default of all columns."""
         from curate.report.look import plot_columns
         from curate.report.source import open_source_run
 
@@ -112,18 +123,18 @@ class Run:
             return plot_columns(run, columns)
 
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
-        """Return the samples that another run gains and loses compared with this one, by rule, entry, source and language."""
+        """Return which samples another run gains and loses compared with this one: by rule, entry, source and language."""
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 
     def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
-        """Return what the run would keep with other settings, such as {"balance.t": 5000, "rules.words": "words > 4"}; no rerun."""
+        """Return what the run would keep with other settings, without a rerun, such as {"balance.t": 5000, "rules.words": "words > 4"}."""
         from curate.whatif.answer import whatif  # it needs numba, which takes a second
 
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
         return whatif(self.path, [f"{key}={text}" for key, text in texts.items()])
 
     def close(self) -> None:
-        """Close the files. Tables that were fetched stay valid."""
+        """Close the run's files. Fetched tables stay valid."""
         self._connection.close()
 
     def __enter__(self) -> Self:

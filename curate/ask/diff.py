@@ -101,7 +101,7 @@ class Side:
 
 @dataclass(frozen=True, repr=False)
 class Diff:
-    """What differs from A to B.
+    """What differs between two runs, A and B.
 
     Attributes:
         settings: SETTINGS; the recipe's keys that differ, then models, metadata, version, thresholds and t.

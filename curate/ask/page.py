@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, repr=False)
 class Page:
-    """Lines; `str` and `repr` give them as plain text."""
+    """A page of lines; `str` and `repr` return it as plain text."""
 
     lines: tuple[Line, ...]
 

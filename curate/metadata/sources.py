@@ -175,7 +175,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     entry_ids = table["entry_id"].to_numpy()
     # Arrays have a place for each id up to the largest: an entry in ten, at least, is to have one.
     if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > 10 * len(table) + 1000:
-        raise _wrong(path, "Parquet whose entry_id does not ascend from 0, or leaves out nine of ten")
+        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips nine of ten numbers")
     return table
 
 

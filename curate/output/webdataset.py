@@ -74,7 +74,7 @@ class WebdatasetOutput(OutputFormat):
         names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
         return [
             f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample); "
-            "`shards/sizes.json` holds their rows.",
+            "`shards/sizes.json` has the number of rows of each.",
             "- Sidecars: `shards/*.parquet`, with img2dataset's columns, other columns of the source, and what was measured and decided.",
         ]
 

@@ -70,7 +70,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     match = []
     if recipe.get("match"):
         entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
-        match.append(("match", f"the caption holds at least one of {entries}"))
+        match.append(("match", f"the caption contains at least one of {entries}"))
     for rule in run.rules:
         if rule.dedup:
             found += [*match, *dedup]
@@ -81,7 +81,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
         found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
     found += [*match, *dedup]
     if run.t is not None:
-        text = f"of entries with more than t = {run.t:,} samples, t are expected to be kept (MetaCLIP); seed {run.seed}"
+        text = f"entries with more than t = {run.t:,} samples are downsampled to t, in expectation (MetaCLIP); seed {run.seed}"
         found.append(("balance", text))
     if sample := recipe.get("sample"):
         found.append(("sample", f"a random sample of {sample['rows']:,}, or all if there are fewer; seed {run.seed}"))

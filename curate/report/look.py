@@ -35,7 +35,7 @@ class HtmlPage:
     height: int = 600  # pixels of the frame
 
     def save(self, path: str) -> None:
-        """Write it to a file. Raises OSError."""
+        """Write the page to a file. Raises OSError."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.text)
 

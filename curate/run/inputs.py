@@ -70,7 +70,7 @@ def _check_size(files: dict[str, str]) -> None:
     if sum(sizes.values()) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise RecipeError(
-            f"{pluralise(len(sizes), 'local file')} that other machines need have {format_bytes(sum(sizes.values()))}, of which "
+            f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(sum(sizes.values()))}, of which "
             f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and larger ones as "
             "URLs: of a store, or file:///… in a folder that all machines share"
         )

@@ -48,7 +48,7 @@ FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.f
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What a run did yield (`run`), and would (`whatif`); `change` is `whatif` less `run_expected`, so chance is not in it."""
+    """What a run kept (`run`), and what it would keep (`whatif`); `change` is `whatif` minus `run_expected`, so it excludes chance."""
 
     changes: tuple[str, ...]  # the overrides
     funnel: pa.Table  # FUNNEL
