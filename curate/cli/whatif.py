@@ -160,7 +160,7 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
         same = "the same rows pass" if found.t is None else "the same rows reach balancing and t is the same"
         lines.append(f"{same}: a run would keep the same {pluralise(rows['kept']['run'], 'row')}")
     elif any(row["run"] != row["run_expected"] for row in rows.values()):
-        lines.append("run: counts of the run; run_expected: their expectation; change: whatif less run_expected")
+        lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
     old = [name for name, row in rows.items() if row["run"] is not None]
     lines += [f"rules.{name} is a new rule; {did_you_mean(name, old)}".rstrip("; ") for name in rows if name not in old]
     print_lines(*map(line, lines), line())

@@ -139,17 +139,17 @@ def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Arr
     accepted = f"accepted: a list of {pluralise(len(fields), 'Arrow array')}: {names}"
     if not isinstance(columns, list | tuple) or len(columns) != len(fields):
         found = f"{len(columns)} items" if hasattr(columns, "__len__") else type(columns).__name__
-        raise RunError(f"{signal.label}: {gave} gave {found}; {accepted}")
+        raise RunError(f"{signal.label}: {gave} returned {found}; {accepted}")
     checked = []
     for column, field in zip(columns, fields, strict=True):
         if not isinstance(column, pa.Array | pa.ChunkedArray):
-            raise RunError(f"{signal.label}: {gave} gave {type(column).__name__} as {field.name}; {accepted}")
+            raise RunError(f"{signal.label}: {gave} returned {type(column).__name__} as {field.name}; {accepted}")
         if len(column) != rows:
-            raise RunError(f"{signal.label}: {gave} gave {len(column):,} values of {field.name} for {rows:,} rows")
+            raise RunError(f"{signal.label}: {gave} returned {len(column):,} values of {field.name} for {rows:,} rows")
         try:
             checked.append(column.cast(field.type))
         except pa.ArrowException as error:
-            kinds = f"{gave} gave {field.name} as {column.type}; accepted: {field.type}"
+            kinds = f"{gave} returned {field.name} as {column.type}; accepted: {field.type}"
             raise RunError(f"{signal.label}: {kinds} ({one_line(error, 200)})") from None
     return tuple(checked)
 

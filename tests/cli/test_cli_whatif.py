@@ -82,7 +82,7 @@ def test_what_changes_nothing_and_what_is_new(cli: Cli, finished: Finished) -> N
     told = cli("whatif", str(texts), "--set", "rules.extra=words > 0").out
     assert f"the same rows reach balancing and t is the same: a run would keep the same {kept} rows" in told
     told = cli("whatif", str(tars), "--set", "rules.word=words > 3").out
-    assert "a run would keep the same" not in told and "change: whatif less run_expected" in told
+    assert "a run would keep the same" not in told and "change: whatif minus run_expected" in told
     assert "rules.word is a new rule; did you mean 'words'?" in told
     assert "rules.extra is a new rule\n" in cli("whatif", str(tars), "--set", "rules.extra=words > 3").out
 

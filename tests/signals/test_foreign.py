@@ -254,10 +254,10 @@ def guarded(observer: Observer, rows: int) -> Any:
 @pytest.mark.parametrize(
     ("gives", "message"),
     [
-        ([pa.array([1.0] * 499)], "finish gave 499 values of blur for 500 rows"),
-        (pa.array([1.0] * 500), "finish gave 500 items; accepted: a list of 1 Arrow array: blur"),
-        ([[1.0] * 500], "finish gave list as blur; accepted: a list of 1 Arrow array: blur"),
-        ([pa.array(["None"] * 500)], r"finish gave blur as string; accepted: float \(Failed to parse string"),
+        ([pa.array([1.0] * 499)], "finish returned 499 values of blur for 500 rows"),
+        (pa.array([1.0] * 500), "finish returned 500 items; accepted: a list of 1 Arrow array: blur"),
+        ([[1.0] * 500], "finish returned list as blur; accepted: a list of 1 Arrow array: blur"),
+        ([pa.array(["None"] * 500)], r"finish returned blur as string; accepted: float \(Failed to parse string"),
         (3, "TypeError: 'int' object is not iterable"),
     ],
 )
