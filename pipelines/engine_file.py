@@ -14,8 +14,7 @@ import yaml
 from curate.errors import RecipeError
 from curate.recipe.faults import shorten
 from curate.recipe.files import read_whole
-from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml
-from curate.wording import one_line
+from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
 _INIT = "`curate init --on ENGINE` writes one (local, spark, prism)"
 
@@ -29,7 +28,7 @@ def read_engine(path: str, parser: argparse.ArgumentParser) -> dict[str, list[st
     try:
         data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())
     except yaml.YAMLError as error:
-        raise RecipeError(f"--on {path}: not valid YAML: {one_line(error)}") from None
+        raise RecipeError(f"--on {path}: not valid YAML: {say_yaml_error(error)}") from None
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"--on {path}: cannot be read: {error}; accepted: YAML of Beam options; {_INIT}") from None
     if data is not None and not isinstance(data, dict):

@@ -74,7 +74,9 @@ def open_run(url: str) -> Any:
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:
         connection.close()
-        raise RunError(f"{url}: its tables cannot be opened: {one_line(error)}; see `curate verify {url}`") from None
+        raise RunError(
+            f"{url}: its tables cannot be opened: {one_line(str(error).partition('LINE 1:')[0])}; see `curate verify {url}`"
+        ) from None
     except BaseException:
         connection.close()
         raise

@@ -40,9 +40,8 @@ from curate.recipe.section import (
     find_twice,
 )
 from curate.recipe.source import AnySource
-from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml
+from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
 from curate.schema import RESERVED_RULES, Stage, run_stages
-from curate.wording import one_line
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
@@ -248,7 +247,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {one_line(error)}") from None
+        raise RecipeError(f"{path}: not valid YAML: {say_yaml_error(error)}") from None
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
     if not isinstance(data, dict):
@@ -287,7 +286,7 @@ def _set(data: dict[str, Any], override: str) -> None:
         value = load_yaml(text)
     except yaml.YAMLError as error:
         shown = override if len(override) <= 80 else f"{override[:77]}..."
-        raise RecipeError(f"--set {shown}: {shorten(text)} is not a YAML value: {one_line(error)}") from None
+        raise RecipeError(f"--set {shown}: {shorten(text)} is not a YAML value: {say_yaml_error(error)}") from None
     *parents, last = key.split(".")
     if len(parents) >= MAX_DEPTH:
         raise RecipeError(f"--set {key[:77]}...: a key of {len(parents) + 1:,} parts; accepted: at most {MAX_DEPTH}")

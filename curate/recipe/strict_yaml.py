@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from curate.wording import one_line
+
 MAX_CHARACTERS = 4 << 20  # of the text, and of what it comes to once aliases are followed
 MAX_DEPTH = 100
 _MAX_NUMBER = 100  # characters: more digits are slow to read, and cannot be shown again
@@ -26,6 +28,15 @@ def load_yaml(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"{len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
     return yaml.load(text, Loader=_Loader)
+
+
+def say_yaml_error(error: yaml.YAMLError) -> str:
+    """Return one line that says what is wrong with a text of YAML, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return one_line(error)
+    where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    begun = f" ({error.context}, line {error.context_mark.line + 1})" if error.context and error.context_mark else ""
+    return one_line(f"{error.problem}, {where}{begun}")
 
 
 def find_surrogate(text: str) -> str | None:

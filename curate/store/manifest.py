@@ -121,9 +121,11 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
             return str(error).removeprefix(f"{folder.path(line.path)}: ")
         except OSError as error:
             return f"cannot be read: {one_line(error)}"
-        for name in ("bytes", "rows", "sha256"):
+        for name in ("bytes", "rows"):
             if getattr(found, name) != getattr(line, name):
-                return f"{name} is {getattr(found, name)}, but the manifest says {getattr(line, name)}"
+                return f"has {getattr(found, name)} {name}, but the manifest says {getattr(line, name)}"
+        if found.sha256 != line.sha256:
+            return f"sha256 is {found.sha256}, but the manifest says {line.sha256}"
         return None
 
     with ThreadPoolExecutor() as pool:
