@@ -154,7 +154,7 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"measure": {"heads": {"image": {"pat": "x"}}}}, "measure.heads.image.pat", "path", "activation"),
         ({"measure": {"heads": {"captions": {"pat": "x"}}}}, "measure.heads.captions.pat", "path", "activation"),
         ({"measure": {"contexts": {"output": {"valuse": {}}}}}, "measure.contexts.output.valuse", "values", "classes"),
-        ({"measure": {"clusters": {"clip": {"wins": "x"}}}}, "measure.clusters.clip.wins", "selected", "centroids"),
+        ({"measure": {"clusters": {"clip": {"select": "x"}}}}, "measure.clusters.clip.select", "selected", "centroids"),
         ({"captions": {"engines": {"gates": {"prize": {}}}}}, "captions.engines.gates.prize", "price", "vllm"),
         (
             {"captions": {"engines": {"regions": {"vllm": {"modle": "x"}}}}},
