@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Union
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from curate.recipe.section import BuiltFrom
+from curate.recipe.section import BuiltFrom, KindsSection
 from curate.wording import did_you_mean
 
 
@@ -28,13 +28,17 @@ def explain_faults(model: type[BaseModel], error: ValidationError) -> Iterator[s
     """Yield one line per fault of a recipe, which is to be a `model`."""
     faults = error.errors()
     places = [locate(model, fault["loc"]) for fault in faults]
+    said: set[str] = set()
     within = {place.keys[:depth] for place in places for depth in range(len(place.keys))}
     for fault, place in zip(faults, places, strict=True):
         if len(fault["loc"]) > len(place.keys) and place.keys in within:
             continue  # of the forms that the value may have another one was meant, whose faults are reported
         if fault["type"] == "too_short" and fault["input"] and len(faults) > 1:
             continue  # pydantic counts only the items without a fault, and those are reported
-        yield f"{'.'.join(place.keys) or 'recipe'}{_describe(fault, place)}"
+        text = _describe(fault, place)
+        is_again = fault["type"] == "extra_forbidden" and text in said  # the long list of known keys
+        yield f"{'.'.join(place.keys) or 'recipe'}{text.partition(';')[0] if is_again else text}"
+        said.add(text)
 
 
 def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
@@ -105,7 +109,12 @@ def _describe(fault: Any, place: Place) -> str:
     if fault["type"] == "extra_forbidden":
         fields = place.section.model_fields if place.section else {}
         known = [field.alias or name for name, field in fields.items()]
-        return f": unknown key; {did_you_mean(place.keys[-1], known)}known keys: {', '.join(known) or 'none'}"
+        near = did_you_mean(place.keys[-1], known)
+        if place.section and issubclass(place.section, KindsSection) and place.section.registry.group:
+            what = place.section.registry.what
+            added = "" if near else f"; a package may add {what}s: is one not installed?"
+            return f": no such {what}; {near}known: {', '.join(known)}{added}"
+        return f": unknown key; {near}known keys: {', '.join(known) or 'none'}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"
         needed = _needed(_inner(place.section, place.keys[-1])) if place.section else []

@@ -227,10 +227,13 @@ def test_an_unknown_key_of_its_section(site: Path, recipe: str, tmp_path: Path) 
     assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
 
 
-def test_without_the_package_its_key_is_unknown(recipe: str, tmp_path: Path) -> None:
+def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"))
-    assert done.returncode == 2 and "measure.blur: unknown key" in done.stderr
+    done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.tiny={}")
+    assert done.returncode == 2 and re.search(
+        r"yaml: measure.blur: no such signal; known: image, language, .*; a package may add signals: is one not installed\?\n\S*: measure.tiny: no such signal\n$",
+        done.stderr,
+    )
 
 
 class Observer:
