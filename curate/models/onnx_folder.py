@@ -70,15 +70,15 @@ class OnnxFolder:
     @property
     def dimension(self) -> int:
         """Of the embeddings."""
-        return self._positive(self.config, "projection_dim")
+        return self._positive(self.config, "projection_dim", 512)
 
     @property
     def context_length(self) -> int:
         """How many tokens fit, begin and end included."""
-        return self._positive(self.config.get("text_config") or {}, "max_position_embeddings")
+        return self._positive(self.config.get("text_config") or {}, "max_position_embeddings", 77)
 
-    def _positive(self, config: Mapping[str, Any], key: str) -> int:
-        value = config.get(key)
+    def _positive(self, config: Mapping[str, Any], key: str, usual: int) -> int:
+        value = config.get(key, usual)  # transformers leaves out what is as usual
         if type(value) is not int or value < 2:
             raise RecipeError(
                 f"{self.where}: config.json has {key} {value!r}; accepted: a number, as transformers writes it"

@@ -36,7 +36,10 @@ class Clip(OpenClip):
     SQL's view `measured`.
 
     - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER` or a file.
-    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, which need no torch. It takes no `pretrained`, `words` or `context_length`.
+    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. They need no torch. A GPU
+      needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length` are for open_clip only.
+    - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx` with
+      `text_model.onnx`, or one `model.onnx`, beside them or in `onnx/`.
     - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an error.
     - **Precision**: on a CPU, bf16 weights are 2.9 times faster (ViT-B/32). Scores of the demo change by at most 0.007: their
       correlation is 0.99998, and 98.3 % of the top 30 % is the same.

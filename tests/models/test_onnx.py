@@ -65,6 +65,59 @@ def test_texts_of_a_fixed_length(models: tuple[str, str], tmp_path: Path) -> Non
     assert not agree(models[0], export_onnx(models[0], tmp_path / "fixed", length=77))._is_cut
 
 
+def test_transformers_own_clip(tmp_path: Path) -> None:
+    """As OpenAI's on the hub: its end token is 2 by the configuration, and the usual context is not told. Its texts have a mask."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    side = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = {"text_config": side | {"eos_token_id": 2}, "vision_config": side | {"image_size": 64, "patch_size": 16}}
+    model = CLIPModel(CLIPConfig(**config, projection_dim=32)).eval()
+    model.config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["text_config"]["max_position_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    processor = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64)
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer()))
+
+    class Side(torch.nn.Module):
+        def __init__(self, tower: str) -> None:
+            super().__init__()
+            self.model, self.tower = model, tower
+
+        def forward(self, **given: Any) -> Any:
+            return getattr(self.model, f"get_{self.tower}_features")(**given).pooler_output
+
+    ids = torch.tensor([[49406, 320, 49407], [49406, 5, 49407]])
+    any_size = torch.export.Dim.DYNAMIC
+    texts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for tower, given, axes, output, file in (
+        ("image", {"pixel_values": torch.zeros(2, 3, 64, 64)}, {0: any_size}, "image_embeds", "vision_model.onnx"),
+        ("text", texts, {0: any_size, 1: any_size}, "text_embeds", "text_model.onnx"),
+    ):
+        torch.onnx.export(
+            Side(tower), kwargs=given, f=tmp_path / file, input_names=list(given), output_names=[output], dynamo=True,
+            dynamic_shapes={"given": dict.fromkeys(given, axes)}, external_data=False, verbose=False,
+        )  # fmt: skip
+    encoder, ours = load_encoder(Clip(model=f"onnx:{tmp_path}")), Tokenizer((tmp_path / "tokenizer.json").read_bytes())
+    for text in ("a red dog", "", "a photo of " + "a very long caption " * 40):
+        row = ours.encode(text)
+        row = row if len(row) <= 77 else [*row[:76], row[-1]]
+        padded = torch.tensor([row + [49407] * (77 - len(row))])  # as transformers pads
+        expected = Side("text")(input_ids=padded, attention_mask=(torch.arange(77) < len(row))[None].long())
+        assert np.abs(encoder.encode_texts([text]).embeddings - unit(expected)).max() < 1e-6
+    images = [
+        picture(i, "RGB", (68 + 2 * i, 64)) for i in range(4)
+    ]  # of an odd number of rows less, it crops otherwise
+    expected = Side("image")(pixel_values=processor(images=images, return_tensors="pt")["pixel_values"])
+    assert np.abs(encoder.encode_images([encoder.view(image) for image in images]) - unit(expected)).max() < 1e-6
+
+
+def unit(features: Any) -> Any:
+    return (features / features.norm(dim=-1, keepdim=True)).detach().numpy()
+
+
 def move_up(folder: Path) -> Path:
     for path in (folder / "onnx").iterdir():
         path.rename(folder / path.name)
@@ -241,7 +294,7 @@ def rename(graphs: Path, old: str, new: str) -> None:
         (lambda g: without(g, "onnx/text_model.onnx"), r"no graphs; accepted: .* or one model\.onnx"),
         (lambda g: config(g, model_type="siglip"), "model_type 'siglip'; accepted: clip"),
         (lambda g: config(g, projection_dim="32"), "projection_dim '32'"),
-        (lambda g: config(g, text_config=None), "max_position_embeddings None"),
+        (lambda g: config(g, text_config={"max_position_embeddings": 1}), "max_position_embeddings 1"),
         (lambda g: config(g, projection_dim=31), "embeddings of 32 numbers, and config.json has projection_dim 31"),
         (lambda g: (g / "config.json").write_text("["), r"config\.json is no JSON"),
         (lambda g: (g / "tokenizer.json").write_text("{}"), r"tokenizer\.json cannot be used"),
