@@ -17,7 +17,7 @@ from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import FinishedRun, changed_recipe, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
 from curate.whatif.swept_number import SweptNumber, parse_swept_number
-from curate.wording import did_you_mean, pluralise
+from curate.wording import pluralise
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -161,8 +161,6 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
         lines.append(f"{same}: a run would keep the same {pluralise(rows['kept']['run'], 'row')}")
     elif any(row["run"] != row["run_expected"] for row in rows.values()):
         lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
-    old = [name for name, row in rows.items() if row["run"] is not None]
-    lines += [f"rules.{name} is a new rule; {did_you_mean(name, old)}".rstrip("; ") for name in rows if name not in old]
     print_lines(*map(line, lines), line())
     rounded = ("run_expected", "whatif", "change")
     tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]

@@ -5,6 +5,7 @@ looks at the pool: what depends on it (columns, types of rules) is checked in `c
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ from curate.recipe.section import (
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
 from curate.schema import RESERVED_RULES, Stage, run_stages
+from curate.wording import did_you_mean
+
+_log = logging.getLogger(__name__)
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
@@ -290,6 +294,8 @@ def _set(data: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     if len(parents) >= MAX_DEPTH:
         raise RecipeError(f"--set {key[:77]}...: a key of {len(parents) + 1:,} parts; accepted: at most {MAX_DEPTH}")
+    if parents[:1] == ["rules"] and isinstance(rules := data.get("rules") or {}, dict):
+        _note_rule(rules, [*parents, last][1], value)
     at: Any = data
     for part in parents:
         place = _place(at, part, override)
@@ -306,6 +312,16 @@ def _set(data: dict[str, Any], override: str) -> None:
         if keys.fullmatch(key) and value is not None:
             for other in {*names} - {last}:
                 at.pop(other, None)
+
+
+def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
+    """Log what an override of a rule may do unintended: add a rule, or move deduplication."""
+    if name not in rules and value is not None:
+        hint = did_you_mean(name, rules).strip()
+        _log.warning("rules.%s is a new rule, after all others%s", name, f"; {hint}" if hint else "")
+    elif rules.get(name) == DEDUP and value is None:
+        leave = "to leave out its passes: --set 'dedup.by=[uid]'"
+        _log.warning("--set rules.%s=null: deduplication now comes after all rules; %s", name, leave)
 
 
 def _place(at: Any, part: str, override: str) -> str | int:

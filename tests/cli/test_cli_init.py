@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +27,13 @@ def test_each_recipe_is_one(kind: str, cli: Cli, tmp_path: Path) -> None:
     assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in done.out
     assert load_recipe(str(tmp_path / "a.yaml"))
     assert (tmp_path / "a.yaml").read_text().startswith("# ")
+
+
+def test_keys_in_the_comments_of_the_first_recipe_are_right(tmp_path: Path) -> None:
+    text = files("pipelines.recipes").joinpath("basic.yaml").read_text("utf-8")
+    (tmp_path / "a.yaml").write_text(re.sub(r"^( *)# (?=[a-z]+: \S)", r"\1", text, flags=re.MULTILINE))
+    found = load_recipe(str(tmp_path / "a.yaml"))
+    assert found.sample and found.dedup_place is not None and found.measure.clip and "aligned" in found.rules
 
 
 def test_what_is_there_is_not_overwritten(cli: Cli, tmp_path: Path) -> None:
@@ -74,7 +83,7 @@ def test_the_first_recipes_run(cli: Cli, tmp_path: Path) -> None:
     pools.write_parquets(tmp_path / "metadata", rows, 1)
     (tmp_path / "pool/rows.parquet").write_bytes((tmp_path / "metadata/00000.parquet").read_bytes())
     pools.write_metadata(tmp_path)
-    for kind, changes in (("basic", ["rules.size=min_side >= 20"]), ("laion", []), ("metaclip", [])):
+    for kind, changes in (("basic", ["rules.side=min_side >= 20"]), ("laion", []), ("metaclip", [])):
         words = [word for change in [*changes, "max_failed=1.0"] for word in ("--set", change)]
         done = cli("run", str(tmp_path / f"{kind}.yaml"), "--out", str(tmp_path / f"run-{kind}"), *words)
         assert done.status == 0, done.err

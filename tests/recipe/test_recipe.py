@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from curate.errors import RecipeError
 from curate.recipe.deciding import Balance, Top
-from curate.recipe.recipe import Recipe, load_recipe, parse_recipe
+from curate.recipe.recipe import Recipe, change_recipe, load_recipe, parse_recipe
 from curate.schema import RESERVED_RULES
 
 SOURCE = {"name": "a", "format": "parquet", "path": "/pool/x.parquet"}
@@ -445,6 +445,29 @@ def test_set_applies_in_order(tmp_path: Path) -> None:
     assert load(tmp_path, "balance.t=5", "balance.rows=8", "balance.t=6", text=BALANCED).balance == Balance(t=6)
     with_rule = load(tmp_path, "rules.best.top=0.2", "rules.best.of=s")
     assert with_rule.rules == {"best": Top(top=0.2, of="s")}
+
+
+@pytest.mark.parametrize(
+    ("override", "note"),
+    [
+        ("rules.side=min_side >= 256", "rules.side is a new rule, after all others; did you mean 'size'?"),
+        ("rules.blurry=words > 1", "rules.blurry is a new rule, after all others"),
+        (
+            "rules.once=null",
+            "--set rules.once=null: deduplication now comes after all rules; to leave out its passes: --set 'dedup.by=[uid]'",
+        ),
+        ("rules.size=min_side >= 256", None),
+        ("rules.size=null", None),
+    ],
+)
+def test_set_notes_what_may_not_be_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, override: str, note: str | None
+) -> None:
+    rules = "rules: {once: dedup, size: min_side >= 200}\n"
+    loaded = load(tmp_path, text="input: {name: a, format: parquet, path: x.parquet}\n" + rules)
+    assert not caplog.messages
+    change_recipe(loaded, [override])
+    assert caplog.messages == ([note] if note else [])
 
 
 def test_set_makes_sections(tmp_path: Path) -> None:
