@@ -1,6 +1,7 @@
 -- The threshold of a score or number that a given number of samples pass.
 -- Counted at the position of a rule, over the samples that reach it: by default of the first rule that names the number.
--- Samples with equal values pass together, so `passed` may be larger.
+-- Samples with equal values pass together, so `passed` may be larger. Deduplication and balancing come after: `curate whatif`
+-- computes what is kept.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules

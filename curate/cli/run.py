@@ -205,6 +205,11 @@ def summary(out: str, seconds: float) -> str:
         for rule in run.rules
         if rule.threshold is not None
     ]
+    lines += [
+        f"{column.name}: {one.function}({one.of}) over {pluralise(one.rows, 'row')}"
+        for column in run.derived or ()
+        for one in column.statistics
+    ]
     for near in run.near:
         if near.sampled:
             pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"

@@ -20,14 +20,12 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.decide.quantiles import DIGIT_BITS, order_keys
-from curate.decide.rules import check_expression, compute, connect, parse_sql, walk_tree
+from curate.decide.rules import FUNCTIONS, QUANTILE, check_expression, compute, connect, parse_sql, walk_tree
 from curate.errors import RecipeError
 from curate.numeric.arrays import F64, I64, U64, Mask
 from curate.numeric.exact_sums import ExactSums
 from curate.store.tables import UnitTables
 
-QUANTILE = "quantile"
-FUNCTIONS = ("zscore", "minmax", QUANTILE)
 _STATISTIC = "curate_statistic_"  # what stands for a statistic in the expression around it
 _TYPES = {"BOOLEAN": pa.bool_(), "VARCHAR": pa.string()}
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")

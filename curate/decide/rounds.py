@@ -14,9 +14,10 @@ import numpy as np
 
 from curate.decide import dedup, unit_decisions, unit_duplicates, unit_matches, unit_rules
 from curate.decide.balance import SparseSums
-from curate.decide.derived import QUANTILE, Scale, count_up_to, distinct_keys, summarise
+from curate.decide.derived import Scale, count_up_to, distinct_keys, summarise
 from curate.decide.groups import Groups
 from curate.decide.passes.dedup_pass import Nearness
+from curate.decide.rules import QUANTILE
 from curate.decide.sample import SampleCut, SampleKeys, SampleSearch
 from curate.decide.settings import DecideSettings
 from curate.decide.top import TopValues, add_counts

@@ -23,6 +23,8 @@ from curate.recipe.deciding import DEDUP, Top
 from curate.recipe.recipe import Recipe
 from curate.wording import did_you_mean, one_line
 
+QUANTILE = "quantile"
+FUNCTIONS = ("zscore", "minmax", QUANTILE)  # of derived columns: they look at many rows
 _MOST_PREPARED = 1000  # of a thread: a run has a few, a search for settings some for each of them
 _local = threading.local()  # `connection`, and `prepared` by the query and the columns that it sees
 
@@ -234,7 +236,9 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
         if kind == "COLUMN_REF" and part["column_names"][-1] not in parameters:
             used.append(_column(key, part["column_names"][-1], columns))
         elif kind == "FUNCTION":
-            _check_function(where, part["function_name"].lower(), len(part.get("arguments", part.get("children", []))))
+            _check_function(
+                key, where, part["function_name"].lower(), len(part.get("arguments", part.get("children", [])))
+            )
         elif kind in ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE"):
             raise RecipeError(
                 f"{where}: a {kind.lower().replace('_', ' ')} is not accepted; a rule is a scalar expression over one row"
@@ -288,15 +292,18 @@ def _column(key: str, name: str, columns: pa.Schema) -> str:
     raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}", name)
 
 
-def _check_function(where: str, name: str, arguments: int) -> None:
+def _check_function(key: str, where: str, name: str, arguments: int) -> None:
+    kind = "a rule" if key.startswith("rules.") else key
+    if name in FUNCTIONS:
+        remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
+        raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")
     sql = (
         "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), bool_or(function_type = 'macro'), "
         "bool_or(macro_definition LIKE '%current_timestamp%') FROM duckdb_functions() WHERE function_name = ?"
     )
     aggregate, consistent, macro, clock = connect().execute(sql, [name]).fetchall()[0]
     if aggregate:
-        raise RecipeError(
-            f"{where}: {name}() is an aggregate; a rule looks at one row (for a best fraction use {{top: f, of: column}})"
-        )
+        hint = " (for a best fraction use {top: f, of: column})" if kind == "a rule" else ""
+        raise RecipeError(f"{where}: {name}() is an aggregate; {kind} looks at one row{hint}")
     if clock or (aggregate is not None and not consistent and not macro) or (name == "age" and arguments == 1):
-        raise RecipeError(f"{where}: {name}() may differ from call to call; a rule must be deterministic")
+        raise RecipeError(f"{where}: {name}() may differ from call to call; {kind} must be deterministic")

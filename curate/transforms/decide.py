@@ -16,7 +16,8 @@ from apache_beam.pvalue import AsList, AsSingleton
 from curate.decide import unit_decisions, unit_matches, unit_rules
 from curate.decide.balance import SparseSums, tail_share_t
 from curate.decide.bracket import ROUNDS, Bracket
-from curate.decide.derived import QUANTILE, Digits, Scale, Statistic, Summary, count_up_to, split_keys
+from curate.decide.derived import Digits, Scale, Statistic, Summary, count_up_to, split_keys
+from curate.decide.rules import QUANTILE
 from curate.decide.sample import SampleCut, SampleSearch
 from curate.decide.settings import DecideSettings
 from curate.decide.top import Counts, TopSearch, add_counts

@@ -142,6 +142,8 @@ def test_scalar_expressions_are_accepted(sql: str, columns: list[str]) -> None:
         ("list_transform(tags, lambda x: (select true))[1]", ["subquery"]),
         ("sum(words) > 2", ["sum()", "aggregate", "top"]),
         ("count(*) > 2", ["aggregate"]),
+        ("quantile(words) > 0.8", ["a rule looks at one row, and quantile() at many", "derive: {place: quantile(COLUMN)}"]),
+        ("zscore(words) > 0", ["a rule looks at one row, and zscore() at many", "use place here"]),
         ("words > avg(words)", ["avg()", "aggregate"]),
         ("approx_quantile(words, 0.5) > 1", ["aggregate"]),
         ("geomean(clip_score) > 1", ["aggregate"]),

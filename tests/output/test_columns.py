@@ -175,7 +175,12 @@ def test_pools_without_images(tmp_path: Path) -> None:
     [
         ({"repeat": "number"}, ["output.repeat: no column 'number'", "write columns: {number: int}"]),
         ({"repeat": "words > 3"}, ["output.repeat: 'words > 3' is of type BOOLEAN", "an integer, such as"]),
-        ({"repeat": "random()::INT"}, ["output.repeat", "must be deterministic"]),
+        ({"repeat": "random()::INT"}, ["output.repeat must be deterministic"]),
+        (
+            {"repeat": "ceil(3 * quantile(words))::INT"},
+            ["output.repeat looks at one row, and quantile() at many", "derive"],
+        ),
+        ({"repeat": "count(*)::INT"}, ["count_star() is an aggregate; output.repeat looks at one row"]),
         ({"columns": ["licence"]}, ["output.columns: no column 'licence'", "columns: "]),
         ({"json_columns": ["license"]}, ["output.json_columns: no column 'license'", "write columns: {license: text}"]),
         ({"columns": "words"}, ["output.columns", "list"]),

@@ -86,6 +86,9 @@ def test_run_json_has_what_columns_were_derived_by(runs: tuple[Ran, Ran]) -> Non
     assert zscore["of"] == "bytes" and zscore["rows"] == minmax["rows"] == runs[0].table("decisions").num_rows - rows
     assert zscore["standard_deviation"] > 0 and minmax["least"] == 1 and minmax["greatest"] > 1
     assert [one["function"] for one in (*rank["statistics"], *unused["statistics"])] == ["quantile", "quantile"]
+    told = summary(str(runs[0].folder), 1)
+    assert f"\nblend: zscore(bytes) over {zscore['rows']:,} rows\n" in told
+    assert f"\nunused: quantile(width) over {runs[0].counts['kept']:,} rows\n" in told  # no rule uses it
 
 
 def test_derived_columns_are_seen_by_sql(runs: tuple[Ran, Ran]) -> None:
