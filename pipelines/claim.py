@@ -120,7 +120,25 @@ def claim_folder(prepared: Prepared) -> None:
             "first: leave speculation off",
             store.url,
         )
-    claim = RunClaim(
+    write_facts(store, _claim(prepared))
+    store.delete(INPUTS)
+    copy_inputs(prepared.inputs, store)
+    if metadata is not None:
+        store.write_parquet(METADATA_FILE, metadata)
+        keep_entries(context.metadata_key, metadata)
+    if not prepared.beam.in_this_process:
+        for source in context.sources:
+            if kind := find_downloading(source):
+                of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
+                kind.share(source, [part for unit in of_source for part in unit.parts], store)
+    if context.recipe.dedup.against:
+        write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
+
+
+def _claim(prepared: Prepared) -> RunClaim:
+    """Return what run.json says of a run that begins."""
+    context, record, metadata = prepared.context, prepared.record, prepared.metadata
+    return RunClaim(
         curate=__version__,
         name=context.recipe.name,
         seed=context.recipe.seed,
@@ -140,19 +158,6 @@ def claim_folder(prepared: Prepared) -> None:
         emitted=list(find_emitted(context).parquet),
         input_runs=read_input_runs(context.recipe.input) or None,
     )
-    write_facts(store, claim)
-    store.delete(INPUTS)
-    copy_inputs(prepared.inputs, store)
-    if metadata is not None:
-        store.write_parquet(METADATA_FILE, metadata)
-        keep_entries(context.metadata_key, metadata)
-    if not prepared.beam.in_this_process:
-        for source in context.sources:
-            if kind := find_downloading(source):
-                of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
-                kind.share(source, [part for unit in of_source for part in unit.parts], store)
-    if context.recipe.dedup.against:
-        write_evaluation(store, context.recipe, MeasureSettings.of(context).signals)
 
 
 def is_finished(context: RunContext, out: str) -> bool:

@@ -38,6 +38,7 @@ from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.run.inputs import place_inputs
 from curate.signals.registry import find_signals, identify_models
+from curate.signals.signal import Signal
 from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.facts import read_unit_keys
@@ -120,16 +121,7 @@ def prepare(
         retries_key=retries.key,
         is_local_runner=beam_options.is_local_runner,
     )
-    check_columns(recipe, plan.pool, signals)
-    try:
-        DecideSettings.of(context)  # checks rules and passes
-        if recipe.captions:
-            check_captions(CaptionSettings.of(context))
-        find_emitted(context)
-    except UnknownColumn as error:
-        found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
-        hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
-        raise RecipeError(f"{error}{hints}") from None
+    _check(context, signals)
     prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options, sent, inputs)
     if retry and prepared.finished:
         rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))
@@ -140,6 +132,21 @@ def prepare(
             context = replace(context, pool=plan.pool, retries_key=retries.key)
             return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
     return prepared
+
+
+def _check(context: RunContext, signals: Sequence[Signal]) -> None:
+    """Check the recipe's columns, rules, passes and captions, and what is emitted. Raises RecipeError."""
+    recipe = context.recipe
+    check_columns(recipe, context.pool, signals)
+    try:
+        DecideSettings.of(context)  # checks rules and passes
+        if recipe.captions:
+            check_captions(CaptionSettings.of(context))
+        find_emitted(context)
+    except UnknownColumn as error:
+        found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
+        hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
+        raise RecipeError(f"{error}{hints}") from None
 
 
 def _with_chunks(plan: Plan, folder: RunStore) -> Plan:

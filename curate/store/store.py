@@ -32,7 +32,7 @@ import pyarrow as pa
 
 from curate.process import temporary_folder
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
-from curate.store.local import Digest, HashedFile, add_to_files, in_folder, move_to_new, read_files, write_at_once
+from curate.store.local import Digest, HashedFile, add_to_files, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
@@ -301,38 +301,6 @@ class RunStore(StoredFiles):
             else:
                 self.fs.pipe_file(self.path(f"{note}/{text}"), b"")
 
-    def _notes(self, name: str) -> Iterator[Digest]:
-        """Yield the digests of a file that `_note` put there; what is none was damaged."""
-        if not (note := digest_name(name)):
-            return
-        if self.is_local:
-            texts = [data.decode(errors="replace") for data in read_files(self.path(note))]
-        else:
-            self.fs.invalidate_cache(self.path(note))
-            texts = self.names(note)
-        for text in texts:
-            with suppress(ValueError):
-                size, sha256, *rows = text.split("-")
-                yield Digest(int(size), sha256, *map(int, rows))
-
-    def written(self, name: str) -> Digest | None:
-        """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
-
-        Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError where that
-        cannot be read now.
-        """
-        found = list(self._notes(name))
-        if len(found) > 1:
-            with suppress(FileNotFoundError):
-                now = self.digest(name)
-                found = [one for one in found if one[:2] == now[:2]] or found
-        return found[-1] if found else None
-
-    def is_noted(self, name: str) -> bool:
-        """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
-        written = self.written(name)
-        return written is not None and written[:2] == self.digest(name)[:2]
-
     # ---- what is not put into place
 
     @contextmanager
@@ -361,13 +329,6 @@ class RunStore(StoredFiles):
             in_folder(self.path(f"{name}/{_process()}"), lambda path: write_at_once(path, data, os.O_APPEND))
         else:
             self.fs.pipe_file(self.path(f"{name}/{line}"), b"")
-
-    def read_log(self, name: str) -> list[str]:
-        """Return the lines of a log, in any order; none where there is no log."""
-        files = self.files(name)
-        if self.is_local:
-            return [line for file in files for line in self.read_bytes(file).decode().split("\n")[:-1]]
-        return [file.rpartition("/")[2] for file in files]
 
 
 @dataclass(frozen=True)

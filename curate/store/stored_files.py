@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError, DamagedError, RecipeError
-from curate.store.local import Digest, walk
+from curate.store.layout import digest_name
+from curate.store.local import Digest, read_files, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
 from curate.wording import one_line
 
@@ -132,6 +133,13 @@ class StoredFiles:
         except ValueError as error:
             raise DamagedError(f"{self.path(name)}: is damaged (no JSON: {error})") from None
 
+    def read_log(self, name: str) -> list[str]:
+        """Return the lines of a log, in any order; none where there is no log."""
+        files = self.files(name)
+        if self.is_local:
+            return [line for file in files for line in self.read_bytes(file).decode().split("\n")[:-1]]
+        return [file.rpartition("/")[2] for file in files]
+
     def digest(self, name: str) -> Digest:
         """Read all of a file, and return what it is now. Raises OSError."""
         state, size = hashlib.sha256(), 0
@@ -140,6 +148,38 @@ class StoredFiles:
                 state.update(block)
                 size += len(block)
         return Digest(size, state.hexdigest())
+
+    def _notes(self, name: str) -> Iterator[Digest]:
+        """Yield the digests of a file that `RunStore` put there; what is none was damaged."""
+        if not (note := digest_name(name)):
+            return
+        if self.is_local:
+            texts = [data.decode(errors="replace") for data in read_files(self.path(note))]
+        else:
+            self.fs.invalidate_cache(self.path(note))
+            texts = self.names(note)
+        for text in texts:
+            with suppress(ValueError):
+                size, sha256, *rows = text.split("-")
+                yield Digest(int(size), sha256, *map(int, rows))
+
+    def written(self, name: str) -> Digest | None:
+        """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
+
+        Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError where that
+        cannot be read now.
+        """
+        found = list(self._notes(name))
+        if len(found) > 1:
+            with suppress(FileNotFoundError):
+                now = self.digest(name)
+                found = [one for one in found if one[:2] == now[:2]] or found
+        return found[-1] if found else None
+
+    def is_noted(self, name: str) -> bool:
+        """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
+        written = self.written(name)
+        return written is not None and written[:2] == self.digest(name)[:2]
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns.
