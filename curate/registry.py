@@ -27,6 +27,15 @@ def has_plugins() -> bool:
     return any(map(_entry_points, GROUPS))
 
 
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _entry_points(group: str) -> importlib.metadata.EntryPoints:
     """Return what installed packages state in a group."""
     found: importlib.metadata.EntryPoints = _installed().select(group=group)

@@ -27,8 +27,10 @@ from curate.pool.formats.registry import find_downloading
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.recipe.diff import changes
+from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import value_fields
+from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
 from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
@@ -151,13 +153,20 @@ def _claim(prepared: Prepared) -> RunClaim:
         engine_ids=context.engine_ids,
         metadata=None if metadata is None else MetadataFacts(entries=len(metadata), digest=context.metadata_key),
         python=platform.python_version(),
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages={name: importlib.metadata.version(name) for name in PACKAGES} | _plugins(context.recipe),
         started=time.time(),
         forgotten=record.facts if len(record) else None,
         retries=prepared.retries.facts if len(prepared.retries) else None,
         emitted=list(find_emitted(context).parquet),
         input_runs=read_input_runs(context.recipe.input) or None,
     )
+
+
+def _plugins(recipe: Recipe) -> dict[str, str]:
+    """Return the packages, with versions, whose signals and input formats a recipe uses."""
+    used = [SIGNALS.package(found.kind) for found in recipe.measure.requested]
+    used += [FORMATS.package(source.format) for source in recipe.input]
+    return dict(package.split(" ") for package in used if package and " " in package)
 
 
 def is_finished(context: RunContext, out: str) -> bool:

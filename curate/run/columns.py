@@ -54,6 +54,8 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
 
 def table_names(context: RunContext) -> tuple[str, ...]:
     """Return the tables that each unit of a run has, in the order in which they are written."""
+    if context.tables is not None:
+        return context.tables
     recipe, signals = context.recipe, find_signals(context.recipe.measure, context.models)
     has = {
         "scores": len(score_schema(signals, context.pool)) > len(schema.ALIGNED),

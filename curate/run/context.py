@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 
 from curate.errors import RecipeError
 from curate.pool.plan import Pool, Unit
+from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.source import Source, place_sources
+from curate.registry import is_installed
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
@@ -41,6 +43,7 @@ class RunContext:
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     retries_key: str = ""  # digest of which URLs are tried again (see `curate.store.retries`); empty where none is
     is_local_runner: bool = True  # whether the runner works on this machine alone
+    tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -67,7 +70,10 @@ class RunContext:
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """Return a finished run's context, and its units; a chunk is one unit. Raises RecipeError where its recipe is of another version."""
+    """Return a finished run's context, and its units; a chunk is one unit. Raises RecipeError where its recipe is of another version.
+
+    Signals of packages that are not installed are left out: see `check_signals`.
+    """
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]
     chunks = chunks_of(facts.units_per_file or [1] * len(sources))
@@ -88,14 +94,38 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
         models=facts.models,
         engine_ids=facts.engine_ids,
         blocklist_key=facts.forgotten.key if facts.forgotten else "",
+        tables=tuple(name for name in facts.keys if name not in ("pool", "shards")),
     )
     return context, units
 
 
+def check_signals(folder: RunStore, facts: RunFacts) -> None:
+    """Raise RecipeError where a run used signals of packages that are not installed."""
+    if lost := [key for key in _unknown_signals(facts) if facts.recipe["measure"][key] not in (None, {}, [])]:
+        packages = ", ".join(_not_installed(facts)) or "another package"
+        used = f"signal{'s' * (len(lost) > 1)} {', '.join(lost)} of {packages}"
+        raise RecipeError(f"{folder.url}: this run used {used}, which is not installed; install it")
+
+
+def _unknown_signals(facts: RunFacts) -> list[str]:
+    """Return the keys of `measure` that no installed signal has, used or not."""
+    return [key for key in facts.recipe.get("measure") or {} if key not in Measure.full().model_fields]
+
+
+def _not_installed(facts: RunFacts) -> list[str]:
+    """Return the packages of a run that are not installed, each with its version."""
+    return [f"{name} {version}" for name, version in facts.packages.items() if not is_installed(name)]
+
+
 def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
+    measure = facts.recipe.get("measure") or {}
+    known = {key: value for key, value in measure.items() if key not in _unknown_signals(facts)}
     try:
-        return parse_recipe(facts.recipe, f"{folder.url}/{RUN_FILE}")
+        return parse_recipe(facts.recipe | {"measure": known}, f"{folder.url}/{RUN_FILE}")
     except RecipeError as error:
+        if missing := _not_installed(facts):
+            what = f"this run used {', '.join(missing)}, which is not installed"
+            raise RecipeError(f"{folder.url}: {what}; install it ({error})") from None
         raise RecipeError(
             f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the recipe again "
             f"into another folder with --reuse {folder.url}, or open the run with curate {facts.curate}"

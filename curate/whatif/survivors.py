@@ -36,7 +36,7 @@ from curate.numeric.arrays import I16, I64, Mask
 from curate.pool.plan import Unit
 from curate.process import in_threads
 from curate.recipe.recipe import Recipe, change_recipe
-from curate.run.context import RunContext, open_context
+from curate.run.context import RunContext, check_signals, open_context
 from curate.schema import CODES
 from curate.store.facts import read_facts
 from curate.store.store import RunStore
@@ -161,12 +161,14 @@ class DecidedRows:
 
 
 def open_finished(url: str) -> FinishedRun:
-    """Open a finished run. Raises as `find_run` and `open_context` do, and RunError where it is damaged."""
+    """Open a finished run. Raises as `find_run`, `check_signals` and `open_context` do, and RunError where it is damaged."""
     found = find_run(url)
     folder = _KeptColumnsStore(found.url, found.storage)
+    facts = read_facts(folder)
+    check_signals(folder, facts)
     context, units = open_context(folder)
     states = list(in_threads(lambda unit: _recorded(context, unit), units))
-    return FinishedRun(context, units, states, read_facts(folder).t)
+    return FinishedRun(context, units, states, facts.t)
 
 
 def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

@@ -236,6 +236,30 @@ def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path
     )
 
 
+def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: Path) -> None:
+    """Is verified, and samples are taken out of all its tables; what would measure asks for the package."""
+    out, empty = str(tmp_path / "out"), tmp_path / "empty"
+    empty.mkdir()
+    assert curate(site, "run", recipe, "--out", out).returncode == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["packages"]["curate-blur"] == "0.1"
+    assert curate(empty, "verify", out).returncode == 0
+    sql = "SELECT uid FROM measured WHERE blur IS NOT NULL ORDER BY key LIMIT 1"
+    [row] = json.loads(curate(empty, "sql", out, sql, "--format", "json").stdout)
+    (tmp_path / "uids.txt").write_text(row["uid"])
+    done = curate(empty, "forget", out, "--uids", str(tmp_path / "uids.txt"))
+    assert done.returncode == 0, done.stderr
+    assert curate(empty, "verify", out).returncode == 0
+    sql = "SELECT count(blur) AS n, count(*) AS rows FROM scores"
+    assert json.loads(curate(empty, "sql", out, sql, "--format", "json").stdout) == [{"n": 11, "rows": 13}]
+    done = curate(empty, "whatif", out, "--set", "rules.sharp=blur > 5")
+    assert done.returncode == 2 and done.stderr == (
+        f"curate: {out}: this run used signal blur of curate-blur 0.1, which is not installed; install it\n"
+    )
+    options = ["--set", "measure.blur=null", "--set", "rules.sharp=null"]
+    assert curate(site, "run", recipe, "--out", str(tmp_path / "unused"), *options).returncode == 0
+    assert curate(empty, "whatif", str(tmp_path / "unused"), "--set", "rules.w=words > 2").returncode == 0
+
+
 class Observer:
     """Gives what it is made with."""
 
