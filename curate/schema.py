@@ -182,7 +182,7 @@ STAGES = (
         "sample",
         -8,
         "not in the random sample",
-        "its draw u/p = {draw} is not below 1 (probability {probability})",
+        "not among the {sample}",
         "sample",
     ),
     Stage("kept", -1, "the curated set", "its draw u/p = {draw} is below 1 (probability {probability})"),

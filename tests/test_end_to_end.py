@@ -361,7 +361,7 @@ def test_the_demo_catches_what_is_planted(
         assert shown[defect or "(clean)"] == str(len(keys))
     aligned = next(line.split() for line in rates.splitlines() if line.startswith("aligned"))
     assert aligned[2:] == ["100.0%", str(len(injected["wrong_caption"])), "100.0%"]
-    near = next(line.split() for line in rates.splitlines() if line.startswith("of them near"))
+    near = next(line.split() for line in rates.splitlines() if line.startswith("near-duplicates among them"))
     copies = [ends[key] for defect in NEAR_DUPLICATES for key in injected[defect]]
     assert near[-2] == str(len(copies)) == "24"
     # The one of a scene that stays counts as its clean one, whichever it is.

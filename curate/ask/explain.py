@@ -88,7 +88,7 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
             lines.append(line())
             if kind != "uid":
                 lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
-            lines += [*_verdict(connection, row, record.time_of(uid) if uid else None), *_sample(row)]
+            lines += [*_verdict(connection, run, row, record.time_of(uid) if uid else None), *_sample(row)]
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += [
@@ -155,7 +155,7 @@ def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:
     return connection.sql(sql, params=params).to_arrow_table()
 
 
-def _verdict(connection: Any, row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
+def _verdict(connection: Any, run: RunFacts, row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
     rule, status, error = row["rule"], row["status"], row["error"]
     failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
     facts = {
@@ -164,9 +164,11 @@ def _verdict(connection: Any, row: dict[str, Any], forgotten: datetime | None) -
         "duplicate_of": row["duplicate_of"],
         "draw": _show(row["draw"]),
         "probability": _show(row["probability"]),
+        "sample": f"{run.kept:,} rows that `sample` drew of {run.kept + run.counts.get(schema.SAMPLE, 0):,} at random",
     }
     if row["kept"]:
         why = "" if row["draw"] is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
+        why = f": among the {facts['sample']}" if run.recipe.get("sample") else why
         why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
         yield line(("verdict: kept", "bold green"), why)
         return
@@ -215,7 +217,8 @@ def _rules(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[s
             reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
             text = f"{fact.expression}, {reached}"
         elif fact.dedup:
-            passes, text = row["rule"] != schema.DUPLICATE, "deduplication and the checks right before it"
+            passes = row["rule"] != schema.DUPLICATE
+            text = "no duplicate" if position < passed else row["rule"] if position == passed else "deduplication"
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK

@@ -4,6 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import ceil
 from typing import Annotated
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from curate.store.store import RunStore
 from curate.wording import format_bytes, format_seconds, pluralise
 
 _MISSING = pa.array(MISSING_REASONS)
+_FEW_SHARDS = 8  # fewer may be too few for a training loader
 
 
 def run(
@@ -180,6 +182,14 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
     yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs were not downloaded{more}"
 
 
+def _are_few(shards: int, run: RunFacts) -> Iterator[str]:
+    """Yield a line on shards that may be too few for a training loader."""
+    if run.pool.images and shards < _FEW_SHARDS <= run.kept:
+        rows = run.kept // _FEW_SHARDS
+        more = f"--set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
+        yield f"open_clip's loader needs at least a shard for each worker on each GPU; {more}"
+
+
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
     store = RunStore(out)
@@ -194,7 +204,7 @@ def summary(out: str, seconds: float) -> str:
         target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
         why = why if share is None else f", whose tail share{_reached(store, run)} is nearest to {share:.4g}"
-        lines.append(f"t = {run.t:,}{why}")
+        lines.append(f"balance: t = {run.t:,}{why}")
         if not run.counts[BALANCE]:
             lines.append(f"balancing dropped nothing: {_why_all_stay(store, run)}")
     if run.repeats:
@@ -245,7 +255,8 @@ def summary(out: str, seconds: float) -> str:
         )
     first = store.files("tables/decisions")[0]
     uids = store.read_parquet(first, ["uid"])["uid"].drop_null()
-    lines += [f"{out}: {pluralise(len(store.read_json(SIZES_FILE)), 'shard')} in {seconds:.1f} s", ""]
+    shards = len(store.read_json(SIZES_FILE))
+    lines += [f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s", *_are_few(shards, run), ""]
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
         f"explain {out} {uids[0] if len(uids) else 'UID'}": "why a sample is in or out",

@@ -11,7 +11,7 @@ from curate.schema import DUPLICATE, KEPT
 from curate.store.store import RunStore
 
 CLEAN = "(clean)"
-NEAR = "of them near"  # the line of the near-duplicates, below that of all duplicates
+NEAR = "near-duplicates among them"  # the line of the near-duplicates, below that of all duplicates
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,9 @@ class WebdatasetOutput(OutputFormat):
         """Return what training reads, and what the sidecars are."""
         names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
         return [
-            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample); "
-            "`shards/sizes.json` has the number of rows of each.",
+            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample). open_clip: "
+            f"`--dataset-type webdataset --train-data 'shards/{names}.tar'`; it reads their rows from `shards/sizes.json`, without "
+            "`--train-num-samples`. Its loader needs at least a shard for each worker on each GPU.",
             "- Sidecars: `shards/*.parquet`, with img2dataset's columns, other columns of the source, and what was measured and decided.",
         ]
 

@@ -86,7 +86,7 @@ class Recipe(Section):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
     - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication at
-      its place; without one it comes after all rules.
+      its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops `duplicate`.
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count for `max_missing`, and not for `max_failed`.
     """

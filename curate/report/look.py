@@ -18,6 +18,7 @@ from curate.report.page import render_sections
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count
 from curate.report.thumbnails import Row, make_pictures, place_of
+from curate.wording import pluralise
 
 MOST = 300  # rows of a page
 
@@ -92,7 +93,7 @@ def look_at(run: Run, result: Result, query: str) -> HtmlPage:
             if lower not in ("uid", "caption", "url")
         ]
         cards.append(Card([picture] if picture else [], _texts(sample), values, clean(row[at])))
-    title = f"The first {count(MOST)} rows" if is_cut else f"{count(len(rows))} rows"
+    title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "In the order of the query, with the values that it yields. Captions, URLs and images come from the pool unchecked."
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))

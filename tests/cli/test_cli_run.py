@@ -33,7 +33,8 @@ def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: 
     assert said["pool"].split()[1] == str(sum(run["counts"].values()))
     for rule, rows in run["counts"].items():
         assert said[rule].split()[1] == (str(rows) if rule == "kept" or not rows else f"−{rows}")
-    assert f"t = {run['t']:,}" in done.out
+    assert f"balance: t = {run['t']:,}" in done.out
+    assert ("open_clip" in done.out) == (name == "tars" and len(list(folder.glob("shards/*.tar"))) < 8)
     assert f"curate sql {folder} funnel" in done.out
     assert ("threshold" in done.out) == (name == "texts")
     assert "measure" in done.err and "Traceback" not in done.err  # progress goes to standard error
@@ -227,7 +228,7 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     aligned = [line.split() for line in done.out.splitlines() if line.startswith("aligned ")][-1]
     assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were injected
-    near = next(line.split() for line in done.out.splitlines() if line.startswith("of them near "))
+    near = next(line.split() for line in done.out.splitlines() if line.startswith("near-duplicates among them "))
     assert int(near[-2]) >= 3 and float(near[-1].rstrip("%")) > 50
     again = cli("demo", "--out", str(out))
     assert again.status == 0 and "nothing to do" in again.out and "synthetic" not in again.err

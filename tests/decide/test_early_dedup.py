@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curate.ask.explain import explain_sample
 from curate.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.whatif.answer import whatif
@@ -29,7 +30,7 @@ def test_a_fraction_is_of_the_rows_that_are_left(tmp_path: Path) -> None:
 
 def test_it_has_one_place() -> None:
     source = {"name": "pool", "format": "parquet", "path": "x"}
-    with pytest.raises(RecipeError, match="rules: a and b are dedup, which has one place"):
+    with pytest.raises(RecipeError, match="rules: a and b are dedup, which may appear once"):
         parse_recipe({"input": source, "rules": {"a": "dedup", "b": "dedup"}})
 
 
@@ -39,6 +40,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pools.Ran:
     path = pools.write_parquets(folder / "pool", pools.make_rows(600), 3, 100)
     sections = {"match": {"metadata": pools.write_metadata(folder)}, "balance": {"t": 30}}
     return pools.run_local(pools.recipe_of(path, "parquet", rules=RULES, **sections), folder / "run")
+
+
+def test_explain_says_what_it_found(run: pools.Ran) -> None:
+    rows = run.table("decisions").to_pylist()
+    for rule, text in (
+        ("duplicate", "✗ duplicates fails here: duplicate"),
+        ("best", "✓ duplicates no duplicate"),
+    ):
+        page = str(explain_sample(str(run.folder), next(row["uid"] for row in rows if row["rule"] == rule)))
+        assert text in " ".join(page.split())
 
 
 @pytest.mark.parametrize(

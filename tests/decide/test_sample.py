@@ -88,8 +88,10 @@ def test_probabilities_and_draws(runs: list[Ran]) -> None:
     assert all(row["draw"] is None and not row["probability"] for row in decisions if row not in left)
     with asking(str(runs[0].folder), "SELECT count(*) FROM survivors") as found:
         assert list(found.rows) == [(len(left),)]
-    page = str(explain_sample(str(runs[0].folder), next(row["uid"] for row in left if not row["kept"])))
-    assert "dropped by sample" in page and "is not below 1" in page
+    which = f"among the 120 rows that `sample` drew of {len(left)} at random"
+    for kept, verdict in ((True, f"verdict: kept: {which}"), (False, f"verdict: dropped by sample, not {which}")):
+        page = str(explain_sample(str(runs[0].folder), next(row["uid"] for row in left if row["kept"] == kept)))
+        assert verdict in " ".join(page.split())
 
 
 def test_whatif_and_sweeps_know_the_size(runs: list[Ran]) -> None:

@@ -248,4 +248,5 @@ def test_what_was_taken_out_is_told(images: Ran) -> None:
 def test_the_shards_are_named(images: Ran) -> None:
     for shards, name in ((1, "shards/00000.tar"), (3, "shards/{00000..00002}.tar")):
         content = images.run["content"] | {"shards": shards}
-        assert f"Training: `{name}` are webdataset shards" in card_text(facts_of(images, content=content))
+        text = card_text(facts_of(images, content=content))
+        assert f"Training: `{name}` are webdataset shards" in text and f"--train-data '{name}'`" in text

@@ -24,6 +24,7 @@ def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> N
     with Run(run) as opened:
         uids = opened.sql(query)["uid"].to_pylist()
         assert opened.look(query).text == page
+        assert "<h2>1 row</h2>" in opened.look("SELECT uid FROM kept LIMIT 1").text
         has_images = opened.facts["pool"]["images"]
     places = [page.index(f'<p class="uid">{uid}</p>') for uid in uids]
     assert places == sorted(places) and len(places) == 7 and "<h2>7 rows</h2>" in page
