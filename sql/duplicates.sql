@@ -1,6 +1,7 @@
 -- Groups of duplicates: the representative, and the duplicates dropped for it.
 -- theme: Duplicates
--- param: limit = 20  how many groups, the largest first
+-- param: uid = null [text]  only the group of this sample
+-- param: limit = 20         how many groups, the largest first
 -- column: uid      the representative of the group
 -- column: kept     whether it was kept after balancing
 -- column: dropped  duplicates dropped
@@ -8,14 +9,16 @@
 -- column: places   where they are in the pool: shard and key
 -- column: caption  the caption of the representative
 -- column: url      its URL
-WITH groups AS (
+WITH wanted AS (
+    SELECT unnest([uid, duplicate_of]) FROM decisions WHERE uid = lower($uid)
+), groups AS (
     SELECT
         duplicate_of AS uid,
         count(*) AS dropped,
         list(uid ORDER BY unit, row) AS members,
         list(concat_ws(' ', shard, key) ORDER BY unit, row) AS places
     FROM verdicts
-    WHERE rule = 'duplicate'
+    WHERE rule = 'duplicate' AND ($uid IS NULL OR duplicate_of IN (FROM wanted))
     GROUP BY duplicate_of
     ORDER BY dropped DESC, uid
     LIMIT $limit

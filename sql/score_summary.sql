@@ -1,7 +1,7 @@
 -- Quantiles of a score, or any number, in each group, before and after.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
--- param: by = source [column of measured]  groups, such as source, language or format
+-- param: by = source [column of verdicts]  groups, such as source, language, rule or kept
 -- column: measure      the name of the number
 -- column: group        the group
 -- column: pool         samples that have the number
@@ -15,8 +15,8 @@
 -- column: kept_median  median of the kept samples
 -- column: kept_p95     95th percentile of the kept samples
 WITH seen AS (
-    SELECT struct_extract("measured row", $of)::DOUBLE AS value, struct_extract("measured row", $by) AS "group", d.kept
-    FROM measured AS "measured row" JOIN decisions d USING (unit, row)
+    SELECT struct_extract("sample row", $of)::DOUBLE AS value, struct_extract("sample row", $by) AS "group", "sample row".kept
+    FROM verdicts AS "sample row"
 ), quantiles AS (
     SELECT
         "group",

@@ -82,7 +82,9 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
             more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
-            lines.append(line(f"{len(places):,} rows of the pool have this {kind}{more}"))
+            lines.append(
+                line(f"{len(places):,} rows of the pool have this {kind}: {_counts(connection, places)}{more}")
+            )
         for row, values in zip(rows.to_pylist(), rule_values(rules, seen), strict=True):
             uid = row["uid"]
             lines.append(line())
@@ -149,6 +151,13 @@ def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, 
         f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r} (a uid has 32 hex digits); "
         f"to find one: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
     )
+
+
+def _counts(connection: Any, places: list[dict[str, int]]) -> str:
+    """Return how many rows of these places are kept, and how many each rule dropped."""
+    what = "coalesce('dropped by ' || rule, 'kept') AS what"
+    sql = f"SELECT count(*) AS rows, {what} FROM decisions {_AT} GROUP BY rule ORDER BY rule NULLS FIRST"
+    return ", ".join(f"{one['rows']:,} {one['what']}" for one in _fetch(connection, sql, places=places).to_pylist())
 
 
 def _fetch(connection: Any, sql: str, **params: object) -> pa.Table:

@@ -9,7 +9,7 @@ A header is made of comments: a summary in one line, further lines if needed, an
 KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column of the view. It reaches SQL as
 a value, for struct_extract, never as text of the statement. With the default null it is the first score that a rule names,
 else clip_score, else the first score; `words` in a run without scores. `rule`: null, or the name of a step that drops samples
-in this run, as in the funnel. `positive`: an integer of at least 1; others with an integer as default accept 0 too. `numbers`:
+in this run, as in the funnel. `text`: null, or text. `positive`: an integer of at least 1; others with an integer as default accept 0 too. `numbers`:
 null, or numbers separated by spaces or commas.
 
 `python -m curate.ask.library` writes the page, sql/README.md.
@@ -42,7 +42,7 @@ THEMES = (
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d+)?\Z")
 _PARAM = re.compile(
-    r"(\w+)(?:\s*=\s*('[^']*'|[^\s\[]+))?(?:\s+\[(rule|positive|numbers|(?:column|number) of \w+)\])?\s+(\S.*)\Z"
+    r"(\w+)(?:\s*=\s*('[^']*'|[^\s\[]+))?(?:\s+\[(rule|text|positive|numbers|(?:column|number) of \w+)\])?\s+(\S.*)\Z"
 )
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?\Z|FLOAT\Z|DOUBLE\Z|DECIMAL")
 _KEYS = ("unit", "row", "offset", "phash")  # numbers that measure nothing
@@ -59,7 +59,7 @@ class Param:
     default: object
     help: str
     required: bool
-    kind: str | None = None  # column or number, of `view`; rule, positive or numbers
+    kind: str | None = None  # column or number, of `view`; rule, text, positive or numbers
     view: str | None = None
 
     @property
@@ -123,7 +123,13 @@ def fill_params(
             filled[param.name] = _column(param, value, columns(param.view), rules)
             continue
         if isinstance(value, str) and not param.required and not isinstance(param.default, str):
-            value = None if value.lower() in ("null", "") else value if param.kind == "rule" else read_number(value)
+            value = (
+                None
+                if value.lower() in ("null", "")
+                else value
+                if param.kind in ("rule", "text")
+                else read_number(value)
+            )
         _check_value(param, value, steps)
         filled[param.name] = value
     return filled

@@ -41,12 +41,17 @@ def sql(
         str | None,
         typer.Option(metavar="DIR", help="Write the rows with their images for FiftyOne."),
     ] = None,
+    limit: Annotated[str | None, typer.Option(hidden=True)] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Start an interactive shell; .help explains it.")] = False,
 ) -> None:
     """Query a run with SQL or a named query; runs are read-only.
 
     Without a query, the named ones are listed. For --images and --fiftyone a query yields a column uid.
     """
+    if limit is not None:
+        raise RecipeError(
+            f"--limit: accepted: --param limit={limit} for a named query that has it, or LIMIT {limit} in SQL"
+        )
     params = dict(_pair(text) for text in param or [])
     _check_pages(query, images, out, fiftyone)
     if shell:

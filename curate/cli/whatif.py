@@ -58,8 +58,8 @@ def whatif(
     """Compute the yield with other settings, without a run.
 
     Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes balance.t=A..B,
-    balance.rows, rules.NAME.top or rules.NAME.rows likewise, lists such as balance.t=1000,5000, and any number in a rule as a range in
-    braces. --by takes the keys of rules.
+    balance.rows, rules.NAME.top or rules.NAME.rows likewise, lists such as balance.t=1000,5000, and any number in a rule as a
+    range or list in braces. --by takes the keys of rules.
     """
     _check_options(sweep_of, plot, rows, by, share)
     swept = sweep_of or by

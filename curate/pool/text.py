@@ -69,7 +69,9 @@ def check_captions(column: pa.Array) -> Captions:
     if not mask.any():
         return Captions(_as_string(column), pa.array(words), pa.array(characters), status, error)
     odd = column.filter(pa.array(mask)).cast(pa.large_binary()).to_pylist()
-    checked = [(None, "no_caption", "null") if raw is None else caption_status(raw) for raw in odd]
+    checked = [
+        (None, "no_caption", "the caption is missing or null") if raw is None else caption_status(raw) for raw in odd
+    ]
     texts, codes, errors = (pa.array(values, pa.string()) for values in zip(*checked, strict=True))
     # Nulls first, so that what is viewed as string is valid; then the captions that only lost their mark come back.
     caption = _as_string(pc.if_else(pa.array(mask), pa.scalar(None, column.type), column))

@@ -18,17 +18,18 @@ from curate.report.page import render_sections
 from curate.report.source import Run
 from curate.report.text import SHORT, clean, count
 from curate.report.thumbnails import Row, make_pictures, place_of
-from curate.wording import pluralise
+from curate.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page
 
+_NO_UID = "no uid: a row that could not be read has none; `curate explain` takes its key or URL"
 _KNOWN = """
 SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
 WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept, m.unit DESC, m.row DESC
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HtmlPage:
     """A page of HTML; notebooks show it in a frame of its own."""
 
@@ -39,6 +40,9 @@ class HtmlPage:
         """Write the page to a file. Raises OSError."""
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.text)
+
+    def __repr__(self) -> str:
+        return f'HtmlPage({format_bytes(len(self.text.encode()))}): .save("page.html") writes it; notebooks show it'
 
     def _repr_html_(self) -> str:
         frame = f"width:100%;height:{self.height}px;border:0"
@@ -81,28 +85,28 @@ def look_at(run: Run, result: Result, query: str) -> HtmlPage:
     rows = list(islice(result.rows, MOST + 1))
     is_cut, rows = len(rows) > MOST, rows[:MOST]
     known = samples_of(run, [row[at] for row in rows])
-    shown = [known[row[at]] for row in rows if row[at] in known]
-    pictures = make_pictures(run, shown) if run.has_images else {}
+    found = [known[row[at]] for row in rows if row[at] in known]
+    pictures = make_pictures(run, found) if run.has_images else {}
     cards = []
     for row in rows:
         sample = known.get(row[at])
         picture = pictures.get(place_of(sample)) if sample else None
+        shown = ("uid", "caption", "url") if sample else ("uid",)
         values = [
             (clean(name, 40), clean(value, SHORT))
             for name, lower, value in zip(result.names, names, row, strict=True)
-            if lower not in ("uid", "caption", "url")
+            if lower not in shown
         ]
-        cards.append(Card([picture] if picture else [], _texts(sample), values, clean(row[at])))
+        texts = _texts(sample) if sample else [("", _NO_UID if row[at] is None else "no row of this run has the uid")]
+        cards.append(Card([picture] if picture else [], texts, values, clean(row[at])))
     title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "In the order of the query, with the values that it yields. Captions, URLs and images come from the pool unchecked."
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
 
 
-def _texts(sample: Row | None) -> Sequence[tuple[str, str]]:
+def _texts(sample: Row) -> Sequence[tuple[str, str]]:
     """Return the texts of a row's card."""
-    if sample is None:
-        return [("", "no row of this run has the uid")]
     texts = [] if sample["caption"] is None else [("", clean(sample["caption"]))]
     if sample["url"]:
         texts.append(("url", clean(sample["url"], 160)))

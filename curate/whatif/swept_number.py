@@ -5,13 +5,16 @@
     rules.aligned.top=0.1..0.5                evenly spaced
     rules.best.rows=1000..50000               whole numbers, evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
+    rules.aligned=clip_score >= {0.4,0.5}     or as a list
 
-Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
+Values between the ends of a range are rounded by less than half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
 In: such a text. Out: a `SweptNumber`, which gives values and, for each, the override (`key=value`) that sets it.
 """
 
+import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,13 +23,14 @@ from curate.errors import RecipeError
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 _IN_BRACES = re.compile(rf"\{{({_NUMBER})\.\.({_NUMBER})\}}")
+_LIST_IN_BRACES = re.compile(rf"\{{({_NUMBER}(?:\s*,\s*{_NUMBER})+)\}}")
 _LIST = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*")
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _FORMS = (
     "accepted: balance.t=1000..100000, balance.rows=A..B, rules.NAME.top=0.1..0.5, rules.NAME.rows=A..B, lists such as balance.t=1000,5000, or a "
-    "rule with a range in braces, such as 'rules.NAME=clip_score >= {0.1..0.5}'"
+    "rule with a range or list in braces, such as 'rules.NAME=clip_score >= {0.1..0.5}' or {0.4,0.5}"
 )
 
 
@@ -64,7 +68,8 @@ class SweptNumber:
         if self.listed:
             return list(self.listed)
         spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
-        return list(dict.fromkeys(self.rounded(value) for value in [self.low, *spaced[1:-1].tolist(), self.high]))
+        inner = [_readable(value, value - before) for before, value in pairwise(spaced[:-1].tolist())]
+        return list(dict.fromkeys(self.rounded(value) for value in [self.low, *inner, self.high]))
 
     def rounded(self, value: float) -> float:
         """Return the value as overrides spell it: a whole number, or nine digits."""
@@ -81,13 +86,24 @@ def parse_swept_number(text: str) -> SweptNumber:
     if plain and (match := _RANGE.fullmatch(value)):
         return _ranged(text, key, ("", ""), match)
     if plain and _LIST.fullmatch(value):
-        numbers = tuple(float(number) for number in value.split(","))
-        whole = _whole(key, *value.split(","))
-        return SweptNumber(key, "", "", min(numbers), max(numbers), numbers, whole)
-    found = list(_IN_BRACES.finditer(value)) if _RULE.fullmatch(key) else []
-    if len(found) == 1:
-        return _ranged(text, key, (value[: found[0].start()], value[found[0].end() :]), found[0])
+        return _listed(key, ("", ""), value)
+    for braces in (
+        (_IN_BRACES, _LIST_IN_BRACES) if _RULE.fullmatch(key) else ()
+    ):  # {2,3} may also be of a regular expression
+        found = list(braces.finditer(value))
+        if len(found) == 1:
+            around = value[: found[0].start()], value[found[0].end() :]
+            is_range = braces is _IN_BRACES
+            return _ranged(text, key, around, found[0]) if is_range else _listed(key, around, found[0][1])
+        if found:
+            break
     raise RecipeError(f"{text!r} names no value to sweep; {_FORMS}")
+
+
+def _listed(key: str, around: tuple[str, str], value: str) -> SweptNumber:
+    words = [word.strip() for word in value.split(",")]
+    numbers = tuple(map(float, words))
+    return SweptNumber(key, *around, min(numbers), max(numbers), numbers, _whole(key, *words))
 
 
 def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:
@@ -99,6 +115,11 @@ def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) 
     if (key.startswith(("balance.", "sample.")) or _ROWS.fullmatch(key)) and low < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
     return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
+
+
+def _readable(value: float, gap: float) -> float:
+    """Return the value, rounded to the first digit of its distance from the value before: by less than half of that."""
+    return round(value, -math.floor(math.log10(gap))) if gap > 0 else value
 
 
 def _whole(key: str, *numbers: str) -> bool:

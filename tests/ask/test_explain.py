@@ -33,7 +33,12 @@ def section(shown: list[str], title: str) -> list[str]:
 
 def test_kept_and_its_double(small: str) -> None:
     shown = lines(small, "a1")
-    assert shown[:4] == [f"uid {uid('a1')}", "2 rows of the pool have this uid", "", shown[3]]
+    assert shown[:4] == [
+        f"uid {uid('a1')}",
+        "2 rows of the pool have this uid: 1 kept, 1 dropped by duplicate",
+        "",
+        shown[3],
+    ]
     second = next(place for place, line in enumerate(shown) if line.startswith("verdict: dropped"))
     first, other = shown[3:second], shown[second:]
     assert first[:4] == [
@@ -208,7 +213,7 @@ def test_a_uid_that_no_row_has(small: str) -> None:
 def test_rows_of_one_key_are_shown_one_after_another(tmp_path: Path) -> None:
     rows = [(sample(f"{place:x}", "a cat", key="same"), verdict("side"), [0], 0.5) for place in range(25)]
     shown = str(explain_sample(write_units(str(tmp_path), [rows]).url, "same")).splitlines()
-    assert shown[1] == "25 rows of the pool have this key; the first 20 follow"
+    assert shown[1] == "25 rows of the pool have this key: 25 dropped by side; the first 20 follow"
     assert len([row for row in shown if row.startswith("verdict")]) == 20
 
 

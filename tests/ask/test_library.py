@@ -103,6 +103,13 @@ def test_top_entries(small: str) -> None:
     ]
 
 
+def test_top_entries_by_another_count(small: str) -> None:
+    assert [row[0] for row in ask(small, "top_entries", by="kept")] == ["cat", "red", "photo", "score"]
+    assert [row[0] for row in ask(small, "top_entries", by="Probability")] == ["red", "photo", "score", "cat"]
+    with pytest.raises(RecipeError, match=r"accepted: .*pool, survivors, probability, expected, kept"):
+        ask(small, "top_entries", by="entry")
+
+
 def test_tail_entries(small: str) -> None:
     assert ask(small, "tail_entries", limit=2) == [("score", 1, 0, 0, True), ("photo", 1, 1, 1, False)]
 
@@ -131,6 +138,10 @@ def test_duplicates(small: str) -> None:
     assert ask(small, "duplicates") == [
         (uid("a1"), True, 2, [uid("a5"), uid("a1")], ["photos.tar a5", "web.tar b5"], "a red cat", "http://x/a1")
     ]
+    group = ask(small, "duplicates")
+    assert ask(small, "duplicates", uid=uid("a1").upper()) == ask(small, "duplicates", uid=uid("a5")) == group
+    assert ask(small, "duplicates", uid=uid("b2")) == ask(small, "duplicates", uid="1e9") == []
+    assert ask(small, "duplicates", uid="null") == group
 
 
 def test_explain(small: str) -> None:
@@ -189,6 +200,8 @@ def test_dropped(small: str) -> None:
         ("duplicate", uid("a1")),
         ("duplicate", uid("a5")),
     ]
+    [failed] = ask(small, "dropped", rule="failed")
+    assert failed[1] is None and failed[-1] == "a3"  # by which it can be explained
     assert len(ask(small, "dropped")) == 8 and len(ask(small, "dropped", limit=3)) == 3
 
 
@@ -286,7 +299,7 @@ def test_names_of_scores_do_not_hide_what_a_query_means(small: str, tmp_path: Pa
     finish(folder, RUN)
     given = {
         **NEEDED.get(query, {}),
-        **({} if query in ("cooccurrence", "estimate_by", "examples") else {"of": "clip_score"}),
+        **({} if query in ("cooccurrence", "estimate_by", "examples", "top_entries") else {"of": "clip_score"}),
     }
     assert ask(folder.url, query, **given) == ask(small, query, **given)
 
@@ -316,6 +329,8 @@ def test_score_summary(small: str) -> None:
     assert [row[:4] for row in ask(small, "score_summary", of="words", by="language")] == [
         ("words", "en", 11, 3), ("words", "fr", 1, 1),
     ]  # fmt: skip
+    assert [row[1:4] for row in ask(small, "score_summary", by="kept")] == [(False, 7, 0), (True, 4, 4)]
+    assert [row[1:4] for row in ask(small, "score_summary", by="rule")][:2] == [(None, 4, 4), ("duplicate", 2, 0)]
 
 
 def test_thresholds(small: str) -> None:

@@ -106,7 +106,7 @@ def test_what_is_wrong_goes_to_standard_error_and_the_next_is_answered(
 
 def test_its_commands(small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     done = Answered(small, ".help\n.tables\n.queries\n.format xml\n", monkeypatch, capsys)
-    assert "Ctrl-D" in done.out and "\nverdicts\n" in done.out and "top_entries,limit=20," in done.out
+    assert "Ctrl-D" in done.out and "\nverdicts\n" in done.out and "top_entries,limit=20 by=survivors," in done.out
     assert done.failed == 1 and "table|csv|json" in done.err
 
 

@@ -41,7 +41,7 @@ def rows_of(checked) -> list[tuple]:
 
 def naive(raw: bytes | None) -> tuple:
     if raw is None:
-        return None, None, None, "no_caption", "null"
+        return None, None, None, "no_caption", "the caption is missing or null"
     text, status, error = caption_status(raw)
     return text, None if text is None else len(text.split()), None if text is None else len(text), status, error
 

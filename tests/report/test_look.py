@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +43,14 @@ def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_p
     assert done.status == 0 and "no row of this run has the uid" in (tmp_path / "a").read_text()
 
 
+def test_rows_without_a_uid_say_so(finished: dict[str, tuple[Path, Done]]) -> None:  # noqa: F811
+    with Run(finished["tars"][0]) as opened:
+        failed = opened.sql("SELECT count(*) AS n FROM dropped WHERE rule = 'failed' AND uid IS NULL")["n"][0].as_py()
+        page = opened.look("dropped", rule="failed", limit=1000).text
+        assert failed and page.count("no uid: a row that could not be read has none") == failed
+        assert "no row of this run has the uid" not in page and page.count("<dt>key</dt>") >= failed
+
+
 def test_what_has_no_uid(run: Path, cli: Cli) -> None:  # noqa: F811
     done = cli("sql", str(run), "SELECT words FROM kept", "--images")
     assert (done.status, done.out) == (2, "")
@@ -68,6 +77,7 @@ def test_histograms(run: Path) -> None:  # noqa: F811
     with Run(run) as opened:
         assert opened.plot().text.count("<figure") > 1
         one = opened.plot("words")
+        assert re.fullmatch(r'HtmlPage\([\d.]+ [kM]B\): .save\("page.html"\) writes it; notebooks show it', str(one))
         assert one.text.count("<figure") == 1 and "<svg" in one.text
         with pytest.raises(RecipeError, match=r"plot: no histogram of 'wrods'; accepted: .*words"):
             opened.plot("wrods")
