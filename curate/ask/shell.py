@@ -23,7 +23,7 @@ A statement ends with ; and may span several lines. It is read-only SQL, or a na
 .queries          lists the named queries
 .tables           lists tables and views
 .format FORMAT    table, csv or json
-.quit             leaves, as Ctrl-D does; Ctrl-C stops a query
+.quit             leaves (or Ctrl-D); Ctrl-C stops a query
 """
 _QUIET = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL

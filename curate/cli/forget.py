@@ -82,12 +82,13 @@ def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
     found = result.rows
     known = f", {result.known:,} of them forgotten already" if result.known else ""
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
+    shards = f", in {pluralise(len(result.shards), 'shard')}, {verb} rewritten" if result.shards else ""
     rows = [
         ("requested", result.requested, f"{_items(result.requested)}{known}"),
         ("matching rows", found.requested, ""),
         ("linked rows", found.linked, "with an equal uid, URL or image, or dropped as their duplicates"),
         ("unreadable", found.failed, "of all these rows"),
-        ("published", found.kept, f"of all these rows, in {pluralise(len(result.shards), 'shard')}, {verb} rewritten"),
+        ("published", found.kept, f"of all these rows{shards}"),
     ]
     listed: list[str] = []
     if absent := len(result.absent):

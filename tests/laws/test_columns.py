@@ -100,7 +100,7 @@ def test_a_changed_file_reads_no_input(ran: Ran, tars: str, tmp_path: Path, monk
 def test_another_field_decodes_no_image(ran: Ran, tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = write_own(tmp_path)
     recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "url": "text"} | {"license": "bool"}))
-    with pytest.raises(RecipeError, match="columns: 'url' is the name of a column of the run's own"):
+    with pytest.raises(RecipeError, match="columns: 'url' is a column name that curate uses itself"):
         pools.run_local(recipe, tmp_path / "refused")
     recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "key": "text"}))
     with pytest.raises(RecipeError, match="columns: 'key' is the name"):

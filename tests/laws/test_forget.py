@@ -428,7 +428,7 @@ def test_rows_that_come_later_are_blocked_by_url_and_image(tmp_path: Path) -> No
 
 def test_a_list_that_is_none_is_told_before_the_run(recipe: Recipe, tmp_path: Path) -> None:
     blocking = recipe.model_copy(update={"blocklist": listed(tmp_path / "list.txt", "0" * 32, "hello")})
-    with pytest.raises(CurateError, match="line 2: 'hello' is no item"):
+    with pytest.raises(CurateError, match="line 2: 'hello' is not an item"):
         prepare(blocking, str(tmp_path / "run"))
     assert not os.path.exists(tmp_path / "run")
 

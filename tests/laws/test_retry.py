@@ -333,7 +333,7 @@ def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
     arguments = [tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--retry"]
     web.day = 2
     first = command("run", *arguments)
-    assert first.returncode == 0 and "is not finished: goes on with the run" in first.stderr
+    assert first.returncode == 0 and "is not finished: continuing the run" in first.stderr
     assert (
         "curate run" in first.stdout and "3 of 4 URLs were not downloaded" in first.stdout and "--retry" in first.stdout
     )

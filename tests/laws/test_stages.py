@@ -370,7 +370,7 @@ def test_explain_goes_on_without_the_first_run(tars: Stages, tmp_path: Path) -> 
     _, lines = explained(third, uid)
     assert sum(line.startswith("verdict: kept") for line in lines) == 2
     assert lines[-1].startswith(f"it cannot be explained: {first.folder}: no such folder")
-    unknown = rf"rows has uid {'f' * 32}; source 'second': nothing .* rows has uid .*; source 'first': nothing .* no such folder"
+    unknown = rf"rows has uid {'f' * 32}; source 'second': it cannot be explained: .* rows has uid .*; source 'first': it cannot be explained: .* no such folder"
     with pytest.raises(RunError, match=unknown):
         explain_sample(str(third.folder), "f" * 32)
     shutil.copytree(tars.second.folder, first.folder)

@@ -125,7 +125,7 @@ def test_images_are_resized_by_img2dataset(web: Web, tmp_path: Path) -> None:
     assert ran.counts == {"failed": 1, "large": 10, "kept": 1}
     widths = ran.table("scores")["original_width"]
     assert widths.null_count == 1 and sum(width < 150 for width in widths.drop_null().to_pylist()) == 10
-    with pytest.raises(RecipeError, match="there is no image_size"):
+    with pytest.raises(RecipeError, match="without image_size"):
         recipe(path, {"resize_mode": "center_crop"})
 
 
@@ -293,7 +293,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "names_of_its_own": (
         lambda folder: write_list(folder / "a.jsonl", ["x"]),
         {"column_names": ["url", "caption"]},
-        "JSON lines has names of columns of its own",
+        "JSON lines has column names of its own",
     ),
     "urls_alone": (
         lambda folder: (folder / "a.txt").write_text("http://a/1\n") and folder / "a.txt",

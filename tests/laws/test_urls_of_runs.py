@@ -192,7 +192,7 @@ def test_a_copy_of_the_first_run_is_the_same_list(stages: Stages, web: Web, tmp_
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"path": "a.parquet"}, "give either path, of lists of URLs, or from"),
     "neither": ({"from": None}, "give either path, of lists of URLs, or from"),
-    "columns": ({"columns": {"url": "x"}}, "the run that the rows are from says which column holds what"),
+    "columns": ({"columns": {"url": "x"}}, "the run named by `from` says which column is which"),
     "no run": ({"from": "nowhere"}, "nowhere"),
 }
 

@@ -57,7 +57,7 @@ def test_no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     recipe = pools.recipe_of(str(tmp_path / "none.parquet"), "parquet")
-    with pytest.raises(RecipeError, match=r"Spark 4.3.0 needs Java 17 or later, and there is none: .*; install one"):
+    with pytest.raises(RecipeError, match=r"Spark 4.3.0 needs Java 17 or later, but none is found: .*; install one"):
         prepare(recipe, str(tmp_path / "out"), options=["--runner=spark"])  # before it looks for the pool
     with pytest.raises(RecipeError, match=r"SparkRunner, Beam's own, needs Java for its job server, and there is none"):
         check("--runner=SparkRunner")

@@ -101,7 +101,7 @@ def test_uids_of_a_subset_file(tmp_path: Path) -> None:
     found = look_up([uids[3], "f" * 32, None], tmp_path / "uids.npy", "uid", listed="uid")
     assert found == {"listed": [uids[3], None, None]}
     np.save(tmp_path / "other.npy", np.zeros(3))
-    assert "no array of uids" in refusal(f"{tmp_path}/other.npy", "uid", {"listed": "uid"})
+    assert "not an array of uids" in refusal(f"{tmp_path}/other.npy", "uid", {"listed": "uid"})
 
 
 def test_types_of_several_files_are_joined(tmp_path: Path) -> None:

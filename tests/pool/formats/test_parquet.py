@@ -429,5 +429,5 @@ def test_a_list_that_is_no_parquet_is_refused_with_what_reads_it(tmp_path: Path)
     path = tmp_path / "list.tsv.gz"
     path.write_bytes(b"url\tcaption\nhttps://example.com/1.jpg\ta dog\n")
     recipe = parse_recipe({"input": [{"name": "list", "format": "parquet", "path": str(path)}]})
-    with pytest.raises(RecipeError, match=r"list\.tsv\.gz.*TSV is read by format: urls; DuckDB makes Parquet of it"):
+    with pytest.raises(RecipeError, match=r"list\.tsv\.gz.*TSV is read by format: urls; DuckDB converts it to Parquet"):
         make_plan(recipe)
