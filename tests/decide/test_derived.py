@@ -127,7 +127,7 @@ def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path: Path) -> N
         ({"kept": "b"}, "derive.kept: there is a column kept already"),
         ({"x": "c"}, r"derive.x: no column 'c'"),
         ({"x": "y", "y": "a"}, r"derive.x: no column 'y'"),
-        ({"x": "zscore(a, b)"}, r"zscore\(\) has one argument"),
+        ({"x": "zscore(a, b)"}, r"zscore\(\) takes one argument"),
         ({"x": "zscore(minmax(a))"}, r"zscore\(\) takes one argument, which must not contain zscore, minmax, quantile"),
         ({"x": "zscore(caption)"}, r"zscore\(\) needs a number; caption is VARCHAR"),
         ({"x": "avg(a)"}, r"avg\(\) is an aggregate"),

@@ -103,7 +103,7 @@ def test_another_field_decodes_no_image(ran: Ran, tars: str, tmp_path: Path, mon
     with pytest.raises(RecipeError, match="columns: 'url' is a column name that curate uses itself"):
         pools.run_local(recipe, tmp_path / "refused")
     recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "key": "text"}))
-    with pytest.raises(RecipeError, match="columns: 'key' is the name"):
+    with pytest.raises(RecipeError, match="columns: 'key' is a column name"):
         pools.run_local(recipe, tmp_path / "refused")
     recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "license": "bool"}))
     read = pools.watch_measuring(monkeypatch)

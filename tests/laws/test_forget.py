@@ -274,7 +274,7 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
     other = pa.table({"uid": ["0" * 32]})
     for table, match in (
         (pq.read_table(path).slice(1), "does not match its digest in run.json"),
-        (other, "is no record"),
+        (other, "is not a record"),
     ):
         pq.write_table(table, path)
         refused_everywhere(recipe, run, tmp_path, rf"forgotten.parquet {match}.*; restore it from a copy")

@@ -48,7 +48,7 @@ def test_java_of_a_version(
     if is_enough:
         check("--runner=spark")
         return
-    with pytest.raises(RecipeError, match=rf"Spark {spark} needs Java .*, and {tmp_path}/bin/java is Java .*JAVA_HOME"):
+    with pytest.raises(RecipeError, match=rf"Spark {spark} needs Java .*, but {tmp_path}/bin/java is Java .*JAVA_HOME"):
         check("--runner=spark")
 
 
@@ -59,7 +59,7 @@ def test_no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = pools.recipe_of(str(tmp_path / "none.parquet"), "parquet")
     with pytest.raises(RecipeError, match=r"Spark 4.3.0 needs Java 17 or later, but none is found: .*; install one"):
         prepare(recipe, str(tmp_path / "out"), options=["--runner=spark"])  # before it looks for the pool
-    with pytest.raises(RecipeError, match=r"SparkRunner, Beam's own, needs Java for its job server, and there is none"):
+    with pytest.raises(RecipeError, match=r"SparkRunner, Beam's own, needs Java for its job server, but none is found"):
         check("--runner=SparkRunner")
 
 
