@@ -1,7 +1,7 @@
 """Compares two finished runs: samples gained and lost from A to B, by rule, entry, source, language; and settings.
 
 In: two run folders; shardings, orders and recipes may differ, since samples are identified by uid. Out: a `Diff` of
-small Arrow tables, and the changed samples themselves as batches. Memory: 16 bytes for each kept sample and some 50 for
+small Arrow tables, and the changed samples themselves as batches. Memory: 24 bytes for each kept sample and some 50 for
 each changed one; the joins are DuckDB's, which spills.
 
 A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. The reason is in the other
@@ -23,7 +23,7 @@ from numba import njit
 from curate import ids, schema
 from curate.ask.query import connected, find_run
 from curate.errors import RunError
-from curate.numeric.arrays import U64, Mask
+from curate.numeric.arrays import I64, U64, Mask
 from curate.publish.uids import read_uids
 from curate.recipe.diff import changes
 from curate.store.facts import RuleFacts, RunFacts, read_facts
@@ -90,13 +90,14 @@ LIMIT $limit
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs: where it is, its name, rows of its pool, how many of them could not be read, and how many it keeps."""
+    """One of the two runs: where it is, its name, rows of its pool, how many of them could not be read, how many it keeps, and uids in uids.npy."""
 
     url: str
     name: str
     pool: int
     failed: int
     kept: int
+    uids: int  # more than `kept` where samples repeat
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,6 +118,7 @@ class Diff:
     b: Side
     lost: int  # samples that A keeps and B does not
     gained: int  # samples that B keeps and A does not
+    repeated: int  # samples that both keep, but not equally often in uids.npy
     settings: pa.Table
     rules: pa.Table
     entries: pa.Table
@@ -166,12 +168,13 @@ def diff_runs(a: str, b: str) -> Diff:
         RecipeError: one of them is not a run.
         RunError: one of them is not finished, or its files are damaged.
     """
-    with _open_both(a, b) as (first, second, lost, gained):
+    with _open_both(a, b) as (first, second, lost, gained, repeated):
         return Diff(
             a=first.side,
             b=second.side,
             lost=lost,
             gained=gained,
+            repeated=repeated,
             settings=_settings(first.run, second.run),
             rules=_rules(first, second, lost, gained),
             entries=_entries(first, second),
@@ -185,7 +188,7 @@ def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.Rec
 
     Raises as `diff_runs` does.
     """
-    with _open_both(a, b) as (first, second, _, _):
+    with _open_both(a, b) as (first, second, *_):
         for side, here, there in ((LOST, first, second), (GAINED, second, first)):
             reasons = there.fetch(_REASONS, outside=NOT_IN_POOL)
             here.connection.register("reasons", reasons)
@@ -197,35 +200,33 @@ def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.Rec
 
 
 @contextmanager
-def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int]]:
-    """Open both runs, and count the samples lost and gained."""
+def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int, int]]:
+    """Open both runs, and count the samples lost, gained, and kept by both but not equally often."""
     first, second = _kept_uids(a), _kept_uids(b)
-    lost, gained = _outside(first, second), _outside(second, first)
+    only_a, only_b = _not_in(*first[:2], *second[:2]), _not_in(*second[:2], *first[:2])
+    lost, gained = (
+        pa.table({"uid": ids.hex_uids(of[0][only], of[1][only])}) for of, only in ((first, only_a), (second, only_b))
+    )
+    repeated = int((first[2][~only_a] != second[2][~only_b]).sum())
     with connected(a) as of_a, connected(b) as of_b:
         opened = []
-        for url, connection, here, there in ((a, of_a, lost, gained), (b, of_b, gained, lost)):
+        for url, connection, here, there, uids in ((a, of_a, lost, gained, first), (b, of_b, gained, lost, second)):
             connection.register("only_here", here)
             connection.register("wanted", there)
             run = read_facts(find_run(url))
             rows = dict(connection.execute("SELECT rule, rows FROM funnel").fetchall())
-            side = Side(url, run.name, rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT])
+            side = Side(url, run.name, rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT], int(uids[2].sum()))
             opened.append(_Open(side, run, connection))
-        yield opened[0], opened[1], len(lost), len(gained)
+        yield opened[0], opened[1], len(lost), len(gained), repeated
 
 
-def _kept_uids(url: str) -> tuple[U64, U64]:
-    """Return the halves of a run's kept uids, sorted."""
+def _kept_uids(url: str) -> tuple[U64, U64, I64]:
+    """Return the halves of a run's kept uids, sorted, and how often each is in uids.npy (int64)."""
     try:
-        pairs = np.unique(read_uids(find_run(url)))  # once each, however often it repeats
-        return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"])
+        pairs, counts = np.unique(read_uids(find_run(url)), return_counts=True)
+        return np.ascontiguousarray(pairs["f0"]), np.ascontiguousarray(pairs["f1"]), counts
     except (ValueError, IndexError, EOFError) as error:
         raise RunError(f"{url}: uids.npy is damaged ({error}); see `curate verify {url}`") from None
-
-
-def _outside(these: tuple[U64, U64], those: tuple[U64, U64]) -> pa.Table:
-    """Return the uids of the first that are not in the second, as a table with the column uid."""
-    mask = _not_in(*these, *those)
-    return pa.table({"uid": ids.hex_uids(these[0][mask], these[1][mask])})
 
 
 @njit(nogil=True, cache=True)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from curate.ask.diff import NOT_IN_POOL, Diff
 from curate.ask.page import Line, Page, Part, columns, heading, line, named
 from curate.schema import KEPT, POOL
+from curate.wording import pluralise
 
 _TOP = 10  # rows of a table that may be long
 _VALUE = 120  # characters of a setting's value
@@ -16,11 +17,11 @@ _VALUE = 120  # characters of a setting's value
 
 def diff_page(diff: Diff) -> Page:
     """Return the summary: both runs, settings that differ, and the changes by rule, source, language and entry."""
-    parts = [*_runs(diff), line(), *_verdict(diff), *_settings(diff)]
+    parts = [*_runs(diff), line(), *_verdict(diff), *_repeats(diff), *_settings(diff)]
     if not diff.is_same:
         parts += _rules(diff)
         parts += _table("by source", diff.sources)
-        parts += _table("by language", diff.languages)
+        parts += _languages(diff)
         parts += _entries(diff)
         parts += [
             line(),
@@ -55,6 +56,12 @@ def _verdict(diff: Diff) -> Iterator[Line]:
         yield line("A keeps all that B keeps, and more.")
 
 
+def _repeats(diff: Diff) -> Iterator[Line]:
+    if any(side.uids != side.kept for side in (diff.a, diff.b)):
+        differ = f"; repeats differ for {pluralise(diff.repeated, 'sample')} in both" if diff.repeated else ""
+        yield line(f"uids.npy: {diff.a.uids:,} → {diff.b.uids:,} uids{differ}")
+
+
 def _settings(diff: Diff) -> Iterator[Line]:
     rows = diff.settings.to_pylist()
     yield from (line(), heading("settings that differ", "A → B" if rows else "none"))
@@ -77,6 +84,16 @@ def _table(title: str, table: pa.Table) -> Iterator[Line]:
     more = f"the {_TOP} most frequent of {len(table):,}" if len(table) > _TOP else ""
     yield from (line(), heading(title, more))
     yield from _columns(table.slice(0, _TOP).to_pylist())
+
+
+def _languages(diff: Diff) -> Iterator[Line]:
+    """Yield the table where both runs measured languages, or which one did not."""
+    named = diff.languages.filter(diff.languages["name"].is_valid())
+    without = [name for name in ("a", "b") if not pc.sum(named[name]).as_py() and getattr(diff, name).kept]
+    if not without:
+        yield from _table("by language", diff.languages)
+    elif len(without) == 1:
+        yield from (line(), heading("by language", f"{without[0].upper()} measured no language"))
 
 
 def _entries(diff: Diff) -> Iterator[Line]:

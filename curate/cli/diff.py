@@ -84,7 +84,7 @@ def _stacked(found: Diff) -> Result:
 def _object(found: Diff) -> dict[str, Any]:
     """Return the comparison as plain data."""
     sides = {"a": vars(found.a), "b": vars(found.b)}
-    counts = {"lost": found.lost, "gained": found.gained, "shared": found.shared}
+    counts = {"lost": found.lost, "gained": found.gained, "shared": found.shared, "repeated": found.repeated}
     return sides | counts | {name: getattr(found, name).to_pylist() for name in _TABLES.values()}
 
 

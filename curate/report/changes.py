@@ -26,7 +26,7 @@ def changes_section(run: Run) -> Section | None:
 
 def _blocks(diff: Diff) -> Iterable[Block]:
     yield (
-        f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples; B is this run, which keeps {count(diff.b.kept)}. "
+        f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples; B is this run, {clean(diff.b.url)}, which keeps {count(diff.b.kept)}. "
         "Lost: kept by A and not by B. Gained: kept by B and not by A."
     )
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])

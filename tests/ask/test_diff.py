@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def rows(table: pa.Table) -> list[tuple[Any, ...]]:
 def test_by_hand(pair: tuple[str, str]) -> None:
     diff = diff_runs(*pair)
     assert (diff.lost, diff.gained, diff.shared) == (3, 2, 1)
-    assert vars(diff.a) | {"url": ""} == {"url": "", "name": "small", "pool": 12, "failed": 1, "kept": 4}
+    assert vars(diff.a) | {"url": ""} == {"url": "", "name": "small", "pool": 12, "failed": 1, "kept": 4, "uids": 4}
     assert (diff.b.name, diff.b.kept) == ("other", 3)
     assert rows(diff.settings) == [("balance.t", "2", "3"), ("t", "2", "3")]
     assert rows(diff.rules) == [
@@ -127,6 +128,29 @@ def test_a_run_and_itself(pair: tuple[str, str]) -> None:
     diff = diff_runs(pair[0], pair[0])
     assert diff.is_same and not diff.shares_no_pool and list(changed_samples(pair[0], pair[0])) == []
     assert "Both keep the same 4 samples." in str(diff_page(diff))
+
+
+def test_repeats_are_compared(pair: tuple[str, str], tmp_path: Path) -> None:
+    again = write_a(f"{tmp_path}/again")
+    store = runs.RunStore(again)
+    with store.open("uids.npy") as file:
+        uids = np.load(file)
+    assert "uids.npy" not in str(diff_page(diff_runs(pair[0], again)))
+    file = io.BytesIO()
+    np.save(file, np.repeat(uids, [1, 3, 1, 2]))
+    store.write_bytes("uids.npy", file.getvalue())
+    diff = diff_runs(pair[0], again)
+    assert (diff.a.uids, diff.b.uids, diff.repeated, diff.is_same) == (4, 7, 2, True)
+    assert "uids.npy: 4 → 7 uids; repeats differ for 2 samples in both" in str(diff_page(diff))
+    assert diff_runs(again, pair[1]).repeated == 1  # of the one sample that both keep
+
+
+def test_a_run_without_languages_is_named(pair: tuple[str, str]) -> None:
+    diff = diff_runs(*pair)
+    known = CHANGES.empty_table()
+    unknown = pa.Table.from_pylist([{"name": None, "a": 0, "b": 3}, {"name": "en", "a": 4, "b": 0}], CHANGES)
+    assert "by language B measured no language" in " ".join(str(diff_page(replace(diff, languages=unknown))).split())
+    assert "by language" not in str(diff_page(replace(diff, languages=known)))
 
 
 def test_runs_that_share_no_pool_nor_metadata(pair: tuple[str, str], tmp_path: Path) -> None:
