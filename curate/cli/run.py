@@ -117,7 +117,7 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     def say(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {count}/{len(units)}" for name, count in counts.items() if count)
 
-    decided = ("decisions", "answers", "captions")  # decisions are never reused, answers one by one
+    decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
     found = {name: count for name, count in count_current(context, units).items() if name not in decided}
     settings = MeasureSettings.of(context)
     needed = in_threads(lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), units)
@@ -131,7 +131,12 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
             else "no signal, their columns are reused"
         )
         lost = f"{lost} ({which})"
-    rest = ["decisions", *(["captions without a cached answer"] if context.recipe.captions else []), "shards"]
+    rest = [
+        *(["derived columns"] if context.recipe.derive else []),
+        "decisions",
+        *(["captions without a cached answer"] if context.recipe.captions else []),
+        "shards",
+    ]
     lines.append(f"recomputed: {', '.join(filter(None, [lost, *rest]))}")
     return "\n".join(lines)
 

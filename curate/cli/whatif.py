@@ -16,7 +16,7 @@ from curate.whatif.answer import WhatIf, answer
 from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import FinishedRun, changed_recipe, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
-from curate.whatif.swept_number import SweptNumber, parse_swept_number
+from curate.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.wording import pluralise
 
 _LANGUAGES = 12  # lines of a table for people
@@ -51,7 +51,9 @@ def whatif(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="The number that --rows solves; else t."),
+        typer.Option(
+            metavar="KEY", help="What --rows solves: rules.NAME.top, or 'rules.NAME=score >= {A..B}'; else t."
+        ),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
@@ -59,11 +61,11 @@ def whatif(
 
     Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes balance.t=A..B,
     balance.rows, rules.NAME.top or rules.NAME.rows likewise, lists such as balance.t=1000,5000, and any number in a rule as a
-    range or list in braces. --by takes the keys of rules.
+    range or list in braces. --by takes the same for rules.
     """
     _check_options(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
-    number = parse_swept_number(swept) if swept else None
+    number = parse_swept_number(swept, *((SEARCHED,) if by else ())) if swept else None
     run = open_finished(directory)
     if rows is not None and by is None:
         overrides = [*overrides, f"{'balance' if run.recipe.match else 'sample'}.rows={rows}"]
@@ -84,6 +86,8 @@ def whatif(
         solved = _solved(result, target, number)
         if balance and balance.tail_share is not None:
             solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
+        if run.recipe.output.repeat:
+            solved += "; output.repeat is not counted"
         _print_answer(result, solved, format)
 
 
@@ -155,6 +159,7 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
     lines.append(f"expected: {found.expected:,.0f} rows{error}{t}{solved}")
+    lines += [f"{rule}: threshold {threshold}" for rule, threshold in found.thresholds.items()]
     rows = {row["rule"]: row for row in found.funnel.to_pylist()}
     if found.is_same:
         same = "the same rows pass" if found.t is None else "the same rows reach balancing and t is the same"
@@ -174,6 +179,8 @@ def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
     for section, name in (("funnel", "rule"), ("sources", "source"), ("languages", "language"), ("facts", "fact")):
         for row in getattr(found, section).to_pylist():
             yield section, row[name], *(_plainly(row.get(column)) for column in _COLUMNS)
+    for rule, threshold in found.thresholds.items():
+        yield "thresholds", rule, *(float(threshold) if column == "whatif" else None for column in _COLUMNS)
     yield from (("changes", override, *[None] * len(_COLUMNS)) for override in found.changes)
 
 

@@ -7,6 +7,7 @@ where a run has one machine (see `Nearness.search`).
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -104,6 +105,7 @@ def _apply_top(settings: DecideSettings, states: list[UnitState], index: int) ->
         search = search.narrow(reduce(add_counts, counts, {}))
 
     def cut(state: UnitState) -> UnitState:
+        state = replace(state, tops={**state.tops, search.rule: search})
         return unit_rules.apply_top(settings, settings.tables(state.unit), state, index, search)
 
     return list(in_threads(cut, states))

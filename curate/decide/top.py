@@ -62,6 +62,11 @@ class TopSearch:
     radixes: Mapping[Group, Radix] | None = None  # of each group; None before the first pass
 
     @property
+    def single(self) -> bool:
+        """Whether the column is of float32."""
+        return bool(pa.types.is_float32(self.kind) or pa.types.is_float16(self.kind))
+
+    @property
     def digit_bits(self) -> int:
         """How many bits of a key a pass finds."""
         return DIGIT_BITS if self.spec.by is None else _GROUP_DIGIT_BITS

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.decide.derived import DerivedValues
+from curate.decide.top import TopSearch
 from curate.numeric.arrays import F32, I16, I32, I64, U64, Mask
 from curate.pool.plan import Unit
 from curate.schema import CODES, KEPT
@@ -33,6 +34,7 @@ class UnitState:
     derived: Mapping[str, DerivedValues] = field(
         default_factory=dict
     )  # columns with statistics, as far as they are known
+    tops: Mapping[str, TopSearch] = field(default_factory=dict)  # by their rules, in one process; they do not travel
 
     @property
     def alive(self) -> Mask:

@@ -237,8 +237,7 @@ def _rule_facts(name: str, spec: str | Top, found: TopSearch | None) -> RuleFact
     if isinstance(spec, str):
         return RuleFacts(name=name, dedup=True) if spec == DEDUP else RuleFacts(name=name, sql=spec)
     thresholds = found.thresholds if found else {}
-    single = found is not None and (pa.types.is_float32(found.kind) or pa.types.is_float16(found.kind))
-    facts = {"name": name, **spec.model_dump(), "single": single or None}
+    facts = {"name": name, **spec.model_dump(), "single": (found is not None and found.single) or None}
     if spec.by is None:
         return RuleFacts(**facts, threshold=thresholds.get(None))
     groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in thresholds.items()]

@@ -29,6 +29,7 @@ from curate.whatif.survivors import (
     find_survivors,
     open_finished,
 )
+from curate.wording import all_digits
 
 # Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
 _NUMBERS = [("run", pa.int64()), *((name, pa.float64()) for name in ("run_expected", "whatif", "change"))]
@@ -59,6 +60,7 @@ class WhatIf:
     error: float  # one standard error of the number that a run draws; 0 without balance
     t: int | None  # of balance, from the recipe or solved; None without balance
     is_same: bool  # whether a run would keep just the rows that this one kept
+    thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
 
 
 def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
@@ -94,7 +96,18 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         error=found.error,
         t=found.t,
         is_same=found.t == run.t and all(unit.is_same for unit in units),
+        thresholds=_thresholds(survivors),
     )
+
+
+def _thresholds(survivors: DecidedRows) -> dict[str, str]:
+    tops = survivors.states[0].tops.values() if survivors.states else ()
+    return {
+        top.rule: all_digits(threshold, top.single)
+        for top in tops
+        for threshold in top.thresholds.values()
+        if top.spec.by is None
+    }
 
 
 def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expected: float) -> pa.Table:

@@ -5,7 +5,7 @@ survivors where the number is of balance, and the rows that may be duplicates wh
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from curate.whatif.survivors import (
     count_verdicts,
     find_survivors,
 )
-from curate.whatif.swept_number import SweptNumber
+from curate.whatif.swept_number import SEARCHED, SweptNumber
 
 POINTS = pa.schema(
     [
@@ -74,14 +74,15 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     """
     base = changed_recipe(run.recipe, overrides)
     if number.rule is None or number.listed:
-        raise RecipeError(
-            f"--by {number.key}: accepted: rules.NAME.top, or a rule with a range in braces; for t give --rows alone"
-        )
+        raise RecipeError(f"--by {number.key}: no value to search; {SEARCHED}")
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same; accepted: "
             "--by with --set balance.t=… or --set balance=null"
         )
+    pool = sum(len(state.verdicts) for state in run.states)
+    if number.is_whole and number.key.endswith(".rows"):
+        number = replace(number, high=max(number.low, min(number.high, pool)))
     repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))
 
     def size(value: float) -> float:

@@ -28,9 +28,14 @@ _LIST = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*")
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
 _EDGE = 1e-9  # a top rule's fraction is above 0
+_MOST_ROWS = 10**12
 _FORMS = (
     "accepted: balance.t=1000..100000, balance.rows=A..B, rules.NAME.top=0.1..0.5, rules.NAME.rows=A..B, lists such as balance.t=1000,5000, or a "
     "rule with a range or list in braces, such as 'rules.NAME=clip_score >= {0.1..0.5}' or {0.4,0.5}"
+)
+SEARCHED = (
+    "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or rules.NAME.rows of a "
+    "rule that keeps the best; for t give --rows alone"
 )
 
 
@@ -76,13 +81,18 @@ class SweptNumber:
         return round(value) if self.is_whole else float(f"{value:.9g}")
 
 
-def parse_swept_number(text: str) -> SweptNumber:
-    """Return the number that a text names; `rules.NAME.top` alone is its whole range. Raises RecipeError."""
+def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
+    """Return the number that a text names; `rules.NAME.top` alone is its whole range, and of SEARCHED `rules.NAME.rows` too.
+
+    Raises RecipeError, with what is `accepted`: SEARCHED for a search.
+    """
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     plain = key in ("balance.t", "balance.rows", "sample.rows") or bool(_TOP.fullmatch(key) or _ROWS.fullmatch(key))
     if _TOP.fullmatch(key) and not equals:
         return SweptNumber(key, "", "", _EDGE, 1.0, (), False)
+    if _ROWS.fullmatch(key) and not equals and accepted == SEARCHED:
+        return SweptNumber(key, "", "", 1, _MOST_ROWS, (), True)
     if plain and (match := _RANGE.fullmatch(value)):
         return _ranged(text, key, ("", ""), match)
     if plain and _LIST.fullmatch(value):
@@ -97,7 +107,7 @@ def parse_swept_number(text: str) -> SweptNumber:
             return _ranged(text, key, around, found[0]) if is_range else _listed(key, around, found[0][1])
         if found:
             break
-    raise RecipeError(f"{text!r} names no value to sweep; {_FORMS}")
+    raise RecipeError(f"{text!r} names no value to {'search' if accepted == SEARCHED else 'sweep'}; {accepted}")
 
 
 def _listed(key: str, around: tuple[str, str], value: str) -> SweptNumber:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,15 @@ def test_a_target_size(cli: Cli, finished: Finished) -> None:
     assert section(by_rule, "funnel")["kept"]["whatif"] == 30
     override = next(name for name in section(by_rule, "changes") if name.startswith("rules.best.top="))
     assert ask(cli, run, "--set", "balance=null", "--set", override) == by_rule
+    shown = cli("whatif", str(run), "--set", "balance=null", "--set", override).out
+    printed = re.search(r"\nbest: threshold (\S+)\n", shown)
+    assert printed and section(by_rule, "thresholds")["best"]["whatif"] == float(printed[1])
+    same = ask(cli, run, "--set", "balance=null", "--set", f"rules.best=clip_score >= {printed[1]}")
+    assert section(same, "funnel")["kept"]["whatif"] == 30
+    by_rows = ask(
+        cli, run, "--set", "balance=null", "--set", "rules.best.rows=5", "--rows", "30", "--by", "rules.best.rows"
+    )
+    assert section(by_rows, "funnel")["kept"]["whatif"] <= 30
 
 
 def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
@@ -140,6 +150,11 @@ def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
         (["--sweep", "balance.t=1..5", "--plot", f"{tmp_path}/no/x.svg"], "no folder"),
         (["--sweep", "balance.t"], "names no value to sweep"),
         (["--by", "rules.best.top"], "--by needs --rows"),
+        (
+            ["--rows", "5", "--by", "rules.words"],
+            "'rules.words' names no value to search; accepted: a rule with a range in braces",
+        ),
+        (["--rows", "5", "--by", "balance.t=1..5"], "for t give --rows alone"),
         (["--rows", "5", "--by", "rules.best.top", "--sweep", "balance.t=1..5"], "exclude each other"),
         (["--rows", "5", "--by", "rules.best.top"], "balance.rows is 60"),
         (["--rows", "5", "--sweep", "balance.rows=1..5"], "--rows"),
