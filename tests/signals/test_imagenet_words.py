@@ -368,7 +368,7 @@ BAD_FILES = {
     ("index.noun", f"{LICENCE}dog v 1 0 1 0 00000001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n 1 0 1 0 0x00001\n"): "index.noun:3: ",
     ("index.noun", f"{LICENCE}dog n one 0 1 0 00000001\n"): "index.noun:3: ",
-    ("index.noun", f"{LICENCE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is no line",
+    ("index.noun", f"{LICENCE}dog n 1 0 1 0 00000001\n\n"): "index.noun:4: '' is not a line",
     (
         "noun.exc",
         "geese goose\nmen\n",
