@@ -16,7 +16,8 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
     import safetensors
 
     try:
-        return {name: _read(one) for name, one in sorted(safetensors.deserialize(content))}
+        found: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+        return {name: _read(one) for name, one in sorted(found)}
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"no safetensors, or damaged ones ({error})") from None
 
