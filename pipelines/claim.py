@@ -187,11 +187,12 @@ def is_finished(context: RunContext, out: str) -> bool:
         now = json.loads(json.dumps(context.models))
         models += [name for name in now if old.models.get(name) != now[name]]
         what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
-        if models:
-            what = f"a model or a file of these changed: {', '.join(models)}"
         what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"
+        what = f"of another recipe or pool ({what})"
+        if models and not changed:
+            what = f"of the same recipe with another model or file of {', '.join(models)}"
         raise RecipeError(
-            f"--out {out}: holds a run of another recipe or pool ({what}). Choose another folder, or delete this one; "
+            f"--out {out}: holds a run {what}. Choose another folder, or delete this one; "
             f"with --reuse {out} another run reuses all that is still valid"
         )
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key

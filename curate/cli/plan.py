@@ -14,6 +14,8 @@ from curate.captions.engines import find_faults
 from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption, print_lines
 from curate.cli.imports import import_beam
 from curate.download.outlook import SECONDS
+from curate.measure.current import count_needed
+from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import never_match
 from curate.pool.formats.downloading_format import Outlook
 from curate.pool.formats.registry import find_downloading
@@ -22,6 +24,7 @@ from curate.process import CORES, temporary_folder
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.schema import KEPT
+from curate.store.layout import RUN_FILE
 from curate.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.wording import format_bytes, format_seconds, pluralise
 
@@ -95,8 +98,15 @@ def _metadata(metadata: pa.Table | None) -> Iterator[Line]:
 def _steps(context: RunContext, plan: Plan) -> list[Line]:
     from pipelines.keys import count_current
 
-    done = count_current(context, plan.units)
-    return columns([(name, f"{count:,} of {len(plan.units):,} units done") for name, count in done.items()])
+    done, total = count_current(context, plan.units), len(plan.units)
+    lines = {name: f"{count:,} of {total:,} units done" for name, count in done.items()}
+    settings = MeasureSettings.of(context)
+    if done.get("scores", total) < total and (context.reuse or context.store.exists(RUN_FILE)):
+        needed = count_needed(settings, plan.units, context.unit_tables)
+        if any(needed[signal.name] < total for signal in settings.signals if signal.columns):
+            which = ", ".join(f"{name} {count:,}/{total:,}" for name, count in needed.items()) or "none"
+            lines["scores"] += f" (signals to measure: {which}; columns of the others are reused)"
+    return columns(list(lines.items()))
 
 
 def _downloads(context: RunContext, plan: Plan) -> list[Line]:

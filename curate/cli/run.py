@@ -15,11 +15,10 @@ from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeAr
 from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
-from curate.measure.current import needed_signals
+from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
-from curate.process import in_threads
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext, open_context
 from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
@@ -120,8 +119,7 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
     found = {name: count for name, count in count_current(context, units).items() if name not in decided}
     settings = MeasureSettings.of(context)
-    needed = in_threads(lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), units)
-    signals = Counter(signal.name for of_unit in needed for signal in of_unit)
+    signals = count_needed(settings, units, context.unit_tables)
     lost = say({name: len(units) - count for name, count in found.items()})
     lines = [f"reused from {reuse}: {say(found) or 'no complete table'} (units)"]
     if found and lost and settings.signals:

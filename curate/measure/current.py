@@ -3,7 +3,8 @@
 A table's footer note lists the key of each signal's columns, so a signal that is added or removed costs no other.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 from curate.errors import DamagedError
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
+from curate.process import in_threads
 from curate.recipe.measure import column_prefix
 from curate.signals.signal import Signal
 from curate.store.tables import UnitTables
@@ -100,3 +102,11 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
     current = find_current_columns(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if signal.from_captions or signal.from_embeddings)
     return [*observing_signals(settings, current), *(one for one in computed if one.name not in current.scores)]
+
+
+def count_needed(
+    settings: MeasureSettings, units: Sequence[Unit], tables: Callable[[Unit], UnitTables]
+) -> Counter[str]:
+    """Return of how many units measuring would compute each signal now; `tables` gives a unit's."""
+    needed = in_threads(lambda unit: needed_signals(settings, unit, tables(unit)), units)
+    return Counter(signal.name for of_unit in needed for signal in of_unit)

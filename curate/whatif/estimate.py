@@ -85,7 +85,8 @@ def estimate(
     folders = [folder for folder in (context.store, context.reuse) if folder]
     known = [index_answers(folder) for folder in folders] if context.recipe.captions else []
     with temporary_folder() as aside:
-        context = replace(context, store=RunStore(aside), reuse=None)
+        # Where all units are alike, their time is that of what the run to reuse does not have: it gives the rest
+        context = replace(context, store=RunStore(aside), reuse=context.reuse if left in (0, 1) else None)
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
         if context.recipe.dedup.against:

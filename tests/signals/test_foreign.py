@@ -260,6 +260,27 @@ def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: P
     assert curate(empty, "whatif", str(tmp_path / "unused"), "--set", "rules.w=words > 2").returncode == 0
 
 
+def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_path: Path) -> None:
+    """Nothing of an older run with the same signals; with another version of one, that alone."""
+    counting = changed(site, tmp_path / "one", "grey = np", "open('observed', 'a').write('x')\n        grey = np")
+    run, measure = str(tmp_path / "run"), ["--set", "measure.language={}"]
+    assert curate(counting, "run", recipe, "--out", run, *measure).returncode == 0
+    observed = (counting / "observed").stat().st_size
+    done = curate(counting, "plan", recipe, "--reuse", run, *measure, "--set", "rules.sharp=blur > 5")
+    assert done.returncode == 0 and "everything is measured and matched already" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    assert (counting / "observed").stat().st_size == observed == 12
+
+    other = changed(counting, tmp_path / "two", "blur 1,", "blur 2,")
+    done = curate(other, "plan", recipe, "--reuse", run, *measure)
+    assert re.search(
+        r"scores +0 of (\d) units done \(signals to measure: blur \1/\1; columns of the others", done.stdout
+    )
+    done = curate(other, "run", recipe, "--out", run, *measure)
+    assert done.returncode == 2 and "holds a run of the same recipe with another model or file of blur." in done.stderr
+
+
 class Observer:
     """Gives what it is made with."""
 
