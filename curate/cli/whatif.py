@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from curate.ask.output import Result
 from curate.ask.page import line
 from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
 from curate.errors import RecipeError
+from curate.schema import SAMPLE
 from curate.whatif.answer import WhatIf, answer
 from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import FinishedRun, changed_recipe, open_finished
+from curate.whatif.survivors import FinishedRun, changed_recipe, has_same_rules, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
 from curate.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.wording import pluralise
@@ -71,7 +73,7 @@ def whatif(
         overrides = [*overrides, f"{'balance' if run.recipe.match else 'sample'}.rows={rows}"]
     if share is not None:
         overrides = [*overrides, f"balance.tail_share={share:f}"]
-    _announce_long_work(run, overrides, number is not None and number.rule is not None)
+    _announce_long_work(run, overrides, number)
     if number and rows is not None:
         overrides = [*overrides, search(run, overrides, number, rows)]
     if sweep_of and number:
@@ -107,11 +109,12 @@ def _check_options(
         check_plot(plot)
 
 
-def _announce_long_work(run: FinishedRun, overrides: list[str], sweeps_rule: bool) -> None:
+def _announce_long_work(run: FinishedRun, overrides: list[str], number: SweptNumber | None) -> None:
     """Print that near-duplicates are searched for: the one step that may take minutes."""
-    old, new = run.recipe, changed_recipe(run.recipe, overrides)
-    same = list(old.rules.items()) == list(new.rules.items()) and old.dedup == new.dedup
-    if new.dedup.near and (sweeps_rule or not same or run.has_forgotten):
+    swept = [number.override(number.low)] if number else []
+    old, new = run.recipe, changed_recipe(run.recipe, [*overrides, *swept])
+    sweeps = number is not None and number.rule in list(new.rules)[: new.dedup_place]
+    if new.dedup.near and (sweeps or run.has_forgotten or old.dedup != new.dedup or not has_same_rules(old, new)):
         print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)
 
 
@@ -158,9 +161,13 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     lines = [f"--set {shlex.quote(override)}" for override in found.changes]
     error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
     t = "" if found.t is None else f", t = {found.t:,}"
-    lines.append(f"expected: {found.expected:,.0f} rows{error}{t}{solved}")
-    lines += [f"{rule}: threshold {threshold}" for rule, threshold in found.thresholds.items()]
     rows = {row["rule"]: row for row in found.funnel.to_pylist()}
+    drawn = ""
+    if rows.get(SAMPLE, {}).get("whatif") is not None:
+        left = next(row for row in found.facts.to_pylist() if row["fact"] == "survivors")
+        drawn = f", a sample of {left['whatif']:,.0f} (run: of {left['run']:,.0f})"
+    lines.append(f"expected: {found.expected:,.0f} rows{drawn}{error}{t}{solved}")
+    lines += [f"{rule}: threshold {threshold}" for rule, threshold in found.thresholds.items()]
     if found.is_same:
         same = "the same rows pass" if found.t is None else "the same rows reach balancing and t is the same"
         lines.append(f"{same}: a run would keep the same {pluralise(rows['kept']['run'], 'row')}")
@@ -168,11 +175,22 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
         lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
     print_lines(*map(line, lines), line())
     rounded = ("run_expected", "whatif", "change")
-    tables = [(found.funnel.select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
-    tables += [(found.languages.slice(0, _LANGUAGES), rounded)] if len(found.languages) else []
-    for table, columns in [*tables, (found.facts, ())]:
+    languages = found.languages.filter(pc.greater(pc.add(pc.field("run_expected"), pc.field("whatif")), 0))
+    tables = [(_signed(found.funnel).select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
+    tables += [(languages.slice(0, _LANGUAGES), rounded)] if len(languages) else []
+    known = pc.or_(pc.is_valid(found.facts["run"]), pc.is_valid(found.facts["whatif"]))
+    for table, columns in [*tables, (found.facts.filter(known), ())]:
         print_result(_result(table, columns), format)
         print_lines(line())
+
+
+def _signed(funnel: pa.Table) -> pa.Table:
+    """Return the funnel as `curate run` shows it: dropped rows are negative, 0 by a rule that a recipe does not have."""
+    sign = pc.if_else(pc.equal(funnel["kind"], "drop"), -1, 1)
+    for name in ("run", "run_expected", "whatif", "change"):
+        counts = pc.multiply(pc.fill_null(funnel[name], 0), sign)
+        funnel = funnel.set_column(funnel.column_names.index(name), name, counts)
+    return funnel
 
 
 def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:

@@ -207,7 +207,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: dedup.Records | No
     looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
     is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
     reached = [among(state.verdicts, run.reached) for state in run.states]
-    if _has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
+    if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
         states = [
             UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
         ]
@@ -268,7 +268,7 @@ def _recorded(context: RunContext, unit: Unit) -> UnitState:
         ) from None
 
 
-def _has_same_rules(old: Recipe, new: Recipe) -> bool:
+def has_same_rules(old: Recipe, new: Recipe) -> bool:
     """Return whether the same rows reach deduplication by both."""
     first, second = (list(recipe.rules.items())[: recipe.dedup_place] for recipe in (old, new))
     same = first == second and list(old.derive.items()) == list(new.derive.items())

@@ -69,7 +69,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     """Return the override whose expected size is the largest found that is at most the target, to within a row where it can be.
 
     Raises:
-        RecipeError: balance solves for a size itself, or the recipe with some value is wrong.
+        RecipeError: balance solves for a size itself, a sample is at most the target, or the recipe with some value is wrong.
         RunError: nothing in the number's range gives so few.
     """
     base = changed_recipe(run.recipe, overrides)
@@ -79,6 +79,10 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
         raise RecipeError(
             f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same; accepted: "
             "--by with --set balance.t=… or --set balance=null"
+        )
+    if base.sample and base.sample.rows <= rows:
+        raise RecipeError(
+            f"sample.rows is {base.sample.rows:,}, so no value of {number.key} keeps more; accepted: --by with --set sample=null"
         )
     pool = sum(len(state.verdicts) for state in run.states)
     if number.is_whole and number.key.endswith(".rows"):

@@ -75,6 +75,7 @@ def test_for_people(cli: Cli, finished: Finished) -> None:
         ["rule", "run", "run_expected", "whatif", "change"]
     ]
     assert any(line.startswith("whole_share") for line in lines) and "language" not in done.out
+    assert any(re.match(r"balance +-\d+ ", line) for line in lines)
 
 
 def test_what_changes_nothing_and_what_is_new(cli: Cli, finished: Finished, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,6 +139,35 @@ def test_long_work_is_announced(cli: Cli, finished: Finished) -> None:
         done.status == 0
         and done.err == "curate: searching for near-duplicates again, as in a run: this may take a while\n"
     )
+
+
+def test_near_duplicates_stay_where_only_later_rules_change(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    changes = ["rules={once: dedup, words: words > 2}", "dedup.by=[{phash: {distance: 4}}]"]
+    out, options = str(tmp_path / "out"), [word for change in changes for word in ("--set", change)]
+    assert cli("run", str(pool / "tars.yaml"), "--out", out, *options).status == 0
+    assert cli("whatif", out, "--set", "rules.words=words > 3").err == ""
+    assert cli("whatif", out, "--sweep", "rules.words=words > {1..4}", "--points", "2").err == ""
+    assert "searching" in cli("whatif", out, "--set", "rules.once=null").err
+
+
+def test_of_a_sampled_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    done = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance=null", "--set", "sample.rows=20")
+    assert done.status == 0
+    counts = json.loads((tmp_path / "out/run.json").read_text())["counts"]
+    left = counts["sample"] + 20
+    told = cli("whatif", out, "--set", "rules.words=characters > 16").out
+    after = section(ask(cli, Path(out), "--set", "rules.words=characters > 16"), "facts")["survivors"]["whatif"]
+    assert f"expected: 20 rows, a sample of {after} (run: of {left})\n" in told and "whole_share" not in told
+    funnel = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
+    assert (
+        after < left and funnel["best"][:2] == [f"-{counts['best']}"] * 2 and funnel["kept"] == ["20", "20", "20", "0"]
+    )
+    refused = refusal(cli, out, "--rows", "20", "--by", "rules.best.top")
+    assert (
+        "sample.rows is 20, so no value of rules.best.top keeps more; accepted: --by with --set sample=null" in refused
+    )
+    assert cli("whatif", out, "--rows", "19", "--by", "rules.best.top").status == 0
 
 
 def test_refusals(cli: Cli, finished: Finished, tmp_path: Path) -> None:
