@@ -4,6 +4,39 @@ A signal adds columns to `scores`. It takes its values from one of four things: 
 the input is read: each image is observed once, right after it was decoded, in one of several threads, and what was observed
 is added in order; from captions (`from_captions`); from embeddings (`from_embeddings`), those of a model of `measure.clip`
 or precomputed ones, without images or the model; or from the pool (`supplied`): embeddings, without a column in `scores`.
+
+A signal of captions, with a file of weights:
+
+    class Tone(Section):
+        weights: UserFile  # relative to the recipe's folder; on a cluster it may be a URL, which `read_whole` reads too
+
+    def identify(name, options, known):
+        return hashlib.sha256(read_whole(options.weights, 1 << 30)).hexdigest()
+
+    def build(name, options, built):
+        digest = built.identities[name]
+
+        def read():
+            data = read_whole(options.weights, 1 << 30)
+            check_unchanged(name, hashlib.sha256(data).hexdigest(), digest)
+            return json.loads(data)
+
+        def load():  # once per process; the key names the content
+            return process_cache(f"{name} {digest}", read)
+
+        def score(captions):  # string; null where a row cannot be read: null in, null out
+            weights = load()
+            tone = lambda text: None if text is None else sum(weights.get(word, 0) for word in text.split())
+            return [pa.array(map(tone, captions.to_pylist()), pa.float32())]
+
+        # Raise the 1 when the values change.
+        key = ids.digest([name, 1, digest])
+        return [Signal(name, (pa.field("tone", pa.float32()),), key, from_captions=score, load=load)]
+
+    KIND = SignalKind("tone", Tone, identify, build)
+
+On a cluster the Python of each worker needs the package, in one version. Files named by `UserFile` travel in the run's folder, up to
+64 MB in all; larger ones are named by URLs that all workers can read.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

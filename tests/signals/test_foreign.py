@@ -1,5 +1,6 @@
 """A signal of another package: the README's, built and installed, in runs of one and of several processes; and its faults."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -18,12 +19,17 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from curate import ids
 from curate.errors import RunError, SignalError
 from curate.process import process_cache
+from curate.recipe.files import read_whole
+from curate.recipe.section import Section, UserFile
 from curate.signals import foreign
+from curate.signals import signal as signals
 from curate.signals.foreign import guard_signal
 from curate.signals.image_signal import image_signal
-from curate.signals.signal import Signal
+from curate.signals.on_embeddings import check_unchanged
+from curate.signals.signal import Built, Known, Signal, SignalKind
 from tests.laws import pools
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,6 +285,24 @@ def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_pa
     )
     done = curate(other, "run", recipe, "--out", run, *measure)
     assert done.returncode == 2 and "holds a run of the same recipe with another model or file of blur." in done.stderr
+
+
+def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
+    """That of the interface's docstring."""
+    assert signals.__doc__ is not None
+    names: dict[str, Any] = {one.__name__: one for one in (Section, read_whole, check_unchanged, process_cache, Signal)}
+    names |= {"SignalKind": SignalKind, "UserFile": UserFile, "hashlib": hashlib, "json": json, "pa": pa, "ids": ids}
+    exec(
+        re.sub("^    ", "", signals.__doc__.partition("weights:\n")[2].partition("\nOn a cluster")[0], flags=re.M),
+        names,
+    )
+    kind, path = names["KIND"], tmp_path / "weights.json"
+    path.write_text('{"good": 1, "bad": -1}')
+    options = kind.section(weights=str(path))
+    identity = kind.identify("tone", options, Known({}, {}, True))
+    [signal] = kind.build("tone", options, Built({"tone": identity}, {}))
+    found = guard_signal(signal, "my-tone 1").from_captions(pa.array(["good good dog", None, "bad cat"]))
+    assert [column.to_pylist() for column in found] == [[2, None, -1]]
 
 
 class Observer:
