@@ -29,7 +29,7 @@ from curate.pool.plan import Plan
 from curate.recipe.diff import changes
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
-from curate.recipe.section import value_fields
+from curate.recipe.section import value_fields, without_runtime
 from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
@@ -182,10 +182,11 @@ def is_finished(context: RunContext, out: str) -> bool:
             )
         return False
     if old.identity != _identity(context):
-        changed = [change.key for change in changes(_fixed(old.recipe), _fixed(_plain(context.recipe)))]
+        before, now = (_fixed(context.recipe, plain) for plain in (old.recipe, _plain(context.recipe)))
+        changed = [change.key for change in changes(before, now)]
         models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
-        now = json.loads(json.dumps(context.models))
-        models += [name for name in now if old.models.get(name) != now[name]]
+        found = json.loads(json.dumps(context.models))
+        models += [name for name in found if old.models.get(name) != found[name]]
         what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
         what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"
         what = f"of another recipe or pool ({what})"
@@ -257,7 +258,7 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
 
 
 def _identity(context: RunContext) -> str:
-    recipe = _fixed(_plain(context.recipe))
+    recipe = _fixed(context.recipe, _plain(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
     signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
     kept = [one.name for one in context.recipe.measure.kept]
@@ -268,9 +269,13 @@ def _identity(context: RunContext) -> str:
     return ids.digest([recipe, EmitSettings.of(listed).key])
 
 
-def _fixed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe without what may change between two runs into one folder."""
-    return {key: value for key, value in recipe.items() if key not in FREE_KEYS}
+def _fixed(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
+    """Return plain data of the recipe, or an older one, without what may change between two runs into one folder."""
+    sources = {source.name: source for source in recipe.input}
+    inputs = [
+        without_runtime(sources[one["name"]], one) if one.get("name") in sources else one for one in plain["input"]
+    ]
+    return {key: value for key, value in plain.items() if key not in FREE_KEYS} | {"input": inputs}
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
+from curate.pool.retry import find_mendable
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext, open_context
 from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
@@ -78,6 +79,8 @@ def run(
     if prepared.finished:
         remove_leftovers(prepared.context.store)
         why = "no failed URL is worth another attempt" if retry else "this run is already finished"
+        if not retry and (count := _count_mendable(prepared.context, prepared.plan.units)):
+            why += f", and {pluralise(count, 'URL')} may succeed on another attempt (--retry)"
         print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
     if retry:
@@ -93,6 +96,13 @@ def run(
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))
+
+
+def _count_mendable(context: RunContext, units: Sequence[Unit]) -> int:
+    """Return how many URLs of a finished run --retry would try again."""
+    if not any(map(find_downloading, context.recipe.input)):
+        return 0
+    return len(find_mendable(units, context.recipe.input, context.store.read_parquet(FAILURES_FILE)))
 
 
 def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:

@@ -22,6 +22,7 @@ from curate.numeric.arrays import I64
 from curate.pool.plan import Pool, Unit
 from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near, Sample
 from curate.recipe.recipe import Recipe
+from curate.recipe.section import without_runtime
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext
 from curate.store.store import RunStore
@@ -124,7 +125,8 @@ class DecideSettings:
 def decisions_key(context: RunContext) -> str:
     """Return the key of all `decisions` of a run: they depend on the whole pool."""
     measured = MeasureSettings.of(context)
-    sources = [source.model_dump(exclude={"path", "storage", "join"}) for source in context.recipe.input]
+    plain = [(source, source.model_dump(exclude={"path", "storage", "join"})) for source in context.recipe.input]
+    sources = [without_runtime(source, fields) for source, fields in plain]
     joins = [[name, g.digest] for name, groups in context.pool.groups.items() for g in groups if g.digest]
     scores = [[field.name, str(field.type)] for field in measured.score_schema]
     signals = [signal.key for signal in measured.signals]

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from email.message import Message
 
+from curate.download.addresses import refusal
+from curate.download.policy import NetworkPolicy
 from curate.wording import escape, one_line
 
 _DETAIL = 200  # characters
@@ -27,6 +29,19 @@ class FetchFault(Exception):
         return self.reason in _MAY_PASS or self.reason.startswith("http_5")
 
 
+def is_allowed_now(policy: NetworkPolicy, reason: str, detail: str) -> bool:
+    """Return whether a URL was refused by a limit of another policy that this one does not have: an address, or a size or number."""
+    if reason == "refused_address":
+        found = _ADDRESS.search(detail)
+        return found is not None and refusal(found[1], policy.networks) is None
+    limit = {"too_large": policy.max_bytes, "too_many_redirects": policy.max_redirects}.get(reason)
+    if limit is None or not (found := _NUMBER.fullmatch(detail)):
+        return False
+    return int(found[2].replace(",", "")) + bool(found[1]) <= limit
+
+
+_ADDRESS = re.compile(r"(\S+) is ")
+_NUMBER = re.compile(r"(more than )?([\d,]+)(?: bytes)?")  # as `fetch` says it
 _NO_TRAINING = {"noai", "noimageai", "noindex", "noimageindex"}  # img2dataset's
 _NONE = {"noindex", "nofollow"}  # what X-Robots-Tag: none stands for
 _USES = {"train-ai", "train-genai", "ai", "genai", "tdm", "bots", "automated", "all"}

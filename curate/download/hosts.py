@@ -157,7 +157,8 @@ class Robots:
         except FetchFault as fault:
             if fault.reason.startswith("http_4") and fault.reason != "http_429":
                 return None, _OVERHEAD
-            raise FetchFault(fault.reason, f"robots.txt: {fault.detail}", fault.retry_after) from None
+            detail = fault.detail if fault.reason == "refused_address" else f"while reading robots.txt: {fault.detail}"
+            raise FetchFault(fault.reason, detail, fault.retry_after) from None
 
 
 def _of_agent(text: str, agent: str) -> str:

@@ -26,7 +26,12 @@ class NetworkPolicy(Section):
     open is used again for some seconds.
     """
 
-    runtime_fields: ClassVar[frozenset[str]] = frozenset({"contact", "per_host", "pause", "max_pause"})
+    runtime_fields: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("contact", "allow_networks", "max_bytes", "max_seconds", "max_redirects"),
+            *("per_host", "attempts", "pause", "max_pause"),
+        }
+    )
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
     contact: Annotated[str, Field(pattern=r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$")] = Field(

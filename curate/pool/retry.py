@@ -20,22 +20,25 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa
     Args:
         units: of the run.
         sources: of its recipe.
-        failures: its failures, columns unit, shard, key, attempts and may_pass of schema.FAILURES.
+        failures: its failures, columns unit, shard, key, reason, detail, attempts and may_pass of schema.FAILURES.
     """
-    mendable = failures.filter(pc.and_(failures["may_pass"], failures["key"].is_valid()))
+    failures = failures.filter(pc.and_(failures["may_pass"].is_valid(), failures["key"].is_valid()))
     of_units: dict[int, list[Any]] = {}
-    columns = (mendable[name].to_pylist() for name in ("unit", "shard", "key", "attempts"))
+    columns = (
+        failures[name].to_pylist() for name in ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
+    )
     for unit, *row in zip(*columns, strict=True):
         of_units.setdefault(unit, []).append(tuple(row))
     found: dict[str, list[Any]] = {name: [] for name in _COLUMNS.names}
     for unit in (unit for unit in units if unit.index in of_units):
         source = find_source(sources, unit.source)
         kind = find_downloading(source)
-        assert kind is not None  # nothing else says that a row may come
+        assert kind is not None  # nothing else says whether a row may come
         parts = {kind.shard(source, part): part for part in unit.parts}
         lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
-        for shard, key, attempts in of_units[unit.index]:
-            values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
-            for name, value in zip(_COLUMNS.names, values, strict=True):
-                found[name].append(value)
+        for may_pass, reason, detail, shard, key, attempts in of_units[unit.index]:
+            if may_pass or kind.is_allowed_now(source, reason, detail or ""):
+                values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
+                for name, value in zip(_COLUMNS.names, values, strict=True):
+                    found[name].append(value)
     return pa.table(found, schema=_COLUMNS)

@@ -261,6 +261,15 @@ def fault(key: str, what: str) -> PydanticCustomError:
     return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
 
 
+def without_runtime(section: Section, plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a section's plain data without its `runtime_fields`, nor those of sections in it."""
+    return {
+        key: without_runtime(inner, value) if isinstance(inner := getattr(section, key, None), Section) else value
+        for key, value in plain.items()
+        if key not in section.runtime_fields
+    }
+
+
 def value_fields(value: Any) -> Any:
     """Return a section, or what holds sections, as plain data without any `runtime_fields`."""
     if isinstance(value, Section):

@@ -288,7 +288,7 @@ def test_robots_txt_by_its_standard(web: Web) -> None:
         assert one.open(web.url("image/a")).read() == IMAGE and web.asked("raw/rules") == 1
         assert one.open(web.url("image/b")).read() == b"b"  # of two as long, what allows
         assert one.open(web.url("image/a", 1)).read() == IMAGE
-        with pytest.raises(FetchFault, match=r"^http_429: robots.txt"):
+        with pytest.raises(FetchFault, match=r"^http_429: while reading robots.txt"):
             one.open(web.url("image/a", 2))
         assert one.open(web.url("image/a", 3)).read() == IMAGE
     finally:

@@ -67,6 +67,10 @@ class DownloadingFormat(InputFormat):
         """Return schema.ATTEMPTS of the samples of a shard (see `shard`) with these keys, null where they are not known. Raises OSError."""
 
     @abstractmethod
+    def is_allowed_now(self, source: Any, reason: str, detail: str) -> bool:
+        """Return whether a row was refused, for this reason, by limits that the source does not have, as of an older recipe."""
+
+    @abstractmethod
     def list_key(self, source: Any, part: InputPart) -> str:
         """Return the digest of the list that a part is of, and of all that determines what becomes of its rows."""
 

@@ -189,6 +189,12 @@ class UrlsInput(DownloadingFormat):
         rewritten += clear_samples(store, stem, keys, spans)
         return [] if source.store else rewritten
 
+    def is_allowed_now(self, source: UrlsSource, reason: str, detail: str) -> bool:
+        """Return whether a URL was refused by limits of `network` that the recipe does not have any more."""
+        from curate.download.faults import is_allowed_now
+
+        return is_allowed_now(source.network, reason, detail)
+
     def list_key(self, source: UrlsSource, part: InputPart) -> str:
         """Return the digest of the list and of what determines the rows of its shards."""
         return ids.digest([*identify_list(part), source.row_fields()])
@@ -224,7 +230,13 @@ class UrlsInput(DownloadingFormat):
         store, stem = source.place(shard.removesuffix(".tar"))
         found = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
         if store.exists(f"{stem}.parquet"):
-            found = store.read_parquet(f"{stem}.parquet", ["key", *schema.ATTEMPTS.names])
+            found = store.read_parquet(f"{stem}.parquet", ["key", "reason", "detail", *schema.ATTEMPTS.names])
+            said = zip(*(found[name].to_pylist() for name in ("may_pass", "reason", "detail")), strict=True)
+            may = [
+                passes if passes is None else passes or self.is_allowed_now(source, reason or "", detail or "")
+                for passes, reason, detail in said
+            ]
+            found = found.set_column(found.column_names.index("may_pass"), "may_pass", pa.array(may, pa.bool_()))
         return (
             found.take(pc.index_in(pa.array(keys, pa.string()), found["key"]))
             .select(schema.ATTEMPTS.names)

@@ -54,7 +54,7 @@ class UrlsSource(Source):
     )
 
     model_config = ConfigDict(serialize_by_alias=True)
-    runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count", "store"})
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count"})
     optional_fields: ClassVar[frozenset[str]] = Source.optional_fields | {"path", "from", "column_names"}
 
     path: UserPaths = Field((), description="The lists. Give either `path` or `from`.", examples=["list/*.parquet"])
