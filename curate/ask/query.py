@@ -129,7 +129,7 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
     """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
     given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
     sql, given = _resolve(connection, text, given)
-    with _errors(sql):
+    with _errors(sql, connection):
         statement = _check(connection, sql, given)
         _wait(connection, lambda: connection.execute(statement, given or None))
         names = _unique([column[0] for column in connection.description])
@@ -157,7 +157,7 @@ def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str,
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
     """Execute a query like `answer`, and return an Arrow table; parameters of SQL keep their types."""
     sql, given = _resolve(connection, text, dict(params or {}))
-    with _errors(sql):
+    with _errors(sql, connection):
         statement = _check(connection, sql, given)
         found = _wait(connection, lambda: connection.sql(statement, params=given or None).to_arrow_table())
     return found.rename_columns(list(_unique(found.column_names)))
@@ -183,7 +183,7 @@ def _wait(connection: Any, call: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def _errors(sql: str = "") -> Iterator[None]:
+def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
@@ -191,18 +191,22 @@ def _errors(sql: str = "") -> Iterator[None]:
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
-        raise RecipeError(f"SQL: {_hint(str(error), sql)}{str(error).strip()}") from None
+        raise RecipeError(f"SQL: {_hint(str(error), sql, connection)}{str(error).strip()}") from None
 
 
-def _hint(error: str, sql: str) -> str:
-    """Return a line that names the named query, where SQL takes it or its column for one of a table; else nothing."""
+def _hint(error: str, sql: str, connection: Any) -> str:
+    """Return a line that names the named query, where SQL takes it or its column for one of a table, or the tables that have a column."""
     missing = _MISSING.search(error)
     table, column = (name and name.lower() for name in missing.groups()) if missing else (None, None)
     for query in named_queries():
         if query.name == table or (column in query.columns and re.search(rf"\b{query.name}\b", sql, re.IGNORECASE)):
             what = f"{column} is a column of the" if column else f"{table} is a"
             return f"{what} named query{f' {query.name}' if column else ''}: curate sql DIR {query.name}\n"
-    return ""
+    if column is None or connection is None:
+        return ""
+    having = "SELECT DISTINCT table_name FROM duckdb_columns() WHERE lower(column_name) = ? ORDER BY ALL"
+    tables = [name for (name,) in connection.execute(having, [column]).fetchall()]
+    return f"{column} is in {', '.join(tables)}\n" if tables else ""
 
 
 def _columns(connection: Any, view: str) -> dict[str, str]:

@@ -69,6 +69,7 @@ def shown(result: Result, form: Literal["csv", "json", "table"]) -> str:
         ),
         ("SELECT f.count FROM failures f", {}, "count is a column of the named query failures"),
         ("SELECT rows_in FROM samples", {}, "^SQL: Binder Error"),
+        ("SELECT min_side FROM samples", {}, r"^SQL: min_side is in .*measured, .*\nBinder Error"),
     ],
 )
 def test_a_wrong_question_says_what_is_accepted(small: str, text: str, params: dict[str, object], message: str) -> None:
