@@ -45,7 +45,8 @@ def plan(
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
 
-    It also shows which steps are done already, and which caption engines fail.
+    It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from the
+    recipe's folder.
     """
     if on is None:
         import_beam()
@@ -76,9 +77,10 @@ def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
         units = [unit for unit in plan.units if unit.source == source.name]
         parts = [part for unit in units for part in unit.parts]
         files, size = len({part.path for part in parts}), sum(part.size for part in parts)
-        what = (
-            pluralise(sum(part.rows or 0 for part in parts), "URL") if find_downloading(source) else format_bytes(size)
-        )
+        # Groups of rows in Parquet state their bytes before compression.
+        what = f"{format_bytes(size)}{' uncompressed' if any(part.groups for part in parts) else ''}"
+        if find_downloading(source):
+            what = pluralise(sum(part.rows or 0 for part in parts), "URL")
         counts = (pluralise(files, "file"), what, pluralise(len(units), "unit"))
         rows.append((source.name, source.format, *counts))
     yield from columns(rows)
@@ -162,11 +164,11 @@ def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator
     unseen = "" if is_whole else " (without duplicates of rows outside the sample)"
     error = "; ± is one standard error" if found.error else ""
     sample = f"{pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}"
-    yield line(f"estimate, from {sample}{unseen}{error}")
+    yield line(f"estimate, from {'all ' if is_whole else ''}{sample}{unseen}{error}")
     rows = [("pool", f"{'' if is_whole else 'about '}{found.rows:,}")]
     for name, count in sorted(found.verdicts.items(), key=lambda item: item[0] == KEPT):
         error = f" ± {found.error:,.0f}" if name == KEPT and found.error else ""
-        rows.append((name, f"{'' if name == KEPT else '−'}{count:,.0f}{error}  ({count / found.rows:.1%})"))
+        rows.append((name, f"{'−' if count and name != KEPT else ''}{count:,.0f}{error}  ({count / found.rows:.1%})"))
     rows += [("output", f"{format_bytes(found.bytes)} of images")] if images else []
     work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if found.seconds else "some seconds: everything is measured and matched already"))

@@ -54,8 +54,9 @@ def run(
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was.
 
-    A changed input file is detected by its size and its mtime or etag (stat), or by its bytes (content). In a run that is not
-    finished, --retry goes on with it.
+    Relative paths, of --set too, count from the recipe's folder. A changed recipe needs a new folder; with --reuse nothing is
+    measured twice. A changed input file is detected by its size and its mtime or etag (stat), or by its bytes (content). In a run
+    that is not finished, --retry goes on with it.
     """
     options = beam_options or []
     if not options and on is None:

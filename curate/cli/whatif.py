@@ -53,9 +53,7 @@ def whatif(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY", help="What --rows solves: rules.NAME.top, or 'rules.NAME=score >= {A..B}'; else t."
-        ),
+        typer.Option(metavar="KEY", help="The number that --rows solves; else t."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

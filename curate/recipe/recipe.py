@@ -291,7 +291,7 @@ def _set(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         shown = override if len(override) <= 80 else f"{override[:77]}..."
         raise RecipeError(f"--set {shown}: {shorten(text)} is not a YAML value: {say_yaml_error(error)}") from None
-    *parents, last = key.split(".")
+    *parents, last = _input_keys(data, key.split("."))
     if len(parents) >= MAX_DEPTH:
         raise RecipeError(f"--set {key[:77]}...: a key of {len(parents) + 1:,} parts; accepted: at most {MAX_DEPTH}")
     if parents[:1] == ["rules"] and isinstance(rules := data.get("rules") or {}, dict):
@@ -314,6 +314,17 @@ def _set(data: dict[str, Any], override: str) -> None:
                 at.pop(other, None)
 
 
+def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
+    """Return the keys with the place of a single source as the recipe has it: `input.path` and `input.0.path` are the same."""
+    source = data.get("input")
+    if keys[0] == "input" and len(keys) > 1:
+        if isinstance(source, list) and len(source) == 1 and not keys[1].removeprefix("-").isdigit():
+            return ["input", "0", *keys[1:]]
+        if isinstance(source, dict) and keys[1] == "0":
+            return ["input", *keys[2:]]
+    return keys
+
+
 def _note_rule(rules: dict[str, Any], name: str, value: Any) -> None:
     """Log what an override of a rule may do unintended: add a rule, or move deduplication."""
     if name not in rules and value is not None:
@@ -330,8 +341,10 @@ def _place(at: Any, part: str, override: str) -> str | int:
         return part
     if isinstance(at, list) and part.isdecimal() and len(part) < 10 and int(part) < len(at):
         return int(part)
-    accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
     name = override.partition("=")[0].split(".")
+    accepted = f"a position below {len(at)}" if isinstance(at, list) else "nothing, since it has no keys"
+    if isinstance(at, list) and name[0] == "input" and not part.isdecimal():
+        accepted += f", such as input.0.{part}"
     if name[0] == "rules" and name[2:] == ["top"]:
         accepted = f"another expression, or --set '{name[0]}.{name[1]}={{top: 0.3, of: COLUMN}}'"
     raise RecipeError(f"--set {override}: {part!r} does not fit {shorten(at)}; accepted: {accepted}")

@@ -30,7 +30,7 @@ from curate.pool.plan import Unit
 from curate.process import temporary_folder
 from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
-from curate.schema import BALANCE, KEPT, SAMPLE
+from curate.schema import BALANCE, FAILED, KEPT, SAMPLE
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
@@ -188,7 +188,10 @@ def _balance(survivors: DecidedRows, fraction: float) -> Expectation:
 def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> dict[str, float]:
     counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
     verdicts = {stage.name: counts[stage.name] / fraction for stage in survivors.recipe.stages(True)}
-    verdicts = {name: rows for name, rows in verdicts.items() if rows and name not in (BALANCE, SAMPLE, KEPT)}
+    always = (FAILED, *survivors.recipe.rules)
+    verdicts = {
+        name: n for name, n in verdicts.items() if (n or name in always) and name not in (BALANCE, SAMPLE, KEPT)
+    }
     for stage, section in ((BALANCE, survivors.recipe.balance), (SAMPLE, survivors.recipe.sample)):
         if section:
             verdicts[stage] = (counts[KEPT] - found.rows) / fraction

@@ -388,6 +388,16 @@ def test_keys_of_set_that_are_too_long(tmp_path: Path) -> None:
     assert "accepted: a position below 1" in load_refusal(tmp_path, f"input.{'9' * 5000}.path=x", text=BALANCED)
 
 
+@pytest.mark.parametrize("key", ["input.path", "input.0.path"])
+@pytest.mark.parametrize("form", ["input: {SOURCE}", "input: [{SOURCE}]"])
+def test_a_single_source_is_set_with_or_without_its_place(tmp_path: Path, form: str, key: str) -> None:
+    text = form.replace("SOURCE", "name: a, format: webdataset, path: x.tar")
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(f"{tmp_path}/recipe.yaml", [f"{key}=/y.tar"]).input[0].path == "/y.tar"
+    two = "input: [{name: a, format: webdataset, path: x.tar}, {name: b, format: webdataset, path: y.tar}]"
+    assert "accepted: a position below 2, such as input.0.path" in load_refusal(tmp_path, "input.path=z", text=two)
+
+
 def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "a\udcff"
     folder.mkdir()
@@ -485,7 +495,7 @@ def test_set_makes_sections(tmp_path: Path) -> None:
         ("output.rows=1", ["output.rows", "rows_per_shard"]),
         ("input.1.path=y", ["--set input.1.path=y", "'1'", "below 1"]),
         ("input.-1.path=y", ["'-1'", "below 1"]),
-        ("input.x.path=y", ["'x'", "below 1"]),
+        ("input.x.path=y", ["input.0.x: unknown key"]),
         ("input.²=y", ["'²'", "below 1"]),
         ("rules.z.top=0.2", ["--set rules.z.top=0.2", "'top'", "'words > 1'", "another expression, or"]),
         ("rules.failed=words > 1", ["reserved"]),

@@ -99,7 +99,7 @@ def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
     found = checked(estimate(context, plan.units, metadata))
     assert (found.units, found.sampled, found.rows, found.bytes) == (len(plan.units), 2000, 2000, 0)
     assert context.store.files() == []  # nothing is written into the run
-    assert found.verdicts == pytest.approx(truth(context, plan, metadata), abs=1e-6)
+    assert found.verdicts == pytest.approx({"failed": 0} | truth(context, plan, metadata), abs=1e-6)
     assert ("duplicate" in found.verdicts) and ("unmatched" in found.verdicts) is ("match" in recipe)
 
 
@@ -174,7 +174,12 @@ def test_everything_is_dropped(tmp_path: Path) -> None:
     context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(100)), rules={"no": "false"}, balance={"t": 3}, **matching(tmp_path)
     )
-    assert checked(estimate(context, plan.units, metadata)).verdicts == {"no": 100, "balance": 0, "kept": 0}
+    assert checked(estimate(context, plan.units, metadata)).verdicts == {
+        "failed": 0,
+        "no": 100,
+        "balance": 0,
+        "kept": 0,
+    }
 
 
 def test_a_pool_of_tars(tmp_path: Path) -> None:
@@ -196,5 +201,5 @@ def test_a_pool_of_tars(tmp_path: Path) -> None:
     found = checked(estimate(context, plan.units, None))
     assert found.units == 4 and found.sampled == 48
     assert found.rows == pytest.approx(120, abs=2)
-    assert found.verdicts == pytest.approx({"words": 40, "kept": 80}, rel=0.02)
+    assert found.verdicts == pytest.approx({"failed": 0, "words": 40, "kept": 80}, rel=0.02)
     assert found.bytes == pytest.approx(sum(sizes) * 2 / 3, rel=0.05)
