@@ -3,14 +3,16 @@
 Downloads are shown by shards, with the rates of the last minute and the reasons of what did not come.
 """
 
+import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from curate.process import at_interrupt
 from curate.store.downloads import sum_downloads
 from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
@@ -23,7 +25,7 @@ STEPS = (
     ("caption", "tables/captions", ".parquet", "units"),
     ("emit", "shards", "_stats.json", "shards"),
 )
-
+_RARE = ("answers", "caption")  # steps that most runs do not have
 
 _WINDOW = 60.0  # seconds that rates are of
 _BETWEEN = 2.0  # seconds at least between two looks at what was downloaded
@@ -79,8 +81,17 @@ def describe_downloads(found: DownloadFacts, images: float, size: float) -> str:
 
 @contextmanager
 def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]:
-    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs; `urls` are to be downloaded."""
+    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs; `urls` are to be downloaded.
+
+    Where an interrupt ends the process meanwhile, print what was finished.
+    """
     stop = threading.Event()
+
+    def tell() -> None:
+        if not stop.is_set():
+            os.write(2, f"{_what_is_kept(folder, units, urls)}\n".encode())
+
+    at_interrupt(tell)
     target = _bars if sys.stderr.isatty() else _lines
     thread = threading.Thread(target=target, args=(folder, units, urls, stop), daemon=True)
     thread.start()
@@ -100,6 +111,24 @@ def _poll(folder: RunStore, urls: int, stop: threading.Event, seconds: float) ->
             downloads.look()
         counts = [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
         yield _State(counts, downloads.tried, downloads.text)
+
+
+def _what_is_kept(folder: RunStore, units: int, urls: int) -> str:
+    """Return what an interrupted run has finished."""
+    downloads = _Downloads(folder)
+    downloads.look()
+    counts = [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
+    found = _spell(counts, units, [step for (step, *_), n in zip(STEPS, counts, strict=True) if n])
+    found = [f"download {downloads.tried:,}/{urls:,} URLs", *found] if downloads.tried else found
+    return f"finished: {'  '.join(found)}; run again to continue" if found else "no unit was finished yet"
+
+
+def _spell(counts: list[int], units: int, steps: Collection[str]) -> list[str]:
+    """Return how far each of the steps is."""
+    shown = zip(STEPS, counts, strict=True)
+    return [
+        f"{step} {n}" + (f"/{units}" if what == "units" else "") for (step, _, _, what), n in shown if step in steps
+    ]
 
 
 def _count(folder: RunStore, place: str, suffix: str) -> int:
@@ -128,7 +157,7 @@ def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> Non
         tasks = []
         for step, _, _, what in STEPS:
             total = units if what == "units" else None
-            tasks.append(progress.add_task(step, total=total, what=what, start=False, visible=False))
+            tasks.append(progress.add_task(step, total=total, what=what, start=False, visible=step == "measure"))
         for counts, tried, text in _poll(folder, urls, stop, 0.3):
             if tried:
                 progress.start_task(download)
@@ -142,14 +171,11 @@ def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> Non
 
 def _lines(folder: RunStore, units: int, urls: int, stop: threading.Event) -> None:
     last: _State | None = None
-    printed = time.monotonic()
+    printed = float("-inf")
     for state in _poll(folder, urls, stop, 0.5):
         if state != last and (stop.is_set() or time.monotonic() - printed > 10):
-            texts = [
-                f"{step} {n}" + (f"/{units}" if what == "units" else "")
-                for (step, _, _, what), n in zip(STEPS, state.counts, strict=True)
-                if n or step not in ("answers", "caption")
-            ]
+            steps = [step for (step, *_), n in zip(STEPS, state.counts, strict=True) if n or step not in _RARE]
+            texts = _spell(state.counts, units, steps)
             if state.tried:
                 texts.insert(0, f"download {state.tried:,}/{urls:,} URLs: {state.downloads} ")
             print("  ".join(texts), file=sys.stderr, flush=True)

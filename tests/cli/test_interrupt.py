@@ -18,7 +18,7 @@ from tests.cli.conftest import Done
 
 pytestmark = pytest.mark.usefixtures("interruptible")
 
-SAID = "curate: interrupted; finished work is kept: run again to continue\n"
+SAID = "curate: interrupted\n"
 
 
 def start(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -172,9 +172,30 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     running = start(code, "hang", *words)
     assert running.stdout and running.stdout.readline() == "begun\n"
     status, out, err = interrupt(running)
-    assert status == 130 and err.endswith(SAID) and "Traceback" not in err
+    assert status == 130 and err.endswith(f"{SAID}no unit was finished yet\n") and "Traceback" not in err
     out, err = (running := start(code, *words)).communicate(timeout=120)
     assert running.returncode == 0 and "kept" in out
+
+
+def test_what_is_finished_is_counted(tmp_path: Path) -> None:
+    code = """
+        import time
+        from curate.cli.progress import show_progress
+        from curate.store.store import RunStore
+
+        def work():
+            store = RunStore(sys.argv[1])
+            with show_progress(store, 3):
+                store.write_bytes("tables/samples/00000.parquet", b"")
+                print("begun", flush=True)
+                time.sleep(60)
+
+        main.main = work
+    """
+    running = start(code, str(tmp_path / "run"))
+    assert running.stdout and running.stdout.readline() == "begun\n"
+    status, _, err = interrupt(running)
+    assert status == 130 and err.endswith(f"{SAID}finished: measure 1/3; run again to continue\n")
 
 
 def start_to_count(*arguments: str) -> subprocess.Popen[str]:
