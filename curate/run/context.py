@@ -102,7 +102,7 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
 def check_signals(folder: RunStore, facts: RunFacts) -> None:
     """Raise RecipeError where a run used signals of packages that are not installed."""
     if lost := [key for key in _unknown_signals(facts) if facts.recipe["measure"][key] not in (None, {}, [])]:
-        packages = ", ".join(_not_installed(facts)) or "another package"
+        packages = f"package {', '.join(_not_installed(facts))}" if _not_installed(facts) else "another package"
         used = f"signal{'s' * (len(lost) > 1)} {', '.join(lost)} of {packages}"
         raise RecipeError(f"{folder.url}: this run used {used}, which is not installed; install it")
 
@@ -124,7 +124,7 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
         return parse_recipe(facts.recipe | {"measure": known}, f"{folder.url}/{RUN_FILE}")
     except RecipeError as error:
         if missing := _not_installed(facts):
-            what = f"this run used {', '.join(missing)}, which is not installed"
+            what = f"this run used package {', '.join(missing)}, which is not installed"
             raise RecipeError(f"{folder.url}: {what}; install it ({error})") from None
         raise RecipeError(
             f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the recipe again "

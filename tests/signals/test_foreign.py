@@ -259,7 +259,7 @@ def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: P
     assert json.loads(curate(empty, "sql", out, sql, "--format", "json").stdout) == [{"n": 11, "rows": 13}]
     done = curate(empty, "whatif", out, "--set", "rules.sharp=blur > 5")
     assert done.returncode == 2 and done.stderr == (
-        f"curate: {out}: this run used signal blur of curate-blur 0.1, which is not installed; install it\n"
+        f"curate: {out}: this run used signal blur of package curate-blur 0.1, which is not installed; install it\n"
     )
     options = ["--set", "measure.blur=null", "--set", "rules.sharp=null"]
     assert curate(site, "run", recipe, "--out", str(tmp_path / "unused"), *options).returncode == 0
