@@ -191,7 +191,8 @@ def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None
-        raise RecipeError(f"SQL: {_hint(str(error), sql, connection)}{str(error).strip()}") from None
+        text = re.sub(r'\nDid you mean "pg_\w+"\?', "", str(error)).strip()  # a table of DuckDB's own
+        raise RecipeError(f"SQL: {_hint(text, sql, connection)}{text}") from None
 
 
 def _hint(error: str, sql: str, connection: Any) -> str:
@@ -202,6 +203,9 @@ def _hint(error: str, sql: str, connection: Any) -> str:
         if query.name == table or (column in query.columns and re.search(rf"\b{query.name}\b", sql, re.IGNORECASE)):
             what = f"{column} is a column of the" if column else f"{table} is a"
             return f"{what} named query{f' {query.name}' if column else ''}: curate sql DIR {query.name}\n"
+    if table is not None:
+        known = "samples, scores, measured, verdicts (all of a sample), kept, dropped and others"
+        return f"there is no table {table}; accepted: {known}, which SHOW TABLES lists\n"
     if column is None or connection is None:
         return ""
     having = "SELECT DISTINCT table_name FROM duckdb_columns() WHERE lower(column_name) = ? ORDER BY ALL"
