@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Result
     from curate.ask.page import Line, Page
+    from curate.recipe.recipe import Recipe
 
 
 class Format(StrEnum):
@@ -36,6 +37,21 @@ OnOption = Annotated[
     str | None,
     typer.Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`."),
 ]
+
+
+def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
+    """Yield a warning for each source whose images become squares of one size, where rules name sizes."""
+    from curate.decide.rules import named_columns
+    from curate.pool.urls.source import UrlsSource
+
+    named = sorted(named_columns(recipe) & {"width", "height", "min_side", "aspect"})
+    for source in recipe.input:
+        if named and isinstance(source, UrlsSource) and source.makes_squares:
+            yield (
+                f"warning: input {source.name!r}: image_size with resize_mode {source.resize_mode} makes every image "
+                f"{source.image_size} x {source.image_size}, and the recipe names {', '.join(named)}; for the size before, write "
+                "original_width and original_height"
+            )
 
 
 @contextmanager

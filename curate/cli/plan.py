@@ -11,7 +11,15 @@ import typer
 
 from curate.ask.page import Line, columns, heading, line
 from curate.captions.engines import find_faults
-from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption, print_lines
+from curate.cli.common import (
+    Fingerprint,
+    FingerprintOption,
+    OnOption,
+    RecipeArgument,
+    SetOption,
+    print_lines,
+    warn_of_sizes,
+)
 from curate.cli.imports import import_beam
 from curate.download.outlook import SECONDS
 from curate.measure.current import count_needed
@@ -56,6 +64,7 @@ def plan(
     with temporary_folder() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, on=on)
         print_lines(*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())
+        print_lines(*map(line, warn_of_sizes(loaded)))
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
             print("  the run is finished: nothing to do")
@@ -173,6 +182,8 @@ def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator
     work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if found.seconds else "some seconds: everything is measured and matched already"))
     yield from columns(rows + [(kind.kind, _requests(kind)) for kind in found.requests])
+    if found.warning:
+        yield line(f"warning: {found.warning}")
 
 
 def _requests(kind: EstimatedRequests) -> str:

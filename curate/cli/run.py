@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption
+from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption, warn_of_sizes
 from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.errors import RecipeError
@@ -89,6 +89,8 @@ def run(
         print(_retried(prepared.retries, is_new, prepared.context, out), file=sys.stderr)
     if reuse:
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
+    for warning in warn_of_sizes(loaded):
+        print(warning, file=sys.stderr)
     began = time.monotonic()
     if prepared.beam.runner == "spark":
         print("checking Spark's executors; the first one takes 10 to 30 s to start", file=sys.stderr)
@@ -204,6 +206,11 @@ def _are_few(shards: int, run: RunFacts) -> Iterator[str]:
         yield f"open_clip's loader needs at least a shard for each worker on each GPU; {more}"
 
 
+def _nothing_kept(run: RunFacts, out: str) -> Iterator[str]:
+    if run.rows and not run.kept:
+        yield f"warning: no sample is kept: see `curate sql {out} funnel` and `curate sql {out} failures`"
+
+
 def summary(out: str, seconds: float) -> str:
     """Return the funnel, and where to look."""
     store = RunStore(out)
@@ -270,7 +277,12 @@ def summary(out: str, seconds: float) -> str:
     first = store.files("tables/decisions")[0]
     uids = store.read_parquet(first, ["uid"])["uid"].drop_null()
     shards = len(store.read_json(SIZES_FILE))
-    lines += [f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s", *_are_few(shards, run), ""]
+    lines += [
+        f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s",
+        *_are_few(shards, run),
+        *_nothing_kept(run, out),
+        "",
+    ]
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
         f"explain {out} {uids[0] if len(uids) else 'UID'}": "why a sample is in or out",

@@ -53,10 +53,10 @@ class Bracket:
         if not self.solved:
             raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
         if self.lo == 0:
-            smallest = -(-(self.hi_sum or 0) // ONE)
+            smallest = self.hi_sum or 0
             raise RunError(
-                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest} rows; "
-                f"accepted: balance.rows of at least {smallest}, or stricter rules before balancing"
+                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows; "
+                f"accepted: balance.rows of at least {-(-smallest // ONE)}, or stricter rules before balancing"
             )
         return self.lo
 

@@ -1,6 +1,7 @@
 """How a source of URLs may use the network: section `network`."""
 
 import ipaddress
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -15,6 +16,15 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise ValueError(f"{error}; accepted: a network such as 127.0.0.0/8 or fd00::/8") from None
+
+
+_CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
+
+
+def _contact(text: str) -> str:
+    if not re.fullmatch(_CONTACT, text):
+        raise ValueError("accepted: your email address, or the URL of a page about you")
+    return text
 
 
 class NetworkPolicy(Section):
@@ -34,7 +44,7 @@ class NetworkPolicy(Section):
     )
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
-    contact: Annotated[str, Field(pattern=r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$")] = Field(
+    contact: Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pattern": _CONTACT})] = Field(
         description="Your email address or page, sent to every server, so that its owner can write to you.",
         examples=["you@example.org"],
     )

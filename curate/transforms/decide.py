@@ -23,6 +23,7 @@ from curate.decide.settings import DecideSettings
 from curate.decide.top import Counts, TopSearch, add_counts
 from curate.decide.unit_decisions import Drawing
 from curate.decide.unit_state import UnitState
+from curate.errors import RunError
 from curate.numeric.arrays import I64
 from curate.pool.plan import Unit
 from curate.store.error_notes import noting_errors
@@ -274,7 +275,11 @@ class _Solving:
 
     def solution(self, bracket: Bracket) -> int:
         with noting_errors(self.settings.store):
-            return bracket.t
+            try:
+                return bracket.t
+            except RunError as error:
+                how = f"change the recipe, then run with --out NEW --reuse {self.settings.store.url}"
+                raise RunError(f"{error}. Nothing is downloaded or measured again: {how}") from None
 
 
 def draw_sample(units: Units, settings: DecideSettings) -> beam.PCollection[SampleCut] | None:

@@ -68,6 +68,7 @@ class Estimate:
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
     bytes: int  # of the kept samples' images, where there are images
     requests: list[EstimatedRequests]  # by kind and engine
+    warning: str  # that the target size is probably out of reach; empty where it is not
 
 
 def estimate(
@@ -115,7 +116,7 @@ def estimate(
         if (taken := survivors.recipe.sample) is not None:
             smaller = taken.model_copy(update={"rows": round(taken.rows * fraction)})
             survivors = replace(survivors, recipe=survivors.recipe.model_copy(update={"sample": smaller}))
-        found = _balance(survivors, fraction)
+        found, warning = _balance(survivors, fraction)
         return Estimate(
             units=len(sample),
             sampled=sampled,
@@ -125,6 +126,7 @@ def estimate(
             seconds=seconds / fraction,
             bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
+            warning=warning,
         )
 
 
@@ -172,17 +174,20 @@ def _size(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _balance(survivors: DecidedRows, fraction: float) -> Expectation:
-    """Return what balancing keeps of the sample; entries are counted over the pool."""
+def _balance(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str]:
+    """Return what balancing keeps of the sample, and a warning or nothing; entries are counted over the pool."""
     target = survivors.recipe.balance
-    if target and target.rows and fraction < 1:
-        target = target.model_copy(update={"rows": round(target.rows * fraction)})
+    rows = target.rows if target else None
+    if target and rows and fraction < 1:
+        target = target.model_copy(update={"rows": round(rows * fraction)})
     try:
-        return expect(survivors, solve_t(survivors, target))
+        return expect(survivors, solve_t(survivors, target)), ""
     except RunError:
-        if fraction == 1:
+        if fraction == 1 or rows is None:
             raise
-        return expect(survivors, 1)
+        found = expect(survivors, 1)
+        smallest = f"even t = 1, the smallest, keeps about {found.rows / fraction:,.0f} rows"
+        return found, f"balance.rows {rows:,} is probably out of reach: {smallest}, and the run would end with an error"
 
 
 def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> dict[str, float]:

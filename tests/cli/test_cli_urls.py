@@ -102,6 +102,31 @@ def test_the_first_recipe_runs(cli: Cli, recipe: Path, web: Web, tmp_path: Path)
     assert "downloaded: 72 of 90 URLs" in done.out
 
 
+def test_rules_on_sizes_of_squares_are_warned_of(cli: Cli, recipe: Path) -> None:
+    size = ("--set", "input.image_size=256")
+    for rule, mode, told in (
+        ("min_side >= 200", "border", True),
+        ("min_side >= 200", "keep_ratio", False),
+        ("least(original_width, original_height) >= 200", "border", False),
+    ):
+        done = cli("plan", str(recipe), *size, "--set", f"input.resize_mode={mode}", "--set", f"rules.size={rule}")
+        assert done.status == 0 and ("makes every image 256 x 256" in done.out) == told, done.out
+
+
+def test_contact(cli: Cli, recipe: Path) -> None:
+    refused = cli("plan", str(recipe), "--set", "input.network.contact=you")
+    assert refused.status == 2 and "accepted: your email address, or the URL of a page" in refused.err
+
+
+def test_a_run_that_keeps_nothing_says_so(cli: Cli, recipe: Path, tmp_path: Path) -> None:
+    done = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--set", "input.network.allow_networks=[]")
+    assert done.status == 0 and "warning: no sample is kept" in done.out and "did not name" in done.out
+    allowed = cli("run", str(recipe), "--out", str(tmp_path / "run"))
+    assert allowed.status == 0 and f"{ROWS} URLs may succeed on another attempt (--retry)" in allowed.out
+    again = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--retry")
+    assert again.status == 0 and "downloaded: 72 of 90 URLs" in again.out
+
+
 def test_rates_are_of_the_run_alone(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     assert sum_downloads(folder) is None

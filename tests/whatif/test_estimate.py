@@ -116,6 +116,20 @@ def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
     assert everything.verdicts["balance"] == pytest.approx(0, abs=1)
 
 
+def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
+    context, plan, metadata = prepare(tmp_path, source, balance={"rows": 2}, **matching(tmp_path))
+    found = checked(estimate(context, plan.units, metadata))
+    smallest = round(found.verdicts["kept"])
+    assert (
+        found.warning.startswith("balance.rows 2 is probably out of reach")
+        and f"about {smallest:,} rows" in found.warning
+    )
+    context, plan, metadata = prepare(tmp_path, source, balance={"rows": 4000}, **matching(tmp_path))
+    assert checked(estimate(context, plan.units, metadata)).warning == ""
+
+
 @pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
 def test_a_sample_comes_near_and_says_how_near(
     tmp_path: Path, target: dict[str, int], monkeypatch: pytest.MonkeyPatch

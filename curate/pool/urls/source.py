@@ -29,6 +29,7 @@ class UrlsSource(Source):
     no `bbox_col`. Numbers of shards have 15 digits, so that shards of many lists can share a folder.
 
     - With `image_size`, `width` and `height` are those of the resized image; rules see `original_width` and `original_height` too.
+      By default (`border`) every image is a square of that size: write rules on sizes with these two.
     - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
     - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
     - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
@@ -147,6 +148,12 @@ class UrlsSource(Source):
         if twice := find_twice(self.column_names or ()):
             raise ValueError(f"column_names: two columns are named {twice!r}")
         return self
+
+    @property
+    def makes_squares(self) -> bool:
+        """Whether all images become squares of one size, of which rules on sizes see nothing."""
+        squares = self.resize_mode in ("border", "center_crop") and not self.resize_only_if_bigger
+        return self.image_size is not None and squares
 
     @property
     def input_run(self) -> str | None:
