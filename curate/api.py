@@ -123,7 +123,10 @@ class Run:
             return plot_columns(run, columns)
 
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
-        """Return which samples another run gains and loses compared with this one: by rule, entry, source and language."""
+        """Return which samples another run gains and loses compared with this one: by rule, entry, source and language.
+
+        `lost` and `gained` are counts; `curate.ask.diff.changed_samples(path_a, path_b)` yields the samples, as Arrow batches.
+        """
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 
     def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
@@ -173,7 +176,8 @@ def table_html(table: pa.Table) -> str:
 
 def _show_tables() -> None:
     """Let a notebook show Arrow tables as tables, unless it shows them in a way of its own."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
     if shell is not None:
         formatter = shell.display_formatter.formatters["text/html"]
         if pa.Table not in formatter.type_printers:

@@ -11,7 +11,7 @@ pool` of that run.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +116,7 @@ class Diff:
 
     a: Side
     b: Side
-    lost: int  # samples that A keeps and B does not
+    lost: int  # samples that A keeps and B does not; `changed_samples` yields them
     gained: int  # samples that B keeps and A does not
     repeated: int  # samples that both keep, but not equally often in uids.npy
     settings: pa.Table
@@ -183,13 +183,17 @@ def diff_runs(a: str, b: str) -> Diff:
         )
 
 
-def changed_samples(a: str, b: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the lost samples and then the gained ones, by uid, as batches of SAMPLES; at most `limit` of each side.
+def changed_samples(
+    a: str, b: str, limit: int | None = None, sides: Collection[str] = (LOST, GAINED)
+) -> Iterator[pa.RecordBatch]:
+    """Yield the lost samples and then the gained ones, by uid, as batches of SAMPLES; at most `limit` of each of the `sides`.
 
     Raises as `diff_runs` does.
     """
     with _open_both(a, b) as (first, second, *_):
         for side, here, there in ((LOST, first, second), (GAINED, second, first)):
+            if side not in sides:
+                continue
             reasons = there.fetch(_REASONS, outside=NOT_IN_POOL)
             here.connection.register("reasons", reasons)
             found = here.connection.sql(_SAMPLES, params={"side": side, "limit": limit}).to_arrow_reader(10_000)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from curate.errors import RecipeError
+
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Result
     from curate.ask.page import Line, Page
     from curate.recipe.recipe import Recipe
+    from curate.report.look import HtmlPage
 
 
 class Format(StrEnum):
@@ -85,3 +88,12 @@ def print_lines(*lines: "Line") -> None:
     from curate.ask.page import Page
 
     print_page(Page(lines))
+
+
+def save_page(page: "HtmlPage", out: str) -> None:
+    """Write a page of HTML. Raises RecipeError where it cannot be written."""
+    try:
+        page.save(out)
+    except OSError as error:
+        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+    print(f"wrote {out}: open it in a browser")

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from curate.ask.diff import CHANGES, SAMPLES, Diff, changed_samples, diff_runs
+from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, Diff, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
-from curate.cli.common import Format, FormatOption, open_output, print_page, print_result
+from curate.cli.common import Format, FormatOption, open_output, print_page, print_result, save_page
 from curate.errors import RecipeError
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 
 
+Side = StrEnum("Side", ["lost", "gained"])
 _TABLES = {by: "entries" if by == By.entry else f"{by}s" for by in By if by != By.sample}  # of `Diff`
 _SHOWN = 50  # rows of a table for people, unless --limit says otherwise
 
@@ -32,16 +33,34 @@ def diff(
         int | None,
         typer.Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50."),
     ] = None,
+    side: Annotated[Side | None, typer.Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Write a page of these samples with their images.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Compare two runs: samples gained and lost, and why.
 
-    The summary counts them by rule, entry, source and language; --by prints one table, and --by sample every such sample.
+    The summary counts them by rule, entry, source and language; --by prints one table, and --by sample every such sample. With --side
+    these are of one side, also as a page with images.
     """
+    if side is not None and by is None:
+        by = By.sample
+    if side is not None and by != By.sample:
+        raise RecipeError(f"--side {side} lists samples; accepted: without --by, or with --by sample")
+    if images and side is None:
+        raise RecipeError("--images needs a side; accepted: --side lost or --side gained")
+    if out is not None and not images:
+        raise RecipeError("--out is the page that --images writes; accepted: --out with --images")
     if limit is not None and by is None:
         raise RecipeError(f"--limit needs --by; accepted: {', '.join(f'--by {name}' for name in By)}")
+    if images and side is not None:
+        _write_images(first, second, side, limit, out or "images.html")
+        return
     if by == By.sample:
-        _print_samples(first, second, limit, format)
+        _print_samples(first, second, limit, side, format)
         return
     found = diff_runs(first, second)
     if by is not None:
@@ -63,10 +82,23 @@ def _print_table(table: pa.Table, limit: int | None, format: Format) -> None:
         print(f"of {len(table):,} rows; --limit shows more")
 
 
-def _print_samples(first: str, second: str, limit: int | None, format: Format) -> None:
+def _write_images(first: str, second: str, side: Side, limit: int | None, out: str) -> None:
+    """Write the page of one side's samples, from the run that keeps them."""
+    from curate.report.look import look_at
+    from curate.report.source import open_source_run
+
+    batches = changed_samples(first, second, limit, [side])
+    rows = (row for batch in batches for row in _tuples(batch))
+    with open_source_run(first if side == LOST else second) as run:
+        page = look_at(run, Result(tuple(SAMPLES.names), rows), f"{side} from {first} to {second}")
+    save_page(page, out)
+
+
+def _print_samples(first: str, second: str, limit: int | None, side: Side | None, format: Format) -> None:
     """Print the changed samples batch by batch; for people only the first few."""
     for_people = format == Format.table
-    batches = changed_samples(first, second, _SHOWN if limit is None and for_people else limit)
+    shown = _SHOWN if limit is None and for_people else limit
+    batches = changed_samples(first, second, shown, [side] if side else (LOST, GAINED))
     begin = list(batches if for_people else islice(batches, 1))  # errors are raised before the first line is printed
     rows = (row for batch in chain(begin, batches) for row in _tuples(batch))
     print_result(Result(tuple(SAMPLES.names), rows), format)

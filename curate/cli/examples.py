@@ -6,6 +6,7 @@ EXAMPLES = {
     "run": [
         "curate run recipe.yaml --out run1",
         "curate run recipe.yaml --out run2 --reuse run1 --set balance.t=5000",
+        "curate run recipe.yaml --out run2 --reuse run1 --set 'dedup.by=[uid, sha256]' --set sample=null",
         "curate run recipe.yaml --out run1 --retry",
         "curate run recipe.yaml --out /shared/run --on spark.yaml",
         "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",
@@ -25,11 +26,16 @@ EXAMPLES = {
     ],
     "whatif": [
         "curate whatif run1 --set balance.t=5000",
+        "curate whatif run1 --set 'dedup.by=[uid, sha256]' --set rules.words=null",
         "curate whatif run1 --sweep balance.t=1000..100000 --plot sweep.svg",
         "curate whatif run1 --sweep 'rules.aligned=clip_score >= {0.1..0.5}'",
         "curate whatif run1 --rows 1000000 --by rules.aligned.top",
     ],
-    "diff": ["curate diff run1 run2", "curate diff run1 run2 --by entry --limit 20"],
+    "diff": [
+        "curate diff run1 run2",
+        "curate diff run1 run2 --by entry --limit 20",
+        "curate diff run1 run2 --side lost --images",
+    ],
     "report": ["curate report run1", "curate report run2 --against run1"],
     "forget": ["curate forget run1 --urls requests.txt --dry-run", "curate forget run1 --uids -"],
     "verify": ["curate verify run1"],

@@ -10,7 +10,7 @@ from curate.ask.output import Result
 from curate.ask.page import Page, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
-from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result
+from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result, save_page
 from curate.cli.interrupt import raise_when_interrupted
 from curate.errors import RecipeError
 from curate.wording import pluralise
@@ -100,11 +100,7 @@ def _write_images(directory: str, query: str, params: dict[str, str], out: str) 
 
     with open_source_run(directory) as run, asking(directory, query, params) as result:
         page = look_at(run, result, query)
-    try:
-        page.save(out)
-    except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    print(f"wrote {out}: open it in a browser")
+    save_page(page, out)
 
 
 def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:

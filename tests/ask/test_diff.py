@@ -17,7 +17,7 @@ from curate.ask.diff_page import diff_page
 from curate.errors import RecipeError, RunError
 from curate.ids import uid_halves
 from curate.publish.uids import PAIR
-from tests.cli.conftest import run_command
+from tests.cli.conftest import Done, finished, pool, run_command  # noqa: F401 (fixtures)
 from tests.laws.pools import make_samples, recipe_of, run_local, write_metadata, write_tars
 from tests.publish import runs
 from tests.publish.runs import EVIL, sample, uid, verdict, write_bare, write_small, write_units
@@ -174,9 +174,9 @@ def test_another_sharding_keeps_the_same(tmp_path: Path) -> None:
 
 
 def test_a_larger_t_only_gains(tmp_path: Path) -> None:
-    pool, metadata = write_tars(tmp_path / "pool", make_samples(60), 2), write_metadata(tmp_path)
+    tars, metadata = write_tars(tmp_path / "pool", make_samples(60), 2), write_metadata(tmp_path)
     found = [
-        run_local(recipe_of(pool, match={"metadata": metadata}, balance={"t": t}), tmp_path / f"run{t}")
+        run_local(recipe_of(tars, match={"metadata": metadata}, balance={"t": t}), tmp_path / f"run{t}")
         for t in (2, 10)
     ]
     diff = diff_runs(*(str(run.folder) for run in found))
@@ -231,7 +231,21 @@ def test_formats(pair: tuple[str, str]) -> None:
     ]  # fmt: skip
     as_json = json.loads(run_command("diff", *pair, "--by", "sample", "--format", "json", "--limit", "1").out)
     assert [row["uid"] for row in as_json] == [uid("a1"), uid("b2")]
+    one = json.loads(run_command("diff", *pair, "--side", "gained", "--format", "json").out)
+    assert [row["uid"] for row in one] == [uid("b2"), uid("c9")]
     assert "of 4 rows; --limit shows more" in run_command("diff", *pair, "--by", "entry", "--limit", "1").out
+
+
+def test_a_page_of_the_lost(finished: dict[str, tuple[Path, Done]], pool: Path, tmp_path: Path) -> None:  # noqa: F811
+    a, b = str(finished["tars"][0]), str(tmp_path / "b")
+    changes = ["--reuse", a, "--set", "rules.words=characters > 14"]
+    assert run_command("run", str(pool / "tars.yaml"), "--out", b, *changes).status == 0
+    out = tmp_path / "lost.html"
+    done = run_command("diff", a, b, "--side", "lost", "--images", "--limit", "3", "--out", str(out))
+    assert (done.status, done.out) == (0, f"wrote {out}: open it in a browser\n")
+    page = out.read_text()
+    lost = [row["uid"] for batch in changed_samples(a, b, 3, [LOST]) for row in batch.to_pylist()]
+    assert len(lost) == page.count("data:image/jpeg;base64,") == 3 and all(one in page for one in lost)
 
 
 def test_strangers_cannot_steer_the_terminal(pair: tuple[str, str]) -> None:
@@ -251,7 +265,13 @@ def test_damaged_uids_are_told(tmp_path: Path, damage: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("more", "part"),
-    [(["--limit", "3"], "--limit needs --by"), (["--by", "sample", "--format", "csv"], "no such folder")],
+    [
+        (["--limit", "3"], "--limit needs --by"),
+        (["--by", "sample", "--format", "csv"], "no such folder"),
+        (["--images"], "--images needs a side"),
+        (["--side", "lost", "--by", "entry"], "--side lost lists samples"),
+        (["--out", "a.html"], "--out is the page that --images writes"),
+    ],
 )
 def test_wrong_arguments(tmp_path: Path, more: list[str], part: str) -> None:
     done = run_command("diff", f"{tmp_path}/no", f"{tmp_path}/no", *more)
