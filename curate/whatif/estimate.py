@@ -29,6 +29,7 @@ from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.process import temporary_folder
 from curate.publish.audit import PublishSettings
+from curate.recipe.deciding import Sample
 from curate.run.context import RunContext
 from curate.schema import BALANCE, FAILED, KEPT, SAMPLE
 from curate.store.forgotten import Record
@@ -117,12 +118,13 @@ def estimate(
             smaller = taken.model_copy(update={"rows": round(taken.rows * fraction)})
             survivors = replace(survivors, recipe=survivors.recipe.model_copy(update={"sample": smaller}))
         found, warning = _balance(survivors, fraction)
+        verdicts = _verdicts(survivors, found, fraction, taken)
         return Estimate(
             units=len(sample),
             sampled=sampled,
             rows=rows,
-            verdicts=_verdicts(survivors, found, fraction),
-            error=_error(survivors, found, fraction),
+            verdicts=verdicts,
+            error=0.0 if verdicts.get(SAMPLE) else _error(survivors, found, fraction),  # a sample has its size
             seconds=seconds / fraction,
             bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
@@ -190,17 +192,19 @@ def _balance(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str]
         return found, f"balance.rows {rows:,} is probably out of reach: {smallest}, and the run would end with an error"
 
 
-def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> dict[str, float]:
+def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float, taken: Sample | None) -> dict[str, float]:
+    """Return rows of the pool by stage; `taken` is the recipe's own sample."""
     counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
     verdicts = {stage.name: counts[stage.name] / fraction for stage in survivors.recipe.stages(True)}
+    kept = found.rows / fraction if taken is None else min(counts[KEPT] / fraction, float(taken.rows))
     always = (FAILED, *survivors.recipe.rules)
     verdicts = {
         name: n for name, n in verdicts.items() if (n or name in always) and name not in (BALANCE, SAMPLE, KEPT)
     }
     for stage, section in ((BALANCE, survivors.recipe.balance), (SAMPLE, survivors.recipe.sample)):
         if section:
-            verdicts[stage] = (counts[KEPT] - found.rows) / fraction
-    return {**verdicts, KEPT: found.rows / fraction}
+            verdicts[stage] = counts[KEPT] / fraction - kept
+    return {**verdicts, KEPT: kept}
 
 
 def _error(survivors: DecidedRows, found: Expectation, fraction: float) -> float:

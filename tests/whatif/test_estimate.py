@@ -116,6 +116,15 @@ def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
     assert everything.verdicts["balance"] == pytest.approx(0, abs=1)
 
 
+def test_a_random_sample_has_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (700, 700))
+    source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
+    context, plan, metadata = prepare(tmp_path, source, rules=RULES, sample={"rows": 601})
+    found = checked(estimate(context, plan.units, metadata))
+    assert found.sampled < 20_000 and (found.verdicts["kept"], found.error) == (601, 0)
+    assert sum(found.verdicts.values()) == pytest.approx(20_000)
+
+
 def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
