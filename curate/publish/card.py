@@ -46,6 +46,7 @@ def card_text(run: RunFacts) -> str:
         front=front.rstrip(),
         summary=summary(run),
         steps=steps(run),
+        folders=_folders(run),
         in_sql={rule.name for rule in run.rules if rule.sql},
         languages=[(code[:_SHORT], rows) for code, rows in languages[:_LANGUAGES]],
         more_languages=len(languages) - _LANGUAGES,
@@ -161,6 +162,14 @@ def _identity(model: Any) -> str:
     if model.get("precision"):
         parts.append(str(model["precision"]))
     return " ".join(parts) if parts else json.dumps(model, ensure_ascii=False)[:300]
+
+
+def _folders(run: RunFacts) -> dict[str, str]:
+    """Return the folder's own name of each CLIP model that a folder holds: what its identity does not say."""
+    found = (run.recipe.get("measure") or {}).get("clip") or []
+    models = {one["name"]: one["model"].rstrip("/") for one in found}
+    of_folders = ("onnx:", "local-dir:")
+    return {name: re.split("[:/]", model)[-1] for name, model in models.items() if model.startswith(of_folders)}
 
 
 def _plain(text: str) -> str:

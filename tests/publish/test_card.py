@@ -117,6 +117,13 @@ def test_the_text_says_how_it_was_made(images: Ran) -> None:
         assert wanted in text
 
 
+def test_a_model_in_a_folder_is_named(images: Ran) -> None:
+    measure = {"clip": [{"name": "clip", "model": "onnx:/data/my-clip/"}, {"name": "b32", "model": "hf-hub:a/b"}]}
+    models = {"clip": {"model": "onnx"}, "b32": {"model": "hf-hub:a/b"}}
+    text = card_text(facts_of(images, models=models, recipe=images.run["recipe"] | {"measure": measure}))
+    assert "- clip: `onnx`, in folder `my-clip`\n- b32: `hf-hub:a/b`\n" in text
+
+
 def test_thresholds_are_told(images: Ran) -> None:
     rule = {"name": "long", "sql": None, "top": 0.9, "of": "characters", "threshold": 12.5}
     assert "1. long: the top 0.9 of characters, which means at least 12.5" in card_text(facts_of(images, rules=[rule]))
