@@ -206,7 +206,7 @@ def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str
     assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     done = curate(site, "run", recipe, "--out", str(tmp_path / "out"))
-    assert done.returncode == 0 and "warning" not in done.stdout, done.stderr
+    assert done.returncode == 0 and "signal 'blur'" not in done.stdout, done.stderr
     sql = "SELECT count(blur) AS n FROM measured"
     assert json.loads(curate(site, "sql", str(tmp_path / "out"), sql, "--format", "json").stdout) == [{"n": 12}]
 
