@@ -1,6 +1,6 @@
 -- Head and tail entries for other values of t, and the tail's share of matches.
 -- This is how MetaCLIP chose t. Matches are those of samples left when balancing began; a sample may have several.
--- `curate whatif DIR --sweep balance.t=A..B` computes how many samples each t keeps, and the tail's share of their matches.
+-- `curate whatif DIR --sweep balance.t=A..B` also computes how many samples each t keeps; its `tail_share` is the one below.
 -- theme: Entries and balancing
 -- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold
@@ -9,7 +9,7 @@
 -- column: tail_share  their share of all matches before balancing, as in `balance.tail_share`
 WITH chosen AS (
     SELECT DISTINCT unnest(CASE
-        WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]
+        WHEN $at IS NOT NULL THEN regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]::BIGINT[]
         ELSE [own // 8, own // 4, own // 2, own, own * 2, own * 4, own * 8]
     END) AS t
     FROM (SELECT max(value::BIGINT) AS own FROM run WHERE key = 't')

@@ -1,5 +1,6 @@
 -- How much of the metadata the pool and the kept set cover, and what is not downsampled.
 -- Entries with at most t rows are not downsampled. The tail of `balance.tail_share` has fewer than t rows: see balance_choices.
+-- Samples that could not be read or downloaded match nothing, and do not count as `in_pool`.
 -- theme: Entries and balancing
 -- column: entries          entries of the metadata
 -- column: in_pool          entries that occur in the pool

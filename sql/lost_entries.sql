@@ -1,4 +1,5 @@
 -- Entries of the pool that the kept set lost, and the rule that dropped most samples.
+-- Samples that could not be read or downloaded match nothing: their entries are not here. After two stages, `curate diff FIRST SECOND --by entry` has them.
 -- theme: Entries and balancing
 -- param: min_pool = 1  minimum number of matching rows in the pool
 -- param: limit = 20    how many, the most frequent first; null is all

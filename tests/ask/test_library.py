@@ -586,6 +586,19 @@ def test_downloads(small: str, bare: str, rotten: str) -> None:
     assert {row[1]: row[-1] for row in ask(rotten, "failures")} == {"http_503": 1, "http_404": 0, "missing_sample": 0}
 
 
+def test_urls_failed(small: str, rotten: str) -> None:
+    last = datetime(2026, 1, 2, 3, 4, 5)
+    rows = [row[1:7] for row in ask(rotten, "urls_failed")]
+    assert rows == [
+        ("http_503", None, 6, last, True, "web"),
+        ("http_404", None, 1, last, False, "web"),
+        ("missing_sample", None, None, None, None, "tars"),
+    ]
+    assert [row[1:7] for row in ask(rotten, "urls_failed", may_pass="true")] == rows[:1]
+    assert [row[1:7] for row in ask(rotten, "urls_failed", may_pass="false")] == rows[1:2]
+    assert ask(small, "urls_failed") == []
+
+
 def test_inputs(small: str) -> None:
     assert ask(small, "inputs") == [
         near("photos", "photos.tar", 6, 1, 2, 1 / 6, 1 / 3),
