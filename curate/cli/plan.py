@@ -174,7 +174,7 @@ def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator
     error = "; ± is one standard error" if found.error else ""
     sample = f"{pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}"
     yield line(f"estimate, from {'all ' if is_whole else ''}{sample}{unseen}{error}")
-    rows = [("pool", f"{'' if is_whole else 'about '}{found.rows:,}")]
+    rows = [("pool", f"{'' if found.is_counted else 'about '}{found.rows:,}")]
     for name, count in sorted(found.verdicts.items(), key=lambda item: item[0] == KEPT):
         error = f" ± {found.error:,.0f}" if name == KEPT and found.error else ""
         rows.append((name, f"{'−' if count and name != KEPT else ''}{count:,.0f}{error}  ({count / found.rows:.1%})"))

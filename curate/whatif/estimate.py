@@ -63,7 +63,8 @@ class Estimate:
 
     units: int  # how many were measured
     sampled: int  # rows of theirs
-    rows: int  # of the pool; exact for Parquet
+    rows: int  # of the pool
+    is_counted: bool  # whether they are known: for Parquet, and where all is measured or in the sample
     verdicts: dict[str, float]  # expected rows of the pool per rule, `balance` and `kept` included
     error: float  # one standard error of the kept rows
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
@@ -79,6 +80,7 @@ def estimate(
 
     Nothing is downloaded for it: of what a run downloads, units count whose files are there. None where there are none.
     """
+    rows = context.pool.rows if context.pool.rows is not None else _measured_rows(context, units)
     context, usable = _fetched(context, units)
     sample = _choose(context, usable)
     if not sample:
@@ -107,7 +109,7 @@ def estimate(
         states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, sample)))
         survivors = DecidedRows.of(context.recipe, settings, states)
         sampled = sum(len(state.verdicts) for state in survivors.states)
-        rows = context.pool.rows
+        is_counted = rows is not None or len(sample) == len(units)
         if rows is None:
             rows = round(sampled * _size(units) / max(1, _size(sample)))
         if not sampled or not rows:
@@ -123,6 +125,7 @@ def estimate(
             units=len(sample),
             sampled=sampled,
             rows=rows,
+            is_counted=is_counted,
             verdicts=verdicts,
             error=0.0 if verdicts.get(SAMPLE) else _error(survivors, found, fraction),  # a sample has its size
             seconds=seconds / fraction,
@@ -158,6 +161,18 @@ def _is_measured(context: RunContext, unit: Unit) -> bool:
     if context.recipe.match:
         keys["matches"] = MatchSettings.of(context).key(keys["samples"])
     return all(tables.would_be_current(name, key) for name, key in keys.items())
+
+
+def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
+    """Return the rows of the units, where each is measured here or in the run to reuse."""
+    settings, rows = MeasureSettings.of(context), 0
+    for unit in units:
+        key = settings.key("samples", unit)
+        measured = next((tables for tables in context.unit_tables(unit).places if tables.has("samples", key)), None)
+        if measured is None:
+            return None
+        rows += measured.rows()
+    return rows
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:

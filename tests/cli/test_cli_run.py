@@ -181,6 +181,15 @@ def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:
     assert "3 files" in said["photos"] and "images" in said["output"] and "members" in said
 
 
+def test_plan_knows_the_rows_of_the_run_to_reuse(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curate.whatif.estimate._MAX_UNITS", 1)
+    assert lines(cli("plan", str(pool / "tars.yaml")).out)["pool"].split()[1] == "about"
+    said = lines(cli("plan", str(pool / "tars.yaml"), "--reuse", str(finished["tars"][0])).out)
+    assert said["pool"].split()[1] == "60"
+
+
 def test_plan_of_a_finished_run(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
     done = cli("plan", str(pool / "texts.yaml"), "--out", str(finished["texts"][0]))
     assert (
