@@ -9,6 +9,7 @@ from curate.download.policy import NetworkPolicy
 from curate.wording import escape, one_line
 
 _DETAIL = 200  # characters
+REFUSED_BY_LIMITS = ("refused_address", "too_large", "too_many_redirects")  # of `network`, which may change
 _MAY_PASS = {"dns", "timeout", "http_408", "http_425", "http_429"}
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema
+from curate.download.faults import REFUSED_BY_LIMITS
 from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.recipe.source import Source, find_source
@@ -22,7 +23,8 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa
         sources: of its recipe.
         failures: its failures, columns unit, shard, key, reason, detail, attempts and may_pass of schema.FAILURES.
     """
-    failures = failures.filter(pc.and_(failures["may_pass"].is_valid(), failures["key"].is_valid()))
+    may = pc.or_(failures["may_pass"], pc.is_in(failures["reason"], pa.array(REFUSED_BY_LIMITS)))
+    failures = failures.filter(pc.and_(may, failures["key"].is_valid()))
     of_units: dict[int, list[Any]] = {}
     columns = (
         failures[name].to_pylist() for name in ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
