@@ -179,6 +179,8 @@ def _verdict(connection: Any, run: RunFacts, row: dict[str, Any], forgotten: dat
         why = "" if row["draw"] is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
         why = f": among the {facts['sample']}" if run.recipe.get("sample") else why
         why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
+        if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
+            why += f"; probability of both stages {_show(earlier * row['probability'])}"
         yield line(("verdict: kept", "bold green"), why)
         return
     stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
