@@ -6,7 +6,7 @@ EXAMPLES = {
     "run": [
         "curate run recipe.yaml --out run1",
         "curate run recipe.yaml --out run2 --reuse run1 --set balance.t=5000",
-        "curate run recipe.yaml --out run2 --reuse run1 --set 'dedup.by=[uid, sha256]' --set sample=null",
+        "curate run recipe.yaml --out run2 --reuse run1 --set sample=null",
         "curate run recipe.yaml --out run1 --retry",
         "curate run recipe.yaml --out /shared/run --on spark.yaml",
         "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",

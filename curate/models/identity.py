@@ -210,7 +210,8 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
         if schema == "local-dir":
             path = Path(name) / "open_clip_config.json"
             if not path.is_file():
-                raise RecipeError(f"{name}: no folder with open_clip_config.json")
+                graphs = "; it has ONNX graphs: write onnx:FOLDER" if any(Path(name).glob("**/*.onnx")) else ""
+                raise RecipeError(f"{name}: no folder with open_clip_config.json{graphs}")
             found = json.loads(path.read_text("utf-8"))
             weights = factory._find_checkpoint_in_dir(Path(name))
         else:

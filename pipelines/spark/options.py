@@ -1,5 +1,6 @@
 """The options of `SparkRunner`, which Beam reads with its own. What Spark's own commands and files say holds too."""
 
+import re
 from argparse import ArgumentParser
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SparkRunnerOptions
@@ -31,7 +32,9 @@ class SparkOptions(PipelineOptions):
         for text in self.spark_conf or ():
             key, found, value = text.partition("=")
             if not found or not key.startswith("spark."):
-                raise ValueError(f"--spark_conf {text}: accepted: a setting of Spark, such as spark.executor.memory=4g")
+                raise ValueError(
+                    f"--spark_conf {text}: not a setting of Spark; accepted: such as spark.executor.memory=4g"
+                )
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
@@ -42,6 +45,10 @@ class SparkOptions(PipelineOptions):
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
+            if not re.fullmatch(r"local(-cluster)?(\[.*\])?|yarn|(spark|k8s|mesos)://.+", url):
+                raise ValueError(
+                    f"--spark_master_url {url}: accepted: local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
+                )
             conf["spark.master"] = url
         return conf
 

@@ -198,7 +198,7 @@ def test_what_img2dataset_refuses_is_refused(tmp_path: Path) -> None:
     for own, message in (
         ({"verify_hash": ["md5", "md5"]}, "md5 is verified, but compute_hash is sha256"),
         ({"verify_hash": ["md5", "md5"], "compute_hash": None}, "md5 is verified, but compute_hash is None"),
-        ({"image_size": 9, "encode_format": "png"}, "encode_quality: 95; of png .* accepted: 0 to 9"),
+        ({"image_size": 9, "encode_format": "png"}, "encode_quality: 95; for png .* accepted: 0 to 9"),
     ):
         with pytest.raises(RecipeError, match=message):
             recipe(tmp_path / "list.parquet", own)

@@ -225,6 +225,13 @@ def test_what_is_refused(options: dict[str, Any], words: list[str]) -> None:
     assert all(word in str(caught.value) for word in ["measure.clip 'clip'", *words])
 
 
+def test_a_folder_of_onnx_graphs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/vision_model.onnx").touch()
+    with pytest.raises(RecipeError, match="it has ONNX graphs: write onnx:FOLDER"):
+        identify(Clip(model=f"local-dir:{tmp_path}"))
+
+
 def test_a_device_elsewhere(tmp_path: Path) -> None:
     """A run that is sent to workers with a GPU is prepared on a machine without one; its precision is the GPU's."""
     options = Clip(model=write_model(tmp_path / "m"), device="cuda")

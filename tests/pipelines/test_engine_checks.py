@@ -87,8 +87,21 @@ def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__="4.3.0"))
     write_java(tmp_path, "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(RecipeError, match=r"--spark_conf executor.memory=4g: accepted: a setting of Spark"):
+    with pytest.raises(
+        RecipeError, match=r"--spark_conf executor.memory=4g: not a setting of Spark; accepted: such as"
+    ):
         check("--runner=spark", "--spark_conf=executor.memory=4g")
+    with pytest.raises(RecipeError, match=r"--spark_master_url host:7077: accepted: local\[N\], spark://HOST:PORT"):
+        check("--runner=spark", "--spark_master_url=host:7077")
+    for url in (
+        "local",
+        "local[*]",
+        "local-cluster[2,1,1024]",
+        "spark://a:7077,b:7077",
+        "yarn",
+        "k8s://https://host:443",
+    ):
+        check("--runner=spark", f"--spark_master_url={url}")
 
 
 def test_an_executor_has_the_gpus_of_a_task() -> None:

@@ -100,10 +100,12 @@ def test_threads_of_the_local_runner_lose_no_element() -> None:
         (["--direct_num_workers", "many"], ["--direct_num_workers", "'many'"]),
         (["--direct_running_mode=threads"], ["'threads'", "multi_threading"]),
         (["--resource_hint=x"], ["resource hint", "x"]),
-        (["--runn=DataflowRunner"], ["knows no --runn=DataflowRunner", "did you mean '--runner'?"]),
-        (["-runner", "DataflowRunner"], ["knows no -runner DataflowRunner", "did you mean '--runner'?"]),
-        (["--direct_num_workers", "2", "stray"], ["knows no stray"]),
-        (["--runner=DataflowRunner", *DATAFLOW, "--max_workers=9"], ["knows no --max_workers=9"]),
+        (["--runn=DataflowRunner"], ["Beam does not know --runn=DataflowRunner", "did you mean '--runner'?"]),
+        (["-runner", "DataflowRunner"], ["Beam does not know -runner DataflowRunner", "did you mean '--runner'?"]),
+        (["--direct_num_workers", "2", "stray"], ["Beam does not know stray"]),
+        (["--spark_master_url=spark://host:7077"], ["--spark_master_url needs runner: spark; found no runner"]),
+        (["--runner=direct", "--spark_conf=spark.ui.enabled=false"], ["needs runner: spark; found runner direct"]),
+        (["--runner=DataflowRunner", *DATAFLOW, "--max_workers=9"], ["Beam does not know --max_workers=9"]),
     ],
 )
 def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,9 +139,9 @@ def test_explain_shows_deduplication_among_the_rules(runs: tuple[Ran, Ran]) -> N
     rows = runs[0].table("decisions").to_pylist()
     by_rule = {row["rule"]: row["uid"] for row in rows}
     page = " ".join(str(explain_sample(str(runs[0].folder), by_rule["duplicate"])).split())
-    assert "✗ duplicates fails here: deduplication" in page and "– large not reached, would" in page
+    assert "✗ duplicates fails here: duplicate" in page and "– large not reached, would" in page
     page = " ".join(str(explain_sample(str(runs[0].folder), by_rule["large"])).split())
-    assert "✓ duplicates deduplication" in page and "✗ large fails here" in page
+    assert "✓ duplicates no duplicate" in page and "✗ large fails here" in page
 
 
 def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:

@@ -299,7 +299,6 @@ def test_selected_in_several_files(selected: str | list[str], tmp_path: Path) ->
     [
         ({"a": torch.ones(3, D), "b": torch.ones(3, D)}, "several arrays"),
         ([torch.ones(3, D)], "several arrays"),
-        (torch.ones(3, D).bfloat16(), "BFloat16Storage"),
         (torch.nn.Linear(2, 2), "never code"),
         (torch.full((3, D), torch.nan), "NaN"),
     ],
