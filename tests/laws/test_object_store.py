@@ -112,7 +112,7 @@ def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert "verdict: kept" in curate("explain", there, row["uid"])
     (tmp_path / "gone.txt").write_text(row["uid"])
     done = " ".join(curate("forget", there, "--uids", str(tmp_path / "gone.txt")).split())
-    assert "published 1 in 1 shard, which was rewritten" in done
+    assert "published 1 of all these rows, in 1 shard, which was rewritten" in done
     assert "nothing differs" in curate("verify", there)
     assert "verdict: dropped by forgotten" in curate("explain", there, row["uid"])
     curate("run", str(tmp_path / "there.yaml"), "--out", f"{bucket}/again", "--reuse", there)
