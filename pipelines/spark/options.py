@@ -45,7 +45,7 @@ class SparkOptions(PipelineOptions):
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
-            if not re.fullmatch(r"local(-cluster)?(\[.*\])?|yarn|(spark|k8s|mesos)://.+", url):
+            if not re.fullmatch(r"local(-cluster)?(\[.*\])?|yarn|(spark|k8s|mesos|sc)://.+", url):
                 raise ValueError(
                     f"--spark_master_url {url}: accepted: local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
                 )

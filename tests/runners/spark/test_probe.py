@@ -93,8 +93,8 @@ def test_a_process_sees_the_gpu_of_its_executor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "version", "said"),
     [
-        ("apache_beam", "1.2.3", "apache_beam is 1.2.3, and 2."),
-        ("curate", "9.9.9", "curate is 9.9.9, and 0."),
+        ("apache_beam", "1.2.3", "apache_beam is 1.2.3, but 2."),
+        ("curate", "9.9.9", "curate is 9.9.9, but 0."),
         ("curate", None, "curate cannot be imported (RuntimeError: broken), and is 0."),
     ],
 )
