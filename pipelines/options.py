@@ -109,9 +109,9 @@ def parse_options(words: Sequence[str], on: str | None = None) -> BeamOptions:
     os.rmdir(trial.local_tempdir)
     names = {ancestor.__name__ for ancestor in type(trial.runner).__mro__}
     is_local = not names.isdisjoint(StandardOptions.LOCAL_RUNNERS)
-    if is_local and (of_spark := next((word.partition("=")[0] for word in given if word.startswith("--spark_")), None)):
-        found = f"runner {runner}" if runner else "no runner"
-        raise RecipeError(f"{where}: {of_spark} needs runner: spark; found {found}")
+    of_spark = next((word.partition("=")[0] for word in given if word.startswith("--spark_")), None)
+    if of_spark and runner is None:
+        raise RecipeError(f"{where}: {of_spark} needs runner: spark; found no runner")
     if unknown and (is_local or "PortableRunner" not in names):
         if key := next((key for key in from_file if not set(from_file[key]).isdisjoint(unknown)), None):
             raise RecipeError(f"--on {on}: {key}: unknown option of Beam; {_near(key, '')}accepted: options of Beam")

@@ -104,7 +104,6 @@ def test_threads_of_the_local_runner_lose_no_element() -> None:
         (["-runner", "DataflowRunner"], ["Beam does not know -runner DataflowRunner", "did you mean '--runner'?"]),
         (["--direct_num_workers", "2", "stray"], ["Beam does not know stray"]),
         (["--spark_master_url=spark://host:7077"], ["--spark_master_url needs runner: spark; found no runner"]),
-        (["--runner=direct", "--spark_conf=spark.ui.enabled=false"], ["needs runner: spark; found runner direct"]),
         (["--runner=DataflowRunner", *DATAFLOW, "--max_workers=9"], ["Beam does not know --max_workers=9"]),
     ],
 )
