@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
-from curate.cli.run import summary
+from curate.cli.summary import summary
 from curate.errors import RunError
 from curate.pool.missing import read_missing
 from curate.pool.plan import make_plan

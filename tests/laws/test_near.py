@@ -11,7 +11,7 @@ from PIL import Image
 
 from curate import schema
 from curate.api import Run
-from curate.cli.run import summary
+from curate.cli.summary import summary
 from curate.decide import cells
 from curate.errors import RecipeError
 from curate.numeric.vectors import embedding_matrix

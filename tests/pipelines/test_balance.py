@@ -11,7 +11,7 @@ import pytest
 
 from curate.api import Run
 from curate.ask.explain import explain_sample
-from curate.cli.run import summary
+from curate.cli.summary import summary
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.whatif.answer import whatif
