@@ -34,7 +34,7 @@ def summary(out: str, seconds: float) -> str:
         *_failures(store, run),
         *_captions(run, out),
         f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s",
-        *_are_few(shards, run),
+        *_are_few(shards, run, out),
         *_nothing_kept(run, out),
         "",
         *_hints(store, out),
@@ -171,12 +171,12 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
     yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs were not downloaded{more}"
 
 
-def _are_few(shards: int, run: RunFacts) -> Iterator[str]:
+def _are_few(shards: int, run: RunFacts, out: str) -> Iterator[str]:
     """Yield a line on shards that may be too few for a training loader."""
     if run.pool.images and shards < _FEW_SHARDS <= run.kept:
         rows = run.kept // _FEW_SHARDS
-        more = f"--set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
-        yield f"open_clip's loader needs at least a shard for each worker on each GPU; {more}"
+        more = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
+        yield f"note: open_clip's loader needs at least one shard for each worker on each GPU; {more}"
 
 
 def _nothing_kept(run: RunFacts, out: str) -> Iterator[str]:

@@ -1,0 +1,21 @@
+"""What a run prints at its end: how to get enough shards for a training loader."""
+
+import re
+from pathlib import Path
+
+from curate.cli.summary import summary
+from tests.laws import pools
+
+
+def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    few = pools.run_local(pools.recipe_of(path, max_failed=1.0), tmp_path / "few")
+    text = summary(str(few.folder), 1.0)
+    note = rf"--out NEW --reuse {re.escape(str(few.folder))} --set output.rows_per_shard=(\d+) gives (\d+)$"
+    found = re.search(note, text, re.MULTILINE)
+    assert found and "note: open_clip's loader needs at least one shard" in text, text
+    rows, shards = map(int, found.groups())
+    recipe = pools.recipe_of(path, max_failed=1.0, output={"rows_per_shard": rows})
+    enough = pools.run_local(recipe, tmp_path / "enough", few.folder)
+    assert len(list((enough.folder / "shards").glob("*.tar"))) == shards >= 8
+    assert "note:" not in summary(str(enough.folder), 1.0)
