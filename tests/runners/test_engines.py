@@ -61,8 +61,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
                 return found
             pytest.importorskip("pyspark")
             conf = dict(_SPARK)
-            if "PYTHONPATH" in os.environ:
-                conf["spark.executorEnv.PYTHONPATH"] = os.environ["PYTHONPATH"]
+            conf["spark.executorEnv.PYTHONPATH"] = os.environ["PYTHONPATH"]
             if name == "Spark 3.5":
                 return {"runner": "spark", "spark_master_url": "local[2]", "spark_conf": _SPARK}
             url = stack.enter_context(standalone(folder)) if name == "standalone" else name
@@ -131,7 +130,7 @@ def find_spark_3() -> dict[str, str]:
     """The environment of a process that has Spark 3.5 in place of what is installed; skips the test where there is none."""
     if not (folder := os.environ.get("SPARK_3")):
         pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
-    return {"PYTHONPATH": os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return {"PYTHONPATH": os.pathsep.join([folder, os.environ["PYTHONPATH"]])}
 
 
 def curate(

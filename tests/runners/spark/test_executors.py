@@ -35,8 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         conf.set("spark.ui.showConsoleProgress", "false")
         conf.set("spark.executor.memory", "512m").set("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
         conf.set("spark.task.maxFailures", "20").set("spark.stage.maxConsecutiveAttempts", "20")
-        if "PYTHONPATH" in os.environ:
-            conf.set("spark.executorEnv.PYTHONPATH", os.environ["PYTHONPATH"])
+        conf.set("spark.executorEnv.PYTHONPATH", os.environ["PYTHONPATH"])
         context = pyspark.SparkContext(conf=conf)
         context.setLogLevel("OFF")
         yield folder
