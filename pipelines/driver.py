@@ -36,7 +36,7 @@ from curate.process import in_threads
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
-from curate.run.inputs import place_inputs
+from curate.run.inputs import naming_all_missing, place_inputs
 from curate.signals.registry import find_signals, identify_models
 from curate.signals.signal import Signal
 from curate.store.chunks import find_chunks
@@ -95,33 +95,34 @@ def prepare(
         plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
         return _with_chunks(_with_reuse(plan, old) if old else plan, folder)
 
-    plan = make(retries)
-    models = identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner)
-    signals = find_signals(recipe.measure, models)
-    measured = {column.name.lower() for signal in signals for column in signal.columns}
-    plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-    metadata, metadata_key = None, ""
-    if recipe.match:
-        metadata = read_metadata(recipe.match.metadata)[0]
-        if not len(metadata):
-            raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
-        metadata_key = ids.table_digest(metadata)
-    record = _gather_record(recipe, folder, old)
-    context = RunContext(
-        recipe=recipe,
-        pool=plan.pool,
-        store=folder,
-        reuse=old,
-        metadata_key=metadata_key,
-        models=models,
-        engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
-        evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
-        counts_key=counts_key(read_counts(recipe, metadata_key)),
-        blocklist_key=record.key,
-        retries_key=retries.key,
-        is_local_runner=beam_options.is_local_runner,
-    )
-    _check(context, signals)
+    with naming_all_missing(recipe):
+        plan = make(retries)
+        models = identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner)
+        signals = find_signals(recipe.measure, models)
+        measured = {column.name.lower() for signal in signals for column in signal.columns}
+        plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
+        metadata, metadata_key = None, ""
+        if recipe.match:
+            metadata = read_metadata(recipe.match.metadata)[0]
+            if not len(metadata):
+                raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
+            metadata_key = ids.table_digest(metadata)
+        record = _gather_record(recipe, folder, old)
+        context = RunContext(
+            recipe=recipe,
+            pool=plan.pool,
+            store=folder,
+            reuse=old,
+            metadata_key=metadata_key,
+            models=models,
+            engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
+            evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
+            counts_key=counts_key(read_counts(recipe, metadata_key)),
+            blocklist_key=record.key,
+            retries_key=retries.key,
+            is_local_runner=beam_options.is_local_runner,
+        )
+        _check(context, signals)
     prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options, sent, inputs)
     if retry and prepared.finished:
         rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))

@@ -110,7 +110,8 @@ def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bo
                 yield from found
     if missing:
         more = f" and {missing - 1} more" if missing > 1 else ""
-        raise RecipeError(f"{such_as}{more}: no such file ({len(names) - missing} of the {len(names)} named exist)")
+        there = f" ({len(names) - missing} of the {len(names)} named exist)" if len(names) > 1 else ""
+        raise RecipeError(f"{such_as}{more}: no such file{there}")
 
 
 def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | None:

@@ -1,4 +1,6 @@
-"""Small local files that a recipe names for signals and captions: heads, exemplars, clusters, lists, templates, examples.
+"""Local files that a recipe names: which are missing, and the small ones that travel with a run.
+
+Those are for signals and captions: heads, exemplars, clusters, lists, templates, examples.
 
 Where a run works on other machines, copies travel in its folder, and steps get a recipe that names these. No key of a table
 depends on where such a file is. Metadata, blocklists and evaluation sets are in the run's folder anyway, as steps read them. Folders
@@ -7,19 +9,61 @@ do not travel, nor weights of CLIP models, nor what `input` names: machines shar
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from curate import ids
 from curate.errors import RecipeError
 from curate.pool.listing import list_files
 from curate.recipe.captions import Captions
+from curate.recipe.faults import locate
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
 from curate.store.store import RunStore
 from curate.wording import format_bytes, pluralise
 
 MAX_BYTES = 64_000_000
+_MISSING = "missing_file"
+
+
+@contextmanager
+def naming_all_missing(recipe: Recipe) -> Iterator[None]:
+    """Add to a RecipeError raised inside, which is of one fault, all other local files of the recipe that are missing."""
+    try:
+        yield
+    except RecipeError as error:
+        said = str(error)
+        others = [f"{key}: {what}" for key, path, what in find_missing(recipe) if not (path in said or what in said)]
+        if not others:
+            raise
+        raise RecipeError("\n".join([said, *others])) from None
+
+
+def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """Return key, path and what is missing of each local path in the recipe, which may have ranges and globs."""
+
+    def check(path: str) -> str:
+        if "://" not in path and not os.path.isdir(path):
+            try:
+                list_files((path,), {})
+            except RecipeError as error:
+                raise PydanticCustomError(_MISSING, "{what}", {"what": str(error), "path": path}) from None
+        return path
+
+    try:
+        _move(Recipe, recipe, check)
+    except ValidationError as error:
+        found = [
+            (".".join(locate(Recipe, fault["loc"]).keys), fault["ctx"]["path"], fault["msg"])
+            for fault in error.errors()
+            if fault["type"] == _MISSING
+        ]
+        return [one for one in found if not one[0].endswith(".store")]  # a folder that the run makes
+    return []
 
 
 def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, dict[str, str]]:

@@ -115,6 +115,10 @@ def test_usage(cli: Cli, arguments: list[str], parts: list[str]) -> None:
         (["tars.yaml", "--set", "input.path=tars/{00..04}.tar"], ["03.tar and 1 more", "3 of the 5 named exist"]),
         (["texts.yaml", "--set", "input.path=nothing://x"], ["nothing://x", "cannot be listed"]),
         (["texts.yaml", "--set", "match.metadata=none.json"], ["none.json", "no such file"]),
+        (
+            ["texts.yaml", "--set", "input.path=x.parquet", "--set", "match.metadata=none.json"],
+            ["'urls': ", "x.parquet: no such file", "match.metadata: ", "none.json: no such file"],
+        ),
         (["texts.yaml", "--set", "match.metadata=pool.parquet"], ["pool.parquet", "entry_id"]),
         (["texts.yaml", "--set", "rules.new=wrds > 1"], ["rules.new", "'wrds'", "did you mean 'words'?"]),
         (["texts.yaml", "--set", "rules.new=read_text('/etc/passwd') > ''"], ["rules.new", "read_text"]),

@@ -1,4 +1,7 @@
-"""Small local files travel in the run's folder: copies are read as the files themselves, and no key knows of it."""
+"""Small local files travel in the run's folder: copies are read as the files themselves, and no key knows of it.
+
+Of local files that are missing, all are named at once.
+"""
 
 import os
 import shutil
@@ -15,7 +18,7 @@ from curate.captions.engines import identify_engines
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run import inputs
-from curate.run.inputs import copy_inputs, place_inputs
+from curate.run.inputs import copy_inputs, naming_all_missing, place_inputs
 from curate.signals.registry import find_signals, identify_models
 from curate.store.store import RunStore
 
@@ -103,3 +106,41 @@ def test_too_much_is_refused(recipe: Recipe, store: RunStore, tmp_path: Path, mo
         place_inputs(recipe, store, "inputs")
     monkeypatch.setattr(inputs, "MAX_BYTES", 65_000_000)
     place_inputs(recipe, store, "inputs")
+
+
+def test_all_missing_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "there.txt").write_text("u\n")
+    clip = {"name": "clip", "model": f"onnx:{tmp_path}/graphs"}
+    recipe = parse_recipe(
+        {
+            "input": [
+                {"name": "tars", "format": "webdataset", "path": [f"{tmp_path}/{{00..11}}.tar", "s3://bucket/a.tar"]},
+                {
+                    "name": "lists",
+                    "format": "urls",
+                    "path": f"{tmp_path}/*.parquet",
+                    "network": {"contact": "me@example.org"},
+                    "store": f"{tmp_path}/store",
+                },
+            ],
+            "measure": {"clip": clip, "clusters": {"topic": {"of": "clip", "centroids": f"{tmp_path}/c.npy"}}},
+            "match": {"metadata": f"{tmp_path}/entries.txt"},
+            "blocklist": [f"{tmp_path}/there.txt", f"{tmp_path}/gone.txt"],
+            "captions": {
+                "engines": {"llm": {"openai": {"base_url": "http://localhost:1/v1", "model": "m"}}},
+                "rewrite": {"engine": "llm", "template": f"{tmp_path}/t.txt"},
+            },
+        }
+    )
+    first = f"metadata {tmp_path}/entries.txt: no such file; accepted: …"
+    with pytest.raises(RecipeError) as raised, naming_all_missing(recipe):
+        raise RecipeError(first)
+    assert str(raised.value).splitlines() == [
+        first,
+        f"input.0.path.0: {tmp_path}/00.tar and 11 more: no such file (0 of the 12 named exist)",
+        f"input.1.path: {tmp_path}/*.parquet: no file matches {tmp_path}/*.parquet",
+        f"measure.clip.0.model: {tmp_path}/graphs: no such file",
+        f"measure.clusters.topic.centroids: {tmp_path}/c.npy: no such file",
+        f"captions.rewrite.template: {tmp_path}/t.txt: no such file",
+        f"blocklist.1: {tmp_path}/gone.txt: no such file",
+    ]
