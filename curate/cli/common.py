@@ -36,10 +36,20 @@ SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
 FingerprintOption = Annotated[Fingerprint, typer.Option(metavar="HOW", help="Detect changed files by stat or content.")]
+BeamArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
+]
 OnOption = Annotated[
     str | None,
     typer.Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`."),
 ]
+
+
+def check_beam_options(words: list[str]) -> None:
+    """Raise RecipeError where what follows the recipe is no option, as a second recipe."""
+    if words and not words[0].startswith("-"):
+        what = f"unexpected argument {words[0]!r}"
+        raise RecipeError(f"{what}; accepted: one RECIPE, then Beam options after --")
 
 
 def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:

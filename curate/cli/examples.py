@@ -13,7 +13,11 @@ EXAMPLES = {
         "curate run recipe.yaml --out gs://bucket/run -- --runner=dataflow …",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],
-    "plan": ["curate plan recipe.yaml", "curate plan recipe.yaml --out run2 --reuse run1"],
+    "plan": [
+        "curate plan recipe.yaml",
+        "curate plan recipe.yaml --out run2 --reuse run1",
+        "curate plan recipe.yaml --on spark.yaml",
+    ],
     "sql": [
         "curate sql run1",
         "curate sql run1 funnel",

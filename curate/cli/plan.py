@@ -12,11 +12,13 @@ import typer
 from curate.ask.page import Line, columns, heading, line
 from curate.captions.engines import find_faults
 from curate.cli.common import (
+    BeamArgument,
     Fingerprint,
     FingerprintOption,
     OnOption,
     RecipeArgument,
     SetOption,
+    check_beam_options,
     print_lines,
     warn_of_sizes,
 )
@@ -39,6 +41,7 @@ from curate.wording import format_bytes, format_seconds, pluralise
 
 def plan(
     recipe: RecipeArgument,
+    beam_options: BeamArgument = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done."),
@@ -56,13 +59,15 @@ def plan(
     It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from the
     recipe's folder.
     """
-    if on is None:
+    options = beam_options or []
+    if not options and on is None:
         import_beam()
     from pipelines.driver import prepare
 
+    check_beam_options(options)
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
-        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, on=on)
+        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, options, on=on)
         print_lines(*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())
         print_lines(*map(line, warn_of_sizes(loaded)))
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))

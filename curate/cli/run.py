@@ -8,7 +8,16 @@ from typing import Annotated
 import pyarrow.compute as pc
 import typer
 
-from curate.cli.common import Fingerprint, FingerprintOption, OnOption, RecipeArgument, SetOption, warn_of_sizes
+from curate.cli.common import (
+    BeamArgument,
+    Fingerprint,
+    FingerprintOption,
+    OnOption,
+    RecipeArgument,
+    SetOption,
+    check_beam_options,
+    warn_of_sizes,
+)
 from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
@@ -30,9 +39,7 @@ from curate.wording import pluralise
 def run(
     recipe: RecipeArgument,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
-    beam_options: Annotated[
-        list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
-    ] = None,
+    beam_options: BeamArgument = None,
     reuse: Annotated[
         str | None, typer.Option(metavar="DIR", help="An older run, whose tables are reused if current.")
     ] = None,
@@ -57,9 +64,7 @@ def run(
     from pipelines.driver import preflight, prepare
     from pipelines.driver import run as run_pipeline
 
-    if options and not options[0].startswith("-"):
-        what = f"unexpected argument {options[0]!r}"
-        raise RecipeError(f"{what}; accepted: one RECIPE, then Beam options after --")
+    check_beam_options(options)
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
     loaded = load_recipe(recipe, overrides)

@@ -176,6 +176,14 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert short.status == 0 and "estimate" not in short.out
 
 
+def test_plan_takes_what_run_takes(cli: Cli, pool: Path) -> None:
+    recipe = str(pool / "texts.yaml")
+    assert cli("plan", recipe, "--no-estimate", "--", "--runner=local").status == 0
+    wrong = [cli(*words, "--", "--runner=Nosuch") for words in (("plan", recipe), ("run", recipe, "--out", "o"))]
+    assert wrong[0] == wrong[1] and wrong[0].status == 2 and "no runner 'Nosuch'" in wrong[0].err
+    assert "one RECIPE, then Beam options after --" in cli("plan", recipe, recipe).err
+
+
 def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:
     said = lines(cli("plan", str(pool / "tars.yaml")).out)
     assert "3 files" in said["photos"] and "images" in said["output"] and "members" in said
