@@ -22,9 +22,11 @@ from numba import njit
 
 from curate import ids, schema
 from curate.ask.query import connected, find_run
+from curate.decide.rules import check_rules
 from curate.errors import RunError
 from curate.numeric.arrays import I64, U64, Mask
 from curate.publish.uids import read_uids
+from curate.publish.views import quote, quote_name
 from curate.recipe.diff import changes
 from curate.store.facts import RuleFacts, RunFacts, read_facts
 
@@ -35,17 +37,18 @@ LOST, GAINED = "lost", "gained"
 CHANGES = pa.schema([("name", pa.string()), *((name, pa.int64()) for name in ("a", "b", "lost", "gained"))])
 # A recipe's key, or another fact of a run, with its value in A and B as JSON; null where there is none.
 SETTINGS = pa.schema([(name, pa.string()) for name in ("key", "a", "b")])
-# A changed sample. `rule` is what dropped it in the run that does not keep it; the rest is from the run that keeps it.
+# A changed sample. `rule` is what dropped it in the run that does not keep it, `value` the numbers of that run that the rule is on, as
+# `name = number`; the rest is from the run that keeps it.
 SAMPLES = pa.schema(
-    [(name, pa.string()) for name in ("side", "uid", "rule", "duplicate_of", "source", "language", "url", "caption")]
+    [(n, pa.string()) for n in ("side", "uid", "rule", "value", "duplicate_of", "source", "language", "url", "caption")]
 )
 
 
 _REASONS = """
-SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of
+SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of, fate.unit AS unit, fate.row AS row
 FROM wanted w LEFT JOIN (
     SELECT d.uid, arg_max(
-        {'rule': d.rule, 'duplicate_of': d.duplicate_of},
+        {'rule': d.rule, 'duplicate_of': d.duplicate_of, 'unit': d.unit, 'row': d.row},
         {'another': d.duplicate_of IS DISTINCT FROM d.uid, 'position': coalesce(f.position, 0)}
     ) AS fate
     FROM decisions d SEMI JOIN wanted USING (uid) LEFT JOIN funnel f USING (rule)
@@ -81,7 +84,7 @@ FROM (
 GROUP BY name
 """
 _SAMPLES = """
-SELECT $side AS side, uid, r.rule, r.duplicate_of, source, language, url, caption
+SELECT $side AS side, uid, r.rule, r.value, r.duplicate_of, source, language, url, caption
 FROM kept JOIN reasons r USING (uid)
 ORDER BY uid
 LIMIT $limit
@@ -194,10 +197,30 @@ def changed_samples(
         for side, here, there in ((LOST, first, second), (GAINED, second, first)):
             if side not in sides:
                 continue
-            reasons = there.fetch(_REASONS, outside=NOT_IN_POOL)
-            here.connection.register("reasons", reasons)
+            here.connection.register("reasons", _with_values(there, limit))
             found = here.connection.sql(_SAMPLES, params={"side": side, "limit": limit}).to_arrow_reader(10_000)
             yield from (batch.cast(SAMPLES) for batch in found)
+
+
+def _with_values(run: _Open, limit: int | None) -> pa.Table:
+    """Return the reasons of the first `limit` wanted samples by uid: uid, rule, value, duplicate_of; see SAMPLES."""
+    columns = run.fetch("FROM verdicts LIMIT 0").schema
+    cases = []
+    for rule in run.run.rules:
+        read = check_rules({rule.name: rule.sql}, columns)[0].columns if rule.sql else filter(None, [rule.of])
+        kinds = {name: columns.field(name).type for name in read}
+        texts = []
+        for name, kind in kinds.items():
+            if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+                # Of the best rows in all digits, as thresholds are shown.
+                all_digits = pa.types.is_integer(kind) or not rule.sql
+                text = f"{quote_name(name)}::VARCHAR" if all_digits else f"format('{{:.6g}}', {quote_name(name)})"
+                texts.append(f"{quote(f'{name} = ')} || coalesce({text}, 'NULL')")
+        if texts:
+            cases.append(f"WHEN '{rule.name}' THEN concat_ws(', ', {', '.join(texts)})")
+    run.connection.register("reasons", run.fetch(f"{_REASONS} LIMIT $limit", outside=NOT_IN_POOL, limit=limit))
+    value = f"CASE r.rule {' '.join(cases)} END" if cases else "NULL"
+    return run.fetch(f"SELECT r.*, {value} AS value FROM reasons r LEFT JOIN verdicts USING (unit, row)")
 
 
 # ---- the two runs

@@ -116,6 +116,24 @@ def test_samples(pair: tuple[str, str]) -> None:
     assert few == [found[0], found[3]]
 
 
+def test_samples_come_with_the_numbers_of_the_rule(tmp_path: Path) -> None:
+    a, b = write_a(f"{tmp_path}/a"), f"{tmp_path}/b"
+    first, second = copy.deepcopy(runs.SMALL)
+    for place, (rule, changes) in {0: ("words", {}), 5: ("side", {"width": 100, "height": 80})}.items():
+        row, _, *rest = first[place]
+        first[place] = (row | changes, verdict(rule), *rest)
+    row, _, ids, _ = second[2]
+    second[2] = (row, verdict("aligned"), ids, 0.1)
+    write_units(b, [first, second], runs.RUN, runs.ENTRIES)
+    write_uids(b, [row[:2] for row in (*first, *second)])
+    found = {row["uid"]: (row["rule"], row["value"]) for batch in changed_samples(a, b) for row in batch.to_pylist()}
+    assert found == {
+        uid("a1"): ("words", "words = 3"),
+        uid("a6"): ("side", "width = 100, height = 80"),
+        uid("b3"): ("aligned", "clip_score = 0.1"),
+    }
+
+
 def test_the_other_way_round(pair: tuple[str, str]) -> None:
     there, back = diff_runs(*pair), diff_runs(*reversed(pair))
     assert (back.lost, back.gained) == (there.gained, there.lost)
