@@ -52,7 +52,7 @@ def _funnel(run: RunFacts) -> Iterator[str]:
 
 
 def _balance(store: RunStore, run: RunFacts) -> Iterator[str]:
-    """Yield lines on t, and on repeated uids."""
+    """Yield lines on t, and on uids.npy, which is the result of a pool without images."""
     if run.t is not None:
         target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
@@ -60,9 +60,9 @@ def _balance(store: RunStore, run: RunFacts) -> Iterator[str]:
         yield f"balance: t = {run.t:,}{why}"
         if not run.counts[BALANCE]:
             yield f"balancing dropped nothing: {_why_all_stay(store, run)}"
-    if run.repeats:
-        uids = next(line.rows for line in read_manifest(store) if line.path == UIDS_FILE)
-        yield f"{UIDS_FILE}: {uids:,} uids, repeated as output.repeat says"
+    if run.repeats or not run.pool.images:
+        uids = next(line.rows or 0 for line in read_manifest(store) if line.path == UIDS_FILE)
+        yield f"{UIDS_FILE}: {pluralise(uids, 'uid')}{', repeated as output.repeat says' if run.repeats else ''}"
 
 
 def _rules(run: RunFacts) -> Iterator[str]:

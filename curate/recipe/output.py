@@ -22,7 +22,12 @@ class Output(Section):
     - `probability` is multiplied by `input_probability`, where the pool has such a column.
 
     `repeat` sees what rules see, `probability`, `entries` (how many the caption matches), and `rarest` (the smallest of their counts
-    when balancing begins). NULL and less than 1 count as 1; at most 1,000. DataComp's resharder repeats rows by `uids.npy`.
+    when balancing begins). NULL and less than 1 count as 1; at most 1,000. DataComp's resharder repeats rows by `uids.npy`. The better half
+    of the kept rows twice, by a score of a top rule:
+
+        derive: {place: quantile(clip_score)}
+        rules: {best: {top: 0.2, of: clip_score}, duplicates: dedup}
+        output: {repeat: CASE WHEN place > 0.5 THEN 2 ELSE 1 END}
     """
 
     gives: ClassVar[tuple[Column, ...]] = (

@@ -52,7 +52,7 @@ class Clusters(OnEmbeddings):
     )
     selected: UserPaths | None = Field(
         None,
-        description="Files that select clusters: numbers, or embeddings [n, dimension], each of which selects its nearest cluster.",
+        description="Files that select clusters: their numbers from 0, integers [n], or embeddings [n, dimension], which select their nearest ones.",
         examples=["imagenet.npy"],
     )
 
