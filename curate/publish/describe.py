@@ -53,9 +53,9 @@ def describe_run(
     uids = partial(write_uids, store, samples, facts.kept, facts.repeats)
     writes: list[Callable[[], int | None]] = [statistics, uids]  # the two that take long
     _, written = in_threads(lambda write: write(), writes)
-    write_views(store, digests.paths)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     files += [layout.RETRIES_FILE] if facts.retries else []
+    write_views(store, [*digests.paths, *files])
     digests.add(written_file(store, path, written if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
 

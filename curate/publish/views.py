@@ -14,7 +14,7 @@ from curate import schema
 from curate.numeric.sides import SQL as SIDES
 from curate.output.output_format import OutputFormat, find_written
 from curate.recipe.files import shipped_folder
-from curate.store.layout import MANIFEST_FILE, VIEWS_FILE
+from curate.store.layout import MANIFEST_FILE, RETRIES_FILE, VIEWS_FILE
 from curate.store.store import RunStore
 
 LARGE = {
@@ -29,6 +29,7 @@ LARGE = {
     "regions": schema.REGIONS,
     "members": schema.MEMBERS,
     "manifest": schema.MANIFEST,
+    "retries": schema.RETRIES,
 }
 _TYPES = {
     pa.bool_(): "BOOLEAN",
@@ -62,6 +63,8 @@ def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
             found.setdefault(rest.partition("/")[0], []).append(name)
         elif top == "shards" and rest.endswith(".parquet"):
             found.setdefault("published", []).append(name)
+        elif name == RETRIES_FILE:
+            found["retries"] = [name]
     return {table: tuple(sorted(files)) for table, files in found.items() if table in LARGE or table == "published"}
 
 
@@ -81,7 +84,8 @@ def write_views(folder: RunStore, paths: Iterable[str]) -> None:
     places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
     variables = []
     for table in files:
-        pattern = "shards/%.parquet" if table == "published" else f"tables/{table}/%.parquet"
+        patterns = {"published": "shards/%.parquet", "retries": RETRIES_FILE}
+        pattern = patterns.get(table, f"tables/{table}/%.parquet")
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"

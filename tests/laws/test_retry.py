@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +31,7 @@ from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
 from tests.laws.test_resume import command, stop_at
 from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
+from tests.publish.runs import run_query
 
 pytest.importorskip("img2dataset")
 
@@ -154,6 +156,15 @@ def test_attempts_add_up(days: Days) -> None:
     assert one["detail"] == "500 Something"
     told = str(explain_sample(str(days.folder), one["key"]))
     assert f"500 Something (9 attempts, the last at {one['attempted']:%Y-%m-%d %H:%M:%S} UTC)" in told
+
+
+def test_sql_sees_the_rounds(days: Days) -> None:
+    rows, query = Retries.read(RunStore(str(days.folder))).table, "SELECT * FROM retries ORDER BY ALL"
+    listed = sorted(tuple(row.values()) for row in rows.to_pylist())
+    assert listed and run_query(str(days.folder), query).rows == listed
+    with duckdb.connect(str(days.folder / "stats.duckdb"), read_only=True) as client:
+        client.execute(f"SET VARIABLE run = '{days.folder}'").execute((days.folder / "views.sql").read_text())
+        assert client.execute(query).fetchall() == listed
 
 
 def test_a_rerun_has_nothing_to_do(days: Days, web: Web) -> None:

@@ -149,10 +149,12 @@ def test_files_are_told_apart_by_place() -> None:
         "tables/samples/note.txt",
         "shards/00000.parquet",
         "shards/00000.tar",
+        "retries.parquet",
     ]
     assert table_files(names) == {
         "samples": ("tables/samples/00000.parquet", "tables/samples/00001.parquet"),
         "published": ("shards/00000.parquet",),
+        "retries": ("retries.parquet",),
     }
 
 
