@@ -11,14 +11,10 @@
 -- column: caption   the caption of the representative
 -- column: url       its URL
 WITH dropped AS (
-    SELECT d.unit, d.row, d.uid, d.duplicate_of, d.duplicate_cosine AS cosine, s.source, s.sha256, s.url, s.phash
+    SELECT d.unit, d.row, d.uid, d.duplicate_of, d.duplicate_cosine AS cosine, s.sha256, s.url, s.phash
     FROM (SELECT * FROM decisions UNION ALL BY NAME SELECT NULL::FLOAT AS duplicate_cosine WHERE false) d
     JOIN samples s USING (unit, row)
     WHERE d.rule = 'duplicate'
-), representatives AS (
-    SELECT d.unit, d.row, d.uid, d.kept, s.source, s.sha256, s.url, s.phash
-    FROM decisions d JOIN samples s USING (unit, row)
-    WHERE (d.kept OR d.rule IN (FROM later_rules)) AND d.uid IN (SELECT duplicate_of FROM dropped)
 ), clusters AS (
     SELECT
         k.unit, k.row, k.uid,

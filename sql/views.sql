@@ -19,6 +19,11 @@ SELECT * FROM verdicts WHERE kept OR rule IN ('balance', 'sample');
 CREATE VIEW later_rules AS
 SELECT rule FROM funnel WHERE position > (SELECT position FROM funnel WHERE rule = 'duplicate');
 
+-- The samples that represent duplicates, one row per uid: kept, or dropped by a later step.
+CREATE VIEW representatives AS
+SELECT * FROM verdicts
+WHERE (kept OR rule IN (FROM later_rules)) AND uid IN (SELECT duplicate_of FROM decisions WHERE rule = 'duplicate');
+
 -- One row per sample and entry that it matches.
 CREATE VIEW matched AS
 SELECT unit, row, uid, unnest(entry_ids) AS entry_id FROM matches;

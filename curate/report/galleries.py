@@ -81,8 +81,8 @@ def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
 def _partners(run: Run, rows: Iterable[Row]) -> dict[str, Row]:
     """Return the samples that represent these duplicates, by uid."""
     uids = sorted({row["duplicate_of"] for row in rows if row["rule"] == schema.DUPLICATE and row["duplicate_of"]})
-    where = "(kept OR rule IN (FROM later_rules)) AND uid IN (SELECT unnest($uids::VARCHAR[]))"
-    return {row["uid"]: row for row in run.rows(f"SELECT * FROM verdicts WHERE {where}", uids=uids)}
+    sql = "SELECT * FROM representatives WHERE uid IN (SELECT unnest($uids::VARCHAR[]))"
+    return {row["uid"]: row for row in run.rows(sql, uids=uids)}
 
 
 def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:

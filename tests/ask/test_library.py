@@ -445,6 +445,41 @@ def test_near_duplicates(small: str) -> None:
     ]
 
 
+def test_duplicate_pairs(small: str) -> None:
+    near_pair = (uid("a5"), uid("a1"), "near", 0, None, True, None, "a cat again and now", "a red cat")
+    assert ask(small, "duplicate_pairs") == [
+        (uid("a1"), uid("a1"), "pair", 0, None, True, None, "a red cat", "a red cat"),
+        near_pair,
+    ]
+    assert ask(small, "duplicate_pairs", match_type="near") == [near_pair]
+    assert len(ask(small, "duplicate_pairs", limit=1)) == 1
+
+
+def test_a_duplicate_has_one_representative_whatever_became_of_rows_with_its_uid(tmp_path: Path) -> None:
+    rows = [
+        (
+            sample("a", "a small copy", width=100),
+            verdict("side"),
+            [],
+            None,
+        ),  # another row of this uid reached deduplication
+        (sample("a", "a cat"), verdict("balance", 0.5, 1.5), [0], 0.5),
+        (sample("a", "a copy"), verdict("duplicate", of="a"), [0], 0.5),
+        (
+            sample("b", "the same bytes", sha256="a".rjust(64, "0"), phash=2**64 - 8),
+            verdict("duplicate", of="a"),
+            [],
+            0.5,
+        ),
+    ]
+    run = write_units(str(tmp_path), [rows]).url
+    assert [row[:3] + row[5:] for row in ask(run, "duplicate_pairs")] == [
+        (uid("b"), uid("a"), "image", False, "balance", "the same bytes", "a cat"),
+        (uid("a"), uid("a"), "pair", False, "balance", "a copy", "a cat"),
+    ]
+    assert ask(run, "SELECT uid, row FROM representatives") == [(uid("a"), 1)]
+
+
 # ---- captions
 
 
@@ -669,7 +704,8 @@ def test_the_page_lists_all_tables_with_their_columns(small: str) -> None:
             for (name,) in connection.execute("SHOW TABLES").fetchall()
         }
     assert sorted(columns) == sorted([*views, *aligned, *others])
-    assert columns["kept"] == columns["dropped"] == columns["survivors"] == columns["verdicts"]
+    for name in ("kept", "dropped", "survivors", "representatives"):
+        assert columns[name] == columns["verdicts"]
     assert columns["verdicts"] == list(dict.fromkeys([*columns["measured"], *columns["decisions"]]))
     assert columns["measured"] == [*columns["samples"], *columns["scored"][3:], "min_side", "aspect"]
     assert columns["scored"] == [*columns["scores"], "clipscore"]

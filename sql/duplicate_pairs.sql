@@ -1,0 +1,35 @@
+-- Each duplicate with the sample that represents it, those that differ most first.
+-- theme: Duplicates
+-- param: match_type = null [text]  only this kind of match: pair, image, url or near
+-- param: limit = 20                how many pairs
+-- column: uid                     the duplicate that was dropped
+-- column: representative          the uid of its representative; equal to `uid` where URL (or image) and caption are equal
+-- column: match_type              pair (the same uid), image (the same bytes), url, or near (an image or embedding that is close)
+-- column: distance                number of bits in which their perceptual hashes differ; null without hashes
+-- column: cosine                  largest cosine to a row that it was compared with; null where no pass by embedding found it
+-- column: kept                    whether the representative was kept
+-- column: rule                    else the step that dropped the representative, such as balance
+-- column: caption                 the caption of the duplicate
+-- column: representative_caption  the caption of the representative
+WITH dropped AS (
+    SELECT * FROM decisions UNION ALL BY NAME SELECT NULL::FLOAT AS duplicate_cosine WHERE false
+), pairs AS (
+    SELECT
+        d.unit, d.row, d.uid, d.duplicate_of, d.duplicate_cosine, s.caption, s.phash, r.phash AS other_phash,
+        r.kept, r.rule, r.caption AS representative_caption,
+        CASE
+            WHEN d.uid = d.duplicate_of THEN 'pair'
+            WHEN s.sha256 = r.sha256 THEN 'image'
+            WHEN s.url = r.url THEN 'url'
+            ELSE 'near'
+        END AS match_type
+    FROM dropped d JOIN samples s USING (unit, row) LEFT JOIN representatives r ON r.uid = d.duplicate_of
+    WHERE d.rule = 'duplicate'
+)
+SELECT
+    uid, duplicate_of AS representative, match_type, bit_count(xor(phash, other_phash)) AS distance, duplicate_cosine AS cosine,
+    kept, rule, caption, representative_caption
+FROM pairs
+WHERE $match_type IS NULL OR match_type = lower($match_type)
+ORDER BY distance DESC NULLS LAST, cosine NULLS LAST, uid, unit, row
+LIMIT $limit;
