@@ -191,7 +191,7 @@ def is_finished(context: RunContext, out: str) -> bool:
         what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"
         what = f"of another recipe or pool ({what})"
         if models and not changed:
-            what = f"of the same recipe with another model or file of {', '.join(models)}"
+            what = f"of the same recipe with another identity (model, file or version) of {', '.join(models)}"
         raise RecipeError(
             f"--out {out}: holds a run {what}. Choose another folder, or delete this one; "
             f"with --reuse {out} another run reuses all that is still valid"

@@ -1,6 +1,56 @@
-"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most user-defined signals."""
+"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most user-defined signals.
 
-from collections.abc import Sequence
+One of another package, with a small torch model in a file:
+
+    import hashlib
+    import io
+    import numpy as np
+    import pyarrow as pa
+    import torch
+    from curate.process import process_cache
+    from curate.recipe.files import read_whole
+    from curate.recipe.section import Section, UserFile
+    from curate.signals.image_signal import image_signal
+    from curate.signals.signal import SignalKind
+
+    LIMIT = 1 << 30  # bytes
+
+    class Liked(Section):
+        weights: UserFile  # a text: a path, relative to the recipe's folder, or a URL; read_whole reads both
+
+    class Scorer:
+        columns = pa.schema([("liked", pa.float32())])
+
+        def __init__(self, weights, identity):
+            self.weights, self.identity = weights, identity
+
+        def read(self):
+            model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+            model.load_state_dict(torch.load(io.BytesIO(read_whole(self.weights, LIMIT)), weights_only=True))
+            return model.eval()
+
+        def load(self):  # once per process; the key names the content
+            return process_cache(self.identity, self.read)
+
+        def observe(self, image):
+            pixels = np.asarray(image.convert("RGB").resize((32, 32)), np.float32) / 255
+            with torch.inference_mode():
+                return float(self.load()(torch.from_numpy(pixels).flatten()))
+
+        def finish(self, observed, captions):
+            return [pa.array(observed, pa.float32())]
+
+    def identify(name, options, known):  # raise the 1 when the values change by something else than the weights
+        return f"liked 1, {hashlib.sha256(read_whole(options.weights, LIMIT)).hexdigest()}"
+
+    def build(name, options, built):
+        scorer = Scorer(options.weights, built.identities[name])
+        return [image_signal(name, scorer, scorer.identity, load=scorer.load)]
+
+    KIND = SignalKind("liked", Liked, identify, build)
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -26,13 +76,21 @@ class ImageObserver(Protocol):
         """
 
 
-def image_signal(name: str, observer: ImageObserver, identity: Any) -> Signal:
-    """Return the signal of an observer; `identity` is what its values depend on, as plain data."""
+def image_signal(name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None) -> Signal:
+    """Return the signal of an observer.
+
+    Args:
+        name: that of the signal, as `build` gets it.
+        observer: takes what it needs of each image, and gives the columns.
+        identity: what its values depend on, as plain data.
+        load: loads its model, so that what is wrong with it is reported before the run.
+    """
     return Signal(
         name=name,
         columns=tuple(observer.columns),
         key=ids.digest([name, 1, identity]),
         from_images=lambda captions: _Part(observer, captions),
+        load=load,
     )
 
 

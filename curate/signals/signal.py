@@ -5,7 +5,17 @@ the input is read: each image is observed once, right after it was decoded, in o
 is added in order; from captions (`from_captions`); from embeddings (`from_embeddings`), those of a model of `measure.clip`
 or precomputed ones, without images or the model; or from the pool (`supplied`): embeddings, without a column in `scores`.
 
-A signal of captions, with a file of weights:
+A signal of captions, with a file of weights (`image_signal` has one of images):
+
+    import hashlib
+    import json
+    import pyarrow as pa
+    from curate import ids
+    from curate.process import process_cache
+    from curate.recipe.files import read_whole
+    from curate.recipe.section import Section, UserFile
+    from curate.signals.on_embeddings import check_unchanged
+    from curate.signals.signal import Signal, SignalKind
 
     class Tone(Section):
         weights: UserFile  # relative to the recipe's folder; on a cluster it may be a URL, which `read_whole` reads too

@@ -1,6 +1,5 @@
 """A signal of another package: the README's, built and installed, in runs of one and of several processes; and its faults."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -12,24 +11,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from PIL import Image
 
-from curate import ids
 from curate.errors import RunError, SignalError
 from curate.process import process_cache
-from curate.recipe.files import read_whole
-from curate.recipe.section import Section, UserFile
 from curate.signals import foreign
+from curate.signals import image_signal as image_signals
 from curate.signals import signal as signals
 from curate.signals.foreign import guard_signal
 from curate.signals.image_signal import image_signal
-from curate.signals.on_embeddings import check_unchanged
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, Signal
 from tests.laws import pools
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -284,25 +282,49 @@ def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_pa
         r"scores +0 of (\d) units done \(signals to measure: blur \1/\1; columns of the others", done.stdout
     )
     done = curate(other, "run", recipe, "--out", run, *measure)
-    assert done.returncode == 2 and "holds a run of the same recipe with another model or file of blur." in done.stderr
+    assert (
+        done.returncode == 2
+        and "holds a run of the same recipe with another identity (model, file or version) of blur." in done.stderr
+    )
 
 
 def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
     """That of the interface's docstring."""
-    assert signals.__doc__ is not None
-    names: dict[str, Any] = {one.__name__: one for one in (Section, read_whole, check_unchanged, process_cache, Signal)}
-    names |= {"SignalKind": SignalKind, "UserFile": UserFile, "hashlib": hashlib, "json": json, "pa": pa, "ids": ids}
-    exec(
-        re.sub("^    ", "", signals.__doc__.partition("weights:\n")[2].partition("\nOn a cluster")[0], flags=re.M),
-        names,
-    )
-    kind, path = names["KIND"], tmp_path / "weights.json"
+    path = tmp_path / "weights.json"
     path.write_text('{"good": 1, "bad": -1}')
-    options = kind.section(weights=str(path))
-    identity = kind.identify("tone", options, Known({}, {}, True))
-    [signal] = kind.build("tone", options, Built({"tone": identity}, {}))
+    signal = build_example(signals, "tone", path)
     found = guard_signal(signal, "my-tone 1").from_captions(pa.array(["good good dog", None, "bad cat"]))
     assert [column.to_pylist() for column in found] == [[2, None, -1]]
+
+
+def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
+    """That of the interface's docstring; a file that holds no model is reported when it is loaded, before a run."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pt"
+    model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    torch.save(model.state_dict(), path)
+    signal = guard_signal(build_example(image_signals, "liked", path), "my-liked 1")
+    part = signal.from_images(pa.array(["a caption"] * 2))
+    part.add(1, part.observe(Image.new("RGB", (40, 50), (255, 0, 0))))
+    [column] = part.finish().columns
+    expected = model(torch.tensor([1.0, 0.0, 0.0]).repeat(32 * 32)).item()
+    assert column[0].as_py() is None and column[1].as_py() == pytest.approx(expected, abs=1e-6)
+    path.write_text("no model")
+    with pytest.raises(RunError, match="signal 'liked' of package my-liked 1: "):
+        guard_signal(build_example(image_signals, "liked", path), "my-liked 1").load()
+
+
+def build_example(module: ModuleType, key: str, weights: Path) -> Signal:
+    """The signal of a module's docstring, of these weights."""
+    code = re.findall("^    import hashlib\n(?:    .*\n|\n)*", module.__doc__ or "", re.MULTILINE)
+    assert len(code) == 1
+    names: dict[str, Any] = {}
+    exec(re.sub("^    ", "", code[0], flags=re.MULTILINE), names)
+    options = names["KIND"].section(weights=str(weights))
+    identity = names["KIND"].identify(key, options, Known({}, {}, True))
+    [signal] = names["KIND"].build(key, options, Built({key: identity}, {}))
+    assert isinstance(signal, Signal)
+    return signal
 
 
 class Observer:
