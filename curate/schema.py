@@ -227,7 +227,7 @@ MISSING_REASONS = {
     "does not have it",
     "bad_url": "it is not an http or https URL, or redirects to one that is not",
     "dns": "the name of its host could not be looked up",
-    "refused_address": "its host has an address that is not public, which `network.allow_networks` did not name",
+    "refused_address": "its host has an address that is not public; if it is yours, name it in `network.allow_networks`, then --retry",
     "unreachable": "its host does not accept connections",
     "tls": "its host has no valid certificate, or does not speak TLS",
     "timeout": "it did not arrive in time",

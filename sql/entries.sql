@@ -1,5 +1,6 @@
 -- How often each metadata entry occurs: in the pool, before balancing, and kept.
 -- In the order of the metadata, by entry_id.
+-- Samples that could not be read or downloaded match nothing.
 -- theme: Entries and balancing
 -- param: like = '%'   SQL pattern of entries (% any text, _ any character; case-sensitive)
 -- param: min_pool = 1 minimum number of matching rows in the pool

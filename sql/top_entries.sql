@@ -1,4 +1,5 @@
 -- The most frequent entries, and how far balancing sampled them down.
+-- Samples that could not be read or downloaded match nothing.
 -- theme: Entries and balancing
 -- param: limit = 20                          how many
 -- param: by = survivors [number of entries]  the order: pool, survivors, expected or kept, the largest first

@@ -56,7 +56,7 @@ class Bracket:
             smallest = self.hi_sum or 0
             raise RunError(
                 f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows; "
-                f"accepted: balance.rows of at least {-(-smallest // ONE)}, or stricter rules before balancing"
+                f"accepted: balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter rules before balancing"
             )
         return self.lo
 

@@ -49,7 +49,9 @@ class NetworkPolicy(Section):
         examples=["you@example.org"],
     )
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
-        (), description="Networks that may be asked although they are not public.", examples=[["10.0.0.0/8"]]
+        (),
+        description="Networks that may be asked although they are not public; 127.0.0.0/8 is this machine.",
+        examples=[["10.0.0.0/8"]],
     )
     robots: Literal["respect", "ignore"] = Field(
         "respect", description="What to do with robots.txt.", examples=["ignore"]

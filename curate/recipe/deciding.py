@@ -219,7 +219,7 @@ class Balance(Section):
     )
     rows: int | None = Field(
         None,
-        description="Target size: the largest t whose expected number of rows is at most this.",
+        description="Target size: the largest t whose expected size is at most this; an error where t = 1 exceeds it.",
         examples=[1000000],
         lt=2**31,
         ge=1,
