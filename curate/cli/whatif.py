@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -23,6 +23,14 @@ from curate.wording import pluralise
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
+_MEANINGS = {  # of columns of a sweep
+    "expected": "rows kept",
+    "error": "one standard error of a run's draws",
+    "survivors": "rows left before balance or sample",
+    "dropped": "by the swept rule",
+    "duplicate": "by deduplication",
+    "tail_share": "share of the tail in all matches",
+}
 _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
 
@@ -78,7 +86,11 @@ def whatif(
         found = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
         if plot:
             write_plot(plot, found, number, sum(int(b.alive.sum()) for b in run.states))
-        print_result(_sweep_result(found, number, format), format)
+        is_sampled = changed_recipe(run.recipe, overrides).sample is not None and number.rule is not None
+        table = _sweep_result(found, number, format, "survivors" if is_sampled else "expected")
+        print_result(table, format)
+        if format is Format.table:
+            print_lines(line((_describe(table.names), "dim")))
     else:
         balance = changed_recipe(run.recipe, overrides).balance
         target = rows if number else balance.rows if balance else None
@@ -125,17 +137,24 @@ def _show_progress(found: Iterator[Point], total: int) -> Iterator[Point]:
         yield point
 
 
-def _sweep_result(found: list[Point], number: SweptNumber, format: Format) -> Result:
-    """Return the points; for people with bars, and without empty columns."""
+def _sweep_result(found: list[Point], number: SweptNumber, format: Format, bars: str) -> Result:
+    """Return the points; for people with bars of the column `bars`, and without empty columns."""
     table = points_table(found)
     if format is not Format.table:
         return _result(table)
     hidden = {"t"} if number.rule is None else set()  # it is the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
-    table = table.select(shown)
-    most = max((point.expected or 0.0 for point in found), default=0) or 1
-    bars = ["█" * max(1, round(_BAR * point.expected / most)) if point.expected else "" for point in found]
-    return _result(table.append_column("", pa.array(bars)), rounded=("expected", "error"))
+    sizes = [(point.survivors if bars == "survivors" else point.expected) or 0 for point in found]
+    most = max(sizes, default=0) or 1
+    for name in {"expected", "error"} & set(shown):
+        table = table.set_column(table.column_names.index(name), name, pc.round(table[name]))
+    drawn = pa.array(["█" * max(1, round(_BAR * size / most)) if size else "" for size in sizes])
+    return _result(table.select(shown).append_column(f"bars of {bars}", drawn))
+
+
+def _describe(names: Sequence[str]) -> str:
+    """Return what a sweep's columns are."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in names)
 
 
 def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
@@ -172,23 +191,22 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
     elif any(row["run"] != row["run_expected"] for row in rows.values()):
         lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
     print_lines(*map(line, lines), line())
-    rounded = ("run_expected", "whatif", "change")
     languages = found.languages.filter(pc.greater(pc.add(pc.field("run_expected"), pc.field("whatif")), 0))
-    tables = [(_signed(found.funnel).select(["rule", "run", *rounded]), rounded), (found.sources, rounded)]
-    tables += [(languages.slice(0, _LANGUAGES), rounded)] if len(languages) else []
+    tables = [_rounded(found.funnel).drop_columns(["position", "kind", "error"]), _rounded(found.sources)]
+    tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
     known = pc.or_(pc.is_valid(found.facts["run"]), pc.is_valid(found.facts["whatif"]))
-    for table, columns in [*tables, (found.facts.filter(known), ())]:
-        print_result(_result(table, columns), format)
+    for table in [*tables, found.facts.filter(known)]:
+        print_result(_result(table), format)
         print_lines(line())
 
 
-def _signed(funnel: pa.Table) -> pa.Table:
-    """Return the funnel as `curate run` shows it: dropped rows are negative, 0 by a rule that a recipe does not have."""
-    sign = pc.if_else(pc.equal(funnel["kind"], "drop"), -1, 1)
-    for name in ("run", "run_expected", "whatif", "change"):
-        counts = pc.multiply(pc.fill_null(funnel[name], 0), sign)
-        funnel = funnel.set_column(funnel.column_names.index(name), name, counts)
-    return funnel
+def _rounded(table: pa.Table) -> pa.Table:
+    """Return numbers of rows as integers, 0 by a rule that a recipe does not have; changes are those of the shown numbers."""
+    shown = {name: pc.round(pc.fill_null(table[name], 0)) for name in ("run", "run_expected", "whatif")}
+    shown["change"] = pc.subtract(shown["whatif"], shown["run_expected"])
+    for name, numbers in shown.items():
+        table = table.set_column(table.column_names.index(name), name, numbers.cast(pa.int64()))
+    return table
 
 
 def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
@@ -200,12 +218,9 @@ def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
     yield from (("changes", override, *[None] * len(_COLUMNS)) for override in found.changes)
 
 
-def _result(table: pa.Table, rounded: tuple[str, ...] = ()) -> Result:
-    """Return the table's rows; in `rounded` columns the nearest integers."""
-    shown = [round if name in rounded else _plainly for name in table.column_names]
+def _result(table: pa.Table) -> Result:
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    cells = [tuple(v if v is None else show(v) for show, v in zip(shown, row, strict=True)) for row in rows]
-    return Result(tuple(table.column_names), cells)
+    return Result(tuple(table.column_names), [tuple(map(_plainly, row)) for row in rows])
 
 
 def _plainly(value: Any) -> Any:

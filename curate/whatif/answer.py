@@ -7,6 +7,7 @@ compared with the expectation of the run, since the rows that the run kept diffe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -33,18 +34,23 @@ from curate.wording import all_digits
 
 # Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
 _NUMBERS = [("run", pa.int64()), *((name, pa.float64()) for name in ("run_expected", "whatif", "change"))]
-# Kinds are pool, drop and kept; the error is one standard error of a run's draws. Null: that recipe has no such rule.
+# Kinds are pool, drop and kept; dropped rows are negative, so that all numbers add up to the kept ones. The error is one
+# standard error of a run's draws. Null: that recipe has no such rule.
 FUNNEL = pa.schema(
     [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
 )
 # Rows of the pool, and kept ones.
 SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
 LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
-_WEIGHTS = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS[:3], ("source", pa.string())])
+# Rows of the pool and kept ones; expected ones in fixed point with balance, else rows left before a sample: exact sums.
+_EXACT = pa.decimal128(38)
+_KEYS = [("language", pa.string()), ("source", pa.string())]
+_WEIGHTS = pa.schema([*_KEYS, ("pool", pa.int64()), ("run", pa.int64()), ("run_expected", _EXACT), ("whatif", _EXACT)])
 # t; survivors, the rows still in when balancing begins; entries that some survivor matches, and how many are gained and
 # lost; the share of entries of which all rows stay (at most their limit) in the matches of survivors, and of kept rows; the share
 # of entries with fewer than t rows, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
 FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
+_LEFT = (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE])  # verdicts of the rows still in when balancing begins
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,13 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     units = list(in_threads(lambda place: _weigh(run, survivors, found, place), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
+    shares = _share_of_run(run), _share(found.t, found.rows, sum(int(state.alive.sum()) for state in survivors.states))
     has_languages = "language" in survivors.settings.columns.names
     return WhatIf(
         changes=tuple(overrides),
-        funnel=_funnel(run, survivors, found, sum(unit.expected for unit in units) / balance.ONE),
-        sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES),
-        languages=_parts(weights, LANGUAGES) if has_languages else LANGUAGES.empty_table(),
+        funnel=_funnel(run, survivors, found, float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])),
+        sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES, shares),
+        languages=_parts(weights, LANGUAGES, shares) if has_languages else LANGUAGES.empty_table(),
         facts=_facts(run, survivors, found),
         expected=found.rows,
         error=found.error,
@@ -98,6 +105,16 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         is_same=found.t == run.t and all(unit.is_same for unit in units),
         thresholds=_thresholds(survivors),
     )
+
+
+def _share_of_run(run: FinishedRun) -> Fraction:
+    left = sum(int(among(state.verdicts, _LEFT).sum()) for state in run.states)
+    return _share(run.t, sum(int(state.alive.sum()) for state in run.states), left)
+
+
+def _share(t: int | None, kept: float, left: int) -> Fraction:
+    """Return what one of _EXACT is in rows: without balance the part of the rows left that is kept."""
+    return Fraction(1, balance.ONE) if t is not None else Fraction(round(kept), max(1, left))
 
 
 def _thresholds(survivors: DecidedRows) -> dict[str, str]:
@@ -114,7 +131,7 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expect
     """Return FUNNEL; `expected` is the expected number of rows that the run keeps."""
     old, new = run.recipe, survivors.recipe
     was = count_verdicts(run.states, list(old.rules))
-    likely = _with_kept(was, run.t, expected if run.t is not None else was[schema.KEPT])
+    likely = _with_kept(was, run.t, expected)
     will = _with_kept(count_verdicts(survivors.states, list(new.rules)), found.t, found.rows)
     forgotten = bool(was[schema.FORGOTTEN])
     olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
@@ -124,10 +141,15 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expect
     likely[schema.POOL] = will[schema.POOL] = was[schema.POOL]
     before, between = ([counts.get(name, 0) if name in olds else None for name in names] for counts in (was, likely))
     after = [will.get(name, 0) if name in news else None for name in names]
+    kinds = [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names]
+    before, between, after = (
+        [n if n is None or kind != "drop" else 0 - n for n, kind in zip(counts, kinds, strict=True)]
+        for counts in (before, between, after)
+    )
     errors = {schema.BALANCE: found.error, schema.KEPT: found.error}
     columns = {
         "position": list(range(len(names))),
-        "kind": [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names],
+        "kind": kinds,
         "rule": names,
         "run": before,
         "run_expected": between,
@@ -150,7 +172,6 @@ class _UnitWeights:
     """Rows of a unit."""
 
     weights: pa.Table  # _WEIGHTS, by language
-    expected: int  # what the run keeps of them, expected, in fixed point
     is_same: bool  # whether each is kept with the probability of the run
 
 
@@ -164,30 +185,36 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, found: Expectation, place: 
     language = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]
-    numbers = {"run": was.alive.astype(np.int64), "run_expected": before, "whatif": after}
+    numbers = {
+        "run": was.alive,
+        "run_expected": among(was.verdicts, _LEFT) if run.t is None else balance.fixed_point(before),
+        "whatif": now.alive if found.t is None else balance.fixed_point(after),
+    }
     sums = (
-        pa.table({"language": language, **numbers})
+        pa.table({"language": language, **{name: rows.astype(np.int64) for name, rows in numbers.items()}})
         .group_by("language", use_threads=False)
         .aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
     )
-    weights = sums.append_column("source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
-    return _UnitWeights(weights, int(balance.fixed_point(before).sum()), np.array_equal(before, after))
+    weights = sums.add_column(1, "source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
+    return _UnitWeights(weights.cast(_WEIGHTS), np.array_equal(before, after))
 
 
-def _parts(weights: pa.Table, columns: pa.Schema) -> pa.Table:
-    """Return the table of parts of the pool, the largest first."""
-    by, numbers = columns.names[0], _WEIGHTS.names[1:5]
+def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fraction]) -> pa.Table:
+    """Return the table of parts of the pool, the largest first; `shares` are of the run and of the other settings."""
+    by, numbers = columns.names[0], _WEIGHTS.names[2:]
     sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
-    pool, kept, before, after = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
+    pool, kept, *expected = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
+    before, after = (
+        pa.array([float(int(n) * share) for n in part.to_pylist()], pa.float64())
+        for part, share in zip(expected, shares, strict=True)
+    )
     table = pa.table([sums[by], pool, kept, before, after, pc.subtract(after, before)], names=columns.names)
     return table.sort_by([("pool", "descending"), (by, "ascending")]).cast(columns)
 
 
 def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
     rows: list[tuple[str, float | None, float | None]] = [("t", run.t, found.t)]
-    reached = sum(
-        int(among(b.verdicts, (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE])).sum()) for b in run.states
-    )
+    reached = sum(int(among(b.verdicts, _LEFT).sum()) for b in run.states)
     rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
     if run.recipe.match:
         entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected", "probability"])

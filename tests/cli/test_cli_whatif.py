@@ -48,9 +48,9 @@ def test_a_rerun_agrees(cli: Cli, pool: Path, finished: Finished, name: str, tmp
         counts = json.loads((out / "run.json").read_text())["counts"]
         for rule, rows in counts.items():
             if rule in ("kept", "balance"):
-                assert abs(rows - found[rule]["whatif"]) <= 4 * found[rule]["error"]
+                assert abs(rows - abs(found[rule]["whatif"])) <= 4 * found[rule]["error"]
             else:
-                assert rows == found[rule]["whatif"], rule
+                assert rows == -found[rule]["whatif"], rule
         assert len(np.load(out / "uids.npy")) == counts["kept"]
 
 
@@ -61,7 +61,7 @@ def test_a_rule_is_removed_alike_by_both_commands(cli: Cli, pool: Path, finished
     counts = json.loads((tmp_path / "run" / "run.json").read_text())["counts"]
     found = section(ask(cli, finished["texts"][0], *change), "funnel")
     assert {
-        name: row["whatif"] for name, row in found.items() if row["whatif"] is not None and name != "pool"
+        name: abs(row["whatif"]) for name, row in found.items() if row["whatif"] is not None and name != "pool"
     } == counts
 
 
@@ -75,7 +75,14 @@ def test_for_people(cli: Cli, finished: Finished) -> None:
         ["rule", "run", "run_expected", "whatif", "change"]
     ]
     assert any(line.startswith("whole_share") for line in lines) and "language" not in done.out
-    assert any(re.match(r"balance +-\d+ ", line) for line in lines)
+    cells = [line.split() for line in lines if re.match(r"(words|balance|kept) ", line)]
+    numbers = {name: list(map(int, row)) for name, *row in cells}
+    assert numbers["balance"][0] < 0 and all(row[3] == row[2] - row[1] for row in numbers.values())
+    exact = section(ask(cli, finished["texts"][0], "--set", "balance.t=12"), "funnel")
+    assert numbers.keys() == {"words", "balance", "kept"}
+    assert {name: row[:3] for name, row in numbers.items()} == {
+        name: [round(exact[name][column]) for column in ("run", "run_expected", "whatif")] for name in numbers
+    }
 
 
 def test_what_changes_nothing_and_what_is_new(cli: Cli, finished: Finished, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,7 +136,8 @@ def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     assert list(rows[0]) == ["value", "expected", "error", "survivors", "dropped", "duplicate", "tail_share", "t"]
     assert plot.read_text().startswith("<svg")
     shown = cli("whatif", str(run), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
-    assert shown.count("█") > 3 and "dropped" in shown and "(3 rows)" in shown
+    assert shown.count("█") > 3 and "bars of expected" in shown and "(3 rows)" in shown
+    assert "expected: rows kept" in shown and "dropped: by the swept rule" in shown
 
 
 def test_long_work_is_announced(cli: Cli, finished: Finished) -> None:
@@ -163,6 +171,9 @@ def test_of_a_sampled_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
     assert (
         after < left and funnel["best"][:2] == [f"-{counts['best']}"] * 2 and funnel["kept"] == ["20", "20", "20", "0"]
     )
+    swept = cli("whatif", out, "--sweep", "rules.words=characters > {1,99}").out.splitlines()
+    assert swept[0].endswith("bars of survivors") and [line.count("█") > 20 for line in swept[2:4]] == [True, False]
+    assert cli("whatif", out, "--sweep", "sample.rows=5,10").out.splitlines()[0].endswith("bars of expected")
     refused = refusal(cli, out, "--rows", "20", "--by", "rules.best.top")
     assert (
         "sample.rows is 20, so no value of rules.best.top keeps more; accepted: --by with --set sample=null" in refused

@@ -80,7 +80,7 @@ def test_whatif_finds_what_a_run_would(override: str, run: pools.Ran, tmp_path: 
     counts = pools.run_local(changed, tmp_path / "run").run["counts"]
     found = whatif(str(run.folder), [override]).funnel.to_pylist()
     exact = {
-        row["rule"]: row["whatif"]
+        row["rule"]: -row["whatif"]
         for row in found
         if row["rule"] not in ("pool", "balance", "kept") and row["whatif"] is not None
     }

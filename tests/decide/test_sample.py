@@ -98,11 +98,15 @@ def test_whatif_and_sweeps_know_the_size(runs: list[Ran]) -> None:
     folder = str(runs[0].folder)
     found = whatif(folder, [])
     funnel = {row["rule"]: row["whatif"] for row in found.funnel.to_pylist()}
-    assert found.expected == 120 and found.error == 0 and funnel["sample"] == runs[0].counts["sample"]
+    assert found.expected == 120 and found.error == 0 and funnel["sample"] == -runs[0].counts["sample"]
     assert whatif(folder, ["sample=null"]).expected == 120 + runs[0].counts["sample"]
     run = open_finished(folder)
     assert [point.expected for point in sweep(run, [], parse_swept_number("sample.rows=10,50"))] == [10, 50]
     assert answer(run, ["rules.words=words > 3", "sample.rows=7"]).expected == 7
+    changed = answer(run, ["rules.words=words > 3"])
+    assert changed.sources.select(["run_expected", "whatif", "change"]).to_pylist() == [
+        {"run_expected": 120, "whatif": 120, "change": 0}
+    ]
 
 
 def test_it_excludes_balance() -> None:

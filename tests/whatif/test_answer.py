@@ -38,7 +38,8 @@ def recipe_of(run: Ran) -> Recipe:
 
 
 def funnel(found: WhatIf, column: str = "whatif") -> dict[str, Any]:
-    return {row["rule"]: row[column] for row in found.funnel.to_pylist() if row[column] is not None}
+    """Numbers by stage, whatever their sign."""
+    return {row["rule"]: abs(row[column]) for row in found.funnel.to_pylist() if row[column] is not None}
 
 
 def facts(found: WhatIf, column: str = "whatif") -> dict[str, Any]:
@@ -136,7 +137,11 @@ def test_the_run_beside_it(text_run: Ran) -> None:
     ]  # fmt: skip
     rows = {row["rule"]: row for row in found.funnel.to_pylist()}
     assert rows["best"]["whatif"] is None and rows["long"]["run"] is None
-    assert rows["best"]["change"] == -counts["best"] and rows["long"]["change"] == rows["long"]["whatif"] > 0
+    assert rows["best"]["change"] == counts["best"] and rows["long"]["change"] == rows["long"]["whatif"] < 0
+    for column in ("run", "run_expected", "whatif"):  # dropped rows are negative
+        numbers = found.funnel[column].drop_null().to_pylist()
+        assert sum(numbers[:-1]) == pytest.approx(numbers[-1]) and all(n <= 0 for n in numbers[1:-1])
+    assert found.sources["whatif"].to_pylist() == [found.expected] and found.expected == rows["kept"]["whatif"]
     assert rows["kept"]["error"] == rows["balance"]["error"] == found.error and rows["words"]["error"] == 0
     assert found.sources["run"].to_pylist() == [counts["kept"]]
     assert found.changes == ("balance.t=7", "rules.best=null", "rules.long=characters > 20")

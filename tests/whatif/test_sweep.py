@@ -25,7 +25,7 @@ def run(text_run: Ran) -> FinishedRun:
 
 def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
     found = answer(run, overrides)
-    funnel = dict(zip(found.funnel["rule"].to_pylist(), found.funnel["whatif"].to_pylist(), strict=True))
+    funnel = {row["rule"]: abs(row["whatif"] or 0) for row in found.funnel.to_pylist()}
     facts = dict(zip(found.facts["fact"].to_pylist(), found.facts["whatif"].to_pylist(), strict=True))
     return {
         "expected": found.expected, "error": found.error, "t": found.t, "duplicate": funnel["duplicate"],
