@@ -17,10 +17,11 @@ from curate import schema
 from curate.ask.diff import merge_names
 from curate.decide import balance
 from curate.decide.unit_state import ALIVE
+from curate.numeric.arrays import I64
 from curate.process import in_threads
 from curate.schema import CODES
 from curate.store.layout import ENTRIES_FILE
-from curate.whatif.expectation import Expectation, expect, solve_t
+from curate.whatif.expectation import Expectation, expect, solve_t, tail_share
 from curate.whatif.survivors import (
     DecidedRows,
     FinishedRun,
@@ -226,8 +227,25 @@ def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.T
         whole = p == 1
         shares = [float(w[whole].sum()) / float(w.sum()) if run.t and w.any() else None for w in (before, expected)]
         rows += [("whole_share", shares[0], found.whole), ("whole_share_kept", shares[1], found.whole_kept)]
-        rows.append(("tail_share", None, found.tail))
+        own = _balanced_by(run, survivors, entry_ids, before)
+        rows.append(("tail_share", tail_share(own, run.t) if own else None, found.tail))
         if found.t is not None:
-            below = balance.tail_shares(survivors.balancing)[1]
-            rows.append(("smallest_tail_share", None, float(below[1]) if len(below) > 1 else None))
+            rows.append(("smallest_tail_share", _smallest(own) if own else None, _smallest(survivors)))
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)
+
+
+def _balanced_by(run: FinishedRun, survivors: DecidedRows, entry_ids: I64, before: I64) -> DecidedRows | None:
+    """Return the counts by which the run was balanced; None where they are of another run, whose counts are not read now."""
+    own, new = (recipe.balance and recipe.balance.counts for recipe in (run.recipe, survivors.recipe))
+    if own and own != new:
+        return None
+    counts = np.zeros_like(survivors.counts)
+    counts[entry_ids] = before
+    others = survivors.others if own else None
+    return DecidedRows(run.recipe, run.settings(run.recipe), run.states, [], counts, others)
+
+
+def _smallest(survivors: DecidedRows) -> float | None:
+    """Return the smallest share of the tail above 0."""
+    below = balance.tail_shares(survivors.balancing)[1]
+    return float(below[1]) if len(below) > 1 else None

@@ -86,6 +86,7 @@ def _check_questions(folder: Path, beam: Any, expected: float) -> None:
     assert found.t == 20 and found.expected == pytest.approx(expected, abs=1e-6)
     facts = {row["fact"]: (row["run"], row["whatif"]) for row in found.facts.to_pylist()}
     assert facts["whole_share"][0] == facts["whole_share"][1]
+    assert facts["tail_share"][0] == facts["tail_share"][1]
     solved = whatif(str(folder), [f"balance.rows={math.ceil(found.expected)}"])
     assert solved.t is not None and solved.t >= 20
     row = next(row for row in beam.table("decisions").to_pylist() if row["rule"] == "balance")

@@ -128,6 +128,16 @@ def check(run: Ran, overrides: Sequence[str], expected: naive.Expected, t: int |
         assert facts(found)["whole_share_kept"] == pytest.approx(kept[True] / sum(kept.values()))
 
 
+@pytest.mark.parametrize("change", ["balance.t=7", "balance.rows=60", "rules.words=words > 4", "balance=null"])
+def test_the_share_of_the_tail_in_the_run_is_shown(text_run: Ran, change: str) -> None:
+    same, found = (whatif(str(text_run.folder), overrides) for overrides in ([], [change]))
+    share, smallest = (facts(same)[name] for name in ("tail_share", "smallest_tail_share"))
+    assert 0 < smallest <= share < 1
+    assert (facts(same, "run")["tail_share"], facts(same, "run")["smallest_tail_share"]) == (share, smallest)
+    assert facts(found, "run")["tail_share"] == share
+    assert facts(found, "run").get("smallest_tail_share", smallest) == smallest
+
+
 def test_the_run_beside_it(text_run: Ran) -> None:
     found = whatif(str(text_run.folder), ["balance.t=7", "rules.best=null", "rules.long=characters > 20"])
     counts = text_run.run["counts"]
