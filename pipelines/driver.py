@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.worker import sdk_worker
 
 from curate import ids
@@ -181,10 +182,11 @@ def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Re
     return record
 
 
-def preflight(prepared: Prepared) -> None:
+def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
     """Load the models that this process will use, and probe endpoints, so that faults are reported before anything is written.
 
     Engines are not probed where there are cached answers: there may be nothing to request. Spark's executors are asked too.
+    `report` is given a line that says which engine it is, unless that is the local one.
 
     Raises:
         RecipeError: a model, a package, an endpoint or its key is missing, or exemplars are of no use.
@@ -200,8 +202,17 @@ def preflight(prepared: Prepared) -> None:
     if prepared.beam.runner == "spark":
         from pipelines.executors import check_executors  # and all of the runner, which others do without
 
-        check_executors(prepared)
+        report("checking Spark's executors; the first one takes 10 to 30 s to start")
+        check_executors(prepared, report)
+    elif not prepared.beam.is_local_runner:
+        report(_describe_engine(prepared))
     check_workers(prepared.beam.runner, prepared.beam.options)
+
+
+def _describe_engine(prepared: Prepared) -> str:
+    """Return the name of a runner of Beam's, and where its job server is, if one is named."""
+    server = prepared.beam.options.view_as(PortableOptions).job_endpoint
+    return f"{prepared.beam.runner}{f' at {server}' if server else ''}"
 
 
 def _load_models(prepared: Prepared) -> None:

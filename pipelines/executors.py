@@ -8,7 +8,7 @@ as measuring itself would: the loaded ones stay in their processes. Engines of c
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -43,8 +43,10 @@ _FAULTS = 3  # that are said: one mostly explains the others
 _SHARED = "accepted: a folder that all machines share under the same path, or the URL of a store"
 
 
-def check_executors(prepared: Prepared) -> None:
+def check_executors(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
     """Ask all executors that there are now; write nothing but a file each into the folders, and remove it.
+
+    `report` is given which Spark it is.
 
     Raises:
         RecipeError: a folder or an input is not there for them, or a model cannot be loaded.
@@ -66,7 +68,7 @@ def check_executors(prepared: Prepared) -> None:
             there.enter_context(cleaned_up(lambda: store.delete(f"{nonce}-inputs")))
             copy_inputs(inputs, store)
         try:
-            faults = probe(prepared.beam.options, _PACKAGES, look)
+            faults = probe(prepared.beam.options, _PACKAGES, look, report)
         except ProbeError as error:
             raise RunError(f"Spark: {error}") from None
     if faults:

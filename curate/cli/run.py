@@ -89,9 +89,7 @@ def run(
     for warning in warn_of_sizes(loaded):
         print(warning, file=sys.stderr)
     began = time.monotonic()
-    if prepared.beam.runner == "spark":
-        print("checking Spark's executors; the first one takes 10 to 30 s to start", file=sys.stderr)
-    preflight(prepared)
+    preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
     urls = _urls_to_download(prepared.context, prepared.plan.units)
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)

@@ -5,6 +5,8 @@ from argparse import ArgumentParser
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SparkRunnerOptions
 
+_MASTERS = r"local(-cluster)?(\[.*\])?|yarn|(k8s|mesos|sc)://.+|spark://[^,/]+:\d+(,[^,/]+:\d+)*"
+
 
 class SparkOptions(PipelineOptions):
     """How Spark is configured, and where stages leave what the driver does not hold.
@@ -45,7 +47,7 @@ class SparkOptions(PipelineOptions):
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
-            if not re.fullmatch(r"local(-cluster)?(\[.*\])?|yarn|(spark|k8s|mesos|sc)://.+", url):
+            if not re.fullmatch(_MASTERS, url):
                 raise ValueError(
                     f"--spark_master_url {url}: accepted: local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
                 )

@@ -7,16 +7,20 @@ packages are is compared before anything of the caller's is loaded there.
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.spark.context import describe_context, open_context, quietly
 from pipelines.spark.execution import find_python_error
 from pipelines.spark.options import SparkOptions
-from pipelines.spark.runner import open_context
 
-_PATIENCE = 10  # seconds for a master to answer
+_PATIENCE = 5  # seconds for a master to answer
+_FRAME = (21).to_bytes(
+    8, "big"
+) + b"\r\n\r\n"  # how a message of Spark begins: a master waits for its end; a web server does not
+_SILENCE = 1  # seconds for a web server to refuse it
 _ROUNDS = 3  # of tasks, while executors are still coming
 _LOGGERS = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor", "api.python"))
 _PYTHONS = re.compile(r"worker has different version:? \(?(\d+)(?:\.|, )(\d+)\)? than that in driver:? ([\d.]+)")
@@ -31,7 +35,10 @@ class ProbeError(RuntimeError):
 
 
 def probe(
-    options: PipelineOptions, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]
+    options: PipelineOptions,
+    packages: Mapping[str, str],
+    look: Callable[[int], Iterable[str]],
+    report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[str]]:
     """Return the faults that `look` finds on executors, each with the hosts; it gets the number of its task.
 
@@ -39,6 +46,7 @@ def probe(
 
     Args:
         packages: the versions that executors need, by module: its `__version__`.
+        report: is given which Spark it is, before executors are waited for.
 
     Raises:
         ProbeError: an executor has another Python or package, or cannot start Python, or there is no Spark.
@@ -49,6 +57,7 @@ def probe(
         _check_master(settings.read_conf().get("spark.master", ""))
         try:
             spark, is_ours = open_context(settings)
+            report(describe_context(spark))
             visits = _visit_all(spark, packages, look)
         except Exception as error:  # of Java, in many words
             text = find_python_error(error)
@@ -74,15 +83,27 @@ def _check_master(url: str) -> None:
         return
     errors = []
     for address in url.removeprefix("spark://").split(","):
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), _PATIENCE).close()
+        if (error := _ask_master(address)) is None:
             return
-        except (OSError, ValueError) as error:
-            errors.append(f"{address}: {error}")
+        errors.append(f"{address}: {error}")
     raise ProbeError(
         f"no master answers at {url} ({'; '.join(errors)}); accepted: spark://HOST:PORT, as the master's page says"
     )
+
+
+def _ask_master(address: str) -> str | None:
+    """Return why no standalone master can be at HOST:PORT; None where one may be."""
+    host, _, port = address.rpartition(":")
+    try:
+        connection = socket.create_connection((host.strip("[]"), int(port)), _PATIENCE)
+    except (OSError, ValueError, OverflowError) as error:
+        return str(error)
+    with connection, suppress(OSError):
+        connection.settimeout(_SILENCE)
+        connection.sendall(_FRAME)
+        if connection.recv(5).startswith((b"HTTP/", b"<")):
+            return "a web page answers there, not a master"
+    return None
 
 
 def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], Iterable[str]]) -> list[Any]:
@@ -90,7 +111,7 @@ def _visit_all(spark: Any, packages: Mapping[str, str], look: Callable[[int], It
 
     visit = _make_visit(dict(packages), cloudpickle.dumps(look))
     visits: list[Any] = []
-    with _quietly(spark):
+    with quietly(spark._jvm, _LOGGERS):
         spark.setJobDescription("Probe of executors")
         for _ in range(_ROUNDS):
             tasks = spark.defaultParallelism
@@ -136,27 +157,12 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
     return visit
 
 
-@contextmanager
-def _quietly(spark: Any) -> Iterator[None]:
-    """Let Spark not log each attempt of a task that fails, with Java's traces: the driver says it once."""
-    log4j = spark._jvm.org.apache.logging.log4j
-    context = log4j.LogManager.getContext(False)
-    for name in _LOGGERS:
-        log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
-    try:
-        yield
-    finally:
-        for name in _LOGGERS:
-            context.getConfiguration().removeLogger(name)
-        context.updateLoggers()
-
-
 def _say_refused(settings: SparkOptions) -> str:
     import pyspark
 
     master = settings.read_conf().get("spark.master", "the master")
-    there = "the cluster's page shows it: pip install 'pyspark==VERSION', on both sides"
-    return f"{master} did not take the application; accepted: a cluster of the same version of Spark as PySpark here, {pyspark.__version__} ({there})"
+    there = "its page shows both: pip install 'pyspark==VERSION', on both sides"
+    return f"{master} did not take the application; accepted: a master's own port, and the same version of Spark as PySpark here, {pyspark.__version__} ({there})"
 
 
 def _say(error: str) -> str:

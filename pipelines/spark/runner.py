@@ -1,9 +1,6 @@
 """The runner and its result: a pipeline is taken through Spark by a thread, which `wait_until_finish` waits for."""
 
 import logging
-import os
-import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -15,10 +12,10 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 from apache_beam.transforms import environments
 
+from pipelines.spark.context import is_here, open_context
 from pipelines.spark.options import SparkOptions
 
 _LOGGER = logging.getLogger(__name__)
-_MADE_HERE = "_made_for_beam"  # an attribute of contexts
 _HELD = 64 << 20  # bytes of all stages that the driver holds
 
 
@@ -141,46 +138,12 @@ class SparkResult(PipelineResult):
         self._ended.set()
 
 
-def open_context(settings: SparkOptions) -> tuple[Any, bool]:
-    """Return the active SparkContext, else a new one, and whether it was made here: then whoever is done with it stops it."""
-    from pyspark import SparkConf, SparkContext
-
-    given = settings.read_conf()
-    if given.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
-        raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
-    if (active := SparkContext._active_spark_context) is not None:
-        return active, getattr(active, _MADE_HERE, False)
-    conf = SparkConf()
-    for key, value in given.items():
-        conf.set(key, value)
-    conf.setIfMissing("spark.master", "local[*]")
-    conf.setIfMissing("spark.app.name", "beam")
-    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
-    master = conf.get("spark.master") or ""
-    if _is_here(master):
-        conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
-    if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read
-        os.environ["PYSPARK_PYTHON"] = python
-    elif _is_here(master) or master.startswith("spark://"):
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    interrupt = signal.getsignal(signal.SIGINT)
-    spark = SparkContext(conf=conf)
-    setattr(spark, _MADE_HERE, True)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
-    return spark, True
-
-
 def _find_exchange(settings: SparkOptions, master: str) -> str:
     """Return the folder of the exchange. Raises ValueError where it has to be named."""
     if found := settings.find_exchange():
         return found
-    if _is_here(master):
+    if is_here(master):
         return tempfile.gettempdir()
     raise ValueError(
         f"the workers of {master} run on other machines: name a folder or URL that all of them see, --spark_exchange=…"
     )
-
-
-def _is_here(master: str) -> bool:
-    return master.startswith("local")

@@ -41,3 +41,14 @@ def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: py
                 thread.join()
         (tmp_path / name / "_SUCCESS").unlink()  # so that the next start goes on with what is there
     assert asked == ["new"]
+
+
+def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), tmp_path / "pool.parquet")
+    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
+    lines: list[str] = []
+    elsewhere = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"]
+    for options in ([], elsewhere):
+        prepared = driver.prepare(parse_recipe({"input": [source]}), str(tmp_path / "out"), options=options)
+        driver.preflight(prepared, lines.append)
+    assert lines == ["PortableRunner at localhost:1"]

@@ -91,13 +91,15 @@ def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
         RecipeError, match=r"--spark_conf executor.memory=4g: not a setting of Spark; accepted: such as"
     ):
         check("--runner=spark", "--spark_conf=executor.memory=4g")
-    with pytest.raises(RecipeError, match=r"--spark_master_url host:7077: accepted: local\[N\], spark://HOST:PORT"):
-        check("--runner=spark", "--spark_master_url=host:7077")
+    for url in ("host:7077", "spark://host", "spark://a:7077,b"):
+        with pytest.raises(RecipeError, match=rf"--spark_master_url {url}: accepted: local\[N\], spark://HOST:PORT"):
+            check("--runner=spark", f"--spark_master_url={url}")
     for url in (
         "local",
         "local[*]",
         "local-cluster[2,1,1024]",
         "spark://a:7077,b:7077",
+        "spark://[::1]:7077",
         "yarn",
         "k8s://https://host:443",
     ):

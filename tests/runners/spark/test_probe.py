@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,17 @@ def test_nothing_is_wrong(recipe: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stopping")
+def test_which_spark_it_is_and_a_misspelt_setting(recipe: Any, tmp_path: Path, caplog: Any) -> None:
+    settings = ("ui.enabled=true", "executor.memmory=1g", "yarn.dist.files=a", "executorEnv.A=b", "another.one=c")
+    words = [*WORDS, *(f"--spark_conf=spark.{setting}" for setting in settings)]
+    lines: list[str] = []
+    preflight(prepare(recipe, str(tmp_path / "out"), options=words), lines.append)
+    assert re.fullmatch(r"Spark \d\S+ at local\[2\]; its page: http://\S+:\d+", lines[-1])
+    [warning] = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
+    assert "executor.memmory: Spark " in warning and warning.endswith("did you mean 'spark.executor.memory'?")
+
+
+@pytest.mark.usefixtures("stopping")
 def test_a_process_sees_the_gpu_of_its_executor(tmp_path: Path) -> None:
     """Spark takes whatever a worker says that it has."""
     script = tmp_path / "gpus.sh"
@@ -116,6 +129,16 @@ def test_no_python(recipe: Any, tmp_path: Path, capfd: Any) -> None:
     assert "\tat " not in capfd.readouterr().err  # no traces of Java's
 
 
+@pytest.mark.slow  # Spark asks a master for a minute
+def test_a_cluster_of_another_spark(recipe: Any, stopping: None, tmp_path: Path) -> None:
+    if "SPARK_3" not in os.environ:
+        pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
+    (tmp_path / "cluster").mkdir()
+    with standalone(tmp_path / "cluster", Path(os.environ["SPARK_3"], "pyspark")) as url:
+        text = refused(recipe, str(tmp_path / "run"), f"--spark_master_url={url}")
+    assert re.search("did not take the application; accepted: .* the same version of Spark as PySpark here, 4", text)
+
+
 def test_another_python(recipe: Any, tmp_path: Path, spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     here = "{}.{}".format(*sys.version_info)
     monkeypatch.setattr(spark, "pythonVer", "3.99")
@@ -126,6 +149,12 @@ def test_another_python(recipe: Any, tmp_path: Path, spark: Any, monkeypatch: py
 def test_no_master(recipe: Any, tmp_path: Path) -> None:
     message = refused(recipe, str(tmp_path / "out"), "--spark_master_url=spark://127.0.0.1:9")
     assert "no master answers at spark://127.0.0.1:9 (127.0.0.1:9: " in message
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = f"127.0.0.1:{server.server_port}"
+    message = refused(recipe, str(tmp_path / "out"), f"--spark_master_url=spark://127.0.0.1:9,{page}")
+    server.shutdown()
+    assert f"; {page}: a web page answers there, not a master); accepted: spark://HOST:PORT" in message
 
 
 @pytest.mark.usefixtures("spark")
@@ -162,13 +191,3 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     head.unlink()
     with pytest.raises(RecipeError, match=r"executors cannot load signal 'good': .*head.safetensors.* \(on "):
         check_executors(prepared)
-
-
-@pytest.mark.slow  # Spark asks a master for a minute
-def test_a_cluster_of_another_spark(recipe: Any, stopping: None, tmp_path: Path) -> None:
-    if "SPARK_3" not in os.environ:
-        pytest.skip("no Spark 3.5: pip install --target FOLDER 'pyspark>=3.5,<4', and SPARK_3=FOLDER")
-    (tmp_path / "cluster").mkdir()
-    with standalone(tmp_path / "cluster", Path(os.environ["SPARK_3"], "pyspark")) as url:
-        text = refused(recipe, str(tmp_path / "run"), f"--spark_master_url={url}")
-    assert re.search("did not take the application; accepted: .* the same version of Spark as PySpark here, 4", text)

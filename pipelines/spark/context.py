@@ -1,0 +1,109 @@
+"""The SparkContext of a pipeline: made by `SparkOptions` where there is none yet, and what it says of itself."""
+
+import difflib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.spark.options import SparkOptions
+
+_LOGGER = logging.getLogger(__name__)
+_MADE_HERE = "_made_for_beam"  # an attribute of contexts
+_CONNECTING = tuple(
+    f"org.apache.spark.{name}" for name in ("SparkContext", "deploy.client", "network", "scheduler.cluster")
+)  # whose logs are Java's traces where a master does not answer: the error is raised too
+_NEAR = (
+    0.9  # of `difflib`, from which an unknown setting is taken for a misspelt one: many that work are in no registry
+)
+_ELSEWHERE = ("spark.kubernetes.", "spark.yarn.")  # settings whose registries are loaded later
+
+
+def open_context(settings: SparkOptions) -> tuple[Any, bool]:
+    """Return the active SparkContext, else a new one, and whether it was made here: then whoever is done with it stops it.
+
+    Settings that seem misspelt are logged.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    given = settings.read_conf()
+    if given.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
+        raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
+    if (active := SparkContext._active_spark_context) is not None:
+        return active, getattr(active, _MADE_HERE, False)
+    conf = SparkConf()
+    for key, value in given.items():
+        conf.set(key, value)
+    conf.setIfMissing("spark.master", "local[*]")
+    conf.setIfMissing("spark.app.name", "beam")
+    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
+    master = conf.get("spark.master") or ""
+    if is_here(master):
+        conf.setIfMissing("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # half of the JVM's CPU
+    if python := conf.get("spark.pyspark.python", ""):  # which only spark-submit would read
+        os.environ["PYSPARK_PYTHON"] = python
+    elif is_here(master) or master.startswith("spark://"):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    interrupt = signal.getsignal(signal.SIGINT)
+    SparkContext._ensure_initialized(conf=conf)  # starts Java
+    for fault in _find_misspelt(SparkContext._jvm, given):
+        _LOGGER.warning("%s", fault)
+    with quietly(SparkContext._jvm, _CONNECTING):
+        spark = SparkContext(conf=conf)
+    setattr(spark, _MADE_HERE, True)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
+    return spark, True
+
+
+def is_here(master: str) -> bool:
+    """Return whether the executors of a master are on this machine alone."""
+    return master.startswith("local")
+
+
+def describe_context(spark: Any) -> str:
+    """Return which Spark it is, where, and the address of its page, if it has one."""
+    page = f"; its page: {spark.uiWebUrl}" if spark.uiWebUrl else ""
+    return f"Spark {spark.version} at {spark.master}{page}"
+
+
+@contextmanager
+def quietly(jvm: Any, loggers: Iterable[str]) -> Iterator[None]:
+    """Let these loggers of Java say nothing while the block runs."""
+    log4j = jvm.org.apache.logging.log4j
+    context = log4j.LogManager.getContext(False)
+    for name in loggers:
+        log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
+    try:
+        yield
+    finally:
+        for name in loggers:
+            context.getConfiguration().removeLogger(name)
+        context.updateLoggers()
+
+
+def _find_misspelt(jvm: Any, given: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each setting that Spark's registry does not have, but one of nearly the same name."""
+    version, known = jvm.org.apache.spark.package.SPARK_VERSION(), _find_known(jvm)
+    for key in given:
+        if key not in known and not key.startswith(_ELSEWHERE):
+            for near in difflib.get_close_matches(key, known, 1, _NEAR):
+                yield f"spark_conf: {key}: Spark {version} knows no such setting; did you mean {near!r}?"
+
+
+def _find_known(jvm: Any) -> list[str]:
+    """Return the names of settings in Spark's own registry, which is private to it; none where that cannot be read."""
+    config, load = "org.apache.spark.internal.config", jvm.java.lang.Class.forName
+    try:
+        load(f"{config}.package$")  # fills it
+        entries = load(f"{config}.ConfigEntry$")
+        registry = entries.getDeclaredField("knownConfigs")
+        registry.setAccessible(True)
+        names: str = registry.get(entries.getField("MODULE$").get(None)).keySet().toString()
+    except Exception:  # of Java, of many kinds
+        return []
+    return names.strip("[]").split(", ")
