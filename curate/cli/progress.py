@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from curate.errors import CurateError
 from curate.process import at_interrupt
 from curate.store.downloads import sum_downloads
-from curate.store.facts import DownloadFacts
+from curate.store.facts import DownloadFacts, read_facts
+from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
 from curate.wording import format_bytes
 
@@ -50,14 +52,16 @@ class _Downloads:
         self._before = deque([(time.monotonic(), 0, 0)])
         self.tried, self.text = 0, ""
 
-    def look(self) -> None:
-        """Read what there is, unless it was read just now."""
+    def look(self, ended: bool = False) -> None:
+        """Read what there is, unless it was read just now and the run has not ended."""
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next and not ended:
             return
         try:
             found = sum_downloads(self._folder)
-        except (OSError, ValueError):  # a line that is being written
+            if found is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no log
+                found = read_facts(self._folder).downloads
+        except (OSError, ValueError, CurateError):  # a line that is being written
             return
         looked = time.monotonic()
         self._next = looked + max(_BETWEEN, (looked - now) / _SHARE)
@@ -108,7 +112,7 @@ def _poll(folder: RunStore, urls: int, stop: threading.Event, seconds: float) ->
     while not stop.is_set():
         stop.wait(seconds if folder.is_local else 10)
         if urls:
-            downloads.look()
+            downloads.look(stop.is_set())
         counts = [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
         yield _State(counts, downloads.tried, downloads.text)
 

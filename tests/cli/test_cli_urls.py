@@ -13,13 +13,15 @@ import pytest
 from curate.cli.progress import describe_downloads, show_progress
 from curate.process import CORES
 from curate.store.downloads import log_download, sum_downloads
-from curate.store.facts import DownloadFacts
+from curate.store.facts import DownloadFacts, RunFacts, write_facts
+from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
 from curate.wording import format_bytes, pluralise
 from tests.cli.conftest import Cli
 from tests.cli.test_cli_run import Terminal
 from tests.download.web import Web, running
 from tests.laws.pools import encode, picture
+from tests.publish.runs import BARE
 
 pytest.importorskip("img2dataset")
 
@@ -151,6 +153,26 @@ def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [said] = capsys.readouterr().err.splitlines()
     shown = r"download 20/40 URLs: 60\.0% downloaded, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7  decide 0/7  emit 0"
     assert re.fullmatch(shown, said)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_last_line_has_all_downloads(
+    tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though they were looked at just before; a finished run says so in run.json alone."""
+    monkeypatch.setattr("curate.cli.progress._BETWEEN", 1000.0)
+    folder = RunStore(str(tmp_path))
+    facts = DownloadFacts(urls=10, came=6, bytes=6000, began=100.0, ended=103.5, reasons={"dns": 4})
+    with show_progress(folder, 7, 20):
+        log_download(folder, "a", facts)
+        time.sleep(0.7)
+        log_download(folder, "b", facts)
+        if finished:
+            all_facts = RunFacts.model_validate(BARE).changed(downloads=sum_downloads(folder))
+            write_facts(folder, all_facts)
+            clear_tmp(folder)
+            folder.write_bytes("_SUCCESS", b"")
+    assert "download 20/20 URLs: 60.0% downloaded" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_progress_of_downloads_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
