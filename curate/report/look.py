@@ -5,6 +5,7 @@ that share a uid one is shown, a kept one where there is one. The page's room go
 """
 
 import html
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -37,7 +38,9 @@ class HtmlPage:
     height: int = 600  # pixels of the frame
 
     def save(self, path: str) -> None:
-        """Write the page to a file. Raises OSError."""
+        """Write the page to a file. Raises RecipeError where its name ends as that of another format, and OSError."""
+        if os.path.splitext(path)[1].lower() not in ("", ".html", ".htm"):
+            raise RecipeError(f"{path}: a page is HTML; accepted: a name that ends in .html")
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.text)
 

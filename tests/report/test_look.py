@@ -12,6 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from curate import Run
 from curate.api import table_html
 from curate.errors import RecipeError
+from curate.report.look import HtmlPage
 from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
 from tests.publish.runs import EVIL, finish, write_small
 
@@ -82,6 +83,16 @@ def test_histograms(run: Path) -> None:  # noqa: F811
         with pytest.raises(RecipeError, match=r"plot: no histogram of 'wrods'; accepted: .*words"):
             opened.plot("wrods")
         assert one._repr_html_().startswith("<iframe sandbox srcdoc=") and "<figure" not in one._repr_html_()
+
+
+def test_a_page_is_saved_as_html_only(tmp_path: Path) -> None:
+    page = HtmlPage("<p>")
+    page.save(f"{tmp_path}/a.html")
+    assert Path(tmp_path, "a.html").read_text() == "<p>"
+    for name in ("plot.png", "plot.SVG"):
+        with pytest.raises(RecipeError, match=rf"{name}: a page is HTML; accepted: a name that ends in \.html"):
+            page.save(f"{tmp_path}/{name}")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
