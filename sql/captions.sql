@@ -2,7 +2,7 @@
 -- theme: Captions
 -- param: kind = null   recaption, fused, rewrite or translation; null is all
 -- param: gate = null   passed, or a gate; null is all
--- param: limit = 20    how many rows; null is all
+-- param: limit = 20    how many rows
 -- column: uid       the sample
 -- column: original  its caption
 -- column: kind      recaption, fused, rewrite or translation

@@ -5,7 +5,7 @@
 -- param: context [column of measured]  the column with the context, such as language or a tag's
 -- param: counter_share = 0.1 contexts with at most this share of their class are marked `counter`
 -- param: min_class = 20      minimum number of samples of a class
--- param: limit = null        how many rows; null is all
+-- param: limit = null        how many rows
 -- column: class       the class
 -- column: context     the context
 -- column: pool        samples of the pool of this class in this context

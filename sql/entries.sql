@@ -4,7 +4,7 @@
 -- theme: Entries and balancing
 -- param: like = '%'   SQL pattern of entries (% any text, _ any character; case-sensitive)
 -- param: min_pool = 1 minimum number of matching rows in the pool
--- param: limit = null how many; null is all
+-- param: limit = null how many
 -- column: entry_id     its position in the metadata
 -- column: entry        its text
 -- column: source       its source in the metadata

@@ -1,6 +1,6 @@
 -- Hosts of samples that could not be read, by reason.
 -- theme: Files and failures
--- param: limit = 20  how many rows; null is all
+-- param: limit = 20  how many rows
 -- column: host     of the URL, without port; null where there is no URL
 -- column: reason   the code, as in samples.status
 -- column: count    samples

@@ -1,6 +1,6 @@
 -- Image formats and file sizes, in the pool and in the kept set.
 -- theme: Images
--- column: format        detected from the bytes; null where there is no readable image
+-- column: format        detected from the bytes, of truncated images too; null without an image, and of rows that failed by their caption
 -- column: pool          samples
 -- column: kept          samples kept
 -- column: median_bytes  median size of an image of the pool

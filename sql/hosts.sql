@@ -1,7 +1,7 @@
 -- Samples kept by host of their URL, lowest share first.
 -- theme: Sources, languages and hosts
 -- param: min_pool = 1  minimum number of samples of a host
--- param: limit = 20    how many; null is all
+-- param: limit = 20    how many
 -- column: host      of the URL, without port
 -- column: pool      samples
 -- column: failed    of those, unreadable

@@ -1,6 +1,6 @@
 -- Samples kept by input file, largest share of unreadable samples first.
 -- theme: Files and failures
--- param: limit = 20  how many; null is all
+-- param: limit = 20  how many
 -- column: source        the source's name in the recipe
 -- column: shard         the input file
 -- column: pool          samples found in it

@@ -2,7 +2,7 @@
 -- Samples that could not be read or downloaded match nothing: their entries are not here. After two stages, `curate diff FIRST SECOND --by entry` has them.
 -- theme: Entries and balancing
 -- param: min_pool = 1  minimum number of matching rows in the pool
--- param: limit = 20    how many, the most frequent first; null is all
+-- param: limit = 20    how many, the most frequent first
 -- column: entry      the entry
 -- column: pool       rows of the pool that match it
 -- column: survivors  of those, the rows that were left when balancing began

@@ -1,4 +1,4 @@
--- Histogram of a score, or any number: in the pool, before balancing, and kept.
+-- Histogram of a score, or any number: in the pool, before balancing, kept and dropped.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: buckets = 20 [positive]         number of buckets of equal width, from the lowest to the highest value
@@ -8,6 +8,7 @@
 -- column: pool       samples
 -- column: survivors  of those, left when balancing began
 -- column: kept       of those, kept
+-- column: dropped    the others of pool
 -- column: rate       kept, as a share of pool
 WITH seen AS MATERIALIZED (
     SELECT struct_extract("measured row", $of)::DOUBLE AS value, d.kept, d.kept OR d.rule IN ('balance', 'sample') AS survived
@@ -33,6 +34,7 @@ SELECT
     coalesce(c.pool, 0) AS pool,
     coalesce(c.survivors, 0) AS survivors,
     coalesce(c.kept, 0) AS kept,
+    coalesce(c.pool - c.kept, 0) AS dropped,
     c.kept / c.pool AS rate
 FROM bounds, range($buckets) AS r(n) LEFT JOIN counts c ON c.bucket = n
 WHERE least IS NOT NULL AND (width > 0 OR n = 0)

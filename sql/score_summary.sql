@@ -1,16 +1,17 @@
 -- Quantiles of a score, or any number, in each group, before and after.
+-- Quantiles are values that occur: DuckDB's quantile_disc. A truncated image has a width and a height, but no score.
 -- theme: Scores and thresholds
 -- param: of = null [number of measured]    the number; null is the score of the rules, else clip_score
 -- param: by = source [column of verdicts]  groups, such as source, language, rule or kept
 -- column: measure      the name of the number
 -- column: group        the group
--- column: pool         samples that have the number
+-- column: pool         samples of the group that have the number
 -- column: kept         of those, kept
--- column: pool_mean    mean of the pool
+-- column: mean         mean of the group, kept or not
 -- column: kept_mean    mean of the kept samples
--- column: pool_p05     5th percentile of the pool
--- column: pool_median  median of the pool
--- column: pool_p95     95th percentile of the pool
+-- column: p05          5th percentile of the group
+-- column: median       median of the group
+-- column: p95          95th percentile of the group
 -- column: kept_p05     5th percentile of the kept samples
 -- column: kept_median  median of the kept samples
 -- column: kept_p95     95th percentile of the kept samples
@@ -22,7 +23,7 @@ WITH seen AS (
         "group",
         count(*) AS pool,
         count(*) FILTER (kept) AS kept,
-        avg(value) AS pool_mean,
+        avg(value) AS mean,
         avg(value) FILTER (kept) AS kept_mean,
         quantile_disc(value, [0.05, 0.5, 0.95]) AS p,
         quantile_disc(value, [0.05, 0.5, 0.95]) FILTER (kept) AS k
@@ -31,7 +32,7 @@ WITH seen AS (
     GROUP BY "group"
 )
 SELECT
-    $of AS measure, "group", pool, kept, pool_mean, kept_mean,
-    p[1] AS pool_p05, p[2] AS pool_median, p[3] AS pool_p95, k[1] AS kept_p05, k[2] AS kept_median, k[3] AS kept_p95
+    $of AS measure, "group", pool, kept, mean, kept_mean,
+    p[1] AS p05, p[2] AS median, p[3] AS p95, k[1] AS kept_p05, k[2] AS kept_median, k[3] AS kept_p95
 FROM quantiles
 ORDER BY pool DESC, "group";

@@ -310,14 +310,14 @@ def test_names_of_scores_do_not_hide_what_a_query_means(small: str, tmp_path: Pa
 def test_score_histogram(small: str, bare: str) -> None:
     # From 0.125 to 0.9 in two: a1, a4, a5, b2, b4, b5, b6 below the middle, 0.5125; a2, a6, b1, b3 above.
     assert ask(small, "score_histogram", buckets=2) == [
-        near("clip_score", 0.125, 0.5125, 7, 3, 2, 2 / 7),
-        near("clip_score", 0.5125, 0.9, 4, 2, 2, 0.5),
+        near("clip_score", 0.125, 0.5125, 7, 3, 2, 5, 2 / 7),
+        near("clip_score", 0.5125, 0.9, 4, 2, 2, 2, 0.5),
     ]
     assert ask(bare, "score_histogram", buckets=2) == [
-        ("words", 1.0, 2.0, 1, 0, 0, 0.0),
-        ("words", 2.0, 3.0, 2, 2, 2, 1.0),
+        ("words", 1.0, 2.0, 1, 0, 0, 1, 0.0),
+        ("words", 2.0, 3.0, 2, 2, 2, 0, 1.0),
     ]
-    assert ask(small, "score_histogram", of="HEIGHT", buckets=1) == [near("height", 80.0, 480.0, 11, 5, 4, 4 / 11)]
+    assert ask(small, "score_histogram", of="HEIGHT", buckets=1) == [near("height", 80.0, 480.0, 11, 5, 4, 7, 4 / 11)]
     assert ask(bare, "score_histogram", of="width") == []
 
 
@@ -728,6 +728,12 @@ def test_the_page_opens_a_run_in_duckdb(small: str, capsys: pytest.CaptureFixtur
 
 
 # ---- what parameters take
+
+
+@pytest.mark.parametrize("query", [q.name for q in named_queries() if any(p.name == "limit" for p in q.params)])
+def test_a_limit_of_null_returns_all_rows(small: str, query: str) -> None:
+    params = NEEDED.get(query, {})
+    assert ask(small, query, **params, limit="null") == ask(small, query, **params, limit=1000)
 
 
 @pytest.mark.parametrize(
