@@ -1,14 +1,17 @@
--- Widths and heights of the images, in the pool and in the kept set.
+-- Widths, heights and shorter sides (min_side) of images, in the pool and in the kept set.
+-- To choose a threshold of min_side, take a smaller step, or `score_histogram --param of=min_side`.
 -- theme: Images
 -- param: step = 128 [positive] pixels per bucket
--- column: pixels_from   lower end of the bucket
--- column: pixels_below  upper end of the bucket, excluded
--- column: width_pool    samples with a width in the bucket
--- column: width_kept    of those, kept
--- column: height_pool   samples with a height in the bucket
--- column: height_kept   of those, kept
+-- column: pixels_from    lower end of the bucket
+-- column: pixels_below   upper end of the bucket, excluded
+-- column: width_pool     samples with a width in the bucket
+-- column: width_kept     of those, kept
+-- column: height_pool    samples with a height in the bucket
+-- column: height_kept    of those, kept
+-- column: min_side_pool  samples with a shorter side in the bucket
+-- column: min_side_kept  of those, kept
 WITH sides AS (
-    SELECT unnest([width, height]) AS side, unnest(['w', 'h']) AS which, kept
+    SELECT unnest([width, height, min_side]) AS side, unnest(['w', 'h', 'm']) AS which, kept
     FROM verdicts
     WHERE width IS NOT NULL AND height IS NOT NULL
 )
@@ -18,7 +21,9 @@ SELECT
     count(*) FILTER (which = 'w') AS width_pool,
     count(*) FILTER (which = 'w' AND kept) AS width_kept,
     count(*) FILTER (which = 'h') AS height_pool,
-    count(*) FILTER (which = 'h' AND kept) AS height_kept
+    count(*) FILTER (which = 'h' AND kept) AS height_kept,
+    count(*) FILTER (which = 'm') AS min_side_pool,
+    count(*) FILTER (which = 'm' AND kept) AS min_side_kept
 FROM sides
 GROUP BY pixels_from
 ORDER BY pixels_from;

@@ -5,13 +5,13 @@
 -- param: of = null [number of measured]  the number; null is the score of the rules, else clip_score
 -- param: rule = null [rule]              the position; null is the first rule that names the number, else after all rules
 -- param: at = null [numbers]             thresholds, such as '0.2 0.25 0.3'; null is the deciles of the samples
--- column: measure    the name of the number
--- column: threshold  the lowest value that passes
--- column: reached    samples that reach the position
--- column: passed     of those, at or above the threshold
--- column: share      passed, as a share of reached
--- column: kept       of those that pass, kept by this run
--- column: rule       the position: the rule; null is after all rules
+-- column: measure      the name of the number
+-- column: threshold    the lowest value that passes
+-- column: reached      samples that reach the position
+-- column: passed       of those, at or above the threshold
+-- column: share        passed, as a share of reached
+-- column: kept_in_run  of those that pass, kept by this run, with its own settings
+-- column: rule         the position: the rule; null is after all rules
 WITH steps AS (
     SELECT rule, position FROM funnel WHERE kind = 'drop'
 ), naming AS (
@@ -35,13 +35,13 @@ WITH steps AS (
         ELSE regexp_extract_all($at::VARCHAR, '[^\s,;]+')::DOUBLE[]
     END) AS threshold
 ), counts AS (
-    SELECT c.threshold, count(*) AS passed, count(*) FILTER (r.kept) AS kept
+    SELECT c.threshold, count(*) AS passed, count(*) FILTER (r.kept) AS kept_in_run
     FROM cuts c JOIN reached r ON r.value >= CASE WHEN r.single THEN c.threshold::FLOAT::DOUBLE ELSE c.threshold END
     GROUP BY c.threshold
 )
 SELECT
     $of AS measure, threshold, (SELECT count(*) FROM reached) AS reached, coalesce(passed, 0) AS passed,
-    coalesce(passed, 0) / nullif((SELECT count(*) FROM reached), 0) AS share, coalesce(kept, 0) AS kept,
+    coalesce(passed, 0) / nullif((SELECT count(*) FROM reached), 0) AS share, coalesce(kept_in_run, 0) AS kept_in_run,
     (SELECT rule FROM place) AS rule
 FROM cuts LEFT JOIN counts USING (threshold)
 ORDER BY threshold;

@@ -168,12 +168,13 @@ def test_languages(small: str) -> None:
 
 def test_sizes(small: str) -> None:
     assert ask(small, "sizes") == [
-        (0, 128, 1, 0, 1, 0),
-        (256, 384, 1, 1, 0, 0),
-        (384, 512, 0, 0, 10, 4),
-        (640, 768, 9, 3, 0, 0),
+        (0, 128, 1, 0, 1, 0, 1, 0),
+        (256, 384, 1, 1, 0, 0, 1, 1),
+        (384, 512, 0, 0, 10, 4, 9, 3),
+        (640, 768, 9, 3, 0, 0, 0, 0),
     ]
-    assert ask(small, "sizes", step=1000) == [(0, 1000, 11, 4, 11, 4)]
+    assert ask(small, "sizes", step=1000) == [(0, 1000, 11, 4, 11, 4, 11, 4)]
+    assert ask(small, "score_histogram", of="min_side", buckets=1)[0][3:6] == (11, 5, 4)  # as the header says
 
 
 def test_formats(small: str) -> None:
