@@ -27,7 +27,8 @@ _TRUTH = "truth.parquet"  # the last file of a pool
 
 _RATES = (
     "Precision and recall of the rules. Precision: dropped rows with an injected defect (of duplicates: showing the same",
-    "scene as their representative). Recall: rows with a defect that the rule targets, dropped by it or before it",
+    "scene as their representative). Recall: rows with a defect that the rule targets, dropped by it or before it.",
+    "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded ones as near too",
 )
 
 _KERNELS = ("curate.tar.index", "curate.metadata.match", "curate.ids")

@@ -247,6 +247,11 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert aligned[-1] == "100.0%" and int(aligned[-2]) > 0  # all wrong captions that were injected
     near = next(line.split() for line in done.out.splitlines() if line.startswith("near-duplicates among them "))
     assert int(near[-2]) >= 3 and float(near[-1].rstrip("%")) > 50
+    reencoded = next(line.split() for line in done.out.splitlines() if line.startswith("reencoded "))
+    dropped = int(reencoded[reencoded.index("duplicate") + 1].rstrip(","))
+    kinds = json.loads(cli("sql", str(out / "run"), "duplicate_kinds", "--format", "json").out)
+    assert {kind["match_type"]: kind["dropped"] for kind in kinds}["near"] == int(near[-4]) + dropped
+    assert "duplicate_kinds counts reencoded ones as near too" in done.out
     again = cli("demo", "--out", str(out))
     assert again.status == 0 and "nothing to do" in again.out and "synthetic" not in again.err
 
