@@ -14,13 +14,14 @@ from typing import IO, Any, Literal
 
 from rich.cells import cell_len
 
-from curate.ask.page import pad
+from curate.ask.page import Page, line, pad
 from curate.wording import CONTROL, all_digits, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
 
 _CELL = 80  # characters of a value that a table shows
 _LINE = 200  # characters of a line, above which a table shows one value a line
+_CUT = "long values are cut: --format csv has them whole"
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def write_result(result: Result, format: Format, file: IO[str]) -> None:
         _write_csv(file, [[show(name) for name in result.names]])
         _write_csv(file, ([None if v is None else show(_plain(v)) for v in row] for row in result.rows))
     elif result.names == ("explain_key", "explain_value"):
-        file.writelines(escape(line) + "\n" for row in result.rows for line in row[1].splitlines())
+        file.writelines(escape(text) + "\n" for row in result.rows for text in row[1].splitlines())
     else:
-        file.writelines(line + "\n" for line in _table(result))
+        _write_table(result, file)
 
 
 def write_json(value: Any, file: IO[str]) -> None:
@@ -103,10 +104,17 @@ def _plain(value: Any) -> str:
     return bytes(value).hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)
 
 
-def _table(result: Result) -> Iterator[str]:
+def _write_table(result: Result, file: IO[str]) -> None:
+    """Write rows as a table, and below it how many there are, and whether values were cut."""
     rows = list(result.rows)
     exact = [result.exact.get(name) for name in result.names]
     cells = [list(map(cell_text, row, exact)) for row in rows]
+    file.writelines(f"{text}\n" for text in _table(result, rows, cells))
+    is_cut = any(len(cell) == _CELL and cell.endswith("…") for row in cells for cell in row)
+    Page((line(f"({pluralise(len(cells), 'row')})"), *([line((_CUT, "dim"))] if is_cut else []))).write(file)
+
+
+def _table(result: Result, rows: list[tuple[Any, ...]], cells: list[list[str]]) -> Iterator[str]:
     names = [escape(name) for name in result.names]
     widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
@@ -123,7 +131,6 @@ def _table(result: Result) -> Iterator[str]:
         ]
         for row in [names, ["─" * width for width in widths], *cells]:
             yield "  ".join(map(pad, row, widths, right)).rstrip()
-    yield f"({pluralise(len(cells), 'row')})"
 
 
 def cell_text(value: Any, single: bool | None = None) -> str:

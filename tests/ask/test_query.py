@@ -478,7 +478,8 @@ def test_table_is_aligned() -> None:
     assert lines[0] == "text" + " " * 78 + "count  share"
     assert lines[2] == "日本" + " " * 82 + "5    0.5"
     assert lines[3] == "a" * 79 + "…" + "  12345   NULL"
-    assert lines[4] == "(2 rows)"
+    assert lines[4:] == ["(2 rows)", "long values are cut: --format csv has them whole"]
+    assert "cut" not in shown(Result(("text",), [("a" * 80,)]), "table")
 
 
 def test_a_wide_table_is_turned() -> None:
