@@ -74,8 +74,8 @@ def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
         (sample("c", "cats", phash=None, sha256=None), verdict("duplicate", of="a"), [0], 0.5),
     ]
     folder = write_units(str(tmp_path), [rows])
-    assert section(lines(folder.url, "b"), "duplicates")[2] == "match 2 of 64 bits of phash differ"
-    assert section(lines(folder.url, "c"), "duplicates")[2] == "match linked by other near-duplicates"
+    assert section(lines(folder.url, "b"), "duplicates")[3] == "match 2 of 64 bits of phash differ"
+    assert section(lines(folder.url, "c"), "duplicates")[2:] == ["joined through other rows of its group"]
     table = pa.table(
         {
             "unit": pa.array([0, 0, 0], pa.int32()),
@@ -87,9 +87,30 @@ def test_how_near_a_duplicate_is(tmp_path: Path) -> None:
     )
     folder.write_parquet("tables/embeddings/00000.parquet", table)
     finish(folder, RUN)
-    shown = section(lines(folder.url, "b"), "duplicates")[2]
+    shown = section(lines(folder.url, "b"), "duplicates")[3]
     assert shown == "match 2 of 64 bits of phash differ; 0.6002 is the cosine of big_image embeddings"
-    assert section(lines(folder.url, "c"), "duplicates")[2] == "match linked by other near-duplicates"
+    assert section(lines(folder.url, "c"), "duplicates")[2:] == ["joined through other rows of its group"]
+
+
+def test_the_chain_of_a_duplicate(tmp_path: Path) -> None:
+    """Of a pass by hashes the row in between is named; `d` is its copy, and no nearer to the representative."""
+    rows = [
+        (sample("a", "a cat", phash=0), verdict(), [0], 0.5),
+        (sample("b", "one cat", phash=0b11), verdict("duplicate", of="a"), [0], 0.5),
+        (sample("c", "cats", phash=0b1111), verdict("duplicate", of="a"), [0], 0.5),
+        (sample("d", "cats", phash=0b1111), verdict("duplicate", of="a"), [0], 0.5),
+        (sample("e", "far", phash=0xFF00), verdict("duplicate", of="a"), [0], 0.5),
+    ]
+    folder = write_units(str(tmp_path), [rows])
+    recipe = RUN["recipe"] | {"dedup": {"by": ["uid", {"phash": {"distance": 2}}]}}
+    finish(folder, RUN | {"recipe": recipe})
+    shown = {name: section(lines(folder.url, name), "duplicates")[2:] for name in "bce"}
+    assert shown["b"] == ["joined by {phash: {distance: 2}}", "match 2 of 64 bits of phash differ"]
+    assert shown["c"] == [
+        f"joined by {{phash: {{distance: 2}}}}, through {uid('b')} of its group: 2 of 64 bits differ",
+        "match 4 of 64 bits of phash differ",
+    ]
+    assert shown["e"] == ["joined through other rows of its group", "match 8 of 64 bits of phash differ"]
 
 
 def test_entries_and_their_draws(small: str) -> None:

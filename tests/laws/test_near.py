@@ -114,7 +114,9 @@ def test_the_cosine_that_joined_a_row(model: str, tmp_path: Path) -> None:
         assert cluster["cosine"] == min((one for one in cluster["cosines"] if one is not None), default=None)
     one = next(row for row in decisions if row["duplicate_cosine"] is not None)
     text = " ".join(str(run.explain(one["uid"])).split())
-    assert f"joined {one['duplicate_cosine']:.4f} is the cosine" in text
+    cosine = f"{one['duplicate_cosine']:.4f}"
+    assert f"joined by {{embedding: {{cosine: 0.995, of: clip}}}}: {cosine} is the cosine" in text
+    assert text.count(f"{cosine} is the cosine") == 1
 
 
 def test_keys_hold_cosines_where_there_are_some(model: str, tmp_path: Path) -> None:
