@@ -31,6 +31,7 @@ _MEANINGS = {  # of columns of a sweep
     "duplicate": "by deduplication",
     "tail_share": "share of the tail in all matches",
 }
+_MANY = 100_000  # rows whose near-duplicates take a while to search for
 _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
 
@@ -120,7 +121,9 @@ def _check_options(
 
 
 def _announce_long_work(run: FinishedRun, overrides: list[str], number: SweptNumber | None) -> None:
-    """Print that near-duplicates are searched for: the one step that may take minutes."""
+    """Print that near-duplicates of a large pool are searched for: the one step that may take minutes."""
+    if sum(len(state.verdicts) for state in run.states) < _MANY:
+        return
     swept = [number.override(number.low)] if number else []
     old, new = run.recipe, changed_recipe(run.recipe, [*overrides, *swept])
     sweeps = number is not None and number.rule in list(new.rules)[: new.dedup_place]
