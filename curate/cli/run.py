@@ -29,7 +29,7 @@ from curate.pool.plan import Unit
 from curate.pool.retry import find_mendable
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
-from curate.store.layout import FAILURES_FILE, SUCCESS_FILE
+from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.retries import Retries
 from curate.store.store import RunStore
@@ -53,14 +53,14 @@ def run(
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was.
 
-    Relative paths, of --set too, count from the recipe's folder. A changed recipe needs a new folder; with --reuse nothing is
-    measured twice. A changed input file is detected by its size and its mtime or etag (stat), or by its bytes (content). In a run
-    that is not finished, --retry goes on with it.
+    Relative paths, of --set too, count from the recipe's folder. A changed recipe needs a new folder, unless only its name or license
+    changed; with --reuse nothing is measured twice. A changed input file is detected by its size and its mtime or etag (stat), or
+    by its bytes (content). In a run that is not finished, --retry goes on with it.
     """
     options = beam_options or []
     if not options and on is None:
         import_beam()
-    from pipelines.claim import claimed
+    from pipelines.claim import claimed, redescribe
     from pipelines.driver import preflight, prepare
     from pipelines.driver import run as run_pipeline
 
@@ -79,6 +79,14 @@ def run(
         why = "no failed URL is worth another attempt" if retry else "this run is already finished"
         if not retry and (count := _count_mendable(prepared.context, prepared.plan.units)):
             why += f", and {pluralise(count, 'URL')} may succeed on another attempt (--retry)"
+        has_report = RunStore(out).exists(REPORT_FILE)
+        if changed := redescribe(prepared):
+            if has_report:
+                from curate.report.page import write_report  # with all that a page needs
+
+                write_report(out)
+            print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
+            return
         print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
     if retry:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from curate import ids
 from curate.output.output_format import OutputFormat, find_output
 from curate.process import in_threads
-from curate.publish.audit import MEASURES, Audit
+from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.publish.statistics import build_statistics
@@ -21,7 +21,7 @@ from curate.publish.views import write_views
 from curate.store import layout
 from curate.store.facts import ContentFacts, RunFacts, write_facts
 from curate.store.forgotten import Record
-from curate.store.manifest import Lines, Published, write_manifest, written_file
+from curate.store.manifest import Lines, Published, read_manifest, write_manifest, written_file
 from curate.store.store import RunStore
 
 _LANGUAGES = 500  # more are noise, or a stranger's column
@@ -43,12 +43,9 @@ def describe_run(
     """
     record, kind = Record.read(store), find_output(facts.pool.images)
     shards = digests.below("shards/")
-    samples = [line.path for line in shards if line.path.endswith(".parquet")]
+    samples = _sample_files(shards)
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(shards, kind, audit))
-    store.delete(layout.REPORT_FILE)
-    write_facts(store, facts)
-    store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
-    store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, samples)))
+    _write_facts(store, facts, shards)
     statistics = partial(build_statistics, store, facts, audit.drops, entries)
     uids = partial(write_uids, store, samples, facts.kept, facts.repeats)
     writes: list[Callable[[], int | None]] = [statistics, uids]  # the two that take long
@@ -60,10 +57,38 @@ def describe_run(
     write_manifest(store, digests)
 
 
+def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
+    """Write what says a finished run's name and license, and the manifest, with other facts; all else stays. A report is removed.
+
+    Killed meanwhile it leaves a run that is not finished, and that the same command completes.
+    """
+    lines = read_manifest(store)
+    store.delete(layout.SUCCESS_FILE)
+    _write_facts(store, facts, Lines(lines).below("shards/"))
+    build_statistics(store, facts, drops)
+    rewritten = (layout.RUN_FILE, layout.CARD_FILE, layout.CROISSANT_FILE, layout.STATISTICS_FILE)
+    digests = Lines(line for line in lines if line.path not in (*rewritten, layout.REPORT_FILE))
+    digests.add(written_file(store, path) for path in rewritten)
+    write_manifest(store, digests)
+    mark_published(store)
+
+
 def mark_published(store: RunStore) -> None:
     """Write `_SUCCESS`: from here on the manifest says what was written."""
     store.delete("parts")
     store.write_bytes(layout.SUCCESS_FILE, b"")
+
+
+def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) -> None:
+    """Write run.json, the card and croissant.json."""
+    store.delete(layout.REPORT_FILE)
+    write_facts(store, facts)
+    store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
+    store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, _sample_files(shards))))
+
+
+def _sample_files(shards: Sequence[Published]) -> list[str]:
+    return [line.path for line in shards if line.path.endswith(".parquet")]
 
 
 def _columns(store: RunStore, paths: Sequence[str]) -> pa.Schema | None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.api import Run
 from curate.cli import progress
-from curate.errors import RecipeError
+from curate.errors import RecipeError, RunError
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
@@ -57,6 +59,50 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
     )
     assert cli("run", str(pool / "texts.yaml"), "--out", str(folder), "--set", "max_failed=0.5").status == 0
     assert tree(folder) == before
+
+
+def test_a_name_and_a_license_may_change(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
+) -> None:
+    """In place: what describes the run is written again, and nothing else."""
+    out, described = tmp_path / "run", {"run.json", "README.md", "croissant.json", "stats.duckdb", "manifest.parquet"}
+    shutil.copytree(finished["texts"][0], out)
+    assert cli("report", str(out)).status == 0
+    before, was = tree(out), json.loads((out / "run.json").read_text())
+    drops = Run(str(out)).sql("FROM drops ORDER BY ALL"), Run(str(out)).sql("FROM sources"), Run(str(out)).funnel()
+    change = ["--set", "name=better", "--set", "license=cc-by-4.0"]
+    done = cli("run", str(pool / "texts.yaml"), "--out", str(out), *change)
+    assert (done.status, done.err) == (0, "") and "the new name and license, all else stays" in done.out
+    after, now = tree(out), json.loads((out / "run.json").read_text())
+    assert {name for name in before | after if before.get(name) != after.get(name)} == {
+        *described, "report.html", "_SUCCESS",
+    }  # fmt: skip
+    recipe = was["recipe"] | {"name": "better", "license": "cc-by-4.0"}
+    assert now == was | {"name": "better", "recipe": recipe}
+    assert "better" in (out / "report.html").read_text() and "license: cc-by-4.0" in (out / "README.md").read_text()
+    with Run(str(out)) as run:
+        assert (run.sql("FROM drops ORDER BY ALL"), run.sql("FROM sources"), run.funnel()) == drops
+        assert run.sql("SELECT value FROM run WHERE key = 'name'").to_pylist() == [{"value": "better"}]
+    assert cli("verify", str(out)).status == 0
+    again = cli("run", str(pool / "texts.yaml"), "--out", str(out), *change)
+    assert "nothing to do" in again.out and tree(out) == after
+
+
+def test_a_stop_while_a_name_changes(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished["texts"][0], out)
+
+    def fail(*arguments: object) -> None:
+        raise RunError("stopped")
+
+    monkeypatch.setattr("curate.publish.describe.write_manifest", fail)
+    arguments = ["run", str(pool / "texts.yaml"), "--out", str(out), "--set", "name=better"]
+    assert cli(*arguments).status == 1 and "not finished" in cli("sql", str(out), "funnel").err
+    monkeypatch.undo()
+    assert cli(*arguments).status == 0 and cli("verify", str(out)).status == 0
+    assert json.loads((out / "run.json").read_text())["name"] == "better"
 
 
 @pytest.mark.parametrize(
