@@ -79,7 +79,7 @@ class Run:
         """Return rows of the pool, in its order, with the columns of `samples`, `scores` and `decisions`.
 
         Args:
-            where: a SQL condition, such as `kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None: all rows.
+            where: a SQL condition, such as `NOT kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None: all rows.
             columns: names of columns; None: all.
             limit: at most N rows; None: all.
 

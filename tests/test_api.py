@@ -48,6 +48,9 @@ def test_samples(small: Run) -> None:
     assert found.column_names == ["uid", "caption", "clip_score"]
     assert found["uid"].to_pylist() == [uid("a6"), uid("b3")] and found["caption"][0].as_py() == EVIL
     assert small.samples(limit=3)["row"].to_pylist() == [0, 1, 2]
+    with pytest.raises(RecipeError, match="the condition that a sample was dropped is NOT kept"):
+        small.samples("dropped")
+    assert small.samples("NOT kept").num_rows == 8
 
 
 def test_funnel(small: Run) -> None:

@@ -210,7 +210,8 @@ def _hint(error: str, sql: str, connection: Any) -> str:
         return ""
     having = "SELECT DISTINCT table_name FROM duckdb_columns() WHERE lower(column_name) = ? ORDER BY ALL"
     tables = [name for (name,) in connection.execute(having, [column]).fetchall()]
-    return f"{column} is in {', '.join(tables)}\n" if tables else ""
+    condition = "; the condition that a sample was dropped is NOT kept" if column == "dropped" else ""
+    return f"{column} is in {', '.join(tables)}{condition}\n" if tables else ""
 
 
 def _columns(connection: Any, view: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ def export_rows(run: Run, result: Result, folder: str) -> tuple[int, int]:
     Raises:
         RecipeError: the query yields no uid, the pool has no images, or the folder is not new or empty.
     """
-    at = uid_column(result, "--fiftyone")
+    at = uid_column(result)
     if not run.has_images:
         raise RecipeError(
             "--fiftyone: the pool of this run has no images; accepted: a run over tars, or over Parquet with images"

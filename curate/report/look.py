@@ -66,12 +66,12 @@ def plot_columns(run: Run, columns: Sequence[str] = ()) -> HtmlPage:
     return HtmlPage(render_sections("Histograms", run, lead, [section] if section else []))
 
 
-def uid_column(result: Result, option: str) -> int:
-    """Return the place of a query's column uid. Raises RecipeError, which names the option, where it yields none."""
+def uid_column(result: Result) -> int:
+    """Return the place of a query's column uid. Raises RecipeError where it yields none."""
     names = [name.lower() for name in result.names]
     if "uid" not in names:
         raise RecipeError(
-            f"{option}: the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
+            f"the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
             "uid, such as SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
         )
     return names.index("uid")
@@ -84,7 +84,7 @@ def samples_of(run: Run, uids: Sequence[Any]) -> dict[str, Row]:
 
 def look_at(run: Run, result: Result, query: str) -> HtmlPage:
     """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
-    names, at = [name.lower() for name in result.names], uid_column(result, "--images")
+    names, at = [name.lower() for name in result.names], uid_column(result)
     rows = list(islice(result.rows, MOST + 1))
     is_cut, rows = len(rows) > MOST, rows[:MOST]
     known = samples_of(run, [row[at] for row in rows])

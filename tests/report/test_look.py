@@ -56,6 +56,11 @@ def test_what_has_no_uid(run: Path, cli: Cli) -> None:  # noqa: F811
     done = cli("sql", str(run), "SELECT words FROM kept", "--images")
     assert (done.status, done.out) == (2, "")
     assert "the query yields no uid; it yields words; accepted: one with a column uid, such as SELECT" in done.err
+    with (
+        Run(run) as opened,
+        pytest.raises(RecipeError, match="^the query yields no uid; it yields words; accepted: one"),
+    ):
+        opened.look("SELECT words FROM kept")
     assert cli("sql", str(run), "--images").status == 2
     done = cli("sql", str(run), "SELECT uid FROM kept", "--out", "page.html")
     assert (done.status, done.out) == (2, "") and "--out is the page that --images writes" in done.err
