@@ -66,7 +66,7 @@ class Run:
             params: values for `$name` in the query.
 
         Returns:
-            An Arrow table. Sums of integers are decimal128(38, 0), since they may exceed 64 bits.
+            An Arrow table. Sums of integers are int64, or decimal128(38, 0) where one exceeds 64 bits.
 
         Raises:
             RecipeError: the query is wrong, not read-only, or lacks a parameter.
@@ -125,7 +125,7 @@ class Run:
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
         """Return which samples another run gains and loses compared with this one: by rule, entry, source and language.
 
-        `lost` and `gained` are counts; `curate.ask.diff.changed_samples(path_a, path_b)` yields the samples, as Arrow batches.
+        `lost` and `gained` are counts, `samples` returns the samples.
         """
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 

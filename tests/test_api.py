@@ -10,6 +10,7 @@ import pytest
 
 import curate
 from curate import Run
+from curate.ask.diff import SAMPLES, changed_samples
 from curate.errors import RecipeError, RunError
 from tests.ask.test_diff import write_a, write_b
 from tests.cli.conftest import run_command, write_pool
@@ -37,8 +38,11 @@ def test_sql(small: Run) -> None:
     ]  # which no one reads as a number
     assert small.sql("SELECT 1 AS a, 2 AS a").column_names == ["a", "a_1"]
     assert small.sql("top_entries", limit=1)["entry"].to_pylist() == ["cat"]
-    total = small.sql("SELECT sum(words) AS words FROM samples")
-    assert total.schema.field("words").type == pa.decimal128(38, 0)
+    total = small.sql(
+        "SELECT sum(words) AS words, sum(2::HUGEINT ** 62::HUGEINT)::HUGEINT AS large, 1::DECIMAL(38, 0) AS d FROM samples"
+    )
+    assert total.schema.types == [pa.int64(), pa.decimal128(38, 0), pa.decimal128(38, 0)]
+    assert total.to_pylist()[0]["words"] == sum(small.samples(columns=["words"])["words"].to_pylist())
 
 
 def test_samples(small: Run) -> None:
@@ -72,6 +76,12 @@ def test_diff(tmp_path: Path) -> None:
     with Run(tmp_path / "a") as a, Run(tmp_path / "b") as b:
         found = a.diff(b)
         assert (found.lost, found.gained) == (3, 2) == (a.diff(tmp_path / "b").lost, a.diff(f"{tmp_path}/b").gained)
+        assert found.samples("lost").equals(
+            pa.Table.from_batches(changed_samples(a.path, b.path, sides=["lost"]), SAMPLES)
+        )
+        assert (len(found.samples("lost")), found.samples("gained", 1)["side"].to_pylist()) == (3, ["gained"])
+        with pytest.raises(RecipeError, match="'kept' is no side; accepted: 'lost', 'gained'"):
+            found.samples("kept")
     assert repr(found) == "small → other: lost 3, gained 2, 1 in both"
 
 

@@ -23,7 +23,7 @@ from numba import njit
 from curate import ids, schema
 from curate.ask.query import connected, find_run
 from curate.decide.rules import check_rules
-from curate.errors import RunError
+from curate.errors import RecipeError, RunError
 from curate.numeric.arrays import I64, U64, Mask
 from curate.publish.uids import read_uids
 from curate.publish.views import quote, quote_name
@@ -119,8 +119,8 @@ class Diff:
 
     a: Side
     b: Side
-    lost: int  # samples that A keeps and B does not; `changed_samples` yields them
-    gained: int  # samples that B keeps and A does not
+    lost: int  # how many samples A keeps and B does not
+    gained: int  # how many samples B keeps and A does not
     repeated: int  # samples that both keep, but not equally often in uids.npy
     settings: pa.Table
     rules: pa.Table
@@ -130,6 +130,15 @@ class Diff:
 
     def __repr__(self) -> str:
         return f"{self.a.name} → {self.b.name}: lost {self.lost:,}, gained {self.gained:,}, {self.shared:,} in both"
+
+    def samples(self, side: str, limit: int | None = None) -> pa.Table:
+        """Return the samples that are `lost` or `gained`, by uid, as a table of SAMPLES; at most `limit`. Both runs are opened again.
+
+        Raises as `diff_runs` does, and RecipeError where the side is another.
+        """
+        if side not in (LOST, GAINED):
+            raise RecipeError(f"samples: {side!r} is no side; accepted: {LOST!r}, {GAINED!r}")
+        return pa.Table.from_batches(changed_samples(self.a.url, self.b.url, limit, [side]), SAMPLES)
 
     @property
     def shared(self) -> int:
