@@ -72,7 +72,7 @@ def load(where: str, loading: Callable[[], T]) -> T:
         reason = one_line(error, 300).rstrip(".") or type(error).__name__
         raise RecipeError(
             f"{where}: cannot be loaded: {reason}. Accepted: a folder with the model's files, or a name on the Hugging "
-            "Face hub; without network its files must be in the cache"
+            "Face hub; without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
         ) from None
 
 

@@ -192,8 +192,8 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON
         raise RecipeError(
             f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be found or downloaded: "
-            f"{one_line(error, 400).rstrip('.')}. Without network: put its files into the Hugging Face cache, or give a "
-            "file of weights as pretrained, or a folder as model: local-dir:FOLDER"
+            f"{one_line(error, 400).rstrip('.')}. Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of "
+            "weights as pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
         ) from None
 
 

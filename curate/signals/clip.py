@@ -35,7 +35,8 @@ class Clip(OpenClip):
     `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine, 0), is column `clipscore` of
     SQL's view `measured`.
 
-    - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER` or a file.
+    - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER`, `onnx:FOLDER` or a
+      file of weights. The hub's client tries for some 30 s; with `HF_HUB_OFFLINE=1` in the environment it only looks into its cache.
     - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. They need no torch. A GPU
       needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length` are for open_clip only.
     - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx` with

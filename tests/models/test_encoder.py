@@ -249,7 +249,13 @@ def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         identify(Clip(model="ViT-B-32", pretrained="laion2b_s34b_b79k"))
     assert all(
         word in str(caught.value)
-        for word in ("ViT-B-32 (laion2b_s34b_b79k)", "cannot be found or downloaded", "local-dir:")
+        for word in (
+            "ViT-B-32 (laion2b_s34b_b79k)",
+            "cannot be found or downloaded",
+            "local-dir:",
+            "onnx:",
+            "HF_HUB_OFFLINE=1",
+        )
     )
 
 
