@@ -123,10 +123,15 @@ def _captions(run: RunFacts, out: str) -> Iterator[str]:
 
 
 def _hints(store: RunStore, out: str) -> Iterator[str]:
-    uids = store.read_parquet(store.files("tables/decisions")[0], ["uid"])["uid"].drop_null()
+    rows = store.read_parquet(store.files("tables/decisions")[0], ["uid", "rule"])
+    rows = rows.filter(rows["uid"].is_valid())
+    dropped = rows.filter(pc.not_equal(rows["rule"], FAILED))  # null of a kept row
+    uid, what = (dropped["uid"][0], "was dropped") if len(dropped) else ("UID", "is in or out")
+    if not len(dropped) and len(rows):
+        uid = rows["uid"][0]
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
-        f"explain {out} {uids[0] if len(uids) else 'UID'}": "why a sample is in or out",
+        f"explain {out} {uid}": f"why a sample {what}",
         f"report {out}": "everything on one page, with samples",
         f"verify {out}": "integrity: digests, sums, shards against decisions",
     }
@@ -176,7 +181,7 @@ def _are_few(shards: int, run: RunFacts, out: str) -> Iterator[str]:
     if run.pool.images and shards < _FEW_SHARDS <= run.kept:
         rows = run.kept // _FEW_SHARDS
         more = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
-        yield f"note: open_clip's loader needs at least one shard for each worker on each GPU; {more}"
+        yield f"note: open_clip's loader needs at least one shard for each worker on each GPU; for {_FEW_SHARDS}, {more}"
 
 
 def _nothing_kept(run: RunFacts, out: str) -> Iterator[str]:

@@ -13,9 +13,21 @@ def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path) -> None:
     text = summary(str(few.folder), 1.0)
     note = rf"--out NEW --reuse {re.escape(str(few.folder))} --set output.rows_per_shard=(\d+) gives (\d+)$"
     found = re.search(note, text, re.MULTILINE)
-    assert found and "note: open_clip's loader needs at least one shard" in text, text
+    assert found and "needs at least one shard for each worker on each GPU; for 8, --out NEW" in text, text
     rows, shards = map(int, found.groups())
     recipe = pools.recipe_of(path, max_failed=1.0, output={"rows_per_shard": rows})
     enough = pools.run_local(recipe, tmp_path / "enough", few.folder)
     assert len(list((enough.folder / "shards").glob("*.tar"))) == shards >= 8
     assert "note:" not in summary(str(enough.folder), 1.0)
+
+
+def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
+    for name, rules, what in (("a", {"words": "words > 4"}, "why a sample was dropped"), ("b", {}, "is in or out")):
+        done = pools.run_local(pools.recipe_of(path, max_failed=1.0, rules=rules), tmp_path / name)
+        found = re.search(
+            rf"curate explain {re.escape(str(done.folder))} (\w+) .*{what}", summary(str(done.folder), 1.0)
+        )
+        assert found, what
+        rows = {row["uid"]: row["rule"] for row in done.table("decisions").to_pylist()}
+        assert found[1] in rows and (rows[found[1]] not in (None, "failed")) == bool(rules)
