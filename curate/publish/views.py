@@ -51,6 +51,11 @@ _HEAD = """\
 -- The views are temporary: nothing is written. `curate sql DIR` has them too, and can read nothing else.
 """
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
+_CHECK = f"""\
+SET VARIABLE run_is_known = CASE
+    WHEN getvariable('run') IS NULL AND (SELECT count(*) FROM glob('{MANIFEST_FILE}')) = 0
+    THEN error('this folder is no run: first SET VARIABLE run = ''path or URL of the run''; or start DuckDB in the run folder')
+    ELSE true END"""
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
 
@@ -90,7 +95,7 @@ def write_views(folder: RunStore, paths: Iterable[str]) -> None:
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"
     scores = folder.schema(files["scores"][0]).names if "scores" in files else []
-    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, scores, find_written(paths))]
+    statements = [_CHECK, *variables, *_statements("OR REPLACE TEMP VIEW", places, scores, find_written(paths))]
     folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
 
 

@@ -113,6 +113,16 @@ def test_duckdbs_own_shell_reads_it(moved: Path) -> None:
     assert "read-only" in with_write.stderr
 
 
+def test_it_says_where_to_set_the_run(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(moved.parent)
+    with pytest.raises(duckdb.Error, match="this folder is no run: first SET VARIABLE run = 'path or URL of the run'"):
+        client(moved)
+    monkeypatch.chdir(moved)
+    found = client(moved)
+    assert found.execute("SELECT getvariable('run'), (SELECT count(*) FROM kept)").fetchall() == [(None, 4)]
+    found.close()
+
+
 def test_large_numbers_survive(moved: Path) -> None:
     connection = client(moved, f"SET VARIABLE run = '{moved}'")
     assert connection.execute("SELECT max(phash), sum(phash) FROM samples").fetchall() == [
