@@ -48,10 +48,10 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     rules.apply_later()
     results = {**rules.results(), "recalls": recalls, "large": large}
     if counts:
-        results["pool"] = counts.get() | "Pool" >> Map(lambda found: found[0])
+        results["pool"] = counts.get() | "Counts: pool" >> Map(lambda found: found[0])
         results["survivors"] = results["counts"] = count_survivors(units, settings, counts)
         if (others := read_counts(recipe, context.metadata_key)) is not None:
-            results["counts"] = root | "Counts" >> beam.Create([others.view(EntryVector)])
+            results["counts"] = root | "Counts: given" >> beam.Create([others.view(EntryVector)])
     if recipe.balance:
         results["t"] = solve_t(units, settings, results["counts"])
     sample = draw_sample(units, settings)
@@ -66,5 +66,5 @@ def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buck
     tables = compact(audited, publishing, sources, context.is_local_runner)
     results["shards"], lines = emit(units, emitting, audited, names.get())
     results |= {name: answer.get() for name, answer in answers.items() if answer is not None}
-    results |= {"audit": audited, "lines": (tables, lines) | "AllLines" >> beam.Flatten()}
+    results |= {"audit": audited, "lines": (tables, lines) | "Publish: lines" >> beam.Flatten()}
     return {name: found for name, found in results.items() if found is not None} | Publish(context, sources)

@@ -14,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
 from curate import ids
@@ -54,6 +55,8 @@ from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
 from pipelines.spark.options import SparkOptions
 from pipelines.workers import check_workers
+
+_BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 
 
 def prepare(
@@ -254,11 +257,10 @@ def run(prepared: Prepared) -> None:
         build(root, replace(context, recipe=prepared.sent), prepared.plan.units, n_buckets)
         gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
         result = root.run()
-        try:
+        if prepared.beam.runner == "spark":
+            _follow(result, context.store)
+        else:
             result.wait_until_finish()
-        finally:
-            if prepared.beam.runner == "spark":
-                _write_costs(context.store, result.costs)
     except RecipeError:  # of a job server, about its options
         raise
     except Exception as error:
@@ -277,8 +279,19 @@ def run(prepared: Prepared) -> None:
     clear_tmp(context.store)
 
 
-def _write_costs(store: RunStore, costs: Sequence[Any]) -> None:
-    """Say what each stage on Spark took; see `pipelines.spark.execution.Cost`."""
+def _follow(result: Any, store: RunStore) -> None:
+    """Wait for a pipeline on Spark, and meanwhile write what the stages took that have ended."""
+    written = 0
+    try:
+        while not PipelineState.is_terminal(result.wait_until_finish(_BETWEEN)):
+            if len(result.costs) > written:
+                written = _write_costs(store, result.costs)
+    finally:
+        _write_costs(store, result.costs)
+
+
+def _write_costs(store: RunStore, costs: Sequence[Any]) -> int:
+    """Say what each stage on Spark took, see `pipelines.spark.execution.Cost`; return how many they are."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("stage", "tasks", "seconds", "seconds_in_bundles", "bytes_shuffled", "bytes_given"))
@@ -286,6 +299,7 @@ def _write_costs(store: RunStore, costs: Sequence[Any]) -> None:
         row = (cost.name, cost.tasks, f"{cost.seconds:.3f}", f"{cost.in_bundles:.3f}", cost.shuffled, cost.given)
         table.writerow(row)
     store.write_bytes(STAGES_FILE, text.getvalue().encode())
+    return len(costs)
 
 
 def _load_ahead(prepared: Prepared) -> None:

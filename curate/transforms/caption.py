@@ -28,8 +28,10 @@ def caption(units: Units, context: RunContext, audit: beam.PCollection[Audit], c
     """
     steps = _Steps(context)
     side = [] if counts is None else [AsSingleton(counts)]
-    captioned = units.ask("Caption", steps.caption, AsSingleton(audit), *side, combine=beam.combiners.ToList()).get()
-    return audit | "Check" >> Map(steps.check, AsSingleton(captioned)), captioned
+    captioned = units.ask(
+        "Caption: texts", steps.caption, AsSingleton(audit), *side, combine=beam.combiners.ToList()
+    ).get()
+    return audit | "Caption: check" >> Map(steps.check, AsSingleton(captioned)), captioned
 
 
 @dataclass(frozen=True)

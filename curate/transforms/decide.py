@@ -68,7 +68,7 @@ class Rules:
     def results(self) -> dict[str, beam.PCollection[Any]]:
         """Return what was found, for run.json."""
         found = {"thresholds": self.thresholds, "derived": self.derived}
-        return {name: tuple(parts) | f"All {name}" >> beam.Flatten() for name, parts in found.items() if parts}
+        return {name: tuple(parts) | f"Publish: {name}" >> beam.Flatten() for name, parts in found.items() if parts}
 
 
 @dataclass(frozen=True)
@@ -179,13 +179,13 @@ class _Derive:
 def _apply_top(units: Units, settings: DecideSettings, index: int) -> beam.PCollection[Any]:
     """Find the exact thresholds of a top rule by radix histograms, apply them and the rules that follow; return (rule, search)."""
     begin, steps = unit_rules.start_top(settings, index), _Top(settings, index)
-    name = begin.rule
+    name = f"Rule {begin.rule}"
     search = units.pipeline | f"{name}: begin" >> beam.Create([begin])
     for n in range(begin.rounds):
         counts = units.ask(f"{name}: digit {n}", steps.count, AsSingleton(search), combine=fold_all(add_counts))
         search = counts.get() | f"{name}: narrow {n}" >> Map(steps.narrow, AsSingleton(search))
     units.then(f"{name}: cut", steps.cut, AsSingleton(search))
-    return search | f"{name}: threshold" >> Map(lambda search: (name, search))
+    return search | f"{name}: threshold" >> Map(lambda search: (search.rule, search))
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def count_matches(units: Units, settings: DecideSettings) -> Answers:
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
         yield unit_matches.count_all_and_alive(settings, tables, state.alive)
 
-    return units.ask("CountMatches", count, combine=add_entries(settings))
+    return units.ask("Counts: matches", count, combine=add_entries(settings))
 
 
 def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> beam.PCollection[I64]:
@@ -224,14 +224,14 @@ def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> 
         yield unit_matches.count_entries(settings, tables, state.alive)
 
     if settings.has_later_rules:
-        return units.ask("CountSurvivors", count_alive, combine=add_entries(settings)).get()
+        return units.ask("Counts: survivors", count_alive, combine=add_entries(settings)).get()
 
     def count(tables: OpenTables, state: UnitState) -> Iterator[SparseSums]:
         if len(state.duplicates):
             yield unit_matches.count_duplicates(settings, tables, state)
 
-    duplicates = units.ask("CountDuplicates", count, combine=add_entries(settings)).get()
-    return counts.get() | "Survivors" >> Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
+    duplicates = units.ask("Counts: duplicates", count, combine=add_entries(settings)).get()
+    return counts.get() | "Counts: less duplicates" >> Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
 
 
 def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int] | None:
@@ -244,16 +244,20 @@ def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64
     if target.t is not None:
         return None
     if (share := target.tail_share) is not None:
-        return counts | "T" >> Map(tail_share_t, share)
-    bracket = counts | "T: begin" >> Map(steps.start)
+        return counts | "Balance: t" >> Map(tail_share_t, share)
+    bracket = counts | "Balance: begin" >> Map(steps.start)
     for n in range(ROUNDS):
         sums = units.ask(
-            f"T: sums {n}", steps.expect, AsSingleton(counts), AsSingleton(bracket), combine=fold_all(operator.add)
+            f"Balance: sums {n}",
+            steps.expect,
+            AsSingleton(counts),
+            AsSingleton(bracket),
+            combine=fold_all(operator.add),
         )
-        bracket = sums.get() | f"T: narrow {n}" >> Map(
+        bracket = sums.get() | f"Balance: narrow {n}" >> Map(
             lambda found, search: search.narrow(search.points, found), AsSingleton(bracket)
         )
-    return bracket | "T" >> Map(steps.solution)
+    return bracket | "Balance: t" >> Map(steps.solution)
 
 
 @dataclass(frozen=True)
@@ -319,12 +323,12 @@ def decide(
     drawing = []
     if sample is not None:
         side = None if counts is None else AsSingleton(counts)
-        cut = sample | "Drawing" >> Map(lambda found, counts: Drawing(counts, sample=found), side)
+        cut = sample | "Decide: draw" >> Map(lambda found, counts: Drawing(counts, sample=found), side)
         drawing = [AsSingleton(cut)]
     elif counts is not None:
         fixed = settings.balance.t if settings.balance else None
         solved = fixed if t is None else AsSingleton(t)
-        drawn = counts | "Drawing" >> Map(lambda found, t: Drawing.of(settings, found, t), solved)
+        drawn = counts | "Decide: draw" >> Map(lambda found, t: Drawing.of(settings, found, t), solved)
         drawing = [AsSingleton(drawn)]
 
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:
@@ -337,5 +341,5 @@ def decide(
     def sum_entries(tables: OpenTables, unit: Unit) -> Iterator[SparseSums]:
         yield unit_matches.sum_entries(tables, len(settings.entries.table))
 
-    units.then("Decide", draw, AsList(unread_files), *drawing)
-    return units.ask("SumEntries", sum_entries, combine=add_entries(settings)) if counts is not None else None
+    units.then("Decide: decisions", draw, AsList(unread_files), *drawing)
+    return units.ask("Decide: sum entries", sum_entries, combine=add_entries(settings)) if counts is not None else None

@@ -53,33 +53,35 @@ def deduplicate(
     }
     groups = [AsSingleton(pair[0]) for pair in found.values()]
     recalls = [
-        pair[1] | f"Recall {place}" >> Map(lambda counts, place: (place, counts), place)
+        pair[1] | f"{_name(place)}: name recall" >> Map(lambda counts, place: (place, counts), place)
         for place, pair in found.items()
     ]
     steps = _Steps(settings, n_buckets, units.per_packet)
     large: list[beam.PCollection[Any]] = []  # one
     repeated = (
-        units.ask("Hash", steps.hash, *groups).get()
-        | "Batch" >> beam.ParDo(Batch())
-        | "Buckets" >> beam.GroupByKey()
-        | "Repeated" >> FlatMap(steps.repeated)
+        units.ask("Duplicates: hash", steps.hash, *groups).get()
+        | "Duplicates: batch" >> beam.ParDo(Batch())
+        | "Duplicates: buckets" >> beam.GroupByKey()
+        | "Duplicates: repeated" >> FlatMap(steps.repeated)
     )
 
     def find_records(states: beam.PCollection[Packet]) -> beam.PCollection[Packet]:
-        records = with_states("Candidates", states, repeated) | "Records" >> FlatMapInThreads(
+        records = with_states("Duplicates: candidates", states, repeated) | "Duplicates: records" >> FlatMapInThreads(
             steps.first_records, *groups, units=units.per_packet
         )
         last = len(settings.passes) - 1
         for i in range(last):
-            records |= f"Group {i}" >> beam.GroupByKey()
-            records |= f"Resolve {i}" >> FlatMap(steps.resolve, i)
-        records |= f"Group {last}" >> beam.GroupByKey()
-        resolved = records | f"Resolve {last}" >> FlatMap(steps.resolve, last).with_outputs(_LARGE, main="lost")
+            records |= f"Duplicates: group {i}" >> beam.GroupByKey()
+            records |= f"Duplicates: resolve {i}" >> FlatMap(steps.resolve, i)
+        records |= f"Duplicates: group {last}" >> beam.GroupByKey()
+        resolved = records | f"Duplicates: resolve {last}" >> FlatMap(steps.resolve, last).with_outputs(
+            _LARGE, main="lost"
+        )
         large.append(resolved[_LARGE])
-        return with_states("Lost", states, resolved["lost"]) | "Drop" >> Map(_drop)
+        return with_states("Duplicates: lost", states, resolved["lost"]) | "Duplicates: drop" >> Map(_drop)
 
     units.regroup(find_records)
-    return tuple(recalls) | "Recalls" >> beam.Flatten() if recalls else None, large[-1]
+    return tuple(recalls) | "Duplicates: recalls" >> beam.Flatten() if recalls else None, large[-1]
 
 
 def _drop(item: tuple[int, Iterable[Any]]) -> Packet:
@@ -143,6 +145,11 @@ def _by_number(records: dedup.Records, numbers: Any) -> Iterator[tuple[int, dedu
         yield int(number), records[numbers == number]
 
 
+def _name(place: int) -> str:
+    """Return the step of a pass by nearness, of the place in `dedup.by`."""
+    return f"Duplicates, pass {place + 1}"
+
+
 def _find_groups(
     units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int, on_one_machine: bool
 ) -> Any:
@@ -150,7 +157,7 @@ def _find_groups(
 
     `on_one_machine`: the runner works on this machine alone.
     """
-    name, steps = f"Near {place}", _Near(nearness, n_buckets)
+    name, steps = _name(place), _Near(nearness, n_buckets)
     if on_one_machine:
         together = units.end_pass() | f"{name}: together" >> beam.combiners.ToList()
         found = together | f"{name}: search" >> Map(

@@ -36,7 +36,7 @@ def hash_names(units: Units, settings: EmitSettings, n_buckets: int) -> Answers:
         for bucket, part in enumerate(dedup.split_buckets(hashes, n_buckets)) if len(hashes) else ():
             yield bucket, (unit.index, part)
 
-    return units.ask("Names", hash_unit, combine=_Repeated())
+    return units.ask("Emit: hash names", hash_unit, combine=_Repeated())
 
 
 class _Repeated(beam.PTransform):
@@ -52,8 +52,8 @@ def emit(
 
     `audit`, one, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
-    layout = audit | "LayOut" >> Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
-    fields = audit | "Fields" >> Map(lambda all_units: settings.find_fields(all_units.fields))
+    layout = audit | "Emit: lay out" >> Map(lambda all_units: Layout.of(all_units.kept, settings.output.rows_per_shard))
+    fields = audit | "Emit: fields" >> Map(lambda all_units: settings.find_fields(all_units.fields))
 
     def slices(packet: Packet, layout: Layout) -> list[Packet]:
         return [pack(shard.index, shard.slices) for shard in lay_out(unpack(packet), layout)]
@@ -69,7 +69,9 @@ def emit(
             lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
             return [(shard.index, shard.rows), TaggedOutput("lines", lines)]
 
-    shards = units.end_pass() | "Slices" >> FlatMap(slices, AsSingleton(layout)) | "Shards" >> beam.GroupByKey()
+    shards = (
+        units.end_pass() | "Emit: slices" >> FlatMap(slices, AsSingleton(layout)) | "Emit: shards" >> beam.GroupByKey()
+    )
     writing = beam.ParDo(do_in_threads(write), AsList(repeated), AsSingleton(fields))
-    written = shards | "Write" >> writing.with_outputs("lines", main="rows")
+    written = shards | "Emit: write" >> writing.with_outputs("lines", main="rows")
     return written["rows"], written["lines"]

@@ -21,14 +21,16 @@ def apply_blocklist(units: Units, settings: PublishSettings) -> None:
 
     Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
     """
-    frontier = units.pipeline | "Frontier" >> beam.Create([settings.store]) | "Begin" >> Map(Frontier.begin)
+    frontier = (
+        units.pipeline | "Blocklist: names" >> beam.Create([settings.store]) | "Blocklist: begin" >> Map(Frontier.begin)
+    )
     steps = _Steps(settings)
     for n in range(ROUNDS):
         united = beam.CombineGlobally(unite).without_defaults()
-        found = units.ask(f"Follow {n}", steps.follow, AsSingleton(frontier), combine=united)
-        frontier = found.get() | f"Advance {n}" >> Map(_advance, AsSingleton(frontier))
-    frontier |= "Record" >> Map(partial(record_encountered, settings.store))
-    units.then("Clear", steps.clear, AsSingleton(frontier))
+        found = units.ask(f"Blocklist: follow {n}", steps.follow, AsSingleton(frontier), combine=united)
+        frontier = found.get() | f"Blocklist: advance {n}" >> Map(_advance, AsSingleton(frontier))
+    frontier |= "Blocklist: record" >> Map(partial(record_encountered, settings.store))
+    units.then("Blocklist: clear", steps.clear, AsSingleton(frontier))
 
 
 def _advance(found: Items, frontier: Frontier) -> Frontier:

@@ -39,7 +39,7 @@ def audit(units: Units, settings: PublishSettings) -> beam.PCollection[Audit]:
             check_damage(settings, found)
         return found
 
-    return units.ask("Audit", count, combine=total_all(Audit)).get() | "Damage" >> Map(check)
+    return units.ask("Audit: count", count, combine=total_all(Audit)).get() | "Audit: check" >> Map(check)
 
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answers:
@@ -51,7 +51,7 @@ def measure_drift(units: Units, settings: PublishSettings) -> Answers:
     def sample(tables: OpenTables, unit: Unit) -> Iterator[Any]:
         yield from sample_unit(settings.recipe.measure, unit.source, tables)
 
-    return units.ask("Drift", sample, combine=_Drift())
+    return units.ask("Drift: sample", sample, combine=_Drift())
 
 
 class _Drift(beam.PTransform):
@@ -76,10 +76,10 @@ def compact(
         with noting_errors(settings.store):
             return [written_file(settings.store, path) for path in compact_chunk(settings, chunk)]
 
-    chunks = audited | "Chunks" >> FlatMap(lambda found: lay_out_chunks(sources, found.sizes))
+    chunks = audited | "Compact: chunks" >> FlatMap(lambda found: lay_out_chunks(sources, found.sizes))
     if not on_one_machine:
-        chunks |= "SpreadChunks" >> beam.Reshuffle()
-    return chunks | "Compact" >> MapInThreads(merge)
+        chunks |= "Compact: spread" >> beam.Reshuffle()
+    return chunks | "Compact: merge" >> MapInThreads(merge)
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Answers:
 
     def receive(self, found: beam.PCollection[Any]) -> None:
         """Take what the pass gave."""
-        self._found = found if self._combine is None else found | f"All {self._name}" >> self._combine
+        self._found = found if self._combine is None else found | f"{self._name}: all" >> self._combine
 
 
 class Units:
@@ -93,8 +93,8 @@ class Units:
         while some := list(islice(packets, max(1, _TOGETHER // n))):
             created.append(zlib.compress(_PICKLES.encode(some)))
         unpacked = FlatMap(lambda together: starmap(pack, _PICKLES.decode(zlib.decompress(together))))
-        found = root | "Created" >> beam.Create(created, reshuffle=False) | "Units" >> unpacked
-        return found if self._context.is_local_runner else found | beam.Reshuffle()
+        found = root | "Units: create" >> beam.Create(created, reshuffle=False) | "Units: unpack" >> unpacked
+        return found if self._context.is_local_runner else found | "Units: spread" >> beam.Reshuffle()
 
     @property
     def pipeline(self) -> beam.Pipeline:
@@ -117,7 +117,7 @@ class Units:
         """Do the steps that wait, and return the units or states after them."""
         if steps := self._steps:
             self._steps = []
-            name = ", ".join(step.name for step in steps)
+            name = "; ".join(step.name for step in steps)
             asked = {_tag(i): step.answers for i, step in enumerate(steps) if step.answers is not None}
             side = [one for step in steps for one in step.side]
             in_threads = do_in_threads(_Pass(self._context, tuple(map(_parts, steps))), self.per_packet)

@@ -8,7 +8,6 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from apache_beam.portability import common_urns, python_urns
@@ -191,7 +190,7 @@ class _Builder:
             (given,) = transform.inputs.values()
             before, after = self._windowed_coder(given), self._windowed_coder(output)
             coders = self._opaque_coders([before, after])
-            return Group(name, given, output, coders, before, after, self._windowing(given))
+            return Group(f"{_say([transform])} (grouped)", given, output, coders, before, after, self._windowing(given))
         if urn == _RESHUFFLE:  # of a splittable DoFn: its side inputs are named too
             coder = self._components.pcollections[output].coder_id
             given = next(
@@ -278,6 +277,13 @@ class _Builder:
 
 
 def _say(transforms: Iterable[beam_runner_api_pb2.PTransform]) -> str:
-    """Return what users call the fused steps: the first two parts of their names, each once."""
-    names = ["/".join(transform.unique_name.split("/")[:2]) for transform in transforms]
-    return ", ".join(name for name, _ in groupby(names))
+    """Return what users call the fused steps: the first parts of their names, each once.
+
+    Names may be made of a step and a detail, `STEP: DETAIL`, and of several of these, with semicolons: details of a step are put together.
+    """
+    steps: dict[str, dict[str, None]] = {}
+    for transform in transforms:
+        for name in transform.unique_name.split("/")[0].split("; "):
+            step, *details = name.split(": ")
+            steps.setdefault(step, {}).update(dict.fromkeys(details[:1]))
+    return "; ".join(f"{step}: {', '.join(details)}" if details else step for step, details in steps.items())

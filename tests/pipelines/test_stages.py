@@ -1,16 +1,35 @@
-"""How many stages Beam fuses the pipeline into: each is a barrier, and a step that a cluster schedules."""
+"""How many stages Beam fuses the pipeline into, each a barrier, and a step that a cluster schedules; and what they are called there."""
 
 from pathlib import Path
 
 import apache_beam as beam
+import pytest
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from pipelines.curate import build
 from pipelines.driver import prepare
+from pipelines.spark.translation import Group, Stage, translate
 from tests.laws import pools
 
+STEPS = {
+    "Units",
+    "Measure",
+    "Match",
+    "Rules",
+    "Rule wide",
+    "Rule high",
+    "Counts",
+    "Duplicates",
+    "Balance",
+    "Decide",
+    "Emit",
+}
+STEPS |= {"Audit", "Compact", "Publish"}
 
-def test_a_rich_recipe_has_at_most_45_stages(tmp_path: Path) -> None:
+
+@pytest.fixture
+def rich(tmp_path: Path) -> beam.Pipeline:
     """Two top rules, passes uid, sha256 and phash, and a solved t."""
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(12), 2)
     recipe = pools.recipe_of(
@@ -24,5 +43,16 @@ def test_a_rich_recipe_has_at_most_45_stages(tmp_path: Path) -> None:
     prepared = prepare(recipe, str(tmp_path / "run"))
     root = beam.Pipeline(options=prepared.beam.options)
     build(root, prepared.context, prepared.plan.units)
-    _, stages = FnApiRunner().create_stages(root.to_runner_api())
+    return root
+
+
+def test_a_rich_recipe_has_at_most_45_stages(rich: beam.Pipeline) -> None:
+    _, stages = FnApiRunner().create_stages(rich.to_runner_api())
     assert len(stages) <= 45
+
+
+def test_stages_on_spark_are_called_by_steps(rich: beam.Pipeline) -> None:
+    steps = translate(rich.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())).steps
+    names = [step.name for step in steps if isinstance(step, Stage | Group)]
+    assert {name.split(": ")[0].removesuffix(" (grouped)") for text in names for name in text.split("; ")} == STEPS
+    assert "Units: create, unpack; Measure; Match; Rules; Rule wide: digit 0" in names

@@ -11,6 +11,7 @@ from curate.errors import RunError
 from curate.recipe.recipe import load_recipe
 from pipelines import driver
 from pipelines.claim import claimed
+from pipelines.driver import _write_costs
 
 pytestmark = [pytest.mark.runners, pytest.mark.usefixtures("spark")]
 
@@ -42,3 +43,18 @@ def test_same_error(folder: Path, capfd: Any) -> None:
         errors.append(str(error.value).replace(name, ""))
     assert errors[0] == errors[1]
     assert "org.apache.spark" not in capfd.readouterr().err
+
+
+def test_what_stages_take_is_written_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def write(store: Any, costs: Any) -> int:
+        written.append(len(costs))
+        return _write_costs(store, costs)
+
+    monkeypatch.setattr(driver, "_BETWEEN", 100)
+    monkeypatch.setattr(driver, "_write_costs", write)
+    curate(folder / "recipe.yaml", folder / "run", SPARK)
+    assert written == sorted(written) and len(set(written)) > 2
+    lines = (folder / "run/logs/stages.csv").read_text().splitlines()
+    assert len(lines) == written[-1] + 1 and any(line.startswith('"Units: create, unpack",1,') for line in lines)
