@@ -153,7 +153,7 @@ class Stage:
 
 # In the order in which they apply. RULES holds the place of the recipe's own rules; no row has its code.
 STAGES = (
-    Stage("failed", -2, "could not be read, or has no caption", "could not be read: {failure}"),
+    Stage("failed", -2, "could not be read, or has no caption", "{failure}"),
     Stage("forgotten", -7, "removed on request", "removed on request{date}"),
     Stage("rules", 0, "a rule of the recipe", "the first rule that it fails"),
     Stage(

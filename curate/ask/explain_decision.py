@@ -1,0 +1,141 @@
+"""Sections of an explanation: the verdict, each rule with its values, and the entries with their draws.
+
+Rules are evaluated again over the row, so that those after the first failed one can be shown too, and so are draws of
+single entries.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate import ids, schema
+from curate.ask.explain_parts import NO, OPEN, VALUE, YES, fetch, marked, show
+from curate.ask.page import Line, Part, columns, heading, line
+from curate.decide import balance
+from curate.decide.rules import Rule
+from curate.recipe.deciding import Top
+from curate.store.facts import RunFacts
+from curate.wording import pluralise
+
+_ENTRIES = 100  # entries that are shown
+
+
+def verdict(connection: Any, run: RunFacts, row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
+    """Yield whether a row is kept, and why; `forgotten`: when it was."""
+    rule, status, error = row["rule"], row["status"], row["error"]
+    failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
+    is_missing = status in schema.MISSING_REASONS
+    facts = {
+        "failure": f"not downloaded: {failure}{_attempts(connection, row)}"
+        if is_missing
+        else f"could not be read: {failure}",
+        "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
+        "duplicate_of": row["duplicate_of"],
+        "draw": show(row["draw"]),
+        "probability": show(row["probability"]),
+        "sample": f"{run.kept:,} rows that `sample` drew of {run.kept + run.counts.get(schema.SAMPLE, 0):,} at random",
+    }
+    if row["kept"]:
+        why = "" if row["draw"] is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
+        why = f": among the {facts['sample']}" if run.recipe.get("sample") else why
+        why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
+        if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
+            why += f"; probability of both stages {show(earlier * row['probability'])}"
+        yield line(("verdict: kept", "bold green"), why)
+        return
+    stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {stage.reason.format(**facts)}", hang=9)
+
+
+def _attempts(connection: Any, row: dict[str, Any]) -> str:
+    """Return how often the run tried to download a row, and when last; empty where it did not."""
+    sql = "SELECT attempts, attempted FROM failures WHERE unit = $unit AND row = $row AND attempted IS NOT NULL"
+    found = fetch(connection, sql, unit=row["unit"], row=row["row"]).to_pylist()
+    return "".join(
+        f" ({pluralise(one['attempts'], 'attempt')}, the last at {one['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
+        for one in found
+    )
+
+
+def rule_lines(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]) -> Iterator[Line]:
+    """Yield each rule with its result, and the values of the columns that it reads."""
+    if not rules:
+        return
+    names = [rule.name for rule in rules]
+    # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
+    place = next((place for place, fact in enumerate(run.rules) if fact.dedup), len(names))
+    ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), place)}
+    ended |= {name: position for position, name in enumerate(names)}
+    passed = ended.get(row["rule"], len(names))
+    yield from (line(), heading("rules", "in order; the first one that it fails drops the sample"))
+    margin = max(map(len, names)) + 2
+    for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
+        if isinstance(rule.spec, Top):
+            value, *group = (row[name] for name in rule.columns)
+            threshold = fact.threshold_of(*group)
+            passes = None if value is None else threshold is not None and value >= threshold
+            reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
+            text = f"{fact.expression}, {reached}"
+        elif fact.dedup:
+            passes = row["rule"] != schema.DUPLICATE
+            text = "no duplicate" if position < passed else row["rule"] if position == passed else "deduplication"
+        else:
+            passes, text = values[rule.name], " ".join(rule.spec.split())
+        readable = row["status"] == schema.OK
+        would = (
+            f"not reached, would {'pass' if passes else 'fail'}: " if readable and not fact.dedup else "not reached: "
+        )
+        word = "" if position < passed else "fails here: " if position == passed else would
+        mark = YES if position < passed else NO if position == passed else OPEN
+        cells = {name: show(row[name], VALUE) for name in rule.columns}
+        if isinstance(rule.spec, Top) and row[rule.columns[0]] is not None:
+            cells[rule.columns[0]] = fact.show(row[rule.columns[0]])  # beside the threshold, which it may equal
+        shown = ", ".join(f"{name} = {value}" for name, value in cells.items())
+        null = "; NULL fails" if passes is None and readable else ""
+        yield marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
+
+
+def entry_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Line]:
+    """Yield the entries that the caption matches, the rarest first, since those decide, with the draw of each."""
+    if not run.recipe.get("match") or row["status"] != schema.OK:
+        return
+    found = connection.execute(
+        "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
+        "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
+        "ORDER BY e.probability DESC, e.survivors, e.entry",
+        {"unit": row["unit"], "row": row["row"]},
+    ).fetchall()
+    drawn = row["draw"] is not None and run.t is not None
+    more = "; one draw u/p below 1 is enough" if drawn else ""
+    yield from (line(), heading("entries", f"{len(found)} matched{more}" if found else "none matched"))
+    if not found:
+        return
+    head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
+    table: list[list[Part]] = [["", show(name), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for name, pool, left, p in found]
+    if drawn:
+        draws = _draws(run, str(row["uid"]), found, row.get(schema.INPUT_PROBABILITY))
+        head += [("u", "dim"), ("u/p", "dim"), ""]
+        for cells, draw, (*_, p) in zip(table, draws, found, strict=True):
+            cells[0] = YES if draw < 1 else NO
+            cells += [f"{draw * p:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
+    yield from columns([head, *table[:_ENTRIES]], right=range(2, 7))
+    if len(found) > _ENTRIES:
+        yield line(f"  and {len(found) - _ENTRIES} more")
+
+
+def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]], earlier: float | None) -> list[float]:
+    """Return u/p of each entry alone: the draw in `decisions` is the smallest. `earlier` is as `balance.draw` has it."""
+    assert run.t is not None  # of a run that balances
+    alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
+    counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
+    probabilities = np.array([p for *_, p in found])
+    if (run.recipe.get("balance") or {}).get("counts"):  # of another run: p = t / max(count, t)
+        counts = np.rint(run.t / probabilities).astype(np.int64)
+    limits = balance.limits_of(probabilities, counts)
+    keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
+    uids = pa.array([uid] * len(found), pa.string())
+    before = None if earlier is None else np.full(len(found), earlier, np.float64)
+    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed, before)]
