@@ -23,7 +23,9 @@ from curate.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page
 
-_NO_UID = "no uid: a row that could not be read has none; `curate explain` takes its key or URL"
+_NO_UID = (
+    "no uid: a row that could not be read has none, and its image is not shown; `curate explain` takes its key or URL"
+)
 _KNOWN = """
 SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
 WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept, m.unit DESC, m.row DESC
