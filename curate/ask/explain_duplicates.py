@@ -17,7 +17,8 @@ _DUPLICATES = 10  # duplicates that are shown
 def duplicate_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator[Line]:
     """Yield the representative of a duplicate, or the duplicates of a representative."""
     if row["rule"] == schema.DUPLICATE:
-        sql = "SELECT * FROM verdicts WHERE uid = $uid AND rule IS DISTINCT FROM 'duplicate' ORDER BY unit, row LIMIT 1"
+        came = "kept OR rule IN (FROM later_rules) OR rule = 'forgotten'"
+        sql = f"SELECT * FROM verdicts WHERE uid = $uid AND ({came}) ORDER BY unit, row LIMIT 1"
         yield from (line(), heading("duplicates"), named("representative", 14, row["duplicate_of"]))
         for other in fetch(connection, sql, uid=row["duplicate_of"]).to_pylist():
             verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
