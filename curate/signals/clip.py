@@ -37,8 +37,8 @@ class Clip(OpenClip):
 
     - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER`, `onnx:FOLDER` or a
       file of weights. The hub's client tries for some 30 s; with `HF_HUB_OFFLINE=1` in the environment it only looks into its cache.
-    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. They need no torch. A GPU
-      needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length` are for open_clip only.
+    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. ONNX Runtime computes them,
+      without torch. A GPU needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length` are for open_clip only.
     - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx` with
       `text_model.onnx`, or one `model.onnx`, beside them or in `onnx/`.
     - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an error.
