@@ -29,7 +29,7 @@ def summary(out: str, seconds: float) -> str:
         *_funnel(run),
         *_balance(store, run),
         *_rules(run),
-        *_duplicates(run),
+        *_duplicates(run, out),
         *_signal_errors(run),
         *_failures(store, run),
         *_captions(run, out),
@@ -75,13 +75,17 @@ def _rules(run: RunFacts) -> Iterator[str]:
             yield f"{column.name}: {one.function}({one.of}) over {pluralise(one.rows, 'row')}"
 
 
-def _duplicates(run: RunFacts) -> Iterator[str]:
+def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
     for near in run.near:
         if near.sampled:
             pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
             yield f"near-duplicates by embedding: {pairs}"
     for group in run.large_groups or ():
         yield f"duplicates: {group.describe(bool(run.near))}"
+    if run.near and run.large_groups and run.pool.images:
+        rows = f"FROM decisions WHERE '{run.large_groups[0].uid}' IN (uid, duplicate_of)"
+        yield f'  curate sql {out} "{rows}" --images      a page of the largest group'
+        yield f"  curate sql {out} near_duplicates --images      the largest groups, each by its representative"
 
 
 def _signal_errors(run: RunFacts) -> Iterator[str]:

@@ -22,7 +22,7 @@ from curate.output.output_format import find_output
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published
-from curate.recipe.deciding import DEDUP, SCHEMES, Top
+from curate.recipe.deciding import DEDUP, SCHEMES, Dedup, Top
 from curate.store.downloads import sum_downloads
 from curate.store.facts import (
     CaptionWork,
@@ -204,7 +204,7 @@ def _summarise(
             for place, by in recipe.dedup.near.items()
             for pairs, compared in [results.recalls[place]]
         ],
-        large_groups=_large_groups(results.large_groups, stages, counts) or None,
+        large_groups=_large_groups(results.large_groups, stages, counts, recipe.dedup) or None,
         signal_errors=[
             SignalErrors(signal=signal, rows=found.rows, first=found.example)
             for signal, found in sorted(audit.errors.items())
@@ -217,12 +217,18 @@ def _summarise(
 
 
 def _large_groups(
-    found: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str]
+    found: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
-    """Return the groups with over `dedup.LARGE_SHARE` of the rows that reached deduplication, the largest first."""
+    """Return the groups with over `dedup.LARGE_SHARE` of the rows that reached deduplication, the largest first.
+
+    With passes by nearness the largest is among them if it has `dedup.LARGE_NEAR` rows.
+    """
     reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
-    large = sorted((-rows, uid) for rows, uid in found if rows > dedup.LARGE_SHARE * reached and rows > 1)
-    return [LargeGroupFacts(uid=uid, rows=-rows, reached=reached) for rows, uid in large]
+    groups = sorted(((rows, uid) for rows, uid in found if rows > 1), key=lambda group: (-group[0], group[1]))
+    large = [group for group in groups if group[0] > dedup.LARGE_SHARE * reached]
+    if by.near and not large:
+        large = [group for group in groups[:1] if group[0] >= dedup.LARGE_NEAR]
+    return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 
 
 def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], Scale]) -> list[DerivedFacts]:

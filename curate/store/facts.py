@@ -335,7 +335,7 @@ class RunFacts(RunClaim):
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
-    large_groups: list[LargeGroupFacts] | None = None  # of duplicates, with over 5 % of the rows; None without any
+    large_groups: list[LargeGroupFacts] | None = None  # of duplicates, see `Dedup`; None without any
     signal_errors: list[SignalErrors] | None = None  # None where no signal failed
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970

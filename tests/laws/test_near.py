@@ -1,6 +1,7 @@
 """Near-duplicates in whole runs: injected ones are found, whatever the sharding, with Beam as without."""
 
 import io
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from curate.cli.summary import summary
 from curate.decide import cells
 from curate.errors import RecipeError
 from curate.numeric.vectors import embedding_matrix
+from curate.publish.publish import _large_groups
+from curate.recipe.deciding import Dedup
 from curate.report.page import write_report
 from curate.transforms import units
 from tests.laws import pools
@@ -143,9 +146,25 @@ def test_a_large_group_is_warned_of(model: str, tmp_path: Path) -> None:
     [group] = done.run["large_groups"]
     assert {group["uid"]} == uids and (group["rows"], group["reached"]) == (4, 60)
     words = f"4 rows (6.7% of those that reached deduplication) are one group, represented by {group['uid']}; if they differ, set a higher"
-    assert f"duplicates: {words}" in summary(str(done.folder), 1.0)
+    shown = summary(str(done.folder), 1.0)
+    assert f"duplicates: {words}" in shown and f"curate sql {done.folder} near_duplicates --images" in shown
+    query = next(line.split('"')[1] for line in shown.splitlines() if "a page of the largest group" in line)
+    assert len(Run(str(done.folder)).sql(query)) == 4
     write_report(str(done.folder))
     assert words in (done.folder / "report.html").read_text()
+
+
+def test_the_largest_near_group_is_named() -> None:
+    """Over 5 % of the rows, or with nearness the largest of 10 rows."""
+    found, stages, counts = [(9, "c"), (12, "b"), (12, "a")], ["duplicate", "kept"], Counter(duplicate=30, kept=900)
+    for by, of, expected in (
+        (["phash"], found, []),
+        (PASSES["phash"], found, [("a", 12, 930)]),
+        (PASSES["phash"], found[:1], []),
+        (["phash"], [*found, (50, "d")], [("d", 50, 930)]),
+    ):
+        groups = _large_groups(of, stages, counts, Dedup.model_validate({"by": by}))
+        assert [(group.uid, group.rows, group.reached) for group in groups] == expected
 
 
 def test_many_cells_and_the_recall_of_their_candidates(model: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -20,7 +20,10 @@ from curate.store.tables import UnitTables
 
 
 class EmbeddingCosine(Section):
-    """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`."""
+    """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`.
+
+    Which cosine means the same picture depends on the encoder, and groups chain. Look first: `curate sql RUN near_duplicates --images`.
+    """
 
     example: ClassVar[Any] = {"cosine": 0.95}
 

@@ -22,7 +22,9 @@ _ROWS = 10_000  # for each bucket, about, where footers do not say how many a po
 class PhashDistance(Section):
     """Near by perceptual hash; needs `measure.image.phash`.
 
-    False positives are rare up to a distance of 8, or less for pools of many millions.
+    False positives depend on the images. Of photographs they are rare up to a distance of 8, or less in pools of many millions;
+    drawings, logos and flat graphics merge from 4 on. Groups chain, so members may differ by more than the distance. Look first:
+    `curate sql RUN near_duplicates --images`.
     """
 
     example: ClassVar[Any] = {"distance": 4}
