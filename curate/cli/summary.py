@@ -185,7 +185,7 @@ def _are_few(shards: int, run: RunFacts, out: str) -> Iterator[str]:
     if run.pool.images and shards < _FEW_SHARDS <= run.kept:
         rows = run.kept // _FEW_SHARDS
         more = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
-        yield f"note: open_clip's loader needs at least one shard for each worker on each GPU; for {_FEW_SHARDS}, {more}"
+        yield f"note: open_clip's loader needs at least one shard for each worker on each GPU; for {_FEW_SHARDS} in all, {more}"
 
 
 def _nothing_kept(run: RunFacts, out: str) -> Iterator[str]:

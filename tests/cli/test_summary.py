@@ -13,7 +13,7 @@ def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path) -> None:
     text = summary(str(few.folder), 1.0)
     note = rf"--out NEW --reuse {re.escape(str(few.folder))} --set output.rows_per_shard=(\d+) gives (\d+)$"
     found = re.search(note, text, re.MULTILINE)
-    assert found and "needs at least one shard for each worker on each GPU; for 8, --out NEW" in text, text
+    assert found and "needs at least one shard for each worker on each GPU; for 8 in all, --out NEW" in text, text
     rows, shards = map(int, found.groups())
     recipe = pools.recipe_of(path, max_failed=1.0, output={"rows_per_shard": rows})
     enough = pools.run_local(recipe, tmp_path / "enough", few.folder)
