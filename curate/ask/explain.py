@@ -80,7 +80,7 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
             lines.append(line())
             if kind != "uid":
                 lines.append(line(("uid ", "dim"), (uid, "bold")) if uid else line(("no uid", "dim")))
-            lines += [*verdict(connection, run, row, record.time_of(uid) if uid else None), *sample_lines(row)]
+            lines += [*verdict(connection, run, row, record.time_of(uid) if uid else None), *_sample(row)]
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
             lines += [
@@ -150,7 +150,7 @@ def _counts(connection: Any, places: list[dict[str, int]]) -> str:
     return ", ".join(f"{one['rows']:,} {one['what']}" for one in fetch(connection, sql, places=places).to_pylist())
 
 
-def sample_lines(row: dict[str, Any]) -> Iterator[Line]:
+def _sample(row: dict[str, Any]) -> Iterator[Line]:
     """Yield where the row came from, its caption and its URL."""
     yield named("source", 7, origin(row), (f"  (unit {row['unit']}, row {row['row']})", "dim"))
     yield from (named(name, 7, show(row[name])) for name in ("caption", "url") if row[name] is not None)
