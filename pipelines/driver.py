@@ -1,4 +1,4 @@
-"""Prepares a run, checks what can be checked before it, runs the pipeline on a Beam runner, and reports how it ended."""
+"""Runs the pipeline of a prepared run on a Beam runner: loads and probes what it needs, waits, and says how it ended."""
 
 import csv
 import gc
@@ -17,172 +17,22 @@ from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
-from curate import ids
-from curate.captions.engines import find_faults, identify_engines
-from curate.captions.settings import CaptionSettings, check_captions
-from curate.decide.decontamination import evaluation_key
-from curate.decide.other_counts import counts_key, read_counts
-from curate.decide.rules import named_columns
-from curate.decide.settings import DecideSettings
-from curate.errors import RecipeError, RunError, UnknownColumn
-from curate.forget.lists import read_lists
+from curate.captions.engines import find_faults
+from curate.errors import RecipeError, RunError
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
-from curate.metadata.sources import read_metadata
 from curate.metadata.unit import MatchSettings, load_matcher
-from curate.output.columns import find_emitted
-from curate.pool.formats.registry import find_format
-from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
-from curate.pool.retry import find_mendable
 from curate.process import in_threads
-from curate.recipe.recipe import Recipe
-from curate.run.columns import check_columns
-from curate.run.context import RunContext
-from curate.run.inputs import naming_all_missing, place_inputs
-from curate.signals.registry import find_signals, identify_models
-from curate.signals.signal import Signal
-from curate.store.chunks import find_chunks
 from curate.store.error_notes import ERROR_NOTES, read_error_note
-from curate.store.facts import read_unit_keys
-from curate.store.forgotten import REQUESTED, Record
-from curate.store.layout import ANSWER_PARTS, FAILURES_FILE, INPUTS, RUN_FILE, STAGES_FILE, SUCCESS_FILE
+from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp
-from curate.store.retries import Retries
 from curate.store.store import RunStore
-from pipelines.claim import Prepared, is_finished
+from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engine_checks import check_engine
-from pipelines.options import parse_options
 from pipelines.spark.options import SparkOptions
 from pipelines.workers import check_workers
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
-
-
-def prepare(
-    recipe: Recipe,
-    out: str,
-    reuse: str | None = None,
-    content: bool = False,
-    options: Sequence[str] = (),
-    unit_size: int | None = None,
-    retry: bool = False,
-    on: str | None = None,
-) -> Prepared:
-    """Plan a run into `out`, and check everything that can be checked before it; write nothing.
-
-    Args:
-        recipe: the checked recipe.
-        out: the run folder, new, or that of the same recipe.
-        reuse: an older run, whose tables are adopted where their keys are equal.
-        content: fingerprint inputs by their content instead of size and etag or mtime.
-        options: of Beam, as words.
-        unit_size: see `make_plan`.
-        retry: where the run is finished, try again what may come on another attempt.
-        on: a file of Beam's options, which come before `options`.
-
-    Raises:
-        RecipeError: inputs, metadata, rules, folders or options are wrong, or the runner misses something here.
-    """
-    folder = RunStore(out if "://" in out else os.path.abspath(out))
-    old = None
-    if reuse:
-        old = RunStore(reuse)
-        if not old.exists(RUN_FILE):
-            raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
-    retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
-    beam_options = parse_options(options, on)
-    check_engine(beam_options.runner, beam_options.options)
-    sent, inputs = (recipe, {}) if beam_options.is_here else place_inputs(recipe, folder, INPUTS)
-
-    def make(retries: Retries) -> Plan:
-        plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
-        return _with_chunks(_with_reuse(plan, old) if old else plan, folder)
-
-    with naming_all_missing(recipe):
-        plan = make(retries)
-        models = identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner)
-        signals = find_signals(recipe.measure, models)
-        measured = {column.name.lower() for signal in signals for column in signal.columns}
-        plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-        metadata, metadata_key = None, ""
-        if recipe.match:
-            metadata = read_metadata(recipe.match.metadata)[0]
-            if not len(metadata):
-                raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
-            metadata_key = ids.table_digest(metadata)
-        record = _gather_record(recipe, folder, old)
-        context = RunContext(
-            recipe=recipe,
-            pool=plan.pool,
-            store=folder,
-            reuse=old,
-            metadata_key=metadata_key,
-            models=models,
-            engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
-            evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
-            counts_key=counts_key(read_counts(recipe, metadata_key)),
-            blocklist_key=record.key,
-            retries_key=retries.key,
-            is_local_runner=beam_options.is_local_runner,
-        )
-        _check(context, signals)
-    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options, sent, inputs)
-    if retry and prepared.finished:
-        rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))
-        if len(rows):
-            retries = retries.with_round(rows)
-            plan = make(retries)
-            plan = replace(plan, pool=plan.pool.without_named(measured))
-            context = replace(context, pool=plan.pool, retries_key=retries.key)
-            return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
-    return prepared
-
-
-def _check(context: RunContext, signals: Sequence[Signal]) -> None:
-    """Check the recipe's columns, rules, passes and captions, and what is emitted. Raises RecipeError."""
-    recipe = context.recipe
-    check_columns(recipe, context.pool, signals)
-    try:
-        DecideSettings.of(context)  # checks rules and passes
-        if recipe.captions:
-            check_captions(CaptionSettings.of(context))
-        find_emitted(context)
-    except UnknownColumn as error:
-        found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
-        hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
-        raise RecipeError(f"{error}{hints}") from None
-
-
-def _with_chunks(plan: Plan, folder: RunStore) -> Plan:
-    """Return the plan whose units say which chunk holds them in the run's own folder, where that was published before."""
-    chunks = find_chunks(folder)
-    if not chunks:
-        return plan
-    return replace(plan, units=PackedUnits(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
-
-
-def _with_reuse(plan: Plan, old: RunStore) -> Plan:
-    """Return the plan whose units say which unit of an older run has the same inputs, whatever its number there."""
-    numbers = {key: number for number, key in enumerate(read_unit_keys(old))}
-    chunks = find_chunks(old)
-
-    def with_reuse(unit: Unit) -> Unit:
-        number = numbers.get(unit.key)
-        return replace(unit, reuse_index=number, reuse_chunk=None if number is None else chunks.get(number))
-
-    return replace(plan, units=PackedUnits(map(with_reuse, plan.units)))
-
-
-def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
-    """Return the record of what is forgotten in the folder, in the run to reuse, and by the recipe's blocklist."""
-    record = Record.read_checked(folder)
-    if old:
-        record = record.inherit(Record.read_checked(old))
-    if recipe.blocklist:
-        paths = (recipe.blocklist,) if isinstance(recipe.blocklist, str) else recipe.blocklist
-        record = record.append(read_lists(paths), REQUESTED)
-    return record
 
 
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:

@@ -28,7 +28,8 @@ from curate.cli.demo import demo
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
-from pipelines.driver import prepare, run
+from pipelines.driver import run
+from pipelines.prepare import prepare
 from tests.download.web import Web, running
 from tests.laws.pools import Ran
 from tests.publish.runs import run_query

@@ -62,7 +62,7 @@ def plan(
     options = beam_options or []
     if not options and on is None:
         import_beam()
-    from pipelines.driver import prepare
+    from pipelines.prepare import prepare
 
     check_beam_options(options)
     loaded = load_recipe(recipe, overrides)

@@ -61,8 +61,9 @@ def run(
     if not options and on is None:
         import_beam()
     from pipelines.claim import claimed, redescribe
-    from pipelines.driver import preflight, prepare
+    from pipelines.driver import preflight
     from pipelines.driver import run as run_pipeline
+    from pipelines.prepare import prepare
 
     check_beam_options(options)
     if not RunStore(out).exists(SUCCESS_FILE):

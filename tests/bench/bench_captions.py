@@ -32,7 +32,7 @@ from curate.decide.unit_decisions import decide
 from curate.engines.engine import Request
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}

@@ -34,7 +34,7 @@ from curate.recipe.recipe import parse_recipe
 from curate.signals.signal import Signal, SignalOutput
 from curate.store import checkpoints
 from pipelines.claim import claim_folder
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws.pools import Sample, write_tar
 
 DIMENSION = 512

@@ -24,7 +24,7 @@ from PIL import Image
 from curate.models.clip_model import load_encoder
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 SMALL = "ViT-S-32-alt"

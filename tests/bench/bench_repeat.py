@@ -21,7 +21,8 @@ from typing import Any
 
 from curate import ids
 from pipelines.claim import claimed
-from pipelines.driver import prepare, run
+from pipelines.driver import run
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 _UNIT = {"text": 100, "images": 1}  # rows; bytes: each tar is a unit

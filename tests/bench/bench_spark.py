@@ -27,7 +27,8 @@ import psutil
 
 from curate.recipe.recipe import load_recipe
 from pipelines.claim import claimed
-from pipelines.driver import prepare, run
+from pipelines.driver import run
+from pipelines.prepare import prepare
 from tests.bench.bench_units import ROWS, write_recipe
 
 IMAGES = 400  # of a unit of a second

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from curate.recipe.recipe import load_recipe
 from pipelines.claim import claimed
-from pipelines.driver import prepare, run
+from pipelines.driver import run
+from pipelines.prepare import prepare
 
 ROWS = 8  # of a unit
 _GROUPS = 10  # units of a file

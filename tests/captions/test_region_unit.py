@@ -14,7 +14,7 @@ from curate.errors import RecipeError
 from curate.recipe.captions import Regions
 from curate.recipe.recipe import Recipe
 from curate.store import checkpoints
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.captions.test_regions import owl, stir
 from tests.captions.test_unit import kept_samples
 from tests.laws import pools

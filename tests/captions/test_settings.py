@@ -10,7 +10,7 @@ from curate.captions.engines import identify_engines
 from curate.captions.settings import CaptionSettings
 from curate.pool.plan import Unit
 from curate.recipe.recipe import parse_recipe
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 DECISIONS = "d" * 32

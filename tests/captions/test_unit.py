@@ -24,7 +24,8 @@ from curate.store import checkpoints
 from curate.store.tables import UnitTables
 from curate.whatif.estimate import estimate
 from pipelines.claim import claim_folder
-from pipelines.driver import preflight, prepare, run
+from pipelines.driver import preflight, run
+from pipelines.prepare import prepare
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, body, hang, status
 from tests.forget.victims import left_of, told_apart, uids

@@ -52,7 +52,7 @@ from curate.store.layout import METADATA_FILE
 from curate.store.manifest import Lines, written_file
 from pipelines.claim import Prepared, claim_folder
 from pipelines.curate import build
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "

@@ -18,7 +18,7 @@ import yaml
 
 from curate.errors import RunError
 from curate.schema import FILE_REASONS, SAMPLE_REASONS
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads
 

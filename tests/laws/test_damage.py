@@ -29,7 +29,7 @@ from curate.measure import unit as unit_module
 from curate.publish import compact
 from curate.recipe.recipe import Recipe
 from curate.report.page import write_report
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.engines import server as servers
 from tests.engines.server import FaultServer
 from tests.forget.victims import uids

@@ -28,7 +28,7 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder, claimed
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved

@@ -44,7 +44,7 @@ from curate.store.store import RunStore
 from curate.transforms import threads
 from curate.transforms.publish import Publish
 from pipelines.claim import claim_folder
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.download.web import Web, running
 from tests.engines import server as servers
 from tests.engines.server import FaultServer

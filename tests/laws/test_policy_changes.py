@@ -13,7 +13,7 @@ from curate.download.faults import is_allowed_now
 from curate.download.fetch import Fetcher
 from curate.download.policy import NetworkPolicy
 from curate.errors import RecipeError
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_local
 from tests.laws.test_urls import NETWORK, recipe, write_list

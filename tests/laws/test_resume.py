@@ -26,7 +26,7 @@ from curate.recipe.recipe import Recipe, load_recipe
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 CURATE = [sys.executable, "-m", "curate"]

@@ -26,7 +26,7 @@ from curate.measure import part as measuring
 from curate.models.onnx_encoder import OnnxEncoder
 from curate.store.retries import Retries
 from curate.store.store import RunStore
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
 from tests.laws.test_resume import command, stop_at

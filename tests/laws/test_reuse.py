@@ -17,7 +17,7 @@ from curate.output.settings import EmitSettings
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.store.tables import UnitTables
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran
 

@@ -19,7 +19,7 @@ from curate.forget.forget import forget
 from curate.recipe.recipe import Recipe, load_recipe, parse_recipe
 from curate.report.page import write_report
 from curate.store.items import Items
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws.pools import (
     Ran,
     make_rows,

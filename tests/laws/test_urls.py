@@ -22,7 +22,7 @@ from curate.errors import RecipeError
 from curate.forget.forget import forget
 from curate.forget.lists import read_lists
 from pipelines.claim import claim_folder
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.download.web import Web, bomb, running
 from tests.laws.pools import encode, picture, recipe_of, run_local
 

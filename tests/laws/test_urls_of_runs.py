@@ -18,7 +18,7 @@ from curate.ask.verify import verify_run
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.report.page import write_report
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.download.web import Web, running
 from tests.laws.pools import (
     METADATA,

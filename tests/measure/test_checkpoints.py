@@ -14,7 +14,7 @@ from curate.measure import part, unit
 from curate.models.open_clip_encoder import OpenClipEncoder
 from curate.store import checkpoints
 from pipelines.claim import Prepared, claim_folder
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 

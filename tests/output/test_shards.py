@@ -31,7 +31,7 @@ from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.store.items import Items
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws.pools import Ran, run_beam, run_local, watch_measuring
 from tests.publish.runs import run_query
 

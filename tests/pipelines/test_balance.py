@@ -15,7 +15,7 @@ from curate.cli.summary import summary
 from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.whatif.answer import whatif
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 

@@ -13,6 +13,7 @@ from curate.metadata.unit import MatchSettings
 from curate.recipe.recipe import parse_recipe
 from pipelines import driver
 from pipelines.claim import claimed
+from pipelines.prepare import prepare
 
 
 def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +34,7 @@ def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: py
         }
     )
     for name, reuse in (("new", None), ("reusing", "new"), ("new", None)):
-        prepared = driver.prepare(recipe, str(tmp_path / name), reuse=reuse and str(tmp_path / reuse))
+        prepared = prepare(recipe, str(tmp_path / name), reuse=reuse and str(tmp_path / reuse))
         with claimed(prepared):
             driver.run(prepared)
         for thread in threading.enumerate():
@@ -49,6 +50,6 @@ def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:
     lines: list[str] = []
     elsewhere = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"]
     for options in ([], elsewhere):
-        prepared = driver.prepare(parse_recipe({"input": [source]}), str(tmp_path / "out"), options=options)
+        prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "out"), options=options)
         driver.preflight(prepared, lines.append)
     assert lines == ["PortableRunner at localhost:1"]

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from curate.errors import RecipeError
-from pipelines.driver import prepare
 from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
+from pipelines.prepare import prepare
 from pipelines.spark.options import SparkOptions
 from tests.laws import pools
 

@@ -11,8 +11,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.counters import CounterFactory
 
 from curate.errors import RecipeError
-from pipelines.driver import prepare
 from pipelines.options import parse_options
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 DATAFLOW = ["--project=project", "--region=region", "--temp_location=gs://bucket/temp"]

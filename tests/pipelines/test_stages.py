@@ -8,7 +8,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 from pipelines.curate import build
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from pipelines.spark.translation import Group, Stage, translate
 from tests.laws import pools
 

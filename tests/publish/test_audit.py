@@ -27,7 +27,7 @@ from curate.run.context import RunContext
 from curate.store.layout import failures_part
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws.pools import make_samples, recipe_of, run_local, write_tars
 
 KEPT = schema.KEPT

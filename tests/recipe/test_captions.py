@@ -17,7 +17,7 @@ from curate.errors import RecipeError, RunError
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from curate.whatif.estimate import estimate
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.captions.test_unit import ask, faithful, kept_samples
 from tests.engines import server as servers
 from tests.engines.server import FaultServer, status

@@ -8,7 +8,8 @@ import pytest
 
 from curate.errors import RunError
 from pipelines import workers
-from pipelines.driver import preflight, prepare
+from pipelines.driver import preflight
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.runners.clusters import find_go_program
 

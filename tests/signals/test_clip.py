@@ -18,7 +18,7 @@ from curate import process
 from curate.errors import RecipeError
 from curate.models import open_clip_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder, _Net
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 

@@ -23,7 +23,8 @@ from curate.numeric.gda import fit_classifier
 from curate.recipe.recipe import load_recipe
 from curate.signals.clip import Clip
 from curate.signals.on_embeddings import encode_exemplars
-from pipelines.driver import preflight, prepare
+from pipelines.driver import preflight
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 

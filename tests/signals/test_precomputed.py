@@ -13,7 +13,7 @@ import torch
 from curate.errors import RecipeError
 from curate.numeric.embedding_scores import nearest_centroid
 from curate.signals.clusters import Clusters, load_clusters
-from pipelines.driver import prepare
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 D = 8

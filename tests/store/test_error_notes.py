@@ -9,7 +9,8 @@ from curate.errors import ConservationError, RunError
 from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
 from curate.store.store import RunStore
 from pipelines.claim import Prepared, claim_folder
-from pipelines.driver import prepare, run
+from pipelines.driver import run
+from pipelines.prepare import prepare
 from tests.laws import pools
 
 EARLIER = "captions.engines.llm: does not answer"

@@ -12,6 +12,7 @@ from curate.recipe.recipe import load_recipe
 from pipelines import driver
 from pipelines.claim import claimed
 from pipelines.driver import _write_costs
+from pipelines.prepare import prepare
 
 pytestmark = [pytest.mark.runners, pytest.mark.usefixtures("spark")]
 
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def curate(recipe: Path, out: Path, words: tuple[str, ...]) -> None:
-    prepared = driver.prepare(load_recipe(str(recipe)), str(out), options=words)
+    prepared = prepare(load_recipe(str(recipe)), str(out), options=words)
     with claimed(prepared):
         driver.run(prepared)
 

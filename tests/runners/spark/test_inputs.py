@@ -14,7 +14,8 @@ from curate.ask.verify import verify_run
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 from pipelines.claim import claimed
-from pipelines.driver import preflight, prepare, run
+from pipelines.driver import preflight, run
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.runners.clusters import standalone
 

@@ -19,8 +19,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from safetensors.torch import save_file
 
 from curate.errors import CurateError, RecipeError, RunError
-from pipelines.driver import preflight, prepare
+from pipelines.driver import preflight
 from pipelines.executors import check_executors
+from pipelines.prepare import prepare
 from pipelines.spark.probe import probe
 from tests.laws import pools
 from tests.runners.clusters import standalone
