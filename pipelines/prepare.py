@@ -62,10 +62,10 @@ def prepare(
     Raises:
         RecipeError: inputs, metadata, rules, folders or options are wrong, or the runner misses something here.
     """
-    folder = RunStore(out if "://" in out else os.path.abspath(out))
+    folder = _open(out)
     old = None
     if reuse:
-        old = RunStore(reuse)
+        old = _open(reuse)
         if not old.exists(RUN_FILE):
             raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
@@ -111,6 +111,11 @@ def prepare(
             context = replace(context, pool=plan.pool, retries_key=retries.key)
             return replace(prepared, context=context, plan=plan, retries=retries, finished=False)
     return prepared
+
+
+def _open(place: str) -> RunStore:
+    """Return the run folder of that path or URL, wherever a worker's current folder is."""
+    return RunStore(place if "://" in place else os.path.abspath(place))
 
 
 def _read_metadata(recipe: Recipe) -> pa.Table | None:

@@ -1,5 +1,6 @@
 """The options of `SparkRunner`, which Beam reads with its own. What Spark's own commands and files say holds too."""
 
+import os
 import re
 from argparse import ArgumentParser
 
@@ -62,4 +63,4 @@ class SparkOptions(PipelineOptions):
     def find_exchange(self) -> str | None:
         """Return the folder or URL for what passes between stages, where one is named."""
         found: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location
-        return found
+        return os.path.abspath(found) if found and "://" not in found else found

@@ -13,7 +13,9 @@ from curate.metadata.unit import MatchSettings
 from curate.recipe.recipe import parse_recipe
 from pipelines import driver
 from pipelines.claim import claimed
+from pipelines.options import parse_options
 from pipelines.prepare import prepare
+from pipelines.spark.options import SparkOptions
 
 
 def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +55,16 @@ def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:
         prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "out"), options=options)
         driver.preflight(prepared, lines.append)
     assert lines == ["PortableRunner at localhost:1"]
+
+
+def test_no_folder_depends_on_where_a_worker_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"caption": ["a dog"], "url": ["u"]}), "pool.parquet")
+    recipe = parse_recipe({"input": [{"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}]})
+    with claimed(prepared := prepare(recipe, "first")):
+        driver.run(prepared)
+    context = prepare(recipe, "second", reuse="first").context
+    assert context.reuse is not None
+    assert (context.store.url, context.reuse.url) == (str(tmp_path / "second"), str(tmp_path / "first"))
+    exchange = parse_options(["--runner=spark", "--spark_exchange=exchange"]).options.view_as(SparkOptions)
+    assert exchange.find_exchange() == str(tmp_path / "exchange")
