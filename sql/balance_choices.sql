@@ -1,6 +1,6 @@
 -- Head and tail entries for other values of t, and the tail's share of matches.
 -- This is how MetaCLIP chose t. Matches are those of samples left when balancing began; a sample may have several.
--- `curate whatif DIR --sweep balance.t=A..B` also computes how many samples each t keeps; its `tail_share` is the one below.
+-- `curate whatif DIR --sweep 'balance.t={A..B}'` also computes how many samples each t keeps; its `tail_share` is the one below.
 -- theme: Entries and balancing
 -- param: at = null [numbers] values of t, such as '1000 20000'; null is this run's t, divided and multiplied by 2, 4 and 8
 -- column: t           the threshold

@@ -31,7 +31,7 @@ EXAMPLES = {
     "whatif": [
         "curate whatif run1 --set balance.t=5000",
         "curate whatif run1 --set 'dedup.by=[uid, sha256]' --set rules.words=null",
-        "curate whatif run1 --sweep balance.t=1000..100000 --plot sweep.svg",
+        "curate whatif run1 --sweep 'balance.t={1000..100000}' --plot sweep.svg",
         "curate whatif run1 --sweep 'rules.aligned=clip_score >= {0.1..0.5}'",
         "curate whatif run1 --rows 1000000 --by rules.aligned.top",
     ],

@@ -42,8 +42,8 @@ def whatif(
         str | None,
         typer.Option(
             "--sweep",
-            metavar="KEY=A..B",
-            help="Sweep a value over a range, or a list.",
+            metavar="KEY={A..B}",
+            help="Sweep a value over a range, or a list: {A,B,C}.",
         ),
     ] = None,
     points: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="Values of a range.")] = 12,
@@ -68,9 +68,9 @@ def whatif(
 ) -> None:
     """Compute the yield with other settings, without a run.
 
-    Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes balance.t=A..B,
-    balance.rows, rules.NAME.top or rules.NAME.rows likewise, lists such as balance.t=1000,5000, and any number in a rule as a
-    range or list in braces. --by takes the same for rules.
+    Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes a range or
+    list in braces: balance.t={1000..100000}, balance.rows, sample.rows, rules.NAME.top or rules.NAME.rows likewise, or any number in a
+    rule. --by takes the same for rules.
     """
     _check_options(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
@@ -110,7 +110,9 @@ def _check_options(
     if share is not None and (rows is not None or sweep_of is not None):
         raise RecipeError("--tail-share excludes --rows and --sweep: each of them sets t; accepted: one of them")
     if plot is not None and sweep_of is None:
-        raise RecipeError("--plot needs a sweep; accepted: --plot with --sweep, such as --sweep balance.t=1000..100000")
+        raise RecipeError(
+            "--plot needs a sweep; accepted: --plot with --sweep, such as --sweep 'balance.t={1000..100000}'"
+        )
     if by is not None and rows is None:
         raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:

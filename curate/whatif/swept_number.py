@@ -1,12 +1,12 @@
-"""What changes in a sweep or a search: one number of the recipe, over a range or a list of values.
+"""What changes in a sweep or a search: one number of the recipe, over a range or a list of values in braces.
 
-    balance.t=1000..100000                    whole numbers, evenly spaced in their logarithm
-    balance.rows=10000,20000,40000            these values; sample.rows likewise
-    rules.aligned.top=0.1..0.5                evenly spaced
-    rules.best.rows=1000..50000               whole numbers, evenly spaced
-    rules.aligned=clip_score >= {0.1..0.5}    any number in a rule, as a range in braces
-    rules.aligned=clip_score >= {0.4,0.5}     or as a list
+    balance.t={1000..100000}                  whole numbers, evenly spaced in their logarithm
+    balance.rows={10000,20000,40000}          these values; sample.rows likewise
+    rules.aligned.top={0.1..0.5}              evenly spaced
+    rules.best.rows={1000..50000}             whole numbers, evenly spaced
+    rules.aligned=clip_score >= {0.1..0.5}    any number in a rule
 
+Where the number is the whole value, braces may be left out.
 Values between the ends of a range are rounded by less than half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
 In: such a text. Out: a `SweptNumber`, which gives values and, for each, the override (`key=value`) that sets it.
 """
@@ -24,14 +24,14 @@ _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 _IN_BRACES = re.compile(rf"\{{({_NUMBER})\.\.({_NUMBER})\}}")
 _LIST_IN_BRACES = re.compile(rf"\{{({_NUMBER}(?:\s*,\s*{_NUMBER})+)\}}")
-_LIST = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*")
+_LIST = re.compile(rf"{_NUMBER}(?:\s*,\s*{_NUMBER})*")
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _MOST_ROWS = 10**12
 _FORMS = (
-    "accepted: balance.t=1000..100000, balance.rows=A..B, rules.NAME.top=0.1..0.5, rules.NAME.rows=A..B, lists such as balance.t=1000,5000, or a "
-    "rule with a range or list in braces, such as 'rules.NAME=clip_score >= {0.1..0.5}' or {0.4,0.5}"
+    "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of balance.t, "
+    "balance.rows, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
 )
 SEARCHED = (
     "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or rules.NAME.rows of a "
@@ -93,10 +93,11 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
         return SweptNumber(key, "", "", _EDGE, 1.0, (), False)
     if _ROWS.fullmatch(key) and not equals and accepted == SEARCHED:
         return SweptNumber(key, "", "", 1, _MOST_ROWS, (), True)
-    if plain and (match := _RANGE.fullmatch(value)):
+    bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
+    if plain and (match := _RANGE.fullmatch(bare)):
         return _ranged(text, key, ("", ""), match)
-    if plain and _LIST.fullmatch(value):
-        return _listed(key, ("", ""), value)
+    if plain and _LIST.fullmatch(bare):
+        return _listed(key, ("", ""), bare)
     for braces in (
         (_IN_BRACES, _LIST_IN_BRACES) if _RULE.fullmatch(key) else ()
     ):  # {2,3} may also be of a regular expression

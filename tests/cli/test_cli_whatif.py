@@ -132,7 +132,7 @@ def test_a_target_size(cli: Cli, finished: Finished) -> None:
 
 def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     run, plot = finished["texts"][0], tmp_path / "plot.svg"
-    rows = ask(cli, run, "--sweep", "balance.t=1..200", "--points", "6", "--plot", str(plot))
+    rows = ask(cli, run, "--sweep", "balance.t={1..200}", "--points", "6", "--plot", str(plot))
     assert [row["value"] for row in rows] == [1, 3, 8, 20, 70, 200]
     assert list(rows[0]) == ["value", "expected", "error", "survivors", "dropped", "duplicate", "tail_share", "t"]
     assert plot.read_text().startswith("<svg")

@@ -13,6 +13,9 @@ from curate.whatif.swept_number import parse_swept_number
         ("balance.t=1..3", 12, ["balance.t=1", "balance.t=2", "balance.t=3"]),
         ("balance.rows=100,50,70", 12, ["balance.rows=100", "balance.rows=50", "balance.rows=70"]),
         ("balance.t=7", 2, ["balance.t=7"]),
+        ("balance.t={1..3}", 12, ["balance.t=1", "balance.t=2", "balance.t=3"]),
+        ("balance.rows={100, 50}", 12, ["balance.rows=100", "balance.rows=50"]),
+        ("rules.best.top={0.25..0.5}", 2, ["rules.best.top=0.25", "rules.best.top=0.5"]),
         ("rules.best.top=0.1..0.5", 3, ["rules.best.top=0.1", "rules.best.top=0.3", "rules.best.top=0.5"]),
         ("rules.best.top=0.25,0.5", 3, ["rules.best.top=0.25", "rules.best.top=0.5"]),
         (
@@ -48,10 +51,11 @@ def test_a_fraction_alone_is_its_whole_range() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "names no value to sweep; accepted: balance.t=1000..100000"),
+        ("", "names no value to sweep; accepted: a range or list in braces, as in 'balance.t={1000..100000}'"),
         ("balance.t", "names no value"),
         ("balance.t=a..b", "names no value"),
         ("balance.t=1..", "names no value"),
+        ("balance.t={1..2", "names no value"),
         ("balance.t=100..10", "a range from a smaller number to a larger one"),
         ("balance.t=0..10", "is at least 1"),
         ("balance.t=-5..10", "is at least 1"),
