@@ -53,9 +53,9 @@ def run(
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was.
 
-    Relative paths, of --set too, count from the recipe's folder. A changed recipe needs a new folder, unless only its name or license
-    changed; with --reuse nothing is measured twice. A changed input file is detected by its size and its mtime or etag (stat), or
-    by its bytes (content). In a run that is not finished, --retry goes on with it.
+    Relative paths, of --set too, count from the recipe's folder. A changed recipe or input file needs a new folder, with --reuse: only
+    changed units are measured. A new name or license does not. A changed input file is detected by its size and its mtime or etag
+    (stat), or by its bytes (content). In a run that is not finished, --retry goes on with it.
     """
     options = beam_options or []
     if not options and on is None:
