@@ -7,7 +7,7 @@
 -- column: meaning  the reason in words
 -- column: example  the first shard by name, and key; unit and row where the input has no keys
 -- column: detail   the error message of the example
--- column: may_pass  how many of them may succeed on another attempt: `curate run … --retry`
+-- column: may_pass  how many URLs may succeed on another attempt (`--retry`); repaired files need another `--out`, with `--reuse`
 SELECT
     kind,
     reason,

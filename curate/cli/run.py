@@ -71,7 +71,8 @@ def run(
     loaded = load_recipe(recipe, overrides)
     if retry and not any(map(find_downloading, loaded.input)):
         raise RecipeError(
-            "--retry: no source of the recipe downloads anything; accepted: a recipe with a source of format urls"
+            "--retry: is for URLs, and the recipe has no source of format urls; for repaired files run into another folder, "
+            f"with --reuse {out}"
         )
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry, on=on)

@@ -126,6 +126,12 @@ def test_another_recipe_into_the_same_folder(
     assert tree(folder) == before
 
 
+def test_retry_is_for_urls(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
+    folder = finished["tars"][0]
+    done = cli("run", str(pool / "tars.yaml"), "--out", str(folder), "--retry")
+    assert done.status == 2 and f"run into another folder, with --reuse {folder}" in done.err
+
+
 def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path) -> None:
     old = finished["tars"][0]
     out = tmp_path / "new"
