@@ -25,6 +25,7 @@ _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
 _HASHED = "xxh3:"
 _LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes any other without a word
+_NOT_THERE = (404, 410)  # answers of HTTP
 _THREADS = 16  # files that are looked up, or hashed, at once
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
 _VERSIONS = (
@@ -119,17 +120,17 @@ def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | Non
     inner = fs._strip_protocol(name)
     if any(c in name for c in "*?[") and not fs.exists(inner):
         found = fs.glob(inner, detail=True)
-        infos = [found[key] for key in sorted(found) if fs.isfile(found[key]["name"])]
+        infos = [found[key] for key in sorted(found) if _is_file(fs, found[key])]
         if not infos:
             raise RecipeError(f"{path}: no file matches {name}")
     else:
         try:
-            infos = [fs.info(inner)]
+            infos = [_info(fs, inner)]
         except FileNotFoundError:
             return None
         if infos[0]["type"] == "directory":
             raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
-        if not fs.isfile(inner):
+        if not _is_file(fs, infos[0]):
             raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
     for info in infos:
         if find_surrogate(info["name"]):
@@ -142,6 +143,23 @@ def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | Non
         )
         for info in infos
     ]
+
+
+def _info(fs: Any, name: str) -> dict[str, Any]:
+    """Return what a file system says of a file. Raises FileNotFoundError where there is none, and OSError where it cannot say."""
+    try:
+        return dict(fs.info(name))
+    except FileNotFoundError as error:
+        answer = error.__cause__  # over HTTP: fsspec says so of any answer, and of none
+        if answer is None or getattr(answer, "status", 0) in _NOT_THERE:
+            raise
+        kind = PermissionError if getattr(answer, "status", 0) in (401, 403) else OSError
+        raise kind(f"{name}: {answer}") from error
+
+
+def _is_file(fs: Any, info: dict[str, Any]) -> bool:
+    """Return whether it is a regular file, or a link to one."""
+    return info["type"] == "file" or bool(fs.isfile(info["name"]))
 
 
 def list_source(source: Source, content: bool) -> list[InputFile]:
@@ -189,7 +207,7 @@ def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
 
     def info(name: str) -> dict[str, Any] | None:
         with suppress(FileNotFoundError, PermissionError):
-            return dict(fs.info(name))
+            return _info(fs, name)
         return None
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -203,7 +221,7 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
         return f"{found.st_size} bytes, {_modified(found)}"
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
-    info = fs.info(inner)
+    info = _info(fs, inner)
     return f"{info['size']} bytes, {_version(fs, info)}"
 
 

@@ -1,4 +1,7 @@
 import os
+import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -7,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import RecipeError, RunError
-from curate.pool.listing import InputFile, check_state, expand_braces, file_state, list_files
+from curate.pool.listing import InputFile, check_state, expand_braces, file_state, fingerprints_beside, list_files
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -162,6 +165,43 @@ def test_memory_urls() -> None:
         with fsspec.open(file.path) as opened:
             assert len(opened.read()) == file.size
     assert "memory://listing/03.tar" in refusal("memory://listing/{02..03}.tar")
+
+
+class _Answers(SimpleHTTPRequestHandler):
+    """503.tar has that status, get.tar only where it is read; any other file is there."""
+
+    def do_GET(self) -> None:
+        self.answer(503 if "get" in self.path else 200)
+
+    def do_HEAD(self) -> None:
+        self.answer(200)
+
+    def answer(self, status: int) -> None:
+        found = re.search(r"\d{3}", self.path)
+        self.send_response(int(found[0]) if found else status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+def test_what_a_store_answers_is_told() -> None:
+    """A file that it does not give now is neither missing nor no file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert names(list_files((f"{url}/{{a,get}}.tar",), {})) == ["a.tar", "get.tar"]
+        assert f"{url}/404.tar: no such file" in refusal(f"{url}/{{a,404}}.tar")
+        for status, kind in ((503, OSError), (403, PermissionError)):
+            with pytest.raises(kind, match=f"{url}/{status}.tar: {status}, message="):
+                list_files((f"{url}/{{a,{status}}}.tar",), {})
+        assert fingerprints_beside([f"{url}/404.parquet", f"{url}/403.parquet"], {}, False) == {}
+        with pytest.raises(OSError, match="503"):
+            file_state(f"{url}/503.tar", {})
+        server.shutdown()
+    with pytest.raises(OSError, match="Cannot connect"):
+        list_files((f"{url}/a.tar",), {})
 
 
 def test_file_urls(tmp_path: Path) -> None:
