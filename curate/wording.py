@@ -37,6 +37,11 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def next_size(rows: int, t: int, expected: float, above: float | None) -> str:
+    """Return the expected size `above`, of t + 1, in words; empty where that of t is within 5 % of the target `rows`."""
+    return "" if above is None or expected >= 0.95 * rows else f"{above:,.0f} with t = {t + 1:,}"
+
+
 def all_digits(value: float, single: bool = False) -> str:
     """Return a number in the fewest digits that are read back as it, never as 1e-05; `single`: by a column of float32."""
     if isinstance(value, int) or not math.isfinite(value):

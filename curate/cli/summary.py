@@ -14,7 +14,7 @@ from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, UIDS_FILE, table_file
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
-from curate.wording import format_bytes, format_seconds, pluralise
+from curate.wording import format_bytes, format_seconds, next_size, pluralise
 
 _MISSING = pa.array(MISSING_REASONS)
 _FEW_SHARDS = 8  # fewer may be too few for a training loader
@@ -56,6 +56,8 @@ def _balance(store: RunStore, run: RunFacts) -> Iterator[str]:
     if run.t is not None:
         target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
         why = "" if target is None else f", the largest whose expected size is at most {target:,}"
+        if run.expected is not None and (above := next_size(target, run.t, run.expected, run.expected_above)):
+            why += f"; expected {run.expected:,.0f}, and {above}"
         why = why if share is None else f", whose tail share{_reached(store, run)} is nearest to {share:.4g}"
         yield f"balance: t = {run.t:,}{why}"
         if not run.counts[BALANCE]:

@@ -19,7 +19,7 @@ from curate.whatif.plot import check_plot, write_plot
 from curate.whatif.survivors import FinishedRun, changed_recipe, has_same_rules, open_finished
 from curate.whatif.sweep import Point, points_table, search, sweep
 from curate.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
-from curate.wording import pluralise
+from curate.wording import next_size, pluralise
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -172,7 +172,8 @@ def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
         return f"; no value of {number.key} comes closer to {rows:,} without exceeding it"
     if found.expected < rows and not found.error:
         return f"; no t keeps {rows:,}: fewer rows are left before balancing"
-    return f", the largest whose expected size is at most {rows:,}"
+    above = next_size(rows, found.t or 0, found.expected, found.above)
+    return f", the largest whose expected size is at most {rows:,}{above and f'; {above}'}"
 
 
 def _print_answer(found: WhatIf, solved: str, format: Format) -> None:

@@ -1,6 +1,7 @@
 """The search for a target size: the largest t whose expected size Σπ is at most a number of rows, exactly.
 
-In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t.
+In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t, and the sizes
+between which the target is.
 """
 
 import math
@@ -22,6 +23,15 @@ _POINTS = 64  # of a round, at least, where there are as many
 
 
 @dataclass(frozen=True)
+class Solution:
+    """A t that was solved. Of a search for a target size also Σπ in rows, at t and at t + 1."""
+
+    t: int
+    expected: float | None = None
+    above: float | None = None  # None where no larger t keeps more
+
+
+@dataclass(frozen=True)
 class Bracket:
     """The search for the largest t in [1, highest] with Σπ ≤ rows, between passes that sum π.
 
@@ -35,6 +45,7 @@ class Bracket:
     lo: int  # the largest t known to give at most `rows`; 0 before any is known
     hi: int  # the smallest t known to give more than `rows`; the largest t + 1 before any is known
     hi_sum: int | None = None  # Σπ at hi in fixed point, where it is known
+    lo_sum: int = 0  # likewise at lo
     left: int = ROUNDS  # rounds that may still be needed
 
     @classmethod
@@ -48,7 +59,7 @@ class Bracket:
         return self.hi - self.lo == 1
 
     @property
-    def t(self) -> int:
+    def solution(self) -> Solution:
         """Return the answer, once solved. Raises RunError where even t = 1 keeps more than `rows` in expectation."""
         if not self.solved:
             raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
@@ -58,7 +69,7 @@ class Bracket:
                 f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows; "
                 f"accepted: balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter rules before balancing"
             )
-        return self.lo
+        return Solution(self.lo, self.lo_sum / ONE, None if self.hi_sum is None else self.hi_sum / ONE)
 
     @cached_property
     def points(self) -> I64:
@@ -85,7 +96,7 @@ class Bracket:
         found = replace(self, left=max(1, self.left - 1))
         for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
             if total <= self.rows * ONE:
-                found = replace(found, lo=max(found.lo, t))
+                found = replace(found, lo=t, lo_sum=total) if t > found.lo else found
             elif t < found.hi or found.hi_sum is None:
                 found = replace(found, hi=min(found.hi, t), hi_sum=total)
         if found.lo >= found.hi:
@@ -93,13 +104,13 @@ class Bracket:
         return found
 
 
-def solve_t(highest: int, rows: int, expect: Callable[[I64], npt.NDArray | Sequence[int]]) -> int:
+def solve_t(highest: int, rows: int, expect: Callable[[I64], npt.NDArray | Sequence[int]]) -> Solution:
     """Return the largest t in [1, highest] whose expected size is at most `rows`; above `highest` nothing more is kept.
 
-    `expect` gives Σπ of the whole pool in fixed point at values of t (int64[k], ascending). Raises RunError as `Bracket.t`.
+    `expect` gives Σπ of the whole pool in fixed point at values of t (int64[k], ascending). Raises RunError as `Bracket.solution`.
     """
     bracket = Bracket.start(highest, rows)
     while not bracket.solved:
         ts = bracket.points
         bracket = bracket.narrow(ts, expect(ts))
-    return bracket.t
+    return bracket.solution

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from curate import schema
 from curate.decide import balance, dedup
+from curate.decide.bracket import Solution
 from curate.decide.derived import Scale
 from curate.decide.schemes.scheme import Scheme
 from curate.decide.top import TopSearch
@@ -58,7 +59,7 @@ _PUBLISHED = "published"  # the ticket of what describes a run
 class Results:
     """What the pipeline found that is not in the tables of units."""
 
-    t: int | None  # rows that an entry may have, as the recipe says or solved; None without balance
+    solution: Solution | None  # t, as the recipe says or solved; None without balance
     thresholds: dict[str, TopSearch]  # of each top rule its search, finished
     # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
     recalls: dict[int, I64]
@@ -72,6 +73,11 @@ class Results:
     large_groups: Sequence[tuple[int, str]] = ()  # of duplicates: rows, and the uid of the one that represents them
     drift: list[DriftFacts] = field(default_factory=list)
     caption_work: list[CaptionWork] = field(default_factory=list)
+
+    @property
+    def t(self) -> int | None:
+        """Rows that an entry may have; None without balance."""
+        return self.solution.t if self.solution else None
 
 
 def publish(
@@ -195,6 +201,8 @@ def _summarise(
         rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
         derived=_derived_facts(recipe.derive, results.scales) if recipe.derive else None,
         t=results.t,
+        expected=results.solution.expected if results.solution else None,
+        expected_above=results.solution.above if results.solution else None,
         steps=sum_timings(store),
         downloads=sum_downloads(store),
         drift=results.drift,

@@ -321,7 +321,15 @@ class RunClaim(Facts):
 class RunFacts(RunClaim):
     """A finished run."""
 
-    _optional = RunClaim._optional | {"units_per_file", "derived", "large_groups", "downloads", "signal_errors"}
+    _optional = RunClaim._optional | {
+        "units_per_file",
+        "derived",
+        "large_groups",
+        "downloads",
+        "signal_errors",
+        "expected",
+        "expected_above",
+    }
 
     evaluation: EvaluationFacts | None = None  # None without `dedup.against`
     pool: PoolFacts
@@ -330,6 +338,8 @@ class RunFacts(RunClaim):
     rules: list[RuleFacts]
     derived: list[DerivedFacts] | None = None  # None where the recipe derives no column
     t: int | None  # rows that an entry may have; None without `balance`
+    expected: float | None = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
+    expected_above: float | None = None
     steps: list[StepFacts]  # those that had work
     downloads: DownloadFacts | None = None  # None where nothing was
     drift: list[DriftFacts]  # empty where no embeddings are kept

@@ -15,7 +15,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.decide import unit_decisions, unit_matches, unit_rules
 from curate.decide.balance import SparseSums, tail_share_t
-from curate.decide.bracket import ROUNDS, Bracket
+from curate.decide.bracket import ROUNDS, Bracket, Solution
 from curate.decide.derived import Digits, Scale, Statistic, Summary, count_up_to, split_keys
 from curate.decide.rules import QUANTILE
 from curate.decide.sample import SampleCut, SampleSearch
@@ -234,7 +234,7 @@ def count_survivors(units: Units, settings: DecideSettings, counts: Answers) -> 
     return counts.get() | "Counts: less duplicates" >> Map(lambda found, lost: found[1] - sum(lost), AsList(duplicates))
 
 
-def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[int] | None:
+def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64]) -> beam.PCollection[Solution] | None:
     """Find the t that gives the recipe's target number of rows or share of the tail; None where it says t. `counts` are the survivors'.
 
     A target number is found by a k-ary search: in each of ROUNDS the units sum π at some t, and the bracket narrows.
@@ -244,7 +244,7 @@ def solve_t(units: Units, settings: DecideSettings, counts: beam.PCollection[I64
     if target.t is not None:
         return None
     if (share := target.tail_share) is not None:
-        return counts | "Balance: t" >> Map(tail_share_t, share)
+        return counts | "Balance: t" >> Map(lambda found, share: Solution(tail_share_t(found, share)), share)
     bracket = counts | "Balance: begin" >> Map(steps.start)
     for n in range(ROUNDS):
         sums = units.ask(
@@ -277,10 +277,10 @@ class _Solving:
             # Python integers: a sum over units may pass 2⁶⁴.
             yield unit_matches.expected_rows(self.settings, matches, counts, bracket.points).astype(object)
 
-    def solution(self, bracket: Bracket) -> int:
+    def solution(self, bracket: Bracket) -> Solution:
         with noting_errors(self.settings.store):
             try:
-                return bracket.t
+                return bracket.solution
             except RunError as error:
                 how = f"change the recipe, then run with --out NEW --reuse {self.settings.store.url}"
                 raise RunError(f"{error}. Nothing is downloaded or measured again: {how}") from None
@@ -311,7 +311,7 @@ def decide(
     settings: DecideSettings,
     unread_files: beam.PCollection[str],
     counts: beam.PCollection[I64] | None,
-    t: beam.PCollection[int] | None,
+    t: beam.PCollection[Solution] | None,
     sample: beam.PCollection[SampleCut] | None = None,
 ) -> Answers | None:
     """Draw, and write `decisions` of each unit; states become units again.
@@ -326,9 +326,13 @@ def decide(
         cut = sample | "Decide: draw" >> Map(lambda found, counts: Drawing(counts, sample=found), side)
         drawing = [AsSingleton(cut)]
     elif counts is not None:
-        fixed = settings.balance.t if settings.balance else None
-        solved = fixed if t is None else AsSingleton(t)
-        drawn = counts | "Decide: draw" >> Map(lambda found, t: Drawing.of(settings, found, t), solved)
+        if t is None:
+            fixed = settings.balance.t if settings.balance else None
+            drawn = counts | "Decide: draw" >> Map(lambda found: Drawing.of(settings, found, fixed))
+        else:
+            drawn = counts | "Decide: draw" >> Map(
+                lambda found, solved: Drawing.of(settings, found, solved.t), AsSingleton(t)
+            )
         drawing = [AsSingleton(drawn)]
 
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:

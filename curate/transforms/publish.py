@@ -8,6 +8,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
 
 from curate.captions.work import summarise
+from curate.decide.bracket import Solution
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.compact import compact_chunk, lay_out_chunks
@@ -105,7 +106,7 @@ class Publish(beam.PTransform):
         work = summarise(captions, self.context.engine_ids, captioned) if captions and captioned else []
         balance = self.context.recipe.balance
         results = Results(
-            t=found.get("t", balance.t if balance else None),
+            solution=found.get("t", Solution(balance.t) if balance and balance.t else None),
             thresholds=dict(found.get("thresholds", ())),
             scales={at: scale for part in found.get("derived", ()) for at, scale in part.items()},
             recalls=dict(found.get("recalls", ())),

@@ -66,6 +66,7 @@ class WhatIf:
     expected: float  # the expected number of kept rows
     error: float  # one standard error of the number that a run draws; 0 without balance
     t: int | None  # of balance, from the recipe or solved; None without balance
+    above: float | None  # what is expected with t + 1, where t was solved for a target size and more can be kept
     is_same: bool  # whether a run would keep just the rows that this one kept
     thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
 
@@ -88,7 +89,8 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     """Return what `whatif` does, for a run that is open."""
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
-    found = expect(survivors, solve_t(survivors, recipe.balance))
+    solution = solve_t(survivors, recipe.balance)
+    found = expect(survivors, solution.t if solution else None)
     units = list(in_threads(lambda place: _weigh(run, survivors, found, place), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
@@ -103,6 +105,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         expected=found.rows,
         error=found.error,
         t=found.t,
+        above=solution.above if solution else None,
         is_same=found.t == run.t and all(unit.is_same for unit in units),
         thresholds=_thresholds(survivors),
     )

@@ -198,7 +198,8 @@ def _balance(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str]
     if target and rows and fraction < 1:
         target = target.model_copy(update={"rows": round(rows * fraction)})
     try:
-        return expect(survivors, solve_t(survivors, target)), ""
+        solution = solve_t(survivors, target)
+        return expect(survivors, solution.t if solution else None), ""
     except RunError:
         if fraction == 1 or rows is None:
             raise

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.decide import balance, bracket
+from curate.decide.bracket import Solution
 from curate.decide.schemes.scheme import stack_limits
 from curate.decide.unit_matches import expected_rows
 from curate.numeric.arrays import F64, I64
@@ -34,17 +35,17 @@ class Expectation:
     inclusion: list[F64]  # of each unit, π of its survivors (float64)
 
 
-def solve_t(survivors: DecidedRows, target: Balance | None) -> int | None:
-    """Return the t of the recipe, or the one of the target's share of the tail or number of rows, see `Balance`; None without balance.
+def solve_t(survivors: DecidedRows, target: Balance | None) -> Solution | None:
+    """Return t of the recipe, or the one of the target's share of the tail or number of rows, see `Balance`; None without balance.
 
     Raises RunError where even t = 1 is expected to keep more.
     """
     if target is None:
         return None
     if target.t is not None:
-        return target.t
+        return Solution(target.t)
     if target.tail_share is not None:
-        return balance.tail_share_t(survivors.balancing, target.tail_share)
+        return Solution(balance.tail_share_t(survivors.balancing, target.tail_share))
     assert survivors.settings.scheme is not None
     highest = survivors.settings.scheme.highest(survivors.balancing, survivors.settings.entries.table)
     return bracket.solve_t(highest, target.rows or 0, lambda ts: _sizes(survivors, ts))

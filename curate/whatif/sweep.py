@@ -157,6 +157,7 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
 def _solve(survivors: DecidedRows, recipe: Recipe) -> tuple[int | None, str]:
     """Return t, or None and why its target cannot be reached."""
     try:
-        return solve_t(survivors, recipe.balance), ""
+        solution = solve_t(survivors, recipe.balance)
+        return solution.t if solution else None, ""
     except RunError as error:
         return None, str(error)

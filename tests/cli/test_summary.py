@@ -1,9 +1,11 @@
 """What a run prints at its end: how to get enough shards for a training loader."""
 
+import json
 import re
 from pathlib import Path
 
 from curate.cli.summary import summary
+from tests.cli.conftest import Cli
 from tests.laws import pools
 
 
@@ -19,6 +21,22 @@ def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path) -> None:
     enough = pools.run_local(recipe, tmp_path / "enough", few.folder)
     assert len(list((enough.folder / "shards").glob("*.tar"))) == shards >= 8
     assert "note:" not in summary(str(enough.folder), 1.0)
+
+
+def test_a_target_size_that_whole_t_miss(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    ran = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance.rows=7").out
+    sizes = [
+        point["expected"]
+        for point in json.loads(cli("whatif", out, "--sweep", "balance.t={1,2}", "--format", "json").out)
+    ]
+    assert 1 < sizes[0] < 0.95 * 7 and sizes[1] > 7
+    next_t = f"{sizes[1]:.0f} with t = 2\n"
+    solved = "t = 1, the largest whose expected size is at most 7; "
+    assert f"balance: {solved}expected {sizes[0]:.0f}, and {next_t}" in ran
+    assert f"{solved}{next_t}" in cli("whatif", out, "--rows", "7").out
+    near = cli("whatif", out, "--rows", "60").out
+    assert "t = 17, the largest whose expected size is at most 60\n" in near
 
 
 def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:

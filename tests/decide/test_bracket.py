@@ -23,7 +23,7 @@ def pool() -> Pool:
 
 def solve_t(counts, matches, rows):
     highest = int(counts.max(initial=0))
-    return search.solve_t(highest, rows, lambda ts: balance.expected_rows(matches, counts, ts[:, None]))
+    return search.solve_t(highest, rows, lambda ts: balance.expected_rows(matches, counts, ts[:, None])).t
 
 
 @given(ROWS, st.integers(0, 31))
@@ -47,10 +47,12 @@ def test_bracket_over_partial_sums(pool, left):
     target, bracket = 1500, replace(Bracket.start(pool.counts.max(), 1500), left=left)
     while len(ts := bracket.points):
         bracket = bracket.narrow(ts, sum(balance.expected_rows(part, pool.counts, ts[:, None]) for part in parts))
-    t = bracket.t
+    solution = bracket.solution
+    t = solution.t
     assert t == solve_t(pool.counts, pool.matches, target)
     below, above = balance.expected_rows(pool.matches, pool.counts, np.array([[t], [t + 1]])).tolist()
     assert below <= target << 32 < above
+    assert (solution.expected, solution.above) == (below / balance.ONE, above / balance.ONE)
     assert replace(bracket.narrow([], []), left=bracket.left) == bracket and bracket.solved
 
 
@@ -72,7 +74,7 @@ def points(largest: int, answer: int) -> list[int]:
         assert bracket.lo < ts[0] and ts[-1] < bracket.hi and (np.diff(ts) > 0).all()
         bracket = bracket.narrow(ts, [int(t) << 32 for t in ts])
         done.append(len(ts))
-    assert bracket.t == min(answer, largest)
+    assert bracket.solution.t == min(answer, largest)
     return done
 
 
@@ -104,4 +106,4 @@ def test_contradicting_sums_are_refused():
     with pytest.raises(ValueError, match="at t = 3 but not at t = 5"):
         Bracket(10, 0, 9).narrow([3, 5], [11 << 32, 9 << 32])
     with pytest.raises(ValueError, match="only known to be in"):
-        Bracket(10, 0, 9).t
+        Bracket(10, 0, 9).solution

@@ -27,6 +27,7 @@ from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
 from curate.decide import balance, dedup
+from curate.decide.bracket import Solution
 from curate.decide.other_counts import read_counts
 from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
 from curate.decide.settings import DecideSettings
@@ -443,7 +444,7 @@ def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Resu
     for unit in units:
         audit.add(audit_unit(publishing, settings.tables(unit), unit))
     # Thresholds only describe: a test that compares them does so with the definition.
-    return audit, Results(t, {}, recalls, pool, survivors, counts, sums)
+    return audit, Results(None if t is None else Solution(t), {}, recalls, pool, survivors, counts, sums)
 
 
 def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: Any) -> int:
