@@ -15,8 +15,6 @@ A message names what was found, where, and what would be accepted.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-INTERRUPTED = 130  # the exit status after Ctrl-C
-
 
 class CurateError(Exception):
     """Base of every error that curate raises on purpose; `exit_status` is the command's."""

@@ -1,4 +1,4 @@
-"""Ctrl-C in a command's own process: it ends at once, with status 130, wherever it is.
+"""Ctrl-C, or `kill`, in a command's own process: it ends at once, with status 130 or 143, wherever it is.
 
 Python would raise KeyboardInterrupt in whatever the main thread is doing. In a callback of C++ (of torch, say) that aborts the
 process with status 134; in one of ctypes, or a finalizer, it is dropped, and the command goes on. So nothing is raised: a thread
@@ -10,45 +10,56 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from typing import Any
 
-from curate.errors import INTERRUPTED
-
+_BEFORE: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}  # as Python starts
+_STATUS = 128  # and the signal's number, as shells have it
 _SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
 
 
 def end_when_interrupted(message: str) -> None:
-    """End this process with `message` on standard error once it gets SIGINT, unless that is ignored, as in a shell's background job."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """End this process with `message` on standard error once it gets SIGINT or SIGTERM, with status 130 or 143.
+
+    One that is ignored stays so, as SIGINT in a shell's background job.
+    """
+    ours = [number for number, handler in _BEFORE.items() if signal.getsignal(number) is handler]
+    if not ours:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     presses = 0
 
-    def tell(*_: object) -> None:
+    def tell(number: int, _: object) -> None:
         """Run in the main thread, once it is back in Python; mostly the other one knows by then, from `set_wakeup_fd`."""
         nonlocal presses
         presses += 1
         if presses > 1:
-            os._exit(INTERRUPTED)
+            os._exit(_STATUS + number)
         with suppress(BlockingIOError):
-            os.write(writing, bytes([signal.SIGINT]))
+            os.write(writing, bytes([number]))
 
     def end() -> None:
-        while signal.SIGINT not in os.read(reading, 64):
+        while not (found := [number for number in os.read(reading, 64) if number in ours]):
             pass  # of other signals
         text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}\n".encode()
         with suppress(OSError):  # nobody reads it
             os.write(2, text)
         if process := sys.modules.get("curate.process"):  # else there is nothing yet to clean up
             process.clean_up()
-        os._exit(INTERRUPTED)
+        os._exit(_STATUS + found[0])
 
     threading.Thread(target=end, name="interrupt", daemon=True).start()
-    signal.signal(signal.SIGINT, tell)
+    for number in ours:
+        signal.signal(number, tell)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
 
 def raise_when_interrupted() -> None:
-    """Let SIGINT raise KeyboardInterrupt again, for what goes on after it, as a shell does."""
+    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process, for what goes on after it, as a shell does."""
     if signal.set_wakeup_fd(-1) != -1:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in _BEFORE.items():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong; 130 interrupted."""
+"""The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong; 130 interrupted; 143 ended by `kill`."""
 
 import gc
 import logging

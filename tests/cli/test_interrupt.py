@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command with status 130, at once and wherever it is; what it was to remove is removed."""
+"""Ctrl-C ends a command with status 130, and `kill` with 143, at once and wherever it is; what it was to remove is removed."""
 
 import os
 import pty
@@ -29,9 +29,9 @@ def start(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes)
 
 
-def interrupt(running: subprocess.Popen[str]) -> tuple[int, str, str]:
+def interrupt(running: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
     """Interrupt a process; return its status and what it printed."""
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     try:
         out, err = running.communicate(timeout=20)
     finally:
@@ -78,7 +78,8 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_locks_and_temporary_folders_are_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_locks_and_temporary_folders_are_removed(tmp_path: Path, number: signal.Signals, expected: int) -> None:
     code = """
         import time
         from curate.process import temporary_folder
@@ -97,7 +98,7 @@ def test_locks_and_temporary_folders_are_removed(tmp_path: Path) -> None:
     assert running.stdout
     folder = Path(running.stdout.readline().strip())
     assert (folder / "large").exists() and (tmp_path / "run/tmp/lock").exists()
-    assert interrupt(running)[0] == 130
+    assert interrupt(running, number)[0] == expected
     assert not folder.exists() and not (tmp_path / "run/tmp").exists()
 
 
@@ -177,7 +178,8 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     assert running.returncode == 0 and "kept" in out
 
 
-def test_what_is_finished_is_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_finished_is_counted(tmp_path: Path, number: signal.Signals, expected: int) -> None:
     code = """
         import time
         from curate.cli.progress import show_progress
@@ -194,8 +196,20 @@ def test_what_is_finished_is_counted(tmp_path: Path) -> None:
     """
     running = start(code, str(tmp_path / "run"))
     assert running.stdout and running.stdout.readline() == "begun\n"
-    status, _, err = interrupt(running)
-    assert status == 130 and err.endswith(f"{SAID}finished: measure 1/3; run again to continue\n")
+    status, _, err = interrupt(running, number)
+    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3; run again to continue\n")
+
+
+def test_a_background_job_can_be_ended(tmp_path: Path) -> None:
+    """A shell starts it with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down to the process
+    try:
+        running = start("main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))", "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert running.stdout and running.stdout.readline() == "begun\n"
+    running.send_signal(signal.SIGINT)
+    assert interrupt(running, signal.SIGTERM) == (143, "", SAID)
 
 
 def start_to_count(*arguments: str) -> subprocess.Popen[str]:
