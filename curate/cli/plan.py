@@ -175,20 +175,27 @@ def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator
         return
     cores = os.cpu_count() or 1
     is_whole = found.sampled == found.rows
-    unseen = "" if is_whole else " (without duplicates of rows outside the sample)"
     error = "; ± is one standard error" if found.error else ""
     sample = f"{pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}"
-    yield line(f"estimate, from {'all ' if is_whole else ''}{sample}{unseen}{error}")
+    yield line(f"estimate, from {'all ' if is_whole else ''}{sample}{error}")
     rows = [("pool", f"{'' if found.is_counted else 'about '}{found.rows:,}")]
-    for name, count in sorted(found.verdicts.items(), key=lambda item: item[0] == KEPT):
-        error = f" ± {found.error:,.0f}" if name == KEPT and found.error else ""
-        rows.append((name, f"{'−' if count and name != KEPT else ''}{count:,.0f}{error}  ({count / found.rows:.1%})"))
+    for name, count in found.verdicts.items():
+        if name != KEPT:
+            rows.append((name, f"{'−' if count else ''}{count:,.0f}  ({count / found.rows:.1%})"))
+    rows.append((KEPT, _kept(found, is_whole)))
     rows += [("output", f"{format_bytes(found.bytes)} of images")] if images else []
     work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if found.seconds else "some seconds: everything is measured and matched already"))
     yield from columns(rows + [(kind.kind, _requests(kind)) for kind in found.requests])
-    if found.warning:
-        yield line(f"warning: {found.warning}")
+    yield from (line(f"warning: {warning}") for warning in found.warnings)
+
+
+def _kept(found: Estimate, is_whole: bool) -> str:
+    count = found.verdicts[KEPT]
+    text = f"{'' if is_whole else 'at most '}{count:,.0f}{f' ± {found.error:,.0f}' if found.error else ''}  ({count / found.rows:.1%})"
+    if found.t is not None:
+        text += f", with t = {found.t:,}{found.next_size and f'; {found.next_size}'}"
+    return text if is_whole else f"{text}; duplicates of rows outside the sample are not counted"
 
 
 def _requests(kind: EstimatedRequests) -> str:

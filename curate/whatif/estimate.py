@@ -6,11 +6,13 @@ the units where there are several, else that of the rows, and that of a run's dr
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.captions.cache import Index, index_answers
 from curate.captions.rows import Rows, make_requests
@@ -31,17 +33,17 @@ from curate.process import temporary_folder
 from curate.publish.audit import PublishSettings
 from curate.recipe.deciding import Sample
 from curate.run.context import RunContext
-from curate.schema import BALANCE, FAILED, KEPT, SAMPLE
+from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, OK, SAMPLE
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.whatif.expectation import Expectation, expect, solve_t
 from curate.whatif.survivors import DecidedRows, count_verdicts
+from curate.wording import next_size
 
-_BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about
+_BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about, in whole units: seconds, or minutes with a large model
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
-_MAX_UNITS = 4
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Estimate:
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
     bytes: int  # of the kept samples' images, where there are images
     requests: list[EstimatedRequests]  # by kind and engine
-    warning: str  # that the target size is probably out of reach; empty where it is not
+    t: int | None  # of balance, from the recipe or solved; None without balance
+    next_size: str  # what t + 1 gives, see `wording.next_size`
+    warnings: list[str]  # why the run would probably end with an error
 
 
 def estimate(
@@ -119,7 +123,7 @@ def estimate(
         if (taken := survivors.recipe.sample) is not None:
             smaller = taken.model_copy(update={"rows": round(taken.rows * fraction)})
             survivors = replace(survivors, recipe=survivors.recipe.model_copy(update={"sample": smaller}))
-        found, warning = _balance(survivors, fraction)
+        found, larger, unreached = _balance(survivors, fraction)
         verdicts = _verdicts(survivors, found, fraction, taken)
         return Estimate(
             units=len(sample),
@@ -131,7 +135,9 @@ def estimate(
             seconds=seconds / fraction,
             bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
-            warning=warning,
+            t=found.t,
+            next_size=larger,
+            warnings=[*_too_many_failed(survivors), *unreached],
         )
 
 
@@ -176,36 +182,54 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
 
 
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
-    """Return units spread evenly over the pool, until there is enough."""
-    count = min(_MAX_UNITS, len(units))
-    chosen: list[Unit] = []
-    for i in range(count):
-        chosen.append(units[(2 * i + 1) * len(units) // (2 * count)])
-        rows = sum(part.rows or 0 for unit in chosen for part in unit.parts)
-        if _size(chosen) > _BYTES if context.pool.has_images else rows > _ROWS:
-            break
-    return chosen
+    """Return units spread evenly over the pool, as many as are enough: all of a small pool."""
+    rows = sum(part.rows or 0 for unit in units for part in unit.parts)
+    size, enough = (_size(units), _BYTES) if context.pool.has_images else (rows, _ROWS)
+    count = min(len(units), ceil(enough * len(units) / max(1, size)))
+    return [units[(2 * i + 1) * len(units) // (2 * count)] for i in range(count)]
 
 
 def _size(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _balance(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str]:
-    """Return what balancing keeps of the sample, and a warning or nothing; entries are counted over the pool."""
+def _balance(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, list[str]]:
+    """Return what balancing keeps of the sample, what the next t keeps of the pool, and warnings; entries are counted over the pool."""
     target = survivors.recipe.balance
     rows = target.rows if target else None
     if target and rows and fraction < 1:
         target = target.model_copy(update={"rows": round(rows * fraction)})
     try:
         solution = solve_t(survivors, target)
-        return expect(survivors, solution.t if solution else None), ""
+        found = expect(survivors, solution.t if solution else None)
+        if solution is None or solution.above is None or rows is None:
+            return found, "", []
+        return found, next_size(rows, solution.t, found.rows / fraction, solution.above / fraction), []
     except RunError:
         if fraction == 1 or rows is None:
             raise
         found = expect(survivors, 1)
         smallest = f"even t = 1, the smallest, keeps about {found.rows / fraction:,.0f} rows"
-        return found, f"balance.rows {rows:,} is probably out of reach: {smallest}, and the run would end with an error"
+        out_of_reach = (
+            f"balance.rows {rows:,} is probably out of reach: {smallest}, and the run would end with an error"
+        )
+        return found, "", [out_of_reach]
+
+
+def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
+    """Yield a warning where more rows of the sample failed, or are missing, than the recipe allows: see `publish.audit.check_damage`."""
+    recipe = survivors.recipe
+    tables = (survivors.settings.tables(state.unit).read("samples", ["status"]) for state in survivors.states)
+    status = pa.concat_tables(tables)["status"]
+    missing = pc.sum(pc.is_in(status, pa.array(MISSING_REASONS))).as_py() or 0
+    failed = pc.sum(pc.not_equal(status, OK)).as_py() - missing
+    for name, what, bad, rows, limit in (
+        ("max_failed", "could not be read", failed, len(status) - missing, recipe.max_failed),
+        ("max_missing", "were never downloaded", missing, len(status), recipe.max_missing),
+    ):
+        if bad > limit * rows:
+            how = f"the run would probably end with an error; --set {name}={min(100, 100 * bad // rows + 1) / 100} allows it"
+            yield f"{bad / rows:.1%} of the samples {what}, and {name} is {limit}: {how}"
 
 
 def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float, taken: Sample | None) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 import time
@@ -228,6 +229,15 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert short.status == 0 and "estimate" not in short.out
 
 
+def test_plan_warns_of_too_many_failed_samples(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    recipe, few = str(pool / "tars.yaml"), ("--set", "max_failed=0.02")
+    shown = cli("plan", recipe, *few).out
+    assert "warning: 5.0% of the samples could not be read, and max_failed is 0.02" in shown
+    assert cli("run", recipe, "--out", str(tmp_path / "out"), *few).status == 1
+    [enough] = re.findall(r"--set (max_failed=[\d.]+) allows it", shown)
+    assert "warning" not in cli("plan", recipe, "--set", enough).out
+
+
 def test_plan_takes_what_run_takes(cli: Cli, pool: Path) -> None:
     recipe = str(pool / "texts.yaml")
     assert cli("plan", recipe, "--no-estimate", "--", "--runner=local").status == 0
@@ -244,8 +254,13 @@ def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:
 def test_plan_knows_the_rows_of_the_run_to_reuse(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.whatif.estimate._MAX_UNITS", 1)
-    assert lines(cli("plan", str(pool / "tars.yaml")).out)["pool"].split()[1] == "about"
+    monkeypatch.setattr("curate.whatif.estimate._BYTES", 1)
+    said = lines(cli("plan", str(pool / "tars.yaml")).out)
+    assert said["pool"].split()[1] == "about"
+    assert (
+        "at most" in said["kept"]
+        and "with t = 12; duplicates of rows outside the sample are not counted" in said["kept"]
+    )
     said = lines(cli("plan", str(pool / "tars.yaml"), "--reuse", str(finished["tars"][0])).out)
     assert said["pool"].split()[1] == "60"
 

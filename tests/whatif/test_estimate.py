@@ -118,6 +118,7 @@ def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
 
 def test_a_random_sample_has_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (700, 700))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
     context, plan, metadata = prepare(tmp_path, source, rules=RULES, sample={"rows": 601})
     found = checked(estimate(context, plan.units, metadata))
@@ -127,16 +128,15 @@ def test_a_random_sample_has_its_size(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
     source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
     context, plan, metadata = prepare(tmp_path, source, balance={"rows": 2}, **matching(tmp_path))
     found = checked(estimate(context, plan.units, metadata))
     smallest = round(found.verdicts["kept"])
-    assert (
-        found.warning.startswith("balance.rows 2 is probably out of reach")
-        and f"about {smallest:,} rows" in found.warning
-    )
+    [warning] = found.warnings
+    assert warning.startswith("balance.rows 2 is probably out of reach") and f"about {smallest:,} rows" in warning
     context, plan, metadata = prepare(tmp_path, source, balance={"rows": 4000}, **matching(tmp_path))
-    assert checked(estimate(context, plan.units, metadata)).warning == ""
+    assert checked(estimate(context, plan.units, metadata)).warnings == []
 
 
 @pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
@@ -144,6 +144,7 @@ def test_a_sample_comes_near_and_says_how_near(
     tmp_path: Path, target: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
     table = pets(20_000).drop_columns(["uid"])
     context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, table), rules=RULES, balance=target, **matching(tmp_path)
@@ -178,12 +179,15 @@ def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
 
 def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
     context, plan, _ = prepare(tmp_path, parquet(tmp_path, pets(20_000)))
     assert [unit.index for unit in estimates._choose(context, plan.units)] == [5, 15, 25, 35]
     assert [unit.index for unit in estimates._choose(context, plan.units[:2])] == [0, 1]
     assert [unit.index for unit in estimates._choose(context, plan.units[:3])] == [0, 1, 2]
-    monkeypatch.setattr(estimates, "_ROWS", 400)  # enough after the first
-    assert len(estimates._choose(context, plan.units)) == 1
+    monkeypatch.setattr(estimates, "_ROWS", 400)
+    assert [unit.index for unit in estimates._choose(context, plan.units)] == [20]
+    monkeypatch.setattr(estimates, "_ROWS", 20_000)
+    assert estimates._choose(context, plan.units) == list(plan.units)
 
 
 def test_nothing_to_estimate(tmp_path: Path) -> None:
@@ -205,7 +209,7 @@ def test_everything_is_dropped(tmp_path: Path) -> None:
     }
 
 
-def test_a_pool_of_tars(tmp_path: Path) -> None:
+def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of rows is not known before, so it is estimated by size; bytes are of the kept images."""
     rng = np.random.default_rng(3)
     sizes = []
@@ -221,6 +225,7 @@ def test_a_pool_of_tars(tmp_path: Path) -> None:
                     tar.addfile(info, io.BytesIO(data))
     source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/*.tar"}
     context, plan, _ = prepare(tmp_path, source, rules={"words": "words = 2"})
+    monkeypatch.setattr(estimates, "_BYTES", 3.5 / 10 * sum(part.size for unit in plan.units for part in unit.parts))
     found = checked(estimate(context, plan.units, None))
     assert found.units == 4 and found.sampled == 48
     assert found.rows == pytest.approx(120, abs=2)
