@@ -1,9 +1,13 @@
-"""Random access to the bytes of a file: a local one over mmap, any other that fsspec opens by ranged reads."""
+"""Random access to the bytes of a file: a local one over mmap; any other that fsspec opens by ranged reads, or copied whole first."""
 
 import mmap
 import os
+import shutil
 import stat
+import tempfile
 from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Any
 
 import fsspec
@@ -23,11 +27,14 @@ class ByteSource(ABC):
         """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
         return self.peek(offset, length)[:length]
 
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:  # noqa: B027 (most sources need not know)
+        """Take note of what will be read: offsets and lengths."""
+
 
 class MmapSource(ByteSource):
     """A local file, mapped while one of its views is used. A mapped file must not shrink: that kills the process."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe, say, which would be waited for
             raise OSError(f"{path}: is not a regular file")
         with open(path, "rb") as file:
@@ -47,10 +54,12 @@ class RangeSource(ByteSource):
     """A file of any fsspec file system, by ranged reads through one window that adapts to the way it is read.
 
     A read near the end of the window doubles the next one, to 1 MiB, so small members come many to a request; a read
-    far from it quarters it, to 4 KiB, so a header walk over large members does not download their bodies.
+    far from it quarters it, to 4 KiB, so a header walk over large members does not download their bodies. Of reads that
+    are expected, those near together come in one request: a gap of 256 KiB takes less time than another request.
     """
 
     SMALLEST, FIRST, LARGEST = 1 << 12, 1 << 16, 1 << 20
+    GAP, TOGETHER = 1 << 18, 1 << 23
 
     def __init__(self, fs: Any, path: str):
         size = fs.size(path)
@@ -59,6 +68,11 @@ class RangeSource(ByteSource):
         self.size = int(size)
         self._fs, self._path = fs, path
         self._step, self._start, self._window = self.FIRST, 0, memoryview(b"")
+        self._expected: list[tuple[int, int]] = []
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Take note of what will be read."""
+        self._expected = sorted(spans)
 
     def peek(self, offset: int, least: int) -> memoryview:
         """Return the rest of the window, which is fetched where it does not hold `least` bytes."""
@@ -71,9 +85,30 @@ class RangeSource(ByteSource):
                 near = skip >= 0 and offset - end <= self._step
                 self._step = min(self._step * 2, self.LARGEST) if near else max(self._step // 4, self.SMALLEST)
             self._window = memoryview(b"")  # freed before the next one comes
-            self._window = self._fetch(offset, min(max(least, self._step), self.size - offset))
+            length = self._length_together(offset, least) if self._expected else max(least, self._step)
+            self._window = self._fetch(offset, min(length, self.size - offset))
             self._start, skip = offset, 0
         return self._window[skip:]
+
+    def copy(self) -> MmapSource:
+        """Return the whole file, copied. Raises OSError."""
+        with tempfile.TemporaryDirectory(prefix="curate-") as folder:
+            name = os.path.join(folder, "copy")
+            self._fs.get_file(self._path, name)
+            copied = MmapSource(name)
+        if copied.size != self.size:
+            raise OSError(f"{self._path}: {self.size} bytes were announced, {copied.size} received; has it changed?")
+        return copied
+
+    def _length_together(self, offset: int, least: int) -> int:
+        """Return how many bytes from `offset` hold the expected reads that follow near together."""
+        end = offset + least
+        for place in range(bisect_left(self._expected, (offset, 0)), len(self._expected)):
+            start, length = self._expected[place]
+            if start - end > self.GAP or start + length - offset > self.TOGETHER:
+                break
+            end = max(end, start + length)
+        return end - offset
 
     def _fetch(self, offset: int, length: int) -> memoryview:
         data = self._fs.cat_file(self._path, start=offset, end=offset + length)
@@ -93,3 +128,15 @@ def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = N
         return MmapSource(name)
     fs, inner = fsspec.core.url_to_fs(name, **(storage or {}))
     return MmapSource(inner) if isinstance(fs, LocalFileSystem) else RangeSource(fs, inner)
+
+
+def open_copy(path: str, storage: dict[str, Any] | None = None) -> ByteSource:
+    """Return the bytes of a file that is read whole, and parts of it more than once: one that is not local is copied first.
+
+    A store then answers one request, and sends each byte once. The copy is in the folder for temporary files (`TMPDIR`), without a
+    name, and is gone with the last of its views. A file for which there is no room is read by ranges. Raises OSError.
+    """
+    opened = open_source(path, storage)
+    if not isinstance(opened, RangeSource) or opened.size > shutil.disk_usage(tempfile.gettempdir()).free // 2:
+        return opened
+    return opened.copy()

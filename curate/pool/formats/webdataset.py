@@ -33,7 +33,7 @@ from curate.pool.missing import read_missing, sidecar
 from curate.pool.tar_samples import TarSamples, group_members
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
-from curate.tar.byte_sources import ByteSource, open_source
+from curate.tar.byte_sources import ByteSource, open_copy, open_source
 from curate.tar.index import TarIndex, index_tar
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
@@ -86,7 +86,7 @@ class WebdatasetInput(InputFormat):
         self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
     ) -> Iterator[Batch]:
         """Read the samples of a tar, as one batch, as far as the tar can be read."""
-        opened = open_source(part.path, source.storage)
+        opened = open_copy(part.path, source.storage)
         index = index_tar(opened)
         samples = group_members(index)
         texts, faults, scores, fields = _read_texts(opened, index, samples, source)
@@ -132,13 +132,16 @@ class WebdatasetInput(InputFormat):
         """Read the members of samples by their offsets. Raises OSError where the tar ends before."""
         assert rows.members is not None
         opened = open_source(part.path, source.storage)
-        for members in _locations(rows.members):
+        located = list(_locations(rows.members))
+        opened.expect((offset, size) for members in located for _, offset, size in members)
+        for members in located:
             yield _read_sample(opened, part.path, members)
 
     def reread_images(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images by their offsets; None where the tar ends before."""
         offsets, sizes = (rows.samples[name].to_pylist() for name in ("offset", "bytes"))
         opened = open_source(part.path, source.storage)
+        opened.expect((offset, size) for offset, size in zip(offsets, sizes, strict=True) if None not in (offset, size))
         for offset, size in zip(offsets, sizes, strict=True):
             data = b"" if offset is None or size is None else bytes(opened.read(offset, size))
             yield data if len(data) == size else None

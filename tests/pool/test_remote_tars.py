@@ -1,0 +1,41 @@
+"""Tars on a server: copied whole to be measured, and of what is kept, what lies near together comes in one request."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.laws import pools
+from tests.pool.range_server import serving_ranges
+
+pytest.importorskip("aiohttp")
+
+
+def test_a_tar_is_requested_once_to_be_measured_and_once_to_be_emitted(tmp_path: Path) -> None:
+    """With the same tables and shards as a local pool; and nothing of the copies is left."""
+    samples = pools.make_samples(240)
+    local = pools.write_tars(tmp_path / "pool", samples, 3)
+    measure = {"image": {"phash": True}, "language": {}}
+    (tmp_path / "scratch").mkdir()
+    ran = [pools.run_local(pools.recipe_of(local, measure=measure), tmp_path / "local")]
+    with serving_ranges(tmp_path / "pool") as served, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+        path = f"{served.url}/{{00000..00002}}.tar"
+        ran.append(pools.run_local(pools.recipe_of(path, measure=measure), tmp_path / "remote"))
+    assert ran[0].counts == ran[1].counts and ran[0].counts["kept"] > 200
+    for name in ("00000.tar", "00001.tar", "00002.tar"):
+        size = (tmp_path / "pool" / name).stat().st_size
+        gets = [count for _, count in served.gets(name)]
+        assert len(gets) <= 3 and sum(gets) < 2.1 * size, (name, size, gets)
+    assert not list((tmp_path / "scratch").iterdir())
+    assert (tmp_path / "local/shards/00000.tar").read_bytes() == (tmp_path / "remote/shards/00000.tar").read_bytes()
+
+
+def test_without_room_for_a_copy_it_is_read_by_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    local = pools.write_tars(tmp_path / "pool", pools.make_samples(40), 1)
+    expected = pools.run_local(pools.recipe_of(local), tmp_path / "local").counts
+    monkeypatch.setattr("curate.tar.byte_sources.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    with serving_ranges(tmp_path / "pool") as served:
+        ran = pools.run_local(pools.recipe_of(f"{served.url}/00000.tar"), tmp_path / "remote")
+    assert ran.counts == expected and len(served.gets(".tar")) > 1
