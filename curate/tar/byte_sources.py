@@ -13,6 +13,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.process import temporary_folder
+
 
 class ByteSource(ABC):
     """Random access to the bytes of one file; for one thread at a time."""
@@ -92,7 +94,7 @@ class RangeSource(ByteSource):
 
     def copy(self) -> MmapSource:
         """Return the whole file, copied. Raises OSError."""
-        with tempfile.TemporaryDirectory(prefix="curate-") as folder:
+        with temporary_folder() as folder:
             name = os.path.join(folder, "copy")
             self._fs.get_file(self._path, name)
             copied = MmapSource(name)
