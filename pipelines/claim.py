@@ -28,7 +28,7 @@ from curate.output.settings import EmitSettings
 from curate.pool.formats.registry import find_downloading
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
-from curate.publish.describe import describe_again
+from curate.publish.describe import describe_again, finish_description
 from curate.recipe.diff import changes
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
@@ -39,6 +39,7 @@ from curate.run.inputs import copy_inputs
 from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import (
+    DESCRIBING_FILE,
     DIGESTS,
     FORGOTTEN_FILE,
     INPUTS,
@@ -221,6 +222,13 @@ def redescribe(prepared: Prepared) -> list[str]:
             drops = Counter({(source, rule): n for source, rule, n in connection.execute(rows).fetchall()})
         describe_again(store, facts.changed(name=plain["name"], recipe=facts.recipe | changed), drops)
     return list(changed)
+
+
+def finish_redescribing(store: RunStore) -> None:
+    """Complete what `redescribe` began in a folder, if it was killed: else all would be decided again. Raises as `locked` does."""
+    if store.exists(DESCRIBING_FILE):
+        with locked(store, "run"):
+            finish_description(store)
 
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:

@@ -60,7 +60,7 @@ def run(
     options = beam_options or []
     if not options and on is None:
         import_beam()
-    from pipelines.claim import claimed, redescribe
+    from pipelines.claim import claimed, finish_redescribing, redescribe
     from pipelines.driver import preflight
     from pipelines.driver import run as run_pipeline
     from pipelines.prepare import prepare
@@ -68,6 +68,7 @@ def run(
     check_beam_options(options)
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
+        finish_redescribing(RunStore(out))
     loaded = load_recipe(recipe, overrides)
     if retry and not any(map(find_downloading, loaded.input)):
         raise RecipeError(
@@ -88,6 +89,8 @@ def run(
 
                 write_report(out)
             print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
+            if has_report:
+                print(f"{REPORT_FILE} was written again; if it compared runs: `curate report {out} --against DIR`")
             return
         print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return

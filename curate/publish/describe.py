@@ -4,12 +4,15 @@ In: a run folder with its tables, shards and all other files, and what run.json 
 does what changes a published run.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import pyarrow as pa
 
 from curate import ids
+from curate.errors import DamagedError
 from curate.output.output_format import OutputFormat, find_output
 from curate.process import in_threads
 from curate.publish.audit import MEASURES, Audit, Drops
@@ -19,7 +22,7 @@ from curate.publish.statistics import build_statistics
 from curate.publish.uids import write_uids
 from curate.publish.views import write_views
 from curate.store import layout
-from curate.store.facts import ContentFacts, RunFacts, write_facts
+from curate.store.facts import ContentFacts, RunFacts, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.manifest import Lines, Published, read_manifest, write_manifest, written_file
 from curate.store.store import RunStore
@@ -60,9 +63,10 @@ def describe_run(
 def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     """Write what says a finished run's name and license, and the manifest, with other facts; all else stays. A report is removed.
 
-    Killed meanwhile it leaves a run that is not finished, and that the same command completes.
+    Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
     """
     lines = read_manifest(store)
+    store.write_json(layout.DESCRIBING_FILE, [[source, rule, rows] for (source, rule), rows in drops.items()])
     store.delete(layout.SUCCESS_FILE)
     _write_facts(store, facts, Lines(lines).below("shards/"))
     build_statistics(store, facts, drops)
@@ -71,6 +75,20 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     digests.add(written_file(store, path) for path in rewritten)
     write_manifest(store, digests)
     mark_published(store)
+    store.delete(layout.DESCRIBING_FILE)
+
+
+def finish_description(store: RunStore) -> None:
+    """Complete what `describe_again` began and did not end, by the run.json that is there; the caller holds the folder's lock.
+
+    Where a file is damaged or missing the run stays unfinished, and whoever runs its recipe recomputes it.
+    """
+    is_other = any(map(store.exists, (layout.SUCCESS_FILE, layout.FORGETTING_FILE)))
+    if is_other or not store.exists(layout.DESCRIBING_FILE):
+        return
+    with suppress(DamagedError, OSError):
+        drops = Counter({(source, rule): rows for source, rule, rows in store.read_json(layout.DESCRIBING_FILE)})
+        describe_again(store, read_facts(store), drops)
 
 
 def mark_published(store: RunStore) -> None:

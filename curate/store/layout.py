@@ -28,6 +28,7 @@ EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 INPUTS = "inputs"  # small local files, which other machines are to read
 LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
+DESCRIBING_FILE = "tmp/describing.json"  # there while a finished run gets another name or license: its drops
 LOCK_FILE = "tmp/lock"  # there while a command is at work
 DIGESTS = "parts/digests"  # of what was written, until the manifest has it
 TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started

@@ -74,6 +74,7 @@ def test_a_name_and_a_license_may_change(
     change = ["--set", "name=better", "--set", "license=cc-by-4.0"]
     done = cli("run", str(pool / "texts.yaml"), "--out", str(out), *change)
     assert (done.status, done.err) == (0, "") and "the new name and license, all else stays" in done.out
+    assert "report.html was written again" in done.out
     after, now = tree(out), json.loads((out / "run.json").read_text())
     assert {name for name in before | after if before.get(name) != after.get(name)} == {
         *described, "report.html", "_SUCCESS",
@@ -89,21 +90,51 @@ def test_a_name_and_a_license_may_change(
     assert "nothing to do" in again.out and tree(out) == after
 
 
+@pytest.mark.parametrize("step", ["write_facts", "build_statistics", "write_manifest", "mark_published"])
 def test_a_stop_while_a_name_changes(
-    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli,
+    pool: Path,
+    finished: dict[str, tuple[Path, Done]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
 ) -> None:
-    out = tmp_path / "run"
+    """The same command completes it; it decides nothing again, which after `curate forget` could keep other rows."""
+    out, uid = tmp_path / "run", tmp_path / "uid.txt"
     shutil.copytree(finished["texts"][0], out)
+    with Run(str(out)) as run:
+        uid.write_text(run.sql("SELECT uid FROM kept ORDER BY uid")["uid"][0].as_py())
+    assert cli("forget", str(out), "--uids", str(uid)).status == 0
+    before = tree(out)
 
     def fail(*arguments: object) -> None:
         raise RunError("stopped")
 
-    monkeypatch.setattr("curate.publish.describe.write_manifest", fail)
+    monkeypatch.setattr(f"curate.publish.describe.{step}", fail)
     arguments = ["run", str(pool / "texts.yaml"), "--out", str(out), "--set", "name=better"]
     assert cli(*arguments).status == 1 and "not finished" in cli("sql", str(out), "funnel").err
     monkeypatch.undo()
-    assert cli(*arguments).status == 0 and cli("verify", str(out)).status == 0
+    done = cli(*arguments)
+    assert done.status == 0 and "already finished" in done.out and cli("verify", str(out)).status == 0
     assert json.loads((out / "run.json").read_text())["name"] == "better"
+    changed = {name for name, content in tree(out).items() if before.get(name) != content}
+    described = {"run.json", "README.md", "croissant.json", "stats.duckdb", "manifest.parquet", "_SUCCESS"}
+    assert changed <= described and before.keys() == tree(out).keys()
+
+
+def test_a_stop_while_a_name_changes_of_a_damaged_run(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
+) -> None:
+    """What cannot be completed is recomputed."""
+    out = tmp_path / "run"
+    shutil.copytree(finished["texts"][0], out)
+    entries = out / "entries.parquet"
+    entries.write_bytes(b"x" * entries.stat().st_size)
+    arguments = ["run", str(pool / "texts.yaml"), "--out", str(out), "--set", "name=better"]
+    assert cli(*arguments).status == 1 and not (out / "_SUCCESS").exists()
+    entries.unlink()
+    assert cli(*arguments).status == 0 and cli("verify", str(out)).status == 0
+    assert not (out / "tmp").exists()
 
 
 @pytest.mark.parametrize(
