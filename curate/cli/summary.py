@@ -7,6 +7,7 @@ from math import ceil
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.decide.dedup import LARGE_SHARE
 from curate.pool.formats.registry import find_downloading
 from curate.run.context import open_context
 from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
@@ -82,10 +83,13 @@ def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
         if near.sampled:
             pairs = f"of {near.sampled:,} close pairs of a sample, {near.found:,} were compared"
             yield f"near-duplicates by embedding: {pairs}"
-    for group in run.large_groups or ():
-        yield f"duplicates: {group.describe(bool(run.near))}"
-    if run.near and run.large_groups and run.pool.images:
-        rows = f"FROM decisions WHERE '{run.large_groups[0].uid}' IN (uid, duplicate_of)"
+    if not run.large_groups:
+        return
+    largest, *others = run.large_groups
+    more = f"; over {LARGE_SHARE:.0%}: {pluralise(len(others), 'more group')}" if others else ""
+    yield f"duplicates: {largest.describe(bool(run.near))}{more}"
+    if run.near and run.pool.images:
+        rows = f"FROM decisions WHERE '{largest.uid}' IN (uid, duplicate_of)"
         yield f'  curate sql {out} "{rows}" --images      a page of the largest group'
         yield f"  curate sql {out} near_duplicates --images      the largest groups, each by its representative"
 

@@ -29,7 +29,8 @@ from curate.numeric.mix import GOLDEN, mix64
 
 Records = npt.NDArray[np.void]
 LARGE_SHARE = 0.05  # of the rows that reach deduplication: such a group is warned of
-LARGE_NEAR = 10  # rows: with passes by nearness, the largest group of so many is named too, for such groups may chain
+# With passes by nearness the largest group is named from so many rows and this share on, for such groups may chain.
+LARGE_NEAR, LARGE_NEAR_SHARE = 10, 0.001
 LARGE_GROUPS = 20
 
 _DIGIT = np.full(256, 16, np.uint8)  # the value of a lower-case hex digit; 16 for any other byte

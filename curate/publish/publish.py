@@ -229,13 +229,13 @@ def _large_groups(
 ) -> list[LargeGroupFacts]:
     """Return the groups with over `dedup.LARGE_SHARE` of the rows that reached deduplication, the largest first.
 
-    With passes by nearness the largest is among them if it has `dedup.LARGE_NEAR` rows.
+    With passes by nearness the largest is among them if it has `dedup.LARGE_NEAR` rows and `dedup.LARGE_NEAR_SHARE`.
     """
     reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
     groups = sorted(((rows, uid) for rows, uid in found if rows > 1), key=lambda group: (-group[0], group[1]))
     large = [group for group in groups if group[0] > dedup.LARGE_SHARE * reached]
     if by.near and not large:
-        large = [group for group in groups[:1] if group[0] >= dedup.LARGE_NEAR]
+        large = [group for group in groups[:1] if group[0] >= max(dedup.LARGE_NEAR, dedup.LARGE_NEAR_SHARE * reached)]
     return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 
 

@@ -144,8 +144,8 @@ class Dedup(Section):
     """Deduplication in passes, in the order listed: of each group of duplicates one row stays.
 
     A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or one by nearness. `uid` is always among
-    them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and, with nearness, the largest group of 10
-    rows or more. Of rows with the same uid the one with the smallest hash of image (or URL) and caption stays, whatever their order;
+    them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and, with nearness, the largest group from
+    10 rows and 0.1 % on. Of rows with the same uid the one with the smallest hash of image (or URL) and caption stays, whatever their order;
     `prefer` chooses by a column instead.
     """
 

@@ -19,6 +19,8 @@ from curate.numeric.vectors import embedding_matrix
 from curate.publish.publish import _large_groups
 from curate.recipe.deciding import Dedup
 from curate.report.page import write_report
+from curate.store.facts import LargeGroupFacts, read_facts, write_facts
+from curate.store.store import RunStore
 from curate.transforms import units
 from tests.laws import pools
 from tests.laws.pools import conserved
@@ -147,6 +149,12 @@ def test_a_large_group_is_warned_of(model: str, tmp_path: Path) -> None:
     assert {group["uid"]} == uids and (group["rows"], group["reached"]) == (4, 60)
     words = f"4 rows (6.7% of those that reached deduplication) are one group, represented by {group['uid']}; if they differ, set a higher"
     shown = summary(str(done.folder), 1.0)
+    facts = read_facts(store := RunStore(str(done.folder)))
+    other = LargeGroupFacts(uid="x", rows=4, reached=60)
+    write_facts(store, facts.changed(large_groups=[*(facts.large_groups or []), other]))
+    more = [line for line in summary(str(done.folder), 1.0).splitlines() if line.startswith("duplicates:")]
+    assert len(more) == 1 and more[0].startswith(f"duplicates: {words}") and more[0].endswith("; over 5%: 1 more group")
+    write_facts(store, facts)
     assert f"duplicates: {words}" in shown and f"curate sql {done.folder} near_duplicates --images" in shown
     query = next(line.split('"')[1] for line in shown.splitlines() if "a page of the largest group" in line)
     assert len(Run(str(done.folder)).sql(query)) == 4
@@ -155,7 +163,7 @@ def test_a_large_group_is_warned_of(model: str, tmp_path: Path) -> None:
 
 
 def test_the_largest_near_group_is_named() -> None:
-    """Over 5 % of the rows, or with nearness the largest of 10 rows."""
+    """Over 5 % of the rows, or with nearness the largest of 10 rows and 0.1 %."""
     found, stages, counts = [(9, "c"), (12, "b"), (12, "a")], ["duplicate", "kept"], Counter(duplicate=30, kept=900)
     for by, of, expected in (
         (["phash"], found, []),
@@ -165,6 +173,9 @@ def test_the_largest_near_group_is_named() -> None:
     ):
         groups = _large_groups(of, stages, counts, Dedup.model_validate({"by": by}))
         assert [(group.uid, group.rows, group.reached) for group in groups] == expected
+    near = Dedup.model_validate({"by": PASSES["phash"]})
+    for kept, rows in ((12_000, 12), (12_001, 0)):
+        assert sum(group.rows for group in _large_groups(found, stages, Counter(kept=kept), near)) == rows
 
 
 def test_many_cells_and_the_recall_of_their_candidates(model: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -380,7 +380,9 @@ def test_the_plan_warns_of_engines_that_cannot_be_opened(
 ) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     captions["engines"]["api"]["openai"]["key"] = "NO_SUCH_KEY"
-    (tmp_path / "recipe.yaml").write_text(recipe(path, captions).model_dump_json(include={"input", "captions"}))
+    (tmp_path / "recipe.yaml").write_text(
+        recipe(path, captions).model_dump_json(include={"input", "captions", "max_failed"})
+    )
 
     def planned(reuse: str | None = None) -> list[str]:
         plan(str(tmp_path / "recipe.yaml"), reuse=reuse)
