@@ -45,6 +45,7 @@ from curate.store.layout import (
     INPUTS,
     MANIFEST_FILE,
     METADATA_FILE,
+    REPORT_FILE,
     RETRIES_FILE,
     RUN_FILE,
     SUCCESS_FILE,
@@ -276,6 +277,8 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
         yield MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
         return
     for line in lines:
+        if line.path == REPORT_FILE:  # it is no result of a run: `curate report` writes it
+            continue
         if not folder.exists(line.path):
             yield line.path, "is missing"
         elif (size := folder.size(line.path)) != line.bytes:

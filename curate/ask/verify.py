@@ -58,15 +58,18 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
 
 
 def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
+    hints = {
+        layout.FORGOTTEN_FILE: "; do not delete it: restore it from a copy",
+        layout.REPORT_FILE: f"; `curate report {folder.url}` writes it again",
+    }
     for path, fault in find_faults(folder, lines).items():
-        hint = "; do not delete it: restore it from a copy" if path == layout.FORGOTTEN_FILE else ""
-        yield f"{path}: {fault}{hint}"
+        yield f"{path}: {fault}{hints.get(path, '')}"
     if not folder.read_bytes(layout.MANIFEST_FILE).startswith(b"PAR1"):  # the rest was read
         yield f"{layout.MANIFEST_FILE}: is damaged (it does not begin as Parquet does)"
     known = {line.path for line in lines} | {layout.MANIFEST_FILE, layout.SUCCESS_FILE}
     for path in folder.files():
         if path not in known and not path.startswith(("tmp/", "logs/")):
-            yield f"{path}: is not in the manifest"
+            yield f"{path}: is not in the manifest{hints.get(path, '')}"
 
 
 def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:

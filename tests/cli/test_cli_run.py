@@ -62,6 +62,27 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
     assert tree(folder) == before
 
 
+def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
+) -> None:
+    """A run does not write it; `verify` says what does."""
+    out = tmp_path / "run"
+    shutil.copytree(finished["texts"][0], out)
+    report, listed = out / "report.html", (out / "manifest.parquet").read_bytes()
+    assert cli("report", str(out)).status == 0
+    report.unlink()
+    for fault in ("is missing", "bytes, but the manifest says", "is not in the manifest"):
+        before = tree(out)
+        done = cli("run", str(pool / "texts.yaml"), "--out", str(out))
+        assert (done.status, done.err) == (0, "") and "nothing to do" in done.out and tree(out) == before
+        found = cli("verify", str(out))
+        assert found.status == 1 and fault in found.err and f"`curate report {out}` writes it again" in found.err
+        if report.exists():
+            (out / "manifest.parquet").write_bytes(listed)
+        report.write_text("a stranger's page")
+    assert cli("report", str(out)).status == 0 and cli("verify", str(out)).status == 0
+
+
 def test_a_name_and_a_license_may_change(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
