@@ -55,7 +55,7 @@ def _joined(connection: Any, run: RunFacts, row: dict[str, Any], other: dict[str
     if other["phash"] is not None and (row["phash"] ^ other["phash"]).bit_count() <= most:
         return f"by {_pass(by_hash, 'phash')}"
     sql = (
-        "SELECT uid, bit_count(xor(phash, $phash::UBIGINT)) AS bits FROM verdicts WHERE $group IN (uid, duplicate_of) "
+        "SELECT uid, bit_count(xor(phash, $phash::UBIGINT)) AS bits FROM verdicts WHERE duplicate_of = $group "
         "AND bits <= $most AND (unit, row) <> ($unit, $row) "
         "ORDER BY bit_count(xor(phash, $other::UBIGINT)), bits, uid LIMIT 1"
     )
