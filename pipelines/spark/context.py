@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.spark.options import SparkOptions
@@ -17,6 +17,12 @@ _MADE_HERE = "_made_for_beam"  # an attribute of contexts
 _CONNECTING = tuple(
     f"org.apache.spark.{name}" for name in ("SparkContext", "deploy.client", "network", "scheduler.cluster")
 )  # whose logs are Java's traces where a master does not answer: the error is raised too
+_LOSING = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor"))
+# Of what these log, a line: of Python's and Java's traces the last error of Python.
+_LINE = (
+    r"%d{yy/MM/dd HH:mm:ss} %p %c{1}: %replace{%replace{%m}"
+    r"{(?s)org\.apache\.spark\S+ .*\n(\w[\w.]*(Error|Exception): [^\n]*).*}{$1}}{(?s)\n.*}{}%n%ex{0}"
+)
 _NEAR = (
     0.9  # of `difflib`, from which an unknown setting is taken for a misspelt one: many that work are in no registry
 )
@@ -55,6 +61,8 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     with quietly(SparkContext._jvm, _CONNECTING):
         spark = SparkContext(conf=conf)
     setattr(spark, _MADE_HERE, True)
+    with suppress(Exception):  # of Java, of many kinds: then traces are logged
+        _log_in_lines(SparkContext._jvm, _LOSING)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
     return spark, True
@@ -76,14 +84,36 @@ def quietly(jvm: Any, loggers: Iterable[str]) -> Iterator[None]:
     """Let these loggers of Java say nothing while the block runs."""
     log4j = jvm.org.apache.logging.log4j
     context = log4j.LogManager.getContext(False)
+    configured = context.getConfiguration().getLoggers()
+    before = {name: configured[name].getLevel() for name in loggers if name in configured}
     for name in loggers:
         log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
     try:
         yield
     finally:
         for name in loggers:
-            context.getConfiguration().removeLogger(name)
+            if name in before:
+                log4j.core.config.Configurator.setLevel(name, before[name])
+            else:
+                context.getConfiguration().removeLogger(name)
         context.updateLoggers()
+
+
+def _log_in_lines(jvm: Any, loggers: Iterable[str]) -> None:
+    """Let these loggers of Java say in a line that a task was lost, and why."""
+    log4j = jvm.org.apache.logging.log4j
+    core, context = log4j.core, log4j.LogManager.getContext(False)
+    builder = core.appender.ConsoleAppender.newBuilder()
+    builder.setName("lines")
+    builder.setLayout(core.layout.PatternLayout.newBuilder().withPattern(_LINE).build())
+    builder.setTarget(getattr(core.appender, "ConsoleAppender$Target").SYSTEM_ERR)
+    appender = builder.build()
+    appender.start()
+    for name in loggers:
+        logger = core.config.LoggerConfig(name, log4j.Level.WARN, False)
+        logger.addAppender(appender, None, None)
+        context.getConfiguration().addLogger(name, logger)
+    context.updateLoggers()
 
 
 def _find_misspelt(jvm: Any, given: Mapping[str, str]) -> Iterator[str]:
