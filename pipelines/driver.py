@@ -29,6 +29,7 @@ from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.curate import build
+from pipelines.engine_checks import check_folder
 from pipelines.spark.options import SparkOptions
 from pipelines.workers import check_workers
 
@@ -42,10 +43,11 @@ def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: N
     `report` is given a line that says which engine it is, unless that is the local one.
 
     Raises:
-        RecipeError: a model, a package, an endpoint or its key is missing, or exemplars are of no use.
+        RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot see the folder.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     context = prepared.context
+    check_folder(prepared.beam.runner, context.store)
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
         for fault in find_faults(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process):

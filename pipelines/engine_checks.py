@@ -13,6 +13,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions, PortableOptions
 
 from curate.errors import RecipeError, needing
+from curate.store.store import RunStore
 from curate.wording import one_line
 from pipelines.spark.options import SparkOptions
 
@@ -52,6 +53,14 @@ def check_engine(runner: str, options: PipelineOptions) -> None:
             f"{runner}, Beam's own, which curate is not tested on, needs the jar of its job server",
             f"--{_JOB_SERVERS[runner]}=FILE, from Maven (org.apache.beam) in the version of Beam; "
             "--job_endpoint=HOST:PORT of a running job server; or runner: spark, which needs neither",
+        )
+
+
+def check_folder(runner: str, folder: RunStore) -> None:
+    """Raise RecipeError where no worker of the runner could see the run's folder."""
+    if runner == "DataflowRunner" and folder.is_local:
+        raise RecipeError(
+            f"--out {folder.url}: is on this machine, and Dataflow's workers are not; accepted: gs://BUCKET/…"
         )
 
 

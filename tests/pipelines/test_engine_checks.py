@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from curate.errors import RecipeError
-from pipelines.engine_checks import check_engine
+from curate.store.store import RunStore
+from pipelines.engine_checks import check_engine, check_folder
 from pipelines.options import parse_options
 from pipelines.prepare import prepare
 from pipelines.spark.options import SparkOptions
@@ -74,6 +75,13 @@ def test_the_job_server_of_beams_own_runners(tmp_path: Path, monkeypatch: pytest
     jar.touch()
     check(f"--runner={runner}", f"{option}={jar}")
     check(f"--runner={runner}", "--job_endpoint=localhost:1")
+
+
+def test_dataflow_with_a_local_folder() -> None:
+    with pytest.raises(RecipeError, match=r"--out /shared/out: is on this machine, .*; accepted: gs://"):
+        check_folder("DataflowRunner", RunStore("/shared/out"))
+    check_folder("spark", RunStore("/shared/out"))
+    check_folder("DataflowRunner", RunStore("memory://out"))
 
 
 def test_prism_that_is_not_there(tmp_path: Path) -> None:
