@@ -2,20 +2,24 @@
 
     python -m tests.bench.bench_spark [--units 16 1000 16000] [--master local[2]]
     python -m tests.bench.bench_spark --seconds 600
+    python -m tests.bench.bench_spark --near 300000
 
 Each run is a process of its own over a pool of text in units of eight rows (see bench_units). Printed are, for each number of units:
 seconds, CPU seconds of all processes, peak bytes of the driver (its Python and its Java, which for a local master is the
 executors' too), bytes shuffled; and the seconds that a stage takes besides its bundles, which share the cores: median and mean,
-and what of it a unit more costs. With `--seconds` there are so many units of a second of CPU each, of a tar with photographs.
+and what of it a unit more costs. With `--seconds` there are so many units of a second of CPU each, of a tar with photographs. With `--near` there are so many
+rows, of noise, a tenth of them near-duplicates: printed are bytes per row, in tables and by step.
 """
 
 import argparse
 import csv
+import io
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -23,7 +27,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
+from PIL import Image
 
 from curate.recipe.recipe import load_recipe
 from pipelines.claim import claimed
@@ -32,6 +38,8 @@ from pipelines.prepare import prepare
 from tests.bench.bench_units import ROWS, write_recipe
 
 IMAGES = 400  # of a unit of a second
+IN_TAR = 5000
+_WORDS = ["red", "old", "small", "house", "dog", "river", "street", "in", "winter", "morning", "with", "people"]
 
 
 class Took(NamedTuple):
@@ -85,11 +93,52 @@ def write_seconds(folder: Path, units: int) -> Path:
     return folder
 
 
+def write_near(folder: Path, rows: int) -> Path:
+    """Write a recipe with a search for near-duplicates, and its pool: images of noise, of which every tenth has a near copy."""
+    rng, tars = np.random.default_rng(0), -(-rows // IN_TAR)
+    (folder / "pool").mkdir()
+    for tar in range(tars):
+        with tarfile.open(folder / f"pool/{tar:05d}.tar", "w") as file:
+            pixels = rng.integers(0, 256, (min(IN_TAR, rows - tar * IN_TAR), 16, 16, 3), np.uint8)
+            pixels[1::10] = pixels[::10]
+            pixels[1::10, 0, 0] ^= 8
+            for number, one in enumerate(pixels):
+                name, image = f"{tar:05d}{number:04d}", io.BytesIO()
+                Image.fromarray(one).save(image, "PNG", compress_level=0)
+                caption = f"photo {name} of {' '.join(rng.choice(_WORDS, 7))}"
+                url = json.dumps({"url": f"https://images.example.com/2026/{name}/{rng.integers(1 << 62):x}.jpg"})
+                for suffix, data in (("png", image.getvalue()), ("txt", caption.encode()), ("json", url.encode())):
+                    member = tarfile.TarInfo(f"{name}.{suffix}")
+                    member.size = len(data)
+                    file.addfile(member, io.BytesIO(data))
+    recipe = {
+        "input": {"name": "pool", "format": "webdataset", "path": f"{folder}/pool/*.tar"},
+        "measure": {"image": {"phash": True}},
+        "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
+        "max_failed": 1,
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
+def tell_near(out: Path, rows: int) -> None:
+    """Print the bytes per row of a run in tables, and those that steps group by key and give to others."""
+    tables = sum(path.stat().st_size for path in (out / "tables").rglob("*.parquet"))
+    print(f"  tables: {tables / rows:.0f} bytes a row")
+    totals = {"near-duplicates": [0, 0], "the rest": [0, 0]}
+    for stage in csv.DictReader((out / "logs/stages.csv").open()):
+        total = totals["near-duplicates" if "pass 3" in stage["stage"] else "the rest"]
+        total[0] += int(stage["bytes_shuffled"])
+        total[1] += int(stage["bytes_given"])
+    for what, (grouped, given) in totals.items():
+        print(f"  {what}: {grouped / rows:.0f} bytes a row grouped by key, {given / rows:.0f} given to other steps")
+
+
 def measure(place: Path, words: list[str]) -> Took:
     """Run the recipe of a folder in a process of its own."""
     out = place / f"run{len(words)}"
     began = time.monotonic()
-    command = [sys.executable, "-m", __spec__.name, "--folder", str(place), "--out", str(out), "--", *words]
+    command = [sys.executable, "-m", "tests.bench.bench_spark", "--folder", str(place), "--out", str(out), "--", *words]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     watch = Watch(process.pid)
     watch.start()
@@ -113,6 +162,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, nargs="+", default=[16, 1000, 16000])
     parser.add_argument("--master", default="local[2]")
     parser.add_argument("--seconds", type=int, metavar="UNITS")
+    parser.add_argument("--near", type=int, metavar="ROWS")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
@@ -132,6 +182,14 @@ def main() -> None:
             f"{options.seconds} units, CPU: local {here.cpu:.1f} s, {options.master} {there.cpu:.1f} s: {there.cpu / here.cpu:.3f} x"
         )
         print(f"wall: {here.seconds:.1f} and {there.seconds:.1f} s; {here.cpu / options.seconds:.2f} s of CPU a unit")
+        return
+    if options.near:
+        with tempfile.TemporaryDirectory() as folder:
+            took = measure(place := write_near(Path(folder), options.near), spark)
+            print(
+                f"{options.near:,} rows: {took.seconds:.1f} s, {took.cpu:.1f} s of CPU, driver {took.memory / 1e6:.0f} MB"
+            )
+            tell_near(place / f"run{len(spark)}", options.near)
         return
     found: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as folder:
