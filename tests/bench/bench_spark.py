@@ -8,7 +8,7 @@ Each run is a process of its own over a pool of text in units of eight rows (see
 seconds, CPU seconds of all processes, peak bytes of the driver (its Python and its Java, which for a local master is the
 executors' too), bytes shuffled; and the seconds that a stage takes besides its bundles, which share the cores: median and mean,
 and what of it a unit more costs. With `--seconds` there are so many units of a second of CPU each, of a tar with photographs. With `--near` there are so many
-rows, of noise, a tenth of them near-duplicates: printed are bytes per row, in tables and by step.
+tiny images of noise, a tenth of them copies with a pixel changed: printed are bytes per row, in tables and between steps.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def write_seconds(folder: Path, units: int) -> Path:
 
 
 def write_near(folder: Path, rows: int) -> Path:
-    """Write a recipe with a search for near-duplicates, and its pool: images of noise, of which every tenth has a near copy."""
+    """Write a recipe with a search for near-duplicates, and its pool: images of noise, every tenth with a copy in which a pixel is changed."""
     rng, tars = np.random.default_rng(0), -(-rows // IN_TAR)
     (folder / "pool").mkdir()
     for tar in range(tars):
@@ -138,7 +138,7 @@ def measure(place: Path, words: list[str]) -> Took:
     """Run the recipe of a folder in a process of its own."""
     out = place / f"run{len(words)}"
     began = time.monotonic()
-    command = [sys.executable, "-m", "tests.bench.bench_spark", "--folder", str(place), "--out", str(out), "--", *words]
+    command = [sys.executable, "-m", __spec__.name, "--folder", str(place), "--out", str(out), "--", *words]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     watch = Watch(process.pid)
     watch.start()
