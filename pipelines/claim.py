@@ -48,6 +48,7 @@ from curate.store.layout import (
     REPORT_FILE,
     RETRIES_FILE,
     RUN_FILE,
+    STEPS_LOG,
     SUCCESS_FILE,
     digest_name,
 )
@@ -100,7 +101,7 @@ def claimed(prepared: Prepared) -> Iterator[None]:
 def claim_folder(prepared: Prepared) -> None:
     """Write run.json and what workers read: from here on the folder belongs to the recipe. The caller holds its lock.
 
-    What earlier commands left in `tmp` is removed.
+    What earlier commands left in `tmp` is removed, but how long their steps took.
 
     Raises:
         RunError: the folder was changed since the run was prepared, or a file cannot be read now.
@@ -117,7 +118,7 @@ def claim_folder(prepared: Prepared) -> None:
             "repeat it"
         )
     _tell_damage(store)
-    clear_tmp(store)
+    clear_tmp(store, keep=STEPS_LOG)
     store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
     if len(record):
         record.write(store)

@@ -1,12 +1,13 @@
 -- Time and throughput of each step of the run.
--- Tables that were reused from an older run or were present already are not counted.
+-- Of all commands that the run took: what two of them computed counts once, by the longer time. Tables reused from an older run are not
+-- counted, nor is a unit that a command left unfinished.
 -- theme: Overview
 -- column: step     measure, match, rules (up to the first top rule), decide, caption, emit
 -- column: units    units that it worked on; of emit, shards
 -- column: rows     their rows
--- column: seconds  of work, summed over units, which may run in parallel
+-- column: seconds  wall time of each unit, summed; units run in parallel, in threads and workers, so it is neither CPU time nor the run's time
 -- column: share    of all steps' seconds
--- column: speed    rows per second of one worker
+-- column: speed    rows per second of that time
 SELECT
     step, units, rows, seconds,
     seconds / nullif(sum(seconds) OVER (), 0) AS share,

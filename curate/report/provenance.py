@@ -48,8 +48,8 @@ def _work(run: Run) -> list[Block]:
         for step in run.facts.steps
     ]
     note = (
-        "Work summed over units (of emit: over shards), which run in parallel. Tables that were reused or already present are "
-        "not counted."
+        "Wall time of each unit (of emit: shard), summed; units run in parallel. Of all commands that the run took. Tables "
+        "that were reused are not counted."
     )
     heads = ("step", "units", "samples", "work", "share", "samples per second")
     return [Table(heads, cells, words=("step", "share"), note=note)]

@@ -1,6 +1,6 @@
 """What a run downloads: a line of a log for each shard that is done, which progress shows and publishing sums.
 
-In: a run folder. Out: DownloadFacts, for run.json. As of steps (see `timings`), what an earlier start of the run did is not in it.
+In: a run folder. Out: DownloadFacts, for run.json. What an earlier command of the run did is not in it: `tmp` is emptied when a run starts.
 """
 
 from collections import Counter

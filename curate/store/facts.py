@@ -177,7 +177,7 @@ class DerivedFacts(Facts):
 
 
 class StepFacts(Facts):
-    """The work of a step: units or shards, their rows (None where it does not say), seconds summed over threads."""
+    """The work of a step: units or shards, their rows (None where it does not say), wall time of each, summed."""
 
     step: str
     units: int

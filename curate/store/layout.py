@@ -30,6 +30,7 @@ LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to r
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 DESCRIBING_FILE = "tmp/describing.json"  # there while a finished run gets another name or license: its drops
 LOCK_FILE = "tmp/lock"  # there while a command is at work
+STEPS_LOG = "tmp/steps"  # what each unit took in each step, until the run is finished
 DIGESTS = "parts/digests"  # of what was written, until the manifest has it
 TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some

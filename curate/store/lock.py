@@ -51,11 +51,11 @@ def check_unlocked(store: RunStore) -> None:
         _lock(file, store.path(LOCK_FILE))
 
 
-def clear_tmp(store: RunStore) -> None:
-    """Remove what is in the folder's `tmp`, but the lock. The caller holds it."""
+def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
+    """Remove what is in the folder's `tmp`, but the lock and what is to `keep`. The caller holds the lock."""
     with suppress(FileNotFoundError):
         for path in store.fs.ls(store.path("tmp"), detail=False):
-            if not path.endswith(f"/{LOCK_FILE}"):
+            if not path.rstrip("/").endswith((f"/{LOCK_FILE}", f"/{keep}")):
                 store.delete(path[len(store.root) + 1 :])
     if store.is_local:
         with suppress(OSError):  # it holds the lock

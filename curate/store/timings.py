@@ -1,8 +1,8 @@
 """How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
 
 In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps; a retry of the
-same work adds a record, and the longest counts. What an earlier start of the run did, or another run, is not in it: the log is
-below `tmp`, which is emptied when a run starts.
+same work adds a record, and the longest counts. The log stays until the run is finished, so it has what all commands did that
+it took; what another run did is not in it.
 """
 
 import time
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from curate.store.facts import StepFacts
+from curate.store.layout import STEPS_LOG
 from curate.store.store import RunStore
 
 ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
-_LOG = "tmp/steps"
 
 
 class StepTimer:
@@ -31,13 +31,13 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     milliseconds = round(1000 * (time.monotonic() - began))
     if timer.idle:
         return
-    folder.log(_LOG, f"{step}.{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
+    folder.log(STEPS_LOG, f"{step}.{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
     by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
-    for line in folder.read_log(_LOG):
+    for line in folder.read_log(STEPS_LOG):
         step, _, record = line.partition(".")
         name, milliseconds, counted = record.rsplit(".", 2)
         one = int(milliseconds), int(counted) if counted else None

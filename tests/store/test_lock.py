@@ -105,6 +105,9 @@ def test_what_is_cleared_is_not_the_lock(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     with locked(folder, "run"):
         folder.write_json("tmp/errors/a.json", {})
+        folder.log("tmp/steps", "emit.0.1.")
+        clear_tmp(folder, keep="tmp/steps")
+        assert folder.read_log("tmp/steps") == ["emit.0.1."] and not folder.exists("tmp/errors/a.json")
         clear_tmp(folder)
         assert folder.files() == ["tmp/lock"]
         with pytest.raises(RunError, match="curate run"):

@@ -48,3 +48,13 @@ def test_a_run_tells_its_own_work(tmp_path: Path) -> None:
     assert list(two) == ["rules", "decide", "emit"]
     assert {one[step]["rows"] for step in ("measure", "match", "rules", "decide")} == {60}
     assert one["measure"]["seconds"] > 0 and not (tmp_path / "one" / "tmp").exists()
+
+
+def test_all_commands_that_a_run_took_count(tmp_path: Path) -> None:
+    write_pool(tmp_path)
+    for limit, status in (("0.01", 1), ("0.2", 0)):  # the first one ends once everything is decided
+        words = ("run", str(tmp_path / "tars.yaml"), "--out", str(tmp_path / "out"), "--set", f"max_failed={limit}")
+        assert run_command(*words).status == status
+    steps = RunStore(str(tmp_path / "out")).read_json("run.json")["steps"]
+    assert [step["step"] for step in steps] == ["measure", "match", "rules", "decide", "emit"]
+    assert {step["rows"] for step in steps[:4]} == {60} and not (tmp_path / "out/tmp").exists()
