@@ -25,7 +25,7 @@ from curate.measure import part
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
-from curate.tar.byte_sources import open_source
+from curate.tar.byte_sources import open_copy
 from pipelines.prepare import prepare
 from tests.laws import pools
 
@@ -423,9 +423,9 @@ def refuse_second_tar(patched: pytest.MonkeyPatch) -> None:
     def refusing(path: str, storage: Any = None) -> Any:
         if path.endswith("00001.tar"):
             raise PermissionError(13, "Permission denied", path)
-        return open_source(path, storage)
+        return open_copy(path, storage)
 
-    patched.setattr("curate.pool.formats.webdataset.open_source", refusing)
+    patched.setattr("curate.pool.formats.webdataset.open_copy", refusing)
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again(

@@ -358,4 +358,4 @@ def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
         yaml.safe_dump({"input": {"name": "a", "format": "parquet", "path": "a.parquet"}})
     )
     refused = command("run", *arguments)
-    assert refused.returncode == 2 and "no source of the recipe downloads" in refused.stderr
+    assert refused.returncode == 2 and "the recipe has no source of format urls" in refused.stderr
