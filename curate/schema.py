@@ -221,7 +221,7 @@ def run_stages(
 
 MISSING_SAMPLE = "missing_sample"
 
-# `samples.status` and `failures.reason` of a sample that was never downloaded. Such rows do not count for `max_failed`.
+# `samples.status` and `failures.reason` of a sample that was never downloaded. Such rows do not count towards `max_failed`.
 MISSING_REASONS = {
     MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
     "does not have it",

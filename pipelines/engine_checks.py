@@ -26,10 +26,10 @@ _JOB_SERVERS = {
 def check_engine(runner: str, options: PipelineOptions) -> None:
     """Raise RecipeError where something is missing without which the runner cannot take a job, or a setting of Spark is none."""
     if runner == "DataflowRunner":
-        with needing("Dataflow needs more packages", "'curate[gcp]'"):
+        with needing("Dataflow needs more packages", "'.[gcp]' in a checkout of curate"):
             from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
     elif runner == "spark":
-        with needing("Spark needs another package", "'curate[spark]'"):
+        with needing("Spark needs another package", "'.[spark]' in a checkout of curate"):
             import pyspark
         version = pyspark.__version__
         home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it

@@ -71,7 +71,9 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     for scheme in ("gs", "gcs", "s3", "s3a"):  # as if nothing had asked for them before
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
-    with pytest.raises((RecipeError, ImportError), match=re.escape(f"pip install 'curate[{extra}]'")):
+    with pytest.raises(
+        (RecipeError, ImportError), match=re.escape(f"pip install '.[{extra}]' in a checkout of curate")
+    ):
         use(tmp_path)
 
 
@@ -80,7 +82,9 @@ def test_a_command_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr(sys, "argv", ["curate", "sql", "gs://bucket/run"])
     with pytest.raises(SystemExit) as ended:
         main()
-    expected = "curate: gs://bucket/run: gs:// needs gcsfs; install it with: pip install 'curate[gcp]'\n"
+    expected = (
+        "curate: gs://bucket/run: gs:// needs gcsfs; install it with: pip install '.[gcp]' in a checkout of curate\n"
+    )
     assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 

@@ -51,11 +51,11 @@ def run(
         typer.Option("--retry", help="Try again the URLs of a finished run that may succeed."),
     ] = False,
 ) -> None:
-    """Run a recipe: measure, decide, emit shards, publish. A rerun goes on where it was.
+    """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.
 
     Relative paths, of --set too, count from the recipe's folder. A changed recipe or input file needs a new folder, with --reuse: only
-    changed units are measured. A new name or license does not. A changed input file is detected by its size and its mtime or etag
-    (stat), or by its bytes (content). In a run that is not finished, --retry goes on with it.
+    changed units are measured. A new name or license needs no new folder. A changed input file is detected by its size and its mtime or etag
+    (stat), or by its bytes (content). On an unfinished run, --retry resumes it.
     """
     options = beam_options or []
     if not options and on is None:

@@ -46,7 +46,7 @@ def sql(
 ) -> None:
     """Query a run with SQL or a named query; runs are read-only.
 
-    Without a query, the named ones are listed. For --images and --fiftyone a query yields a column uid.
+    Without a query, the named ones are listed. With --images and --fiftyone the query returns a column uid.
     """
     if limit is not None:
         raise RecipeError(

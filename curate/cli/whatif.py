@@ -50,14 +50,14 @@ def whatif(
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Target size: solves t, or the number of --by."),
+        typer.Option(min=1, metavar="N", help="Target size: solves for t, or for what --by names."),
     ] = None,
     share: Annotated[
         float | None,
         typer.Option(
             "--tail-share",
             metavar="X",
-            help="Share of the tail in all matches: solves t.",
+            help="Share of the tail in all matches: solves for t.",
         ),
     ] = None,
     by: Annotated[

@@ -149,7 +149,7 @@ class Robots:
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> tuple[Any, int]:
         """Return the rules of a site, None where all is allowed, and what they are counted as."""
-        with needing("robots: respect needs another package", "'curate[img2dataset]'"):
+        with needing("robots: respect needs another package", "'.[img2dataset]' in a checkout of curate"):
             from protego import Protego
         try:
             text = _of_agent(read(f"{site}/robots.txt").decode("utf-8-sig", "replace"), self.agent)

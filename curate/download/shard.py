@@ -84,7 +84,7 @@ def _img2dataset() -> Any:
     """Return img2dataset's modules, which fetch by ours where a thread downloads."""
     # A library of its resizer else asks the package index for its newest version when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    with needing("input of format urls needs img2dataset", "'curate[img2dataset]'"):
+    with needing("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate"):
         from img2dataset import downloader, resizer, writer
     urllib.request.install_opener(_Opener())  # type: ignore[arg-type]
     # Its threads are told whose they are; and while it decodes, the process's standard error is not taken away.

@@ -154,7 +154,7 @@ class Endpoint:
     """
 
     def __init__(self, base_url: str, key: str, concurrency: int, timeout: float, patience: float):
-        with needing("an HTTP endpoint needs another package", "'curate[captions]'"):
+        with needing("an HTTP endpoint needs another package", "'.[captions]' in a checkout of curate"):
             import httpx2
             import openai
             import tenacity  # noqa: F401

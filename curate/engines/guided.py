@@ -45,7 +45,7 @@ from curate.wording import one_line
 class Guided(EngineOptions):
     """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance.
 
-    Needs `pip install 'curate[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`. Models are of the
+    Needs `pip install '.[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`. Models are of the
     families vision-encoder-decoder, blip and git.
     """
 

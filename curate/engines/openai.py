@@ -50,7 +50,7 @@ _HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
 class OpenAI(EngineOptions):
     """An endpoint that speaks OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama or a hosted service.
 
-    Needs `pip install 'curate[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or answers every
+    Needs `pip install '.[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or answers every
     request with 401, 403 or an HTML page. After `patience` seconds of nothing but 408, 429 or 5xx it stops too, with a warning before.
     """
 

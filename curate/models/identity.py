@@ -115,7 +115,7 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
         RecipeError: a library, the model, its weights or the device is not there.
     """
     where = f"measure.clip {options.name!r}"
-    with needing(f"{where}: a library is not installed", "'curate[clip]'"):
+    with needing(f"{where}: a library is not installed", "'.[clip]' in a checkout of curate"):
         import open_clip  # noqa: F401
         import torch  # noqa: F401
 

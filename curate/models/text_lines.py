@@ -183,14 +183,14 @@ def covered_share(lines: Sequence[Line], size: tuple[int, int]) -> float:
 
 
 def _model_paths() -> list[Path]:
-    with needing(f"measure.text_area needs the package {_PACKAGE}", "'curate[ocr]'"):
+    with needing(f"measure.text_area needs the package {_PACKAGE}", "'.[ocr]' in a checkout of curate"):
         for needed in ("onnxruntime", "shapely"):
             package_folder(needed)
         folder = package_folder("rapidocr_onnxruntime") / "models"
     if not all((folder / name).is_file() for name in _MODELS):
         found = importlib.metadata.version(_PACKAGE)
         raise RecipeError(
-            f"{_PACKAGE} {found} does not hold {' and '.join(_MODELS)}; install it with: pip install 'curate[ocr]'"
+            f"{_PACKAGE} {found} does not hold {' and '.join(_MODELS)}; install it with: pip install '.[ocr]' in a checkout of curate"
         )
     return [folder / name for name in _MODELS]
 

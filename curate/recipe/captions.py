@@ -164,7 +164,7 @@ class Task(NamedTuple):
 class Regions(Section):
     """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector.
 
-    The detector is one of Hugging Face's transformers. Needs `pip install 'curate[regions]'`. `regions` of each sample's json holds the
+    The detector is one of Hugging Face's transformers. Needs `pip install '.[regions]'`. `regions` of each sample's json holds the
     boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
     """
 

@@ -46,7 +46,7 @@ class Top(Section):
 
     gives: ClassVar[tuple[Column, ...]] = (
         Column("decisions", "kept", "bool", "Whether the row is in the set."),
-        Column("decisions", "rule", "string", "The first rule that it fails, or another stage; null if kept."),
+        Column("decisions", "rule", "string", "The first rule that it fails, or another step; null if kept."),
     )
 
     top: float | None = Field(
@@ -100,7 +100,7 @@ Rule = Annotated[
 
 
 class Near(OneKind):
-    """A pass by nearness: one of these keys. Groups are connected components of near pairs.
+    """A near-duplicate pass: one of these keys. Groups are connected components of near pairs.
 
     Pairs are searched among all rows that reach deduplication. `curate sql RUN near_duplicates` lists them.
     """
@@ -120,7 +120,7 @@ class Near(OneKind):
 class Against(Near):
     """Decontamination: rows near an image of an evaluation set are dropped as `contaminated`, before deduplication.
 
-    Give `images`, and one kind of nearness.
+    Give `images`, and `phash` or `embedding`.
     """
 
     images: UserPaths = Field(
@@ -143,8 +143,8 @@ Pass = Annotated[
 class Dedup(Section):
     """Deduplication in passes, in the order listed: of each group of duplicates one row stays.
 
-    A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or one by nearness. `uid` is always among
-    them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and, with nearness, the largest group from
+    A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or a near-duplicate pass. `uid` is always among
+    them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and, with near-duplicate passes, the largest group from
     10 rows and 0.1 % on. Of rows with the same uid the one with the smallest hash of image (or URL) and caption stays, whatever their order;
     `prefer` chooses by a column instead.
     """
@@ -161,7 +161,7 @@ class Dedup(Section):
 
     by: tuple[Pass, ...] = Field(
         ("uid",),
-        description="The passes: `uid`, `sha256`, `phash`, or one by nearness.",
+        description="The passes: `uid`, `sha256`, `phash`, or a near-duplicate pass.",
         examples=[["uid", "sha256", {"phash": {"distance": 4}}]],
     )
     prefer: AnyColumn | None = Field(

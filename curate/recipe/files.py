@@ -21,7 +21,7 @@ for _scheme, _name, _extra in (
     *((scheme, "gcsfs.GCSFileSystem", "gcp") for scheme in ("gs", "gcs")),
     *((scheme, "s3fs.S3FileSystem", "aws") for scheme in ("s3", "s3a")),
 ):
-    _said = f"{_scheme}:// needs {_name.partition('.')[0]}; install it with: pip install 'curate[{_extra}]'"
+    _said = f"{_scheme}:// needs {_name.partition('.')[0]}; install it with: pip install '.[{_extra}]' in a checkout of curate"
     register_implementation(_scheme, _name, clobber=True, errtxt=_said)
 
 _VALUE = 4  # bytes that any value takes in memory, a null too

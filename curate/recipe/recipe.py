@@ -88,7 +88,7 @@ class Recipe(Section):
     - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication at
       its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops `duplicate`.
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
-    - Samples that img2dataset did not fetch count for `max_missing`, and not for `max_failed`.
+    - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.
     """
 
     name: Name = Field("curated", description="Name of the set, in its card and report.", examples=["my-pool"])

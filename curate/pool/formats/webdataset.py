@@ -45,7 +45,7 @@ class WebdatasetSource(Source):
     """webdataset tars, as img2dataset writes them: images, captions in `.txt` or `.json`.
 
     A sample's key is its path in the tar up to the first dot of its base name. Samples that the Parquet beside a tar lists, and that
-    img2dataset did not fetch, are rows that failed as `missing_sample`; they count for `max_missing`.
+    img2dataset did not fetch, are rows that failed as `missing_sample`; they count towards `max_missing`.
     """
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}

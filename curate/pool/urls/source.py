@@ -23,7 +23,7 @@ _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lancz
 class UrlsSource(Source):
     """Lists of URLs, whose images are downloaded by img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
 
-    Needs `pip install 'curate[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
+    Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
     Options under img2dataset's names are its own, with two other defaults: without `image_size` images are not resized, and
     shards have 1,000 rows. Its `retries` is `network.attempts` here, and its `user_agent_token` is `network.contact`; there is
     no `bbox_col`. Numbers of shards have 15 digits, so that shards of many lists can share a folder.
@@ -34,7 +34,7 @@ class UrlsSource(Source):
     - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
     - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
-    - Every URL has a verdict: one that gave no image is a row with its reason, which counts for `max_missing`.
+    - Every URL has a verdict: one that gave no image is a row with its reason, which counts towards `max_missing`.
     - Several runs may share a `store` at once. What is there is not downloaded again.
     - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs again that may succeed.
     """
