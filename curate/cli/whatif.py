@@ -50,7 +50,7 @@ def whatif(
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Target size: solves for t, or for what --by names."),
+        typer.Option(min=1, metavar="N", help="Target size: solves for t, or for --by."),
     ] = None,
     share: Annotated[
         float | None,

@@ -6,7 +6,7 @@ from pathlib import Path
 import curate
 
 _ROOT = Path(curate.__file__).parent
-_ASKS_A_FORMAT = re.compile(r"\)\.reread\w*\(|kind\.reread\w*\(|\bopen_source\(|\bindex_tar\(")
+_ASKS_A_FORMAT = re.compile(r"\)\.reread\w*\(|kind\.reread\w*\(|\bopen_(?:source|copy)\(|\bindex_tar\(")
 
 
 def test_nobody_but_the_pool_reads_inputs() -> None:
