@@ -108,7 +108,8 @@ def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, si
     assert made.pool.rows is None and made.pool.has_images
     for unit, following in zip(made.units, made.units[1:], strict=False):
         assert sum(part.size for part in unit.parts) <= limit or len(unit.parts) == 1
-        assert sum(part.size for part in unit.parts) + following.parts[0].size > limit  # and no smaller than need be
+        size = sum(part.size for part in unit.parts)
+        assert size + following.parts[0].size > limit or 4 * size >= 3 * limit  # and not much smaller than need be
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,17 @@ def test_units_of_tars_hold_two_gigabytes(files: int, size: int, per_unit: int, 
         (tmp_path / f"{i:04d}.tar").touch()
         os.truncate(tmp_path / f"{i:04d}.tar", size)
     units = plan(tars(f"{tmp_path}/*.tar")).units
-    assert {len(unit.parts) for unit in units[:-1]} == {per_unit}
+    assert all(0.75 * per_unit <= len(unit.parts) <= per_unit for unit in units[:-1])
+
+
+def test_a_repaired_file_changes_few_units(tmp_path: Path) -> None:
+    for i in range(2000):
+        (tmp_path / f"{i:05d}.tar").touch()
+        os.truncate(tmp_path / f"{i:05d}.tar", (190 << 20) + i % 7 * (1 << 20))
+    repaired = {unit.key for unit in plan(tars(f"{tmp_path}/*.tar")).units}
+    os.truncate(tmp_path / "00500.tar", 20 << 20)
+    units = plan(tars(f"{tmp_path}/*.tar")).units
+    assert len(units) < 250 and sum(unit.key not in repaired for unit in units) < 10
 
 
 def test_small_files_are_grouped(tmp_path: Path) -> None:
