@@ -10,7 +10,6 @@ EXAMPLES = {
         "curate run recipe.yaml --out run1 --retry",
         "curate run recipe.yaml --out /shared/run --on spark.yaml",
         "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",
-        "curate run recipe.yaml --out gs://bucket/run -- --runner=dataflow …",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],
     "plan": [

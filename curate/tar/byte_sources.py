@@ -7,13 +7,15 @@ import stat
 import tempfile
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.process import temporary_folder
+from curate.wording import one_line
 
 
 class ByteSource(ABC):
@@ -52,19 +54,31 @@ class MmapSource(ByteSource):
         return self._view[offset : offset + length]
 
 
+@contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    """Raise what a file system raises as OSError, such as a client's error about an answer of HTTP."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {type(error).__name__}: {one_line(error, 300)}") from error
+
+
 class RangeSource(ByteSource):
     """A file of any fsspec file system, by ranged reads through one window that adapts to the way it is read.
 
     A read near the end of the window doubles the next one, to 1 MiB, so small members come many to a request; a read
     far from it quarters it, to 4 KiB, so a header walk over large members does not download their bodies. Of reads that
-    are expected, those near together come in one request: a gap of 256 KiB takes less time than another request.
+    are expected, those near together come in one request: a gap of 1 MiB takes less time than another request.
     """
 
     SMALLEST, FIRST, LARGEST = 1 << 12, 1 << 16, 1 << 20
-    GAP, TOGETHER = 1 << 18, 1 << 23
+    GAP, TOGETHER = 1 << 20, 1 << 23
 
     def __init__(self, fs: Any, path: str):
-        size = fs.size(path)
+        with _errors_of(path):
+            size = fs.size(path)
         if size is None:
             raise OSError(f"{path}: the server does not state the file's size, so its parts cannot be read")
         self.size = int(size)
@@ -94,7 +108,7 @@ class RangeSource(ByteSource):
 
     def copy(self) -> MmapSource:
         """Return the whole file, copied. Raises OSError."""
-        with temporary_folder() as folder:
+        with temporary_folder() as folder, _errors_of(self._path):
             name = os.path.join(folder, "copy")
             self._fs.get_file(self._path, name)
             copied = MmapSource(name)
@@ -113,7 +127,8 @@ class RangeSource(ByteSource):
         return end - offset
 
     def _fetch(self, offset: int, length: int) -> memoryview:
-        data = self._fs.cat_file(self._path, start=offset, end=offset + length)
+        with _errors_of(self._path):
+            data = self._fs.cat_file(self._path, start=offset, end=offset + length)
         if len(data) == self.size > length:  # a server that ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:

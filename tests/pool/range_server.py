@@ -26,8 +26,8 @@ class Served:
 
 
 @contextmanager
-def serving_ranges(folder: Path, delay: float = 0.0) -> Iterator[Served]:
-    """Serve the files of a folder."""
+def serving_ranges(folder: Path, delay: float = 0.0, refused: str = "", times: int = 0) -> Iterator[Served]:
+    """Serve the files of a folder; of paths that end with `refused`, the first GETs, so many, are answered 503."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -43,6 +43,10 @@ def serving_ranges(folder: Path, delay: float = 0.0) -> Iterator[Served]:
             file = folder / self.path.lstrip("/")
             if not file.is_file():
                 self.send_error(404)
+                return
+            if body and refused and self.path.endswith(refused) and len(served.gets(refused)) < times:
+                served.requests.append((self.command, self.path, 0, 0))
+                self.send_error(503)
                 return
             size = file.stat().st_size
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))

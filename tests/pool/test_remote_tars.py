@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.laws import pools
@@ -39,3 +40,21 @@ def test_without_room_for_a_copy_it_is_read_by_ranges(tmp_path: Path, monkeypatc
     with serving_ranges(tmp_path / "pool") as served:
         ran = pools.run_local(pools.recipe_of(f"{served.url}/00000.tar"), tmp_path / "remote")
     assert ran.counts == expected and len(served.gets(".tar")) > 1
+
+
+@pytest.mark.parametrize(("times", "unreadable"), [(2, 0), (100, 1)])
+def test_a_store_that_is_busy_is_asked_three_times(times: int, unreadable: int, tmp_path: Path) -> None:
+    """Then the file is unreadable, and another run with --reuse reads it."""
+    local = pools.write_tars(tmp_path / "pool", pools.make_samples(120), 3)
+    expected = pools.run_local(pools.recipe_of(local), tmp_path / "local").counts
+    with serving_ranges(tmp_path / "pool", refused="00001.tar", times=times) as served:
+        recipe = pools.recipe_of(f"{served.url}/{{00000..00002}}.tar")
+        ran = pools.run_local(recipe, tmp_path / "remote")
+    failures = pq.read_table(tmp_path / "remote/failures.parquet", columns=["reason", "detail"]).to_pylist()
+    found = [one["detail"] for one in failures if one["reason"] == "unreadable"]
+    assert len(found) == unreadable and all("503" in detail for detail in found)
+    assert (ran.counts == expected) is (not unreadable)
+    if unreadable:
+        with serving_ranges(tmp_path / "pool") as served:
+            again = recipe.model_copy(update={"input": pools.recipe_of(f"{served.url}/{{00000..00002}}.tar").input})
+            assert pools.run_local(again, tmp_path / "again", reuse=tmp_path / "remote").counts == expected

@@ -401,6 +401,21 @@ def test_bodies_of_large_members_are_not_read() -> None:
     assert len(fs.requests) <= 25
 
 
+def test_expected_reads_near_together_come_in_one_request() -> None:
+    fs = CountingFs(make_tar([(f"{i:04d}.jpg", bytes([i % 256]) * 300_000) for i in range(100)]))
+    found = index_tar(BytesSource(fs.data))
+    spans = list(zip(found.offsets.tolist(), found.sizes.tolist(), strict=True))
+    for every, least, most in ((1, 3, 5), (3, 3, 6), (10, 10, 10)):
+        source = RangeSource(fs, "a.tar")
+        wanted = spans[::every]
+        source.expect(reversed(wanted))
+        fs.requests.clear()
+        assert all(source.read(offset, size) == fs.data[offset : offset + size] for offset, size in wanted)
+        assert least <= len(fs.requests) <= most and max(length for _, length in fs.requests) <= source.TOGETHER
+    far = sum(size for _, size in spans[::10])
+    assert sum(length for _, length in fs.requests) == far  # no gap of more than 1 MiB is read
+
+
 def test_servers_that_ignore_ranges_and_files_that_change() -> None:
     fs = CountingFs(SMALL, ranges=False)
     source = RangeSource(fs, "a.tar")
