@@ -24,6 +24,7 @@ from curate.cli.common import (
 )
 from curate.cli.imports import import_beam
 from curate.download.outlook import SECONDS
+from curate.errors import RecipeError
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.metadata.sources import never_match
@@ -77,8 +78,14 @@ def plan(
         downloads = _downloads(prepared.context, prepared.plan)
         print_lines(*downloads)
         if not no_estimate:
-            found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
-            print_lines(line(), *_estimate(found, prepared.context.pool.has_images, bool(downloads)))
+            try:
+                found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
+            except RecipeError as error:  # of a device, say, that only workers have
+                if prepared.beam.is_here:
+                    raise
+                print(f"\nestimate: none on this machine: {error}")
+            else:
+                print_lines(line(), *_estimate(found, prepared.context.pool.has_images, bool(downloads)))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

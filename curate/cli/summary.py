@@ -32,7 +32,7 @@ def summary(out: str, seconds: float) -> str:
         *_rules(run),
         *_duplicates(run, out),
         *_signal_errors(run),
-        *_failures(store, run),
+        *_failures(store, run, out),
         *_captions(run, out),
         f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s",
         *_are_few(shards, run, out),
@@ -101,7 +101,7 @@ def _signal_errors(run: RunFacts) -> Iterator[str]:
         yield f"warning: {errors.signal}: {rows} (first: {errors.first})"
 
 
-def _failures(store: RunStore, run: RunFacts) -> Iterator[str]:
+def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
     """Yield lines on what could not be read: evaluation images, samples and files; and on downloads."""
     if (found := run.evaluation) and found.unread:
         unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
@@ -117,7 +117,7 @@ def _failures(store: RunStore, run: RunFacts) -> Iterator[str]:
             f"{format_seconds(got.seconds)} ({got.came / got.seconds:,.0f} images/s, {format_bytes(got.bytes / got.seconds)}/s)"
         )
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
-        yield f"files not read, or read in part: {', '.join(damaged)}"
+        yield f"files not read, or read in part: {', '.join(damaged)}; once they are repaired: --out NEW --reuse {out}"
     yield from _not_there(store, table)
 
 

@@ -294,7 +294,7 @@ def test_phrases(text, expected):
 def test_a_missing_package_is_said(monkeypatch):
     monkeypatch.setattr("curate.process._made", {})
     monkeypatch.setitem(sys.modules, "textblob.en.taggers", None)
-    with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install 'curate\[regions\]'"):
+    with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install '\.\[regions\]'"):
         phrases_of("a dog")
 
 

