@@ -23,9 +23,8 @@ _LINE = (
     r"%d{yy/MM/dd HH:mm:ss} %p %c{1}: %replace{%replace{%m}"
     r"{(?s)org\.apache\.spark\S+ .*\n(\w[\w.]*(Error|Exception): [^\n]*).*}{$1}}{(?s)\n.*}{}%n%ex{0}"
 )
-_NEAR = (
-    0.9  # of `difflib`, from which an unknown setting is taken for a misspelt one: many that work are in no registry
-)
+# Of `difflib`, from which an unknown setting is taken for a misspelt one: many that work are in no registry.
+_NEAR = 0.9
 _ELSEWHERE = ("spark.kubernetes.", "spark.yarn.")  # settings whose registries are loaded later
 
 

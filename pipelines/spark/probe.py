@@ -17,9 +17,8 @@ from pipelines.spark.execution import find_python_error
 from pipelines.spark.options import SparkOptions
 
 _PATIENCE = 5  # seconds for a master to answer
-_FRAME = (21).to_bytes(
-    8, "big"
-) + b"\r\n\r\n"  # how a message of Spark begins: a master waits for its end; a web server does not
+# How a message of Spark begins: a master waits for its end; a web server does not.
+_FRAME = (21).to_bytes(8, "big") + b"\r\n\r\n"
 _SILENCE = 1  # seconds for a web server to refuse it
 _ROUNDS = 3  # of tasks, while executors are still coming
 _LOGGERS = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor", "api.python"))
