@@ -42,7 +42,7 @@ class OpenClip(Embedder):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
     model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(
-        description="A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. FOLDER is relative to the recipe's folder.",
+        description="A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. FOLDER is local, relative to the recipe's.",
         examples=["ViT-B-32"],
     )
     pretrained: Annotated[str, path_at(_weights_start)] | None = Field(

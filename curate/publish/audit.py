@@ -273,7 +273,9 @@ def check_damage(settings: PublishSettings, audit: Audit) -> None:
             remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
     if found:
         settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
-        found.append("All are in failures.parquet of the run folder.")
+        found.append(
+            "All are in failures.parquet of the run folder. Once they are repaired, run with --out NEW --reuse this folder."
+        )
         raise RunError("\n".join([*found, f"To continue anyway, run again with {' '.join(remedies)}"]))
 
 
