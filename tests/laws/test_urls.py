@@ -32,7 +32,7 @@ NETWORK = {
     "contact": "me@example.org",
     "allow_networks": ["127.0.0.0/8"],
     "pause": 0.01,
-    "max_seconds": 1,
+    "max_seconds": 20,
     "attempts": 3,
 }
 HOSTS = 8
