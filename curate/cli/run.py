@@ -84,15 +84,10 @@ def run(
             why += f", and {pluralise(count, 'URL')} may succeed on another attempt (--retry)"
         has_report = RunStore(out).exists(REPORT_FILE)
         if changed := redescribe(prepared):
-            if has_report:
-                from curate.report.page import write_report  # with all that a page needs
-
-                write_report(out)
-            print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
-            if has_report:
-                print(f"{REPORT_FILE} was written again; if it compared runs: `curate report {out} --against DIR`")
-            return
-        print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
+            what = f"what describes it has the new {' and '.join(changed)}, all else stays"
+            print(f"{out}: {why}; {what}{_report_again(out) if has_report else ''}")
+        else:
+            print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
     if retry:
         is_new = rounds is not None and prepared.retries.rounds > rounds
@@ -107,6 +102,14 @@ def run(
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))
+
+
+def _report_again(out: str) -> str:
+    """Write the report of a run that has another name or license, and return a line that says so."""
+    from curate.report.page import write_report  # with all that a page needs
+
+    write_report(out)
+    return f"\n{REPORT_FILE} was written again; if it compared runs: `curate report {out} --against DIR`"
 
 
 def _count_mendable(context: RunContext, units: Sequence[Unit]) -> int:

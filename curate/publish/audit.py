@@ -248,6 +248,11 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
     return [list(row) for row in dict.fromkeys(found)]
 
 
+def allow(limit: str, bad: int, rows: int) -> str:
+    """Return the option by which a run takes so many bad rows: the limit in whole percent."""
+    return f"--set {limit}={min(100, 100 * bad // rows + 1) / 100}"
+
+
 def check_damage(settings: PublishSettings, audit: Audit) -> None:
     """Raise RunError where more samples or files could not be read than the recipe allows, or a signal failed on all images."""
     failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
@@ -270,7 +275,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> None:
             how = "were never downloaded" if name == "max_missing" else "could not be read"
             found.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) {how}, and {name} is {limit}")
             found += [f"  {line}" for line in _reasons(audit, reasons)]
-            remedies.append(f"--set {name}={min(100, 100 * bad // total + 1) / 100}")
+            remedies.append(allow(name, bad, total))
     if found:
         settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
         found.append(

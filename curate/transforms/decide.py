@@ -326,13 +326,11 @@ def decide(
         cut = sample | "Decide: draw" >> Map(lambda found, counts: Drawing(counts, sample=found), side)
         drawing = [AsSingleton(cut)]
     elif counts is not None:
-        if t is None:
-            fixed = settings.balance.t if settings.balance else None
-            drawn = counts | "Decide: draw" >> Map(lambda found: Drawing.of(settings, found, fixed))
-        else:
-            drawn = counts | "Decide: draw" >> Map(
-                lambda found, solved: Drawing.of(settings, found, solved.t), AsSingleton(t)
-            )
+        fixed = Solution(settings.balance.t) if settings.balance and settings.balance.t else None
+        drawn = counts | "Decide: draw" >> Map(
+            lambda found, solved: Drawing.of(settings, found, solved and solved.t),
+            fixed if t is None else AsSingleton(t),
+        )
         drawing = [AsSingleton(drawn)]
 
     def draw(tables: OpenTables, state: UnitState, unread: list[str], drawing: Drawing | None = None) -> Unit:

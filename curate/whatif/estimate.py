@@ -30,7 +30,7 @@ from curate.numeric.arrays import F64
 from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
 from curate.process import temporary_folder
-from curate.publish.audit import PublishSettings
+from curate.publish.audit import PublishSettings, allow
 from curate.recipe.deciding import Sample
 from curate.run.context import RunContext
 from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, OK, SAMPLE
@@ -228,7 +228,7 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
         ("max_missing", "were never downloaded", missing, len(status), recipe.max_missing),
     ):
         if bad > limit * rows:
-            how = f"the run would probably end with an error; --set {name}={min(100, 100 * bad // rows + 1) / 100} allows it"
+            how = f"the run would probably end with an error; {allow(name, bad, rows)} allows it"
             yield f"{bad / rows:.1%} of the samples {what}, and {name} is {limit}: {how}"
 
 
