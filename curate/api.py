@@ -21,12 +21,12 @@ from curate.ask.explain import explain_sample
 from curate.ask.output import cell_text
 from curate.ask.page import Page
 from curate.ask.query import asking, fetch_arrow, find_run, open_run
+from curate.base.wording import escape, pluralise
 from curate.store.facts import read_facts
-from curate.wording import escape, pluralise
 
 if TYPE_CHECKING:
-    from curate.report.look import HtmlPage
-    from curate.whatif.answer import WhatIf
+    from curate.ask.report.look import HtmlPage
+    from curate.ask.whatif.answer import WhatIf
 
 _SHOWN = 50  # rows of a table that a notebook shows
 
@@ -108,16 +108,16 @@ class Run:
 
     def look(self, query: str, **params: object) -> "HtmlPage":
         """Return a page, shown by notebooks, with the rows of a query and their images; the query must yield a column `uid`."""
-        from curate.report.look import look_at
-        from curate.report.source import open_source_run
+        from curate.ask.report.look import look_at
+        from curate.ask.report.source import open_source_run
 
         with open_source_run(self.path) as run, asking(self.path, query, params) as result:
             return look_at(run, result, query)
 
     def plot(self, *columns: str) -> "HtmlPage":
         """Return histograms, shown by notebooks, of numeric columns in the pool and in the kept set; by default of all columns."""
-        from curate.report.look import plot_columns
-        from curate.report.source import open_source_run
+        from curate.ask.report.look import plot_columns
+        from curate.ask.report.source import open_source_run
 
         with open_source_run(self.path) as run:
             return plot_columns(run, columns)
@@ -131,7 +131,7 @@ class Run:
 
     def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
         """Return what the run would keep with other settings, without a rerun, such as {"balance.t": 5000, "rules.words": "words > 4"}."""
-        from curate.whatif.answer import whatif  # it needs numba, which takes a second
+        from curate.ask.whatif.answer import whatif  # it needs numba, which takes a second
 
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
         return whatif(self.path, [f"{key}={text}" for key, text in texts.items()])

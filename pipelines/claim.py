@@ -16,19 +16,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import __version__, ids
+from curate import __version__
 from curate.ask.query import connected
+from curate.base import ids
+from curate.base.errors import DamagedError, RecipeError, RunError
+from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
-from curate.errors import DamagedError, RecipeError, RunError
-from curate.forget.forget import lost_items
+from curate.emit.columns import find_emitted
+from curate.emit.settings import EmitSettings
+from curate.match.unit import keep_entries
 from curate.measure.settings import MeasureSettings
-from curate.metadata.unit import keep_entries
-from curate.output.columns import find_emitted
-from curate.output.settings import EmitSettings
-from curate.pool.formats.registry import find_downloading
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
+from curate.pool.registry import find_downloading
+from curate.pool.urls.download.retries import Retries
 from curate.publish.describe import describe_again, finish_description
+from curate.publish.forget.forget import lost_items
 from curate.recipe.diff import changes
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
@@ -54,9 +57,7 @@ from curate.store.layout import (
 )
 from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import find_digest, is_equal, read_manifest
-from curate.store.retries import Retries
 from curate.store.store import RunStore
-from curate.wording import pluralise
 from pipelines.keys import run_keys
 from pipelines.options import BeamOptions
 

@@ -8,22 +8,22 @@ from itertools import groupby
 
 import apache_beam as beam
 
-from curate.decide.balance import EntryVector
+from curate.decide.draw.balance import EntryVector
 from curate.decide.other_counts import read_counts
 from curate.decide.settings import DecideSettings
-from curate.output.settings import EmitSettings
+from curate.emit.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.run.context import RunContext
-from curate.transforms.caption import caption
-from curate.transforms.decide import Rules, count_matches, count_survivors, decide, draw_sample, solve_t
-from curate.transforms.deduplicate import deduplicate
-from curate.transforms.emit import emit, hash_names
-from curate.transforms.forget import apply_blocklist
-from curate.transforms.functions import Map
-from curate.transforms.measure import match, measure
-from curate.transforms.publish import Publish, audit, compact, measure_drift
-from curate.transforms.units import Answers, Units
+from pipelines.steps.caption import caption
+from pipelines.steps.decide import Rules, count_matches, count_survivors, decide, draw_sample, solve_t
+from pipelines.steps.deduplicate import deduplicate
+from pipelines.steps.emit import emit, hash_names
+from pipelines.steps.forget import apply_blocklist
+from pipelines.steps.functions import Map
+from pipelines.steps.measure import match, measure
+from pipelines.steps.publish import Publish, audit, compact, measure_drift
+from pipelines.steps.units import Answers, Units
 
 
 def build(root: beam.Pipeline, context: RunContext, plan: Sequence[Unit], n_buckets: int = 8) -> beam.PCollection[None]:

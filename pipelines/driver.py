@@ -17,12 +17,12 @@ from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
+from curate.base.errors import RecipeError, RunError
+from curate.base.process import in_threads
 from curate.captions.engines import find_faults
-from curate.errors import RecipeError, RunError
+from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
-from curate.metadata.unit import MatchSettings, load_matcher
-from curate.process import in_threads
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp

@@ -12,9 +12,9 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions, PortableOptions
 
-from curate.errors import RecipeError, needing
+from curate.base.errors import RecipeError, needing
+from curate.base.wording import one_line
 from curate.store.store import RunStore
-from curate.wording import one_line
 from pipelines.spark.options import SparkOptions
 
 _JOB_SERVERS = {

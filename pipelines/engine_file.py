@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.recipe.faults import shorten
 from curate.recipe.files import read_whole
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error

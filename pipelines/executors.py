@@ -19,19 +19,19 @@ import apache_beam
 import fsspec
 
 import curate
-from curate.download.lists import kind_of
-from curate.errors import CurateError, RecipeError, RunError
+from curate.base.errors import CurateError, RecipeError, RunError
+from curate.base.process import cleaned_up, in_threads
+from curate.base.wording import one_line, pluralise
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
-from curate.pool.formats.registry import find_downloading
-from curate.pool.listing import list_files
+from curate.pool.files.listing import list_files
+from curate.pool.registry import find_downloading
+from curate.pool.urls.download.lists import kind_of
 from curate.pool.urls.source import UrlsSource
-from curate.process import cleaned_up, in_threads
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs, place_inputs
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
-from curate.wording import one_line, pluralise
 from pipelines.claim import Prepared
 from pipelines.spark.options import SparkOptions
 from pipelines.spark.probe import ProbeError, probe

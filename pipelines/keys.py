@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from curate import ids
+from curate.base import ids
+from curate.base.process import in_threads
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
+from curate.emit.settings import EmitSettings
+from curate.match.unit import MatchSettings
 from curate.measure.settings import MeasureSettings
-from curate.metadata.unit import MatchSettings
-from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
-from curate.process import in_threads
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 
-from curate.errors import RecipeError
-from curate.wording import did_you_mean
+from curate.base.errors import RecipeError
+from curate.base.wording import did_you_mean
 from pipelines.engine_file import read_engine
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
 from pipelines.spark.options import SparkOptions

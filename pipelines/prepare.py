@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from curate import ids
+from curate.base import ids
+from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.decontamination import evaluation_key
 from curate.decide.other_counts import counts_key, read_counts
-from curate.decide.rules import named_columns
+from curate.decide.rules.rules import named_columns
 from curate.decide.settings import DecideSettings
-from curate.errors import RecipeError, UnknownColumn
-from curate.forget.lists import read_lists
-from curate.metadata.sources import read_metadata
-from curate.output.columns import find_emitted
-from curate.pool.formats.registry import find_format
+from curate.emit.columns import find_emitted
+from curate.match.sources import read_metadata
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
+from curate.pool.registry import find_format
 from curate.pool.retry import find_mendable
+from curate.pool.urls.download.retries import Retries
+from curate.publish.forget.lists import read_lists
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
@@ -30,7 +31,6 @@ from curate.store.chunks import find_chunks
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
 from curate.store.layout import FAILURES_FILE, INPUTS, RUN_FILE
-from curate.store.retries import Retries
 from curate.store.store import RunStore
 from pipelines.claim import Prepared, is_finished
 from pipelines.engine_checks import check_engine

@@ -13,8 +13,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.runners.runner import PipelineState
 
-from curate.errors import RunError
-from curate.wording import one_line
+from curate.base.errors import RunError
+from curate.base.wording import one_line
 
 _SECONDS = 30  # that a worker has
 _ENGINES = ("PrismRunner", "PortableRunner", "FlinkRunner", "SparkRunner")

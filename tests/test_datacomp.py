@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from curate.base.numeric.arrays import Mask
+from curate.base.schema import SAMPLE_REASONS
 from curate.cli.run import summary
-from curate.numeric.arrays import Mask
 from curate.recipe.recipe import load_recipe
-from curate.schema import SAMPLE_REASONS
 from curate.signals.language import _MODEL
 from tests.laws import pools
 from tests.laws.pools import Ran

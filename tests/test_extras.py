@@ -13,12 +13,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from curate.base.errors import RecipeError
 from curate.cli.main import main
-from curate.errors import RecipeError
 from curate.models import hugging_face, text_lines
 from curate.models.clip_model import identify
-from curate.pool.formats.urls import UrlsInput
-from curate.pool.listing import list_files
+from curate.pool.files.listing import list_files
+from curate.pool.urls.format import UrlsInput
 from curate.pool.urls.source import UrlsSource
 from curate.recipe.files import read_whole
 from curate.signals import nsfw

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.forget.forget import forget
+from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 

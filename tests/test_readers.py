@@ -16,7 +16,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from curate.forget.forget import forget
+from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.laws.pools import Ran, add_member, recipe_of, run_local
 

@@ -48,7 +48,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
     queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
     assert queries <= found and len(queries) > 10
     assert {f"curate/infra/{path.name}" for path in (ROOT / "infra").glob("*.yaml")} <= found
-    assert {"curate/report/page.html", "curate/report/style.css"} <= found
+    assert {"curate/ask/report/page.html", "curate/ask/report/style.css"} <= found
     assert {"curate/demo/recipe.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from curate import ids, schema
 from curate.ask.query import connected, find_run
-from curate.decide.rules import check_rules
-from curate.errors import RecipeError, RunError
-from curate.numeric.arrays import I64, U64, Mask
+from curate.base import ids, schema
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import I64, U64, Mask
+from curate.decide.rules.rules import check_rules
 from curate.publish.uids import read_uids
 from curate.publish.views import quote, quote_name
 from curate.recipe.diff import changes

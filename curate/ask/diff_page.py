@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from curate.ask.diff import NOT_IN_POOL, Diff
 from curate.ask.page import Line, Page, Part, columns, heading, line, named
-from curate.schema import KEPT, POOL
-from curate.wording import pluralise
+from curate.base.schema import KEPT, POOL
+from curate.base.wording import pluralise
 
 _TOP = 10  # rows of a table that may be long
 _VALUE = 120  # characters of a setting's value

@@ -7,20 +7,20 @@ that came from another run, the page of that run follows; it is also asked for s
 from collections.abc import Iterator
 from typing import Any
 
-from curate import ids, schema
 from curate.ask.explain_decision import entry_lines, rule_lines, verdict
 from curate.ask.explain_duplicates import duplicate_lines
 from curate.ask.explain_parts import AT, NO, VALUE, YES, fetch, marked, origin, show
 from curate.ask.page import Line, Page, heading, line, named
 from curate.ask.query import connected, find_run
+from curate.base import ids, schema
+from curate.base.errors import CurateError, RecipeError, RunError
+from curate.base.wording import escape, one_line
 from curate.captions.gates.gates import PASSED
-from curate.decide.rules import check_rules, rule_values
-from curate.errors import CurateError, RecipeError, RunError
+from curate.decide.rules.rules import check_rules, rule_values
 from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts, read_facts
 from curate.store.forgotten import Record
 from curate.store.items import hash_url
-from curate.wording import escape, one_line
 
 # Columns that rules do not see.
 _UNSEEN = (

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate import ids, schema
 from curate.ask.explain_parts import NO, OPEN, VALUE, YES, fetch, marked, show
 from curate.ask.page import Line, Part, columns, heading, line
-from curate.decide import balance
-from curate.decide.rules import Rule
+from curate.base import ids, schema
+from curate.base.wording import pluralise
+from curate.decide.draw import balance
+from curate.decide.rules.rules import Rule
 from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts
-from curate.wording import pluralise
 
 _ENTRIES = 100  # entries that are shown
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from curate import schema
 from curate.ask.explain_parts import AT, fetch, origin, show
 from curate.ask.page import Line, heading, line, named
+from curate.base import schema
+from curate.base.wording import pluralise
 from curate.store.facts import RunFacts
-from curate.wording import pluralise
 
 _DUPLICATES = 10  # duplicates that are shown
 

@@ -22,10 +22,10 @@ from functools import cache
 from importlib.resources import files
 from itertools import takewhile
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.schema import SAMPLES, SIDES
+from curate.base.wording import did_you_mean
 from curate.recipe.files import shipped_folder
-from curate.schema import SAMPLES, SIDES
-from curate.wording import did_you_mean
 
 PAGE = "README.md"
 THEMES = (

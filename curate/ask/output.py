@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 from rich.cells import cell_len
 
 from curate.ask.page import Page, line, pad
-from curate.wording import CONTROL, all_digits, escape, pluralise
+from curate.base.wording import CONTROL, all_digits, escape, pluralise
 
 Format = Literal["table", "csv", "json"]
 

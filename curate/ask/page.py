@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from curate.wording import escape
+from curate.base.wording import escape
 
 Part = str | tuple[str, str]  # text, or text and a style of rich's
 _CELL = 60  # columns that a cell of `columns` may take

@@ -23,16 +23,16 @@ import pyarrow as pa
 
 from curate.ask.library import check_params, fill_params, find_query, is_name, named_queries, read_number
 from curate.ask.output import Result
-from curate.decide.rules import parse_sql, walk_tree
-from curate.errors import RecipeError, RunError
-from curate.output.output_format import find_written
-from curate.process import at_interrupt, temporary_folder
+from curate.base.errors import RecipeError, RunError
+from curate.base.process import at_interrupt, temporary_folder
+from curate.base.wording import escape, one_line
+from curate.decide.rules.rules import parse_sql, walk_tree
+from curate.emit.output_format import find_written
 from curate.publish.statistics import TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
 from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
-from curate.wording import escape, one_line
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 # What DuckDB says of a file that is no Parquet file, or missing (it takes the path for a folder then); what fails within one

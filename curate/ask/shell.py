@@ -13,8 +13,8 @@ from typing import IO, Any
 from curate.ask.library import named_queries
 from curate.ask.output import Format, Result, write_result
 from curate.ask.query import answer, open_run
-from curate.errors import CurateError, RecipeError
-from curate.wording import escape
+from curate.base.errors import CurateError, RecipeError
+from curate.base.wording import escape
 
 HELP = """\
 A statement ends with ; and may span several lines. It is read-only SQL, or a named query with its parameters:

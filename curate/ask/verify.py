@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.errors import RunError
-from curate.forget.clear import find_leftovers
-from curate.forget.shards import digest_members
-from curate.output.output_format import find_output, find_written
-from curate.pool.formats.registry import find_format
+from curate.base import schema
+from curate.base.errors import RunError
+from curate.emit.output_format import find_output, find_written
+from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings
+from curate.publish.forget.clear import find_leftovers
+from curate.publish.forget.shards import digest_members
 from curate.publish.uids import PAIR, pair_bytes, read_uids, uid_pairs
 from curate.run.columns import table_names
 from curate.run.context import open_context

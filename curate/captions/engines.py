@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from curate import ids
-from curate.captions.regions.regions import ZeroShotDetector, open_detector
-from curate.engines.engine import Engine
-from curate.errors import CurateError
-from curate.process import process_cache
+from curate.base import ids
+from curate.base.errors import CurateError
+from curate.base.process import process_cache
+from curate.captions.regions import ZeroShotDetector, open_detector
+from curate.llm.engine import Engine
 from curate.recipe.captions import Captions, EngineSpec
 
 

@@ -14,16 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import ids, schema
+from curate.base import ids, schema
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.captions.gates.checks import Entries, Scores, entry_weights
 from curate.captions.gates.gates import Candidates, run_gates
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
-from curate.engines.engine import Request
-from curate.metadata.unit import load_matcher
+from curate.llm.engine import Request
+from curate.match.unit import load_matcher
 from curate.models.encoder import Encoder
-from curate.numeric.arrays import F32
-from curate.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.captions import Task
 from curate.signals.registry import load_encoder_of
 from curate.store.checkpoints import Checkpoints

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import ids
+from curate.base import ids
+from curate.base.numeric.mix import mix64
 from curate.captions.gates.gates import PASSED
 from curate.captions.kinds.kind import Text
-from curate.numeric.mix import mix64
 from curate.recipe.captions import CAPTION_KINDS, Captions
 from curate.store.tables import UnitTables
 

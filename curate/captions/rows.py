@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from curate.base.numeric.arrays import F64, I32, I64
 from curate.captions.gates.gates import PASSED
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
-from curate.decide.row_counts import RowFacts, count_rows
-from curate.decide.rules import check_count
-from curate.engines.engine import Request
-from curate.numeric.arrays import F64, I32, I64
+from curate.decide.rules.row_counts import RowFacts, count_rows
+from curate.decide.rules.rules import check_count
+from curate.llm.engine import Request
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
 from curate.store.tables import UnitTables
 

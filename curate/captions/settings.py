@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import ids
-from curate.decide.row_counts import count_columns
-from curate.decide.rules import check_count
-from curate.errors import RecipeError
-from curate.metadata.unit import MatchSettings
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.decide.rules.row_counts import count_columns
+from curate.decide.rules.rules import check_count
+from curate.match.unit import MatchSettings
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions, Task
 from curate.recipe.measure import Embedder

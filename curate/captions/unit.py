@@ -13,16 +13,16 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from curate import ids, schema
-from curate.captions.cache import AnswerCache, answer_table
+from curate.base import ids, schema
+from curate.base.numeric.arrays import I64
 from curate.captions.engines import open_engine
 from curate.captions.judge import Answered, judge
-from curate.captions.regions.regions import find_unit_regions
+from curate.captions.regions import find_unit_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, sum_unit
-from curate.engines.engine import Answer, Engine, Request
-from curate.numeric.arrays import I64
+from curate.llm.cache import AnswerCache, answer_table
+from curate.llm.engine import Answer, Engine, Request
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Task

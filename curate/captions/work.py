@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from curate.captions.cache import Spent
+from curate.base.errors import RunError
 from curate.captions.gates.gates import PASSED
 from curate.captions.mix import count_replaced
-from curate.captions.regions.regions import is_failure
+from curate.captions.regions import is_failure
 from curate.captions.settings import CaptionSettings
-from curate.errors import RunError
+from curate.llm.cache import Spent
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions, Price
 from curate.store.facts import CaptionWork

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Result
     from curate.ask.page import Line, Page
+    from curate.ask.report.look import HtmlPage
     from curate.recipe.recipe import Recipe
-    from curate.report.look import HtmlPage
 
 
 class Format(StrEnum):
@@ -54,7 +54,7 @@ def check_beam_options(words: list[str]) -> None:
 
 def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
     """Yield a warning for each source whose images become squares of one size, where rules name sizes."""
-    from curate.decide.rules import named_columns
+    from curate.decide.rules.rules import named_columns
     from curate.pool.urls.source import UrlsSource
 
     named = sorted(named_columns(recipe) & {"width", "height", "min_side", "aspect"})

@@ -11,17 +11,17 @@ from typing import Annotated
 import typer
 
 from curate.ask.page import Line, columns, line
+from curate.ask.report.page import write_report
+from curate.base.errors import RecipeError
+from curate.base.process import at_interrupt
+from curate.base.wording import format_bytes
 from curate.cli.common import print_lines
 from curate.cli.run import run as run_recipe
 from curate.demo.pool import write_pool
 from curate.demo.score import Caught, Rate, rate, score
-from curate.errors import RecipeError
-from curate.process import at_interrupt
-from curate.report.page import write_report
 from curate.store.facts import read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
-from curate.wording import format_bytes
 
 _TRUTH = "truth.parquet"  # the last file of a pool
 
@@ -31,7 +31,7 @@ _RATES = (
     "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded ones as near too",
 )
 
-_KERNELS = ("curate.tar.index", "curate.metadata.match", "curate.ids")
+_KERNELS = ("curate.tar.index", "curate.match.matcher", "curate.base.ids")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 

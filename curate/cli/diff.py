@@ -11,8 +11,8 @@ import typer
 from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, Diff, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
+from curate.base.errors import RecipeError
 from curate.cli.common import Format, FormatOption, open_output, print_page, print_result, save_page
-from curate.errors import RecipeError
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 
@@ -84,8 +84,8 @@ def _print_table(table: pa.Table, limit: int | None, format: Format) -> None:
 
 def _write_images(first: str, second: str, side: Side, limit: int | None, out: str) -> None:
     """Write the page of one side's samples, from the run that keeps them."""
-    from curate.report.look import look_at
-    from curate.report.source import open_source_run
+    from curate.ask.report.look import look_at
+    from curate.ask.report.source import open_source_run
 
     batches = changed_samples(first, second, limit, [side])
     rows = (row for batch in batches for row in _tuples(batch))

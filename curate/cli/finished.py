@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from curate.ask.explain import explain_sample
+from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
+from curate.base.errors import RunError
+from curate.base.wording import format_bytes, pluralise
 from curate.cli.common import RunArgument, print_page
-from curate.errors import RunError
-from curate.report.page import write_report
-from curate.wording import format_bytes, pluralise
 
 
 def explain(

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from curate.ask.page import Line, columns, line
+from curate.base.errors import RecipeError
+from curate.base.wording import pluralise
 from curate.cli.common import RunArgument, print_lines
-from curate.errors import RecipeError
-from curate.forget.forget import Forgotten
-from curate.forget.forget import forget as forget_items
-from curate.forget.lists import read_list
+from curate.publish.forget.forget import Forgotten
+from curate.publish.forget.forget import forget as forget_items
+from curate.publish.forget.lists import read_list
 from curate.store.items import KINDS, NOTHING, hex_of
 from curate.store.layout import FORGOTTEN_FILE, REPORT_FILE
-from curate.wording import pluralise
 
 _SHOWN = 20
 _NAMES = {"uid": "uid", "url": "URL with sha256", "sha256": "image with sha256"}

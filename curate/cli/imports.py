@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from curate.registry import has_plugins
+from curate.base.registry import has_plugins
 
 RARELY = 100_000  # new objects between searches for cycles, in a command's own process: most of what it makes are modules, which stay
 _OF_GOOGLE = ("google.cloud", "google.api_core", "google.auth")
@@ -86,6 +86,6 @@ def import_beam() -> None:
     with without_unused():
         import apache_beam  # noqa: F401
 
-        from curate.numeric.mix import GOLDEN, mix64
+        from curate.base.numeric.mix import GOLDEN, mix64
 
         mix64(GOLDEN)

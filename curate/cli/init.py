@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.wording import did_you_mean
 from curate.recipe.files import shipped_folder
-from curate.wording import did_you_mean
 
 
 def kinds() -> list[str]:

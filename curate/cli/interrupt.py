@@ -47,7 +47,7 @@ def end_when_interrupted(message: str) -> None:
         text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}\n".encode()
         with suppress(OSError):  # nobody reads it
             os.write(2, text)
-        if process := sys.modules.get("curate.process"):  # else there is nothing yet to clean up
+        if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up
             process.clean_up()
         os._exit(_STATUS + found[0])
 

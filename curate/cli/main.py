@@ -12,9 +12,9 @@ from typing import Annotated, TextIO
 import typer
 
 from curate import __version__
+from curate.base.errors import CurateError, RecipeError
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
-from curate.errors import CurateError, RecipeError
 from curate.recipe.strict_yaml import find_surrogate
 
 # Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs: whole, on a line

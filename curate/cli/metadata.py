@@ -9,7 +9,7 @@ import typer
 from curate.ask.page import Line, columns, line
 from curate.cli.common import print_lines
 from curate.cli.examples import examples_of
-from curate.metadata.sources import ImportReport, read_metadata, write_metadata
+from curate.match.sources import ImportReport, read_metadata, write_metadata
 
 app = typer.Typer(help="Import and show metadata entries.", no_args_is_help=True)
 

@@ -10,6 +10,11 @@ import pyarrow.compute as pc
 import typer
 
 from curate.ask.page import Line, columns, heading, line
+from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
+from curate.base.errors import RecipeError
+from curate.base.process import CORES, temporary_folder
+from curate.base.schema import KEPT
+from curate.base.wording import format_bytes, format_seconds, pluralise
 from curate.captions.engines import find_faults
 from curate.cli.common import (
     BeamArgument,
@@ -23,21 +28,16 @@ from curate.cli.common import (
     warn_of_sizes,
 )
 from curate.cli.imports import import_beam
-from curate.download.outlook import SECONDS
-from curate.errors import RecipeError
+from curate.match.sources import never_match
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
-from curate.metadata.sources import never_match
 from curate.pool.formats.downloading_format import Outlook
-from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Plan
-from curate.process import CORES, temporary_folder
+from curate.pool.registry import find_downloading
+from curate.pool.urls.download.outlook import SECONDS
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
-from curate.schema import KEPT
 from curate.store.layout import RUN_FILE
-from curate.whatif.estimate import Estimate, EstimatedRequests, estimate
-from curate.wording import format_bytes, format_seconds, pluralise
 
 
 def plan(

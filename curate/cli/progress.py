@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from curate.errors import CurateError
-from curate.process import at_interrupt
-from curate.store.downloads import sum_downloads
+from curate.base.errors import CurateError
+from curate.base.process import at_interrupt
+from curate.base.wording import format_bytes
+from curate.pool.urls.download.log import sum_downloads
 from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
-from curate.wording import format_bytes
 
 STEPS = (
     ("measure", "tables/samples", ".parquet", "units"),

@@ -8,6 +8,8 @@ from typing import Annotated
 import pyarrow.compute as pc
 import typer
 
+from curate.base.errors import RecipeError
+from curate.base.wording import pluralise
 from curate.cli.common import (
     BeamArgument,
     Fingerprint,
@@ -21,19 +23,17 @@ from curate.cli.common import (
 from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
-from curate.errors import RecipeError
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
-from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
+from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
+from curate.pool.urls.download.retries import Retries
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
-from curate.store.retries import Retries
 from curate.store.store import RunStore
-from curate.wording import pluralise
 
 
 def run(
@@ -106,7 +106,7 @@ def run(
 
 def _report_again(out: str) -> str:
     """Write the report of a run that has another name or license, and return a line that says so."""
-    from curate.report.page import write_report  # with all that a page needs
+    from curate.ask.report.page import write_report  # with all that a page needs
 
     write_report(out)
     return f"\n{REPORT_FILE} was written again; if it compared runs: `curate report {out} --against DIR`"

@@ -10,10 +10,10 @@ from curate.ask.output import Result
 from curate.ask.page import Page, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
+from curate.base.errors import RecipeError
+from curate.base.wording import pluralise
 from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result, save_page
 from curate.cli.interrupt import raise_when_interrupted
-from curate.errors import RecipeError
-from curate.wording import pluralise
 
 
 def sql(
@@ -95,8 +95,8 @@ def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str
 
 def _write_images(directory: str, query: str, params: dict[str, str], out: str) -> None:
     """Write the page of a query's rows with their images."""
-    from curate.report.look import look_at
-    from curate.report.source import open_source_run
+    from curate.ask.report.look import look_at
+    from curate.ask.report.source import open_source_run
 
     with open_source_run(directory) as run, asking(directory, query, params) as result:
         page = look_at(run, result, query)
@@ -105,8 +105,8 @@ def _write_images(directory: str, query: str, params: dict[str, str], out: str) 
 
 def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:
     """Write a query's rows for FiftyOne."""
-    from curate.report.fiftyone import export_rows
-    from curate.report.source import open_source_run
+    from curate.ask.report.fiftyone import export_rows
+    from curate.ask.report.source import open_source_run
 
     try:
         with open_source_run(directory) as run, asking(directory, query, params) as result:

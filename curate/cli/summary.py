@@ -7,15 +7,15 @@ from math import ceil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.decide.dedup import LARGE_SHARE
-from curate.pool.formats.registry import find_downloading
+from curate.base.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
+from curate.base.wording import format_bytes, format_seconds, next_size, pluralise
+from curate.decide.dedup.exact import LARGE_SHARE
+from curate.pool.registry import find_downloading
 from curate.run.context import open_context
-from curate.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, UIDS_FILE, table_file
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
-from curate.wording import format_bytes, format_seconds, next_size, pluralise
 
 _MISSING = pa.array(MISSING_REASONS)
 _FEW_SHARDS = 8  # fewer may be too few for a training loader

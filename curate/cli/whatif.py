@@ -11,15 +11,15 @@ import typer
 
 from curate.ask.output import Result
 from curate.ask.page import line
+from curate.ask.whatif.answer import WhatIf, answer
+from curate.ask.whatif.plot import check_plot, write_plot
+from curate.ask.whatif.survivors import FinishedRun, changed_recipe, has_same_rules, open_finished
+from curate.ask.whatif.sweep import Point, points_table, search, sweep
+from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
+from curate.base.errors import RecipeError
+from curate.base.schema import SAMPLE
+from curate.base.wording import next_size, pluralise
 from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
-from curate.errors import RecipeError
-from curate.schema import SAMPLE
-from curate.whatif.answer import WhatIf, answer
-from curate.whatif.plot import check_plot, write_plot
-from curate.whatif.survivors import FinishedRun, changed_recipe, has_same_rules, open_finished
-from curate.whatif.sweep import Point, points_table, search, sweep
-from curate.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
-from curate.wording import next_size, pluralise
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from curate import ids, schema
-from curate.decide.passes.dedup_pass import ImageNearness
-from curate.errors import RecipeError
-from curate.numeric.arrays import I64
-from curate.numeric.vectors import embedding_column
+from curate.base import ids, schema
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import I64
+from curate.base.numeric.vectors import embedding_column
+from curate.base.process import process_cache
+from curate.decide.dedup.passes.dedup_pass import ImageNearness
+from curate.pool.decode.image import measure_image
+from curate.pool.decode.phash import hash_small
 from curate.pool.exemplars import picture_files, read_pictures
-from curate.pool.image import measure_image
-from curate.pool.phash import hash_small
-from curate.process import process_cache
 from curate.recipe.deciding import NEARNESS, Against
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.recipe import Recipe

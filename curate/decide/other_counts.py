@@ -5,9 +5,9 @@ Such as those of a whole pool, by which each of its parts is balanced as the who
 
 import numpy as np
 
-from curate import ids
-from curate.errors import RecipeError
-from curate.numeric.arrays import I64
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import I64
 from curate.recipe.recipe import Recipe
 from curate.store.facts import read_facts
 from curate.store.layout import ENTRIES_FILE, RUN_FILE, SUCCESS_FILE

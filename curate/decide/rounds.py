@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from curate.decide import dedup, unit_decisions, unit_duplicates, unit_matches, unit_rules
-from curate.decide.balance import SparseSums
-from curate.decide.derived import Scale, count_up_to, distinct_keys, summarise
-from curate.decide.groups import Groups
-from curate.decide.passes.dedup_pass import Nearness
-from curate.decide.rules import QUANTILE
-from curate.decide.sample import SampleCut, SampleKeys, SampleSearch
+from curate.base.numeric.arrays import I64, U64
+from curate.base.process import in_threads
+from curate.decide import unit_decisions, unit_duplicates, unit_matches, unit_rules
+from curate.decide.dedup import exact
+from curate.decide.dedup.groups import Groups
+from curate.decide.dedup.passes.dedup_pass import Nearness
+from curate.decide.draw.balance import SparseSums
+from curate.decide.draw.sample import SampleCut, SampleKeys, SampleSearch
+from curate.decide.rules.rules import QUANTILE
+from curate.decide.rules.top import TopValues, add_counts
 from curate.decide.settings import DecideSettings
-from curate.decide.top import TopValues, add_counts
+from curate.decide.statistics.derived import Scale, count_up_to, distinct_keys, summarise
 from curate.decide.unit_state import UnitState
-from curate.numeric.arrays import I64, U64
 from curate.pool.plan import Unit
-from curate.process import in_threads
 
 
 def apply_rules(settings: DecideSettings, units: Sequence[Unit]) -> list[UnitState]:
@@ -116,7 +117,7 @@ def deduplicate(settings: DecideSettings, states: Sequence[UnitState]) -> list[U
     return drop_repeats(settings, states, find_repeats(settings, states))
 
 
-def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup.Records:
+def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> exact.Records:
     """Return the records of the rows still in that share a key of some pass with another one."""
     groups = {place: find_groups(settings, by, states)[0] for place, by in settings.near.items()}
     hashes: dict[int, list[U64]] = {}
@@ -127,15 +128,15 @@ def find_repeats(settings: DecideSettings, states: Sequence[UnitState]) -> dedup
     for parts in in_threads(hash_unit, states):
         for (place, _), part in parts:
             hashes.setdefault(place, []).append(part)
-    repeats = [(place, dedup.repeated(parts)) for place, parts in hashes.items()]
+    repeats = [(place, exact.repeated(parts)) for place, parts in hashes.items()]
 
-    def records_of(state: UnitState) -> dedup.Records:
+    def records_of(state: UnitState) -> exact.Records:
         return unit_duplicates.find_candidates(settings, settings.tables(state.unit), state, repeats, groups)
 
     return np.concatenate(list(in_threads(records_of, states)))
 
 
-def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records: dedup.Records) -> list[UnitState]:
+def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records: exact.Records) -> list[UnitState]:
     """Return the states, which are in the order of their units, with the duplicates dropped.
 
     `records` are of `find_repeats` over these states; where all passes are by equal keys, over any that had more rows in.
@@ -143,7 +144,7 @@ def drop_repeats(settings: DecideSettings, states: Sequence[UnitState], records:
     by_unit = _by_unit(records, states)
     records = np.concatenate([part[state.alive[part["row"]]] for state, part in zip(states, by_unit, strict=True)])
     for i in range(len(settings.passes)):
-        records = dedup.resolve(records, i)
+        records = exact.resolve(records, i)
     lost = _by_unit(records[records["dead"]], states)
     return [unit_duplicates.drop_duplicates(state, part) for state, part in zip(states, lost, strict=True)]
 
@@ -178,7 +179,7 @@ def count_survivors(settings: DecideSettings, states: Sequence[UnitState]) -> I6
     return total
 
 
-def _by_unit(records: dedup.Records, states: Sequence[UnitState]) -> list[dedup.Records]:
+def _by_unit(records: exact.Records, states: Sequence[UnitState]) -> list[exact.Records]:
     """Return each unit's part of records that are in the order of units."""
     units = records["unit"].copy()
     return [records[slice(*np.searchsorted(units, [s.unit.index, s.unit.index + 1]))] for s in states]

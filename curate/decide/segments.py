@@ -7,8 +7,8 @@ nothing more.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from curate.decide.derived import Derived, needed_columns
-from curate.decide.rules import Rule
+from curate.decide.rules.rules import Rule
+from curate.decide.statistics.derived import Derived, needed_columns
 from curate.recipe.deciding import DEDUP, Top
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import ids, schema
-from curate.decide.derived import Derived, check_derived
-from curate.decide.passes.dedup_pass import ImageNearness, KeyPass, Nearness
-from curate.decide.row_counts import count_columns
-from curate.decide.rules import Rule, check_count, check_rules
-from curate.decide.schemes.scheme import Scheme
+from curate.base import ids, schema
+from curate.base.errors import RecipeError, UnknownColumn
+from curate.base.numeric.arrays import I64
+from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
+from curate.decide.draw.schemes.scheme import Scheme
+from curate.decide.rules.row_counts import count_columns
+from curate.decide.rules.rules import Rule, check_count, check_rules
 from curate.decide.segments import Segment, cut_segments
-from curate.errors import RecipeError, UnknownColumn
+from curate.decide.statistics.derived import Derived, check_derived
+from curate.match.unit import Entries, MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
-from curate.metadata.unit import Entries, MatchSettings, load_entries
-from curate.numeric.arrays import I64
 from curate.pool.plan import Pool, Unit
 from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near, Sample
 from curate.recipe.recipe import Recipe

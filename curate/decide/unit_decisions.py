@@ -9,19 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import ids, schema
-from curate.decide import balance
-from curate.decide.derived import (
+from curate.base import ids, schema
+from curate.base.numeric.arrays import F64, I32, I64, whole
+from curate.base.schema import CODES
+from curate.decide.draw import balance
+from curate.decide.draw.sample import SampleCut, SampleKeys
+from curate.decide.rules.row_counts import RowFacts, count_rows
+from curate.decide.settings import DecideSettings
+from curate.decide.statistics.derived import (
     read_columns,
 )
-from curate.decide.row_counts import RowFacts, count_rows
-from curate.decide.sample import SampleCut, SampleKeys
-from curate.decide.settings import DecideSettings
 from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import UnitState, name_verdicts
-from curate.numeric.arrays import F64, I32, I64, whole
 from curate.recipe.output import MAX_REPEATS
-from curate.schema import CODES
 from curate.store.tables import UnitTables
 
 

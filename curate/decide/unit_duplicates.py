@@ -11,16 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.decide import dedup
-from curate.decide.derived import (
+from curate.base import schema
+from curate.base.numeric.arrays import U64
+from curate.decide.dedup import exact
+from curate.decide.dedup.groups import Groups
+from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness
+from curate.decide.settings import DecideSettings
+from curate.decide.statistics.derived import (
     read_columns,
 )
-from curate.decide.groups import Groups
-from curate.decide.passes.dedup_pass import KeyPass, Nearness
-from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import UnitState
-from curate.numeric.arrays import U64
 from curate.store.tables import UnitTables
 
 
@@ -35,7 +35,7 @@ def hash_keys(
 ) -> Iterator[tuple[tuple[int, int], U64]]:
     """Yield the hashes of each pass's keys, by (pass, bucket): phase 1."""
     for i, column in enumerate(_key_columns(settings, tables, groups)):
-        for bucket, hashes in enumerate(dedup.split_buckets(dedup.key_hashes(column, state.alive), n_buckets)):
+        for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.alive), n_buckets)):
             if len(hashes):
                 yield (i, bucket), hashes
 
@@ -46,7 +46,7 @@ def find_candidates(
     state: UnitState,
     repeated: Iterable[tuple[int, U64]],
     groups: Mapping[int, Groups],
-) -> dedup.Records:
+) -> exact.Records:
     """Return the records of the rows whose hash repeats somewhere in the pool: phase 2.
 
     `repeated` are pairs (pass, hashes of this unit that repeat), any number of each pass.
@@ -57,13 +57,13 @@ def find_candidates(
         for place in range(len(settings.passes))
     ]
     columns = _key_columns(settings, tables, groups)
-    rows = dedup.candidates(columns, state.alive, hashes)
+    rows = exact.candidates(columns, state.alive, hashes)
     take = pa.array(rows)
     prefer = None
     if settings.prefer is not None:
         table = read_columns(tables, settings.derived, state.derived, [settings.prefer])
         values = table[settings.prefer].combine_chunks()
-        prefer = dedup.preferences(values.take(take))
+        prefer = exact.preferences(values.take(take))
     taken = [column.take(take) for column in columns]
     uids = taken[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
     content = _content(settings, tables, take)
@@ -72,10 +72,10 @@ def find_candidates(
         for place, by in enumerate(settings.passes)
     ]
     of_rows = [None if values is None else values[rows] for values in cosines]
-    return dedup.make_records(state.unit.index, rows, uids, taken, content, prefer, of_rows)
+    return exact.make_records(state.unit.index, rows, uids, taken, content, prefer, of_rows)
 
 
-def drop_duplicates(state: UnitState, losers: dedup.Records) -> UnitState:
+def drop_duplicates(state: UnitState, losers: exact.Records) -> UnitState:
     """Return the state with the unit's losers dropped, in the order of their rows."""
     if not len(losers):
         return state
@@ -101,4 +101,4 @@ def _content(settings: DecideSettings, tables: UnitTables, rows: pa.Array) -> U6
     if not settings.compares_content:
         return np.zeros(len(rows), np.uint64)
     table = tables.read("samples", ["sha256", "url", "caption"]).take(rows)
-    return dedup.content_hashes(pc.coalesce(table["sha256"], table["url"]), table["caption"])
+    return exact.content_hashes(pc.coalesce(table["sha256"], table["url"]), table["caption"])

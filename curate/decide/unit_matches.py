@@ -6,12 +6,12 @@ All functions take the unit's tables, which the caller may hold open.
 import numpy as np
 import pyarrow as pa
 
-from curate.decide import balance
-from curate.decide.balance import SparseSums
-from curate.decide.schemes.scheme import stack_limits
+from curate.base.numeric.arrays import I64, U64, Mask, whole
+from curate.decide.draw import balance
+from curate.decide.draw.balance import SparseSums
+from curate.decide.draw.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import UnitState
-from curate.numeric.arrays import I64, U64, Mask, whole
 from curate.store.tables import UnitTables
 
 

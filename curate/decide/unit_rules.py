@@ -11,9 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
+from curate.base import schema
+from curate.base.numeric.arrays import F64, I64
+from curate.base.numeric.quantiles import key_bits, order_keys
+from curate.base.schema import CODES
 from curate.decide.decontamination import find_contaminated
-from curate.decide.derived import (
+from curate.decide.rules.rules import first_failed
+from curate.decide.rules.top import TopSearch, TopValues
+from curate.decide.settings import DecideSettings
+from curate.decide.statistics.derived import (
     DerivedValues,
     Scale,
     Statistic,
@@ -23,16 +29,10 @@ from curate.decide.derived import (
     read_columns,
     summarise,
 )
-from curate.decide.quantiles import key_bits, order_keys
-from curate.decide.rules import first_failed
-from curate.decide.settings import DecideSettings
-from curate.decide.top import TopSearch, TopValues
 from curate.decide.unit_matches import all_matches
 from curate.decide.unit_state import ALIVE, UnitState
-from curate.numeric.arrays import F64, I64
 from curate.pool.plan import Unit
 from curate.recipe.deciding import Top
-from curate.schema import CODES
 from curate.store.forgotten import forgotten_mask
 from curate.store.tables import UnitTables
 

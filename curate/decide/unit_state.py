@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.decide.derived import DerivedValues
-from curate.decide.top import TopSearch
-from curate.numeric.arrays import F32, I16, I32, I64, U64, Mask
+from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
+from curate.base.schema import CODES, KEPT
+from curate.decide.rules.top import TopSearch
+from curate.decide.statistics.derived import DerivedValues
 from curate.pool.plan import Unit
-from curate.schema import CODES, KEPT
 
 ALIVE = CODES[KEPT]
 _NO_ROWS, _NO_UIDS, _NO_NAMES = np.zeros(0, np.int64), np.zeros((2, 0), np.uint64), pa.array([], pa.string())

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from curate.base.schema import DUPLICATE, KEPT
 from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
-from curate.schema import DUPLICATE, KEPT
 from curate.store.store import RunStore
 
 CLEAN = "(clean)"

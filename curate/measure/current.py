@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from curate.errors import DamagedError
+from curate.base.errors import DamagedError
+from curate.base.process import in_threads
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
-from curate.process import in_threads
 from curate.recipe.measure import column_prefix
 from curate.signals.signal import Signal
 from curate.store.tables import UnitTables

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
+from curate.base import schema
+from curate.base.numeric.arrays import Mask
 from curate.measure.settings import MeasureSettings
-from curate.numeric.arrays import Mask
-from curate.pool.formats.registry import find_downloading
 from curate.pool.plan import Unit
+from curate.pool.registry import find_downloading
 from curate.store.tables import UnitTables
 
 

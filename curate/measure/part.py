@@ -19,26 +19,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import ids, schema
-from curate.errors import RunError, SignalError
+from curate.base import ids, schema
+from curate.base.errors import RunError, SignalError
+from curate.base.numeric.arrays import Mask, whole
+from curate.base.numeric.vectors import no_embeddings
+from curate.base.process import CORES, Backlog, groups, in_threads
+from curate.base.wording import one_line
 from curate.measure.settings import MeasureSettings
-from curate.numeric.arrays import Mask, whole
-from curate.numeric.vectors import no_embeddings
-from curate.pool.columns import score_column
-from curate.pool.faults import EmbeddingFault, InputFault, retry
-from curate.pool.field_types import FieldCounts
+from curate.pool.decode.columns import score_column
+from curate.pool.decode.field_types import FieldCounts
+from curate.pool.decode.image import ImageFacts, measure_image
+from curate.pool.decode.phash import hash_small
+from curate.pool.decode.text import check_captions
+from curate.pool.files.faults import EmbeddingFault, InputFault, retry
+from curate.pool.files.listing import check_state, file_state
 from curate.pool.formats.input_format import Batch, InputPart
-from curate.pool.formats.registry import find_format
-from curate.pool.image import ImageFacts, measure_image
-from curate.pool.listing import check_state, file_state
-from curate.pool.phash import hash_small
-from curate.pool.text import check_captions
-from curate.process import CORES, Backlog, groups, in_threads
+from curate.pool.registry import find_format
 from curate.recipe.measure import Image
 from curate.recipe.source import Source
 from curate.signals.signal import Signal, SignalOutput
 from curate.store.checkpoints import Checkpoints
-from curate.wording import one_line
 
 # Two batches of a model on a GPU; at 18 images a second and with two units under way, a minute of both. Texts are encoded at the
 # end of a step, sorted by length: on a GPU they have some third more padding than in steps twice as long, on a CPU a twentieth.

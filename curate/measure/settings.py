@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import ids
+from curate.base import ids
 from curate.pool.plan import Pool, Unit
 from curate.pool.score_groups import ScoreGroup
 from curate.recipe.measure import Measure

@@ -13,22 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curate import schema
-from curate.errors import RunError, TransientError
+from curate.base import schema
+from curate.base.errors import RunError, TransientError
+from curate.base.numeric.arrays import whole
+from curate.base.numeric.vectors import embedding_matrix
+from curate.base.wording import one_line
 from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
 from curate.measure.left_out import leave_out
 from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, may_be_read_later, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
-from curate.numeric.arrays import whole
-from curate.numeric.vectors import embedding_matrix
-from curate.pool.formats.registry import find_format
 from curate.pool.join import open_join
 from curate.pool.plan import Unit
+from curate.pool.registry import find_format
 from curate.recipe.source import Source
 from curate.signals.signal import Embeddings, Signal
 from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
-from curate.wording import one_line
 
 _WITH_FAULTS = ("scores", "embeddings")  # the tables that faults of supplied embeddings leave gaps in
 _UNREAD = "this file could be read when its samples were measured, and cannot now; run again when it can"

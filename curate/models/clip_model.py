@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from curate import ids
+from curate.base import ids
+from curate.base.process import process_cache
 from curate.models.encoder import Encoder
 from curate.models.identity import OpenClip
-from curate.process import process_cache
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32, I64
 from curate.models.hugging_face import free_memory, is_memory
 from curate.models.misalignment import WordScores
-from curate.numeric.arrays import F32, I64
 
 _TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
 

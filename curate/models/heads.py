@@ -30,12 +30,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numba import njit
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32
+from curate.base.wording import one_line
 from curate.models.safetensors_file import read_safetensors
 from curate.models.torch_file import read_torch_file
-from curate.numeric.arrays import F32
 from curate.recipe.files import read_whole
-from curate.wording import one_line
 
 Activation = Literal["none", "relu", "gelu", "silu"]  # between layers: the exact gelu (erf), and x · sigmoid(x)
 Output = Literal["none", "sigmoid"]  # after the last layer

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
-from curate.errors import RecipeError, needing
-from curate.pool.image import as_rgb, rotate_by_exif
-from curate.wording import one_line
+from curate.base.errors import RecipeError, needing
+from curate.base.wording import one_line
+from curate.pool.decode.image import as_rgb, rotate_by_exif
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "bf16"]

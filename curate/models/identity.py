@@ -16,11 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from curate.errors import RecipeError, RunError, needing
+from curate.base.errors import RecipeError, RunError, needing
+from curate.base.wording import one_line
 from curate.models.weights import alone_with, find_digest
 from curate.recipe.measure import Embedder
 from curate.recipe.section import fault, path_at
-from curate.wording import one_line
 
 ONNX = "onnx:"
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")

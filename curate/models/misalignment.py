@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32
 from curate.models.positions import TextTower, project, text_tower
-from curate.numeric.arrays import F32
 
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any

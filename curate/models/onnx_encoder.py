@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F32, I64
+from curate.base.process import CORES, Lazy
+from curate.base.wording import one_line
 from curate.models import onnx_folder
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.identity import OpenClip
 from curate.models.installed import open_session
 from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights
-from curate.numeric.arrays import F32, I64
-from curate.process import CORES, Lazy
-from curate.wording import one_line
 
 __all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resolve_precision")
 

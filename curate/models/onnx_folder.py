@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
+from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip
 from curate.models.weights import find_digest
-from curate.wording import one_line
 
 _ACCEPTED = (
     "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with vision_model.onnx and "

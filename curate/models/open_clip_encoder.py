@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F32, I64
+from curate.base.process import Lazy
+from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.hugging_face import each_device, to_dtype
 from curate.models.identity import OpenClip, check_weights, identify, resolve_device, resolve_precision
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, project, stretch, text_tower
-from curate.numeric.arrays import F32, I64
-from curate.process import Lazy
-from curate.wording import one_line
 
 __all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resolve_precision")
 

@@ -14,7 +14,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
 Module = Any

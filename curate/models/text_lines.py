@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from curate.errors import RecipeError, needing
+from curate.base.errors import RecipeError, needing
+from curate.base.process import process_cache
 from curate.models.installed import identify_models, open_session, package_folder
-from curate.process import process_cache
 
 _PACKAGE = "rapidocr-onnxruntime"
 _MODELS = ("ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import fsspec
 import pyarrow as pa
 
-from curate.errors import RecipeError
-from curate.pool.faults import InputFault
+from curate.base.errors import RecipeError
+from curate.pool.files.faults import InputFault
+from curate.pool.files.listing import InputFile, list_files
 from curate.pool.formats.input_format import InputPart
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.listing import InputFile, list_files
 
 _TARS = WebdatasetInput()
 

@@ -22,15 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from curate import ids
-from curate.errors import RecipeError, RunError
-from curate.numeric.arrays import I64, U64, whole
-from curate.numeric.xxh3 import hash_pairs
-from curate.pool.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
-from curate.pool.listing import InputFile, list_files
-from curate.process import process_cache
+from curate.base import ids
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import I64, U64, whole
+from curate.base.numeric.xxh3 import hash_pairs
+from curate.base.process import process_cache
+from curate.base.wording import did_you_mean, one_line
+from curate.pool.decode.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
+from curate.pool.files.listing import InputFile, list_files
 from curate.recipe.source import Join
-from curate.wording import did_you_mean, one_line
 
 _BATCH = 1 << 16  # rows that are read at a time
 _BUCKET = 1 << 20  # rows of a bucket, about

@@ -16,18 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curate import ids
-from curate.errors import RecipeError
-from curate.pool.columns import plain_type
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.wording import one_line
+from curate.pool.decode.columns import plain_type
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource, Retry
-from curate.pool.formats.registry import find_downloading, find_format
+from curate.pool.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
+from curate.pool.urls.download.retries import Retries
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source
 from curate.store.chunks import Chunk
 from curate.store.layout import unit_stem
-from curate.store.retries import Retries
-from curate.wording import one_line
 
 # Of a pool with images: for small pools, for large ones: some ten of img2dataset's tars of 10,000 images at 256 pixels. What
 # a unit holds in memory are tables and embeddings; a kill costs less than a unit (see `curate.store.checkpoints`).

@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.download.faults import REFUSED_BY_LIMITS
-from curate.pool.formats.registry import find_downloading
+from curate.base import schema
 from curate.pool.plan import Unit
+from curate.pool.registry import find_downloading
+from curate.pool.urls.download.faults import REFUSED_BY_LIMITS
 from curate.recipe.source import Source, find_source
 
 _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from curate import schema
-from curate.errors import RecipeError
-from curate.pool.columns import SCORE_TYPES, Columns, score_type, unify_scores
+from curate.base import schema
+from curate.base.errors import RecipeError
+from curate.pool.decode.columns import SCORE_TYPES, Columns, score_type, unify_scores
 from curate.pool.formats.input_format import PlannedSource
-from curate.pool.formats.registry import find_format
 from curate.pool.join import JoinIdentity, identify_join
+from curate.pool.registry import find_format
 from curate.recipe.source import Source
 
 SUPPLIED = "the pool"  # the group of the columns that inputs supply, whatever a recipe names

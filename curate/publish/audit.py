@@ -13,23 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.errors import ConservationError, RunError
-from curate.metadata.unit import MatchSettings
-from curate.output.output_format import find_output
-from curate.pool.field_types import FieldCounts
-from curate.pool.formats.registry import find_downloading
+from curate.base import schema
+from curate.base.errors import ConservationError, RunError
+from curate.base.schema import KEPT
+from curate.base.wording import pluralise
+from curate.emit.output_format import find_output
+from curate.match.unit import MatchSettings
+from curate.pool.decode.field_types import FieldCounts
 from curate.pool.plan import Pool, Unit
+from curate.pool.registry import find_downloading
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
 from curate.run.context import RunContext
-from curate.schema import KEPT
 from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, caption_statistics_file, failures_part, table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
-from curate.wording import pluralise
 
 MEASURES = ("words", "width", "height")  # whose means are published
 

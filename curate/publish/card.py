@@ -13,10 +13,10 @@ from typing import Any
 import jinja2
 import yaml
 
-from curate.output.output_format import OutputFormat, find_output
-from curate.schema import FORGOTTEN
+from curate.base.schema import FORGOTTEN
+from curate.base.wording import escape, format_bytes, pluralise
+from curate.emit.output_format import OutputFormat, find_output
 from curate.store.facts import RunFacts
-from curate.wording import escape, format_bytes, pluralise
 
 UNKNOWN = "unknown"  # the licence, where the recipe gives none
 _SIZES = (

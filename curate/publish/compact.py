@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.numeric.arrays import concat_small
+from curate.base.numeric.arrays import concat_small
 from curate.pool.plan import UNIT_ROWS
 from curate.publish.audit import PublishSettings
 from curate.store.chunks import Chunk, units_note

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.output.output_format import OutputFormat, find_output
+from curate.emit.output_format import OutputFormat, find_output
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published

@@ -11,10 +11,10 @@ from functools import partial
 
 import pyarrow as pa
 
-from curate import ids
-from curate.errors import DamagedError
-from curate.output.output_format import OutputFormat, find_output
-from curate.process import in_threads
+from curate.base import ids
+from curate.base.errors import DamagedError
+from curate.base.process import in_threads
+from curate.emit.output_format import OutputFormat, find_output
 from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from curate import ids
-from curate.numeric.drift import measure_drift
-from curate.numeric.mix import mix64
-from curate.numeric.vectors import embedding_matrix
+from curate.base import ids
+from curate.base.numeric.mix import mix64
+from curate.base.numeric.vectors import embedding_matrix
+from curate.publish.wasserstein import measure_drift
 from curate.recipe.measure import Measure
 from curate.store.facts import DriftFacts
 from curate.store.tables import UnitTables

@@ -11,20 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.decide import balance, dedup
-from curate.decide.bracket import Solution
-from curate.decide.derived import Scale
-from curate.decide.schemes.scheme import Scheme
-from curate.decide.top import TopSearch
-from curate.metadata.unit import NO_ENTRY, load_entries
-from curate.numeric.arrays import I64
-from curate.output.output_format import find_output
+from curate.base import schema
+from curate.base.numeric.arrays import I64
+from curate.decide.dedup import exact
+from curate.decide.draw import balance
+from curate.decide.draw.bracket import Solution
+from curate.decide.draw.schemes.scheme import Scheme
+from curate.decide.rules.top import TopSearch
+from curate.decide.statistics.derived import Scale
+from curate.emit.output_format import find_output
+from curate.match.unit import NO_ENTRY, load_entries
+from curate.pool.urls.download.log import sum_downloads
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published
 from curate.recipe.deciding import DEDUP, SCHEMES, Dedup, Top
-from curate.store.downloads import sum_downloads
 from curate.store.facts import (
     CaptionWork,
     DerivedFacts,
@@ -227,15 +228,15 @@ def _summarise(
 def _large_groups(
     found: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
-    """Return the groups with over `dedup.LARGE_SHARE` of the rows that reached deduplication, the largest first.
+    """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, the largest first.
 
-    With passes by nearness the largest is among them if it has `dedup.LARGE_NEAR` rows and `dedup.LARGE_NEAR_SHARE`.
+    With passes by nearness the largest is among them if it has `exact.LARGE_NEAR` rows and `exact.LARGE_NEAR_SHARE`.
     """
     reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
     groups = sorted(((rows, uid) for rows, uid in found if rows > 1), key=lambda group: (-group[0], group[1]))
-    large = [group for group in groups if group[0] > dedup.LARGE_SHARE * reached]
+    large = [group for group in groups if group[0] > exact.LARGE_SHARE * reached]
     if by.near and not large:
-        large = [group for group in groups[:1] if group[0] >= max(dedup.LARGE_NEAR, dedup.LARGE_NEAR_SHARE * reached)]
+        large = [group for group in groups[:1] if group[0] >= max(exact.LARGE_NEAR, exact.LARGE_NEAR_SHARE * reached)]
     return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from curate import schema
-from curate.errors import ConservationError
-from curate.process import temporary_folder
+from curate.base import schema
+from curate.base.errors import ConservationError
+from curate.base.process import temporary_folder
 from curate.publish.audit import Drops
 from curate.publish.views import sql_type
 from curate.store.facts import CaptionWork, DriftFacts, Facts, RunFacts, StepFacts

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.ids import uid_halves
-from curate.process import temporary_folder
+from curate.base import schema
+from curate.base.ids import uid_halves
+from curate.base.process import temporary_folder
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import schema
-from curate.numeric.sides import SQL as SIDES
-from curate.output.output_format import OutputFormat, find_written
+from curate.base import schema
+from curate.base.numeric.sides import SQL as SIDES
+from curate.emit.output_format import OutputFormat, find_written
 from curate.recipe.files import shipped_folder
 from curate.store.layout import MANIFEST_FILE, RETRIES_FILE, VIEWS_FILE
 from curate.store.store import RunStore

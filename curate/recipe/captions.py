@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
+from curate.base.registry import Registry
 from curate.recipe.gates import Gates
 from curate.recipe.section import (
     BuiltFrom,
@@ -22,11 +23,10 @@ from curate.recipe.section import (
     fault,
     find_twice,
 )
-from curate.registry import Registry
 
 MAX_PER_ROW = 64
-ENGINES = Registry[Any]("engine", "curate.engines.registry:ENGINES")
-"""The kinds of engines, `curate.engines.engine.EngineKind`."""
+ENGINES = Registry[Any]("engine", "curate.llm.registry:ENGINES")
+"""The kinds of engines, `curate.llm.engine.EngineKind`."""
 CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registry:KINDS")
 """The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order in which they are made."""
 

@@ -1,6 +1,6 @@
 """The sections of a recipe that decide which samples stay: top rules, deduplication and balance. See `curate.recipe.recipe`.
 
-`rules` itself is a field of `Recipe`; its SQL is checked by `curate.decide.rules`. The passes of deduplication and the schemes
+`rules` itself is a field of `Recipe`; its SQL is checked by `curate.decide.rules.rules`. The passes of deduplication and the schemes
 of balancing are what their registries hold.
 """
 
@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from curate.base.registry import Registry
 from curate.recipe.measure import Measure
 from curate.recipe.section import (
     AnyColumn,
@@ -29,11 +30,10 @@ from curate.recipe.section import (
     UserPath,
     UserPaths,
 )
-from curate.registry import Registry
 
-KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.passes.registry:KEYS")
-NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.passes.registry:NEARNESS")
-SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.schemes.registry:KINDS")
+KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.dedup.passes.registry:KEYS")
+NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.dedup.passes.registry:NEARNESS")
+SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.schemes.registry:KINDS")
 
 
 class Top(Section):

@@ -13,8 +13,8 @@ from typing import Annotated, Any, NamedTuple, Union
 
 from pydantic import BaseModel, Tag, ValidationError
 
+from curate.base.wording import did_you_mean
 from curate.recipe.section import BuiltFrom, KindsSection
-from curate.wording import did_you_mean
 
 
 class Place(NamedTuple):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from curate.base.registry import Registry
 from curate.recipe.section import Column, ColumnName, KindsSection, OneOrSeveral, Section, find_twice
-from curate.registry import Registry
 
 SIGNALS: Registry[Any] = Registry("signal", "curate.signals.registry:KINDS", "curate.signals")
 """The kinds of signals, `curate.signals.signal.SignalKind`."""

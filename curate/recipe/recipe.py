@@ -1,7 +1,7 @@
 """The recipe: what a user writes in YAML, checked by pydantic before anything is read.
 
 An unknown key is an error that names the nearest known one. Paths are relative to the recipe's folder. Nothing here
-looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.decide.rules`.
+looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.decide.rules.rules`.
 """
 
 import json
@@ -20,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.schema import RESERVED_RULES, Stage, run_stages
+from curate.base.wording import did_you_mean
 from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
@@ -42,8 +44,6 @@ from curate.recipe.section import (
 )
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
-from curate.schema import RESERVED_RULES, Stage, run_stages
-from curate.wording import did_you_mean
 
 _log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class Recipe(Section):
         return self
 
     def stages(self, forgotten: bool) -> list[Stage]:
-        """Return the stages of a run of this recipe; see `curate.schema.run_stages`."""
+        """Return the stages of a run of this recipe; see `curate.base.schema.run_stages`."""
         has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance, "sample": self.sample}
         sections = [name for name, section in has.items() if section is not None]
         return run_stages(list(self.rules), sections, forgotten, self.dedup_place)

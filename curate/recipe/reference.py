@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic.fields import FieldInfo
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.schema import SAMPLES
 from curate.recipe.captions import Captions
 from curate.recipe.faults import alternatives, is_section
 from curate.recipe.files import shipped_folder
@@ -27,7 +28,6 @@ from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.section import Column, OneKind, Section
 from curate.recipe.source import FORMATS, Source
-from curate.schema import SAMPLES
 
 PAGE = "README.md"
 _CLIP = {"clip": {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}}

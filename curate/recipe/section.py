@@ -24,8 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from curate.errors import RecipeError
-from curate.registry import Registry
+from curate.base.errors import RecipeError
+from curate.base.registry import Registry
 
 
 @cache

@@ -15,10 +15,10 @@ from pydantic import (
     model_serializer,
 )
 
+from curate.base.registry import Registry
 from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
-from curate.registry import Registry
 
-FORMATS: Registry[Any] = Registry("input format", "curate.pool.formats.registry:KINDS", "curate.formats")
+FORMATS: Registry[Any] = Registry("input format", "curate.pool.registry:KINDS", "curate.formats")
 _UNKNOWN = "unknown format"
 
 

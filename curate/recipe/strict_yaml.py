@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from curate.wording import one_line
+from curate.base.wording import one_line
 
 MAX_CHARACTERS = 4 << 20  # of the text, and of what it comes to once aliases are followed
 MAX_DEPTH = 100

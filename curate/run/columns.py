@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import schema
-from curate.errors import RecipeError
-from curate.pool.columns import Columns
-from curate.pool.formats.registry import find_format
+from curate.base import schema
+from curate.base.errors import RecipeError
+from curate.pool.decode.columns import Columns
 from curate.pool.plan import Pool
+from curate.pool.registry import find_format
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.registry import is_installed
 from curate.pool.plan import Pool, Unit
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.source import Source, place_sources
-from curate.registry import is_installed
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
@@ -41,7 +41,9 @@ class RunContext:
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
     counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
-    retries_key: str = ""  # digest of which URLs are tried again (see `curate.store.retries`); empty where none is
+    retries_key: str = (
+        ""  # digest of which URLs are tried again (see `curate.pool.urls.download.retries`); empty where none is
+    )
     is_local_runner: bool = True  # whether the runner works on this machine alone
     tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe
 

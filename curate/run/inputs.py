@@ -16,15 +16,15 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from curate import ids
-from curate.errors import RecipeError
-from curate.pool.listing import list_files
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.wording import format_bytes, pluralise
+from curate.pool.files.listing import list_files
 from curate.recipe.captions import Captions
 from curate.recipe.faults import locate
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
 from curate.store.store import RunStore
-from curate.wording import format_bytes, pluralise
 
 MAX_BYTES = 64_000_000
 _MISSING = "missing_file"

@@ -1,4 +1,4 @@
-"""How near an image is to good exemplars rather than to bad ones (RAVE): see `curate.numeric.embedding_scores`."""
+"""How near an image is to good exemplars rather than to bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from curate.errors import RecipeError
-from curate.numeric.arrays import F32
-from curate.numeric.embedding_scores import quality_axis, quality_score
-from curate.numeric.vectors import normalised
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
+from curate.signals.formulas.embedding_scores import quality_axis, quality_score
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 

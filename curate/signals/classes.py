@@ -1,4 +1,4 @@
-"""A classifier of images, fitted to a few labelled ones by their embeddings, without training: see `curate.numeric.gda`."""
+"""A classifier of images, fitted to a few labelled ones by their embeddings, without training: see `curate.signals.formulas.gda`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate.errors import RecipeError
-from curate.numeric import gda
-from curate.numeric.arrays import F32
-from curate.numeric.vectors import normalised
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserPaths
 from curate.signals import on_embeddings
+from curate.signals.formulas import gda
 from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
 
 

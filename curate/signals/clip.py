@@ -18,12 +18,12 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field
 
-from curate import ids
+from curate.base import ids
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import embedding_column, spread
 from curate.models.clip_model import identify, load_encoder
 from curate.models.encoder import Encoded, Encoder
 from curate.models.identity import OpenClip
-from curate.numeric.arrays import F32
-from curate.numeric.vectors import embedding_column, spread
 from curate.recipe.section import Column
 from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind, SignalOutput
 

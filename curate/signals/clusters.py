@@ -15,19 +15,19 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from curate import ids
-from curate.errors import RecipeError
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32, I64
+from curate.base.numeric.vectors import normalised
+from curate.base.wording import one_line
 from curate.models.torch_file import read_torch_file
-from curate.numeric.arrays import F32, I64
-from curate.numeric.embedding_scores import nearest_centroid
-from curate.numeric.vectors import normalised
-from curate.pool.listing import list_files
+from curate.pool.files.listing import list_files
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile, UserPaths
+from curate.signals.formulas.embedding_scores import nearest_centroid
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind
-from curate.wording import one_line
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
 _ACCEPTED = "accepted: a .npy or .pt file"

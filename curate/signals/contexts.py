@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate.numeric.arrays import F32
-from curate.numeric.embedding_scores import tag_contexts
-from curate.numeric.vectors import normalised
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column
+from curate.signals.formulas.embedding_scores import tag_contexts
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
 from curate.signals.signal import Built, Embeddings, Signal, SignalKind
 

@@ -1,4 +1,4 @@
-"""Images that fit any text (CLIPMasterPrints): see `curate.numeric.embedding_scores`."""
+"""Images that fit any text (CLIPMasterPrints): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.errors import RecipeError
-from curate.numeric.arrays import F32
-from curate.numeric.embedding_scores import fooling_score, mean_shift
-from curate.numeric.vectors import embedding_matrix, normalised
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.recipe.measure import OnEmbeddings, column_prefix
 from curate.recipe.section import Column, UserPath
+from curate.signals.formulas.embedding_scores import fooling_score, mean_shift
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of
 from curate.signals.signal import Built, Known, Signal, SignalKind
 from curate.store.facts import read_facts

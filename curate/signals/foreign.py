@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import schema
-from curate.errors import CurateError, RunError, SignalError
-from curate.process import process_cache
+from curate.base import schema
+from curate.base.errors import CurateError, RunError, SignalError
+from curate.base.process import process_cache
+from curate.base.wording import ADDRESS, one_line, pluralise
 from curate.signals.signal import Embeddings, ImageSignal, Signal, SignalOutput
-from curate.wording import ADDRESS, one_line, pluralise
 
 _OF_AN_IMAGE = (ValueError, OSError, MemoryError)
 _OF_A_FILE = (FileNotFoundError, PermissionError)

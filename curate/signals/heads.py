@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.numeric.vectors import normalised
 from curate.models.heads import Activation, Output, load_head
 from curate.models.heads import Head as LoadedHead
-from curate.numeric.vectors import normalised
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile
 from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal

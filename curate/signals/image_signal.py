@@ -7,7 +7,7 @@ One of another package, with a small torch model in a file:
     import numpy as np
     import pyarrow as pa
     import torch
-    from curate.process import process_cache
+    from curate.base.process import process_cache
     from curate.recipe.files import read_whole
     from curate.recipe.section import Section, UserFile
     from curate.signals.image_signal import image_signal
@@ -55,7 +55,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from curate import ids
+from curate.base import ids
 from curate.signals.signal import Signal, SignalOutput
 
 

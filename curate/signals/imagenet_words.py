@@ -24,10 +24,10 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 from pydantic import Field
 
-from curate import ids
-from curate.errors import RecipeError, needing
+from curate.base import ids
+from curate.base.errors import RecipeError, needing
+from curate.base.process import process_cache
 from curate.models.installed import package_folder
-from curate.process import process_cache
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, UserPath
 from curate.signals.on_embeddings import check_unchanged

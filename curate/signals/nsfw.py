@@ -25,10 +25,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.errors import needing
+from curate.base.errors import needing
+from curate.base.process import process_cache
 from curate.models.installed import identify_models, open_session, package_folder
-from curate.pool.image import as_rgb
-from curate.process import process_cache
+from curate.pool.decode.image import as_rgb
 from curate.recipe.section import Column, Section
 from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind

@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import ids, schema
-from curate.errors import RecipeError, RunError
+from curate.base import ids, schema
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F32
+from curate.base.process import process_cache
 from curate.models.encoder import Encoder
-from curate.numeric.arrays import F32
-from curate.numeric.embedding_scores import Tags
+from curate.pool.decode.image import measure_image
 from curate.pool.exemplars import picture_files, read_pictures
-from curate.pool.image import measure_image
-from curate.process import process_cache
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
+from curate.signals.formulas.embedding_scores import Tags
 from curate.signals.signal import Built, Embeddings, Signal
 
 

@@ -1,9 +1,9 @@
-"""The signal of embeddings that the pool supplies. `curate.pool.precomputed` reads them; they have no column in `scores`."""
+"""The signal of embeddings that the pool supplies. `curate.pool.decode.precomputed` reads them; they have no column in `scores`."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from curate import ids
+from curate.base import ids
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.signals.signal import Built, Known, Signal, SignalKind
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
 from curate.signals import (
@@ -28,7 +29,6 @@ from curate.signals import (
 )
 from curate.signals.foreign import guard, guard_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind, label
-from curate.wording import one_line
 
 _MODULES = (
     *(language, clip, precomputed, heads, contexts, classes, axes, clusters, fooling),

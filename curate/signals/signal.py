@@ -10,8 +10,8 @@ A signal of captions, with a file of weights (`image_signal` has one of images):
     import hashlib
     import json
     import pyarrow as pa
-    from curate import ids
-    from curate.process import process_cache
+    from curate.base import ids
+    from curate.base.process import process_cache
     from curate.recipe.files import read_whole
     from curate.recipe.section import Section, UserFile
     from curate.signals.on_embeddings import check_unchanged
@@ -58,7 +58,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from curate.numeric.arrays import F32
+from curate.base.numeric.arrays import F32
 from curate.recipe.measure import Form
 from curate.recipe.section import Section
 

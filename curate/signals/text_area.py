@@ -31,7 +31,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curate.models.text_lines import Line, area, covered_share, find_lines, identify, read_line
-from curate.pool.image import as_rgb, rotate_by_exif
+from curate.pool.decode.image import as_rgb, rotate_by_exif
 from curate.recipe.section import Column, Section
 from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, Known, Signal, SignalKind

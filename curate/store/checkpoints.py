@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from curate import ids
-from curate.errors import RunError
+from curate.base import ids
+from curate.base.errors import RunError
 from curate.store.layout import unit_parts
 from curate.store.store import RunStore
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from curate.numeric.arrays import Mask
+from curate.base.numeric.arrays import Mask
 from curate.store.store import RunStore
 
 GROUP_ROWS = 2048  # of a row group at most, unless one unit has more: what is read for the sake of one unit

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from curate.errors import CurateError, RunError
+from curate.base.errors import CurateError, RunError
 from curate.store.store import RunStore
 
 ERROR_NOTES = "tmp/errors"

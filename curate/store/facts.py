@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Self, TypeVar, get_args
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from curate import schema
-from curate.errors import DamagedError, RunError
+from curate.base import schema
+from curate.base.errors import DamagedError, RunError
+from curate.base.wording import all_digits
 from curate.recipe.deciding import DEDUP
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
-from curate.wording import all_digits
 
 FORMAT = 1
 
@@ -204,7 +204,7 @@ class DownloadFacts(Facts):
 
 
 class DriftFacts(Facts):
-    """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.numeric.drift`."""
+    """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.publish.wasserstein`."""
 
     source: str
     model: str

@@ -19,14 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import ids, schema
-from curate.errors import DamagedError, RunError
+from curate.base import ids, schema
+from curate.base.errors import DamagedError, RunError
+from curate.base.wording import one_line
 from curate.store.facts import ForgottenFacts, read_forgotten
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.manifest import find_digest, is_equal
 from curate.store.store import RunStore
-from curate.wording import one_line
 
 # Why an item is in the record: a request or blocklist named it; it is a name of a row that one named; it is a name of a row
 # that a later run with this record encountered.

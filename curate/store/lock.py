@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import IO
 
-from curate.errors import RunError
-from curate.process import cleaned_up
+from curate.base.errors import RunError
+from curate.base.process import cleaned_up
 from curate.store.layout import LOCK_FILE
 from curate.store.store import RunStore
 

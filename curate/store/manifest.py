@@ -9,13 +9,13 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import schema
-from curate.errors import DamagedError, RecipeError
-from curate.process import process_cache
+from curate.base import schema
+from curate.base.errors import DamagedError, RecipeError
+from curate.base.process import process_cache
+from curate.base.wording import one_line
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
 from curate.store.local import Digest
 from curate.store.store import RunStore
-from curate.wording import one_line
 
 _WAITING = 1000  # lines that wait to become Arrow
 

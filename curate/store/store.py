@@ -30,7 +30,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from curate.process import temporary_folder
+from curate.base.process import temporary_folder
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
 from curate.store.local import Digest, HashedFile, add_to_files, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.errors import CurateError, DamagedError, RecipeError
+from curate.base.errors import CurateError, DamagedError, RecipeError
+from curate.base.wording import one_line
 from curate.store.layout import digest_name
 from curate.store.local import Digest, read_files, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
-from curate.wording import one_line
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 _BLOCK = 1 << 22

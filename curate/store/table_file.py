@@ -11,8 +11,8 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import DamagedError
-from curate.wording import one_line
+from curate.base.errors import DamagedError
+from curate.base.wording import one_line
 
 KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"

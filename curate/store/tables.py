@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 
-from curate import schema
-from curate.errors import DamagedError
-from curate.numeric import sides
-from curate.process import process_cache
+from curate.base import schema
+from curate.base.errors import DamagedError
+from curate.base.numeric import sides
+from curate.base.process import process_cache
 from curate.store.chunks import Chunk, row_groups
 from curate.store.layout import table_file
 from curate.store.manifest import check_written

@@ -14,8 +14,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from curate.process import temporary_folder
-from curate.wording import one_line
+from curate.base.process import temporary_folder
+from curate.base.wording import one_line
 
 
 class ByteSource(ABC):

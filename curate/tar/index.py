@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from curate.numeric.arrays import I64, Mask
+from curate.base.numeric.arrays import I64, Mask
 from curate.tar import walk
 from curate.tar.byte_sources import ByteSource
 from curate.tar.walk import BLOCK

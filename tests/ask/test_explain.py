@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from curate.ask.explain import explain_sample
+from curate.base.errors import RecipeError, RunError
+from curate.base.ids import entry_keys
 from curate.cli.finished import explain
-from curate.decide import balance
-from curate.errors import RecipeError, RunError
-from curate.ids import entry_keys
+from curate.decide.draw import balance
 from tests.publish.runs import RUN, finish, run_query, sample, uid, verdict, write_bare, write_small, write_units
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate import schema
 from curate.ask.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
 from curate.ask.output import write_result
 from curate.ask.query import open_run
-from curate.errors import RecipeError
+from curate.base import schema
+from curate.base.errors import RecipeError
 from curate.recipe.files import shipped_folder
 from curate.store.store import RunStore
 from tests.publish.runs import (

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from curate.ask.library import named_queries
 from curate.ask.output import Result, write_result
 from curate.ask.query import answer, asking, open_run
+from curate.base.errors import RecipeError, RunError
+from curate.base.wording import escape
 from curate.cli.sql import Format, sql
-from curate.errors import RecipeError, RunError
-from curate.wording import escape
 from tests.publish.runs import EVIL, NEEDED, run_query, uid, write_bare, write_small
 
 

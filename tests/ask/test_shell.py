@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curate.ask.shell import is_complete, read_inputs, run_shell
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from tests.ask.test_query import ATTACKS, attacked, everything
 from tests.publish.runs import write_small
 

@@ -29,7 +29,7 @@ from curate.captions.unit import caption_unit
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import decide
-from curate.engines.engine import Request
+from curate.llm.engine import Request
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare

@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from curate.base.numeric.vectors import embedding_column
 from curate.measure import part
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.numeric.vectors import embedding_column
 from curate.recipe.recipe import parse_recipe
 from curate.signals.signal import Signal, SignalOutput
 from curate.store import checkpoints

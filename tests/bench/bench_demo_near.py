@@ -21,7 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 
-from curate.decide.groups import Groups
+from curate.decide.dedup.groups import Groups
 from curate.demo.pictures import decode, phash
 from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, make_pool
 from tests.demo.graphs import restore

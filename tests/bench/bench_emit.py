@@ -4,7 +4,7 @@ A pool of 6,000 samples (a JPEG of some 55 KB, a caption, img2dataset's json) is
 6 (img2dataset's hold 10,000 samples), and a run over it keeps every sample, in as many shards. Printed are CPU seconds (user and system) of this process for writing them, medians and ratios
 of several rounds in turn:
 
-- emit: `curate.output.output_format.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
+- emit: `curate.emit.output_format.emit_shard`, from the tables of the run folder: tars with completed json, sidecars, stats;
 - copy: what copies the tars without looking into any member: `index_tar`, and `TarWriter.add` of each member as a view, into
   files of the run's store, which hashes what it writes as it does for emit;
 - plain copy: the same into plain files, without a hash;
@@ -31,14 +31,14 @@ import numpy as np
 import webdataset
 from PIL import Image
 
+from curate.base.process import Recent
 from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import decide
-from curate.output.layout import Layout, lay_out
-from curate.output.output_format import emit_shard
-from curate.output.settings import EmitSettings
+from curate.emit.layout import Layout, lay_out
+from curate.emit.output_format import emit_shard
+from curate.emit.settings import EmitSettings
 from curate.pool.plan import Unit, make_plan
-from curate.process import Recent
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore

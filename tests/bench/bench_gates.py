@@ -33,8 +33,8 @@ from curate.captions.gates import checks, names, numerals
 from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
 from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import scenes, words
-from curate.metadata.match import Matcher
-from curate.metadata.sources import read_metadata
+from curate.match.matcher import Matcher
+from curate.match.sources import read_metadata
 from curate.recipe.gates import Gates
 from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curate.output.settings import EmitSettings
+from curate.emit.settings import EmitSettings
+from curate.pool.decode.image import measure_image
+from curate.pool.decode.phash import hash_small
+from curate.pool.decode.text import check_captions
 from curate.pool.formats.input_format import Batch
-from curate.pool.formats.registry import find_format
-from curate.pool.image import measure_image
-from curate.pool.phash import hash_small
-from curate.pool.text import check_captions
+from curate.pool.registry import find_format
 from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.recipe import parse_recipe
 from curate.signals.language import detect_languages

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.metadata import kernel
-from curate.metadata.match import Matcher
-from curate.numeric.xxh3 import string_buffers
+from curate.base.numeric.xxh3 import string_buffers
+from curate.match import kernel
+from curate.match.matcher import Matcher
 
 
 def spaced(text: str) -> str:

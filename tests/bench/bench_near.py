@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from curate.decide import cells, cosine, hamming
-from curate.decide.groups import Groups
-from curate.pool.image import as_rgb
-from curate.pool.phash import hash_small, shrink
+from curate.decide.dedup import cells, cosine, hamming
+from curate.decide.dedup.groups import Groups
+from curate.pool.decode.image import as_rgb
+from curate.pool.decode.phash import hash_small, shrink
 
 DIMENSIONS = 512
 COSINE = 0.95

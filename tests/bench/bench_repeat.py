@@ -19,7 +19,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from curate import ids
+from curate.base import ids
 from pipelines.claim import claimed
 from pipelines.driver import run
 from pipelines.prepare import prepare

@@ -14,7 +14,7 @@ from typing import Any
 
 from curate.ask.library import NamedQuery, named_queries
 from curate.ask.query import answer, open_run
-from curate.report.page import write_report
+from curate.ask.report.page import write_report
 
 SCANS = ("SELECT count(COLUMNS(*)) FROM samples", "SELECT count(COLUMNS(*)) FROM decisions")
 LIMIT = 2.0  # seconds, which a named query on a million rows is to stay under

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.metadata.match import Matcher
-from curate.metadata.sources import read_metadata
+from curate.match.matcher import Matcher
+from curate.match.sources import read_metadata
 
 HERE = Path(__file__).resolve().parents[2]
 MODES = {

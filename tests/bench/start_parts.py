@@ -16,11 +16,11 @@ from typing import Any
 # Part → functions of modules: as they are called from there.
 PARTS = {
     "recipe and plan": ["curate.cli.run:load_recipe", "pipelines.prepare:prepare"],
-    "metadata": ["pipelines.prepare:read_metadata", "curate.ids:table_digest", "curate.metadata.unit:load_matcher"],
+    "metadata": ["pipelines.prepare:read_metadata", "curate.base.ids:table_digest", "curate.match.unit:load_matcher"],
     "claim": ["pipelines.claim:claim_folder"],
     "graph": ["pipelines.driver:build"],
     "run": ["pipelines.driver:run"],
-    "publish": ["curate.transforms.publish:publish"],
+    "publish": ["pipelines.steps.publish:publish"],
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.captions.kinds.kind import ROWS, CaptionKind
-from curate.engines.engine import Request
+from curate.llm.engine import Request
 
 
 def make_rows(per_row: Any, **columns: Any) -> pa.Table:

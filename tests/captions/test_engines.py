@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import schema
+from curate.base import schema
 from curate.captions.engines import identify_engines, open_engine
-from curate.engines.engine import Request
+from curate.llm.engine import Request
 from curate.recipe.captions import Captions
 from curate.recipe.recipe import parse_recipe
 

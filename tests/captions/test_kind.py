@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from curate import registry
+from curate.base import registry
+from curate.base.errors import RecipeError
 from curate.captions.gates.gates import GateProfile
 from curate.captions.kinds import registry as kinds
 from curate.captions.kinds.kind import CaptionKind, Text
-from curate.captions.prompts import Form
-from curate.engines import openai
-from curate.engines.engine import Request
-from curate.errors import RecipeError
-from tests.engines import server as servers
-from tests.engines.server import FaultServer
+from curate.captions.kinds.prompts import Form
+from curate.llm import openai
+from curate.llm.engine import Request
 from tests.laws import pools
+from tests.llm import server as servers
+from tests.llm.server import FaultServer
 from tests.publish.runs import run_query
 
 TEMPLATE = "[user]\nWhat is in it? <caption>{caption}</caption>"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions import prompts
+from curate.captions.kinds import prompts
 from curate.captions.kinds.recaption import STYLES, Recaption
-from curate.engines.engine import Sampling
+from curate.llm.engine import Sampling
 from tests.captions.hostile import HOSTILE
 from tests.captions.rows import make_rows, requests
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.captions.regions.phrases import noun_phrases
-from curate.captions.regions.regions import ZeroShotDetector, find_regions, sample_phrases
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.captions.phrases import noun_phrases
+from curate.captions.regions import ZeroShotDetector, find_regions, sample_phrases
 from curate.recipe.captions import Regions
 from curate.recipe.recipe import Recipe
 from curate.store import checkpoints

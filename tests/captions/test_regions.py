@@ -14,22 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate.captions.regions.phrases import noun_phrases
-from curate.captions.regions.regions import (
+from curate.base.errors import RecipeError
+from curate.captions.phrases import noun_phrases
+from curate.captions.regions import (
     REGIONS,
     Box,
     ZeroShotDetector,
     find_regions,
     sample_phrases,
 )
-from curate.errors import RecipeError
 from curate.recipe.captions import Regions
 
 pytest.importorskip("textblob")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-# Annotated by hand, by the rules of curate.captions.regions.phrases: row of laion_urls_10k.parquet → phrases. The first were seen
+# Annotated by hand, by the rules of curate.captions.phrases: row of laion_urls_10k.parquet → phrases. The first were seen
 # while the module was written; of the others it was read for the first time how it does on them.
 WEB = {
     2457: "Freud Erotic Quote; Titian Small Poster",
@@ -292,7 +292,7 @@ def test_phrases(text, expected):
 
 
 def test_a_missing_package_is_said(monkeypatch):
-    monkeypatch.setattr("curate.process._made", {})
+    monkeypatch.setattr("curate.base.process._made", {})
     monkeypatch.setitem(sys.modules, "textblob.en.taggers", None)
     with pytest.raises(RecipeError, match=r"TextBlob cannot be imported .*pip install '\.\[regions\]'"):
         phrases_of("a dog")

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.base.errors import RecipeError
 from curate.captions.gates.gates import Candidates, run_gates
 from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, read_pairs, triples
-from curate.captions.text import as_data
-from curate.engines.engine import Sampling
-from curate.errors import RecipeError
+from curate.captions.kinds.text import as_data
+from curate.llm.engine import Sampling
 from tests.captions.hostile import HOSTILE, count_marks
 from tests.captions.rows import make_rows, requests
 

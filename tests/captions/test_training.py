@@ -14,9 +14,9 @@ import webdataset
 from PIL import Image
 
 from tests.captions.test_unit import faithful, kept_samples, recipe
-from tests.engines import server as servers
-from tests.engines.server import FaultServer
 from tests.laws import pools
+from tests.llm import server as servers
+from tests.llm.server import FaultServer
 from tests.test_readers import loader_args, open_clip_data, to_tensor
 
 README = Path(__file__).resolve().parents[2] / "curate/captions/README.md"

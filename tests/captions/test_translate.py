@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.captions.kinds.translate import LANGUAGES, Translate
-from curate.engines.engine import Sampling
+from curate.llm.engine import Sampling
 from tests.captions.hostile import HOSTILE
 from tests.captions.rows import make_rows, requests
 

@@ -12,25 +12,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.explain import explain_sample
+from curate.ask.whatif.estimate import estimate
+from curate.base.errors import RecipeError, RunError
+from curate.base.ids import hash64
 from curate.captions import judge as judging
-from curate.captions.cache import AnswerCache
 from curate.captions.gates.gates import run_gates
-from curate.engines import openai
-from curate.errors import RecipeError, RunError
-from curate.forget.forget import forget
-from curate.ids import hash64
-from curate.output.output_format import emit_shard
+from curate.emit.output_format import emit_shard
+from curate.llm import openai
+from curate.llm.cache import AnswerCache
+from curate.publish.forget.forget import forget
 from curate.store import checkpoints
 from curate.store.tables import UnitTables
-from curate.whatif.estimate import estimate
 from pipelines.claim import claim_folder
 from pipelines.driver import preflight, run
 from pipelines.prepare import prepare
-from tests.engines import server as servers
-from tests.engines.server import FaultServer, body, hang, status
-from tests.forget.victims import left_of, told_apart, uids
 from tests.laws import pools
 from tests.laws.pools import conserved
+from tests.llm import server as servers
+from tests.llm.server import FaultServer, body, hang, status
+from tests.publish.forget.victims import left_of, told_apart, uids
 from tests.publish.runs import run_query
 
 STYLES = ["human", "coco"]

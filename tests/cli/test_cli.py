@@ -12,9 +12,9 @@ import pytest
 from apache_beam.runners.portability import local_job_service
 
 from curate import __version__
+from curate.base.errors import RunError
 from curate.cli.main import COMMANDS as LISTED
 from curate.cli.main import _OnStderr, build_app
-from curate.errors import RunError
 from tests.cli.conftest import Cli, Done
 
 COMMANDS = ["init", "run", "demo", "plan", "sql", "explain", "diff", "verify", "metadata", "schema"]

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
+from curate.base.errors import RecipeError, RunError
 from curate.cli import progress
-from curate.errors import RecipeError, RunError
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
@@ -319,7 +319,7 @@ def test_plan_of_tars_names_files_and_bytes(cli: Cli, pool: Path) -> None:
 def test_plan_knows_the_rows_of_the_run_to_reuse(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.whatif.estimate._BYTES", 1)
+    monkeypatch.setattr("curate.ask.whatif.estimate._BYTES", 1)
     said = lines(cli("plan", str(pool / "tars.yaml")).out)
     assert said["pool"].split()[1] == "about"
     assert (

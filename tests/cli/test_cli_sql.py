@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curate import schema
+from curate.base import schema
 from tests.cli.conftest import Cli, Done
 
 Finished = dict[str, tuple[Path, Done]]

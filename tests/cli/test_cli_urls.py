@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.process import CORES
+from curate.base.wording import format_bytes, pluralise
 from curate.cli.progress import describe_downloads, show_progress
-from curate.process import CORES
-from curate.store.downloads import log_download, sum_downloads
+from curate.pool.urls.download.log import log_download, sum_downloads
 from curate.store.facts import DownloadFacts, RunFacts, write_facts
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
-from curate.wording import format_bytes, pluralise
 from tests.cli.conftest import Cli
 from tests.cli.test_cli_run import Terminal
-from tests.download.web import Web, running
 from tests.laws.pools import encode, picture
+from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import BARE
 
 pytest.importorskip("img2dataset")

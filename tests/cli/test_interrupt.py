@@ -82,7 +82,7 @@ def test_an_interrupt_in_the_midst_of_a_long_call_does_not_wait() -> None:
 def test_locks_and_temporary_folders_are_removed(tmp_path: Path, number: signal.Signals, expected: int) -> None:
     code = """
         import time
-        from curate.process import temporary_folder
+        from curate.base.process import temporary_folder
         from curate.store.lock import locked
         from curate.store.store import RunStore
 
@@ -116,7 +116,7 @@ def test_a_terminal_has_its_cursor_again() -> None:
 def test_impatience_changes_nothing() -> None:
     code = """
         import os, signal, time
-        from curate import process
+        from curate.base import process
 
         def work():
             process.at_interrupt(lambda: time.sleep(60))
@@ -159,7 +159,7 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     """In the midst of measuring."""
     code = """
         import time
-        from curate.transforms import measure
+        from pipelines.steps import measure
 
         def hang(*arguments):
             print("begun\\n", end="", flush=True)  # at once: two threads do

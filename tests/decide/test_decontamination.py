@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from curate.decide.decontamination import find_contaminated, write_evaluation
-from curate.decide.passes.phash import PhashNearness
+from curate.decide.dedup.passes.phash import PhashNearness
 from curate.recipe.recipe import parse_recipe
 from curate.store.layout import EVALUATION_FILE
 from curate.store.store import RunStore

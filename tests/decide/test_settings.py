@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.errors import RecipeError
 from curate.decide.settings import DecideSettings, decisions_key
-from curate.errors import RecipeError
 from curate.pool.plan import make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import ids, schema
-from curate.decide import balance, rounds
+from curate.base import ids, schema
+from curate.decide import rounds
+from curate.decide.draw import balance
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import Drawing
 from curate.decide.unit_decisions import decide as decide_unit
 from curate.decide.unit_matches import alive_matches, count_entries, expected_rows, sum_entries
-from curate.metadata.sources import read_metadata
+from curate.match.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext

@@ -28,8 +28,8 @@ from curate.demo.pool import (
     write_pool,
 )
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, LANGUAGES, SHAPES
-from curate.pool.image import measure_image
-from curate.pool.phash import hash_small
+from curate.pool.decode.image import measure_image
+from curate.pool.decode.phash import hash_small
 from curate.recipe.measure import Image as ImageOptions
 
 IMAGE_DAMAGE = ("truncated_image", "not_an_image", "empty_image")

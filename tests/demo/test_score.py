@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.schema import DUPLICATE, FAILED
 from curate.demo.pool import TRUTH
 from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate, score
-from curate.schema import DUPLICATE, FAILED
 from curate.store.layout import table_file
 
 ORDER = ["failed", "english", "words", "side", "aligned", DUPLICATE, "balance", "kept"]

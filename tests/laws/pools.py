@@ -23,32 +23,33 @@ import pytest
 from PIL import Image
 
 from curate.ask.verify import verify_run
+from curate.base.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.captions.work import check_requests, summarise
-from curate.decide import balance, dedup
-from curate.decide.bracket import Solution
+from curate.decide.dedup import exact
+from curate.decide.draw import balance
+from curate.decide.draw.bracket import Solution
 from curate.decide.other_counts import read_counts
 from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import Drawing, decide
 from curate.decide.unit_matches import alive_matches, count_entries, sum_entries
 from curate.decide.unit_state import UnitState
-from curate.forget.block import block
+from curate.emit.layout import Layout, lay_out
+from curate.emit.output_format import emit_shard, find_output
+from curate.emit.settings import EmitSettings
+from curate.match.unit import MatchSettings, match_unit
 from curate.measure.part import measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.metadata.unit import MatchSettings, match_unit
-from curate.output.layout import Layout, lay_out
-from curate.output.output_format import emit_shard, find_output
-from curate.output.settings import EmitSettings
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.compact import compact_chunk, lay_out_chunks
+from curate.publish.forget.block import block
 from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
-from curate.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
 from curate.store.layout import METADATA_FILE
 from curate.store.manifest import Lines, written_file
 from pipelines.claim import Prepared, claim_folder
@@ -415,7 +416,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool 
 
 
 def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Results]:
-    """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.balance`."""
+    """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.draw.balance`."""
     context, units = prepared.context, prepared.plan.units
     settings = DecideSettings.of(context)
     states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, units)))
@@ -467,7 +468,7 @@ def publish_local(context: RunContext, units: Sequence[Unit], audit: Audit, resu
     hashes = [kind.name_hashes(settings.tables(unit)) for unit in units]
     shards = lay_out(units, Layout.of(audit.kept, context.recipe.output.rows_per_shard))
     for shard in shards:
-        emit_shard(settings, shard, dedup.repeated(hashes))
+        emit_shard(settings, shard, exact.repeated(hashes))
     sources = [(source, sum(1 for _ in of)) for source, of in itertools.groupby(unit.source for unit in units)]
     chunks = lay_out_chunks(sources, audit.sizes)
     files: list[tuple[str, int | None]] = [

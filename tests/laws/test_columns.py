@@ -11,8 +11,8 @@ import pytest
 
 from curate.api import Run
 from curate.ask.explain import explain_sample
-from curate.errors import RecipeError
-from curate.whatif.answer import whatif
+from curate.ask.whatif.answer import whatif
+from curate.base.errors import RecipeError
 from tests.laws import pools
 from tests.laws.pools import Ran
 

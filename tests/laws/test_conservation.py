@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from curate.errors import RunError
-from curate.schema import FILE_REASONS, SAMPLE_REASONS
+from curate.base.errors import RunError
+from curate.base.schema import FILE_REASONS, SAMPLE_REASONS
 from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads

@@ -20,20 +20,20 @@ import pytest
 
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
+from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
-from curate.captions.cache import AnswerCache
-from curate.engines.recorded import RecordedEngine
-from curate.errors import CurateError, RecipeError, RunError
-from curate.forget.forget import forget
+from curate.base.errors import CurateError, RecipeError, RunError
+from curate.llm.cache import AnswerCache
+from curate.llm.recorded import RecordedEngine
 from curate.measure import unit as unit_module
 from curate.publish import compact
+from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
-from curate.report.page import write_report
 from pipelines.prepare import prepare
-from tests.engines import server as servers
-from tests.engines.server import FaultServer
-from tests.forget.victims import uids
 from tests.laws import pools
+from tests.llm import server as servers
+from tests.llm.server import FaultServer
+from tests.publish.forget.victims import uids
 from tests.signals import test_precomputed
 
 Damage = Callable[[bytes], bytes | None]

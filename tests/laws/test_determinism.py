@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from curate.transforms import units as beam_units
+from pipelines.steps import units as beam_units
 from tests.laws import pools
 from tests.laws.pools import Ran, Sample
 

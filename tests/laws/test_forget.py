@@ -19,8 +19,8 @@ import yaml
 
 from curate.ask.query import find_run
 from curate.ask.verify import verify_run
-from curate.errors import CurateError, RunError
-from curate.forget.forget import forget
+from curate.base.errors import CurateError, RunError
+from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from curate.store.forgotten import Record
 from curate.store.items import NOTHING, Items, hex_of
@@ -29,9 +29,9 @@ from curate.store.manifest import Lines, digest_file, read_manifest, write_manif
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder, claimed
 from pipelines.prepare import prepare
-from tests.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
+from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 
 SECTIONS: dict[str, Any] = {
     "rules": {"words": "words > 4"},

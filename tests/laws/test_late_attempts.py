@@ -20,37 +20,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import ids, registry
 from curate.ask.verify import verify_run
+from curate.base import ids, registry
+from curate.base.errors import TransientError
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.decide import unit_rules
 from curate.decide.settings import DecideSettings
-from curate.errors import TransientError
+from curate.match.unit import MatchSettings, match_unit
 from curate.measure import unit as unit_module
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
-from curate.metadata.unit import MatchSettings, match_unit
 from curate.pool.plan import Unit
+from curate.pool.urls.download.log import sum_downloads
 from curate.pool.urls.shards import make_shard
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section
 from curate.run.context import RunContext
 from curate.signals import registry as signal_registry
 from curate.signals.signal import Signal, SignalKind
-from curate.store.downloads import sum_downloads
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
-from curate.transforms import threads
-from curate.transforms.publish import Publish
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.download.web import Web, running
-from tests.engines import server as servers
-from tests.engines.server import FaultServer
+from pipelines.steps import threads
+from pipelines.steps.publish import Publish
 from tests.laws import pools
 from tests.laws.test_urls import recipe as urls_recipe
 from tests.laws.test_urls import write_list
+from tests.llm import server as servers
+from tests.llm.server import FaultServer
+from tests.pool.urls.download.web import Web, running
 
 NOISE = 1e-6
 

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
+from curate.base.errors import RunError
 from curate.cli.summary import summary
-from curate.errors import RunError
-from curate.pool.missing import read_missing
+from curate.pool.formats.missing import read_missing
 from curate.pool.plan import make_plan
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved

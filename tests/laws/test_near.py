@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate import schema
 from curate.api import Run
+from curate.ask.report.page import write_report
+from curate.base import schema
+from curate.base.errors import RecipeError
+from curate.base.numeric.vectors import embedding_matrix
 from curate.cli.summary import summary
-from curate.decide import cells
-from curate.errors import RecipeError
-from curate.numeric.vectors import embedding_matrix
+from curate.decide.dedup import cells
 from curate.publish.publish import _large_groups
 from curate.recipe.deciding import Dedup
-from curate.report.page import write_report
 from curate.store.facts import LargeGroupFacts, read_facts, write_facts
 from curate.store.store import RunStore
-from curate.transforms import units
+from pipelines.steps import units
 from tests.laws import pools
 from tests.laws.pools import conserved
 from tests.models.clips import write_model

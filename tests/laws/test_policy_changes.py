@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.ask.verify import verify_run
-from curate.download.faults import is_allowed_now
-from curate.download.fetch import Fetcher
-from curate.download.policy import NetworkPolicy
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.pool.urls.download.faults import is_allowed_now
+from curate.pool.urls.download.fetch import Fetcher
+from curate.pool.urls.download.policy import NetworkPolicy
 from pipelines.prepare import prepare
-from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_local
 from tests.laws.test_urls import NETWORK, recipe, write_list
+from tests.pool.urls.download.web import Web, running
 
 pytest.importorskip("img2dataset")
 

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from curate.ask.verify import verify_run
-from curate.errors import RunError
+from curate.base.errors import RunError
 from curate.measure import part
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.store.layout import METADATA_FILE

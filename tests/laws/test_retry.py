@@ -19,18 +19,18 @@ import yaml
 
 from curate.ask.explain import explain_sample
 from curate.ask.verify import verify_run
-from curate.download.fetch import Fetcher
-from curate.forget.forget import forget
-from curate.forget.lists import read_lists
 from curate.measure import part as measuring
 from curate.models.onnx_encoder import OnnxEncoder
-from curate.store.retries import Retries
+from curate.pool.urls.download.fetch import Fetcher
+from curate.pool.urls.download.retries import Retries
+from curate.publish.forget.forget import forget
+from curate.publish.forget.lists import read_lists
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
-from tests.download.web import Web, running
 from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
 from tests.laws.test_resume import command, stop_at
 from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
+from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import run_query
 
 pytest.importorskip("img2dataset")

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.decide.settings import DecideSettings
+from curate.emit.settings import EmitSettings
+from curate.match.unit import MatchSettings
 from curate.measure.settings import MeasureSettings
-from curate.metadata.unit import MatchSettings
-from curate.output.settings import EmitSettings
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.store.tables import UnitTables

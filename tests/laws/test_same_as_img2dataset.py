@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate.download.keys import OUTCOMES
-from curate.errors import RecipeError
-from curate.pool.formats.urls import UrlsInput
-from tests.download.web import Web, running
+from curate.base.errors import RecipeError
+from curate.pool.urls.download.keys import OUTCOMES
+from curate.pool.urls.format import UrlsInput
 from tests.laws.pools import encode, picture
 from tests.laws.test_urls import NETWORK, recipe
+from tests.pool.urls.download.web import Web, running
 
 pytest.importorskip("img2dataset")
 

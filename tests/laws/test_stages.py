@@ -13,11 +13,11 @@ import pytest
 
 from curate.api import Run
 from curate.ask.explain import explain_sample
+from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
-from curate.errors import RecipeError, RunError
-from curate.forget.forget import forget
+from curate.base.errors import RecipeError, RunError
+from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe, load_recipe, parse_recipe
-from curate.report.page import write_report
 from curate.store.items import Items
 from pipelines.prepare import prepare
 from tests.laws.pools import (

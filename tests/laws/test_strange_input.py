@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import RecipeError, RunError
-from curate.pool.json_fields import read_json
+from curate.base.errors import RecipeError, RunError
+from curate.pool.decode.json_fields import read_json
 from curate.recipe.recipe import Recipe
 from pipelines.claim import claim_folder
 from tests.laws import pools

@@ -18,13 +18,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import RecipeError
-from curate.forget.forget import forget
-from curate.forget.lists import read_lists
+from curate.base.errors import RecipeError
+from curate.publish.forget.forget import forget
+from curate.publish.forget.lists import read_lists
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from tests.download.web import Web, bomb, running
 from tests.laws.pools import encode, picture, recipe_of, run_local
+from tests.pool.urls.download.web import Web, bomb, running
 
 pytest.importorskip("img2dataset")
 

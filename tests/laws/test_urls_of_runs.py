@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
+from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.report.page import write_report
 from pipelines.prepare import prepare
-from tests.download.web import Web, running
 from tests.laws.pools import (
     METADATA,
     Ran,
@@ -32,6 +31,7 @@ from tests.laws.pools import (
     write_metadata,
     write_tars,
 )
+from tests.pool.urls.download.web import Web, running
 
 pytest.importorskip("img2dataset")
 

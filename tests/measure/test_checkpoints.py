@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import RunError
+from curate.base.errors import RunError
 from curate.measure import part, unit
 from curate.models.open_clip_encoder import OpenClipEncoder
 from curate.store import checkpoints

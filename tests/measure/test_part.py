@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curate import process
+from curate.base import process
 from curate.measure import part
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals.signal import Signal, SignalOutput

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
 from curate.models import clip_model, open_clip_encoder
 from curate.models.clip_model import identify, load_encoder
 from curate.models.hugging_face import each_device

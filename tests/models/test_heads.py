@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 nn = torch.nn
 
-from curate.errors import RecipeError  # noqa: E402
+from curate.base.errors import RecipeError  # noqa: E402
 from curate.models import heads  # noqa: E402
 from curate.models.heads import load_head  # noqa: E402
 

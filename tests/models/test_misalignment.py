@@ -8,9 +8,9 @@ import random
 import numpy as np
 import pytest
 
+from curate.base.errors import RecipeError
 from curate.demo.scenes import compose, draw
 from curate.demo.words import COLOURS
-from curate.errors import RecipeError
 from curate.models.misalignment import TEMPLATE, WordScores, word_scores
 from tests.demo.graphs import restore
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from curate import process
-from curate.errors import RecipeError, RunError
+from curate.base import process
+from curate.base.errors import RecipeError, RunError
 from curate.models import installed, onnx_encoder
 from curate.models.clip_model import identify, load_encoder
 from curate.models.identity import OpenClip

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.models.positions import stretch, text_tower
 
 torch = pytest.importorskip("torch")

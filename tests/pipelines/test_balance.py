@@ -11,10 +11,10 @@ import pytest
 
 from curate.api import Run
 from curate.ask.explain import explain_sample
+from curate.ask.whatif.answer import whatif
+from curate.base.errors import RecipeError
 from curate.cli.summary import summary
-from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.whatif.answer import whatif
 from pipelines.prepare import prepare
 from tests.laws import pools
 

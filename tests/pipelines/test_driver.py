@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import RunError
-from curate.metadata.unit import MatchSettings
+from curate.base.errors import RunError
+from curate.match.unit import MatchSettings
 from curate.recipe.recipe import parse_recipe
 from pipelines import driver
 from pipelines.claim import claimed

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.store.store import RunStore
 from pipelines.engine_checks import check_engine, check_folder
 from pipelines.options import parse_options

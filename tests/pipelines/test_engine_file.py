@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from pipelines.options import BeamOptions, parse_options
 from pipelines.spark.options import SparkOptions
 from tests.pipelines.test_options import DATAFLOW

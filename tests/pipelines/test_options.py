@@ -10,7 +10,7 @@ from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.counters import CounterFactory
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from pipelines.options import parse_options
 from pipelines.prepare import prepare
 from tests.laws import pools

@@ -13,9 +13,9 @@ import pytest
 from curate.ask.diff import diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
+from curate.ask.whatif.answer import whatif
 from curate.cli.run import summary
 from curate.recipe.recipe import parse_recipe
-from curate.whatif.answer import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 
@@ -150,7 +150,7 @@ def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:
 
 
 def test_packets_of_several_units_on_many_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.transforms.units._PACKETS_OF_MANY", 2)
+    monkeypatch.setattr("pipelines.steps.units._PACKETS_OF_MANY", 2)
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 5)
     recipe = pools.recipe_of(path, derive=DERIVE, rules=RULES, sample={"rows": 10})
     beam, local = pools.run_beam(recipe, tmp_path / "beam", here=False), pools.run_local(recipe, tmp_path / "local")

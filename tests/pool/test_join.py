@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.errors import RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
 from curate.pool import join as module
 from curate.pool.join import JoinTable, identify_join, open_join
 from curate.publish.uids import sort_pairs, uid_pairs

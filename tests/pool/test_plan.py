@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.pool import plan as plans
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import schema
 from curate.ask.output import Result
 from curate.ask.query import asking
+from curate.base import schema
 from curate.publish.audit import Drops
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views

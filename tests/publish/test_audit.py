@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate import schema
-from curate.errors import ConservationError, RunError
+from curate.base import schema
+from curate.base.errors import ConservationError, RunError
 from curate.pool.plan import Unit
 from curate.publish.audit import (
     Audit,

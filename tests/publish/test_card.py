@@ -13,7 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from curate.ask.verify import verify_run
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.recipe.recipe import parse_recipe

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import schema
-from curate.decide.balance import ONE
-from curate.decide.schemes.metaclip import Metaclip
+from curate.base import schema
+from curate.decide.draw.balance import ONE
+from curate.decide.draw.schemes.metaclip import Metaclip
 from curate.publish.publish import write_entries
 from curate.store.store import RunStore
 from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from curate.errors import ConservationError
+from curate.base.errors import ConservationError
 from curate.publish.statistics import TABLES, build_statistics
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ids import uid_halves
+from curate.base.ids import uid_halves
 from curate.publish import uids
 from curate.publish.uids import PAIR, sort_pairs, write_uids
 from curate.store.store import RunStore

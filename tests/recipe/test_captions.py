@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
+from curate.ask.whatif.estimate import estimate
+from curate.base.errors import RecipeError, RunError
 from curate.captions.kinds.rewrite import load_pairs
 from curate.cli.plan import plan
-from curate.engines import openai
-from curate.engines.engine import Answer
-from curate.engines.recorded import RecordedEngine
-from curate.errors import RecipeError, RunError
+from curate.llm import openai
+from curate.llm.engine import Answer
+from curate.llm.recorded import RecordedEngine
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
-from curate.whatif.estimate import estimate
 from pipelines.prepare import prepare
 from tests.captions.test_unit import ask, faithful, kept_samples
-from tests.engines import server as servers
-from tests.engines.server import FaultServer, status
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
+from tests.llm import server as servers
+from tests.llm.server import FaultServer, status
 
 CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nExamples:\n{examples}"
 

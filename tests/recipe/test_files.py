@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.errors import RecipeError
 from curate.captions.kinds import recaption
-from curate.captions.prompts import load_template
-from curate.errors import RecipeError
-from curate.metadata.sources import read_metadata
+from curate.captions.kinds.prompts import load_template
+from curate.match.sources import read_metadata
 from curate.models.heads import load_head
 from curate.recipe.files import read_columns, read_whole
 from curate.signals.clusters import Clusters, load_clusters

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.recipe.json_schema import recipe_schema
 from curate.recipe.recipe import parse_recipe
 from curate.recipe.strict_yaml import load_yaml

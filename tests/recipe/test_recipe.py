@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
+from curate.base.schema import RESERVED_RULES
 from curate.recipe.deciding import Balance, Top
 from curate.recipe.recipe import Recipe, change_recipe, load_recipe, parse_recipe
-from curate.schema import RESERVED_RULES
 
 SOURCE = {"name": "a", "format": "parquet", "path": "/pool/x.parquet"}
 FULL = """

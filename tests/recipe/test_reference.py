@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from curate import schema
+from curate.base import schema
 from curate.recipe.files import shipped_folder
 from curate.recipe.json_schema import recipe_schema
 from curate.recipe.measure import SIGNALS, Measure

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.decide import balance, rounds
+from curate.decide import rounds
+from curate.decide.draw import balance
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import name_verdicts

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from curate.base.errors import RecipeError
 from curate.captions.engines import identify_engines
-from curate.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run import inputs
 from curate.run.inputs import copy_inputs, naming_all_missing, place_inputs

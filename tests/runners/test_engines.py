@@ -21,10 +21,10 @@ import yaml
 from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
 from tests.bench.bench_spark import Watch
-from tests.engines import server as servers
-from tests.engines.server import FaultServer
 from tests.laws import pools
 from tests.laws.test_near import make_pool
+from tests.llm import server as servers
+from tests.llm.server import FaultServer
 from tests.runners.clusters import find_go_program, standalone, write_boot
 
 pytestmark = pytest.mark.runners

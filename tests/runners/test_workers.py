@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import RunError
+from curate.base.errors import RunError
 from pipelines import workers
 from pipelines.driver import preflight
 from pipelines.prepare import prepare

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curate import process
-from curate.errors import RecipeError
+from curate.base import process
+from curate.base.errors import RecipeError
 from curate.models import open_clip_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder, _Net
 from pipelines.prepare import prepare

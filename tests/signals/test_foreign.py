@@ -20,8 +20,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.errors import RunError, SignalError
-from curate.process import process_cache
+from curate.base.errors import RunError, SignalError
+from curate.base.process import process_cache
 from curate.signals import foreign
 from curate.signals import image_signal as image_signals
 from curate.signals import signal as signals

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.signals import imagenet_words
 from curate.signals.imagenet_words import IDS, find_words, load_vocabulary
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import ids, process
-from curate.errors import RecipeError
+from curate.base import ids, process
+from curate.base.errors import RecipeError
 from curate.signals import language
 from curate.signals.language import _MODEL, IDENTITY, KIND, Language, detect_languages
 from curate.signals.signal import Built, Known

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate import process
-from curate.errors import RecipeError
-from curate.pool.image import measure_image
+from curate.base import process
+from curate.base.errors import RecipeError
+from curate.pool.decode.image import measure_image
 from curate.recipe.measure import Image as ImageOptions
 from curate.signals import nsfw
 from curate.signals.nsfw import NsfwScorer, identify, preprocess

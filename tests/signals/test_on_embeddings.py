@@ -10,18 +10,18 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curate.errors import RecipeError
+from curate.base.errors import RecipeError
 from curate.models.clip_model import load_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder
-from curate.numeric.embedding_scores import (
+from curate.recipe.recipe import load_recipe
+from curate.signals.clip import Clip
+from curate.signals.formulas.embedding_scores import (
     fooling_score,
     quality_axis,
     quality_score,
     tag_contexts,
 )
-from curate.numeric.gda import fit_classifier
-from curate.recipe.recipe import load_recipe
-from curate.signals.clip import Clip
+from curate.signals.formulas.gda import fit_classifier
 from curate.signals.on_embeddings import encode_exemplars
 from pipelines.driver import preflight
 from pipelines.prepare import prepare

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate.errors import RecipeError
-from curate.numeric.embedding_scores import nearest_centroid
+from curate.base.errors import RecipeError
 from curate.signals.clusters import Clusters, load_clusters
+from curate.signals.formulas.embedding_scores import nearest_centroid
 from pipelines.prepare import prepare
 from tests.laws import pools
 
@@ -447,7 +447,7 @@ def test_files_without_embeddings_count_as_unread(tmp_path: Path) -> None:
     for n in range(1, 5):
         (tmp_path / f"pool/{n}.npz").unlink()
     asked = recipe(tmp_path / "pool", measure={"clusters": clusters(tmp_path)}, max_failed_files=0.5)
-    from curate.errors import RunError
+    from curate.base.errors import RunError
 
     with pytest.raises(RunError, match=r"4 of 5 files .* could not be read(.|\n)*damaged_embeddings 4"):
         pools.run_local(asked, tmp_path / "out")
@@ -488,7 +488,7 @@ def test_faults_are_told_whatever_is_reused(tmp_path: Path) -> None:
 
 
 def test_an_npz_that_changes_during_the_run_is_told(tmp_path: Path) -> None:
-    from curate.errors import RunError
+    from curate.base.errors import RunError
     from pipelines.claim import claim_folder
 
     write_file(tmp_path / "pool", 0)

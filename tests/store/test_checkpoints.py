@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.errors import RunError
+from curate.base.errors import RunError
 from curate.store import checkpoints
 from curate.store.checkpoints import Checkpoints
 from curate.store.store import RunStore

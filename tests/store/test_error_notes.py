@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import ConservationError, RunError
+from curate.base.errors import ConservationError, RunError
 from curate.store.error_notes import ERROR_NOTES, noting_errors, read_error_note
 from curate.store.store import RunStore
 from pipelines.claim import Prepared, claim_folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from curate.errors import CurateError, DamagedError, RecipeError, RunError
+from curate.base.errors import CurateError, DamagedError, RecipeError, RunError
 from curate.run.context import open_context
 from curate.store.facts import (
     FORMAT,

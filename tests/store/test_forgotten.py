@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate import schema
-from curate.errors import RunError
+from curate.base import schema
+from curate.base.errors import RunError
 from curate.store.forgotten import ENCOUNTERED, LINKED, REQUESTED, Record
 from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
-from tests.forget.victims import images, uids, urls
+from tests.publish.forget.victims import images, uids, urls
 
 EMPTY = Record(schema.FORGOTTEN_ITEMS.empty_table())
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)

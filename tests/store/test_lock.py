@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.errors import RunError
+from curate.base.errors import RunError
 from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftovers
 from curate.store.store import RunStore
 

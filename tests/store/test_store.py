@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import schema
-from curate.errors import DamagedError, RecipeError, RunError
+from curate.base import schema
+from curate.base.errors import DamagedError, RecipeError, RunError
 from curate.store.store import RunStore
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})

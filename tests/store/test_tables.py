@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate import schema
+from curate.base import schema
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.schema import DAMAGE_REASONS, FILE_REASONS
+from curate.base.schema import DAMAGE_REASONS, FILE_REASONS
 from curate.tar.byte_sources import ByteSource, MmapSource, RangeSource, open_source
 from curate.tar.index import TarIndex, decode_name, index_tar
 from curate.tar.walk import BLOCK, FOLDER, REGULAR

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.base.numeric.arrays import F64, Mask
 from curate.captions.gates.gate_patterns import INSERTED, PREAMBLE
 from curate.captions.gates.names import hold_names, read_names
 from curate.captions.gates.numerals import read_numbers
@@ -36,7 +37,6 @@ from curate.captions.gates.text_columns import (
     to_mask,
     word_keys,
 )
-from curate.numeric.arrays import F64, Mask
 from curate.signals.language import detect_languages
 
 _PHRASE = 4  # words: shorter parts of a prompt are part of other texts too

@@ -16,9 +16,9 @@ from typing import NamedTuple, get_args
 import numpy as np
 import pyarrow as pa
 
+from curate.base.numeric.arrays import Mask
 from curate.captions.gates import checks
 from curate.captions.gates.checks import Entries, Scores
-from curate.numeric.arrays import Mask
 from curate.recipe.gates import Gate, Gates
 
 PASSED = "passed"

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.base.numeric.arrays import I64, Mask
 from curate.captions.gates.names import may_be_name
 from curate.captions.gates.numerals import NUMBER_WORDS
-from curate.numeric.arrays import I64, Mask
 
 # Runs between spaces; but each character of Han and kana, and each four of scripts of South-East Asia without spaces.
 _WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{1,4}|"

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text
+from curate.captions.kinds.prompts import Form
 from curate.captions.kinds.recaption import Recaption
-from curate.captions.prompts import Form
-from curate.captions.text import one_line
-from curate.engines.engine import Request
+from curate.captions.kinds.text import one_line
+from curate.llm.engine import Request
 
 
 class Fuse(CaptionKind):

@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from curate import ids
+from curate.base import ids
 from curate.captions.gates.gates import GateProfile
-from curate.captions.prompts import Form, Template, load_template
-from curate.captions.text import first_line
-from curate.engines.engine import Request, Sampling
+from curate.captions.kinds.prompts import Form, Template, load_template
+from curate.captions.kinds.text import first_line
+from curate.llm.engine import Request, Sampling
 from curate.recipe.captions import CaptionSection
 
 ROWS = pa.schema(

@@ -19,9 +19,9 @@ from pydantic import Field
 
 from curate.captions.gates.gates import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind, Text, text_sampling
-from curate.captions.prompts import Form, Template, load_template
-from curate.captions.text import first_line, one_line, without_quotes
-from curate.engines.engine import Request, Sampling
+from curate.captions.kinds.prompts import Form, Template, load_template
+from curate.captions.kinds.text import first_line, one_line, without_quotes
+from curate.llm.engine import Request, Sampling
 from curate.recipe.captions import Unique
 
 

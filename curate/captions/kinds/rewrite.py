@@ -7,7 +7,7 @@ one of them by a hash, so that the prompts of a style share 32 beginnings, which
 bring styles of its own, each a file of pairs, and a prompt of its own, which has the examples where its fields are, or none.
 
 Trade-offs: the paper draws a triple of 16 pairs afresh for each prompt; here texts of one sample and style differ by their
-seeds alone. A text from a cut caption (see `curate.captions.text`) loses facts, which the gates see. A rewrite does not look
+seeds alone. A text from a cut caption (see `curate.captions.kinds.text`) loses facts, which the gates see. A rewrite does not look
 at the image, so it may invent.
 
 Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, section 3.
@@ -26,14 +26,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate import ids
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.numeric.mix import mix64
 from curate.captions.gates.gates import GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
-from curate.captions.prompts import Form, Template, load_template, read_lines
-from curate.captions.text import first_line, one_line, without_quotes
-from curate.engines.engine import Request, Sampling
-from curate.errors import RecipeError
-from curate.numeric.mix import mix64
+from curate.captions.kinds.prompts import Form, Template, load_template, read_lines
+from curate.captions.kinds.text import first_line, one_line, without_quotes
+from curate.llm.engine import Request, Sampling
 from curate.recipe.captions import Unique
 from curate.recipe.section import Name, UserFile, fault
 

@@ -4,7 +4,7 @@ Out: requests of kind `translation`, one for each row, language and ordinal; the
 a language already is not translated into it.
 
 Trade-offs: only languages that the model of `curate.signals.language` can name are accepted, since a translation is
-checked by it. Captions are cut, see `curate.captions.text`. An answer has at most 160 tokens: other scripts take more.
+checked by it. Captions are cut, see `curate.captions.kinds.text`. An answer has at most 160 tokens: other scripts take more.
 """
 
 import difflib
@@ -17,9 +17,9 @@ from pydantic import AfterValidator, Field
 
 from curate.captions.gates.gates import OWN_GATES, GateProfile
 from curate.captions.kinds.kind import CaptionKind
-from curate.captions.prompts import Form
-from curate.captions.text import one_line
-from curate.engines.engine import Request
+from curate.captions.kinds.prompts import Form
+from curate.captions.kinds.text import one_line
+from curate.llm.engine import Request
 from curate.recipe.captions import Unique
 
 LANGUAGES = {

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.numeric.arrays import Mask
-from curate.pool.columns import Columns, find_columns
-from curate.pool.faults import InputFault
-from curate.pool.field_types import FieldCounts
-from curate.pool.tar_samples import IMAGE_SUFFIXES
+from curate.base.numeric.arrays import Mask
+from curate.pool.decode.columns import Columns, find_columns
+from curate.pool.decode.field_types import FieldCounts
+from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
+from curate.pool.files.faults import InputFault
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
@@ -43,7 +43,7 @@ class InputPart:
     Attributes:
         path: of the file.
         size: in bytes.
-        fingerprint: differs where the file does (see `curate.pool.listing.InputFile`).
+        fingerprint: differs where the file does (see `curate.pool.files.listing.InputFile`).
         groups: of a piece, the first of the file's groups that it holds and the one behind its last; None: the whole file.
         rows: how many it has; None where listing does not state it.
         fault: reason and detail, where the file cannot be used.
@@ -113,7 +113,7 @@ class Batch:
         scores: columns that the input supplies, by name.
         members: columns suffix, offset, size of `schema.MEMBERS`.
         embeddings: from the names of the image's and the text's embeddings, their dimension and the mask of usable rows
-            to two columns (see `curate.numeric.vectors`); raises `curate.pool.faults.EmbeddingFault`.
+            to two columns (see `curate.base.numeric.vectors`); raises `curate.pool.files.faults.EmbeddingFault`.
         fields: of rows with images, how many values the fields have that samples bring (see `InputSample`): they become columns beside
             the shards.
     """
@@ -199,7 +199,7 @@ class InputFormat(ABC):
             output: of a pool without images: the columns that `reread_table` gives, so what cannot be emitted is found now.
 
         Raises:
-            curate.pool.faults.InputFault: the part is damaged; the rows that came before are used.
+            curate.pool.files.faults.InputFault: the part is damaged; the rows that came before are used.
             OSError: it cannot be read now.
         """
 

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from curate.errors import RecipeError
-from curate.numeric.arrays import Mask, whole
-from curate.pool.columns import (
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import Mask, whole
+from curate.base.process import Recent
+from curate.base.wording import one_line
+from curate.pool.decode.columns import (
     SCORE_TYPES,
     Columns,
     find_columns,
@@ -28,16 +30,14 @@ from curate.pool.columns import (
     stated_sha256,
     valid_text,
 )
-from curate.pool.faults import InputFault
-from curate.pool.field_types import count_columns
+from curate.pool.decode.field_types import count_columns
+from curate.pool.decode.precomputed import FileRows, read_embeddings
+from curate.pool.files.faults import InputFault
+from curate.pool.files.listing import file_state, list_source
 from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
-from curate.pool.listing import file_state, list_source
-from curate.pool.parquet_footers import embedding_dimension, file_columns, read_footers
-from curate.pool.precomputed import FileRows, read_embeddings
-from curate.process import Recent
+from curate.pool.formats.parquet_footers import embedding_dimension, file_columns, read_footers
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
-from curate.wording import one_line
 
 _footers: Recent[pq.FileMetaData] = Recent()
 _LOOKED = 20  # files whose columns a message goes by

@@ -15,9 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.errors import CurateError, DamagedError, RecipeError
-from curate.pool.columns import Columns, score_type
-from curate.pool.faults import InputFault
+from curate.base.errors import CurateError, DamagedError, RecipeError
+from curate.base.process import process_cache
+from curate.base.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
+from curate.base.wording import one_line
+from curate.pool.decode.columns import Columns, score_type
+from curate.pool.files.faults import InputFault
+from curate.pool.files.listing import InputFile, list_source
 from curate.pool.formats.input_format import (
     Batch,
     FileColumns,
@@ -28,20 +32,16 @@ from curate.pool.formats.input_format import (
     Places,
     PlannedSource,
 )
+from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.listing import InputFile, list_source
-from curate.pool.missing import sidecar
-from curate.process import process_cache
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.section import Column, UserPath
 from curate.recipe.source import Source
-from curate.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.store.facts import InputRunFacts, RunFacts, read_facts
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
-from curate.wording import one_line
 
 SHA256 = "sha256:"  # with which fingerprints of a content begin
 _TARS, _PARQUET = WebdatasetInput(), ParquetInput()

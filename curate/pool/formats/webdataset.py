@@ -1,7 +1,7 @@
 """webdataset tars, read by a header index: one part a tar, one row a sample, members at byte offsets.
 
 A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid. After the samples of a tar come, as rows that
-failed, those that img2dataset lists beside it and did not fetch (see `curate.pool.missing`).
+failed, those that img2dataset lists beside it and did not fetch (see `curate.pool.formats.missing`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from curate import schema
-from curate.errors import CurateError, RecipeError
-from curate.numeric.arrays import Mask
-from curate.pool.columns import stated_sha256
-from curate.pool.faults import InputFault
-from curate.pool.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
+from curate.base import schema
+from curate.base.errors import CurateError, RecipeError
+from curate.base.numeric.arrays import Mask
+from curate.pool.decode.columns import stated_sha256
+from curate.pool.decode.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
+from curate.pool.decode.json_fields import read_json
+from curate.pool.decode.tar_samples import TarSamples, group_members
+from curate.pool.files.faults import InputFault
+from curate.pool.files.listing import fingerprints_beside, list_source
 from curate.pool.formats.input_format import (
     Batch,
     FileColumns,
@@ -27,10 +30,7 @@ from curate.pool.formats.input_format import (
     PartRows,
     PlannedSource,
 )
-from curate.pool.json_fields import read_json
-from curate.pool.listing import fingerprints_beside, list_source
-from curate.pool.missing import read_missing, sidecar
-from curate.pool.tar_samples import TarSamples, group_members
+from curate.pool.formats.missing import read_missing, sidecar
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.tar.byte_sources import ByteSource, open_copy, open_source

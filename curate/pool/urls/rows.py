@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from curate.download.lists import KINDS, TABULAR, UrlList, read_rows, read_some_rows
-from curate.errors import RecipeError
-from curate.pool.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
-from curate.pool.faults import InputFault
+from curate.base.errors import RecipeError
+from curate.base.schema import INPUT_DECISIONS
+from curate.base.wording import one_line
+from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
+from curate.pool.files.faults import InputFault
 from curate.pool.formats.input_format import (
     FileColumns,
     InputPart,
 )
 from curate.pool.formats.run import see_rows, which_columns
+from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, read_rows, read_some_rows
 from curate.pool.urls.source import UrlsSource
-from curate.schema import INPUT_DECISIONS
 from curate.store.store import RunStore
-from curate.wording import one_line
 
 if TYPE_CHECKING:
     pass

@@ -4,23 +4,23 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from curate import ids
-from curate.download.keys import NUMBERS, shard_stem
-from curate.download.outlook import STATISTICS, Rates, assumed_rates
+from curate.base import ids
+from curate.base.process import process_cache
+from curate.pool.decode.image import FORMATS, format_of, measure_image
 from curate.pool.formats.input_format import (
     InputPart,
 )
 from curate.pool.formats.run import SHA256
-from curate.pool.image import FORMATS, format_of, measure_image
+from curate.pool.urls.download.keys import NUMBERS, shard_stem
+from curate.pool.urls.download.log import log_download
+from curate.pool.urls.download.outlook import STATISTICS, Rates, assumed_rates
 from curate.pool.urls.rows import read_list, with_url
 from curate.pool.urls.source import RESIZING, UrlsSource
-from curate.process import process_cache
 from curate.recipe.measure import Image as ImageOptions
-from curate.store.downloads import log_download
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
-    from curate.download.fetch import Fetcher
+    from curate.pool.urls.download.fetch import Fetcher
 
 
 def identify_list(part: InputPart) -> list[str]:
@@ -40,7 +40,7 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     number = number_of(source, part)
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}{STATISTICS}") and not source.take(shard_stem(number)):
-        from curate.download.shard import (  # here: other pools have no use for what it imports
+        from curate.pool.urls.download.shard import (  # here: other pools have no use for what it imports
             Before,
             complete,
             download_shard,
@@ -80,7 +80,7 @@ def shards_in(store: RunStore) -> list[str]:
 
 def _fetcher(source: UrlsSource) -> "Fetcher":
     """Return what fetches for a source, which all threads of the process share."""
-    from curate.download.fetch import Fetcher
+    from curate.pool.urls.download.fetch import Fetcher
 
     key = ids.digest([source.network.model_dump(), source.disallowed_header_directives])
     return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))

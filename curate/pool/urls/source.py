@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from curate.download.policy import NetworkPolicy
-from curate.pool.columns import Columns
+from curate.pool.decode.columns import Columns
+from curate.pool.urls.download.policy import NetworkPolicy
 from curate.recipe.section import Column, UserPath, UserPaths, find_twice
 from curate.recipe.source import Source
 from curate.store.layout import POOL

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curate import ids
+from curate.base import ids
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, InputSample, PlannedSource
 from curate.recipe.source import Source
 
@@ -74,7 +74,7 @@ import json
 import pyarrow as pa
 
 from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, InputSample, PlannedSource
-from curate.pool.listing import list_source
+from curate.pool.files.listing import list_source
 
 
 def lines_of(part):

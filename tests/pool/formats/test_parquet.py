@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curate import schema
+from curate.base import schema
+from curate.base.errors import RecipeError
 from curate.decide.settings import DecideSettings
-from curate.errors import RecipeError
 from curate.measure.settings import MeasureSettings
+from curate.pool.decode.text import caption_status
 from curate.pool.plan import Plan, make_plan
-from curate.pool.text import caption_status
 from curate.recipe.recipe import parse_recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext

@@ -15,9 +15,9 @@ import pytest
 import xxhash
 from PIL import Image
 
-from curate import schema
-from curate.errors import RecipeError
-from curate.pool.json_fields import read_json
+from curate.base import schema
+from curate.base.errors import RecipeError
+from curate.pool.decode.json_fields import read_json
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from curate.base.errors import RunError
 from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
-from curate.errors import RunError
 from curate.recipe.recipe import load_recipe
 from pipelines import driver
 from pipelines.claim import claimed

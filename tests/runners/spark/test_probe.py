@@ -18,7 +18,7 @@ import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from safetensors.torch import save_file
 
-from curate.errors import CurateError, RecipeError, RunError
+from curate.base.errors import CurateError, RecipeError, RunError
 from pipelines.driver import preflight
 from pipelines.executors import check_executors
 from pipelines.prepare import prepare

@@ -24,7 +24,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.transforms.userstate import BagStateSpec
 
-from curate import process
+from curate.base import process
 from pipelines.spark import execution, runner
 from tests.runners.spark.conftest import workers
 

@@ -1,0 +1,149 @@
+"""Charts as static SVG: Vega-Lite specs as dicts in, SVG for an HTML page out, without a network or a script.
+
+Colours are CSS variables, which the page defines for light and dark (`curate/ask/report/style.css`). A mark with
+`aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed `report.text.clean`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from curate.ask.report.blocks import Table
+from curate.ask.report.text import count, percent
+
+INK, MUTED, GRID, PANEL = "var(--ink)", "var(--muted)", "var(--grid)", "var(--panel)"
+POOL, BEFORE, KEPT = "var(--pool)", "var(--before)", "var(--kept)"
+THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
+HEIGHT = 150  # pixels of a histogram
+
+_CONFIG: dict[str, Any] = {
+    "font": "system-ui, sans-serif",
+    "background": None,
+    "padding": 2,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 11,
+        "gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "tickSize": 4, "labelFlush": True,
+    },
+    "axisY": {"domain": False, "ticks": False, "tickCount": 4},
+    "axisX": {"grid": False},
+    "text": {"fontSize": 11, "color": INK},
+    # Without a description of its own a mark gets none: Vega-Lite would make an expression of the titles, which it does not
+    # escape, so that a backslash in a stranger's column name breaks the chart.
+    "mark": {"aria": False},
+}  # fmt: skip
+_ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
+_FRAMES = {"axis", "legend", "title", "group mark container", None}
+_DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
+
+
+def render_svg(spec: Mapping[str, Any], title: str) -> str:
+    """Return a Vega-Lite spec, with its data in it, as an `<svg>` element for an HTML page: its view box scales.
+
+    The theme is added, and the title, for readers who cannot see the chart. Raises ValueError where the spec is none.
+    """
+    import vl_convert  # here: a JavaScript engine, 0.4 s to start
+
+    themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec, "config": _CONFIG}
+    # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
+    svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
+    root = ElementTree.fromstring(svg)
+    width = root.get("width", "320")
+    _clean(root)
+    root.attrib.update({"role": "img", "aria-label": title, "style": f"max-width:{width}px"})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _clean(element: ElementTree.Element) -> None:
+    """Remove all but what draws, and turn the description of a mark into its tooltip."""
+    element.tag = element.tag.rpartition("}")[2]
+    description = element.get("aria-label") if element.get("aria-roledescription") not in _FRAMES else None
+    for name in [name for name in element.attrib if name.rpartition("}")[2].lower().startswith(_DROPPED)]:
+        # The size of the svg follows from its view box; rectangles keep their sizes.
+        if not (element.tag == "rect" and name in ("width", "height")):
+            del element.attrib[name]
+    for child in list(element):
+        if child.tag.rpartition("}")[2] not in _ELEMENTS or child.get("display") == "none":
+            element.remove(child)
+        else:
+            _clean(child)
+    if description:
+        title = ElementTree.Element("title")
+        title.text = description
+        element.insert(0, title)
+
+
+def layers(
+    data: Sequence[Mapping[str, Any]], *marks: Mapping[str, Any], width: int = 300, height: int = HEIGHT
+) -> dict[str, Any]:
+    """Return a spec of layers over the same rows."""
+    return {"width": width, "height": height, "data": {"values": list(data)}, "layer": list(marks)}
+
+
+def before_and_after(x: Mapping[str, Any], top: float) -> list[dict[str, Any]]:
+    """Return layers that compare two histograms: grey steps for the field `before`, a line for `after`, both shares.
+
+    Over them are invisible bars with the tooltips of the field `tooltip`, from the x of a row to its field `to`.
+    """
+
+    def y(field: str) -> dict[str, Any]:
+        scale = {"domain": [0, top], "nice": False}
+        return {"field": field, "type": "quantitative", "scale": scale, "title": None, "axis": {"format": "~%"}}
+
+    steps: dict[str, Any] = {"interpolate": "step-after"}
+    hover = {"x": x, "x2": {"field": "to"}, "description": {"field": "tooltip"}}
+    return [
+        {"mark": {"type": "area", "color": POOL, **steps}, "encoding": {"x": x, "y": y("before")}},
+        {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
+        {
+            "transform": [{"filter": "isValid(datum.tooltip)"}],
+            "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": HEIGHT, "aria": True},
+            "encoding": hover,
+        },
+    ]
+
+
+class Bin(NamedTuple):
+    """A bin of two histograms: its name and edges, and how many rows of each set are in it."""
+
+    name: str
+    low: float
+    high: float
+    before: int
+    after: int
+
+
+def compare_bins(
+    bins: Sequence[Bin],
+    x: Mapping[str, Any],
+    title: str,
+    sets: tuple[str, str] = ("pool", "kept"),
+    marks: Sequence[Mapping[str, Any]] = (),
+    room: float = 0.05,
+) -> tuple[str, Table]:
+    """Return the chart of two histograms, each as shares of its own total, and the table of its numbers.
+
+    Args:
+        bins: of both.
+        x: the horizontal axis.
+        title: of the chart.
+        sets: names of the two sets.
+        marks: layers over the histograms.
+        room: above the highest value, as a part of it.
+    """
+    before, after = sum(one.before for one in bins), sum(one.after for one in bins)
+    rows: list[dict[str, Any]] = []
+    cells = []
+    for name, low, high, old, new in bins:
+        shares = percent(old, before), percent(new, after)
+        tooltip = f"{name}: {sets[0]} {shares[0]} ({count(old)}), {sets[1]} {shares[1]} ({count(new)})"
+        heights = {"before": old / (before or 1), "after": new / (after or 1)}
+        rows.append({"from": low, "to": high, **heights, "tooltip": tooltip})
+        cells.append([name, count(old), count(new), *shares])
+    scale = {"domain": [bins[0].low, bins[-1].high], "nice": False, **x.get("scale", {})}
+    axis = {"field": "from", "type": "quantitative", **x, "scale": scale}
+    top = (1 + room) * (max(max(row["before"], row["after"]) for row in rows) or 1)
+    end = {**rows[-1], "from": bins[-1].high, "tooltip": None}
+    svg = render_svg(layers([*rows, end], *before_and_after(axis, top), *marks), title)
+    heads = ("bin", *sets, *(f"{name}, share" for name in sets))
+    return svg, Table(heads, cells, words=("bin",), folded=True)

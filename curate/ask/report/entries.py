@@ -1,0 +1,190 @@
+"""Entries of the metadata before and after balancing (MetaCLIP's figure), and which gained and lost.
+
+In: a run that matched. Before: the rows left when balancing began, or the pool where the run does not balance. Shares are
+of all matches: a caption that matches three entries counts in three.
+"""
+
+import math
+from typing import Any
+
+from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table, Tables, Tiles
+from curate.ask.report.charts import BEFORE, KEPT, THRESHOLD, Bin, compare_bins, layers, render_svg
+from curate.ask.report.distributions import LEGEND
+from curate.ask.report.source import Run
+from curate.ask.report.text import count, counts, names, number, percent
+
+POINTS = 250  # of each curve
+TOP = 15  # entries in a list
+_MANY = 30  # entries in a caption, from where all count together
+
+
+def entries_section(run: Run) -> Section | None:
+    """Return the figure, its key numbers, matches per caption, and the entries that changed most; None without `match`."""
+    if not run.facts.recipe.get("match"):
+        return None
+    before = "survivors" if run.balanced else "pool"
+    facts = run.row(
+        f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER (kept > 0) AS in_kept,
+        count(*) FILTER (probability < 1) AS head,
+        coalesce(sum({before}), 0)::BIGINT AS matches, coalesce(sum(kept), 0)::BIGINT AS matches_kept,
+        coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail, coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept
+        FROM entries"""
+    )
+    per_text = run.rows(
+        """SELECT coalesce(len(m.entry_ids), 0) AS entries, count(*) AS pool, count(*) FILTER (d.kept) AS kept
+        FROM matches m JOIN decisions d USING (unit, row) WHERE d.rule IS DISTINCT FROM 'failed' GROUP BY entries ORDER BY entries"""
+    )
+    blocks: list[Block] = [_reading(run), _tiles(run, facts, per_text)]
+    figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
+    blocks += [Figures(figures)] if figures else []
+    if facts["matches"] and facts["matches_kept"]:
+        changed = [table for gained in (True, False) if (table := _changed(run, before, facts, gained)).rows]
+        blocks += [Tables(changed)] if changed else []
+    return Section("entries", "Entries", [*blocks, _lost(run)])
+
+
+def _reading(run: Run) -> str:
+    text = "Entries are the strings of the metadata; a caption matches those that occur in it."
+    if run.facts.t is None:
+        return f"{text} This run does not balance."
+    return (
+        f"{text} Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
+        "the others (the tail). A frequent entry may keep more than t, through captions that also match rarer ones."
+    )
+
+
+def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> Tiles:
+    texts = sum(row["pool"] for row in per_text)
+    matched = sum(row["pool"] for row in per_text if row["entries"])
+    matches = sum(row["pool"] * row["entries"] for row in per_text)
+    tiles = [
+        ("match rate: captions that match an entry", percent(matched, texts)),
+        ("entries per matched caption", number(matches / matched) if matched else "–"),
+        ("entries in the metadata", count(facts["entries"])),
+        ("of them, matched in the pool", count(facts["in_pool"])),
+        ("of them, matched in the kept set", count(facts["in_kept"])),
+    ]
+    if run.balanced:
+        tiles += [
+            ("entries in the head (downsampled)", count(facts["head"])),
+            ("tail's share of matches before", percent(facts["tail"], facts["matches"])),
+            ("and after balancing", percent(facts["tail_kept"], facts["matches_kept"])),
+        ]
+    return Tiles(tiles)
+
+
+def log_ranks(length: int) -> list[int]:
+    """Return at most POINTS ranks from 1 to `length`, evenly spaced on a log axis."""
+    if length < 1:
+        return []
+    last = POINTS - 1
+    return sorted({round(math.exp(math.log(length) * i / last)) for i in range(POINTS)})
+
+
+def _ranks(run: Run, before: str) -> Figure | None:
+    """Return counts by rank, before and after, each set in its own order."""
+    rows: list[dict[str, Any]] = []
+    for series, column in (("before", before), ("kept", "kept")):
+        length = run.row(f"SELECT count(*) FILTER ({column} > 0) AS n FROM entries")["n"]
+        rows += run.rows(
+            f"""SELECT '{series}' AS series, rank, rows,
+            format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip FROM (
+                SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank FROM entries WHERE {column} > 0)
+            WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
+            ranks=log_ranks(length),
+        )
+    if not any(row["rank"] > 1 for row in rows):
+        return None
+    title = "Samples per entry by rank, before and after balancing" if run.balanced else "Samples per entry by rank"
+    t = run.facts.t if run.balanced else None
+    wide, narrow = (
+        render_svg(_rank_spec(rows, t, width, height), f"{title}, both axes logarithmic")
+        for width, height in ((640, 320), (300, 220))
+    )
+    note = "Both axes are logarithmic; entries are ranked by their count in each set. Dashed: t." if t else ""
+    legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
+    cells = [[row["series"], *counts(row, "rank", "rows")] for row in rows[::5]]
+    table = Table(("set", "rank", "samples"), cells, words=("set",), folded=True)
+    return Figure(title, wide, narrow, legend=legend, note=note, table=table)
+
+
+def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int, height: int) -> dict[str, Any]:
+    def axis(field: str, title: str, grid: bool) -> dict[str, Any]:
+        highest = max(10, *(row[field] for row in rows))
+        scale = {"type": "log", "domain": [1, highest], "nice": False}
+        ticks = {"values": [10**power for power in range(1 + math.ceil(math.log10(highest)))], "format": "~s"}
+        return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": ticks | {"grid": grid}}
+
+    x, y = axis("rank", "rank of the entry", False), axis("rows", "samples", True)
+    marks: list[dict[str, Any]] = [
+        {
+            "transform": [{"filter": {"field": "series", "equal": series}}],
+            "mark": {"type": "line", "color": color, "strokeWidth": 2.5},
+            "encoding": {"x": x, "y": y},
+        }
+        for series, color in (("before", BEFORE), ("kept", KEPT))
+    ]
+    if t and any(t <= row["rows"] for row in rows):
+        data = {"data": {"values": [{"rows": t, "label": f"t = {count(t)}"}]}}
+        label = {"type": "text", "align": "left", "x": 5, "dy": -8}
+        marks.append({**data, "mark": THRESHOLD, "encoding": {"y": y}})
+        marks.append({**data, "mark": label, "encoding": {"y": y, "text": {"field": "label"}}})
+    dots = {"type": "circle", "size": 90, "opacity": 0, "aria": True}
+    marks.append({"mark": dots, "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}}})
+    return layers(rows, *marks, width=width, height=height)
+
+
+def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
+    """Return how many entries captions match, in the pool and in the kept set; 30 and more together."""
+    if not any(row["pool"] for row in per_text):
+        return None
+    bins = []
+    for entries in range(min(_MANY, per_text[-1]["entries"]) + 1):
+        here = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
+        pool, kept = (sum(row[name] for row in here) for name in ("pool", "kept"))
+        name = f"{entries} and more" if entries == _MANY else str(entries)
+        bins.append(Bin(name, entries - 0.5, entries + 0.5, pool, kept))
+    x = {"title": "entries per caption", "axis": {"format": "d", "tickMinStep": 1}}
+    svg, table = compare_bins(bins, x, "Entries per caption: shares of the pool and of the kept set")
+    return Figure("Entries per caption", svg, legend=LEGEND, table=table)
+
+
+def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Table:
+    """Return the entries whose share of all matches grew or shrank most."""
+    rows = run.rows(
+        f"""SELECT entry, pool, {before} AS before, kept, {before} / $all AS old, kept / $all_kept AS new FROM entries
+        WHERE pool > 0 AND {"new > old" if gained else "new < old"}
+        ORDER BY {"new - old DESC" if gained else "new - old"}, entry LIMIT {TOP}""",
+        all=float(facts["matches"]),
+        all_kept=float(facts["matches_kept"]),
+    )
+    longest = max((max(row["old"], row["new"]) for row in rows), default=1)
+    cells: list[list[Cell]] = [
+        [
+            *names(row, "entry"),
+            *counts(row, "before", "kept"),
+            Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool"),
+            Bar(percent(row["new"], 1, 3), row["new"] / longest),
+            f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new",
+        ]
+        for row in rows
+    ]
+    title = "Entries that gained most" if gained else "Entries that lost most"
+    heads = ("entry", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
+    return Table(heads, cells, words=("entry", "share before", "share after"), title=title)
+
+
+def _lost(run: Run) -> Block:
+    """Return the most frequent entries of the pool that no kept sample matches."""
+    rows = run.rows(
+        """SELECT entry, pool, survivors, count(*) OVER () AS lost FROM entries
+        WHERE pool > 0 AND kept = 0 ORDER BY pool DESC, entry LIMIT 10"""
+    )
+    if not rows:
+        return "Every entry that the pool matches is matched in the kept set too."
+    total = rows[0]["lost"]
+    most = f" The {len(rows)} most frequent:" if total > len(rows) else ""
+    note = f"{count(total)} entries that the pool matches have no kept sample: every sample that matched them was dropped.{most}"
+    cells = [[*names(row, "entry"), *counts(row, "pool", "survivors")] for row in rows]
+    heads = ("entry", "pool", "left before balancing")
+    return Table(heads, cells, words=("entry",), title="Entries that were lost", note=note)

@@ -1,0 +1,118 @@
+"""Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns.
+
+In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report. Of rows
+that share a uid one is shown, a kept one where there is one. The page's room goes to the rows in their order.
+"""
+
+import html
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from curate.ask.output import Result
+from curate.ask.report.blocks import Card, Gallery, Section
+from curate.ask.report.distributions import count_bins, distributions_section
+from curate.ask.report.page import render_sections
+from curate.ask.report.source import Run
+from curate.ask.report.text import SHORT, clean, count
+from curate.ask.report.thumbnails import Row, make_pictures, place_of
+from curate.base.errors import RecipeError
+from curate.base.wording import format_bytes, pluralise
+
+MOST = 300  # rows of a page
+
+_NO_UID = (
+    "no uid: a row that could not be read has none, and its image is not shown; `curate explain` takes its key or URL"
+)
+_KNOWN = """
+SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
+WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept, m.unit DESC, m.row DESC
+"""
+
+
+@dataclass(frozen=True, repr=False)
+class HtmlPage:
+    """A page of HTML; notebooks show it in a frame of its own."""
+
+    text: str
+    height: int = 600  # pixels of the frame
+
+    def save(self, path: str) -> None:
+        """Write the page to a file. Raises RecipeError where its name ends as that of another format, and OSError."""
+        if os.path.splitext(path)[1].lower() not in ("", ".html", ".htm"):
+            raise RecipeError(f"{path}: a page is HTML; accepted: a name that ends in .html")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.text)
+
+    def __repr__(self) -> str:
+        return f'HtmlPage({format_bytes(len(self.text.encode()))}): .save("page.html") writes it; notebooks show it'
+
+    def _repr_html_(self) -> str:
+        frame = f"width:100%;height:{self.height}px;border:0"
+        return f'<iframe sandbox srcdoc="{html.escape(self.text)}" style="{frame}"></iframe>'
+
+
+def plot_columns(run: Run, columns: Sequence[str] = ()) -> HtmlPage:
+    """Return histograms of measured numbers in the pool and in the kept set; of all without `columns`.
+
+    Raises RecipeError where a column is no measured number, or has one value only.
+    """
+    found = {one.axis.name: one for one in count_bins(run)}
+    for name in columns:
+        if name not in found:
+            raise RecipeError(f"plot: no histogram of {name!r}; accepted: {', '.join(found) or 'none'}")
+    section = distributions_section(run, [found[name] for name in columns or found])
+    lead = "Shares of the pool and of the kept set by value."
+    return HtmlPage(render_sections("Histograms", run, lead, [section] if section else []))
+
+
+def uid_column(result: Result) -> int:
+    """Return the place of a query's column uid. Raises RecipeError where it yields none."""
+    names = [name.lower() for name in result.names]
+    if "uid" not in names:
+        raise RecipeError(
+            f"the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
+            "uid, such as SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
+        )
+    return names.index("uid")
+
+
+def samples_of(run: Run, uids: Sequence[Any]) -> dict[str, Row]:
+    """Return what is known of the rows of these uids, by uid: of several one that was kept, where there is one."""
+    return {row["uid"]: row for row in run.rows(_KNOWN, uids=list(uids))}
+
+
+def look_at(run: Run, result: Result, query: str) -> HtmlPage:
+    """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
+    names, at = [name.lower() for name in result.names], uid_column(result)
+    rows = list(islice(result.rows, MOST + 1))
+    is_cut, rows = len(rows) > MOST, rows[:MOST]
+    known = samples_of(run, [row[at] for row in rows])
+    found = [known[row[at]] for row in rows if row[at] in known]
+    pictures = make_pictures(run, found) if run.has_images else {}
+    cards = []
+    for row in rows:
+        sample = known.get(row[at])
+        picture = pictures.get(place_of(sample)) if sample else None
+        shown = ("uid", "caption", "url") if sample else ("uid",)
+        values = [
+            (clean(name, 40), clean(value, SHORT))
+            for name, lower, value in zip(result.names, names, row, strict=True)
+            if lower not in shown
+        ]
+        texts = _texts(sample) if sample else [("", _NO_UID if row[at] is None else "no row of this run has the uid")]
+        cards.append(Card([picture] if picture else [], texts, values, clean(row[at])))
+    title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
+    section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
+    lead = "In the order of the query, with the values that it yields. Captions, URLs and images come from the pool unchecked."
+    return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
+
+
+def _texts(sample: Row) -> Sequence[tuple[str, str]]:
+    """Return the texts of a row's card."""
+    texts = [] if sample["caption"] is None else [("", clean(sample["caption"]))]
+    if sample["url"]:
+        texts.append(("url", clean(sample["url"], 160)))
+    return texts

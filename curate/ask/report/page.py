@@ -1,0 +1,130 @@
+"""report.html: what curation did to a pool, on one page that needs no network and runs no script.
+
+In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists it,
+or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget. Texts
+that are untrusted are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images only.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+
+import fsspec
+import jinja2
+
+from curate.ask.report.blocks import Section
+from curate.ask.report.captions import captions_section
+from curate.ask.report.changes import changes_section
+from curate.ask.report.composition import composition_section
+from curate.ask.report.distributions import distributions_section
+from curate.ask.report.downloads import downloads_section
+from curate.ask.report.entries import entries_section
+from curate.ask.report.galleries import galleries_section
+from curate.ask.report.losses import duplicates_section, failures_section, funnel_section
+from curate.ask.report.provenance import provenance_section, time_section
+from curate.ask.report.source import Run, open_source_run
+from curate.ask.report.text import SHORT, clean, count, percent
+from curate.base.errors import RecipeError, RunError
+from curate.base.wording import format_bytes
+from curate.store.facts import read_facts
+from curate.store.layout import REPORT_FILE, SUCCESS_FILE
+from curate.store.lock import locked
+from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
+
+MOST_BYTES = 5_000_000
+
+# The page's sections in order; those that do not apply to a run are left out.
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    funnel_section,
+    downloads_section,
+    changes_section,
+    distributions_section,
+    entries_section,
+    composition_section,
+    captions_section,
+    duplicates_section,
+    failures_section,
+    galleries_section,
+    time_section,
+    provenance_section,
+)
+
+
+def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
+    """Write the report of a run, perhaps compared with another, and return its path and its size in bytes.
+
+    It goes to `out`, a file, local or remote, or into the run's folder, where it replaces an older one.
+
+    Raises:
+        RecipeError: there is no run, or `out` cannot be written.
+        RunError: the run is not finished, or was changed meanwhile: the page could show samples that were taken out.
+    """
+    with open_source_run(url, against) as run:
+        page = render_page(run).encode()
+    if out is not None:
+        _check_unchanged(run)
+        try:
+            fs, path = fsspec.core.url_to_fs(out)  # which makes no folders, as `fsspec.open` would
+            with fs.open(path, "wb") as file:
+                file.write(page)
+        except (OSError, ValueError, ImportError) as error:
+            raise RecipeError(f"--out {out}: cannot be written: {error}") from None
+        return out, len(page)
+    folder = run.folder
+    with locked(folder, "report"):
+        _check_unchanged(run)
+        # The page first: a reader of the manifest finds what it lists, this one or the one before.
+        folder.write_bytes(REPORT_FILE, page)
+        others = [line for line in read_manifest(folder) if line.path != REPORT_FILE]
+        write_manifest(folder, Lines([*others, digest_file(folder, REPORT_FILE)]))
+    return f"{url.rstrip('/')}/{REPORT_FILE}", len(page)
+
+
+def _check_unchanged(run: Run) -> None:
+    """Raise RunError where the run has changed since it was opened."""
+    if not run.folder.exists(SUCCESS_FILE) or read_facts(run.folder) != run.facts:
+        raise RunError(
+            f"{run.folder.url}: was changed while its report was written; write it again once the change is complete"
+        )
+
+
+def render_page(run: Run) -> str:
+    """Return the page as HTML."""
+    sections = [section for make in SECTIONS if (section := make(run)) is not None]
+    return render_sections("Curation report", run, _lead(run), sections, _tiles(run))
+
+
+def render_sections(
+    kind: str, run: Run, lead: str, sections: Sequence[Section], tiles: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Return a page of these sections as HTML, under what kind of page it is, the run's name, a sentence and tiles."""
+    package = files("curate.ask.report")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
+    style = package.joinpath("style.css").read_text("utf-8")
+    title = clean(run.facts.name, SHORT)
+    return template.render(kind=kind, title=title, lead=lead, tiles=tiles, sections=sections, style=style)
+
+
+def _lead(run: Run) -> str:
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
+    what = "image-text pairs" if run.has_images else "texts"
+    drops = [line for line in run.funnel if line["kind"] == "drop" and line["rows"] and line["rule"] != "failed"]
+    most = max(drops, key=lambda line: line["rows"], default=None)
+    text = f"{count(kept)} of {count(pool)} {what} kept ({percent(kept, pool)})"
+    if most:
+        text += f"; most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
+    return f"{text}." if not failed else f"{text}; {count(failed)} could not be used ({percent(failed, pool)})."
+
+
+def _tiles(run: Run) -> list[tuple[str, str]]:
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
+    tiles = [
+        ("in the pool", count(pool)),
+        ("kept", count(kept)),
+        ("dropped", count(pool - kept - failed)),
+        ("failed", count(failed)),
+        ("source" if len(run.facts.sources) == 1 else "sources", count(len(run.facts.sources))),
+        ("shard" if run.facts.content.shards == 1 else "shards", count(run.facts.content.shards)),
+        ("size of the shards", format_bytes(run.facts.content.bytes)),
+    ]
+    return tiles + ([("t, samples per entry", count(run.facts.t))] if run.facts.t is not None else [])

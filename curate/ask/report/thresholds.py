@@ -1,0 +1,103 @@
+"""Finds thresholds of rules that can be drawn: of rules in SQL that compare a column with a number, and of top rules.
+
+A rule is read as DuckDB parses it: of conditions joined by AND each that compares a column, `least(a, b)`, `greatest(a,
+b)` or the ratio of sides (`aspect`) with a number. Everything else in a rule, such as OR, cannot be drawn and is left
+out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from curate.ask.report.source import Run
+from curate.decide.rules.rules import parse_sql, walk_tree
+from curate.store.facts import RuleFacts
+
+ASPECT = "aspect"  # the longer side by the shorter one
+_CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
+
+
+def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
+    """Return column → the rules that have a threshold on it, with its value."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for rule in run.facts.rules:
+        if rule.of and rule.threshold is not None:
+            found.setdefault(_measured_name(run, rule.of), []).append((rule.name, float(rule.show(rule.threshold))))
+        elif rule.sql:
+            for column, value in _comparisons(run, rule.sql):
+                found.setdefault(_measured_name(run, column), []).append((rule.name, value))
+    return found
+
+
+def rule_columns(run: Run, rule: RuleFacts) -> list[str]:
+    """Return the columns that a rule reads, in the order of its text."""
+    if rule.of:
+        return [_measured_name(run, rule.of)]
+    tree = _parse(run, rule.sql or "true")
+    return list(dict.fromkeys(_measured_name(run, name) for name in _columns(tree)))
+
+
+def _measured_name(run: Run, column: str) -> str:
+    """Return a column's name as it was measured: a rule may write Width."""
+    return run.column_names.get(column.lower(), column)
+
+
+def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
+    for part in _conjuncts(_parse(run, sql)):
+        kind = part.get("class")
+        if kind == "BETWEEN":
+            sides = [(part["input"], part["lower"]), (part["input"], part["upper"])]
+        elif kind == "COMPARISON" and part["type"] in _CUTS:
+            sides = [(part["left"], part["right"]), (part["right"], part["left"])]
+        else:
+            continue
+        for measured, constant in sides:
+            value = _number(constant)
+            if value is not None:
+                yield from ((name, value) for name in _measures(measured))
+
+
+def _parse(run: Run, sql: str) -> dict[str, Any]:
+    """Return the condition as DuckDB parses it; {} where it is none."""
+    try:
+        tree = parse_sql(run.connection, f"SELECT 1 WHERE ({sql}\n)")
+    except RecursionError:  # a rule may be a sum of hundreds of terms, each within the one before
+        return {}
+    if tree["error"] or len(tree["statements"]) != 1:
+        return {}
+    where: dict[str, Any] = tree["statements"][0]["node"].get("where_clause") or {}
+    return where
+
+
+def _conjuncts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if node.get("type") == "CONJUNCTION_AND":
+        for child in node["children"]:
+            yield from _conjuncts(child)
+    elif node:
+        yield node
+
+
+def _columns(tree: dict[str, Any]) -> list[str]:
+    return [node["column_names"][-1] for node in walk_tree(tree) if node.get("class") == "COLUMN_REF"]
+
+
+def _measures(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the columns of the report that an expression is: one, two for least and greatest, `aspect` for the ratio of sides."""
+    name, arguments = _called(node)
+    if node.get("class") == "COLUMN_REF":
+        yield node["column_names"][-1]
+    elif name in ("least", "greatest"):
+        yield from (part["column_names"][-1] for part in arguments if part.get("class") == "COLUMN_REF")
+    elif name == "/" and [_called(part)[0] for part in arguments] == ["greatest", "least"]:
+        yield from [ASPECT] if {name.lower() for name in _columns(node)} == {"width", "height"} else []
+
+
+def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the function that an expression calls, and its arguments."""
+    arguments = [argument["expression"] for argument in node.get("arguments", ())]
+    return str(node.get("function_name", "")).lower(), arguments
+
+
+def _number(node: dict[str, Any]) -> float | None:
+    """Return the number that an expression is, if it is one."""
+    literal = node.get("literal") or {}
+    return float(literal["text"]) if literal.get("kind") in ("INTEGER", "NUMERIC") else None

@@ -1,0 +1,254 @@
+"""`whatif`: what a finished run would yield with other rules, deduplication or balance, compared with what it did yield.
+
+In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules and
+deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws. It is
+compared with the expectation of the run, since the rows that the run kept differ from that by chance.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.ask.diff import merge_names
+from curate.ask.whatif.expectation import Expectation, expect, solve_t, tail_share
+from curate.ask.whatif.survivors import (
+    DecidedRows,
+    FinishedRun,
+    among,
+    changed_recipe,
+    count_verdicts,
+    find_survivors,
+    open_finished,
+)
+from curate.base import schema
+from curate.base.numeric.arrays import I64
+from curate.base.process import in_threads
+from curate.base.schema import CODES
+from curate.base.wording import all_digits
+from curate.decide.draw import balance
+from curate.decide.unit_state import ALIVE
+from curate.store.layout import ENTRIES_FILE
+
+# Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
+_NUMBERS = [("run", pa.int64()), *((name, pa.float64()) for name in ("run_expected", "whatif", "change"))]
+# Kinds are pool, drop and kept; dropped rows are negative, so that all numbers add up to the kept ones. The error is one
+# standard error of a run's draws. Null: that recipe has no such rule.
+FUNNEL = pa.schema(
+    [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
+)
+# Rows of the pool, and kept ones.
+SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
+LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
+# Rows of the pool and kept ones; expected ones in fixed point with balance, else rows left before a sample: exact sums.
+_EXACT = pa.decimal128(38)
+_KEYS = [("language", pa.string()), ("source", pa.string())]
+_WEIGHTS = pa.schema([*_KEYS, ("pool", pa.int64()), ("run", pa.int64()), ("run_expected", _EXACT), ("whatif", _EXACT)])
+# t; survivors, the rows still in when balancing begins; entries that some survivor matches, and how many are gained and
+# lost; the share of entries of which all rows stay (at most their limit) in the matches of survivors, and of kept rows; the share
+# of entries with fewer than t rows, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
+FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
+_LEFT = (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE])  # verdicts of the rows still in when balancing begins
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What a run kept (`run`), and what it would keep (`whatif`); `change` is `whatif` minus `run_expected`, so it excludes chance."""
+
+    changes: tuple[str, ...]  # the overrides
+    funnel: pa.Table  # FUNNEL
+    sources: pa.Table  # SOURCES
+    languages: pa.Table  # LANGUAGES; no rows where languages are not known
+    facts: pa.Table  # FACTS
+    expected: float  # the expected number of kept rows
+    error: float  # one standard error of the number that a run draws; 0 without balance
+    t: int | None  # of balance, from the recipe or solved; None without balance
+    above: float | None  # what is expected with t + 1, where t was solved for a target size and more can be kept
+    is_same: bool  # whether a run would keep just the rows that this one kept
+    thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
+
+
+def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
+    """Return what a finished run would yield with other rules, deduplication or balance, without a run.
+
+    Args:
+        url: the run folder, local or remote.
+        overrides: `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
+
+    Raises:
+        RecipeError: there is no run, or an override is wrong or would need the pool.
+        RunError: the run is not finished, or not even t = 1 gives so few rows.
+    """
+    return answer(open_finished(url), overrides)
+
+
+def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
+    """Return what `whatif` does, for a run that is open."""
+    recipe = changed_recipe(run.recipe, overrides)
+    survivors = find_survivors(run, recipe)
+    solution = solve_t(survivors, recipe.balance)
+    found = expect(survivors, solution.t if solution else None)
+    units = list(in_threads(lambda place: _weigh(run, survivors, found, place), range(len(run.units))))
+    weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
+    sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
+    shares = _share_of_run(run), _share(found.t, found.rows, sum(int(state.alive.sum()) for state in survivors.states))
+    has_languages = "language" in survivors.settings.columns.names
+    return WhatIf(
+        changes=tuple(overrides),
+        funnel=_funnel(run, survivors, found, float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])),
+        sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES, shares),
+        languages=_parts(weights, LANGUAGES, shares) if has_languages else LANGUAGES.empty_table(),
+        facts=_facts(run, survivors, found),
+        expected=found.rows,
+        error=found.error,
+        t=found.t,
+        above=solution.above if solution else None,
+        is_same=found.t == run.t and all(unit.is_same for unit in units),
+        thresholds=_thresholds(survivors),
+    )
+
+
+def _share_of_run(run: FinishedRun) -> Fraction:
+    left = sum(int(among(state.verdicts, _LEFT).sum()) for state in run.states)
+    return _share(run.t, sum(int(state.alive.sum()) for state in run.states), left)
+
+
+def _share(t: int | None, kept: float, left: int) -> Fraction:
+    """Return what one of _EXACT is in rows: without balance the part of the rows left that is kept."""
+    return Fraction(1, balance.ONE) if t is not None else Fraction(round(kept), max(1, left))
+
+
+def _thresholds(survivors: DecidedRows) -> dict[str, str]:
+    tops = survivors.states[0].tops.values() if survivors.states else ()
+    return {
+        top.rule: all_digits(threshold, top.single)
+        for top in tops
+        for threshold in top.thresholds.values()
+        if top.spec.by is None
+    }
+
+
+def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expected: float) -> pa.Table:
+    """Return FUNNEL; `expected` is the expected number of rows that the run keeps."""
+    old, new = run.recipe, survivors.recipe
+    was = count_verdicts(run.states, list(old.rules))
+    likely = _with_kept(was, run.t, expected)
+    will = _with_kept(count_verdicts(survivors.states, list(new.rules)), found.t, found.rows)
+    forgotten = bool(was[schema.FORGOTTEN])
+    olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
+    names = [schema.POOL, *merge_names(news, olds)]
+    olds, news = [schema.POOL, *olds], [schema.POOL, *news]
+    was[schema.POOL] = was.total()
+    likely[schema.POOL] = will[schema.POOL] = was[schema.POOL]
+    before, between = ([counts.get(name, 0) if name in olds else None for name in names] for counts in (was, likely))
+    after = [will.get(name, 0) if name in news else None for name in names]
+    kinds = [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names]
+    before, between, after = (
+        [n if n is None or kind != "drop" else 0 - n for n, kind in zip(counts, kinds, strict=True)]
+        for counts in (before, between, after)
+    )
+    errors = {schema.BALANCE: found.error, schema.KEPT: found.error}
+    columns = {
+        "position": list(range(len(names))),
+        "kind": kinds,
+        "rule": names,
+        "run": before,
+        "run_expected": between,
+        "whatif": after,
+        "change": [(b or 0) - (a or 0) for a, b in zip(between, after, strict=True)],
+        "error": [errors.get(name, 0.0) if name in news else None for name in names],
+    }
+    return pa.table(columns, FUNNEL)
+
+
+def _with_kept(counts: Mapping[str, int], t: int | None, kept: float) -> dict[str, float]:
+    """Return the counts with so many rows kept; draws drop the others that are left: of balance, or of a sample."""
+    drawn = schema.BALANCE if t is not None else schema.SAMPLE
+    left = counts.get(schema.KEPT, 0) + counts.get(drawn, 0)
+    return {**counts, drawn: left - kept, schema.KEPT: kept}
+
+
+@dataclass(frozen=True)
+class _UnitWeights:
+    """Rows of a unit."""
+
+    weights: pa.Table  # _WEIGHTS, by language
+    is_same: bool  # whether each is kept with the probability of the run
+
+
+def _weigh(run: FinishedRun, survivors: DecidedRows, found: Expectation, place: int) -> _UnitWeights:
+    """Return rows of the pool, kept and expected ones, of one unit."""
+    was, now = run.states[place], survivors.states[place]
+    tables = survivors.settings.tables(was.unit)
+    before = tables.read("decisions", ["probability"])["probability"].to_numpy()
+    after = np.zeros(len(was.verdicts))
+    after[now.alive] = found.inclusion[place]
+    language = pa.nulls(len(after), pa.string())
+    if "language" in survivors.settings.columns.names:
+        language = tables.read("samples", ["language"])["language"]
+    numbers = {
+        "run": was.alive,
+        "run_expected": among(was.verdicts, _LEFT) if run.t is None else balance.fixed_point(before),
+        "whatif": now.alive if found.t is None else balance.fixed_point(after),
+    }
+    sums = (
+        pa.table({"language": language, **{name: rows.astype(np.int64) for name, rows in numbers.items()}})
+        .group_by("language", use_threads=False)
+        .aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
+    )
+    weights = sums.add_column(1, "source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
+    return _UnitWeights(weights.cast(_WEIGHTS), np.array_equal(before, after))
+
+
+def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fraction]) -> pa.Table:
+    """Return the table of parts of the pool, the largest first; `shares` are of the run and of the other settings."""
+    by, numbers = columns.names[0], _WEIGHTS.names[2:]
+    sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
+    pool, kept, *expected = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
+    before, after = (
+        pa.array([float(int(n) * share) for n in part.to_pylist()], pa.float64())
+        for part, share in zip(expected, shares, strict=True)
+    )
+    table = pa.table([sums[by], pool, kept, before, after, pc.subtract(after, before)], names=columns.names)
+    return table.sort_by([("pool", "descending"), (by, "ascending")]).cast(columns)
+
+
+def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
+    rows: list[tuple[str, float | None, float | None]] = [("t", run.t, found.t)]
+    reached = sum(int(among(b.verdicts, _LEFT).sum()) for b in run.states)
+    rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
+    if run.recipe.match:
+        entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected", "probability"])
+        entry_ids, before, expected, p = (column.to_numpy() for column in entries.columns)
+        now = survivors.counts[entry_ids]
+        rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))
+        rows.append(("entries_gained", None, int(((now > 0) & (before == 0)).sum())))
+        rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
+        whole = p == 1
+        shares = [float(w[whole].sum()) / float(w.sum()) if run.t and w.any() else None for w in (before, expected)]
+        rows += [("whole_share", shares[0], found.whole), ("whole_share_kept", shares[1], found.whole_kept)]
+        own = _balanced_by(run, survivors, entry_ids, before)
+        rows.append(("tail_share", tail_share(own, run.t) if own else None, found.tail))
+        if found.t is not None:
+            rows.append(("smallest_tail_share", _smallest(own) if own else None, _smallest(survivors)))
+    return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)
+
+
+def _balanced_by(run: FinishedRun, survivors: DecidedRows, entry_ids: I64, before: I64) -> DecidedRows | None:
+    """Return the counts by which the run was balanced; None where they are of another run, whose counts are not read now."""
+    own, new = (recipe.balance and recipe.balance.counts for recipe in (run.recipe, survivors.recipe))
+    if own and own != new:
+        return None
+    counts = np.zeros_like(survivors.counts)
+    counts[entry_ids] = before
+    others = survivors.others if own else None
+    return DecidedRows(run.recipe, run.settings(run.recipe), run.states, [], counts, others)
+
+
+def _smallest(survivors: DecidedRows) -> float | None:
+    """Return the smallest share of the tail above 0."""
+    below = balance.tail_shares(survivors.balancing)[1]
+    return float(below[1]) if len(below) > 1 else None

@@ -1,0 +1,299 @@
+"""The rows still in when balancing begins, by a run's own recipe or a changed one, from the run's tables alone.
+
+In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that does it.
+Out: `DecidedRows`. What decides are the kernels of the run itself, so the result is what a run would find, and only
+what a change affects is decided again:
+
+    balance           verdicts as recorded
+    dedup             rules as recorded, duplicates found again
+    rules             rules applied again; duplicates found again if other rows reach deduplication
+
+Duplicates by equal keys are found once among all rows, and then resolved for any of them; groups of near ones depend on
+which rows there are, and are found again each time. Where rows were forgotten, the fractions of top rules are of fewer
+rows, and links between near ones may be gone: what depends on that is decided again, whatever changes. Memory: about 70
+bytes a row of the pool, and 20 bytes a survivor.
+"""
+
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import IO, Self
+
+import numpy as np
+import pyarrow as pa
+
+from curate.ask.query import find_run
+from curate.base import schema
+from curate.base.errors import RecipeError, RunError, UnknownColumn
+from curate.base.numeric.arrays import I16, I64, Mask
+from curate.base.process import in_threads
+from curate.base.schema import CODES
+from curate.base.wording import did_you_mean
+from curate.decide import rounds
+from curate.decide.dedup import exact
+from curate.decide.other_counts import read_counts
+from curate.decide.settings import DecideSettings
+from curate.decide.unit_matches import alive_matches
+from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
+from curate.pool.plan import Unit
+from curate.recipe.recipe import Recipe, change_recipe
+from curate.run.context import RunContext, check_signals, open_context
+from curate.store.facts import read_facts
+from curate.store.store import RunStore
+
+ACCEPTED = ("derive", "rules", "dedup", "balance", "sample")
+_HINT = (
+    "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
+    "remove it), rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
+)
+_LIMIT = 2 << 30  # bytes of columns that are kept
+_READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
+_DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
+
+
+@dataclass
+class _Columns:
+    """Columns by file and name, of `_LIMIT` bytes at most."""
+
+    kept: dict[tuple[str, str], pa.ChunkedArray] = field(default_factory=dict)
+    bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, file: str, name: str, column: pa.ChunkedArray) -> None:
+        with self.lock:
+            if (file, name) not in self.kept and self.bytes + column.nbytes <= _LIMIT:
+                self.kept[file, name] = column
+                self.bytes += column.nbytes
+
+
+@dataclass(frozen=True)
+class _KeptColumnsStore(RunStore):
+    """The folder of a finished run, which may be read only; keeps the columns of units' tables that were read in memory.
+
+    Embeddings and columns of text by which rows differ are read again each time: they are most of a run's bytes, and are
+    needed once. Trades memory for a second and less between the points of a sweep.
+    """
+
+    columns: _Columns = field(default_factory=_Columns)
+
+    def spool(self) -> IO[bytes]:
+        return tempfile.TemporaryFile()  # without a name, on this machine's disk
+
+    def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        if columns is None or not name.startswith("tables/"):
+            return super().read_parquet(name, columns)
+        found = {column: self.columns.kept[name, column] for column in columns if (name, column) in self.columns.kept}
+        if missing := [column for column in columns if column not in found]:
+            table = super().read_parquet(name, missing)
+            for column, values in zip(table.column_names, table.columns, strict=True):
+                found[column] = values
+                if not name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
+                    self.columns.keep(name, column, values)
+        return pa.table({column: found[column] for column in columns})
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run, as its tables record it."""
+
+    context: RunContext
+    units: list[Unit]
+    states: list[UnitState]  # one a unit, after the draws: alive is what was kept
+    t: int | None  # of balance; None without
+    # By the rules before the first top rule, the states after them: a sweep over a fraction needs them again.
+    opened: dict[str, list[UnitState]] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's own recipe."""
+        return self.context.recipe
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """The verdicts of rows that reached deduplication."""
+        place = self.recipe.dedup_place
+        later = () if place is None else range(place + 1, len(self.recipe.rules))
+        return (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE], _DUPLICATE, *later)
+
+    @property
+    def has_forgotten(self) -> bool:
+        """Whether some rows are forgotten."""
+        return any((state.verdicts == _FORGOTTEN).any() for state in self.states)
+
+    def settings(self, recipe: Recipe) -> DecideSettings:
+        """Return what deciding by a changed recipe reads, without the evaluation set, which only a run has."""
+        dedup_alone = recipe.dedup.model_copy(update={"against": None})
+        context = replace(self.context, recipe=recipe.model_copy(update={"dedup": dedup_alone}))
+        try:
+            return DecideSettings.of(context)
+        except UnknownColumn as error:
+            raise RecipeError(
+                f"{error}; a column of the pool that no rule named is not in this run's tables: name it in a run "
+                f"(`curate run RECIPE --reuse {context.store.url} --set …`)"
+            ) from None
+
+
+@dataclass(frozen=True)
+class DecidedRows:
+    """The rows still in when balancing begins."""
+
+    recipe: Recipe
+    settings: DecideSettings
+    states: list[UnitState]  # one a unit, after deduplication
+    matches: list[pa.ListArray]  # of each unit, the entry ids of its survivors (list<int32>); none without `match`
+    counts: I64  # int64[entries], the survivors that match each; empty without `match`
+    others: I64 | None = None  # int64[entries], those of another run, where entries are balanced by them
+
+    @property
+    def balancing(self) -> I64:
+        """The counts by which entries are balanced."""
+        return self.counts if self.others is None else self.others
+
+    @classmethod
+    def of(cls, recipe: Recipe, settings: DecideSettings, states: list[UnitState]) -> Self:
+        """Return those of units after deduplication, and the rules that follow it."""
+        if not recipe.match:
+            return cls(recipe, settings, states, [], np.zeros(0, np.int64))
+        matches = list(in_threads(lambda state: alive_matches(settings.tables(state.unit), state), states))
+        others = read_counts(recipe, settings.matching.metadata_key if settings.matching else "")
+        return cls(recipe, settings, states, matches, rounds.count_survivors(settings, states), others)
+
+
+def open_finished(url: str) -> FinishedRun:
+    """Open a finished run. Raises as `find_run`, `check_signals` and `open_context` do, and RunError where it is damaged."""
+    found = find_run(url)
+    folder = _KeptColumnsStore(found.url, found.storage)
+    facts = read_facts(folder)
+    check_signals(folder, facts)
+    context, units = open_context(folder)
+    states = list(in_threads(lambda unit: _recorded(context, unit), units))
+    return FinishedRun(context, units, states, facts.t)
+
+
+def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section in ACCEPTED:
+            continue
+        if section == "seed":
+            raise RecipeError(f"--set {override}: a seed changes which rows are drawn, not how many to expect; {_HINT}")
+        if section in Recipe.model_fields:
+            raise RecipeError(
+                f"--set {override}: {section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
+                f"{_HINT}"
+            )
+        hint = did_you_mean(section, ACCEPTED)
+        raise RecipeError(f"--set {override}: {section!r} is not a section that can be changed; {hint}{_HINT}")
+    changed = change_recipe(recipe, overrides)
+    if changed.dedup.against not in (recipe.dedup.against, None):
+        raise RecipeError(
+            "dedup.against: the images of an evaluation set are compared by a run only; accepted: unchanged, or "
+            "dedup.against=null"
+        )
+    return changed
+
+
+def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | None = None) -> DecidedRows:
+    """Return the rows still in when balancing begins by a recipe of `changed_recipe`.
+
+    `repeats` are `all_repeats` of the recipe, where several recipes with the same deduplication are asked for.
+
+    Raises:
+        RecipeError: a rule is wrong, a column is not measured, or rows would have to be compared with an evaluation set.
+    """
+    settings = run.settings(recipe)
+    looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
+    is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
+    reached = [among(state.verdicts, run.reached) for state in run.states]
+    if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
+        states = [
+            UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
+        ]
+    else:
+        states = _apply_rules(run, settings, recipe)
+    before = (run.recipe.dedup.by, run.recipe.dedup.prefer)
+    if (
+        before == (recipe.dedup.by, recipe.dedup.prefer)
+        and not (is_derived and recipe.dedup.prefer in settings.derived)
+        and not (run.has_forgotten and recipe.dedup.near)
+        and all(np.array_equal(state.alive, rows) for state, rows in zip(states, reached, strict=True))
+    ):
+        pairs = zip(states, run.states, strict=True)
+        states = [state.drop(was.verdicts == _DUPLICATE, _DUPLICATE) for state, was in pairs]
+    elif repeats is None:
+        states = rounds.deduplicate(settings, states)
+    else:
+        states = rounds.drop_repeats(settings, states, repeats)
+    return DecidedRows.of(recipe, settings, rounds.apply_later_rules(settings, states))
+
+
+def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
+    """Return the rows that share a key of the recipe's deduplication with another, whatever the rules; None where that depends on them."""
+    settings = run.settings(recipe)
+    prefers_many = recipe.dedup.prefer in settings.derived and any(segment.derive for segment in settings.segments)
+    if recipe.dedup.near or prefers_many:
+        return None
+    out = (CODES[schema.FAILED], _FORGOTTEN)
+    readable = [
+        UnitState(state.unit, np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)))
+        for state in run.states
+    ]
+    return rounds.find_repeats(settings, readable)
+
+
+def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
+    """Return rows by rule and reserved name; those alive as `kept`."""
+    codes: Counter[int] = Counter()
+    for state in states:
+        codes.update(dict(zip(*(part.tolist() for part in np.unique(state.verdicts, return_counts=True)), strict=True)))
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(rules))}
+    return Counter({names[code]: rows for code, rows in codes.items()})
+
+
+def among(verdicts: I16, codes: Sequence[int]) -> Mask:
+    """Return which verdicts are among a few codes: numpy's `isin` takes ten times as long for so few."""
+    return np.asarray(np.logical_or.reduce([verdicts == code for code in codes]))
+
+
+def _recorded(context: RunContext, unit: Unit) -> UnitState:
+    """Return the unit's state by its decisions."""
+    tables = context.unit_tables(unit)
+    try:
+        return UnitState(unit, read_verdicts(tables.read("decisions", ["rule"])["rule"], list(context.recipe.rules)))
+    except ValueError:
+        raise RunError(
+            f"{tables.store.url}: {tables.file('decisions')} names rules that the run does not have"
+        ) from None
+
+
+def has_same_rules(old: Recipe, new: Recipe) -> bool:
+    """Return whether the same rows reach deduplication by both."""
+    first, second = (list(recipe.rules.items())[: recipe.dedup_place] for recipe in (old, new))
+    same = first == second and list(old.derive.items()) == list(new.derive.items())
+    return same and old.dedup.against == new.dedup.against
+
+
+def _apply_rules(run: FinishedRun, settings: DecideSettings, recipe: Recipe) -> list[UnitState]:
+    """Return the states after rules and what comes before deduplication; what was taken out on request stays out."""
+    first = settings.segments[0]
+    key = repr((first.rules, first.dedup, settings.derived))
+    if key not in run.opened:
+        run.opened.clear()
+        run.opened[key] = rounds.start_units(settings, run.units)
+    states, unknown = [], 0
+    for state, was in zip(rounds.continue_rules(settings, run.opened[key]), run.states, strict=True):
+        forgotten = was.verdicts == _FORGOTTEN
+        without = replace(state, verdicts=np.where(forgotten, np.int16(_FORGOTTEN), state.verdicts))
+        if recipe.dedup.against:
+            without = without.drop(was.verdicts == _CONTAMINATED, _CONTAMINATED)
+            unknown += int(np.sum(without.alive & ~among(was.verdicts, run.reached)))
+        states.append(without)
+    if unknown:
+        raise RecipeError(
+            f"{unknown:,} rows reach dedup.against that the run did not compare with its evaluation set, and only a run can; "
+            "accepted: rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
+        )
+    return states

@@ -1,0 +1,163 @@
+"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a target size.
+
+In: a run that is open, overrides, a `SweptNumber`. Out: one `Point` a value. What does not change between points is done once: the
+survivors where the number is of balance, and the rows that may be duplicates where it is of a rule.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from curate.ask.whatif.expectation import expect_sizes, sample_rows, solve_t, tail_share
+from curate.ask.whatif.survivors import (
+    DecidedRows,
+    FinishedRun,
+    all_repeats,
+    changed_recipe,
+    count_verdicts,
+    find_survivors,
+)
+from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
+from curate.base import schema
+from curate.base.errors import RecipeError, RunError
+from curate.recipe.recipe import Recipe
+
+POINTS = pa.schema(
+    [
+        ("value", pa.float64()),
+        ("expected", pa.float64()),
+        ("error", pa.float64()),
+        ("survivors", pa.int64()),
+        ("dropped", pa.int64()),
+        ("duplicate", pa.int64()),
+        ("tail_share", pa.float64()),
+        ("t", pa.int64()),
+    ]
+)
+_STEPS = 60  # of a search: enough to halve any range down to neighbours
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one value would yield."""
+
+    value: float  # of the number
+    expected: float | None  # the expected number of kept rows; None where the value cannot be reached
+    error: float | None  # one standard error of the number that a run draws
+    survivors: int  # rows still in when balancing begins
+    dropped: int | None  # rows that the number's rule drops; None where it is of no rule
+    duplicate: int  # rows dropped as duplicates
+    tail_share: float | None  # see `Expectation.tail`; None without balance
+    t: int | None  # of balance, from the recipe or solved; None without balance
+    fault: str = ""  # why the value cannot be reached
+
+
+def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
+    """Yield the points of a sweep, each as soon as it is known. All recipes are checked first: RecipeError."""
+    values = number.values(points)
+    recipes = [changed_recipe(run.recipe, [*overrides, number.override(value)]) for value in values]
+    if number.rule is None:  # all values in one pass over the survivors, which are the same
+        yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
+        return
+    repeats = all_repeats(run, recipes[0])
+    for value, recipe in zip(values, recipes, strict=True):
+        yield _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0]
+
+
+def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows: int) -> str:
+    """Return the override whose expected size is the largest found that is at most the target, to within a row where it can be.
+
+    Raises:
+        RecipeError: balance solves for a size itself, a sample is at most the target, or the recipe with some value is wrong.
+        RunError: nothing in the number's range gives so few.
+    """
+    base = changed_recipe(run.recipe, overrides)
+    if number.rule is None or number.listed:
+        raise RecipeError(f"--by {number.key}: no value to search; {SEARCHED}")
+    if base.balance and base.balance.rows is not None:  # without it, each point can be reached
+        raise RecipeError(
+            f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same; accepted: "
+            "--by with --set balance.t=… or --set balance=null"
+        )
+    if base.sample and base.sample.rows <= rows:
+        raise RecipeError(
+            f"sample.rows is {base.sample.rows:,}, so no value of {number.key} keeps more; accepted: --by with --set sample=null"
+        )
+    pool = sum(len(state.verdicts) for state in run.states)
+    if number.is_whole and number.key.endswith(".rows"):
+        number = replace(number, high=max(number.low, min(number.high, pool)))
+    repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))
+
+    def size(value: float) -> float:
+        recipe = changed_recipe(run.recipe, [*overrides, number.override(value)])
+        return _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0].expected or 0.0
+
+    return number.override(find_value(size, number, rows))
+
+
+def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -> float:
+    """Return the value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
+
+    Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
+    Raises RunError where both ends give more.
+    """
+    ends = [(value, size(value)) for value in map(number.rounded, (number.low, number.high))]
+    fitting = [end for end in ends if end[1] <= rows]
+    if not fitting:
+        smallest = min(ends, key=lambda end: end[1])
+        raise RunError(
+            f"even {number.override(smallest[0])} is expected to give {smallest[1]:,.0f} rows, more than {rows:,}"
+        )
+    under = best = max(fitting, key=lambda end: end[1])
+    if len(fitting) == len(ends):
+        return best[0]
+    over = next(end for end in ends if end[1] > rows)
+    weights = [1.0, 1.0]  # of the two sides: an end that stays counts half, so that it moves too
+    for step in range(_STEPS):
+        if rows - best[1] < 1:
+            break
+        below, above = (rows - under[1]) * weights[0], (over[1] - rows) * weights[1]
+        share = 0.5 if step % 3 == 2 else below / (below + above)
+        value = number.rounded(under[0] + (over[0] - under[0]) * min(max(share, 0.01), 0.99))
+        if value in (under[0], over[0]):
+            value = number.rounded((under[0] + over[0]) / 2)
+        if value in (under[0], over[0]):
+            break
+        found = (value, size(value))
+        if found[1] <= rows:
+            under, weights = found, [1.0, weights[1] / 2]
+            best = max(best, under, key=lambda end: end[1])
+        else:
+            over, weights = found, [weights[0] / 2, 1.0]
+    return best[0]
+
+
+def points_table(points: Sequence[Point]) -> pa.Table:
+    """Return points as a table (POINTS): columns as the attributes of `Point`."""
+    return pa.Table.from_pylist([vars(point) for point in points], POINTS)
+
+
+def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
+    counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
+    alive = counts[schema.KEPT]
+    solved = [_solve(survivors, recipe) for recipe in recipes]
+    balanced = [t for t, _ in solved if t is not None]
+    sizes = iter(expect_sizes(survivors, balanced)) if balanced else iter(())
+    points = []
+    for value, recipe, (t, fault) in zip(values, recipes, solved, strict=True):
+        unbalanced = (None, None) if fault else (float(sample_rows(recipe, alive)), 0.0)
+        rows, error = unbalanced if t is None else next(sizes)
+        dropped = None if rule is None else counts[rule]
+        share = tail_share(survivors, t)
+        points.append(Point(value, rows, error, alive, dropped, counts[schema.DUPLICATE], share, t, fault))
+    return points
+
+
+def _solve(survivors: DecidedRows, recipe: Recipe) -> tuple[int | None, str]:
+    """Return t, or None and why its target cannot be reached."""
+    try:
+        solution = solve_t(survivors, recipe.balance)
+        return solution.t if solution else None, ""
+    except RunError as error:
+        return None, str(error)

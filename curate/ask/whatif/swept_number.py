@@ -1,0 +1,137 @@
+"""What changes in a sweep or a search: one number of the recipe, over a range or a list of values in braces.
+
+    balance.t={1000..100000}                  whole numbers, evenly spaced in their logarithm
+    balance.rows={10000,20000,40000}          these values; sample.rows likewise
+    rules.aligned.top={0.1..0.5}              evenly spaced
+    rules.best.rows={1000..50000}             whole numbers, evenly spaced
+    rules.aligned=clip_score >= {0.1..0.5}    any number in a rule
+
+Where the number is the whole value, braces may be left out.
+Values between the ends of a range are rounded by less than half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
+In: such a text. Out: a `SweptNumber`, which gives values and, for each, the override (`key=value`) that sets it.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from curate.base.errors import RecipeError
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
+_IN_BRACES = re.compile(rf"\{{({_NUMBER})\.\.({_NUMBER})\}}")
+_LIST_IN_BRACES = re.compile(rf"\{{({_NUMBER}(?:\s*,\s*{_NUMBER})+)\}}")
+_LIST = re.compile(rf"{_NUMBER}(?:\s*,\s*{_NUMBER})*")
+_TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
+_RULE = re.compile(r"rules\.[^.]+")
+_EDGE = 1e-9  # a top rule's fraction is above 0
+_MOST_ROWS = 10**12
+_FORMS = (
+    "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of balance.t, "
+    "balance.rows, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
+)
+SEARCHED = (
+    "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or rules.NAME.rows of a "
+    "rule that keeps the best; for t give --rows alone"
+)
+
+
+@dataclass(frozen=True)
+class SweptNumber:
+    """One number of the recipe."""
+
+    key: str  # the override's key
+    before: str  # what is around the number in the override's value
+    after: str
+    low: float  # the range
+    high: float
+    listed: tuple[float, ...]  # the values, where they were listed
+    is_whole: bool  # whether the number is an integer
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that it is part of."""
+        return self.key.split(".")[1] if self.key.startswith("rules.") else None
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether values are spaced by their logarithm."""
+        return self.key.startswith(("balance.", "sample.")) and self.low > 0
+
+    def override(self, value: float) -> str:
+        """Return the override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
+        text = str(int(value)) if self.is_whole else np.format_float_positional(value, trim="0")
+        if value < 0 and self.before:  # in `words -{-1..1}` a second minus would begin a comment of SQL
+            text = f"({text})"
+        return f"{self.key}={self.before}{text}{self.after}"
+
+    def values(self, points: int) -> list[float]:
+        """Return the listed values, or so many over the range, ends included: fewer where whole numbers are fewer."""
+        if self.listed:
+            return list(self.listed)
+        spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
+        inner = [_readable(value, value - before) for before, value in pairwise(spaced[:-1].tolist())]
+        return list(dict.fromkeys(self.rounded(value) for value in [self.low, *inner, self.high]))
+
+    def rounded(self, value: float) -> float:
+        """Return the value as overrides spell it: a whole number, or nine digits."""
+        return round(value) if self.is_whole else float(f"{value:.9g}")
+
+
+def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
+    """Return the number that a text names; `rules.NAME.top` alone is its whole range, and of SEARCHED `rules.NAME.rows` too.
+
+    Raises RecipeError, with what is `accepted`: SEARCHED for a search.
+    """
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    plain = key in ("balance.t", "balance.rows", "sample.rows") or bool(_TOP.fullmatch(key) or _ROWS.fullmatch(key))
+    if _TOP.fullmatch(key) and not equals:
+        return SweptNumber(key, "", "", _EDGE, 1.0, (), False)
+    if _ROWS.fullmatch(key) and not equals and accepted == SEARCHED:
+        return SweptNumber(key, "", "", 1, _MOST_ROWS, (), True)
+    bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
+    if plain and (match := _RANGE.fullmatch(bare)):
+        return _ranged(text, key, ("", ""), match)
+    if plain and _LIST.fullmatch(bare):
+        return _listed(key, ("", ""), bare)
+    for braces in (
+        (_IN_BRACES, _LIST_IN_BRACES) if _RULE.fullmatch(key) else ()
+    ):  # {2,3} may also be of a regular expression
+        found = list(braces.finditer(value))
+        if len(found) == 1:
+            around = value[: found[0].start()], value[found[0].end() :]
+            is_range = braces is _IN_BRACES
+            return _ranged(text, key, around, found[0]) if is_range else _listed(key, around, found[0][1])
+        if found:
+            break
+    raise RecipeError(f"{text!r} names no value to {'search' if accepted == SEARCHED else 'sweep'}; {accepted}")
+
+
+def _listed(key: str, around: tuple[str, str], value: str) -> SweptNumber:
+    words = [word.strip() for word in value.split(",")]
+    numbers = tuple(map(float, words))
+    return SweptNumber(key, *around, min(numbers), max(numbers), numbers, _whole(key, *words))
+
+
+def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:
+    low, high = float(match[1]), float(match[2])
+    if low >= high:
+        raise RecipeError(
+            f"{text!r}: {match[1]}..{match[2]} is empty; accepted: a range from a smaller number to a larger one"
+        )
+    if (key.startswith(("balance.", "sample.")) or _ROWS.fullmatch(key)) and low < 1:
+        raise RecipeError(f"{text!r}: {key} is at least 1")
+    return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
+
+
+def _readable(value: float, gap: float) -> float:
+    """Return the value, rounded to the first digit of its distance from the value before: by less than half of that."""
+    return round(value, -math.floor(math.log10(gap))) if gap > 0 else value
+
+
+def _whole(key: str, *numbers: str) -> bool:
+    return not _TOP.fullmatch(key) and not any("." in number for number in numbers)

@@ -1,0 +1,109 @@
+"""Identities and hashes: uids, entry keys, digests of tables and recipes.
+
+uid: 32 hex digits, a sample's content address: xxh3-128 of URL, NUL, caption, or of sha256(image), NUL, caption where
+there is no URL; never a position. All hashes are of UTF-8 bytes and the same on every machine and in every version.
+"""
+
+import binascii
+import hashlib
+import json
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from curate.base.numeric.arrays import U64
+from curate.base.numeric.xxh3 import hash_pairs
+
+_UID = "[0-9a-fA-F]{32}"
+_WHOLE_UID = rf"\A{_UID}\z"
+
+
+def own_uid(value: object) -> str | None:
+    """Return an input's own uid in lower case, where `value` is one (32 hex digits); else None."""
+    return value.lower() if isinstance(value, str) and re.fullmatch(_UID, value) else None
+
+
+def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
+    """Return the uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (sha256 as hex digits)."""
+    return xxhash.xxh3_128_hexdigest(f"{url or sha256 or ''}\0{caption}".encode())
+
+
+def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
+    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the others where there is a caption."""
+    none = pa.nulls(len(caption), pa.string())
+    url, sha256 = (none if column is None else column for column in (url, sha256))
+    is_missing = pc.fill_null(pc.equal(pc.binary_length(url), 0), True)
+    uids = hash_pairs(pc.if_else(is_missing, sha256, url) if pc.any(is_missing).as_py() else url, caption)
+    if own is None or own.null_count == len(own):
+        return uids
+    good = pc.fill_null(pc.match_substring_regex(own, _WHOLE_UID), False)
+    return pc.if_else(good, pc.ascii_lower(own), uids)
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile what `make_uids` needs, unless that was done since the installation: seconds that count for no text."""
+    make_uids(None, None, None, pa.array(["a"]))
+
+
+def hex_uids(high: U64, low: U64) -> pa.Array:
+    """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
+    return _hex_text(np.stack([high, low], axis=1).astype(">u8").tobytes())
+
+
+def _hex_text(octets: bytes) -> pa.Array:
+    """Return 16 bytes a row as string[rows] of 32 hex digits."""
+    offsets = np.arange(0, 2 * len(octets) + 1, 32, dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(binascii.hexlify(octets))]
+    return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
+
+
+def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
+    """Return the high and the low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
+    text = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
+    text = text.fill_null("0" * 32) if text.null_count else text
+    try:
+        digits = text.cast(pa.binary(32)).buffers()[1]
+        octets = binascii.unhexlify(digits or b"")
+    except (pa.ArrowInvalid, binascii.Error):
+        bad = pc.index(pc.match_substring_regex(text, _WHOLE_UID), False).as_py()
+        raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits") from None
+    high, low = np.frombuffer(octets, ">u8").reshape(-1, 2).T.astype(np.uint64, order="C")
+    return high, low
+
+
+def hash64(text: str) -> int:
+    """Return the xxh3-64 of the UTF-8 of `text`."""
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
+def entry_keys(entries: pa.Array) -> U64:
+    """Return the xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change."""
+    octets = entries.cast(pa.binary()).to_pylist()
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, octets), np.uint64, len(entries))
+
+
+def table_digest(table: pa.Table) -> str:
+    """Return 32 hex digits that name a table of strings and integers by its values, however it is chunked."""
+    state = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        text = column.cast(pa.large_string()).combine_chunks()
+        lengths = pc.fill_null(pc.binary_length(text), -1).to_numpy()
+        state.update(f"{name} {len(text)}".encode())
+        state.update(lengths.astype("<i8").tobytes())
+        if len(text):
+            text = text.fill_null("")  # a null may own bytes
+            offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset :]
+            state.update(memoryview(text.buffers()[2] or b"")[offsets[0] : offsets[len(text)]])
+    return state.hexdigest()[:32]
+
+
+def digest(value: Any) -> str:
+    """Return 32 hex digits that name a JSON-able value, the same for equal values whatever the order of their keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

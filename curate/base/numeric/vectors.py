@@ -1,0 +1,64 @@
+"""Embeddings between tables and numpy: a column of fixed-size lists is a matrix, a row of zeros where there is none.
+
+Zeros and not nulls: Arrow writes fixed-size lists that are null into Parquet, and cannot read them. Exact products are
+summed in float64 in the order of dimensions: the same on every processor and with every library.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from curate.base.numeric.arrays import F32, F64, I64
+
+
+def embedding_column(values: npt.NDArray[Any], rows: I64, n: int) -> pa.FixedSizeListArray:
+    """Return embeddings [rows, dimension] as a column of n lists of float16, zeros in other rows."""
+    flat = pa.array(spread(values.astype(np.float16), rows, n).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def no_embeddings(dimension: int, n: int) -> pa.FixedSizeListArray:
+    """Return a column of n rows that have none."""
+    return embedding_column(np.zeros((0, dimension), np.float32), np.zeros(0, np.int64), n)
+
+
+def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float16]:
+    """Return the column as float16 [n, dimension]; a view of it where it is one array."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = array.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(len(array), array.type.list_size))
+
+
+def spread(values: npt.NDArray[Any], rows: I64, n: int) -> npt.NDArray[Any]:
+    """Return n values, those given in their rows, zeros elsewhere."""
+    found = np.zeros((n, *values.shape[1:]), values.dtype)
+    found[rows] = values
+    return found
+
+
+def normalised(rows: npt.NDArray[Any]) -> F32:
+    """Return rows of length 1; a row without a direction stays 0."""
+    rows = np.asarray(rows, np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0))
+
+
+@njit(nogil=True, cache=True)
+def squares(points: F32 | F64) -> F64:
+    """Return a·a of each row."""
+    out = np.empty(len(points))
+    for i in range(len(points)):
+        out[i] = dot(points[i], points[i])
+    return out
+
+
+@njit(nogil=True, cache=True)
+def dot(a: F32 | F64, b: F32 | F64) -> float:
+    """Return a·b, exact for what was float16."""
+    total = 0.0
+    for k in range(len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
+    return total

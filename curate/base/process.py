@@ -1,0 +1,251 @@
+"""What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads themselves."""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from typing import Any, Generic, TypeVar
+
+from curate.base.wording import one_line
+
+Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# On Spark as many as a task has (spark.task.cpus): there is a process for each task, and a unit in memory for each thread.
+CORES = int(os.environ.get("SPARK_TASK_CPUS") or os.cpu_count() or 1)
+
+_made: dict[str, Any] = {}
+_lock = threading.RLock()
+
+
+def process_cache(key: str, make: Callable[[], Made], replaces: str | None = None) -> Made:
+    """Return what `make` gives, called once per key, by the first thread that needs it.
+
+    A key names the content of what is made: a digest, say; never a path. What is cached under other keys that begin
+    with `replaces` is dropped first.
+    """
+    with _lock:
+        if key not in _made:
+            for other in [other for other in _made if replaces and other.startswith(replaces)]:
+                del _made[other]
+            _made[key] = make()
+        made: Made = _made[key]
+        return made
+
+
+class Lazy(Generic[Made]):
+    """A model, say: loaded at its first use, and used by one thread at a time; on several devices, by as many threads.
+
+    On a further device it is loaded once those before are all in use, and not used where it cannot be loaded there.
+    """
+
+    def __init__(self, load: Callable[..., Made], devices: Callable[[], Iterable[str]] | None = None) -> None:
+        """`load` takes one of what `devices` returns at the first use; without these, nothing."""
+        self._load, self._devices = load, devices
+        self._changed = threading.Condition()
+        self._free: deque[Made] = deque()  # the one that was used longest ago comes first
+        self._unloaded: deque[tuple[str, ...]] | None = (
+            None  # that `load` may be called with yet; None before the first use
+        )
+        self._loaded = 0
+        self._is_loading = False
+
+    @contextmanager
+    def use(self) -> Iterator[Made]:
+        """Yield what `load` returned, once a device is free. Raises what `load` raises, unless another device has it."""
+        made = self._take()
+        try:
+            yield made
+        finally:
+            with self._changed:
+                self._free.append(made)
+                self._changed.notify_all()
+
+    def _take(self) -> Made:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._free or (self._unloaded != deque() and not self._is_loading))
+                if self._free:
+                    return self._free.popleft()
+                self._is_loading = True  # libraries set types and devices for the whole process: one at a time
+            try:
+                return self._load_next()
+            except Exception as error:  # of many kinds: of memory that other processes use, say
+                if not self._loaded or not self._unloaded:
+                    raise
+                device = self._unloaded.popleft()[0]
+                logging.getLogger(__name__).warning("%s is not used: %s", device, one_line(error, 300))
+            finally:
+                with self._changed:
+                    self._is_loading = False
+                    self._changed.notify_all()
+
+    def _load_next(self) -> Made:
+        if self._unloaded is None:
+            self._unloaded = deque([()] if self._devices is None else [(device,) for device in self._devices()])
+        made = self._load(*self._unloaded[0])
+        self._unloaded.popleft()
+        self._loaded += 1
+        return made
+
+
+class Recent(Generic[Made]):
+    """The last few things that threads share: each made by the first one that needs it, while others wait for it.
+
+    A copy that is sent to another process begins empty.
+    """
+
+    def __init__(self, most: int = CORES) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: dict[Any, Future[Made]] = {}  # the last one used last
+
+    def __reduce__(self) -> tuple[type["Recent[Made]"], tuple[int]]:
+        return type(self), (self._most,)
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` gives for this key. What it raises, all raise that wait for it, and it is not kept."""
+        with self._lock:
+            found = self._kept.pop(key, None)
+            made = self._kept[key] = found or Future()
+            while len(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
+        if found is None:
+            try:
+                made.set_result(make())
+            except BaseException as error:
+                made.set_exception(error)
+                with self._lock:
+                    self._kept.pop(key, None)
+        return made.result()
+
+
+def groups(
+    items: Iterable[Item], size: Callable[[Item], int], most: int, count: int = sys.maxsize
+) -> Iterator[list[Item]]:
+    """Yield items in order, some at a time: until together they have a `size` of `most`, or there are so many."""
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= most or len(group) >= count:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return the process's threads for what releases the GIL (Pillow, numba), one per core."""
+    return ThreadPoolExecutor(CORES, thread_name_prefix="core")
+
+
+class Backlog:
+    """How many results may wait to be read, in all loops over `in_threads` that share it.
+
+    Each loop has an equal part of it and at least one result, so that none waits for another: `size` results and one a loop.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._loops = self._waiting = 0
+
+    @contextmanager
+    def in_loop(self) -> Iterator[None]:
+        """Count one more loop meanwhile."""
+        with self._lock:
+            self._loops += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loops -= 1
+
+    def add(self, waiting: int) -> bool:
+        """Count one more result, and return True, unless the loop, for which so many wait, has to read one first."""
+        with self._lock:
+            may_add = not waiting or (waiting < self._size // self._loops and self._waiting < self._size)
+            self._waiting += may_add
+            return may_add
+
+    def remove(self, count: int) -> None:
+        """Count so many results less."""
+        with self._lock:
+            self._waiting -= count
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], backlog: Backlog | None = None
+) -> Iterator[Result]:
+    """Yield the function's result for each item, in order; the function must not use these threads itself.
+
+    The thread that asks for results takes items as threads come free: as many as `backlog` lets wait, by default CORES,
+    and the next one.
+    """
+    backlog = backlog or Backlog(CORES)
+    waiting: deque[Future[Result]] = deque()
+
+    def read() -> Result:
+        result = waiting[0].result()
+        waiting.popleft()
+        backlog.remove(1)
+        return result
+
+    with backlog.in_loop():
+        try:
+            for item in items:
+                while not backlog.add(len(waiting)):
+                    yield read()
+                waiting.append(_threads().submit(function, item))
+            while waiting:
+                yield read()
+        finally:
+            for future in waiting:
+                future.cancel()
+            backlog.remove(len(waiting))
+
+
+_cleanups: list[Callable[[], object]] = []  # the one to be called first comes last
+
+
+def at_interrupt(clean: Callable[[], object]) -> None:
+    """Have `clean` called where an interrupt ends the process, which unwinds no block."""
+    _cleanups.append(clean)
+
+
+@contextmanager
+def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
+    """Call `clean` when the block ends, or where an interrupt ends the process within it."""
+    at_interrupt(clean)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # an interrupt is about to do it
+            _cleanups.remove(clean)
+        clean()
+
+
+@contextmanager
+def temporary_folder(inside: str | None = None) -> Iterator[str]:
+    """Yield a new folder, in another or where this machine has its temporary files, which is removed as `cleaned_up` says."""
+    folder = tempfile.mkdtemp(prefix="curate-", dir=inside)
+    with cleaned_up(partial(shutil.rmtree, folder, ignore_errors=True)):
+        yield folder
+
+
+def clean_up() -> None:
+    """Clean up for all blocks that the process is in, before it ends in their midst."""
+    while _cleanups:
+        with suppress(Exception):
+            _cleanups.pop()()

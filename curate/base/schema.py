@@ -1,0 +1,295 @@
+"""The one definition of every table: Arrow schemas, and the codes that `status`, `rule` and `reason` may hold.
+
+Row-aligned tables (`samples`, `scores`, `matches`, `members`, `decisions`) have one file per unit; row i of each is the
+i-th sample of the unit, the unreadable ones included. (unit, row) is the key. A uid names a pair: it may repeat in a
+pool, never among the kept, and is null where the row could not be read.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+
+import pyarrow as pa
+
+
+def _fields(kind: pa.DataType, *names: str) -> list[pa.Field]:
+    return [pa.field(name, kind) for name in names]
+
+
+_TEXT, _INT32, _INT64 = pa.string(), pa.int32(), pa.int64()
+
+ALIGNED = [*_fields(_INT32, "unit", "row"), *_fields(_TEXT, "uid")]
+
+SAMPLES = pa.schema(
+    [
+        *ALIGNED,
+        *_fields(_TEXT, "source", "shard", "key", "url", "caption", "language"),
+        *_fields(_INT32, "words", "characters", "width", "height"),
+        ("bytes", _INT64),
+        *_fields(_TEXT, "format", "sha256", "original_sha256"),
+        ("phash", pa.uint64()),
+        ("offset", _INT64),
+        *_fields(_TEXT, "status", "error"),
+    ]
+)
+
+# What rules and SQL see of the sides of an image without a table of it: see `curate.base.numeric.sides`.
+SIDES = pa.schema([("min_side", _INT32), ("aspect", pa.float64())])
+
+# Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
+MEMBERS = pa.schema([*ALIGNED, ("suffix", pa.list_(_TEXT)), *_fields(pa.list_(_INT64), "offset", "size")])
+
+MATCHES = pa.schema([*ALIGNED, ("entry_ids", pa.list_(_INT32))])
+
+DECISIONS = pa.schema(
+    [
+        *ALIGNED,
+        ("kept", pa.bool_()),
+        *_fields(_TEXT, "rule", "duplicate_of"),
+        *_fields(pa.float64(), "probability", "draw"),
+    ]
+)
+
+# How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
+REPEATS = pa.field("repeats", _INT32)
+
+# The largest cosine between the embedding of a row and those that it was compared with, where a pass by embedding found it a
+# duplicate: that of the edge which joined it, edges being taken from the closest on; from 0.9999 on it is 1. Null of all other rows. In
+# `decisions`, where the recipe has such a pass.
+DUPLICATE_COSINE = pa.field("duplicate_cosine", pa.float32())
+
+_WRITTEN = [*_fields(_TEXT, "uid", "kind", "style"), ("ordinal", _INT32)]  # the key of a text
+
+# What engines said, one row a request; `captions` is made of it.
+ANSWERS = pa.schema(
+    [
+        *_WRITTEN,
+        *_fields(_TEXT, "digest", "answer"),
+        *_fields(_INT32, "tokens_in", "tokens_out"),
+        *_fields(_TEXT, "finish", "error"),
+    ]
+)
+
+# Texts and what the gates said of them: `gate` is `passed` or the first that failed, `failed` all that did.
+CAPTIONS = pa.schema(
+    [
+        *_WRITTEN,
+        *_fields(_TEXT, "text", "model", "prompt"),
+        ("clip_score", pa.float32()),
+        ("gate", _TEXT),
+        ("tokens", _INT32),
+        *_fields(_TEXT, "status", "error"),
+        ("failed", pa.list_(_TEXT)),
+    ]
+)
+
+# Where the phrases of a kept caption are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
+REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", _TEXT), ("score", pa.float32())])
+REGIONS = pa.schema(
+    [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
+)
+
+# What became of the attempts at a URL: how many there were, in all rounds, when the last one ended, and whether another may go
+# better.
+ATTEMPTS = pa.schema([("attempts", _INT32), ("attempted", pa.timestamp("ms", "UTC")), pa.field("may_pass", pa.bool_())])
+
+# Files, in whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null where the run downloaded nothing.
+FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail"), *ATTEMPTS])
+
+# retries.parquet: the rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that determines what
+# becomes of its URLs; `row`: in the list; `key` of the sample that it was before the round, and how many `attempts` there were.
+RETRIES = pa.schema(
+    [*_fields(_TEXT, "source", "list"), ("round", _INT32), ("row", _INT64), ("key", _TEXT), ("attempts", _INT32)]
+)
+
+METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])
+
+ENTRIES = pa.schema(
+    [
+        *METADATA,
+        *_fields(_INT64, "pool", "survivors"),
+        *_fields(pa.float64(), "probability", "expected"),
+        ("kept", _INT64),
+    ]
+)
+
+MANIFEST = pa.schema([("path", _TEXT), *_fields(_INT64, "rows", "bytes"), ("sha256", _TEXT)])
+
+# forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests as they came.
+# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL and nobody's name is here.
+# `origin`: `requested`; `linked`, a name of a row that was requested; `encountered`, one that a run with a blocklist came
+# across. `rows`: of this pool that the item named. `shards`: that the request changed.
+FORGOTTEN_ITEMS = pa.schema(
+    [
+        ("request", _INT32),
+        *_fields(_TEXT, "kind", "value", "origin"),
+        ("time", pa.timestamp("ms", "UTC")),
+        *_fields(_INT64, "rows", "shards"),
+    ]
+)
+
+# What a run decided of its kept rows, under the names that another run sees whose input it is. `probability` in the shards is
+# the row's own one times INPUT_PROBABILITY, in every pool that has a column of this name.
+INPUT_DECISIONS = {"probability": "input_probability", "draw": "input_draw", "repeats": "input_repeats"}
+INPUT_PROBABILITY = INPUT_DECISIONS["probability"]
+
+OWN_COLUMNS = frozenset(
+    {*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICATE_COSINE.name}
+)  # names that no column of `scores` may have
+
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What may become of a row."""
+
+    name: str  # of the row in `decisions.rule`, in the counts of run.json and in the funnel; of `RULES`, no row's
+    code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
+    meaning: str  # for people, of all rows
+    reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
+    section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
+
+
+# In the order in which they apply. RULES holds the place of the recipe's own rules; no row has its code.
+STAGES = (
+    Stage("failed", -2, "could not be read, or has no caption", "{failure}"),
+    Stage("forgotten", -7, "removed on request", "removed on request{date}"),
+    Stage("rules", 0, "a rule of the recipe", "the first rule that it fails"),
+    Stage(
+        "unmatched",
+        -3,
+        "no entry of the metadata occurs in the caption",
+        "no entry of the metadata occurs in its caption",
+        "match",
+    ),
+    Stage(
+        "contaminated",
+        -4,
+        "near an image of the evaluation set",
+        "near an image of the evaluation set: {duplicate_of}",
+        "dedup.against",
+    ),
+    Stage("duplicate", -5, "another sample represents it", "a duplicate of {duplicate_of}"),
+    Stage(
+        "balance",
+        -6,
+        "not drawn: all its entries are frequent",
+        "its draw u/p = {draw} is not below 1 (probability {probability})",
+        "balance",
+    ),
+    Stage(
+        "sample",
+        -8,
+        "not in the random sample",
+        "not among the {sample}",
+        "sample",
+    ),
+    Stage("kept", -1, "the curated set", "its draw u/p = {draw} is below 1 (probability {probability})"),
+)
+FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, SAMPLE, KEPT = (stage.name for stage in STAGES)
+STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
+STAGE = {stage.name: stage for stage in STAGES if stage.name != RULES}
+CODES = {name: stage.code for name, stage in STAGE.items()}
+POOL = "pool"  # no stage, but the first line of the funnel
+RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have
+
+
+def run_stages(
+    rules: Sequence[str], sections: Collection[str], forgotten: bool, dedup: int | None = None
+) -> list[Stage]:
+    """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
+
+    Args:
+        rules: their names, in order.
+        sections: those of `Stage.section` that the run's recipe has.
+        forgotten: whether some rows are taken out on request, which no recipe says.
+        dedup: the position of the rule that is deduplication: it is no stage of its own, but `duplicate` and what comes
+            right before it are there; None where they come after all rules.
+    """
+    stages: list[Stage] = []
+    of_rules = [replace(STAGE_OF_RULES, name=name, code=position) for position, name in enumerate(rules)]
+    for stage in STAGES:
+        if stage.name == RULES:
+            stages += of_rules[:dedup]
+        elif stage.name == DUPLICATE and dedup is not None:
+            stages += [stage, *of_rules[dedup + 1 :]]
+        elif forgotten if stage.name == FORGOTTEN else not stage.section or stage.section in sections:
+            stages.append(stage)
+    return stages
+
+
+MISSING_SAMPLE = "missing_sample"
+
+# `samples.status` and `failures.reason` of a sample that was never downloaded. Such rows do not count towards `max_failed`.
+MISSING_REASONS = {
+    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
+    "does not have it",
+    "bad_url": "it is not an http or https URL, or redirects to one that is not",
+    "dns": "the name of its host could not be looked up",
+    "refused_address": "its host has an address that is not public; if it is yours, name it in `network.allow_networks`, then --retry",
+    "unreachable": "its host does not accept connections",
+    "tls": "its host has no valid certificate, or does not speak TLS",
+    "timeout": "it did not arrive in time",
+    "incomplete": "the connection ended before it was complete",
+    "too_large": "it has more than `max_bytes`",
+    "too_many_redirects": "it redirects more than `max_redirects` times",
+    "bad_response": "what its host sent is not HTTP",
+    "robots": "robots.txt of its host forbids it",
+    "opted_out": "its headers reserve it from machine learning",
+    "served_no_image": "what its host sent is not an image",
+    "too_small": "its smaller side is below `min_image_size`",
+    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 if that is not set and it would be resized",
+    "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
+    "hash_mismatch": "the hash of its bytes differs from the one in the list",
+    "not_resized": "img2dataset could not resize it",
+    "lost": "img2dataset failed on it with an error that it only printed",
+    "http_other": "its host answered with an unknown HTTP status",
+    **{f"http_{one.value}": f"its host answered {one.value} {one.phrase}" for one in HTTPStatus if one.value >= 300},
+}
+
+# `samples.status` and `failures.reason` of a sample that could not be read.
+SAMPLE_REASONS = {
+    "no_image": "the sample has no image member, or its image column is null",
+    "no_caption": "the sample has no .txt and no caption in its json, or its caption column is null",
+    "empty_caption": "the caption holds nothing but white space",
+    "caption_not_utf8": "the caption is not UTF-8",
+    "caption_nul": "the caption holds a NUL",
+    "caption_too_long": "the caption is longer than 10,000 characters",
+    "invalid_json": "the sample's json is not a JSON object",
+    "no_url": "the pool has a URL column and no images, and this row has no URL",
+    "duplicate_key": "another sample of the same tar has this key; the first one stays",
+    "duplicate_member": "one sample has two members with the same suffix",
+    "link_member": "a member is a link; links are never followed",
+    "truncated_member": "the file ends inside a member",
+    "empty_image": "the image has 0 bytes",
+    "not_an_image": "the bytes are not an image in a known format",
+    "truncated_image": "the image ends before its last pixel, or is damaged",
+    "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
+    **MISSING_REASONS,
+}
+
+# `failures.reason` of a file that could not be read at all: its samples are unknown.
+FILE_REASONS = {
+    "empty_file": "the file has 0 bytes",
+    "not_a_tar": "the file does not begin with a tar header",
+    "compressed_tar": "the tar is compressed, so it has no offsets to read from",
+    "not_parquet": "the file is not Parquet, or its footer is damaged",
+    "no_caption_column": "the Parquet file has no caption column",
+    "wrong_type": "a column has another type than the recipe needs",
+    "unreadable": "the file could not be opened or read",
+    "unreadable_list": "the list of URLs is damaged, or not of the format that its name says",
+}
+
+DAMAGED_EMBEDDINGS = "damaged_embeddings"
+DAMAGED_SIDECAR = "damaged_sidecar"
+
+# `failures.reason` of a file that was read in part: the samples before the damage are used. Files whose embeddings cannot
+# be used count as unread: of the rest rules may see nothing that they are about.
+DAMAGE_REASONS = {
+    "truncated_tar": "the file ends inside a member, a header or its padding",
+    "damaged_tar": "a header is damaged; nothing after it can be read",
+    "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
+    DAMAGED_EMBEDDINGS: "the precomputed embeddings of a file are missing, damaged or do not fit; its rows have none",
+    DAMAGED_SIDECAR: "the Parquet beside a tar cannot be read; which samples were never downloaded is unknown",
+}

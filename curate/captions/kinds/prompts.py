@@ -1,0 +1,148 @@
+"""Templates of prompts: versioned text files of the package, or a user's own file.
+
+A template is text with fields in braces, such as {caption}. Those of chats are cut into turns by lines that hold
+[system], [user] or [assistant] and nothing else. All other braces and brackets are text.
+
+Captions are untrusted, so a template is cut into turns and fields before a value is put in, a value is never
+looked at again, and it holds no line break (see `curate.captions.kinds.text.as_data`). In chats it must be between delimiters that
+it cannot hold, as `<caption>{caption}</caption>`, in a user's file too. So the form of the prompt holds; what a model writes
+that does what a caption says is for the gates to judge.
+"""
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+from curate.base.errors import RecipeError
+from curate.base.wording import did_you_mean
+from curate.captions.kinds.text import as_data
+from curate.llm.engine import Message
+from curate.recipe.files import read_whole
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a template of a name is like; all fields but the optional ones must be in it, and no others."""
+
+    name: str  # of the package's file, NAME.VERSION.txt in folder templates
+    version: str  # a text that changes gets a new one
+    fields: tuple[str, ...] = ()  # fields whose values are the package's own text
+    data: tuple[str, ...] = ()  # fields whose values are untrusted: `as_data` is put in for them
+    optional: tuple[str, ...] = ()  # fields as in `fields`, which a template may leave out
+    is_chat: bool = True  # whether it is cut into turns
+
+    @property
+    def all_fields(self) -> tuple[str, ...]:
+        """All fields."""
+        return (*self.fields, *self.data, *self.optional)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that every template has."""
+        return (*self.fields, *self.data)
+
+
+_MAX_BYTES = 1 << 20
+_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+_TURN = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A checked template."""
+
+    form: Form
+    version: str  # the package's, such as v1; or `sha256:` and 12 digits, of a user's
+    text: str  # with its fields
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that are in it."""
+        return frozenset(_FIELD.findall(self.text))
+
+    def prompt(self, **values: str) -> str:
+        """Return the prompt that a model completes, of values for its fields; those of `Form.data` are put in as data."""
+        return _fill(self.text, self._checked(values))
+
+    def messages(self, **values: str) -> tuple[Message, ...]:
+        """Return the turns of the chat, of a template that is one; as `prompt`."""
+        values = self._checked(values)
+        return tuple(Message(role, _fill(text, values)) for role, text in _turns(self.text))
+
+    def _checked(self, values: dict[str, str]) -> dict[str, str]:
+        form = self.form
+        if not {*form.required, *self.fields} <= set(values) <= set(form.all_fields):
+            raise ValueError(f"{form.name} has fields {form.all_fields}, not {tuple(values)}")
+        return {field: as_data(value) if field in form.data else value for field, value in values.items()}
+
+
+def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> list[str]:
+    """Return the lines of a user's file, which a recipe names as `what`. Raises RecipeError where it cannot be read."""
+    try:
+        text = read_whole(path, _MAX_BYTES).decode()
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; the recipe names it as {articles[0]}{what}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"{path}: cannot be read as {articles[1]}{what}: {error}") from None
+    return text.removeprefix("\ufeff").splitlines()
+
+
+def load_template(form: Form, path: str | None = None) -> Template:
+    """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
+
+    Raises RecipeError, which names file and field, where it cannot be read, has unknown fields, lacks one, does not end with a
+    turn of the user, or shows a stranger's text without delimiters.
+    """
+    if path is None:
+        return _packaged(form)
+    text = "\n".join(read_lines(path, f"template of {form.name}", ("the ", "a ")))
+    return _check(Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text), path)
+
+
+@functools.cache
+def _packaged(form: Form) -> Template:
+    file = f"{form.name}.{form.version}.txt"
+    text = files("curate.captions").joinpath("templates", file).read_text("utf-8")
+    return _check(Template(form, form.version, text), file)
+
+
+def _check(template: Template, path: str) -> Template:
+    """Return the template without white space around it or its turns. Raises RecipeError where it is not as its form says."""
+    form, text = template.form, template.text.strip()
+    accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
+    found = dict.fromkeys(_FIELD.findall(text))
+    for field in found:
+        if field not in form.all_fields:
+            raise RecipeError(f"{path}: unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}")
+    for field in form.required:
+        if field not in found:
+            raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
+    if form.is_chat:
+        _check_chat(text, form, path)
+    return Template(form, template.version, text)
+
+
+def _check_chat(text: str, form: Form, path: str) -> None:
+    before = _TURN.split(text)[0].strip()
+    turns = _turns(text)
+    if not turns or before:
+        raise RecipeError(f"{path}: begins with {before[:40]!r}; accepted: a line [system] or [user] before any text")
+    if turns[-1][0] != "user":
+        raise RecipeError(f"{path}: the last turn is [{turns[-1][0]}]; accepted: [user], which the model answers")
+    for field in form.data:
+        wrapped = f"<{field}>{{{field}}}</{field}>"
+        if text.count(f"{{{field}}}") != text.count(wrapped):
+            raise RecipeError(f"{path}: {{{field}}} is not between its delimiters; accepted: {wrapped}")
+
+
+def _turns(text: str) -> list[tuple[str, str]]:
+    """Return role and text of each turn."""
+    parts = _TURN.split(text)[1:]
+    return [(role, turn.strip()) for role, turn in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _fill(text: str, values: dict[str, str]) -> str:
+    """Return the text with its fields' values, in one pass: a value that looks like a field stays as it is."""
+    return _FIELD.sub(lambda field: values[field[1]], text)

@@ -1,0 +1,301 @@
+"""Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
+
+In: a unit's kept rows, and each one's phrases (see `curate.captions.phrases`), at most `MAX_QUERIES` of them. Out:
+table `schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with its likeliest
+phrase and how sure the detector is; empty where nothing was found, and null with a reason where the image could not be read
+or its caption is not English. Regions of a row are cached by its digest (image, caption, detector, options), in this run and
+in the one to reuse.
+
+A box is kept where its best phrase scores above the threshold; overlapping boxes stay, of one phrase too: these
+detectors are trained to answer once for each thing. What a box has beyond the edge is cut off. Scores agree between
+batches to about 1e-6 (fp32), so that a box which is that near to the threshold may come and go.
+
+Trade-offs: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
+and phrases that name nothing to be seen find something now and then.
+
+Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024, its VESL labels: about 11.6
+regions an image.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from curate.base import ids, schema
+from curate.base.errors import RecipeError
+from curate.base.process import Lazy, process_cache
+from curate.base.wording import one_line
+from curate.captions.phrases import noun_phrases
+from curate.captions.rows import Rows
+from curate.captions.settings import CaptionSettings
+from curate.models.hugging_face import find_devices, in_halves, load, model_name, open_picture, to_dtype
+from curate.pool.reread import UnitRereader
+from curate.recipe.captions import Regions
+from curate.store.checkpoints import Checkpoints
+from curate.store.tables import UnitTables
+
+MAX_QUERIES, THRESHOLD = 20, 0.1
+"""CLOC's: the number of phrases that are sampled where there are more, and the confidence above which boxes are kept."""
+
+REGIONS = pa.list_(schema.REGION)
+"""Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation."""
+
+_FOUND = pa.schema([("regions", REGIONS), ("error", pa.string())])
+ENGLISH = "en"
+NOT_ENGLISH = "language: the caption is not English"
+
+
+class Box(NamedTuple):
+    """One thing that was found."""
+
+    corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1
+    query: int  # which of the image's queries it is, the likeliest
+    score: float  # how likely, above the threshold, up to 1
+
+
+def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
+    """Return at most `most` phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
+
+    `phrases` are list<string>, no two of a row alike, as is what is returned; null stays null.
+    """
+    rows = []
+    for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
+        drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:most]
+        rows.append(None if names is None else [name for name in names if name in drawn])
+    return pa.array(rows, pa.list_(pa.string()))
+
+
+def find_regions(
+    images: Iterable[bytes | None], phrases: pa.Array, detector: "ZeroShotDetector", threshold: float = THRESHOLD
+) -> tuple[pa.Array, pa.Array]:
+    """Look for each image's phrases; images are read and opened `detector.batch` at a time.
+
+    Args:
+        images: files as they came; None where there is none.
+        phrases: list<string>, one row an image; null where there is nothing to look for.
+        detector: what looks.
+        threshold: of the score, 0 to 1; boxes above it are kept.
+
+    Returns:
+        `REGIONS`, empty where nothing is found, null where there was nothing to look for or it failed; and string, why it
+        failed: `no_image: …` or `engine: …`, else null.
+    """
+    regions: list[list[dict[str, Any]] | None] = []
+    errors: list[str | None] = []
+    waiting = zip(images, phrases.to_pylist(), strict=True)
+    while rows := list(islice(waiting, detector.batch)):
+        for found in _look(rows, detector, threshold):
+            regions.append(None if isinstance(found, str) else found)
+            errors.append(found if isinstance(found, str) else None)
+    return pa.array(regions, REGIONS), pa.array(errors, pa.string())
+
+
+def _look(
+    rows: Sequence[tuple[bytes | None, list[str] | None]], detector: "ZeroShotDetector", threshold: float
+) -> list[list[dict[str, Any]] | str | None]:
+    """Return the regions of each row, or None or an error."""
+    answers: list[list[dict[str, Any]] | str | None] = [None if queries is None else [] for _, queries in rows]
+    asked: list[tuple[int, Image.Image, list[str]]] = []
+    for place, (data, queries) in enumerate(rows):
+        if queries is not None:
+            picture = _open(data)
+            if isinstance(picture, str):
+                answers[place] = picture
+            elif queries:
+                asked.append((place, picture, queries))
+
+    def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:
+        return detector.detect([picture for _, picture, _ in part], [queries for *_, queries in part], threshold)
+
+    for (place, _, queries), found in zip(asked, in_halves(asked, detect), strict=True):
+        if isinstance(found, Exception):
+            answers[place] = f"engine: {_line(found)}"
+        else:
+            answers[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in found]
+    return answers
+
+
+def _open(data: bytes | None) -> Image.Image | str:
+    if data is None:
+        return "no_image: the sample has none"
+    try:
+        return open_picture(data)
+    except Exception as error:  # of many kinds, as each format raises its own
+        return f"no_image: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    return one_line(error, 200) or type(error).__name__
+
+
+class ZeroShotDetector:
+    """Transformers' zero-shot object detection, shared by threads; the model is loaded when it is first needed."""
+
+    def __init__(self, options: Regions) -> None:
+        self._options = options
+        self._loaded = Lazy(partial(_load, options), partial(find_devices, _name(options), options.device))
+        self.batch = options.batch  # images at a time
+
+    @cached_property
+    def model(self) -> str:
+        """What names the model in tables, of a folder with a digest of its files, and precision; equal names give equal boxes."""
+        return f"{model_name(self._options.model)} {self._options.precision}"
+
+    def check(self) -> None:
+        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        with self._loaded.use():
+            pass
+
+    def detect(
+        self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
+    ) -> list[list[Box]]:
+        """Return the boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
+        import torch
+
+        with self._loaded.use() as loaded, torch.inference_mode():
+            boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
+        found = []
+        for picture, asked, at, of in zip(pictures, queries, boxes, scores, strict=True):
+            best = of[:, : len(asked)].max(dim=-1)
+            side = max(picture.size)
+            # OWLv2 sees a square, padded at the right and at the bottom.
+            size = torch.tensor((side, side) if loaded.square else picture.size)
+            half = at[:, 2:] / 2
+            corners = torch.cat([at[:, :2] - half, at[:, :2] + half], dim=-1) * size.repeat(2)
+            found.append(_kept(corners, best.indices, best.values, picture.size, threshold))
+        return found
+
+
+class _Loaded:
+    """A model and its processor, used alike whatever its family."""
+
+    def __init__(self, family: str, model: Any, processor: Any, device: str, dtype: Any) -> None:
+        self.square = family == "owlv2"
+        self._grounding = family == "grounding-dino"
+        self._model, self._processor, self._device, self._dtype = model, processor, device, dtype
+        config = model.config  # how many tokens a query may have, or all queries together
+        self._longest = config.max_text_len if self._grounding else config.text_config.max_position_embeddings
+
+    def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+        """Return boxes (pictures, boxes, 4) as centre, width and height, 0 to 1; scores (pictures, boxes, queries), 0 to 1."""
+        texts = [list(asked) for asked in queries]  # the processor adds blank ones, so that each picture has as many
+        if self._grounding:  # its queries are one text, which full stops part
+            texts = [[query.replace(".", " ") for query in asked] for asked in texts]
+        how = {"padding": True if self._grounding else "max_length", "truncation": True, "max_length": self._longest}
+        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt", **how).to(self._device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+        outputs = self._model(**inputs)
+        scores = outputs.logits.float().sigmoid()
+        if self._grounding:
+            scores = self._by_phrase(scores, inputs["input_ids"], max(map(len, queries)))
+        return outputs.pred_boxes, scores
+
+    def _by_phrase(self, scores: Any, tokens: Any, most: int) -> Any:
+        """Return scores of phrases from those of tokens: a phrase's is its best token's."""
+        import torch
+
+        names = self._processor.tokenizer
+        stops = tokens == names.convert_tokens_to_ids(".")
+        words = ~(stops | torch.isin(tokens, torch.tensor(names.all_special_ids, device=tokens.device)))
+        phrase = stops.cumsum(dim=-1)  # of each token: how many full stops are before it
+        made = scores.new_zeros((*scores.shape[:2], most))
+        for i in range(most):
+            mine = (words & (phrase == i))[:, None, :]
+            made[..., i] = scores[..., : tokens.shape[1]].where(mine, 0).amax(dim=-1)
+        return made
+
+
+_FAMILIES = ("owlvit", "owlv2", "grounding-dino")
+
+
+def _name(options: Regions) -> str:
+    return f"captions.regions: {options.model}"
+
+
+def _load(options: Regions, device: str) -> _Loaded:
+    import transformers
+
+    where = _name(options)
+    family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
+    if family not in _FAMILIES:
+        accepted = ", ".join(_FAMILIES)
+        raise RecipeError(f"{where}: its model type {family!r} is not supported; accepted: {accepted}")
+    dtype = to_dtype(options.precision)
+    kind = transformers.AutoModelForZeroShotObjectDetection
+    model = load(where, lambda: kind.from_pretrained(options.model, dtype=dtype))
+    processor = load(where, lambda: transformers.AutoProcessor.from_pretrained(options.model))
+    return _Loaded(family, model.to(device).eval(), processor, device, dtype)
+
+
+def _kept(corners: Any, queries: Any, scores: Any, size: tuple[int, int], threshold: float) -> list[Box]:
+    """Return the boxes above the threshold, cut to the image, the best first; of equal ones the detector's first."""
+    import torch
+
+    corners = torch.minimum(corners.clamp(min=0), torch.tensor(size, dtype=corners.dtype).repeat(2))
+    inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1) & (scores > threshold)
+    best = scores.argsort(descending=True, stable=True)
+    return [Box(tuple(corners[i].tolist()), int(queries[i]), float(scores[i])) for i in best.tolist() if inside[i]]
+
+
+def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
+    """Return the detector, once per process; `engine_id` as of `open_engine`."""
+    key = ids.digest([options.model_dump(mode="json"), engine_id])
+    return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))
+
+
+def find_unit_regions(
+    settings: CaptionSettings, tables: UnitTables, images: UnitRereader, rows: Rows, key: str
+) -> None:
+    """Write the unit's `regions`; `key` goes into the footer where no row failed."""
+    options = settings.captions.regions
+    assert options is not None
+    model = settings.engine_ids["regions"]
+    table = rows.table
+    asked = [model, options.threshold, options.queries, settings.seed]
+    columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
+    digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
+    english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
+    known, failed = _read_known(tables), {}
+    checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
+    wanted = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
+    if wanted:
+        missing = np.array(wanted, np.int64)
+        phrases = noun_phrases(rows.column("caption").take(pa.array(missing)))
+        phrases = sample_phrases(phrases, rows.column("uid").take(pa.array(missing)), options.queries, settings.seed)
+        detector = open_detector(options, model)
+
+        def steps(first: int) -> Iterator[pa.Table]:
+            files = images.images(rows.rows[missing[first:]])
+            for start in range(first, len(missing), detector.batch):
+                own = phrases[start : start + detector.batch]
+                found = find_regions(islice(files, len(own)), own, detector, options.threshold)
+                yield pa.table(list(found), schema=_FOUND)
+
+        found = checkpoints.complete([digests[place] for place in wanted], _FOUND, steps)
+        for place, regions, error in zip(wanted, *(column.to_pylist() for column in found.columns), strict=True):
+            known[digests[place]], failed[digests[place]] = regions, error
+    errors = [failed.get(digest) if own else NOT_ENGLISH for own, digest in zip(english, digests, strict=True)]
+    own_regions = [known[digest] if own else None for own, digest in zip(english, digests, strict=True)]
+    made = pa.table([table["uid"], digests, own_regions, [model] * len(digests), errors], schema=schema.REGIONS)
+    note = {"content": ids.table_digest(made.select(["uid", "digest", "error"]))}
+    tables.write("regions", made, key, note, is_final=not any(map(is_failure, errors)))
+    checkpoints.delete()
+
+
+def is_failure(error: str | None) -> bool:
+    """Return whether a row's `error` says that detection failed: what is not English is left out for good."""
+    return error is not None and error != NOT_ENGLISH
+
+
+def _read_known(tables: UnitTables) -> dict[str, Any]:
+    """Return the regions that were found before, by digest, but for what failed or was not English."""
+    known: dict[str, Any] = {}
+    for of_unit in reversed(list(tables.places)):
+        if of_unit.exists("regions"):
+            known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
+    return known

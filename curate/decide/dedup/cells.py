@@ -1,0 +1,205 @@
+"""Cells of embeddings: which rows to compare with which, so that nearly every near pair meets and few others do.
+
+The space is cut around centroids, by spherical k-means of a sample; index libraries call this IVF (Sivic and
+Zisserman, "Video Google", ICCV 2003), and SemDeDup compares within such clusters (Abbas et al., 2023). A row is at home
+in the cell of its nearest centroid and visits those of the next ones. A cell compares its own rows with each other and
+with its visitors, so a pair is missed only where neither visits the other's home: `VISITS` trades work for recall,
+which `cosine.recall_counts` measures. A pool of at most `WHOLE` rows is one cell, where nothing is missed.
+
+The cells of a row are the same whatever the order of rows, the blocks, the threads, the processor and the library that
+multiplies: embeddings and centroids are rounded to integers so small that every partial sum of a product is an integer
+below 2²⁴, which float32 holds, so a product summed in any order is exact, and of equally near centroids the first
+counts. The sample is chosen and ordered by a hash of its rows' bytes. No index library promises this.
+
+In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; −1 where a row is not `usable`: null,
+NaN or infinite somewhere, or zero.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from numba import njit
+
+from curate.base.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
+from curate.base.numeric.vectors import squares
+
+WHOLE = 32_768  # rows up to which all are compared
+VISITS = 8  # cells that a row is compared in, its home included
+
+PROBED = 16  # `sample_rows` of this many cells are compared with all rows, to know the recall: 512
+
+_MAX_CELLS = 1 << 14
+_SAMPLED = 32  # rows of the sample for each cell
+_ROUNDS = 8
+_BLOCK = 2048
+_TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
+
+
+def cell_count(rows: int) -> int:
+    """Return how many cells usable rows are cut into: about √(VISITS · rows), where the work is least."""
+    return 1 if rows <= WHOLE else min(_MAX_CELLS, 1 << round(math.log2(VISITS * rows) / 2))
+
+
+def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
+    """Return which usable rows of a part are of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
+
+    The sample has about 32 rows for each of the `cells`, as `train` wants; `rows` are the usable ones of all parts.
+    """
+    hashes, first = np.unique(row_hashes(vectors), return_index=True)
+    return np.sort(first[hashes < 2.0**64 * min(1.0, _SAMPLED * cells / max(rows, 1))])
+
+
+def train(sample: Vectors, cells: int) -> F32:
+    """Return centroids, by spherical k-means of the sample's distinct rows, which may come in any order.
+
+    They are integers (float32[c, d]), as many as `cells`, or as distinct rows if these are fewer, but at least 1.
+    """
+    if cells == 1 or not len(sample):
+        return np.zeros((1, sample.shape[1]), np.float32)
+    points = _rounded(sample[np.unique(row_hashes(sample), return_index=True)[1]])
+    centroids = points[:cells].copy()
+    for _ in range(_ROUNDS):
+        sums = np.zeros(centroids.shape)
+        _add(points, _nearest_centroids(points, centroids, 1)[:, 0], sums)
+        lengths = np.sqrt(squares(sums))
+        moved = lengths > 0
+        centroids[moved] = np.rint(sums[moved] / lengths[moved, None] * _scale(points.shape[1]))
+    return centroids
+
+
+def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
+    """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among` those wanted."""
+    out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
+    for rows in split(np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)):
+        out[rows] = _nearest_centroids(_rounded(vectors[rows]), centroids, out.shape[1])
+    return out
+
+
+def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
+    """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
+
+    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are sorted
+    out in ranges.
+    """
+    counts, homes = _counts(cell_of)
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = ends[first] - counts[first]
+        last = max(first + 1, int(np.searchsorted(ends, before + 2 * len(cell_of) + _BLOCK, side="right")))
+        starts = np.concatenate([np.zeros(1, np.int64), ends[first:last] - before])
+        order = np.empty(starts[-1], np.uint32)
+        _sort_by_cell(cell_of, first, starts[:-1].copy(), starts[:-1] + homes[first:last], order)
+        for cell in np.flatnonzero(np.diff(starts)):
+            rows = order[starts[cell] : starts[cell + 1]].astype(np.int64)
+            yield first + int(cell), rows, int(homes[first + cell])
+        first = last
+
+
+@njit(nogil=True, cache=True)
+def _counts(cell_of: I16) -> tuple[I64, I64]:
+    """Return how many rows visit each cell, up to the last that is visited, and how many are at home in it."""
+    cells = 0
+    for row in range(len(cell_of)):
+        for k in range(cell_of.shape[1]):
+            cells = max(cells, cell_of[row, k] + 1)
+    counts, homes = np.zeros(cells, np.int64), np.zeros(cells, np.int64)
+    for row in range(len(cell_of)):
+        for k in range(cell_of.shape[1]):
+            if cell_of[row, k] >= 0:
+                counts[cell_of[row, k]] += 1
+                homes[cell_of[row, k]] += k == 0
+    return counts, homes
+
+
+def usable(vectors: Vectors) -> Mask:
+    """Return which rows have a direction (bool[n]): finite throughout, and not zero."""
+    found = [squares(vectors[block].astype(np.float32)) for block in blocks(len(vectors))]
+    lengths = np.concatenate([np.zeros(0), *found])
+    return np.asarray((lengths > _TINY) & (lengths < _HUGE))  # false for NaN
+
+
+def row_hashes(vectors: Vectors) -> U64:
+    """Return xxh3-64 of each row's bytes (uint64[n])."""
+    size, digest = vectors.shape[1] * vectors.itemsize, xxhash.xxh3_64_intdigest
+    out = np.empty(len(vectors), np.uint64)
+    for block in blocks(len(vectors)):
+        view = memoryview(np.ascontiguousarray(vectors[block]).tobytes())
+        out[block] = [digest(view[at : at + size]) for at in range(0, len(view), size)]
+    return out
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Yield slices that cover [0, size), small enough for products of two blocks to stay in cache."""
+    for start in range(0, size, _BLOCK):
+        yield slice(start, min(start + _BLOCK, size))
+
+
+def split(rows: I64) -> list[I64]:
+    """Return rows in blocks."""
+    return [rows[block] for block in blocks(len(rows))]
+
+
+def _scale(dimensions: int) -> int:
+    """Return the length to which rows are rounded: with the rounding itself at most 4095, so products stay below 2²⁴."""
+    return math.floor(4095 - math.sqrt(dimensions) / 2)
+
+
+def _rounded(vectors: Vectors) -> F32:
+    """Return the directions of usable rows as integers (float32[n, d])."""
+    out = np.empty(vectors.shape, np.float32)
+    for block in blocks(len(vectors)):
+        rows = vectors[block].astype(np.float64)
+        out[block] = np.rint(rows / np.sqrt(squares(rows))[:, None] * _scale(vectors.shape[1]))
+    return out
+
+
+def _nearest_centroids(points: F32, centroids: F32, count: int) -> I16:
+    """Return the `count` centroids with the largest product with each rounded point, best first (int16[n, count])."""
+    out = np.zeros((len(points), count), np.int16)
+    for block in blocks(len(points)):
+        _best_columns(points[block] @ centroids.T, out[block])
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _best_columns(scores: F32, out: I16) -> None:
+    """Return the columns of the largest scores of each row, best first; of equal ones the first column first."""
+    count = out.shape[1]
+    best = np.empty(count, scores.dtype)
+    for i in range(scores.shape[0]):
+        best[:] = -np.inf
+        for c in range(scores.shape[1]):
+            score = scores[i, c]
+            if score > best[count - 1]:
+                k = count - 1
+                while k > 0 and best[k - 1] < score:
+                    best[k], out[i, k] = best[k - 1], out[i, k - 1]
+                    k -= 1
+                best[k], out[i, k] = score, c
+
+
+@njit(nogil=True, cache=True)
+def _add(points: F32, cells: I16, sums: F64) -> None:
+    """Add each point to its cell's sum; of integers, so exactly."""
+    for i in range(len(points)):
+        for k in range(points.shape[1]):
+            sums[cells[i], k] += points[i, k]
+
+
+@njit(nogil=True, cache=True)
+def _sort_by_cell(cell_of: I16, first: int, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
+    """Write each row to the places of its cells, of those from `first` on for which there are places.
+
+    `home` and `away` are each cell's next places, and move on.
+    """
+    for row in range(len(cell_of)):
+        for k in range(cell_of.shape[1]):
+            cell = cell_of[row, k] - first
+            if 0 <= cell < len(home):
+                places = home if k == 0 else away
+                order[places[cell]] = row
+                places[cell] += 1

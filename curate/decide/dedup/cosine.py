@@ -1,0 +1,233 @@
+"""Image embeddings whose cosine is at least x: pairs found in cells, each verified exactly, and the nearest of a set.
+
+Candidates are the pairs that meet in one of the cells of `cells`. A float32 matrix product screens them with a margin
+above its largest possible error; what passes is decided by a·b / √(a·a · b·b) ≥ x in float64, summed in the order of
+dimensions (of float16 values this sum is exact). So neither the order of rows, nor blocks, threads or processors change
+which edges are found, and of what meets nothing is missed. Equal rows are compared once.
+
+In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that
+is not usable (null, NaN or infinite somewhere, or zero) has no edge. Out: the groups that the close pairs make, with the largest
+cosine of each node's pairs (see `groups`): what a row's nearest neighbour among all that it was compared with has. From `ALIKE` on
+it counts as 1: a placeholder that occurs a hundred thousand times, with embeddings that differ by roundings, is not compared with all others for its last digits.
+"""
+
+import math
+from itertools import chain
+
+import numpy as np
+from numba import njit
+
+from curate.base.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
+from curate.base.numeric.vectors import dot, squares
+from curate.base.process import in_threads
+from curate.decide.dedup import cells
+from curate.decide.dedup.groups import Groups, find
+
+ALIKE = 0.9999
+
+
+def groups_in_cell(nodes: U64, vectors: Vectors, home: Mask, cosine: float) -> Groups:
+    """Return the groups of the close pairs among the rows that visit a cell, of which at least one is at `home`."""
+    order = np.flatnonzero(cells.usable(vectors))
+    order = order[np.argsort(~home[order], kind="stable")]
+    nodes, vectors = nodes[order], vectors[order]
+    same = _equals(vectors)
+    is_first = same == np.arange(len(nodes))
+    first, copies = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+    pairs, nearest = _close_pairs(vectors[first], int(np.count_nonzero(home[order][first])), cosine)
+    groups = Groups.of(np.concatenate([nodes[first][pairs], np.stack([nodes[same[copies]], nodes[copies]], axis=1)]))
+    return groups.with_nearest([(nodes[first], nearest), *_of_copies(nodes, same, copies)])
+
+
+def _of_copies(nodes: U64, same: I64, copies: I64) -> list[tuple[U64, F32]]:
+    """Return the cosine, 1, of rows that are equal to another."""
+    return [(nodes[rows], np.ones(len(rows), np.float32)) for rows in (copies, same[copies])]
+
+
+def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
+    """Return the groups of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
+
+    Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell by
+    cell. Memory beyond it is that of a few cells, and 32 bytes a row.
+    """
+    total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in cells.blocks(len(vectors)))
+    count = cells.cell_count(total)
+    if count == 1:
+        return groups_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
+    sample = vectors[np.concatenate([_sampled(vectors, block, total, count) for block in cells.blocks(len(vectors))])]
+    centroids = cells.train(sample, count)
+    same = _equals(vectors)  # of an image that occurs a million times one row goes to the cells
+    is_first = same == np.arange(len(same))
+    cell_of = cells.visits(vectors, centroids, is_first)
+    probes = sample[cells.sample_rows(sample, total, cells.PROBED)]
+    counts = recall_counts(vectors, cell_of, probes, cells.visits(probes, centroids), cosine)
+
+    def search(cell: tuple[int, I64, int]) -> Groups:
+        _, rows, at_home = cell
+        return groups_in_cell(nodes[rows], vectors[rows], np.arange(len(rows)) < at_home, cosine)
+
+    copies = np.flatnonzero(~is_first & cells.usable(vectors))
+    copied = Groups.of(np.stack([nodes[same[copies]], nodes[copies]], axis=1))
+    of_cells = in_threads(search, (cell for cell in cells.cell_rows(cell_of) if cell[2]))
+    return Groups.join(chain([copied.with_nearest(_of_copies(nodes, same, copies))], of_cells)), counts
+
+
+def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
+    """Return of each row of the pool the nearest evaluation row whose cosine is at least `cosine`, by comparing all.
+
+    That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
+    """
+    chosen = np.full(len(vectors), -1, np.int64)
+    theirs = cells.split(np.flatnonzero(cells.usable(evaluation)))
+    for rows in cells.split(np.flatnonzero(cells.usable(vectors))):
+        a = vectors[rows].astype(np.float32)
+        best, index = np.full(len(rows), cosine), np.full(len(rows), -1, np.int64)
+        for targets in theirs:
+            b = evaluation[targets].astype(np.float32)
+            _keep_nearest(a @ b.T, a, b, targets, best, index)
+        chosen[rows] = index
+    return chosen
+
+
+def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells: I16, cosine: float) -> I64:
+    """Return how many close pairs a sample has with the rows of a part, and how many of them meet in a cell (int64[2]).
+
+    The sums over all parts give the recall of the candidates, as the sample is compared with everything. Pairs of equal
+    rows, which always meet, are not counted; those within the sample are counted from both sides. `cell_of` and
+    `sample_cells` are the rows' `visits`.
+    """
+    counts = np.zeros(2, np.int64)
+    theirs = cells.split(np.flatnonzero(sample_cells[:, 0] >= 0))
+    for rows in cells.split(np.flatnonzero(cell_of[:, 0] >= 0)):
+        a = vectors[rows].astype(np.float32)
+        for targets in theirs:
+            b = sample[targets].astype(np.float32)
+            i, j = _close(a @ b.T, a, b, cosine)
+            differ = (a[i] != b[j]).any(axis=1)
+            one, other = cell_of[rows[i[differ]]], sample_cells[targets[j[differ]]]
+            met = (one == other[:, :1]).any(axis=1) | (other == one[:, :1]).any(axis=1)
+            counts += np.array([len(met), np.count_nonzero(met)])
+    return counts
+
+
+def _sampled(vectors: Vectors, block: slice, rows: int, count: int) -> I64:
+    """Return the rows of a block that are of the sample."""
+    good = np.flatnonzero(cells.usable(vectors[block])) + block.start
+    return np.asarray(good[cells.sample_rows(vectors[good], rows, count)])
+
+
+def _equals(vectors: Vectors) -> I64:
+    """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
+    hashes = cells.row_hashes(vectors)
+    order = np.argsort(hashes, kind="stable")
+    starts = np.concatenate([np.ones(min(1, len(order)), bool), hashes[order[1:]] != hashes[order[:-1]]])
+    same = np.empty(len(order), np.int64)
+    same[order] = order[np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(order) else order
+    for rows in cells.split(np.flatnonzero(same != np.arange(len(same)))):
+        differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
+        same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
+    return same
+
+
+def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F32]:
+    """Return a spanning forest of the close pairs of which at least one is among the first `members` rows (int64[e, 2]).
+
+    And of each row the largest cosine of its close pairs (float32[n]), 1 from `ALIKE` on; 0 where it has none.
+    """
+    points = vectors.astype(np.float32)
+    lengths = squares(points)
+    parent, tree, nearest = np.arange(len(points)), np.zeros((len(points), 2), np.int64), np.zeros(len(points))
+    found = 0
+    for theirs in cells.blocks(members):
+        for ours in cells.blocks(len(points)):
+            if ours.start >= theirs.start:
+                scores = points[ours] @ points[theirs].T
+                corner = ours.start, theirs.start
+                found = _join(scores, points, lengths, corner, cosine, parent, tree, found, nearest)
+    return tree[:found], np.where(nearest >= ALIKE, 1, nearest).astype(np.float32)
+
+
+@njit(nogil=True, cache=True)
+def _cosine(a: F32, b: F32, square_a: float, square_b: float) -> float:
+    """Return the cosine that decides, given a·a and b·b: 1 for equal rows, and the same for (a, b) and (b, a)."""
+    return float(dot(a, b) / math.sqrt(square_a * square_b))
+
+
+@njit(nogil=True, cache=True)
+def _limit(cosine: float, square: float, dimensions: int) -> float:
+    """Return what times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a.
+
+    However it is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of Numerical
+    Algorithms", section 3.1).
+    """
+    return (cosine - (dimensions + 8) * 2.0**-24) * math.sqrt(square)
+
+
+@njit(nogil=True, cache=True)
+def _join(
+    scores: F32,
+    points: F32,
+    lengths: F64,
+    corner: tuple[int, int],
+    cosine: float,
+    parent: I64,
+    tree: I64,
+    found: int,
+    nearest: F64,
+) -> int:
+    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet, and note what is nearer than before.
+
+    Returns the number of joins so far. Pairs that are joined already are looked at only where they may be nearer to one of the two.
+    """
+    columns = scores.shape[1]
+    roots = np.sqrt(lengths[corner[1] : corner[1] + columns])
+    for r in range(scores.shape[0]):
+        i = corner[0] + r
+        limit = _limit(cosine, lengths[i], points.shape[1])
+        for c in range(min(columns, i - corner[1])):
+            if scores[r, c] >= limit * roots[c]:
+                j = corner[1] + c
+                a, b = find(parent, i), find(parent, j)
+                best = min(nearest[i], nearest[j])
+                if a == b and (best >= ALIKE or scores[r, c] < _limit(best, lengths[i], points.shape[1]) * roots[c]):
+                    continue
+                value = _cosine(points[i], points[j], lengths[i], lengths[j])
+                if value >= cosine:
+                    nearest[i], nearest[j] = max(nearest[i], value), max(nearest[j], value)
+                    if a != b:
+                        parent[max(a, b)] = min(a, b)
+                        tree[found, 0], tree[found, 1] = j, i
+                        found += 1
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _close(scores: F32, a: F32, b: F32, cosine: float) -> I64:
+    """Return all close pairs of a block (int64[2, p])."""
+    pairs = []
+    lengths_a, lengths_b = squares(a), squares(b)
+    roots = np.sqrt(lengths_b)
+    for i in range(len(a)):
+        limit = _limit(cosine, lengths_a[i], a.shape[1])
+        for j in range(len(b)):
+            if scores[i, j] >= limit * roots[j] and _cosine(a[i], b[j], lengths_a[i], lengths_b[j]) >= cosine:
+                pairs.append((i, j))
+    out = np.empty((2, len(pairs)), np.int64)
+    for p in range(len(pairs)):
+        out[0, p], out[1, p] = pairs[p]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _keep_nearest(scores: F32, a: F32, b: F32, targets: I64, best: F64, index: I64) -> None:
+    """Take over what is nearer than `best`, at first the threshold; or as near, where there was nothing yet."""
+    lengths_a, lengths_b = squares(a), squares(b)
+    roots = np.sqrt(lengths_b)
+    for i in range(len(a)):
+        limit = _limit(best[i], lengths_a[i], a.shape[1])
+        for j in range(len(b)):
+            if scores[i, j] >= limit * roots[j]:
+                cosine = _cosine(a[i], b[j], lengths_a[i], lengths_b[j])
+                if cosine > best[i] or (index[i] < 0 and cosine == best[i]):
+                    best[i], index[i] = cosine, targets[j]
+                    limit = _limit(cosine, lengths_a[i], a.shape[1])

@@ -1,0 +1,253 @@
+"""Exact deduplication in sequential passes (by uid, then say by sha256, then by phash), over data in buckets.
+
+A pass groups the rows that still live by one key; of a group the best stays and the others are its duplicates. A row
+whose key is null in a pass is not touched by it. In: one key column a pass (string, integer, float or bool), the uid
+of each row, and what decides between equals. Out: which rows are dead, and of each the uid of the row that
+represents it at the end, which survives all passes even where the row that beat it does not.
+
+Phase 1 finds candidates, with 8 bytes a row and pass and no more: `key_hashes` of a unit, `split_buckets`, and
+`repeated` over a bucket of all units. Phase 2 handles only the candidates, the rows whose hash repeats in any pass,
+as structured `records`: for each pass, bring together the records of one of `buckets_for` and `resolve` them. Keys are
+compared as 128 bits, so a collision of phase 1's 64-bit hashes costs a few bytes and changes nothing.
+
+A dead record adopts the representative *and the keys* of the row that beat it. So it stays in the bucket and group of
+its representative through later passes, and follows it if that one dies too, without any lookup between buckets.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+from numba import njit
+
+from curate.base import ids
+from curate.base.numeric.arrays import F32, I64, U8, U64, Mask, split_by
+from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.numeric.quantiles import order_keys
+
+Records = npt.NDArray[np.void]
+LARGE_SHARE = 0.05  # of the rows that reach deduplication: such a group is warned of
+# With passes by nearness the largest group is named from so many rows and this share on, for such groups may chain.
+LARGE_NEAR, LARGE_NEAR_SHARE = 10, 0.001
+LARGE_GROUPS = 20
+
+_DIGIT = np.full(256, 16, np.uint8)  # the value of a lower-case hex digit; 16 for any other byte
+_DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+
+
+def record_type(passes: int) -> np.dtype[np.void]:
+    """Return the type of a candidate's record, for a number of passes."""
+    return np.dtype(
+        [
+            ("rep_hi", np.uint64),  # the uid of the row that represents it, at first its own
+            ("rep_lo", np.uint64),
+            ("content", np.uint64),  # see `content_hashes`
+            ("prefer", np.uint64),  # see `preferences`
+            ("unit", np.int32),
+            ("row", np.int32),
+            ("dead", np.bool_),  # whether it lost a pass
+            ("cosine", np.float32),  # of those of `cosines`, that of the pass which it lost; 0 where there is none
+            ("cosines", np.float32, (passes,)),  # per pass, see `Nearness.cosines`
+            ("key_hi", np.uint64, (passes,)),  # per pass, the key of its representative
+            ("key_lo", np.uint64, (passes,)),
+            ("present", np.bool_, (passes,)),  # whether there is a key
+        ]
+    )
+
+
+def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
+    """Return the 128-bit key of each value, as two uint64[rows], and whether there is one (not null, not NaN).
+
+    Strings of 32 or 64 lower-case hex digits (uids, sha256) are read as numbers, the longer ones folded; other strings are
+    hashed by xxh3-128; a number's key is its `order_keys`.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        keys, valid = order_keys(column)
+        return np.zeros(len(keys), np.uint64), keys, valid
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    text = column.cast(pa.large_string()).fill_null("")
+    offsets = np.frombuffer(text.buffers()[1] or b"", np.int64)[text.offset : text.offset + len(text) + 1]
+    hi, lo, is_hex = _hex_keys(offsets, np.frombuffer(text.buffers()[2] or b"", np.uint8), len(text))
+    others = np.flatnonzero(present & ~is_hex)
+    if len(others):
+        digests = b"".join(xxhash.xxh3_128_digest(value.encode()) for value in text.take(pa.array(others)).to_pylist())
+        hi[others], lo[others] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
+    return hi, lo, present
+
+
+def key_hashes(column: pa.Array, alive: Mask) -> U64:
+    """Return, for phase 1, a 64-bit hash of the pass key of each row that lives and has one (uint64, one each, in order)."""
+    hi, lo, present = pass_keys(column)
+    chosen = present & alive
+    return _fold(hi[chosen], lo[chosen])
+
+
+def split_buckets(hashes: U64, n_buckets: int) -> list[U64]:
+    """Split hashes into buckets by their leading bits, so that buckets in order hold hashes in order."""
+    return [hashes] if n_buckets == 1 else split_by(hashes, _bucket(hashes, n_buckets), n_buckets)
+
+
+def repeated(parts: Iterable[U64]) -> U64:
+    """Return the hashes that occur at least twice over all parts of a bucket (uint64, ascending, one each)."""
+    hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
+    hashes.sort()
+    same = hashes[1:] == hashes[:-1]
+    same[1:] &= ~same[:-1]
+    return np.asarray(hashes[1:][same])
+
+
+def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -> I64:
+    """Return the living rows of a unit whose hash in any pass is among that pass's repeated ones (int64, ascending).
+
+    `columns` are the passes' key columns, `found` their `repeated` hashes of all buckets, ascending.
+    """
+    chosen = np.zeros(len(alive), bool)
+    for column, hashes in zip(columns, found, strict=True):
+        hi, lo, present = pass_keys(column)
+        if len(hashes):
+            folded = _fold(hi, lo)
+            places = np.minimum(np.searchsorted(hashes, folded), len(hashes) - 1)
+            chosen |= present & (hashes[places] == folded)
+    return np.flatnonzero(chosen & alive)
+
+
+def content_hashes(images: pa.Array, captions: pa.Array) -> U64:
+    """Return xxh3-64 of `image NUL caption` (uint64[rows]; a null counts as ""), to choose between rows of one uid."""
+    pairs = zip(images.to_pylist(), captions.to_pylist(), strict=True)
+    return np.fromiter((ids.hash64(f"{a or ''}\0{b or ''}") for a, b in pairs), np.uint64, len(captions))
+
+
+def preferences(values: pa.Array) -> U64:
+    """Return numbers as `prefer` (uint64[rows]): larger is better, null and NaN are worst.
+
+    The two largest 64-bit integers count as equal, to leave room for null.
+    """
+    keys, valid = order_keys(values)
+    return np.where(valid, np.minimum(keys, np.uint64((1 << 64) - 2)) + np.uint64(1), np.uint64(0))
+
+
+def make_records(
+    unit: int,
+    rows: I64,
+    uids: pa.Array,
+    columns: Sequence[pa.Array],
+    content: U64,
+    prefer: U64 | None,
+    cosines: Sequence[F32 | None] = (),
+) -> Records:
+    """Return the records of a unit's candidates, before any pass.
+
+    Args:
+        unit: the unit's number.
+        rows: int[c], the candidates' rows in the unit; what follows has a value for each of them.
+        uids: string[c] of 32 hex digits.
+        columns: one key column a pass, each of c values.
+        content: uint64[c], `content_hashes`.
+        prefer: uint64[c], `preferences`; None if nothing but the uid decides.
+        cosines: one float32[c] a pass, `Nearness.cosines`; None of a pass that has none.
+    """
+    records = np.zeros(len(rows), record_type(len(columns)))
+    for i, values in enumerate(cosines):
+        if values is not None:
+            records["cosines"][:, i] = values
+    records["rep_hi"], records["rep_lo"] = ids.uid_halves(uids)
+    records["content"], records["unit"], records["row"] = content, unit, rows
+    if prefer is not None:
+        records["prefer"] = prefer
+    for i, column in enumerate(columns):
+        hi, lo, present = pass_keys(column)
+        # Where there is no key, zeros: equal records are then equal bytes.
+        records["key_hi"][:, i], records["key_lo"][:, i] = np.where(present, (hi, lo), np.uint64(0))
+        records["present"][:, i] = present
+    return records
+
+
+def buckets_for(records: Records, pass_index: int, n_buckets: int) -> I64:
+    """Return the bucket of each record in a pass (int64): equal keys share one; without a key, by representative."""
+    present = records["present"][:, pass_index]
+    hi = np.where(present, records["key_hi"][:, pass_index], records["rep_hi"])
+    lo = np.where(present, records["key_lo"][:, pass_index], records["rep_lo"])
+    return _bucket(_fold(hi, lo), n_buckets)
+
+
+def resolve(records: Records, pass_index: int) -> Records:
+    """Run a pass over one bucket's records, from all units: the same records, in the same order, changed.
+
+    Of the living records with an equal key the best by (prefer descending, uid, content, unit, row) stays; the others
+    die. They, and the earlier dead of that key, adopt its representative and all of its keys.
+    """
+    records = records.copy()
+    keyed = np.flatnonzero(records["present"][:, pass_index])
+    if len(keyed) == 0:
+        return records
+    part = records[keyed]
+    hi, lo = part["key_hi"][:, pass_index], part["key_lo"][:, pass_index]
+    rank = (part["row"], part["unit"], part["content"], part["rep_lo"], part["rep_hi"], ~part["prefer"], part["dead"])
+    order = np.lexsort((*rank, lo, hi))
+    hi, lo = hi[order], lo[order]
+    first = np.concatenate([[True], (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1])])
+    best = order[first][np.cumsum(first) - 1]
+    losers, winners = keyed[order[~first]], keyed[best[~first]]
+    for name in ("rep_hi", "rep_lo", "key_hi", "key_lo", "present"):
+        records[name][losers] = records[name][winners]
+    lost = losers[~records["dead"][losers]]
+    records["cosine"][lost] = records["cosines"][lost, pass_index]
+    records["dead"][losers] = True
+    return records
+
+
+def largest_groups(records: Records) -> list[tuple[int, str]]:
+    """Return rows and the uid of the representative of the largest groups of a bucket after the last pass, where groups are whole.
+
+    At most 20 of them, the largest first: no more have over 5 % of the rows.
+    """
+    lost = records[records["dead"]]
+    order = np.lexsort((lost["rep_lo"], lost["rep_hi"]))
+    hi, lo = lost["rep_hi"][order], lost["rep_lo"][order]
+    is_first = np.concatenate([np.ones(min(1, len(lost)), bool), (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1])])
+    starts = np.flatnonzero(is_first)
+    sizes = np.diff(starts, append=len(lost)) + 1  # with the one that represents them
+    largest = np.argsort(-sizes, kind="stable")[:LARGE_GROUPS]
+    uids = ids.hex_uids(hi[starts[largest]], lo[starts[largest]]).to_pylist()
+    return list(zip(sizes[largest].tolist(), uids, strict=True))
+
+
+def _fold(hi: U64, lo: U64) -> U64:
+    """Return 64 bits of a 128-bit key: both halves take part, for a pool's uids may have one that never varies."""
+    return np.asarray(mix64(lo ^ mix64(hi + GOLDEN)))
+
+
+def _bucket(hashes: U64, n_buckets: int) -> I64:
+    """Return ⌊hash · n / 2⁶⁴⌋ from the leading 32 bits, which never falls as the hash grows."""
+    return ((hashes >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)
+
+
+@njit(nogil=True, cache=True)
+def _hex_keys(offsets: I64, data: U8, rows: int) -> tuple[U64, U64, Mask]:
+    """Read strings of 32 or 64 lower-case hex digits as two words; of 64, the halves are folded by mixing."""
+    hi, lo, is_hex = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64), np.zeros(rows, np.bool_)
+    words = np.zeros(4, np.uint64)
+    for row in range(rows):
+        begin, size = offsets[row], offsets[row + 1] - offsets[row]
+        if size not in (32, 64):
+            continue
+        good = True
+        for w in range(size // 16):
+            word = np.uint64(0)
+            for i in range(begin + 16 * w, begin + 16 * w + 16):
+                digit = _DIGIT[data[i]]
+                good &= digit < 16
+                word = word << np.uint64(4) | np.uint64(digit)
+            words[w] = word
+        if not good:
+            continue
+        is_hex[row], hi[row], lo[row] = True, words[0], words[1]
+        if size == 64:
+            hi[row] ^= mix64(words[2] + GOLDEN)
+            lo[row] ^= mix64(words[3] + GOLDEN)
+    return hi, lo, is_hex

@@ -1,0 +1,161 @@
+"""Near-duplicates: from pairs that are close to groups, and from groups to the key of a deduplication pass.
+
+A group is a connected component of the pairs (single linkage): whatever is joined by a chain of close pairs is one
+group. What is joined are nodes, uint64 numbers: perceptual hashes themselves (`hamming`), or rows of units
+(`row_ids`, for `cosine`). In: edges, uint64[e, 2], found anywhere and in any order, each verified where it was found.
+Out: of each node in a group its label, the group's smallest node; so labels depend on the set of edges only, and not
+on how they were found, split or ordered. A column of labels is a key column of `dedup`, which then chooses the
+survivor as it does between equal keys: the best by `prefer`, then the smallest uid, then by content.
+
+Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` returns a spanning forest, so
+n equal hashes give n − 1 edges; merged groups take 16 bytes a node. Of close embeddings each node's `nearest` is kept too, 4 bytes:
+the largest cosine of its edges, that of the edge by which it is joined first where edges are taken from the closest on.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from curate.base.numeric.arrays import F32, I32, I64, U64, distinct
+
+_ROW_BITS = np.uint64(32)
+_MERGE = 1 << 20  # edges that wait to be merged
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The connected components of some edges."""
+
+    nodes: U64  # ascending: every node that has an edge to another
+    labels: U64  # of each, the smallest node of its group
+    nearest: F32 | None = None  # of each, the largest cosine of its edges; None where edges have none
+
+    @classmethod
+    def of(cls, edges: U64) -> Self:
+        """Return the groups that the edges (uint64[e, 2]) make; an edge of a node to itself makes none."""
+        edges = edges[edges[:, 0] != edges[:, 1]]
+        nodes = distinct(edges.reshape(-1))
+        parent = np.arange(len(nodes))
+        _union(parent, np.searchsorted(nodes, edges[:, 0]), np.searchsorted(nodes, edges[:, 1]))
+        return cls(nodes, nodes[parent])
+
+    @classmethod
+    def join(cls, parts: Iterable["Groups"]) -> "Groups":
+        """Return the groups that the edges of all parts make together. They are merged as they come, so that memory is that of the nodes."""
+        merged, waiting, size = cls.of(np.zeros((0, 2), np.uint64)), [], 0
+        for part in parts:
+            waiting.append(part)
+            size += len(part.nodes)
+            if size > _MERGE + len(merged.nodes):
+                merged, waiting, size = cls._of_all([merged, *waiting]), [], 0
+        return cls._of_all([merged, *waiting])
+
+    @classmethod
+    def _of_all(cls, parts: Sequence["Groups"]) -> "Groups":
+        joined = cls.of(np.concatenate([part.edges for part in parts]))
+        return joined.with_nearest((part.nodes, part.nearest) for part in parts if part.nearest is not None)
+
+    def with_nearest(self, found: Iterable[tuple[U64, F32]]) -> "Groups":
+        """Return the groups with `nearest`, the largest of what was found for each node; nodes that are in no group count for nothing."""
+        nearest = None
+        for nodes, values in found:
+            nearest = np.zeros(len(self.nodes), np.float32) if nearest is None else nearest
+            if len(self.nodes):
+                places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
+                known = self.nodes[places] == nodes
+                np.maximum.at(nearest, places[known], values[known])
+        return replace(self, nearest=nearest)
+
+    @property
+    def edges(self) -> U64:
+        """Edges with these components, one a node that is not its group's label (uint64[e, 2])."""
+        changed = self.nodes != self.labels
+        return np.stack([self.labels[changed], self.nodes[changed]], axis=1)
+
+    def label(self, nodes: U64) -> U64:
+        """Return the label of each node (uint64[n]); of one without an edge, itself."""
+        if not len(self.nodes):
+            return nodes.copy()
+        places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
+        return np.where(self.nodes[places] == nodes, self.labels[places], nodes)
+
+
+def forest(parts: Iterable[U64]) -> U64:
+    """Return edges with the same components as all parts together, at most one a node (all uint64[e, 2]).
+
+    Parts are merged as they come, so that memory is that of the nodes.
+    """
+    merged, waiting, size = np.zeros((0, 2), np.uint64), [], 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size > _MERGE + len(merged):
+            merged, waiting, size = Groups.of(np.concatenate([merged, *waiting])).edges, [], 0
+    return Groups.of(np.concatenate([merged, *waiting])).edges
+
+
+def row_ids(unit: int, rows: I64 | I32) -> U64:
+    """Return the node of each row of a unit: the unit's number in the high 32 bits, the row in the low ones (uint64[n])."""
+    return np.uint64(unit) << _ROW_BITS | rows.astype(np.uint64)
+
+
+def rows_of(nodes: U64) -> tuple[I32, I32]:
+    """Return the unit and the row of each node: the inverse of `row_ids` (int32[n] each)."""
+    return (nodes >> _ROW_BITS).astype(np.int32), (nodes & np.uint64(0xFFFFFFFF)).astype(np.int32)
+
+
+def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
+    """Return the key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
+    if isinstance(hashes, pa.ChunkedArray):
+        hashes = hashes.combine_chunks()
+    null = hashes.is_null().to_numpy(zero_copy_only=False)
+    numbers = hashes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
+    return pa.array(groups.label(numbers), mask=null)
+
+
+def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
+    """Return the key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
+    mine, rows = _own(unit, n_rows, groups)
+    keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
+    keys[rows], null[rows] = groups.labels[mine], False
+    return pa.array(keys, mask=null)
+
+
+def row_nearest(unit: int, n_rows: int, groups: Groups) -> F32:
+    """Return `Groups.nearest` of each row of a unit (float32[rows]); 0 of rows that are in none."""
+    mine, rows = _own(unit, n_rows, groups)
+    found = np.zeros(n_rows, np.float32)
+    if groups.nearest is not None:
+        found[rows] = groups.nearest[mine]
+    return found
+
+
+def _own(unit: int, n_rows: int, groups: Groups) -> tuple[slice, I32]:
+    """Return where the nodes of a unit are, which ascend as all do, and their rows."""
+    ends = np.array([unit << 32, (unit << 32) + n_rows], np.uint64)
+    mine = slice(*np.searchsorted(groups.nodes, ends))
+    return mine, rows_of(groups.nodes[mine])[1]
+
+
+@njit(nogil=True, cache=True)
+def find(parent: I64, node: int) -> int:
+    """Return the root of a node's tree; shortens the path to it."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@njit(nogil=True, cache=True)
+def _union(parent: I64, left: I64, right: I64) -> None:
+    """Join each pair; afterwards every node's parent is the smallest node of its component."""
+    for i in range(len(left)):
+        a, b = find(parent, left[i]), find(parent, right[i])
+        # The smaller root stays one, so that a root is its component's smallest node.
+        parent[max(a, b)] = min(a, b)
+    for node in range(len(parent)):
+        parent[node] = find(parent, node)

@@ -1,0 +1,198 @@
+"""Perceptual hashes that differ in at most k of their 64 bits: every such pair, by bands, without comparing all.
+
+The 64 bits are cut into B blocks. Two hashes within distance k differ in at most k of them, so they agree on some
+B − k: a band is one choice of B − k blocks, given as a mask of their bits, and only hashes that agree under a band are
+compared (Manku, Jain and Das Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3; with B = k + 1
+it is the pigeonhole principle). So nothing is missed, and what is found is verified: recall and precision are 1 for
+any B. More blocks mean more bands, each with fewer comparisons; `bands` weighs sorting against comparing.
+
+In: hashes, uint64[n], in any order; equal ones count once. Out: edges between hashes, uint64[e, 2], a spanning forest
+of the close pairs (see `groups`). Within a bucket a hash that was joined to another is not searched for again, so a
+bucket whose hashes are all alike costs about one comparison each; one of many hashes that agree under the band and are
+not close costs the square. Memory: 24 bytes a hash.
+
+The larger a pool, the smaller k must be, as single linkage joins chance pairs too: of a million random hashes about 150
+are joined by chance at k = 8, 5,000 at 10, and nearly all at 16.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from curate.base.numeric.arrays import I64, U64, distinct, split_by
+from curate.base.numeric.mix import mix64
+from curate.base.process import in_threads
+from curate.decide.dedup.groups import forest
+
+BITS = 64
+
+_MAX_BANDS = 500
+_SORT = 60.0  # nanoseconds a hash and band: sorting and gathering
+_COMPARE = 0.35  # nanoseconds a pair
+_BUCKET = 1 << 20  # hashes that are searched at a time, about
+_CHUNK = 128  # hashes compared before looking whether one of them is close: a loop without a branch is vectorised
+
+
+def bands(distance: int, rows: int) -> U64:
+    """Return the bands for about so many hashes (uint64[t] masks); complete whatever the real number is.
+
+    Where comparing all is cheapest, the one band of no bits. All workers must use the same `rows`.
+    """
+    return _cheapest(distance, rows, rows * rows / 2)
+
+
+def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple[int, int], U64]]:
+    """Return the hashes, one each, by (band, bucket); hashes that agree under a band share its bucket."""
+    hashes = distinct(hashes)
+    for i, mask in enumerate(masks):
+        for bucket, part in enumerate(split_by(hashes, _buckets(hashes, mask, n_buckets), n_buckets)):
+            if len(part):
+                yield (i, bucket), part
+
+
+def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
+    """Return a spanning forest of the pairs that agree under the band and differ in at most `distance` bits.
+
+    `hashes` are all of a bucket of this band, or of the whole pool.
+    """
+    hashes = distinct(hashes)
+    keys = hashes & mask
+    order = np.argsort(keys)
+    keys, hashes = keys[order], hashes[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), keys[1:] != keys[:-1]]))
+    del keys, order
+    found_from = hashes.copy()
+    _link(hashes, found_from, np.append(starts, len(hashes)), distance)
+    found = found_from != hashes
+    return np.stack([found_from[found], hashes[found]], axis=1)
+
+
+def edges(hashes: U64, distance: int) -> U64:
+    """Return a spanning forest of all pairs that differ in at most `distance` bits, in one process.
+
+    Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
+    """
+    hashes = distinct(hashes)
+    n_buckets = 1 + len(hashes) // _BUCKET
+
+    def buckets() -> Iterator[tuple[np.uint64, U64]]:
+        for mask in bands(distance, len(hashes)):
+            parts = [_buckets(hashes[at : at + _BUCKET], mask, n_buckets) for at in range(0, len(hashes), _BUCKET)]
+            numbers = np.concatenate([np.zeros(0, np.uint16), *parts])
+            for bucket in range(n_buckets):
+                yield mask, hashes[numbers == bucket]
+
+    return forest(in_threads(lambda bucket: edges_in_bucket(bucket[1], bucket[0], distance), buckets()))
+
+
+def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
+    """Return of each hash of the pool the nearest evaluation hash within `distance` bits.
+
+    That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
+    """
+    # Of equal hashes one is searched, in the pool and in the evaluation set, where the first one counts.
+    pool = distinct(hashes)
+    targets = distinct(evaluation)
+    order = np.argsort(evaluation, kind="stable")
+    index = order[np.searchsorted(evaluation[order], targets)]
+    best = np.full(len(pool), distance + 1, np.int64)
+    chosen = np.full(len(pool), -1, np.int64)
+    for mask in _cheapest(distance, len(pool) + len(targets), len(pool) * len(targets)):
+        ours, theirs = np.argsort(pool & mask), np.argsort(targets & mask)
+        _meet(pool[ours], ours, targets[theirs], index[theirs], mask, best, chosen)
+    return chosen[np.searchsorted(pool, hashes)]
+
+
+def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uint16]:
+    """Return the bucket of each hash; those that agree under the band share one."""
+    high = mix64(hashes & mask) >> np.uint64(32)
+    return np.asarray(high * np.uint64(n_buckets) >> np.uint64(32), np.uint16)
+
+
+def _cheapest(distance: int, rows: int, pairs: float) -> U64:
+    """Return the masks of the number of blocks for which sorting the rows, and comparing pairs, is cheapest."""
+
+    def cost(blocks: int) -> float:
+        if blocks == distance:
+            return pairs * _COMPARE
+        agree = sum(sorted(_sizes(blocks))[: blocks - distance])  # the bits of the poorest band
+        return math.comb(blocks, distance) * (rows * _SORT + pairs * _COMPARE / 2.0**agree)
+
+    possible = [b for b in range(distance, BITS + 1) if math.comb(b, distance) <= _MAX_BANDS]
+    blocks = min(possible, key=cost)
+    if blocks == distance:
+        return np.zeros(1, np.uint64)
+    edges_of_blocks = np.concatenate([[0], np.cumsum(_sizes(blocks))]).tolist()
+    parts = [(1 << b) - (1 << a) for a, b in itertools.pairwise(edges_of_blocks)]
+    return np.array([sum(choice) for choice in itertools.combinations(parts, blocks - distance)], np.uint64)
+
+
+def _sizes(blocks: int) -> list[int]:
+    """Return 64 bits in so many blocks, as even as can be."""
+    return [BITS // blocks + (i < BITS % blocks) for i in range(blocks)]
+
+
+@njit(nogil=True, cache=True)
+def _popcount(word: np.uint64) -> np.uint64:
+    """Return the number of ones; compilers know the idiom, and use the processor's instruction."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+@njit(nogil=True, cache=True)
+def _link(hashes: U64, found_from: U64, starts: I64, distance: int) -> None:
+    """Search each run in breadth: reorders it so that groups are contiguous; `found_from` holds the tree's parents.
+
+    [start, head) was searched with, [head, free) waits to be, [free, stop) is in no group yet.
+    """
+    k = np.uint64(distance)
+    for r in range(len(starts) - 1):
+        stop = starts[r + 1]
+        head = free = starts[r]
+        while free < stop:
+            if head == free:
+                found_from[free] = hashes[free]
+                free += 1
+            seed = hashes[head]
+            head += 1
+            first = free
+            while first < stop:
+                last = min(first + _CHUNK, stop)
+                if _any_within(seed, hashes, first, last, k):
+                    for j in range(first, last):
+                        if _popcount(seed ^ hashes[j]) <= k:
+                            hashes[j], hashes[free] = hashes[free], hashes[j]
+                            found_from[free] = seed
+                            free += 1
+                first = last
+
+
+@njit(nogil=True, cache=True)
+def _any_within(seed: np.uint64, hashes: U64, first: int, last: int, k: np.uint64) -> bool:
+    smallest = np.uint64(BITS)
+    for j in range(first, last):
+        smallest = min(smallest, _popcount(seed ^ hashes[j]))
+    return bool(smallest <= k)
+
+
+@njit(nogil=True, cache=True)
+def _meet(pool: U64, rows: I64, targets: U64, index: I64, mask: np.uint64, best: I64, chosen: I64) -> None:
+    """Compare what agrees under the band, both sides sorted by it; `best` and `chosen` are by the pool's rows."""
+    begin = 0
+    for i in range(len(pool)):
+        key = pool[i] & mask
+        while begin < len(targets) and (targets[begin] & mask) < key:
+            begin += 1
+        j = begin
+        while j < len(targets) and (targets[j] & mask) == key:
+            found = np.int64(_popcount(pool[i] ^ targets[j]))
+            row = rows[i]
+            if found < best[row] or (found == best[row] and chosen[row] >= 0 and index[j] < chosen[row]):
+                best[row], chosen[row] = found, index[j]
+            j += 1

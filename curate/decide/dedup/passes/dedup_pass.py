@@ -1,0 +1,148 @@
+"""What a deduplication pass is. In a pass, rows with equal keys are a group, of which one row stays (see `dedup`).
+
+A pass by equality reads keys from a unit's tables. A pass by nearness compares rows of the whole pool: each unit's rows
+are split into buckets so that near rows share one, near pairs are looked for within buckets, and the connected components
+of all pairs are groups, whose labels are the keys. `transforms.deduplicate` runs these steps on Beam, `Nearness.search` in one
+process; a kind says how each step is done, and may search in one process in a better way.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.base.numeric.arrays import F32, I64, U64, Mask
+from curate.decide.dedup.groups import Groups, row_ids, row_keys
+from curate.recipe.measure import Measure
+from curate.recipe.section import Section
+from curate.store.tables import UnitTables
+
+Part = tuple[npt.NDArray[Any], ...]  # of a bucket: arrays of one length, the same ones from all units
+
+
+@dataclass(frozen=True)
+class KeyPass:
+    """A pass by equality, by default of a column of `samples` or `scores`.
+
+    Attributes:
+        key: its word in `dedup.by`.
+        needs_images: whether the pool must have images.
+    """
+
+    key: str
+    needs_images: bool = False
+
+    def check(self, measure: Measure) -> None:
+        """Check that the recipe measures what keys are made of. Raises ValueError."""
+
+    def keys(self, tables: UnitTables) -> pa.Array:
+        """Return each row's key (string, integer, float or bool); the pass leaves rows whose key is null alone."""
+        return tables.read_measured([self.key])[self.key].combine_chunks()
+
+
+class Nearness(ABC):
+    """A pass by nearness.
+
+    Values of rows are arrays whose first dimension is rows. What all units must know before rows are split, a plan, is
+    made in `rounds`: in each of them every unit is surveyed by the plan so far (None at first), and a new plan follows.
+    Nodes are what edges join: rows (see `groups.row_ids`), or other uint64 numbers.
+    """
+
+    rounds: ClassVar[int] = 0
+    encoder: str | None = None  # the model whose image embeddings are compared, if any
+
+    @abstractmethod
+    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+        """Return the rows (int64, ascending) among those alive (bool[rows]) that have a value, and their values."""
+
+    def nodes(self, unit: int, rows: I64, values: Any) -> U64:
+        """Return the node of each row (uint64[n])."""
+        return row_ids(unit, rows)
+
+    def survey(self, nodes: U64, values: Any, plan: Any) -> Any:
+        """Return what a unit adds to the next plan; by default, without rounds, nothing."""
+        return None
+
+    def plan(self, plan: Any, surveys: list[Any]) -> Any:
+        """Return the next plan, by the surveys of all units, in any order; by default, without rounds, the same."""
+        return plan
+
+    @abstractmethod
+    def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[Hashable, Part]]:
+        """Yield a unit's rows by bucket; near rows of all units are to share some bucket. A row may be in several."""
+
+    @abstractmethod
+    def groups(self, bucket: Any, part: Part) -> Groups:
+        """Return the groups that the near pairs of a bucket make."""
+
+    def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
+        """Return of a sample's near pairs with a unit's rows how many there are, and how many share a bucket (int64[2])."""
+        return np.zeros(2, np.int64)
+
+    def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
+        """Return the label of each row's group (uint64[rows]); null of rows that are in none."""
+        return row_keys(tables.unit, tables.rows(), groups)
+
+    def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
+        """Return `Groups.nearest` of each row (float32[rows]), 0 of rows that are in none; None where groups have none."""
+        return None
+
+    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
+        """Return the groups over all units, and the sum of `recall`, in one process.
+
+        Args:
+            units: nodes and values of each unit.
+            spool: opens a file for what should not be in memory; it goes when it is closed.
+        """
+        parts = list(units)
+        plan = None
+        for _ in range(self.rounds):
+            plan = self.plan(plan, [self.survey(*part, plan) for part in parts])
+        buckets: dict[Hashable, list[Part]] = {}
+        for part in parts:
+            for bucket, rows in self.split(*part, plan, 1):
+                buckets.setdefault(bucket, []).append(rows)
+        groups = Groups.join(self.groups(bucket, join_parts(found)) for bucket, found in buckets.items())
+        return groups, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
+
+
+class ImageNearness(Nearness):
+    """A nearness of images: rows can also be compared with an evaluation set."""
+
+    @abstractmethod
+    def nearest(self, values: Any, evaluation: pa.Table) -> I64:
+        """Return of each value the index of the nearest evaluation image, -1 where none is near (int64[n])."""
+
+
+@dataclass(frozen=True)
+class NearnessKind:
+    """A kind of nearness.
+
+    Attributes:
+        key: its word in a pass of `dedup.by`.
+        section: what is under it in the recipe.
+        form: such a section, as messages show it.
+        build: from a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass.
+        check: raises ValueError where the recipe does not measure what is compared.
+        check_against: raises ValueError where it does not for images of an evaluation set.
+        compares_images: whether the pass is an ImageNearness, which `dedup.against` needs.
+        has_cosines: whether its groups have `nearest`, so that `decisions` have `schema.DUPLICATE_COSINE`.
+    """
+
+    key: str
+    section: type[Section]
+    form: str
+    build: Callable[[Any, Measure, int | None], Nearness]
+    check: Callable[[Any, Measure], None] = lambda section, measure: None
+    check_against: Callable[[Any, Measure], None] = lambda section, measure: None
+    compares_images: bool = False
+    has_cosines: bool = False
+
+
+def join_parts(parts: Iterable[Part]) -> Part:
+    """Return the parts of a bucket as one."""
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))

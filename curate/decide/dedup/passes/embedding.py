@@ -1,0 +1,145 @@
+"""A pass by image embeddings whose cosine is at least x, compared in cells of the space (see `cosine` and `cells`)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from curate.base.numeric.arrays import F32, I64, U64, Mask
+from curate.base.numeric.vectors import embedding_matrix
+from curate.decide.dedup import cells, cosine
+from curate.decide.dedup.groups import Groups, row_nearest
+from curate.decide.dedup.passes.dedup_pass import ImageNearness, Nearness, NearnessKind, Part
+from curate.recipe.measure import Measure
+from curate.recipe.section import ColumnName, Section
+from curate.store.tables import UnitTables
+
+
+class EmbeddingCosine(Section):
+    """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`.
+
+    Which cosine means the same picture depends on the encoder, and groups chain. Look first: `curate sql RUN near_duplicates --images`.
+    """
+
+    example: ClassVar[Any] = {"cosine": 0.95}
+
+    cosine: float = Field(
+        description="Pairs with at least this cosine are near, above 0 and below 1.",
+        examples=[0.95],
+        gt=0,
+        lt=1,
+        strict=True,
+    )
+    of: ColumnName = Field(
+        "clip", description="Whose embeddings: the `name` of a model, or of precomputed ones.", examples=["l14"]
+    )
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The plan: how many rows there are, then the centroids, and the rows by which recall is measured."""
+
+    rows: int
+    centroids: Any = None
+    probes: Any = None
+
+
+@dataclass(frozen=True)
+class EmbeddingNearness(ImageNearness):
+    """Embeddings of one model, the encoder; `column` of table `embeddings` holds them."""
+
+    cosine: float
+    column: str
+    encoder: str | None
+    rounds = 2
+
+    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+        """Return the embeddings (float16[n, dimension])."""
+        vectors = embedding_matrix(tables.read("embeddings", [self.column]).column(0))
+        rows = np.flatnonzero(alive & cells.usable(vectors))
+        return rows, vectors[rows]
+
+    def survey(self, nodes: U64, values: Any, plan: _Cells | None) -> Any:
+        """Return how many rows there are; then those of the sample."""
+        if plan is None:
+            return len(nodes)
+        return values[cells.sample_rows(values, plan.rows, cells.cell_count(plan.rows))]
+
+    def plan(self, plan: _Cells | None, surveys: list[Any]) -> _Cells:
+        """Return the number of rows; then cells by the sample, and its rows by which recall is measured."""
+        if plan is None:
+            return _Cells(sum(surveys))
+        sample = np.concatenate(surveys)
+        centroids = cells.train(sample, cells.cell_count(plan.rows))
+        return _Cells(plan.rows, centroids, sample[cells.sample_rows(sample, plan.rows, cells.PROBED)])
+
+    def split(self, nodes: U64, values: Any, plan: _Cells, n_buckets: int) -> Iterator[tuple[int, Part]]:
+        """Yield nodes, embeddings and whether they are at home, by the cells that rows visit."""
+        for cell, rows, at_home in cells.cell_rows(cells.visits(values, plan.centroids)):
+            yield cell, (nodes[rows], values[rows], np.less(np.arange(len(rows)), at_home))
+
+    def groups(self, bucket: Any, part: Part) -> Groups:
+        """Return the groups of rows of a cell: of each pair at least one is at home."""
+        nodes, vectors, home = part
+        return cosine.groups_in_cell(nodes, vectors, home, self.cosine)
+
+    def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
+        """Return the largest cosine of each row's pairs."""
+        return row_nearest(tables.unit, tables.rows(), groups)
+
+    def recall(self, nodes: U64, values: Any, plan: _Cells) -> I64:
+        """Compare with the sample's rows; zeros where all rows are compared."""
+        if len(plan.centroids) == 1:
+            return np.zeros(2, np.int64)
+        cell_of, theirs = cells.visits(values, plan.centroids), cells.visits(plan.probes, plan.centroids)
+        return cosine.recall_counts(values, cell_of, plan.probes, theirs, self.cosine)
+
+    def nearest(self, values: Any, evaluation: pa.Table) -> I64:
+        """Compare with column `image`."""
+        return cosine.nearest(values, embedding_matrix(evaluation["image"]), self.cosine)
+
+    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
+        """Search with the embeddings in a file, of which no more is in memory than the system likes to keep."""
+        found, dimension = [np.zeros(0, np.uint64)], 0
+        with spool() as file:
+            for nodes, vectors in units:
+                found.append(nodes)
+                dimension = vectors.shape[1]
+                file.write(vectors.tobytes())
+            file.flush()
+            nodes = np.concatenate(found)
+            if not len(nodes):
+                return Groups.join([]), np.zeros(2, np.int64)
+            mapped: npt.NDArray[np.float16] = np.memmap(file, np.float16, "r", shape=(len(nodes), dimension))
+            return cosine.groups(nodes, mapped, self.cosine)
+
+
+def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
+    prefix = next(one.prefix for one in measure.kept if one.name == section.of)
+    return EmbeddingNearness(section.cosine, f"{prefix}image", section.of)
+
+
+def _check(section: EmbeddingCosine, measure: Measure) -> None:
+    if section.of not in {one.name for one in measure.kept}:
+        raise ValueError(
+            f"dedup by embedding needs the model {section.of!r} in measure.clip, with embeddings: true, or in "
+            "measure.embeddings, with keep: true"
+        )
+
+
+def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
+    _check(section, measure)
+    if section.of not in {one.name for one in measure.embedders if one.encodes}:
+        raise ValueError(
+            f"dedup.against: needs a model of measure.clip to encode its images with, and {section.of!r} is "
+            "precomputed; accepted: a model, or phash"
+        )
+
+
+EMBEDDING = NearnessKind(
+    "embedding", EmbeddingCosine, "{cosine: x}", _build, _check, _check_against, compares_images=True, has_cosines=True
+)

@@ -1,0 +1,101 @@
+"""Passes by perceptual hashes: equal ones, and those that differ in at most k of 64 bits (see `hamming`)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.base.numeric.arrays import I64, U64, Mask
+from curate.decide.dedup import hamming
+from curate.decide.dedup.groups import Groups, hash_keys
+from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, NearnessKind, Part
+from curate.recipe.measure import Measure
+from curate.recipe.section import Section
+from curate.store.tables import UnitTables
+
+_ROWS = 10_000  # for each bucket, about, where footers do not say how many a pool has
+
+
+class PhashDistance(Section):
+    """Near by perceptual hash; needs `measure.image.phash`.
+
+    False positives depend on the images. Of photographs they are rare up to a distance of 8, or less in pools of many millions;
+    drawings, logos and flat graphics merge from 4 on. Groups chain, so members may differ by more than the distance. Look first:
+    `curate sql RUN near_duplicates --images`.
+    """
+
+    example: ClassVar[Any] = {"distance": 4}
+
+    distance: int = Field(
+        description="Pairs whose hashes differ in at most this many of 64 bits are near.",
+        examples=[4],
+        ge=1,
+        le=16,
+        strict=True,
+    )
+
+
+@dataclass(frozen=True)
+class PhashNearness(ImageNearness):
+    """Hashes within a distance; nodes are the hashes themselves, so equal ones meet without comparison."""
+
+    distance: int
+    pool_rows: int | None
+
+    def read(self, tables: UnitTables, alive: Mask) -> tuple[I64, Any]:
+        """Return the hashes (uint64[n])."""
+        hashes = tables.read("samples", ["phash"])["phash"]
+        rows = np.flatnonzero(alive & hashes.is_valid().to_numpy())
+        return rows, hashes.take(pa.array(rows)).to_numpy().astype(np.uint64)
+
+    def nodes(self, unit: int, rows: I64, values: Any) -> U64:
+        """Return the hashes."""
+        return np.asarray(values, np.uint64)
+
+    def split(self, nodes: U64, values: Any, plan: Any, n_buckets: int) -> Iterator[tuple[tuple[int, int], Part]]:
+        """Yield the hashes by band, as its bits, and bucket."""
+        masks = hamming.bands(self.distance, self.pool_rows or _ROWS * n_buckets)
+        for (band, bucket), hashes in hamming.split_bands(nodes, masks, n_buckets):
+            yield (int(masks[band].astype(np.int64)), bucket), (hashes,)
+
+    def groups(self, bucket: Any, part: Part) -> Groups:
+        """Return the groups of hashes that agree under the band."""
+        return Groups.of(hamming.edges_in_bucket(part[0], np.int64(bucket[0]).astype(np.uint64), self.distance))
+
+    def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
+        """Return the label of each row's hash; null where the hash is."""
+        return hash_keys(tables.read("samples", ["phash"])["phash"], groups)
+
+    def nearest(self, values: Any, evaluation: pa.Table) -> I64:
+        """Compare with column `phash`."""
+        return hamming.nearest(values, evaluation["phash"].to_numpy().astype(np.uint64), self.distance)
+
+    def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
+        """Search bucket by bucket, so that memory is that of the hashes."""
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(nodes for nodes, _ in units)])
+        return Groups.of(hamming.edges(hashes, self.distance)), np.zeros(2, np.int64)
+
+
+def _check(measure: Measure) -> None:
+    if not measure.image.phash:
+        raise ValueError("dedup by phash needs measure: {image: {phash: true}}")
+
+
+class _PhashEquality(KeyPass):
+    def check(self, measure: Measure) -> None:
+        _check(measure)
+
+
+PHASH_EQUALITY = _PhashEquality("phash", needs_images=True)
+PHASH_DISTANCE = NearnessKind(
+    key="phash",
+    section=PhashDistance,
+    form="{distance: k}",
+    build=lambda section, measure, rows: PhashNearness(section.distance, rows),
+    check=lambda section, measure: _check(measure),
+    check_against=lambda section, measure: _check(measure),
+    compares_images=True,
+)

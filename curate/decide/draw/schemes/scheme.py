@@ -1,0 +1,50 @@
+"""What a balancing scheme is: how the rows that each entry may have, its limit, follow from one number t. See `balance`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate.base.numeric.arrays import I64
+
+_STACK = 1 << 22  # limits at a time: 32 MB
+
+
+class Scheme(ABC):
+    """One scheme; it has no state.
+
+    Limits are at least 1 and never fall as t grows: a target number of rows is reached by the largest t that gives no more.
+    """
+
+    key: ClassVar[str]  # its name in `balance.scheme`
+
+    @abstractmethod
+    def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
+        """Return the rows that each entry may have.
+
+        Args:
+            t: at least 1.
+            counts: int64[n], the rows that match each entry when balancing begins.
+            entries: n rows: entry, source and language string.
+
+        Returns:
+            int64[n], or int64[1] where it is the same for all entries.
+        """
+
+    def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:
+        """Return `limits` of each t, int64[k, n] or [k, 1]."""
+        return np.stack([self.limits(int(t), counts, entries) for t in ts])
+
+    def highest(self, counts: I64, entries: pa.Table) -> int:
+        """Return a t from which on every entry may have all of its rows; here the largest count."""
+        return int(np.max(counts, initial=0))
+
+
+def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> Iterator[I64]:
+    """Yield the limits of each t in order, as int64[k, n] or [k, 1]; of n limits so few at a time that memory is small."""
+    found = [scheme.limits(int(t), counts, entries) for t in ts[:1]]
+    most = max(1, _STACK // max(len(limits) for limits in found)) if len(ts) else 1
+    for start in range(0, len(ts), most):
+        yield scheme.stack(ts[start : start + most], counts, entries)

@@ -1,8 +1,0 @@
-"""The kinds of deduplication passes: a new one is a file of this folder, and a line here."""
-
-from curate.decide.passes.dedup_pass import KeyPass
-from curate.decide.passes.embedding import EMBEDDING
-from curate.decide.passes.phash import PHASH_DISTANCE, PHASH_EQUALITY
-
-KEYS = (KeyPass("uid"), KeyPass("sha256", needs_images=True), PHASH_EQUALITY)
-NEARNESS = (PHASH_DISTANCE, EMBEDDING)

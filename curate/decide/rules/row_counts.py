@@ -1,0 +1,58 @@
+"""How many times a decided row counts, by an expression of a recipe: texts of a caption kind, repeats in the curated set.
+
+In: rows of a unit. Out: int32 [rows]. Expressions see what rules see, and what is known of a row once it is decided.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.numeric.arrays import F64, I32, I64
+from curate.decide.rules.rules import Rule, count_values
+
+# What such expressions see besides the columns that rules see: π, and of the entries in the caption how many there are, and
+# the least of their counts among the survivors.
+DECIDED = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
+_NO_ENTRY = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What is known of some rows of a decided unit."""
+
+    rows: I64  # [n], their places in the unit
+    probability: F64  # [n], that balancing keeps the row
+    entry_ids: pa.Array | None  # list<int32>, the entries that each caption holds; None without match
+    counts: I64 | None  # [entries], rows of each entry among the survivors; None without match
+
+
+def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
+    """Return the columns that such expressions see: `visible`, which rules see, and those of DECIDED without names of the pool's."""
+    taken = {name.lower() for name in visible.names}
+    more = [field for field in DECIDED if has_entries or field.name == "probability"]
+    return pa.schema([*visible, *(field for field in more if field.name not in taken)])
+
+
+def count_rows(
+    rule: Rule, visible: pa.Schema, read: Callable[[list[str]], pa.Table], facts: RowFacts, highest: int
+) -> I32:
+    """Return what an expression, checked against `count_columns`, gives for each row: 0 to `highest`, 0 where it is NULL or fails.
+
+    `read` gives columns of `visible` of all rows of the unit.
+    """
+    own = [name for name in rule.columns if name in visible.names]
+    table = read(own or ["row"]).take(pa.array(facts.rows))
+    known = {"probability": pa.array(facts.probability)}
+    if facts.entry_ids is not None and facts.counts is not None:
+        lengths = pc.fill_null(pc.list_value_length(facts.entry_ids), 0)
+        rarest = np.full(len(facts.rows), _NO_ENTRY, np.int64)
+        of_row = np.repeat(np.arange(len(facts.rows)), lengths.to_numpy(zero_copy_only=False))
+        np.minimum.at(rarest, of_row, facts.counts[pc.list_flatten(facts.entry_ids).to_numpy(zero_copy_only=False)])
+        known |= {"entries": lengths, "rarest": pa.array(rarest, mask=rarest == _NO_ENTRY)}
+    for name in rule.columns:
+        if name not in own:
+            table = table.append_column(name, known[name])
+    return count_values(rule, table, highest)

@@ -1,0 +1,142 @@
+"""The search for the thresholds of a top rule: one, or one of each group of rows with the same value of a column.
+
+In: of each unit a rule's values, and the groups of its rows. Out: of each group the least value that passes. Each round, units
+count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes the next digit of every
+group's threshold (see `quantiles.Radix`). With groups a digit has 11 bits, not 16, so that a unit's counts are 16 KiB a group.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from curate.base.errors import RunError
+from curate.base.numeric.arrays import I64, U64, Mask
+from curate.base.numeric.quantiles import DIGIT_BITS, Radix, key_bits, threshold_mask, value_of
+from curate.recipe.deciding import Top
+
+MAX_GROUPS = 1000
+Group = str | int | bool | None
+Counts = dict[Group, I64]
+"""Of each group the rows by the next digit of their keys, and last the rows that a fraction is of."""
+
+_GROUP_DIGIT_BITS = 11
+
+
+@dataclass(frozen=True)
+class TopValues:
+    """A unit's values of a top rule's column."""
+
+    keys: U64  # [rows], as of `quantiles.order_keys`
+    valid: Mask  # [rows], whether there is a value
+    names: tuple[Group, ...] = (None,)  # the groups; a null is one too
+    places: I64 | None = None  # [rows], the place of each row's group in `names`; None where there is one for all rows
+
+    @classmethod
+    def of(cls, keys: U64, valid: Mask, groups: pa.ChunkedArray | None) -> Self:
+        """Return them for rows in groups by the values of a column; all rows are one group without."""
+        if groups is None:
+            return cls(keys, valid)
+        found = groups.combine_chunks().dictionary_encode(null_encoding="encode")
+        return cls(keys, valid, tuple(found.dictionary.to_pylist()), found.indices.to_numpy().astype(np.int64))
+
+    def by_group(self) -> Iterator[tuple[Group, slice | I64]]:
+        """Yield each group with its rows."""
+        if self.places is None:
+            yield self.names[0], slice(None)
+            return
+        order = np.argsort(self.places, kind="stable")
+        ends = np.searchsorted(self.places[order], np.arange(len(self.names) + 1))
+        yield from ((name, order[ends[i] : ends[i + 1]]) for i, name in enumerate(self.names))
+
+
+@dataclass(frozen=True)
+class TopSearch:
+    """The search between passes that count."""
+
+    rule: str
+    spec: Top
+    kind: pa.DataType  # of the rule's column
+    radixes: Mapping[Group, Radix] | None = None  # of each group; None before the first pass
+
+    @property
+    def single(self) -> bool:
+        """Whether the column is of float32."""
+        return bool(pa.types.is_float32(self.kind) or pa.types.is_float16(self.kind))
+
+    @property
+    def digit_bits(self) -> int:
+        """How many bits of a key a pass finds."""
+        return DIGIT_BITS if self.spec.by is None else _GROUP_DIGIT_BITS
+
+    @property
+    def rounds(self) -> int:
+        """How many passes it takes."""
+        return -(-key_bits(self.kind) // self.digit_bits)
+
+    def count(self, values: TopValues, alive: Mask) -> Counts:
+        """Count a unit's rows, of which `alive` (bool[rows]) reached the rule. Raises RunError where there are too many groups."""
+        if len(values.names) > MAX_GROUPS:
+            raise self._too_many()
+        of_pool = self.spec.over == "pool"
+        found: Counts = {}
+        for name, rows in values.by_group():
+            counted = values.valid[rows] if of_pool else values.valid[rows] & alive[rows]
+            base = len(counted) if of_pool else int(counted.sum())
+            histogram = self._radix(name).histogram(values.keys[rows][counted])
+            found[name] = np.append(histogram, np.int64(base))
+        return found
+
+    def narrow(self, counts: Counts) -> Self:
+        """Return the search after a pass, by the counts of all units. Raises RunError where there are too many groups."""
+        if len(counts) > MAX_GROUPS:
+            raise self._too_many()
+        found = {name: self._radix(name).narrow(part[:-1], int(part[-1])) for name, part in counts.items()}
+        return replace(self, radixes=found)
+
+    def passing(self, values: TopValues) -> Mask:
+        """Return which of a unit's rows have a value that is at least the threshold of their group (bool[rows])."""
+        passing = np.zeros(len(values.keys), bool)
+        for name, rows in values.by_group():
+            passing[rows] = threshold_mask(values.keys[rows], values.valid[rows], self._radix(name).key)
+        return passing
+
+    @property
+    def thresholds(self) -> dict[Group, float | int | bool]:
+        """The least value that passes, by group in order; groups without a value are left out."""
+        keys = {name: radix.key for name, radix in (self.radixes or {}).items()}
+        names = sorted(keys, key=lambda name: (name is None, name))
+        return {name: value_of(key, self.kind) for name in names if (key := keys[name]) is not None}
+
+    def _radix(self, name: Group) -> Radix:
+        if self.radixes is not None:
+            return self.radixes[name]
+        return Radix(self.spec.top or 1.0, key_bits(self.kind), digit=self.digit_bits, rows=self.spec.rows)
+
+    def _too_many(self) -> RunError:
+        return RunError(
+            f"rules.{self.rule}: {self.spec.by} has more than {MAX_GROUPS:,} values; accepted: a column of at most that many groups"
+        )
+
+
+def add_counts(one: Counts, other: Counts) -> Counts:
+    """Add up counts; of more groups than there may be, one more than that is kept."""
+    total = dict(one)
+    for name, counts in other.items():
+        if name in total:
+            total[name] = total[name] + counts
+        elif len(total) <= MAX_GROUPS:
+            total[name] = counts
+    return total
+
+
+def is_groupable(kind: pa.DataType) -> bool:
+    """Return whether rows can be grouped by a column of this type: text, integers or booleans."""
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_boolean(kind)
+    )

@@ -1,0 +1,127 @@
+"""The interface that every output format implements: how the kept rows of a shard become files, and what readers find there.
+
+Each shard has `STEM.parquet`, one row a sample, and `STEM_stats.json`. A format with a file of its own, `STEM.SUFFIX`, which
+training reads, writes that too; otherwise the Parquet file is the shard. The Parquet file is written last and carries the key.
+A new format is a file of this folder and a line in its registry; the first that accepts a pool is taken.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curate.base.numeric.arrays import U64
+from curate.base.registry import Registry
+from curate.emit.layout import Shard
+from curate.emit.settings import EmitSettings
+from curate.store.manifest import is_as_written
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+
+class OutputFormat(ABC):
+    """An output format. `STEM` is the path of a shard's files without suffix, such as shards/00000.
+
+    Attributes:
+        key: its name, unique among the formats.
+        suffix: of the shard's file, which shards/sizes.json and the manifest list.
+        media_type: of that file.
+        file_set: what dataset cards call all such files, and what they hold.
+        has_members: a sample is files named KEY.SUFFIX, with the names in column `key` of the Parquet file; names are unique
+            over all shards.
+        item_columns: columns of the Parquet file with the URL and images of each sample, each after its kind in `Items`; empty where
+            it holds the columns of the inputs.
+        tags: of the dataset card.
+        loader_columns: columns that `datasets` adds to those of the files, by name, with their types.
+    """
+
+    key: ClassVar[str]
+    suffix: ClassVar[str]
+    media_type: ClassVar[str]
+    file_set: ClassVar[tuple[str, str]]
+    has_members: ClassVar[bool] = False
+    item_columns: ClassVar[tuple[tuple[str, str], ...]] = ()
+    tags: ClassVar[tuple[str, ...]] = ()
+    loader_columns: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def accepts(self, has_images: bool) -> bool:
+        """Return whether pools with, or without, images are written in this format."""
+
+    @abstractmethod
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+        """Put the shard's own file into place, and return the rows of its Parquet file.
+
+        `repeated` are the ascending hashes of names that several kept rows may have (see `name_hashes`).
+        """
+
+    @abstractmethod
+    def card_lines(self, shards: int) -> list[str]:
+        """Return what the dataset card says of so many shards, in Markdown."""
+
+    def files(self, stem: str) -> dict[str, bool]:
+        """Return the files of a shard, in the order in which they are written but for the Parquet file, which is the last one:
+        path → whether a row of it is a sample.
+        """
+        return {f"{stem}.{self.suffix}": True, f"{stem}_stats.json": False, f"{stem}.parquet": True}
+
+    def name_hashes(self, tables: UnitTables) -> U64:
+        """Return xxh3-64 of the names that a unit's kept rows may get: one that repeats over all units is not unique."""
+        return np.zeros(0, np.uint64)
+
+    def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
+        """Write the shard's own file again without these rows of the Parquet file. Returns what was written."""
+        return []
+
+    def names(self, store: RunStore, stem: str) -> set[str] | None:
+        """Return the names of the samples in the shard's own file; None where they have none."""
+        return None
+
+    def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and content of each member that is no text, of the samples of these names; None: of all."""
+        yield from ()
+
+
+OUTPUTS: Registry[OutputFormat] = Registry("output format", "curate.emit.registry:KINDS")
+
+
+def find_output(has_images: bool) -> OutputFormat:
+    """Return the format of the shards of pools with, or without, images."""
+    return next(kind for kind in OUTPUTS.kinds().values() if kind.accepts(has_images))
+
+
+def find_written(paths: Iterable[str]) -> OutputFormat:
+    """Return the format of a run's shards, by the paths of its files."""
+    suffixes = {path.rpartition(".")[2] for path in paths if path.startswith("shards/")}
+    kinds = list(OUTPUTS.kinds().values())
+    return next((kind for kind in kinds if kind.suffix in suffixes), kinds[-1])
+
+
+def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
+    """Write the files of the shard, unless they are current; see `OutputFormat.write`."""
+    started = time.time()
+    store, kind, key = settings.store, find_output(settings.pool.has_images), settings.shard_key(shard)
+    last = f"{shard.stem}.parquet"
+    files = kind.files(shard.stem)
+    if store.is_current(last, key) and all(store.exists(name) and is_as_written(store, name) for name in files):
+        return shard
+    table = kind.write(settings, shard, repeated)
+    stats = {
+        "count": shard.rows,
+        "successes": shard.rows,
+        "failed_to_download": 0,
+        "failed_to_resize": 0,
+        "duration": time.time() - started,
+        "start_time": started,
+        "end_time": time.time(),
+        "status_dict": {"success": shard.rows},
+    }
+    name = f"{shard.stem}_stats.json"
+    store.write_json(
+        name, stats, keep=lambda: store.is_noted(name) and store.read_json(name).get("count") == shard.rows
+    )
+    store.write_parquet(last, table, key)
+    return shard

@@ -1,0 +1,71 @@
+"""Shards of Parquet, of pools without images: the uid, all columns of the inputs, and the texts that were written."""
+
+import pyarrow as pa
+
+from curate.base.numeric.arrays import U64, concat_small
+from curate.captions.mix import EmittedTexts
+from curate.emit.layout import Shard, Slice
+from curate.emit.output_format import OutputFormat
+from curate.emit.settings import EmitSettings
+from curate.pool.decode.json_fields import json_bytes
+from curate.pool.plan import Unit
+from curate.store.tables import UnitTables
+
+
+class ParquetOutput(OutputFormat):
+    """The Parquet file is the shard."""
+
+    key = "parquet"
+    suffix = "parquet"
+    media_type = "application/x-parquet"
+    file_set = ("parquet", "one row per sample")
+
+    def accepts(self, has_images: bool) -> bool:
+        """Return whether the pool has no images."""
+        return not has_images
+
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+        """Return the rows of the shard."""
+
+        def read_slice(part: Slice) -> pa.Table:
+            with settings.open_tables(part.unit) as tables:
+                return _read_rows(settings, part, tables)
+
+        return concat_small(map(read_slice, shard.slices))
+
+    def card_lines(self, shards: int) -> list[str]:
+        """Return what img2dataset finds."""
+        return ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
+
+
+def _read_rows(settings: EmitSettings, part: Slice, tables: UnitTables) -> pa.Table:
+    """Return the slice's rows: the uid, and all columns of the inputs.
+
+    `uid` is the run's, whatever an input has in a column of that name. It comes first, so that it is what SQL, which ignores
+    case, finds under that name.
+    """
+    rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
+    table = rows.slice(part.first, part.count)
+    values = settings.kept_values(part, tables, settings.columns)
+    for name, column in zip(values.column_names, values.columns, strict=True):
+        table = table.append_column(name, column)
+    if settings.captioning is None:
+        return table
+    uids, captions = settings.kept_rows(part, tables, ["uid", "caption"]).columns
+    return _with_texts(table, settings.texts_to_emit(tables, uids.to_pylist(), captions.to_pylist()))
+
+
+def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Table:
+    """Return the uid and all columns of the inputs, of the unit's kept rows."""
+    assert settings.pool.output is not None
+    kept = tables.read("samples", ["row", "uid"]).filter(tables.read("decisions", ["kept"])["kept"])
+    inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))
+    return pa.table([kept["uid"], *inputs.columns], names=["uid", *inputs.column_names])
+
+
+def _with_texts(table: pa.Table, written: list[EmittedTexts]) -> pa.Table:
+    """Return the rows with the texts that were written: `curated_caption`, and `captions` as the json of tars has it."""
+    chosen = [texts.chosen or texts.fields["original"] for texts in written]
+    fields = [json_bytes(texts.fields).decode() for texts in written]
+    table = table.append_column("curated_caption", pa.array(chosen, pa.string()))
+    return table.append_column("captions", pa.array(fields, pa.string()))

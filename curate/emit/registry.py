@@ -1,0 +1,7 @@
+"""The output formats, in the order in which they are tried. A new one is a file of this folder and a line here."""
+
+from curate.emit.output_format import OutputFormat
+from curate.emit.parquet import ParquetOutput
+from curate.emit.webdataset import WebdatasetOutput
+
+KINDS: tuple[OutputFormat, ...] = (WebdatasetOutput(), ParquetOutput())

@@ -1,0 +1,119 @@
+"""What emitting reads of a run, and the key of the shards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from curate.base import ids
+from curate.base.process import CORES, Recent
+from curate.base.schema import INPUT_PROBABILITY
+from curate.captions.mix import EmittedTexts, emitted_texts
+from curate.captions.settings import CaptionSettings
+from curate.decide.settings import decisions_key
+from curate.emit.columns import SIDECAR, find_emitted, read_kept
+from curate.emit.layout import Shard, Slice
+from curate.pool.decode.field_types import FieldCounts, find_field_columns
+from curate.pool.plan import Pool, Unit
+from curate.pool.reread import UnitRereader
+from curate.recipe.captions import Captions
+from curate.recipe.output import Output
+from curate.recipe.source import Source, find_source
+from curate.run.context import VERSIONS, RunContext
+from curate.store.store import RunStore
+from curate.store.tables import OpenTables, UnitTables
+
+_SYN_JSON = 2  # raised where syn.json changes
+
+
+@dataclass(frozen=True)
+class EmitSettings:
+    """What emitting reads."""
+
+    store: RunStore
+    sources: tuple[Source, ...]
+    pool: Pool
+    output: Output
+    decisions_key: str
+    captioning: Any  # what determines the captions; None without
+    text_tables: tuple[str, ...]  # the tables with texts that units of this run have
+    captions: Captions | None
+    seed: int
+    columns: tuple[str, ...]  # those of samples, scores and decisions in the Parquet files, besides the fixed ones
+    json_columns: tuple[str, ...]  # those in the json of each sample
+    derived: tuple[str, ...]  # those that the recipe derives
+    fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
+    # Rows of units, which many shards may hold: of those that shards at work lie in, which are often two
+    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
+
+    @classmethod
+    def of(cls, context: RunContext) -> "EmitSettings":
+        """Return those of a run."""
+        captions = context.recipe.captions
+        emitted = find_emitted(context)
+        return cls(
+            store=context.store,
+            sources=context.sources,
+            pool=context.pool,
+            output=context.recipe.output,
+            decisions_key=decisions_key(context),
+            captioning=CaptionSettings.of(context).key_fields if captions else None,
+            text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
+            captions=captions,
+            seed=context.recipe.seed,
+            columns=emitted.parquet,
+            json_columns=emitted.json,
+            derived=tuple(context.recipe.derive),
+        )
+
+    def find_fields(self, counts: FieldCounts) -> pa.Schema:
+        """Return the columns that follow from the fields of a pool's samples: `fields`."""
+        return find_field_columns(counts, [*SIDECAR.names, *self.columns])
+
+    @property
+    def key(self) -> str:
+        """Key of all shards, but for `fields`, which are known later."""
+        texts = [] if self.captioning is None else [self.captioning]
+        texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
+        return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
+
+    def shard_key(self, shard: Shard) -> str:
+        """Return the key of one shard. Its units' decisions, which depend on what could be read, and texts are in it."""
+        units = [self.tables(part.unit) for part in shard.slices]
+        decided = [tables.key("decisions") for tables in units]
+        texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
+        fields = [[one.name, str(one.type)] for one in self.fields]
+        return ids.digest([self.key, fields, shard.index, decided, *texts])
+
+    def tables(self, unit: Unit) -> UnitTables:
+        """Return a unit's tables."""
+        return UnitTables(self.store, unit.index, last=unit.last)
+
+    def open_tables(self, unit: Unit) -> OpenTables:
+        """Return a unit's tables, to be held open."""
+        return OpenTables(self.store, unit.index, last=unit.last)
+
+    def reader(self, unit: Unit, tables: UnitTables) -> UnitRereader:
+        """Return what reads rows of a unit again; `tables` are the unit's, as below."""
+        return UnitRereader(unit, find_source(self.sources, unit.source), tables)
+
+    def kept_rows(self, part: Slice, tables: UnitTables, columns: list[str]) -> pa.Table:
+        """Return columns of `samples` for a slice's rows."""
+
+        def read() -> pa.Table:
+            return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
+
+        return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
+
+    def kept_values(self, part: Slice, tables: UnitTables, columns: tuple[str, ...]) -> pa.Table:
+        """Return columns of `samples`, `scores` and `decisions` for a slice's rows."""
+
+        def read() -> pa.Table:
+            return read_kept(tables, columns, self.derived, INPUT_PROBABILITY in self.pool.scores.names)
+
+        return self.recent.get((part.unit.index, "values", *columns), read).slice(part.first, part.count)
+
+    def texts_to_emit(self, tables: UnitTables, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
+        """Return what the shards hold of the texts of rows with these uids and original captions."""
+        return emitted_texts(self.captions, self.seed, tables, uids, captions)

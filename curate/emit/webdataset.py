@@ -1,0 +1,243 @@
+"""Shards as webdataset tars, with img2dataset's columns in the Parquet file of each.
+
+Members are copied as they came, by offset; `KEY.txt` and `KEY.json` are there for every sample. The json is the original text,
+byte for byte, but for the uid, and the columns and captions that the recipe asks for. A sample's name is its key where that is safe and no other kept sample has it, else its uid: names are unique
+over all shards, and nothing that a stranger wrote becomes a path.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import lru_cache, partial
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids
+from curate.base.numeric.arrays import U64, concat_small
+from curate.base.process import groups
+from curate.captions.mix import EmittedTexts
+from curate.emit.columns import SIDECAR
+from curate.emit.layout import Shard, Slice
+from curate.emit.output_format import OutputFormat
+from curate.emit.settings import EmitSettings
+from curate.pool.decode.field_types import field_values
+from curate.pool.decode.json_fields import json_bytes, put_fields
+from curate.pool.decode.tar_samples import split_name
+from curate.pool.formats.input_format import InputSample
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+from curate.tar.byte_sources import open_source
+from curate.tar.index import index_tar
+from curate.tar.writer import TarWriter, safe_key, safe_suffix
+
+_COLUMNS = ["row", "uid", "source", "shard", "key", "url", "caption", "width", "height", "format", "sha256"]
+_COLUMNS += ["original_sha256"]
+_ORIGINAL = pa.schema([SIDECAR.field(name) for name in ("original_width", "original_height", "exif")])
+_TEXTS = ("txt", "json")
+_JSON = (str, int, float, bool, list, type(None))  # what json has a word for
+_BATCH_BYTES = 1 << 22  # that are written together
+_first = itemgetter(0)
+# Name, caption, what is written of the texts, what is put into the json, what came
+_Sample = tuple[str, str, EmittedTexts, dict[str, bytes], InputSample]
+
+
+class WebdatasetOutput(OutputFormat):
+    """Tars, as webdataset and `datasets` read them."""
+
+    key = "webdataset"
+    suffix = "tar"
+    media_type = "application/x-tar"
+    file_set = ("tars", "webdataset shards: an image, .txt and .json per sample")
+    has_members = True
+    item_columns = (("url", "url"), ("sha256", "sha256"), ("sha256", "original_sha256"))
+    tags = ("webdataset",)
+    loader_columns = {"__key__": "string", "__url__": "string"}  # noqa: RUF012 (of a constant)
+
+    def accepts(self, has_images: bool) -> bool:
+        """Return whether the pool has images."""
+        return has_images
+
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+        """Put the tar into place, and return its sidecar."""
+        with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
+
+            def write_slice(part: Slice) -> pa.Table:
+                with settings.open_tables(part.unit) as tables:
+                    return _write_slice(settings, part, tables, repeated, writer)
+
+            return concat_small(map(write_slice, shard.slices))
+
+    def card_lines(self, shards: int) -> list[str]:
+        """Return what training reads, and what the sidecars are."""
+        names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
+        return [
+            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample). open_clip: "
+            f"`--dataset-type webdataset --train-data 'shards/{names}.tar'`; it reads their rows from `shards/sizes.json`, without "
+            "`--train-num-samples`. Its loader needs at least a shard for each worker on each GPU.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, other columns of the source, and what was measured and decided.",
+        ]
+
+    def name_hashes(self, tables: UnitTables) -> U64:
+        """Return the hashes of each kept row's key, where that is safe, and of its uid."""
+        kept = tables.read("decisions", ["kept"])["kept"]
+        rows = tables.read("samples", ["key", "uid"]).filter(kept)
+        pairs = zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True)
+        names = (name for key, uid in pairs for name in ({key, uid} if key is not None and safe_key(key) else {uid}))
+        return np.fromiter(map(ids.hash64, names), np.uint64)
+
+    def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
+        """Copy the tar without the samples of these rows, members by offset."""
+        name, keys = f"{stem}.tar", set(removed["key"].to_pylist())
+        with store.create(name) as file, TarWriter(file) as writer:
+            for member, key, _, read in _members(store, stem):
+                if key not in keys:
+                    writer.add(member, read())
+        return [name]
+
+    def names(self, store: RunStore, stem: str) -> set[str]:
+        """Return the names of the samples: every one has a .txt."""
+        return {key for _, key, suffix, _ in _members(store, stem) if suffix == "txt"}
+
+    def members(self, store: RunStore, stem: str, names: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and content of each member that is no text, of the samples of these names; None: of all."""
+        for member, key, suffix, read in _members(store, stem):
+            if suffix not in _TEXTS and (names is None or key in names):
+                yield member, bytes(read())
+
+
+def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callable[[], memoryview]]]:
+    """Yield each member of a tar: its name, the sample's key and the suffix in it, and what reads it."""
+    source = open_source(f"{store.url}/{stem}.tar", store.storage)
+    index = index_tar(source)
+    for name, offset, size in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True):
+        yield name, *split_name(name), partial(source.read, offset, size)
+
+
+def _write_slice(settings: EmitSettings, part: Slice, tables: UnitTables, repeated: U64, writer: TarWriter) -> pa.Table:
+    """Add a slice's samples to the tar, and return their rows of the sidecar."""
+    rows = settings.kept_rows(part, tables, _COLUMNS)
+    uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
+    names = _names(rows["key"].to_pylist(), uids, repeated)
+    written = settings.texts_to_emit(tables, uids, captions)
+    facts: list[pa.Table] = []
+    put = _json_fields(settings.kept_values(part, tables, settings.json_columns), uids, written)
+    read = zip(names, captions, written, put, settings.reader(part.unit, tables).samples(rows), strict=True)
+    samples = _with_digests(read, rows["sha256"].to_pylist())
+    for some in groups(samples, lambda one: sum([len(data) for _, data in one[-1].members]), _BATCH_BYTES):
+        _write_samples(some, writer)
+        facts.append(_original_facts([sample.fields for *_, sample in some], settings.fields))
+    chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
+    rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
+    of_source = pa.concat_tables(facts)
+    sidecar = _sidecar(rows, names, of_source)
+    fields, values = of_source.select(settings.fields.names), settings.kept_values(part, tables, settings.columns)
+    columns = [*sidecar.columns, *fields.columns, *values.columns]
+    return pa.table(columns, schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
+
+
+def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, bytes]]:
+    """Return what is put into the json of each sample, written: columns, the uid, and captions and regions where there are any."""
+    columns: dict[str, list[bytes]] = {}
+    for name, column in zip(values.column_names, values.columns, strict=True):
+        is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
+        items = (column.cast(pa.string()).cast(pa.float64()) if is_short else column).to_pylist()
+        columns[name] = [json_bytes(item if isinstance(item, _JSON) else str(item)) for item in items]
+    columns["uid"] = [b'"%b"' % uid.encode() for uid in uids]
+    fields = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for of_one, written in zip(fields, texts, strict=True):
+        if written.fields:
+            texts_of_one = {"captions": written.fields, **written.regions}
+            of_one |= {name: json_bytes(value) for name, value in texts_of_one.items()}
+    return fields
+
+
+def _with_digests(samples: Iterable[_Sample], sha256: list[str]) -> Iterator[_Sample]:
+    """Yield samples whose json, where it states a `sha256`, states that of the stored image, and another one as `original_sha256`."""
+    for sample, stored in zip(samples, sha256, strict=True):
+        fields, came = sample[3], sample[4].fields
+        stated = came.get("sha256", stored)
+        if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
+            fields["sha256"] = json_bytes(stored)
+            if stated is not None and came.get("original_sha256") is None:
+                fields["original_sha256"] = json_bytes(stated)
+        yield sample
+
+
+def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
+    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
+    names: list[str] = []
+    contents: list[bytes | memoryview] = []
+    for name, caption, texts, fields, sample in samples:
+        files = [data for _, data in sample.members]
+        files.append(sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode())
+        files.append(put_fields(sample.json, sample.fields, fields))
+        if texts.synthetic is not None:
+            files.append(json_bytes({"syn_text": texts.synthetic}))
+        suffixes = tuple([suffix for suffix, _ in sample.members])
+        for ending, place in _order_files(suffixes, texts.synthetic is not None):
+            names.append(name + ending)
+            contents.append(files[place])
+    writer.add_all(names, contents)
+
+
+def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
+    """Return the name of each sample: its key, or its uid where the key is not safe or not unique."""
+    names = [key if key is not None and safe_key(key) else uid for key, uid in zip(keys, uids, strict=True)]
+    if not len(repeated):
+        return names
+    taken = np.isin(np.fromiter(map(ids.hash64, names), np.uint64, len(names)), repeated)
+    return [uid if is_taken else name for name, uid, is_taken in zip(names, uids, taken.tolist(), strict=True)]
+
+
+def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
+    """Return size and EXIF of the original image of each sample, as far as its json holds them, and the columns that it is to give."""
+    width = [_pixels(one.get("original_width", one.get("width"))) for one in fields]
+    height = [_pixels(one.get("original_height", one.get("height"))) for one in fields]
+    exif = [one.get("exif") for one in fields]
+    texts = [text.encode(errors="replace").decode() if isinstance(text, str) else None for text in exif]
+    found = [pa.array(width, pa.int32()), pa.array(height, pa.int32()), pa.array(texts, pa.string())]
+    return pa.table([*found, *field_values(fields, columns)], schema=pa.schema([*_ORIGINAL, *columns]))
+
+
+def _pixels(size: Any) -> int | None:
+    return size if type(size) is int and 0 <= size < 2**31 else None
+
+
+def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
+    """Return img2dataset's columns of a slice."""
+    columns = {
+        "key": pa.array(names, pa.string()),
+        "status": pa.repeat("success", len(rows)),
+        "error_message": pa.nulls(len(rows), pa.string()),
+        "original_width": pc.coalesce(original["original_width"], rows["width"]),
+        "original_height": pc.coalesce(original["original_height"], rows["height"]),
+        "exif": original["exif"],
+    }
+    return pa.table([columns[name] if name in columns else rows[name] for name in SIDECAR.names], schema=SIDECAR)
+
+
+@lru_cache(256)
+def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
+    """Return how the names of a sample's files end, sorted, and the place of each: members of these suffixes, .txt, .json, and .syn.json."""
+    files = list(zip([*_safe_suffixes(suffixes), "txt", "json"], range(len(suffixes) + 2), strict=True))
+    if has_synthetic:  # which replaces a member of that name
+        files = [file for file in files if file[0] != "syn.json"]
+        files.append(("syn.json", len(suffixes) + 2))
+    return [(f".{suffix}", place) for suffix, place in sorted(files, key=_first)]
+
+
+def _safe_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the suffixes of a sample's members: one that is not safe in a path as its hash, longer where that is taken."""
+    taken = set(suffixes)
+    found = []
+    for suffix in suffixes:
+        name = suffix
+        if not safe_suffix(suffix):
+            name = f"unsafe-{ids.hash64(suffix):016x}"
+            while name in taken:
+                name += "x"
+            taken.add(name)
+        found.append(name)
+    return tuple(found)

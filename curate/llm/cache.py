@@ -1,0 +1,161 @@
+"""Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
+
+An answered request is never sent again; its key is its digest (see `Request`). Where it is looked up: the unit's table
+`answers`; the unit's batches in `parts/`, until the table is there; then the same in the run to reuse, whose other units are
+looked up in an index of digests, 24 bytes each, once per process. Failed requests are not answers: they are sent again.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.base import ids, schema
+from curate.base.process import process_cache
+from curate.llm.engine import Answer, Request
+from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts, caption_statistics_file
+from curate.store.manifest import is_as_written
+from curate.store.store import RunStore
+from curate.store.tables import ChunkTables, UnitTables
+
+
+class Spent(NamedTuple):
+    """What was sent: requests, seconds of the engine, tokens."""
+
+    sent: int = 0
+    seconds: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class AnswerCache:
+    """The answers of a unit: those known, and those that come. `reuse` is the run whose answers are looked up too."""
+
+    def __init__(self, tables: UnitTables, reuse: RunStore | None) -> None:
+        self._tables, self._store, self._reuse = tables, tables.store, reuse
+        self._folder = answer_parts(tables.unit)
+        self._known: dict[str, Answer] = {}
+        for of_unit in tables.places:
+            if of_unit.exists("answers") and of_unit.is_as_written("answers"):
+                self._learn(of_unit.read("answers"))
+            for name in () if isinstance(of_unit, ChunkTables) else of_unit.store.files(answer_parts(of_unit.unit)):
+                with suppress(FileNotFoundError):  # deleted since: another attempt is complete
+                    if is_as_written(of_unit.store, name):
+                        self._learn(of_unit.store.read_parquet(name))
+                    elif of_unit.store == self._store:
+                        self._store.delete(name)
+
+    def find(self, digests: Sequence[str]) -> dict[str, Answer]:
+        """Return the answers that are known, by digest."""
+        missing = [digest for digest in digests if digest not in self._known]
+        if missing and self._reuse is not None:
+            reuse = self._reuse
+            for name, rows in load_index(reuse).find(missing):
+                self._learn(reuse.read_parquet(name).take(pa.array(rows)))
+        return {digest: self._known[digest] for digest in digests if digest in self._known}
+
+    def add(self, answers: pa.Table, seconds: float) -> None:
+        """Put a batch of `schema.ANSWERS` into place, beside those of other attempts; `seconds` is what the engine took."""
+        self._store.write_parquet(f"{self._folder}/{uuid.uuid4().hex}.parquet", answers, note=str(seconds))
+        self._learn(answers)
+
+    def spent(self) -> dict[str, dict[str, Any]]:
+        """Return what was sent for the unit, by this process and by those before it that were killed: kind → style → `Spent`."""
+        parts = []
+        for name in self._store.files(self._folder):
+            with suppress(FileNotFoundError):  # deleted since: another attempt is complete
+                part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
+                seconds = float(self._store.footer(name)[1] or 0) / max(len(part), 1)
+                parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
+        if not parts:
+            return {}
+        found = pa.concat_tables(parts).group_by(["kind", "style"])
+        found = found.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
+        names = ("kind", "style", "count_all", "seconds_sum", "tokens_in_sum", "tokens_out_sum")
+        spent: dict[str, dict[str, Any]] = {}
+        for kind, style, *numbers in zip(*(found[name].to_pylist() for name in names), strict=True):
+            spent.setdefault(kind, {})[style] = Spent(*numbers)._asdict()
+        return spent
+
+    def restore_spent(self) -> None:
+        """Write the unit's statistics, where only those of its chunk are there."""
+        for place in self._tables.places:
+            if isinstance(place, ChunkTables) and place.store == self._store:
+                own, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
+                known = not self._store.exists(own) and self._store.exists(of_chunk)
+                if known and is_as_written(self._store, of_chunk):
+                    self._store.write_json(own, self._store.read_json(of_chunk)[place.unit - place.chunk.first])
+
+    def delete_parts(self) -> None:
+        """Delete the unit's batches, once its table is there."""
+        self._store.delete(self._folder)
+
+    def _learn(self, table: pa.Table) -> None:
+        for row in table.to_pylist():
+            if row["error"] is None:
+                self._known[row["digest"]] = Answer.of_row(row)
+
+
+def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
+    """Return requests and their answers as table `answers`."""
+    columns = [[getattr(request, name) for request in requests] for name in ("uid", "kind", "style", "ordinal")]
+    columns.append(list(digests))
+    for name in ("text", "tokens_in", "tokens_out", "finish", "error"):
+        columns.append([getattr(answer, name) for answer in answers])
+    return pa.table(columns, schema=schema.ANSWERS)
+
+
+class Index(NamedTuple):
+    """Where a run has the answer to each digest: sorted halves, and the file and row of each."""
+
+    names: list[str]
+    high: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64]
+    file: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+
+    def find(self, digests: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int32]]]:
+        """Yield files, and the rows of them that hold some of the digests."""
+        places = self._places(digests)
+        found = places[places >= 0]
+        for file in np.unique(self.file[found]):
+            yield self.names[file], np.sort(self.row[found][self.file[found] == file])
+
+    def holds(self, digests: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Return which of the digests have an answer."""
+        return self._places(digests) >= 0
+
+    def _places(self, digests: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the place of each digest, or -1."""
+        high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
+        places = np.searchsorted(self.high, high)
+        there = places < len(self.high)
+        there[there] = (self.high[places[there]] == high[there]) & (self.low[places[there]] == low[there])
+        return np.where(there, places, -1)
+
+
+def load_index(store: RunStore) -> Index:
+    """Return the index of a run's answers, once per process and finished state of the run."""
+    of_run = f"index of answers {store.url} "
+    state = ids.digest(store.read_json(RUN_FILE)) if store.exists(RUN_FILE) else ""
+    return process_cache(of_run + state, lambda: index_answers(store), replaces=of_run)
+
+
+def index_answers(folder: RunStore) -> Index:
+    """Return where a run has the answer to each digest."""
+    names = [name for top in ("tables/answers", ANSWER_PARTS) for name in folder.files(top)]
+    names = [name for name in names if name.endswith(".parquet")]
+    halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for number, name in enumerate(names):
+        table = folder.read_parquet(name, ["digest", "error"])
+        good = np.flatnonzero(table["error"].is_null().to_numpy()).astype(np.int32)
+        halves.append(np.stack(ids.uid_halves(table["digest"].take(pa.array(good)))))
+        files.append(np.full(len(good), number, np.int32))
+        rows.append(good)
+    high, low = np.concatenate(halves, axis=1)
+    order = np.argsort(high, kind="stable")
+    return Index(names, high[order], low[order], np.concatenate(files)[order], np.concatenate(rows)[order])

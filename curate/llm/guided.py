@@ -1,0 +1,300 @@
+"""Caption images by a vision-to-text model of Hugging Face's transformers, steered by classifier-free guidance.
+
+At each step the decoder runs twice, given the image and given none, and the likeliest token of
+
+    logits = u + γ (c − u)
+
+is taken, where c are its logits with the image and u those with the image masked. γ = 1 is plain greedy decoding, token for
+token; larger values favour what the image alone makes likely, so captions become more specific, and from about 3 on
+ungrammatical. The image is masked by zeros in place of its embeddings (not of its pixels, of which the encoder would make
+something), as many and in the same places. These are, by family:
+
+    vision-encoder-decoder   what the decoder attends to: the encoder's last hidden states, behind the projection, if any
+    blip                     what the decoder attends to: the vision model's last hidden states
+    git                      the decoder's prefix: the visual embeddings behind their projection and its layer norm
+
+The paper fine-tunes its captioner on both conditions before it guides it; a model that never saw the masked one gives some
+u all the same, but nothing says how good. Both streams are one batch of twice the images, with a cache of keys and values.
+Of a request's sampling `max_tokens` alone is looked at. What the model's own generation settings forbid (a minimal length,
+repeated n-grams, suppressed tokens) stays forbidden; its penalties act on c and u before they are joined.
+
+Trade-offs: twice the decoder's work. Matrix products round differently with the batch's size, so that two tokens which are
+equally likely to the last bits may change places.
+
+Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
+"""
+
+import copy
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import Field
+
+from curate.base.errors import RecipeError
+from curate.base.process import Lazy
+from curate.base.wording import one_line
+from curate.llm.engine import Answer, Engine, EngineOptions, Request
+from curate.models import hugging_face as hf
+from curate.models.hugging_face import Device, Precision
+from curate.recipe.section import ModelPath
+
+
+class Guided(EngineOptions):
+    """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance.
+
+    Needs `pip install '.[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`. Models are of the
+    families vision-encoder-decoder, blip and git.
+    """
+
+    example: ClassVar[Any] = {"model": "microsoft/git-base", "gamma": 2.0}
+
+    takes_words: ClassVar[bool] = False
+    is_local: ClassVar[bool] = True
+
+    model: ModelPath = Field(description="Name on the hub, or a local folder.", examples=["microsoft/git-base"])
+    gamma: float = Field(
+        2.0,
+        description="Guidance scale γ: 1 is plain greedy decoding; the paper's trade-off is at 1.5 to 2.",
+        examples=[1.5],
+        ge=0,
+        le=10,
+    )
+    device: Device = Field("auto", description="`auto`: every GPU, else the CPU.", examples=["cuda"])
+    precision: Precision = Field(
+        "fp32", description="Precision of weights and sums; logits are joined in float32.", examples=["fp16"]
+    )
+    batch: int = Field(
+        16, description="Images at a time; fewer where memory runs out.", examples=[64], ge=1, le=4096, strict=True
+    )
+
+    def open(self) -> "GuidedEngine":
+        """See `EngineOptions`."""
+        return GuidedEngine(self)
+
+
+class GuidedEngine(Engine):
+    """`Engine` by guided decoding; the model is loaded when it is first needed."""
+
+    def __init__(self, options: Guided) -> None:
+        self._options = options
+        self._loaded = Lazy(partial(_load, options), partial(hf.find_devices, _name(options), options.device))
+        self._batch = options.batch  # halved for good where memory does not suffice
+
+    @cached_property
+    def model(self) -> str:
+        """The model's name, of a folder with a digest of its files, γ and precision."""
+        options = self._options
+        return f"{hf.model_name(options.model)} guided gamma={options.gamma} {options.precision}"
+
+    def check(self) -> None:
+        """Load the model. Raises RecipeError without torch, the device or the model, or if its family is unknown."""
+        with self._loaded.use():
+            pass
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """See `Engine`. A request without an image, in a chat, or with too long a prompt gets the reason."""
+        with self._loaded.use() as loaded:
+            batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
+            for place, request in enumerate(requests):
+                one = _prepare(loaded, place, request)
+                if isinstance(one, Answer):
+                    yield place, one
+                else:  # prompts of one length make batches without padding
+                    batches[len(one.start), one.max_tokens].append(one)
+            for waiting in map(deque, batches.values()):
+                while waiting:
+                    batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
+                    for one, answer in zip(batch, hf.in_halves(batch, partial(self._answer, loaded)), strict=True):
+                        yield one.place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
+
+    def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
+        try:
+            return _answer(loaded, prepared, self._options.gamma)
+        except Exception as error:
+            if hf.is_memory(error):
+                self._batch = max(1, len(prepared) // 2)
+            raise
+
+
+def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
+    """Return the guided logits, the same for both streams, of c of each row and then u of each row.
+
+    Both are float32 (2 · batch, vocabulary). A token that is forbidden, −∞ in both, stays so. With a `gamma` it is the logits
+    processor that transformers' decoding calls at each step.
+    """
+    c, u = scores.chunk(2)
+    guided = (u + gamma * (c - u)).where(~c.isneginf(), c)
+    return guided.repeat(2, 1)
+
+
+@dataclass
+class _Family:
+    """How a model of a family is used.
+
+    `generate(pixels, start, guided, **how)` returns token ids (rows, length), `start` included, of float pixels (images,
+    channels, height, width) and int64 `start` (rows, length); with `guided` of twice as many rows as images, which are given
+    the images, then zeros. `how` are further arguments of transformers' `generate`.
+    """
+
+    limit: int  # positions that the decoder has for text
+    first: int  # the token that a caption begins with
+    settings: Any  # the model's own generation settings
+    generate: Callable[..., Any]
+
+
+class _Loaded(NamedTuple):
+    """A model with what turns images into pixels and tokens into text."""
+
+    family: _Family
+    pixels: Any
+    tokenizer: Any
+    device: str
+    dtype: Any
+
+
+class _Prepared(NamedTuple):
+    """A request that can be run: its place, the token ids that the decoder begins with, and how many may follow."""
+
+    place: int
+    picture: Any
+    start: list[int]
+    max_tokens: int
+
+
+def _encoder_decoder(model: Any, where: str) -> _Family:
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    # The projection is applied here, once, so that the decoder itself gets zeros, and not the projection's bias.
+    project = getattr(model, "enc_to_dec_proj", torch.nn.Identity())
+    model.enc_to_dec_proj = torch.nn.Identity()
+    sizes = (getattr(model.config.decoder, name, None) for name in ("max_position_embeddings", "n_positions"))
+    limit = next((int(size) for size in sizes if size), 1 << 30)
+    settings = model.generation_config
+    first = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
+    if first is None:
+        raise RecipeError(f"{where}: its generation config has neither decoder_start_token_id nor bos_token_id")
+
+    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        states = project(model.encoder(pixel_values=pixels).last_hidden_state)
+        outputs = BaseModelOutput(last_hidden_state=_with_zeros(states, guided))
+        return model.generate(encoder_outputs=outputs, decoder_input_ids=start, **how)
+
+    return _Family(limit, int(first), settings, generate)
+
+
+def _blip(model: Any, where: str) -> _Family:
+    text = model.config.text_config
+    settings = copy.deepcopy(model.text_decoder.generation_config)
+    settings.eos_token_id, settings.pad_token_id = text.sep_token_id, text.pad_token_id
+
+    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        states = _with_zeros(model.vision_model(pixel_values=pixels).last_hidden_state, guided)
+        return model.text_decoder.generate(
+            input_ids=start,
+            attention_mask=start.new_ones(start.shape),
+            encoder_hidden_states=states,
+            encoder_attention_mask=start.new_ones(states.shape[:2]),
+            **how,
+        )
+
+    return _Family(text.max_position_embeddings, text.bos_token_id, settings, generate)
+
+
+def _git(model: Any, where: str) -> _Family:
+    def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
+        # Its prefix is made inside, from pixels: so the zeros are added where it is made.
+        projection = model.git.visual_projection
+        hook = projection.register_forward_hook(lambda _, __, states: _with_zeros(states, guided))
+        try:
+            return model.generate(
+                input_ids=start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **how
+            )
+        finally:
+            hook.remove()
+
+    config = model.config
+    return _Family(config.max_position_embeddings, config.bos_token_id, model.generation_config, generate)
+
+
+_FAMILIES: dict[str, tuple[str, Callable[[Any, str], _Family]]] = {
+    "vision-encoder-decoder": ("VisionEncoderDecoderModel", _encoder_decoder),
+    "blip": ("BlipForConditionalGeneration", _blip),
+    "git": ("GitForCausalLM", _git),
+}
+
+
+def _with_zeros(states: Any, guided: bool) -> Any:
+    """Return the images' embeddings, and, where guided, as many zeros behind them."""
+    import torch
+
+    return torch.cat([states, torch.zeros_like(states)]) if guided else states
+
+
+def _name(options: Guided) -> str:
+    return f"guided {options.model}"
+
+
+def _load(options: Guided, device: str) -> _Loaded:
+    import transformers
+
+    where = _name(options)
+    config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
+    if config.model_type not in _FAMILIES:
+        found, accepted = f"its model type is {config.model_type!r}", ", ".join(_FAMILIES)
+        raise RecipeError(f"{where}: {found}, which cannot be guided here; accepted: {accepted}")
+    name, family = _FAMILIES[config.model_type]
+    dtype = hf.to_dtype(options.precision)
+    model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
+    pixels = hf.load(where, lambda: transformers.AutoImageProcessor.from_pretrained(options.model))
+    tokenizer = hf.load(where, lambda: transformers.AutoTokenizer.from_pretrained(options.model))
+    return _Loaded(family(model.to(device).eval(), where), pixels, tokenizer, device, dtype)
+
+
+def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answer:
+    if request.messages:
+        return Answer(None, "refused: a captioner completes a prompt and takes no chat messages")
+    if request.image is None:
+        return Answer(None, "no_image: the request has no image")
+    try:
+        picture = hf.open_picture(request.image)
+    except Exception as error:  # of many kinds, as each format raises its own
+        return Answer(None, f"no_image: {one_line(error, 200)}")
+    prompt = loaded.tokenizer(request.prompt or "", add_special_tokens=False)["input_ids"]
+    start = [loaded.family.first, *prompt]
+    room = loaded.family.limit - len(start)
+    if room < 1:
+        return Answer(None, f"too_long: the prompt takes {len(start)} of the model's {loaded.family.limit} positions")
+    return _Prepared(place, picture, start, min(request.sampling.max_tokens, room))
+
+
+def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> list[Answer]:
+    """Return captions of images whose prompts are of one length."""
+    import torch
+
+    guided = gamma != 1
+    pixels = loaded.pixels([one.picture for one in prepared], return_tensors="pt")["pixel_values"]
+    start = torch.tensor([one.start for one in prepared] * (2 if guided else 1), device=loaded.device)
+    settings = copy.deepcopy(loaded.family.settings)
+    room = prepared[0].max_tokens
+    settings.update(do_sample=False, num_beams=1, max_length=None, max_new_tokens=room, use_cache=True)
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    if settings.pad_token_id is None:
+        settings.pad_token_id = ends[0]
+    with torch.inference_mode():
+        made = loaded.family.generate(
+            pixels.to(loaded.device, loaded.dtype),
+            start,
+            guided,
+            generation_config=settings,
+            logits_processor=[partial(guide, gamma)] if guided else None,
+        )
+    answers = []
+    for one, tokens in zip(prepared, made[: len(prepared), start.shape[1] :].tolist(), strict=True):
+        end = next((i for i, token in enumerate(tokens, 1) if token in ends), None)
+        text = loaded.tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        answers.append(Answer.of_tokens(text, len(one.start), len(tokens[:end]), "stop" if end else "length"))
+    return answers

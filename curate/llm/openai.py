@@ -1,0 +1,315 @@
+"""The engine behind an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
+
+In: requests. Out: one answer each, in order, a text or a code of `engine.ERRORS` with a line of detail. Whatever the
+endpoint does, one request's trouble is its own, and what was answered is not sent again.
+
+- 408, 429, 5xx, failed connections and timeouts are tried again, with exponential back-off and full jitter, or as
+  Retry-After says. A request keeps its place among `concurrency` while it waits: so an endpoint that says it is
+  overloaded gets less to do, which costs throughput where only single requests fail.
+- Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or, where
+  the endpoint says that the model refused, `refused`.
+- An endpoint that says 408, 429 or 5xx to everything is given up after `patience`, and warned of before.
+- When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
+  `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
+  is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up, with that
+  reason; else each is sent to the end. A later `ask` tries again.
+
+The key is in an environment variable, and shown nowhere.
+"""
+
+import asyncio
+import contextlib
+import difflib
+import json
+import os
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from curate.base import ids
+from curate.base.errors import RecipeError, RunError
+from curate.llm.endpoint import Endpoint, Tripped, read_key
+from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
+from curate.llm.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
+from curate.recipe.section import fault
+
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
+_SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
+
+_HELLO = Request("0" * 32, "check", "", 0, messages=(Message("user", "Hello"),), sampling=Sampling(max_tokens=1))
+_HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
+
+
+class OpenAI(EngineOptions):
+    """An endpoint that speaks OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama or a hosted service.
+
+    Needs `pip install '.[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or answers every
+    request with 401, 403 or an HTML page. After `patience` seconds of nothing but 408, 429 or 5xx it stops too, with a warning before.
+    """
+
+    example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
+
+    base_url: str = Field(
+        description="Its address with the version, without user, password, query or fragment.",
+        examples=["http://localhost:8000/v1"],
+    )
+    model: str = Field(description="The model's name, as the endpoint knows it.", examples=["my-vlm"], min_length=1)
+    key: str | None = Field(
+        None,
+        description="NAME of the environment variable that holds the key, never the key itself. null: no key.",
+        examples=["OPENAI_API_KEY"],
+    )
+    concurrency: int = Field(
+        16,
+        description="Requests at a time, over all threads of the process.",
+        examples=[64],
+        ge=1,
+        le=4096,
+        strict=True,
+    )
+    timeout: float = Field(
+        60.0,
+        description="Seconds that one attempt may take, from connecting to the last byte.",
+        examples=[120],
+        gt=0,
+        allow_inf_nan=False,
+    )
+    attempts: int = Field(
+        6, description="Attempts at a request before it is given up.", examples=[3], ge=1, le=100, strict=True
+    )
+    patience: float = Field(
+        600.0,
+        description="Seconds after which an endpoint that only fails or is too busy is given up.",
+        examples=[60],
+        gt=0,
+        allow_inf_nan=False,
+    )
+    extra: dict[str, Any] = Field(
+        {},
+        description="Further fields of each request's body; they override those of sampling.",
+        examples=[{"top_k": 40}],
+    )
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> "OpenAI":
+        _check_address(self.base_url)
+        if self.key is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key):
+            # Not shown: it may be a key.
+            raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
+        if secret := next((name for name in self.extra if _SECRET.search(name)), None):
+            raise fault(
+                "extra", f"{secret} looks like a secret, and would be saved in the run folder; give a key by `key`"
+            )
+        if ours := sorted(set(self.extra) & set(OURS)):
+            raise fault("extra", f"{', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
+        try:
+            json.dumps(self.extra, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise fault("extra", f"is not accepted in JSON: {error}") from None
+        return self
+
+    def open(self) -> "OpenAIEngine":
+        """See `EngineOptions`."""
+        return OpenAIEngine(self)
+
+    def fingerprint(self) -> str:
+        """See `EngineOptions`: another key is another user."""
+        return ids.digest(os.environ.get(self.key or "", ""))
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        url = urlsplit(base_url)
+        _ = url.port
+    except ValueError:
+        raise fault("base_url", "is not an address; accepted: an address such as http://localhost:8000/v1") from None
+    if "@" in url.netloc or url.query or url.fragment:
+        # Not shown, here and above: it may hold a key.
+        found, accepted = "holds a user, a password, a query or a fragment", "an address without these, such as"
+        key = "give a key by `key`, the name of an environment variable"
+        raise fault("base_url", f"{found}; accepted: {accepted} http://localhost:8000/v1; {key}")
+    if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
+        raise fault(
+            "base_url", f"{base_url!r} is not an address; accepted: an address such as http://localhost:8000/v1"
+        )
+
+
+class OpenAIEngine(Engine):
+    """An engine behind HTTP; see the module. One for a process: its threads share connections, slots and patience."""
+
+    def __init__(self, options: OpenAI):
+        self.options = options
+        self._base_url = options.base_url.rstrip("/")
+        self._lock = threading.Lock()
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def model(self) -> str:
+        """The model and the extra fields, which determine answers; not the address, which does not."""
+        extra = self.options.extra
+        if not extra:
+            return self.options.model
+        return f"{self.options.model} {json.dumps(extra, sort_keys=True, ensure_ascii=False, separators=(',', ':'))}"
+
+    def check(self) -> None:
+        """Ask the endpoint for its models, or for one token where it lists none.
+
+        Raises RecipeError where the key is missing or not accepted, the model is not there, or it is no such endpoint; RunError
+        where it cannot be reached, or fails.
+        """
+        endpoint = self._open()
+        endpoint.run(self._check(endpoint))
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield one answer for each request; those of one group are sent together. Raises RecipeError without a key."""
+        endpoint = self._open()
+        yield from endpoint.stream(partial(self._ask, endpoint, requests))
+
+    def _open(self) -> Endpoint:
+        options = self.options
+        with self._lock:
+            if self._endpoint is None:
+                key = read_key(options.key)
+                limits = options.concurrency, options.timeout, options.patience
+                self._endpoint = Endpoint(self._base_url, key, *limits)
+            return self._endpoint
+
+    async def _ask(
+        self, endpoint: Endpoint, requests: Sequence[Request], answered: Callable[[tuple[int, Answer]], None]
+    ) -> None:
+        waiting = iter(sorted(range(len(requests)), key=lambda place: requests[place].group))
+
+        async def work(tripped: Tripped) -> None:
+            for place in waiting:
+                async with endpoint.slots:
+                    answer = await self._answer(endpoint, requests[place], tripped)
+                answered((place, endpoint.hide_in_answer(answer)))
+
+        with endpoint.breaker.batch() as tripped:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.options.concurrency, len(requests))):
+                    group.create_task(work(tripped))
+
+    async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
+        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
+
+        async def sleep(seconds: float) -> None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(tripped.wait(), seconds)
+
+        try:
+            call = self._call(request)
+        except UnsendableError as error:
+            return Answer(None, str(error))
+        retrying: Any = AsyncRetrying(
+            stop=stop_after_attempt(self.options.attempts),
+            wait=choose_pause,
+            sleep=sleep,
+            retry=retry_if_result(lambda reply: reply is not None and reply.is_transient),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        last: Reply | None = await retrying(self._try, endpoint, request, call, tripped)
+        if last is None:
+            return Answer(None, tripped.why)
+        if not last.is_transient:
+            return last.answer
+        if not last.status and not tripped.is_set():
+            endpoint.breaker.no_reply()
+        return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
+
+    async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> Reply | None:
+        """Send a request once; None where the endpoint is given up."""
+        if tripped.is_set():
+            return None
+        reply = await endpoint.send(call)
+        if reply.status:
+            endpoint.breaker.replied()
+        if reply.is_transient:
+            endpoint.breaker.failed(reply.answer.error or "", bool(reply.status))
+        else:
+            await self._watch(endpoint, request, reply)
+        return reply
+
+    async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply) -> None:
+        """Give the endpoint up where no request gets an answer."""
+        if not reply.is_no_answer:
+            endpoint.breaker.accepted()
+        elif endpoint.breaker.refused():
+            found = await endpoint.send(self._call(_HELLO if request.prompt is None else _HELLO_PROMPT))
+            if found.is_no_answer:
+                endpoint.breaker.probe_refused(found.answer.error or "")
+            elif not found.is_transient:
+                endpoint.breaker.accepted()
+
+    def _call(self, request: Request) -> Call:
+        return write_call(request, self.options.model, self.options.extra)
+
+    async def _check(self, endpoint: Endpoint) -> None:
+        model = self.options.model
+        reply = await endpoint.send(Call("/models"))
+        if reply.status in (404, 405):
+            return await self._check_by_asking(endpoint)
+        names = read_models(self._accept(endpoint, reply, "/models").body)
+        if names is None:
+            raise self._no_such_endpoint("/models: the answer is not a list of models")
+        if model not in names:
+            near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
+            more = f" (of {len(names)})" if len(names) > len(near) else ""
+            has = f"{', '.join(map(repr, near)) or 'none'}{more}"
+            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
+
+    async def _check_by_asking(self, endpoint: Endpoint) -> None:
+        call = self._call(_HELLO)
+        reply = await endpoint.send(call)
+        if reply.status in (400, 404, 405):  # a model without a chat template refuses chats; an endpoint may have none
+            call = self._call(_HELLO_PROMPT)
+            reply = await endpoint.send(call)
+        if self._accept(endpoint, reply, call.path).is_no_answer:
+            said = endpoint.one_line(f"the answer is {reply.answer.error}")
+            raise self._no_such_endpoint(f"{call.path}: {said}")
+
+    def _accept(self, endpoint: Endpoint, reply: Reply, path: str) -> Reply:
+        """Return the reply, where it is a 2xx; else raises what that means before a run."""
+        if reply.is_success:
+            return reply
+        where, said = f"{self._base_url}{path}", endpoint.one_line(reply.said)
+        if not reply.status:
+            what = said.partition(": ")[2]
+            raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: a running endpoint")
+        if reply.status in (401, 403):
+            remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
+            if self.options.key:
+                remedy = f"the key in the environment variable {self.options.key} is not accepted"
+            raise RecipeError(f"{where}: {remedy}; {said}")
+        if 300 <= reply.status < 400:
+            raise RecipeError(f"{where}: {said}; set base_url to the address that it redirects to")
+        if reply.is_transient:
+            raise RunError(f"{where}: the endpoint fails or is too busy; {said}")
+        raise self._no_such_endpoint(f"{path}: {said}")
+
+    def _no_such_endpoint(self, found: str) -> RecipeError:
+        accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
+        return RecipeError(f"{self._base_url}{found}. Accepted: {accepted}")
+
+
+def choose_pause(state: Any) -> float:
+    """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
+
+    What it asks for is never exceeded by more than `FIRST_PAUSE`, by which pauses are spread, lest all come back at once,
+    and never waited for longer than `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is a `Reply`.
+
+    Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    """
+    from tenacity import wait_random_exponential
+
+    retry_after = state.outcome.result().retry_after
+    if retry_after is not None:
+        return float(min(retry_after, MAX_PAUSE) + random.random() * FIRST_PAUSE)
+    return wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE)(state)

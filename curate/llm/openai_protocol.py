@@ -1,0 +1,247 @@
+"""The calls of OpenAI's protocol, and what the bytes of replies say: nothing here touches a network.
+
+In: a request. Out: a call (path and JSON body), and from the bytes that come back an answer, the line of an error, or a
+list of models. A prompt goes to /completions and a chat to /chat/completions, an image within it as a data URL: a third
+longer than the file, but the endpoint needs to fetch nothing.
+
+An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. Details are given in full;
+the engine makes them one line, after it has hidden its key in them.
+
+Source: OpenAI's API reference, as `vllm serve`, llama.cpp, Ollama and hosted services speak it.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from curate.llm.engine import Answer, Request
+from curate.pool.decode.image import format_of
+
+T = TypeVar("T")
+
+OURS = ("model", "messages", "prompt", "stream", "n")
+"""Fields of a body that options may not set: the engine reads one whole answer to one request."""
+
+MAX_REPLY, MAX_LIST = 1_000_000, 16_000_000  # bytes that are read of an answer, and of a list of models
+_IMAGES = ("jpeg", "png", "webp", "gif")
+
+# How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|maximum model length|max_tokens must be at least 1|prompt is too long",
+    re.IGNORECASE,
+)
+_FINISH = re.compile(r"[A-Za-z_]{1,32}")
+_INT32 = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is sent: a path below the endpoint's address, and the JSON body; without one it is a GET."""
+
+    path: str
+    body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back; where nothing whole did, `status` is 0 and `reason` an error of `engine.ERRORS`."""
+
+    status: int
+    reason: str
+    body: bytes = b""
+    is_whole: bool = True  # false where the body was longer than is read; `body` is then its beginning
+    retry_after: float | None = None  # seconds
+    location: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another attempt may do better."""
+        return self.status in (0, 408, 429) or self.status >= 500
+
+    @cached_property
+    def answer(self) -> Answer:
+        """The answer that it holds, or why it holds none."""
+        if not self.status:
+            return Answer(None, self.reason)
+        if not self.is_success:
+            return Answer(None, f"{error_code(self.status, self.said)}: {self.said}")
+        if not self.is_whole:
+            return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
+        return read_answer(self.body)
+
+    @property
+    def said(self) -> str:
+        """The status, and what the endpoint says of it."""
+        said = f"{self.status} {self.reason}".strip()
+        if 300 <= self.status < 400:
+            return f"{said}: a redirect to {self.location}, which is not followed, so that no other server gets the key"
+        detail = read_error(self.body)
+        return f"{said}: {detail}" if detail else said
+
+    @property
+    def is_no_answer(self) -> bool:
+        """Whether it may be what any request gets: no 2xx, and none that finds fault with one; or what is no answer."""
+        if self.is_success:
+            return (self.answer.error or "").startswith("malformed")
+        return not self.is_transient and self.status not in (400, 413, 422)
+
+
+class UnsendableError(Exception):
+    """The protocol has no way to ask this; the message is the error of its answer, code and detail."""
+
+
+def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
+    """Return the call of a request to a model, as the endpoint knows it; fields in `extra` win over those of the sampling.
+
+    Raises:
+        UnsendableError: it holds neither prompt nor chat, or an image that cannot be placed or is of no known kind.
+    """
+    fields: dict[str, Any] = {"model": model, **asdict(request.sampling)}
+    if not request.sampling.stop:
+        del fields["stop"]
+    if request.prompt is None:
+        path, fields["messages"] = "/chat/completions", _write_chat(request)
+    elif request.image is None:
+        path, fields["prompt"] = "/completions", request.prompt
+    else:
+        raise UnsendableError("refused: not sent, since a completion takes no image; use a chat")
+    # In ASCII: openai's own JSON takes no lone surrogate.
+    return Call(path, json.dumps({**fields, **extra}, separators=(",", ":")).encode())
+
+
+def _write_chat(request: Request) -> list[dict[str, Any]]:
+    if not request.messages:
+        raise UnsendableError("refused: not sent, since it holds neither a prompt nor messages")
+    chat: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.messages]
+    if request.image is None:
+        return chat
+    kind = format_of(request.image)
+    if kind not in _IMAGES:
+        begin = request.image[:8].hex(" ")
+        raise UnsendableError(
+            f"no_image: not sent, since it is neither JPEG, PNG, WebP nor GIF: it begins with {begin}"
+        )
+    users = [place for place, message in enumerate(request.messages) if message.role == "user"]
+    if not users:
+        raise UnsendableError("refused: not sent, since it has no user message to add the image to")
+    url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
+    last = chat[users[-1]]
+    last["content"] = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": last["content"]}]
+    return chat
+
+
+def read_answer(body: bytes) -> Answer:
+    """Return the answer that the body of a 2xx holds: its first choice. Never raises.
+
+    A text is as the model gave it, but for lone surrogates, which no file could hold: they become U+FFFD. Content in
+    parts is joined; parts that are not text (thoughts, say) are left out. A refusal of the model's that the endpoint
+    tells apart (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white
+    space is `empty`. Tokens are counted whatever the answer is.
+    """
+    reply = _parse(body)
+    choices = _field(reply, "choices", list)
+    if not choices:
+        what = "it has no choices" if choices is None else "its choices are an empty list"
+        if reply is None:
+            what = "HTML, not JSON" if body.lstrip()[:1] == b"<" else "not JSON"
+        said = _say(reply)
+        return Answer(None, f"malformed: {what}{'; it says: ' if said else ''}{said}")
+    choice = choices[0] if isinstance(choices[0], dict) else {}
+    message = _field(choice, "message", dict)
+    text = _read_content(choice.get("text", ...) if message is None else message.get("content"))
+    finish = _field(choice, "finish_reason", str)
+    return Answer(
+        text if text and text.strip() else None,
+        _why_not(text, message, finish),
+        _count(reply, "prompt_tokens"),
+        _count(reply, "completion_tokens"),
+        finish if finish and _FINISH.fullmatch(finish) else None,
+    )
+
+
+def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | None) -> str | None:
+    if text is None:
+        return "malformed: the content of the first choice is not text"
+    if text.strip():
+        return None
+    parts = [message, *(_field(message, "content", list) or [])]
+    refusals = [refusal for part in parts if (refusal := _field(part, "refusal", str))]
+    if refusals:
+        return f"refused: the model refused: {refusals[0]}"
+    return f"empty: the answer contains no text{f' (finish_reason {finish})' if finish else ''}"
+
+
+def _read_content(content: object) -> str | None:
+    """Return its text, empty where there is none; None where it is of no known form."""
+    if content is None:
+        return ""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    if not all(isinstance(part, dict) for part in parts):
+        return None
+    texts = [_field(part, "text", str) for part in parts if part.get("type", "text") == "text"]
+    if None in texts:
+        return None
+    return "".join(filter(None, texts)).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def read_error(body: bytes) -> str:
+    """Return what the body of an error says: its message, its type and its code; nothing of a page of HTML. Never raises."""
+    reply = _parse(body)
+    if reply is None:
+        text = body.decode("utf-8", "replace").strip()
+        return "" if text.startswith("<") else text
+    return _say(reply)
+
+
+def error_code(status: int, said: str) -> str:
+    """Return the code of `engine.ERRORS` for a status that is no success, with what `read_error` made of the body."""
+    if status == 408:
+        return "timeout"
+    if status == 429 or status >= 500:
+        return "busy"
+    return "too_long" if status in (400, 413, 422) and _TOO_LONG.search(said) else "refused"
+
+
+def read_models(body: bytes) -> list[str] | None:
+    """Return the names in a list of models; None where the body is no such list. Never raises."""
+    models = _field(_parse(body), "data", list)
+    return None if models is None else [name for model in models if (name := _field(model, "id", str))]
+
+
+def _parse(body: bytes) -> Any:
+    """Return the JSON value of `body`; None where it is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _field(value: object, name: str, kind: type[T]) -> T | None:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, kind) else None
+
+
+def _say(reply: object) -> str:
+    """Return what an error object says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
+    if not isinstance(reply, dict):
+        return ""
+    error = reply.get("error") or reply
+    if not isinstance(error, dict):
+        return str(error)
+    message = next((error[name] for name in ("message", "detail") if error.get(name)), "")
+    kinds = ", ".join(kind for name in ("type", "code") if (kind := _field(error, name, str)))
+    return f"{message} ({kinds})".strip() if kinds else str(message)
+
+
+def _count(reply: object, name: str) -> int:
+    count = _field(_field(reply, "usage", dict), name, int)
+    return count if count is not None and 0 < count <= _INT32 else 0

@@ -1,0 +1,113 @@
+"""The engine that replays answers: of an earlier run, or of any Parquet files in the layout of table `answers`.
+
+In: the columns of `LAYOUT`; others are not looked at. Out: the row of a request's digest as its answer, errors too; `unknown`
+where there is none. Where a digest is in several rows, a text comes before an error, and then the first row.
+
+A digest holds the engine's name for its model: so `model` must be what the run that is replayed called it, and prompts
+and sampling must be the same. All rows are held in memory, for tests and small runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from curate.base import ids, schema
+from curate.base.errors import RecipeError
+from curate.base.process import Lazy
+from curate.base.wording import one_line
+from curate.llm.engine import Answer, Engine, EngineOptions, Request
+from curate.pool.files.listing import InputFile, list_files
+from curate.recipe.section import UserFile
+
+LAYOUT = pa.schema(map(schema.ANSWERS.field, ("digest", "answer", "error", "tokens_in", "tokens_out", "finish")))
+
+
+class Recorded(EngineOptions):
+    """Answers of an earlier run, replayed; a request that they do not hold is an error."""
+
+    example: ClassVar[Any] = {"path": "run1", "model": "my-vlm"}
+
+    path: UserFile = Field(
+        description="A run's folder, or Parquet files of table `answers`; ranges and globs too.", examples=["run1"]
+    )
+    model: str = Field(description="What the replayed run called its model.", examples=["my-vlm"], min_length=1)
+
+    def open(self) -> "RecordedEngine":
+        """See `EngineOptions`."""
+        return RecordedEngine(self)
+
+    def fingerprint(self) -> str:
+        """See `EngineOptions`: what changes with the files."""
+        try:
+            return ids.digest([[file.path, file.size, file.fingerprint] for file in _list_files(self.path)])
+        except RecipeError:  # which the engine raises when it reads them
+            return ""
+
+
+class RecordedEngine(Engine):
+    """An engine of answers that are there; see the module. They are read once, at `check` or the first question."""
+
+    def __init__(self, options: Recorded):
+        self._model = options.model
+        self._answers = Lazy(partial(_read_answers, options.path))
+
+    @property
+    def model(self) -> str:
+        """The model that answered, as the recipe says."""
+        return self._model
+
+    def check(self) -> None:
+        """See `Engine`. Raises RecipeError where a file is missing, is not Parquet or has another layout."""
+        with self._answers.use():
+            pass
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
+        with self._answers.use() as answers:
+            found = [(digest, answers.get(digest)) for digest in (request.digest(self.model) for request in requests)]
+            unknown = f"of {self.model} among the {len(answers)} recorded"
+        for place, (digest, answer) in enumerate(found):
+            yield place, answer or Answer(None, f"unknown: no answer to {digest} {unknown}")
+
+
+def _read_answers(path: str) -> dict[str, Answer]:
+    answers: dict[str, Answer] = {}
+    for file in _list_files(path):
+        for row in _read_table(file.path).to_pylist():
+            if row["answer"] is None and row["error"] is None:
+                row["error"] = "malformed: the recorded row holds neither an answer nor an error"
+            known = answers.get(row["digest"])
+            if known is None or (known.error is not None and row["error"] is None):
+                answers[row["digest"]] = Answer.of_row(row)
+    return answers
+
+
+def _list_files(path: str) -> list[InputFile]:
+    fs, inner = fsspec.core.url_to_fs(path)
+    if fs.isdir(inner):
+        path = f"{path.rstrip('/')}/tables/answers/*.parquet"
+    return list_files((path,), {})
+
+
+def _read_table(name: str) -> pa.Table:
+    try:
+        with fsspec.open(name, "rb") as file:
+            parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in RunStore.read_parquet
+            found = parquet.schema_arrow
+            types = {field.name: field.type for field in found}
+            wrong = [field for field in LAYOUT if types.get(field.name) != field.type]
+            if wrong:
+                has, accepted = _list(found), _list(wrong)
+                raise RecipeError(f"{name}: is not a table of answers: it has {has}; accepted: a file with {accepted}")
+            return parquet.read(LAYOUT.names, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None
+
+
+def _list(fields: pa.Schema | list[pa.Field]) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in fields) or "no column"

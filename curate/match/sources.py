@@ -1,0 +1,220 @@
+"""Reads a metadata list, cleans it as the reference does, checks it, and writes it as a table.
+
+In: MetaCLIP's `metadata.json` (a JSON list of strings) or a text file (one entry a line), plain or gzipped, or a table
+that was imported before (Parquet); any path or fsspec URL. Out: a table with `curate.base.schema.METADATA` (entry_id int32 ·
+entry string · source string · language string) and a report of what was dropped and of what can never match.
+
+Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
+marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its position after
+that. The whole list is held in memory: it is bounded by MAX_BYTES, as files are untrusted.
+"""
+
+import gzip
+import io
+import json
+import string
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.base import ids
+from curate.base.errors import RecipeError
+from curate.base.schema import METADATA
+from curate.recipe.files import read_columns, read_whole
+
+MAX_BYTES = 1 << 30
+
+_ACCEPTED = (
+    "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
+)
+_MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its own
+# What no text holds that is spaced as `curate.match.matcher` says: white space other than a space, a mark with a
+# neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
+_NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
+
+_KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of the entries that were read: those that were dropped, and of those kept what can never match."""
+
+    read: int
+    empty: pa.Array  # strings, as the others
+    punctuation: pa.Array
+    duplicates: pa.Array
+    kept: pa.Array
+
+    @cached_property
+    def never_match(self) -> pa.Array:
+        """Return those of the kept entries that no text can match."""
+        return self.kept.filter(never_match(self.kept))
+
+
+def never_match(entries: pa.Array) -> pa.Array:
+    """Return which entries (strings, without nulls) match no text at all by the spacing rule, such as "St. Louis"."""
+    return pc.match_substring_regex(entries, _NEVER)
+
+
+def read_metadata(path: str, source: str = "import", language: str = "en") -> tuple[pa.Table, ImportReport]:
+    """Read and clean a metadata list.
+
+    What the file holds decides how it is read: gzip and Parquet by their first bytes; else JSON where the name ends in
+    `.json` or `.json.gz`, text where it ends in `.txt` or `.txt.gz`, and JSON under another name where the first
+    character that is no white space is `[` or `{`. Of a line of text only its end is stripped.
+
+    Args:
+        path: a local path or any fsspec URL.
+        source: value of the column `source`, and `language` of the column `language`; a Parquet table keeps its own.
+
+    Returns:
+        A table with schema METADATA, and the report.
+
+    Raises:
+        RecipeError: the file is missing, unreadable, damaged, too large, or holds something else than is accepted.
+    """
+    content = _read(path)
+    if content[:4] == b"PAR1":
+        table = _parse_parquet(content, path)
+    else:
+        entries = _parse_list(content, path)
+        constants = [pa.repeat(pa.scalar(value, pa.string()), len(entries)) for value in (source, language)]
+        table = pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, *constants], schema=METADATA)
+    return _clean(table)
+
+
+def write_metadata(table: pa.Table, path: str) -> None:
+    """Write a table of METADATA as Parquet (zstd) to a path or URL, equal ones as equal bytes. Raises RecipeError."""
+    sink = io.BytesIO()
+    pq.write_table(table.select(METADATA.names).cast(METADATA).combine_chunks(), sink, compression="zstd")
+    try:
+        if "://" in path:
+            with fsspec.open(path, "wb") as file:
+                file.write(sink.getvalue())
+        else:  # where fsspec would take :: for a chain of file systems
+            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            Path(path).expanduser().write_bytes(sink.getvalue())
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"metadata {path}: cannot be written ({_reason(error)})") from error
+
+
+def _read(path: str) -> bytes:
+    """Return the bytes of a file, unpacked where they are gzip."""
+    try:
+        content = read_whole(path, MAX_BYTES)
+    except FileNotFoundError as error:
+        raise RecipeError(f"metadata {path}: no such file; accepted: {_ACCEPTED}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _wrong(path, f"gzip that is damaged ({_reason(error)})") from error
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"metadata {path}: found more than {MAX_BYTES:,} bytes; accepted: at most that, unpacked")
+    return content
+
+
+def _parse_list(content: bytes, path: str) -> pa.Array:
+    """Return the entries of a JSON list or of a text file (string array)."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _wrong(path, f"bytes that are not UTF-8 (at byte {error.start:,})") from error
+    name = path.lower().removesuffix(".gz")
+    if name.endswith(".json") or (not name.endswith(".txt") and text.lstrip()[:1] in ("[", "{")):
+        return _parse_json(text, path)
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return pa.array([line.removesuffix("\r") for line in lines], pa.string())
+
+
+def _parse_json(text: str, path: str) -> pa.Array:
+    try:
+        found = json.loads(text)
+    except ValueError as error:  # JSONDecodeError, and an integer of too many digits
+        raise _wrong(path, f"JSON that is damaged ({error})") from error
+    except RecursionError as error:
+        raise _wrong(path, "JSON that is nested too deeply") from error
+    if not isinstance(found, list):
+        raise _wrong(path, f"a JSON {_KINDS.get(type(found), 'number')}")
+    if set(map(type, found)) - {str}:
+        i, item = next((i, item) for i, item in enumerate(found) if not isinstance(item, str))
+        raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
+    try:
+        return pa.array(found, pa.string())
+    except UnicodeEncodeError as error:
+        item = found.index(error.object)
+        raise _wrong(path, f"a JSON list whose item {item:,} holds half a surrogate pair") from error
+
+
+def _parse_parquet(content: bytes, path: str) -> pa.Table:
+    try:
+        found = pq.ParquetFile(pa.BufferReader(content)).schema_arrow.names
+        if missing := [name for name in METADATA.names if name not in found]:
+            accepted = f"with columns {', '.join(METADATA.names)}"
+            raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)
+        table = read_columns(content, METADATA.names, MAX_BYTES)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _wrong(path, f"Parquet that is damaged ({_reason(error)})") from error
+    except ValueError as error:
+        raise RecipeError(f"metadata {path}: cannot be read ({_reason(error)})") from error
+    try:
+        table = table.select(METADATA.names).cast(METADATA).combine_chunks()
+    except (pa.ArrowException, ValueError) as error:
+        raise _wrong(path, f"Parquet with other types ({_reason(error)})") from error
+    if nulls := [name for name in METADATA.names if table[name].null_count]:
+        raise _wrong(path, f"Parquet with nulls in column {nulls[0]}")
+    entry_ids = table["entry_id"].to_numpy()
+    # Arrays have a place for each id up to the largest: an entry in ten, at least, is to have one.
+    if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > 10 * len(table) + 1000:
+        raise _wrong(path, "Parquet whose entry_id is not ascending, or skips nine of ten numbers")
+    return table
+
+
+def _wrong(path: str, found: str, accepted: str = _ACCEPTED) -> RecipeError:
+    return RecipeError(f"metadata {path}: found {found}; accepted: {accepted}")
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what an error says, or its name."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
+    """Drop what the reference drops, and report; an entry's id is its place in the list, as MetaCLIP counts them."""
+    entries = pc.cast(table["entry"].combine_chunks(), pa.string())
+    empty = pc.equal(entries, "")
+    punctuation = pc.is_in(entries, pa.array(list(string.punctuation)))
+    duplicates = pc.and_not(_repeated(entries), pc.or_(empty, punctuation))
+    dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
+    kept = table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table
+    kept = kept.combine_chunks()
+    report = ImportReport(
+        read=len(entries),
+        empty=entries.filter(empty),
+        punctuation=entries.filter(punctuation),
+        duplicates=entries.filter(duplicates),
+        kept=kept["entry"].combine_chunks(),
+    )
+    return kept, report
+
+
+def _repeated(entries: pa.Array) -> pa.Array:
+    """Return which entries (string) are equal to one before."""
+    keys = np.sort(ids.entry_keys(entries))
+    if (
+        keys[1:] != keys[:-1]
+    ).all():  # as in nearly every list: half of the time that it takes to compare the entries themselves
+        return pa.repeat(False, len(entries))
+    codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear, so each new code is higher
+    known = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
+    return pa.array(codes <= known)

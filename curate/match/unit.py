@@ -1,0 +1,108 @@
+"""Table `matches` of a unit: which metadata entries each caption holds. The matcher is built once per process.
+
+In: `samples.caption` and `samples.status`. Out: `entry_ids` list<int32>, ascending; empty where nothing matches or the
+sample could not be read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids, schema
+from curate.base.process import process_cache
+from curate.match.matcher import Matcher
+from curate.run.context import VERSIONS, RunContext
+from curate.store.layout import ENTRIES_FILE, METADATA_FILE
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+_COLUMNS = ["entry", "source", "language"]
+NO_ENTRY = "\0"  # where the list has a line that is no entry: no caption holds it
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """What matching reads of a run."""
+
+    store: RunStore  # the run folder, which holds the entries
+    metadata_key: str  # digest of the entries
+    mode: str  # of `match`
+
+    @classmethod
+    def of(cls, context: RunContext) -> "MatchSettings":
+        """Return those of a run with `match`."""
+        assert context.recipe.match is not None
+        return cls(context.store, context.metadata_key, context.recipe.match.mode)
+
+    def key(self, samples_key: str | None) -> str:
+        """Return the key of `matches`, by that of the unit's `samples`; empty where these have none, for they may change."""
+        return ids.digest([VERSIONS["matches"], samples_key, self.metadata_key, self.mode]) if samples_key else ""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The metadata of a run, loaded."""
+
+    table: pa.Table  # entry, source, language string; an entry's id is its row, and other rows hold NO_ENTRY
+
+    @classmethod
+    def of(cls, metadata: pa.Table) -> Self:
+        """Return those of a table with `entry_id`, its rows ascending by that."""
+        entry_ids = metadata["entry_id"].to_numpy()
+        rows = np.full(int(entry_ids.max(initial=-1)) + 1, -1)
+        rows[entry_ids] = np.arange(len(entry_ids))
+        if len(rows) == len(entry_ids):
+            return cls(metadata.select(_COLUMNS))
+        take = pa.array(rows, mask=rows < 0)
+        found = metadata.select(_COLUMNS).combine_chunks().take(take)
+        return cls(pa.table([pc.fill_null(column, NO_ENTRY) for column in found.columns], names=_COLUMNS))
+
+    @cached_property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """`ids.entry_keys` of the entries."""
+        return ids.entry_keys(self.table["entry"])
+
+
+def load_entries(settings: MatchSettings) -> Entries:
+    """Return the run's metadata, loaded once per process; of a finished run as its entries list it."""
+
+    def load() -> Entries:
+        file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
+        return Entries.of(settings.store.read_parquet(file, ["entry_id", *_COLUMNS]))
+
+    return _kept(settings.metadata_key, load)
+
+
+def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
+    """Keep a run's metadata, which this process has read, as `load_entries` would load it."""
+    _kept(metadata_key, lambda: Entries.of(metadata))
+
+
+def _kept(metadata_key: str, load: Callable[[], Entries]) -> Entries:
+    # Those of one run at a time: another's would only take memory.
+    return process_cache(f"entries {metadata_key}", load, replaces="entries ")
+
+
+def load_matcher(settings: MatchSettings) -> Matcher:
+    """Return the matcher of the run's metadata, built once per process."""
+    key = f"matcher {settings.metadata_key}"
+    return process_cache(key, lambda: Matcher(load_entries(settings).table["entry"]), replaces="matcher ")
+
+
+def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
+    """Write the unit's `matches`, unless they are current; its `samples` must be there."""
+    key = settings.key(tables.key("samples"))
+    if key and tables.is_current("matches", key):
+        return
+    samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
+    readable = pc.equal(samples["status"], schema.OK)
+    captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
+    found = load_matcher(settings).match(captions)
+    table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
+    tables.write("matches", table.cast(schema.MATCHES), key)

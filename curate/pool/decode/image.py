@@ -1,0 +1,374 @@
+"""Measure one image: its size after EXIF rotation, format, sha256, what its perceptual hash is made of, and whether all of it is there.
+
+In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
+by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
+twenty times faster. The content decides the format, never a file name.
+
+What counts as what
+- Only the seven formats of `FORMATS` are opened; any other is `not_an_image`, with what was found where that is known.
+- Of an animation or a file of several pages the first frame alone is decoded and measured.
+- More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
+- A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
+  that is whole and makes no sense is `not_an_image`.
+
+What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
+and this module compares (JPEG: bytes changed or cut out before an end marker; the decoder fills in grey). A JPEG that
+lacks its end marker and nothing else is mostly truncated, as for every loader that uses Pillow.
+
+What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff writes
+its complaints to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold
+thousands of times the size of the file for a moment.
+"""
+
+import hashlib
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from curate.base.schema import OK
+from curate.base.wording import ADDRESS
+from curate.pool.decode.phash import shrink
+from curate.recipe.measure import Image as ImageOptions
+
+Observer = Callable[[Image.Image], Any]
+
+# Of EXIF blocks longer than a JPEG segment the orientation is not looked for: Pillow copies what each directory entry
+# points at, and entries may overlap, so that 1 MB could become 20 GB.
+_MAX_EXIF = 65_536
+_MAX_SIDE = 2**31 - 1
+_ORIENTATION = 0x0112
+_STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PLAIN_BYTES = 2048  # in which the header of a plain JPEG has its place
+_SEGMENT, _FRAME = Struct(">BBH"), Struct(">BHHB")  # 0xFF, kind and length; bits, height, width and components
+_SOI = b"\xff\xd8"
+_APP0, _DQT, _SOS = 0xE0, 0xDB, 0xDA
+_FRAMES = (0xC0, 0xC1, 0xC2)
+_TABLES = (0xC4, 0xDD)
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
+_SIGNATURE = re.compile(
+    rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
+    rb"|(?P<tiff>II[*+]\0|MM\0[*+])|(?P<bmp>BM)|(?P<avif>.{4}ftyp)",
+    re.DOTALL,
+)
+
+# Beginnings of what is often found under an image's name, for the message only.
+_FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
+    "PDF": b"%PDF",
+    "PostScript": b"%!PS",
+    "PSD": b"8BPS",
+    "ICO": b"\0\0\1\0",
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "QOI": b"qoif",
+    "DDS": b"DDS ",
+    "gzip": b"\x1f\x8b",
+    "zip": b"PK\3\4",
+    "SVG": b"<svg",
+    "XML or SVG": b"<?xml",
+    "HTML": (b"<!doctype html", b"<html"),
+}
+
+
+class ImageFacts(NamedTuple):
+    """What is known of one image."""
+
+    # Pixels, after EXIF rotation; None: no header could be read, or it states more than an int32.
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
+    sha256: str = ""  # of the bytes, hex
+    small: bytes | None = (
+        None  # what `curate.pool.decode.phash.hash_small` takes; None where no perceptual hash is requested
+    )
+    status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`
+    error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
+    observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
+
+
+def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Sequence[Observer] = ()) -> ImageFacts:
+    """Measure one image, whatever the bytes are; thread-safe, and without the GIL while hashing, decoding and resizing.
+
+    Args:
+        data: the whole file, as it came.
+        options: what to measure. Without `decode` the header alone is read, so truncated or damaged pixels (the most
+            frequent damage) are missed, and an orientation that a PNG states after its pixels.
+        observers: functions of each image that can be read, called after decoding it, whatever `decode` says.
+    """
+    head = bytes(data[:64])
+    name = format_of(head)
+    facts = ImageFacts(format=name, sha256=hashlib.sha256(data).hexdigest())
+    if not len(data):
+        return facts._replace(status="empty_image", error="0 bytes")
+    if name is None:
+        return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
+    if _QUIET not in warnings.filters:
+        _silence_pillow()
+    source = (_Metered if name == "tiff" else io.BytesIO)(data)
+    try:
+        image = _READERS[name](source)
+    except Exception as error:
+        status, what = ("truncated_image", "incomplete") if source.tell() >= len(data) else ("not_an_image", "invalid")
+        return facts._replace(status=status, error=_line(f"{name} header {what}", error))
+    size = image.size
+    if size[0] * size[1] > options.max_pixels:
+        error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {options.max_pixels}"
+        return _sized(facts, size, _orientation(image))._replace(status="too_many_pixels", error=error_text)
+    if options.decode or options.phash or observers:
+        return _decoded(facts, image, data, options, observers)
+    return _sized(facts, size, _orientation(image))
+
+
+def _decoded(
+    facts: ImageFacts,
+    image: ImageFile.ImageFile,
+    data: bytes | memoryview,
+    options: ImageOptions,
+    observers: Sequence[Observer],
+) -> ImageFacts:
+    """Return the facts after decoding the first frame: whether all of it is there, size, perceptual hash, observations."""
+    size, name = image.size, facts.format or ""
+    try:
+        if name == "jpeg" and options.jpeg_side:
+            image.draft(None, (options.jpeg_side, options.jpeg_side))
+        image.load()
+        if name == "png":
+            _check_png(memoryview(data))
+    except Exception as error:
+        is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
+        status = "too_many_pixels" if is_large else "truncated_image"
+        return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
+    turn = _orientation(image)
+    observed = tuple([_observe(one, image) for one in observers])
+    small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None
+    width, height = _upright(size, turn)
+    return ImageFacts(width, height, name, facts.sha256, small, OK, None, observed)
+
+
+def rotate_by_exif(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says."""
+    return _rotate(image, _orientation(image))
+
+
+def _rotate(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
+
+
+def _observe(observer: Observer, image: Image.Image) -> Any:
+    """Return what an observer makes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
+    try:
+        return observer(image)
+    except (ValueError, TypeError, OSError, MemoryError):
+        return None
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return the image in 8 bits, as RGB, or as L where it is grey: transparency lies on white.
+
+    16 bits keep the upper 8, where Pillow's own conversion cuts at 255; 32-bit integers and floats, which state no
+    range, are stretched from their smallest to their largest finite value.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        wide = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(wide.min()), float(wide.max())
+        return Image.fromarray(((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGB", image.size, (255, 255, 255))
+        ground.paste(layer, (0, 0), layer)
+        return ground
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+class _Metered(io.BytesIO):
+    """Bytes that refuse to be read many times over: the entries of a TIFF directory may all point at the same data."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__(data)
+        self._left = 4 * len(data) + (1 << 20)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        got = super().read(size)
+        self._left -= len(got)
+        if self._left < 0:
+            raise OSError("its directory refers to more data than the file holds")
+        return got
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG's first picture, without Pillow's reading of what nobody needs: all EXIF entries for a resolution, and tables.
+
+    Pillow's reading of a header holds Python's lock for as long as all else that is done for a small JPEG, hence a short way
+    for the plainest ones, which most pools are full of.
+    """
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        plain = _plain_frame(self.fp.read(_PLAIN_BYTES))
+        if plain is None:
+            self.fp.seek(0)
+            super()._open()
+            return
+        self.layers, self._size = plain
+        self._mode = "L" if self.layers == 1 else "RGB"
+        self.tile = [ImageFile._Tile("jpeg", (0, 0, *self._size), 0, (self._mode, ""))]
+
+    def _read_dpi_from_exif(self) -> None:
+        return
+
+
+_Frame = tuple[int, tuple[int, int]]  # components, 1 or 3, and width and height
+# The latest header that was read to its end, and what it says: images that were resized to one size have all the same
+_LATEST: list[tuple[bytes, _Frame | None]] = [(b"", None)]
+
+
+def _plain_frame(head: bytes) -> _Frame | None:
+    """Return the frame of a JPEG by its first bytes, as `_read_frame` does."""
+    header, frame = _LATEST[0]
+    if not header or not head.startswith(header):
+        end, frame = _read_frame(head)
+        if frame:
+            _LATEST[0] = head[:end], frame
+    return frame
+
+
+def _read_frame(head: bytes) -> tuple[int, _Frame | None]:
+    """Return where the header of a JPEG ends, and its frame, by its first bytes.
+
+    None where there is anything but what has no influence on the picture's meaning (JFIF's resolution, whole tables, intervals)
+    and one plain frame header (ITU T.81, annex B), in segments that are whole, up to the first scan.
+    """
+    at, found = 2, None
+    while at + 4 <= len(head) and head.startswith(_SOI):
+        mark, kind, size = _SEGMENT.unpack_from(head, at)
+        end = at + 2 + size
+        if mark != 0xFF or size < 2 or end > len(head):
+            return 0, None
+        if kind == _DQT:
+            if size % 65 != 2 or any(head[table] > 15 for table in range(at + 4, end, 65)):
+                return 0, None  # not in bytes
+        elif kind in _FRAMES:
+            bits, height, width, layers = _FRAME.unpack_from(head, at + 4) if size >= 8 else (0, 0, 0, 0)
+            if found or bits != 8 or layers not in (1, 3) or size != 8 + 3 * layers or not width or not height:
+                return 0, None
+            found = layers, (width, height)
+        elif kind == _SOS:
+            return end, found
+        elif kind not in _TABLES and not (kind == _APP0 and size == 16 and head[at + 4 : at + 9] == b"JFIF\0"):
+            return 0, None
+        at = end
+    return 0, None
+
+
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "avif": AvifImagePlugin.AvifImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "jpeg": _Jpeg,
+    "png": PngImagePlugin.PngImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+}
+FORMATS = tuple(_READERS)
+
+
+def format_of(head: bytes) -> str | None:
+    """Return the format that the first bytes announce, if it is one of `FORMATS`."""
+    found = _SIGNATURE.match(head)
+    if found is None or found.lastgroup != "avif":
+        return found and found.lastgroup
+    brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
+    return "avif" if b"avif" in brands or b"avis" in brands else None
+
+
+def _foreign(head: bytes) -> str:
+    """Return what else the first bytes announce."""
+    if head[4:8] == b"ftyp":
+        return "HEIF or another ISO media file"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    found = (name for name, start in _FOREIGN.items() if head.startswith(start) or text.startswith(start))
+    return next(found, "unknown bytes")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1
+    if isinstance(image, _Jpeg) and image.info.keys().isdisjoint(_STATING):
+        return 1
+    block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
+    if len(block) > _MAX_EXIF:
+        return 1
+    try:
+        # Not image.getexif(): a PNG's decodes the pixels.
+        turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        return turn if turn in _TURNS else 1
+    except Exception:
+        return 1
+
+
+def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
+    width, height = _upright(size, turn)
+    return facts._replace(width=width, height=height)
+
+
+def _upright(size: tuple[int, int], turn: int) -> tuple[int, int] | tuple[None, None]:
+    """Return width and height of the image once it is turned; None where it states more than an int32."""
+    if max(size) > _MAX_SIDE:
+        return None, None
+    return (size[1], size[0]) if turn >= 5 else size
+
+
+def _check_png(data: memoryview) -> None:
+    """Raise SyntaxError unless the checksum of each IDAT chunk is right (PNG, section 5.3)."""
+    at = 8  # behind the signature
+    while at + 12 <= len(data):
+        kind = bytes(data[at + 4 : at + 8])
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return
+        if kind == b"IDAT" and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise SyntaxError(f"wrong checksum of the IDAT chunk at byte {at}")
+        at = end + 4
+
+
+def _line(name: str, error: Exception) -> str:
+    """Return one short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
+    text = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
+    return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's warnings (odd EXIF, palettes) off the terminal: what matters of them becomes a status.
+
+    Looked for at each image, since `warnings.catch_warnings` elsewhere may have taken the filter away, and in place of
+    `catch_warnings` here, which is not thread-safe.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")

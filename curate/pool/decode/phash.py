@@ -1,0 +1,134 @@
+"""The perceptual hash of images, bit for bit imagehash's `phash`, without Python's lock for nearly all of its time.
+
+In: images of mode RGB or L. Between: 32 x 32 grey pixels, as `image.convert("L").resize((32, 32), LANCZOS)` gives them. Out:
+uint64, the signs of the 8 x 8 lowest DCT coefficients against their median: `f"{phash:016x}" == str(imagehash.phash(image))`.
+
+Trade-offs: Pillow holds the lock while it computes the filter's weights, which here are kept for each side, and imagehash for a
+dozen small calls of numpy, which here are one each for many images. The kernel reads an image's memory by Arrow's interface, as it
+is. Where it does not apply (images in several blocks of memory, a side of 32 pixels, very high ones), Pillow shrinks.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from PIL import Image
+
+from curate.base.numeric.arrays import U64
+
+SIDE = 32
+_LOW = 8  # coefficients a side
+_TOGETHER = 64  # images at a time: larger arrays are new pages each time, at more than twice the cost
+_BITS = 22  # of the weights' fractions
+_RADIUS = 3.0  # of the filter, in output pixels
+_MAX_ASPECT = 100  # of height to width, where Pillow begins to shrink in two steps
+
+
+def shrink(image: Image.Image) -> bytes:
+    """Return the image in grey and small: 1,024 bytes, row by row."""
+    width, height = image.size
+    is_plain = SIDE not in image.size and height <= _MAX_ASPECT * width and image.mode in ("RGB", "L")
+    if is_plain and not image.readonly:  # Pillow 12 crashes on one that lies on other memory than its own
+        try:
+            memory = pa.array(image)
+        except ValueError:  # it lies in several blocks
+            pass
+        else:
+            pixels = np.frombuffer(memory.buffers()[-1], np.uint8 if image.mode == "L" else np.uint32)
+            return bytes(_shrink(pixels, width, height, *_weights(width), *_weights(height)))
+    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
+
+
+def hash_small(small: Sequence[bytes]) -> U64:
+    """Return uint64[n], the hashes of images that `shrink` returned."""
+    from scipy.fftpack import dct  # here: it takes 0.5 s to load, which a run without phash need not spend
+
+    hashes = np.empty(len(small), np.uint64)
+    for first in range(0, len(small), _TOGETHER):
+        some = slice(first, first + _TOGETHER)
+        pixels = np.frombuffer(b"".join(small[some]), np.uint8).reshape(-1, SIDE, SIDE)
+        low = dct(dct(pixels, axis=1), axis=2)[:, :_LOW, :_LOW].reshape(-1, _LOW * _LOW)
+        bits = low > np.median(low, axis=1, keepdims=True)
+        hashes[some] = np.packbits(bits, axis=1).view(">u8").ravel()
+    return hashes
+
+
+@njit(nogil=True, cache=True)
+def _sinc(x: Any) -> Any:
+    if x == 0.0:
+        return 1.0
+    x *= math.pi
+    return math.sin(x) / x
+
+
+@njit(nogil=True, cache=True)
+def _lanczos(x: Any) -> Any:
+    return _sinc(x) * _sinc(x / _RADIUS) if -_RADIUS <= x < _RADIUS else 0.0
+
+
+@lru_cache(256)  # of some 20 kB
+@njit(nogil=True, cache=True)
+def _weights(side: Any) -> Any:
+    """Return how an input side becomes 32 pixels: first input and number of inputs, int64[32, 2], and weights, int32[32, ...].
+
+    Computed in the order in which Pillow does (Resample.c), and rounded as there.
+    """
+    scale = side / SIDE
+    stretch = max(scale, 1.0)
+    support = _RADIUS * stretch
+    bounds = np.empty((SIDE, 2), np.int64)
+    weights = np.zeros((SIDE, math.ceil(support) * 2 + 1), np.int32)
+    own = np.empty(weights.shape[1])
+    for i in range(SIDE):
+        center = (i + 0.5) * scale
+        first = max(int(center - support + 0.5), 0)
+        count = min(int(center + support + 0.5), side) - first
+        total = 0.0
+        for x in range(count):
+            own[x] = _lanczos((x + first - center + 0.5) * (1.0 / stretch))
+            total += own[x]
+        for x in range(count):
+            weight = (own[x] / total if total != 0.0 else own[x]) * (1 << _BITS)
+            weights[i, x] = int(weight - 0.5 if weight < 0 else weight + 0.5)
+        bounds[i, 0], bounds[i, 1] = first, count
+    return bounds, weights
+
+
+@njit(nogil=True, cache=True)
+def _weigh(line: Any, weights: Any) -> Any:
+    """Return a weighted sum of pixels as a pixel."""
+    total = np.int32(1 << (_BITS - 1))
+    for i in range(len(line)):
+        total = np.int32(total + line[i] * weights[i])
+    return min(max(total >> _BITS, 0), 255)
+
+
+@njit(nogil=True, cache=True)
+def _shrink(
+    pixels: Any, width: Any, height: Any, across: Any, across_weights: Any, down: Any, down_weights: Any
+) -> Any:
+    """Return grey pixels, uint8[32, 32], of uint8 or, for colours, uint32[height * width]: rows first, as Pillow does."""
+    narrow = np.empty((SIDE, height), np.int32)  # columns of it are what the second step adds up
+    line = np.empty(width, np.int32)
+    for y in range(height):
+        row = pixels[y * width : (y + 1) * width]
+        for x in range(width):
+            pixel = row[x]
+            if pixels.itemsize == 4:
+                red, green, blue = np.int32(pixel & 255), np.int32(pixel >> 8 & 255), np.int32(pixel >> 16 & 255)
+                line[x] = np.int32(red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+            else:
+                line[x] = pixel
+        for i in range(SIDE):
+            first, count = across[i]
+            narrow[i, y] = _weigh(line[first : first + count], across_weights[i])
+    small = np.empty((SIDE, SIDE), np.uint8)
+    for i in range(SIDE):
+        first, count = down[i]
+        for j in range(SIDE):
+            small[i, j] = _weigh(narrow[j, first : first + count], down_weights[i])
+    return small

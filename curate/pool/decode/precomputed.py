@@ -1,0 +1,212 @@
+"""Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of the .npz beside each file (DataComp).
+
+In: a part, a row group of a Parquet file; names of a column or an array for the image's side and for the text's. Out:
+float16 lists of one length, row by row, of unit length, zeros where a row has none, as table `embeddings` has them. Of an
+.npz only the rows of the part are held: an array is read from where its rows begin (stored), or streamed up to there.
+
+A row whose numbers are not finite, all zero, or more or fewer than the others', has no embedding. An .npz is a stranger's
+file: whatever is raised while it is read is a fault of the embeddings, and its rows stay without.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.base.numeric.arrays import F32
+from curate.base.numeric.vectors import embedding_column
+from curate.base.wording import one_line
+from curate.pool.files.faults import EmbeddingFault, retry
+from curate.pool.files.listing import check_state, file_state, list_files
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+MAX_DIMENSION = 1 << 16
+_MAX_HEADER = 4096
+
+
+class FileRows(NamedTuple):
+    """A part's rows in their file."""
+
+    path: str  # of the Parquet file
+    first: int  # the number of the part's first row in it
+    total: int  # how many rows it has
+    sidecar_fingerprint: str  # of the .npz beside it; empty where there is none
+    storage: dict[str, Any]  # options of the file system
+
+
+def sidecar(path: str) -> str:
+    """Return the .npz that goes with a Parquet file."""
+    return f"{path.rpartition('.')[0] if '.' in path.rpartition('/')[2] else path}.npz"
+
+
+def sidecar_arrays(embeddings: Sequence[PrecomputedEmbeddings], columns: Sequence[str]) -> list[str]:
+    """Return the names that are no column of a Parquet file, so they must be arrays of the .npz beside it."""
+    return [name for one in embeddings for name in (one.image, one.text) if name not in columns]
+
+
+def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
+    """Return what differs where the .npz beside a file does; empty without one. Raises RecipeError where it is no file."""
+    fs, inner = fsspec.core.url_to_fs(sidecar(path), **storage)
+    if not fs.exists(inner):
+        return ""
+    npz = list_files((sidecar(path),), storage, content)[0]
+    return npz.fingerprint if content else file_state(npz.path, storage)
+
+
+def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
+    """Return the dimension of the embeddings of a file. Raises EmbeddingFault."""
+    found = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
+    if len(set(found.values())) > 1:
+        raise EmbeddingFault(f"{options.image} and {options.text} differ in length: {list(found.values())}")
+    return found[options.image]
+
+
+def read_embeddings(
+    names: tuple[str, str], dimension: int, rows: tuple[pa.Table, npt.NDArray[np.bool_]], place: FileRows
+) -> tuple[pa.Array, pa.Array]:
+    """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
+
+    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings.
+
+    Raises:
+        EmbeddingFault: there is no such column or array, it is damaged, or it does not fit the file's rows.
+        RunError: the .npz has changed since the run was planned.
+    """
+    table, usable = rows
+    sides = []
+    for name in names:
+        if name in table.schema.names:
+            found = _of_column(name, table[name], dimension)
+        else:
+            found = _of_array(name, place, len(table), dimension)
+        sides.append(embedding_column(_unit_rows(found, usable), np.arange(len(found)), len(found)))
+    return sides[0], sides[1]
+
+
+def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
+    """Return rows of length 1, as float16; those that are so already, up to rounding, as they came; zeros without a direction."""
+    wide = rows.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, initial=0)
+    good = usable & np.isfinite(largest) & (largest > 0)
+    wide[~good], largest = 0, np.where(good, largest, 1)
+    scaled = wide / largest[:, None]  # first, so that no square overflows or vanishes
+    lengths = np.linalg.norm(scaled, axis=1)
+    is_unit = np.abs(lengths * largest - 1) < 2.0**-9
+    made = np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None])
+    return made.astype(np.float16)
+
+
+def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
+    if name not in columns.names:
+        found: int = _safely(path, source.storage, lambda opened: _open(opened, name, path)[1][1])
+        return found
+    kind = columns.field(name).type
+    _check_lists(name, kind)
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    try:
+        with fsspec.open(path, "rb", **source.storage) as opened:
+            for batch in pq.ParquetFile(opened, pre_buffer=False).iter_batches(1024, columns=[name], use_threads=False):
+                lengths = pc.list_value_length(batch.column(0))
+                frequent = pc.mode(lengths.filter(pc.greater(lengths, 0)))
+                if len(frequent):
+                    return int(frequent[0]["mode"].as_py())
+    except (pa.ArrowException, OSError) as error:
+        raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
+    raise EmbeddingFault(f"column {name!r} holds nothing but nulls")
+
+
+def _check_lists(name: str, kind: pa.DataType) -> None:
+    is_list = any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+        raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
+
+
+def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
+    lists = column.combine_chunks()
+    _check_lists(name, lists.type)
+    out = np.zeros((len(lists), dimension), np.float32)
+    fit = pc.fill_null(pc.equal(pc.list_value_length(lists), dimension), False)
+    if lists.null_count < len(lists) and not pc.any(fit).as_py():
+        raise EmbeddingFault(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
+    values = lists.filter(fit).flatten().cast(pa.float32(), safe=False)  # a null is NaN, so not finite
+    out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
+    return out
+
+
+def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDArray[Any]:
+    path, where = place.path, f"{sidecar(place.path)}: array {name!r}"
+    if not place.sidecar_fingerprint:
+        raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
+
+    def read(opened: Any) -> npt.NDArray[Any]:
+        stream, shape, kind = _open(opened, name, path)
+        with stream:
+            if shape != (place.total, dimension):
+                raise EmbeddingFault(
+                    f"{where} is {shape[0]:,} × {shape[1]}; accepted: {place.total:,} × {dimension}, one row for "
+                    "each of the Parquet file's, of the dimension in the first file"
+                )
+            size = dimension * kind.itemsize
+            stream.seek(place.first * size, 1)
+            data = stream.read(rows * size)
+            if place.first + rows == place.total:
+                stream.read(1)  # the end of a member is where its checksum is compared
+        if len(data) != rows * size:
+            raise EmbeddingFault(f"{where} ends before its last row")
+        return np.frombuffer(data, kind).reshape(rows, dimension)
+
+    check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
+    found: npt.NDArray[Any] = _safely(path, place.storage, read)
+    return found
+
+
+def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> Any:
+    """Return what is read of the .npz beside a file. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
+    where, is_local = sidecar(path), False
+
+    def attempt() -> Any:
+        with fs.open(inner, "rb") as opened:
+            return read(opened)
+
+    try:
+        fs, inner = fsspec.core.url_to_fs(where, **storage)
+        is_local = isinstance(fs, LocalFileSystem)
+        if is_local and os.path.exists(inner) and not os.path.isfile(inner):
+            raise EmbeddingFault(f"{where}: is not a regular file")
+        return attempt() if is_local else retry(attempt)
+    except FileNotFoundError:
+        raise EmbeddingFault(f"{where}: no such file") from None
+    except (EmbeddingFault, MemoryError):
+        raise
+    except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
+        is_transient = isinstance(error, OSError) and not is_local
+        what = f"{type(error).__name__} {one_line(error, 200)}".strip()
+        raise EmbeddingFault(f"{where}: cannot be read: {what}", is_transient) from None
+
+
+def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any]]:
+    """Return an array of an .npz, as a stream behind its header; its shape, rows and dimension, and its type."""
+    where = f"{sidecar(path)}: array {name!r}"
+    archive = zipfile.ZipFile(opened)
+    members = archive.namelist()
+    if f"{name}.npy" not in members:
+        arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
+        raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
+    stream = archive.open(f"{name}.npy")
+    if np.lib.format.read_magic(stream) != (1, 0):  # other headers may announce gigabytes
+        raise EmbeddingFault(f"{where} is not an array of numbers: the version of its header is not 1.0")
+    shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
+    if len(shape) != 2 or fortran or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
+        found = f"{kind} {list(shape)}"[:100]
+        raise EmbeddingFault(f"{where} is {found}; accepted: floating-point numbers [rows, dimension]")
+    return stream, (int(shape[0]), int(shape[1])), kind

@@ -1,0 +1,143 @@
+"""Puts the members of a tar together into samples, by the webdataset convention, with a status for each.
+
+In: a `TarIndex`. Out: `TarSamples`, one row a sample in the order of the first member.
+
+The rules:
+- The key is the member's path up to the first dot of its base name, folders kept, a leading `./` dropped; the suffix is
+  the rest, in lower case. Folders, names without a dot and hidden names (`.x`, macOS' `._x.jpg`) are no part of a sample.
+- Members are put together by key, in any order, also where others lie between them.
+- A suffix that repeats under a key begins a second sample where the member before it had another key: it is
+  `duplicate_key`, the first one stays, and later members of that key join the second one. Where the member before it
+  had the same key, which belongs to what is unknown: the sample is `duplicate_member`.
+- A link or another special member that would be the image, the .txt or the .json makes the sample `link_member`; one
+  with another suffix is left out. A member that the end of the file cuts makes it `truncated_member`.
+- The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest); without one the
+  sample is `no_image`. Without a .txt and a .json it is `no_caption`; whether a json holds one is the caller's to see.
+- All other regular members are ancillary and kept (`seg.png` is one suffix, and no image).
+- Of several reasons the status is the first of duplicate_key, duplicate_member, link_member, truncated_member, no_image,
+  no_caption.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.base.numeric.arrays import I64
+from curate.base.schema import OK
+from curate.tar.index import TarIndex
+from curate.tar.walk import FOLDER, REGULAR
+
+IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif")
+_LOADED = frozenset((*IMAGE_SUFFIXES, "txt", "json"))
+
+
+@dataclass(frozen=True, slots=True)
+class TarSamples:
+    """The samples of one tar, column by column; `image`, `txt`, `json` and `members` are positions in the index."""
+
+    keys: list[str]  # repeats only with status `duplicate_key`
+    status: list[str]  # `ok` or a code of schema.SAMPLE_REASONS
+    errors: list[str | None]  # what was found
+    image: list[int]  # -1 where there is none
+    txt: list[int]
+    json: list[int]
+    starts: I64  # len + 1: sample i has members[starts[i] : starts[i + 1]]
+    members: I64  # the regular members, in the order of the tar within a sample
+    suffixes: list[str]  # of each of `members`, in lower case
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def member_columns(self, index: TarIndex) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
+        """Return the columns suffix list<string>, offset list<int64> and size list<int64> of schema.MEMBERS."""
+        starts = pa.array(self.starts.astype(np.int32))
+        flat = pa.array(self.suffixes, pa.string()), index.offsets[self.members], index.sizes[self.members]
+        suffix, offset, size = (pa.ListArray.from_arrays(starts, values) for values in flat)
+        return suffix, offset, size
+
+
+@dataclass(slots=True)
+class _Parts:
+    """A sample while it is put together: suffix → member, and what was wrong, in the order of the rules."""
+
+    key: str
+    members: dict[str, int]
+    second: bool
+    repeated: str = ""
+    link: str = ""
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return key and suffix (in lower case) of a member's name; both empty where it belongs to no sample."""
+    if name.startswith("./"):
+        name = name[2:]
+    base = name.rfind("/") + 1
+    dot = name.find(".", base)
+    return (name[:dot], name[dot + 1 :].lower()) if dot > base else ("", "")
+
+
+def group_members(index: TarIndex) -> TarSamples:
+    """Put members together into samples by the rules above."""
+    samples: list[_Parts] = []
+    current: dict[str, _Parts] = {}
+    parts = _Parts("", {}, False)  # of the member before
+    for i, (name, kind) in enumerate(zip(index.names, index.types.tobytes(), strict=True)):
+        if kind == FOLDER:
+            continue
+        key, suffix = split_name(name)
+        if not key:
+            continue
+        if key != parts.key:
+            found = current.get(key)
+            if found is None or suffix in found.members:
+                found = current[key] = _Parts(key, {}, found is not None)
+                samples.append(found)
+            parts = found
+        if suffix in parts.members:
+            parts.repeated = name
+        else:
+            parts.members[suffix] = i
+        if kind != REGULAR and suffix in _LOADED:
+            parts.link = name
+    return _columns(index, samples)
+
+
+def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
+    """Turn the samples into columns and decide the status of each."""
+    special = set(np.flatnonzero((index.types != REGULAR) & (index.types != FOLDER)).tolist())
+    cut = len(index) - 1 if len(index) and not index.complete[-1] else -1
+    rows: list[tuple[Any, ...]] = []
+    for parts in samples:
+        members = parts.members
+        status, error = _trouble(index, parts, cut)
+        if special:
+            members = {suffix: i for suffix, i in members.items() if i not in special}
+        image = members.get("jpg", -1)
+        if image < 0:
+            image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), -1)
+        txt, json = members.get("txt", -1), members.get("json", -1)
+        if status == OK and image < 0:
+            status, error = "no_image", f"members: {', '.join(members)}"
+        elif status == OK and txt < 0 and json < 0:
+            status, error = "no_caption", f"members: {', '.join(members)}"
+        rows.append((parts.key, status, error, image, txt, json, members))
+    keys, codes, errors, images, txts, jsons, kept = ([row[i] for row in rows] for i in range(7))
+    starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+    positions = np.array([i for members in kept for i in members.values()], np.int64)
+    suffixes = [suffix for members in kept for suffix in members]
+    return TarSamples(keys, codes, errors, images, txts, jsons, starts, positions, suffixes)
+
+
+def _trouble(index: TarIndex, parts: _Parts, cut: int) -> tuple[str, str | None]:
+    """Return status and error by what the members are, apart from those that are missing."""
+    if parts.second:
+        return "duplicate_key", f"the key {parts.key} appears earlier in this tar, with other samples in between"
+    if parts.repeated:
+        return "duplicate_member", f"{parts.repeated} occurs more than once"
+    if parts.link:
+        return "link_member", f"{parts.link} is a link or another special member"
+    if cut >= 0 and cut in parts.members.values():
+        return "truncated_member", index.damage.detail if index.damage else f"{index.names[cut]} is truncated"
+    return OK, None

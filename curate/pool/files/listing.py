@@ -1,0 +1,266 @@
+"""Input files: brace ranges `{00000..00099}`, lists `{a,b}` and globs, on any fsspec file system, with fingerprints.
+
+A file that a brace range names and that is missing is an error before the run; what a glob finds is sorted by name.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import xxhash
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.base.errors import RecipeError, RunError
+from curate.recipe.source import Source
+from curate.recipe.strict_yaml import find_surrogate
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
+MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
+_HASHED = "xxh3:"
+_LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes any other without a word
+_NOT_THERE = (404, 410)  # answers of HTTP
+_THREADS = 16  # files that are looked up, or hashed, at once
+# What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
+_VERSIONS = (
+    *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
+    *("mtime", "LastModified", "last_modified", "updated", "created"),
+)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An input file. `fingerprint` differs where the file does: its etag, its mtime in ns, or the hash of its content."""
+
+    path: str
+    size: int
+    fingerprint: str
+
+
+def expand_braces(path: str) -> list[str]:
+    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
+    parts: list[Sequence[str]] = []  # texts and choices, not multiplied before they are counted
+    end, names = 0, 1
+    for found in _BRACES.finditer(path):
+        before, text = path[end : found.start()], found[1]
+        end = found.end()
+        if "{" in before:
+            raise RecipeError(
+                f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}"
+            )
+        if span := _RANGE.match(text):
+            first, last = int(span[1]), int(span[2])
+            if last < first:
+                raise RecipeError(f"{path}: range {{{text}}} is empty; accepted: {{00000..00099}}")
+            _check_number(path, names * (last - first + 1))
+            width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
+            choices = [f"{n:0{width}d}" for n in range(first, last + 1)]
+        elif "," in text:
+            choices = text.split(",")
+        else:
+            raise RecipeError(
+                f"{path}: {{{text}}} is neither a range such as {{00000..00099}} nor a list such as {{a,b}}"
+            )
+        names *= len(choices)
+        _check_number(path, names)
+        parts += [[before], choices]
+    return list(map("".join, itertools.product(*parts, [path[end:]])))
+
+
+def _check_number(path: str, names: int) -> None:
+    if names > MAX_NAMES:
+        raise RecipeError(
+            f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, by ranges such as {{00000..00099}} "
+            "and lists such as {a,b}, in all paths together"
+        )
+
+
+def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
+    """Return the files that paths or URLs with brace ranges, lists and globs name, in order, each once.
+
+    Raises RecipeError where a file is missing, a glob finds none, or one is named twice.
+    """
+    expanded: list[tuple[str, list[str]]] = []
+    for path in paths:
+        expanded.append((path, expand_braces(path)))
+        _check_number(path, sum(len(names) for _, names in expanded))
+    files = [file for path, names in expanded for file in _list_path(path, names, storage, content)]
+    seen = set()
+    for file in files:
+        name = file.path if "://" in file.path else os.path.normpath(file.path)
+        if name in seen:
+            raise RecipeError(f"{name}: is listed twice in one source")
+        seen.add(name)
+    return files
+
+
+def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
+    fs, _ = fsspec.core.url_to_fs(names[0], **storage)
+    missing, such_as = 0, ""
+    with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
+        for name, found in zip(names, pool.map(lambda name: _find(fs, path, name, content), names), strict=True):
+            if found is None:
+                missing, such_as = missing + 1, such_as or name
+            else:
+                yield from found
+    if missing:
+        more = f" and {missing - 1} more" if missing > 1 else ""
+        there = f" ({len(names) - missing} of the {len(names)} named exist)" if len(names) > 1 else ""
+        raise RecipeError(f"{such_as}{more}: no such file{there}")
+
+
+def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | None:
+    """Return the files that one of the names of a path stands for; None where there is no such file."""
+    inner = fs._strip_protocol(name)
+    if any(c in name for c in "*?[") and not fs.exists(inner):
+        found = fs.glob(inner, detail=True)
+        infos = [found[key] for key in sorted(found) if _is_file(fs, found[key])]
+        if not infos:
+            raise RecipeError(f"{path}: no file matches {name}")
+    else:
+        try:
+            infos = [_info(fs, inner)]
+        except FileNotFoundError:
+            return None
+        if infos[0]["type"] == "directory":
+            raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
+        if not _is_file(fs, infos[0]):
+            raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
+    for info in infos:
+        if find_surrogate(info["name"]):
+            raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
+    return [
+        InputFile(
+            str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
+            int(info["size"]),
+            _content(fs, info["name"]) if content else _version(fs, info),
+        )
+        for info in infos
+    ]
+
+
+def _info(fs: Any, name: str) -> dict[str, Any]:
+    """Return what a file system says of a file. Raises FileNotFoundError where there is none, and OSError where it cannot say."""
+    try:
+        return dict(fs.info(name))
+    except FileNotFoundError as error:
+        answer = error.__cause__  # over HTTP: fsspec says so of any answer, and of none
+        if answer is None or getattr(answer, "status", 0) in _NOT_THERE:
+            raise
+        kind = PermissionError if getattr(answer, "status", 0) in (401, 403) else OSError
+        raise kind(f"{name}: {answer}") from error
+
+
+def _is_file(fs: Any, info: dict[str, Any]) -> bool:
+    """Return whether it is a regular file, or a link to one."""
+    return info["type"] == "file" or bool(fs.isfile(info["name"]))
+
+
+def list_source(source: Source, content: bool) -> list[InputFile]:
+    """Return the files of a source, in order. Raises RecipeError, which names it, where they cannot be listed."""
+    is_local = all("://" not in path for path in source.paths)
+    if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
+        raise RecipeError(
+            f"input {source.name!r}: storage: {unknown[0]!r} is not an option of local files; leave it out, or name a URL in path"
+        )
+    try:
+        return list_files(source.paths, source.storage, content)
+    except RecipeError as error:
+        raise RecipeError(f"input {source.name!r}: {error}") from None
+    except (OSError, ImportError, ValueError) as error:
+        raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
+
+
+def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: bool) -> dict[str, str]:
+    """Return size and fingerprint of files, by name, as far as they are there and may be seen.
+
+    Folders are listed, which takes fewer requests than to look each file up, as is done where a folder cannot be listed. Raises OSError.
+    """
+    found: dict[str, str] = {}
+    for folder, some in itertools.groupby(sorted(names, key=_folder), _folder):
+        fs, inner = fsspec.core.url_to_fs(folder, **storage)
+        wanted = {fs._strip_protocol(name): name for name in some}
+        try:
+            infos = _look_up(fs, wanted) if "http" in fs.protocol else fs.ls(inner, detail=True)
+            fs.invalidate_cache(inner)  # a later plan of this process sees what is there then
+        except (FileNotFoundError, PermissionError, NotImplementedError):
+            infos = _look_up(fs, wanted)
+        for info in infos:
+            if info["name"] in wanted and info["type"] == "file":
+                version = _content(fs, info["name"]) if content else _version(fs, info)
+                found[wanted[info["name"]]] = f"{info['size']} bytes, {version}"
+    return found
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0] or "/"
+
+
+def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what is known of each file that is there and may be seen."""
+
+    def info(name: str) -> dict[str, Any] | None:
+        with suppress(FileNotFoundError, PermissionError):
+            return _info(fs, name)
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [found for found in pool.map(info, names) if found]
+
+
+def file_state(path: str, storage: dict[str, Any]) -> str:
+    """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
+    if os.path.isabs(path):  # of this machine, as the plan has it
+        found = os.stat(path)
+        return f"{found.st_size} bytes, {_modified(found)}"
+    fs, inner = fsspec.core.url_to_fs(path, **storage)
+    fs.invalidate_cache(inner)
+    info = _info(fs, inner)
+    return f"{info['size']} bytes, {_version(fs, info)}"
+
+
+def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
+    """Check that a file is the one that was read, of which `state` is what `file_state` returned.
+
+    Where its fingerprint (see InputFile) is of its content, another state with the same content will do. Raises RunError
+    where it changed since, or was deleted, and OSError where its state cannot be read now.
+    """
+    try:
+        found = file_state(path, storage)
+    except FileNotFoundError:
+        found = "deleted"
+    if found == state:
+        return
+    hashed = fingerprint.startswith(_HASHED) and found != "deleted"
+    if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
+        raise RunError(
+            f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "
+            "stay as they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
+        )
+
+
+def _version(fs: Any, info: dict[str, Any]) -> str:
+    if isinstance(fs, LocalFileSystem):
+        return _modified(os.stat(info["name"]))  # of the file, where the name is a link
+    for name in _VERSIONS:
+        if info.get(name):
+            return f"{name}:{info[name]}"
+    return "unknown"
+
+
+def _modified(found: os.stat_result) -> str:
+    return f"mtime:{found.st_mtime_ns}"
+
+
+def _content(fs: Any, name: str) -> str:
+    state = xxhash.xxh3_128()
+    with fs.open(name, "rb") as file:
+        while block := file.read(1 << 22):
+            state.update(block)
+    return f"{_HASHED}{state.hexdigest()}"

@@ -1,0 +1,93 @@
+"""Samples that img2dataset tried to fetch and that are not in its tar, by the Parquet file that it writes beside each tar.
+
+In: NNNNN.parquet beside NNNNN.tar, one row for each URL of the shard, with columns `key`, `status` and `error_message`. Out: a row
+for each one whose status is not `success`, unless the tar has a sample of its key. A Parquet file without these columns is not
+img2dataset's, and says nothing.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE
+from curate.base.wording import one_line
+from curate.pool.files.faults import InputFault
+from curate.pool.urls.download.keys import OUTCOMES
+
+_SUCCESS = "success"
+_ROWS = 10_000  # a shard of img2dataset
+_ERROR = 300  # characters
+MISSING = pa.schema([(name, pa.string()) for name in ("key", "url", "uid", "caption", "status", "error")])
+
+
+def sidecar(path: str) -> str:
+    """Return where img2dataset lists the samples of a tar; empty where the name is not one of a tar."""
+    return f"{path.removesuffix('.tar')}.parquet" if path.endswith(".tar") else ""
+
+
+def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], caption: str) -> pa.Table:
+    """Return the samples of a tar that are not in it, in the order of the file beside it, with columns MISSING.
+
+    Args:
+        path: of the tar.
+        storage: options of the file system.
+        keys: of the samples that are in it.
+        caption: the column of captions, where there is none of the name `caption`.
+
+    Raises:
+        InputFault: the file is damaged, or may not be read; the tar's samples are not touched by that.
+        OSError: it cannot be read now.
+    """
+    name = sidecar(path)
+    try:
+        with fsspec.open(name, "rb", **storage) as opened:
+            data = opened.read()
+    except PermissionError as error:
+        raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
+    try:
+        table = _read_failed(data, caption)
+    except (pa.ArrowException, ValueError, OSError) as error:  # Arrow says OSError of damaged pages
+        raise InputFault(DAMAGED_SIDECAR, f"{name}: {one_line(error, _ERROR)}") from None
+    return table.filter(pc.invert(pc.is_in(table["key"], pa.array(keys, pa.string()))))
+
+
+def _read_failed(data: bytes, caption: str) -> pa.Table:
+    """Return the rows whose status is not `success`, of a file of img2dataset; none of any other file."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+    if not {"key", "status"} <= set(texts):
+        return MISSING.empty_table()
+    wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
+    names = [name for name in wanted if name in texts]
+    if set(OUTCOMES.names) <= set(file.schema_arrow.names):  # it is one of ours
+        names += ["reason", "detail"]
+    batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
+    has_some = (batch for batch in batches if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py())
+    table = pa.concat_tables([MISSING.empty_table(), *(_select(batch, caption) for batch in has_some)])
+    table.validate(full=True)  # texts that are not UTF-8
+    return table
+
+
+def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
+    """Return the rows that are not in the tar."""
+    rows = pa.Table.from_batches([batch]).filter(pc.not_equal(batch["status"], _SUCCESS))  # a null is no answer
+    none = pa.nulls(len(rows), pa.string())
+
+    def column(*names: str) -> Any:
+        return next((rows[name].cast(pa.string()) for name in names if name in rows.column_names), none)
+
+    status = column("status").to_pylist(), column("error_message").to_pylist()
+    errors = [one_line(": ".join(filter(None, words)), _ERROR) for words in zip(*status, strict=True)]
+    reasons = pa.repeat(MISSING_SAMPLE, len(rows))
+    if "reason" in rows.column_names:
+        reasons, errors = column("reason"), column("detail")
+    columns = [column("key"), column("url"), column("uid"), column("caption", caption), reasons, errors]
+    return pa.table(columns, schema=MISSING)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string))

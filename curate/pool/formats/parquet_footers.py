@@ -1,0 +1,132 @@
+"""Parquet files as their footers describe them: row groups as parts, columns, and files that cannot be used.
+
+A store that does not answer is tried again; files without rows, or with a fault, are one part each.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.errors import RecipeError
+from curate.base.wording import one_line
+from curate.pool.decode.columns import Columns, find_columns, score_type
+from curate.pool.decode.precomputed import find_dimension, sidecar_arrays, sidecar_fingerprint
+from curate.pool.files.faults import EmbeddingFault, InputFault, retry
+from curate.pool.files.listing import InputFile
+from curate.pool.formats.input_format import FileColumns, InputPart
+from curate.pool.urls.download.lists import KINDS, kind_of
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+_THREADS = 16
+_TRIED = 20  # files without embeddings before a source is said to supply none
+_SUPPLIED = ("uid", "url", "key", "width", "height", "language")
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a Parquet file's footer states."""
+
+    parts: tuple[InputPart, ...]  # one a row group, so that a damaged one costs no other; one of a file without rows
+    schema: pa.Schema | None = None  # the columns; None of a file with a fault, which is one part
+
+
+def read_footers(
+    source: Source, columns: Columns, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
+) -> list[Footer]:
+    """Return what the footers of a source's files state.
+
+    Raises RecipeError where no file can be used, or none has a column that the recipe names.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        footers = list(pool.map(lambda file: _read_footer(source, columns, file, embeddings, content), files))
+    usable = [footer for footer in footers if footer.schema]
+    if not usable and footers:
+        faulty = [footer.parts[0] for footer in footers[:3]]
+        reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in faulty if part.fault)
+        raise RecipeError(f"input {source.name!r}: none of {len(footers)} files can be used: {reasons}")
+    names = {name for footer in usable if footer.schema for name in footer.schema.names}
+    for part, requested in columns:
+        for column in (requested,) if isinstance(requested, str) else requested or ():
+            if column not in names:
+                raise RecipeError(
+                    f"input {source.name!r}: columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}"
+                )
+    return footers
+
+
+def _read_footer(
+    source: Source, columns: Columns, file: InputFile, embeddings: Sequence[PrecomputedEmbeddings], content: bool
+) -> Footer:
+    whole = InputPart(file.path, file.size, file.fingerprint, (0, 0), 0)
+
+    def read() -> pq.FileMetaData:
+        with fsspec.open(file.path, "rb", **source.storage) as opened:
+            return pq.read_metadata(opened)
+
+    def faulty(reason: str, detail: str) -> Footer:
+        return Footer((replace(whole, fault=(reason, detail)),))
+
+    if file.size == 0:
+        return faulty("empty_file", "0 bytes")
+    try:
+        metadata = retry(read)
+        schema = metadata.schema.to_arrow_schema().remove_metadata()
+        find_columns(schema, columns)
+    except InputFault as fault:
+        return faulty(fault.reason, fault.detail)
+    except (pa.ArrowException, ValueError) as error:
+        return faulty("not_parquet", one_line(error, 300) + _remedy(file.path))
+    except OSError as error:
+        return faulty("unreadable", one_line(error, 300))
+    in_sidecar = sidecar_arrays(embeddings, schema.names)
+    fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
+    parts = []
+    for index in range(metadata.num_row_groups):
+        group, span = metadata.row_group(index), (index, index + 1)
+        size, rows = group.total_byte_size, group.num_rows
+        parts.append(InputPart(file.path, size, file.fingerprint, span, rows, sidecar_fingerprint=fingerprint))
+    return Footer(tuple(parts or [whole]), schema)
+
+
+def _remedy(path: str) -> str:
+    """Return what to do with a file that is a list by its name."""
+    kind = kind_of(path)
+    if kind is None or kind == "parquet":
+        return ""
+    return f"; {KINDS[kind]} is read by format: urls; DuckDB converts it to Parquet: COPY (FROM '{path}') TO 'list.parquet'"
+
+
+def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:
+    """Return the columns of each kind of file that can be used, in order of appearance."""
+    kinds = []
+    for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema):
+        found = find_columns(schema, columns)
+        supplied = frozenset(part for part in _SUPPLIED if getattr(found, part))
+        scores = found.scores or ()
+        others = tuple(
+            field.name for field in schema if field.name not in scores and score_type(field.type) is not None
+        )
+        nameable = others if columns.scores is None else ()
+        kinds.append(FileColumns(bool(found.image), schema, supplied, scores, nameable))
+    return tuple(kinds)
+
+
+def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[Footer]) -> int:
+    """Return the dimension of the embeddings of the first file that has some. Raises RecipeError where none has."""
+    faults: list[str] = []
+    for footer in footers:
+        if footer.schema and any(part.rows for part in footer.parts) and len(faults) < _TRIED:
+            try:
+                return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
+            except EmbeddingFault as fault:
+                faults.append(f"{footer.parts[0].path}: {fault}")
+    raise RecipeError(
+        f"measure.embeddings {embeddings.name!r}: source {source.name!r} supplies no such embeddings: "
+        f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz of "
+        "each file"
+    )

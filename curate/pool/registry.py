@@ -1,0 +1,25 @@
+"""The registry of input formats. A new one is a file of this folder and a line here, or the entry point of another package
+in the group `curate.formats`, named as its key and naming an object of its class.
+"""
+
+from curate.pool.formats.downloading_format import DownloadingFormat
+from curate.pool.formats.input_format import InputFormat
+from curate.pool.formats.parquet import ParquetInput
+from curate.pool.formats.run import RunInput
+from curate.pool.formats.webdataset import WebdatasetInput
+from curate.pool.urls.format import UrlsInput
+from curate.recipe.source import FORMATS, Source
+
+KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput(), RunInput(), UrlsInput())
+
+
+def find_format(source: Source) -> InputFormat:
+    """Return the format of a source."""
+    kind: InputFormat = FORMATS.find(source.format)
+    return kind
+
+
+def find_downloading(source: Source) -> DownloadingFormat | None:
+    """Return the format of a source that downloads; None for any other."""
+    kind = find_format(source)
+    return kind if isinstance(kind, DownloadingFormat) else None

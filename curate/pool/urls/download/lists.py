@@ -1,0 +1,249 @@
+"""Lists of URLs: Parquet, CSV, TSV and JSON lines, plain or compressed, read by ranges of rows.
+
+A list that is not Parquet is made one, for only so can rows in the middle be read without all before them: once in a run, by the
+process that plans it, which puts it into the run's folder where other processes are to read it (`share_list`).
+"""
+
+import atexit
+import bisect
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate, groupby
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.base import ids
+from curate.base.process import at_interrupt
+from curate.store.layout import LISTS
+from curate.store.store import RunStore
+
+KINDS = {
+    "parquet": "Parquet",
+    "csv": "CSV",
+    "tsv": "TSV",
+    "jsonl": "JSON lines",
+    "ndjson": "JSON lines",
+    "json": "JSON lines",
+}
+TABULAR = ("csv", "tsv")
+_COMPRESSED = ("gz", "bz2", "xz", "zst")
+_GROUP = 10_000  # rows of a row group
+_JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
+_UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
+_WIDER = {
+    "null": pa.int64(),
+    "int64": pa.float64(),
+    "string": pa.binary(),
+}  # else text; text that is not UTF-8 is bytes
+
+_lock = threading.Lock()
+_converted: dict[str, str] = {}  # by digest: files of this process
+
+
+@dataclass(frozen=True)
+class UrlList:
+    """A list: a file of one of KINDS, and how it is read.
+
+    Attributes:
+        path: of the file.
+        fingerprint: differs where the file does.
+        storage: options of its file system.
+        column_names: of CSV or TSV without a header line; None: the first line is one.
+        texts: the names of columns that are text, whatever is in them, in lower case.
+    """
+
+    path: str
+    fingerprint: str
+    storage: dict[str, Any] = field(default_factory=dict)
+    column_names: tuple[str, ...] | None = None
+    texts: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> str | None:
+        """Which of KINDS it is."""
+        return kind_of(self.path)
+
+    @property
+    def digest(self) -> str:
+        """Of all that determines its rows."""
+        return ids.digest([self.path, self.fingerprint, self.column_names, sorted(self.texts)])
+
+
+def kind_of(path: str) -> str | None:
+    """Return which of KINDS a file is by its name; None for another."""
+    suffixes = path.rpartition("/")[2].lower().split(".")[1:]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
+
+
+def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
+    """Return a list's columns and the number of its rows. Raises pa.ArrowException where it is damaged, and OSError."""
+    with _opened(urls, None) as file:
+        return file.schema_arrow.remove_metadata(), file.metadata.num_rows
+
+
+def read_rows(urls: UrlList, first: int, stop: int, run: RunStore | None = None) -> pa.Table:
+    """Return some rows of a list, which may be in the folder of the run. Raises pa.ArrowException where it is damaged, and OSError."""
+    with _opened(urls, run) as file:
+        ends = _ends(file)
+        begin = bisect.bisect_right(ends, first)
+        end = bisect.bisect_left(ends, stop) + 1
+        table = file.read_row_groups(list(range(begin, min(end, len(ends)))), use_threads=False)
+        return table.slice(first - (ends[begin - 1] if begin else 0), stop - first)
+
+
+def read_some_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
+    """Return rows of a list by their numbers, ascending, at least one. Raises as `read_rows` does."""
+    with _opened(urls, run) as file:
+        ends, pieces = _ends(file), []
+        for group, some in groupby(rows, lambda row: bisect.bisect_right(ends, row)):
+            first = ends[group - 1] if group else 0
+            pieces.append(file.read_row_group(group, use_threads=False).take([row - first for row in some]))
+        return pa.concat_tables(pieces)
+
+
+def _ends(file: pq.ParquetFile) -> list[int]:
+    """Return the number of the row behind each row group."""
+    return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
+
+
+def share_list(urls: UrlList, run: RunStore) -> None:
+    """Put a list that is not Parquet into the run's folder, as one, until the run ends."""
+    if urls.kind != "parquet":
+        with open(_convert_once(urls), "rb") as there, run.create(_shared(urls)) as file:
+            shutil.copyfileobj(there, file, 1 << 20)
+
+
+def _shared(urls: UrlList) -> str:
+    return f"{LISTS}/{urls.digest}.parquet"
+
+
+@contextmanager
+def _opened(urls: UrlList, run: RunStore | None) -> Iterator[pq.ParquetFile]:
+    """Yield a list as a Parquet file."""
+    if urls.kind == "parquet":
+        opened = fsspec.open(urls.path, "rb", **urls.storage)
+    elif run is not None and urls.digest not in _converted and run.exists(_shared(urls)):
+        opened = run.open(_shared(urls))
+    else:
+        opened = fsspec.open(_convert_once(urls), "rb")
+    with opened as file:
+        yield pq.ParquetFile(file, pre_buffer=False)
+
+
+def _convert_once(urls: UrlList) -> str:
+    """Return the path of a list as a Parquet file of this process, which one thread makes."""
+    with _lock:
+        if urls.digest not in _converted:
+            path = f"{_folder()}/{urls.digest}.parquet"
+            _convert(urls, path)
+            _converted[urls.digest] = path
+        return _converted[urls.digest]
+
+
+@cache
+def _folder() -> str:
+    folder = tempfile.mkdtemp(prefix="curate-lists-")
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    at_interrupt(remove)
+    return folder
+
+
+def _convert(urls: UrlList, path: str) -> None:
+    """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
+    if urls.kind not in TABULAR:
+        schema = pa.unify_schemas([table.schema for table in _json_tables(urls, None)], promote_options="permissive")
+        with pq.ParquetWriter(path, schema) as writer:
+            for table in _json_tables(urls, schema):
+                writer.write_table(table, row_group_size=_GROUP)
+        return
+    try:
+        if _write_tabular(urls, path, '"'):
+            return
+    except pa.ArrowInvalid:
+        if urls.kind != "tsv":
+            raise
+    _write_tabular(urls, path, "")
+
+
+def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]:
+    """Yield the rows of a list of JSON lines, some at a time, with these columns; None: with those that they have, of their own types."""
+    import pyarrow.json  # here: it takes time that lists of Parquet need not
+
+    options = pyarrow.json.ParseOptions(explicit_schema=columns)
+    with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+        while data := file.read(_JSON_BYTES):
+            data += file.readline()
+            if data.lstrip().startswith(b"["):
+                raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
+            if data.strip():
+                whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
+                yield pyarrow.json.read_json(pa.BufferReader(data), whole, options)
+
+
+def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
+    """Write a list of CSV or TSV, in which `quote` is the quotation mark; empty: there is none.
+
+    Return False for TSV in which values that begin with one have several lines: then it is none.
+    """
+    with _tabular(urls, {}, quote) as batches:
+        names = batches.schema.names
+    types = {name: pa.string() for name in names if name.lower() in urls.texts}
+    while True:
+        try:
+            with _tabular(urls, types, quote) as batches:
+                return _write(batches, path, is_by_lines=urls.kind == "tsv" and bool(quote))
+        except pa.ArrowInvalid as error:
+            found = _UNFIT.search(str(error))
+            if found is None:
+                raise
+            # The column began as if it held nothing else than values of this type
+            name, wider = names[int(found[1])], _WIDER.get(found[2], pa.string())
+            if types.get(name) == wider:
+                raise
+            types[name] = wider
+
+
+@contextmanager
+def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterator[Any]:
+    """Yield the batches of a list of CSV or TSV."""
+    import pyarrow.csv
+
+    is_csv = urls.kind == "csv"
+    with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+        yield pyarrow.csv.open_csv(
+            file,
+            pyarrow.csv.ReadOptions(column_names=urls.column_names and list(urls.column_names)),
+            pyarrow.csv.ParseOptions(
+                delimiter="," if is_csv else "\t", quote_char=quote or False, newlines_in_values=is_csv
+            ),
+            pyarrow.csv.ConvertOptions(column_types=types),
+        )
+
+
+def _write(batches: Any, path: str, is_by_lines: bool = False) -> bool:
+    with pq.ParquetWriter(path, batches.schema) as writer:
+        for batch in batches:
+            if is_by_lines and any(_has_lines(column) for column in batch if pa.types.is_string(column.type)):
+                return False
+            writer.write_batch(batch, row_group_size=_GROUP)
+    return True
+
+
+def _has_lines(column: pa.Array) -> bool:
+    return bool(pc.any(pc.match_substring_regex(column, "[\t\n]")).as_py())

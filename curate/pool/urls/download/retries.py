@@ -1,0 +1,85 @@
+"""retries.parquet, a run's record of the URLs that it tries again: which rows of which lists, round by round.
+
+`curate run --retry` adds a round: all rows that another attempt may mend. A run with `--reuse` takes the older run's rounds over. No URL
+is in it: a row is a number, of a list that a digest names. Where the record is lost, rows are what the first attempts gave.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids, schema
+from curate.base.errors import DamagedError
+from curate.store.facts import RetriesFacts, names_retries
+from curate.store.layout import RETRIES_FILE
+from curate.store.manifest import find_digest, is_equal
+from curate.store.store import RunStore
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """A run's record: `table` has the columns of schema.RETRIES."""
+
+    table: pa.Table = field(default_factory=schema.RETRIES.empty_table)
+
+    @classmethod
+    def read(cls, folder: RunStore) -> "Retries":
+        """Return the record of a run folder, empty where it has none, or where it is damaged, which is logged."""
+        digest, is_there = find_digest(folder, RETRIES_FILE), folder.exists(RETRIES_FILE)
+        if not is_there and not names_retries(folder):
+            return cls()
+        fault = "differs from what was written" if is_there else "is missing"
+        if is_there and (digest is None or is_equal(digest, folder.digest(RETRIES_FILE))):
+            try:
+                return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
+            except (DamagedError, pa.ArrowException, ValueError):
+                fault = "is damaged"
+        _log.warning("%s: %s; images of later rounds are left out until --retry", folder.path(RETRIES_FILE), fault)
+        return cls()
+
+    def write(self, folder: RunStore) -> None:
+        """Put the record into place; where it is empty there is none."""
+        if len(self):
+            folder.write_parquet(RETRIES_FILE, self.table)
+        else:
+            folder.delete(RETRIES_FILE)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of which rows are tried again; empty where none is."""
+        return ids.table_digest(self.table.drop_columns(["key", "attempts"])) if len(self) else ""
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there are."""
+        return pc.max(self.table["round"]).as_py() or 0
+
+    @property
+    def facts(self) -> RetriesFacts:
+        """What run.json holds of the record."""
+        return RetriesFacts(rounds=self.rounds, rows=len(self), digest=self.key)
+
+    def with_round(self, rows: pa.Table) -> "Retries":
+        """Return the record with one more round, of these rows: all columns but `round`; itself where there are none."""
+        rows = rows.append_column("round", pa.repeat(pa.scalar(self.rounds + 1, pa.int32()), len(rows)))
+        rows = rows.select(schema.RETRIES.names).cast(schema.RETRIES)
+        rows = rows.sort_by([(name, "ascending") for name in ("source", "list", "row")])
+        return Retries(pa.concat_tables([self.table, rows]).combine_chunks())
+
+    def by_list(self, source: str) -> dict[str, pa.Table]:
+        """Return the rows of each list of a source, by round and number."""
+        table = self.table.filter(pc.equal(self.table["source"], source))
+        table = table.sort_by([(name, "ascending") for name in ("list", "round", "row")])
+        first, found = 0, {}
+        for item in pc.value_counts(table["list"]).to_pylist():  # in the order in which they come
+            found[item["values"]] = table.slice(first, item["counts"])
+            first += item["counts"]
+        return found

@@ -1,0 +1,273 @@
+"""Lists of URLs: what they name is downloaded by img2dataset into shards of its own, which are then read as the tars they are.
+
+A part is some consecutive rows of a list, and a shard; what is tried again are parts of such rows alone, of any part. Where its
+files are and what they are called is determined by the list and by all that has an influence on the bytes: a shard that is there
+is not downloaded again. Columns of rows are those of the list, so that uids and scores are what they would be in a pool of text;
+what did not come is a row too, with the reason.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import chain, compress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids, schema
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import Mask
+from curate.base.wording import one_line
+from curate.pool.decode.columns import valid_text
+from curate.pool.files.faults import InputFault, retry
+from curate.pool.files.listing import list_source
+from curate.pool.formats.downloading_format import DownloadingFormat, Outlook
+from curate.pool.formats.input_format import (
+    Batch,
+    FileColumns,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+    Retry,
+)
+from curate.pool.formats.run import list_kept, see_columns
+from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
+from curate.pool.urls.download.keys import keys_of, row_of, shard_stem, stem_of
+from curate.pool.urls.download.lists import describe_list, share_list
+from curate.pool.urls.download.outlook import BYTES, measured_rates
+from curate.pool.urls.rows import (
+    ORIGINAL,
+    check_header,
+    check_kind,
+    check_order,
+    file_columns,
+    find_in_list,
+    list_of,
+    read_list,
+)
+from curate.pool.urls.shards import assume_rates, find_shards, identify_list, make_shard, number_of, shards_in
+from curate.pool.urls.source import UrlsSource
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+from curate.store.store import RunStore
+
+if TYPE_CHECKING:
+    pass
+
+_TARS = WebdatasetInput()
+_AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
+
+
+class UrlsInput(DownloadingFormat):
+    """Rows of lists, and the images that their URLs give."""
+
+    key = "urls"
+    section = UrlsSource
+    has_members = True
+
+    def plan(self, source: UrlsSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+        """List the files, and count their rows; nothing is downloaded."""
+        for package in ("img2dataset", "protego"):
+            if find_spec(package) is None:
+                raise RecipeError(
+                    f"input {source.name!r}: format urls needs the package {package}; install it with: pip install '.[img2dataset]' in a checkout of curate"
+                )
+        parts: list[InputPart] = []
+        kinds: dict[pa.Schema, FileColumns] = {}
+        for file in list_kept(source) if source.from_run else list_source(source, content):
+            whole = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
+            urls = list_of(source, whole)
+            check_kind(source, urls)
+            try:
+                columns, rows = retry(lambda: describe_list(urls))  # noqa: B023
+                check_header(source, urls, columns)
+                found = find_in_list(source, columns)
+                check_order(source, urls, found)
+            except InputFault as fault:
+                raise RecipeError(f"input {source.name!r}: {file.path}: {fault.detail}") from None
+            except (pa.ArrowException, ValueError) as error:
+                parts.append(replace(whole, fault=("unreadable_list", one_line(error, 300))))
+                continue
+            except OSError as error:
+                parts.append(replace(whole, fault=("unreadable", one_line(error, 300))))
+                continue
+            if columns not in kinds:
+                supplied = file_columns(source, columns, found)
+                kinds[columns] = see_columns(source, supplied) if source.from_run else supplied
+            most = source.number_sample_per_shard
+            for first in range(0, rows, most):
+                count = min(most, rows - first)
+                parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * BYTES))
+        if parts and not kinds:
+            assert parts[0].fault is not None
+            raise RecipeError(
+                f"input {source.name!r}: none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}"
+            )
+        return PlannedSource(tuple(parts), tuple(kinds.values()))
+
+    def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
+        """Put lists that are not Parquet there, as such."""
+        for part in {part.path: part for part in parts if not part.fault}.values():
+            share_list(list_of(source, part), run)
+
+    def fetch(self, source: UrlsSource, parts: Sequence[InputPart]) -> None:
+        """Download what is not there yet. Raises OSError, RecipeError."""
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard") as pool:
+            list(pool.map(lambda part: make_shard(source, part), [part for part in parts if not part.fault]))
+
+    def fetched(self, source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
+        """List the places of shards once, not shard by shard."""
+        return [
+            (source.model_copy(update={"store": place}), frozenset(some)) for place, some in find_shards(source, parts)
+        ]
+
+    def outlook(self, source: UrlsSource, parts: Sequence[InputPart]) -> Outlook:
+        """Go by what shards say that are there: of these parts, else any."""
+        places = find_shards(source, parts)
+        there = {part for _, some in places for part in some}
+        left = [part for part in parts if part not in there and not part.fault]
+        own = [(RunStore(place), [shard_stem(number) for number in some.values()]) for place, some in places]
+        own.sort(key=lambda one: -len(one[1]))
+        others = ((store, shards_in(store)) for store, _ in own)
+        measured = (measured_rates(store, stems) for store, stems in chain(own, others))
+        rows, of_left = (sum(part.rows or 0 for part in some) for some in (parts, left))
+        rates = next(filter(None, measured), None) or assume_rates(source, max(1, of_left) / max(1, len(left)))
+        return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
+
+    def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
+        """Read a shard, with the columns of its list."""
+        number, rows = make_shard(source, part), read_list(source, part)
+        found = find_in_list(source, rows.schema)
+        keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
+        texts = {
+            name: valid_text(rows[column].combine_chunks())
+            for name in ("caption", "url", "uid", "language")
+            if (column := getattr(found, name))
+        }
+        left_out = pa.array(self.left_out_keys(source, part), pa.string())
+        tar = InputPart(source.url_of(self.shard(source, part)), 0, "", listing_fingerprint="there")
+        # Of rows that never come, too
+        texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
+        assert found.caption is not None
+        texts["caption"] = rows[found.caption].combine_chunks()  # as it came: its faults are for its verdict
+        of_json = [name for name in scores.names if name in ORIGINAL and name not in rows.schema.names]
+        for whole in _TARS.read(_tar_source(source, tar.path, of_json), tar, pa.schema([]), None):
+            stay = ~np.asarray(pc.is_in(whole.columns["key"], left_out))
+            batch = whole if stay.all() else _only(whole, stay)
+            places = pc.index_in(batch.columns["key"], keys)
+            if places.null_count:
+                raise InputFault("damaged_tar", f"{tar.path}: has samples that are not in its list")
+            columns = batch.columns | {name: column.take(places) for name, column in texts.items()}
+            supplied = {name: rows[name].take(places) for name in scores.names if name in rows.schema.names}
+            nothing = pa.chunked_array([pa.nulls(len(places), pa.int64())])  # of what never came
+            supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
+            yield replace(batch, columns=columns, scores=supplied)
+
+    def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read the members of samples by their offsets."""
+        path = source.url_of(self.shard(source, part))
+        return _TARS.reread(_tar_source(source, path), replace(part, path=path), rows)
+
+    def reread_images(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
+        """Read images by their offsets."""
+        path = source.url_of(self.shard(source, part))
+        return _TARS.reread_images(_tar_source(source, path), replace(part, path=path), rows)
+
+    def clear(self, source: UrlsSource, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Make members zeros, and leave the keys alone in the Parquet file; in those of earlier rounds first, which know the URLs too."""
+        from curate.pool.urls.download.shard import clear_samples, read_previous_keys
+
+        store, stem = source.place(shard.removesuffix(".tar"))
+        earlier: dict[str, list[str]] = {}
+        for key in read_previous_keys(store, stem, keys):
+            earlier.setdefault(f"{stem_of(key)}.tar", []).append(key)
+        rewritten = [path for name, of_shard in earlier.items() for path in self.clear(source, name, of_shard, ())]
+        rewritten += clear_samples(store, stem, keys, spans)
+        return [] if source.store else rewritten
+
+    def is_allowed_now(self, source: UrlsSource, reason: str, detail: str) -> bool:
+        """Return whether a URL was refused by limits of `network` that the recipe does not have any more."""
+        from curate.pool.urls.download.faults import is_allowed_now
+
+        return is_allowed_now(source.network, reason, detail)
+
+    def list_key(self, source: UrlsSource, part: InputPart) -> str:
+        """Return the digest of the list and of what determines the rows of its shards."""
+        return ids.digest([*identify_list(part), source.row_fields()])
+
+    def list_row(self, source: UrlsSource, part: InputPart, key: str) -> int:
+        """Return which row of its list the sample of a part with this key is."""
+        assert part.groups is not None
+        row = row_of(key, source.number_sample_per_shard)
+        return part.retry.rows[row] if part.retry else part.groups[0] + row
+
+    def retry_parts(self, source: UrlsSource, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
+        """Return parts of as many rows as all others have."""
+        parts, most = [], source.number_sample_per_shard
+        for first in range(0, len(retry.rows), most):
+            some = slice(first, first + most)
+            rows, keys, attempts = retry.rows[some], retry.keys[some], retry.attempts[some]
+            left_out = tuple(place for place, row in enumerate(rows) if row in later)
+            part = replace(
+                of, groups=(rows[0], rows[-1] + 1), retry=Retry(retry.round, rows, keys, attempts), left_out=left_out
+            )
+            parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * BYTES))
+        return parts
+
+    def left_out_keys(self, source: UrlsSource, part: InputPart) -> list[str]:
+        """Return the keys of the samples that a part leaves out."""
+        if not part.left_out:
+            return []
+        keys = keys_of(number_of(source, part), part.left_out[-1] + 1, source.number_sample_per_shard)
+        return [keys[row] for row in part.left_out]
+
+    def read_attempts(self, source: UrlsSource, shard: str, keys: Sequence[str | None]) -> pa.Table:
+        """Return schema.ATTEMPTS of samples, by the Parquet file beside their tar; null where it is missing."""
+        store, stem = source.place(shard.removesuffix(".tar"))
+        found = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
+        if store.exists(f"{stem}.parquet"):
+            found = store.read_parquet(f"{stem}.parquet", ["key", "reason", "detail", *schema.ATTEMPTS.names])
+            said = zip(*(found[name].to_pylist() for name in ("may_pass", "reason", "detail")), strict=True)
+            may = [
+                passes if passes is None else passes or self.is_allowed_now(source, reason or "", detail or "")
+                for passes, reason, detail in said
+            ]
+            found = found.set_column(found.column_names.index("may_pass"), "may_pass", pa.array(may, pa.bool_()))
+        return (
+            found.take(pc.index_in(pa.array(keys, pa.string()), found["key"]))
+            .select(schema.ATTEMPTS.names)
+            .cast(schema.ATTEMPTS)
+        )
+
+    def shard(self, source: UrlsSource, part: InputPart) -> str:
+        """Return the name of the shard in its store; that of a part is by what determines it, and one of no part is a name already."""
+        return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
+
+
+def _tar_source(source: UrlsSource, path: str, numbers: Sequence[str] = ()) -> WebdatasetSource:
+    """Return a shard as a source of its own, which supplies these numbers of its json."""
+    return WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=dict.fromkeys(numbers, "int"))
+
+
+def _only(batch: Batch, stay: Mask) -> Batch:
+    """Return some rows of a batch. What `fields` counts is of all: they have some name and type all the same."""
+    rows, of_images = pa.array(stay), batch.images
+
+    def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
+        assert of_images is not None
+        of_all = np.zeros(len(stay), bool)
+        of_all[stay] = wanted
+        return compress(of_images(of_all), stay)
+
+    return replace(
+        batch,
+        columns={name: column.filter(rows) for name, column in batch.columns.items()},
+        faults=batch.faults and (batch.faults[0].filter(rows), batch.faults[1].filter(rows)),
+        scores={name: column.filter(rows) for name, column in batch.scores.items()},
+        images=of_images and images,
+        members=batch.members and tuple(column.filter(rows) for column in batch.members),
+    )

@@ -1,0 +1,155 @@
+"""What is left of a forgotten row in a unit's tables.
+
+A forgotten row keeps its place (unit, row), its uid, source and input file, and the status `ok`; all that was measured
+of it is null, it matches nothing, and its rule is `forgotten`: readable, and without a caption, so every step
+recognises it. One that could not be read stays `failed`. Its rows in `answers`, `captions` and `regions` are removed.
+
+Tables are rewritten one by one, `samples` last: until then a repeated request finds the same rows in it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import schema
+from curate.base.numeric.arrays import Mask
+from curate.base.numeric.vectors import no_embeddings
+from curate.pool.registry import find_downloading
+from curate.publish.forget.rows import find_rows
+from curate.recipe.source import Source
+from curate.store.chunks import keep_rows, map_notes
+from curate.store.items import Items
+from curate.store.tables import UnitTables
+
+_ALIGNED = {field.name for field in schema.ALIGNED}
+_SAMPLES_KEEP = {*_ALIGNED, "source", "shard", "status"}
+_TEXT_TABLES = ("answers", "captions", "regions")
+_DETAIL = "a name in it was removed on request"
+
+
+def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source]) -> list[str]:
+    """Clear the rows that the items name in the unit's tables of these names, and in what `sources` downloaded.
+
+    Returns the files of the run that were rewritten.
+    """
+    rewritten = _clear_downloads(tables, items, sources)
+    for name, table, note in _cleared(tables, items, names):
+        tables.rewrite(name, table, tables.key(name), note)
+        rewritten.append(tables.file(name))
+    return rewritten
+
+
+def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]) -> list[str]:
+    """Clear rows in the files that their source downloaded for the run, as long as `samples` says where they are."""
+    kinds = {source.name: (kind, source) for source in sources if (kind := find_downloading(source))}
+    if not kinds:
+        return []
+    rows = find_rows(tables, items)
+    rows |= _same_key(tables, rows) if rows.any() else rows
+    samples = tables.read("samples", ["source", "shard", "key"])
+    members = tables.read("members", ["offset", "size"])
+    rewritten: list[str] = []
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in np.flatnonzero(rows).tolist():
+        source, shard = samples["source"][row].as_py(), samples["shard"][row].as_py()
+        if source in kinds and samples["key"][row].is_valid:
+            places.setdefault((source, shard), []).append(row)
+    for (name, shard), some in places.items():
+        kind, source = kinds[name]
+        own = members.take(pa.array(some))
+        spans = [
+            list(zip(*pair, strict=True))
+            for pair in zip(own["offset"].to_pylist(), own["size"].to_pylist(), strict=True)
+        ]
+        keys = samples["key"].take(pa.array(some)).to_pylist()
+        rewritten += kind.clear(source, shard, keys, [span for of_row in spans for span in of_row])
+    return rewritten
+
+
+def find_leftovers(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
+    """Return the files among the unit's tables of these names that hold more than is left of a forgotten row."""
+    return [tables.file(name) for name, _, _ in _cleared(tables, items, names)]
+
+
+def _cleared(
+    tables: UnitTables, items: Items, names: Sequence[str]
+) -> Iterator[tuple[str, pa.Table, dict[str, Any] | None]]:
+    """Yield the tables that need clearing: name, the cleared table and its note; `samples` last."""
+    rows = find_rows(tables, items)
+    if not rows.any():
+        return
+    rows |= _same_key(tables, rows)
+    for name in sorted(names, key=lambda name: name == "samples"):
+        if not tables.exists(name):
+            continue
+        old, note = tables.read(name), tables.note(name) or None
+        if name in _TEXT_TABLES:
+            stay = ~items.find("uid", old["uid"])
+            if not stay.all():
+                yield name, old.filter(pa.array(stay)), note and keep_rows(note, stay)
+            continue
+        mask = pa.array(rows)
+        new = _clear_aligned(name, old, rows)
+        new_note = note
+        if name == "samples" and note:
+            new_note = map_notes(note, partial(_clear_note, rows=old.filter(mask)))
+        # Compared where they may differ alone: a NaN elsewhere is not equal to itself.
+        if not new.filter(mask).equals(old.filter(mask)) or new_note != note:
+            yield name, new, new_note
+
+
+def _same_key(tables: UnitTables, rows: Mask) -> Mask:
+    """Return unreadable rows that have the key of one of these rows in the same file: their errors name it."""
+    samples = tables.read("samples", ["shard", "key", "status"])
+    failed = np.asarray(pc.not_equal(samples["status"], schema.OK).to_numpy())
+    if not failed.any():
+        return failed
+    pairs = list(zip(samples["shard"].to_pylist(), samples["key"].to_pylist(), strict=True))
+    named = {pairs[i] for i in np.flatnonzero(rows) if pairs[i][1] is not None}
+    return np.asarray(failed & np.fromiter((pair in named for pair in pairs), bool, len(pairs)))
+
+
+def _clear_aligned(name: str, table: pa.Table, rows: Mask) -> pa.Table:
+    """Return a row-aligned table with these rows cleared: they then have what rows have that could not be read."""
+    stays, blanks = _ALIGNED, {}
+    if name == "samples":
+        stays = _SAMPLES_KEEP
+    elif name == "decisions":  # where one that could not be read stays `failed`
+        failed = pc.fill_null(pc.equal(table["rule"], schema.FAILED), False)
+        blanks = {
+            "kept": False,
+            "rule": pc.if_else(failed, schema.FAILED, schema.FORGOTTEN),
+            "probability": 0.0,
+            schema.REPEATS.name: pa.scalar(0, schema.REPEATS.type),
+        }
+    for place, field in enumerate(table.schema):
+        if field.name not in stays:
+            blank = blanks.get(field.name, _blank(field.type))
+            table = table.set_column(place, field, pc.if_else(pa.array(rows), blank, table.column(place)))
+    return table
+
+
+def _blank(kind: pa.DataType) -> pa.Scalar:
+    if pa.types.is_fixed_size_list(kind):
+        return no_embeddings(kind.list_size, 1).cast(kind)[0]
+    return pa.scalar([] if pa.types.is_list(kind) else None, kind)
+
+
+def _clear_note(note: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
+    """Return the note of `samples` without details of damage that name one of these rows, as where a tar ends within one."""
+    keys: dict[str, list[str]] = {}
+    for shard, key in zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True):
+        if key:
+            keys.setdefault(shard, []).append(f"{key}.")
+
+    def cleared(shard: str, reason: str, detail: str | None) -> list[str | None]:
+        names_one = any(key in (detail or "") for key in keys.get(shard, ()))
+        return [shard, reason, _DETAIL if names_one else detail]
+
+    if "failures" not in note:
+        return note
+    return note | {"failures": [cleared(*failure) for failure in note["failures"]]}

@@ -1,0 +1,194 @@
+"""Takes samples out of a published run, and keeps them out.
+
+In: a run folder and what to forget. Out: the folder without the rows that were named, and without those linked to them: of
+the same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as duplicates,
+which a later run would keep instead. Only files that hold some of them are rewritten. An image shared by many URLs (a
+placeholder, say) links all their rows: `dry_run` counts them beforehand. Perceptual hashes are not in the record, since they
+show what an image looks like: a re-encoded copy is recognised while it is in the pool as a duplicate, not when it is new.
+
+Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: before the record is
+written, `tmp/` holds a mark and `_SUCCESS` is deleted; the record holds all that is to be done, and every step may be
+repeated; `_SUCCESS` comes last. `curate run` of the folder's recipe completes it too, since the record blocks its items.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from curate.base.errors import RecipeError, RunError
+from curate.decide.draw import balance
+from curate.pool.plan import Unit
+from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
+from curate.publish.describe import describe_run, mark_published
+from curate.publish.forget.clear import clear_unit
+from curate.publish.forget.rows import Survey, link_items, survey
+from curate.publish.forget.shards import count_shards, find_shards, rewrite_shard
+from curate.run.context import open_context
+from curate.store import layout
+from curate.store.facts import ForgottenFacts, read_facts
+from curate.store.forgotten import Record, counts, origins
+from curate.store.items import KINDS, NOTHING, Items
+from curate.store.lock import clear_tmp, locked
+from curate.store.manifest import Lines, digest_file, no_run, read_manifest
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What a request found, and what was, or would be, done."""
+
+    requested: int  # how many items were requested
+    known: int  # how many of them were in the record already
+    absent: Items  # those that name no row of the pool
+    rows: Survey  # the rows of the pool that they name or are linked to
+    shards: tuple[str, ...]  # that hold those of them that were published
+    has_images: bool  # of the pool: without, no row is recognised by a sha256, whatever its columns hold
+    completed: bool = False  # an earlier request that had been interrupted was carried out first
+    lost: int = 0  # how many items that request had, where it ended before they were recorded: request them again
+    report_deleted: bool = False  # whether there was a report, which was deleted
+
+    @property
+    def changes(self) -> bool:
+        """Whether there was anything to do."""
+        return self.known < self.requested or bool(self.rows.units)
+
+
+def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
+    """Forget items, none to only complete a request that was interrupted; with `dry_run`, only look what would change.
+
+    Raises:
+        RecipeError: there is no run.
+        RunError: it is not finished, or another `forget` is at work.
+    """
+    folder = RunStore(url)
+    if not folder.exists(layout.RUN_FILE):
+        raise no_run(folder, url)
+    interrupted = _is_interrupted(folder)
+    if not len(requested) and (dry_run or not interrupted):
+        begun = "an earlier request was interrupted; without --dry-run it is completed"
+        why = begun if interrupted else "no earlier request was interrupted"
+        raise RecipeError(f"{url}: nothing to forget, and {why}; give --uids, --urls or --sha256")
+    if dry_run:
+        return _plan(folder, requested)[0]
+    with locked(folder, "forget"):
+        interrupted = _is_interrupted(folder)  # again: the one before may have just ended
+        lost = 0
+        if interrupted:
+            earlier = Record.read_checked(folder)
+            lost = lost_items(folder, earlier)
+            _republish(folder, earlier.items, None)
+        has_report = folder.exists(layout.REPORT_FILE)
+        result, record = _plan(folder, requested)
+        if result.changes:
+            folder.write_json(layout.FORGETTING_FILE, {"items": len(requested), "record": record.facts.to_json()})
+            folder.delete(layout.SUCCESS_FILE)
+            record.write(folder)
+            _republish(folder, record.items, result.rows.units)
+        clear_tmp(folder)  # what was killed may have left copies there
+    return replace(result, completed=interrupted, lost=lost, report_deleted=has_report and result.changes)
+
+
+def _is_interrupted(folder: RunStore) -> bool:
+    """Return whether a request was begun and not completed. Raises RunError where the run is unfinished for another reason."""
+    if folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.MANIFEST_FILE):
+        return False
+    if not folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.FORGETTING_FILE):
+        return True
+    raise RunError(
+        f"{folder.url}: the run is not finished (no {layout.SUCCESS_FILE}); run its recipe again, then forget"
+    )
+
+
+def lost_items(folder: RunStore, record: Record) -> int:
+    """Return how many items an interrupted request had, if they were not recorded; 0 where there is none."""
+    if not folder.exists(layout.FORGETTING_FILE):
+        return 0
+    begun = folder.read_json(layout.FORGETTING_FILE)
+    is_recorded = "record" in begun and record.extends(ForgottenFacts.model_validate(begun["record"]))
+    return 0 if is_recorded else int(begun["items"])
+
+
+def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
+    """Return what a request finds, and the record with it."""
+    context, units = open_context(folder)
+    settings = PublishSettings.of(context)
+    record = Record.read_checked(folder)
+    items = link_items(settings, units, requested) if len(requested) else NOTHING
+    found = survey(settings, units, requested, items)
+    shards = tuple(find_shards(folder, items))
+    absent = Items(**{kind: requested[kind][~np.isin(requested[kind], found.names[kind])] for kind in KINDS})
+    result = Forgotten(
+        requested=len(requested),
+        known=len(requested) - len(requested - record.items),
+        absent=absent - record.items,
+        rows=found,
+        shards=shards,
+        has_images=settings.pool.has_images,
+    )
+    rows = counts(items, found.names)
+    return result, record.append(items, origins(items, requested), rows=rows, shards=len(shards))
+
+
+# ---- writing the run again
+
+
+def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -> None:
+    """Take the items' samples out of all files, and describe the run again, with `_SUCCESS` last.
+
+    `touched` are the units that hold rows to clear; None: unknown, so that all are read, and all files digested again.
+    """
+    context, units = open_context(folder)
+    settings = PublishSettings.of(context)
+    rewritten: list[str] = []
+    for unit in units if touched is None else touched:
+        rewritten += clear_unit(settings.tables(unit), items, settings.table_names, settings.sources)
+    for name in find_shards(folder, items):
+        rewritten += rewrite_shard(folder, name, items)
+    count_shards(folder)
+    audit = Audit()
+    folder.delete(layout.FAILURES_PARTS)
+    for unit in units:
+        audit.add(audit_unit(settings, settings.tables(unit), unit))
+    sizes = folder.read_json(layout.SIZES_FILE)
+    counted = check_conservation(audit, sum(sizes.values()))
+    failures = all_failures(folder)
+    folder.delete(layout.FAILURES_PARTS)
+    if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):
+        folder.write_parquet(layout.FAILURES_FILE, failures)
+    if "matches" in settings.table_names:
+        _count_entries(folder, [settings.tables(unit) for unit in units])
+    facts = read_facts(folder)
+    left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
+    digests = _digest(folder, None if touched is None else set(rewritten))
+    describe_run(folder, facts.changed(counts=left), digests, audit)
+    mark_published(folder)
+
+
+def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
+    """Count the kept rows of each entry again; the rest of entries.parquet says how the run decided, and stays."""
+    entries = folder.read_parquet(layout.ENTRIES_FILE)
+    entry_ids = entries["entry_id"].to_numpy()
+    kept = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)
+    for tables in all_tables:
+        matches = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+        is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
+        kept += balance.entry_sums(matches, is_kept, len(kept)).astype(np.int64)
+    place = entries.column_names.index("kept")
+    counted = entries.set_column(place, entries.schema.field(place), pa.array(kept[entry_ids]))
+    if not counted.equals(entries):
+        folder.write_parquet(layout.ENTRIES_FILE, counted)
+
+
+def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
+    """Return the manifest's lines of tables, shards and downloads, digesting only the files that were rewritten; None: all."""
+    sizes = folder.read_json(layout.SIZES_FILE)
+    lines = []
+    for line in read_manifest(folder):
+        if line.path.startswith(("tables/", "shards/", f"{layout.POOL}/")) and line.path != layout.SIZES_FILE:
+            is_current = rewritten is not None and line.path not in rewritten
+            rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
+            lines.append(line if is_current else digest_file(folder, line.path, rows))
+    return Lines(lines)

@@ -1,0 +1,127 @@
+"""Reads lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
+
+In: a file of uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images, as they are stored or as they were
+downloaded (64 hex digits): text; for uids also an array of DataComp's dtype u8,u8; or Parquet with a column `uid`, `url` or
+`sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before anything is changed.
+"""
+
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.errors import RecipeError
+from curate.base.wording import one_line
+from curate.publish.uids import pair_bytes
+from curate.recipe.files import read_columns, read_whole
+from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hash_url, unite
+
+_HEX = {kind: re.compile(f"[0-9a-fA-F]{{{2 * width}}}") for kind, width in WIDTHS.items()}
+_FORMS = {
+    "uid": "a uid (32 hex digits)",
+    "sha256": "the sha256 of an image (64 hex digits)",
+    "url": "a URL, exactly as in the pool",
+}
+STDIN = "-"
+MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as several
+
+
+def read_lists(paths: Iterable[str]) -> Items:
+    """Return the items of blocklists; the form of each line shows its kind. Raises RecipeError."""
+    return unite(map(read_list, paths))
+
+
+def read_list(path: str, kind: str | None = None) -> Items:
+    """Return the items of one file, of at most MAX_BYTES; `-` is standard input. Without a kind each line's form shows it.
+
+    Raises:
+        RecipeError: the file cannot be read, or a line is no such item.
+    """
+    try:
+        if path == STDIN:
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"it holds more than {MAX_BYTES:,} bytes; accepted: at most that")
+            return _from_lines("standard input", data, kind)
+        data = read_whole(path, MAX_BYTES)
+        if path.endswith(".parquet"):
+            return _from_table(path, data, kind)
+        if path.endswith(".npy"):
+            return _from_array(path, np.load(io.BytesIO(data), allow_pickle=False), kind)
+        return _from_lines(path, data, kind)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file") from None
+    except (OSError, EOFError, ValueError, ImportError, MemoryError, pa.ArrowException) as error:
+        raise RecipeError(f"{path}: cannot be read as a list of items: {one_line(error)}") from None
+
+
+def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
+    if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that matches nothing
+        raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
+    values: dict[str, list[bytes]] = {name: [] for name in KINDS}
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        raw = line.strip()
+        if raw:
+            name, value = _item(raw, kind, f"{path}, line {number}")
+            values[name].append(value)
+    return Items.of(values)
+
+
+def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
+    """Return the kind and hash of one line."""
+    text = raw.decode("utf-8", "surrogateescape")
+    for name in ("uid", "sha256"):
+        if kind in (name, None) and _HEX[name].fullmatch(text):
+            return name, bytes.fromhex(text)
+    # Every URL has one of these; a hex digit too few or too many has none.
+    if kind in ("url", None) and (b"/" in raw or b":" in raw):
+        return "url", hash_url(raw)
+    accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
+    raise RecipeError(f"{where}: {text[:100]!r} is not an item; accepted: {accepted}")
+
+
+def _from_array(path: str, array: Any, kind: str | None) -> Items:
+    found = getattr(array, "dtype", "several")  # an .npz by content
+    if kind not in ("uid", None) or found != np.dtype("u8,u8") or array.ndim != 1:
+        raise RecipeError(f"{path}: an array of {found}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
+    return Items.of({"uid": [pair_bytes(array).tobytes()]})
+
+
+def _from_table(path: str, data: bytes, kind: str | None) -> Items:
+    columns = pq.ParquetFile(pa.BufferReader(data)).schema_arrow.names
+    if {"kind", "value"} <= set(columns) and kind is None:
+        return _from_record(path, read_columns(data, ["kind", "value"], MAX_BYTES))
+    names = {name.lower(): name for name in columns}
+    kinds = KINDS if kind is None else (kind,)
+    wanted = [name for name in kinds if name in names]
+    if not wanted:
+        raise RecipeError(f"{path}: no column {' or '.join(kinds)}; columns: {', '.join(names)}")
+    table = read_columns(data, [names[name] for name in wanted], MAX_BYTES)
+    return Items.of({name: list(_from_column(path, name, table[names[name]])) for name in wanted})
+
+
+def _from_record(path: str, table: pa.Table) -> Items:
+    values: dict[str, list[bytes]] = {name: [] for name in KINDS}
+    columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
+    for row, (name, value) in enumerate(columns):
+        if name not in KINDS or not _HEX[name].fullmatch(str(value)):
+            raise RecipeError(
+                f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet; "
+                f"accepted: {', '.join(f'{kind} and {2 * width} hex digits' for kind, width in WIDTHS.items())}"
+            )
+        values[name].append(bytes.fromhex(value))
+    return Items.of(values)
+
+
+def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[bytes]:
+    column = column.cast(pa.string())
+    for row, value in enumerate(column.to_pylist() if kind != "url" else ()):
+        if value is not None and not _HEX[kind].fullmatch(value):
+            raise RecipeError(f"{path}, row {row}: {value[:100]!r} is not an item; accepted: {_FORMS[kind]}")
+    values, there = column_hashes(column, kind)
+    yield values[there].tobytes()

@@ -1,0 +1,145 @@
+"""What cached embeddings tell of an image: whether it fools the model, its context, its place on an axis of quality.
+
+In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain products here, so embeddings kept as float16
+are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one matrix
+product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a cosine).
+
+Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F32, F64, I32, I64
+from curate.base.numeric.vectors import dot, normalised, squares
+
+GAP_SHARE = 0.25  # of the distance between the modalities' means: CLIPMasterPrints' shift
+CELLS = 1 << 22  # similarities at a time, so that memory does not grow with the rows
+
+
+class Tags(NamedTuple):
+    """One of k values for each row."""
+
+    probabilities: F32  # [n, k]; each row sums to 1
+    best: I64  # the most probable value; of equal ones the first
+
+    @property
+    def probability(self) -> F32:
+        """Of the best value."""
+        probability: F32 = self.probabilities[np.arange(len(self.best)), self.best]
+        return probability
+
+
+def mean_shift(images: F32, texts: F32) -> F32:
+    """Return the shift g that draws images and texts together: a quarter of (mean image − mean text), in float64 first.
+
+    A mean that was computed before represents its rows, as one row.
+
+    Source: Freiberger et al., Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints, 2023,
+    mitigation by shifting; the gap is Liang et al.'s, Mind the Gap, 2022.
+    """
+    return (GAP_SHARE * (_mean(images) - _mean(texts))).astype(np.float32)
+
+
+def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
+    """Return images less g, and texts plus g, each row normalised again (a row that vanishes stays 0)."""
+    return normalised(images - g), normalised(texts + g)
+
+
+def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
+    """Return how well an image fits the worst of K prompts that have nothing to do with each other: the smallest cosine.
+
+    A fooling image scores high with all of them, which no real image does; what is high depends on the model, so that
+    the score is read against that of real images. `g` is a shift to apply first.
+
+    Source: Freiberger et al., 2023 (see `mean_shift`): fooling images maximise the minimum over prompts; K = 25 to 100.
+    """
+    if g is not None:
+        images, prompts = shift(images, prompts, g)
+    lowest: F32 = (images @ prompts.T).min(axis=1)
+    return lowest
+
+
+def quality_axis(good: F32, bad: F32) -> F32:
+    """Return the direction from bad exemplars to good ones, which are best alike in all else: mean good − mean bad.
+
+    Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided Backlit Image Enhancement, 2024.
+
+    Raises:
+        RecipeError: their means are the same, so that there is no direction.
+    """
+    axis = (_mean(good) - _mean(bad)).astype(np.float32)
+    if not axis.any():
+        raise RecipeError("good and bad exemplars have the same mean; accepted: exemplars that differ")
+    return axis
+
+
+def quality_score(images: F32, axis: F32) -> F32:
+    """Return where an image lies between the exemplars of a `quality_axis`: the cosine, higher nearer the good ones."""
+    cosines: F32 = images @ normalised(axis[None])[0]
+    return cosines
+
+
+def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
+    """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
+
+    Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: its
+    estimates of p(z|x) with classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
+
+    Args:
+        images: float32[n, d].
+        prompts: float32[y, z, d], of each class in each context ("a photo of a dog, in water").
+        temperature: T, above 0: the paper's, over the model's logit scale (CLIP's is 100); larger is flatter.
+    """
+    classes, contexts, dimension = prompts.shape
+    flat = prompts.reshape(-1, dimension).T
+    probabilities = np.empty((len(images), contexts), np.float32)
+    step = max(1, CELLS // (classes * contexts))
+    for start in range(0, len(images), step):
+        logits = (images[start : start + step] @ flat).astype(np.float64).reshape(-1, classes, contexts)
+        logits /= temperature
+        weights = np.exp(logits - logits.max(axis=(1, 2), keepdims=True)).sum(axis=1)
+        probabilities[start : start + step] = weights / weights.sum(axis=1, keepdims=True)
+    return Tags(probabilities, probabilities.argmax(axis=1))
+
+
+def nearest_centroid(images: F32, centroids: F32) -> I32:
+    """Return the cluster of each image: the centroid with the largest product with it; of equal ones the first.
+
+    Products are float32 first; what is within their error of the largest is compared in float64, summed in the order of
+    dimensions, so that the result does not depend on which rows are computed together.
+
+    Source: Gadre et al., DataComp, 2023, its image-based filtering (appendix), with centroids of length 1.
+    """
+    nearest = np.empty(len(images), np.int32)
+    images, centroids = np.ascontiguousarray(images, np.float32), np.ascontiguousarray(centroids, np.float32)
+    longest = float(np.sqrt(squares(centroids).max()))
+    step = max(1, CELLS // len(centroids))
+    for start in range(0, len(images), step):
+        rows = images[start : start + step]
+        _best(rows @ centroids.T, rows, centroids, longest, nearest[start : start + step])
+    return nearest
+
+
+@njit(nogil=True, cache=True)
+def _best(products: F32, images: F32, centroids: F32, longest: float, out: I32) -> None:
+    """Return the best centroid of each row: of those whose product may be the largest, by the exact product."""
+    for i in range(len(images)):
+        # Twice the error bound of a float32 product (Higham, section 3.1).
+        margin = 2 * (images.shape[1] + 8) * 2.0**-24 * np.sqrt(dot(images[i], images[i])) * longest
+        least = products[i].max() - margin
+        best, chosen = -np.inf, 0
+        for j in range(len(centroids)):
+            if products[i, j] >= least:
+                product = dot(images[i], centroids[j])
+                if product > best:
+                    best, chosen = product, j
+        out[i] = chosen
+
+
+def _mean(rows: F32) -> F64:
+    mean: F64 = rows.mean(axis=0, dtype=np.float64)
+    return mean

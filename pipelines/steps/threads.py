@@ -1,0 +1,126 @@
+"""Elements mapped in threads: a worker of Beam takes one element after another, and a unit may not be work for all cores.
+
+Beam's local runner can have several workers in one process, but then now and then reads an element from a wrong place
+(github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from curate.base.process import CORES
+from pipelines.steps.functions import PlainDoFn
+
+_SHORT = 0.01  # seconds
+_LONG = 0.1  # as good as any longer
+_WEIGHT = 0.2  # of the latest element in the average
+
+
+class MapInThreads(beam.PTransform):
+    """Map elements as `beam.Map` does, CORES at a time; `side` are side inputs, or what comes after the element.
+
+    `units` is how many an element holds: see `do_in_threads`.
+    """
+
+    def __init__(self, function: Callable[..., Any], *side: Any, units: int = 1) -> None:
+        super().__init__()
+        self._function, self._side, self._units = function, side, units
+
+    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        """PCollection[X] → PCollection[Y], where the function gives a Y for an X."""
+        function = self._function
+        return elements | beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)], self._units), *self._side)
+
+
+class FlatMapInThreads(MapInThreads):
+    """Map elements as `beam.FlatMap` does, CORES at a time."""
+
+    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
+        function = self._function
+        return elements | beam.ParDo(
+            do_in_threads(lambda *arguments: list(function(*arguments)), self._units), *self._side
+        )
+
+
+def do_in_threads(function: Callable[..., Sequence[Any]], units: int = 1) -> beam.DoFn:
+    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a time.
+
+    An element holds so many units: whether threads are worth it depends on the work for one, after which they take turns.
+    """
+    return _InThreads(function, units)
+
+
+class _InThreads(PlainDoFn):
+    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
+
+    Where units are short work, threads would spend their time on taking the interpreter from each other: then there are none.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Any]], units: int) -> None:
+        self._function, self._units = function, units
+        self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
+        self._seconds = _LONG  # that a unit takes, on a moving average
+
+    def start_bundle(self) -> None:
+        self._waiting = deque()
+
+    def process(self, element: Any, *side: Any) -> Iterator[Any]:
+        if self._seconds < _SHORT:
+            yield from self._rest()
+            seconds, outputs = _timed(self._function, element, *side)
+            self._count(seconds)
+            yield from outputs
+            return
+        self._waiting.append(_threads().submit(_timed, self._function, element, *side))
+        if len(self._waiting) > CORES:
+            yield from self._next()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(_in_window, self._rest())
+
+    def _rest(self) -> Iterator[Any]:
+        while self._waiting:
+            yield from self._next()
+
+    def _next(self) -> Sequence[Any]:
+        try:
+            seconds, outputs = self._waiting.popleft().result()
+        except BaseException as error:
+            begun = [future for future in self._waiting if not future.cancel()]
+            if isinstance(error, Exception):  # an interrupt ends the process, whatever they do
+                wait(begun)
+            raise
+        self._count(seconds / CORES)  # since short work spends most of its time on waiting for the others
+        return outputs
+
+    def _count(self, seconds: float) -> None:
+        self._seconds += _WEIGHT * (min(seconds / self._units, _LONG) - self._seconds)
+
+
+def _timed(function: Callable[..., Sequence[Any]], *arguments: Any) -> tuple[float, Sequence[Any]]:
+    """Return how long a call took, and what it gave."""
+    began = time.perf_counter()
+    outputs = function(*arguments)
+    return time.perf_counter() - began, outputs
+
+
+def _in_window(output: Any) -> Any:
+    """Return what a DoFn yields at the end of a bundle, for an output."""
+    if isinstance(output, TaggedOutput):
+        return TaggedOutput(output.tag, _in_window(output.value))
+    return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return the process's threads for units: others than those of `in_threads`, which units use themselves."""
+    return ThreadPoolExecutor(CORES, thread_name_prefix="unit")

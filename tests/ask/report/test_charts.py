@@ -1,0 +1,54 @@
+"""Charts: SVG that draws and does nothing else, with texts escaped, colours left to the page, tooltips on marks."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from curate.ask.report.charts import KEPT, before_and_after, layers, render_svg
+
+EVIL = "x</text><script>alert(1)</script><b onload=1>&amp;'\""
+
+
+def chart() -> str:
+    rows = [{"a": EVIL, "b": 3, "tooltip": EVIL}, {"a": "plain", "b": 5, "tooltip": "five"}]
+    x, y = {"field": "a", "type": "nominal"}, {"field": "b", "type": "quantitative"}
+    bars = {
+        "mark": {"type": "bar", "color": KEPT, "aria": True},
+        "encoding": {"x": x, "y": y, "description": {"field": "tooltip"}},
+    }
+    return render_svg(layers(rows, bars, width=200, height=100), EVIL)
+
+
+def test_it_draws_and_nothing_else() -> None:
+    root = ElementTree.fromstring(chart())
+    assert {element.tag for element in root.iter()} == {"svg", "g", "path", "line", "text", "title"}
+    names = {name for element in root.iter() for name in element.attrib if element is not root}
+    assert not {name for name in names if name.startswith(("on", "aria", "role", "xlink", "href", "id", "class"))}
+    assert root.attrib["aria-label"] == EVIL and root.attrib["role"] == "img" and "viewBox" in root.attrib
+    assert {element.text for element in root.iter("title")} == {EVIL, "five"}
+    assert any((element.text or "").startswith("x</text><script>") for element in root.iter("text"))
+    assert "<script" not in chart()
+    assert chart().count('fill="var(--kept)"') == 2
+
+
+def test_equal_specs_give_equal_svg() -> None:
+    assert chart() == chart()
+
+
+def test_nothing_is_fetched() -> None:
+    spec = {
+        "data": {"url": "http://127.0.0.1:9/x.json"},
+        "mark": "point",
+        "encoding": {"x": {"field": "a", "type": "quantitative"}},
+    }
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1"):
+        render_svg(spec, "none")
+
+
+@pytest.mark.parametrize("name", ["a\\u", "a\\x01", "a\\", 'a\\" + 1 + "', "datum.x", "a[0].b", "${x}", "a' + \"b"])
+def test_a_name_is_no_expression(name: str) -> None:
+    x = {"field": "from", "type": "quantitative", "title": name}
+    rows = [{"from": n, "to": n + 1, "before": 0.5, "after": 0.5, "tooltip": f"about {n}"} for n in (1, 2)]
+    root = ElementTree.fromstring(render_svg(layers(rows, *before_and_after(x, 1)), name))
+    assert name in {element.text for element in root.iter("text")}
+    assert {element.text for element in root.iter("title")} == {"about 1", "about 2"}

@@ -1,0 +1,134 @@
+"""Pages to look at: rows of a query with images, histograms, and what notebooks show."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from curate import Run
+from curate.api import table_html
+from curate.ask.report.look import HtmlPage
+from curate.base.errors import RecipeError
+from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
+from tests.publish.runs import EVIL, finish, write_small
+
+
+def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "page.html"
+    query = "SELECT uid, words, caption FROM kept ORDER BY uid LIMIT 7"
+    done = cli("sql", str(run), query, "--images", "--out", str(out))
+    assert done == Done(0, f"wrote {out}: open it in a browser\n", "")
+    page = out.read_text()
+    with Run(run) as opened:
+        uids = opened.sql(query)["uid"].to_pylist()
+        assert opened.look(query).text == page
+        assert "<h2>1 row</h2>" in opened.look("SELECT uid FROM kept LIMIT 1").text
+        has_images = opened.facts["pool"]["images"]
+    places = [page.index(f'<p class="uid">{uid}</p>') for uid in uids]
+    assert places == sorted(places) and len(places) == 7 and "<h2>7 rows</h2>" in page
+    assert page.count("data:image/jpeg;base64,") == (7 if has_images else 0)
+    assert page.count("<dt>words</dt>") == 7 and "<dt>caption</dt>" not in page and "http-equiv" in page
+
+
+def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
+    with Run(run) as opened:
+        page = opened.look("SELECT uid FROM samples CROSS JOIN range(20) WHERE uid IS NOT NULL")
+    assert "The first 300 rows" in page.text and page.text.count('class="uid"') == 300
+    done = cli(
+        "sql", str(run), "SELECT $u AS UID, 1 AS n", "--param", "u=nothing", "--images", "-o", str(tmp_path / "a")
+    )
+    assert done.status == 0 and "no row of this run has the uid" in (tmp_path / "a").read_text()
+
+
+def test_rows_without_a_uid_say_so(finished: dict[str, tuple[Path, Done]]) -> None:  # noqa: F811
+    with Run(finished["tars"][0]) as opened:
+        failed = opened.sql("SELECT count(*) AS n FROM dropped WHERE rule = 'failed' AND uid IS NULL")["n"][0].as_py()
+        page = opened.look("dropped", rule="failed", limit=1000).text
+        assert failed and page.count("a row that could not be read has none, and its image is not shown") == failed
+        assert "no row of this run has the uid" not in page and page.count("<dt>key</dt>") >= failed
+
+
+def test_what_has_no_uid(run: Path, cli: Cli) -> None:  # noqa: F811
+    done = cli("sql", str(run), "SELECT words FROM kept", "--images")
+    assert (done.status, done.out) == (2, "")
+    assert "the query yields no uid; it yields words; accepted: one with a column uid, such as SELECT" in done.err
+    with (
+        Run(run) as opened,
+        pytest.raises(RecipeError, match=r"^the query yields no uid; it yields words; accepted"),
+    ):
+        opened.look("SELECT words FROM kept")
+    assert cli("sql", str(run), "--images").status == 2
+    done = cli("sql", str(run), "SELECT uid FROM kept", "--out", "page.html")
+    assert (done.status, done.out) == (2, "") and "--out is the page that --images writes" in done.err
+    done = cli("sql", str(run), "SELECT uid FROM kept", "--images", "--fiftyone", "a")
+    assert done.status == 2 and "accepted: one of them" in done.err
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    url = f"{tmp_path}/small"
+    folder = write_small(url)
+    finish(folder, folder.read_json("run.json"))
+    with Run(url) as opened:
+        page = opened.look("SELECT uid, caption AS said FROM samples WHERE uid IS NOT NULL")
+        assert "<script>" in EVIL and "<script>" not in page.text
+        shown = table_html(opened.samples(columns=["caption"]))
+        assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_histograms(run: Path) -> None:  # noqa: F811
+    with Run(run) as opened:
+        assert opened.plot().text.count("<figure") > 1
+        one = opened.plot("words")
+        assert re.fullmatch(r'HtmlPage\([\d.]+ [kM]B\): .save\("page.html"\) writes it; notebooks show it', str(one))
+        assert one.text.count("<figure") == 1 and "<svg" in one.text
+        with pytest.raises(RecipeError, match=r"plot: no histogram of 'wrods'; accepted: .*words"):
+            opened.plot("wrods")
+        assert one._repr_html_().startswith("<iframe sandbox srcdoc=") and "<figure" not in one._repr_html_()
+
+
+def test_a_page_is_saved_as_html_only(tmp_path: Path) -> None:
+    page = HtmlPage("<p>")
+    page.save(f"{tmp_path}/a.html")
+    assert Path(tmp_path, "a.html").read_text() == "<p>"
+    for name in ("plot.png", "plot.SVG"):
+        with pytest.raises(RecipeError, match=rf"{name}: a page is HTML; accepted: a name that ends in \.html"):
+            page.save(f"{tmp_path}/{name}")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
+    """In IPython's own formatters, as a notebook asks them."""
+    shell = InteractiveShell.instance()
+    try:
+        with Run(run) as opened:
+            shown, _ = shell.display_formatter.format(opened.samples(limit=60, columns=["uid", "words"]))
+            assert shown["text/html"].count("<tr>") == 51 and "60 rows, the first 50 shown" in shown["text/html"]
+            assert "<iframe" in shell.display_formatter.format(opened.plot("words"))[0]["text/html"]
+    finally:
+        shell.display_formatter.formatters["text/html"].pop(pa.Table)
+        InteractiveShell.clear_instance()
+
+
+def test_a_folder_that_fiftyone_opens(finished: dict[str, tuple[Path, Done]], cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+    """samples.json beside data/ is FiftyOneDataset's plain form; its own importer read such folders (1.22)."""
+    run_folder, out = str(finished["tars"][0]), tmp_path / "out"
+    query = "SELECT uid, words, rule, kept, 0.5::DECIMAL(3, 1) AS d, 1 AS tags FROM samples JOIN decisions USING (uid) ORDER BY uid"
+    done = cli("sql", run_folder, query, "--fiftyone", str(out))
+    assert done.status == 0 and f"to {out}" in done.out and "fo.types.FiftyOneDataset" in done.out
+    samples = json.loads((out / "samples.json").read_text())["samples"]
+    with Run(run_folder) as opened:
+        rows = {row["uid"]: row for row in opened.samples("uid IS NOT NULL AND status = 'ok'").to_pylist()}
+    assert len(samples) == len(rows) > 20
+    for sample in samples:
+        row, image = rows[sample["uid"]], (out / sample["filepath"]).read_bytes()
+        assert hashlib.sha256(image).hexdigest() == row["sha256"]
+        assert sample["tags"] == [row["rule"] or "kept"] and sample["caption"] == row["caption"]
+        assert (sample["d"], sample["tags_"], sample["kept"]) == (0.5, 1, row["kept"])
+    assert cli("sql", run_folder, query, "--fiftyone", str(out)).status == 2  # it is not empty
+    assert cli("sql", run_folder, "SELECT words FROM kept", "--fiftyone", str(tmp_path / "b")).status == 2
+    texts = cli("sql", str(finished["texts"][0]), "SELECT uid FROM kept", "--fiftyone", str(tmp_path / "b"))
+    assert texts.status == 2 and "has no images" in texts.err and not (tmp_path / "b").exists()

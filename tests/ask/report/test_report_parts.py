@@ -1,0 +1,175 @@
+"""The report's parts by themselves: texts and shares, bins, ranks, thresholds read from rules, thumbnails."""
+
+import io
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from curate.ask.report import thumbnails
+from curate.ask.report.distributions import BINS, bin_edges, count_bins
+from curate.ask.report.entries import POINTS, log_ranks
+from curate.ask.report.source import open_source_run
+from curate.ask.report.text import clean, count, number, shares
+from curate.ask.report.thresholds import drawn_thresholds, rule_columns
+from curate.ask.report.thumbnails import SIDE, thumbnail
+from curate.base import schema
+from curate.base.wording import format_bytes, format_seconds
+from curate.store.facts import RuleFacts
+from tests.publish.runs import RUN, SMALL, write_units
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=40))
+def test_shares_sum_to_exactly_100(counts: list[int]) -> None:
+    texts = [text.removesuffix("\N{NO-BREAK SPACE}%") for text in shares(counts)]
+    if not sum(counts):
+        assert set(texts) == {"–"}
+        return
+    digits = len(texts[0].partition(".")[2])
+    scaled = [int(text.replace(".", "")) for text in texts]
+    assert sum(scaled) == 100 * 10**digits
+    for n, value in zip(counts, scaled, strict=True):
+        assert abs(value - n / sum(counts) * 100 * 10**digits) < 1 + 1e-6
+        assert n or not value
+
+
+def test_texts() -> None:
+    assert clean("a\x00b\u202ec\nd", 20) == "a\\x00b\\u202ec\\nd"
+    assert clean("x" * 50, 10) == "xxxxxxxxx…" and clean(None) == "–" and clean(True) == "yes"
+    assert [number(v) for v in (0.275620818, 1280.0, 3.0, 12345.678, math.nan)] == [
+        "0.2756",
+        "1,280",
+        "3",
+        "12,345.7",
+        "nan",
+    ]
+    assert (count(-1200), format_bytes(999), format_bytes(4_800_000), format_seconds(31.67), format_seconds(252)) == (
+        "−1,200", "999 B", "4.8 MB", "31.7 s", "4 min 12 s",
+    )  # fmt: skip
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.booleans())
+def test_bins_cover_the_range(low: float, width: float, whole: bool) -> None:
+    low, high = (float(round(low)), float(round(low + width) + 1)) if whole else (low, low + width)
+    edges, log = bin_edges(low, low, high, whole)
+    assert 2 <= len(edges) <= BINS + 1 and list(edges) == sorted(set(edges))
+    assert edges[0] <= low * (1 + 1e-9 * (log or 0)) and edges[-1] >= high * (1 - 1e-9 * (log or 0)) - 1e-6
+    if whole and not log:
+        assert {edge % 1 for edge in edges} == {0.5}
+
+
+def test_sizes() -> None:
+    sizes = [0, 1000, 999_499, 999_999, 1_000_000, 12_345_678, 5_000_000_000_000]
+    assert [format_bytes(size) for size in sizes] == [
+        "0 B",
+        "1.0 kB",
+        "999 kB",
+        "1.0 MB",
+        "1.0 MB",
+        "12.3 MB",
+        "5.0 TB",
+    ]
+
+
+def test_bins_count_every_row(tmp_path: Any) -> None:
+    write_units(str(tmp_path), SMALL)
+    with open_source_run(str(tmp_path)) as run:
+        found = {histogram.axis.name: histogram for histogram in count_bins(run)}
+    assert sum(found["clip_score"].pool) == 11 and sum(found["clip_score"].kept) == 4
+    words = found["words"]
+    lengths = [row[0]["words"] for rows in SMALL for row in rows if row[0]["status"] == "ok"]
+    edges = zip(words.axis.edges, words.axis.edges[1:], strict=False)
+    assert list(words.pool) == [sum(low < n <= high for n in lengths) for low, high in edges]
+
+
+@given(st.integers(0, 10**7))
+def test_ranks(length: int) -> None:
+    ranks = log_ranks(length)
+    assert len(ranks) <= POINTS and ranks == sorted(set(ranks))
+    assert not length or (ranks[0], ranks[-1]) == (1, length)
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("words > 2", {"words": 2}),
+        ("clip_score > -0.45 AND 3 <= words", {"clip_score": -0.45, "words": 3}),
+        ("least(width, height) >= 200", {"width": 200, "height": 200}),
+        ("greatest(width, height) / least(width, height) <= 3.0", {"aspect": 3}),
+        ("words between 3 and 3", {"words": 3}),
+        ("Words > 2 AND greatest(Width, HEIGHT) / least(WIDTH, height) < 3", {"words": 2, "aspect": 3}),
+        ("words > 2 OR width > 3", {}),
+        (f"{' + '.join(['words'] * 400)} > 3 AND width > 2", {}),
+        ("NOT words > 2", {}),
+        ("language = 'en'", {}),
+        ("words > width", {}),
+        ("caption > '5' -- words > 3", {}),
+        ("not SQL at all >", {}),
+        ("true) OR (words > 3", {}),
+    ],
+)
+def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tmp_path: Any) -> None:
+    rule = {"name": "r", "sql": sql, "top": None, "of": None, "threshold": None}
+    write_units(str(tmp_path), [SMALL[0][:1]], RUN | {"rules": [rule]})
+    with open_source_run(str(tmp_path)) as run:
+        found = drawn_thresholds(run)
+        columns = rule_columns(run, RuleFacts.model_validate(rule))
+    assert {column: value for column, cuts in found.items() for _, value in cuts} == expected
+    assert set(expected) - {"aspect"} <= set(columns)
+    assert set(columns) <= set(schema.SAMPLES.names) | {"clip_score"}
+
+
+def test_thresholds_of_top_rules(tmp_path: Any) -> None:
+    write_units(str(tmp_path), SMALL)
+    with open_source_run(str(tmp_path)) as run:
+        assert drawn_thresholds(run)["clip_score"] == [("aligned", 0.25)]
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def shown(data: bytes) -> Image.Image:
+    jpeg = thumbnail(data)
+    assert jpeg is not None and len(jpeg) < 20_000
+    image = Image.open(io.BytesIO(jpeg))
+    assert image.format == "JPEG" and max(image.size) <= SIDE and not image.getexif()
+    return image
+
+
+def test_thumbnails_of_all_kinds_of_images() -> None:
+    noise = Image.effect_noise((900, 600), 90)
+    assert shown(encoded(noise, "JPEG")).size == (160, 107)
+    assert shown(encoded(noise.convert("CMYK"), "JPEG")).mode == "RGB"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert shown(encoded(noise, "JPEG", exif=exif)).size == (107, 160)
+    clear = shown(encoded(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), "PNG"))
+    assert clear.getpixel((20, 20)) == (255, 255, 255)
+    frames = [Image.new("RGB", (30, 30), color) for color in ("red", "blue")]
+    first = shown(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])).getpixel((15, 15))
+    assert isinstance(first, tuple) and first[0] > 200 > 60 > first[2]
+    assert shown(encoded(Image.new("I;16", (4000, 2), 40_000), "PNG")).size == (160, 1)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", encoded(Image.new("RGB", (9, 9)), "PNG")[:45]], ids=["empty", "html", "cut"]
+)
+def test_what_is_no_image_has_no_thumbnail(data: bytes) -> None:
+    assert thumbnail(data) is None
+
+
+def test_unsafe_images_are_blurred(monkeypatch: pytest.MonkeyPatch) -> None:
+    jpeg = encoded(Image.new("RGB", (20, 20), "red"), "JPEG")
+    values = (None, 0.8, 0.81)
+    rows = [{"unit": 0, "row": i, "status": "ok", "sha256": "", "nsfw": value} for i, value in enumerate(values)]
+    monkeypatch.setattr(thumbnails, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg for row in rows}, set()))
+    run: Any = None
+    pictures = thumbnails.make_pictures(run, rows)
+    assert [pictures[0, i].blurred for i in range(3)] == [False, False, True]
+    assert all(picture.data.startswith("data:image/jpeg;base64,") for picture in pictures.values())

@@ -1,0 +1,525 @@
+"""What-if against the definition, row by row, and against reruns of the changed recipe."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from curate.ask.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES, WhatIf, whatif
+from curate.base.errors import RecipeError, RunError
+from curate.publish.forget.forget import forget
+from curate.recipe.recipe import Recipe, change_recipe, parse_recipe
+from curate.store.items import Items
+from tests.ask.whatif import naive
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+TOP = (0.7, "clip_score")
+
+
+def words(n: int) -> naive.Rule:
+    return lambda row: row["words"] > n
+
+
+def side(n: int) -> naive.Rule:
+    return lambda row: row["width"] >= n
+
+
+def recipe_of(run: Ran) -> Recipe:
+    return parse_recipe(run.run["recipe"])
+
+
+def funnel(found: WhatIf, column: str = "whatif") -> dict[str, Any]:
+    """Numbers by stage, whatever their sign."""
+    return {row["rule"]: abs(row[column]) for row in found.funnel.to_pylist() if row[column] is not None}
+
+
+def facts(found: WhatIf, column: str = "whatif") -> dict[str, Any]:
+    return dict(zip(found.facts["fact"].to_pylist(), found.facts[column].to_pylist(), strict=True))
+
+
+# override, then the same for the definition: rules, by, prefer, t
+TEXT_CASES: dict[str, tuple[list[str], dict[str, naive.Rule], list[str], str | None, int | None]] = {
+    "as it was": ([], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, 40),
+    "t": (["balance.t=7"], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, 7),
+    "t above all counts": (["balance.t=5000"], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, 5000),
+    "no balance": (["balance=null"], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], None, None),
+    "a threshold": (["rules.words=words > 4"], {"words": words(4), "best": TOP, "side": side(150)}, ["uid"], None, 40),
+    "looser": (["rules.side=width >= 1"], {"words": words(2), "best": TOP, "side": side(1)}, ["uid"], None, 40),
+    "a fraction": (
+        ["rules.best.top=0.25", "balance.t=10"],
+        {"words": words(2), "best": (0.25, "clip_score"), "side": side(150)}, ["uid"], None, 10,
+    ),
+    "removed": (["rules.best=null"], {"words": words(2), "side": side(150)}, ["uid"], None, 40),
+    "all rules removed": (["rules=null"], {}, ["uid"], None, 40),
+    "added": (
+        ["rules.long=characters > 20"],
+        {"words": words(2), "best": TOP, "side": side(150), "long": lambda row: row["characters"] > 20}, ["uid"], None, 40,
+    ),
+    "another top": (
+        ["rules.wide={top: 0.5, of: width}"],
+        {"words": words(2), "best": TOP, "side": side(150), "wide": (0.5, "width")}, ["uid"], None, 40,
+    ),
+    "prefer": (
+        ["dedup.prefer=clip_score"], {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], "clip_score", 40,
+    ),
+    "nothing is left": (
+        ["rules.words=words > 99"], {"words": words(99), "best": TOP, "side": side(150)}, ["uid"], None, 40,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TEXT_CASES)
+def test_text_is_as_defined(text_run: Ran, case: str) -> None:
+    overrides, rules, by, prefer, t = TEXT_CASES[case]
+    check(text_run, overrides, naive.decide(naive.read_rows(text_run.folder), rules, by, prefer, t), t)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "least", "by", "prefer", "t"),
+    [
+        ([], 2, ["uid", "sha256"], None, 12),
+        (["dedup.by=[uid]"], 2, ["uid"], None, 12),
+        (["dedup.by=[phash]"], 2, ["uid", "phash"], None, 12),
+        (["dedup.by=[phash, uid]", "balance.t=3"], 2, ["phash", "uid"], None, 3),
+        (["dedup.prefer=bytes"], 2, ["uid", "sha256"], "bytes", 12),
+        (["rules.words=words > 4", "dedup.by=[sha256]", "dedup.prefer=words"], 4, ["uid", "sha256"], "words", 12),
+        (["rules.words=words > 0"], 0, ["uid", "sha256"], None, 12),
+    ],
+)
+def test_images_are_as_defined(
+    image_run: Ran, overrides: list[str], least: int, by: list[str], prefer: str | None, t: int
+) -> None:
+    rows = naive.read_rows(image_run.folder)
+    check(image_run, overrides, naive.decide(rows, {"words": words(least)}, by, prefer, t), t)
+
+
+def check(run: Ran, overrides: Sequence[str], expected: naive.Expected, t: int | None) -> None:
+    found = whatif(str(run.folder), overrides)
+    verdicts = funnel(found)
+    for name in ("failed", "unmatched", "duplicate", *(n for n in expected.verdicts if n != "alive")):
+        assert verdicts[name] == expected.verdicts[name], name
+    assert found.t == t
+    assert found.expected == verdicts["kept"] == pytest.approx(float(expected.rows), abs=1e-6)
+    assert sum(verdicts.values()) - verdicts["pool"] == pytest.approx(verdicts["pool"])
+    assert found.error == pytest.approx(float(expected.variance) ** 0.5, abs=1e-6)
+    assert {row["source"]: row["whatif"] for row in found.sources.to_pylist()} == pytest.approx(
+        {"pool": 0.0} | {name: float(pi) for name, pi in expected.by("source").items()}
+    )
+    assert facts(found)["survivors"] == len(expected.survivors)
+    assert facts(found)["entries"] == sum(count > 0 for count in expected.counts.values())
+    if t is not None and expected.counts:
+        whole = sum(count for count in expected.counts.values() if count <= t)
+        tail = sum(count for count in expected.counts.values() if count < t)
+        assert facts(found)["tail_share"] == pytest.approx(tail / expected.counts.total())
+        assert facts(found)["whole_share"] == pytest.approx(whole / expected.counts.total())
+        kept = {True: 0.0, False: 0.0}
+        for row, pi in expected.survivors:
+            for entry in row["entry_ids"]:
+                kept[expected.counts[entry] <= t] += float(pi)
+        assert facts(found)["whole_share_kept"] == pytest.approx(kept[True] / sum(kept.values()))
+
+
+@pytest.mark.parametrize("change", ["balance.t=7", "balance.rows=60", "rules.words=words > 4", "balance=null"])
+def test_the_share_of_the_tail_in_the_run_is_shown(text_run: Ran, change: str) -> None:
+    same, found = (whatif(str(text_run.folder), overrides) for overrides in ([], [change]))
+    share, smallest = (facts(same)[name] for name in ("tail_share", "smallest_tail_share"))
+    assert 0 < smallest <= share < 1
+    assert (facts(same, "run")["tail_share"], facts(same, "run")["smallest_tail_share"]) == (share, smallest)
+    assert facts(found, "run")["tail_share"] == share
+    assert facts(found, "run").get("smallest_tail_share", smallest) == smallest
+
+
+def test_the_run_beside_it(text_run: Ran) -> None:
+    found = whatif(str(text_run.folder), ["balance.t=7", "rules.best=null", "rules.long=characters > 20"])
+    counts = text_run.run["counts"]
+    assert funnel(found, "run") == {"pool": sum(counts.values()), **counts}
+    assert found.funnel["rule"].to_pylist() == [
+        "pool", "failed", "words", "best", "side", "long", "unmatched", "duplicate", "balance", "kept",
+    ]  # fmt: skip
+    rows = {row["rule"]: row for row in found.funnel.to_pylist()}
+    assert rows["best"]["whatif"] is None and rows["long"]["run"] is None
+    assert rows["best"]["change"] == counts["best"] and rows["long"]["change"] == rows["long"]["whatif"] < 0
+    for column in ("run", "run_expected", "whatif"):  # dropped rows are negative
+        numbers = found.funnel[column].drop_null().to_pylist()
+        assert sum(numbers[:-1]) == pytest.approx(numbers[-1]) and all(n <= 0 for n in numbers[1:-1])
+    assert found.sources["whatif"].to_pylist() == [found.expected] and found.expected == rows["kept"]["whatif"]
+    assert rows["kept"]["error"] == rows["balance"]["error"] == found.error and rows["words"]["error"] == 0
+    assert found.sources["run"].to_pylist() == [counts["kept"]]
+    assert found.changes == ("balance.t=7", "rules.best=null", "rules.long=characters > 20")
+    assert facts(found, "run")["t"] == 40
+    for table, columns in (
+        (found.funnel, FUNNEL),
+        (found.facts, FACTS),
+        (found.sources, SOURCES),
+        (found.languages, LANGUAGES),
+    ):
+        assert table.schema == columns
+
+
+def test_chance_is_no_change(text_run: Ran) -> None:
+    """The rows that a run drew differ from their expectation; what did not change is compared with that."""
+    url = str(text_run.folder)
+    for overrides, is_same in (
+        ([], True),
+        (["rules.words=words >= 3"], True),
+        (["rules.more=words > 0"], True),
+        (["rules.words=words > 3"], False),
+        (["balance.t=39"], False),
+        (["balance=null"], False),
+    ):
+        found = whatif(url, overrides)
+        assert found.is_same == is_same, overrides
+        changes = [*funnel(found, "change").values(), *found.sources["change"].to_pylist()]
+        assert any(changes) != is_same, overrides
+    same = whatif(url, [])
+    counts, expected = text_run.run["counts"], funnel(same, "run_expected")
+    assert expected == funnel(same) and expected["kept"] != counts["kept"]
+    assert {n: v for n, v in expected.items() if n not in ("kept", "balance")} == {
+        "pool": sum(counts.values()), **{n: v for n, v in counts.items() if n not in ("kept", "balance")}
+    }  # fmt: skip
+    assert funnel(whatif(url, ["balance=null"]), "change")["kept"] == same.facts["run"][1].as_py() - same.expected
+
+
+def test_gained_and_lost_entries(text_run: Ran) -> None:
+    rows = naive.read_rows(text_run.folder)
+    before = naive.decide(rows, {"words": words(2), "best": TOP, "side": side(150)}, ["uid"], t=40).counts
+    for override, rules in (
+        ("rules.words=words > 4", {"words": words(4), "best": TOP, "side": side(150)}),
+        ("rules.best.top=0.01", {"words": words(2), "best": (0.01, "clip_score"), "side": side(150)}),
+        ("rules=null", {}),
+    ):
+        after = naive.decide(rows, rules, ["uid"], t=40).counts
+        found = facts(whatif(str(text_run.folder), [override]))
+        assert (found["entries_gained"], found["entries_lost"]) == (
+            len(after.keys() - before),
+            len(before.keys() - after),
+        )
+
+
+# ---- against reruns
+
+CHANGES = [
+    ["balance.t=7"],
+    ["balance.rows=300"],
+    ["rules.words=words > 4"],
+    ["rules.best.top=0.3", "balance.t=15"],
+    ["rules.side=null", "rules.best=null"],
+    ["dedup.prefer=width", "rules.long=characters % 2 = 0"],
+]
+
+
+@pytest.mark.parametrize("overrides", CHANGES, ids=" ".join)
+def test_a_rerun_of_text_agrees(text_run: Ran, overrides: list[str], tmp_path: Path) -> None:
+    agrees(text_run, overrides, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["balance.t=3"],
+        ["rules.words=words > 3", "dedup.by=[uid, phash]"],
+        ["dedup.by=[uid, {phash: {distance: 8}}]"],
+        ["rules.words=words > 0", "dedup.by=[{phash: {distance: 12}}, sha256]", "dedup.prefer=bytes"],
+    ],
+    ids=" ".join,
+)
+def test_a_rerun_of_images_agrees(image_run: Ran, overrides: list[str], tmp_path: Path) -> None:
+    agrees(image_run, overrides, tmp_path)
+
+
+def agrees(run: Ran, overrides: list[str], out: Path) -> None:
+    """Rows that are not drawn are equal; drawn ones are within 4 standard errors, for each seed and on average."""
+    found = whatif(str(run.folder), overrides)
+    verdicts = funnel(found)
+    drawn = []
+    for seed in range(4):
+        changed = change_recipe(recipe_of(run), [*overrides, f"seed={seed}"])
+        again = pools.run_local(changed, out / str(seed), reuse=run.folder)
+        counts = again.run["counts"]
+        assert {name: n for name, n in counts.items() if name not in ("kept", "balance")} == {
+            name: n for name, n in verdicts.items() if name not in ("kept", "balance", "pool")
+        }
+        assert again.run["t"] == found.t
+        assert abs(counts["kept"] - found.expected) <= 4 * found.error + 1e-6
+        drawn.append(counts["kept"])
+        same = whatif(str(again.folder), [])
+        assert (same.expected, same.error, same.t) == (found.expected, found.error, found.t)
+    assert abs(sum(drawn) / len(drawn) - found.expected) <= 4 * found.error / len(drawn) ** 0.5 + 1e-6
+    assert found.error == 0 or len(set(drawn)) > 1
+
+
+def test_near_duplicates_are_found_again(tmp_path: Path) -> None:
+    """Chains depend on who is in: without a link in the middle, its ends are no group."""
+    path = pools.write_tars(tmp_path / "pool", pools.make_samples(60), 3)
+    near = {"by": ["uid", {"phash": {"distance": 14}}]}
+    asked = pools.recipe_of(path, measure={"image": {"phash": True}}, rules={"words": "words > 3"}, dedup=near)
+    run = pools.run_local(asked, tmp_path / "run")
+    for overrides in (["rules.words=words > 5"], ["rules.words=null"], ["dedup.by=[uid, {phash: {distance: 10}}]"]):
+        again = pools.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
+        found = whatif(str(run.folder), overrides)
+        assert funnel(found)["duplicate"] == again.run["counts"]["duplicate"] and found.error == 0
+        assert found.expected == again.run["counts"]["kept"]
+
+
+def test_near_duplicates_by_embeddings(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    vectors = np.random.default_rng(0).standard_normal((80, 8)).astype(np.float16)
+    vectors[40:60] = vectors[:20]
+    table = pa.table(
+        {
+            "url": [f"https://x/{i}" for i in range(80)],
+            "text": [f"a caption of {i} words"[: 9 + i % 7] for i in range(80)],
+        }
+    )
+    pq.write_table(table, folder / "0.parquet", row_group_size=25)
+    np.savez(folder / "0.npz", img=vectors, txt=vectors)
+    one = {"name": "l14", "image": "img", "text": "txt", "keep": True}
+    near = {"by": [{"embedding": {"cosine": 0.99, "of": "l14"}}]}
+    asked = pools.recipe_of(f"{folder}/*.parquet", "parquet", measure={"embeddings": one}, dedup=near)
+    run = pools.run_local(asked, tmp_path / "run")
+    for overrides in (
+        ["rules.long=characters > 11"],
+        ["dedup.by=[uid]"],
+        ["dedup.by=[{embedding: {cosine: 0.5, of: l14}}]"],
+    ):
+        again = pools.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
+        assert funnel(whatif(str(run.folder), overrides))["duplicate"] == again.run["counts"]["duplicate"]
+    assert not (run.folder / "tmp").exists()
+
+
+# ---- kinds of runs
+
+
+def test_a_run_without_entries(plain_run: Ran) -> None:
+    found = whatif(str(plain_run.folder), ["rules.words=words > 3"])
+    expected = naive.decide(naive.read_rows(plain_run.folder), {"words": words(3)}, ["uid"])
+    assert (found.expected, found.error, found.t) == (len(expected.survivors), 0, None)
+    assert list(funnel(found)) == ["pool", "failed", "words", "duplicate", "kept"]
+    assert facts(found) == {"t": None, "survivors": len(expected.survivors)}
+    with pytest.raises(RecipeError, match="balance needs match"):
+        whatif(str(plain_run.folder), ["balance.t=5"])
+
+
+def test_a_remote_run(text_run: Ran) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.put(str(text_run.folder), "/whatif-run", recursive=True)
+    try:
+        for overrides in (["balance.t=7"], ["rules.words=words > 4"]):
+            here, there = whatif(str(text_run.folder), overrides), whatif("memory://whatif-run", overrides)
+            assert here.funnel == there.funnel and here.expected == there.expected
+    finally:
+        fs.rm("/whatif-run", recursive=True)
+
+
+def test_languages_and_sources(tmp_path: Path) -> None:
+    table = pools.make_rows(300)
+    languages = pa.array(["en", "de", "en", None], pa.string()).take(pa.array([i % 4 for i in range(len(table))]))
+    table = table.append_column("language", languages)
+    sources = [
+        {"name": name, "format": "parquet", "path": pools.write_parquets(tmp_path / name, rows, 1, 50)}
+        for name, rows in (("one", table.slice(0, 100)), ("two", table.slice(100)))
+    ]
+    recipe = parse_recipe(
+        {
+            "input": sources, "match": {"metadata": pools.write_metadata(tmp_path)}, "balance": {"t": 9},
+            "rules": {"words": "words > 2"}, "max_failed": 1.0,
+        }
+    )  # fmt: skip
+    run = pools.run_local(recipe, tmp_path / "run")
+    rows = naive.read_rows(run.folder)
+    found = whatif(str(run.folder), ["rules.words=words > 3", "balance.t=5"])
+    expected = naive.decide(rows, {"words": words(3)}, ["uid"], t=5)
+    was = naive.decide(rows, {"words": words(2)}, ["uid"], t=9)
+    kept = {row["uid"] for row in run.table("decisions").to_pylist() if row["kept"]}
+    for column, part in (("source", found.sources), ("language", found.languages)):
+        by_part = {row[column]: row for row in part.to_pylist()}
+        assert by_part.keys() == {row[column] for row in rows}
+        for name, row in by_part.items():
+            assert row["pool"] == sum(own[column] == name for own in rows)
+            assert row["whatif"] == pytest.approx(float(expected.by(column).get(name, 0)))
+            assert row["run_expected"] == pytest.approx(float(was.by(column).get(name, 0)))
+            assert row["change"] == pytest.approx(row["whatif"] - row["run_expected"])
+        assert sum(part["run"].to_pylist()) == len(kept)
+    assert found.languages["language"].to_pylist()[0] == "en"
+
+
+def test_the_evaluation_set(tmp_path: Path) -> None:
+    """Rows that the run did not compare cannot be told from here; those that it did stay as they are."""
+    samples = pools.make_samples(60)
+    path = pools.write_tars(tmp_path / "pool", samples, 3)
+    (tmp_path / "evaluation").mkdir()
+    for i in (1, 2, 3, 4):
+        (tmp_path / "evaluation" / f"{i}.jpg").write_bytes(samples[i].image or b"")
+    against = {"images": f"{tmp_path}/evaluation/*", "phash": {"distance": 2}}
+    asked = pools.recipe_of(
+        path,
+        measure={"image": {"phash": True}},
+        rules={"words": "words > 3"},
+        dedup={"by": ["sha256"], "against": against},
+    )
+    run = pools.run_local(asked, tmp_path / "run")
+    assert run.counts["contaminated"] > 0
+    for overrides in (["rules.words=words > 5"], ["dedup.by=[phash]"], ["dedup.against=null", "rules.words=null"]):
+        again = pools.run_local(change_recipe(asked, overrides), tmp_path / overrides[0], reuse=run.folder)
+        assert {"pool": 0, **again.run["counts"]} == {**funnel(whatif(str(run.folder), overrides)), "pool": 0}
+    with pytest.raises(RecipeError, match=r"\d+ rows reach dedup.against that the run did not compare"):
+        whatif(str(run.folder), ["rules.words=words > 2"])
+    with pytest.raises(RecipeError, match="accepted: unchanged, or"):
+        whatif(str(run.folder), ["dedup.against.phash.distance=5"])
+
+
+def test_what_was_forgotten_stays_out(text_run: Ran, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(text_run.folder, folder)
+    gone = 0
+    for file in (folder / "tables/decisions").glob("*.parquet"):
+        rows = pq.read_table(file).to_pylist()
+        for row in rows[::3]:
+            row |= {"kept": False, "rule": "forgotten", "duplicate_of": None, "probability": 0.0, "draw": None}
+            gone += 1
+        pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    whole = naive.read_rows(folder)
+    units = {row["unit"] for row in whole}
+    left = [row for row in whole if row["row"] % 3]
+    for overrides, rules, t in (
+        (["balance.t=10"], None, 10),
+        (["rules=null"], {}, 40),
+        (["rules=null", "dedup.prefer=width"], {}, 40),
+    ):
+        found = whatif(str(folder), overrides)
+        verdicts = funnel(found)
+        assert verdicts["forgotten"] == funnel(found, "run")["forgotten"] == gone > len(units)
+        assert sum(verdicts.values()) == pytest.approx(2 * len(whole))
+        if rules is not None:
+            expected = naive.decide(left, rules, ["uid"], "width" if len(overrides) > 1 else None, t)
+            assert verdicts["duplicate"] == expected.verdicts["duplicate"]
+            assert found.expected == pytest.approx(float(expected.rows), abs=1e-6)
+        else:  # duplicates as recorded: those of a forgotten row stay out with it
+            recorded = [row for row in rows_of(folder) if row["rule"] in (None, "balance")]
+            expected = naive.decide([whole_row for whole_row, _ in matched(whole, recorded)], {}, [], t=t)
+            assert found.expected == pytest.approx(float(expected.rows), abs=1e-6)
+
+
+def test_fractions_are_of_the_rows_that_are_not_forgotten(text_run: Ran, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(text_run.folder, tmp_path / "run"))
+    forget(str(folder), Items.of({"uid": map(bytes.fromhex, kept_uids(text_run)[::2])}))
+    agrees(Ran(folder), ["balance.t=7"], tmp_path)
+
+
+def test_links_between_near_duplicates_may_be_forgotten(tmp_path: Path) -> None:
+    """Without a link in the middle, the end of a chain is nobody's duplicate."""
+    path = pools.write_tars(tmp_path / "pool", pools.make_samples(60), 3)
+    near = {"by": ["uid", {"phash": {"distance": 16}}]}
+    asked = pools.recipe_of(path, measure={"image": {"phash": True}}, dedup=near)
+    run = pools.run_local(asked, tmp_path / "run")
+    lost = run.table("decisions").filter(pc.equal(run.table("decisions")["rule"], "duplicate"))["uid"].to_pylist()
+    forget(str(run.folder), Items.of({"uid": map(bytes.fromhex, lost[::5])}))
+    before, found = run.run["counts"], whatif(str(run.folder), [])
+    again = pools.run_local(asked, tmp_path / "again", reuse=run.folder).run["counts"]
+    assert funnel(found)["duplicate"] == again["duplicate"] != before["duplicate"]
+    assert found.expected == again["kept"]
+
+
+def kept_uids(run: Ran) -> list[str]:
+    decisions = run.table("decisions", ["uid", "kept"])
+    return list(decisions["uid"].filter(decisions["kept"]).to_pylist())
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [
+        row
+        for file in sorted((folder / "tables/decisions").glob("*.parquet"))
+        for row in pq.read_table(file).to_pylist()
+    ]
+
+
+def matched(rows: list[naive.Row], chosen: list[dict[str, Any]]) -> list[tuple[naive.Row, dict[str, Any]]]:
+    by_place = {(row["unit"], row["row"]): row for row in rows}
+    return [(by_place[row["unit"], row["row"]], row) for row in chosen]
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("measure.language={}", ["--set measure.language={}", "cannot be changed without a run", "accepted: balance.t"]),
+        ("match.mode=reference", ["match cannot be changed"]),
+        ("input.0.path=x", ["input cannot be changed"]),
+        ("output.rows_per_shard=5", ["output cannot be changed"]),
+        ("max_failed=1", ["max_failed cannot be changed"]),
+        ("captions=null", ["captions cannot be changed"]),
+        ("seed=4", ["a seed changes which rows are drawn"]),
+        ("balanse.t=4", ["'balanse'", "did you mean 'balance'?"]),
+        ("balance.tt=4", ["balance.tt", "did you mean"]),
+        ("balance.t=0", ["balance.t", "found 0"]),
+        ("balance.t", ["write key=value"]),
+        ("rules.nope=null", ["no rule 'nope' to remove", "words, best, side"]),
+        ("rules.english=language = 'en'", ["rules.english: no column 'language'", "measure: {language: {}}", "columns:"]),
+        ("rules.sharp=aesthetic > 5", ["no column 'aesthetic'", "clip_score"]),
+        ("rules.best={top: 0.5, of: sharpness}", ["rules.best: no column 'sharpness'"]),
+        ("rules.best.top=1.5", ["rules.best.top", "less than or equal to 1"]),
+        ("rules.x=words > 2; COPY samples TO '/tmp/stolen'", ["is not a SQL expression"]),
+        ("rules.x=words > (SELECT 1)", ["a subquery is not accepted"]),
+        ("rules.x=words IN (SELECT 1 FROM read_csv('/etc/passwd'))", ["a subquery is not accepted"]),
+        ("rules.x=count(*) > 1", ["is an aggregate"]),
+        ("rules.x=random() < 0.5", ["must be deterministic"]),
+        ("rules.x=words", ["is of type INTEGER"]),
+        ("rules.x=true) OR (SELECT 1", ["rules.x"]),
+        ("rules.kept=words > 2", ["reserved"]),
+        ("dedup.by=[sha256]", ["sha256 needs images"]),
+        ("dedup.by=[phash]", ["dedup by phash needs measure"]),
+        ("dedup.by=[nothing]", ["dedup.by"]),
+        ("dedup.prefer=caption", ["dedup.prefer: needs a numeric column"]),
+        ("dedup.prefer=sharpness", ["dedup.prefer: no column 'sharpness'"]),
+    ],
+)  # fmt: skip
+def test_refusals(text_run: Ran, override: str, parts: list[str]) -> None:
+    with pytest.raises(RecipeError) as refused:
+        whatif(str(text_run.folder), [override])
+    assert not [part for part in parts if part not in str(refused.value)], refused.value
+
+
+def test_too_few_rows(text_run: Ran) -> None:
+    with pytest.raises(RunError, match="even t = 1"):
+        whatif(str(text_run.folder), ["balance.rows=2"])
+
+
+def test_no_run(tmp_path: Path, text_run: Ran) -> None:
+    with pytest.raises(RecipeError, match="no such folder"):
+        whatif(str(tmp_path / "nothing"), [])
+    shutil.copytree(text_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "_SUCCESS").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        whatif(str(tmp_path / "run"), [])
+
+
+def test_a_decision_that_no_rule_made(text_run: Ran, tmp_path: Path) -> None:
+    shutil.copytree(text_run.folder, tmp_path / "run")
+    file = tmp_path / "run/tables/decisions/00000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[0]["rule"] = "strange"
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file)
+    with pytest.raises(RunError, match="names rules that the run does not have"):
+        whatif(str(tmp_path / "run"), [])
+
+
+def test_nothing_is_written(text_run: Ran) -> None:
+    def state() -> dict[str, Any]:
+        return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in text_run.folder.rglob("*")}
+
+    before = state()
+    whatif(str(text_run.folder), ["rules.words=words > 3"])
+    assert state() == before
+    assert json.loads((text_run.folder / "run.json").read_text())["recipe"]["rules"]["words"] == "words > 2"

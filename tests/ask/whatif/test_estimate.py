@@ -1,0 +1,234 @@
+"""Estimates: exact where the sample is the pool, near and honest about it where it is not."""
+
+import io
+import tarfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curate.ask.whatif import estimate as estimates
+from curate.ask.whatif.answer import whatif
+from curate.ask.whatif.estimate import Estimate, estimate
+from curate.base import ids
+from curate.base.schema import CODES
+from curate.decide import rounds
+from curate.decide.draw import balance
+from curate.decide.settings import DecideSettings
+from curate.decide.unit_matches import alive_matches
+from curate.match.sources import read_metadata
+from curate.pool.plan import Plan, make_plan
+from curate.recipe.recipe import parse_recipe
+from curate.run.context import RunContext
+from curate.store.store import RunStore
+from tests.laws import pools
+from tests.laws.pools import run_local
+
+ENTRIES = ["cat", "dog", "photo", "rare thing"]
+
+
+def prepare(folder: Path, source: dict[str, Any], **recipe: Any) -> tuple[RunContext, Plan, pa.Table | None]:
+    metadata = None
+    if "match" in recipe:
+        metadata = read_metadata(recipe["match"]["metadata"])[0]
+    checked = parse_recipe({"input": source, **recipe})
+    plan = make_plan(checked)
+    key = "" if metadata is None else ids.table_digest(metadata)
+    return RunContext(checked, plan.pool, RunStore(str(folder / "run")), metadata_key=key), plan, metadata
+
+
+def pets(rows: int) -> pa.Table:
+    rng = np.random.default_rng(7)
+    nouns = rng.choice(["cat", "dog", "bird", "rare thing"], rows, p=[0.6, 0.28, 0.1, 0.02])
+    return pa.table(
+        {
+            "caption": [f"photo of a {n} {i}" if i % 4 else f"{n} {i}" for i, n in enumerate(nouns)],
+            "s": pa.array(rng.random(rows), pa.float32()),
+            "uid": [f"{i % (rows - rows // 50):032x}" for i in rng.permutation(rows)],
+        }
+    )
+
+
+def parquet(folder: Path, table: pa.Table, group: int = 500) -> dict[str, Any]:
+    pq.write_table(table, folder / "pool.parquet", row_group_size=group)
+    return {"name": "pool", "format": "parquet", "path": str(folder / "pool.parquet")}
+
+
+def matching(folder: Path) -> dict[str, Any]:
+    (folder / "entries.txt").write_text("\n".join(ENTRIES))
+    return {"match": {"metadata": str(folder / "entries.txt")}}
+
+
+def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[str, float]:
+    """What a run decides, the balance in expectation."""
+    pools.measure_and_match(context, plan.units, metadata)
+    settings = DecideSettings.of(context)
+    states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
+    counted: dict[str, float] = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
+    target = context.recipe.balance
+    if target and target.t:
+        p = balance.probabilities(rounds.count_survivors(settings, states), np.array([target.t]))
+        matches = [alive_matches(settings.tables(state.unit), state) for state in states]
+        kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
+        counted |= {"balance": counted["kept"] - kept, "kept": kept}
+    return counted
+
+
+def checked(found: Estimate | None) -> Estimate:
+    assert found is not None
+    assert sum(found.verdicts.values()) == pytest.approx(found.rows)
+    assert min(found.verdicts.values()) >= 0 and found.error >= 0 and found.seconds >= 0
+    return found
+
+
+RULES = {"seven": "caption not like '%7'", "best": {"top": 0.7, "of": "s"}}
+
+
+@pytest.mark.parametrize("sections", ["", "rules", "match", "rules match", "rules match balance"])
+def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
+    recipe: dict[str, Any] = {"rules": RULES} if "rules" in sections else {}
+    recipe |= matching(tmp_path) if "match" in sections else {}
+    recipe |= {"balance": {"t": 40}} if "balance" in sections else {}
+    context, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(2000)), **recipe)
+    found = checked(estimate(context, plan.units, metadata))
+    assert (found.units, found.sampled, found.rows, found.bytes) == (len(plan.units), 2000, 2000, 0)
+    assert context.store.files() == []  # nothing is written into the run
+    assert found.verdicts == pytest.approx({"failed": 0} | truth(context, plan, metadata), abs=1e-6)
+    assert ("duplicate" in found.verdicts) and ("unmatched" in found.verdicts) is ("match" in recipe)
+
+
+def test_a_target_number_of_rows_is_met(tmp_path: Path) -> None:
+    context, plan, metadata = prepare(
+        tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 700}, **matching(tmp_path)
+    )
+    found = checked(estimate(context, plan.units, metadata))
+    assert found.verdicts["kept"] == pytest.approx(700, abs=1)
+    context, plan, metadata = prepare(
+        tmp_path, parquet(tmp_path, pets(2000)), balance={"rows": 10**6}, **matching(tmp_path)
+    )
+    everything = checked(estimate(context, plan.units, metadata))
+    assert everything.verdicts["balance"] == pytest.approx(0, abs=1)
+
+
+def test_a_random_sample_has_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (700, 700))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
+    source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
+    context, plan, metadata = prepare(tmp_path, source, rules=RULES, sample={"rows": 601})
+    found = checked(estimate(context, plan.units, metadata))
+    assert found.sampled < 20_000 and (found.verdicts["kept"], found.error) == (601, 0)
+    assert sum(found.verdicts.values()) == pytest.approx(20_000)
+
+
+def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
+    source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
+    context, plan, metadata = prepare(tmp_path, source, balance={"rows": 2}, **matching(tmp_path))
+    found = checked(estimate(context, plan.units, metadata))
+    smallest = round(found.verdicts["kept"])
+    [warning] = found.warnings
+    assert warning.startswith("balance.rows 2 is probably out of reach") and f"about {smallest:,} rows" in warning
+    context, plan, metadata = prepare(tmp_path, source, balance={"rows": 4000}, **matching(tmp_path))
+    assert checked(estimate(context, plan.units, metadata)).warnings == []
+
+
+@pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
+def test_a_sample_comes_near_and_says_how_near(
+    tmp_path: Path, target: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
+    table = pets(20_000).drop_columns(["uid"])
+    context, plan, metadata = prepare(
+        tmp_path, parquet(tmp_path, table), rules=RULES, balance=target, **matching(tmp_path)
+    )
+    assert len(plan.units) == 40
+    found = checked(estimate(context, plan.units, metadata))
+    assert (found.units, found.sampled, found.rows) == (4, 2000, 20_000)
+    assert 0 < found.error < 0.2 * found.verdicts["kept"]
+    if "rows" in target:
+        assert found.verdicts["kept"] == pytest.approx(4000, rel=0.02)
+    else:
+        real = truth(context, plan, metadata)
+        assert abs(found.verdicts["kept"] - real["kept"]) < 5 * found.error
+        for name in ("seven", "best", "unmatched", "balance"):
+            assert found.verdicts[name] == pytest.approx(real[name], rel=0.3), name
+
+
+def test_of_a_whole_pool_the_error_is_that_of_the_draws(tmp_path: Path) -> None:
+    parts = {"balance": {"t": 100}, "output": {"rows_per_shard": 200}, **matching(tmp_path)}
+    source = parquet(tmp_path, pets(2000))
+    run_local(parse_recipe({"input": source, **parts}), tmp_path / "run")
+    context, plan, metadata = prepare(tmp_path, source, **parts)
+    found, known = checked(estimate(context, plan.units, metadata)), whatif(str(tmp_path / "run"), [])
+    assert (found.verdicts["kept"], found.error) == pytest.approx((known.expected, known.error))
+    assert found.seconds == 0  # all stands
+    context = replace(context, store=RunStore(str(tmp_path / "other")))
+    assert checked(estimate(context, plan.units, metadata)).seconds > 0
+    context = replace(context, reuse=RunStore(str(tmp_path / "run")))
+    units = [replace(unit, reuse_index=unit.index) for unit in plan.units]
+    assert checked(estimate(context, units, metadata)).seconds == 0
+
+
+def test_units_are_spread_over_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", 2000)
+    context, plan, _ = prepare(tmp_path, parquet(tmp_path, pets(20_000)))
+    assert [unit.index for unit in estimates._choose(context, plan.units)] == [5, 15, 25, 35]
+    assert [unit.index for unit in estimates._choose(context, plan.units[:2])] == [0, 1]
+    assert [unit.index for unit in estimates._choose(context, plan.units[:3])] == [0, 1, 2]
+    monkeypatch.setattr(estimates, "_ROWS", 400)
+    assert [unit.index for unit in estimates._choose(context, plan.units)] == [20]
+    monkeypatch.setattr(estimates, "_ROWS", 20_000)
+    assert estimates._choose(context, plan.units) == list(plan.units)
+
+
+def test_nothing_to_estimate(tmp_path: Path) -> None:
+    empty = pa.table({"caption": pa.array([], pa.string()), "s": pa.array([], pa.float32())})
+    context, plan, metadata = prepare(tmp_path, parquet(tmp_path, empty), rules=RULES)
+    assert estimate(context, plan.units, metadata) is None
+    assert estimate(context, [], metadata) is None
+
+
+def test_everything_is_dropped(tmp_path: Path) -> None:
+    context, plan, metadata = prepare(
+        tmp_path, parquet(tmp_path, pets(100)), rules={"no": "false"}, balance={"t": 3}, **matching(tmp_path)
+    )
+    assert checked(estimate(context, plan.units, metadata)).verdicts == {
+        "failed": 0,
+        "no": 100,
+        "balance": 0,
+        "kept": 0,
+    }
+
+
+def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of rows is not known before, so it is estimated by size; bytes are of the kept images."""
+    rng = np.random.default_rng(3)
+    sizes = []
+    for shard in range(10):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for i in range(12):
+                out = io.BytesIO()
+                Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(out, "JPEG")
+                sizes.append(len(out.getvalue()))
+                for suffix, data in (("jpg", out.getvalue()), ("txt", b"one" if i % 3 == 0 else b"two words")):
+                    info = tarfile.TarInfo(f"{shard}-{i}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/*.tar"}
+    context, plan, _ = prepare(tmp_path, source, rules={"words": "words = 2"})
+    monkeypatch.setattr(estimates, "_BYTES", 3.5 / 10 * sum(part.size for unit in plan.units for part in unit.parts))
+    found = checked(estimate(context, plan.units, None))
+    assert found.units == 4 and found.sampled == 48
+    assert found.rows == pytest.approx(120, abs=2)
+    assert found.verdicts == pytest.approx({"failed": 0, "words": 40, "kept": 80}, rel=0.02)
+    assert found.bytes == pytest.approx(sum(sizes) * 2 / 3, rel=0.05)

@@ -1,0 +1,269 @@
+"""Sweeps are single answers, one a value; searches find what trying all values finds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curate.ask.whatif import survivors
+from curate.ask.whatif.answer import answer, whatif
+from curate.ask.whatif.expectation import expect, expect_sizes, solve_t
+from curate.ask.whatif.plot import sweep_chart, write_plot
+from curate.ask.whatif.survivors import FinishedRun, find_survivors, open_finished
+from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
+from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
+from curate.base.errors import RecipeError, RunError
+from curate.decide import rounds
+from tests.laws.pools import Ran
+
+
+@pytest.fixture
+def run(text_run: Ran) -> FinishedRun:
+    return open_finished(str(text_run.folder))
+
+
+def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
+    found = answer(run, overrides)
+    funnel = {row["rule"]: abs(row["whatif"] or 0) for row in found.funnel.to_pylist()}
+    facts = dict(zip(found.facts["fact"].to_pylist(), found.facts["whatif"].to_pylist(), strict=True))
+    return {
+        "expected": found.expected, "error": found.error, "t": found.t, "duplicate": funnel["duplicate"],
+        "survivors": facts["survivors"], "tail_share": facts["tail_share"], **{f"rule {k}": v for k, v in funnel.items()},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "points"),
+    [
+        ([], "balance.t=1..2000", 12),
+        (["rules.words=words > 3"], "balance.t=3,40,5", 12),
+        ([], "balance.rows=300..700", 4),
+        ([], "rules.best.top=0.1..0.9", 5),
+        (["balance.rows=200"], "rules.best.top=0.5,0.9", 5),
+        (["rules.side=null", "dedup.prefer=width"], "rules.best.top=0.2,0.4", 2),
+        ([], "rules.words=words > {0..6}", 12),
+        (["balance=null"], "rules.best=clip_score >= {0.1..0.9}", 4),
+        ([], "rules.new=width < {100..600} and words > 2", 4),
+    ],
+)
+def test_each_point_is_a_single_answer(run: FinishedRun, base: list[str], text: str, points: int) -> None:
+    number = parse_swept_number(text)
+    found = list(sweep(run, base, number, points))
+    assert [point.value for point in found] == number.values(points)
+    for point in found:
+        alone = single(run, [*base, number.override(point.value)])
+        for name in ("expected", "survivors", "duplicate", "t", "tail_share"):
+            assert getattr(point, name) == alone[name], name
+        assert point.error == pytest.approx(alone["error"], abs=1e-9)
+        assert point.dropped == (None if number.rule is None else alone[f"rule {number.rule}"])
+    table = points_table(found)
+    assert table.schema == POINTS and len(table) == len(found)
+
+
+def test_more_t_keeps_more(run: FinishedRun) -> None:
+    found = list(sweep(run, [], parse_swept_number("balance.t=1..5000"), 40))
+    sizes = [point.expected for point in found]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == found[-1].survivors
+    shares = [point.tail_share for point in found]
+    assert shares == sorted(shares) and shares[-1] == 1 and found[-1].error == 0  # type: ignore[type-var]
+
+
+def test_near_passes_are_swept_too(image_run: Ran) -> None:
+    run = open_finished(str(image_run.folder))
+    base = ["dedup.by=[uid, {phash: {distance: 12}}]"]
+    for point in sweep(run, base, parse_swept_number("rules.words=words > {1..5}")):
+        alone = single(run, [*base, f"rules.words=words > {point.value}"])
+        assert (point.duplicate, point.expected) == (alone["duplicate"], alone["expected"])
+
+
+def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("was done again")
+
+    for name in ("start_units", "continue_rules", "find_repeats"):
+        monkeypatch.setattr(rounds, name, never)
+    assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
+    monkeypatch.undo()
+    fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
+    next(fractions)
+    for name in ("start_units", "find_repeats"):
+        monkeypatch.setattr(rounds, name, never)
+    assert len(list(fractions)) == 2
+    with pytest.raises(AssertionError, match="done again"):
+        list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
+
+
+def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = whatif(str(text_run.folder), ["rules.words=words > 3"])
+    monkeypatch.setattr("curate.ask.whatif.survivors._LIMIT", 1000)
+    run = open_finished(str(text_run.folder))
+    assert answer(run, ["rules.words=words > 3"]).funnel == whole.funnel
+    assert run.context.store.columns.bytes <= 1000
+
+
+def test_sizes_in_one_pass(run: FinishedRun) -> None:
+    stood = find_survivors(run, run.recipe)
+    ts = [3, 1, 50, 10_000, 7]
+    for t, (rows, error) in zip(ts, expect_sizes(stood, ts), strict=True):
+        alone = expect(stood, t)
+        assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
+
+
+def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
+    stood = find_survivors(run, run.recipe)
+    ts = list(range(1, int(stood.counts.max()) + 1))
+    sizes = [rows for rows, _ in expect_sizes(stood, ts)]
+    for rows in (300, 500, 701, 10_000):
+        best = max(t for t, size in zip(ts, sizes, strict=True) if size <= rows)
+        recipe = run.recipe.model_copy(
+            update={"balance": run.recipe.balance.model_copy(update={"t": None, "rows": rows})}
+        )  # type: ignore[union-attr]
+        solution = solve_t(stood, recipe.balance)
+        assert solution and solution.t == best
+        assert answer(run, [f"balance.rows={rows}"]).t == best
+
+
+@pytest.mark.parametrize("base", [[], ["balance=null"], ["dedup.prefer=width"]])
+def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
+    """As trying fractions does: none gives more without giving too many."""
+    fractions = ",".join(f"{i / 30 + 0.003:.4f}" for i in range(30))
+    sizes = [point.expected for point in sweep(run, base, parse_swept_number(f"rules.best.top={fractions}"))]
+    for rows in (30, 333, 600):
+        found = answer(run, [*base, search(run, base, parse_swept_number("rules.best.top"), rows)]).expected
+        assert max(size for size in sizes if size <= rows) <= found <= rows
+
+
+def test_a_target_size_by_a_threshold(run: FinishedRun) -> None:
+    number = parse_swept_number("rules.best=clip_score >= {0.0..1.0}")
+    # Scores have two digits, and these give some 600 to 100 rows.
+    sizes = [answer(run, [number.override(i / 100)]).expected for i in range(40, 90)]
+    for rows in (200, 400):
+        assert min(sizes) < rows < max(sizes)
+        found = answer(run, [search(run, [], number, rows)]).expected
+        assert found == max(size for size in sizes if size <= rows)
+    assert (
+        search(run, [], parse_swept_number("rules.best=clip_score >= {0..1}"), 10_000) == "rules.best=clip_score >= 0"
+    )
+
+
+def brute(sizes: list[float], rows: int) -> float | None:
+    fitting = [size for size in sizes if size <= rows]
+    return max(fitting) if fitting else None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_find_value_is_brute_force_where_sizes_are_monotone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(0, 50, 400) * (rng.random(400) < 0.3)
+    sizes = np.cumsum(steps)[:: rng.choice([1, -1])].astype(float).tolist()
+    number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
+    asked: list[float] = []
+
+    def size(value: float) -> float:
+        asked.append(value)
+        return sizes[int(value)]
+
+    for rows in (*rng.integers(0, int(max(sizes)) + 10, 20).tolist(), 10**6):
+        asked.clear()
+        if brute(sizes, rows) is None:
+            with pytest.raises(RunError, match="more than"):
+                find_value(size, number, rows)
+            continue
+        best = brute(sizes, rows)
+        assert best is not None and sizes[int(find_value(size, number, rows))] >= best - 1
+        assert len(asked) < 40
+
+
+def test_find_value_never_gives_more_than_target_where_sizes_are_not_monotone() -> None:
+    rng = np.random.default_rng(0)
+    number = SweptNumber("rules.x", "words > ", "", 0, 399, (), True)
+    for _ in range(50):
+        sizes = (np.linspace(0, 1000, 400) + rng.normal(0, 30, 400)).tolist()
+        asked: list[float] = []
+
+        def size(value: float, sizes: list[float] = sizes, asked: list[float] = asked) -> float:
+            asked.append(sizes[int(value)])
+            return asked[-1]
+
+        found = sizes[int(find_value(size, number, 500))]
+        assert 350 < found <= 500 and found == max(size for size in asked if size <= 500)
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "rows", "error", "part"),
+    [
+        (["balance.rows=100"], "rules.best.top", 50, RecipeError, "balance.rows is 100"),
+        ([], "balance.t=1..10", 50, RecipeError, "for t give --rows alone"),
+        ([], "rules.best.top=0.1,0.5", 50, RecipeError, "a rule with a range in braces"),
+        ([], "rules.words.top", 50, RecipeError, "'top' does not fit 'words > 2'; accepted: another expression, or"),
+        ([], "rules.best.top=0.5..0.9", 3, RunError, "even rules.best.top=0.5 is expected to give"),
+        ([], "rules.x=nothing > {1..2}", 3, RecipeError, "no column 'nothing'"),
+    ],
+)
+def test_refusals(run: FinishedRun, base: list[str], text: str, rows: int, error: type[Exception], part: str) -> None:
+    with pytest.raises(error) as refused:
+        search(run, base, parse_swept_number(text), rows)
+    assert part in str(refused.value)
+
+
+def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survivors, "find_survivors", None)
+    with pytest.raises(RecipeError, match="less than or equal to 1"):
+        next(sweep(run, [], parse_swept_number("rules.best.top=0.5..1.5"), 3))
+
+
+# ---- the plot
+
+
+def test_the_plot(run: FinishedRun, tmp_path: Path) -> None:
+    number = parse_swept_number("balance.t=1..1000")
+    found = list(sweep(run, [], number, 5))
+    for kind, magic in (("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):
+        write_plot(str(tmp_path / f"plot.{kind}"), found, number, 123)
+        data = (tmp_path / f"plot.{kind}").read_bytes()
+        assert data.lstrip().startswith(magic) and b'src="http' not in data
+    assert b"the run kept 123" in (tmp_path / "plot.svg").read_bytes()
+
+
+def test_a_rule_does_not_leave_the_plot(tmp_path: Path) -> None:
+    number = parse_swept_number("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
+    write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
+    page = (tmp_path / "plot.html").read_text()
+    assert "alert(1)" in page and "<script>alert(1)" not in page and "alert(1)</script" not in page
+
+
+def test_a_rule_with_backslashes_is_drawn(tmp_path: Path) -> None:
+    number = parse_swept_number(r"rules.x=regexp_matches(caption, '\ux\x') or words > {1..5}")
+    write_plot(str(tmp_path / "plot.svg"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)
+    assert "ux" in (tmp_path / "plot.svg").read_text()
+
+
+def test_the_chart_holds_the_points() -> None:
+    points = [Point(1, 10, 2, 50, None, 0, 0.5, 1), Point(100, 40, 30, 50, None, 0, 1.0, 100)]
+    chart = sweep_chart(points, parse_swept_number("balance.t=1..100"), 33)
+    assert [(row["value"], row["rows"], row["low"], row["high"]) for row in chart["data"]["values"]] == [
+        (1, 10, 6, 14), (100, 40, 0, 100),
+    ]  # fmt: skip
+    assert json.dumps(chart).count('"log"') == 3
+    assert '"log"' not in json.dumps(sweep_chart(points, parse_swept_number("rules.x=words > {1..100}"), 33))
+
+
+def test_a_sweep_goes_on_where_a_point_cannot_be_reached(run: FinishedRun) -> None:
+    points = list(sweep(run, [], parse_swept_number("balance.rows=1,300,2")))
+    assert [point.expected is None for point in points] == [True, False, True]
+    assert points[0].fault.startswith("balance.rows is 1, but even t = 1, the smallest, is expected to keep")
+    assert points[0].t is None and points[0].survivors == points[1].survivors and not points[1].fault
+    assert points_table(points)["expected"].null_count == 2
+    chart = sweep_chart(points, parse_swept_number("balance.rows=1,300,2"), 100)
+    assert "nan" not in json.dumps(chart).lower()
+
+
+def test_a_share_of_the_tail(run: FinishedRun) -> None:
+    found = answer(run, ["balance.tail_share=0.2"])
+    facts = {row["fact"]: row["whatif"] for row in found.facts.to_pylist()}
+    counts = find_survivors(run, run.recipe).counts
+    below = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
+    assert abs(below[int(found.t or 0)] - 0.2) == min(abs(share - 0.2) for share in below.values())
+    assert facts["tail_share"] == below[int(found.t or 0)]
+    assert facts["smallest_tail_share"] == sorted(below.values())[1]

@@ -1,0 +1,75 @@
+"""Texts of sweeps: what they turn, through which values."""
+
+import pytest
+
+from curate.ask.whatif.swept_number import parse_swept_number
+from curate.base.errors import RecipeError
+
+
+@pytest.mark.parametrize(
+    ("text", "points", "overrides"),
+    [
+        ("balance.t=10..1000", 3, ["balance.t=10", "balance.t=100", "balance.t=1000"]),
+        ("balance.t=1..3", 12, ["balance.t=1", "balance.t=2", "balance.t=3"]),
+        ("balance.rows=100,50,70", 12, ["balance.rows=100", "balance.rows=50", "balance.rows=70"]),
+        ("balance.t=7", 2, ["balance.t=7"]),
+        ("balance.t={1..3}", 12, ["balance.t=1", "balance.t=2", "balance.t=3"]),
+        ("balance.rows={100, 50}", 12, ["balance.rows=100", "balance.rows=50"]),
+        ("rules.best.top={0.25..0.5}", 2, ["rules.best.top=0.25", "rules.best.top=0.5"]),
+        ("rules.best.top=0.1..0.5", 3, ["rules.best.top=0.1", "rules.best.top=0.3", "rules.best.top=0.5"]),
+        ("rules.best.top=0.25,0.5", 3, ["rules.best.top=0.25", "rules.best.top=0.5"]),
+        (
+            "rules.aligned=clip_score >= {0.1..0.2}", 2,
+            ["rules.aligned=clip_score >= 0.1", "rules.aligned=clip_score >= 0.2"],
+        ),
+        ("rules.words=words > {1..3} and words < 9", 9, [f"rules.words=words > {n} and words < 9" for n in (1, 2, 3)]),
+        ("rules.x=s > {-1..1}", 3, ["rules.x=s > (-1)", "rules.x=s > 0", "rules.x=s > 1"]),
+        ("rules.x=s -{-1..1} > 0", 2, ["rules.x=s -(-1) > 0", "rules.x=s -1 > 0"]),
+        ("rules.x=s > {0.0000001..0.0000003}", 2, ["rules.x=s > 0.0000001", "rules.x=s > 0.0000003"]),
+        (
+            "rules.x=regexp_matches(caption, '\\d{2,3}') and words > {2..3}", 2,
+            [f"rules.x=regexp_matches(caption, '\\d{{2,3}}') and words > {n}" for n in (2, 3)],
+        ),
+        ("rules.x=s >= {0.4..0.7}", 5, [f"rules.x=s >= {n}" for n in (0.4, 0.47, 0.55, 0.62, 0.7)]),
+        ("rules.x=s >= {0.4, 0.5,1}", 9, [f"rules.x=s >= {n}" for n in ("0.4", "0.5", "1.0")]),
+        ("rules.x=words > {1,-5} and s < 2", 9, ["rules.x=words > 1 and s < 2", "rules.x=words > (-5) and s < 2"]),
+        ("balance.t=1..1000", 7, [f"balance.t={n}" for n in (1, 3, 10, 30, 100, 300, 1000)]),
+        ("rules.b={top: {0.1..0.2}, of: s}", 2, ["rules.b={top: 0.1, of: s}", "rules.b={top: 0.2, of: s}"]),
+    ],
+)  # fmt: skip
+def test_values(text: str, points: int, overrides: list[str]) -> None:
+    knob = parse_swept_number(text)
+    assert [knob.override(value) for value in knob.values(points)] == overrides
+
+
+def test_a_fraction_alone_is_its_whole_range() -> None:
+    knob = parse_swept_number("rules.best.top")
+    assert knob.rule == "best" and knob.override(knob.low) == "rules.best.top=0.000000001"
+    assert knob.high == 1 and parse_swept_number("balance.t=1..2").rule is None
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "names no value to sweep; accepted: a range or list in braces, as in 'balance.t={1000..100000}'"),
+        ("balance.t", "names no value"),
+        ("balance.t=a..b", "names no value"),
+        ("balance.t=1..", "names no value"),
+        ("balance.t={1..2", "names no value"),
+        ("balance.t=100..10", "a range from a smaller number to a larger one"),
+        ("balance.t=0..10", "is at least 1"),
+        ("balance.t=-5..10", "is at least 1"),
+        ("rules.x=words > 2", "names no value"),
+        ("rules.x=words > {2}", "names no value"),
+        ("rules.x=words > {2..3} and words < {4..5}", "names no value"),
+        ("rules.x=words > {2,3} and words < {4,5}", "names no value"),
+        ("rules.x=words > {2..3:1}", "a range or list in braces"),
+        ("rules.x.y.top=0.1..0.2", "names no value"),
+        ("dedup.by=1..2", "names no value"),
+        ("output.rows_per_shard=1..2", "names no value"),
+    ],
+)
+def test_refusals(text: str, part: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        parse_swept_number(text)
+    assert part in str(refused.value)

@@ -1,0 +1,144 @@
+"""The radix threshold against sorting, for every type, tie and split."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.base.numeric.quantiles import Radix, key_bits, order_keys, threshold_mask, value_of
+
+SPECIAL = [math.inf, -math.inf, 0.0, -0.0, 5e-324, -5e-324, 2.0**-149, 1.5, math.nextafter(1.5, 2), -1.0, 1.7e308]
+FLOATS = st.sampled_from(SPECIAL) | st.floats(allow_nan=False) | st.integers(0, 4).map(float)
+
+
+def integers(kind: pa.DataType):
+    low = 0 if str(kind).startswith("u") else -(1 << (kind.bit_width - 1))
+    high = low + (1 << kind.bit_width) - 1
+    return st.integers(low, high) | st.integers(high - 3, high) | st.integers(low, low + 3) | st.integers(0, 5)
+
+
+TYPES = {
+    pa.float64(): FLOATS,
+    pa.float32(): st.floats(allow_nan=False, width=32) | st.sampled_from([-0.0, 1e-45, math.inf]),
+    pa.float16(): st.floats(allow_nan=False, width=16),
+    pa.bool_(): st.booleans(),
+} | {
+    kind: integers(kind) for kind in map(pa.type_for_alias, [f"{u}int{w}" for u in ("", "u") for w in (8, 16, 32, 64)])
+}
+COLUMNS = st.sampled_from(list(TYPES)).flatmap(
+    lambda kind: st.lists(st.none() | TYPES[kind], max_size=40).map(lambda values: pa.array(values, kind))
+)
+
+
+def keyed(column: pa.Array) -> tuple[Any, Any]:
+    """Keys in as many bits as the column needs, as thresholds are searched with."""
+    return order_keys(column, key_bits(column.type))
+
+
+def search(parts: list[pa.Array], fraction: float) -> int | None:
+    bits = key_bits(parts[0].type)
+    state, rounds = Radix(fraction, bits), 0
+    keys = [keys[valid] for keys, valid in map(keyed, parts)]
+    while not state.solved:
+        state, rounds = state.narrow(sum(state.histogram(part) for part in keys)), rounds + 1
+    assert rounds == (bits // 16 if state.total else 1)
+    return state.key
+
+
+def sign(a, b) -> int:
+    return (a > b) - (a < b)
+
+
+@given(COLUMNS)
+@settings(max_examples=200, deadline=None)
+def test_keys_order_as_values(column):
+    keys, valid = keyed(column)
+    assert keys.dtype == np.uint64 and (keys < 1 << key_bits(column.type)).all()
+    in_64, _ = order_keys(column)
+    # A null's key is 0, as the least number's may be.
+    assert (np.argsort(in_64[valid], kind="stable") == np.argsort(keys[valid], kind="stable")).all()
+    assert valid.tolist() == column.is_valid().to_pylist()
+    numbers = [
+        (key, number) for key, number in zip(keys.tolist(), column.to_pylist(), strict=True) if number is not None
+    ]
+    for (key_a, a), (key_b, b) in itertools.product(numbers, repeat=2):
+        assert sign(key_a, key_b) == sign(a, b)
+    for key, number in numbers:
+        assert value_of(key, column.type) == number
+        assert type(value_of(key, column.type)) is type(number)
+
+
+def test_neighbouring_large_integers_stay_apart():
+    for kind, top in ((pa.int64(), (1 << 63) - 1), (pa.uint64(), (1 << 64) - 1)):
+        keys, valid = order_keys(pa.array([top - 1, None, top], kind))
+        assert valid.tolist() == [True, False, True] and keys[2] - keys[0] == 1
+
+
+def test_columns_of_at_most_32_bits_need_two_rounds():
+    assert [key_bits(kind) for kind in (pa.float32(), pa.int32(), pa.bool_(), pa.uint8())] == [32] * 4
+    assert [key_bits(kind) for kind in (pa.float64(), pa.int64(), pa.uint64())] == [64] * 3
+
+
+def test_parts_may_differ_in_width():
+    assert order_keys(pa.array([0.1], pa.float32()))[0][0] == order_keys(pa.array([float(np.float32(0.1))]))[0][0]
+    assert order_keys(pa.array([-3], pa.int8()))[0][0] == order_keys(pa.array([-3], pa.int64()))[0][0]
+
+
+def test_nan_is_no_value():
+    column = pa.array([math.nan, 1.0, None, -math.nan, -math.inf])
+    keys, valid = order_keys(column)
+    assert valid.tolist() == [False, True, False, False, True]
+    assert threshold_mask(keys, valid, 0).tolist() == valid.tolist()
+    assert search([column], 0.6) == keys[4]  # int(2 * 0.6) = 1: the second of two
+
+
+@given(COLUMNS, st.floats(0, 1, exclude_min=True, exclude_max=True) | st.sampled_from([0.1, 0.3, 0.29, 0.5]), st.data())
+@settings(max_examples=200, deadline=None)
+def test_threshold_is_the_sorted_one(column, fraction, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(column)), max_size=4)))
+    parts = [column[a:b] for a, b in itertools.pairwise([0, *cuts, len(column)])]
+    key = search(parts, fraction)
+    keys, valid = keyed(column)
+    kept = threshold_mask(keys, valid, key)
+    numbers = column.drop_null().to_numpy(zero_copy_only=False)
+    if len(numbers) == 0:
+        assert key is None and not kept.any()
+        return
+    expected = np.sort(numbers)[::-1][int(len(numbers) * fraction)]
+    assert value_of(key, column.type) == expected
+    assert kept.sum() == (numbers >= expected).sum() >= int(len(numbers) * fraction) + 1
+    assert kept.tolist() == [x is not None and x >= expected for x in column.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("size", "fraction", "rank"), [(1, 0.999, 0), (2, 0.5, 1), (2, 0.49, 0), (100, 0.29, 28), (10, 0.3, 3)]
+)
+def test_rank_is_the_truncated_float_product(size, fraction, rank):
+    """100 · 0.29 is 28.999… in floats, and DataComp truncates it."""
+    assert search([pa.array(range(size))], fraction) == order_keys(pa.array([size - 1 - rank]))[0][0]
+
+
+def test_without_ties_int_nf_plus_1_rows_pass():
+    scores = np.random.default_rng(0).permutation(12_345).astype(np.float32)
+    for fraction in (0.3, 0.2, 1e-9, 0.9999):
+        parts = [pa.array(part) for part in np.array_split(scores, 7)]
+        keys, valid = keyed(pa.array(scores))
+        assert threshold_mask(keys, valid, search(parts, fraction)).sum() == int(12_345 * fraction) + 1
+
+
+def test_wrong_use_is_refused():
+    for column in (pa.array(["a"]), pa.nulls(2), pa.array([[1.0]])):
+        with pytest.raises(TypeError, match="accepted: floating, integer and boolean"):
+            order_keys(column)
+    state = Radix(0.3)
+    with pytest.raises(ValueError, match="only 0 of 64 bits"):
+        state.key
+    keys, _ = order_keys(pa.array([1.0, 2.0, 3.0]))
+    state = state.narrow(state.histogram(keys))
+    with pytest.raises(ValueError, match="other data than before"):
+        state.narrow(np.zeros(1 << 16, np.int64))

@@ -1,0 +1,104 @@
+"""Registries: the order of kinds, nearest names, and kinds of other packages, whose faults name the package."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from curate.base import registry
+from curate.base.errors import RecipeError
+from curate.base.registry import Registry
+
+
+@dataclass(frozen=True)
+class Fruit:
+    key: str
+
+
+BUILTIN = (Fruit("pear"), Fruit("apple"))
+FRUITS: Registry[Fruit] = Registry("fruit", f"{__name__}:BUILTIN", "curate.test_fruits")
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes packages that state entry points, as an installer lays them out."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(package: str, code: str, *names: str) -> None:
+        module = package.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(code)
+        info = tmp_path / f"{module}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+        lines = [f"{name} = {module}:KIND" for name in names]
+        (info / "entry_points.txt").write_text("\n".join(["[curate.test_fruits]", *lines]) + "\n")
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    registry._installed.cache_clear()
+    registry._load.cache_clear()
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    registry._installed.cache_clear()
+    registry._load.cache_clear()
+
+
+def code(key: str) -> str:
+    return f"from tests.base.test_registry import Fruit\nKIND = Fruit({key!r})\n"
+
+
+def test_own_kinds_in_their_order_then_foreign_ones_by_name(install: Callable[..., None]) -> None:
+    install("fruit-b", code("cherry"), "cherry")
+    install("fruit-a", code("zucchini"), "zucchini")
+    install("fruit-c", code("banana"), "banana")
+    assert list(FRUITS.kinds()) == ["pear", "apple", "banana", "cherry", "zucchini"]
+    assert FRUITS.find("cherry").key == "cherry"
+    assert (FRUITS.package("cherry"), FRUITS.package("pear")) == ("fruit-b 1.2", None)
+
+
+def test_no_group_means_own_kinds_alone(install: Callable[..., None]) -> None:
+    install("fruit-b", code("cherry"), "cherry")
+    assert list(Registry("fruit", FRUITS.builtin).kinds()) == ["pear", "apple"]
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"no fruit is named 'aple'; did you mean 'apple'\? accepted: pear, apple$"):
+        FRUITS.find("aple")
+
+
+@pytest.mark.parametrize(
+    ("package", "text", "name", "message"),
+    [
+        ("fruit-x", "raise KeyError('no')", "x", r"fruit 'x' of package fruit-x 1\.2: .*KeyError: 'no'; repair or"),
+        ("fruit-x", "KIMD = 1", "x", r"fruit 'x' of package fruit-x 1\.2: .*AttributeError"),
+        ("fruit-x", "KIND = 1", "x", r"fruit 'x' of package fruit-x 1\.2: .* has the key None; accepted: the entry"),
+        ("fruit-x", code("y"), "x", r"fruit 'x' of package fruit-x 1\.2: .* has the key 'y'"),
+        (
+            "fruit-x",
+            code("apple"),
+            "apple",
+            r"two fruits are named 'apple': one of curate itself, one of package fruit-x",
+        ),
+    ],
+)
+def test_a_fault_of_a_foreign_kind_names_its_package(
+    install: Callable[..., None], package: str, text: str, name: str, message: str
+) -> None:
+    install(package, text, name)
+    with pytest.raises(RecipeError, match=message):
+        FRUITS.kinds()
+
+
+def test_two_packages_with_one_name(install: Callable[..., None]) -> None:
+    install("fruit-a", code("cherry"), "cherry")
+    install("fruit-b", code("cherry"), "cherry")
+    with pytest.raises(
+        RecipeError, match=r"'cherry': one of fruit-\w 1\.2, one of package fruit-\w 1\.2; uninstall one"
+    ):
+        FRUITS.kinds()

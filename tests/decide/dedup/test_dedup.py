@@ -1,0 +1,293 @@
+"""Deduplication in bucketed passes against dictionaries, row by row."""
+
+import hashlib
+import itertools
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from curate.base import ids
+from curate.base.numeric.quantiles import order_keys
+from curate.decide.dedup import exact
+
+UIDS = [f"{7 * i % 5:016x}{i // 2:016x}" for i in range(12)]  # halves repeat, and order them differently
+SHAS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(5)]
+TYPES = (pa.string(), pa.string(), pa.uint64())
+
+
+@dataclass(frozen=True)
+class Row:
+    uid: str
+    sha256: str | None
+    phash: int | None
+    content: int
+    prefer: float | None
+
+    @property
+    def keys(self):
+        return (self.uid, self.sha256, self.phash)
+
+
+def naive(rows: list[Row], passes: int) -> list[str | None]:
+    """Of each row the uid that it is a duplicate of: every pass over all rows, position last."""
+
+    def rank(i):
+        row = rows[i]
+        return (math.inf if row.prefer is None else -row.prefer, row.uid, row.content, i)
+
+    beaten_by: dict[int, int] = {}
+    for k in range(passes):
+        groups: dict[object, list[int]] = {}
+        for i, row in enumerate(rows):
+            if i not in beaten_by and row.keys[k] is not None:
+                groups.setdefault(row.keys[k], []).append(i)
+        for group in groups.values():
+            best = min(group, key=rank)
+            beaten_by.update({i: best for i in group if i != best})
+
+    def survivor(i):
+        return survivor(beaten_by[i]) if i in beaten_by else i
+
+    return [rows[survivor(i)].uid if i in beaten_by else None for i in range(len(rows))]
+
+
+def columns_of(rows: list[Row], passes: int) -> list[pa.Array]:
+    return [pa.array([row.keys[k] for row in rows], kind) for k, kind in enumerate(TYPES[:passes])]
+
+
+def decisive(rows: list[Row]) -> tuple[np.ndarray, np.ndarray | None]:
+    prefer = pa.array([row.prefer for row in rows], pa.float32())
+    content = np.array([row.content for row in rows], np.uint64)
+    return content, exact.preferences(prefer) if prefer.null_count < len(rows) else None
+
+
+def distributed(rows: list[Row], passes: int, n_units: int, n_buckets: int) -> list[str | None]:
+    """The two phases as workers run them: a unit knows its rows, a bucket its keys, and both come in any order."""
+    shuffle = random.Random(n_units * 1000 + n_buckets)
+    units = [(number, part) for number, part in enumerate(np.array_split(np.arange(len(rows)), n_units))]
+    shuffle.shuffle(units)
+    columns = {number: columns_of([rows[i] for i in part], passes) for number, part in units}
+    alive = {number: np.ones(len(part), bool) for number, part in units}
+
+    found = []
+    for k in range(passes):
+        split = [exact.split_buckets(exact.key_hashes(columns[n][k], alive[n]), n_buckets) for n, _ in units]
+        found.append(np.concatenate([exact.repeated(unit[b] for unit in split) for b in range(n_buckets)]))
+        assert (np.diff(found[k].astype(object)) > 0).all()
+
+    records = []
+    for number, part in units:
+        chosen = exact.candidates(columns[number], alive[number], found)
+        taken = [column.take(pa.array(chosen)) for column in columns[number]]
+        content, prefer = decisive([rows[i] for i in part]) if len(part) else (np.zeros(0, np.uint64), None)
+        if prefer is not None:
+            prefer = prefer[chosen]
+        records.append(exact.make_records(number, chosen, taken[0], taken, content[chosen], prefer))
+    for k in range(passes):
+        by_bucket: dict[int, list[np.ndarray]] = {}
+        for some in records:
+            for bucket in set(exact.buckets_for(some, k, n_buckets).tolist()):
+                by_bucket.setdefault(bucket, []).append(some[exact.buckets_for(some, k, n_buckets) == bucket])
+        groups = list(by_bucket.values())
+        shuffle.shuffle(groups)
+        records = [exact.resolve(np.concatenate(shuffle.sample(group, len(group))), k) for group in groups]
+
+    out: list[str | None] = [None] * len(rows)
+    parts = dict(units)
+    for some in records:
+        lost = some[some["dead"]]
+        uids = ids.hex_uids(lost["rep_hi"], lost["rep_lo"]).to_pylist()
+        for unit, row, uid in zip(lost["unit"], lost["row"], uids, strict=True):
+            out[parts[unit][row]] = uid
+    return out
+
+
+def outcome(rows: list[Row], duplicate_of: list[str | None]):
+    """What must not depend on the order of rows: the survivors, and the fate of each row by its content."""
+    fates = sorted((row.uid, row.content, uid or "") for row, uid in zip(rows, duplicate_of, strict=True))
+    return fates
+
+
+def pools(content: st.SearchStrategy[int], prefer: st.SearchStrategy[float | None]) -> st.SearchStrategy[list[Row]]:
+    """Small alphabets, so that chains across passes are common."""
+    row = st.builds(
+        Row,
+        st.sampled_from(UIDS),
+        st.none() | st.sampled_from(SHAS),
+        st.none() | st.integers(0, 3) | st.just((1 << 64) - 1),
+        content,
+        prefer,
+    )
+    return st.lists(row, max_size=30)
+
+
+SCORES = st.none() | st.sampled_from([-1.5, -0.0, 0.0, 0.25, math.inf])
+POOLS = st.sampled_from([st.none(), SCORES]).flatmap(lambda prefer: pools(st.integers(0, 2), prefer))
+
+# b beats a by sha256, then c beats b by phash, then d, of another uid and image, stays apart.
+CHAIN = [
+    Row(UIDS[1], SHAS[0], 7, 0, 1.0),
+    Row(UIDS[2], SHAS[0], 8, 0, 2.0),
+    Row(UIDS[3], SHAS[1], 8, 0, 3.0),
+    Row(UIDS[4], SHAS[2], 7, 0, 0.0),
+]
+
+
+@given(POOLS, st.integers(1, 3), st.sampled_from([1, 7, 40]), st.sampled_from([1, 8, 64]))
+@example(CHAIN, 3, 7, 64)
+@settings(max_examples=300, deadline=None)
+def test_distributed_is_naive(rows, passes, n_units, n_buckets):
+    assert distributed(rows, passes, n_units, n_buckets) == naive(rows, passes)
+
+
+def test_a_chain_names_the_last_survivor():
+    assert distributed(CHAIN, 3, 1, 1) == [UIDS[3], UIDS[3], None, None]
+
+
+def random_pool(size: int) -> list[Row]:
+    """Rows whose content follows from the rest, as a real content hash does, so that position decides nothing."""
+    rng, rows = random.Random(size), []
+    for _ in range(size):
+        uid, sha = (
+            f"{rng.randrange(size):032x}",
+            rng.choice([None, hashlib.sha256(b"%d" % rng.randrange(size)).hexdigest()]),
+        )
+        phash, score = rng.choice([None, rng.randrange(size)]), rng.choice([None, float(rng.randrange(9))])
+        rows.append(Row(uid, sha, phash, ids.hash64(f"{uid}{sha}{phash}{score}"), score))
+    return rows
+
+
+def test_order_units_and_buckets_change_nothing():
+    rows = random_pool(400)
+    expected = outcome(rows, naive(rows, 3))
+    for seed, (n_units, n_buckets) in enumerate(itertools.product((1, 7, 40), (1, 8, 64))):
+        random.Random(seed).shuffle(rows)
+        assert outcome(rows, distributed(rows, 3, n_units, n_buckets)) == expected
+
+
+@given(POOLS, st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_duplicate_of_names_a_survivor(rows, passes):
+    duplicate_of = distributed(rows, passes, 1, 8)
+    survivors = [row.uid for row, uid in zip(rows, duplicate_of, strict=True) if uid is None]
+    assert len(set(survivors)) == len(survivors)
+    assert {uid for uid in duplicate_of if uid} <= set(survivors)
+
+
+def test_colliding_hashes_do_no_harm(monkeypatch):
+    rows = random_pool(300)
+    expected = naive(rows, 3)
+    assert 50 < sum(uid is not None for uid in expected) < 250
+    monkeypatch.setattr(exact, "_fold", lambda hi, lo: (lo & np.uint64(1)) << np.uint64(63))
+    assert distributed(rows, 3, 7, 8) == expected
+
+
+def test_only_repeated_rows_are_candidates():
+    """What phase 2 handles is what repeats; rows that do not live are not counted."""
+    column = pa.array([UIDS[0], UIDS[1], UIDS[0], None, UIDS[2], UIDS[2], UIDS[3]])
+    alive = np.array([True, True, True, True, True, False, True])
+    found = exact.repeated([exact.key_hashes(column, alive)])
+    assert exact.candidates([column], alive, [found]).tolist() == [0, 2]
+    assert len(exact.key_hashes(column, alive)) == 5
+    assert exact.candidates([column], alive, [np.zeros(0, np.uint64)]).tolist() == []
+
+
+@given(st.lists(st.integers(0, 5) | st.integers(0, (1 << 64) - 1), max_size=60), st.integers(1, 9), st.integers(1, 5))
+@settings(deadline=None)
+def test_buckets_partition_and_repeated_counts(values, n_buckets, n_parts):
+    hashes = np.array(values, np.uint64)
+    buckets = exact.split_buckets(hashes, n_buckets)
+    assert len(buckets) == n_buckets
+    assert sorted(np.concatenate(buckets).tolist()) == sorted(values)
+    for a, b in itertools.combinations(buckets, 2):
+        assert not len(a) or not len(b) or a.max() < b.min()
+    expected = sorted({v for v in values if values.count(v) > 1})
+    assert exact.repeated(np.array_split(hashes, n_parts)).tolist() == expected
+
+
+HEX = "0123456789abcdef" * 4
+STRINGS = [
+    "", "a", "é", HEX, HEX[:32], HEX[:31], HEX[:33], HEX[:63], HEX[:-1] + "e", HEX[:31] + "e", HEX.upper(), HEX[:32].upper(),
+    HEX[:31] + "g", HEX[:31] + "/", HEX[:31] + ":", HEX[:31] + "`", "0" * 32, "0" * 64, HEX[:32] + "0" * 32, "é" * 16, "é" * 32,
+]  # fmt: skip
+
+
+def test_string_keys_are_equal_only_for_equal_strings():
+    assert len(set(STRINGS)) == len(STRINGS)
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        hi, lo, present = exact.pass_keys(pa.array(["x", None, *STRINGS, None], kind)[1:])
+        assert present.tolist() == [False, *[True] * len(STRINGS), False]
+        pairs = set(zip(hi[present].tolist(), lo[present].tolist(), strict=True))
+        assert len(pairs) == len(set(lo[present].tolist())) == len(STRINGS)
+        alone = [exact.pass_keys(pa.array([text], kind)) for text in STRINGS]
+        assert [(h[0], v[0]) for h, v, _ in alone] == list(zip(hi[present], lo[present], strict=True))
+    assert (hi[5], lo[5]) == (int(HEX[:16], 16), int(HEX[:16], 16))
+
+
+def test_number_keys():
+    for column in (pa.array([3, None, 3, 4]), pa.array([True, None, True, False]), pa.array([0.0, None, -0.0, 1.0])):
+        _, lo, present = exact.pass_keys(column)
+        assert present.tolist() == [True, False, True, True] and lo[0] == lo[2] != lo[3]
+    with pytest.raises(TypeError, match="accepted"):
+        exact.pass_keys(pa.array([[1]]))
+
+
+def test_preferences_put_null_last():
+    got = exact.preferences(pa.array([None, -math.inf, math.nan, 0.5, math.inf]))
+    assert got[0] == got[2] == 0 and (np.diff(got[[0, 1, 3, 4]].astype(object)) > 0).all()
+    top = (1 << 63) - 1
+    got = exact.preferences(pa.array([None, -top - 1, top - 2, top - 1, top]))
+    assert got[0] < got[1] < got[2] < got[3] == got[4]
+    assert (exact.preferences(pa.array([False, None])) == [1, 0]).all()
+
+
+def test_content_tells_images_and_captions_apart():
+    got = exact.content_hashes(pa.array(["ab", "a", None, "ab"]), pa.array(["c", "bc", "abc", "c"]))
+    assert len(set(got.tolist())) == 3 and got[0] == got[3]
+
+
+def test_hex_uids_inverts_uid_halves():
+    uids = pa.array([*UIDS, "f" * 32, "0123456789abcdef" * 2])
+    assert ids.hex_uids(*ids.uid_halves(uids)).equals(uids)
+    assert ids.hex_uids(*np.zeros((2, 0), np.uint64)).equals(pa.array([], pa.string()))
+
+
+def test_the_cosine_is_of_the_pass_that_a_row_lost():
+    """First by uid, then by two passes with cosines: rows 1 and 2 lose the second pass to row 0, row 3 the third, row 4 the first."""
+    uids = pa.array(["0" * 31 + digit for digit in "12343"])
+    near, other = pa.array([7, 7, 7, 9, 9], pa.uint64()), pa.array([5, 6, 6, 5, 6], pa.uint64())
+    cosines = [None, np.array([0.9, 0.8, 0.9, 0, 0], np.float32), np.array([0.99, 0.7, 0.7, 0.99, 0.7], np.float32)]
+    columns = [uids, near, other]
+    records = exact.make_records(0, np.arange(5), uids, columns, np.arange(5, dtype=np.uint64), None, cosines)
+    for i in range(3):
+        records = exact.resolve(records, i)
+    assert records["dead"].tolist() == [False, True, True, True, True]
+    assert records["cosine"].tolist() == pytest.approx([0, 0.8, 0.9, 0.99, 0])
+    assert exact.largest_groups(records) == [(5, "0" * 31 + "1")]
+
+
+def test_the_largest_groups_of_a_bucket():
+    uids = pa.array([f"{i:032x}" for i in range(100)])
+    keys = pa.array([i % 30 if i < 90 else 3 for i in range(100)], pa.uint64())
+    records = exact.make_records(0, np.arange(100), uids, [keys], np.zeros(100, np.uint64), None)
+    found = exact.largest_groups(exact.resolve(records, 0))
+    assert len(found) == 20 and found[:2] == [(13, f"{3:032x}"), (3, f"{0:032x}")]
+    assert sorted(found, key=lambda item: (-item[0], item[1])) == found
+    assert exact.largest_groups(records[:0]) == []
+
+
+def test_resolve_leaves_its_input_alone_and_keeps_order():
+    columns = columns_of(CHAIN, 3)
+    before = exact.make_records(0, np.arange(4), columns[0], columns, *decisive(CHAIN))
+    copy = before.copy()
+    after = exact.resolve(before, 1)
+    assert (before == copy).all() and after["row"].tolist() == [0, 1, 2, 3]
+    assert after["dead"].tolist() == [True, False, False, False]
+    assert after["key_lo"][0].tolist() == after["key_lo"][1].tolist()
+    assert after["key_lo"][0, 2] == order_keys(pa.array([8], pa.uint64()))[0][0]

@@ -1,0 +1,145 @@
+"""New deduplication passes, each a class and a line of a registry, run locally as on Beam."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import Field
+
+from curate.base.errors import RecipeError
+from curate.base.registry import _load
+from curate.decide.dedup.groups import Groups
+from curate.decide.dedup.passes import registry
+from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, NearnessKind
+from curate.recipe.recipe import parse_recipe
+from curate.recipe.section import Section
+from tests.laws import pools
+
+
+class EqualHost(KeyPass):
+    """Rows of one host are a group."""
+
+    def keys(self, tables: Any) -> pa.Array:
+        urls = tables.read_measured(["url"])["url"].to_pylist()
+        return pa.array([url and urlsplit(url).hostname for url in urls], pa.string())
+
+
+class CloseWords(Section):
+    within: int = Field(ge=0)
+
+
+class WordNearness(Nearness):
+    """Rows whose numbers of words differ by at most so many, found in overlapping buckets; a plan that takes a round."""
+
+    rounds = 1
+
+    def __init__(self, within: int) -> None:
+        self.within = within
+
+    def read(self, tables: Any, alive: Any) -> Any:
+        words = tables.read_measured(["words"])["words"].to_numpy()
+        rows = np.flatnonzero(alive)
+        return rows, words[rows]
+
+    def survey(self, nodes: Any, values: Any, plan: Any) -> Any:
+        return int(values.max(initial=0))
+
+    def plan(self, plan: Any, surveys: list[Any]) -> int:
+        return max(surveys) + self.within
+
+    def split(self, nodes: Any, values: Any, plan: int, n_buckets: int) -> Iterator[Any]:
+        for words in range(plan + 1):
+            chosen = np.abs(values - words) <= self.within
+            if chosen.any():
+                yield words, (nodes[chosen], values[chosen])
+
+    def groups(self, bucket: int, part: Any) -> Groups:
+        nodes, words = part
+        home = nodes[words == bucket]
+        pairs = [(a, b) for a in home for b in nodes]
+        return Groups.of(np.array(pairs, np.uint64).reshape(-1, 2))
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    near = NearnessKind("words", CloseWords, "{within: n}", lambda section, measure, rows: WordNearness(section.within))
+    monkeypatch.setattr(registry, "KEYS", (*registry.KEYS, EqualHost("host"), KeyPass("caption")))
+    monkeypatch.setattr(registry, "NEARNESS", (*registry.NEARNESS, near))
+    _load.cache_clear()
+    yield
+    monkeypatch.undo()
+    _load.cache_clear()
+
+
+TABLE = pa.table(
+    {
+        "uid": [f"{i:032x}" for i in range(8)],
+        "url": [
+            "http://a/1",
+            "http://b/1",
+            "http://a/2",
+            "http:///3",
+            "http://c/1",
+            "http://B/2",
+            "http://d/1",
+            "http:///7",
+        ],
+        "caption": ["x y", "x", "z", "x", "x y z", "q w e", "six words are in this caption", "x y"],
+    }
+)
+
+
+def asked(folder: Path, by: list[Any]) -> Any:
+    for i in range(2):
+        pq.write_table(TABLE[4 * i : 4 * i + 4], folder / f"{i}.parquet")
+    source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet"}
+    return parse_recipe({"input": source, "dedup": {"by": by}})
+
+
+@pytest.mark.parametrize(
+    ("by", "duplicates"),
+    [
+        (["host"], {2: 0, 5: 1}),
+        (["caption"], {3: 1, 7: 0}),
+        ([{"words": {"within": 0}}], {2: 1, 3: 1, 5: 4, 7: 0}),
+        ([{"words": {"within": 1}}], {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 7: 0}),
+    ],
+)
+def test_a_new_pass_runs_locally_as_on_beam(
+    toys: None, tmp_path: Path, by: list[Any], duplicates: dict[int, int]
+) -> None:
+    recipe = asked(tmp_path, by)
+    local = pools.run_local(recipe, tmp_path / "local")
+    rows = local.table("decisions", ["uid", "duplicate_of"]).to_pylist()
+    assert {int(row["uid"], 16): int(row["duplicate_of"], 16) for row in rows if row["duplicate_of"]} == duplicates
+    for here in (True, False):  # on a cluster, rows meet in buckets
+        beam = pools.run_beam(recipe, tmp_path / f"beam {here}", here=here)
+        assert beam.table("decisions").equals(local.table("decisions"))
+
+
+def test_the_recipe_knows_new_passes_by_their_registry(toys: None, tmp_path: Path) -> None:
+    recipe = asked(tmp_path, ["uid", "host", {"words": {"within": 2}}])
+    assert recipe.model_dump()["dedup"]["by"] == ("uid", "host", {"words": {"within": 2}})
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+    assert parse_recipe(
+        {"input": recipe.model_dump()["input"], "dedup": {"by": [{"words": {"within": 2}, "phash": None}]}}
+    )
+    for by, message in {
+        "hots": "dedup.by.0: no deduplication key is named 'hots'; .*'host'. accepted: uid, sha256, phash, host, caption",
+        "{wrods}": "did you mean 'words'",
+        "{words}": "dedup.by.0.words.within: .*greater than or equal to 0",
+    }.items():
+        form = {"{wrods}": {"wrods": {"within": 1}}, "{words}": {"words": {"within": -1}}}.get(by, by)
+        with pytest.raises(RecipeError, match=message):
+            asked(tmp_path, [form])
+
+
+def test_without_the_toys_they_are_unknown(tmp_path: Path) -> None:
+    for by in ("host", {"words": {"within": 1}}):
+        with pytest.raises(RecipeError):
+            asked(tmp_path, [by])

@@ -1,0 +1,109 @@
+"""The search for t, against trying all of them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.base.errors import RunError
+from curate.decide.draw import balance
+from curate.decide.draw import bracket as search
+from curate.decide.draw.bracket import ROUNDS, Bracket
+from tests.decide.draw.test_balance import ROWS, N, Pool, list_array, naive_sum
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return Pool()
+
+
+def solve_t(counts, matches, rows):
+    highest = int(counts.max(initial=0))
+    return search.solve_t(highest, rows, lambda ts: balance.expected_rows(matches, counts, ts[:, None])).t
+
+
+@given(ROWS, st.integers(0, 31))
+@settings(max_examples=150, deadline=None)
+def test_solve_t_is_the_largest(rows, target):
+    matches = list_array(rows)
+    counts = balance.entry_counts(matches, None, N)
+    largest = max(1, int(counts.max()))
+    possible = [t for t in range(1, largest + 1) if naive_sum(rows, counts.tolist(), t) <= target << 32]
+    if not possible:
+        with pytest.raises(RunError, match=f"balance.rows is {target}.*even t = 1.*at least [1-9]"):
+            solve_t(counts, matches, target)
+    else:
+        assert solve_t(counts, matches, target) == max(possible)
+
+
+@pytest.mark.parametrize("left", [1, 2, ROUNDS])
+def test_bracket_over_partial_sums(pool, left):
+    """Sums from 7 parts, added as integers, give the t whose neighbours enclose the target size."""
+    parts = [pa.array(pool.lists[i::7], pa.list_(pa.int32())) for i in range(7)]
+    target, bracket = 1500, replace(Bracket.start(pool.counts.max(), 1500), left=left)
+    while len(ts := bracket.points):
+        bracket = bracket.narrow(ts, sum(balance.expected_rows(part, pool.counts, ts[:, None]) for part in parts))
+    solution = bracket.solution
+    t = solution.t
+    assert t == solve_t(pool.counts, pool.matches, target)
+    below, above = balance.expected_rows(pool.matches, pool.counts, np.array([[t], [t + 1]])).tolist()
+    assert below <= target << 32 < above
+    assert (solution.expected, solution.above) == (below / balance.ONE, above / balance.ONE)
+    assert replace(bracket.narrow([], []), left=bracket.left) == bracket and bracket.solved
+
+
+def test_all_survive_when_the_wish_is_larger_than_the_pool(pool):
+    assert solve_t(pool.counts, pool.matches, pool.rows) == pool.counts.max()
+
+
+def test_too_small_a_wish_says_what_is_accepted(pool):
+    least = math.ceil(naive_sum(pool.lists, pool.counts.tolist(), 1) / 2**32)
+    with pytest.raises(RunError, match=f"balance.rows of at least {least},"):
+        solve_t(pool.counts, pool.matches, least - 1)
+    assert solve_t(pool.counts, pool.matches, least) >= 1
+
+
+def points(largest: int, answer: int) -> list[int]:
+    """The number of points of each round that finds `answer` where Σπ(t) is t rows."""
+    bracket, done = Bracket(answer, 0, largest + 1), []
+    while len(ts := bracket.points):
+        assert bracket.lo < ts[0] and ts[-1] < bracket.hi and (np.diff(ts) > 0).all()
+        bracket = bracket.narrow(ts, [int(t) << 32 for t in ts])
+        done.append(len(ts))
+    assert bracket.solution.t == min(answer, largest)
+    return done
+
+
+def widest(largest: int) -> list[int]:
+    """Likewise, where the answer is always in the widest gap."""
+    bracket, done = Bracket(0, 0, largest + 1), []
+    while len(ts := bracket.points):
+        edges = np.concatenate([[bracket.lo], ts, [bracket.hi]])
+        gap = int(np.diff(edges).argmax())
+        bracket = Bracket(0, int(edges[gap]), int(edges[gap + 1]), left=max(1, bracket.left - 1))
+        done.append(len(ts))
+    return done
+
+
+@given(st.integers(1, (1 << 40) - 1), st.data())
+@settings(max_examples=100, deadline=None)
+def test_at_most_so_many_rounds(largest, data):
+    assert len(points(largest, data.draw(st.integers(1, largest + 1)))) <= ROUNDS
+    assert len(widest(largest)) <= ROUNDS
+
+
+def test_points_of_rounds():
+    assert max(points(120_000_000, 20_000)) <= 75  # MetaCLIP's 1.6B pool
+    assert max(points(120_000_000, 1_000_000)) <= 600
+    assert max(widest(100_000)) <= 150 and len(widest((1 << 40) - 1)) == ROUNDS  # the largest pool
+
+
+def test_contradicting_sums_are_refused():
+    with pytest.raises(ValueError, match="at t = 3 but not at t = 5"):
+        Bracket(10, 0, 9).narrow([3, 5], [11 << 32, 9 << 32])
+    with pytest.raises(ValueError, match="only known to be in"):
+        Bracket(10, 0, 9).solution

@@ -1,0 +1,114 @@
+"""A random sample: exactly N rows of any pool, those with the smallest hashes, each as likely as another."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.ask.explain import explain_sample
+from curate.ask.query import asking
+from curate.ask.whatif.answer import answer, whatif
+from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.sweep import sweep
+from curate.ask.whatif.swept_number import parse_swept_number
+from curate.base.errors import RecipeError
+from curate.decide.draw.sample import SampleCut, SampleKeys, SampleSearch
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+UIDS = st.lists(st.integers(0, 2**128 - 1) | st.integers(0, 50), unique=True, max_size=80)
+
+
+def take(parts: list[SampleKeys], rows: int) -> SampleCut:
+    search = SampleSearch(rows)
+    search = search.narrow(np.sum([search.histogram(part) for part in (SampleKeys.none(), *parts)], axis=0))
+    return search.cut(np.concatenate([search.inside(part) for part in (SampleKeys.none(), *parts)]))
+
+
+def keys_of(uids: list[int], seed: int) -> SampleKeys:
+    return SampleKeys.of(pa.array([f"{uid:032x}" for uid in uids], pa.string()), seed)
+
+
+@given(UIDS, st.integers(1, 90), st.integers(0, 2**63 - 1), st.integers(1, 4))
+def test_exactly_so_many_whatever_the_parts(uids: list[int], rows: int, seed: int, parts: int) -> None:
+    keys = keys_of(uids, seed)
+    hashes = dict(zip(uids, keys.hashes.tolist(), strict=True))
+    expected = set(sorted(uids, key=lambda uid: (hashes[uid], uid))[:rows])
+    pieces = [uids[i::parts] for i in range(parts)]
+    cut = take([keys_of(piece, seed) for piece in pieces], rows)
+    taken = {
+        uid for piece in pieces for uid, draw in zip(piece, cut.draws(keys_of(piece, seed)), strict=True) if draw < 1
+    }
+    assert taken == expected and len(taken) == min(rows, len(uids))
+    assert cut.probability == (len(taken) / len(uids) if uids else 0)
+    assert take([keys], rows) == cut
+
+
+def test_rows_of_equal_hashes_are_told_apart() -> None:
+    same = np.full(6, 7, np.uint64)
+    keys = SampleKeys(same, np.array([0, 0, 0, 1, 1, 1], np.uint64), np.array([3, 1, 2, 3, 1, 2], np.uint64))
+    draws = take([keys], 4).draws(keys)
+    assert (draws < 1).tolist() == [True, True, True, False, True, False]
+
+
+def test_each_row_is_as_likely_and_seeds_differ() -> None:
+    uids = list(range(2000))
+    taken = np.mean([take([keys_of(uids, seed)], 500).draws(keys_of(uids, seed)) < 1 for seed in range(200)], axis=0)
+    assert abs(taken.mean() - 0.25) < 1e-12 and taken.min() > 0.1 and taken.max() < 0.4
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Ran]:
+    """A run on Beam, one in this process, and both with fewer rows."""
+    folder = tmp_path_factory.mktemp("sample")
+    path = pools.write_parquets(folder / "pool", pools.make_rows(300), 3, 100)
+    recipe = pools.recipe_of(path, "parquet", rules={"words": "words > 2"}, sample={"rows": 120})
+    fewer = pools.recipe_of(path, "parquet", rules={"words": "words > 2"}, sample={"rows": 40})
+    local = [pools.run_local(one, folder / f"local{i}") for i, one in enumerate((recipe, fewer))]
+    return [pools.run_beam(recipe, folder / "beam"), *local]
+
+
+def test_beam_takes_the_same_rows_and_smaller_samples_are_among_them(runs: list[Ran]) -> None:
+    beam, local, fewer = runs
+    assert beam.verdicts == local.verdicts and beam.kept == local.kept
+    assert beam.counts["kept"] == 120 and fewer.counts["kept"] == 40
+    kept = [
+        set(run.table("decisions").filter(run.table("decisions")["kept"])["uid"].to_pylist()) for run in (local, fewer)
+    ]
+    assert kept[1] < kept[0]
+    pools.conserved(beam)
+
+
+def test_probabilities_and_draws(runs: list[Ran]) -> None:
+    decisions = runs[0].table("decisions").to_pylist()
+    left = [row for row in decisions if row["kept"] or row["rule"] == "sample"]
+    assert {row["probability"] for row in left} == {120 / len(left)}
+    assert all(row["kept"] == (row["draw"] < 1) for row in left)
+    assert all(row["draw"] is None and not row["probability"] for row in decisions if row not in left)
+    with asking(str(runs[0].folder), "SELECT count(*) FROM survivors") as found:
+        assert list(found.rows) == [(len(left),)]
+    which = f"among the 120 rows that `sample` drew of {len(left)} at random"
+    for kept, verdict in ((True, f"verdict: kept: {which}"), (False, f"verdict: dropped by sample, not {which}")):
+        page = str(explain_sample(str(runs[0].folder), next(row["uid"] for row in left if row["kept"] == kept)))
+        assert verdict in " ".join(page.split())
+
+
+def test_whatif_and_sweeps_know_the_size(runs: list[Ran]) -> None:
+    folder = str(runs[0].folder)
+    found = whatif(folder, [])
+    funnel = {row["rule"]: row["whatif"] for row in found.funnel.to_pylist()}
+    assert found.expected == 120 and found.error == 0 and funnel["sample"] == -runs[0].counts["sample"]
+    assert whatif(folder, ["sample=null"]).expected == 120 + runs[0].counts["sample"]
+    run = open_finished(folder)
+    assert [point.expected for point in sweep(run, [], parse_swept_number("sample.rows=10,50"))] == [10, 50]
+    assert answer(run, ["rules.words=words > 3", "sample.rows=7"]).expected == 7
+    changed = answer(run, ["rules.words=words > 3"])
+    assert changed.sources.select(["run_expected", "whatif", "change"]).to_pylist() == [
+        {"run_expected": 120, "whatif": 120, "change": 0}
+    ]
+
+
+def test_it_excludes_balance() -> None:
+    with pytest.raises(RecipeError, match="balance and sample both decide which rows are drawn"):
+        pools.recipe_of("x", "parquet", match={"metadata": "m"}, balance={"t": 5}, sample={"rows": 3})

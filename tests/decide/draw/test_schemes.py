@@ -1,0 +1,122 @@
+"""A new balancing scheme, a class and a line of a registry, through the pipeline, what-if and explain."""
+
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.api import Run
+from curate.ask.whatif.answer import whatif
+from curate.base.errors import RecipeError
+from curate.base.registry import _load
+from curate.decide.draw.schemes import registry, scheme
+from curate.decide.draw.schemes.metaclip import Metaclip
+from curate.decide.draw.schemes.scheme import stack_limits
+from curate.recipe.recipe import parse_recipe
+from tests.decide.by_parity import ByParity
+from tests.laws import pools
+
+
+@pytest.fixture
+def by_parity(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, ByParity()))
+    _load.cache_clear()
+    yield
+    monkeypatch.undo()
+    _load.cache_clear()
+
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRIES = ["cat", "dog", "a", "photo", "big"]
+
+
+def asked(folder: Path, **balance: Any) -> Any:
+    rng = np.random.default_rng(5)
+    words = rng.choice(ENTRIES, (300, 3), p=[0.1, 0.2, 0.4, 0.25, 0.05])
+    captions = [f"{' '.join(row)} {i}" for i, row in enumerate(words)]
+    for i in range(3):
+        pq.write_table(pa.table({"caption": captions[100 * i : 100 * i + 100]}), folder / f"{i}.parquet")
+    (folder / "entries.txt").write_text("\n".join(ENTRIES))
+    source = {"name": "pool", "format": "parquet", "path": f"{folder}/*.parquet"}
+    return parse_recipe({"input": source, "match": {"metadata": str(folder / "entries.txt")}, "balance": balance})
+
+
+def expected_rows(matches: list[list[int]], t: int) -> tuple[list[float], list[float]]:
+    """The probability of each row and of each entry, by the definition."""
+    counts = Counter(e for row in matches for e in row)
+    limits = [max(1, t // 2) if e % 2 else t for e in range(len(ENTRIES))]
+    p = [limit / max(counts[e], limit) for e, limit in enumerate(limits)]
+    return [1 - math.prod(1 - p[e] for e in row) if row else 0.0 for row in matches], p
+
+
+@pytest.mark.parametrize("balance", [{"t": 20}, {"t": 1}, {"rows": 150}, {"rows": 10_000}])
+def test_a_new_scheme_balances_locally_as_on_beam(by_parity: None, tmp_path: Path, balance: dict[str, int]) -> None:
+    recipe = asked(tmp_path, scheme="by_parity", **balance)
+    beam = pools.run_beam(recipe, tmp_path / "beam")
+    if "t" in balance:
+        assert pools.run_local(recipe, tmp_path / "local").table("decisions").equals(beam.table("decisions"))
+    matches = beam.table("matches")["entry_ids"].to_pylist()
+    t = beam.run["t"]
+    pi, p = expected_rows(matches, t)
+    assert beam.table("decisions")["probability"].to_pylist() == pytest.approx(pi)
+    entries = pq.read_table(tmp_path / "beam" / "entries.parquet")
+    assert entries["probability"].to_pylist() == pytest.approx(p)
+    if "rows" in balance:  # the largest t that gives at most the target
+        highest = 2 * max(entries["survivors"].to_pylist()) + 1
+        fitting = [t for t in range(1, highest + 1) if sum(expected_rows(matches, t)[0]) <= balance["rows"]]
+        assert t == max(fitting)
+    if balance == {"t": 20}:
+        assert 0 < beam.run["counts"]["balance"] < 300 and not np.allclose(
+            p[1:4:2], [20 / max(20, c) for c in entries["survivors"].to_pylist()[1:4:2]]
+        )
+        assert beam.run["recipe"]["balance"] == {"t": 20, "rows": None, "scheme": "by_parity"}
+        _check_questions(tmp_path / "beam", beam, sum(pi))
+
+
+def _check_questions(folder: Path, beam: Any, expected: float) -> None:
+    """What-if expects what the run did, and explain shows the draw that decided."""
+    found = whatif(str(folder), [])
+    assert found.t == 20 and found.expected == pytest.approx(expected, abs=1e-6)
+    facts = {row["fact"]: (row["run"], row["whatif"]) for row in found.facts.to_pylist()}
+    assert facts["whole_share"][0] == facts["whole_share"][1]
+    assert facts["tail_share"][0] == facts["tail_share"][1]
+    solved = whatif(str(folder), [f"balance.rows={math.ceil(found.expected)}"])
+    assert solved.t is not None and solved.t >= 20
+    row = next(row for row in beam.table("decisions").to_pylist() if row["rule"] == "balance")
+    page = str(Run(str(folder)).explain(row["uid"]))
+    assert f"its draw u/p = {row['draw']:.6g} is not below 1" in page
+    smallest = next(line for line in page.splitlines() if "← smallest" in line)
+    assert f"{row['draw']:.4g}" in smallest
+
+
+def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.arange(1, 8)
+    entries = pa.table({"entry": ["e"] * 7, "source": ["s"] * 7, "language": ["l"] * 7})
+    monkeypatch.setattr(scheme, "_STACK", 15)
+    stacks = list(stack_limits(ByParity(), [1, 2, 5, 9, 30], counts, entries))
+    assert [len(stack) for stack in stacks] == [2, 2, 1]
+    assert np.concatenate(stacks)[:, 1].tolist() == [1, 1, 2, 4, 15]
+    assert np.concatenate(list(stack_limits(Metaclip(), [3, 4], counts, entries))).tolist() == [[3], [4]]
+    assert list(stack_limits(Metaclip(), [], counts, entries)) == []
+
+
+def test_the_file_of_a_new_scheme_does_not_import_the_registry_that_imports_it() -> None:
+    code = "import sys, tests.decide.by_parity; print([name for name in sys.modules if name.endswith('.registry')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
+
+
+def test_an_unknown_scheme_names_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"balance.scheme: no balancing scheme is named 'metclip'; did you mean 'metaclip'"
+    ):
+        asked(tmp_path, t=2, scheme="metclip")
+    assert asked(tmp_path, t=2).model_dump()["balance"] == {"t": 2, "rows": None}
+    assert asked(tmp_path, t=2, scheme="metaclip") == asked(tmp_path, t=2)

@@ -1,0 +1,137 @@
+"""Top rules against their definition: of what is reached or of the pool, a fraction or a number of rows, of all or by group."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.quantiles import key_bits, order_keys
+from curate.decide.rules.top import MAX_GROUPS, TopSearch, TopValues, add_counts
+from curate.recipe.deciding import Top
+from tests.decide.test_units import curate, rules_of
+
+FORMS: list[dict[str, Any]] = [
+    {"top": 0.3},
+    {"top": 1},
+    {"rows": 7},
+    {"top": 0.3, "over": "pool"},
+    {"rows": 40, "over": "pool"},
+    {"top": 1, "over": "pool"},
+    {"top": 0.4, "by": "language"},
+    {"rows": 3, "by": "language"},
+    {"top": 0.2, "by": "language", "over": "pool"},
+    {"top": 0.5, "by": "words"},
+]
+
+
+def expected(spec: Top, values: Sequence[Any], groups: Sequence[Any], reached: Sequence[bool]) -> list[bool]:
+    """Which rows pass, by sorting each group."""
+    passing = [False] * len(values)
+    for group in set(groups):
+        rows = [row for row in range(len(values)) if groups[row] == group]
+        among = rows if spec.over == "pool" else [row for row in rows if reached[row]]
+        known = sorted((values[row] for row in among if values[row] is not None), reverse=True)
+        base = len(among) if spec.over == "pool" else len(known)
+        rank = spec.rows - 1 if spec.rows is not None else int(base * (spec.top or 0))
+        for row in rows if known else ():
+            passing[row] = reached[row] and values[row] is not None and values[row] >= known[min(rank, len(known) - 1)]
+    return passing
+
+
+def pool(rows: int) -> pa.Table:
+    rng = np.random.default_rng(5)
+    words = [" ".join(["word"] * n) for n in rng.integers(1, 6, rows)]
+    words[::17] = [None] * len(words[::17])  # rows that cannot be read, and have values
+    return pa.table(
+        {
+            "url": [f"http://x/{i}" for i in range(rows)],
+            "text": pa.array(words, pa.string()),
+            "language": pa.array(
+                rng.choice(["en", "de", "fr", None], rows, p=[0.6, 0.2, 0.1, 0.1]).tolist(), pa.string()
+            ),
+            "s": pa.array(np.round(rng.normal(size=rows), 2), pa.float32(), mask=rng.random(rows) < 0.1),
+            "large": pa.array(rng.normal(size=rows) * 1e30, pa.float64()),
+        }
+    )
+
+
+@pytest.mark.parametrize("of", ["s", "large"])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_it_is_as_defined(form: dict[str, Any], of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70))
+    rules = {"short": "words < 5", "best": {**form, "of": of}}
+    table = pool(500)
+    context, plan, _ = curate(tmp_path, table, files=2, rules=rules)
+    assert len(plan.units) > 4
+    found = rules_of(context, plan)
+    samples = pa.concat_tables(
+        [context.unit_tables(unit).read_measured([of, "language", "words"]) for unit in plan.units]
+    )
+    reached = [name in (None, "best", "duplicate") for name in found]
+    groups = samples[form["by"]].to_pylist() if "by" in form else [0] * len(samples)
+    passing = expected(Top(**form, of=of), samples[of].to_pylist(), groups, reached)
+    assert [name in (None, "duplicate") for name in found] == passing
+    assert sum(passing) > 0 and (form.get("top") == 1 or sum(passing) < sum(reached))
+
+
+VALUES = st.one_of(st.none(), st.integers(-3, 3).map(float), st.floats(width=32, allow_nan=False))
+
+
+@given(
+    st.lists(st.tuples(VALUES, st.sampled_from(["a", "b", None]), st.booleans()), max_size=60),
+    st.sampled_from(FORMS),
+    st.integers(1, 5),
+)
+def test_any_values_in_any_number_of_parts(rows: list[tuple[Any, Any, bool]], form: dict[str, Any], parts: int) -> None:
+    spec = Top(**({**form, "by": "g"} if "by" in form else form), of="s")
+    pieces = [rows[i::parts] for i in range(parts)]
+    found = [_values(piece, spec) for piece in pieces]
+    alive = [np.array([row[2] for row in piece], bool) for piece in pieces]
+    search = TopSearch("best", spec, pa.float32())
+    for _ in range(search.rounds):
+        total: dict[Any, Any] = {}
+        for values, still in zip(found, alive, strict=True):
+            total = add_counts(total, search.count(values, still))
+        search = search.narrow(total)
+    for piece, values, still in zip(pieces, found, alive, strict=True):
+        groups = [row[1] if spec.by else 0 for row in rows]
+        by_row = dict(zip(map(id, rows), expected(spec, *_columns(rows, groups)), strict=True))
+        assert (search.passing(values) & still).tolist() == [by_row[id(row)] for row in piece]
+
+
+def _columns(rows: list[tuple[Any, Any, bool]], groups: list[Any]) -> tuple[list[Any], list[Any], list[bool]]:
+    return [row[0] for row in rows], groups, [row[2] for row in rows]
+
+
+def _values(rows: list[tuple[Any, Any, bool]], spec: Top) -> TopValues:
+    column = pa.chunked_array([pa.array([row[0] for row in rows], pa.float32())])
+    groups = pa.chunked_array([pa.array([row[1] for row in rows], pa.string())])
+    return TopValues.of(*order_keys(column, key_bits(pa.float32())), groups if spec.by else None)
+
+
+def test_too_many_groups_are_an_error() -> None:
+    spec = Top(top=0.5, of="s", by="g")
+    search = TopSearch("best", spec, pa.float32())
+
+    def count(names: range) -> Any:
+        rows = [(1.0, str(name), True) for name in names]
+        return search.count(_values(rows, spec), np.ones(len(rows), bool))
+
+    assert len(search.narrow(count(range(MAX_GROUPS))).radixes or ()) == MAX_GROUPS
+    both = add_counts(count(range(600)), count(range(500, 1500)))
+    for counting in (lambda: count(range(MAX_GROUPS + 1)), lambda: search.narrow(both)):
+        with pytest.raises(RunError, match=r"rules.best: g has more than 1,000 values; accepted: a column of at most"):
+            counting()
+
+
+def test_groups_are_of_text_integers_or_booleans(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"rules.best: by needs a column of text, integers or booleans; 's' is float"):
+        curate(tmp_path, pool(20), rules={"best": {"top": 0.5, "of": "large", "by": "s"}})
+    with pytest.raises(RecipeError, match=r"rules.best: no column 'langage'; did you mean 'language'"):
+        curate(tmp_path, pool(20), rules={"best": {"top": 0.5, "of": "large", "by": "langage"}})

@@ -1,0 +1,154 @@
+"""Derived columns against numpy and DuckDB's window functions, whatever the parts; and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.base.errors import RecipeError
+from curate.decide.settings import DecideSettings
+from tests.decide.test_units import curate, rules_of
+
+
+def pool(rows: int = 400) -> pa.Table:
+    rng = np.random.default_rng(3)
+    texts: list[str | None] = [" ".join(["word"] * n) for n in rng.integers(1, 6, rows)]
+    texts[::19] = [None] * len(texts[::19])
+    a = np.round(rng.normal(size=rows), 1)
+    a[5], a[6], a[7] = np.nan, np.inf, -np.inf
+    return pa.table(
+        {
+            "url": [f"http://x/{i}" for i in range(rows)],
+            "text": pa.array(texts, pa.string()),
+            "a": pa.array(a, pa.float32(), mask=rng.random(rows) < 0.1),
+            "b": pa.array(rng.lognormal(size=rows), pa.float64()),
+        }
+    )
+
+
+DERIVE = {
+    "z": "zscore(a)",
+    "rank": "quantile(a)",
+    "blend": "(zscore(b) + 2 * minmax(a) + quantile(ln(b)) + 0 * z * rank) / 4",
+    "sure": "coalesce(a, 0) > 0.5",
+    "nested": "zscore(rank * words)",
+}
+ORACLE = """
+WITH x AS (SELECT *, reached AND a IS NOT NULL AND isfinite(a) AS known FROM rows),
+y AS (SELECT *, CASE WHEN isfinite(a) THEN a::DOUBLE END AS f FROM x),
+z AS (SELECT *,
+    (f - (SELECT avg(f) FROM y WHERE known)) / (SELECT stddev_pop(f) FROM y WHERE known) AS z,
+    (b - (SELECT avg(b) FROM y WHERE reached)) / (SELECT stddev_pop(b) FROM y WHERE reached) AS zb,
+    (f - (SELECT min(f) FROM y WHERE known)) / (SELECT max(f) - min(f) FROM y WHERE known) AS m,
+    (SELECT count(*) FILTER (o.f <= y.f) / count(o.f) FROM y o WHERE o.known) AS rank,
+    (SELECT count(*) FILTER (o.b <= y.b) / count(o.b) FROM y o WHERE o.reached) AS rank_b FROM y)
+SELECT z, (zb + 2 * m + CASE WHEN f IS NULL THEN NULL ELSE rank_b END) / 4 AS blend, CASE WHEN f IS NOT NULL THEN rank END AS rank,
+    coalesce(a, 0) > 0.5 AS sure FROM z ORDER BY url
+"""
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_they_are_as_sql_has_them(files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70))
+    rules = {
+        "short": "words < 5",
+        "best": {"top": 0.5, "of": "blend"},
+        "other": "z > -1 and rank < 0.9 and nested > -3",
+    }
+    context, plan, _ = curate(tmp_path, pool(), files=files, derive=DERIVE, rules=rules)
+    tables = [context.unit_tables(unit) for unit in plan.units]
+    found = pa.concat_tables([one.read("derived") for one in tables]).sort_by(
+        [("unit", "ascending"), ("row", "ascending")]
+    )
+    verdicts = rules_of(context, plan)
+    reached = pa.array([name not in ("failed", "short") for name in verdicts])
+    rows = pa.concat_tables([one.read_measured(["url", "a", "b"]) for one in tables]).append_column("reached", reached)
+    order = np.argsort(rows["url"].to_pylist())
+    expected = duckdb.connect().from_arrow(rows).query("rows", ORACLE).to_arrow_table()
+    for name in ("z", "blend", "rank"):
+        values = [
+            column.combine_chunks().to_numpy(False) for column in (found[name].take(pa.array(order)), expected[name])
+        ]
+        np.testing.assert_allclose(*values, rtol=1e-12, atol=1e-12)
+        assert found.schema.field(name).type == pa.float64()
+    assert found["sure"].take(pa.array(order)).to_pylist() == expected["sure"].to_pylist()
+    assert {"short", "best", "other", None} <= set(verdicts)
+    # `nested` is over what reaches `other`, its first use
+    cut = [name in ("other", None) for name in verdicts]
+    words = pa.concat_tables([one.read_measured(["words"]) for one in tables])["words"].to_pylist()
+    ranks = found["rank"].to_pylist()
+    products = np.array([np.nan if r is None or w is None else r * w for r, w in zip(ranks, words, strict=True)])
+    known = products[np.array(cut)]
+    known = known[~np.isnan(known)]
+    nested = np.array([np.nan if value is None else value for value in found["nested"].to_pylist()])
+    np.testing.assert_allclose(nested, (products - known.mean()) / known.std(), rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_depends_on_how_the_pool_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"best": {"top": 0.4, "of": "blend"}, "other": "nested > -1"}
+    found = []
+    for files in (1, 4):
+        monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (400 // files, 400 // files))
+        (folder := tmp_path / str(files)).mkdir()
+        context, plan, _ = curate(folder, pool(), files=files, derive=DERIVE, rules=rules)
+        tables = [context.unit_tables(unit).read("derived").drop_columns(["unit", "row"]) for unit in plan.units]
+        found.append((pa.concat_tables(tables).combine_chunks(), rules_of(context, plan)))
+    assert found[0][0].equals(found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_all_equal_and_none_at_all(tmp_path: Path) -> None:
+    table = pool(40).set_column(2, "a", pa.array([0.25] * 40, pa.float32()))
+    derive = {"z": "zscore(a)", "m": "minmax(a)", "q": "quantile(a)", "none": "zscore(sqrt(a - 1))"}
+    context, plan, _ = curate(tmp_path, table, derive=derive)
+    found = pa.concat_tables([context.unit_tables(unit).read("derived") for unit in plan.units])
+    values = {name: set(found[name].to_pylist()) for name in derive}
+    assert values == {"z": {0.0}, "m": {0.0}, "q": {1.0}, "none": {None}}
+
+
+def test_the_preferred_duplicate_may_be_by_a_derived_column(tmp_path: Path) -> None:
+    table = pa.table(
+        {"url": ["u"] * 3, "text": ["x y z"] * 3, "uid": ["1" * 32] * 3, "a": pa.array([0.5, 0.25, 0.75], pa.float64())}
+    )
+    rules = [
+        rules_of(*curate(tmp_path, table, derive={"score": sql}, dedup={"prefer": "score"})[:2])
+        for sql in ("zscore(a)", "-zscore(a)")
+    ]
+    assert rules == [["duplicate", "duplicate", None], ["duplicate", None, "duplicate"]]
+
+
+@pytest.mark.parametrize(
+    ("derive", "message"),
+    [
+        ({"a": "b"}, "derive.a: there is a column a already"),
+        ({"kept": "b"}, "derive.kept: there is a column kept already"),
+        ({"x": "c"}, r"derive.x: no column 'c'"),
+        ({"x": "y", "y": "a"}, r"derive.x: no column 'y'"),
+        ({"x": "zscore(a, b)"}, r"zscore\(\) takes one argument"),
+        ({"x": "zscore(minmax(a))"}, r"zscore\(\) takes one argument, which must not contain zscore, minmax, quantile"),
+        ({"x": "zscore(caption)"}, r"zscore\(\) needs a number; caption is VARCHAR"),
+        ({"x": "avg(a)"}, r"avg\(\) is an aggregate"),
+        ({"x": "a +"}, "is not a SQL expression"),
+        ({"x": "[a]"}, r"is of type FLOAT\[\]; accepted: numbers, text and booleans"),
+        ({"x": "random()"}, "deterministic"),
+    ],
+)
+def test_what_is_refused(derive: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        curate(tmp_path, pool(20), derive=derive)
+
+
+def test_a_column_without_statistics_costs_no_round(tmp_path: Path) -> None:
+    context, _, _ = curate(tmp_path, pool(20), derive={"x": "a + b"}, rules={"r": "x > 0"})
+    assert [segment.derive for segment in DecideSettings.of(context).segments] == [(), ()]
+
+
+def test_the_key_depends_on_them(tmp_path: Path) -> None:
+    def key(**sections: Any) -> str:
+        (folder := tmp_path / str(len(list(tmp_path.iterdir())))).mkdir()
+        return DecideSettings.of(curate(folder, pool(20), **sections)[0]).key
+
+    assert key() != key(derive={"x": "a"}) != key(derive={"x": "b"})

@@ -1,0 +1,191 @@
+"""Columns and repeats of the curated set: what `output` asks for, in Parquet, json and uids.npy."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.api import Run
+from curate.ask.diff import diff_runs
+from curate.ask.explain import explain_sample
+from curate.ask.verify import verify_run
+from curate.base.errors import RecipeError
+from curate.cli.run import summary
+from curate.emit.columns import SIDECAR
+from curate.publish.forget.forget import forget
+from curate.publish.uids import uid_pairs
+from curate.store.items import Items
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+OWN = ("license", "number")  # fields of the pool's jsons, which are there where no column of the run's has the name
+REPEAT = "CASE WHEN rarest < 8 THEN 3 WHEN words % 3 = 0 THEN NULL WHEN words % 3 = 1 THEN 5000 ELSE 0 END"
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pools.write_tars(tmp_path_factory.mktemp("pool") / "tars", pools.make_samples(60), 3)
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    metadata = pools.write_metadata(tmp_path_factory.mktemp("metadata"))
+    source = {"columns": {"number": "int", "license": "text"}}
+    return {"match": {"metadata": metadata}, "balance": {"t": 12}, "source": source}
+
+
+@pytest.fixture(scope="module")
+def ran(tars: str, sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    output = {"repeat": REPEAT, "json_columns": ["Number", "probability", "aspect"], "rows_per_shard": 20}
+    recipe = pools.recipe_of(tars, **sections, measure={"language": {}}, output=output)
+    return pools.run_beam(recipe, tmp_path_factory.mktemp("ran") / "run")
+
+
+def sidecars(run: Ran) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted(run.folder.glob("shards/*.parquet"))])
+
+
+def expected_repeats(run: Ran) -> dict[str, int]:
+    """How often each kept uid is to be there, by the definition."""
+    survivors = run.table("decisions")["rule"].to_pylist()
+    matches = run.table("matches")["entry_ids"].to_pylist()
+    counts: Counter[int] = Counter()
+    for ids, rule in zip(matches, survivors, strict=True):
+        counts.update(ids if rule in (None, "balance") else [])
+    found = {}
+    for row, ids, rule in zip(run.table("samples").to_pylist(), matches, survivors, strict=True):
+        if rule is None:
+            often = 3 if min(counts[e] for e in ids) < 8 else {0: None, 1: 5000, 2: 0}[row["words"] % 3]
+            found[row["uid"]] = max(1, min(1000, often or 0))
+    return found
+
+
+def test_uids_are_there_as_often_as_they_repeat(ran: Ran) -> None:
+    """As DataComp's resharder counts them: by how many equal ones there are in the sorted file."""
+    expected = expected_repeats(ran)
+    assert set(expected.values()) == {1, 3, 1000}
+    uids = np.load(ran.folder / "uids.npy")
+    assert uids.dtype == np.dtype("u8,u8") and np.array_equal(uids, np.sort(uids, order=("f0", "f1")))
+    pairs = {tuple(pair): uid for pair, uid in zip(uid_pairs(pa.array(expected)).tolist(), expected, strict=True)}
+    assert {pairs[pair]: n for pair, n in Counter(map(tuple, uids.tolist())).items()} == expected
+    decisions = ran.table("decisions").to_pylist()
+    assert all((row["repeats"] == expected[row["uid"]]) if row["kept"] else row["repeats"] == 0 for row in decisions)
+    assert verify_run(str(ran.folder))[1] == []
+    total = sum(expected.values())
+    assert f"uids.npy: {total:,} uids" in summary(str(ran.folder), 1.0)
+    assert Run(str(ran.folder)).sql("SELECT sum(repeats) AS n FROM kept").to_pylist() == [{"n": total}]
+    uid = next(uid for uid, n in expected.items() if n == 3)
+    assert "3 times in uids.npy" in str(explain_sample(str(ran.folder), uid))
+
+
+def test_parquet_has_scores_language_and_probability(ran: Ran) -> None:
+    table = sidecars(ran)
+    more = ["language_score", "number", "license", "language", "probability", "repeats"]
+    assert table.column_names == [*SIDECAR.names, *more]
+    known = {row["uid"]: row for row in ran.table("samples").to_pylist()}
+    for name in ("scores", "decisions"):
+        for row, kept in zip(ran.table(name).to_pylist(), ran.table("decisions")["kept"].to_pylist(), strict=True):
+            if kept:
+                known[row["uid"]] |= row
+    for row in table.to_pylist():
+        assert {name: row[name] for name in more} == {name: known[row["uid"]][name] for name in more}
+
+
+def test_json_has_what_is_asked_for(ran: Ran) -> None:
+    rows = {row["key"]: row for row in sidecars(ran).to_pylist()}
+    for name, data in ran.members:
+        if name.endswith(".json"):
+            row, fields = rows[name.partition(".")[0]], json.loads(data)
+            assert {"probability", "aspect", "uid"} <= fields.keys() and "captions" not in fields
+            assert fields["number"] == row["number"] and fields["probability"] == row["probability"]
+            sides = row["width"], row["height"]
+            assert fields["aspect"] == pytest.approx(max(sides) / min(sides))
+            assert "language" not in fields
+
+
+def test_another_choice_runs_nothing_again(
+    ran: Ran, tars: str, sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = pools.watch_measuring(monkeypatch)
+    output = {"columns": ["Language_score", "draw", "width"], "rows_per_shard": 20}
+    recipe = pools.recipe_of(tars, **sections, measure={"language": {}}, output=output)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=ran.folder)
+    assert read == [] and sidecars(new).column_names == [*SIDECAR.names, *OWN, "language_score", "draw"]
+    assert "repeats" not in new.table("decisions").column_names
+    assert len(np.load(new.folder / "uids.npy")) == new.counts["kept"]
+    found = diff_runs(str(ran.folder), str(new.folder))
+    assert (found.lost, found.gained) == (0, 0)
+    output = {"columns": [], "repeat": "2"}
+    recipe = pools.recipe_of(tars, **sections, measure={"language": {}}, output=output)
+    assert sidecars(pools.run_local(recipe, tmp_path / "few", reuse=ran.folder)).column_names == [
+        *SIDECAR.names,
+        *OWN,
+        "repeats",
+    ]
+
+
+def test_what_is_forgotten_repeats_no_more(tars: str, sections: dict[str, Any], tmp_path: Path) -> None:
+    recipe = pools.recipe_of(tars, **sections, output={"repeat": "2"})
+    run = pools.run_local(recipe, tmp_path / "run")
+    before = np.load(run.folder / "uids.npy")
+    uid = sidecars(run)["uid"][0].as_py()
+    forget(str(run.folder), Items.of({"uid": [bytes.fromhex(uid)]}))
+    after = np.load(run.folder / "uids.npy")
+    assert len(after) < len(before) and set(Counter(map(tuple, after.tolist())).values()) == {2}
+    assert verify_run(str(run.folder))[1] == []
+
+
+def refusal(path: str, form: str, folder: Path, **sections: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        pools.run_local(pools.recipe_of(path, form, **sections), folder / "refused")
+    return str(caught.value)
+
+
+def test_pools_without_images(tmp_path: Path) -> None:
+    rows = pools.make_rows(200).append_column("probability", pa.array([0.5] * 250))
+    path = pools.write_parquets(tmp_path / "rows", rows, 2)
+    own = tmp_path / "own.csv"
+    own.write_text("url,mine\n" + "".join(f"https://example.com/{i},{i}\n" for i in range(200)))
+    join = {"join": {"path": str(own), "on": "url", "columns": {"mine": "mine"}}}
+    recipe = pools.recipe_of(path, "parquet", source=join, measure={"language": {}}, output={"repeat": "mine % 3"})
+    run = pools.run_beam(recipe, tmp_path / "run")
+    table = sidecars(run)
+    assert table.column_names == [*rows.column_names, "language_score", "mine", "language", "repeats"]
+    for row in table.to_pylist():
+        assert row["probability"] == 0.5, "a column of the input stays as it is"
+        assert row["repeats"] == max(1, (row["mine"] or 0) % 3)
+    assert len(np.load(run.folder / "uids.npy")) == sum(table["repeats"].to_pylist())
+    assert verify_run(str(run.folder))[1] == []
+    again = pools.recipe_of(f"{run.folder}/shards/*.parquet", "parquet", output={"columns": ["mine"]})
+    second = pools.run_local(again, tmp_path / "second")
+    assert sidecars(second).column_names == table.column_names
+    message = refusal(path, "parquet", tmp_path, output={"columns": ["probability"]})
+    assert "output.columns: the inputs have a column 'probability'" in message
+    message = refusal(path, "parquet", tmp_path, output={"json_columns": ["words"]})
+    assert "output.json_columns: the pool has no images" in message
+
+
+@pytest.mark.parametrize(
+    ("output", "parts"),
+    [
+        ({"repeat": "number"}, ["output.repeat: no column 'number'", "write columns: {number: int}"]),
+        ({"repeat": "words > 3"}, ["output.repeat: 'words > 3' is of type BOOLEAN", "an integer, such as"]),
+        ({"repeat": "random()::INT"}, ["output.repeat must be deterministic"]),
+        (
+            {"repeat": "ceil(3 * quantile(words))::INT"},
+            ["output.repeat looks at one row, and quantile() at many", "derive"],
+        ),
+        ({"repeat": "count(*)::INT"}, ["count_star() is an aggregate; output.repeat looks at one row"]),
+        ({"columns": ["licence"]}, ["output.columns: no column 'licence'", "columns: "]),
+        ({"json_columns": ["license"]}, ["output.json_columns: no column 'license'", "write columns: {license: text}"]),
+        ({"columns": "words"}, ["output.columns", "list"]),
+    ],
+)
+def test_refusals(tars: str, tmp_path: Path, output: dict[str, Any], parts: list[str]) -> None:
+    message = refusal(tars, "webdataset", tmp_path, output=output)
+    assert not [part for part in parts if part not in message], message

@@ -1,0 +1,300 @@
+"""Bodies that are sent, against the protocol's reference; and whatever bytes may come back."""
+
+import base64
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from curate.llm.engine import ERRORS, Answer, Message, Request, Sampling
+from curate.llm.openai_protocol import (
+    UnsendableError,
+    error_code,
+    read_answer,
+    read_error,
+    read_models,
+    write_call,
+)
+from tests.llm.server import TOKENS_IN, TOKENS_OUT, completion
+
+UID = "0" * 32
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+# Values of any kind where the protocol has its own.
+REPLIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": JSON
+        | st.lists(
+            JSON
+            | st.fixed_dictionaries(
+                {},
+                optional={
+                    "message": JSON | st.fixed_dictionaries({}, optional={"content": JSON, "refusal": JSON}),
+                    "text": JSON,
+                    "finish_reason": JSON,
+                },
+            ),
+            max_size=2,
+        ),
+        "usage": JSON | st.fixed_dictionaries({}, optional={"prompt_tokens": JSON, "completion_tokens": JSON}),
+        "error": JSON,
+        "data": JSON,
+    },
+)
+
+
+def encoded(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, kind)
+    return file.getvalue()
+
+
+def sent(request: Request, **extra) -> tuple[str, dict]:
+    call = write_call(request, "tiny", extra)
+    return call.path.removeprefix("/"), json.loads(call.body)
+
+
+def test_a_prompt_is_completed():
+    sampling = Sampling(0.9, 0.95, 77, ("\n", "=>"), 5)
+    assert sent(Request(UID, "rewrite", "human", 0, prompt="a => b\nç 猫 =>", sampling=sampling)) == (
+        "completions",
+        {
+            "model": "tiny",
+            "prompt": "a => b\nç 猫 =>",
+            "temperature": 0.9,
+            "top_p": 0.95,
+            "max_tokens": 77,
+            "stop": ["\n", "=>"],
+            "seed": 5,
+        },
+    )
+
+
+def test_messages_are_a_chat():
+    messages = (Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    path, body = sent(Request(UID, "fused", "", 0, messages=messages))
+    assert path == "chat/completions"
+    assert body == {
+        "model": "tiny",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+        ],
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "max_tokens": 77,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "media"),
+    [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp"), ("GIF", "image/gif")],
+)
+def test_an_image_goes_before_the_last_text_of_the_user(kind, media):
+    image = encoded(kind)
+    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "What is it?"), Message("system", "s"))
+    _, body = sent(Request(UID, "recaption", "short", 0, messages=messages, image=image))
+    assert [message["content"] for place, message in enumerate(body["messages"]) if place != 2] == ["a", "b", "s"]
+    picture, text = body["messages"][2]["content"]
+    assert text == {"type": "text", "text": "What is it?"}
+    head, data = picture["image_url"]["url"].split(",", 1)
+    assert picture["type"] == "image_url" and head == f"data:{media};base64"
+    assert base64.b64decode(data, validate=True) == image
+
+
+@pytest.mark.parametrize("image", [b"", b"BM\x00\x00", b"\xff\xd8", b"RIFF\x00\x00\x00\x00WAVE", b"<svg/>", b"GIF90a"])
+def test_an_image_of_another_kind_is_not_sent(image):
+    with pytest.raises(UnsendableError, match=r"^no_image: .*neither JPEG, PNG, WebP nor GIF"):
+        write_call(Request(UID, "recaption", "", 0, messages=(Message("user", "?"),), image=image), "tiny", {})
+
+
+def test_what_cannot_be_placed_is_not_sent():
+    image = encoded("PNG")
+    with pytest.raises(UnsendableError, match=r"^refused: .*neither a prompt nor messages"):
+        write_call(Request(UID, "rewrite", "", 0), "tiny", {})
+    with pytest.raises(UnsendableError, match=r"^refused: .*takes no image"):
+        write_call(Request(UID, "rewrite", "", 0, prompt="a", image=image), "tiny", {})
+    with pytest.raises(UnsendableError, match=r"^refused: .*no user message"):
+        write_call(Request(UID, "rewrite", "", 0, messages=(Message("system", "a"),), image=image), "tiny", {})
+
+
+def test_extra_fields_win_over_the_sampling():
+    for asked in ({"prompt": "a"}, {"messages": (Message("user", "a"),)}):
+        _, body = sent(Request(UID, "rewrite", "", 0, **asked), top_k=20, max_tokens=None, max_completion_tokens=9)
+        assert (body["top_k"], body["max_tokens"], body["max_completion_tokens"]) == (20, None, 9)
+
+
+def test_lone_surrogates_can_be_sent():
+    _, body = sent(Request(UID, "rewrite", "", 0, prompt="a\ud800"))
+    assert body["prompt"] == "a\ud800"
+
+
+def reply(content, **kwargs) -> bytes:
+    return json.dumps(completion(content, **kwargs)).encode()
+
+
+WHOLE = {"tokens_in": TOKENS_IN, "tokens_out": TOKENS_OUT}
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (reply("  a dog\n"), Answer("  a dog\n", finish="stop", **WHOLE)),
+        (reply("a dog", finish="length", chat=False), Answer("a dog", finish="length", **WHOLE)),
+        (
+            reply([{"type": "text", "text": "a "}, {"type": "text", "text": "dog"}]),
+            Answer("a dog", finish="stop", **WHOLE),
+        ),
+        (
+            reply([{"type": "thinking", "thinking": [1]}, {"type": "text", "text": "dog"}]),
+            Answer("dog", finish="stop", **WHOLE),
+        ),
+        (reply("猫\ud83d\ude00\udc00."), Answer("猫😀\ufffd.", finish="stop", **WHOLE)),
+        (reply("a", reasoning_content="hm"), Answer("a", finish="stop", **WHOLE)),
+        (b'{"choices": [{"text": "a"}]}', Answer("a")),
+        (b'{"choices": [{"text": "a"}], "usage": null}', Answer("a")),
+        (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": -1, "completion_tokens": 1e3}}', Answer("a")),
+        (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": 2147483648}}', Answer("a")),
+        (b'{"choices": [{"text": "a"}], "usage": {"prompt_tokens": 2147483647}}', Answer("a", None, 2147483647)),
+        (b'{"choices": [{"text": "a", "finish_reason": 3}]}', Answer("a")),
+        (b'{"choices": [{"text": "a", "finish_reason": "so \\u001b[31m"}]}', Answer("a")),
+        ('{"choices": [{"text": "ä"}]}'.encode("utf-16"), Answer("ä")),
+    ],
+)
+def test_texts(body, answer):
+    assert read_answer(body) == answer
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", "malformed: not JSON"),
+        (b"<html>busy</html>", "malformed: HTML, not JSON"),
+        (reply("a dog")[:-9], "malformed: not JSON"),
+        (b"\xff\xfe\xfd", "malformed: not JSON"),
+        (b"[" * 200_000, "malformed: not JSON"),
+        (b"1" * 10_000, "malformed: not JSON"),
+        (b"null", "malformed: not JSON"),
+        (b"[]", "malformed: it has no choices"),
+        (b"{}", "malformed: it has no choices"),
+        (b'{"choices": null}', "malformed: it has no choices"),
+        (b'{"choices": []}', "malformed: its choices are an empty list"),
+        (
+            b'{"choices": [], "error": {"message": "out of memory", "code": "oom"}}',
+            "malformed: .*; it says: out of memory",
+        ),
+        (b'{"choices": [null]}', "malformed: .* not text"),
+        (b'{"choices": [{}]}', "malformed: .* not text"),
+        (b'{"choices": [{"text": 3}]}', "malformed: .* not text"),
+        (reply(["a"]), "malformed: .* not text"),
+        (reply({"text": "a"}), "malformed: .* not text"),
+        (reply([{"type": "text"}]), "malformed: .* not text"),
+        (reply(None), r"empty: .*\(finish_reason stop\)"),
+        (reply(""), "empty: "),
+        (reply(" \n\t", finish="length"), r"empty: .*\(finish_reason length\)"),
+        (reply([]), "empty: "),
+        (reply([{"type": "thinking", "thinking": "hm"}], finish="length"), "empty: "),
+        (reply(None, refusal="I can't help with that."), "refused: the model refused: I can't help with that.$"),
+        (reply([{"type": "refusal", "refusal": "No."}]), "refused: the model refused: No.$"),
+        (reply(None, refusal=""), "empty: "),
+        (b'{"choices": [{"text": null}]}', "empty: the answer contains no text$"),
+    ],
+)
+def test_no_texts(body, error):
+    answer = read_answer(body)
+    assert answer.text is None and re.match(error, answer.error), answer.error
+    if not error.startswith("malformed"):
+        assert (answer.tokens_in, answer.tokens_out) == (TOKENS_IN, TOKENS_OUT) or b"usage" not in body
+
+
+def test_a_text_is_a_text_though_the_model_says_more():
+    assert read_answer(reply("a dog", refusal="no")).text == "a dog"
+
+
+@given(REPLIES.map(lambda value: json.dumps(value).encode()) | JSON.map(lambda v: json.dumps(v).encode()) | st.binary())
+@settings(max_examples=400, deadline=None)
+def test_no_bytes_do_harm(body):
+    answer = read_answer(body)
+    assert (answer.text is None) != (answer.error is None)
+    if answer.text is not None:
+        assert answer.text.strip() and answer.text.encode()
+    else:
+        assert answer.error.split(":")[0] in ERRORS
+    assert 0 <= answer.tokens_in < 1 << 31 and 0 <= answer.tokens_out < 1 << 31
+    assert isinstance(read_error(body), str)
+    assert all(isinstance(name, str) for name in read_models(body) or [])
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b'{"error": {"message": "no", "type": "invalid_request_error", "code": "bad"}}',
+            "no (invalid_request_error, bad)",
+        ),
+        (
+            b'{"object": "error", "message": "no", "type": "BadRequestError", "param": null, "code": 400}',
+            "no (BadRequestError)",
+        ),
+        (b'{"error": "model not found"}', "model not found"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"error": {}}', ""),
+        (b"Unauthorized", "Unauthorized"),
+        (b" <html>502</html>", ""),
+        (b"", ""),
+    ],
+)
+def test_what_errors_say(body, said):
+    assert read_error(body) == said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 2048 tokens. However, you requested 2100 tokens",
+        "'max_tokens' or 'max_completion_tokens' is too large: 80. This model's maximum context length is 64 tokens",
+        "The decoder prompt (length 140) is longer than the maximum model length of 128.",
+        "max_tokens must be at least 1, got -186. (BadRequestError)",
+        "Bad (invalid_request_error, context_length_exceeded)",
+        "the request exceeds the available context size, try increasing it (exceed_context_size_error)",
+    ],
+)
+def test_prompts_that_are_too_long(said):
+    assert error_code(400, said) == "too_long"
+    assert error_code(401, said) == "refused"
+    assert error_code(500, said) == "busy"
+
+
+def test_codes_of_statuses():
+    assert {
+        code: error_code(code, "no such context") for code in (301, 400, 401, 404, 408, 413, 429, 500, 503, 599)
+    } == {
+        301: "refused",
+        400: "refused",
+        401: "refused",
+        404: "refused",
+        408: "timeout",
+        413: "refused",
+        429: "busy",
+        500: "busy",
+        503: "busy",
+        599: "busy",
+    }
+
+
+def test_models():
+    assert read_models(b'{"object": "list", "data": [{"id": "a"}, {"id": "b", "x": 1}, {}, 3]}') == ["a", "b"]
+    assert read_models(b'{"data": []}') == []
+    assert read_models(b'{"data": {"id": "a"}}') is None
+    assert read_models(b"[]") is None and read_models(b"<html>") is None

@@ -1,0 +1,250 @@
+import functools
+import gzip
+import json
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from curate.base.errors import RecipeError, RunError
+from curate.match import kernel
+from curate.match import matcher as match
+from curate.match.matcher import Matcher
+
+ALPHABET = "  \t\n\r,.;:?!`'\"-\u00a0\0é漢😀\x1f\x7fabA"
+
+
+def spaced(text: str) -> str:
+    text = f" {text} "
+    for mark in ",.;:?!`":
+        text = text.replace(mark, f" {mark} ")
+    for white in "\t\n\r":
+        text = text.replace(white, " ")
+    return text
+
+
+def by_substring(entries: list[str], texts: list[str | None]) -> list[list[int]]:
+    """The definition itself; of equal entries only the first."""
+    needles = {f" {e} ": i for i, e in reversed([*enumerate(entries)])}
+    return [
+        [] if text is None else sorted(i for needle, i in needles.items() if needle in s)
+        for text in texts
+        for s in [spaced(text or "")]
+    ]
+
+
+class ByRuns:
+    """Exact and fast: every run of tokens is looked up; tested against `by_substring` below."""
+
+    def __init__(self, entries: list[str]) -> None:
+        self.ids = {entry: i for i, entry in reversed([*enumerate(entries)])}
+        self.longest = max((e.count(" ") + 1 for e in entries), default=0)
+
+    def __call__(self, text: str) -> list[int]:
+        tokens = spaced(text).split(" ")[1:-1]
+        runs = {
+            " ".join(tokens[i:j])
+            for i in range(len(tokens))
+            for j in range(i + 1, min(len(tokens), i + self.longest) + 1)
+        }
+        return sorted(self.ids[run] for run in runs if run in self.ids)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[str], list[str | None]]:
+    """Texts, and entries that are mostly pieces of them: of the text itself and of the spaced text."""
+    words = st.lists(st.sampled_from(["a", "b", "ab", "long-token-of-20-byt", ",", "", "é"]), max_size=12).map(" ".join)
+    texts = draw(st.lists(st.none() | st.text(ALPHABET, max_size=40) | words, max_size=12))
+    pieces = ["", *(t for t in texts if t), *(spaced(t) for t in texts if t)]
+    piece = st.sampled_from(pieces).flatmap(
+        lambda t: st.tuples(st.integers(0, len(t)), st.integers(0, 12)).map(lambda cut: t[cut[0] : cut[0] + cut[1]])
+    )
+    whole = st.sampled_from(
+        pieces
+    ).flatmap(  # tokens a to b of a piece, so that most do match
+        lambda t: st.tuples(st.integers(0, t.count(" ")), st.integers(1, 4)).map(
+            lambda cut: " ".join(t.split(" ")[cut[0] : sum(cut)])
+        )
+    )
+    return draw(st.lists(whole | piece | st.text(ALPHABET, max_size=6), max_size=30)), texts
+
+
+@settings(max_examples=400, deadline=None)
+@given(cases())
+@example(([": "], [":"]))  # more trie nodes than tokens
+def test_equals_the_definition(case: tuple[list[str], list[str | None]]) -> None:
+    entries, texts = case
+    expected = by_substring(entries, texts)
+    matcher = Matcher(entries)
+    got = matcher.match(pa.array(texts, pa.string()))
+    got.validate(full=True)
+    assert got.type == pa.list_(pa.int32()) and got.null_count == 0
+    assert got.to_pylist() == expected
+    assert matcher.match(pa.array(texts, pa.large_string())).to_pylist() == expected
+    padded = pa.array(["a, b", None, *texts, "x a"], pa.string())
+    assert matcher.match(padded.slice(2, len(texts))).to_pylist() == expected
+    assert Matcher(pa.array(["x", *entries], pa.large_string()).slice(1)).match(padded)[2:-1].to_pylist() == expected
+    fast = ByRuns(entries)
+    assert [[] if t is None else fast(t) for t in texts] == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.sampled_from([1, 3]))
+def test_is_exact_where_hashes_collide(case: tuple[list[str], list[str | None]], home_bits: int) -> None:
+    entries, texts = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "build_tables", functools.partial(kernel.build_tables, home_bits=home_bits))
+        got = Matcher(entries).match(pa.array(texts, pa.string()))
+    assert got.to_pylist() == by_substring(entries, texts)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 40])
+def test_tokens_differ_in_any_one_byte(length: int) -> None:
+    token = "".join(chr(97 + i % 26) for i in range(length))
+    changed = [token[:i] + "_" + token[i + 1 :] for i in range(length)]
+    words = [token, *changed, token + "\0", "\0" + token, token[:-1]]
+    for home_bits in (64, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernel, "build_tables", functools.partial(kernel.build_tables, home_bits=home_bits))
+            matcher = Matcher(words[::2])
+        assert matcher.match(pa.array(words)).to_pylist() == by_substring(words[::2], words)
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path) -> tuple[list[str], list[str], Matcher]:
+    with gzip.open(shared / "metadata_396k.json.gz") as file:
+        entries = json.load(file)
+    captions = pq.read_table(shared / "laion_urls_10k.parquet", columns=["TEXT"])["TEXT"]
+    lower = pc.utf8_lower(captions)
+    return entries, [*captions.to_pylist(), *lower.to_pylist()], Matcher(entries)
+
+
+def test_equals_the_oracle_on_real_captions(real: tuple[list[str], list[str], Matcher]) -> None:
+    entries, texts, matcher = real
+    oracle = ByRuns(entries)
+    some = random.Random(0).sample(texts, 200)
+    assert [oracle(t) for t in some] == by_substring(entries, some)
+    expected = [oracle(t) for t in texts]
+    assert matcher.match(pa.array(texts)).to_pylist() == expected
+    assert sum(map(len, expected)) > 100_000
+
+
+def test_two_threads_at_once(real: tuple[list[str], list[str], Matcher]) -> None:
+    _, texts, matcher = real
+    halves = [pa.array(texts[:10_000]), pa.array(texts[10_000:])]
+    expected = [matcher.match(half) for half in halves]
+    wrong: list[int] = []
+    start = threading.Barrier(4)
+
+    def work(i: int) -> None:
+        start.wait()
+        wrong.extend(i for _ in range(10) if not matcher.match(halves[i % 2]).equals(expected[i % 2]))
+
+    threads = [threading.Thread(target=work, args=[i]) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_one_megabyte_captions_among_short_ones() -> None:
+    draw = random.Random(1)
+    words = [f"w{i}" for i in range(2000)] + ["a-token-that-is-longer-than-16-bytes", ",", ""]
+    entries = [" ".join(draw.choices(words, k=draw.randint(1, 3))) for _ in range(20_000)]
+    entries += [*words, "w1 " * 50 + "w1"]
+    long = " ".join(draw.choices(words, k=200_000))
+    texts = ["w1 w2", long, "", "w1 " * 300_000, ",`" * 500_000, "x" * 1_000_000, "w3", "w1" + " w1" * 50]
+    assert len(long) > 1_000_000
+    oracle = ByRuns(entries)
+    oracle.longest = 3  # the one longer entry is looked for below
+    expected = [sorted({*oracle(t), *([len(entries) - 1] if entries[-1] + " " in t + " " else [])}) for t in texts]
+    assert Matcher(entries).match(pa.array(texts)).to_pylist() == expected
+    assert len(expected[1]) > 2000 and expected[3][-1] == expected[7][-1] == len(entries) - 1
+
+
+@pytest.mark.parametrize("number", [1, 2, 15, 16, 17, 32, 33, 63, 64, 65, 66, 1000])
+def test_lists_of_any_length_ascend(number: int) -> None:
+    draw = random.Random(number)
+    entries = [f"e{i}" for i in range(number)]
+    draw.shuffle(entries)
+    twice = entries + draw.sample(entries, number // 2)
+    draw.shuffle(twice)
+    assert Matcher(entries).match(pa.array([" ".join(twice)])).to_pylist() == [list(range(number))]
+
+
+def test_many_texts_about_the_size_of_a_block() -> None:
+    draw = random.Random(2)
+    entries = ["a", "b", "a b", "b b a", ",", "a ,", ""]
+    lengths = [0] * 2000 + [draw.randint(0, 3) for _ in range(2000)] + [draw.randint(2000, 2100) for _ in range(30)]
+    lengths += [4094, 4095, 4096, 4097, 8193, 0, 0, 1]
+    texts = ["".join(draw.choices("ab  ,", k=n)) for n in lengths]
+    nulls = [None if draw.random() < 0.1 else t for t in texts]
+    oracle = ByRuns(entries)
+    assert Matcher(entries).match(pa.array(nulls)).to_pylist() == [[] if t is None else oracle(t) for t in nulls]
+
+
+def test_null_differs_from_empty_even_where_bytes_lie_under_it() -> None:
+    data, offsets = b"a b", np.array([0, 1, 3, 3], np.int32)
+    buffers = [pa.py_buffer(b"\x05"), pa.py_buffer(offsets), pa.py_buffer(data)]
+    texts = pa.Array.from_buffers(pa.string(), 3, buffers)
+    assert texts.to_pylist() == ["a", None, ""]
+    assert Matcher(["a", "b", ""]).match(texts).to_pylist() == [[0], [], [2]]
+
+
+def test_buffers_without_padding_or_alignment() -> None:
+    data = b"a long-token-of-20-byt"
+    for shift, kind in [(0, np.int32), (1, np.int32), (4, np.int64), (0, np.int64)]:
+        raw = bytes(shift) + np.array([0, 1, len(data)], kind).tobytes()
+        buffers = [None, pa.py_buffer(raw).slice(shift), pa.py_buffer(data)]
+        texts = pa.Array.from_buffers(pa.string() if kind is np.int32 else pa.large_string(), 2, buffers)
+        assert Matcher(["a", "long-token-of-20-byt"]).match(texts).to_pylist() == [[0], [1]]
+
+
+def test_bytes_that_are_no_utf8_are_bytes_like_others() -> None:
+    data, offsets = b"abc\xffabc", np.array([0, 4, 7], np.int32)
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    assert Matcher(["abc"]).match(texts).to_pylist() == [[], [0]]
+
+
+def test_arrays_of_other_shapes() -> None:
+    matcher = Matcher(pa.chunked_array([["dog"], ["hot dog", "dog"]]))
+    texts = ["hot dog", None, "cat", "dog,hot dog"]
+    expected = [[0, 1], [], [], [0, 1]]
+    chunked = pa.chunked_array([pa.array(texts).slice(0, 1), pa.array([], pa.string()), pa.array(texts).slice(1)])
+    assert matcher.match(chunked).to_pylist() == expected
+    assert isinstance(matcher.match(chunked), pa.ListArray)
+    assert matcher.match(pa.chunked_array([], pa.string())).to_pylist() == []
+    assert matcher.match(pa.array([], pa.large_string())).to_pylist() == []
+    assert matcher.match(pa.nulls(2)).to_pylist() == [[], []]
+    assert matcher.match(pa.array(["dog", "dog"]).slice(2)).to_pylist() == []
+    for entries in ([], pa.array([], pa.string()), pa.chunked_array([], pa.string())):
+        assert Matcher(entries).match(pa.array(texts)).to_pylist() == [[]] * 4
+
+
+def test_more_matches_than_a_list_array_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(match, "_MOST_IDS", 10)
+    texts = pa.array(["a b"] * 5)
+    assert len(Matcher(["a", "b"]).match(texts).values) == 10
+    for entries, more in [
+        (["a", "b"], pa.array(["a b"] * 6)),  # in the kernel
+        (["a", "b"], pa.chunked_array([texts, texts])),  # over chunks
+    ]:
+        with pytest.raises(RunError, match="more than 10 matches together; pass fewer texts"):
+            Matcher(entries).match(more)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(RecipeError, match="entry 1 is null"):
+        Matcher(["a", None])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="int64; accepted: string, large_string"):
+        Matcher(pa.array([1]))
+    with pytest.raises(TypeError, match="binary; accepted: string, large_string"):
+        Matcher(["a"]).match(pa.array([b"a"]))

@@ -1,0 +1,216 @@
+import gzip
+import json
+import string
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from curate.base.errors import RecipeError
+from curate.base.schema import METADATA
+from curate.match import sources
+from curate.match.matcher import Matcher
+from curate.match.sources import never_match, read_metadata, write_metadata
+
+MESSY = ["dog", "", "St. Louis", "Dog", ",", "dog", "_", " a  b ", "tab\there", "", "!!", "née", "dog", "~"]
+CLEAN = ["dog", "St. Louis", "Dog", " a  b ", "tab\there", "!!", "née"]
+
+
+def write(path: Path, content: bytes | str) -> str:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def test_cleans_as_the_reference_and_reports(tmp_path: Path) -> None:
+    table, report = read_metadata(write(tmp_path / "metadata.json", json.dumps(MESSY)))
+    assert table.schema == METADATA
+    assert table["entry"].to_pylist() == CLEAN
+    assert [MESSY[place] for place in table["entry_id"].to_pylist()] == CLEAN
+    write_metadata(table, str(tmp_path / "m.parquet"))
+    assert read_metadata(str(tmp_path / "m.parquet"))[0].equals(table)
+    assert set(table["source"].to_pylist()) == {"import"} and set(table["language"].to_pylist()) == {"en"}
+    assert report.read == 14
+    assert report.empty.to_pylist() == ["", ""] and report.punctuation.to_pylist() == [",", "_", "~"]
+    assert report.duplicates.to_pylist() == ["dog", "dog"]
+    assert report.never_match.to_pylist() == ["St. Louis", "tab\there", "!!"]
+
+
+def test_every_ascii_mark_is_dropped_and_no_other(tmp_path: Path) -> None:
+    single = [chr(i) for i in range(256)]
+    table, report = read_metadata(write(tmp_path / "m.json", json.dumps(single)))
+    assert table["entry"].to_pylist() == [c for c in single if c not in string.punctuation]
+    assert report.punctuation.to_pylist() == list(string.punctuation)
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.json.gz", "m", "m.JSON"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_json_plain_or_gzipped_by_content(tmp_path: Path, name: str, pack: type[bytes]) -> None:
+    content = pack(json.dumps(CLEAN, ensure_ascii=False).encode())
+    assert read_metadata(write(tmp_path / name, content))[0]["entry"].to_pylist() == CLEAN
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_text_files_keep_all_but_the_line_end(tmp_path: Path, end: str, last: bool) -> None:
+    lines = ["[dog]", " hot  dog\t", "", "a\x0bb\u2028c\x85", "née"]
+    content = "\ufeff" + end.join(lines) + end * last
+    table, report = read_metadata(write(tmp_path / "m.txt", content), source="mine", language="fr")
+    assert table["entry"].to_pylist() == [line for line in lines if line]
+    assert (report.read, len(report.empty)) == (5, 1)
+    assert table["source"].to_pylist() == ["mine"] * 4 and table["language"].to_pylist() == ["fr"] * 4
+    assert read_metadata(write(tmp_path / "list", content[7:]))[0].num_rows == 3  # no suffix: text by its content
+
+
+@pytest.mark.parametrize(("name", "content"), [("m.json", "[]"), ("m.txt", "")])
+def test_no_entries(tmp_path: Path, name: str, content: str) -> None:
+    table, report = read_metadata(write(tmp_path / name, content))
+    assert table.schema == METADATA and table.num_rows == report.read == 0
+
+
+def test_written_tables_are_deterministic_and_come_back(tmp_path: Path) -> None:
+    table, _ = read_metadata(write(tmp_path / "m.json", json.dumps(MESSY)), source="wordnet", language="de")
+    extra = table.append_column("count", pa.array(range(7))).replace_schema_metadata({"made": "today"})
+    write_metadata(table, str(tmp_path / "a.parquet"))
+    write_metadata(pa.concat_tables([extra.slice(0, 3), extra.slice(3)]), str(tmp_path / "b"))
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b").read_bytes()
+    assert pq.read_metadata(tmp_path / "b").row_group(0).column(1).compression == "ZSTD"
+    again, report = read_metadata(str(tmp_path / "b"))
+    assert again.equals(table) and report.read == 7
+
+
+@pytest.mark.parametrize("name", ["a::b.parquet", "c*.parquet", "d?e#1.parquet", "[f].parquet", "new/folder/g.parquet"])
+def test_a_table_is_written_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Though fsspec takes :: for a chain of file systems."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("cat\ndog\n")
+    write_metadata(read_metadata("list.txt")[0], name)
+    assert [path for path in tmp_path.rglob("*.parquet") if path.is_file()] == [tmp_path / name]
+    assert read_metadata(str(tmp_path / name))[0]["entry"].to_pylist() == ["cat", "dog"]
+
+
+def test_any_fsspec_url() -> None:
+    with fsspec.open("memory://metadata/m.json", "wb") as file:
+        file.write(b'["dog"]')
+    table, _ = read_metadata("memory://metadata/m.json")
+    write_metadata(table, "memory://metadata/m.parquet")
+    assert read_metadata("memory://metadata/m.parquet")[0].equals(table)
+
+
+def damaged_parquet() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"entry": ["a"]}), sink)
+    return sink.getvalue().to_pybytes()[:-6]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("m.json", '{"dog": 1}', "a JSON object"),
+        ("m", ' {"dog": 1}', "a JSON object"),
+        ("m.json", '"dog"', "a JSON string"),
+        ("m.json", "17", "a JSON number"),
+        ("m.json", "null", "a JSON null"),
+        ("m.json", "true", "a JSON boolean"),
+        ("m.json", json.dumps(["a"] * 17 + [3]), "item 17 is int"),
+        ("m.json", '["a", null]', "item 1 is NoneType"),
+        ("m.json", '["a", "\\ud800"]', "item 1 holds half a surrogate pair"),
+        ("m.json", '["a", ', "JSON that is damaged (Expecting value: line 1 column 7"),
+        ("m.json", "", "JSON that is damaged"),
+        ("m.json", f"[{'9' * 5000}]", "JSON that is damaged"),
+        ("m.json", "[" * 200_000, "JSON that is nested too deeply"),
+        ("m.json", b'["a\xff"]', "not UTF-8 (at byte 3)"),
+        ("m.txt", b"a\n\xff", "not UTF-8 (at byte 2)"),
+        ("m.json.gz", gzip.compress(b'["a"]' * 99, mtime=0)[:-9], "gzip that is damaged"),
+        ("m.json.gz", b"\x1f\x8bnonsense", "gzip that is damaged"),
+        ("m.json.gz", gzip.compress(b'["a"]', mtime=0)[:12] + b"\xff" * 20, "gzip that is damaged"),
+        ("m.parquet", damaged_parquet(), "Parquet that is damaged"),
+    ],
+)
+def test_errors_name_the_file_what_was_found_and_what_is_accepted(
+    tmp_path: Path, name: str, content: bytes | str, found: str
+) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(RecipeError) as error:
+        read_metadata(path)
+    message = str(error.value)
+    assert message.startswith(f"metadata {path}: found ") and found in message
+    assert message.endswith("accepted: " + sources._ACCEPTED) and "\n" not in message
+
+
+def test_parquet_that_was_not_imported(tmp_path: Path) -> None:
+    good = pa.table([pa.array([0, 1], pa.int32()), ["a", "b"], ["s", "s"], ["en", "en"]], names=METADATA.names)
+    broken = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xff")]
+    )
+    for table, found in [
+        (good.drop_columns(["source", "language"]), "Parquet without column source, language"),
+        (good.set_column(1, "entry", pa.array(["a", None])), "nulls in column entry"),
+        (good.set_column(0, "entry_id", pa.array([1, 0])), "entry_id is not ascending"),
+        (good.set_column(0, "entry_id", pa.array(["x", "y"])), "Parquet with other types"),
+        (good.set_column(1, "entry", broken), "Parquet that is damaged"),
+    ]:
+        pq.write_table(table, tmp_path / "m.parquet")
+        with pytest.raises(RecipeError, match=found):
+            read_metadata(str(tmp_path / "m.parquet"))
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such file; accepted: a JSON list"):
+        read_metadata(str(tmp_path / "none.json"))
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_metadata(str(tmp_path))
+    with pytest.raises(RecipeError, match=r"cannot be read .*nowhere"):
+        read_metadata("nowhere://m.json")
+    table, _ = read_metadata(write(tmp_path / "m.json", '["a"]'))
+    with pytest.raises(RecipeError, match="cannot be written"):
+        write_metadata(table, str(tmp_path / "m.json" / "m.parquet"))
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_BYTES", 10_000)
+    for name, content in [("m.json.gz", gzip.compress(b" " * 1_000_000)), ("m.txt", b"a" * 10_001)]:
+        with pytest.raises(RecipeError, match="more than 10,000 bytes"):
+            read_metadata(write(tmp_path / name, content))
+    assert len(read_metadata(write(tmp_path / "m.txt", b"a" * 10_000))[0]) == 1
+
+
+def spaced(text: str) -> str:
+    text = f" {text} "
+    for mark in ",.;:?!`":
+        text = text.replace(mark, f" {mark} ")
+    for white in "\t\n\r":
+        text = text.replace(white, " ")
+    return text
+
+
+def witness(entry: str) -> str:
+    """A text that holds the entry if any text does: marks bring their own spaces, so those beside them are left out."""
+    for mark in ",.;:?!`":
+        entry = entry.replace(f" {mark}", mark).replace(f"{mark} ", mark)
+    return entry
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text("  ab,.`!\t\n\r'\0é", max_size=8), st.text("  ab,.`!\t\n\r'\0é", max_size=12))
+@example(", ,", ",,")
+@example(",  ,", ",,")
+@example("", "")
+@example(" , ", "a ,")
+def test_never_match_is_the_rule(entry: str, text: str) -> None:
+    never = never_match(pa.array([entry]))[0].as_py()
+    assert never is (f" {entry} " not in spaced(witness(entry)))
+    if f" {entry} " in spaced(text):
+        assert not never
+
+
+def test_never_match_agrees_with_the_matcher() -> None:
+    marks = [*",.;:?!`", "\t", "\n", "\r", "'", "a", " ", "\u00a0"]
+    entries = list(dict.fromkeys(x + y + z for x in ["", *marks] for y in marks for z in ["", *marks]))
+    texts = pa.array([witness(e) for e in entries])
+    found = [i in ids for i, ids in enumerate(Matcher(entries).match(texts).to_pylist())]
+    assert never_match(pa.array(entries)).to_pylist() == [not f for f in found]
+    assert 0 < sum(found) < len(found)

@@ -1,0 +1,57 @@
+"""Matching units: keys, and the entries that a process holds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate.base import process
+from curate.match import unit as module
+from curate.match.unit import MatchSettings, load_entries, load_matcher
+from curate.store.layout import ENTRIES_FILE, METADATA_FILE
+from curate.store.store import RunStore
+
+
+def metadata(*entries: str) -> pa.Table:
+    count = len(entries)
+    columns = {"entry_id": pa.array(range(count), pa.int32()), "entry": entries}
+    return pa.table({**columns, "source": ["list"] * count, "language": ["en"] * count})
+
+
+def settings(folder: Path, key: str = "digest", entries: tuple[str, ...] = ("a", "b")) -> MatchSettings:
+    """Those of a run that holds the entries."""
+    store = RunStore(str(folder))
+    store.write_parquet(METADATA_FILE, metadata(*entries))
+    return MatchSettings(store, key, "reference")
+
+
+def test_the_key_changes_with_its_inputs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = settings(tmp_path)
+    key = one.key("samples")
+    assert replace(one, store=RunStore("elsewhere")).key("samples") == key
+    monkeypatch.setitem(module.VERSIONS, "matches", 99)
+    others = [one.key("samples")]
+    monkeypatch.undo()
+    others += [one.key("other"), replace(one, metadata_key="x").key("samples"), replace(one, mode="x").key("samples")]
+    assert len({key, *others}) == 5
+    assert one.key("") == one.key(None) == "", "samples that may change have matches that may"
+
+
+def test_a_process_holds_the_entries_of_one_run_by_their_content(tmp_path: Path) -> None:
+    """Another run of the same folder, in the same process, gets its own entries."""
+    first = load_entries(settings(tmp_path, "first"))
+    assert load_entries(settings(tmp_path, "first", ("other",))) is first
+    load_matcher(settings(tmp_path, "first"))
+    second = settings(tmp_path, "second", ("c",))
+    assert load_matcher(second).match(pa.array(["a c"])).to_pylist() == [[0]]
+    assert load_entries(second).table["entry"].to_pylist() == ["c"]
+    held = [key for key in process._made if key.startswith(("entries ", "matcher "))]
+    assert sorted(held) == ["entries second", "matcher second"]
+
+
+def test_entries_of_a_finished_run_are_read_from_its_list(tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path))
+    store.write_parquet(ENTRIES_FILE, metadata("x", "y"))
+    loaded = load_entries(MatchSettings(store, "finished", "reference"))
+    assert loaded.table["entry"].to_pylist() == ["x", "y"] and len(loaded.keys) == 2

@@ -1,0 +1,38 @@
+"""Functions as steps: they do what Beam's do, and what Beam asks of their methods has the answer that inspecting gives."""
+
+import types
+
+import apache_beam as beam
+import pytest
+from apache_beam.pvalue import AsList
+from apache_beam.runners.common import MethodWrapper
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.core import get_function_args_defaults
+from apache_beam.transforms.userstate import get_dofn_specs
+
+from pipelines.steps.functions import FlatMap, Map
+from pipelines.steps.hashes import Batch
+from pipelines.steps.threads import do_in_threads
+
+STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": do_in_threads(list), "batch": Batch()}
+
+
+def test_side_inputs_follow_the_element() -> None:
+    with beam.Pipeline("FnApiRunner") as root:
+        side = root | "Side" >> beam.Create([1, 2])
+        numbers = root | beam.Create([3, 4])
+        mapped = numbers | Map(lambda n, more, named: (n, sum(more), named), AsList(side), named="x")
+        assert_that(mapped, equal_to([(3, 3, "x"), (4, 3, "x")]))
+        flat = numbers | FlatMap(lambda n, more: [n] * len(more), AsList(side))
+        assert_that(flat, equal_to([3, 3, 4, 4]), label="flat")
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_beam_finds_what_it_would_by_inspecting(step: beam.DoFn) -> None:
+    names = [name for name in dir(step) if isinstance(getattr(step, name), types.MethodType)]
+    assert {"process", "start_bundle", "finish_bundle", "setup", "teardown"} <= set(names)
+    for name in names:
+        assert hasattr(step, f"_inspect_{name}")
+        found = MethodWrapper(step, name)
+        assert (found.args, found.defaults) == get_function_args_defaults(getattr(step, name))
+    assert get_dofn_specs(step) == (set(), set())

@@ -1,0 +1,480 @@
+"""What `forget` takes out of a run, what it leaves as it was, and that nothing of a forgotten sample is left in any byte."""
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+
+from curate.ask.explain import explain_sample
+from curate.ask.report import page
+from curate.ask.verify import verify_run
+from curate.base.errors import RecipeError, RunError
+from curate.publish.forget.forget import Forgotten, forget
+from curate.store.forgotten import Record
+from curate.store.items import NOTHING, hex_of
+from curate.store.manifest import Lines, digest_file, write_manifest
+from curate.store.store import RunStore
+from tests.laws import pools
+from tests.laws.pools import Ran, conserved
+from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
+from tests.publish.runs import run_query
+
+SECTIONS: dict[str, Any] = {
+    "measure": {"image": {"phash": True}, "language": {}},
+    "rules": {"words": "words > 5"},
+    "dedup": {"by": ["uid", "sha256", "phash"]},
+    "balance": {"t": 12},
+    "output": {"rows_per_shard": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A run over tars with images; not to be changed."""
+    folder = tmp_path_factory.mktemp("original")
+    path = pools.write_tars(folder / "tars", told_apart(), 3)
+    match = {"metadata": pools.write_metadata(folder)}
+    return pools.run_local(pools.recipe_of(path, match=match, **SECTIONS), folder / "run")
+
+
+@pytest.fixture
+def run(original: Ran, tmp_path: Path) -> Ran:
+    return Ran(Path(shutil.copytree(original.folder, tmp_path / "run")))
+
+
+def kept_rows(run: Ran) -> list[dict[str, Any]]:
+    return [row for row in rows_of(run) if row["kept"]]
+
+
+def content_of(row: dict[str, Any]) -> list[str | bytes]:
+    """What must not be found of a row, in text or bytes."""
+    words: list[str | bytes | None] = [row["caption"], row["url"], row["sha256"] and bytes.fromhex(row["sha256"])]
+    words += [sample.image[-300:-20] for sample in told_apart() if sample.image and sha256(sample) == row["sha256"]]
+    return [word for word in words if word]
+
+
+def by_key(run: Ran) -> dict[str, list[tuple[str, bytes]]]:
+    """The members of each published sample, by its uid."""
+    samples: dict[str, list[tuple[str, bytes]]] = {}
+    for name, data in run.members:
+        samples.setdefault(name.partition(".")[0], []).append((name, data))
+    return {
+        json.loads({n.partition(".")[2]: d for n, d in members}["json"])["uid"]: members for members in samples.values()
+    }
+
+
+def test_nothing_is_left_in_any_byte(run: Ran) -> None:
+    """Of samples that are published, of duplicates, and of one that was dropped, asked for in three ways."""
+    before = rows_of(run)
+    kept = [row for row in before if row["kept"] and row["url"]]
+    dropped = next(row for row in before if row["rule"] == "words")
+    requested = uids(kept[1]["uid"], dropped["uid"]) | urls(kept[12]["url"]) | images(kept[20]["sha256"])
+    found = forget(str(run.folder), requested)
+    after = rows_of(run)
+    gone = {(row["unit"], row["row"]) for row in after if row["rule"] == "forgotten"}
+    assert len(gone) == found.rows.requested + found.rows.linked - found.rows.failed >= 4
+    victims = [row for row in before if (row["unit"], row["row"]) in gone]
+    assert {kept[1]["uid"], dropped["uid"], kept[12]["uid"], kept[20]["uid"]} <= {row["uid"] for row in victims}
+    words = [word for row in victims for word in content_of(row)]
+    assert left_of(run.folder, words) == []
+    for old, new in zip(before, after, strict=True):
+        if (old["unit"], old["row"]) in gone:
+            stays = {name: old[name] for name in ("unit", "row", "uid", "source", "shard", "status")}
+            verdict = {"kept": False, "rule": "forgotten", "duplicate_of": None, "probability": 0.0, "draw": None}
+            assert new == dict.fromkeys(old) | stays | verdict
+        elif new != old:  # could not be read, and has the URL or the image of one of them
+            assert (new["rule"], new["status"], new["caption"], new["url"]) == ("failed", old["status"], None, None)
+            assert any(old[name] == row[name] for row in victims for name in ("url", "sha256") if row[name])
+    for name, column, nothing in (
+        ("scores", "language_score", None),
+        ("matches", "entry_ids", []),
+        ("members", "offset", []),
+    ):
+        for row in run.table(name).to_pylist():
+            assert (row["unit"], row["row"]) not in gone or row[column] == nothing
+    conserved(run)
+    assert found.rows.kept == sum(row["kept"] for row in victims)
+    assert run.counts["forgotten"] == len(gone)
+
+
+def test_the_search_for_what_is_left_finds_what_is_there(original: Ran) -> None:
+    row = next(row for row in kept_rows(original) if row["url"])
+    for word in content_of(row)[:2]:
+        assert len(left_of(original.folder, [word])) >= 3, word
+    image = content_of(row)[-1]
+    assert [file.rpartition(".")[2] for file, _ in left_of(original.folder, [image])] == ["tar"]
+
+
+def test_what_stays_is_byte_for_byte_as_it_was(original: Ran, run: Ran) -> None:
+    rows = rows_of(original)
+    victim = next(
+        row for row in kept_rows(original)
+        if sum(row["sha256"] == r["sha256"] or row["url"] == r["url"] or row["uid"] == r["duplicate_of"] for r in rows) == 1
+    )  # fmt: skip
+    found = forget(str(run.folder), uids(victim["uid"]))
+    assert len(found.shards) == 1
+    stem = f"shards/{found.shards[0].partition('.')[0]}"
+    before, after = pools.files_of(original.folder), pools.files_of(run.folder)
+    changed = {path for path in before if before[path] != after.get(path)}
+    unit = f"{victim['unit']:05d}.parquet"
+    assert {path for path in changed if path.startswith("shards/")} == {
+        f"{stem}.tar", f"{stem}.parquet", f"{stem}_stats.json", "shards/sizes.json",
+    }  # fmt: skip
+    touched = {row["unit"] for row in rows_of(run) if row["rule"] == "forgotten"}
+    assert {path.rpartition("/")[2] for path in changed if path.startswith("tables/")} == {
+        f"{u:05d}.parquet" for u in touched
+    }
+    assert unit in {f"{u:05d}.parquet" for u in touched} and len(touched) < 3
+    old, new = by_key(original), by_key(run)
+    assert new == {uid: members for uid, members in old.items() if uid in new}
+    assert set(old) - set(new) == {row["uid"] for row in kept_rows(original)} - {row["uid"] for row in kept_rows(run)}
+    assert [m for m in original.members if m in set(run.members)] == run.members, "the order is as it was"
+    # Another writer of the same tar would have written these bytes.
+    rows = {row["uid"] for row in pq.read_table(run.folder / f"{stem}.parquet").to_pylist()}
+    assert rows == set(pq.read_table(original.folder / f"{stem}.parquet")["uid"].to_pylist()) - {victim["uid"]}
+    stats = json.loads((run.folder / f"{stem}_stats.json").read_text())
+    assert (stats["count"], stats["successes"], stats["status_dict"]) == (len(rows), len(rows), {"success": len(rows)})
+    assert stats.keys() == json.loads((original.folder / f"{stem}_stats.json").read_text()).keys()
+    footers = [pq.read_schema(r.folder / f"{stem}.parquet").metadata for r in (original, run)]
+    assert footers[0][b"curate.key"] == footers[1][b"curate.key"]
+
+
+def test_entries_and_uids_follow(original: Ran, run: Ran) -> None:
+    gone = [row["uid"] for row in kept_rows(original)[:5]]
+    forget(str(run.folder), uids(*gone))
+    before, after = original.table("entries"), run.table("entries")
+    assert before.drop_columns(["kept"]).equals(after.drop_columns(["kept"])), "the draw is what it was"
+    kept: dict[int, int] = {}
+    for row in run.table("matches").to_pylist():
+        if (row["unit"], row["row"]) in {(r["unit"], r["row"]) for r in kept_rows(run)}:
+            for entry in row["entry_ids"]:
+                kept[entry] = kept.get(entry, 0) + 1
+    assert after["kept"].to_pylist() == [kept.get(i, 0) for i in range(len(after))] != before["kept"].to_pylist()
+    pairs = [(int(r["uid"][:16], 16), int(r["uid"][16:], 16)) for r in kept_rows(run)]
+    assert np.load(run.folder / "uids.npy").tolist() == sorted(pairs)
+    funnel = run_query(str(run.folder), "SELECT rule, rows FROM funnel").rows
+    assert [rule for rule, _ in funnel][:3] == ["pool", "failed", "forgotten"]
+    assert dict(funnel)["pool"] == sum(rows for rule, rows in funnel if rule != "pool")
+
+
+def test_a_pool_that_is_not_deduplicated_loses_all_copies(tmp_path: Path) -> None:
+    """Pictures that are published twice, under another caption and URL."""
+    path = pools.write_tars(tmp_path / "tars", told_apart(36), 2)
+    run = pools.run_local(pools.recipe_of(path, dedup={"by": ["uid"]}), tmp_path / "run")
+    rows = kept_rows(run)
+    times = [sum(row["sha256"] == other["sha256"] for other in rows) for row in rows]
+    victim = rows[times.index(2)]
+    found = forget(str(run.folder), uids(victim["uid"]))
+    assert (found.rows.requested, found.rows.linked, found.rows.kept) == (1, 1, 2) and found.changes
+    conserved(run)
+    assert victim["sha256"] not in {row["sha256"] for row in rows_of(run)}
+
+
+def test_near_duplicates_go_and_their_representative_is_named(original: Ran, tmp_path: Path) -> None:
+    """What had lost to a forgotten row would come in its place; what it had lost to is for people to look at."""
+    rows = rows_of(original)
+    lost = next(
+        row for row in rows
+        if row["rule"] == "duplicate" and row["sha256"] not in {r["sha256"] for r in rows if r["uid"] == row["duplicate_of"]}
+    )  # fmt: skip
+    one = Ran(Path(shutil.copytree(original.folder, tmp_path / "one")))
+    found = forget(str(one.folder), uids(lost["duplicate_of"]))
+    assert found.rows.representatives == () and lost["uid"] in {
+        row["uid"] for row in rows_of(one) if row["rule"] == "forgotten"
+    }
+    other = Ran(Path(shutil.copytree(original.folder, tmp_path / "other")))
+    found = forget(str(other.folder), uids(lost["uid"]))
+    assert found.rows.representatives == (lost["duplicate_of"],)
+    assert lost["duplicate_of"] in {row["uid"] for row in kept_rows(other)}
+
+
+def test_samples_that_could_not_be_read_are_cleared_too(tmp_path: Path) -> None:
+    samples = [s for s in told_apart(24) if s.caption]
+    bad = pools.replace(
+        samples[5], key="secret-name", image=b"<html>", caption="a secret caption", url="https://secret.example/x"
+    )
+    path = pools.write_tars(tmp_path / "tars", [*samples[:5], bad, *samples[5:], bad], 1)
+    run = pools.run_local(pools.recipe_of(path), tmp_path / "run")
+    assert len(left_of(run.folder, ["secret-name", "secret caption"])) > 3
+    found = forget(str(run.folder), urls("https://secret.example/x"))
+    assert found.rows.failed >= 1 and found.rows.kept == 0
+    assert left_of(run.folder, ["secret-name", "secret.example", "secret caption"]) == []
+    conserved(run)
+    assert run.counts.get("forgotten") is None, "they stay failed"
+
+
+def test_a_name_in_the_report_of_damage_goes(tmp_path: Path) -> None:
+    samples = [s for s in told_apart(12) if s.caption and s.image][:8]
+    last = pools.replace(samples[-1], key="secret-name", url="https://secret.example/x")
+    path = pools.write_tar(tmp_path / "a.tar", [*samples[:-1], last])
+    with tarfile.open(path) as tar:
+        member = tar.getmember("secret-name.json")
+    end = member.offset_data + -(-member.size // 512) * 512
+    path.write_bytes(path.read_bytes()[:end] + b"no header" * 100)
+    run = pools.run_local(pools.recipe_of(str(path)), tmp_path / "run")
+    assert any("secret-name" in str(row["detail"]) for row in run.table("failures").to_pylist())
+    forget(str(run.folder), urls("https://secret.example/x"))
+    assert left_of(run.folder, ["secret-name"]) == []
+    conserved(run)
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path: Path, rows: int) -> None:
+    """Asked for by the uid of the image's sample, or by the image alone, which may be nobody's own."""
+    pictures = [pools.encode(pools.picture(i)) for i in range(5)]
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i, beside in enumerate((None, pictures[0], pictures[2], b"something else")):
+            files = {"jpg": pictures[4] if i == 2 else pictures[i], "txt": f"picture {i}".encode(), "mask.png": beside}
+            for suffix, data in files.items():
+                if data:
+                    pools.add_member(tar, f"{i}.{suffix}", data)
+    recipe = pools.recipe_of(str(tmp_path / "0.tar"), output={"rows_per_shard": rows})
+    first, second = (pools.run_local(recipe, tmp_path / name) for name in ("first", "second"))
+    uid = {row["key"]: row["uid"] for row in rows_of(first)}
+    by_uid = forget(str(first.folder), uids(uid["0"]))
+    by_image = forget(str(second.folder), images(hashlib.sha256(pictures[2]).hexdigest()))
+    assert [found.rows.requested + found.rows.linked for found in (by_uid, by_image)] == [2, 1]
+    for run, gone, picture in ((first, "01", pictures[0]), (second, "2", pictures[2])):
+        assert {row["key"] for row in kept_rows(run)} == set("0123") - set(gone)
+        assert left_of(run.folder, [picture]) == []
+        conserved(run)
+
+
+def test_a_later_run_keeps_out_what_has_the_image_beside_its_own(tmp_path: Path) -> None:
+    pictures = [pools.encode(pools.picture(i)) for i in range(4)]
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i, beside in enumerate((None, pictures[0], b"something else", None)):
+            for suffix, data in {"jpg": pictures[i], "txt": f"picture {i}".encode(), "mask.png": beside}.items():
+                if data:
+                    pools.add_member(tar, f"{i}.{suffix}", data)
+    (tmp_path / "gone.txt").write_text(hashlib.sha256(pictures[0]).hexdigest())
+    run = pools.run_local(
+        pools.recipe_of(str(tmp_path / "0.tar"), blocklist=str(tmp_path / "gone.txt")), tmp_path / "run"
+    )
+    assert {row["key"] for row in kept_rows(run)} == {"2", "3"}
+    assert left_of(run.folder, [pictures[0]]) == []
+    conserved(run)
+
+
+def test_imageless_pools(tmp_path: Path) -> None:
+    rows = pools.make_rows(400)
+    path = pools.write_parquets(tmp_path / "rows", rows, 2)
+    match = {"metadata": pools.write_metadata(tmp_path)}
+    recipe = pools.recipe_of(path, "parquet", match=match, balance={"t": 60}, output={"rows_per_shard": 40})
+    run = pools.run_local(recipe, tmp_path / "run")
+    before = {path: digest for path, digest in pools.files_of(run.folder).items() if path.startswith("shards/")}
+    one, other = kept_rows(run)[3], kept_rows(run)[70]
+    notes = {row["url"]: row["note"] for row in rows.to_pylist()}
+    assert len(left_of(run.folder, [f"'{one['url']}'", f"'{notes[other['url']]}'"])) >= 3
+    found = forget(str(run.folder), uids(one["uid"]) | urls(other["url"], "https://nowhere.example/x"))
+    assert found.rows.kept == 2 and len(found.absent) == 1 and len(found.absent.url) == 1
+    assert (
+        left_of(
+            run.folder,
+            [f"'{row['url']}'" for row in (one, other)] + [f"'{notes[one['url']]}'", f"'{notes[other['url']]}'"],
+        )
+        == []
+    )
+    conserved(run)
+    after = pools.files_of(run.folder)
+    assert len(found.shards) == 2 and all(name.endswith(".parquet") for name in found.shards)
+    same = {path for path in before if before[path] == after[path]}
+    assert set(before) - same == {f"shards/{n}" for n in found.shards} | {
+        f"shards/{n.partition('.')[0]}_stats.json" for n in found.shards
+    } | {"shards/sizes.json"}
+
+
+def test_a_shard_may_end_empty(run: Ran) -> None:
+    """webdataset reads over it, and names stay contiguous."""
+    last = sorted(json.loads((run.folder / "shards/sizes.json").read_text()))[1]
+    sidecar = pq.read_table(run.folder / f"shards/{last.partition('.')[0]}.parquet")
+    forget(str(run.folder), uids(*sidecar["uid"].to_pylist()))
+    sizes = json.loads((run.folder / "shards/sizes.json").read_text())
+    assert sizes[last] == 0 and len(sizes) > 2
+    conserved(run)
+    paths = [str(run.folder / "shards" / name) for name in sorted(sizes)]
+    read = list(webdataset.WebDataset(paths, shardshuffle=False).decode("pil").to_tuple("jpg;jpeg;png", "txt"))
+    assert len(read) == sum(sizes.values()) == run.counts["kept"]
+    with tarfile.open(run.folder / "shards" / last) as tar:
+        assert tar.getnames() == []
+
+
+def test_all_may_go(run: Ran) -> None:
+    forget(str(run.folder), uids(*(row["uid"] for row in kept_rows(run))))
+    conserved(run)
+    assert "kept" not in run.counts and len(np.load(run.folder / "uids.npy")) == 0
+
+
+def test_the_same_request_twice_changes_nothing(run: Ran) -> None:
+    victim, other = (kept_rows(run)[i]["uid"] for i in (2, 30))
+    unknown = "0" * 31 + "9"
+    first = forget(str(run.folder), uids(victim, unknown))
+    assert hex_of(first.absent.uid) == [unknown] and first.known == 0
+    files = pools.files_of(run.folder)
+    again = forget(str(run.folder), uids(victim, unknown))
+    assert not again.changes and again.known == 2 and pools.files_of(run.folder) == files
+    then = forget(str(run.folder), uids(victim, other))
+    assert then.changes and then.known == 1 and then.rows.kept == 1
+    record = Record.read(RunStore(str(run.folder)))
+    assert record.facts.requests == 2
+    conserved(run)
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(run: Ran) -> None:
+    files = pools.files_of(run.folder)
+    requested = uids(kept_rows(run)[2]["uid"])
+    said = forget(str(run.folder), requested, dry_run=True)
+    assert pools.files_of(run.folder) == files
+    done = forget(str(run.folder), requested)
+    assert {**vars(said), "absent": 0} == {**vars(done), "absent": 0} and isinstance(said, Forgotten)
+
+
+def test_the_record_names_what_was_asked_and_what_was_found(run: Ran) -> None:
+    victim = next(row for row in kept_rows(run) if row["url"])
+    forget(str(run.folder), uids(victim["uid"]))
+    rows = {(row["kind"], row["origin"]) for row in run.table("forgotten").to_pylist()}
+    assert {("uid", "requested"), ("url", "linked"), ("sha256", "linked")} <= rows
+    assert run.run["forgotten"] == Record.read(RunStore(str(run.folder))).facts.to_json()
+    assert "forgotten.parquet" in run.table("manifest")["path"].to_pylist()
+    text = str(explain_sample(str(run.folder), victim["uid"]))
+    assert "removed on request, 20" in text and victim["caption"] not in text and "words" not in text
+    with pytest.raises(RunError, match="this URL was removed on request on 20"):
+        explain_sample(str(run.folder), victim["url"])
+    listed = run_query(
+        str(run.folder), "SELECT count(*) FROM forgotten WHERE kind = 'uid' AND time > '2020-01-01'"
+    ).rows
+    assert next(iter(listed))[0] >= 1
+
+
+def test_a_report_goes(run: Ran) -> None:
+    (run.folder / "report.html").write_text("pictures")
+    found = forget(str(run.folder), uids(kept_rows(run)[0]["uid"]))
+    assert found.report_deleted and not (run.folder / "report.html").exists()
+
+
+def verified_anew(run: Path) -> list[str]:
+    """What `verify` finds of a run whose manifest is made of its files as they are now."""
+    store, manifest = RunStore(str(run)), pq.read_table(run / "manifest.parquet").select(["path", "rows"]).to_pydict()
+    write_manifest(store, Lines(digest_file(store, *file) for file in zip(*manifest.values(), strict=True)))
+    return verify_run(str(run))[1]
+
+
+def test_verify_finds_what_is_put_back(original: Ran, run: Ran) -> None:
+    victim = next(row for row in kept_rows(run) if row["url"])
+    forget(str(run.folder), uids(victim["uid"]))
+    assert "forgotten items are absent" in verify_run(str(run.folder))[0][-1]
+
+    def fault_of(path: str, change: Any) -> list[str]:
+        copy = Path(shutil.copytree(run.folder, run.folder.parent / f"copy{len(os.listdir(run.folder.parent))}"))
+        change(copy / path)
+        return [fault.partition(": ")[0] for fault in verified_anew(copy)]
+
+    image = next(s.image for s in told_apart() if s.image and sha256(s) == victim["sha256"])
+    shard = "shards/00000.tar"
+
+    def put_back(path: Path) -> None:
+        with tarfile.open(path, "a") as tar:
+            name = tar.getnames()[0].partition(".")[0]
+            pools.add_member(tar, f"{name}.seg.png", image)
+
+    def put_value(column: str, value: Any, of: int = 0) -> Any:
+        def change(path: Path) -> None:
+            table = pq.read_table(path)
+            values = table[column].to_pylist()
+            values[of] = value
+            place = table.column_names.index(column)
+            pq.write_table(
+                table.set_column(place, table.schema.field(place), pa.array(values, table.schema.field(place).type)),
+                path,
+            )
+
+        return change
+
+    table = f"tables/samples/{victim['unit']:05d}.parquet"
+    assert shard in fault_of(shard, put_back)
+    assert table in fault_of(table, put_value("url", victim["url"]))
+    assert table in fault_of(table, put_value("caption", "hello", victim["row"]))
+    assert table in fault_of(table, put_value("sha256", victim["sha256"], 1))
+    scores = table.replace("samples", "scores")
+    assert scores in fault_of(scores, put_value("language_score", 0.5, victim["row"]))
+    assert "shards/00001.parquet" in fault_of("shards/00001.parquet", put_value("url", victim["url"]))
+    assert "forgotten.parquet" in fault_of("forgotten.parquet", put_value("value", "0" * 32))
+
+
+def test_remote_runs(original: Ran) -> None:
+    """One upload a file, and the same result as in a local folder."""
+    fs = fsspec.filesystem("memory")
+    fs.put(str(original.folder), "/forget-remote", recursive=True)
+    victim = kept_rows(original)[9]
+    put: list[str] = []
+    real = type(fs).put_file
+
+    def put_file(self: Any, source: str, target: str, **options: Any) -> None:
+        put.append(target.removeprefix("/forget-remote/"))
+        real(self, source, target, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(fs), "put_file", put_file)
+        forget("memory://forget-remote", uids(victim["uid"]))
+    assert len(put) == len(set(put)) and put[0] == "tmp/forgetting.json" and put[-1] == "_SUCCESS"
+    assert verify_run("memory://forget-remote")[1] == []
+    fs.rm("/forget-remote", recursive=True)
+
+
+def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not a run folder"):
+        forget(str(tmp_path), uids("0" * 32))
+    with pytest.raises(RecipeError, match="nothing to forget"):
+        forget(str(run.folder), NOTHING)
+    (run.folder / "_SUCCESS").unlink()
+    with pytest.raises(RunError, match="the run is not finished"):
+        forget(str(run.folder), uids("0" * 32))
+
+
+def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A page that was rendered before would show what is gone, and the manifest would vouch for it."""
+    victims = iter(kept_rows(run)[:2])
+    render = page.render_page
+
+    def rendering(opened: Any) -> str:
+        text = render(opened)
+        forget(str(run.folder), uids(next(victims)["uid"]))
+        return text
+
+    monkeypatch.setattr(page, "render_page", rendering)
+    for out in (None, str(tmp_path / "elsewhere.html")):
+        with pytest.raises(RunError, match="was changed while its report was written"):
+            page.write_report(str(run.folder), out)
+    assert not (run.folder / "report.html").exists() and not (tmp_path / "elsewhere.html").exists()
+    assert verify_run(str(run.folder))[1] == []
+
+
+@pytest.mark.parametrize("column", ["link", "page"])
+def test_verify_looks_for_urls_in_the_column_of_each_source(tmp_path: Path, column: str) -> None:
+    sources = []
+    for name in ("link", "page"):
+        rows = {name: [f"http://{name}/{i}" for i in range(4)], "caption": [f"the {name} number {i}" for i in range(4)]}
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+        path = str(tmp_path / f"{name}.parquet")
+        sources.append({"name": name, "format": "parquet", "path": path, "columns": {"url": name}})
+    run = pools.run_local(pools.recipe_of("", input=sources), tmp_path / "run")
+    forget(str(run.folder), urls(f"http://{column}/2"))
+    assert verify_run(str(run.folder))[1] == []
+    shard = run.folder / "shards" / "00000.parquet"
+    table = pq.read_table(shard)
+    changed = pa.array([f"http://{column}/2", *table[column].to_pylist()[1:]], table[column].type)
+    metadata = pq.read_schema(shard).metadata
+    table = table.set_column(table.column_names.index(column), column, changed).replace_schema_metadata(metadata)
+    pq.write_table(table, shard)
+    [fault] = [fault for fault in verified_anew(run.folder) if "forgotten" in fault]
+    assert fault.startswith("shards/00000.parquet: ")

@@ -1,0 +1,181 @@
+"""Lists of what to forget: what is accepted, and what is an error that names its line."""
+
+import gzip
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.base.errors import RecipeError
+from curate.publish.forget.lists import read_list, read_lists
+from curate.store.forgotten import REQUESTED, Record
+from curate.store.items import KINDS, Items, hex_of
+from curate.store.store import RunStore
+
+UID, OTHER, IMAGE = "0123456789abcdef0123456789abcdef", "f" * 30 + "00", "00" + "e" * 62
+URL = "https://example.com/ü?a=b c"
+HASHED = hashlib.sha256(URL.encode()).hexdigest()
+
+
+def shown(items: Items) -> dict[str, list[str]]:
+    return {kind: hex_of(items[kind]) for kind in KINDS if len(items[kind])}
+
+
+def test_lines_are_told_by_their_form(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(f"\ufeff{UID.upper()}\r\n\n  {IMAGE}\n{URL}\n{UID}\n".encode())
+    assert shown(read_lists([str(path)])) == {"uid": [UID], "url": [HASHED], "sha256": [IMAGE]}
+
+
+@pytest.mark.parametrize(("kind", "line", "value"), [("uid", UID, UID), ("sha256", IMAGE, IMAGE), ("url", URL, HASHED)])
+def test_lines_of_a_kind(tmp_path: Path, kind: str, line: str, value: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"{line}\n{line}\n")
+    assert shown(read_list(str(path), kind)) == {kind: [value]}
+
+
+def test_a_url_of_bytes_that_are_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"http://x/\xff\n")
+    assert shown(read_list(str(path))) == {"url": [hashlib.sha256(b"http://x/\xff").hexdigest()]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "accepted"),
+    [
+        ("uid", UID[:-1], "a uid (32 hex digits)"),
+        ("uid", IMAGE, "a uid (32 hex digits)"),
+        ("uid", URL, "a uid (32 hex digits)"),
+        ("sha256", UID, "the sha256 of an image (64 hex digits)"),
+        ("url", UID, "a URL, exactly as in the pool"),
+        (None, UID[:-1], "a uid (32 hex digits), the sha256 of an image (64 hex digits), a URL"),
+        (None, "a cat on a mat", "a uid (32 hex digits), the sha256"),
+    ],
+)
+def test_a_line_that_is_no_item_is_named(tmp_path: Path, kind: str | None, line: str, accepted: str) -> None:
+    path = tmp_path / "list.txt"
+    good = {"uid": UID, "sha256": IMAGE, "url": URL, None: UID}[kind]
+    path.write_text(f"{good}\n\n{line}\n")
+    with pytest.raises(RecipeError) as caught:
+        read_list(str(path), kind)
+    assert f"{path}, line 3: {line!r} is not an item; accepted: {accepted}" in str(caught.value)
+
+
+def test_arrays_of_uids(tmp_path: Path) -> None:
+    pairs = [(int(uid[:16], 16), int(uid[16:], 16)) for uid in (OTHER, UID)]
+    np.save(tmp_path / "uids.npy", np.array(pairs, "u8,u8"))
+    np.save(tmp_path / "numbers.npy", np.arange(3))
+    assert shown(read_list(f"{tmp_path}/uids.npy", "uid")) == {"uid": sorted([UID, OTHER])}
+    for name, kind in (("numbers.npy", "uid"), ("uids.npy", "url")):
+        with pytest.raises(RecipeError, match="accepted: uids as u8,u8"):
+            read_list(f"{tmp_path}/{name}", kind)
+
+
+def test_columns_of_parquet_and_records(tmp_path: Path) -> None:
+    path = f"{tmp_path}/list.parquet"
+    pq.write_table(pa.table({"UID": [UID, None], "url": [URL, ""], "text": ["a", "b"]}), path)
+    assert shown(read_list(path, "uid")) == {"uid": [UID]}
+    assert shown(read_list(path)) == {"uid": [UID], "url": [HASHED]}
+    with pytest.raises(RecipeError, match="no column sha256; columns: uid, url, text"):
+        read_list(path, "sha256")
+    record = Record.read(RunStore(str(tmp_path))).append(read_list(path), REQUESTED)
+    record.write(RunStore(str(tmp_path)))
+    assert shown(read_list(f"{tmp_path}/forgotten.parquet")) == {"uid": [UID], "url": [HASHED]}
+
+
+def test_parquet_is_read_by_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread that still holds the file when Python ends, as after an error, aborts the process."""
+    columns = {"uid": [f"{i:032x}" for i in range(20_000)], "other": [str(i) for i in range(20_000)]}
+    pq.write_table(pa.table(columns), tmp_path / "u.parquet", row_group_size=2_000)
+    readers = set()
+
+    class Watched(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(-1 if size is None else size) or b""
+
+    monkeypatch.setattr(LocalFileSystem, "open", lambda fs, path, mode: Watched(path))
+    assert len(read_list(str(tmp_path / "u.parquet"))) == 20_000
+    assert readers == {threading.get_ident()}
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(f"{UID}\n".encode())))
+    assert shown(read_list("-", "uid")) == {"uid": [UID]}
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("none.txt", "none.parquet", "none.npy"):
+        with pytest.raises(RecipeError, match=name):
+            read_list(f"{tmp_path}/{name}")
+
+
+def test_lists_that_do_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device, a pipe that nobody writes to, more bytes than a list may have, few bytes that stand for many."""
+    for name in ("x.txt", "x.npy", "x.parquet"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", "x.txt", "x.npy", "x.parquet", "pipe"):
+        with pytest.raises(RecipeError, match="is a pipe or a device; accepted: a regular file"):
+            read_list(str(tmp_path / path), "uid")
+    monkeypatch.setattr("curate.publish.forget.lists.MAX_BYTES", 10_000)
+    (tmp_path / "long.txt").write_text(f"{UID}\n" * 400)
+    pq.write_table(pa.table({"uid": [UID] * 4000}), tmp_path / "long.parquet")
+    pq.write_table(pa.table({"kind": ["uid"] * 4000, "value": [UID] * 4000}), tmp_path / "record.parquet")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(bytes(10_001))))
+    for path in (f"{tmp_path}/long.txt", f"{tmp_path}/long.parquet", f"{tmp_path}/record.parquet", "-"):
+        with pytest.raises(RecipeError, match="more than 10,000 bytes"):
+            read_list(path)
+
+
+def test_arrays_that_are_none(tmp_path: Path) -> None:
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': [('f0', '<u8'), ('f1', '<u8')], 'fortran_order': False, 'shape': (1000000000000000,), }"
+    (tmp_path / "huge.npy").write_bytes(header.ljust(127) + b"\n")
+    with open(tmp_path / "several.npy", "wb") as file:
+        np.savez(file, a=np.arange(3))
+    for name in ("huge.npy", "several.npy"):
+        with pytest.raises(RecipeError, match=name):
+            read_list(f"{tmp_path}/{name}", "uid")
+
+
+def test_an_empty_array_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "uids.npy").write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"uids.npy: cannot be read"):
+        read_list(f"{tmp_path}/uids.npy", "uid")
+
+
+@pytest.mark.parametrize("data", [URL.encode("utf-16"), gzip.compress(URL.encode(), mtime=0x2F3A2F3A)])
+@pytest.mark.parametrize("kind", ["url", None])
+def test_what_is_no_utf8_text_is_no_url(tmp_path: Path, data: bytes, kind: str | None) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(data)
+    with pytest.raises(RecipeError, match=r"list.txt: holds NUL bytes, so it is compressed or UTF-16"):
+        read_list(str(path), kind)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "values"),
+    [
+        (["uid", "uid"], [UID[:16], UID[16:]]),  # two halves make no uid
+        (["image", "uid"], [IMAGE, UID]),
+        ([None, "uid"], [UID, UID]),
+        (["uid", "uid"], [None, UID]),
+        (["url", "uid"], [URL, UID]),
+        ([1, 2], [3, 4]),
+    ],
+)
+def test_a_table_that_is_no_record(tmp_path: Path, kinds: list[str | None], values: list[str | None]) -> None:
+    path = f"{tmp_path}/list.parquet"
+    pq.write_table(pa.table({"kind": kinds, "value": values}), path)
+    with pytest.raises(
+        RecipeError, match=r"row 0: .* is not a row of a forgotten.parquet; accepted: uid and 32 hex digits, url and"
+    ):
+        read_list(path)

@@ -1,0 +1,462 @@
+"""Signals on embeddings against loops written from the formulas, their invariances and their edges.
+
+Also those of `curate.signals.formulas.gda` and `curate.publish.wasserstein`, which share their inputs.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.base.errors import RecipeError
+from curate.publish import wasserstein as drift
+from curate.publish.wasserstein import draw_directions, measure_drift
+from curate.signals.formulas import embedding_scores, gda
+from curate.signals.formulas.embedding_scores import (
+    fooling_score,
+    mean_shift,
+    quality_axis,
+    quality_score,
+    shift,
+    tag_contexts,
+)
+from curate.signals.formulas.gda import Classifier, fit_classifier
+
+
+def unit(*shape, seed=0, centre=None, spread=1.0):
+    x = spread * np.random.default_rng(seed).standard_normal(shape) + (0 if centre is None else centre)
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def dot(a, b):
+    return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+
+
+def norm(a):
+    return math.sqrt(dot(a, a))
+
+
+def mean(rows):
+    return [math.fsum(float(x) for x in column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def subtract(a, b):
+    return [float(x) - float(y) for x, y in zip(a, b, strict=True)]
+
+
+def softmax(logits):
+    top = max(logits)
+    weights = [math.exp(x - top) for x in logits]
+    return [x / math.fsum(weights) for x in weights]
+
+
+def assert_tags(tags, expected, atol):
+    assert tags.probabilities.dtype == np.float32 and tags.best.dtype == np.int64
+    np.testing.assert_allclose(tags.probabilities, expected, atol=atol)
+    np.testing.assert_allclose(tags.probabilities.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(tags.best, tags.probabilities.argmax(axis=1))
+    np.testing.assert_array_equal(tags.probability, tags.probabilities.max(axis=1))
+
+
+# Mean shift and fooling score
+
+GAP = np.full(16, 0.6)  # images lie around it, and texts opposite
+
+
+def test_mean_shift_is_a_quarter_of_the_gap():
+    images, texts = unit(30, 16, centre=GAP), unit(20, 16, seed=1, centre=-GAP)
+    g = mean_shift(images, texts)
+    assert g.dtype == np.float32
+    np.testing.assert_allclose(g, 0.25 * np.array(subtract(mean(images), mean(texts))), atol=1e-7)
+    np.testing.assert_allclose(mean_shift(images.mean(0)[None], texts.mean(0)[None]), g, atol=1e-7)
+    np.testing.assert_array_equal(mean_shift(texts, images), -g)
+
+
+def test_shift_by_loops():
+    images, texts = unit(30, 16, centre=GAP), unit(20, 16, seed=1, centre=-GAP)
+    g = mean_shift(images, texts)
+    for rows, found, sign in ((images, shift(images, texts, g)[0], -1), (texts, shift(images, texts, g)[1], 1)):
+        assert found.dtype == np.float32
+        for row, moved in zip(rows, found, strict=True):
+            there = [float(x) + sign * float(y) for x, y in zip(row, g, strict=True)]
+            np.testing.assert_allclose(moved, np.array(there) / norm(there), atol=1e-6)
+    gap = np.linalg.norm(images.mean(0) - texts.mean(0))
+    moved_images, moved_texts = shift(images, texts, g)
+    assert np.linalg.norm(moved_images.mean(0) - moved_texts.mean(0)) < 0.8 * gap
+
+
+def test_shift_by_nothing_and_onto_nothing():
+    images, texts = unit(5, 16), unit(4, 16, seed=1)
+    for found, given_ in zip(shift(images, texts, np.zeros(16, np.float32)), (images, texts), strict=True):
+        np.testing.assert_allclose(found, given_, atol=1e-7)
+    vanished, _ = shift(images, texts, images[2])
+    assert np.isfinite(vanished).all() and not vanished[2].any()
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_fooling_score_by_loops(shifted):
+    images, prompts = unit(40, 16, centre=GAP), unit(25, 16, seed=1, centre=-GAP)
+    g = mean_shift(images, prompts) if shifted else None
+    found = fooling_score(images, prompts, g)
+    assert found.dtype == np.float32 and found.shape == (40,)
+    moved = shift(images, prompts, g) if shifted else (images, prompts)
+    np.testing.assert_allclose(found, [min(dot(x, t) for t in moved[1]) for x in moved[0]], atol=1e-6)
+    order = np.random.default_rng(0).permutation(25)
+    np.testing.assert_allclose(fooling_score(images, prompts[order], g), found, atol=1e-6)
+    assert (fooling_score(images, prompts[:9], g) >= found - 1e-6).all()  # a further prompt never raises it
+
+
+def test_fooling_images_stand_out():
+    """An image built to fit all prompts scores above every one that fits a single prompt."""
+    prompts = unit(50, 256, seed=1)
+    real = unit(400, 256, seed=2, spread=1.0) * 0.3 + prompts[np.arange(400) % 50] * 0.3
+    real /= np.linalg.norm(real, axis=1, keepdims=True)
+    fooling = np.linalg.pinv(prompts.astype(np.float64)) @ np.ones(50)
+    fooling = (fooling / np.linalg.norm(fooling)).astype(np.float32)[None]
+    assert fooling_score(fooling, prompts)[0] > fooling_score(real, prompts).max() + 0.05
+
+
+def test_edges_of_shift_and_fooling_score():
+    none, some = np.zeros((0, 8), np.float32), unit(3, 8)
+    assert fooling_score(none, some).shape == fooling_score(none, some, some[0]).shape == (0,)
+    assert [part.shape for part in shift(none, some, some[0])] == [(0, 8), (3, 8)]
+    np.testing.assert_allclose(fooling_score(some[:1], some[:1]), [1], atol=1e-6)
+
+
+# Quality axis
+
+
+def test_quality_by_loops():
+    good, bad, images = unit(7, 12), unit(5, 12, seed=1), unit(30, 12, seed=2)
+    axis = quality_axis(good, bad)
+    direction = subtract(mean(good), mean(bad))
+    np.testing.assert_allclose(axis, direction, atol=1e-7)
+    found = quality_score(images, axis)
+    assert axis.dtype == found.dtype == np.float32 and found.shape == (30,)
+    np.testing.assert_allclose(found, [dot(x, direction) / norm(x) / norm(direction) for x in images], atol=1e-6)
+    assert quality_score(good, axis).mean() > quality_score(bad, axis).mean()
+    np.testing.assert_allclose(quality_score(images, quality_axis(bad, good)), -found, atol=1e-6)
+    np.testing.assert_allclose(quality_score(images, 1000 * axis), found, atol=1e-6)
+    np.testing.assert_allclose(quality_score(axis[None] / norm(axis), axis), [1], atol=1e-6)
+
+
+def test_edges_of_quality():
+    none, some = np.zeros((0, 12), np.float32), unit(3, 12)
+    assert quality_score(none, some[0]).shape == (0,)
+    with pytest.raises(RecipeError, match="same mean"):
+        quality_axis(some, some.copy())
+
+
+# Context tags
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.03, 0.01])
+def test_contexts_by_loops(temperature):
+    images, prompts = unit(20, 16), unit(4, 3, 16, seed=1)
+    expected, free = [], []
+    for x in images:
+        sums = [math.fsum(math.exp(dot(x, prompts[y, z]) / temperature) for y in range(4)) for z in range(3)]
+        expected.append([s / math.fsum(sums) for s in sums])
+        free.append(softmax([dot(x, t) / temperature for t in prompts[0]]))
+    assert_tags(tag_contexts(images, prompts, temperature), expected, atol=3e-5)
+    assert_tags(tag_contexts(images, prompts[0][None], temperature), free, atol=3e-5)
+
+
+def test_contexts_without_difference_and_without_doubt():
+    images, prompts = unit(50, 16), unit(4, 3, 16, seed=1)
+    flat = tag_contexts(images, prompts, 1e6)
+    np.testing.assert_allclose(flat.probabilities, 1 / 3, atol=1e-5)
+    sharp = tag_contexts(images, prompts, 1e-7)  # exponents of ten millions: no overflow
+    nearest = np.einsum("nd,yzd->nyz", images, prompts).max(axis=1).argmax(axis=1)
+    np.testing.assert_array_equal(sharp.best, nearest)
+    assert (sharp.probability > 0.99).mean() > 0.9 and np.isfinite(sharp.probabilities).all()
+
+
+def test_contexts_invariances(monkeypatch):
+    images, prompts = unit(41, 16), unit(4, 3, 16, seed=1)
+    found = tag_contexts(images, prompts)
+    np.testing.assert_allclose(tag_contexts(images, prompts[::-1]).probabilities, found.probabilities, atol=1e-5)
+    turned = tag_contexts(images, prompts[:, [2, 0, 1]])
+    np.testing.assert_allclose(turned.probabilities, found.probabilities[:, [2, 0, 1]], atol=1e-5)
+    doubled = tag_contexts(images, np.concatenate([prompts, prompts]))
+    np.testing.assert_allclose(doubled.probabilities, found.probabilities, atol=1e-5)
+    for cells in (1, 12, 100):
+        monkeypatch.setattr(embedding_scores, "CELLS", cells)
+        np.testing.assert_allclose(tag_contexts(images, prompts).probabilities, found.probabilities, atol=1e-5)
+
+
+def test_planted_contexts_are_found():
+    """Prompts and images made of a class's and a context's part: the context is told whatever the class is."""
+    classes, contexts = unit(6, 64, seed=1), unit(5, 64, seed=2)
+    prompts = classes[:, None] + contexts[None]
+    prompts /= np.linalg.norm(prompts, axis=2, keepdims=True)
+    truth = np.arange(300) % 5
+    images = classes[np.arange(300) // 5 % 6] + contexts[truth] + 0.5 * unit(300, 64, seed=3)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    for tags in (tag_contexts(images, prompts), tag_contexts(images, contexts[None])):
+        assert (tags.best == truth).mean() > 0.95
+
+
+def test_edges_of_contexts():
+    none, some = np.zeros((0, 8), np.float32), unit(3, 8)
+    tags = tag_contexts(none, some[None])
+    assert tags.probabilities.shape == (0, 3) and tags.best.shape == tags.probability.shape == (0,)
+    only = tag_contexts(some, some[:1][None])
+    assert only.probabilities.tolist() == [[1.0]] * 3 and only.best.tolist() == [0, 0, 0]
+    alike = np.repeat(some[None, :1], 4, axis=1)
+    assert tag_contexts(some, alike).best.tolist() == [0, 0, 0]  # of equal ones the first
+
+
+# Training-free classifier
+
+
+def labelled(k, per_class, d, seed=0, spread=0.5):
+    centres = unit(k, d, seed=seed + 100)
+    labels = np.repeat(np.arange(k), per_class)
+    x = centres[labels] + spread * np.random.default_rng(seed).standard_normal((k * per_class, d)) / math.sqrt(d)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels, centres
+
+
+def gaussian_by_loops(x, labels, k):
+    """W and b by the definition, with lists; only the inverse is numpy's (Gauss-Jordan would be no clearer)."""
+    n, d = x.shape
+    mus = [mean([row for row, label in zip(x, labels, strict=True) if label == c]) for c in range(k)]
+    centred = [subtract(row, mus[label]) for row, label in zip(x, labels, strict=True)]
+    cov = [[math.fsum(row[i] * row[j] for row in centred) / (n - 1) for j in range(d)] for i in range(d)]
+    trace = math.fsum(cov[i][i] for i in range(d))
+    inverse = d * np.linalg.inv([[(n - 1) * cov[i][j] + trace * (i == j) for j in range(d)] for i in range(d)])
+    w = [[dot(inverse[i], mu) for mu in mus] for i in range(d)]
+    b = [math.log(1 / k) - dot(mu, [dot(inverse[i], mu) for i in range(d)]) / 2 for mu in mus]
+    return np.array(w), np.array(b), np.array(mus), inverse
+
+
+@pytest.mark.parametrize(("k", "per_class", "d"), [(3, 4, 10), (2, 2, 20), (4, 30, 6), (1, 5, 8)])
+def test_classifier_by_loops(k, per_class, d):
+    x, labels, _ = labelled(k, per_class, d)
+    w, b, mus, inverse = gaussian_by_loops(x, labels, k)
+    classifier = fit_classifier(x, labels, k)
+    np.testing.assert_allclose(classifier.weight, w, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(classifier.bias, b, rtol=1e-8)
+    images, texts = unit(15, d, seed=5), unit(k, d, seed=6)
+    expected = [[100 * dot(v, texts[c]) + 0.3 * (dot(v, w[:, c]) + b[c]) for c in range(k)] for v in images]
+    np.testing.assert_allclose(classifier.logits(images, texts, 0.3), expected, rtol=1e-8, atol=1e-8)
+    assert_tags(classifier.classify(images, texts, 0.3), [softmax(row) for row in expected], atol=1e-6)
+    # With equal priors the posterior is the softmax of -½ (x - μ)ᵀ Σ⁻¹ (x - μ): another way to the same numbers.
+    posterior = []
+    for v in images:
+        away = [np.array(subtract(v, mu)) for mu in mus]
+        posterior.append(softmax([-0.5 * float(a @ inverse @ a) for a in away]))
+    assert_tags(classifier.classify(images), posterior, atol=1e-6)
+
+
+def test_classifier_as_torch_computes_it():
+    """The estimator in torch's words: pinv of the sample covariance of centred rows, in one formula."""
+    torch = pytest.importorskip("torch")
+    x, labels, _ = labelled(5, 8, 64)
+    vectors, ids = torch.from_numpy(x).double(), torch.from_numpy(labels)
+    mus = torch.stack([vectors[ids == c].mean(0) for c in range(5)])
+    cov = torch.cov((vectors - mus[ids]).T)
+    inverse = 64 * torch.linalg.pinv((len(x) - 1) * cov + cov.trace() * torch.eye(64, dtype=torch.float64))
+    classifier = fit_classifier(x, labels, 5)
+    np.testing.assert_allclose(classifier.weight, (mus @ inverse).T.numpy(), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(classifier.bias, math.log(1 / 5) - ((mus @ inverse) * mus).sum(1).numpy() / 2, rtol=1e-9)
+
+
+def test_classifier_invariances(monkeypatch):
+    x, labels, _ = labelled(4, 6, 24)
+    images = unit(103, 24, seed=9)
+    found = fit_classifier(x, labels, 4).classify(images).probabilities
+    order = np.random.default_rng(0).permutation(len(x))
+    again = fit_classifier(x[order], labels[order], 4).classify(images).probabilities
+    np.testing.assert_allclose(again, found, atol=1e-6)
+    named = np.array([2, 0, 3, 1])
+    renamed = fit_classifier(x, named[labels], 4).classify(images).probabilities[:, named]
+    np.testing.assert_allclose(renamed, found, atol=1e-6)
+    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((24, 24)))
+    turned = fit_classifier((x @ turn).astype(np.float32), labels, 4).classify((images @ turn).astype(np.float32))
+    np.testing.assert_allclose(turned.probabilities, found, atol=1e-4)
+    monkeypatch.setattr(gda, "ROWS", 10)
+    np.testing.assert_allclose(fit_classifier(x, labels, 4).classify(images).probabilities, found, atol=1e-6)
+
+
+def test_examples_and_prompts_add_up():
+    """A few examples tell classes that weak prompts do not, and both together are no worse."""
+    x, labels, centres = labelled(8, 8, 64, spread=1.0)
+    images, truth, _ = labelled(8, 100, 64, seed=0, spread=1.0)
+    images, truth = images[64:], truth[64:]  # drawn apart from the examples
+    texts = centres + 2.0 * unit(8, 64, seed=77)
+    texts = (texts / np.linalg.norm(texts, axis=1, keepdims=True)).astype(np.float32)
+    classifier = fit_classifier(x, labels, 8)
+    zero_shot = ((images @ texts.T).argmax(axis=1) == truth).mean()
+    examples = (classifier.classify(images).best == truth).mean()
+    both = (classifier.classify(images, texts, alpha=1.0).best == truth).mean()
+    assert examples > 0.9 and examples > zero_shot + 0.1 and both > zero_shot
+    np.testing.assert_array_equal(classifier.classify(images, texts, alpha=0.0).best, (images @ texts.T).argmax(axis=1))
+
+
+def test_singular_covariance():
+    """Fewer examples than dimensions, all in a plane: the ridge makes it invertible."""
+    plane = unit(2, 40, seed=3)
+    x = unit(12, 2, seed=4) @ plane
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    classifier = fit_classifier(x, np.arange(12) % 3, 3)
+    w, b, _, _ = gaussian_by_loops(x, np.arange(12) % 3, 3)
+    np.testing.assert_allclose(classifier.weight, w, rtol=1e-8, atol=1e-7)
+    np.testing.assert_allclose(classifier.bias, b, rtol=1e-8)
+
+
+def test_edges_of_the_classifier():
+    x, labels, _ = labelled(3, 2, 8)
+    classifier = fit_classifier(x, labels, 3)
+    assert isinstance(classifier, Classifier)
+    tags = classifier.classify(x[:0], x[:3])
+    assert tags.probabilities.shape == (0, 3) and tags.best.shape == (0,)
+    one = fit_classifier(x, np.zeros(6, int), 1).classify(x)
+    assert one.probabilities.tolist() == [[1.0]] * 6 and one.best.tolist() == [0] * 6
+    assert fit_classifier(x[:4], np.array([0, 0, 1, 2]), 3).classify(x).probabilities.shape == (6, 3)
+    for rows, ids, k, message in (
+        (x[::2], labels[::2], 3, "do not differ within any class"),
+        (x[:1], labels[:1], 1, "do not differ within any class"),
+        (np.repeat(x[::2], 3, axis=0), np.repeat(labels[::2], 3), 3, "do not differ within any class"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            fit_classifier(rows, ids, k)
+
+
+# Drift
+
+
+def w2_by_repetition(x, y):
+    """W²: each value repeated until the sets are equally large, which changes no distribution; sorted pairs are optimal."""
+    pairs = zip(sorted(float(v) for v in x for _ in y), sorted(float(v) for v in y for _ in x), strict=True)
+    return math.fsum((a - b) ** 2 for a, b in pairs) / (len(x) * len(y))
+
+
+def drift_by_loops(raw, curated, theta):
+    squares = [w2_by_repetition([dot(r, t) for r in raw], [dot(c, t) for c in curated]) for t in theta]
+    away = subtract(mean(raw), mean(curated))
+    control, expected = [dot(t, away) ** 2 for t in theta], dot(away, away) / len(away)
+    size = len(theta)
+    w, c = math.fsum(squares) / size, math.fsum(control) / size
+    spread = math.fsum((b - c) ** 2 for b in control)
+    gamma = math.fsum((a - w) * (b - c) for a, b in zip(squares, control, strict=True)) / spread
+    rest = math.fsum((a - w - gamma * (b - c)) ** 2 for a, b in zip(squares, control, strict=True))
+    error = math.sqrt(rest / (size - 2) * (1 / size + (c - expected) ** 2 / spread))
+    return w - gamma * (c - expected), error
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 13), (7, 21), (1, 9), (5, 1), (1, 1)])
+def test_drift_by_loops(n, m):
+    raw, curated = unit(n, 6), unit(m, 6, seed=1, centre=0.4)
+    found = measure_drift(raw, curated, seed=3, directions=20)
+    squared, error = drift_by_loops(raw, curated, draw_directions(20, 6, 3))
+    assert found.squared == pytest.approx(squared, rel=1e-5, abs=1e-7)
+    assert found.standard_error == pytest.approx(error, rel=1e-3, abs=1e-7)
+    assert found.distance == pytest.approx(math.sqrt(max(squared, 0)), rel=1e-5, abs=1e-4)
+
+
+@given(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**63 - 1))
+@settings(max_examples=60, deadline=None)
+def test_slices_are_exact_for_any_sizes(n, m, seed):
+    x, y = (np.random.default_rng(seed).integers(-3, 4, (rows, 1)).astype(np.float32) for rows in (n, m))
+    weights, left, right = drift._pieces(n, m)
+    assert len(weights) == n + m - math.gcd(n, m) and (weights > 0).all() and weights.sum() == pytest.approx(1)
+    assert left[0] == right[0] == 0 and left[-1] == n - 1 and right[-1] == m - 1
+    found = drift._slices(x, y, np.ones((1, 1)))
+    assert found[0] == pytest.approx(w2_by_repetition(x[:, 0], y[:, 0]), rel=1e-9, abs=1e-12)
+
+
+def test_a_set_has_no_drift_from_itself():
+    x = unit(300, 16)
+    assert measure_drift(x, x.copy()) == (0.0, 0.0)
+    shuffled = measure_drift(x, x[np.random.default_rng(0).permutation(300)])
+    doubled = measure_drift(x, np.concatenate([x, x]))
+    assert shuffled.squared < 1e-12 and doubled.squared < 1e-12
+
+
+@given(st.integers(2, 9), st.integers(3, 40), st.integers(0, 2**63 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_mere_shift_is_exact(d, directions, seed):
+    """W² = C then, so that the control variate leaves no error: SW² = ‖v‖² / d, and the standard error is 0."""
+    x = unit(50, d)
+    v = np.random.default_rng(seed).standard_normal(d).astype(np.float32)
+    found = measure_drift(x, x + v, seed=seed, directions=directions)
+    assert found.squared == pytest.approx(float(v @ v) / d, rel=1e-4)
+    assert found.standard_error < 1e-4 * max(found.squared, 1e-3)
+
+
+def test_gaussians_in_closed_form():
+    """N(0, I) and N(v, s² I): SW² = ‖v‖² / d + (1 - s)²."""
+    rng, d, s = np.random.default_rng(0), 8, 1.7
+    v = np.linspace(-1, 1, d)
+    raw = rng.standard_normal((40_000, d)).astype(np.float32)
+    curated = (v + s * rng.standard_normal((25_000, d))).astype(np.float32)
+    found = measure_drift(raw, curated, directions=64)
+    assert found.squared == pytest.approx(v @ v / d + (1 - s) ** 2, rel=0.02)
+    assert 0 < found.standard_error < 0.01
+
+
+def test_drift_invariances():
+    raw, curated = unit(80, 12), unit(50, 12, seed=1, centre=0.5)
+    found = measure_drift(raw, curated)
+    np.testing.assert_allclose(measure_drift(curated, raw), found, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(measure_drift(raw + 1, curated + 1), found, rtol=1e-4, atol=1e-7)
+    scaled = measure_drift(3 * raw, 3 * curated)
+    np.testing.assert_allclose(scaled, 9 * np.array(found), rtol=1e-4)
+    assert scaled.distance == pytest.approx(3 * found.distance, rel=1e-4)
+    halves = measure_drift(raw, np.concatenate([raw[:40], curated[:25]]))
+    assert 0 < halves.distance < found.distance
+
+
+def test_standard_error_and_what_the_control_variate_saves():
+    raw, curated = unit(60, 10), unit(40, 10, seed=1, centre=0.3)
+    runs = [measure_drift(raw, curated, seed=seed, directions=24) for seed in range(300)]
+    estimates = np.array([run.squared for run in runs])
+    plain = [drift._slices(raw, curated, draw_directions(24, 10, seed)).mean() for seed in range(300)]
+    best = measure_drift(raw, curated, seed=999, directions=5000)
+    root_mean_square = np.sqrt(np.mean([run.standard_error**2 for run in runs]))
+    assert estimates.std() == pytest.approx(root_mean_square, rel=0.15)
+    covered = np.mean([abs(run.squared - best.squared) < 1.96 * run.standard_error for run in runs])
+    assert 0.88 < covered <= 1
+    assert abs(estimates.mean() - best.squared) < 4 * estimates.std() / math.sqrt(300) + 2 * best.standard_error
+    assert estimates.std() < 0.6 * np.std(plain)
+
+
+def test_directions_are_uniform_and_fixed():
+    theta = draw_directions(20_000, 5, 0)
+    assert theta.dtype == np.float64
+    np.testing.assert_allclose(np.linalg.norm(theta, axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(theta.mean(0), 0, atol=0.02)
+    np.testing.assert_allclose(theta.T @ theta / len(theta), np.eye(5) / 5, atol=0.01)
+    np.testing.assert_allclose((theta**4).mean(0), 3 / (5 * 7), atol=0.01)  # E θᵢ⁴ = 3 / (d (d + 2))
+    for d in (5, 6):
+        np.testing.assert_array_equal(draw_directions(40, d, 0)[:7], draw_directions(7, d, 0))
+    assert np.abs(draw_directions(7, 5, 1) - theta[:7]).max() > 0.1
+    # Written down: another machine or version that draws others makes another number of the same data.
+    np.testing.assert_allclose(draw_directions(2, 3, 0), PINNED, atol=1e-12)
+
+
+PINNED = [
+    [-0.2325506308900329, -0.7347098256861928, -0.6372767657092261],
+    [0.6039142939236282, 0.7911591638174256, -0.09671971413542174],
+]
+
+
+def test_blocks_of_directions(monkeypatch):
+    raw, curated = unit(30, 6), unit(40, 6, seed=1)
+    found = measure_drift(raw, curated, directions=35)
+    for block in (1, 7, 100):
+        monkeypatch.setattr(drift, "BLOCK", block)
+        np.testing.assert_allclose(measure_drift(raw, curated, directions=35), found, rtol=1e-5, atol=1e-8)
+
+
+def test_edges_of_drift():
+    line = unit(5, 1)
+    one = measure_drift(line, -line)  # of one dimension there is one direction
+    assert one.squared == pytest.approx(w2_by_repetition(line[:, 0], -line[:, 0]), abs=1e-6)
+    assert one.standard_error == pytest.approx(0, abs=1e-7)
+    same_means = measure_drift(np.array([[1, 0], [-1, 0]], np.float32), np.array([[0, 1], [0, -1]], np.float32))
+    assert same_means.squared > 0.1 and math.isfinite(same_means.standard_error)  # C is 0: plain Monte Carlo
+    assert drift.Drift(-1e-9, 1e-9).distance == 0.0
