@@ -16,7 +16,8 @@ FILES = sorted([*(ROOT / "curate").rglob("*.py"), *(ROOT / "pipelines").rglob("*
 # Rooms, lowest first: a module imports from its own room and from those before it. A room is a folder without its subfolders, or a
 # loose module of `curate/`; a folder's own files stand below its subfolders or above them.
 ROOMS = (
-    *("curate", "curate.base.numeric", "curate.base", "curate.recipe", "curate.tar", "curate.store"),
+    *("curate", "curate.base.numeric", "curate.base", "curate.expressions"),
+    *("curate.recipe", "curate.tar", "curate.store"),
     *(
         "curate.pool.files",
         "curate.pool.decode",

@@ -26,8 +26,8 @@ from curate.ask.output import Result
 from curate.base.errors import RecipeError, RunError
 from curate.base.process import at_interrupt, temporary_folder
 from curate.base.wording import escape, one_line
-from curate.decide.rules.rules import parse_sql, walk_tree
 from curate.emit.output_format import find_written
+from curate.expressions.check import parse_sql, walk_tree
 from curate.publish.statistics import TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE

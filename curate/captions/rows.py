@@ -10,7 +10,7 @@ from curate.captions.gates.gates import PASSED
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
 from curate.decide.rules.row_counts import RowFacts, count_rows
-from curate.decide.rules.rules import check_count
+from curate.expressions.check import check_count
 from curate.llm.engine import Request
 from curate.recipe.captions import MAX_PER_ROW, CaptionSection, Task
 from curate.store.tables import UnitTables
@@ -73,6 +73,6 @@ def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, 
     """Return how many texts each row gets of each style."""
     if isinstance(per_row, int):
         return np.full(len(rows.rows), per_row, np.int32)
-    rule = check_count("per_row", per_row, settings.per_row_columns)
+    expression = check_count("per_row", per_row, settings.per_row_columns)
     facts = RowFacts(rows.rows, rows.probability, rows.entry_ids, rows.counts)
-    return count_rows(rule, settings.visible, tables.read_measured, facts, MAX_PER_ROW)
+    return count_rows(expression, settings.visible, tables.read_measured, facts, MAX_PER_ROW)

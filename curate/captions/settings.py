@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.decide.rules.row_counts import count_columns
-from curate.decide.rules.rules import check_count
+from curate.expressions.check import check_count
 from curate.match.unit import MatchSettings
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions, Task

@@ -21,11 +21,11 @@ from curate.decide.dedup.groups import Groups
 from curate.decide.dedup.passes.dedup_pass import Nearness
 from curate.decide.draw.balance import SparseSums
 from curate.decide.draw.sample import SampleCut, SampleKeys, SampleSearch
-from curate.decide.rules.rules import QUANTILE
 from curate.decide.rules.top import TopValues, add_counts
 from curate.decide.settings import DecideSettings
 from curate.decide.statistics.derived import Scale, count_up_to, distinct_keys, summarise
 from curate.decide.unit_state import UnitState
+from curate.expressions.check import QUANTILE
 from curate.pool.plan import Unit
 
 

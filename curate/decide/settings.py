@@ -14,9 +14,10 @@ from curate.base.numeric.arrays import I64
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.draw.schemes.scheme import Scheme
 from curate.decide.rules.row_counts import count_columns
-from curate.decide.rules.rules import Rule, check_count, check_rules
+from curate.decide.rules.rules import check_rules
 from curate.decide.segments import Segment, cut_segments
 from curate.decide.statistics.derived import Derived, check_derived
+from curate.expressions.check import CheckedExpression, check_count
 from curate.match.unit import Entries, MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Pool, Unit
@@ -48,7 +49,7 @@ class DecideSettings:
     sample: Sample | None
     scheme: Scheme | None  # None without `balance`
     seed: int  # of draws
-    repeat: Rule | None  # how often a kept row is in the curated set; None: once
+    repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once
     key: str  # of `decisions`, where all files could be read
 
     @classmethod

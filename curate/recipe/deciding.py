@@ -1,6 +1,6 @@
 """The sections of a recipe that decide which samples stay: top rules, deduplication and balance. See `curate.recipe.recipe`.
 
-`rules` itself is a field of `Recipe`; its SQL is checked by `curate.decide.rules.rules`. The passes of deduplication and the schemes
+`rules` itself is a field of `Recipe`; its SQL is checked by `curate.expressions`. The passes of deduplication and the schemes
 of balancing are what their registries hold.
 """
 

@@ -1,7 +1,7 @@
 """The recipe: what a user writes in YAML, checked by pydantic before anything is read.
 
 An unknown key is an error that names the nearest known one. Paths are relative to the recipe's folder. Nothing here
-looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.decide.rules.rules`.
+looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.expressions`.
 """
 
 import json

@@ -19,12 +19,12 @@ from curate.decide import unit_decisions, unit_matches, unit_rules
 from curate.decide.draw.balance import SparseSums, tail_share_t
 from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
 from curate.decide.draw.sample import SampleCut, SampleSearch
-from curate.decide.rules.rules import QUANTILE
 from curate.decide.rules.top import Counts, TopSearch, add_counts
 from curate.decide.settings import DecideSettings
 from curate.decide.statistics.derived import Digits, Scale, Statistic, Summary, count_up_to, split_keys
 from curate.decide.unit_decisions import Drawing
 from curate.decide.unit_state import UnitState
+from curate.expressions.check import QUANTILE
 from curate.pool.plan import Unit
 from curate.store.error_notes import noting_errors
 from curate.store.tables import OpenTables

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from curate.ask.report.source import Run
-from curate.decide.rules.rules import parse_sql, walk_tree
+from curate.expressions.check import parse_sql, walk_tree
 from curate.store.facts import RuleFacts
 
 ASPECT = "aspect"  # the longer side by the shorter one

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F64, I32, I64
-from curate.decide.rules.rules import Rule, count_values
+from curate.expressions.check import CheckedExpression
+from curate.expressions.evaluate import count_values
 
 # What such expressions see besides the columns that rules see: π, and of the entries in the caption how many there are, and
 # the least of their counts among the survivors.
@@ -37,13 +38,17 @@ def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
 
 
 def count_rows(
-    rule: Rule, visible: pa.Schema, read: Callable[[list[str]], pa.Table], facts: RowFacts, highest: int
+    expression: CheckedExpression,
+    visible: pa.Schema,
+    read: Callable[[list[str]], pa.Table],
+    facts: RowFacts,
+    highest: int,
 ) -> I32:
     """Return what an expression, checked against `count_columns`, gives for each row: 0 to `highest`, 0 where it is NULL or fails.
 
     `read` gives columns of `visible` of all rows of the unit.
     """
-    own = [name for name in rule.columns if name in visible.names]
+    own = [name for name in expression.columns if name in visible.names]
     table = read(own or ["row"]).take(pa.array(facts.rows))
     known = {"probability": pa.array(facts.probability)}
     if facts.entry_ids is not None and facts.counts is not None:
@@ -52,7 +57,7 @@ def count_rows(
         of_row = np.repeat(np.arange(len(facts.rows)), lengths.to_numpy(zero_copy_only=False))
         np.minimum.at(rarest, of_row, facts.counts[pc.list_flatten(facts.entry_ids).to_numpy(zero_copy_only=False)])
         known |= {"entries": lengths, "rarest": pa.array(rarest, mask=rarest == _NO_ENTRY)}
-    for name in rule.columns:
+    for name in expression.columns:
         if name not in own:
             table = table.append_column(name, known[name])
-    return count_values(rule, table, highest)
+    return count_values(expression.sql, table, highest)

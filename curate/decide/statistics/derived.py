@@ -22,8 +22,9 @@ from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64, I64, U64, Mask
 from curate.base.numeric.quantiles import DIGIT_BITS, order_keys
-from curate.decide.rules.rules import FUNCTIONS, QUANTILE, check_expression, compute, connect, parse_sql, walk_tree
 from curate.decide.statistics.exact_sums import ExactSums
+from curate.expressions.check import FUNCTIONS, QUANTILE, check_expression, parse_sql, walk_tree
+from curate.expressions.evaluate import compute, connect
 from curate.store.tables import UnitTables
 
 _STATISTIC = "curate_statistic_"  # what stands for a statistic in the expression around it
@@ -87,10 +88,10 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
                 f"{key}: {_called(call)}() takes one argument, which must not contain {', '.join(FUNCTIONS)}"
             )
         argument = _deparse(arguments[0])
-        rule, kind = check_expression(key, argument, columns, repr(sql))
-        if kind == "VARCHAR" or not (_arrow_type(kind)):
+        checked = check_expression(key, argument, columns, repr(sql))
+        if (kind := checked.kind) == "VARCHAR" or not (_arrow_type(kind)):
             raise RecipeError(f"{key}: {_called(call)}() needs a number; {argument} is {kind}")
-        read += rule.columns
+        read += checked.columns
         statistic = Statistic(str(_called(call)), argument)
         statistics += [statistic] if statistic not in statistics else []
         stands = f"{_STATISTIC}{statistics.index(statistic)}"
@@ -104,10 +105,10 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
         }
     outer = _deparse(tree["statements"][0]["node"]["select_list"][0]) if statistics else sql
     seen = pa.schema([*columns, *(pa.field(f"{_STATISTIC}{i}", pa.float64()) for i in range(len(statistics)))])
-    rule, kind = check_expression(key, outer, seen, repr(sql))
-    if (made := _arrow_type(kind)) is None:
-        raise RecipeError(f"{key}: {sql!r} is of type {kind}; accepted: numbers, text and booleans")
-    read += [column for column in rule.columns if not column.startswith(_STATISTIC)]
+    checked = check_expression(key, outer, seen, repr(sql))
+    if (made := _arrow_type(checked.kind)) is None:
+        raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; accepted: numbers, text and booleans")
+    read += [column for column in checked.columns if not column.startswith(_STATISTIC)]
     return Derived(name, outer, tuple(statistics), tuple(dict.fromkeys(read)), made)
 
 

@@ -1,4 +1,4 @@
-"""Rules: what is refused before a run, what a row's NULL or error does, and that no file can be reached."""
+"""Rules: what is none, and what a row's NULL or error does."""
 
 import json
 import math
@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,27 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.decide.rules.rules import Rule, _local, check_rules, connect, first_failed, named_columns, rule_values
+from curate.decide.rules.rules import Rule, check_rules, first_failed, named_columns, rule_values
 from curate.decide.segments import Segment, cut_segments
 from curate.recipe.deciding import Top
 from curate.recipe.recipe import parse_recipe
-
-COLUMNS = pa.schema(
-    [
-        ("caption", pa.string()),
-        ("url", pa.large_string()),
-        ("words", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("phash", pa.uint64()),
-        ("clip_score", pa.float32()),
-        ("safe", pa.bool_()),
-        ("taken", pa.timestamp("us")),
-        ("tags", pa.list_(pa.string())),
-        ("price", pa.decimal128(5, 2)),
-        ("Odd Name", pa.float64()),
-    ]
-)
+from tests.expressions.tables import COLUMNS, table
 
 
 def check(*sqls: str | Top) -> list[Rule]:
@@ -47,283 +30,36 @@ def refusal(sql: str | Top, columns: pa.Schema = COLUMNS) -> str:
     return str(caught.value)
 
 
-def table(**columns: list[Any]) -> pa.Table:
-    """A table of the columns above, nulls where none are given."""
-    rows = len(next(iter(columns.values())))
-    return pa.table({f.name: pa.array(columns.get(f.name, [None] * rows), f.type) for f in COLUMNS})
-
-
 def failed(sqls: list[str], rows: pa.Table) -> list[int]:
     found = first_failed(tuple(check(*sqls)), rows)
     assert found.dtype == np.int16
     return found.tolist()
 
 
-# ---- what is accepted
-
-
-@pytest.mark.parametrize(
-    ("sql", "columns"),
-    [
-        ("words > 2", ["words"]),
-        ('WORDS > 2 and "words" < 9', ["words"]),
-        ("least(width, height) >= 200", ["width", "height"]),
-        ("greatest(width, height) / least(width, height) <= 3.0", ["width", "height"]),
-        ("caption ilike '%cat%' or 'dog' in caption", ["caption"]),
-        ("not regexp_matches(caption, '(?i)^img_\\d')", ["caption"]),
-        ("words > 2 -- a comment", ["words"]),
-        ("/* a comment */ words > 2 /* ; select */", ["words"]),
-        ("words\n  > 2\n", ["words"]),
-        ("words between 2 and 5", ["words"]),
-        ("words in (1, 2, 3)", ["words"]),
-        ("case when words > 2 then clip_score > 0.3 end", ["words", "clip_score"]),
-        ("clip_score is not null", ["clip_score"]),
-        ("words::double / 2 > 1", ["words"]),
-        ("try_cast(caption as int) > 2", ["caption"]),
-        ("phash = 18446744073709551615", ["phash"]),
-        ("safe", ["safe"]),
-        ("list_contains(tags, 'a')", ["tags"]),
-        ("price > 1.5", ["price"]),
-        ("taken > timestamp '2020-01-01'", ["taken"]),
-        ("year(taken) = 2020", ["taken"]),
-        ("age(taken, timestamp '2020-01-01') > interval 1 year", ["taken"]),
-        ('"Odd Name" > 1', ["Odd Name"]),
-        ("len([x for x in string_split(caption, ' ') if x = 'a']) > 0", ["caption"]),
-        ("list_any_value(list_transform(tags, lambda x: x = caption))", ["tags", "caption"]),
-        ("words > 2 and len(list_filter([1], lambda words: words > 0)) > 0", ["words"]),
-        ("split_part(url, '/', 3) = 'x.org'", ["url"]),
-        ("list_sum([words, width]) > 2", ["words", "width"]),
-        ("true", []),
-        ("NULL::BOOLEAN", []),
-        # errors on some values are the rows' own affair
-        ("ln(words - 1) > 0.1", ["words"]),
-        ("sqrt(words - 2) > 1", ["words"]),
-        ("strptime(caption, '%Y') is not null", ["caption"]),
-        ("json_extract(caption, '$.a') = '1'", ["caption"]),
-        ("words + 2147483647 > 2", ["words"]),
-        ("caption::int > 2", ["caption"]),
-    ],
-)
-def test_scalar_expressions_are_accepted(sql: str, columns: list[str]) -> None:
-    [rule] = check(sql)
-    assert sorted(rule.columns) == sorted(columns)
-    everything = table(caption=["a", None, "{", "5"], words=[1, None, 0, 2**31 - 1])
-    assert set(failed([sql], everything)) <= {0, -1}  # and it runs, whatever the rows hold
-
-
-# ---- what is refused
-
-
 @pytest.mark.parametrize(
     ("sql", "parts"),
     [
-        # not one expression
-        ("words >", ["not a SQL expression"]),
         ("", ["true or false"]),
-        ("(words > 2", ["not a SQL expression"]),
-        ("words > 2;", ["not a SQL expression"]),
-        ("words > 2; select true", ["not a SQL expression"]),
-        ("true); drop table batch; select (true", ["not a SQL expression"]),
-        ("true), (false", ["not one SQL expression"]),
-        ("true) from (select 1", ["not one SQL expression"]),
-        ("true) union (select true", ["not one SQL expression"]),
-        ("true) where (true", ["not one SQL expression"]),
-        ("true) group by (1", ["not one SQL expression"]),
-        ("true) having (true", ["not one SQL expression"]),
-        ("true) limit (1", ["not one SQL expression"]),
-        ("true) order by (1", ["not one SQL expression"]),
-        ("words > 2 as x", ["not a SQL expression"]),
-        ("select true", ["subquery"]),
-        # not of one row
-        ("words in (select 1)", ["subquery"]),
-        ("words = (select 2)", ["subquery"]),
-        ("exists (select 1)", ["subquery"]),
-        ("words > all (select 1)", ["subquery"]),
-        ("list_transform(tags, lambda x: (select true))[1]", ["subquery"]),
-        ("sum(words) > 2", ["sum()", "aggregate", "top"]),
-        ("count(*) > 2", ["aggregate"]),
-        ("quantile(words) > 0.8", ["a rule looks at one row, and quantile() at many", "derive: {place: quantile(COLUMN)}"]),
-        ("zscore(words) > 0", ["a rule looks at one row, and zscore() at many", "use place here"]),
-        ("words > avg(words)", ["avg()", "aggregate"]),
-        ("approx_quantile(words, 0.5) > 1", ["aggregate"]),
-        ("geomean(clip_score) > 1", ["aggregate"]),
-        ("wavg(clip_score, words) > 1", ["aggregate"]),
-        ("row_number() over () > 1", ["window"]),
-        ("lag(words) over (order by width) > 1", ["window"]),
-        ("sum(words) over () > 1", ["window"]),
-        ("unnest([true, false])", ["unnest"]),
-        ("generate_subscripts([1, 2], 1) > 1", ["UNNEST"]),
-        ("* > 2", ["star"]),
-        ("*", ["star"]),
-        ("columns('w.*') > 2", ["star"]),
-        ("#1 > 2", ["positional reference"]),
-        ("default", ["default"]),
-        ("rowid > 2", ["no column 'rowid'"]),
-        ("grouping(words) = 0", ["GROUPING"]),
-        # parameters
-        ("words > ?", ["parameter"]),
-        ("words > $1", ["parameter"]),
-        ("words > $n", ["parameter"]),
-        # not the same each time
-        ("random() < 0.5", ["random()", "deterministic"]),
-        ("list_transform([1], lambda x: random())[1] < 0.5", ["random()", "deterministic"]),
-        ("uuid()::varchar > 'a'", ["uuid()", "deterministic"]),
-        ("gen_random_uuid()::varchar > 'a'", ["deterministic"]),
-        ("now() > timestamp '2020-01-01'", ["now()", "deterministic"]),
-        ("today() > date '2020-01-01'", ["today()", "deterministic"]),
-        ("get_current_timestamp() > timestamp '2020-01-01'", ["deterministic"]),
-        ("transaction_timestamp() > timestamp '2020-01-01'", ["deterministic"]),
-        ("current_localtimestamp() > timestamp '2020-01-01'", ["deterministic"]),
-        ("current_date > date '2020-01-01'", ["current_date"]),
-        ("current_timestamp > timestamp '2020-01-01'", ["current_timestamp"]),
-        ("localtimestamp > timestamp '2020-01-01'", ["localtimestamp"]),
-        ("age(taken) > interval 1 year", ["age()", "deterministic"]),
-        ("ago(interval 1 day) > taken", ["ago()", "deterministic"]),
-        ("pg_postmaster_start_time() > taken", ["deterministic"]),
-        ("pg_conf_load_time() > taken", ["deterministic"]),
-        ("nextval('s') > 1", ["nextval()", "deterministic"]),
-        ("txid_current() > 1", ["deterministic"]),
-        ("setseed(0.5) is null", ["deterministic"]),
-        ("current_setting('threads') = '1'", ["deterministic"]),
-        ("getvariable('x') = 1", ["deterministic"]),
-        # not true or false, or not of the types at hand
         ("words", ["INTEGER", "true or false"]),
         ("caption", ["VARCHAR"]),
         ("1", ["INTEGER"]),
         ("NULL", ["NULL"]),
         ("{'a': words}", ["STRUCT"]),
         ("[words]", ["INTEGER[]"]),
-        ("words > 'many'", ["many"]),
-        ("clip_score > 'high'", ["high"]),
-        ("safe = 'perhaps'", ["perhaps"]),
-        ("taken > 'yesterday'", ["yesterday"]),
-        ("least(caption, words) > 2", ["rules.mine"]),
-        ("nosuch(words)", ["nosuch"]),
-        ("upper(words, caption) = 'A'", ["upper"]),
-        ("samples.words > 2", ["samples"]),
-        ("words.x > 2", ["'x'"]),
-    ],
-)  # fmt: skip
-def test_everything_else_is_refused(sql: str, parts: list[str]) -> None:
-    message = refusal(sql)
-    assert message.startswith(f"rules.mine: {sql!r}") or message.startswith("rules.mine: no column")
-    assert not [part for part in parts if part not in message], message
-
-
-@pytest.mark.parametrize(
-    "sql", ["caption > 2", "words < 2 or caption > 2", "caption = words", "caption between 1 and 2"]
-)
-def test_text_is_not_taken_for_numbers(sql: str) -> None:
-    assert "rules.mine" in refusal(sql)
-    assert check(sql.replace("caption", "try_cast(caption as int)"))
-
-
-@pytest.mark.parametrize(
-    ("sql", "parts"),
-    [
-        ("wrods > 2", ["'wrods'", "did you mean 'words'?", "clip_score"]),
-        ("clip_scores > 2", ["did you mean 'clip_score'?"]),
-        ("zzzzz > 2", ["'zzzzz'", "columns: caption, url, words"]),
-        ("language = 'en'", ["'language'", "measure: {language: {}}"]),
-        ("language_score > 0.5", ["measure: {language: {}}"]),
         (Top(top=0.3, of="clip_scor"), ["'clip_scor'", "did you mean 'clip_score'?"]),
         (Top(top=0.3, of="caption"), ["numeric", "'caption'", "string"]),
         (Top(top=0.3, of="taken"), ["numeric", "'taken'"]),
     ],
 )
-def test_a_missing_column_is_named(sql: str | Top, parts: list[str]) -> None:
+def test_what_is_no_rule_is_refused(sql: str | Top, parts: list[str]) -> None:
     message = refusal(sql)
     assert message.startswith("rules.mine: ")
     assert not [part for part in parts if part not in message], message
 
 
-def test_phash_says_how_it_is_measured() -> None:
-    assert "measure: {image: {phash: true}}" in refusal("phash = 1", pa.schema([("words", pa.int32())]))
-
-
 def test_a_top_rule_reads_its_column_in_any_case() -> None:
     [rule] = check(Top(top=0.3, of="CLIP_SCORE"))
     assert rule.columns == ("clip_score",)
-
-
-# ---- files
-
-SECRET = "the secret of another file"
-FILE_SQL = [
-    "(select content from read_text('{0}')) is null",
-    "read_text('{0}') is null",
-    "read_blob('{0}') is null",
-    "exists (from '{0}')",
-    "exists (from read_csv('{0}'))",
-    "exists (from read_json('{0}'))",
-    "exists (from read_parquet('{0}'))",
-    "exists (from glob('{1}/*'))",
-    "exists (from sniff_csv('{0}'))",
-    "exists (from parquet_metadata('{0}'))",
-    "exists (from query('from ''{0}'''))",
-    "exists (with x as (copy (select 1) to '{1}/new') select 1)",
-    "true); copy (select 1) to '{1}/new'; select (true",
-    "true); attach '{1}/new' as db; select (true",
-    "true); install httpfs; select (true",
-    "true); load '{0}'; select (true",
-    "true); export database '{1}/new'; select (true",
-    "true); set enable_external_access=true; select (true",
-    "getenv('HOME') = '/'",
-    "exists (from secret_table)",
-]
-STATEMENTS = [
-    "SELECT content FROM read_text('{0}')",
-    "SELECT content FROM read_blob('{0}')",
-    "FROM '{0}'",
-    "FROM read_csv('{0}')",
-    "FROM read_json_auto('{0}')",
-    "FROM read_parquet('{0}')",
-    "FROM parquet_metadata('{0}')",
-    "FROM sniff_csv('{0}')",
-    "FROM glob('{1}/*')",
-    "FROM query('FROM ''{0}''')",
-    "COPY (SELECT 1) TO '{1}/new'",
-    "WITH x AS (COPY (SELECT 1) TO '{1}/new') SELECT 1",
-    "ATTACH '{1}/new' AS db",
-    "EXPORT DATABASE '{1}/new'",
-    "IMPORT DATABASE '{1}'",
-    "INSTALL httpfs",
-    "LOAD '{0}'",
-    "SET enable_external_access = true",
-    "SET allowed_paths = ['{0}']",
-    "SET temp_directory = '{1}/new'",
-    "SET log_query_path = '{1}/new'",
-    "PRAGMA enable_profiling; PRAGMA profiling_output = '{1}/new'",
-    "RESET lock_configuration",
-    "CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b'); FROM 's3://a/b.parquet'",
-    "FROM secret_table",
-]
-
-
-@pytest.fixture
-def secret(tmp_path: Path) -> tuple[str, str]:
-    """A file that no rule may read, and its folder, in which none may write."""
-    path = tmp_path / "secret.txt"
-    path.write_text(SECRET)
-    return str(path), str(tmp_path)
-
-
-@pytest.mark.parametrize("sql", FILE_SQL)
-def test_no_rule_can_name_a_file(sql: str, secret: tuple[str, str]) -> None:
-    secret_table = pa.table({"secret": [SECRET]})  # noqa: F841 (a variable that DuckDB must not find)
-    message = refusal(sql.format(*secret))
-    assert SECRET not in message
-    assert [path.name for path in Path(secret[1]).iterdir()] == ["secret.txt"]
-
-
-@pytest.mark.parametrize("sql", STATEMENTS)
-def test_the_connection_cannot_reach_files_either(sql: str, secret: tuple[str, str]) -> None:
-    secret_table = pa.table({"secret": [SECRET]})  # noqa: F841
-    with pytest.raises(duckdb.Error) as caught:
-        connect().execute(sql.format(*secret)).fetchall()
-    assert SECRET not in str(caught.value)
-    assert [path.name for path in Path(secret[1]).iterdir()] == ["secret.txt"]
-    assert failed(["words > 2"], table(words=[3])) == [-1]  # and it still works
 
 
 # ---- what a row's values do
@@ -498,20 +234,6 @@ def test_real_captions(shared: Path) -> None:
     expected = [0 if len(text) <= 20 else 1 if "a" not in text else -1 for text in texts]
     assert set(expected) == {0, 1, -1}
     assert failed(["length(caption) > 20", "'a' in caption"], table(caption=texts)) == expected
-
-
-def test_a_rule_that_is_nested_too_deeply_is_refused() -> None:
-    assert "nested too deeply" in refusal(f"{' + '.join(['words'] * 600)} > 3")
-
-
-def test_a_connection_keeps_some_prepared_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a search for settings asks for many: of all that went, the last answer is as right as the first."""
-    monkeypatch.setattr("curate.decide.rules.rules._MOST_PREPARED", 3)
-    table = pa.table({"words": pa.array([1, 5, 9], pa.int32())})
-    for least in (*range(10), 5):
-        rules = (Rule("words", f"words > {least}", ("words",)),)
-        assert first_failed(rules, table).tolist() == [-1 if words > least else 0 for words in (1, 5, 9)]
-        assert len(_local.prepared) <= 3
 
 
 def test_the_columns_that_a_recipe_names() -> None:

@@ -1,0 +1,161 @@
+"""Check SQL expressions of a recipe against the columns that they see, before anything is run.
+
+An expression is scalar and deterministic: subqueries, aggregates, windows, parameters and functions such as random() or now()
+are refused, and so is a column that there is not.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.base.errors import RecipeError, UnknownColumn
+from curate.base.wording import did_you_mean, one_line
+from curate.expressions.evaluate import connect, query
+
+QUANTILE = "quantile"
+FUNCTIONS = ("zscore", "minmax", QUANTILE)  # of derived columns: they look at many rows
+_REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
+
+
+@dataclass(frozen=True)
+class CheckedExpression:
+    """A checked expression: its SQL, the columns that it reads, and its type in SQL."""
+
+    sql: str
+    columns: tuple[str, ...]
+    kind: str
+
+
+def parse_sql(connection: Any, sql: str) -> dict[str, Any]:
+    """Return statements as DuckDB parses them. Raises RecursionError where they are nested too deeply."""
+    [(text,)] = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    tree: dict[str, Any] = json.loads(text)
+    return tree
+
+
+def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a parse tree, itself included, in the order of the text."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+        waiting += reversed([*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else [])
+
+
+def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
+    """Return a checked expression that gives a number of times: an integer. Raises RecipeError, as `check_expression`."""
+    checked = check_expression(key, sql, columns)
+    if not checked.kind.endswith("INT") and checked.kind != "INTEGER":
+        accepted = "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END"
+        raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; accepted: {accepted}")
+    return checked
+
+
+@lru_cache(1000)  # a run asks twice, a search for settings for each of them
+def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> CheckedExpression:
+    """Return an expression, checked against the columns that it sees. Raises RecipeError, which names the recipe's `key`.
+
+    `shown` is what messages show in place of it.
+    """
+    where = f"{key}: {shown or sql!r}"
+    try:
+        tree = parse_sql(connect(), f"SELECT ({sql}\n)")
+    except RecursionError:
+        raise RecipeError(f"{where[:200]}… is nested too deeply; accepted: several rules, or fewer operators") from None
+    if tree["error"]:
+        raise RecipeError(f"{where} is not a SQL expression: {tree['error_message']}")
+    node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
+    plain = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and not node["modifiers"]
+    if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or _has_clauses(node):
+        raise RecipeError(f"{where} is not one SQL expression")
+    parts = [part for part in walk_tree(node["select_list"][0]) if "class" in part]
+    used = _check_parts(key, where, parts, columns)
+    try:
+        query(f"SELECT ({sql}\n) AS rule FROM batch", _nulls(columns))
+        kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0]
+        if not any(part["class"] == "CAST" for part in parts):
+            _try_values(sql, columns)
+    except duckdb.Error as error:
+        raise RecipeError(f"{where}: {one_line(error)}") from None
+    return CheckedExpression(sql, used, str(kind))
+
+
+def find_column(key: str, name: str, columns: pa.Schema) -> str:
+    """Return the name of a column, written in any case. Raises UnknownColumn, which says how it would be measured."""
+    by_lower: dict[str, str] = {known.lower(): known for known in columns.names}
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
+    language = "measure: {language: {}}"
+    needs = {"language": language, "language_score": language, "phash": "measure: {image: {phash: true}}"}
+    hint = did_you_mean(name, columns.names)
+    if name.lower() in needs:
+        hint = f"it is measured by {needs[name.lower()]}; "
+    raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}", name)
+
+
+def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.Schema) -> tuple[str, ...]:
+    """Return the columns that the parts of an expression name. Raises RecipeError where a part is not accepted."""
+    lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in walk_tree(part["lhs"])]
+    parameters = {ref["column_names"][-1] for ref in lambdas if "column_names" in ref} - set(columns.names)
+    used = []
+    for part in parts:
+        kind = part["class"]
+        if kind == "COLUMN_REF" and part["column_names"][-1] not in parameters:
+            used.append(find_column(key, part["column_names"][-1], columns))
+        elif kind == "FUNCTION":
+            arguments = len(part.get("arguments", part.get("children", [])))
+            _check_function(key, where, part["function_name"].lower(), arguments)
+        elif kind in _REFUSED:
+            refused = f"a {kind.lower().replace('_', ' ')} is not accepted"
+            raise RecipeError(f"{where}: {refused}; a rule is a scalar expression over one row")
+    return tuple(dict.fromkeys(used))
+
+
+def _nulls(columns: pa.Schema) -> pa.Table:
+    """Return one row of nulls, which finds what cannot be bound, and constants of a wrong type, whatever a pool holds."""
+    return pa.table({field.name: pa.nulls(1, field.type) for field in columns})
+
+
+def _try_values(sql: str, columns: pa.Schema) -> None:
+    """Try a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
+
+    def value(kind: pa.DataType) -> pa.Array:
+        try:
+            return pa.array(["a" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else 1]).cast(kind)
+        except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
+            return pa.nulls(1, kind)
+
+    try:
+        query(f"SELECT ({sql}\n) AS rule FROM batch", pa.table({f.name: value(f.type) for f in columns}))
+    except duckdb.ConversionException:
+        raise
+    except duckdb.Error:  # the value itself, as in a logarithm of 0: a row that fails, not a rule that is wrong
+        return
+
+
+def _has_clauses(node: dict[str, Any]) -> bool:
+    clauses = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
+    return any(node.get(clause) for clause in clauses) or bool(node.get("cte_map", {}).get("map"))
+
+
+def _check_function(key: str, where: str, name: str, arguments: int) -> None:
+    kind = "a rule" if key.startswith("rules.") else key
+    if name in FUNCTIONS:
+        remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
+        raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")
+    sql = (
+        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), bool_or(function_type = 'macro'), "
+        "bool_or(macro_definition LIKE '%current_timestamp%') FROM duckdb_functions() WHERE function_name = ?"
+    )
+    aggregate, consistent, macro, clock = connect().execute(sql, [name]).fetchall()[0]
+    if aggregate:
+        hint = " (for a best fraction use {top: f, of: column})" if kind == "a rule" else ""
+        raise RecipeError(f"{where}: {name}() is an aggregate; {kind} looks at one row{hint}")
+    if clock or (aggregate is not None and not consistent and not macro) or (name == "age" and arguments == 1):
+        raise RecipeError(f"{where}: {name}() may differ from call to call; {kind} must be deterministic")

@@ -1,0 +1,95 @@
+"""Evaluate checked SQL expressions over the rows of a table, in DuckDB: external access off, settings locked, UTC, one thread.
+
+In: an Arrow table and an expression that `curate.expressions.check` accepted. Out: one value a row. NULL is null; an error on
+one row's value (a cast, say) is NULL. A thread has a connection of its own.
+"""
+
+import threading
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from curate.base.numeric.arrays import I32
+
+_MOST_PREPARED = 1000  # of a thread: a run has a few, a search for settings some for each of them
+_local = threading.local()  # `connection`, and `prepared` by the query and the columns that it sees
+
+
+def connect() -> Any:
+    """Return this thread's DuckDB connection: in memory, one thread, no access to files, settings locked, UTC."""
+    if not hasattr(_local, "connection"):
+        _local.connection = duckdb.connect(":memory:")
+        _local.connection.execute(
+            "SET threads=1; SET TimeZone='UTC'; SET python_enable_replacements=false; SET enable_external_access=false; "
+            "SET lock_configuration=true"
+        )
+        _local.prepared = {}
+    return _local.connection
+
+
+def compute(sql: str, kind: pa.DataType, table: pa.Table) -> pa.ChunkedArray:
+    """Return what an expression gives for each row of a table, as an array of a type."""
+    connection = connect()
+    connection.register("batch", table)
+    try:
+        answers = connection.sql(f"SELECT TRY(({sql}\n)) AS answer FROM batch").to_arrow_table()
+    finally:
+        connection.unregister("batch")
+    return answers["answer"].cast(kind)
+
+
+def count_values(sql: str, table: pa.Table, highest: int) -> I32:
+    """Return what an expression of a count gives for each row, 0 to `highest`; 0 where it is NULL or fails."""
+    if not len(table):
+        return np.zeros(0, np.int32)
+    bounded = f"greatest(0, least({highest}, coalesce(TRY(({sql}\n)), 0)))::INTEGER"
+    return np.asarray(evaluate(bounded, table), np.int32)
+
+
+def query(sql: str, table: pa.Table) -> dict[str, Any]:
+    """Return the columns of the answer to a query of a table, which it calls `batch`, as numpy's; NULLs are masked."""
+    connection = connect()
+    connection.register("batch", table)
+    try:
+        return dict(connection.execute(sql).fetchnumpy())
+    finally:
+        connection.unregister("batch")
+
+
+def evaluate(sql: str, table: pa.Table) -> Any:
+    """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked.
+
+    It is prepared once for tables of the same columns, since that costs as much as to evaluate it. An error on a value is raised.
+    """
+    connect()
+    of = sql, table.schema
+    if of not in _local.prepared:
+        if len(_local.prepared) >= _MOST_PREPARED:  # they go with their connection
+            del _local.connection
+            connect()
+        _local.prepared[of] = _Prepared(sql, table.schema, len(_local.prepared))
+    return _local.prepared[of].answer(table)
+
+
+class _Prepared:
+    """An expression over tables with the same columns, which this thread's connection prepared."""
+
+    def __init__(self, sql: str, columns: pa.Schema, number: int) -> None:
+        self._name, rows = f"prepared_{number}", f"rows_{number}"
+        self._table = self._nothing = columns.empty_table()
+        connect().register(rows, self)
+        connect().execute(f"PREPARE {self._name} AS SELECT {sql} AS answer FROM {rows}")
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return the rows of the table that is asked about, whenever DuckDB reads what was registered."""
+        return self._table.__arrow_c_stream__(requested_schema)
+
+    def answer(self, table: pa.Table) -> Any:
+        """Return what the expression gives for each row."""
+        self._table = table
+        try:
+            return connect().execute(f"EXECUTE {self._name}").fetchnumpy()["answer"]
+        finally:
+            self._table = self._nothing

@@ -1,0 +1,69 @@
+"""What evaluates expressions: it reaches no file, and keeps some of what it prepared."""
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.expressions import evaluate
+from tests.expressions.tables import SECRET, table
+
+STATEMENTS = [
+    "SELECT content FROM read_text('{0}')",
+    "SELECT content FROM read_blob('{0}')",
+    "FROM '{0}'",
+    "FROM read_csv('{0}')",
+    "FROM read_json_auto('{0}')",
+    "FROM read_parquet('{0}')",
+    "FROM parquet_metadata('{0}')",
+    "FROM sniff_csv('{0}')",
+    "FROM glob('{1}/*')",
+    "FROM query('FROM ''{0}''')",
+    "COPY (SELECT 1) TO '{1}/new'",
+    "WITH x AS (COPY (SELECT 1) TO '{1}/new') SELECT 1",
+    "ATTACH '{1}/new' AS db",
+    "EXPORT DATABASE '{1}/new'",
+    "IMPORT DATABASE '{1}'",
+    "INSTALL httpfs",
+    "LOAD '{0}'",
+    "SET enable_external_access = true",
+    "SET allowed_paths = ['{0}']",
+    "SET temp_directory = '{1}/new'",
+    "SET log_query_path = '{1}/new'",
+    "PRAGMA enable_profiling; PRAGMA profiling_output = '{1}/new'",
+    "RESET lock_configuration",
+    "CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b'); FROM 's3://a/b.parquet'",
+    "FROM secret_table",
+]
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_the_connection_cannot_reach_files_either(sql: str, secret: tuple[str, str]) -> None:
+    secret_table = pa.table({"secret": [SECRET]})  # noqa: F841
+    with pytest.raises(duckdb.Error) as caught:
+        evaluate.connect().execute(sql.format(*secret)).fetchall()
+    assert SECRET not in str(caught.value)
+    assert [path.name for path in Path(secret[1]).iterdir()] == ["secret.txt"]
+    assert evaluate.evaluate("words > 2", table(words=[3])).tolist() == [True]  # and it still works
+
+
+def test_a_connection_keeps_some_prepared_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a search for settings asks for many: of all that went, the last answer is as right as the first."""
+    monkeypatch.setattr(evaluate, "_MOST_PREPARED", 3)
+    table = pa.table({"words": pa.array([1, 5, 9], pa.int32())})
+    for least in (*range(10), 5):
+        assert evaluate.evaluate(f"words > {least}", table).tolist() == [words > least for words in (1, 5, 9)]
+        assert len(evaluate._local.prepared) <= 3
+
+
+def test_counts_are_bounded() -> None:
+    rows = table(words=[-3, 2, 90, None, 2**31 - 1])
+    assert evaluate.count_values("words * 2", rows, 100).tolist() == [0, 4, 100, 0, 0]  # the last one is an error
+    assert evaluate.count_values("words", rows[:0], 100).dtype == np.int32
+
+
+def test_compute_gives_null_for_an_error() -> None:
+    column = evaluate.compute("caption::int", pa.int64(), table(caption=["1", "x", None]))
+    assert column.to_pylist() == [1, None, None] and column.type == pa.int64()
