@@ -1,0 +1,136 @@
+"""Perceptual hashes within a Hamming distance against all pairs compared bit by bit."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from curate.decide.dedup import hamming
+from curate.decide.dedup.groups import forest
+from tests.decide.dedup.naive import FULL, assert_forest, groups_of, naive_groups
+
+
+def naive_close(hashes, distance: int) -> list[tuple[int, int]]:
+    return [(a, b) for a, b in itertools.combinations(map(int, hashes), 2) if 0 < (a ^ b).bit_count() <= distance]
+
+
+@st.composite
+def hash_pools(draw) -> list[int]:
+    """A few centres and hashes some bits from them, so that chains and distances around k are common."""
+    centres = draw(st.lists(st.integers(0, FULL) | st.sampled_from([0, FULL]), min_size=1, max_size=4))
+    flips = st.lists(st.integers(0, 63), max_size=12).map(lambda bits: sum(1 << bit for bit in set(bits)))
+    return draw(st.lists(st.builds(lambda c, f: c ^ f, st.sampled_from(centres), flips), max_size=25))
+
+
+ROWS = st.sampled_from([1, 300, 3_000, 10**6, 10**9])  # bands for so many: other schemes, the same result
+
+
+@given(hash_pools(), st.integers(0, 16), ROWS, st.sampled_from([1 << 20, 4]))
+@settings(max_examples=200, deadline=None)
+def test_all_close_hashes_are_found(pool, distance, rows, bucket):
+    hashes = np.array(pool, np.uint64)
+    masks = hamming.bands(distance, rows)
+    parts = [hamming.edges_in_bucket(hashes, mask, distance) for mask in masks]
+    for part in parts:
+        assert_forest(part)
+        assert all(0 < (int(a) ^ int(b)).bit_count() <= distance for a, b in part)
+    expected = naive_groups(hashes, naive_close(set(pool), distance))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hamming, "_BUCKET", bucket)
+        assert groups_of(forest(parts)) == groups_of(hamming.edges(hashes, distance)) == expected
+
+
+@given(hash_pools(), st.integers(1, 10), st.integers(1, 5), st.integers(1, 7), st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_buckets, rng):
+    shuffled = np.array(rng.sample(pool, len(pool)), np.uint64)
+    masks = hamming.bands(distance, 10**6)
+    buckets: dict[tuple[int, int], list[np.ndarray]] = {}
+    for unit in np.array_split(shuffled, n_units):
+        for key, hashes in hamming.split_bands(unit, masks, n_buckets):
+            assert 0 <= key[1] < n_buckets
+            buckets.setdefault(key, []).append(hashes)
+    found = [hamming.edges_in_bucket(np.concatenate(h), masks[band], distance) for (band, _), h in buckets.items()]
+    rng.shuffle(found)
+    assert groups_of(forest(found)) == groups_of(hamming.edges(np.array(pool, np.uint64), distance))
+
+
+@pytest.mark.parametrize("rows", [1, 10**3, 10**6, 10**9])
+@pytest.mark.parametrize("distance", [0, 1, 2, 3, 5, 8, 12, 16, 40, 63])
+def test_bands_are_complete_and_affordable(distance, rows):
+    """Whatever k bits differ, some band does not look at them; the bands of one scheme are choices of equal blocks."""
+    masks = [int(mask) for mask in hamming.bands(distance, rows)]
+    rng = random.Random(rows + distance)
+    for _ in range(300):
+        differ = sum(1 << bit for bit in rng.sample(range(64), distance))
+        assert any(mask & differ == 0 for mask in masks)
+    assert len(set(masks)) == len(masks) <= 500
+
+
+def test_more_rows_get_longer_bands():
+    bits = [min(int(mask).bit_count() for mask in hamming.bands(4, rows)) for rows in (10, 10**4, 10**6, 10**9)]
+    assert bits == sorted(bits) and bits[0] == 0 and bits[-1] > 20
+
+
+def test_hashes_that_are_all_alike():
+    """Blank images: one hash many times, all hashes within k of each other, and a chain without close ends."""
+    assert len(hamming.edges(np.full(100_000, 7, np.uint64), 4)) == 0
+    ball = np.array([sum(1 << b for b in c) for n in range(4) for c in itertools.combinations(range(64), n)], np.uint64)
+    edges = hamming.edges(np.repeat(ball, 2), 6)
+    assert groups_of(edges) == {frozenset(ball.tolist())}
+    assert len(edges) == len(ball) - 1
+    chain = np.array([(1 << i) - 1 for i in range(65)], np.uint64)
+    assert groups_of(hamming.edges(chain[::-1], 1)) == {frozenset(chain.tolist())}
+    assert len(hamming.edges(chain, 0)) == 0
+
+
+@pytest.mark.parametrize("hashes", [[], [5], [0, FULL]])
+def test_few_hashes(hashes):
+    hashes = np.array(hashes, np.uint64)
+    assert hamming.edges(hashes, 8).shape == (0, 2)
+    assert hamming.nearest(hashes, np.zeros(0, np.uint64), 8).tolist() == [-1] * len(hashes)
+    assert hamming.nearest(np.zeros(0, np.uint64), hashes, 8).tolist() == []
+
+
+@given(hash_pools(), hash_pools(), st.integers(0, 16), st.sampled_from([0.0, 60.0]))
+@example([0b111, 1, 0], [0b110, 0b11, 0b11, FULL], 2, 60.0)
+@settings(max_examples=200, deadline=None)
+def test_nearest_hash(pool, evaluation, distance, sort_cost):
+    evaluation = [*evaluation, *[hash_ ^ 1 for hash_ in pool[:3]]]
+
+    def naive(hash_: int) -> int:
+        near_ones = [(d, i) for i, e in enumerate(evaluation) if (d := (hash_ ^ e).bit_count()) <= distance]
+        return min(near_ones)[1] if near_ones else -1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hamming, "_SORT", sort_cost)  # where sorting costs nothing, many bands
+        got = hamming.nearest(np.array(pool, np.uint64), np.array(evaluation, np.uint64), distance)
+    assert got.tolist() == [naive(hash_) for hash_ in pool]
+
+
+def test_what_is_handed_in_stays_as_it_was():
+    """Read-only columns of Arrow, strided and in any order: searching reorders a copy."""
+    hashes = np.array([9, 8, 0, 9, 1, 0], np.uint64)
+    hashes.setflags(write=False)
+    expected = naive_groups([0, 1, 8, 9], naive_close({0, 1, 8, 9}, 1))
+    (mask,) = hamming.bands(1, 6)
+    for handed_in in (hashes, np.repeat(hashes, 3)[::3], hashes[::-1]):
+        assert groups_of(hamming.edges(handed_in, 1)) == expected
+        assert groups_of(hamming.edges_in_bucket(handed_in, mask, 1)) == expected
+        assert hamming.nearest(handed_in, handed_in, 0).tolist() == [
+            handed_in.tolist().index(hash_) for hash_ in handed_in.tolist()
+        ]
+    assert hashes.tolist() == [9, 8, 0, 9, 1, 0]
+
+
+def test_hashes_that_agree_under_a_band_and_are_not_close_are_no_pair():
+    """All of one bucket, the costly case: only those within the distance are joined."""
+    mask = max(hamming.bands(3, 10**9), key=lambda m: int(m).bit_count())
+    free = [bit for bit in range(64) if not int(mask) >> bit & 1]
+    apart = np.array([sum(1 << bit for bit in free[4 * i : 4 * i + 4]) for i in range(len(free) // 4)], np.uint64)
+    assert len(apart) > 3 and len(hamming.edges_in_bucket(apart, mask, 3)) == 0
+    assert len(list(hamming.split_bands(apart, np.array([mask]), 16))) == 1
+    assert len(hamming.edges_in_bucket(apart, mask, 8)) == len(apart) - 1
