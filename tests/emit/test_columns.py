@@ -1,10 +1,12 @@
-"""Columns and repeats of the curated set: what `output` asks for, in Parquet, json and uids.npy."""
+"""Columns and repeats of the curated set: what `output` asks for, in Parquet, json and uids.npy, and what the source had."""
 
+import datetime as dt
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,16 +22,17 @@ from curate.emit.columns import SIDECAR
 from curate.publish.forget.forget import forget
 from curate.publish.uids import uid_pairs
 from curate.store.items import Items
+from tests.emit.written import DOWNLOADED, emitted, parquets, picture, read_run, recipe, sidecars, tars, write_tar
 from tests.laws import pools
-from tests.laws.pools import Ran
+from tests.laws.pools import Ran, run_beam, run_local, watch_measuring
 
 OWN = ("license", "number")  # fields of the pool's jsons, which are there where no column of the run's has the name
 REPEAT = "CASE WHEN rarest < 8 THEN 3 WHEN words % 3 = 0 THEN NULL WHEN words % 3 = 1 THEN 5000 ELSE 0 END"
 
 
 @pytest.fixture(scope="module")
-def tars(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pools.write_tars(tmp_path_factory.mktemp("pool") / "tars", pools.make_samples(60), 3)
+def pool(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pools.write_tars(tmp_path_factory.mktemp("pool") / "pool", pools.make_samples(60), 3)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +43,10 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def ran(tars: str, sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(pool: str, sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = {"repeat": REPEAT, "json_columns": ["Number", "probability", "aspect"], "rows_per_shard": 20}
-    recipe = pools.recipe_of(tars, **sections, measure={"language": {}}, output=output)
+    recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
     return pools.run_beam(recipe, tmp_path_factory.mktemp("ran") / "run")
-
-
-def sidecars(run: Ran) -> pa.Table:
-    return pa.concat_tables([pq.read_table(path) for path in sorted(run.folder.glob("shards/*.parquet"))])
 
 
 def expected_repeats(run: Ran) -> dict[str, int]:
@@ -109,11 +108,11 @@ def test_json_has_what_is_asked_for(ran: Ran) -> None:
 
 
 def test_another_choice_runs_nothing_again(
-    ran: Ran, tars: str, sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ran: Ran, pool: str, sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = pools.watch_measuring(monkeypatch)
     output = {"columns": ["Language_score", "draw", "width"], "rows_per_shard": 20}
-    recipe = pools.recipe_of(tars, **sections, measure={"language": {}}, output=output)
+    recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
     new = pools.run_local(recipe, tmp_path / "new", reuse=ran.folder)
     assert read == [] and sidecars(new).column_names == [*SIDECAR.names, *OWN, "language_score", "draw"]
     assert "repeats" not in new.table("decisions").column_names
@@ -121,7 +120,7 @@ def test_another_choice_runs_nothing_again(
     found = diff_runs(str(ran.folder), str(new.folder))
     assert (found.lost, found.gained) == (0, 0)
     output = {"columns": [], "repeat": "2"}
-    recipe = pools.recipe_of(tars, **sections, measure={"language": {}}, output=output)
+    recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
     assert sidecars(pools.run_local(recipe, tmp_path / "few", reuse=ran.folder)).column_names == [
         *SIDECAR.names,
         *OWN,
@@ -129,8 +128,8 @@ def test_another_choice_runs_nothing_again(
     ]
 
 
-def test_what_is_forgotten_repeats_no_more(tars: str, sections: dict[str, Any], tmp_path: Path) -> None:
-    recipe = pools.recipe_of(tars, **sections, output={"repeat": "2"})
+def test_what_is_forgotten_repeats_no_more(pool: str, sections: dict[str, Any], tmp_path: Path) -> None:
+    recipe = pools.recipe_of(pool, **sections, output={"repeat": "2"})
     run = pools.run_local(recipe, tmp_path / "run")
     before = np.load(run.folder / "uids.npy")
     uid = sidecars(run)["uid"][0].as_py()
@@ -186,6 +185,103 @@ def test_pools_without_images(tmp_path: Path) -> None:
         ({"columns": "words"}, ["output.columns", "list"]),
     ],
 )
-def test_refusals(tars: str, tmp_path: Path, output: dict[str, Any], parts: list[str]) -> None:
-    message = refusal(tars, "webdataset", tmp_path, output=output)
+def test_refusals(pool: str, tmp_path: Path, output: dict[str, Any], parts: list[str]) -> None:
+    message = refusal(pool, "webdataset", tmp_path, output=output)
     assert not [part for part in parts if part not in message], message
+
+
+# Columns of the source
+
+
+def field_pool(folder: Path) -> list[dict[str, Any]]:
+    """Tars as img2dataset writes them with further columns, whose types differ from file to file, and Parquet with images."""
+    rows: list[list[dict[str, Any]]] = [
+        [
+            {"NSFW": "NO", "similarity": 1, "LICENSE": None, "is_ad": False, "uid": None, "tags": ["x"]}
+            for _ in range(3)
+        ],
+        [
+            {"NSFW": "é", "similarity": 0.1, "LICENSE": "cc", "is_ad": None, "Url": "x"},
+            {"NSFW": 7, "similarity": "low"},
+        ],
+        [{"note": 2**40, "exif": '{"Make": "x"}', "key": "other"}, {"note": 2**70}],
+    ]
+    paths = []
+    for tar, of_tar in enumerate(rows):
+        members = []
+        for i, fields in enumerate(of_tar):
+            key = f"{tar}{i}"
+            members += [(f"{key}.jpg", picture(10 * tar + i)), (f"{key}.txt", f"caption {key}".encode())]
+            members.append((f"{key}.json", json.dumps({"sha256": DOWNLOADED, **fields}).encode()))
+        paths.append(write_tar(folder / f"{tar}.tar", members))
+    table = pa.table(
+        {
+            "jpg": pa.array([picture(90), picture(91)]),
+            "TEXT": ["in Parquet", "too"],
+            "NSFW": ["UNSURE", None],
+            "note": pa.array([1, 2], pa.int8()),
+            "when": [dt.date(2024, 1, 2)] * 2,
+            "raw": [b"0", b"1"],
+        }
+    )
+    return [*tars(*paths), *({**one, "name": "q"} for one in parquets(folder / "q", table))]
+
+
+@pytest.fixture(scope="module")
+def with_fields(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("fields")
+    sources = field_pool(folder)
+    return emitted(folder / "run", sources, rows_per_shard=2), sources
+
+
+def test_the_sources_columns_stay_in_the_parquet_of_shards(with_fields: tuple[Ran, list[dict[str, Any]]]) -> None:
+    ran, _ = with_fields
+    paths = list(ran.folder.glob("shards/*.parquet"))
+    schemas = {pq.read_schema(path).remove_metadata().to_string() for path in paths}
+    assert len(paths) == 5 and len(schemas) == 1, "readers of many files want one schema"
+    table = sidecars(ran)
+    own = {
+        "LICENSE": "string",
+        "NSFW": "string",
+        "TEXT": "string",
+        "is_ad": "bool",
+        "note": "int64",
+        "similarity": "double",
+        "when": "string",
+    }
+    assert {field.name: str(field.type) for field in list(table.schema)[len(SIDECAR) : -1]} == own
+    rows = {row["caption"]: {name: row[name] for name in own if row[name] is not None} for row in table.to_pylist()}
+    first = {"NSFW": "NO", "similarity": 1.0, "is_ad": False}
+    assert rows == {
+        "caption 00": first, "caption 01": first, "caption 02": first,
+        "caption 10": {"NSFW": "é", "similarity": 0.1, "LICENSE": "cc"}, "caption 11": {},
+        "caption 20": {"note": 2**40}, "caption 21": {},
+        "in Parquet": {"TEXT": "in Parquet", "NSFW": "UNSURE", "note": 1, "when": "2024-01-02"},
+        "too": {"TEXT": "too", "note": 2, "when": "2024-01-02"},
+    }  # fmt: skip
+    glob = f"{ran.folder}/shards/*.parquet"
+    assert duckdb.sql(f"SELECT count(nsfw), count(note), sum(similarity) FROM '{glob}'").fetchall() == [(5, 3, 3.1)]
+
+
+def test_columns_of_the_source_do_not_depend_on_units_or_workers(
+    with_fields: tuple[Ran, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    ran, sources = with_fields
+    again = run_beam(recipe(sources, 2), tmp_path / "again")
+    assert read_run(again) == read_run(ran)
+    one_unit = [{**sources[0], "path": [source["path"] for source in sources[:3]]}, sources[3]]
+    cut = run_local(recipe(one_unit, 100), tmp_path / "cut")
+    names = [name for name in sidecars(cut).column_names if name != "source"]
+    assert sidecars(cut).select(names).equals(sidecars(ran).select(names))
+
+
+def test_another_field_writes_shards_again_and_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = field_pool(tmp_path)[:2]
+    first = emitted(tmp_path / "first", sources[:1])
+    read = watch_measuring(monkeypatch)
+    second = run_local(recipe(sources), tmp_path / "second", reuse=first.folder)
+    assert len(read) == 1, "only the tar that was added"
+    names = sidecars(second).column_names
+    assert "is_ad" in sidecars(first).column_names and "is_ad" in names
+    assert sidecars(first).schema.field("similarity").type == pa.int64()
+    assert sidecars(second).schema.field("similarity").type == pa.float64()

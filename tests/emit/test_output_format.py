@@ -1,10 +1,11 @@
-"""An output format is one file and one line: shards of JSON lines, from a run to SQL."""
+"""What every output format shares; a new one is one file and one line: shards of JSON lines, from a run to SQL."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -12,12 +13,16 @@ from curate.ask.verify import verify_run
 from curate.base import registry
 from curate.base.numeric.arrays import U64
 from curate.emit import registry as outputs
-from curate.emit.layout import Shard
-from curate.emit.output_format import OUTPUTS, OutputFormat, find_output, find_written
+from curate.emit.layout import Layout, Shard, lay_out
+from curate.emit.output_format import OUTPUTS, OutputFormat, emit_shard, find_output, find_written
 from curate.emit.settings import EmitSettings
 from curate.pool.formats.input_format import Places
+from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
+from pipelines.prepare import prepare
+from tests.emit.written import emitted, pairs, recipe, tars, write_tar
 from tests.laws import pools
+from tests.laws.pools import run_local
 from tests.publish.runs import run_query
 
 
@@ -102,3 +107,29 @@ def test_a_unit_is_read_once_for_all_its_shards(tmp_path: Path, monkeypatch: pyt
     shards = json.loads((done.folder / "shards/sizes.json").read_text())
     assert len(shards) > 2 * len(reads) and set(reads.values()) == {1}
     assert verify_run(str(done.folder))[1] == []
+
+
+# ---------------------------------------------------------------- what stands is not made again
+def test_a_shard_that_stands_is_left_alone_and_one_in_part_is_made_anew(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "p.tar", pairs("a", "b", "c"))
+    made = recipe(tars(path), 2)
+    ran = run_local(made, tmp_path / "run")
+    context, unit = prepare(made, str(tmp_path / "run")).context, Unit(0, "s0", ())
+    unit = prepare(made, str(tmp_path / "run")).plan.units[0]
+    shards, none = lay_out([unit], Layout.of({0: 3}, 2)), np.zeros(0, np.uint64)
+    files = [ran.folder / f"shards/00000{suffix}" for suffix in (".tar", ".parquet", "_stats.json")]
+    before = [(p.stat().st_ino, p.read_bytes()) for p in files]
+    emit_shard(EmitSettings.of(context), shards[0], none)
+    assert [(p.stat().st_ino, p.read_bytes()) for p in files] == before
+    for file in files:
+        file.unlink()
+        emit_shard(EmitSettings.of(context), shards[0], none)
+        assert [p.read_bytes() for p in files[:2]] == [data for _, data in before[:2]]
+        assert files[2].exists()
+
+
+def test_two_runs_give_equal_bytes(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "p.tar", pairs("a", "b:", "c"))
+    one, two = (emitted(tmp_path / name, tars(path), 2) for name in ("one", "two"))
+    for name in ("shards/00000.tar", "shards/00001.tar", "shards/00000.parquet", "shards/sizes.json", "uids.npy"):
+        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()

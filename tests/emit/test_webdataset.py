@@ -1,0 +1,436 @@
+"""Tars: the bytes that came in, under names that are safe and unique."""
+
+import datetime as dt
+import decimal
+import hashlib
+import json
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from curate.ask.verify import verify_run
+from curate.base.errors import RunError
+from curate.base.ids import content_uid, hash64
+from curate.emit import webdataset
+from curate.emit.columns import SIDECAR
+from curate.emit.layout import Layout, lay_out
+from curate.emit.output_format import emit_shard
+from curate.emit.settings import EmitSettings
+from curate.emit.webdataset import WebdatasetOutput
+from curate.publish.forget.forget import forget
+from curate.store.items import Items
+from curate.store.store import RunStore
+from curate.store.tables import UnitTables
+from curate.tar.writer import TarWriter, safe_key, safe_suffix
+from pipelines.prepare import prepare
+from tests.emit.written import (
+    DOWNLOADED,
+    STATS,
+    emitted,
+    names_of,
+    pairs,
+    parquets,
+    picture,
+    recipe,
+    samples_of,
+    sidecars,
+    tars,
+    write_tar,
+)
+from tests.laws.pools import Ran, run_local
+from tests.publish.runs import run_query
+
+IMG2DATASET = [
+    "url", "key", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "exif",
+    "sha256",
+]  # fmt: skip
+
+Rich = tuple[Ran, list[tuple[str, bytes]]]
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Rich:
+    """One tar with all that a sample may hold, in odd orders."""
+    base = tmp_path_factory.mktemp("rich")
+    fields = {"url": "http://x/1", "original_width": 999, "height": 31, "exif": '{"Make": "é"}', "n": [1, {"a": None}]}
+    members = [
+        ("one.cls", b"7"),
+        ("one.txt", b"\xef\xbb\xbfa caption \r\n with breaks\r\n"),
+        ("one.jpg", picture(1)),
+        ("one.seg.png", picture(9, "PNG")),
+        ("one.json", json.dumps(fields, indent=4).encode()),
+        ("one.npy", b""),
+        ("two.json", json.dumps({"caption": "only in the json, é写", "uid": "AB" * 16}).encode()),
+        ("two.webp", picture(2, "WEBP")),
+        ("Three.JPG", picture(3)),
+        ("Three.TXT", b"in capitals"),
+        ("sub/folder/four.png", picture(4, "PNG", (50, 20))),
+        ("sub/folder/four.txt", "a caption, ünïcode".encode()),
+        ("five.jpg", picture(5)),
+        ("five.png", picture(6, "PNG")),
+        ("five.txt", b"two images"),
+        ("six.jpg", picture(7)),
+        ("six.txt", b"odd suffixes and fields"),
+        ("six.a<b", b"may not be in a path"),
+        (
+            "six.json",
+            b'{"lone": "\\ud800", "width": "wide", "height": -3, "exif": {"a": 1}, "big": 1e400, "nan": [NaN, 1]}',
+        ),
+        ("README", b"no sample"),
+        ("dropped.jpg", picture(8)),
+        ("dropped.txt", b"dropped"),
+    ]
+    path = write_tar(base / "pool.tar", members)
+    return emitted(base / "run", tars(path), rules={"chosen": "key <> 'dropped'"}), members
+
+
+def test_members_are_the_bytes_that_came(rich: Rich) -> None:
+    ran, members = rich
+    found = samples_of(ran)
+    assert list(found) == ["one", "two", "Three", "sub/folder/four", "five", "six"]
+    assert set(found["one"]) == {"cls", "txt", "jpg", "seg.png", "json", "npy"}
+    odd = f"unsafe-{hash64('a<b'):016x}"
+    for name, data in members:
+        key, _, suffix = name.partition(".")
+        if suffix and suffix != "json" and key != "dropped":
+            assert found[key][odd if suffix == "a<b" else suffix.lower()] == data, name
+
+
+def test_members_are_sorted_and_headers_are_plain(rich: Rich) -> None:
+    ran, _ = rich
+    with tarfile.open(ran.folder / "shards/00000.tar") as tar:
+        infos = tar.getmembers()
+    assert {(i.mtime, i.uid, i.gid, i.mode, i.uname, i.type) for i in infos} == {(0, 0, 0, 0o644, "", tarfile.REGTYPE)}
+    for name in names_of(ran):
+        suffixes = [i.name.partition(".")[2] for i in infos if i.name.partition(".")[0] == name]
+        assert suffixes == sorted(suffixes) and {"txt", "json"} <= set(suffixes)
+
+
+def test_json_is_byte_for_byte_what_it_was_and_the_uid(rich: Rich) -> None:
+    ran, members = rich
+    found, original = samples_of(ran), dict(members)
+    uids = dict(zip(*(ran.table("samples")[name].to_pylist() for name in ("key", "uid")), strict=True))
+    for key, files in found.items():
+        before = original.get(f"{key}.json", b"{}")
+        if key == "two":  # whose uid was in capitals
+            assert files["json"] == before.replace(b"AB" * 16, b"ab" * 16) and uids[key] == "ab" * 16
+            continue
+        added = f'"uid": "{uids[key]}"'.encode()
+        assert added in files["json"]
+        assert files["json"].replace(b", " + added, b"").replace(added, b"") == before
+
+
+def test_a_caption_from_the_json_gets_a_txt(rich: Rich) -> None:
+    assert samples_of(rich[0])["two"]["txt"] == "only in the json, é写".encode()
+
+
+def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
+    ran, _ = rich
+    table = pq.read_table(ran.folder / "shards/00000.parquet")
+    assert table.select(SIDECAR.names).schema.remove_metadata() == SIDECAR
+    assert (
+        table.column_names == [*SIDECAR.names, "big", "lone", "probability"]
+        and SIDECAR.names[: len(IMG2DATASET)] == IMG2DATASET
+    )
+    rows = {row["key"]: row for row in table.to_pylist()}
+    samples = {row["key"]: row for row in ran.table("samples").to_pylist()}
+    assert list(rows) == names_of(ran)
+    for key, row in rows.items():
+        same = ("uid", "caption", "url", "width", "height", "sha256", "source")
+        assert {name: row[name] for name in same} == {name: samples[key][name] for name in same}
+        assert (row["status"], row["error_message"]) == ("success", None)
+    size = ("original_width", "original_height", "exif")
+    assert [rows["one"][name] for name in size] == [999, 31, '{"Make": "é"}']
+    assert [rows["six"][name] for name in size] == [40, 30, None]  # no sizes that can be: those of the image
+    assert [rows["sub/folder/four"][name] for name in size] == [50, 20, None]
+
+
+def test_stats_and_sizes(rich: Rich) -> None:
+    ran, _ = rich
+    stats = json.loads((ran.folder / "shards/00000_stats.json").read_text())
+    assert set(stats) == STATS
+    assert stats["count"] == stats["successes"] == 6 and stats["status_dict"] == {"success": 6}
+    assert stats["failed_to_download"] == stats["failed_to_resize"] == 0
+    assert 0 <= stats["end_time"] - stats["start_time"] < 60
+    assert json.loads((ran.folder / "shards/sizes.json").read_text()) == {"00000.tar": 6}
+
+
+def test_fields_of_an_earlier_curation_are_renewed(tmp_path: Path) -> None:
+    before = {"uid": "not one", "captions": {"original": "an older one", "rewrite": "x"}, "z": 1e-7}
+    members = [("k.jpg", picture(1)), ("k.txt", b"a new caption"), ("k.json", json.dumps(before).encode())]
+    ran = emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))
+    sha256 = ran.table("samples")["sha256"][0].as_py()
+    text = json.dumps(before | {"uid": content_uid(None, sha256, "a new caption")})
+    assert samples_of(ran)["k"]["json"] == text.encode()  # captions of an earlier run stay, where this one writes none
+
+
+# ---------------------------------------------------------------- digests
+def digest_pool(folder: Path) -> tuple[str, dict[str, tuple[str, str, str | None]]]:
+    """A tar, and of each sample the json that is expected, its uid left out, and the digest of the image as it was downloaded."""
+    cases: dict[str, tuple[str, str, str | None]] = {
+        "none": ('{"n": 1.50}', '{"n": 1.50}', None),
+        "same": ('{"sha256": "STORED"}', '{"sha256": "STORED"}', None),
+        "capitals": ('{"sha256": "UPPER"}', '{"sha256": "UPPER"}', None),
+        "resized": (
+            '{\n    "sha256": "DDD",\n    "n": {"sha256": "DDD"}\n}',
+            '{\n    "sha256": "STORED",\n    "n": {"sha256": "DDD"}, "uid": "UID", "original_sha256": "DDD"\n}',
+            DOWNLOADED,
+        ),
+        "plain": ('{"sha256": "DDD"}', '{"sha256": "STORED", "uid": "UID", "original_sha256": "DDD"}', DOWNLOADED),
+        "curated": ('{"sha256": "STORED", "original_sha256": "DDD"}',) * 2 + (DOWNLOADED,),
+        "again": (
+            '{"sha256": "' + "e" * 64 + '", "original_sha256": "DDD"}',
+            '{"sha256": "STORED", "original_sha256": "DDD"}',
+            DOWNLOADED,
+        ),
+        "null": ('{"sha256": null}', '{"sha256": "STORED"}', None),
+        "no digest": ('{"sha256": ["x"]}', '{"sha256": "STORED", "uid": "UID", "original_sha256": ["x"]}', None),
+        "nulls": (
+            '{"sha256": "DDD", "original_sha256": null}', '{"sha256": "STORED", "original_sha256": "DDD"}', DOWNLOADED
+        ),
+    }  # fmt: skip
+    members, expected = [], {}
+    for i, (key, (source, target, original)) in enumerate(cases.items()):
+        stored = hashlib.sha256(picture(i)).hexdigest()
+        uid = content_uid(None, stored, key)
+        values = {"STORED": stored, "UPPER": stored.upper(), "DDD": DOWNLOADED, "UID": uid}
+        came, written = source, target if "UID" in target else target[:-1] + ', "uid": "UID"}'
+        for name, value in values.items():
+            came, written = (text.replace(name, value) for text in (came, written))
+        members += [(f"{key}.jpg", picture(i)), (f"{key}.txt", key.encode()), (f"{key}.json", came.encode())]
+        expected[key] = written, stored, original
+    return write_tar(folder / "p.tar", members), expected
+
+
+def test_sha256_is_of_the_stored_image_everywhere(tmp_path: Path) -> None:
+    path, expected = digest_pool(tmp_path)
+    ran = emitted(tmp_path / "run", tars(path))
+    found, listed = samples_of(ran), {row["caption"]: row for row in sidecars(ran).to_pylist()}
+    rows = {row["key"]: row for row in ran.table("samples").to_pylist()}
+    for key, (written, stored, original) in expected.items():
+        files = found[key]
+        assert files["json"].decode() == written, key
+        assert hashlib.sha256(files["jpg"]).hexdigest() == stored
+        for row in (rows[key], listed[key]):
+            assert (row["sha256"], row["original_sha256"]) == (stored, original), key
+    query = "SELECT key FROM kept WHERE original_sha256 = 'd' || repeat('d', 63) ORDER BY key"
+    assert [key for (key,) in run_query(str(ran.folder), query).rows] == sorted(k for k, e in expected.items() if e[2])
+
+
+def test_forget_finds_both_digests(tmp_path: Path) -> None:
+    path, expected = digest_pool(tmp_path)
+    ran = emitted(tmp_path / "run", tars(path))
+    stored, downloaded = expected["same"][1], [key for key, (_, _, original) in expected.items() if original]
+    result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(stored)]}))
+    assert (result.rows.requested, result.rows.linked, len(result.absent)) == (1, 0, 0)
+    result = forget(str(ran.folder), Items.of({"sha256": [bytes.fromhex(DOWNLOADED)]}))
+    assert (result.rows.requested, result.rows.linked, len(result.absent)) == (len(downloaded), 0, 0)
+    assert set(names_of(ran)) == expected.keys() - {"same", *downloaded} and verify_run(str(ran.folder))[1] == []
+    assert DOWNLOADED not in (ran.folder / "shards/00000.tar").read_bytes().decode("latin-1")
+    left = [row["original_sha256"] for row in ran.table("samples").to_pylist()]
+    assert left == [None] * len(expected)
+    again = emitted(tmp_path / "again", tars(path), blocklist=str(ran.folder / "forgotten.parquet"))
+    assert set(names_of(again)) == set(names_of(ran))
+
+
+def test_parquet_states_digests_too(tmp_path: Path) -> None:
+    """As img2dataset's output of format parquet does: of the image as it was downloaded."""
+    stored = hashlib.sha256(picture(1)).hexdigest()
+    table = pa.table({"jpg": pa.array([picture(1), picture(2)]), "caption": ["a", "b"], "sha256": [DOWNLOADED, None]})
+    ran = emitted(tmp_path / "run", parquets(tmp_path / "q", table))
+    assert sidecars(ran)["original_sha256"].to_pylist() == [DOWNLOADED, None]
+    fields = [json.loads(files["json"]) for files in samples_of(ran).values()]
+    assert (fields[0]["sha256"], fields[0]["original_sha256"]) == (stored, DOWNLOADED)
+    assert fields[1]["sha256"] == sidecars(ran)["sha256"][1].as_py() and "original_sha256" not in fields[1]
+
+
+UNSAFE = ["../up", "/abs", "a/../b", "C:x", "a\\b", "con", "q?", "a/ b", "x\ny", "%2e%2e/y", "w" * 201]
+
+
+def test_unsafe_keys_give_way_to_uids(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "p.tar", pairs(*UNSAFE, "good", "sub/good", "写 真"))
+    ran = emitted(tmp_path / "run", tars(path))
+    uids = dict(zip(*(ran.table("samples")[name].to_pylist() for name in ("key", "uid")), strict=True))
+    assert len(uids) == len(UNSAFE) + 3
+    # What begins with dots is hidden, or has no key before its first dot: no sample; the others are all kept.
+    assert names_of(ran) == [key if key in ("good", "sub/good", "写 真") else uid for key, uid in uids.items()]
+    assert sidecars(ran)["key"].to_pylist() == names_of(ran)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and "run" not in p.parts and p.name != "p.tar"]
+
+
+def test_keys_that_repeat_over_shards_and_sources_give_way_to_uids(tmp_path: Path) -> None:
+    one = write_tar(tmp_path / "1.tar", pairs("a", "b", "only1"))
+    two = write_tar(tmp_path / "2.tar", pairs("b", "c", first=10))
+    three = write_tar(tmp_path / "3.tar", pairs("c", "d", first=20))
+    four = write_tar(tmp_path / "4.tar", pairs("a", "e", first=30))
+    sources = tars((one, two), (three, four))
+    ran = emitted(tmp_path / "run", sources, rules={"chosen": "caption <> 'caption 30'"}, rows_per_shard=2)
+    names = names_of(ran)
+    # Of the two a one is dropped, so the other keeps its key.
+    assert [name for name in names if len(name) < 32] == ["a", "only1", "d", "e"]
+    assert len(names) == 8 and len(set(names)) == 8
+    assert sorted(name for name in names if len(name) == 32) == sorted(
+        row["uid"] for row in ran.table("samples").to_pylist() if row["key"] in ("b", "c")
+    )
+
+
+def test_a_key_that_is_the_uid_of_another_sample_gives_way(tmp_path: Path) -> None:
+    """A stranger may name a sample as another one will be named, whose own key is not safe."""
+    image = picture(0)
+    victim = [("a:b.jpg", image), ("a:b.txt", b"the victim"), ("a:b.json", b'{"url": "http://x/v"}')]
+    uid = content_uid("http://x/v", None, "the victim")
+    path = write_tar(tmp_path / "p.tar", [*victim, *pairs(uid, "f" * 32, first=1)])
+    ran = emitted(tmp_path / "run", tars(path))
+    found = samples_of(ran)
+    assert found[uid]["txt"] == b"the victim"
+    assert len(found) == 3 and found["f" * 32]["txt"] == b"caption 2"  # a key that looks like a uid may stay
+
+
+def test_a_sample_named_by_its_own_uid_keeps_that_name(tmp_path: Path) -> None:
+    image, uid = picture(0), content_uid("http://x/v", None, "mine")
+    members = [(f"{uid}.jpg", image), (f"{uid}.txt", b"mine"), (f"{uid}.json", b'{"url": "http://x/v"}')]
+    assert names_of(emitted(tmp_path / "run", tars(write_tar(tmp_path / "p.tar", members)))) == [uid]
+
+
+def test_a_source_that_shrank_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "p.tar", pairs("a", "b"))
+    made = recipe(tars(path))
+    prepared = prepare(made, str(tmp_path / "run"))
+    run_local(made, tmp_path / "run")
+    (tmp_path / "run/shards/00000.tar").unlink()
+    os.truncate(path, 600)
+    with pytest.raises(RunError, match=r"p\.tar: the file changed during the run"):
+        emit_shard(
+            EmitSettings.of(prepared.context),
+            lay_out(prepared.plan.units, Layout.of({0: 2}, 10))[0],
+            np.zeros(0, np.uint64),
+        )
+    assert not (tmp_path / "run/shards/00000.tar").exists()
+
+
+# ---------------------------------------------------------------- Parquet with images
+def test_parquet_with_images_gives_tars(tmp_path: Path) -> None:
+    images = [picture(1), picture(2, "PNG"), picture(3, "WEBP"), b"broken", picture(5)]
+    plain = pa.table(
+        {
+            "jpg": pa.array(images, pa.binary()),
+            "text": ["first", "second", "third", "fourth", "fifth"],
+            "key": ["k1", "../k2", "k3", "k4", None],
+            "score": [0.5, float("nan"), None, 1.0, float("inf")],
+            "when": [dt.datetime(2024, 1, 2, 3, 4)] * 5,
+            "price": pa.array([decimal.Decimal("1.50")] * 5),
+            "tags": [["a"], [], None, ["b", "c"], ["d"]],
+            "raw": pa.array([b"\0"] * 5, pa.large_binary()),
+        }
+    )
+    struct = pa.table({"image": pa.array([{"bytes": picture(7), "path": "x.jpg"}]), "caption": ["in a struct"]})
+    ran = emitted(tmp_path / "run", parquets(tmp_path / "pool", plain, struct, group=2), rows_per_shard=2)
+    rows = {row["caption"]: row for row in ran.table("samples").to_pylist()}
+    found = samples_of(ran)
+    names = ["k1", rows["second"]["uid"], "k3", rows["fifth"]["uid"], rows["in a struct"]["uid"]]
+    assert names_of(ran) == names
+    suffixes = ["jpg", "png", "webp", "jpg", "jpg"]
+    for name, suffix, image in zip(names, suffixes, [*images[:3], images[4], picture(7)], strict=True):
+        assert set(found[name]) == {suffix, "txt", "json"} and found[name][suffix] == image
+    first, second, fifth = (json.loads(found[names[i]]["json"], parse_constant=pytest.fail) for i in (0, 1, 3))
+    assert first == {
+        "text": "first", "key": "k1", "score": 0.5, "when": "2024-01-02 03:04:00", "price": "1.50", "tags": ["a"],
+        "uid": rows["first"]["uid"],
+    }  # fmt: skip
+    assert second["score"] is None and fifth["score"] is None
+    assert found[names[4]]["txt"] == b"in a struct"
+    assert ran.counts == {"failed": 1, "kept": 5}
+
+
+# The format itself
+
+
+SUFFIXES = st.text(max_size=6) | st.sampled_from(
+    ["syn.json", "jpg", "..", "a/b", "con", "unsafe-0", "%2e%2e", "x" * 51]
+)
+
+
+@given(st.lists(SUFFIXES.filter(lambda suffix: suffix not in ("txt", "json")), unique=True, max_size=6), st.booleans())
+@example(["a<b", f"unsafe-{hash64('a<b'):016x}"], False)
+def test_the_files_of_a_sample_are_safe_sorted_and_each_there_once(suffixes: list[str], has_synthetic: bool) -> None:
+    files = webdataset._order_files(tuple(suffixes), has_synthetic)
+    written = {place: name.removeprefix(".") for name, place in files}
+    assert len(set(written.values())) == len(files) and [name for name, _ in files] == sorted(name for name, _ in files)
+    assert all(map(safe_suffix, written.values()))
+    assert (written[len(suffixes)], written[len(suffixes) + 1]) == ("txt", "json")
+    assert written.get(len(suffixes) + 2) == ("syn.json" if has_synthetic else None)
+    for place, suffix in enumerate(suffixes):  # a member gives way to the synthetic text only
+        if safe_suffix(suffix):
+            assert written.get(place) == (None if has_synthetic and suffix == "syn.json" else suffix)
+
+
+@given(
+    st.lists(
+        st.tuples(st.none() | st.sampled_from(["a", "b/c", "../d", "e:f", "0" * 32]), st.integers(0, 3)), max_size=8
+    )
+)
+def test_names_are_unique_and_keys_wherever_they_can_be(rows: list[tuple[str | None, int]]) -> None:
+    """A name that two rows may have, by key or by uid, is nobody's but its uid's; `name_hashes` of a unit tells which."""
+    keys, uids = [key for key, _ in rows], [f"{number}{i}".rjust(32, "0") for i, (_, number) in enumerate(rows)]
+    kept = pa.array([True] * len(rows) + [False])
+    tables = TablesInMemory(
+        samples=pa.table({"key": pa.array([*keys, "a"], pa.string()), "uid": [*uids, "f" * 32]}),
+        decisions=pa.table({"kept": kept}),
+    )
+    hashes, counts = np.unique(WebdatasetOutput().name_hashes(cast(UnitTables, tables)), return_counts=True)
+    names = webdataset._names(keys, uids, hashes[counts > 1])
+    assert len(set(names)) == len(names)
+    may_be = Counter(name for key, uid in zip(keys, uids, strict=True) for name in {key, uid})
+    for name, key, uid in zip(names, keys, uids, strict=True):
+        assert name == (key if key is not None and safe_key(key) and may_be[key] == 1 else uid)
+
+
+class TablesInMemory:
+    """What `name_hashes` needs of a unit's tables."""
+
+    def __init__(self, **tables: pa.Table) -> None:
+        self.tables = tables
+
+    def read(self, name: str, columns: list[str]) -> pa.Table:
+        return self.tables[name].select(columns)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> RunStore:
+    """A run folder with a shard of three samples."""
+    store = RunStore(str(tmp_path))
+    with store.create("shards/00000.tar") as file, TarWriter(file) as writer:
+        for key in ("a", "b/c", "d" * 32):
+            for suffix in ("jpg", "json", "seg.png", "txt"):
+                writer.add(f"{key}.{suffix}", f"{key} {suffix}".encode())
+    return store
+
+
+def test_members_are_images_and_further_files_of_the_samples_named(shard: RunStore) -> None:
+    kind = WebdatasetOutput()
+    assert kind.names(shard, "shards/00000") == {"a", "b/c", "d" * 32}
+    assert dict(kind.members(shard, "shards/00000", {"b/c", "e"})) == {
+        "b/c.jpg": b"b/c jpg", "b/c.seg.png": b"b/c seg.png",
+    }  # fmt: skip
+    assert len(list(kind.members(shard, "shards/00000"))) == 6
+    assert list(kind.members(shard, "shards/00000", set())) == []
+
+
+@pytest.mark.parametrize("removed", [["a"], ["b/c", "d" * 32], ["e"], ["a", "b/c", "d" * 32]])
+def test_a_shard_without_some_samples_holds_the_bytes_of_the_others(shard: RunStore, removed: list[str]) -> None:
+    def members() -> dict[str, bytes]:
+        with tarfile.open(shard.path("shards/00000.tar")) as tar:
+            return {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
+
+    expected = {name: data for name, data in members().items() if name.partition(".")[0] not in removed}
+    assert WebdatasetOutput().remove(shard, "shards/00000", pa.table({"key": removed})) == ["shards/00000.tar"]
+    assert members() == expected
