@@ -289,7 +289,7 @@ def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     """Return the differences of the recipes, and of what else determines a run."""
     found = changes(_recipe(a), _recipe(b))
     old, new = a.to_json(), b.to_json()
-    for key in ("models", "writers", "metadata", "curate", "t"):
+    for key in ("models", "engine_ids", "metadata", "curate", "t"):
         found += changes(old[key], new[key], key)
     old, new = ({rule.name: _thresholds(rule) for rule in run.rules} for run in (a, b))
     found += changes(old, new, "threshold")

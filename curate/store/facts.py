@@ -1,17 +1,14 @@
 """run.json: what determines a run, and, once it is finished, its results.
 
 In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place when
-the run is published. Keys of the JSON are the fields' aliases, in the order of the fields.
-
-`format` says how to read the file. A file without one is of curate 0.1.0, and opens if it has all keys of format 1: what its
-recipe states of sources of other formats is left out. A later format is refused.
+the run is published. Keys of the JSON are the fields' names, in their order. `format` says how to read the file; a later one
+is refused.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.base import schema
 from curate.base.errors import DamagedError, RunError
@@ -23,31 +20,26 @@ from curate.store.store import RunStore
 FORMAT = 1
 
 Kind = TypeVar("Kind", bound="Facts")
+T = TypeVar("T")
+Perhaps = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+"""A value that is not written where there is none."""
 
 
 class Facts(BaseModel):
-    """A part of run.json. Fields in `_optional` are left out where they are None."""
+    """A part of run.json."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    _optional: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        plain = handler(self)
-        return {key: value for key, value in plain.items() if value is not None or key not in self._optional}
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain data, by the keys of run.json."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json")
 
     @classmethod
     def columns(cls) -> pa.Schema:
         """Return the columns of a table with a row for each of several facts of texts and numbers."""
         types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
         kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
-        return pa.schema(
-            [(name, types[next(kind for kind in types if kind in found)]) for name, found in kinds.items()]
-        )
+        return pa.schema([(name, next(types[kind] for kind in types if kind in kinds[name])) for name in kinds])
 
 
 class MetadataFacts(Facts):
@@ -58,18 +50,12 @@ class MetadataFacts(Facts):
 
 
 class ForgottenFacts(Facts):
-    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all of it.
-
-    Early versions of 0.1.0 wrote a seal in place of the digest.
-    """
-
-    _optional = frozenset({"digest", "seal"})
+    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all of it."""
 
     items: int
     requests: int
     key: str
-    digest: str | None = None
-    seal: str | None = None
+    digest: str
 
 
 class RetriesFacts(Facts):
@@ -96,7 +82,7 @@ class PoolFacts(Facts):
     """What is known of a pool without its inputs."""
 
     images: bool  # it has images; without, it is a pool of URLs
-    supplied: list[str] = Field(alias="brings")  # columns of `samples` that its inputs supply
+    supplied: list[str]  # columns of `samples` that its inputs supply
     scores: list[str]  # columns of `scores` that they supply
     embeddings: dict[str, Any]  # precomputed embeddings by model, with what identifies them
 
@@ -114,19 +100,17 @@ class RuleFacts(Facts):
     The best are a fraction `top` or a number of `rows`, `over` the pool or what reached the rule, and of each group `by` a column.
     """
 
-    _optional = frozenset({"rows", "over", "by", "thresholds", "single", "dedup"})
-
     name: str
     sql: str | None = None
     top: float | None = None
-    rows: int | None = None
+    rows: Perhaps[int] = None
     of: str | None = None
-    over: str | None = None
-    by: str | None = None
+    over: Perhaps[str] = None
+    by: Perhaps[str] = None
     threshold: int | float | None = None
-    thresholds: list[GroupThreshold] | None = None  # of groups, in their order
-    single: bool | None = None  # whether column `of` is of float32
-    dedup: bool | None = None  # whether it is the place of deduplication
+    thresholds: Perhaps[list[GroupThreshold]] = None  # of groups, in their order
+    single: Perhaps[bool] = None  # whether column `of` is of float32
+    dedup: Perhaps[bool] = None  # whether it is the place of deduplication
 
     @property
     def expression(self) -> str:
@@ -157,15 +141,13 @@ class RuleFacts(Facts):
 class StatisticFacts(Facts):
     """A statistic of a derived column: of an expression, over `rows` with a value, with what it was computed by."""
 
-    _optional = frozenset({"mean", "standard_deviation", "least", "greatest"})
-
     function: str
     of: str
     rows: int
-    mean: float | None = None
-    standard_deviation: float | None = None
-    least: float | None = None
-    greatest: float | None = None
+    mean: Perhaps[float] = None
+    standard_deviation: Perhaps[float] = None
+    least: Perhaps[float] = None
+    greatest: Perhaps[float] = None
 
 
 class DerivedFacts(Facts):
@@ -243,9 +225,9 @@ class NearFacts(Facts):
     What it compares is under the key of its kind, as in the recipe.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+    model_config = ConfigDict(extra="allow")
 
-    place: int = Field(alias="pass")
+    place: int
     sampled: int
     found: int
 
@@ -294,8 +276,6 @@ class ContentFacts(Facts):
 class RunClaim(Facts):
     """What determines a run; with it a folder belongs to one recipe and one pool."""
 
-    _optional = frozenset({"unit_keys", "forgotten", "retries", "evaluation", "emitted", "input_runs"})
-
     format: int = FORMAT
     curate: str  # the version that made it
     name: str  # of the dataset
@@ -304,49 +284,40 @@ class RunClaim(Facts):
     recipe: dict[str, Any]  # as resolved, without access options
     identity: str  # digest of all that decides what the run publishes
     keys: dict[str, str]  # digest of the keys of each table's files, and of the pool and the shards
-    unit_keys: list[str] | None = None  # in the order of units; None of 0.1.0
+    unit_keys: list[str]  # in the order of units
     models: dict[str, Any]  # what identifies each model that measures
-    engine_ids: dict[str, str] = Field(alias="writers")  # what identifies each engine that writes captions
+    engine_ids: dict[str, str]  # what identifies each engine that writes captions
     metadata: MetadataFacts | None  # None without `match`
     python: str
     packages: dict[str, str]  # versions that results depend on
     started: float  # seconds since 1970
-    forgotten: ForgottenFacts | None = None  # None where nothing is blocked or taken out
-    retries: RetriesFacts | None = None  # None where nothing was tried again
-    # Columns of the shards besides the fixed ones, or those of the inputs; None of earlier versions
-    emitted: list[str] | None = None
-    input_runs: dict[str, InputRunFacts] | None = None  # by source; None without
+    forgotten: Perhaps[ForgottenFacts] = None  # None where nothing is blocked or taken out
+    retries: Perhaps[RetriesFacts] = None  # None where nothing was tried again
+    emitted: list[str]  # columns of the shards besides the fixed ones, or those of the inputs
+    input_runs: Perhaps[dict[str, InputRunFacts]] = None  # by source; None without
 
 
 class RunFacts(RunClaim):
     """A finished run."""
 
-    _optional = RunClaim._optional | {
-        "units_per_file",
-        "derived",
-        "large_groups",
-        "downloads",
-        "signal_errors",
-        "expected",
-        "expected_above",
-    }
-
-    evaluation: EvaluationFacts | None = None  # None without `dedup.against`
+    evaluation: Perhaps[EvaluationFacts] = None  # None without `dedup.against`
     pool: PoolFacts
     units: list[tuple[str, int]]  # how many consecutive units each source has, in order
-    units_per_file: list[int] | None = None  # how many consecutive units share files, in order; None: each has its own
+    units_per_file: Perhaps[list[int]] = (
+        None  # how many consecutive units share files, in order; None: each has its own
+    )
     rules: list[RuleFacts]
-    derived: list[DerivedFacts] | None = None  # None where the recipe derives no column
+    derived: Perhaps[list[DerivedFacts]] = None  # None where the recipe derives no column
     t: int | None  # rows that an entry may have; None without `balance`
-    expected: float | None = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
-    expected_above: float | None = None
+    expected: Perhaps[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
+    expected_above: Perhaps[float] = None
     steps: list[StepFacts]  # those that had work
-    downloads: DownloadFacts | None = None  # None where nothing was
+    downloads: Perhaps[DownloadFacts] = None  # None where nothing was
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]
-    large_groups: list[LargeGroupFacts] | None = None  # of duplicates, see `Dedup`; None without any
-    signal_errors: list[SignalErrors] | None = None  # None where no signal failed
+    large_groups: Perhaps[list[LargeGroupFacts]] = None  # of duplicates, see `Dedup`; None without any
+    signal_errors: Perhaps[list[SignalErrors]] = None  # None where no signal failed
     counts: dict[str, int]  # rows by rule, and `kept`, in the order of the funnel
     finished: float  # seconds since 1970
     seconds: float  # from start to finish
@@ -382,8 +353,7 @@ class RunFacts(RunClaim):
 def read_claim(store: RunStore) -> RunClaim:
     """Return what determines the run, finished or not. Raises as `read_facts` does."""
     data = _read(store)
-    names = {field.alias or name for name, field in RunClaim.model_fields.items()}
-    return _parse(RunClaim, store, {key: value for key, value in data.items() if key in names})
+    return _parse(RunClaim, store, {name: value for name, value in data.items() if name in RunClaim.model_fields})
 
 
 def read_facts(store: RunStore) -> RunFacts:
@@ -391,13 +361,13 @@ def read_facts(store: RunStore) -> RunFacts:
 
     Raises:
         DamagedError: run.json is not what curate writes.
-        RunError: it is of another version, and cannot be read without loss.
+        RunError: it is of a later format.
     """
     return _parse(RunFacts, store, _read(store))
 
 
 def read_forgotten(store: RunStore) -> ForgottenFacts | None:
-    """Return what run.json says of the record, None where it names none; of any version: what was taken out stays out."""
+    """Return what run.json says of the record, None where it names none; of any format: what was taken out stays out."""
     if not store.exists(RUN_FILE):
         return None
     named = _read_object(store).get("forgotten")
@@ -413,7 +383,7 @@ def names_retries(store: RunStore) -> bool:
 
 
 def read_unit_keys(store: RunStore) -> list[str]:
-    """Return the keys of the run's units in order, of any version that has them: only equal ones are reused."""
+    """Return the keys of the run's units in order, of any format that has them: only equal ones are reused."""
     return list(_read_object(store).get("unit_keys") or [])
 
 
@@ -432,39 +402,18 @@ def _read_object(store: RunStore) -> dict[str, Any]:
 def _read(store: RunStore) -> dict[str, Any]:
     """Return the object in run.json, if it is of a format that this version reads."""
     data = _read_object(store)
-    found = data.get("format", 0)
-    if not isinstance(found, int) or found > FORMAT:
+    format = data.get("format", FORMAT)
+    if not isinstance(format, int) or format > FORMAT:
         raise RunError(
-            f"{store.url}: {RUN_FILE} has format {found}, of curate {data.get('curate')}; this version reads formats up to "
+            f"{store.url}: {RUN_FILE} has format {format}, of curate {data.get('curate')}; this version reads formats up to "
             f"{FORMAT}: open the run with curate {data.get('curate')} or later"
         )
-    return data if "format" in data else _upgrade(data)
+    return data
 
 
-def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a run.json of 0.1.0 without the unset keys of other formats that its sources have."""
-    recipe = data.get("recipe")
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("input"), list):
-        return data
-    unset: dict[str, tuple[str, Any]] = {"webdataset": ("columns", None), "parquet": ("caption_key", "caption")}
-    sources = [dict(source) for source in recipe["input"]]
-    for source in sources:
-        key, default = unset.get(source.get("format", ""), ("", None))
-        value = source.get(key)
-        if all(one == default for one in (value.values() if isinstance(value, dict) else [value])):
-            source.pop(key, None)
-    return data | {"recipe": recipe | {"input": sources}}
-
-
-def _parse(kind: type[Kind], store: RunStore, data: Mapping[str, Any]) -> Kind:
+def _parse(kind: type[Kind], store: RunStore, data: Any) -> Kind:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
-    if issubclass(kind, RunClaim) and "format" not in data and "curate" in data:
-        version = data["curate"]
-        raise RunError(
-            f"{store.url}: is a run of curate {version}, whose {RUN_FILE} cannot be read completely ({faults}); run its "
-            f"recipe again into another folder with --reuse {store.url}, or open it with curate {version}"
-        )
-    raise DamagedError(f"{store.url}: {RUN_FILE} is damaged ({faults})")
+        raise DamagedError(f"{store.url}: {RUN_FILE} is damaged ({faults})") from None

@@ -31,7 +31,6 @@ from curate.store.store import RunStore
 # Why an item is in the record: a request or blocklist named it; it is a name of a row that one named; it is a name of a row
 # that a later run with this record encountered.
 REQUESTED, LINKED, ENCOUNTERED = "requested", "linked", "encountered"
-_ORIGINS_BEFORE = {"asked": REQUESTED, "found": LINKED, "met": ENCOUNTERED}  # as early versions of 0.1.0 wrote them
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,12 @@ class Record:
             return cls(schema.FORGOTTEN_ITEMS.empty_table())
         try:
             table = folder.read_parquet(FORGOTTEN_FILE)
-            table = table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS)
+            return cls(table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS))
         except (KeyError, ValueError, pa.ArrowException, DamagedError) as error:  # other columns or types, or damaged
             fault = one_line(str(error).partition("; delete it")[0])
             raise RunError(
                 f"{folder.url}: {FORGOTTEN_FILE} is not a record of forgotten items ({fault}); restore it from a copy"
             ) from None
-        origins = [_ORIGINS_BEFORE.get(origin, origin) for origin in table["origin"].to_pylist()]
-        place = table.column_names.index("origin")
-        return cls(table.set_column(place, table.schema.field(place), pa.array(origins, pa.string())))
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
@@ -123,9 +119,7 @@ class Record:
     def extends(self, facts: ForgottenFacts) -> bool:
         """Return whether the first rows are those of a record with these `facts`."""
         first = Record(self.table.slice(0, facts.items))
-        if len(first) < facts.items:
-            return False
-        return first.key == facts.key if facts.digest is None else first.digest == facts.digest
+        return len(first) == facts.items and first.digest == facts.digest
 
     @property
     def is_settled(self) -> bool:

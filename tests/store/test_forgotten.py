@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base import schema
-from curate.base.errors import RunError
 from curate.store.forgotten import ENCOUNTERED, LINKED, REQUESTED, Record
 from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
@@ -70,23 +69,6 @@ def test_a_lost_item_is_noticed() -> None:
 def test_a_longer_record_extends_it() -> None:
     longer = three().append(uids("e" * 32), REQUESTED)
     assert longer.extends(three().facts) and longer.facts != three().facts and not three().extends(longer.facts)
-
-
-def test_a_record_with_seals_is_read(tmp_path: Path) -> None:
-    """As early versions of 0.1.0 wrote it: with seals, other words for origins, and no digest in run.json."""
-    folder, table = RunStore(str(tmp_path)), three().table
-    before = {"requested": "asked", "linked": "found", "encountered": "met"}
-    origins = pa.array([before[origin] for origin in table["origin"].to_pylist()])
-    place = table.column_names.index("origin")
-    old = table.set_column(place, "origin", origins).append_column("seal", pa.array(["0" * 64] * len(table)))
-    facts = {**three().facts.to_json(), "seal": "0" * 64}
-    del facts["digest"]
-    folder.write_json("run.json", {"forgotten": facts})
-    folder.write_parquet("forgotten.parquet", old)
-    assert Record.read_checked(folder).table.equals(table)
-    folder.write_parquet("forgotten.parquet", old.slice(1))
-    with pytest.raises(RunError, match=r"does not match its digest in run\.json"):
-        Record.read_checked(folder)
 
 
 def test_another_run_inherits_it(tmp_path: Path) -> None:

@@ -253,8 +253,7 @@ def _read(source: Source) -> _Run:
 
 def _load(store: RunStore) -> _Run:
     facts = read_facts(store)
-    decided = INPUT_DECISIONS if facts.emitted is None else set(facts.emitted)
-    names = {theirs: name for theirs, name in INPUT_DECISIONS.items() if theirs in decided}
+    names = {theirs: name for theirs, name in INPUT_DECISIONS.items() if theirs in facts.emitted}
     return _Run(store, facts, names, {} if facts.pool.images else _named_columns(store.url, facts))
 
 

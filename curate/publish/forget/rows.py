@@ -26,23 +26,21 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _NAMES = [(kind, kind) for kind in KINDS]  # columns of `samples` that link rows, each after its kind
+_LOOKUPS = [
+    *_NAMES,
+    ("sha256", "original_sha256"),
+]  # those that items are looked up in: an image may be stored as another
 _MEMBER_COLUMNS = ["suffix", "offset", "size"]
 
 
 def find_rows(tables: UnitTables, items: Items) -> Mask:
     """Return the rows that have one of these uids, URLs or images, as they are stored or as they were downloaded."""
-    columns = [(kind, name) for kind, name in _named_columns(tables) if len(items[kind])]
+    columns = [(kind, name) for kind, name in _LOOKUPS if len(items[kind])]
     samples = tables.read("samples", ["row", *(name for _, name in columns)])
     found = np.zeros(len(samples), bool)
     for kind, name in columns:
         found |= items.find(kind, samples[name])
     return found
-
-
-def _named_columns(tables: UnitTables) -> list[tuple[str, str]]:
-    """Return the columns of `samples` that items are looked up in, each after its kind: an image may have been downloaded as another."""
-    has_original = "original_sha256" in tables.column_names("samples")  # runs of earlier versions have none
-    return [*_NAMES, *([("sha256", "original_sha256")] if has_original else [])]
 
 
 def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
@@ -179,7 +177,7 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
         if not rows.any():
             continue
         holding.append(unit)
-        for kind, values in names_of(tables, rows, _named_columns(tables)).items():
+        for kind, values in names_of(tables, rows, _LOOKUPS).items():
             names[kind].append(values)
         named = rows & find_rows(tables, requested)
         decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])
