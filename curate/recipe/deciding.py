@@ -10,10 +10,8 @@ from pydantic import (
     Discriminator,
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -29,6 +27,7 @@ from curate.recipe.section import (
     Section,
     UserPath,
     UserPaths,
+    is_none,
 )
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.dedup.passes.registry:KEYS")
@@ -51,6 +50,7 @@ class Top(Section):
 
     top: float | None = Field(
         None,
+        exclude_if=is_none,
         description="Fraction of the rows to keep, above 0 to 1. Give either `top` or `rows`.",
         examples=[0.3],
         gt=0,
@@ -59,6 +59,7 @@ class Top(Section):
     )
     rows: int | None = Field(
         None,
+        exclude_if=is_none,
         description="Number of rows to keep, and ties. Give either `top` or `rows`.",
         examples=[1000],
         ge=1,
@@ -68,11 +69,13 @@ class Top(Section):
     of: AnyColumn = Field(description="The numeric column that ranks rows; larger is better.", examples=["clip_score"])
     over: Literal["reached", "pool"] = Field(
         "reached",
+        exclude_if="reached".__eq__,
         description="What the fraction is of: rows that reach the rule, or all rows of the pool (DataComp).",
         examples=["pool"],
     )
     by: AnyColumn | None = Field(
         None,
+        exclude_if=is_none,
         description="Cut each group of rows with one value of this column; at most 1,000 values. null: one group.",
         examples=["language"],
     )
@@ -82,11 +85,6 @@ class Top(Section):
         if (self.top is None) == (self.rows is None):
             raise ValueError("give either top (a fraction) or rows")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {name: value for name, value in serialise(self).items() if value != fields[name].default}
 
 
 DEDUP = "dedup"
@@ -108,13 +106,14 @@ class Near(OneKind):
     registry = NEARNESS
 
     @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        """Return the type and the default of a kind's field."""
+        return kind.section | None, Field(None, exclude_if=is_none, **kind.section.about())
+
+    @classmethod
     def shown(cls, kind: Any) -> str:
         """Return what messages show of a kind."""
         return f"{kind.key}: {kind.form}"
-
-    @model_serializer(mode="wrap")
-    def _without_others(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialise(self).items() if value is not None}
 
 
 class Against(Near):
@@ -228,6 +227,7 @@ class Balance(Section):
     )
     tail_share: float | None = Field(
         None,
+        exclude_if=is_none,
         description="Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2).",
         examples=[0.06],
         gt=0,
@@ -236,11 +236,15 @@ class Balance(Section):
     )
     counts: UserPath | None = Field(
         None,
+        exclude_if=is_none,
         description="A finished run with the same entries, whose counts are taken. null: this run's own.",
         examples=["run1"],
     )
     scheme: Annotated[str, KindOf(SCHEMES)] = Field(
-        "metaclip", description="How each entry's limit follows from t: `metaclip`, t itself.", examples=["metaclip"]
+        "metaclip",
+        exclude_if="metaclip".__eq__,
+        description="How each entry's limit follows from t: `metaclip`, t itself.",
+        examples=["metaclip"],
     )
 
     @model_validator(mode="after")
@@ -248,12 +252,6 @@ class Balance(Section):
         if sum(value is not None for value in (self.t, self.rows, self.tail_share)) != 1:
             raise ValueError("give either t, rows or tail_share")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        plain: dict[str, Any] = serialise(self)
-        defaults = {name: type(self).model_fields[name].default for name in ("tail_share", "counts", "scheme")}
-        return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
 
 
 class Sample(Section):

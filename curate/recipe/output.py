@@ -1,10 +1,11 @@
 """The section `output` of a recipe: what is written of the kept rows."""
 
-from typing import Any, ClassVar
+from operator import not_
+from typing import ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from curate.recipe.section import AnyColumn, Column, Expression, Section
+from curate.recipe.section import AnyColumn, Column, Expression, Section, is_none
 
 MAX_REPEATS = 1000  # of a row in the curated set
 
@@ -44,23 +45,19 @@ class Output(Section):
     )
     columns: tuple[AnyColumn, ...] | None = Field(
         None,
+        exclude_if=is_none,
         description="Columns of `shards/*.parquet` besides the input's. null: all scores, language and probability.",
         examples=[["clip_score", "language", "probability"]],
     )
     json_columns: tuple[AnyColumn, ...] = Field(
         (),
+        exclude_if=not_,
         description="Columns that each sample's json has besides its own fields. Only of a pool with images.",
         examples=[["clip_score"]],
     )
     repeat: Expression | None = Field(
         None,
+        exclude_if=is_none,
         description="How often a kept row is in `uids.npy`, 1 to 1,000. null: once.",
         examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"],
     )
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unset = {"columns": None, "json_columns": (), "repeat": None}
-        return {
-            key: value for key, value in serialise(self).items() if key not in unset or getattr(self, key) != unset[key]
-        }

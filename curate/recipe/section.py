@@ -28,6 +28,11 @@ from curate.base.errors import RecipeError
 from curate.base.registry import Registry
 
 
+def is_none(value: object) -> bool:
+    """Return whether a value is None: as `exclude_if` it leaves a field out of plain data, and so of keys."""
+    return value is None
+
+
 @cache
 def _words_of_sql() -> frozenset[str]:
     """Return the words that are no names without quotes."""

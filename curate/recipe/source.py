@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cache
+from operator import not_
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import (
@@ -9,10 +10,8 @@ from pydantic import (
     Discriminator,
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
 )
 
 from curate.base.registry import Registry
@@ -52,12 +51,8 @@ class Source(Section):
     A recipe has sources with images, or Parquet sources without, not both. Columns that a source brings land in table `scores` under
     their own names. The uid is that of the input where it has one, 32 hex digits; else a hash of URL and caption, or of image and caption.
     A file that a range names and that is missing is an error before the run. More: `curate/pool/README.md`.
-
-    Attributes:
-        optional_fields: left out of plain data where they are empty, so that keys are those of before they were there.
     """
 
-    optional_fields: ClassVar[frozenset[str]] = frozenset({"join"})
     gives: ClassVar[tuple[Column, ...]] = (
         Column("samples", "uid", "string", "Identity of the pair of image and caption."),
         Column("samples", "source", "string", "Name of the source."),
@@ -81,6 +76,7 @@ class Source(Section):
     storage: dict[str, Any] = Field({}, description="Options of the fsspec file system.", examples=[{"anon": True}])
     join: Annotated[tuple[Join, ...], OneOrSeveral()] = Field(
         (),
+        exclude_if=not_,
         description="Columns of your own files.",
         examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
     )
@@ -98,11 +94,6 @@ class Source(Section):
         if twice := find_twice(name for one in join for name in one.columns):
             raise ValueError(f"two columns are named {twice!r}; give each a name of its own")
         return join
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        plain: dict[str, Any] = serialise(self)
-        return {name: value for name, value in plain.items() if name not in self.optional_fields or value}
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ failed, those that img2dataset lists beside it and did not fetch (see `curate.po
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import not_
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -50,12 +51,12 @@ class WebdatasetSource(Source):
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
 
-    optional_fields = Source.optional_fields | {"columns"}
     caption_key: str = Field(
         "caption", description="The json field of the caption where a sample has no `.txt`.", examples=["alt_text"]
     )
     columns: dict[str, JsonType] = Field(
         {},
+        exclude_if=not_,
         description="Fields of the json that rules see, with their types; null for another type or none.",
         examples=[{"similarity": "float", "original_width": "int"}],
     )

@@ -1,5 +1,6 @@
 """What a recipe says of lists of URLs, and where their shards are."""
 
+from operator import not_
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -56,11 +57,16 @@ class UrlsSource(Source):
 
     model_config = ConfigDict(serialize_by_alias=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count"})
-    optional_fields: ClassVar[frozenset[str]] = Source.optional_fields | {"path", "from", "column_names"}
 
-    path: UserPaths = Field((), description="The lists. Give either `path` or `from`.", examples=["list/*.parquet"])
+    path: UserPaths = Field(
+        (),
+        exclude_if=not_,
+        description="The lists. Give either `path` or `from`.",
+        examples=["list/*.parquet"],
+    )
     from_run: UserPath | None = Field(
         None,
+        exclude_if=not_,
         description="A finished run over lists as text: its kept rows are downloaded, with columns and weights.",
         examples=["text-run"],
         alias="from",
@@ -73,6 +79,7 @@ class UrlsSource(Source):
     )
     column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
+        exclude_if=not_,
         description="Columns of CSV or TSV without a header line, in order. null: the first line names them.",
         examples=[["url", "caption"]],
         min_length=2,
