@@ -1,7 +1,6 @@
 """Near-duplicates in whole runs: injected ones are found, whatever the sharding, with Beam as without."""
 
 import io
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from curate.base.errors import RecipeError
 from curate.base.numeric.vectors import embedding_matrix
 from curate.cli.summary import summary
 from curate.decide.dedup import cells
-from curate.publish.publish import _large_groups
-from curate.recipe.deciding import Dedup
 from curate.store.facts import LargeGroupFacts, read_facts, write_facts
 from curate.store.store import RunStore
 from pipelines.steps import units
@@ -160,22 +157,6 @@ def test_a_large_group_is_warned_of(model: str, tmp_path: Path) -> None:
     assert len(Run(str(done.folder)).sql(query)) == 4
     write_report(str(done.folder))
     assert words in (done.folder / "report.html").read_text()
-
-
-def test_the_largest_near_group_is_named() -> None:
-    """Over 5 % of the rows, or with nearness the largest of 10 rows and 0.1 %."""
-    found, stages, counts = [(9, "c"), (12, "b"), (12, "a")], ["duplicate", "kept"], Counter(duplicate=30, kept=900)
-    for by, of, expected in (
-        (["phash"], found, []),
-        (PASSES["phash"], found, [("a", 12, 930)]),
-        (PASSES["phash"], found[:1], []),
-        (["phash"], [*found, (50, "d")], [("d", 50, 930)]),
-    ):
-        groups = _large_groups(of, stages, counts, Dedup.model_validate({"by": by}))
-        assert [(group.uid, group.rows, group.reached) for group in groups] == expected
-    near = Dedup.model_validate({"by": PASSES["phash"]})
-    for kept, rows in ((12_000, 12), (12_001, 0)):
-        assert sum(group.rows for group in _large_groups(found, stages, Counter(kept=kept), near)) == rows
 
 
 def test_many_cells_and_the_recall_of_their_candidates(model: str, tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,0 +1,284 @@
+"""Publishing: what is there before and after it, whatever stops it and where, and the numbers that it writes."""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.base import schema
+from curate.base.errors import ConservationError
+from curate.decide.draw.balance import ONE
+from curate.decide.draw.schemes.metaclip import Metaclip
+from curate.publish import publish as module
+from curate.publish.audit import Audit, PublishSettings
+from curate.publish.publish import Results, _large_groups, publish, write_entries
+from curate.recipe.deciding import Dedup
+from curate.store.manifest import Lines, Published
+from curate.store.store import RunStore
+from tests.laws import pools
+from tests.laws.pools import make_rows, recipe_of, run_local, write_metadata, write_parquets
+
+
+@dataclass
+class Unpublished:
+    """A run of which all but publishing is done, and what `publish` gets; each test publishes a copy."""
+
+    folder: Path
+    settings: PublishSettings
+    audit: Audit
+    shards: Mapping[int, int]
+    results: Results
+    sources: Sequence[tuple[str, int]]
+    lines: Sequence[Published]
+
+    def copy(self, folder: Path) -> "Unpublished":
+        shutil.copytree(self.folder, folder)
+        store = replace(self.settings.store, url=str(folder))
+        return replace(self, folder=folder, settings=replace(self.settings, store=store))
+
+    def publish(self, **others: Any) -> None:
+        arguments = {name: getattr(self, name) for name in ("settings", "audit", "shards", "results", "sources")}
+        publish(**(arguments | {"digests": Lines(self.lines)} | others))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """All but what only works for the run, and run.json with what states its digest: it holds times."""
+        names = pools.lasting_files(self.folder)
+        return {name: digest for name, digest in names.items() if not name.startswith(("tmp/", "parts/"))}
+
+
+@pytest.fixture(scope="module")
+def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Unpublished:
+    folder = tmp_path_factory.mktemp("run")
+    pools.write_tars(folder / "pool", pools.make_samples(60), 2)
+    (folder / "pool/00002.tar").write_bytes(b"<html>" * 200)
+    sections = {"match": {"metadata": write_metadata(folder)}, "rules": {"words": "words > 3"}, "balance": {"t": 9}}
+    taken: list[Unpublished] = []
+
+    def take(*arguments: Any) -> None:
+        *others, digests = arguments
+        shutil.copytree(folder / "run", folder / "copy")
+        taken.append(Unpublished(folder / "copy", *others, digests.below("")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "publish", take)
+        run_local(recipe_of(f"{folder}/pool/*.tar", **sections, output={"rows_per_shard": 8}), folder / "run")
+    return taken[0]
+
+
+def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished: Unpublished, tmp_path: Path) -> None:
+    run = unpublished.copy(tmp_path / "run")
+    before = set(pools.files_of(run.folder))
+    run.publish()
+    assert not (run.folder / "parts").exists()
+    files = {name: digest for name, digest in pools.files_of(run.folder).items() if not name.startswith("tmp/")}
+    listed = {row["path"]: row for row in pq.read_table(run.folder / "manifest.parquet").to_pylist()}
+    assert files.keys() == listed.keys() | {"manifest.parquet", "_SUCCESS"}
+    for name, row in listed.items():
+        assert (row["bytes"], row["sha256"]) == ((run.folder / name).stat().st_size, files[name])
+    written = files.keys() - before
+    last = max(written, key=lambda name: (run.folder / name).stat().st_mtime_ns)
+    assert last == "_SUCCESS" and (run.folder / last).read_bytes() == b""
+    sizes = json.loads((run.folder / "shards/sizes.json").read_text())
+    assert sizes == {f"{index:05d}.tar": rows for index, rows in unpublished.shards.items()} and len(sizes) > 1
+    assert listed["uids.npy"]["rows"] == sum(sizes.values())
+    failures = pq.read_table(run.folder / "failures.parquet")
+    assert [row["reason"] for row in failures.to_pylist() if row["row"] is None] == ["not_a_tar"]
+
+
+def test_a_published_run_is_left_alone(unpublished: Unpublished, tmp_path: Path) -> None:
+    run = unpublished.copy(tmp_path / "run")
+    run.publish()
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")}
+    run.publish(audit=Audit(), shards={})
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")} == before
+
+
+def test_strays_of_tables_and_shards_go_and_nothing_else(unpublished: Unpublished, tmp_path: Path) -> None:
+    run = unpublished.copy(tmp_path / "run")
+    strays = ("tables/samples/00077.parquet", "tables/odd", "shards/00099.tar", "shards/00099_stats.json")
+    for name in (*strays, "notes.txt", "logs/mine", "tmp/x"):
+        (run.folder / name).parent.mkdir(exist_ok=True)
+        (run.folder / name).write_bytes(b"x")
+    run.publish()
+    files = pools.files_of(run.folder)
+    assert not files.keys() & set(strays) and files.keys() > {"notes.txt", "logs/mine"}
+    assert not {"notes.txt", "logs/mine"} & set(pq.read_table(run.folder / "manifest.parquet")["path"].to_pylist())
+
+
+@pytest.mark.parametrize("wrong", ["a shard less", "a row more", "a row of a rule less", "a unit twice"])
+def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Path, wrong: str) -> None:
+    run = unpublished.copy(tmp_path / "run")
+    before, audit, shards = pools.files_of(run.folder), Audit(), dict(run.shards)
+    audit.add(run.audit)
+    if wrong == "a shard less":
+        shards.popitem()
+    elif wrong == "a row more":
+        shards[0] += 1
+    elif wrong == "a row of a rule less":
+        audit.drops.subtract({("pool", "words"): 1})
+    else:
+        audit.drops.update(run.audit.drops)
+    with pytest.raises(ConservationError, match="the sums do not match"):
+        run.publish(audit=audit, shards=shards)
+    assert pools.files_of(run.folder) == before
+
+
+STEPS = ("all_failures", "write_entries", "_remove_strays", "_summarise", "describe_run", "mark_published")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(unpublished: Unpublished, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    run = unpublished.copy(tmp_path_factory.mktemp("undisturbed") / "run")
+    run.publish()
+    return run.files
+
+
+def stop(step: Callable[..., Any], after: bool) -> Callable[..., Any]:
+    """A step that fails before or after its work."""
+
+    def stopping(*arguments: Any) -> None:
+        if after:
+            step(*arguments)
+        raise OSError(28, "No space left on device")
+
+    return stopping
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_whatever_stops_it_the_next_attempt_publishes_the_same(
+    step: str, after: bool, unpublished: Unpublished, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    run = unpublished.copy(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, step, stop(getattr(module, step), after))
+        with pytest.raises(OSError, match="No space left"):
+            run.publish()
+    assert (run.folder / "_SUCCESS").exists() == ((step, after) == ("mark_published", True))
+    run.publish()
+    assert run.files == undisturbed
+
+
+def test_what_another_attempt_described_is_not_described_again(
+    unpublished: Unpublished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has put its ticket into place, and ended before `_SUCCESS`: all files are its own."""
+    run = unpublished.copy(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "mark_published", stop(module.mark_published, False))
+        with pytest.raises(OSError, match="No space left"):
+            run.publish()
+    described = {name: digest for name, digest in pools.files_of(run.folder).items() if not name.startswith("parts/")}
+    monkeypatch.setattr(module, "describe_run", lambda *_: pytest.fail("described twice"))
+    run.publish(shards={})  # not even sums are asked again
+    success = hashlib.sha256(b"").hexdigest()
+    assert pools.files_of(run.folder) == described | {"_SUCCESS": success}
+
+
+# The numbers of run.json
+
+
+NEAR = [{"phash": {"distance": 8}}]
+
+
+def test_the_largest_near_group_is_named() -> None:
+    """Over 5 % of the rows, or with nearness the largest of 10 rows and 0.1 %."""
+    of_pass, stages, counts = [(9, "c"), (12, "b"), (12, "a")], ["duplicate", "kept"], Counter(duplicate=30, kept=900)
+    for by, of, expected in (
+        (["phash"], of_pass, []),
+        (NEAR, of_pass, [("a", 12, 930)]),
+        (NEAR, of_pass[:1], []),
+        (["phash"], [*of_pass, (50, "d")], [("d", 50, 930)]),
+    ):
+        groups = _large_groups(of, stages, counts, Dedup.model_validate({"by": by}))
+        assert [(group.uid, group.rows, group.reached) for group in groups] == expected
+    near = Dedup.model_validate({"by": NEAR})
+    for kept, rows in ((12_000, 12), (12_001, 0)):
+        assert sum(group.rows for group in _large_groups(of_pass, stages, Counter(kept=kept), near)) == rows
+
+
+# entries.parquet: against counts made by hand and by a plain loop
+
+
+ENTRIES = ["dog", "hot dog", "写真", "never"]
+
+
+METADATA = pa.table({"entry": ENTRIES, "source": ["words"] * 4, "language": ["en"] * 4})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    """An empty run folder."""
+    return RunStore(str(tmp_path))
+
+
+POOL, SURVIVORS = np.array([9, 4, 2**40, 0], np.int64), np.array([8, 3, 2**40 - 1, 0], np.int64)
+SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
+
+
+def test_the_numbers_are_those_given(store: RunStore) -> None:
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
+    table = pq.read_table(store.path("entries.parquet"))
+    assert table.schema.remove_metadata() == schema.ENTRIES
+    assert table.drop(["probability", "expected"]).to_pydict() == {
+        "entry_id": [0, 1, 2, 3],
+        "entry": ENTRIES,
+        "source": ["words"] * 4,
+        "language": ["en"] * 4,
+        "pool": POOL.tolist(),
+        "survivors": SURVIVORS.tolist(),
+        "kept": [4, 3, 1, 0],
+    }
+    assert table["probability"].to_pylist() == [0.5, 1.0, 4 / (2**40 - 1), 1.0]
+    assert table["expected"].to_pylist() == [4.25, 3.0, 2.0**-32, 0.0]
+
+
+def test_without_balance_every_probability_is_one(store: RunStore) -> None:
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, None, None)
+    assert pq.read_table(store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
+
+
+def test_equal_numbers_give_equal_bytes(store: RunStore) -> None:
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
+    first = store.read_bytes("entries.parquet")
+    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
+    assert store.read_bytes("entries.parquet") == first
+
+
+@pytest.mark.parametrize("t", [3, None])
+def test_a_run_counts_as_a_plain_loop_does(tmp_path: Path, t: int | None) -> None:
+    """Rows of the pool before any rule; survivors after all of them; expected rows as the sum of π; kept rows."""
+    path = write_parquets(tmp_path / "pool", make_rows(600), 3, 100)
+    balance = {"balance": {"t": t}} if t else {}
+    recipe = recipe_of(
+        path, "parquet", match={"metadata": write_metadata(tmp_path)}, rules={"words": "words > 3"}, **balance
+    )
+    ran = run_local(recipe, tmp_path / "run")
+    matches, decisions = ran.table("matches")["entry_ids"].to_pylist(), ran.table("decisions").to_pylist()
+    table = ran.table("entries").to_pylist()
+    pool, survivors, kept, expected = ([0] * len(table) for _ in range(4))
+    for found, row in zip(matches, decisions, strict=True):
+        for entry in found:
+            pool[entry] += 1
+            survivors[entry] += row["kept"] or row["rule"] == "balance"
+            kept[entry] += row["kept"]
+            expected[entry] += round(Fraction(row["probability"]) * ONE)
+    assert [row["pool"] for row in table] == pool and [row["survivors"] for row in table] == survivors
+    assert [row["kept"] for row in table] == kept
+    assert [row["expected"] for row in table] == [total / ONE for total in expected]
+    assert all(k <= s <= p for k, s, p in zip(kept, survivors, pool, strict=True))
+    if t:
+        assert sum(kept) < sum(survivors) < sum(pool)
+    else:
+        assert kept == survivors == [row["expected"] for row in table]
