@@ -25,7 +25,8 @@ import xxhash
 
 from curate.ask.verify import verify_run
 from curate.cli.demo import demo
-from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, write_pool
+from curate.demo.pool import write_pool
+from curate.demo.samples import DUPLICATES, NEAR_DUPLICATES
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.driver import run

@@ -26,12 +26,9 @@ def encode(image: Image.Image, suffix: str, quality: int) -> bytes:
     """Encode as JPEG or WebP of a quality, or as PNG with 64 colours, which keeps its size near the others'."""
     out = io.BytesIO()
     if suffix == "png":
-        palette = image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        palette.save(out, "PNG")
-    elif suffix == "webp":
-        image.save(out, "WEBP", quality=quality, method=2)
+        image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG")
     else:
-        image.save(out, "JPEG", quality=quality)
+        image.save(out, {"jpg": "JPEG", "webp": "WEBP"}[suffix], quality=quality, method=2)  # of a JPEG: no matter
     return out.getvalue()
 
 
@@ -59,24 +56,17 @@ def reencode(image: bytes, rng: np.random.Generator) -> tuple[bytes, str] | None
 def alter(change: str, image: bytes, rng: np.random.Generator) -> bytes | None:
     """Return the picture after a change of `ALTER`, as JPEG, or None where its hash stays the same."""
     picture, value = decode(image), phash(image)
-    for _ in range(_ATTEMPTS):
-        altered = ALTER[change](picture, rng)
-        if phash(altered) != value:
-            return altered
-    return None
+    altered = (ALTER[change](picture, rng) for _ in range(_ATTEMPTS))
+    return next((each for each in altered if phash(each) != value), None)
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-def _saved(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    """Encode as JPEG in a quality that sites use."""
-    return encode(picture, "jpg", round(_between(rng, 60, 95)))
-
-
-def _compressed(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    return encode(picture, "jpg", round(_between(rng, *QUALITIES)))
+def _saved(picture: Image.Image, rng: np.random.Generator, qualities: tuple[int, int] = (60, 95)) -> bytes:
+    """Encode as JPEG in one of the qualities, without more those that sites use."""
+    return encode(picture, "jpg", round(_between(rng, *qualities)))
 
 
 def _resized(picture: Image.Image, rng: np.random.Generator) -> bytes:
@@ -95,7 +85,7 @@ def _cropped(picture: Image.Image, rng: np.random.Generator) -> bytes:
 
 
 ALTER: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
-    "compressed": _compressed,
+    "compressed": lambda picture, rng: _saved(picture, rng, QUALITIES),
     "resized": _resized,
     "cropped": _cropped,
 }

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curate.base.schema import DUPLICATE, KEPT
-from curate.demo.pool import DEFECTS, DUPLICATES, NEAR_DUPLICATES
+from curate.demo.samples import DEFECTS, DUPLICATES, NEAR_DUPLICATES
 from curate.store.store import RunStore
 
 CLEAN = "(clean)"
@@ -83,7 +83,7 @@ def _rate(rule: str, dropped: int, right: int, injected: dict[str, int], fallen:
 def score(truth_path: str, run: str) -> list[Caught]:
     """Join the truth with the decisions, by shard and key.
 
-    Of the samples that show one scene any may stay, often a injected copy: then it changes places with the original, as
+    Of the samples that show one scene any may stay, often an injected copy: then it changes places with the original, as
     it is the copies that were too many.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}

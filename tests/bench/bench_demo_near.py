@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from curate.decide.dedup.groups import Groups
 from curate.demo.pictures import decode, phash
-from curate.demo.pool import DUPLICATES, NEAR_DUPLICATES, make_pool
+from curate.demo.samples import DUPLICATES, NEAR_DUPLICATES, make_samples
 from tests.demo.graphs import restore
 
 BITS = (0, 2, 4, 6, 8)
@@ -46,7 +46,7 @@ def draw(seed: int) -> Pool:
     import open_clip
     import torch
 
-    drawn = make_pool(2000, seed)
+    drawn = make_samples(2000, seed)
     left = [(row, s) for row, s in enumerate(drawn) if s.defect in ("", *DUPLICATES, *NEAR_DUPLICATES)]
     hashes = np.array([phash(s.image) for _, s in left], np.uint64)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--anyhow", action="store_true", help="scenes may be as like one another as they come")
     options = parser.parse_args()
-    with patch("curate.demo.pool.MIN_DISTANCE", 0 if options.anyhow else 4):
+    with patch("curate.demo.samples.MIN_DISTANCE", 0 if options.anyhow else 4):
         pools = [draw(seed) for seed in options.seeds]
     of_kind = [sum(np.count_nonzero(pool.kinds == kind) for pool in pools) for kind in NEAR_DUPLICATES]
     print(

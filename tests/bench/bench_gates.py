@@ -32,7 +32,8 @@ import pyarrow.parquet as pq
 from curate.captions.gates import checks, names, numerals
 from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
 from curate.captions.kinds.rewrite import Rewrite
-from curate.demo import scenes, words
+from curate.demo import captions, scenes, words
+from curate.demo.drawing import draw
 from curate.match.matcher import Matcher
 from curate.match.sources import read_metadata
 from curate.recipe.gates import Gates
@@ -80,7 +81,7 @@ def demo_cases(count: int, rng: random.Random) -> list[Case]:
     draw = np.random.default_rng(SEED)
     cases = []
     for _ in range(count):
-        original = scenes.caption(scenes.compose(draw, 240, 240), draw)
+        original = captions.caption(scenes.compose(draw, 240, 240), draw)
         found = tuple(word for word in known if word in original or word.upper() in original)
         cases.append(Case(original, rewrite(original, rng), found))
     return cases
@@ -289,13 +290,13 @@ def clip_table(count: int) -> None:
     pictures, texts = [], []
     while len(pictures) < count:
         scene = scenes.compose(rng, 240, 240)
-        fields = scenes._fields(scene, rng)
+        fields = captions.caption_fields(scene, rng)
         original = "{a_all} on {ground}".format_map(fields)
         faithful = "The picture shows {relation} on {a_ground} background.".format_map(fields)
         made = _hallucinated(scene, rng, faithful)
         if faithful not in made.values():
-            pictures.append(encoder.view(scenes.draw(scene, rng)))
-            texts.append([original, faithful, scenes.caption(scene, rng), *made.values()])
+            pictures.append(encoder.view(draw(scene, rng)))
+            texts.append([original, faithful, captions.caption(scene, rng), *made.values()])
     images = np.concatenate([encoder.encode_images(pictures[i : i + 32]) for i in range(0, len(pictures), 32)])
     kinds = ("original", "faithful", "any true caption", "other colour", "other shape", "a thing more")
     scored = {kind: encoder.score_words(images, [row[i] for row in texts]) for i, kind in enumerate(kinds)}

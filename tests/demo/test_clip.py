@@ -14,8 +14,10 @@ import torch
 from open_clip import CLIP, SimpleTokenizer, create_model_and_transforms, get_tokenizer
 from PIL import Image
 
-from curate.demo.pool import make_pool
-from curate.demo.scenes import Scene, caption, compose, draw
+from curate.demo.captions import caption
+from curate.demo.drawing import draw
+from curate.demo.samples import make_samples
+from curate.demo.scenes import Scene, compose
 from curate.demo.words import COLOURS
 from curate.models.clip_model import load_encoder
 from curate.signals.clip import Clip as CuratesClip
@@ -96,7 +98,7 @@ def test_the_folder_is_small_and_holds_what_hugging_faces_folders_do() -> None:
 
 def test_onnx_runtime_gives_what_open_clip_does(clip: Clip) -> None:
     encoder = load_encoder(CuratesClip(model=f"onnx:{FOLDER}"))
-    pool = [sample for sample in make_pool(100, seed=22) if sample.defect in ("", "wrong_caption")]
+    pool = [sample for sample in make_samples(100, seed=22) if sample.defect in ("", "wrong_caption")]
     pictures, texts = [Image.open(io.BytesIO(sample.image)) for sample in pool], [sample.text or "" for sample in pool]
     assert np.abs(encoder.encode_images([encoder.view(p) for p in pictures]) - clip.images(pictures)).max() < 1e-6
     assert np.abs(encoder.encode_texts(texts).embeddings - clip.texts(texts)).max() < 1e-6
@@ -131,7 +133,7 @@ def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip: 
 
 
 def test_it_finds_the_wrong_captions_of_a_pool(clip: Clip) -> None:
-    pool = [sample for sample in make_pool(500, seed=21) if sample.defect in ("", "wrong_caption")]
+    pool = [sample for sample in make_samples(500, seed=21) if sample.defect in ("", "wrong_caption")]
     images = clip.images([Image.open(io.BytesIO(sample.image)) for sample in pool])
     cosines = (images * clip.texts([sample.text or "" for sample in pool])).sum(axis=1)
     wrong = np.array([sample.defect == "wrong_caption" for sample in pool])

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from curate.demo import pictures
+from curate.demo.drawing import draw
 from curate.demo.pictures import ALTER, QUALITIES, alter, decode, encode, phash, reencode
-from curate.demo.scenes import compose, draw
+from curate.demo.scenes import compose
 
 
 def rng(seed: int) -> np.random.Generator:

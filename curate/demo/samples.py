@@ -1,0 +1,212 @@
+"""Makes the samples of the demo's pool: drawn scenes with alt-text, some of them with one injected defect.
+
+What is promised of them
+- Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from an
+  injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn again.
+- An injected near-duplicate differs from its original in some bits. Nothing is promised of how many, or of how near it
+  comes to other pictures: that is for deduplication to tell apart.
+- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+
+from curate.demo import words
+from curate.demo.captions import caption
+from curate.demo.drawing import draw
+from curate.demo.pictures import alter, decode, encode, phash, reencode
+from curate.demo.scenes import Scene, compose, pick
+
+# What is injected, by name, and how many of each among 2,000 samples. Damage is named as `samples.status` names it.
+DEFECTS = {
+    "repeated": 20,  # the image, caption and URL of a clean sample: one uid twice
+    "copied": 35,  # its image and caption under another URL
+    "recaptioned": 30,  # its image under another URL, with another caption
+    "reencoded": 40,  # its picture in another quality or format, with the same phash
+    "compressed": 20,  # its picture as a JPEG of lower quality, with another phash
+    "resized": 20,  # its picture in another size, with another phash
+    "cropped": 40,  # its picture without 1 to 3 % of its width and of its height, with another phash
+    "wrong_caption": 48,  # speaks of another scene, with no shape, colour or texture in common
+    "boilerplate": 43,
+    "language": 50,
+    "tiny": 20,  # less than 64 pixels a side
+    "extreme": 24,  # more than three times as wide as high, or the reverse
+    "truncated_image": 15,
+    "not_an_image": 15,
+    "empty_image": 15,
+    "caption_not_utf8": 15,
+    "empty_caption": 15,
+    "no_caption": 15,
+}
+DUPLICATES = ("repeated", "copied", "recaptioned", "reencoded")
+NEAR_DUPLICATES = ("compressed", "resized", "cropped")
+MIN_DISTANCE = 4
+
+_EXTREMES = ((600, 60), (60, 480), (728, 90), (700, 205), (210, 680), (810, 220))
+_SUFFIXES = ("jpg",) * 48 + ("png", "webp")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: `text` is the caption that readers get; where that is None, the .txt holds `raw`, or is missing."""
+
+    scene: Scene
+    image: bytes
+    suffix: str
+    url: str
+    text: str | None
+    raw: bytes | None = None
+    language: str = "en"
+    defect: str = ""
+    original: int | None = None
+
+    @property
+    def txt(self) -> bytes | None:
+        """The .txt as it is written; None where there is none."""
+        return self.raw if self.text is None else self.text.encode()
+
+
+def make_samples(total: int, seed: int) -> list[Sample]:
+    """Make clean samples, defects by kind, and (near-)duplicates; `original` is a row of this list."""
+    quotas = {defect: max(1, round(quota * total / 2000)) for defect, quota in DEFECTS.items()}
+    hashes: list[int] = []
+    samples = [_clean(seed, row, hashes) for row in range(total - sum(quotas.values()))]
+    originals = iter(make_rng(seed, "originals").permutation(len(samples)).tolist()[::-1])
+    for defect in [name for name in DEFECTS if name not in (*DUPLICATES, *NEAR_DUPLICATES)]:
+        for row in range(len(samples), len(samples) + quotas[defect]):
+            samples.append(_spoil(_clean(seed, row, hashes, defect), defect, seed, row))
+
+    def add_copies(defect: str, rows: Iterator[int]) -> None:
+        copy = _near_duplicate if defect in NEAR_DUPLICATES else _duplicate
+        for place in range(len(samples), len(samples) + quotas[defect]):
+            row, sample = next((row, sample) for row in rows if (sample := copy(defect, samples[row], seed, place)))
+            samples.append(replace(sample, defect=defect, original=row))
+
+    for defect in DUPLICATES:
+        add_copies(defect, originals)
+    # Each kind alters pictures of one family before others, so that some have two or three near-duplicates.
+    family = list(islice(originals, max(quotas[defect] for defect in NEAR_DUPLICATES)))
+    for defect in NEAR_DUPLICATES:
+        relatives = [family[place] for place in make_rng(seed, defect).permutation(len(family))]
+        add_copies(defect, chain(relatives[::-1], originals))
+    return samples
+
+
+def make_rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
+    """Return a generator per purpose and row, so that a change in one leaves the others as they are."""
+    entropy = [seed, int.from_bytes(purpose.encode(), "big"), *path]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
+    """Return a sample without a defect, of a size and format in which it is to have one; its hash joins `hashes`.
+
+    A scene hangs on row and attempt alone: one that comes too near another is drawn again, and moves no other.
+    """
+    rng = make_rng(seed, "sample", row)
+    suffix = pick(rng, ("jpg",) if defect in ("truncated_image", "not_an_image") else _SUFFIXES)
+    for attempt in count():
+        chance = make_rng(seed, "scene", row, attempt)
+        scene = compose(chance, *_canvas(defect, chance))
+        image = encode(draw(scene, chance), suffix, 85)
+        value = phash(image)
+        if all((value ^ other).bit_count() >= MIN_DISTANCE for other in hashes):
+            hashes.append(value)
+            break
+    text = caption(scene, rng)
+    return Sample(scene, image, suffix, _url(rng, scene, suffix, row), text)
+
+
+def _canvas(defect: str, rng: np.random.Generator) -> tuple[int, int]:
+    if defect == "extreme":
+        return pick(rng, _EXTREMES)
+    low, high = (20, 63) if defect == "tiny" else (220, 400)
+    return low + int(rng.random() * (high - low + 1)), low + int(rng.random() * (high - low + 1))
+
+
+def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
+    """Return a URL that no other row has."""
+    item = scene.items[0]
+    return f"https://example.com/{pick(rng, words.SECTIONS)}/{item.colour}-{item.shape}-{row:05d}.{suffix}"
+
+
+def _spoil(sample: Sample, defect: str, seed: int, row: int) -> Sample:
+    """Return a clean sample with a defect; those of size are in its scene already."""
+    rng = make_rng(seed, "spoil", row)
+    spoilt: dict[str, Any] = {"defect": defect}
+    match defect:
+        case "wrong_caption":
+            other = compose(rng, 300, 300)
+            while other.concepts & sample.scene.concepts:
+                other = compose(rng, 300, 300)
+            spoilt["text"] = caption(other, rng)
+        case "boilerplate":
+            spoilt["text"] = pick(rng, words.BOILERPLATE).format(number=1 + int(rng.random() * 2000))
+        case "language":
+            code = list(words.LANGUAGES)[row % len(words.LANGUAGES)]  # in turn, so that a small pool has each
+            spoilt |= {"text": _translate(sample.scene, words.LANGUAGES[code], rng), "language": code}
+        case "truncated_image":
+            spoilt["image"] = sample.image[: int(len(sample.image) * (0.4 + 0.4 * rng.random()))]
+        case "not_an_image":
+            spoilt["image"] = words.NOT_FOUND_PAGE.encode()
+        case "empty_image":
+            spoilt["image"] = b""
+        case "caption_not_utf8":
+            spoilt |= {"text": None, "raw": f"{sample.text} – Café Prisma".encode("cp1252")}
+        case "empty_caption":
+            spoilt |= {"text": None, "raw": b" \n" if row % 2 else b""}
+        case "no_caption":
+            spoilt["text"] = None
+    return replace(sample, **spoilt)
+
+
+def _translate(scene: Scene, language: words.Language, rng: np.random.Generator) -> str:
+    item = scene.items[0]
+    shape = language.shapes[words.SHAPES.index(item.shape)]
+    colour = language.colours[list(words.COLOURS).index(item.colour)]
+    text = pick(rng, language.templates).format(shape=shape, colour=colour)
+    return text[0].upper() + text[1:]
+
+
+def _duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
+    """Return a duplicate of a clean sample; None where no other encoding keeps its phash."""
+    rng = make_rng(seed, "duplicate", row)
+    if defect == "repeated":
+        return original
+    image, suffix = original.image, original.suffix
+    if defect == "reencoded":
+        recoded = reencode(image, rng)
+        if recoded is None:
+            return None
+        image, suffix = recoded
+    copy = replace(original, image=image, suffix=suffix, url=_url(rng, original.scene, suffix, row))
+    if defect == "copied" or (defect == "reencoded" and rng.random() < 0.5):
+        return copy
+    text = original.text
+    while text == original.text:
+        text = caption(original.scene, rng)
+    return replace(copy, text=text)
+
+
+def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
+    """Return a clean sample with altered picture and, every other time, caption; None where its phash stays."""
+    rng = make_rng(seed, "near", row)
+    image = alter(defect, original.image, rng)
+    if image is None:
+        return None
+    width, height = decode(image).size
+    # What the scene says of places and sizes stays the original's: cropping moves them by at most 3 %.
+    scene = replace(original.scene, width=width, height=height)
+    copy = replace(original, image=image, suffix="jpg", scene=scene, url=_url(rng, scene, "jpg", row))
+    return copy if rng.random() < 0.5 else replace(copy, text=_retouch(original.text or "", rng))
+
+
+def _retouch(text: str, rng: np.random.Generator) -> str:
+    """Return a caption as another site gives it: in other capitals, or with something added."""
+    bare, brand = text.rstrip("."), pick(rng, words.BRANDS)
+    ways = (text.lower(), text.title(), f"{bare} | {brand}", f"{bare} (image {2 + int(rng.random() * 98)})")
+    return pick(rng, [way for way in ways if way != text])
