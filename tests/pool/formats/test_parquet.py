@@ -1,7 +1,9 @@
 """Units of Parquet: tables that conform to the schemas, row by row what the file holds, whatever the types."""
 
 import io
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from curate.base.errors import RecipeError
 from curate.decide.settings import DecideSettings
 from curate.measure.settings import MeasureSettings
 from curate.pool.decode.text import caption_status
+from curate.pool.formats import parquet
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.columns import check_columns
@@ -431,3 +434,24 @@ def test_a_list_that_is_no_parquet_is_refused_with_what_reads_it(tmp_path: Path)
     recipe = parse_recipe({"input": [{"name": "list", "format": "parquet", "path": str(path)}]})
     with pytest.raises(RecipeError, match=r"list\.tsv\.gz.*TSV is read by format: urls; DuckDB converts it to Parquet"):
         make_plan(recipe)
+
+
+def test_footer_is_not_kept_for_a_file_that_came_between(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    path, other = str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")
+    pq.write_table(pa.table({"n": [1]}), path)
+    pq.write_table(pa.table({"n": [1, 2, 3]}), other)
+    os_file = pa.OSFile
+
+    def replaced_once_open(name):
+        opened = os_file(name)
+        if os.path.exists(other):
+            os.replace(other, name)
+        return opened
+
+    monkeypatch.setattr(parquet.pa, "OSFile", replaced_once_open)
+    source, part = SimpleNamespace(storage={}), SimpleNamespace(path=path)
+    rows = []
+    for _ in range(2):
+        with parquet._opened(source, part) as file:
+            rows.append(file.metadata.num_rows)
+    assert rows == [1, 3]

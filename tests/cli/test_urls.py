@@ -18,7 +18,7 @@ from curate.store.facts import DownloadFacts, RunFacts, write_facts
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli
-from tests.cli.test_cli_run import Terminal
+from tests.cli.test_run import Terminal
 from tests.laws.pools import encode, picture
 from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import BARE
