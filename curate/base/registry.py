@@ -7,7 +7,9 @@ use, by dotted name, so that `recipe` can look kinds up whose folders import `re
 
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -16,10 +18,17 @@ from typing import Any, Generic, TypeVar
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean, one_line
 
+_with_foreign = ContextVar("with_foreign", default=True)
+
 K = TypeVar("K")
 
 
-GROUPS = ("curate.signals", "curate.formats")  # of entry points: the kinds of thing that other packages may add
+GROUPS = (
+    "curate.signals",
+    "curate.formats",
+    "curate.gates",
+    "curate.outputs",
+)  # of entry points: the kinds of thing that other packages may add
 
 
 def has_plugins() -> bool:
@@ -34,6 +43,16 @@ def is_installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+@contextmanager
+def only_builtin() -> Iterator[None]:
+    """Look up the package's own kinds alone, as a page about them does."""
+    token = _with_foreign.set(False)
+    try:
+        yield
+    finally:
+        _with_foreign.reset(token)
 
 
 def _entry_points(group: str) -> importlib.metadata.EntryPoints:
@@ -60,7 +79,7 @@ class Registry(Generic[K]):
 
         Raises RecipeError, which names packages, for a foreign kind that cannot be loaded and for two kinds of one key.
         """
-        return _load(self)[0]
+        return _load(self, _with_foreign.get())[0]
 
     def find(self, key: str) -> K:
         """Return one kind. Raises RecipeError where there is none of that key; names the nearest."""
@@ -72,16 +91,16 @@ class Registry(Generic[K]):
 
     def package(self, key: str) -> str | None:
         """Return the package that a foreign kind comes from, with its version; None for the package's own."""
-        return _load(self)[1].get(key)
+        return _load(self, _with_foreign.get())[1].get(key)
 
 
 @cache  # by the registry: what is installed does not change while a process runs
-def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     """Return a registry's kinds, and the packages of the foreign ones."""
     module, _, name = registry.builtin.partition(":")
     kinds = {kind.key: kind for kind in getattr(importlib.import_module(module), name)}
     packages: dict[str, str] = {}
-    found = _entry_points(registry.group) if registry.group else ()
+    found = _entry_points(registry.group) if registry.group and with_foreign else ()
     for entry in sorted(found, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         if entry.name in kinds:

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from curate.base import ids, schema
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_matrix, normalised
-from curate.captions.gates.checks import Entries, Scores, entry_weights
-from curate.captions.gates.gates import Candidates, run_gates
+from curate.captions.gates.gate import Candidates, Entries, Scores
+from curate.captions.gates.measured import entry_weights
+from curate.captions.gates.verdicts import run_gates
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.llm.engine import Request
@@ -78,7 +79,7 @@ def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer 
     of_row = pa.array(answered.of_row[own])
     scores = scorer.score(answered.of_row[own], texts) if scorer else {}
     candidates = Candidates(
-        profile=section.profile,
+        relation=section.relation,
         texts=texts,
         originals=rows.column("caption").take(of_row),
         sources=rows.sources.take(of_row) if section.source else None,
@@ -132,7 +133,7 @@ class _Scorer:
         encoder = load_encoder_of(settings.signals, settings.scorer.name)
         column = tables.read("embeddings", [f"{settings.scorer.prefix}image"]).column(0)
         images = normalised(embedding_matrix(column)[rows.rows])
-        has_words = "f_clipscore" not in settings.captions.gates.off and settings.scorer.scores_words
+        has_words = settings.captions.gates.needs("f_clip") and settings.scorer.scores_words
         return cls(encoder, images, rows.column("caption").to_pylist(), has_words)
 
     def score(self, of_row: npt.NDArray[np.int64], texts: pa.Array) -> dict[str, Scores]:

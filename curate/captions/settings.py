@@ -13,6 +13,7 @@ from curate.expressions.check import check_count
 from curate.match.unit import MatchSettings
 from curate.pool.plan import Unit
 from curate.recipe.captions import Captions, Task
+from curate.recipe.gates import GATES
 from curate.recipe.measure import Embedder
 from curate.recipe.source import Source
 from curate.run.columns import visible_columns
@@ -63,7 +64,8 @@ class CaptionSettings:
     @property
     def key_fields(self) -> list[Any]:
         """What texts depend on besides the rows that are kept, as plain data."""
-        return [VERSIONS["captions"], self.captions.cache_key_fields(self.engine_ids)]
+        packages = (GATES.package(key) for key in GATES.kinds() if key not in self.captions.gates.off)
+        return [VERSIONS["captions"], self.captions.cache_key_fields(self.engine_ids), *filter(None, packages)]
 
     def key(self, unit: Unit, decisions_key: str | None) -> str:
         """Return the key of a unit's `answers`, `captions` and `regions`, by that of its `decisions`."""

@@ -253,8 +253,11 @@ class Captions(KindsSection):
         description="Boxes of the caption's noun phrases. null: none.",
         examples=[{"model": "google/owlv2-base-patch16-ensemble"}],
     )
-    gates: Gates = Field(
-        Gates(), description="How strict quality filters are.", examples=[{"words": [3, 60], "off": ["preamble"]}]
+    gates: Annotated[SerializeAsAny[Gates], BuiltFrom(Gates.full)] = Field(
+        {},
+        description="How strict quality filters are.",
+        examples=[{"words": [3, 60], "off": ["preamble"]}],
+        validate_default=True,
     )
     output: CaptionOutput = Field(
         CaptionOutput(),

@@ -1,59 +1,84 @@
 """The section `captions.gates` of a recipe: which quality filters judge synthetic captions, and how strictly."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from curate.recipe.section import ColumnName, Section
+from curate.base.errors import RecipeError
+from curate.base.registry import Registry
+from curate.recipe.measure import Embedder
+from curate.recipe.section import ColumnName, KindOf, KindsSection
 
-Gate = Literal[
-    "empty", "echo_prompt", "echo", "preamble", "length", "language", "numbers", "names", "entries", "repetition",
-    "clip_score", "f_clipscore", "unsafe",
-]  # fmt: skip
+GATES: Registry[Any] = Registry("gate", "curate.captions.gates.registry:KINDS", "curate.gates")
+"""The gates, `curate.captions.gates.gate.Gate`, in the order in which the first one that fails is reported."""
 
 
-class Gates(Section):
+class Gates(KindsSection):
     """How strict the quality filters (gates) of synthetic captions are; without the section, all that apply are on.
 
     A caption that fails a gate is in table `captions` with the reason, and not in the shards. Gates are heuristics: `preamble`, `unsafe`
     and `language` miss unforeseen cases and short texts. `python -m tests.bench.bench_gates` measures how often.
-
-    - `empty`, `length`, `repetition`, `language`: no text; too few or many words; loops; another language.
-    - `echo_prompt`, `echo`: a copy of the prompt or its examples; a copy of the original.
-    - `preamble`: chatter before the caption.
-    - `numbers`, `names`, `entries`: numbers, names or metadata entries of the original that are lost; `entries` needs `match`.
-    - `clip_score`, `f_clipscore`: fits the image less than the original; needs a model with `embeddings: true`.
-    - `unsafe`: instructions to a model, addresses or code that are not in the original.
 
     `entries`: a text may say the same with other entries, and each counts by its rarity. At 0.4, one in seven of the package's example pairs
     is refused, and half of the texts that lost their rarest entry. At 0.6, it is one in three, and two in three. Scale and noise of
     `clip_score` are the model's. Of ViT-H-14, a wrong word costs about 0.00035 of `f_clipscore`.
     """
 
-    off: tuple[Gate, ...] = Field((), description="Gates to turn off.", examples=[["f_clipscore"]])
-    words: tuple[int, int] = Field(
-        (2, 100), description="Fewest and most words; 2 is LaCLIP's own bound.", examples=[[3, 60]]
-    )
-    names: float = Field(1.0, description="Share of the caption's names to keep, at least.", examples=[0.5], ge=0, le=1)
-    entries: float = Field(
-        0.4,
-        description="Share of the caption's metadata entries to keep, at least, weighted by rarity.",
-        examples=[0.6],
-        ge=0,
-        le=1,
-    )
-    clip_score: float = Field(
-        0.03,
-        description="Largest decrease of the CLIP score (a cosine) from the original's.",
-        examples=[0.05],
-        ge=0,
-        le=2,
-    )
-    f_clipscore: float = Field(
-        3e-4, description="Largest decrease of F-CLIPScore; needs `words: true` of the model.", examples=[0.001], ge=0
+    registry: ClassVar[Registry[Any]] = GATES
+
+    off: tuple[Annotated[str, KindOf(GATES)], ...] = Field(
+        (), description="Gates to turn off.", examples=[["f_clipscore"]]
     )
     of: ColumnName = Field(
         "clip",
         description="The model in `measure.clip` that scores captions; needs `embeddings: true`.",
         examples=["large"],
     )
+
+    @classmethod
+    def doc(cls) -> str:
+        """Return the docstring, with what fails each gate."""
+        lines = "".join(f"    - `{gate.key}`: {gate.summary}.\n" for gate in GATES.kinds().values())
+        return f"{cls.__doc__}\n    What fails each gate:\n\n{lines}"
+
+    @classmethod
+    def kinds(cls) -> tuple[Any, ...]:
+        """Return the options of gates. Raises RecipeError, which names the package, where two have one name."""
+        options: dict[str, Any] = {}
+        for gate in GATES.kinds().values():
+            if gate.option is None:
+                continue
+            if gate.option.key in cls.model_fields or gate.option.key in options:
+                where = f"gate {gate.key!r} of package {GATES.package(gate.key)}"
+                raise RecipeError(
+                    f"{where}: captions.gates has a key {gate.option.key!r} already; uninstall the package"
+                )
+            options[gate.option.key] = gate.option
+        return tuple(options.values())
+
+    @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        """Return the type and the default of an option."""
+        return kind.type, kind.field
+
+    def needs(self, name: str) -> bool:
+        """Return whether a gate that is on needs this field of its candidates."""
+        return any(name in gate.needs for key, gate in GATES.kinds().items() if key not in self.off)
+
+    def check_needs(self, has_entries: bool, models: Mapping[str, Embedder]) -> None:
+        """Check that gates whose options are set have something to go by: entries, or scores by one of the models, which keep embeddings.
+
+        Raises ValueError.
+        """
+        kinds = [gate for gate in GATES.kinds().values() if gate.option is not None]
+        changed = [gate for gate in kinds if getattr(self, gate.option.key) != gate.option.field.default]
+        for key, needs in ((gate.option.key, gate.needs) for gate in changed):
+            if "entries" in needs and not has_entries:
+                raise ValueError(f"captions.gates.{key} needs match: it is about metadata entries")
+            if needs & {"clip", "f_clip"} and self.of not in models:
+                raise ValueError(
+                    f"captions.gates.{key} needs the model {self.of!r} in measure.clip, with embeddings: true"
+                )
+            if "f_clip" in needs and not models[self.of].scores_words:
+                raise ValueError(f"captions.gates.{key} needs words: true of the model {self.of!r} in measure.clip")

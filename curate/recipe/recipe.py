@@ -27,7 +27,6 @@ from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
-from curate.recipe.gates import Gates
 from curate.recipe.measure import Measure
 from curate.recipe.output import Output
 from curate.recipe.section import (
@@ -211,7 +210,8 @@ class Recipe(Section):
             raise ValueError("balance and sample both decide which rows are drawn; leave one out")
         self.dedup.check_measured(self.measure)
         if self.captions:
-            self._check_gates(self.captions.gates)
+            models = {one.name: one for one in self.measure.kept if one.encodes}
+            self.captions.gates.check_needs(self.match is not None, models)
         return self
 
     def stages(self, forgotten: bool) -> list[Stage]:
@@ -224,20 +224,6 @@ class Recipe(Section):
     def dedup_place(self) -> int | None:
         """The position of deduplication among the rules; None where it comes after them."""
         return next((place for place, rule in enumerate(self.rules.values()) if rule == DEDUP), None)
-
-    def _check_gates(self, gates: Gates) -> None:
-        """Raise ValueError for a gate that is set and has nothing to go by."""
-        kept = {one.name: one for one in self.measure.kept if one.encodes}
-        asked = {name for name in gates.model_fields_set if getattr(gates, name) != getattr(Gates(), name)}
-        if "entries" in asked and not self.match:
-            raise ValueError("captions.gates.entries needs match: it checks that entries are kept")
-        for name in ("clip_score", "f_clipscore"):
-            if name in asked and gates.of not in kept:
-                raise ValueError(
-                    f"captions.gates.{name} needs the model {gates.of!r} in measure.clip, with embeddings: true"
-                )
-        if "f_clipscore" in asked and not kept[gates.of].scores_words:
-            raise ValueError(f"captions.gates.f_clipscore needs words: true of the model {gates.of!r} in measure.clip")
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:

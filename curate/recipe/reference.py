@@ -20,6 +20,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from curate.base.errors import RecipeError
+from curate.base.registry import only_builtin
 from curate.base.schema import SAMPLES
 from curate.recipe.captions import Captions
 from curate.recipe.faults import alternatives, is_section
@@ -132,6 +133,7 @@ def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[Key]:
     return [_key(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
 
 
+@only_builtin()
 def reference_page() -> str:
     """Return the page, in Markdown."""
     import jinja2  # here: only this page needs it
@@ -172,7 +174,7 @@ def _walk(found: list[Entry], section: type[Section], title: str, fill: Fill) ->
         key = field.alias or name
         given = (field.examples or [None])[0]
         for inner, steps in _sections(field):
-            if not _is_own(inner) or inner in {entry.section for entry in found}:
+            if inner in {entry.section for entry in found}:
                 continue
             path = ".".join(filter(None, [title, key, *steps]))
             _add(found, inner, path, fill, key, given)
@@ -183,8 +185,6 @@ def _walk_sources(found: list[Entry]) -> None:
     """Add the keys of all sources, those of each format, and what they hold."""
     found.append(Entry("input", 2, Source, Source.model_fields, {"input": Recipe.model_fields["input"].examples[0]}))  # type: ignore[index]
     for key, kind in FORMATS.kinds().items():
-        if not _is_own(kind.section):
-            continue
         own = {
             name: field
             for name, field in kind.section.model_fields.items()
@@ -196,13 +196,8 @@ def _walk_sources(found: list[Entry]) -> None:
 
 
 def _add(found: list[Entry], section: type[Section], title: str, fill: Fill, key: str, given: Any) -> None:
-    fields = {
-        name: field
-        for name, field in section.model_fields.items()
-        if all(_is_own(inner) for inner, _ in _sections(field))
-    }
     level = min(4, 1 + len([step for step in title.split(".") if step != "NAME"]))
-    found.append(Entry(title, level, section, fields, _complete(fill, key, given)))
+    found.append(Entry(title, level, section, section.model_fields, _complete(fill, key, given)))
 
 
 def _nest(fill: Fill, key: str, given: Any, section: type[Section], inner: dict[str, Any]) -> dict[str, Any]:
@@ -265,11 +260,6 @@ def _sections(field: FieldInfo) -> Iterator[tuple[type[Section], tuple[str, ...]
                 waiting.append((arguments[1], (*steps, "NAME")))
             elif typing.get_origin(form) is tuple:
                 waiting.append((arguments[0], steps))
-
-
-def _is_own(section: type[Section]) -> bool:
-    """Return whether a section is one of this package."""
-    return section.__module__.startswith("curate.")
 
 
 # ---- the cells

@@ -163,16 +163,21 @@ class KindsSection(Section):
     @classmethod
     def full(cls) -> type[Self]:
         """Return the section with a field for each kind that there is. Raises RecipeError, as `Registry.kinds`."""
-        return _with_kinds(cls, cls.kinds())
+        return _with_kinds(cls, cls.kinds(), cls.doc())
+
+    @classmethod
+    def doc(cls) -> str | None:
+        """Return the docstring of the section with all fields."""
+        return cls.__doc__
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _empty, (type(self).__base__,), self.__getstate__()  # its class is made in each process
 
 
 @cache
-def _with_kinds(base: type[K], kinds: tuple[Any, ...]) -> type[K]:
+def _with_kinds(base: type[K], kinds: tuple[Any, ...], doc: str | None) -> type[K]:
     fields: dict[str, Any] = {kind.key: base.kind_field(kind) for kind in kinds}
-    return create_model(base.__name__, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **fields)
+    return create_model(base.__name__, __base__=base, __module__=base.__module__, __doc__=doc, **fields)
 
 
 def _empty(base: type[K]) -> K:

@@ -29,19 +29,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.captions.gates import checks, names, numerals
-from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
+from curate.captions.gates import names, numerals
+from curate.captions.gates.gate import Candidates, Entries, Scores
+from curate.captions.gates.language import differs
+from curate.captions.gates.measured import KeptEntries, entry_weights, falls
+from curate.captions.gates.verdicts import PASSED, run_gates
 from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import captions, scenes, words
 from curate.demo.drawing import draw
 from curate.match.matcher import Matcher
 from curate.match.sources import read_metadata
-from curate.recipe.gates import Gates
+from curate.recipe.gates import GATES, Gates
 from curate.signals.language import detect_languages
 from tests.bench.gate_faults import FAULTS, Case, Fault, rewrite, shorten
 from tests.demo.graphs import restore
 
 SEED = 8
+DEFAULTS = Gates.full()()
 STYLES = ("chat_a", "chat_b", "human", "coco")
 Judge = Callable[[Sequence[Case]], list[set[str]]]
 
@@ -100,12 +104,12 @@ def judge_texts(cases: Sequence[Case]) -> list[set[str]]:
     """The gates that each text fails, of those that need texts alone."""
     examples = [side for pair in read_pairs()[:16] for side in pair]
     given = Candidates(
-        Rewrite.profile,
+        Rewrite.relation,
         *_columns(cases),
         prompts=[read_prompt()],
         examples=[] if cases[0].original in examples else examples,
     )
-    verdicts = run_gates(given)
+    verdicts = run_gates(given, DEFAULTS)
     assert [PASSED if not failed else failed[0] for failed in verdicts.failed.to_pylist()] == verdicts.first.to_pylist()
     return [set(failed) for failed in verdicts.failed.to_pylist()]
 
@@ -134,8 +138,9 @@ class ByEntries:
     def shares(self, cases: Sequence[Case], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The share of weight that each text keeps, by asking the gate at each hundredth."""
         texts, originals = (self._matcher.match(column) for column in _columns(cases))
-        given = checks.Entries(texts, originals, weights)
-        return np.sum([~checks.entries(given, kept / 100) for kept in range(1, 101)], 0) / 100
+        given = Entries(texts, originals, weights)
+        candidates = Candidates("rewritten", *_columns(cases), entries=given)
+        return np.sum([~KeptEntries().check(candidates, kept / 100) for kept in range(1, 101)], 0) / 100
 
     def without_rarest(self, case: Case) -> str | None:
         """The text without the words of the rarest entry of its caption, where it has them."""
@@ -169,7 +174,7 @@ def faults_table(sets: dict[str, list[Case]], rng: random.Random, show: int) -> 
     """Faults that texts alone tell."""
     clean = {name: judge_texts(cases) for name, cases in sets.items()}
     rates = {
-        name: {gate: sum(gate in gates for gates in found) / len(found) for gate in GATES}
+        name: {gate: sum(gate in gates for gates in found) / len(found) for gate in GATES.kinds()}
         for name, found in clean.items()
     }
     examples = read_pairs()[:16]
@@ -200,18 +205,18 @@ def faults_table(sets: dict[str, list[Case]], rng: random.Random, show: int) -> 
     print("\n  faithful texts that a gate refuses, in %")
     print(
         f"  {'texts':9} {'n':>5}  {'some gate':>9}  "
-        + "  ".join(f"{gate[:8]:>8}" for gate in GATES if gate in WITH_TEXTS)
+        + "  ".join(f"{gate[:8]:>8}" for gate in GATES.kinds() if gate in WITH_TEXTS)
     )
     for where, found in clean.items():
         some = 100 * sum(map(bool, found)) / len(found)
-        line = "  ".join(f"{100 * rates[where][gate]:8.2f}" for gate in GATES if gate in WITH_TEXTS)
+        line = "  ".join(f"{100 * rates[where][gate]:8.2f}" for gate in GATES.kinds() if gate in WITH_TEXTS)
         print(f"  {where:9} {len(found):5}  {some:9.2f}  {line}")
         for case, gates in zip(sets[where], found, strict=True):
             if show and gates and rng.random() < 0.3:
                 print(f"      refused: {sorted(gates)} {case.original!r} -> {case.text!r}")
 
 
-WITH_TEXTS = frozenset(GATES) - {"entries", "clip_score", "f_clipscore"}
+WITH_TEXTS = frozenset(GATES.kinds()) - {"entries", "clip_score", "f_clipscore"}
 
 
 def languages_table(folder: Path, rng: random.Random) -> None:
@@ -233,19 +238,16 @@ def languages_table(folder: Path, rng: random.Random) -> None:
                 other.append(row["translations"][rng.choice(codes)])
         columns = [pa.array(texts) for texts in (originals, same, other)]
         line = [
-            f"{checks.language(columns[2], columns[0], None, s).mean():.3f} {checks.language(columns[1], columns[0], None, s).mean():.4f}"
+            f"{differs(columns[2], columns[0], None, s).mean():.3f} {differs(columns[1], columns[0], None, s).mean():.4f}"
             for s in (0.5, 0.6, 0.7, 0.8)
         ]
         print(f"    rewrite      {least} words, n {len(originals):5}: " + " | ".join(line))
         # A translation into one language: right ones, against the English caption that was not translated.
         line = []
         for s in (0.5, 0.6, 0.7, 0.8):
-            bad = np.concatenate([checks.language(columns[0], columns[0], code, s) for code in codes])
+            bad = np.concatenate([differs(columns[0], columns[0], code, s) for code in codes])
             right = np.concatenate(
-                [
-                    checks.language(pa.array([row["translations"][code] for row in chosen]), None, code, s)
-                    for code in codes
-                ]
+                [differs(pa.array([row["translations"][code] for row in chosen]), None, code, s) for code in codes]
             )
             line.append(f"{bad.mean():.3f} {right.mean():.4f}")
         print(f"    translation  {least} words, n {len(right):5}: " + " | ".join(line))
@@ -254,7 +256,7 @@ def languages_table(folder: Path, rng: random.Random) -> None:
 def entries_table(judge: ByEntries, sets: dict[str, list[Case]]) -> None:
     """The rarest entry dropped, by weight and threshold."""
     weights = {
-        "log(N / count)": checks.entry_weights(judge.counts, judge.rows),
+        "log(N / count)": entry_weights(judge.counts, judge.rows),
         "1 / count": 1 / np.maximum(judge.counts, 1),
     }
     print("\n  dropped rarest entry: entries; share kept at least 0.4 … 0.9: recall and refused faithful texts")
@@ -311,8 +313,8 @@ def clip_table(count: int) -> None:
     ):
         print(f"\n  {name}, n {count} of each; mean {', '.join(f'{k} {v.mean():.5f}' for k, v in values.items())}")
         for margin in margins:
-            given = {kind: checks.Scores(pa.array(v), pa.array(values["original"])) for kind, v in values.items()}
-            line = {kind: checks.score(scores, margin).mean() for kind, scores in given.items() if kind != "original"}
+            given = {kind: Scores(pa.array(v), pa.array(values["original"])) for kind, v in values.items()}
+            line = {kind: falls(scores, margin).mean() for kind, scores in given.items() if kind != "original"}
             print(f"    margin {margin:<7}: refused " + ", ".join(f"{kind} {rate:.3f}" for kind, rate in line.items()))
 
 
@@ -325,14 +327,14 @@ def speed_table(captions: Sequence[str]) -> None:
     ):
         columns = pa.array(texts), pa.array(captions)
         examples = [side for pair in read_pairs()[:16] for side in pair]
-        given = Candidates(Rewrite.profile, *columns, prompts=[read_prompt()], examples=examples)
-        run_gates(given)
+        given = Candidates(Rewrite.relation, *columns, prompts=[read_prompt()], examples=examples)
+        run_gates(given, DEFAULTS)
         best = float("inf")
         for _ in range(3):
             for cached in (names.read_names, names.hold_names, numerals.read_numbers):
                 cached.cache_clear()
             began = time.process_time()
-            run_gates(given)
+            run_gates(given, DEFAULTS)
             best = min(best, time.process_time() - began)
         print(f"  {name:18} {len(texts) / best:9,.0f} texts a CPU second")
 
@@ -356,7 +358,7 @@ def main() -> None:
         "shorter": marked_cases(rows, "seen", rng, short=True) + marked_cases(rows, "unseen", rng, short=True),
         "pairs": [Case(*pair) for pair in read_pairs()],
     }
-    print(f"gates, as they are by default: {Gates()}")
+    print(f"gates, as they are by default: {DEFAULTS}")
     faults_table(sets, rng, options.show)
     languages_table(options.data, rng)
     entries_table(ByEntries(options.data, captions), {name: sets[name] for name in ("real", "pairs")})

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from curate.captions.gates.gates import GATES, GateProfile
+from curate.captions.gates.gate import Relation
 from curate.captions.kinds.kind import CaptionKind, Text
 from curate.captions.kinds.prompts import Form
 from curate.captions.kinds.recaption import Recaption
@@ -37,7 +37,7 @@ class Fuse(CaptionKind):
     is_list: ClassVar[bool] = False
     styles_key: ClassVar[str] = "style"
     tokens: ClassVar[int] = 80
-    profile: ClassVar[GateProfile] = GateProfile(GATES)
+    relation: ClassVar[Relation] = "rewritten"
     form: ClassVar[Form] = Form("fuse", "v1", data=("caption", "recaption"))
 
     style: Literal["short", "long", "plain"] = Field(

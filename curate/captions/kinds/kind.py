@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from curate.base import ids
-from curate.captions.gates.gates import GateProfile
+from curate.captions.gates.gate import Relation
 from curate.captions.kinds.prompts import Form, Template, load_template
 from curate.captions.kinds.text import first_line
 from curate.llm.engine import Request, Sampling
@@ -43,12 +43,12 @@ class CaptionKind(CaptionSection):
     """Base of the kinds of captions.
 
     Attributes:
-        profile: which gates judge its texts.
+        relation: what its texts are to the caption, by which gates judge them.
         form: of its template; a kind that has several chooses in `load_template`.
         tokens: how long a text is at most.
     """
 
-    profile: ClassVar[GateProfile]
+    relation: ClassVar[Relation]
     form: ClassVar[Form]
     tokens: ClassVar[int] = 77
 

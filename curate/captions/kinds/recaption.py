@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import pyarrow as pa
 from pydantic import Field
 
-from curate.captions.gates.gates import OWN_GATES, GateProfile
+from curate.captions.gates.gate import Relation
 from curate.captions.kinds.kind import CaptionKind, Text, text_sampling
 from curate.captions.kinds.prompts import Form, Template, load_template
 from curate.captions.kinds.text import first_line, one_line, without_quotes
@@ -55,9 +55,7 @@ class Recaption(CaptionKind):
     kind: ClassVar[str] = "recaption"
     needs_images: ClassVar[bool] = True
     # It says what the image shows, not what the caption says: it may leave out numbers, names and entries.
-    profile: ClassVar[GateProfile] = GateProfile(
-        (*OWN_GATES, "language", "clip_score", "f_clipscore"), compares_caption=False
-    )
+    relation: ClassVar[Relation] = "seen"
 
     styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Unique] = Field(
         ("short",), description="Styles to write.", examples=[["short", "long"]], min_length=1

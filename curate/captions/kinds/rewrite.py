@@ -29,7 +29,7 @@ from pydantic import Field, model_validator
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.mix import mix64
-from curate.captions.gates.gates import GATES, GateProfile
+from curate.captions.gates.gate import Relation
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.kinds.prompts import Form, Template, load_template, read_lines
 from curate.captions.kinds.text import first_line, one_line, without_quotes
@@ -68,7 +68,7 @@ class Rewrite(CaptionKind):
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["chat_a", "human"], "prompt": "chat"}
     key: ClassVar[str] = "rewrite"
     kind: ClassVar[str] = "rewrite"
-    profile: ClassVar[GateProfile] = GateProfile(GATES)
+    relation: ClassVar[Relation] = "rewritten"
 
     styles: Annotated[tuple[Name, ...], Unique] = Field(
         STYLES,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from curate.captions.gates.gates import OWN_GATES, GateProfile
+from curate.captions.gates.gate import Relation
 from curate.captions.kinds.kind import CaptionKind
 from curate.captions.kinds.prompts import Form
 from curate.captions.kinds.text import one_line
@@ -81,7 +81,7 @@ class Translate(CaptionKind):
     replaces: ClassVar[bool] = False
     tokens: ClassVar[int] = 160
     # It spells names as its language has them, and scores as the CLIP model understands it.
-    profile: ClassVar[GateProfile] = GateProfile((*OWN_GATES, "echo", "language", "numbers"), is_translated=True)
+    relation: ClassVar[Relation] = "translated"
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
     languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(

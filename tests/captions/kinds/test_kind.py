@@ -11,7 +11,7 @@ import pytest
 
 from curate.base import registry
 from curate.base.errors import RecipeError
-from curate.captions.gates.gates import GateProfile
+from curate.captions.gates.gate import Relation
 from curate.captions.kinds import registry as kinds
 from curate.captions.kinds.kind import CaptionKind, Text
 from curate.captions.kinds.prompts import Form
@@ -31,7 +31,7 @@ class Tags(CaptionKind):
     key: ClassVar[str] = "tag"
     kind: ClassVar[str] = "tags"
     styles_key: ClassVar[str] = "sets"
-    profile: ClassVar[GateProfile] = GateProfile(("empty", "repetition"), compares_caption=False)
+    relation: ClassVar[Relation] = "seen"
     form: ClassVar[Form] = Form("tags", "v1", data=("caption",))
 
     sets: tuple[str, ...] = ("plain",)

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.captions.gates.gates import Candidates, run_gates
+from curate.captions.gates.gate import Candidates
+from curate.captions.gates.verdicts import run_gates
 from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, read_pairs, triples
 from curate.captions.kinds.text import as_data
 from curate.llm.engine import Sampling
+from curate.recipe.gates import Gates
 from tests.captions.hostile import HOSTILE, count_marks
 from tests.captions.rows import make_rows, requests
 
@@ -73,7 +75,7 @@ def test_targets_keep_numbers_and_names_and_invent_none(style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_the_gates_pass_what_the_examples_show(style: str) -> None:
     sources, targets = zip(*load_pairs(style), strict=True)
-    verdicts = run_gates(Candidates(Rewrite.profile, pa.array(targets), pa.array(sources)))
+    verdicts = run_gates(Candidates(Rewrite.relation, pa.array(targets), pa.array(sources)), Gates.full()())
     assert verdicts.first.to_pylist() == ["passed"] * len(sources)
 
 

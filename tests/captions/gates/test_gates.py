@@ -1,7 +1,6 @@
 """Gates: what each refuses and lets pass, against naive definitions, on strange columns; and what is made of their verdicts."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.gates import checks
-from curate.captions.gates.checks import Entries, Scores
-from curate.captions.gates.gates import GATES, PASSED, Candidates, run_gates
+from curate.captions.gates import verdicts
+from curate.captions.gates.gate import Candidates, Entries, Relation, Scores
+from curate.captions.gates.language import differs
+from curate.captions.gates.measured import entry_weights, falls
 from curate.captions.gates.names import hold_names, read_names
 from curate.captions.gates.numerals import read_numbers
+from curate.captions.gates.verdicts import PASSED, Verdicts
 from curate.captions.kinds.registry import KINDS
-from curate.recipe.gates import Gates
+from curate.recipe.gates import GATES, Gates
 from curate.signals.language import detect_languages
 
 PROMPT = "[system]\nYou write captions anew. Say the same in other words: keep it short.\n[user]\n<caption>{caption}</caption>"
@@ -29,9 +30,26 @@ def strings(values: list[str | None]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
-def fails(gate: Callable[..., Any], text: str | None, original: str | None, *more: Any, **named: Any) -> bool:
-    (bad,) = gate(strings([text]), strings([original]), *more, **named)
-    return bool(bad)
+Options: type[Gates] = Gates.full()
+
+
+def run_gates(candidates: Candidates, **options: Any) -> Verdicts:
+    return verdicts.run_gates(candidates, Options(**options))
+
+
+def check(
+    gate: str, texts: pa.Array, originals: pa.Array, option: Any = None, relation: Relation = "rewritten", **named: Any
+) -> list[bool]:
+    """What one gate alone says, by default with the option that a recipe has by default."""
+    kind = GATES.find(gate)
+    if option is None and kind.option is not None:
+        option = kind.option.field.default
+    return list(kind.check(Candidates(relation, texts, originals, **named), option).tolist())
+
+
+def fails(gate: str, text: str | None, original: str | None, *more: Any, **named: Any) -> bool:
+    (bad,) = check(gate, strings([text]), strings([original]), *more, **named)
+    return bad
 
 
 # --- One by one
@@ -39,12 +57,12 @@ def fails(gate: Callable[..., Any], text: str | None, original: str | None, *mor
 
 @pytest.mark.parametrize("text", [None, "", " \t\n", "\u3000", "x", "猫", "...", "-- !", "🐶🐶"])
 def test_empty(text: str | None) -> None:
-    assert checks.empty(strings([text])).tolist() == [True]
+    assert check("empty", strings([text]), strings([None])) == [True]
 
 
 @pytest.mark.parametrize("text", ["TV", "ok.", "子猫", "42", "é!"])
 def test_not_empty(text: str) -> None:
-    assert checks.empty(strings([text])).tolist() == [False]
+    assert check("empty", strings([text]), strings([None])) == [False]
 
 
 @pytest.mark.parametrize(
@@ -65,14 +83,14 @@ def test_not_empty(text: str) -> None:
     ],
 )
 def test_echo_of_the_prompt(text: str, bad: bool) -> None:
-    assert fails(checks.echo_prompt, text, "a cat", [PROMPT], EXAMPLES) is bad
-    assert not fails(checks.echo_prompt, text, text, [PROMPT], EXAMPLES), "the caption says it itself"
+    assert fails("echo_prompt", text, "a cat", prompts=[PROMPT], examples=EXAMPLES) is bad
+    assert not fails("echo_prompt", text, text, prompts=[PROMPT], examples=EXAMPLES), "the caption says it itself"
 
 
 def test_prompts_of_characters_that_patterns_would_read() -> None:
-    assert not fails(checks.echo_prompt, "abcd", "x", ["(a|b) [c] .* d+ $ ^ \\"], ["a.*b", "(", "\\"])
-    assert fails(checks.echo_prompt, "a b c d!", "x", ["(a|b) [c] {field} .* d+", "(a|b) [c]* d+ $"], [])
-    assert not fails(checks.echo_prompt, "anything", "x")
+    assert not fails("echo_prompt", "abcd", "x", prompts=["(a|b) [c] .* d+ $ ^ \\"], examples=["a.*b", "(", "\\"])
+    assert fails("echo_prompt", "a b c d!", "x", prompts=["(a|b) [c] {field} .* d+", "(a|b) [c]* d+ $"])
+    assert not fails("echo_prompt", "anything", "x")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +106,7 @@ def test_prompts_of_characters_that_patterns_would_read() -> None:
     ],
 )
 def test_echo(text: str | None, original: str | None, bad: bool) -> None:
-    assert fails(checks.echo, text, original) is bad
+    assert fails("echo", text, original) is bad
 
 
 @pytest.mark.parametrize(
@@ -119,8 +137,8 @@ def test_echo(text: str | None, original: str | None, bad: bool) -> None:
     ],
 )
 def test_preamble(text: str) -> None:
-    assert fails(checks.preamble, text, "a cat")
-    assert not fails(checks.preamble, text, text), "the caption speaks so itself"
+    assert fails("preamble", text, "a cat")
+    assert not fails("preamble", text, text), "the caption speaks so itself"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +157,7 @@ def test_preamble(text: str) -> None:
     ],
 )
 def test_no_preamble(text: str) -> None:
-    assert not fails(checks.preamble, text, "a cat")
+    assert not fails("preamble", text, "a cat")
 
 
 @pytest.mark.parametrize(
@@ -159,13 +177,14 @@ def test_no_preamble(text: str) -> None:
     ],
 )
 def test_length(text: str | None, original: str | None, bad: bool) -> None:
-    assert fails(checks.length, text, original) is bad
+    assert fails("length", text, original) is bad
 
 
 def test_length_at_the_models_limit() -> None:
     texts, finish = strings(["a cat", "a cat", "a cat.", "a cat.”", "a c"]), strings(["stop", None, *["length"] * 3])
-    assert checks.length(texts, None, finish=finish).tolist() == [False, False, False, False, True]
-    assert checks.length(texts, None).tolist() == [False] * 5
+    nothing = strings([None] * 5)
+    assert check("length", texts, nothing, finish=finish) == [False, False, False, False, True]
+    assert check("length", texts, nothing) == [False] * 5
 
 
 GERMAN = "Ein kleiner Hund läuft mit einem roten Ball über die grüne Wiese"
@@ -178,19 +197,23 @@ def test_language() -> None:
         strings([GERMAN, ENGLISH, FRENCH, None, GERMAN, "xyz"]),
         strings([ENGLISH, ENGLISH, GERMAN, ENGLISH, None, ENGLISH]),
     )
-    assert checks.language(texts, originals).tolist() == [True, False, True, False, False, False]
-    assert checks.language(texts, None).tolist() == [False] * 6
-    assert checks.language(texts, None, "de").tolist() == [False, True, True, False, False, False]
-    assert checks.language(texts, originals, "fr-CA").tolist() == [True, True, False, False, True, False]
-    assert checks.language(texts, None, "de", 1.01).tolist() == [False] * 6
+    assert differs(texts, originals).tolist() == [True, False, True, False, False, False]
+    assert differs(texts, None).tolist() == [False] * 6
+    assert differs(texts, None, "de").tolist() == [False, True, True, False, False, False]
+    assert differs(texts, originals, "fr-CA").tolist() == [True, True, False, False, True, False]
+    assert differs(texts, None, "de", 1.01).tolist() == [False] * 6
 
 
 def test_language_of_texts_that_share_half_of_their_words_is_not_asked_for() -> None:
     original = "chien chat maison rouge jardin fleur soleil table"
     text = "chien chat maison rouge The garden has a flower and the sun"
-    assert fails(checks.language, text.replace("chien chat maison rouge ", ""), original, None, 0.2)
-    assert not fails(checks.language, "chien chat maison rouge the garden has flowers", original, None, 0.2)
-    assert fails(checks.language, "chien chat The garden has a flower and the sun is bright", original, None, 0.2)
+
+    def differ(text: str) -> bool:
+        return bool(differs(strings([text]), strings([original]), None, 0.2)[0])
+
+    assert differ(text.replace("chien chat maison rouge ", ""))
+    assert not differ("chien chat maison rouge the garden has flowers")
+    assert differ("chien chat The garden has a flower and the sun is bright")
 
 
 @pytest.mark.parametrize("code", ["nb", "nn", "no", "NO"])
@@ -198,8 +221,8 @@ def test_languages_that_the_model_takes_for_each_other(code: str) -> None:
     norwegian = "En liten hund løper over den grønne plenen med en rød ball og barna ser på"
     found, score = detect_languages(strings([norwegian]))
     assert found.to_pylist() == ["no"] and score[0].as_py() > 0.6
-    assert checks.language(strings([norwegian]), None, code).tolist() == [False]
-    assert checks.language(strings([norwegian]), None, "de").tolist() == [True]
+    assert differs(strings([norwegian]), None, code).tolist() == [False]
+    assert differs(strings([norwegian]), None, "de").tolist() == [True]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +241,7 @@ def test_languages_that_the_model_takes_for_each_other(code: str) -> None:
     ],
 )
 def test_numbers(text: str | None, original: str | None, source: str | None, bad: bool) -> None:
-    assert fails(checks.numbers, text, original, None if source is None else strings([source])) is bad
+    assert fails("numbers", text, original, sources=None if source is None else strings([source])) is bad
 
 
 @pytest.mark.parametrize(
@@ -235,7 +258,7 @@ def test_numbers(text: str | None, original: str | None, source: str | None, bad
     ],
 )
 def test_numbers_in_translations(text: str, original: str, bad: bool) -> None:
-    assert fails(checks.numbers, text, original, translated=True) is bad
+    assert fails("numbers", text, original, relation="translated") is bad
 
 
 @pytest.mark.parametrize(
@@ -255,15 +278,15 @@ def test_numbers_in_translations(text: str, original: str, bad: bool) -> None:
     ],
 )
 def test_names(text: str | None, original: str | None, source: str | None, bad: bool) -> None:
-    assert fails(checks.names, text, original, None if source is None else strings([source])) is bad
+    assert fails("names", text, original, sources=None if source is None else strings([source])) is bad
 
 
 def test_a_share_of_the_names() -> None:
     original = "Ilse Brandt in Rotterdam and Utrecht"
     for kept, bad in ((1.0, True), (0.75, False), (0.5, False)):
-        assert fails(checks.names, "Ilse Brandt in rotterdam", original, None, kept) is bad
-    assert fails(checks.names, "nothing", original, None, 0.25)
-    assert not fails(checks.names, "nothing", original, None, 0.0)
+        assert fails("names", "Ilse Brandt in rotterdam", original, kept) is bad
+    assert fails("names", "nothing", original, 0.25)
+    assert not fails("names", "nothing", original, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +313,9 @@ def test_a_share_of_the_names() -> None:
     ],
 )
 def test_repetition(text: str, bad: bool) -> None:
-    assert fails(checks.repetition, text, "a cat") is bad
-    assert fails(checks.repetition, text, None) is bad
-    assert not fails(checks.repetition, text, "very very very very big"), "the caption repeats itself too"
+    assert fails("repetition", text, "a cat") is bad
+    assert fails("repetition", text, None) is bad
+    assert not fails("repetition", text, "very very very very big"), "the caption repeats itself too"
 
 
 @pytest.mark.parametrize(
@@ -316,16 +339,16 @@ def test_repetition(text: str, bad: bool) -> None:
     ],
 )
 def test_unsafe(text: str) -> None:
-    assert fails(checks.unsafe, text, "a cat")
-    assert fails(checks.unsafe, text, None)
-    assert not fails(checks.unsafe, text.upper(), f"This: {text}"), "the caption holds it"
+    assert fails("unsafe", text, "a cat")
+    assert fails("unsafe", text, None)
+    assert not fails("unsafe", text.upper(), f"This: {text}"), "the caption holds it"
 
 
 def test_an_address_ends_before_the_punctuation_behind_it() -> None:
     assert not fails(
-        checks.unsafe, "https://a.example/x, of a cat (www.b.example).", "A cat, www.b.example https://a.example/x"
+        "unsafe", "https://a.example/x, of a cat (www.b.example).", "A cat, www.b.example https://a.example/x"
     )
-    assert fails(checks.unsafe, "https://a.example/xy, of a cat", "A cat https://a.example/x")
+    assert fails("unsafe", "https://a.example/xy, of a cat", "A cat https://a.example/x")
 
 
 @pytest.mark.parametrize(
@@ -344,12 +367,12 @@ def test_an_address_ends_before_the_punctuation_behind_it() -> None:
     ],
 )
 def test_safe(text: str) -> None:
-    assert not fails(checks.unsafe, text, "a cat")
+    assert not fails("unsafe", text, "a cat")
 
 
 def test_a_run_of_characters_ends_with_its_text() -> None:
     texts = strings(["naaa", None, "aaan", "", "aaaaaa", "x"])
-    assert checks.repetition(texts, strings([None] * 6)).tolist() == [False] * 4 + [True, False]
+    assert check("repetition", texts, strings([None] * 6)) == [False] * 4 + [True, False]
 
 
 # --- Entries and scores, against what they are by definition
@@ -370,13 +393,14 @@ def test_entries(data: st.DataObject, weights: list[float], kept: float) -> None
         total = sum(weights[i] for i in original or [])
         stays = sum(weights[i] for i in set(original or []) & set(text))
         expected.append(stays < kept * total - 1e-9)
-    assert checks.entries(given_entries, kept).tolist() == expected
+    texts_of, captions = (strings([None] * len(originals)) for _ in range(2))
+    assert check("entries", texts_of, captions, kept, entries=given_entries) == expected
     sliced = Entries(given_entries.texts[1:], given_entries.originals[1:], given_entries.weights)
-    assert checks.entries(sliced, kept).tolist() == expected[1:]
+    assert check("entries", texts_of[1:], captions[1:], kept, entries=sliced) == expected[1:]
 
 
 def test_entry_weights() -> None:
-    weights = checks.entry_weights(np.array([0, 1, 10, 100, 200]), 100)
+    weights = entry_weights(np.array([0, 1, 10, 100, 200]), 100)
     assert weights.tolist() == pytest.approx([math.log(100), math.log(100), math.log(10), 0, 0])
 
 
@@ -391,7 +415,7 @@ def test_scores(texts: list[float | None], originals: list[float | None], margin
     expected = [known(a) and known(b) and a < b - margin for a, b in zip(texts, originals, strict=True)]
     for kind in (pa.float32(), pa.float64()):
         columns = (pa.array(values, kind) for values in (texts, originals))
-        assert checks.score(Scores(*columns), margin).tolist() == expected
+        assert falls(Scores(*columns), margin).tolist() == expected
 
 
 # --- Laws
@@ -448,15 +472,15 @@ TEXTS = st.none() | st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join) 
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=6)
 
 
-PROFILES = {kind.kind: kind.profile for kind in KINDS}
+RELATIONS = {kind.kind: kind.relation for kind in KINDS}
 
 
 def candidates(rows: Rows, kind: str = "rewrite", **named: Any) -> Candidates:
     texts, originals = ([row[i] for row in rows] for i in (0, 1))
-    return Candidates(PROFILES[kind], strings(texts), strings(originals), prompts=[PROMPT], examples=EXAMPLES, **named)
+    return Candidates(RELATIONS[kind], strings(texts), strings(originals), prompts=[PROMPT], examples=EXAMPLES, **named)
 
 
-@given(PAIRS, st.sampled_from(sorted(PROFILES)))
+@given(PAIRS, st.sampled_from(sorted(RELATIONS)))
 @settings(deadline=None)
 def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) -> None:
     language = "fr" if kind == "translation" else None
@@ -467,8 +491,8 @@ def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) ->
         alone = run_gates(candidates([row], kind, languages=[language], sources=strings([row[1]])))
         assert alone.failed[0] == whole.failed[i]
         failed = whole.failed[i].as_py()
-        assert failed == [gate for gate in GATES if gate in failed]
-        assert set(failed) <= set(PROFILES[kind].gates)
+        assert failed == [gate for gate in GATES.kinds() if gate in failed]
+        assert all(RELATIONS[kind] in GATES.find(gate).relations for gate in failed)
         assert whole.first[i].as_py() == (failed[0] if failed else PASSED)
 
 
@@ -483,8 +507,7 @@ def test_the_caption_itself_fails_no_gate_but_echo_and_length(texts: list[str]) 
         clip=Scores(scores, scores),
         f_clip=Scores(scores, scores),
     )
-    options = Gates(off=("empty", "echo", "length"))
-    assert run_gates(given_texts, options).first.to_pylist() == [PASSED] * len(texts)
+    assert run_gates(given_texts, off=("empty", "echo", "length")).first.to_pylist() == [PASSED] * len(texts)
 
 
 FIGURES = st.lists(
@@ -539,9 +562,9 @@ def names_differ(text: str, original: str) -> bool:
 @settings(deadline=None, max_examples=300)
 def test_rows_that_are_not_looked_at_closely_would_pass(rows: Rows) -> None:
     texts, originals = (strings([row[i] for row in rows]) for i in (0, 1))
-    for gate, differ in ((checks.numbers, numbers_differ), (checks.names, names_differ)):
+    for gate, differ in (("numbers", numbers_differ), ("names", names_differ)):
         expected = [None not in row and differ(row[0] or "", row[1] or "") for row in rows]
-        assert gate(texts, originals).tolist() == expected
+        assert check(gate, texts, originals) == expected
 
 
 def test_slices_and_large_strings() -> None:
@@ -556,7 +579,7 @@ def test_slices_and_large_strings() -> None:
     given_rows = candidates(rows)
     for kind in (pa.string(), pa.large_string()):
         cut = Candidates(
-            PROFILES["rewrite"],
+            RELATIONS["rewrite"],
             given_rows.texts.cast(kind)[1:4],
             given_rows.originals.cast(kind)[1:4],
             prompts=[PROMPT],
@@ -596,12 +619,11 @@ def test_kinds_have_their_gates() -> None:
     clip = Scores(pa.array([0.1]), pa.array([0.3]))
     failed = {
         kind: set(run_gates(candidates(row, kind, entries=Entries(*ids, np.ones(2)), clip=clip)).failed[0].as_py())
-        for kind in PROFILES
+        for kind in RELATIONS
     }
     assert failed["rewrite"] == failed["fused"] == {"numbers", "names", "entries", "clip_score"}
     assert failed["recaption"] == {"clip_score"}
     assert failed["translation"] == set()
-    assert all(set(profile.gates) <= set(GATES) for profile in PROFILES.values())
 
 
 def test_a_recaption_is_not_compared_with_the_caption() -> None:
@@ -615,7 +637,7 @@ def test_a_recaption_is_not_compared_with_the_caption() -> None:
 def test_a_gate_may_be_off(gate: str) -> None:
     row: Rows = [("Sure! 5 cats: 5 cats 5 cats 5 cats at www.a.example", "three cats in Rotterdam")]
     every = run_gates(candidates(row)).failed[0].as_py()
-    assert run_gates(candidates(row), Gates(off=(gate,))).failed[0].as_py() == [g for g in every if g != gate]
+    assert run_gates(candidates(row), off=(gate,)).failed[0].as_py() == [g for g in every if g != gate]
 
 
 def test_options_reach_their_gates() -> None:
@@ -623,14 +645,14 @@ def test_options_reach_their_gates() -> None:
     row: Rows = [("a cat in bed", "a cat asleep in a bed")]
     assert run_gates(candidates(row, f_clip=scores)).first.to_pylist() == [PASSED]
     for options, gate in [
-        (Gates(f_clipscore=5e-5), "f_clipscore"),
-        (Gates(words=(5, 100)), "length"),
-        (Gates(words=(2, 3)), "length"),
+        ({"f_clipscore": 5e-5}, "f_clipscore"),
+        ({"words": (5, 100)}, "length"),
+        ({"words": (2, 3)}, "length"),
     ]:
-        assert run_gates(candidates(row, f_clip=scores), options).first.to_pylist() == [gate]
+        assert run_gates(candidates(row, f_clip=scores), **options).first.to_pylist() == [gate]
     wanted = Entries(pa.array([[0]], pa.list_(pa.int32())), pa.array([[0, 1]], pa.list_(pa.int32())), np.ones(2))
     for kept, first in ((0.5, PASSED), (0.6, "entries")):
-        assert run_gates(candidates(row, entries=wanted), Gates(entries=kept)).first.to_pylist() == [first]
+        assert run_gates(candidates(row, entries=wanted), entries=kept).first.to_pylist() == [first]
     for margin, first in ((0.2, PASSED), (0.05, "clip_score")):
         clip = Scores(pa.array([0.1]), pa.array([0.25]))
-        assert run_gates(candidates(row, clip=clip), Gates(clip_score=margin)).first.to_pylist() == [first]
+        assert run_gates(candidates(row, clip=clip), clip_score=margin).first.to_pylist() == [first]

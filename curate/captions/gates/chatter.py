@@ -1,0 +1,60 @@
+"""Gates of texts that speak to a user instead of describing an image, and of what strangers slip in through them."""
+
+import re
+from functools import partial
+
+import numpy as np
+import pyarrow.compute as pc
+
+from curate.base.numeric.arrays import Mask
+from curate.captions.gates.gate import Candidates, Gate
+from curate.captions.gates.gate_patterns import INSERTED, PREAMBLE
+from curate.captions.gates.text_columns import brought_in, filled, read_rows, to_mask
+
+
+class Preamble(Gate):
+    """Fails a text that begins with what is said to a user ("Sure, here is", "Here is a rewritten caption:") or with a label
+    ("Caption:"); that refuses or speaks of its being a model; that asks or offers something; or that holds markup of chats
+    (`<|im_end|>`, `</s>`, `[INST]`, `###`).
+
+    Passes such phrases where the caption has one of the same class, those of other languages, and a chat in words of its own.
+    """
+
+    key = "preamble"
+    summary = "chatter before or after the caption"
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        holds = [partial(pc.match_substring_regex, pattern=pattern) for pattern in PREAMBLE.values()]
+        masks = [brought_in(candidates.texts, candidates.originals, held) for held in holds]
+        return np.asarray(np.logical_or.reduce(masks), np.bool_)
+
+
+class Unsafe(Gate):
+    """Fails a text that brings in what its caption does not hold: an instruction to a model ("ignore the previous …",
+    "you are now …"), a URL, domain, e-mail address or phone number, tags and entities of HTML, code, control characters and
+    marks of writing direction.
+
+    Passes all of it where the caption holds the same, letter by letter. Slurs and other offence are not looked for: the recipe's
+    rules decide which samples are kept.
+    """
+
+    key = "unsafe"
+    summary = "instructions to a model, addresses or code that the original does not have"
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        texts = filled(candidates.texts)
+        bad = np.zeros(len(texts), np.bool_)
+        for pattern in INSERTED.values():
+            rows = np.flatnonzero(to_mask(pc.match_substring_regex(texts, pattern)))
+            compiled = re.compile(pattern)
+            for row, text, original, _ in read_rows(rows, texts, candidates.originals):
+                caption = _bare(original)
+                # An address takes the punctuation behind it along.
+                bad[row] |= not all(_bare(match[0]).rstrip(",.;:!?)") in caption for match in compiled.finditer(text))
+        return bad
+
+
+def _bare(text: str) -> str:
+    return "".join(text.lower().split())

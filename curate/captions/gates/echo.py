@@ -1,0 +1,61 @@
+"""Gates of texts that copy what the model was shown: the prompt, its examples, or the caption."""
+
+import re
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.numeric.arrays import Mask
+from curate.captions.gates.gate import Candidates, Gate
+from curate.captions.gates.text_columns import brought_in, normalised, to_mask
+
+_PHRASE = 4  # words: shorter parts of a prompt are part of other texts too
+_FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
+
+
+class EchoPrompt(Gate):
+    """Fails a text with `=>` in it, with a sentence of the prompt (four words or more), or with a source or target of the
+    examples in it; one of fewer than four words must be the whole text. Case, space and punctuation do not count.
+
+    Passes what the caption itself holds, and an example that was copied with a word of it changed.
+    """
+
+    key = "echo_prompt"
+    summary = "a copy of the prompt or its examples"
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        texts, originals = candidates.texts, candidates.originals
+        bad = brought_in(texts, originals, partial(pc.match_substring, pattern="=>"))
+        parts = [part for prompt in candidates.prompts for part in _FIELD.split(prompt) if len(part.split()) >= _PHRASE]
+        shown = filter(None, normalised(pa.array([*parts, *candidates.examples], pa.string())).to_pylist())
+        phrases = {p: f" {p} " if len(p.split()) >= _PHRASE else f"^ {p} $" for p in sorted(shown)}
+        if not phrases:
+            return bad
+        # One pass over all texts; then phrase by phrase, where one was found.
+        normal = pc.binary_join_element_wise("", normalised(texts), "", " ")
+        rows = pa.array(np.flatnonzero(to_mask(pc.match_substring_regex(normal, "|".join(phrases.values())))))
+        captions = normalised(originals.take(rows)).to_pylist()
+        for row, text, caption in zip(rows.to_pylist(), normal.take(rows).to_pylist(), captions, strict=True):
+            held = (re.search(p, text) and f" {phrase} " not in f" {caption} " for phrase, p in phrases.items())
+            bad[row] |= any(held)
+        return bad
+
+
+class Echo(Gate):
+    """Fails a text that is its caption, but for case, space and punctuation.
+
+    Passes any other, one word more or in another order too. A translation of a bare name fails.
+    """
+
+    key = "echo"
+    summary = "a copy of the original"
+    relations = frozenset({"rewritten", "translated"})
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        texts, originals = candidates.texts, candidates.originals
+        both = to_mask(texts.is_valid()) & to_mask(originals.is_valid())
+        return both & to_mask(pc.equal(normalised(texts), normalised(originals)))

@@ -1,0 +1,74 @@
+"""The gate of texts in another language than asked for."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.numeric.arrays import Mask
+from curate.captions.gates.gate import Candidates, Gate
+from curate.captions.gates.text_columns import split_words, to_mask, word_keys
+from curate.signals.language import detect_languages
+
+# Codes of languages that the model confuses, or names otherwise.
+_ALIKE = {"nb": "no", "nn": "no", "sh": "hr", "sr": "hr", "bs": "hr", "ms": "id", "yue": "zh", "wuu": "zh", "arz": "ar"}
+_ALIKE |= {"azb": "az", "pnb": "ur", "ckb": "ku", "fil": "tl", "iw": "he", "cmn": "zh"}
+
+
+class Language(Gate):
+    """Fails a text in another language than its caption's, or than the target, see `differs`."""
+
+    key = "language"
+    summary = "another language than asked for"
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        texts, originals = candidates.texts, candidates.compared
+        targets = candidates.languages or [None] * len(texts)
+        bad = np.zeros(len(texts), np.bool_)
+        for target in dict.fromkeys(targets):
+            rows = np.flatnonzero([language == target for language in targets])
+            taken = pa.array(rows)
+            captions = None if originals is None else originals.take(taken)
+            bad[rows] = differs(texts.take(taken), captions, target)
+        return bad
+
+
+def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = None, score: float = 0.6) -> Mask:
+    """Return which texts are in another language than their captions, or than the target, where fastText's lid.176 is surer than
+    `score` of the text's, and of the caption's.
+
+    Passes whatever it is unsure of, as it is of most texts of one to three words; and a text that has half of its words
+    from its caption. Of a text that changes its language only the first 80 characters count. Languages that it confuses
+    are one: Norwegian; Serbian, Croatian and Bosnian; Malay and Indonesian; Chinese; Arabic.
+    """
+    bad = np.zeros(len(texts), np.bool_)
+    if target is not None:
+        languages, sure = _languages(texts, score)
+        return np.asarray(sure & (languages != _language(target)), np.bool_)
+    if originals is None:
+        return bad
+    written, expected = split_words(texts), split_words(originals)
+    shared = np.bincount(written.rows, np.isin(*word_keys(written, expected)), len(texts))
+    rows = np.flatnonzero(2 * shared < np.bincount(written.rows, minlength=len(texts)))
+    languages, sure = _languages(texts.take(pa.array(rows)), score)
+    rows, languages = rows[sure], languages[sure]
+    of_captions, known = _languages(originals.take(pa.array(rows)), score)
+    bad[rows] = known & (languages != of_captions)
+    return bad
+
+
+def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:
+    """Return each text's language, as in `_language`, and whether the model is sure of it; equal texts are looked at once."""
+    coded = column.dictionary_encode()
+    languages, scores = detect_languages(coded.dictionary)
+    names = np.array([_language(name) if name else "" for name in languages.to_pylist()] + [""], object)
+    sure = np.append(to_mask(pc.greater_equal(scores, score)), False)
+    at = pc.fill_null(coded.indices, len(names) - 1).to_numpy(zero_copy_only=False)
+    return names[at], sure[at]
+
+
+def _language(code: str) -> str:
+    """Return the language of a code: without region and script, and one for those that are confused."""
+    name = code.lower().replace("_", "-").partition("-")[0]
+    return _ALIKE.get(name, name)

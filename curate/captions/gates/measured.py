@@ -1,0 +1,116 @@
+"""Gates of what was measured of texts and captions: metadata entries, and how well they fit their images."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from curate.base.numeric.arrays import F64, Mask
+from curate.captions.gates.gate import Candidates, Gate, Option, Scores
+from curate.captions.gates.text_columns import flatten
+
+
+class KeptEntries(Gate):
+    """Fails a text that no longer matches entries which make up `option` of the weight of those that its caption matches.
+
+    Passes where the caption matches none, or none of any weight. Matching is exact, so a plural or a synonym loses its
+    entry; one of many entries may be lost, however rare.
+    """
+
+    key = "entries"
+    summary = "too few of the original's metadata entries are kept; needs `match`"
+    relations = frozenset({"rewritten"})
+    needs = frozenset({"entries"})
+    option = Option(
+        "entries",
+        float,
+        Field(
+            0.4,
+            description="Share of the caption's metadata entries to keep, at least, weighted by rarity.",
+            examples=[0.6],
+            ge=0,
+            le=1,
+        ),
+    )
+
+    def check(self, candidates: Candidates, option: float) -> Mask:
+        """See `Gate`."""
+        entries = candidates.entries
+        assert entries is not None
+        expected, expected_row = flatten(entries.originals)
+        kept, kept_row = flatten(entries.texts)
+        weights = entries.weights[expected] if len(expected) else np.zeros(0)
+        is_kept = np.isin(expected_row << 32 | expected, kept_row << 32 | kept)
+        total = np.bincount(expected_row, weights, minlength=len(entries.originals))
+        stays = np.bincount(expected_row, weights * is_kept, minlength=len(entries.originals))
+        return np.asarray(stays < option * total - 1e-9)
+
+
+class ClipScore(Gate):
+    """Fails a text whose CLIP score is below its caption's by more than its option."""
+
+    key = "clip_score"
+    summary = "a CLIP score too far below the original's; needs a model with `embeddings: true`"
+    relations = frozenset({"rewritten", "seen"})
+    needs = frozenset({"clip"})
+    option = Option(
+        "clip_score",
+        float,
+        Field(
+            0.03,
+            description="Largest decrease of the CLIP score (a cosine) from the original's.",
+            examples=[0.05],
+            ge=0,
+            le=2,
+        ),
+    )
+
+    def check(self, candidates: Candidates, option: float) -> Mask:
+        """See `Gate`."""
+        assert candidates.clip is not None
+        return falls(candidates.clip, option)
+
+
+class FClipScore(Gate):
+    """Fails a text whose F-CLIPScore is below its caption's by more than its option."""
+
+    key = "f_clipscore"
+    summary = (
+        "has words that fit the image less than the original's; needs a model with `embeddings: true` and `words: true`"
+    )
+    relations = frozenset({"rewritten", "seen"})
+    needs = frozenset({"f_clip"})
+    option = Option(
+        "f_clipscore",
+        float,
+        Field(
+            3e-4,
+            description="Largest decrease of F-CLIPScore; needs `words: true` of the model.",
+            examples=[0.001],
+            ge=0,
+        ),
+    )
+
+    def check(self, candidates: Candidates, option: float) -> Mask:
+        """See `Gate`."""
+        assert candidates.f_clip is not None
+        return falls(candidates.f_clip, option)
+
+
+def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
+    """Return how heavy each entry is: log(rows / count), so that one of nearly all captions ("of") is of no weight.
+
+    `counts` integer [entries]: how many of the pool's `rows` hold each entry; 0 counts as 1.
+    """
+    return np.maximum(0.0, np.log(max(rows, 1) / np.maximum(np.asarray(counts, np.float64), 1.0)))
+
+
+def falls(scores: Scores, margin: float) -> Mask:
+    """Return which texts have a score below their captions' by more than `margin`.
+
+    Passes where a score is null or NaN: that a text was not scored says nothing of it.
+    """
+    texts, originals = (
+        column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in (scores.texts, scores.originals)
+    )
+    return np.asarray(texts < originals - margin)  # false where one of them is NaN

@@ -1,0 +1,110 @@
+"""Gates of a text's own shape: that there is one, how long it is, and whether it repeats itself."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pyarrow.compute as pc
+from pydantic import Field
+
+from curate.base.numeric.arrays import Mask
+from curate.captions.gates.gate import Candidates, Gate, Option
+from curate.captions.gates.text_columns import count_words, filled, to_mask
+
+_IN_A_ROW, _TRIGRAMS, _SHARE, _CHARACTERS = 4, 3, 0.25, 6
+_FEW = 5  # words: the share of a shorter caption says little
+_MIN_SHARE, _MAX_SHARE = 0.3, 4.0  # words of a text over those of its caption
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_ASCII = re.compile(r"[a-z0-9]+")
+
+
+class Empty(Gate):
+    """Fails null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji).
+
+    Passes everything else, "TV" too.
+    """
+
+    key = "empty"
+    summary = "no text"
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        texts = filled(candidates.texts)
+        short = pc.less(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 2)
+        return to_mask(pc.or_(short, pc.invert(pc.match_substring_regex(texts, r"[\p{L}\p{N}]"))))
+
+
+class Length(Gate):
+    """Fails a text of too few or too many words, on the whole or for its caption; and one that ended at the model's limit
+    (`finish` is `length`) without a mark that ends a sentence.
+
+    Words are what is between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
+    A text without a caption passes as to its share.
+    """
+
+    key = "length"
+    summary = "fewer or more words than `words`, or far fewer or more than the original; an unfinished sentence"
+    option = Option(
+        "words",
+        tuple[int, int],
+        Field((2, 100), description="Fewest and most words; 2 is LaCLIP's own bound.", examples=[[3, 60]]),
+    )
+
+    def check(self, candidates: Candidates, option: tuple[int, int]) -> Mask:
+        """See `Gate`."""
+        texts, finish = candidates.texts, candidates.finish
+        count = count_words(texts)
+        bad = (count < option[0]) | (count > option[1])
+        if candidates.compared is not None:
+            expected = count_words(candidates.compared)
+            too_many = count > _MAX_SHARE * np.maximum(expected, _FEW)
+            bad |= (expected > 0) & ((count < _MIN_SHARE * expected) | too_many)
+        if finish is not None:
+            has_ended = pc.match_substring_regex(filled(texts), r"[.!?…。！？][\"'”’»)]*\s*$")
+            bad |= to_mask(pc.equal(finish, "length")) & ~to_mask(has_ended)
+        return bad & to_mask(texts.is_valid())
+
+
+class Repetition(Gate):
+    """Fails a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row that
+    come three times and make up a quarter of the text.
+
+    Passes what its caption does too.
+    """
+
+    key = "repetition"
+    summary = "words, characters or phrases that repeat"
+
+    def check(self, candidates: Candidates, option: None) -> Mask:
+        """See `Gate`."""
+        texts = filled(candidates.texts).to_pylist()
+        bad = np.zeros(len(texts), np.bool_)
+        rows = _rows_with_runs(texts)
+        rows.update(row for row, text in enumerate(texts) if _has_loop(text))
+        for row in rows:
+            original = candidates.originals[row].as_py() or ""
+            bad[row] = not (_has_loop(original) or _rows_with_runs([original]))
+        return bad
+
+
+def _rows_with_runs(texts: list[str]) -> set[int]:
+    """Return which texts have a character, no digit, six times in a row."""
+    ends = np.cumsum([len(text) + 1 for text in texts])
+    codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
+    same, width = codes[1:] == codes[:-1], _CHARACTERS - 1
+    if len(same) < width:
+        return set()
+    runs = np.logical_and.reduce([same[i : len(same) - width + 1 + i] for i in range(width)])
+    places = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
+    return set(np.searchsorted(ends, places, "right").tolist())
+
+
+def _has_loop(text: str) -> bool:
+    """Return whether a word comes four times in a row, or three words three times."""
+    words = (_ASCII if text.isascii() else _TOKEN).findall(text.lower())
+    if len(words) < _IN_A_ROW or len(set(words)) > len(words) - 3:
+        return False
+    if any(len(set(words[i : i + _IN_A_ROW])) == 1 for i in range(len(words) - _IN_A_ROW + 1)):
+        return True
+    often = Counter(zip(words, words[1:], words[2:], strict=False)).most_common(1)[0][1]
+    return often >= _TRIGRAMS and 3 * often >= _SHARE * len(words)

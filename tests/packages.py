@@ -1,0 +1,31 @@
+"""Small packages of foreign kinds, built and installed as pip does it, and curate run with one of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def install(folder: Path, name: str, code: str, entry_points: str) -> Path:
+    """Build and install the package of one module, version 0.1, into a folder; return what PYTHONPATH is to have.
+
+    `entry_points` are lines of TOML: groups, and the objects of the module that they name.
+    """
+    package = folder / "package"
+    package.mkdir(parents=True)
+    (package / f"{name.replace('-', '_')}.py").write_text(code)
+    head = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n\n[project]'
+    (package / "pyproject.toml").write_text(f'{head}\nname = "{name}"\nversion = "0.1"\n\n{entry_points}\n')
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*pip, "--target", folder / "site", package], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run curate's command line with what is installed there."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    command = [sys.executable, "-m", "curate", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=site)
