@@ -194,7 +194,7 @@ class Exchange:
         if unused := [path for path in paths if not self._uses[path]]:
             files, _ = fsspec.core.url_to_fs(self.folder)
             with suppress(FileNotFoundError):
-                files.rm([files._strip_protocol(path) for path in unused])
+                files.rm([fsspec.core.url_to_fs(path)[1] for path in unused])
 
     def clear(self) -> None:
         """Remove the run's files."""

@@ -26,7 +26,6 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +35,6 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
-    JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -44,6 +42,7 @@ from PIL import (
 
 from curate.base.schema import OK
 from curate.base.wording import ADDRESS
+from curate.pool.decode.jpeg import PlainJpeg
 from curate.pool.decode.phash import shrink
 from curate.recipe.measure import Image as ImageOptions
 
@@ -64,12 +63,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PLAIN_BYTES = 2048  # in which the header of a plain JPEG has its place
-_SEGMENT, _FRAME = Struct(">BBH"), Struct(">BHHB")  # 0xFF, kind and length; bits, height, width and components
-_SOI = b"\xff\xd8"
-_APP0, _DQT, _SOS = 0xE0, 0xDB, 0xDA
-_FRAMES = (0xC0, 0xC1, 0xC2)
-_TABLES = (0xC4, 0xDD)
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filterwarnings` puts it in
 _SIGNATURE = re.compile(
     rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<webp>RIFF.{4}WEBP)|(?P<gif>GIF8[79]a)"
@@ -222,76 +215,11 @@ class _Metered(io.BytesIO):
         return got
 
 
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG's first picture, without Pillow's reading of what nobody needs: all EXIF entries for a resolution, and tables.
-
-    Pillow's reading of a header holds Python's lock for as long as all else that is done for a small JPEG, hence a short way
-    for the plainest ones, which most pools are full of.
-    """
-
-    def _open(self) -> None:
-        assert self.fp is not None
-        plain = _plain_frame(self.fp.read(_PLAIN_BYTES))
-        if plain is None:
-            self.fp.seek(0)
-            super()._open()
-            return
-        self.layers, self._size = plain
-        self._mode = "L" if self.layers == 1 else "RGB"
-        self.tile = [ImageFile._Tile("jpeg", (0, 0, *self._size), 0, (self._mode, ""))]
-
-    def _read_dpi_from_exif(self) -> None:
-        return
-
-
-_Frame = tuple[int, tuple[int, int]]  # components, 1 or 3, and width and height
-# The latest header that was read to its end, and what it says: images that were resized to one size have all the same
-_LATEST: list[tuple[bytes, _Frame | None]] = [(b"", None)]
-
-
-def _plain_frame(head: bytes) -> _Frame | None:
-    """Return the frame of a JPEG by its first bytes, as `_read_frame` does."""
-    header, frame = _LATEST[0]
-    if not header or not head.startswith(header):
-        end, frame = _read_frame(head)
-        if frame:
-            _LATEST[0] = head[:end], frame
-    return frame
-
-
-def _read_frame(head: bytes) -> tuple[int, _Frame | None]:
-    """Return where the header of a JPEG ends, and its frame, by its first bytes.
-
-    None where there is anything but what has no influence on the picture's meaning (JFIF's resolution, whole tables, intervals)
-    and one plain frame header (ITU T.81, annex B), in segments that are whole, up to the first scan.
-    """
-    at, found = 2, None
-    while at + 4 <= len(head) and head.startswith(_SOI):
-        mark, kind, size = _SEGMENT.unpack_from(head, at)
-        end = at + 2 + size
-        if mark != 0xFF or size < 2 or end > len(head):
-            return 0, None
-        if kind == _DQT:
-            if size % 65 != 2 or any(head[table] > 15 for table in range(at + 4, end, 65)):
-                return 0, None  # not in bytes
-        elif kind in _FRAMES:
-            bits, height, width, layers = _FRAME.unpack_from(head, at + 4) if size >= 8 else (0, 0, 0, 0)
-            if found or bits != 8 or layers not in (1, 3) or size != 8 + 3 * layers or not width or not height:
-                return 0, None
-            found = layers, (width, height)
-        elif kind == _SOS:
-            return end, found
-        elif kind not in _TABLES and not (kind == _APP0 and size == 16 and head[at + 4 : at + 9] == b"JFIF\0"):
-            return 0, None
-        at = end
-    return 0, None
-
-
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "avif": AvifImagePlugin.AvifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
     "gif": GifImagePlugin.GifImageFile,
-    "jpeg": _Jpeg,
+    "jpeg": PlainJpeg,
     "png": PngImagePlugin.PngImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
@@ -321,7 +249,7 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
-    if isinstance(image, _Jpeg) and image.info.keys().isdisjoint(_STATING):
+    if isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING):
         return 1
     block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
     if len(block) > _MAX_EXIF:

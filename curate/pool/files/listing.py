@@ -101,10 +101,9 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
 
 
 def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
-    fs, _ = fsspec.core.url_to_fs(names[0], **storage)
     missing, such_as = 0, ""
     with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
-        for name, found in zip(names, pool.map(lambda name: _find(fs, path, name, content), names), strict=True):
+        for name, found in zip(names, pool.map(lambda name: _find(path, name, storage, content), names), strict=True):
             if found is None:
                 missing, such_as = missing + 1, such_as or name
             else:
@@ -115,9 +114,9 @@ def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bo
         raise RecipeError(f"{such_as}{more}: no such file{there}")
 
 
-def _find(fs: Any, path: str, name: str, content: bool) -> list[InputFile] | None:
+def _find(path: str, name: str, storage: dict[str, Any], content: bool) -> list[InputFile] | None:
     """Return the files that one of the names of a path stands for; None where there is no such file."""
-    inner = fs._strip_protocol(name)
+    fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
         found = fs.glob(inner, detail=True)
         infos = [found[key] for key in sorted(found) if _is_file(fs, found[key])]
@@ -185,7 +184,7 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
     found: dict[str, str] = {}
     for folder, some in itertools.groupby(sorted(names, key=_folder), _folder):
         fs, inner = fsspec.core.url_to_fs(folder, **storage)
-        wanted = {fs._strip_protocol(name): name for name in some}
+        wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in some}
         try:
             infos = _look_up(fs, wanted) if "http" in fs.protocol else fs.ls(inner, detail=True)
             fs.invalidate_cache(inner)  # a later plan of this process sees what is there then

@@ -11,7 +11,6 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import imagehash
 import numpy as np
@@ -19,7 +18,6 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
 from curate.base.schema import SAMPLE_REASONS
-from curate.pool.decode import image as image_module
 from curate.pool.decode.image import FORMATS, ImageFacts, Observer, as_rgb, measure_image
 from curate.pool.decode.phash import hash_small
 from curate.recipe.measure import Image as ImageOptions
@@ -122,41 +120,6 @@ def test_good(name):
     assert facts.status == "ok"
     assert hex_hash(facts) == str(want)
     assert check(data, ImageOptions()) == facts._replace(small=None) == check(data, HEADER)
-
-
-PLAIN = {name: ENCODED[name] for name in ("jpeg", "progressive", "jpeg_444", "jpeg_grey")} | {
-    "optimized": encode(PICTURE, "JPEG", optimize=True),
-    "restarts": encode(PICTURE, "JPEG", restart_marker_blocks=2),
-}
-
-
-def open_jpeg(data: bytes) -> tuple[Any, ...]:
-    """What a reader finds: mode, size, tiles and place, or an error."""
-    source = io.BytesIO(data)
-    try:
-        found = image_module._Jpeg(source)
-    except Exception as error:
-        return type(error), str(error), source.tell() >= len(data)
-    return found.mode, found.size, found.tile, found.layers
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_plain_jpegs_are_read_as_pillow_does(name, monkeypatch):
-    """Each byte of a header changed, and each length cut: by the short way as by Pillow's."""
-    data = PLAIN[name]
-    start = data.index(b"\xff\xda") + 20
-    hostile = [
-        data[:at] + bytes([value]) + data[at + 1 :] for at in range(start) for value in {0, 1, 0xFF, data[at] ^ 64}
-    ]
-    hostile += [data[:length] for length in range(3, start)]
-    hostile += [
-        data[:2] + segment(kind, b"JFIF\0" + bytes(size)) + data[2:] for kind in range(0xC0, 0xFF) for size in (9, 30)
-    ]
-    assert image_module._plain_frame(data)
-    short = [open_jpeg(one) for one in hostile]
-    assert sum(image_module._plain_frame(one[:2048]) is not None for one in hostile) > 100
-    monkeypatch.setattr(image_module, "_plain_frame", lambda head: None)
-    assert short == [open_jpeg(one) for one in hostile]
 
 
 @pytest.mark.parametrize("seed", range(40))
