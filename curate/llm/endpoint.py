@@ -1,12 +1,15 @@
-"""One HTTP endpoint, called by many threads at once: its connections, its key, its limits, and a circuit breaker.
+"""One HTTP endpoint, called by many threads at once: its connections, its key and its limits.
 
-In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The client is
-that of package openai, without its retries. All calls run in one event loop in a thread of its own, since only there can a
-call be ended wherever it hangs, be it in a header that trickles in, byte by byte. Trade-offs: one thread sends and reads
-all, which is enough for a thousand calls a second, and a language model is slower than that.
+In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The
+client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, wait 8
+s at most where Retry-After is over a minute, and tell nobody of the attempts that failed. All calls run in one event
+loop in a thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles
+in, byte by byte. Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a
+language model is slower than that.
 
-An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and a redirect is a reply like any other, never followed,
-so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
+An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and a redirect is a reply
+like any other, never followed, so that the key goes to no other host. TLS certificates are verified. Proxies are
+those of the environment.
 """
 
 import asyncio
@@ -19,21 +22,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from curate.base.errors import RecipeError, needing
+from curate.llm.breaker import CircuitBreaker
 from curate.llm.engine import Answer
 from curate.llm.openai_protocol import MAX_LIST, MAX_REPLY, Call, Reply
 
 T = TypeVar("T")
 
 MAX_CONNECT = 10.0  # seconds; what takes no connection is unreachable, whatever a reply may take
-MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
-MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
-FIRST_WORD, NEXT_WORD = 30.0, 60.0  # seconds without any answer after which it is said, first and again
 MAX_DETAIL = 300  # characters
 _LONG_KEY = 16  # characters: a shorter key may be a word of a text
 
@@ -57,90 +57,6 @@ def read_key(variable: str | None) -> str:
         accepted = "accepted: ASCII letters, digits and punctuation, without spaces"
         raise RecipeError(f"key: the value of {name} cannot be a key; {accepted}")
     return key
-
-
-class Tripped(asyncio.Event):
-    """Set when an endpoint is given up; `why` is then the error of whatever is waiting for it."""
-
-    why = ""
-
-
-class CircuitBreaker:
-    """Gives an endpoint up that is dead, fails all the time or refuses everything, by what the requests of all threads met.
-
-    A batch of requests takes the event `tripped` when it begins, and ends when it is set. A later batch gets another one, and
-    so tries again; but one more such request will do then, until there is a better reply. `patience`: the seconds for which it
-    may say to all requests that it fails or is too busy; `warn` says so meanwhile.
-    """
-
-    def __init__(self, patience: float, warn: Callable[[str], None]) -> None:
-        self.tripped = Tripped()
-        self._no_replies = self._refusals = 0
-        self._patience, self._warn = patience, warn
-        self._batches = 0
-        self._since: float | None = None  # when it first said that it fails, since the last answer
-        self._next_word = 0.0
-        self._was_failing = False  # given up for that
-
-    @contextmanager
-    def batch(self) -> Iterator[Tripped]:
-        """Yield the event of a batch of requests that is sent in the block. Time in which nothing is sent is not held against it."""
-        if not self._batches:
-            self._since = None
-        self._batches += 1
-        try:
-            yield self.tripped
-        finally:
-            self._batches -= 1
-
-    def failed(self, error: str, has_reply: bool) -> None:
-        """Note an attempt that another may follow: a reply that says no more than that, or none."""
-        now = time.monotonic()
-        if self._since is None:
-            if not has_reply:  # `no_reply` counts requests, which may take long
-                return
-            self._since, self._next_word = now, now + FIRST_WORD
-        passed = now - self._since
-        code, _, detail = error.partition(": ")
-        if self._was_failing or passed >= self._patience:
-            self._trip(f"{code}: stopped after {passed:.0f} s without an answer to any request: {detail}")
-            self._was_failing = True
-        elif now >= self._next_word:
-            self._warn(
-                f"has answered no request for {passed:.0f} s: {detail}; curate gives up after {self._patience:.0f} s (patience)"
-            )
-            self._next_word = now + NEXT_WORD
-
-    def replied(self) -> None:
-        """Note a reply, of any status."""
-        self._no_replies = 0
-
-    def no_reply(self) -> None:
-        """Note a request that got no reply at any attempt."""
-        self._no_replies += 1
-        if self._no_replies >= MAX_NO_REPLIES:
-            self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")
-            self._no_replies = MAX_NO_REPLIES - 1
-
-    def accepted(self) -> None:
-        """Note a reply that was about its request."""
-        self._refusals, self._since, self._was_failing = 0, None, False
-
-    def refused(self) -> bool:
-        """Note a reply that says nothing of its request. Return whether there were so many that the endpoint is to be probed."""
-        self._refusals += 1
-        return self._refusals % MAX_REFUSALS == 0
-
-    def probe_refused(self, error: str) -> None:
-        """Note that a harmless request got no answer either, with this error."""
-        code, _, detail = error.partition(": ")
-        self._trip(f"{code}: stopped, since it answers no request: {detail}")
-        self._refusals = MAX_REFUSALS - 1
-
-    def _trip(self, why: str) -> None:
-        self.tripped.why = why
-        self.tripped.set()
-        self.tripped = Tripped()
 
 
 class Endpoint:

@@ -35,7 +35,8 @@ from pydantic import Field, model_validator
 
 from curate.base import ids
 from curate.base.errors import RecipeError, RunError
-from curate.llm.endpoint import Endpoint, Tripped, read_key
+from curate.llm.breaker import Tripped
+from curate.llm.endpoint import Endpoint, read_key
 from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, Sampling
 from curate.llm.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
 from curate.recipe.section import fault
@@ -221,7 +222,7 @@ class OpenAIEngine(Engine):
         if not last.is_transient:
             return last.answer
         if not last.status and not tripped.is_set():
-            endpoint.breaker.no_reply()
+            endpoint.breaker.note_no_reply()
         return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
 
     async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> Reply | None:
@@ -229,24 +230,10 @@ class OpenAIEngine(Engine):
         if tripped.is_set():
             return None
         reply = await endpoint.send(call)
-        if reply.status:
-            endpoint.breaker.replied()
-        if reply.is_transient:
-            endpoint.breaker.failed(reply.answer.error or "", bool(reply.status))
-        else:
-            await self._watch(endpoint, request, reply)
+        if endpoint.breaker.note(reply):
+            hello = self._call(_HELLO if request.prompt is None else _HELLO_PROMPT)
+            endpoint.breaker.note_probe(await endpoint.send(hello))
         return reply
-
-    async def _watch(self, endpoint: Endpoint, request: Request, reply: Reply) -> None:
-        """Give the endpoint up where no request gets an answer."""
-        if not reply.is_no_answer:
-            endpoint.breaker.accepted()
-        elif endpoint.breaker.refused():
-            found = await endpoint.send(self._call(_HELLO if request.prompt is None else _HELLO_PROMPT))
-            if found.is_no_answer:
-                endpoint.breaker.probe_refused(found.answer.error or "")
-            elif not found.is_transient:
-                endpoint.breaker.accepted()
 
     def _call(self, request: Request) -> Call:
         return write_call(request, self.options.model, self.options.extra)

@@ -21,8 +21,8 @@ from PIL import Image
 from tenacity import RetryCallState
 
 from curate.base.errors import RecipeError, RunError
-from curate.llm import endpoint, openai
-from curate.llm.endpoint import MAX_NO_REPLIES, MAX_REFUSALS
+from curate.llm import breaker, openai
+from curate.llm.breaker import MAX_NO_REPLIES, MAX_REFUSALS
 from curate.llm.engine import ERRORS, Answer, Message, Request, Sampling
 from curate.llm.openai import OpenAI, OpenAIEngine, choose_pause
 from curate.llm.openai_protocol import Reply
@@ -415,7 +415,7 @@ def test_an_endpoint_that_hangs_on_all_is_found_out_too(server, open_engine):
 
 @pytest.mark.parametrize("code", [500, 429, 408])
 def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_engine, caplog, monkeypatch, code):
-    monkeypatch.setattr(endpoint, "FIRST_WORD", 0.2)
+    monkeypatch.setattr(breaker, "FIRST_WORD", 0.2)
     server.always = do.status(code, b'{"message": "try again"}')
     engine = open_engine(attempts=20, patience=1.0, concurrency=4)
     start = time.monotonic()

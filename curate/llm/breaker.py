@@ -1,0 +1,105 @@
+"""Gives an endpoint up that is dead, fails all the time or refuses everything, by what the requests of all threads met."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from curate.llm.openai_protocol import Reply
+
+MAX_NO_REPLIES = 8  # requests in a row without any reply after which the endpoint is taken for dead
+MAX_REFUSALS = 8  # replies in a row that say nothing of their request after which the endpoint is probed
+FIRST_WORD, NEXT_WORD = 30.0, 60.0  # seconds without any answer after which it is said, first and again
+
+
+class Tripped(asyncio.Event):
+    """Set when an endpoint is given up; `why` is then the error of whatever is waiting for it."""
+
+    why = ""
+
+
+class CircuitBreaker:
+    """The state of an endpoint, used in its event loop alone.
+
+    A batch of requests takes the event `tripped` when it begins, and ends when it is set. A later batch gets another one, and
+    so tries again; but one more such request will do then, until there is a better reply. `patience`: the seconds for which it
+    may say to all requests that it fails or is too busy; `warn` says so meanwhile.
+    """
+
+    def __init__(self, patience: float, warn: Callable[[str], None]) -> None:
+        self.tripped = Tripped()
+        self._patience, self._warn = patience, warn
+        self._batches = self._no_replies = self._refusals = 0
+        self._since: float | None = None  # when it first said that it fails, since the last answer
+        self._next_word = 0.0
+        self._was_failing = False  # given up for that
+
+    @contextmanager
+    def batch(self) -> Iterator[Tripped]:
+        """Yield the event of a batch of requests that is sent in the block. Time in which nothing is sent is not held against it."""
+        if not self._batches:
+            self._since = None
+        self._batches += 1
+        try:
+            yield self.tripped
+        finally:
+            self._batches -= 1
+
+    def note(self, reply: Reply) -> bool:
+        """Note what came of an attempt. Return whether the endpoint is to be probed: too many replies say nothing of their request."""
+        if reply.status:
+            self._no_replies = 0
+        if reply.is_transient:
+            self._note_failure(reply)
+        elif reply.is_no_answer:
+            self._refusals += 1
+            return self._refusals % MAX_REFUSALS == 0
+        else:
+            self._close()
+        return False
+
+    def note_probe(self, reply: Reply) -> None:
+        """Note what came of a harmless request."""
+        if reply.is_no_answer:
+            code, detail = _split_error(reply)
+            self._trip(f"{code}: stopped, since it answers no request: {detail}")
+            self._refusals = MAX_REFUSALS - 1
+        elif not reply.is_transient:
+            self._close()
+
+    def note_no_reply(self) -> None:
+        """Note a request that got no reply at any attempt."""
+        self._no_replies += 1
+        if self._no_replies >= MAX_NO_REPLIES:
+            self._trip(f"unreachable: stopped after {MAX_NO_REPLIES} requests in a row without a reply")
+            self._no_replies = MAX_NO_REPLIES - 1
+
+    def _note_failure(self, reply: Reply) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            if not reply.status:  # `note_no_reply` counts requests, which may take long
+                return
+            self._since, self._next_word = now, now + FIRST_WORD
+        passed, (code, detail) = now - self._since, _split_error(reply)
+        if self._was_failing or passed >= self._patience:
+            self._trip(f"{code}: stopped after {passed:.0f} s without an answer to any request: {detail}")
+            self._was_failing = True
+        elif now >= self._next_word:
+            limit = f"curate gives up after {self._patience:.0f} s (patience)"
+            self._warn(f"has answered no request for {passed:.0f} s: {detail}; {limit}")
+            self._next_word = now + NEXT_WORD
+
+    def _close(self) -> None:
+        """Note an endpoint that works: a reply was about its request."""
+        self._refusals, self._since, self._was_failing = 0, None, False
+
+    def _trip(self, why: str) -> None:
+        self.tripped.why = why
+        self.tripped.set()
+        self.tripped = Tripped()
+
+
+def _split_error(reply: Reply) -> tuple[str, str]:
+    """Return the code and the detail of a reply that holds no answer."""
+    code, _, detail = (reply.answer.error or "").partition(": ")
+    return code, detail
