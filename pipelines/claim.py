@@ -29,7 +29,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs
 from curate.pool.plan import Plan
 from curate.pool.registry import find_downloading
-from curate.pool.urls.download.retries import Retries
+from curate.pool.urls.download.retry_record import Retries
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
 from curate.recipe.diff import changes

@@ -19,7 +19,7 @@ from curate.match.sources import read_metadata
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.pool.registry import find_format
 from curate.pool.retry import find_mendable
-from curate.pool.urls.download.retries import Retries
+from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.lists import read_lists
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns

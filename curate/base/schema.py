@@ -243,7 +243,7 @@ MISSING_REASONS = {
     "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
     "hash_mismatch": "the hash of its bytes differs from the one in the list",
     "not_resized": "img2dataset could not resize it",
-    "lost": "img2dataset failed on it with an error that it only printed",
+    "lost": "downloading or resizing it failed with an error that nobody foresaw; the log has it",
     "http_other": "its host answered with an unknown HTTP status",
     **{f"http_{one.value}": f"its host answered {one.value} {one.phrase}" for one in HTTPStatus if one.value >= 300},
 }

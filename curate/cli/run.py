@@ -28,7 +28,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
-from curate.pool.urls.download.retries import Retries
+from curate.pool.urls.download.retry_record import Retries
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE

@@ -23,7 +23,7 @@ from curate.pool.decode.columns import plain_type
 from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource, Retry
 from curate.pool.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
-from curate.pool.urls.download.retries import Retries
+from curate.pool.urls.download.retry_record import Retries
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source
 from curate.store.chunks import Chunk

@@ -42,7 +42,7 @@ class RunContext:
     counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     retries_key: str = (
-        ""  # digest of which URLs are tried again (see `curate.pool.urls.download.retries`); empty where none is
+        ""  # digest of which URLs are tried again (see `curate.pool.urls.download.retry_record`); empty where none is
     )
     is_local_runner: bool = True  # whether the runner works on this machine alone
     tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe

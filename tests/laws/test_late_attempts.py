@@ -32,7 +32,7 @@ from curate.measure import unit as unit_module
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
-from curate.pool.urls.download.log import sum_downloads
+from curate.pool.urls.download.download_log import sum_downloads
 from curate.pool.urls.shards import make_shard
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section

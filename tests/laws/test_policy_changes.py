@@ -10,8 +10,8 @@ import pytest
 
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
-from curate.pool.urls.download.faults import is_allowed_now
 from curate.pool.urls.download.fetch import Fetcher
+from curate.pool.urls.download.fetch_fault import is_allowed_now
 from curate.pool.urls.download.policy import NetworkPolicy
 from pipelines.prepare import prepare
 from tests.laws.pools import Ran, encode, picture, run_local

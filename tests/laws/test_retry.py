@@ -22,7 +22,7 @@ from curate.ask.verify import verify_run
 from curate.measure import part as measuring
 from curate.models.onnx_encoder import OnnxEncoder
 from curate.pool.urls.download.fetch import Fetcher
-from curate.pool.urls.download.retries import Retries
+from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_lists
 from curate.store.store import RunStore

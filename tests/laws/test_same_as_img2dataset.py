@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from curate.base.errors import RecipeError
-from curate.pool.urls.download.keys import OUTCOMES
+from curate.pool.urls.download.shard_names import OUTCOMES
 from curate.pool.urls.format import UrlsInput
 from tests.laws.pools import encode, picture
 from tests.laws.test_urls import NETWORK, recipe

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.pool.formats.input_format import InputFormat, InputPart, Retry
-from curate.pool.urls.download.outlook import Rates
+from curate.pool.urls.download.rates import Rates
 from curate.recipe.source import Source
 from curate.store.store import RunStore
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE
 from curate.base.wording import one_line
 from curate.pool.files.faults import InputFault
-from curate.pool.urls.download.keys import OUTCOMES
+from curate.pool.urls.download.shard_names import OUTCOMES
 
 _SUCCESS = "success"
 _ROWS = 10_000  # a shard of img2dataset

@@ -1,4 +1,4 @@
-"""Lists of URLs: what they name is downloaded by img2dataset into shards of its own, which are then read as the tars they are.
+"""Lists of URLs: what they name is downloaded into shards as of img2dataset, which are then read as the tars they are.
 
 A part is some consecutive rows of a list, and a shard; what is tried again are parts of such rows alone, of any part. Where its
 files are and what they are called is determined by the list and by all that has an influence on the bytes: a shard that is there
@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, compress
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +35,9 @@ from curate.pool.formats.input_format import (
 )
 from curate.pool.formats.run import list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.urls.download.keys import keys_of, row_of, shard_stem, stem_of
 from curate.pool.urls.download.lists import describe_list, share_list
-from curate.pool.urls.download.outlook import BYTES, measured_rates
+from curate.pool.urls.download.rates import BYTES, measured_rates
+from curate.pool.urls.download.shard_names import keys_of, row_of, shard_stem, stem_of
 from curate.pool.urls.rows import (
     ORIGINAL,
     check_header,
@@ -54,9 +53,6 @@ from curate.pool.urls.source import UrlsSource
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.store import RunStore
-
-if TYPE_CHECKING:
-    pass
 
 _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
@@ -191,7 +187,7 @@ class UrlsInput(DownloadingFormat):
 
     def is_allowed_now(self, source: UrlsSource, reason: str, detail: str) -> bool:
         """Return whether a URL was refused by limits of `network` that the recipe does not have any more."""
-        from curate.pool.urls.download.faults import is_allowed_now
+        from curate.pool.urls.download.fetch_fault import is_allowed_now
 
         return is_allowed_now(source.network, reason, detail)
 

@@ -1,7 +1,6 @@
 """Rows of lists of URLs: which columns hold what, and as img2dataset takes them."""
 
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -10,17 +9,11 @@ from curate.base.schema import INPUT_DECISIONS
 from curate.base.wording import one_line
 from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
 from curate.pool.files.faults import InputFault
-from curate.pool.formats.input_format import (
-    FileColumns,
-    InputPart,
-)
+from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.formats.run import see_rows, which_columns
 from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, read_rows, read_some_rows
 from curate.pool.urls.source import UrlsSource
 from curate.store.store import RunStore
-
-if TYPE_CHECKING:
-    pass
 
 _TEXTS = ("caption", "uid", "url", "language")
 # Names that img2dataset gives its own columns

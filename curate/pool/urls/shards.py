@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 from curate.base import ids
 from curate.base.process import process_cache
 from curate.pool.decode.image import FORMATS, format_of, measure_image
-from curate.pool.formats.input_format import (
-    InputPart,
-)
+from curate.pool.formats.input_format import InputPart
 from curate.pool.formats.run import SHA256
-from curate.pool.urls.download.keys import NUMBERS, shard_stem
-from curate.pool.urls.download.log import log_download
-from curate.pool.urls.download.outlook import STATISTICS, Rates, assumed_rates
+from curate.pool.urls.download.download_log import log_download
+from curate.pool.urls.download.rates import STATISTICS, Rates, assumed_rates
+from curate.pool.urls.download.shard_names import NUMBERS, shard_stem
 from curate.pool.urls.rows import read_list, with_url
 from curate.pool.urls.source import RESIZING, UrlsSource
 from curate.recipe.measure import Image as ImageOptions
@@ -21,6 +19,7 @@ from curate.store.store import RunStore
 
 if TYPE_CHECKING:
     from curate.pool.urls.download.fetch import Fetcher
+    from curate.pool.urls.download.shard import ShardOptions
 
 
 def identify_list(part: InputPart) -> list[str]:
@@ -40,17 +39,13 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     number = number_of(source, part)
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}{STATISTICS}") and not source.take(shard_stem(number)):
-        from curate.pool.urls.download.shard import (  # here: other pools have no use for what it imports
-            Before,
-            complete,
-            download_shard,
-            read_facts,
-        )
+        # here: other pools have no use for what it imports
+        from curate.pool.urls.download.shard import Before, complete, download_shard, read_facts
 
         if not complete(store, stem):
             rows = with_url(source, read_list(source, part))
             before = Before(part.retry.keys, part.retry.attempts) if part.retry else None
-            download_shard(rows, number, store, stem, _fetcher(source), _check(source), _options(source), before)
+            download_shard(rows, number, (store, stem), _fetcher(source), _options(source), before)
             complete(store, stem)
         log_download(RunStore(source._run), shard_stem(number), read_facts(store, stem))
     return number
@@ -102,19 +97,23 @@ def _check(source: UrlsSource) -> Callable[[bytes], str | None]:
     return check
 
 
-def _options(source: UrlsSource) -> dict[str, Any]:
-    """Return img2dataset's own options."""
-    resizer = None
+def _options(source: UrlsSource) -> "ShardOptions":
+    """Return how a shard of the source is made."""
+    from curate.pool.urls.download.resize import make_resizer
+    from curate.pool.urls.download.shard import ShardOptions
+
+    resizing = None
     if source.image_size is not None:
         values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
-        resizer = {name: math.inf if value is None else value for name, value in values.items()}
-    return {
-        "resizer": resizer,
-        "thread_count": source.thread_count,
-        "extract_exif": source.extract_exif,
-        "timeout": source.timeout,
-        "number_sample_per_shard": source.number_sample_per_shard,
-        "compute_hash": source.compute_hash,
-        "verify_hash_type": source.verify_hash and source.verify_hash[1],
-        "encode_format": source.encode_format,
-    }
+        resizing = {name: math.inf if value is None else value for name, value in values.items()}
+    return ShardOptions(
+        thread_count=source.thread_count,
+        timeout=source.timeout,
+        number_sample_per_shard=source.number_sample_per_shard,
+        extract_exif=source.extract_exif,
+        compute_hash=source.compute_hash,
+        verify_hash_type=source.verify_hash[1] if source.verify_hash else None,
+        encode_format=source.encode_format,
+        check=_check(source),
+        resize=make_resizer(resizing),
+    )

@@ -22,7 +22,7 @@ _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lancz
 
 
 class UrlsSource(Source):
-    """Lists of URLs, whose images are downloaded by img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
+    """Lists of URLs, whose images are downloaded into shards as of img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
 
     Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
     Options under img2dataset's names are its own, with two other defaults: without `image_size` images are not resized, and

@@ -1,55 +1,70 @@
-"""A shard of img2dataset's, made by its own downloader, resizer and writer, which fetch by ours.
+"""A shard as of img2dataset: rows of a list, downloaded in many threads, resized, and written as its own command writes them.
 
-In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, as img2dataset
-writes them, the last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first,
-members have no time, `error_message` of what was not fetched is `reason: detail`, and the Parquet file also has, of each row, `reason`, `detail`, `attempts`, `attempted` and `may_pass` (see `fetch.Outcome`), and
-`previous_key`, where the row is tried again. The
+In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, the last one last: with it
+the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first, and members have no time. The Parquet file has the
+list's columns and img2dataset's, `error_message` being `reason: detail`, then OUTCOMES, and `previous_key` where rows are tried again. The
 statistics also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
+
+Trade-off: images wait in a temporary file until all are there, so that memory does not hold a shard.
 """
 
-import io
+import hashlib
 import json
-import os
+import logging
 import shutil
-import threading
-import urllib.request
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from itertools import islice
 from multiprocessing.pool import ThreadPool
-from types import SimpleNamespace
+from queue import SimpleQueue
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from curate.base.errors import needing
-from curate.pool.urls.download.connection import guard_thread
-from curate.pool.urls.download.fetch import Downloads, Fetcher
-from curate.pool.urls.download.keys import OUTCOMES, keys_of, shard_stem
-from curate.pool.urls.download.log import by_frequency
+from curate.pool.urls.download.download_log import by_frequency
+from curate.pool.urls.download.fetch import Fetcher, Outcome
+from curate.pool.urls.download.fetch_fault import FetchFault
+from curate.pool.urls.download.resize import HASH_MISMATCH, Resize, Resized, read_exif, reason_of
+from curate.pool.urls.download.shard_names import OUTCOMES, keys_of
 from curate.store.facts import DownloadFacts
 from curate.store.store import RunStore
-from curate.tar.byte_sources import open_source
-from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter
 
-LOST = "lost"
-# What img2dataset's resizer and hash check say, as reasons
-_RESIZED = {
-    "Image decoding error": "served_no_image",
-    "image too small": "too_small",
-    "image area too large": "too_large_area",
-    "aspect ratio too large": "aspect_ratio",
-    "hash mismatch": "hash_mismatch",
-}
-
-_OTHERWISE = {"failed_to_download": "bad_url", "failed_to_resize": "not_resized"}  # what never came to the fetcher
+_log = logging.getLogger(__name__)
 
 _PREVIOUS = "previous_key"
+_SIZES = ("width", "height", "original_width", "original_height")
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How a shard is made, under img2dataset's names.
+
+    Attributes:
+        thread_count: downloads at a time.
+        timeout: seconds that connecting and each wait for bytes may take.
+        number_sample_per_shard: rows of a shard, at most.
+        extract_exif: whether there is a column `exif`.
+        compute_hash: the hash of the bytes as they came, which is also its column's name; None: none.
+        verify_hash_type: the hash that a column of this name has, and that the bytes must have; None: none.
+        encode_format: suffix of images.
+        check: says of bytes, before they are decoded, why they are no image that is accepted, in img2dataset's words; None where they are one.
+        resize: what images become.
+    """
+
+    thread_count: int
+    timeout: float
+    number_sample_per_shard: int
+    extract_exif: bool
+    compute_hash: str | None
+    verify_hash_type: str | None
+    encode_format: str
+    check: Callable[[bytes], str | None]
+    resize: Resize
 
 
 class Before(NamedTuple):
@@ -59,151 +74,172 @@ class Before(NamedTuple):
     attempts: Sequence[int]
 
 
-_thread = threading.local()  # `downloads` of a thread that downloads
-
-
-class _Opener:
-    """The opener of `urllib.request`: in threads that download, its shard's; in all others, the one that was there."""
-
-    def __init__(self) -> None:
-        self._other = urllib.request.build_opener()
-
-    def open(self, request: Any, data: Any = None, timeout: Any = None) -> Any:
-        downloads: Downloads | None = getattr(_thread, "downloads", None)
-        return (downloads or self._other).open(request, data, timeout)
-
-
-def _begin(downloads: Downloads) -> None:
-    """Make this thread one that downloads."""
-    _thread.downloads = downloads
-    guard_thread(downloads.networks)
-
-
-@cache
-def _img2dataset() -> Any:
-    """Return img2dataset's modules, which fetch by ours where a thread downloads."""
-    # A library of its resizer else asks the package index for its newest version when it is imported.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    with needing("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate"):
-        from img2dataset import downloader, resizer, writer
-    urllib.request.install_opener(_Opener())  # type: ignore[arg-type]
-    # Its threads are told whose they are; and while it decodes, the process's standard error is not taken away.
-    downloader.ThreadPool = lambda count: ThreadPool(count, initializer=_begin, initargs=(_thread.downloads,))
-    resizer.SuppressStdoutStderr = nullcontext
-    downloader.exifread = SimpleNamespace(process_file=_limited(downloader.exifread.process_file))
-    return downloader.Downloader, resizer.Resizer, writer.WebDatasetSampleWriter
-
-
-@contextmanager
-def _downloading(fetcher: Fetcher) -> Iterator[Downloads]:
-    """Have the threads that img2dataset starts in the block fetch by this."""
-    _thread.downloads = Downloads(fetcher)
-    try:
-        yield _thread.downloads
-    finally:
-        del _thread.downloads
-        fetcher.close()
-
-
-class _Checked:
-    """A resizer that refuses what `check` says no to, before anything is decoded, and leaves bytes as they are where there is no other."""
-
-    def __init__(self, check: Callable[[bytes], str | None], resizer: Any) -> None:
-        self._check, self._resizer = check, resizer
-
-    def __call__(self, stream: IO[bytes], boxes: None = None) -> tuple[Any, ...]:
-        data = stream.read()
-        if error := self._check(data):
-            return None, None, None, None, None, error
-        return (data, None, None, None, None, None) if self._resizer is None else self._resizer(stream, boxes)
-
-
-class _Metered(io.BytesIO):
-    """An image whose EXIF is looked for, within limits: a directory may name the same bytes, and directories each other, endlessly."""
-
-    reads, volume = 10_000, 50_000_000  # of bytes, that are left
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        self.reads, self.volume = self.reads - 1, self.volume - len(data)
-        if min(self.reads, self.volume) < 0:
-            raise _Endless
-        return data
-
-
-class _Endless(BaseException):
-    """What the reader of EXIF does not catch itself."""
-
-
-def _limited(process_file: Callable[..., Any]) -> Callable[..., Any]:
-    """Return exifread's function, which raises ValueError where it reads too much."""
-
-    def process(stream: io.BytesIO, **options: Any) -> Any:
-        try:
-            return process_file(_Metered(stream.getvalue()), **options)
-        except _Endless:
-            raise ValueError("it reads too much") from None
-
-    return process
-
-
 def download_shard(
     rows: pa.Table,
     number: int,
-    store: RunStore,
-    stem: str,
+    place: tuple[RunStore, str],
     fetcher: Fetcher,
-    check: Callable[[bytes], str | None],
-    options: Mapping[str, Any],
+    options: ShardOptions,
     before: Before | None = None,
 ) -> None:
     """Download the rows of a list into a shard, unless another writer's is there in the end: the first complete one stays.
 
     Args:
-        rows: columns `url` and `caption` (string), and those that go along; at most `options["number_sample_per_shard"]`.
-        number: of the shard, of `keys.NUMBERS`.
-        store: where its files are put.
-        stem: their path there, without suffix.
+        rows: columns `url` and `caption` (string), and those that go along; at most `options.number_sample_per_shard`.
+        number: of the shard, of `shard_names.NUMBERS`.
+        place: the store of its files, and their path there without suffix.
         fetcher: what fetches.
-        check: says of bytes why they are no image, or none to decode; None where they are one.
-        options: `resizer`, img2dataset's Resizer's own options or None, for bytes as they came; the others are the Downloader's.
+        options: how it is made.
         before: what the rows were before, where they are tried again.
 
     Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
     """
-    downloader_type, resizer_type, writer = _img2dataset()
-    others = {name: value for name, value in options.items() if name != "resizer"}
-    resizer = _Checked(check, None if options["resizer"] is None else resizer_type(**options["resizer"]))
-    with store.temporary_folder() as folder:
-        with pa.OSFile(f"{folder}/rows.arrow", "wb") as file, pa.ipc.new_file(file, rows.schema) as arrow:
-            arrow.write_table(rows)
-        downloader = downloader_type(
-            sample_writer_class=writer,
-            resizer=resizer,
-            save_caption=True,
-            output_folder=folder,
-            column_list=rows.column_names,
-            oom_shard_count=len(shard_stem(0)),
-            retries=0,
-            user_agent_token=None,
-            disallowed_header_directives=None,
-            **others,
-        )
-        with _downloading(fetcher) as downloads:
-            downloader.download_shard((number, f"{folder}/rows.arrow"))
-        keys = keys_of(number, len(rows), others["number_sample_per_shard"])
-        found = pq.read_table(f"{folder}/{shard_stem(number)}.parquet")
-        table = _sidecar(found, rows, keys, downloads, before)
-        with open(f"{folder}/{shard_stem(number)}_stats.json", "rb") as file:
-            statistics = json.load(file)
-        came = table.filter(pc.equal(table["status"], "success"))["url"].to_pylist()
-        statistics["bytes"] = sum(outcome.bytes for url in came if (outcome := downloads.outcome(url, "")))
-        statistics["reasons"] = by_frequency(Counter(table["reason"].drop_null().to_pylist()))
+    (store, stem), began = place, time.time()
+    keys = keys_of(number, len(rows), options.number_sample_per_shard)
+    shard = _Shard(rows, keys, options)
+    with store.temporary_folder() as folder, open(f"{folder}/images", "w+b") as images:
+        for row, outcome in _fetch_all(rows["url"].to_pylist(), fetcher, options):
+            shard.add(row, outcome, images)
+        statistics = shard.statistics(began)
         with store.together(stem, done=lambda: is_complete(store, stem)) as together:
             with together.create(f"{stem}.tar") as file:
-                _sort_tar(f"{folder}/{shard_stem(number)}.tar", file)
-            together.write_parquet(f"{stem}.parquet", table)
+                shard.write_tar(images, file)
+            together.write_parquet(f"{stem}.parquet", shard.table(before))
             together.write_bytes(_statistics_file(stem), json.dumps(statistics, indent=4).encode())
+
+
+def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, options: ShardOptions) -> Iterator[tuple[int, Outcome]]:
+    """Yield rows as they come, with what became of each; no more than two a thread are fetched, and not yet yielded."""
+    outcomes: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+
+    def fetch(row: int, url: str | None) -> None:
+        try:
+            outcome = fetcher.fetch(url or "", options.timeout)
+        except Exception as error:
+            outcome = Outcome(None, _unforeseen(error), 1, time.time())
+        outcomes.put((row, outcome))
+
+    waiting = enumerate(urls)
+    try:
+        with ThreadPool(min(options.thread_count, max(1, len(urls)))) as pool:
+            for task in islice(waiting, 2 * options.thread_count):
+                pool.apply_async(fetch, task)
+            for _ in urls:
+                yield outcomes.get()
+                for task in islice(waiting, 1):
+                    pool.apply_async(fetch, task)
+    finally:
+        fetcher.close()
+
+
+def _unforeseen(error: Exception) -> FetchFault:
+    """Return what a row has for an error that nobody foresaw, which is logged: one URL ends no shard."""
+    _log.error("downloading a URL failed", exc_info=error)
+    return FetchFault("lost", f"{type(error).__name__}: {error}")
+
+
+class _Shard:
+    """The rows of a shard, and what is known of each: columns of the Parquet file besides the list's own, and where its image waits."""
+
+    def __init__(self, rows: pa.Table, keys: list[str], options: ShardOptions) -> None:
+        self._rows, self._options = rows, options
+        self._listed = {name: rows[name].to_pylist() for name in rows.column_names}
+        schema = pa.schema(
+            dict.fromkeys(("key", "status", "error_message"), pa.string()) | dict.fromkeys(_SIZES, pa.int32())
+        )
+        for name in ("exif" if options.extract_exif else None, options.compute_hash):
+            schema = schema.append(pa.field(name, pa.string())) if name else schema
+        self._schema = schema
+        self._facts: dict[str, list[Any]] = {name: [None] * len(keys) for name in (*schema.names, *OUTCOMES.names)}
+        self._facts["key"] = keys
+        self._images: dict[int, tuple[int, int]] = {}  # by row, offset and size
+        self._bytes = 0
+
+    def add(self, row: int, outcome: Outcome, images: IO[bytes]) -> None:
+        """Take in what became of a row's URL; its image goes to the end of a file."""
+        fault, resized = outcome.fault, Resized(None)
+        if outcome.data is not None:
+            try:
+                resized = self._resize(row, outcome.data)
+            except Exception as error:
+                fault = _unforeseen(error)
+        facts: dict[str, Any] = {
+            "status": "success",
+            "attempts": outcome.attempts,
+            "may_pass": fault is not None and fault.may_pass,
+        }
+        facts["attempted"] = datetime.fromtimestamp(int(outcome.time), UTC)
+        if fault:
+            facts |= {"reason": fault.reason, "detail": fault.detail}
+            facts |= {"status": "failed_to_download", "error_message": str(fault)}
+        elif message := resized.error:
+            facts |= {"reason": reason_of(message), "detail": message, "error_message": message}
+            facts["status"] = "failed_to_download" if message == HASH_MISMATCH else "failed_to_resize"
+        else:
+            assert outcome.data is not None and resized.data is not None
+            facts |= {name: getattr(resized, name) for name in _SIZES} | self._describe(outcome.data)
+            self._images[row] = images.tell(), len(resized.data)
+            images.write(resized.data)
+            self._bytes += len(outcome.data)
+        for name, value in facts.items():
+            self._facts[name][row] = value
+
+    def _resize(self, row: int, data: bytes) -> Resized:
+        verified = self._options.verify_hash_type
+        if verified and hashlib.new(verified, data).hexdigest() != self._listed[verified][row]:
+            return Resized(None, error=HASH_MISMATCH)
+        if error := self._options.check(data):
+            return Resized(None, error=error)
+        return self._options.resize(data)
+
+    def _describe(self, data: bytes) -> dict[str, str | None]:
+        """Return the EXIF and the hash of the bytes as they came, as far as they are asked for."""
+        exif = {"exif": read_exif(data)} if self._options.extract_exif else {}
+        kind = self._options.compute_hash
+        return exif | ({kind: hashlib.new(kind, data).hexdigest()} if kind else {})
+
+    def write_tar(self, images: IO[bytes], file: IO[bytes]) -> None:
+        """Write the samples that came, in the order of their rows."""
+        own = {name: values for name, values in self._listed.items() if name != self._options.verify_hash_type}
+        fields = own | {name: self._facts[name] for name in self._schema.names}
+        with TarWriter(file) as writer:
+            for row in sorted(self._images):
+                offset, size = self._images[row]
+                images.seek(offset)
+                described = json.dumps({name: values[row] for name, values in fields.items()}, indent=4)
+                members = {self._options.encode_format: images.read(size), "json": described.encode()}
+                members["txt"] = (self._listed["caption"][row] or "").encode()
+                for suffix in sorted(members):
+                    writer.add(f"{self._facts['key'][row]}.{suffix}", members[suffix])
+
+    def table(self, before: Before | None) -> pa.Table:
+        """Return the Parquet file's columns."""
+        if before:
+            attempts = zip(before.attempts, self._facts["attempts"], strict=True)
+            self._facts["attempts"] = [earlier + now for earlier, now in attempts]
+        table = self._rows
+        for field in (*self._schema, *OUTCOMES):
+            column = pa.array(self._facts[field.name], field.type)
+            place = table.schema.get_field_index(field.name)
+            table = table.append_column(field, column) if place < 0 else table.set_column(place, field, column)
+        return table if before is None else table.append_column(_PREVIOUS, pa.array(before.keys, pa.string()))
+
+    def statistics(self, began: float) -> dict[str, Any]:
+        """Return what img2dataset's statistics say, with the bytes that came and the reasons."""
+        ended, statuses = time.time(), Counter(self._facts["status"])
+        messages = zip(self._facts["status"], self._facts["error_message"], strict=True)
+        return {
+            "count": len(self._rows),
+            "successes": statuses["success"],
+            "failed_to_download": statuses["failed_to_download"],
+            "failed_to_resize": statuses["failed_to_resize"],
+            "duration": ended - began,
+            "start_time": began,
+            "end_time": ended,
+            "status_dict": dict(Counter(message or status for status, message in messages)),
+            "bytes": self._bytes,
+            "reasons": by_frequency(Counter(filter(None, self._facts["reason"]))),
+        }
 
 
 def is_complete(store: RunStore, stem: str) -> bool:
@@ -233,18 +269,6 @@ def read_facts(store: RunStore, stem: str) -> DownloadFacts:
 
 def _statistics_file(stem: str) -> str:
     return f"{stem}_stats.json"
-
-
-def _sort_tar(path: str, out: IO[bytes]) -> None:
-    """Copy a tar with its samples in the order of their keys, and without the times at which they came. Raises OSError."""
-    source = open_source(path)
-    index = index_tar(source)
-    if index.damage:
-        raise OSError(f"{path}: {index.damage[1]}")
-    members = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
-    with TarWriter(out) as writer:
-        for name, offset, size in sorted(members, key=lambda member: (member[0].partition(".")[0], member[1])):
-            writer.add(name, source.read(offset, size))
 
 
 def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> list[str]:
@@ -286,39 +310,3 @@ def _copy(there: IO[bytes], file: IO[bytes], count: int) -> None:
         data = there.read(min(count, 1 << 20))
         file.write(data)
         count -= len(data)
-
-
-def _sidecar(found: pa.Table, rows: pa.Table, keys: list[str], downloads: Downloads, before: Before | None) -> pa.Table:
-    """Return what img2dataset says of each row, in order, with what became of it; a row that it lost is told."""
-    place = {key: row for row, key in enumerate(found["key"].to_pylist())}
-    urls = rows["url"].to_pylist()
-    said: dict[str, list[Any]] = {name: found[name].to_pylist() for name in found.column_names}
-    given = {name: rows[name].to_pylist() for name in rows.column_names if name in said}
-    records: list[dict[str, Any]] = []
-    outcomes: list[tuple[str | None, str | None, int, datetime | None, bool]] = []
-    for number, (key, url) in enumerate(zip(keys, urls, strict=True)):
-        row = place.get(key)
-        outcome = downloads.outcome(url, said["error_message"][row] or "" if row is not None else "")
-        attempts = (before.attempts[number] if before else 0) + (outcome.attempts if outcome else 0)
-        at = datetime.fromtimestamp(int(outcome.time), UTC) if outcome else None
-        if row is None:
-            detail = "img2dataset failed on it with an error that it printed"
-            record = {"key": key, "status": "failed_to_download", "error_message": f"{LOST}: {detail}"}
-            records.append({**dict.fromkeys(said), **{name: given[name][number] for name in given}, **record})
-            outcomes.append((LOST, detail, attempts, at, False))
-            continue
-        record = {name: values[row] for name, values in said.items()}
-        records.append(record)
-        if record["status"] == "success":
-            outcomes.append((None, None, attempts, at, False))
-        elif outcome is not None and outcome.reason:
-            outcomes.append((outcome.reason, outcome.detail, attempts, at, outcome.may_pass))
-        else:
-            message = record["error_message"] or ""
-            reason = _RESIZED.get(message.partition(":")[0], _OTHERWISE[record["status"]])
-            outcomes.append((reason, message, attempts, at, False))
-    table = pa.Table.from_pylist(records, schema=found.schema)
-    columns = zip(*outcomes, strict=True) if outcomes else [[]] * len(OUTCOMES)
-    for field, column in zip(OUTCOMES, columns, strict=True):
-        table = table.append_column(field, pa.array(column, field.type))
-    return table if before is None else table.append_column(_PREVIOUS, pa.array(before.keys, pa.string()))

@@ -1,22 +1,22 @@
 """One URL at a time: what it gives, or why it gives nothing, from servers of every kind."""
 
 import socket
-import ssl
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
+from functools import partial
 from typing import Any
 
 import pytest
 
-from curate.pool.urls.download import connection, names
-from curate.pool.urls.download.connection import guard_thread, guarded
-from curate.pool.urls.download.faults import FetchFault, opt_out
-from curate.pool.urls.download.fetch import Downloads, Fetcher
+from curate.pool.urls.download import dns, transport
+from curate.pool.urls.download.fetch import Fetcher
+from curate.pool.urls.download.fetch_fault import FetchFault
+from curate.pool.urls.download.opt_out import opt_out
 from curate.pool.urls.download.policy import NetworkPolicy
+from tests.pool.urls.download.fake_transport import FakeTransport
+from tests.pool.urls.download.fake_transport import fetcher as fake_fetcher
 from tests.pool.urls.download.web import Web, running
 
 IMAGE = bytes(range(256)) * 40
@@ -28,7 +28,7 @@ def web() -> Iterator[Web]:
         yield servers
 
 
-def fetcher(**keys: Any) -> Downloads:
+def fetcher(**keys: Any) -> Fetcher:
     defaults = {
         "contact": "me@example.org",
         "allow_networks": ["127.0.0.0/8"],
@@ -36,28 +36,29 @@ def fetcher(**keys: Any) -> Downloads:
         "max_seconds": 2,
         "max_pause": 1,
     }
-    return Downloads(Fetcher(NetworkPolicy.model_validate(defaults | keys)))
+    return Fetcher(NetworkPolicy.model_validate(defaults | keys))
+
+
+def get(by: Fetcher, url: str, timeout: float = 10) -> bytes:
+    """What a URL gives. Raises FetchFault."""
+    outcome = by.fetch(url, timeout)
+    if outcome.fault:
+        raise outcome.fault
+    assert outcome.data is not None
+    return outcome.data
 
 
 def fault(url: str, timeout: float = 1, **keys: Any) -> tuple[str, int]:
     """The reason that a URL gives nothing for, and the attempts."""
-    one = fetcher(**keys)
-    with pytest.raises(FetchFault) as found:
-        one.open(url, timeout=timeout)
-    outcome = one.outcomes.pop((url, str(found.value)))
-    assert (outcome.reason, outcome.detail) == (found.value.reason, found.value.detail)
-    assert len(str(found.value)) <= 900 and str(found.value).isprintable()
-    return outcome.reason, outcome.attempts
+    outcome = fetcher(**keys).fetch(url, timeout)
+    assert outcome.fault and outcome.data is None
+    assert len(str(outcome.fault)) <= 900 and str(outcome.fault).isprintable()
+    return outcome.fault.reason, outcome.attempts
 
 
 def test_an_image(web: Web) -> None:
-    one = fetcher()
-    url = web.url("image/a")
-    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 of a browser"})
-    with one.open(request, timeout=1) as reply:
-        assert reply.read() == IMAGE
-    outcome = one.outcomes.pop((url, ""))
-    assert (outcome.reason, outcome.attempts) == ("", 1) and abs(outcome.time - time.time()) < 5
+    outcome = fetcher().fetch(web.url("image/a"), 1)
+    assert (outcome.data, outcome.fault, outcome.attempts) == (IMAGE, None, 1) and abs(outcome.time - time.time()) < 5
     assert web.log[-1][2]["user-agent"].startswith("curate/") and "me@example.org" in web.log[-1][2]["user-agent"]
 
 
@@ -160,18 +161,17 @@ def test_tls_must_be_trusted(web: Web) -> None:
 
 
 def test_attempts(web: Web) -> None:
-    one = fetcher()
-    assert one.open(web.url("busy/a")).read() == IMAGE
-    assert one.outcomes[web.url("busy/a"), ""].attempts == 2
+    outcome = fetcher().fetch(web.url("busy/a"), 10)
+    assert (outcome.data, outcome.attempts) == (IMAGE, 2)
 
 
 def test_redirects_and_odd_urls(web: Web) -> None:
     one = fetcher()
-    assert one.open(web.url(f"to/{web.url('image/b', 1)}")).read() == b"b"
-    assert one.open(web.url("to//image/b")).read() == b"b"
-    assert one.open(web.url("image/a#part?x")).read() == IMAGE
+    assert get(one, web.url(f"to/{web.url('image/b', 1)}")) == b"b"
+    assert get(one, web.url("to//image/b")) == b"b"
+    assert get(one, web.url("image/a#part?x")) == IMAGE
     with pytest.raises(FetchFault, match="http_404"):
-        one.open(web.url("bücher und so?q=ü&r=%20"))
+        get(one, web.url("bücher und so?q=ü&r=%20"))
     assert web.log[-1][1] == "/b%C3%BCcher%20und%20so?q=%C3%BC&r=%20"
 
 
@@ -200,12 +200,12 @@ NOT_OPTED_OUT = [
 @pytest.mark.parametrize("header", OPTED_OUT)
 def test_opt_outs(web: Web, header: str) -> None:
     assert fault(web.url(f"header/{header}")) == ("opted_out", 1)
-    assert fetcher(opt_out="ignore").open(web.url(f"header/{header}")).read() == IMAGE
+    assert get(fetcher(opt_out="ignore"), web.url(f"header/{header}")) == IMAGE
 
 
 @pytest.mark.parametrize("header", NOT_OPTED_OUT)
 def test_no_opt_outs(web: Web, header: str) -> None:
-    assert fetcher().open(web.url(f"header/{header}")).read() == IMAGE
+    assert get(fetcher(), web.url(f"header/{header}")) == IMAGE
 
 
 def test_directives_that_are_named() -> None:
@@ -227,18 +227,18 @@ def test_robots(web: Web) -> None:
         before = web.asked("robots.txt")
         one = fetcher(attempts=1)
         with ThreadPoolExecutor(8) as pool:
-            assert all(reply.read() == IMAGE for reply in pool.map(one.open, [web.url("image/a")] * 20))
+            assert set(pool.map(partial(get, one), [web.url("image/a")] * 20)) == {IMAGE}
         assert web.asked("robots.txt") == before + 1
         with pytest.raises(FetchFault, match=rf"^robots: http://127.0.0.1:{web.port}/robots.txt$"):
-            one.open(web.url("image/b"))
+            get(one, web.url("image/b"))
         with pytest.raises(FetchFault, match=r"^http_500"):
-            one.open(web.url("image/a", 1))
-        assert one.open(web.url("image/a", 2)).read() == IMAGE
+            get(one, web.url("image/a", 1))
+        assert get(one, web.url("image/a", 2)) == IMAGE
         with pytest.raises(FetchFault, match=r"^robots"):
-            one.open(web.url("image/a", 3))
+            get(one, web.url("image/a", 3))
         with pytest.raises(FetchFault, match=r"^robots"):  # also of where it redirects to
-            one.open(web.url(f"to/{web.url('image/a', 3)}", 2))
-        assert fetcher(robots="ignore").open(web.url("image/a", 3)).read() == IMAGE
+            get(one, web.url(f"to/{web.url('image/a', 3)}", 2))
+        assert get(fetcher(robots="ignore"), web.url("image/a", 3)) == IMAGE
     finally:
         web.robots = {}
 
@@ -261,12 +261,12 @@ def test_agents_of_robots_txt(web: Web, name: str, is_ours: bool) -> None:
     web.robots = {web.hosts[0]: (200, f"\ufeffUser-Agent: {name}\nDisallow: /image/b\nAllow: /image/a\n")}
     try:
         one = fetcher()
-        assert one.open(web.url("image/a")).read() == IMAGE
+        assert get(one, web.url("image/a")) == IMAGE
         if is_ours:
             with pytest.raises(FetchFault, match=r"^robots"):
-                one.open(web.url("image/b"))
+                get(one, web.url("image/b"))
         else:
-            assert one.open(web.url("image/b")).read() == b"b"
+            assert get(one, web.url("image/b")) == b"b"
     finally:
         web.robots = {}
 
@@ -285,12 +285,12 @@ def test_robots_txt_by_its_standard(web: Web) -> None:
     }
     try:
         one = fetcher(attempts=1, max_redirects=0)
-        assert one.open(web.url("image/a")).read() == IMAGE and web.asked("raw/rules") == 1
-        assert one.open(web.url("image/b")).read() == b"b"  # of two as long, what allows
-        assert one.open(web.url("image/a", 1)).read() == IMAGE
+        assert get(one, web.url("image/a")) == IMAGE and web.asked("raw/rules") == 1
+        assert get(one, web.url("image/b")) == b"b"  # of two as long, what allows
+        assert get(one, web.url("image/a", 1)) == IMAGE
         with pytest.raises(FetchFault, match=r"^http_429: while reading robots.txt"):
-            one.open(web.url("image/a", 2))
-        assert one.open(web.url("image/a", 3)).read() == IMAGE
+            get(one, web.url("image/a", 2))
+        assert get(one, web.url("image/a", 3)) == IMAGE
     finally:
         web.robots = {}
 
@@ -299,48 +299,8 @@ def test_connections_of_a_host(web: Web) -> None:
     web.most.clear()
     one = fetcher(per_host=3, robots="ignore")
     with ThreadPoolExecutor(20) as pool:
-        list(pool.map(one.open, [web.url("image/a", i % 2) for i in range(60)]))
+        list(pool.map(partial(get, one), [web.url("image/a", i % 2) for i in range(60)]))
     assert web.most == {web.hosts[0]: 3, web.hosts[1]: 3}
-
-
-def test_a_thread_that_downloads_stays_guarded(web: Web) -> None:
-    """Also between two URLs, for what another library does there."""
-
-    def work() -> str:
-        guard_thread(())
-        assert fetcher().open(web.url("image/a")).read() == IMAGE
-        with pytest.raises(FetchFault) as found:
-            socket.create_connection(("127.0.0.1", web.port), 1)
-        return found.value.reason
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(work).result() == "refused_address"
-
-
-def test_a_guarded_thread_connects_nowhere_else(web: Web) -> None:
-    """By whatever library; other threads do as they like."""
-    plain = f"http://127.0.0.1:{web.port}/image/a"
-    with guarded(()):
-        for connect in (
-            lambda: urllib.request.urlopen(plain, timeout=1),
-            lambda: socket.create_connection(("127.0.0.1", web.port), 1),
-            lambda: socket.socket().connect_ex(("127.0.0.1", web.port)),
-            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)),
-            lambda: socket.socket(socket.AF_UNIX).connect("/tmp/nothing"),
-            lambda: (
-                ssl.create_default_context()
-                .wrap_socket(socket.socket(), server_hostname="a")
-                .connect(("127.0.0.1", web.port))
-            ),
-        ):
-            with pytest.raises(FetchFault, match="refused_address"):
-                connect()
-        other = threading.Thread(target=lambda: urllib.request.urlopen(plain, timeout=5).read())
-        other.start()
-        other.join()
-    before = len(web.log)
-    assert urllib.request.urlopen(plain, timeout=5).read() == IMAGE
-    assert len(web.log) == before + 1 and web.log[-2][1] == "/image/a"
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -407,7 +367,7 @@ def test_hostile_answers(web: Web, name: str) -> None:
     web.raw[name] = first, then
     began = time.monotonic()
     if reason is None:
-        assert fetcher(robots="ignore").open(web.url(f"raw/{name}"), timeout=1).read() == b"image"
+        assert get(fetcher(robots="ignore"), web.url(f"raw/{name}"), timeout=1) == b"image"
     else:
         assert fault(web.url(f"raw/{name}"), robots="ignore", max_seconds=10, attempts=1) == (reason, 1)
     assert time.monotonic() - began < 5
@@ -446,12 +406,12 @@ def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPat
             raise ConnectionRefusedError
         socket.socket.connect(sock, address)
 
-    monkeypatch.setattr(names, "_FOUND_SECONDS", -1)
+    monkeypatch.setattr(dns, "_FOUND_SECONDS", -1)
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(connection._Socket, "connect", connect)
+    monkeypatch.setattr(transport._Socket, "connect", connect)
     url, before = f"http://rebound.example:{web.port}/image/a", len(web.log)
     reasons = [fault(url, allow_networks=[], attempts=1, robots="ignore")[0] for _ in range(2)]
-    assert reasons == ["unreachable", "refused_address"] and asked == ["93.184.216.34", "127.0.0.1"]
+    assert reasons == ["unreachable", "refused_address"] and asked == ["93.184.216.34"]
     assert len(web.log) == before
 
 
@@ -467,9 +427,9 @@ def test_a_robots_txt_of_any_size(web: Web) -> None:
         began = time.monotonic()
         one = fetcher()
         for host in (0, 1):
-            assert one.open(web.url("image/a", host)).read() == IMAGE
+            assert get(one, web.url("image/a", host)) == IMAGE
         with pytest.raises(FetchFault, match=r"^robots"):
-            one.open(web.url("x", 1))
+            get(one, web.url("x", 1))
         assert time.monotonic() - began < 5
     finally:
         web.robots = {}
@@ -483,7 +443,7 @@ def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
 
         def reason(path: str) -> str:
             try:
-                one.open(web.url(path, 1), timeout=0.3)
+                get(one, web.url(path, 1), timeout=0.3)
             except FetchFault as found:
                 return str(found)
             return ""
@@ -491,7 +451,7 @@ def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
         found = list(pool.map(reason, [f"silent/{i}" for i in range(200)]))
     assert set(found) == {"timeout: no data in time"} and time.monotonic() - began < 5
     assert 12 <= len(web.log) - before <= 16
-    assert one.open(web.url("image/a", 2)).read() == IMAGE
+    assert get(one, web.url("image/a", 2)) == IMAGE
 
 
 def test_a_host_that_answers_is_not(web: Web) -> None:
@@ -499,5 +459,38 @@ def test_a_host_that_answers_is_not(web: Web) -> None:
     for _ in range(3):
         for _ in range(8):
             with pytest.raises(FetchFault, match=r"^http_503"):
-                one.open(web.url("status/503", 3))
-        assert one.open(web.url("image/a", 3)).read() == IMAGE
+                get(one, web.url("status/503", 3))
+        assert get(one, web.url("image/a", 3)) == IMAGE
+
+
+def test_any_transport_will_do() -> None:
+    """Of a fake one: redirects, robots.txt, opt-outs, limits and attempts are of the fetcher."""
+    transport = FakeTransport(
+        {
+            "http://a.example/old": {"status": 301, "Location": "https://b.example/new"},
+            "https://b.example/robots.txt": b"User-agent: *\nDisallow: /private",
+            "https://b.example/new": b"image",
+            "https://b.example/large": bytes(11),
+            "https://b.example/reserved": {"body": b"image", "TDM_Reservation": "1"},
+            "http://silent.example/": FetchFault("timeout", "no data in time"),
+        }
+    )
+    by = fake_fetcher(transport, robots="respect", max_bytes=10, attempts=2)
+    outcome = by.fetch("http://a.example/old", 1)
+    assert (outcome.data, outcome.attempts) == (b"image", 1)
+    assert transport.asked == [
+        "http://a.example/robots.txt",
+        "http://a.example/old",
+        "https://b.example/robots.txt",
+        "https://b.example/new",
+    ]
+    for path, reason in (
+        ("large", "too_large"),
+        ("reserved", "opted_out"),
+        ("private/a", "robots"),
+        ("none", "http_404"),
+    ):
+        fault = by.fetch(f"https://b.example/{path}", 1).fault
+        assert fault and fault.reason == reason
+    outcome = by.fetch("http://silent.example", 1)
+    assert outcome.fault and (outcome.fault.reason, outcome.attempts) == ("timeout", 2)

@@ -3,7 +3,7 @@
 import pytest
 
 from curate.pool.urls.download import hosts
-from curate.pool.urls.download.faults import FetchFault
+from curate.pool.urls.download.fetch_fault import FetchFault
 from curate.pool.urls.download.hosts import Hosts
 
 

@@ -4,7 +4,7 @@ import socket
 import time
 from typing import Any, NamedTuple
 
-from curate.pool.urls.download.faults import FetchFault
+from curate.pool.urls.download.fetch_fault import FetchFault
 
 _FOUND_SECONDS, _MISSING_SECONDS = 300.0, 60.0
 _AGAIN_SECONDS = 0.5  # that a failure which may pass is remembered, twice as long each time

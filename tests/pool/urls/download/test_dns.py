@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from curate.pool.urls.download import names as looked_up
-from curate.pool.urls.download.faults import FetchFault
+from curate.pool.urls.download import dns
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.policy import NetworkPolicy
 from tests.pool.urls.download.web import Web, running
@@ -42,7 +41,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return real("10.0.0.1" if host == "moves.test" and asked[host] > 1 else "127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(looked_up, "_names", {})
+    monkeypatch.setattr(dns, "_names", {})
     yield asked
 
 
@@ -52,10 +51,8 @@ def fetcher(*networks: str, **limits: Any) -> Fetcher:
 
 
 def fetch(by: Fetcher, web: Web, host: str) -> str:
-    try:
-        return by.fetch(f"http://{host}:{web.port}/image/a", 5, lambda _: None).getvalue().decode()
-    except FetchFault as fault:
-        return fault.reason
+    outcome = by.fetch(f"http://{host}:{web.port}/image/a", 5)
+    return outcome.fault.reason if outcome.data is None and outcome.fault else (outcome.data or b"").decode()
 
 
 def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
@@ -67,24 +64,24 @@ def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
 def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetch(fetcher("127.0.0.0/8"), web, "some.test") == "some bytes"
     assert fetch(fetcher(), web, "some.test") == "refused_address" and names["some.test"] == 1
-    monkeypatch.setattr(looked_up, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
+    monkeypatch.setattr(dns, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
     own = fetcher("127.0.0.0/8")
     assert [fetch(own, web, "moves.test") for _ in range(2)] == ["some bytes", "refused_address"]
 
 
 def test_what_may_pass_is_asked_again(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     own = fetcher("127.0.0.0/8", attempts=2, pause=0.1)
-    monkeypatch.setattr(looked_up, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(dns, "_AGAIN_SECONDS", 0.05)
     assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 2
-    assert looked_up._names["again.test", web.port].seconds == 0.1  # twice as long
-    looked_up._names.clear()
+    assert dns._names["again.test", web.port].seconds == 0.1  # twice as long
+    dns._names.clear()
     assert fetch(own, web, "again.test") == "some bytes" and names["again.test"] == 3
 
 
 PROGRAM = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
-from tests.pool.urls.download.test_connection import many
+from tests.pool.urls.download.test_dns import many
 print(many(sys.argv[1]))
 """
 

@@ -1,0 +1,43 @@
+"""Why a URL gave nothing: FetchFault, and which of its reasons may pass, or are of limits that change."""
+
+import re
+
+from curate.base.wording import escape, one_line
+from curate.pool.urls.download.addresses import refusal
+from curate.pool.urls.download.policy import NetworkPolicy
+
+_DETAIL = 200  # characters
+REFUSED_BY_LIMITS = ("refused_address", "too_large", "too_many_redirects")  # of `network`, which may change
+_MAY_PASS = {"dns", "timeout", "http_408", "http_425", "http_429"}
+
+
+class FetchFault(Exception):
+    """A URL gave nothing: `reason` is of `schema.MISSING_REASONS`, `retry_after` the pause that the server asks for."""
+
+    def __init__(self, reason: str, detail: object, retry_after: float | None = None) -> None:
+        self.reason, self.detail, self.retry_after = reason, escape(one_line(detail, _DETAIL))[:_DETAIL], retry_after
+        super().__init__(f"{reason}: {self.detail}" if self.detail else reason)
+
+    def fresh(self) -> "FetchFault":
+        """Return the fault alone, without the frames and the bytes in them that its traceback would keep in memory."""
+        return FetchFault(self.reason, self.detail, self.retry_after)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether another attempt may go better."""
+        return self.reason in _MAY_PASS or self.reason.startswith("http_5")
+
+
+def is_allowed_now(policy: NetworkPolicy, reason: str, detail: str) -> bool:
+    """Return whether a URL was refused by a limit of another policy that this one does not have: an address, or a size or number."""
+    if reason == "refused_address":
+        found = _ADDRESS.search(detail)
+        return found is not None and refusal(found[1], policy.networks) is None
+    limit = {"too_large": policy.max_bytes, "too_many_redirects": policy.max_redirects}.get(reason)
+    if limit is None or not (found := _NUMBER.fullmatch(detail)):
+        return False
+    return int(found[2].replace(",", "")) + bool(found[1]) <= limit
+
+
+_ADDRESS = re.compile(r"(\S+) is ")
+_NUMBER = re.compile(r"(more than )?([\d,]+)(?: bytes)?")  # as `fetch` says it

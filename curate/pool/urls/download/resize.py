@@ -1,0 +1,85 @@
+"""Images as img2dataset's resizer makes them, and EXIF as its downloader reads it, within limits.
+
+The one private part of img2dataset that is replaced is `resizer.SuppressStdoutStderr`: while an image is decoded it takes the process's standard
+output and error away, from all threads. No option leaves it out.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from curate.base.errors import needing
+
+_NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
+HASH_MISMATCH = "hash mismatch"
+# What img2dataset says of images, as reasons
+_REASONS = {
+    "Image decoding error": "served_no_image",
+    "image too small": "too_small",
+    "image area too large": "too_large_area",
+    "aspect ratio too large": "aspect_ratio",
+    HASH_MISMATCH: "hash_mismatch",
+}
+
+
+class Resized(NamedTuple):
+    """What becomes of an image: its bytes and sizes in pixels, or the resizer's message."""
+
+    data: bytes | None
+    width: int | None = None
+    height: int | None = None
+    original_width: int | None = None
+    original_height: int | None = None
+    error: str | None = None
+
+
+Resize = Callable[[bytes], Resized]
+
+
+def make_resizer(options: Mapping[str, Any] | None) -> Resize:
+    """Return what resizes images by the options of img2dataset's Resizer; None: leaves them as they are. Raises RecipeError."""
+    if options is None:
+        return Resized
+    # A library of the resizer else asks the package index for its newest version when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    with needing(*_NEEDED):
+        from img2dataset import resizer
+    resizer.SuppressStdoutStderr = nullcontext
+    resize = resizer.Resizer(**options)
+    return lambda data: Resized(*resize(io.BytesIO(data)))
+
+
+def reason_of(error: str) -> str:
+    """Return which of schema.MISSING_REASONS a message of img2dataset's is."""
+    return _REASONS.get(error.partition(":")[0], "not_resized")
+
+
+class _Metered(io.BytesIO):
+    """An image whose EXIF is looked for, within limits: a directory may name the same bytes, and directories each other, endlessly."""
+
+    reads_left, bytes_left = 10_000, 50_000_000
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.reads_left, self.bytes_left = self.reads_left - 1, self.bytes_left - len(data)
+        if min(self.reads_left, self.bytes_left) < 0:
+            raise _Endless
+        return data
+
+
+class _Endless(BaseException):
+    """What the reader of EXIF does not catch itself."""
+
+
+def read_exif(data: bytes) -> str | None:
+    """Return an image's EXIF as JSON; None where it cannot be read, or takes too much. Raises RecipeError where exifread is missing."""
+    with needing(*_NEEDED):
+        import exifread
+    try:
+        tags = exifread.process_file(_Metered(data), details=False)
+        return json.dumps({name: str(value).strip() for name, value in tags.items() if value is not None})
+    except (Exception, _Endless):
+        return None
