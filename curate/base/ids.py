@@ -8,7 +8,7 @@ import binascii
 import hashlib
 import json
 import re
-from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curate.base.numeric.arrays import U64
-from curate.base.numeric.xxh3 import hash_pairs
+from curate.base.numeric.arrays import U64, string_buffers
 
 _UID = "[0-9a-fA-F]{32}"
 _WHOLE_UID = rf"\A{_UID}\z"
@@ -45,10 +44,15 @@ def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | Non
     return pc.if_else(good, pc.ascii_lower(own), uids)
 
 
-@cache
-def compile_kernels() -> None:
-    """Compile what `make_uids` needs, unless that was done since the installation: seconds that count for no text."""
-    make_uids(None, None, None, pa.array(["a"]))
+def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
+    """Return string[rows], the xxh3-128 of `first NUL second`, UTF-8, as 32 hex digits; a null first is empty, a null second gives null."""
+    wide = pa.large_string()
+    joined = pc.binary_join_element_wise(first.fill_null("").cast(wide), second.cast(wide), pa.scalar("\0", wide))
+    data, ends = string_buffers(joined)
+    octets = data.data  # of which parts are hashed: an object for each text would take as long again
+    hashes = [xxhash.xxh3_128_hexdigest(octets[start:end]) for start, end in pairwise(ends.tolist())]
+    uids = pa.array(hashes, pa.string())
+    return pc.if_else(joined.is_valid(), uids, None) if joined.null_count else uids
 
 
 def hex_uids(high: U64, low: U64) -> pa.Array:

@@ -19,8 +19,7 @@ import numba
 import numpy as np
 
 from curate.base.numeric.arrays import I32, I64, U8, U64, Mask
-from curate.base.numeric.xxh3 import load_u64
-from curate.match.primitives import prefetch, sort_unique
+from curate.match.primitives import load_u64, prefetch, sort_unique
 
 Int = int | np.int64
 

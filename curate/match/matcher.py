@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.numeric.xxh3 import string_buffers
+from curate.base.numeric.arrays import string_buffers
 from curate.match import kernel
 
 _MOST_IDS = 2**31 - 1  # offsets of a ListArray are int32

@@ -78,3 +78,15 @@ def _heap_sort(ids: I32) -> None:
             ids[hole] = ids[child]
             hole = child
         ids[hole] = x
+
+
+@intrinsic
+def load_u64(_typing: Any, array: Any, index: Any) -> Any:
+    """Return the 8 bytes of a uint8 array from `index`, unaligned, as one uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(array, types.intp), codegen

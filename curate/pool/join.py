@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 from curate.base import ids
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import I64, U64, whole
-from curate.base.numeric.xxh3 import hash_pairs
 from curate.base.process import process_cache
 from curate.base.wording import did_you_mean, one_line
 from curate.pool.decode.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
@@ -145,7 +144,7 @@ def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
     """Return the rows that have a key, which is neither null nor empty, and the halves of its hash. Raises ValueError for what is no uid."""
     rows = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(keys), 0), False).to_numpy(zero_copy_only=False))
     there = keys.take(pa.array(rows))
-    hashes = pc.ascii_lower(there) if on == "uid" else hash_pairs(pa.nulls(len(there), pa.string()), there)
+    hashes = pc.ascii_lower(there) if on == "uid" else ids.hash_pairs(pa.nulls(len(there), pa.string()), there)
     return rows, *ids.uid_halves(hashes)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from curate.base import ids
 from curate.match.matcher import compile_kernels
 from curate.match.unit import MatchSettings, match_unit
 from curate.measure.settings import MeasureSettings
@@ -48,7 +47,6 @@ class _Steps:
         return MatchSettings.of(self.context)
 
     def measure(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
-        ids.compile_kernels()
         with time_step(self.context.store, "measure", unit.name) as timer:
             yield from measure_unit(self._measuring, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written

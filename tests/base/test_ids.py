@@ -35,6 +35,26 @@ def test_own_uid(value: object, expected: str | None) -> None:
     assert ids.own_uid(value) == expected
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.none() | texts, st.none() | texts), max_size=8), st.integers(0, 4))
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_columns_are_hashed_as_pairs(kind: pa.DataType, rows: list[tuple[str | None, str | None]], skip: int) -> None:
+    """Of slices, with nulls in either column."""
+    first, second = (pa.array([row[side] for row in rows], kind)[skip:] for side in (0, 1))
+    hashes = ids.hash_pairs(first, second)
+    pairs = [(a or "", b) for a, b in rows[skip:]]
+    expected = [None if b is None else xxhash.xxh3_128_hexdigest(f"{a}\0{b}".encode()) for a, b in pairs]
+    assert (hashes.type, hashes.to_pylist()) == (pa.string(), expected)
+
+
+def test_nulls_that_own_bytes_are_hashed_as_empty() -> None:
+    owned = pa.array(["one", "two"])
+    first = pa.Array.from_buffers(pa.string(), 2, [pa.py_buffer(b"\x02"), *owned.buffers()[1:]])
+    uids = ids.hash_pairs(first, owned).to_pylist()
+    assert uids == [xxhash.xxh3_128_hexdigest(b"\0one"), xxhash.xxh3_128_hexdigest(b"two\0two")]
+    assert ids.hash_pairs(owned, first).to_pylist() == [None, uids[1]]
+
+
 def test_content_uid_is_xxh3_of_content() -> None:
     assert ids.content_uid("http://x/é", "ab", "ein Café") == xxhash.xxh3_128_hexdigest("http://x/é\0ein Café".encode())
     assert ids.content_uid(None, "ab", "c") == xxhash.xxh3_128_hexdigest(b"ab\0c")

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.base.numeric.xxh3 import string_buffers
+from curate.base.numeric.arrays import string_buffers
 from curate.match import kernel
 from curate.match.matcher import Matcher
 

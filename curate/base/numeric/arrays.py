@@ -32,6 +32,22 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def string_buffers(array: pa.Array) -> tuple[U8, I64]:
+    """Return the bytes (uint8) of a string array and the offsets (int64, len + 1) into them, without a copy where they are so.
+
+    Both read-only and aligned: each other kind would be compiled separately.
+    """
+    if len(array) == 0:
+        data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    else:
+        _, ends, chars = array.buffers()
+        data = np.zeros(0, np.uint8) if chars is None else np.frombuffer(chars, np.uint8)
+        wide = np.frombuffer(ends, np.int64 if pa.types.is_large_string(array.type) else np.int32)
+        offsets = np.require(wide[array.offset : array.offset + len(array) + 1], np.int64, "A")
+    data.flags.writeable = offsets.flags.writeable = False
+    return data, offsets
+
+
 def split_by(values: npt.NDArray[Any], numbers: npt.NDArray[np.integer], count: int) -> list[npt.NDArray[Any]]:
     """Return the values by their numbers, of 0 to `count` - 1, each part in the order of the values."""
     order = np.argsort(numbers, kind="stable")
