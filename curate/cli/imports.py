@@ -1,17 +1,15 @@
 """Keeps libraries out of a command's process that no command uses, and that others import where they happen to be installed.
 
 Beam imports pandas, pymongo, boto3 and requests, by BigQuery, for sources and types that curate has no use for, Arrow
-imports pandas with the first array that it makes, and numba cffi and, with its first kernel, scipy's BLAS: a second of each run.
-All of them expect to miss these, and ask once. What asks for them later finds them.
+imports pandas with the first array that it makes, and numba cffi and, with its first kernel, scipy's BLAS: half a second of
+each run, and 65 MB. All of them expect to miss these, and ask once. What asks for them later finds them.
 """
 
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 from curate.base.registry import has_plugins
 
@@ -20,64 +18,40 @@ _OF_GOOGLE = ("google.cloud", "google.api_core", "google.auth")
 UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy", "dill", *_OF_GOOGLE)
 
 
-class _Absent:
-    """Finds no module of these packages, as if they were not installed (a finder of `sys.meta_path`)."""
+class _Hidden:
+    """A finder of `sys.meta_path` that finds no module of UNUSED, as if they were not installed."""
 
-    def __init__(self, packages: Sequence[str]) -> None:
-        self.packages = packages
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name in self.packages or name.partition(".")[0] in self.packages:
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name in UNUSED or name.partition(".")[0] in UNUSED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None
 
 
 @contextmanager
 def without_unused() -> Iterator[None]:
-    """Import what the block imports as if UNUSED were not installed; afterwards they can be imported as ever.
+    """Import what the block imports as if UNUSED were not installed, without looking for cycles; later they can be imported as ever.
 
-    With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow.
+    With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow. Arrow takes its memory
+    by jemalloc, where it has it, unless the environment names another allocator: its default, mimalloc, asks for huge pages,
+    which the kernel clears and moves others for, a tenth of the CPU of a run.
     """
-    with _without_collecting():
-        _choose_allocator()
-        if has_plugins():
-            yield
-            return
-        absent = _Absent(UNUSED)
-        sys.meta_path.insert(0, absent)
-        try:
-            import pyarrow as pa
-
-            pa.array([])  # here Arrow looks for pandas
-            yield
-        finally:
-            sys.meta_path.remove(absent)
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Look for no cycles among modules, which stay: neither while they are imported nor, in a command's own process, ever after."""
     gc.disable()
+    finders = [] if has_plugins() else [_Hidden]
+    sys.meta_path[:0] = finders
     try:
+        import pyarrow as pa
+
+        if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+            with suppress(NotImplementedError):
+                pa.set_memory_pool(pa.jemalloc_memory_pool())
+        pa.array([])  # here Arrow looks for pandas
         yield
     finally:
+        for finder in finders:
+            sys.meta_path.remove(finder)
         if gc.get_threshold()[0] == RARELY:  # as in `curate.cli.main.command`; to count what is frozen takes longer
             gc.freeze()
         gc.enable()
-
-
-def _choose_allocator() -> None:
-    """Let Arrow take its memory by jemalloc, where it has it, unless the environment names another allocator.
-
-    Its default, mimalloc, asks for huge pages, which the kernel clears and moves others for: a tenth of the CPU of a run.
-    """
-    import pyarrow as pa
-
-    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-        with suppress(NotImplementedError):
-            pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def import_beam() -> None:
