@@ -2,22 +2,15 @@ import os
 import uuid
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate.base import schema
-from curate.base.errors import DamagedError, RecipeError, RunError
+from curate.base.errors import RunError
 from curate.store.store import RunStore
 
 TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
-
-
-@pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
-    """An empty folder, here and on a file system that cannot rename."""
-    return RunStore(str(tmp_path / "run") if request.param == "local" else f"memory://commit-{uuid.uuid4().hex}")
 
 
 def test_bytes_and_json(folder: RunStore) -> None:
@@ -41,16 +34,6 @@ def test_many_files_are_removed_at_once(folder: RunStore) -> None:
     folder.delete_files(["a/one", "b/three"])
     folder.delete_files([])
     assert folder.files() == ["a/two"] and folder.names("a") == ["two"]
-
-
-def test_the_state_of_a_file_is_another_once_it_is(folder: RunStore) -> None:
-    folder.write_bytes("a", b"one")
-    before = folder.state("a")
-    assert folder.state("a") == before
-    folder.write_bytes("a", b"two")
-    assert folder.state("a") != before
-    with pytest.raises(FileNotFoundError):
-        folder.state("none")
 
 
 def test_row_groups_are_as_asked_for(folder: RunStore) -> None:
@@ -178,13 +161,6 @@ def test_equal_tables_give_equal_bytes(folder: RunStore) -> None:
     assert folder.read_bytes("e") != first
 
 
-def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
-    """A folder named like a partition gives no column."""
-    folder = RunStore(str(tmp_path / "year=2020"))
-    folder.write_parquet("x.parquet", TABLE)
-    assert folder.read_parquet("x.parquet").column_names == TABLE.column_names
-
-
 # ---- taking a file of another run
 
 
@@ -220,74 +196,7 @@ def test_adopting_between_file_systems(ways: str, tmp_path: Path) -> None:
     assert new.read_bytes("a/x") == b"data" * 100_000 and new.files() == ["a/x"]
 
 
-def test_what_is_remote_is_asked_for_by_its_url() -> None:
-    folder = RunStore(f"memory://commit-{uuid.uuid4().hex}/run/")
-    folder.write_bytes("a/x", b"data")
-    assert not folder.is_local
-    with fsspec.open(f"{folder.url}a/x") as file:
-        assert file.read() == b"data"
-
-
 def test_parquet_is_plain(tmp_path: Path) -> None:
     folder = RunStore(str(tmp_path))
     folder.write_parquet("x.parquet", TABLE, "key")
     assert pq.read_table(tmp_path / "x.parquet").equals(TABLE)
-
-
-@pytest.mark.parametrize("url", ["g://bucket/run", "gss://bucket/run"])
-def test_a_protocol_that_nobody_knows(url: str) -> None:
-    """One letter is no drive of Windows here."""
-    with pytest.raises(RecipeError, match="Protocol not known"):
-        RunStore(url).exists("run.json")
-
-
-class NoAnswer(Exception):
-    """What a store's library may raise: no OSError."""
-
-
-@pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error"), NoAnswer("503")])
-def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
-    folder.write_parquet("t.parquet", TABLE, "key")
-
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "open", fail)
-        for read in (lambda: folder.is_current("t.parquet", "key"), lambda: folder.footer("t.parquet")):
-            with pytest.raises(OSError):
-                read()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "stat", fail)
-        patched.setattr(type(folder.fs), "info", fail)
-        with pytest.raises((OSError, NoAnswer)):
-            folder.exists("t.parquet")
-    assert folder.is_current("t.parquet", "key") and not folder.is_current("t.parquet", "other")
-    assert not folder.is_current("none.parquet", "key") and not folder.exists("t.parquet/none")
-    folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
-    assert not folder.is_current("t.parquet", "key")
-    with pytest.raises(DamagedError, match=r"t\.parquet: is damaged"):
-        folder.read_parquet("t.parquet")
-
-
-def test_a_footer_longer_than_what_is_read_first(folder: RunStore) -> None:
-    wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
-    folder.write_parquet("wide.parquet", wide, "key", "note")
-    assert folder.footer("wide.parquet") == ("key", "note", 1)
-
-
-@pytest.mark.parametrize("protocol", ["", "memory://"])
-def test_many_processes_write_one_log(protocol: str, tmp_path: Path) -> None:
-    folder = RunStore(f"{protocol}{tmp_path}/run")
-    assert folder.read_log("tmp/log") == []
-    for line in ("b.2", "a.1", "b.3"):
-        folder.log("tmp/log", line)
-    assert sorted(folder.read_log("tmp/log")) == ["a.1", "b.2", "b.3"]
-
-
-def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path: Path) -> None:
-    folder = RunStore(str(tmp_path))
-    folder.log("log", "a.1")
-    (tmp_path / "log" / "other").write_bytes(b"b.2\nc.")
-    assert sorted(folder.read_log("log")) == ["a.1", "b.2"]

@@ -1,0 +1,141 @@
+"""Files of a folder are found and read; what cannot be read now is told from what is missing or damaged."""
+
+import os
+import uuid
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from curate.base.errors import DamagedError, RecipeError
+from curate.store.layout import DIGESTS
+from curate.store.store import RunStore
+from curate.store.stored_files import StoredFiles
+
+TABLE = pa.table({"uid": ["0" * 32, "1" * 32], "rule": ["words", None], "n": [1, 2], "x": [0.5, None]})
+
+
+def test_what_another_process_wrote_is_there(folder: RunStore) -> None:
+    folder.write_bytes("a/x", b"data")
+    folder.write_bytes("b", b"more")
+    files = StoredFiles(folder.url)
+    assert files.files() == ["a/x", "b"] and files.names("a") == ["x"]
+    assert files.exists("a") and files.exists("a/x") and not files.exists("a/y") and not files.exists("b/x")
+    assert (files.size("a/x"), files.read_bytes("a/x")) == (4, b"data")
+    assert files.digest("b").sha256 == folder.digest("b").sha256 != files.digest("a/x").sha256
+
+
+def test_the_state_of_a_file_is_another_once_it_is(folder: RunStore) -> None:
+    folder.write_bytes("a", b"one")
+    before = folder.state("a")
+    assert folder.state("a") == before
+    folder.write_bytes("a", b"two")
+    assert folder.state("a") != before
+    with pytest.raises(FileNotFoundError):
+        folder.state("none")
+
+
+def test_what_is_remote_is_asked_for_by_its_url() -> None:
+    folder = RunStore(f"memory://commit-{uuid.uuid4().hex}/run/")
+    folder.write_bytes("a/x", b"data")
+    assert not folder.is_local
+    with fsspec.open(f"{folder.url}a/x") as file:
+        assert file.read() == b"data"
+
+
+def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
+    """A folder named like a partition gives no column."""
+    folder = RunStore(str(tmp_path / "year=2020"))
+    folder.write_parquet("x.parquet", TABLE)
+    assert folder.read_parquet("x.parquet").column_names == TABLE.column_names
+
+
+def test_parquet_is_read_in_part(folder: RunStore) -> None:
+    folder.write_parquet("t.parquet", TABLE, "key", "note")
+    files = StoredFiles(folder.url)
+    assert files.read_parquet("t.parquet", ["x", "n"]).equals(TABLE.select(["x", "n"]))
+    assert files.schema("t.parquet").names == TABLE.column_names
+    assert files.footer("t.parquet") == ("key", "note", 2) and files.key("t.parquet") == "key"
+    assert files.key("none.parquet") is None and not files.is_current("t.parquet", "")
+
+
+def test_a_file_is_what_one_of_its_writers_wrote(folder: RunStore) -> None:
+    """Several attempts may have written it; of what is there now, it is read which."""
+    assert folder.written("shards/a") is None and not folder.is_noted("shards/a")
+    folder.write_bytes("shards/a", b"first", rows=1)
+    folder.write_bytes("shards/a", b"second", rows=2)
+    now = folder.digest("shards/a")
+    assert folder.written("shards/a") == (*now[:2], 2) and folder.is_noted("shards/a")
+    folder.write_bytes("elsewhere", b"changed")
+    with folder.fs.open(folder.path("shards/a"), "wb") as file:
+        file.write(b"changed")
+    assert not folder.is_noted("shards/a")
+    assert folder.written("elsewhere") is None  # the manifest lists no such file
+
+
+def test_a_damaged_note_is_none(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    folder.write_bytes("shards/a", b"data")
+    note = tmp_path / DIGESTS / "shards/a"
+    note.write_bytes(note.read_bytes()[:1])
+    assert folder.written("shards/a") is None
+
+
+@pytest.mark.parametrize("url", ["g://bucket/run", "gss://bucket/run"])
+def test_a_protocol_that_nobody_knows(url: str) -> None:
+    """One letter is no drive of Windows here."""
+    with pytest.raises(RecipeError, match="Protocol not known"):
+        RunStore(url).exists("run.json")
+
+
+class NoAnswer(Exception):
+    """What a store's library may raise: no OSError."""
+
+
+@pytest.mark.parametrize("error", [TimeoutError("slow"), OSError(5, "Input/output error"), NoAnswer("503")])
+def test_a_read_that_fails_is_no_answer(folder: RunStore, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an OSError, whatever is asked; a file that is missing or damaged is an answer."""
+    folder.write_parquet("t.parquet", TABLE, "key")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStore, "open", fail)
+        for read in (lambda: folder.is_current("t.parquet", "key"), lambda: folder.footer("t.parquet")):
+            with pytest.raises(OSError):
+                read()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", fail)
+        patched.setattr(type(folder.fs), "info", fail)
+        with pytest.raises((OSError, NoAnswer)):
+            folder.exists("t.parquet")
+    assert folder.is_current("t.parquet", "key") and not folder.is_current("t.parquet", "other")
+    assert not folder.is_current("none.parquet", "key") and not folder.exists("t.parquet/none")
+    folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
+    assert not folder.is_current("t.parquet", "key")
+    with pytest.raises(DamagedError, match=r"t\.parquet: is damaged"):
+        folder.read_parquet("t.parquet")
+
+
+def test_a_footer_longer_than_what_is_read_first(folder: RunStore) -> None:
+    wide = pa.table({f"a_column_with_a_long_name_{i:05d}": [i] for i in range(2000)})
+    folder.write_parquet("wide.parquet", wide, "key", "note")
+    assert folder.footer("wide.parquet") == ("key", "note", 1)
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_many_processes_write_one_log(protocol: str, tmp_path: Path) -> None:
+    folder = RunStore(f"{protocol}{tmp_path}/run")
+    assert folder.read_log("tmp/log") == []
+    for line in ("b.2", "a.1", "b.3"):
+        folder.log("tmp/log", line)
+    assert sorted(folder.read_log("tmp/log")) == ["a.1", "b.2", "b.3"]
+
+
+def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    folder.log("log", "a.1")
+    (tmp_path / "log" / "other").write_bytes(b"b.2\nc.")
+    assert sorted(folder.read_log("log")) == ["a.1", "b.2"]
