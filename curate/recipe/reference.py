@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -46,17 +45,7 @@ _INPUT = {"name": "a", "format": "webdataset", "path": "a.tar"}
 
 _PLAIN = {"string": "text", "boolean": "true or false", "integer": "integer", "number": "number"}
 
-Fill = Callable[[Any], dict[str, Any]]
-
-
-class Key(NamedTuple):
-    """A line of a table: a key and its cells, in Markdown."""
-
-    name: str
-    kind: str
-    default: str
-    meaning: str
-    example: str
+Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -65,43 +54,31 @@ class Entry:
 
     Attributes:
         title: its dotted key, with NAME where the recipe names something.
-        level: of the heading, from 2.
         section: the class.
         fields: those of its fields that are listed.
         fragment: an example, as plain data of a recipe without `input`.
     """
 
     title: str
-    level: int
     section: type[Section]
     fields: Mapping[str, FieldInfo]
     fragment: dict[str, Any]
 
     @property
+    def level(self) -> int:
+        """Of its heading, from 2."""
+        return 3 if "," in self.title else min(4, 1 + sum(step != "NAME" for step in self.title.split(".")))
+
+    @property
     def anchor(self) -> str:
         """Its anchor, as GitHub makes it."""
-        return anchor(self.title)
+        return re.sub(r"[^\w -]", "", self.title.lower()).replace(" ", "-")
 
     @property
-    def parent(self) -> str:
-        """The key of the recipe that it belongs to."""
-        return re.split(r"\W", self.title)[0]
-
-    @property
-    def short(self) -> str:
-        """Its title below that."""
-        return self.title.removeprefix(self.parent).lstrip(",. ")
-
-    @property
-    def summary(self) -> str:
-        """The first line of the docstring."""
-        return inspect.cleandoc(self.section.__doc__ or "").partition("\n")[0]
-
-    @property
-    def notes(self) -> str:
-        """The rest of it, for users."""
-        text = inspect.cleandoc(self.section.__doc__ or "").partition("\n")[2]
-        return text.partition("\n\nAttributes:")[0].strip()
+    def text(self) -> tuple[str, str]:
+        """The first line of the docstring, and the rest for users."""
+        summary, _, notes = inspect.cleandoc(self.section.__doc__ or "").partition("\n")
+        return summary, notes.partition("\n\nAttributes:")[0].strip()
 
     @property
     def yaml(self) -> str:
@@ -115,22 +92,15 @@ class Entry:
         return () if is_format and self.section.gives is Source.gives else self.section.gives
 
 
-def anchor(title: str) -> str:
-    """Return the anchor that GitHub gives a heading."""
-    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-
-
 def entries() -> list[Entry]:
     """Return the sections in the order of a recipe."""
-    found: list[Entry] = []
-    _walk(found, Recipe, "", lambda inner: inner)
-    return found
+    return list(_walk(Recipe, "", dict, set()))
 
 
-def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[Key]:
-    """Return the lines of an entry's table; `places` are the entries of the classes, by their names."""
+def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[list[str]]:
+    """Return the lines of an entry's table, each a key and its cells; `places` are the entries of the classes, by their names."""
     properties = entry.section.model_json_schema()["properties"]
-    return [_key(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
+    return [_cells(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
 
 
 @only_builtin()
@@ -139,7 +109,7 @@ def reference_page() -> str:
     import jinja2  # here: only this page needs it
 
     found = entries()
-    recipe = Entry("Keys", 2, Recipe, Recipe.model_fields, {})
+    recipe = Entry("Keys", Recipe, Recipe.model_fields, {})
     places = {entry.section.__name__: entry for entry in reversed(found)}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(files("curate.recipe").joinpath("reference.md").read_text("utf-8"))
@@ -165,62 +135,57 @@ def _recipes() -> Iterator[tuple[str, str, str]]:
 # ---- the walk
 
 
-def _walk(found: list[Entry], section: type[Section], title: str, fill: Fill) -> None:
-    """Add the sections that the fields of a section hold, each class once; `fill` makes a recipe's data of that of the section."""
+def _walk(section: type[Section], title: str, fill: Fill, known: set[type[Section]]) -> Iterator[Entry]:
+    """Yield the sections that the fields of a section hold, each class once; `fill` makes a recipe's data of that of the section."""
     for name, field in section.model_fields.items():
         if section is Recipe and name == "input":
-            _walk_sources(found)
+            yield from _walk_sources(known)
             continue
-        key = field.alias or name
-        given = (field.examples or [None])[0]
+        key, example = field.alias or name, (field.examples or [None])[0]
         for inner, steps in _sections(field):
-            if inner in {entry.section for entry in found}:
-                continue
-            path = ".".join(filter(None, [title, key, *steps]))
-            _add(found, inner, path, fill, key, given)
-            _walk(found, inner, path, partial(_nest, fill, key, given, inner))
+            if inner not in known:
+                known.add(inner)
+                path = ".".join(filter(None, [title, key, *steps]))
+                yield Entry(path, inner, inner.model_fields, _complete(fill({key: example})))
+                yield from _walk(inner, path, partial(_nest, fill, key, example, inner), known)
 
 
-def _walk_sources(found: list[Entry]) -> None:
-    """Add the keys of all sources, those of each format, and what they hold."""
-    found.append(Entry("input", 2, Source, Source.model_fields, {"input": Recipe.model_fields["input"].examples[0]}))  # type: ignore[index]
+def _walk_sources(known: set[type[Section]]) -> Iterator[Entry]:
+    """Yield the keys of all sources, those of each format, and what they hold."""
+    shared = Source.model_fields
+    yield Entry("input", Source, shared, {"input": Recipe.model_fields["input"].examples[0]})  # type: ignore[index]
     for key, kind in FORMATS.kinds().items():
+        fields, example = kind.section.model_fields, kind.section.example
         own = {
             name: field
-            for name, field in kind.section.model_fields.items()
-            if name not in Source.model_fields or field.description != Source.model_fields[name].description
+            for name, field in fields.items()
+            if name not in shared or field.description != shared[name].description
         }
-        example = kind.section.example
-        found.append(Entry(f"input, format: {key}", 3, kind.section, own, {"input": example}))
-        _walk(found, kind.section, "input", lambda inner, example=example: {"input": example | inner})  # type: ignore[misc]
+        yield Entry(f"input, format: {key}", kind.section, own, {"input": example})
+        yield from _walk(kind.section, "input", partial(_add_to_input, example), known)
 
 
-def _add(found: list[Entry], section: type[Section], title: str, fill: Fill, key: str, given: Any) -> None:
-    level = min(4, 1 + len([step for step in title.split(".") if step != "NAME"]))
-    found.append(Entry(title, level, section, section.model_fields, _complete(fill, key, given)))
+def _add_to_input(example: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    return {"input": example | inner}
 
 
-def _nest(fill: Fill, key: str, given: Any, section: type[Section], inner: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's data with `inner` in a section, in the form that its key's example has: itself, by name, or in a list."""
-    if isinstance(given, list):
+def _nest(fill: Fill, key: str, example: Any, section: type[Section], inner: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's data with `inner` in a section, in the form that its key's example has: itself, by name, or in a list.
+
+    By name it keeps the example's other keys, but those of other kinds than the one that `inner` chooses.
+    """
+    if isinstance(example, list):
         return fill({key: [inner]})
-    if isinstance(given, dict) and not set(given) <= set(section.model_fields):
-        name, value = next(iter(given.items()))
-        return fill({key: {name: _only_kind(section, value | inner, inner)}})
-    return fill({key: inner})
+    if not isinstance(example, dict) or set(example) <= set(section.model_fields):
+        return fill({key: inner})
+    name, value = next(iter(example.items()))
+    kinds = {kind.key for kind in section.kinds()} if issubclass(section, OneKind) else set()
+    dropped = kinds if kinds & set(inner) else set()
+    return fill({key: {name: {key: one for key, one in value.items() if key not in dropped} | inner}})
 
 
-def _only_kind(section: type[Section], data: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
-    """Return data of a section without the keys of other kinds than the one that `inner` chooses."""
-    if not issubclass(section, OneKind):
-        return data
-    kinds = {kind.key for kind in section.kinds()}
-    return {key: value for key, value in data.items() if key in inner or key not in kinds or not kinds & set(inner)}
-
-
-def _complete(fill: Fill, key: str, given: Any) -> dict[str, Any]:
+def _complete(own: dict[str, Any]) -> dict[str, Any]:
     """Return an example with what it needs to be a recipe, but for `input`. Raises ValueError where it cannot be one."""
-    own = fill({key: given})
     for more in _NEEDS:
         recipe = _merge(more, own)
         try:
@@ -265,7 +230,8 @@ def _sections(field: FieldInfo) -> Iterator[tuple[type[Section], tuple[str, ...]
 # ---- the cells
 
 
-def _key(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mapping[str, Entry]) -> Key:
+def _cells(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mapping[str, Entry]) -> list[str]:
+    """Return a key, its type, default, meaning and example, in Markdown."""
     kind, example = _words(schema), _code((field.examples or [None])[0])
     names = ("Source" if issubclass(one, Source) else one.__name__ for one, _ in _sections(field))
     if inner := next((places[one] for one in names if one in places), None):
@@ -274,7 +240,7 @@ def _key(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mapping
         kind = re.sub(r"sections?", rf"[\g<0>](#{inner.anchor})", kind, count=1)
     default = "required" if field.is_required() else _code(_plain(field.get_default(call_default_factory=True)))
     meaning = re.sub(r"\bnull:", "`null`:", field.description or "")
-    return Key(f"`{field.alias or name}`", kind, default, _cell(meaning), example)
+    return [f"`{field.alias or name}`", kind, default, _cell(meaning), example]
 
 
 def _plain(value: Any) -> Any:
@@ -331,10 +297,5 @@ def _limits(schema: Mapping[str, Any]) -> str:
     return f" {begin.replace('from', 'of at least')}" if begin else ""
 
 
-def write_page(folder: Path) -> None:
-    """Write the page into a folder."""
-    (folder / PAGE).write_text(reference_page(), "utf-8")
-
-
 if __name__ == "__main__":
-    write_page(shipped_folder("pipelines") / "recipes")
+    (shipped_folder("pipelines") / "recipes" / PAGE).write_text(reference_page(), "utf-8")

@@ -26,7 +26,7 @@ TEXT = PATH.read_text("utf-8")
 ENTRIES = entries()
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ")]
 VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
-FIELDS = [(entry, name) for entry in [Entry("", 2, Recipe, Recipe.model_fields, {}), *ENTRIES] for name in entry.fields]
+FIELDS = [(entry, name) for entry in [Entry("", Recipe, Recipe.model_fields, {}), *ENTRIES] for name in entry.fields]
 ODD = re.compile(r"\b(is told|is wished|as long as|stands? for|alike|of which is)\b", re.IGNORECASE)
 
 
