@@ -1,11 +1,11 @@
 """One HTTP endpoint, called by many threads at once: its connections, its key and its limits.
 
 In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The
-client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, wait 8
-s at most where Retry-After is over a minute, and tell nobody of the attempts that failed. All calls run in one event
-loop in a thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles
-in, byte by byte. Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a
-language model is slower than that.
+client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, end
+where Retry-After is over two minutes, and tell nobody of the attempts that failed. All calls run in one event loop in
+a thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles in, byte
+by byte. Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a language
+model is slower than that.
 
 An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and a redirect is a reply
 like any other, never followed, so that the key goes to no other host. TLS certificates are verified. Proxies are
