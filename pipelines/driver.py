@@ -31,6 +31,7 @@ from pipelines.claim import Prepared
 from pipelines.curate import build
 from pipelines.engine_checks import check_folder
 from pipelines.spark.options import SparkOptions
+from pipelines.steps.units import BeamUnits
 from pipelines.workers import check_workers
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
@@ -106,7 +107,8 @@ def run(prepared: Prepared) -> None:
         spark.spark_exchange = spark.find_exchange() or f"{context.store.url}/tmp"
     root = beam.Pipeline(options=prepared.beam.options)
     try:
-        build(root, replace(context, recipe=prepared.sent), prepared.plan.units, n_buckets)
+        context_sent = replace(context, recipe=prepared.sent)
+        build(BeamUnits(root, prepared.plan.units, context_sent), context_sent, prepared.plan.units, n_buckets)
         gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
         result = root.run()
         if prepared.beam.runner == "spark":

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
 from curate.base.schema import CODES, KEPT
-from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import DerivedValues
 from curate.pool.plan import Unit
 
@@ -34,7 +33,6 @@ class UnitState:
     derived: Mapping[str, DerivedValues] = field(
         default_factory=dict
     )  # columns with statistics, as far as they are known
-    tops: Mapping[str, TopSearch] = field(default_factory=dict)  # by their rules, in one process; they do not travel
 
     @property
     def alive(self) -> Mask:

@@ -5,11 +5,18 @@ infers what a function returns from its bytecode. None of ours wants any, and al
 """
 
 import types
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.core import get_function_args_defaults
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from curate.run.units import Batch
+
+_BATCH = 1 << 21  # bytes of a key's batch that wait
 
 
 class PlainDoFn(beam.DoFn):
@@ -50,3 +57,27 @@ def Map(function: Callable[..., Any], *side: Any, **named: Any) -> beam.ParDo:
 def FlatMap(function: Callable[..., Iterable[Any]], *side: Any) -> beam.ParDo:
     """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
     return beam.ParDo(_All(function), *side)
+
+
+class InBatches(PlainDoFn):
+    """PCollection[(key, value)] → PCollection[(key, what a batch packs)], of a few large elements."""
+
+    def __init__(self, make: Callable[[], Batch]) -> None:
+        self._make = make
+
+    def start_bundle(self) -> None:
+        """Begin with none."""
+        self._waiting: dict[Any, Batch] = defaultdict(self._make)
+
+    def process(self, element: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
+        """Keep some, and give them once there are many."""
+        key, value = element
+        batch = self._waiting[key]
+        batch.add(value)
+        if batch.size >= _BATCH:
+            yield key, self._waiting.pop(key).pack()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Give the rest."""
+        for key, batch in self._waiting.items():
+            yield WindowedValue((key, batch.pack()), GlobalWindow().max_timestamp(), [GlobalWindow()])

@@ -26,7 +26,6 @@ from curate.captions.kinds.rewrite import load_pairs
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
-from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import decide
 from curate.llm.engine import Request
@@ -34,6 +33,7 @@ from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from tests.laws import pools
+from tests.laws.pools import decide_in_process
 
 OPTIONS = {"max_model_len": 1024, "enforce_eager": True, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
 
@@ -73,7 +73,7 @@ def main() -> None:
             for unit in prepared.plan.units:
                 pools.measure(prepared.context, unit)
             settings = DecideSettings.of(prepared.context)
-            for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
+            for state in decide_in_process(settings, prepared.context, prepared.plan.units).elements:
                 decide(settings, settings.tables(state.unit), state, None)
             began = time.perf_counter()
             for unit in prepared.plan.units:
@@ -86,7 +86,7 @@ def main() -> None:
         for unit in prepared.plan.units:
             pools.measure(prepared.context, unit)
         settings = DecideSettings.of(prepared.context)
-        for state in deduplicate(settings, apply_rules(settings, prepared.plan.units)):
+        for state in decide_in_process(settings, prepared.context, prepared.plan.units).elements:
             decide(settings, settings.tables(state.unit), state, None)
             tables = prepared.context.unit_tables(state.unit)
             captioning = CaptionSettings.of(prepared.context)

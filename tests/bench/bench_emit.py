@@ -32,7 +32,6 @@ import webdataset
 from PIL import Image
 
 from curate.base.process import Recent
-from curate.decide.rounds import apply_rules, deduplicate
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import decide
 from curate.emit.layout import Layout, lay_out
@@ -47,6 +46,7 @@ from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter
 from tests.bench.bench_shards import cpu_seconds
 from tests.laws import pools
+from tests.laws.pools import decide_in_process
 
 POOLS = ((1, 6000), (6, 1000))  # tars and samples in each
 ROUNDS = 9
@@ -103,7 +103,7 @@ def plan_run(recipe: Recipe, out: Path) -> tuple[RunContext, list[Unit]]:
 def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int]]:
     """How many rows of each measured unit are kept."""
     settings = DecideSettings.of(context)
-    states = deduplicate(settings, apply_rules(settings, units))
+    states = decide_in_process(settings, context, units).elements
     for state in states:
         decide(settings, settings.tables(state.unit), state, None)
     return [(state.unit, int(state.alive.sum())) for state in states]

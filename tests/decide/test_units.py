@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base import ids, schema
-from curate.decide import rounds
 from curate.decide.draw import balance
+from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import Drawing
 from curate.decide.unit_decisions import decide as decide_unit
@@ -25,6 +25,7 @@ from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from tests.laws import pools
+from tests.laws.pools import decide_in_process
 
 BASIC = {  # DataComp's basic filter
     "english": "language = 'en'",
@@ -60,12 +61,11 @@ def curate(
 def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
     """The steps of the pipeline, one after the other."""
     settings = DecideSettings.of(context)
-    states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
-    states = rounds.apply_later_rules(settings, states)
+    states = decide_in_process(settings, context, plan.units)
     target, drawing = context.recipe.balance, None
     if context.recipe.match:
-        drawing = Drawing.of(settings, rounds.count_survivors(settings, states), target and target.t)
-    for state in states:
+        drawing = Drawing.of(settings, states.value(count_alive(states, settings)), target and target.t)
+    for state in states.elements:
         decide_unit(settings, settings.tables(state.unit), state, drawing)
     n = len(settings.entries.table) if drawing else 0
     return [sum_entries(settings.tables(unit), n).dense(n) for unit in plan.units if drawing]
@@ -355,10 +355,10 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
 def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> None:
     context, plan, _ = curate(tmp_path, pets(), ENTRIES, files=2, balance={"t": 20})
     read = DecideSettings.of(context)
-    states = rounds.deduplicate(read, rounds.apply_rules(read, plan.units))
-    counts = rounds.count_survivors(read, states)
+    states = decide_in_process(read, context, plan.units)
+    counts = states.value(count_alive(states, read))
     ts = np.array([1, 20, 1000], np.int64)
-    matches = [alive_matches(read.tables(state.unit), state) for state in states]
+    matches = [alive_matches(read.tables(state.unit), state) for state in states.elements]
     sums = np.sum([expected_rows(read, part, counts, ts) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())

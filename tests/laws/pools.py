@@ -24,37 +24,22 @@ from PIL import Image
 
 from curate.ask.verify import verify_run
 from curate.base.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
-from curate.captions.settings import CaptionSettings
-from curate.captions.unit import caption_unit
-from curate.captions.work import check_requests, summarise
-from curate.decide.dedup import exact
-from curate.decide.draw import balance
-from curate.decide.draw.bracket import Solution
-from curate.decide.other_counts import read_counts
-from curate.decide.rounds import apply_later_rules, apply_rules, count_survivors, deduplicate, draw_sample
+from curate.decide.apply_rules import Rules
+from curate.decide.deduplicate import deduplicate
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_decisions import Drawing, decide
-from curate.decide.unit_matches import alive_matches, count_entries, sum_entries
-from curate.decide.unit_state import UnitState
-from curate.emit.layout import Layout, lay_out
-from curate.emit.output_format import emit_shard, find_output
-from curate.emit.settings import EmitSettings
 from curate.match.unit import MatchSettings, match_unit
 from curate.measure.part import measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
-from curate.publish.compact import compact_chunk, lay_out_chunks
-from curate.publish.forget.block import block
-from curate.publish.publish import Results, publish
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
+from curate.run.in_process import InProcessUnits
 from curate.store.layout import METADATA_FILE
-from curate.store.manifest import Lines, written_file
-from pipelines.claim import Prepared, claim_folder
+from pipelines.claim import claim_folder
 from pipelines.curate import build
 from pipelines.prepare import prepare
+from pipelines.steps.units import BeamUnits
 
 WORDS = (  # noqa: SIM905  (the most frequent first)
     "a the of in photo red dog on with blue cat and house old boat green tree small car bridge over river white horse "
@@ -346,7 +331,8 @@ def run_beam(
     assert not prepared.finished
     claim_folder(prepared)
     root = beam.Pipeline(options=prepared.beam.options)
-    build(root, replace(prepared.context, is_local_runner=here), prepared.plan.units, n_buckets)
+    context, plan = replace(prepared.context, is_local_runner=here), prepared.plan.units
+    build(BeamUnits(root, plan, context), context, plan, n_buckets)
     root.run().wait_until_finish()
     prepared.context.store.delete("tmp")
     return Ran(out)
@@ -390,95 +376,24 @@ def measure_and_match(context: RunContext, units: Sequence[Unit], metadata: pa.T
 
 
 def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool = False) -> Ran:
-    """The same run without Beam: every step over all units, one after the other."""
+    """The same run without Beam: each step over all units of this process, one after the other."""
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None, retry=retry)
     assert not prepared.finished
     claim_folder(prepared)
     context, units = prepared.context, prepared.plan.units
-    unread: list[str] = []
-    for unit in units:
-        unread += measure(context, unit)
-        if context.recipe.match:
-            match(context, unit)
-    if context.blocklist_key:
-        block(PublishSettings.of(context), units)
-    audit, results = decide_local(prepared, unread)
-    if context.recipe.captions:
-        settings = CaptionSettings.of(context)
-        captioned = [caption_unit(settings, unit, context.unit_tables(unit), results.survivors) for unit in units]
-        check_requests(captioned, context.recipe.max_failed)
-        work = summarise(settings.captions, context.engine_ids, captioned)
-        results = replace(results, caption_work=work)
-    check_damage(PublishSettings.of(context), audit)
-    publish_local(context, units, audit, results)
+    build(InProcessUnits(units, context), context, units, n_buckets=1)
     context.store.delete("tmp")
     return Ran(out)
 
 
-def decide_local(prepared: Prepared, unread: Sequence[str]) -> tuple[Audit, Results]:
-    """Rules, deduplication and balance by `curate.decide.rounds` and the functions of `curate.decide.draw.balance`."""
-    context, units = prepared.context, prepared.plan.units
-    settings = DecideSettings.of(context)
-    states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, units)))
-    recalls = dict.fromkeys(context.recipe.dedup.near, np.zeros(2, np.int64))
-    pool = survivors = counts = sums = t = None
-    if context.recipe.match:
-        n = len(settings.entries.table)
-        pool = np.sum([count_entries(settings, settings.tables(unit)).dense(n) for unit in units], axis=0)
-        survivors = counts = count_survivors(settings, states)
-        if (others := read_counts(context.recipe, context.metadata_key)) is not None:
-            counts = others
-    if context.recipe.balance:
-        assert counts is not None
-        share = context.recipe.balance.tail_share
-        t = context.recipe.balance.t or (
-            balance.tail_share_t(counts, share) if share else _largest_t(settings, states, counts)
-        )
-    drawing = None if counts is None else Drawing.of(settings, counts, t)
-    if (cut := draw_sample(settings, states)) is not None:
-        drawing = Drawing(counts, sample=cut)
-    for state in states:
-        decide(settings, settings.tables(state.unit), state, drawing, unread)
-    if context.recipe.match:
-        sums = np.sum([sum_entries(settings.tables(unit), n).dense(n) for unit in units], axis=0)
-    publishing, audit = PublishSettings.of(context), Audit()
-    for unit in units:
-        audit.add(audit_unit(publishing, settings.tables(unit), unit))
-    # Thresholds only describe: a test that compares them does so with the definition.
-    return audit, Results(None if t is None else Solution(t), {}, recalls, pool, survivors, counts, sums)
-
-
-def _largest_t(settings: DecideSettings, states: Sequence[UnitState], counts: Any) -> int:
-    """The largest t with Σπ ≤ rows, by trying all of them."""
-    assert settings.balance is not None and settings.balance.rows is not None
-    ts = np.arange(1, counts.max() + 1)
-    matches = [alive_matches(settings.tables(state.unit), state) for state in states]
-    sums = np.sum([balance.expected_rows(m, counts, ts[:, None]).astype(object) for m in matches], axis=0)
-    return int(ts[[total <= settings.balance.rows * balance.ONE for total in sums]][-1])
-
-
-def publish_local(context: RunContext, units: Sequence[Unit], audit: Audit, results: Results) -> None:
-    """Emits and publishes."""
-    settings, publishing, kind = (
-        EmitSettings.of(context),
-        PublishSettings.of(context),
-        find_output(context.pool.has_images),
-    )
-    settings = replace(settings, fields=settings.find_fields(audit.fields))
-    hashes = [kind.name_hashes(settings.tables(unit)) for unit in units]
-    shards = lay_out(units, Layout.of(audit.kept, context.recipe.output.rows_per_shard))
-    for shard in shards:
-        emit_shard(settings, shard, exact.repeated(hashes))
-    sources = [(source, sum(1 for _ in of)) for source, of in itertools.groupby(unit.source for unit in units)]
-    chunks = lay_out_chunks(sources, audit.sizes)
-    files: list[tuple[str, int | None]] = [
-        (path, None) for chunk in chunks for path in compact_chunk(publishing, chunk)
-    ]
-    for shard in shards:
-        files += [(path, shard.rows if has_rows else None) for path, has_rows in kind.files(shard.stem).items()]
-    lines = Lines(written_file(context.store, *file) for file in files)
-    sources = [(source, sum(1 for _ in of)) for source, of in itertools.groupby(unit.source for unit in units)]
-    publish(publishing, audit, {shard.index: shard.rows for shard in shards}, results, sources, lines)
+def decide_in_process(settings: DecideSettings, context: RunContext, units: Sequence[Unit]) -> InProcessUnits:
+    """Takes measured units through rules, deduplication and later rules."""
+    states = InProcessUnits(units, context)
+    rules = Rules(states, settings)
+    rules.apply()
+    deduplicate(states, settings)
+    rules.apply_later()
+    return states
 
 
 # ---------------------------------------------------------------- what holds of every run

@@ -34,6 +34,7 @@ from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
 from curate.pool.urls.download.download_log import sum_downloads
 from curate.pool.urls.shards import make_shard
+from curate.publish import steps as publishing_steps
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section
 from curate.run.context import RunContext
@@ -44,7 +45,6 @@ from curate.store.store import RunStore
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from pipelines.steps import threads
-from pipelines.steps.publish import Publish
 from tests.laws import pools
 from tests.laws.test_urls import recipe as urls_recipe
 from tests.laws.test_urls import write_list
@@ -334,7 +334,7 @@ def check_shard(folder: Path) -> None:
 def twice() -> Iterator[None]:
     """Every element of every step is worked on by two attempts at once; what one of them gives counts, now the one, now the other."""
     chosen, once = random.Random(5), threads._timed
-    publish = Publish._publish
+    publish = publishing_steps.publish
 
     def both(work: Callable[[], Any]) -> Any:
         found: list[Any] = [None, None]
@@ -352,12 +352,12 @@ def twice() -> Iterator[None]:
     def timed(*arguments: Any) -> Any:
         return both(lambda: once(*arguments))
 
-    def publishing(self: Publish, *arguments: Any, **options: Any) -> None:
-        both(lambda: publish(self, *arguments, **options))
+    def publishing(*arguments: Any) -> None:
+        both(lambda: publish(*arguments))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(threads, "_timed", timed)
-        patched.setattr(Publish, "_publish", publishing)
+        patched.setattr(publishing_steps, "publish", publishing)
         yield
 
 

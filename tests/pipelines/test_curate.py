@@ -10,6 +10,7 @@ from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 from pipelines.curate import build
 from pipelines.prepare import prepare
 from pipelines.spark.translation import Group, Stage, translate
+from pipelines.steps.units import BeamUnits
 from tests.laws import pools
 
 STEPS = {
@@ -42,7 +43,8 @@ def rich(tmp_path: Path) -> beam.Pipeline:
     )
     prepared = prepare(recipe, str(tmp_path / "run"))
     root = beam.Pipeline(options=prepared.beam.options)
-    build(root, prepared.context, prepared.plan.units)
+    plan = prepared.plan.units
+    build(BeamUnits(root, plan, prepared.context), prepared.context, plan)
     return root
 
 

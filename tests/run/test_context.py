@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.decide import rounds
 from curate.decide.draw import balance
+from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import name_verdicts
 from curate.run.context import open_context
 from curate.store.store import RunStore
 from tests.cli.conftest import run_command, write_pool
+from tests.laws.pools import decide_in_process
 
 
 @pytest.mark.parametrize("name", ["tars", "texts"])
@@ -25,15 +26,15 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
 
     context, units = open_context(RunStore(str(out)))
     settings = DecideSettings.of(context)
-    states = rounds.deduplicate(settings, rounds.apply_rules(settings, units))
-    counts = rounds.count_survivors(settings, states)
+    states = decide_in_process(settings, context, units)
+    counts = states.value(count_alive(states, settings))
 
     entries = context.store.read_parquet("entries.parquet", ["entry_id", "survivors"])
     assert counts[entries["entry_id"].to_numpy()].tolist() == entries["survivors"].to_pylist()
     assert counts.sum() == sum(entries["survivors"].to_pylist())  # ids of entries that were dropped have none
     limits = settings.limits(context.store.read_json("run.json")["t"], counts)
     assert limits is not None
-    for state in states:
+    for state in states.elements:
         tables = settings.tables(state.unit)
         decisions = tables.read("decisions")
         names = name_verdicts(state.verdicts, list(context.recipe.rules)).to_pylist()

@@ -122,12 +122,11 @@ def _share(t: int | None, kept: float, left: int) -> Fraction:
 
 
 def _thresholds(survivors: DecidedRows) -> dict[str, str]:
-    tops = survivors.states[0].tops.values() if survivors.states else ()
     return {
-        top.rule: all_digits(threshold, top.single)
-        for top in tops
-        for threshold in top.thresholds.values()
-        if top.spec.by is None
+        rule: all_digits(threshold, search.single)
+        for rule, search in survivors.thresholds.items()
+        for threshold in search.thresholds.values()
+        if search.spec.by is None
     }
 
 
@@ -245,7 +244,7 @@ def _balanced_by(run: FinishedRun, survivors: DecidedRows, entry_ids: I64, befor
     counts = np.zeros_like(survivors.counts)
     counts[entry_ids] = before
     others = survivors.others if own else None
-    return DecidedRows(run.recipe, run.settings(run.recipe), run.states, [], counts, others)
+    return DecidedRows(run.recipe, run.settings(run.recipe), run.states, [], counts, {}, others)
 
 
 def _smallest(survivors: DecidedRows) -> float | None:

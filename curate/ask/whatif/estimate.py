@@ -23,20 +23,23 @@ from curate.base.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, OK, SAMPL
 from curate.base.wording import next_size
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
+from curate.decide.apply_rules import Rules
 from curate.decide.decontamination import write_evaluation
-from curate.decide.rounds import apply_later_rules, apply_rules, deduplicate
+from curate.decide.deduplicate import deduplicate
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
 from curate.llm.engine import Request
-from curate.match.unit import MatchSettings, match_unit
+from curate.match.steps import match
+from curate.match.unit import MatchSettings
 from curate.measure.settings import MeasureSettings
-from curate.measure.unit import measure_unit
+from curate.measure.steps import measure
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
-from curate.publish.forget.block import block
+from curate.publish.forget.steps import apply_blocklist
 from curate.recipe.deciding import Sample
 from curate.run.context import RunContext
+from curate.run.in_process import InProcessUnits
 from curate.store.forgotten import Record
 from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
@@ -102,16 +105,14 @@ def estimate(
         if record is not None:
             record.write(context.store)
         began = time.process_time()
-        for unit in sample:
-            measure_unit(MeasureSettings.of(context), unit, context.unit_tables(unit))
-            if context.recipe.match:
-                match_unit(MatchSettings.of(context), context.unit_tables(unit))
+        measured = InProcessUnits(sample, context)
+        measure(measured, context)
+        if context.recipe.match:
+            match(measured, context)
         if context.blocklist_key:
-            block(PublishSettings.of(context), sample)
+            apply_blocklist(measured, PublishSettings.of(context))
         seconds = (time.process_time() - began) * left
-        settings = DecideSettings.of(context)
-        states = apply_later_rules(settings, deduplicate(settings, apply_rules(settings, sample)))
-        survivors = DecidedRows.of(context.recipe, settings, states)
+        survivors = _decide(measured, context)
         sampled = sum(len(state.verdicts) for state in survivors.states)
         is_counted = rows is not None or len(sample) == len(units)
         if rows is None:
@@ -139,6 +140,16 @@ def estimate(
             next_size=larger,
             warnings=[*_too_many_failed(survivors), *unreached],
         )
+
+
+def _decide(units: InProcessUnits, context: RunContext) -> DecidedRows:
+    """Return the rows of units that are left before the last choice."""
+    settings = DecideSettings.of(context)
+    rules = Rules(units, settings)
+    rules.apply()
+    deduplicate(units, settings)
+    rules.apply_later()
+    return DecidedRows.of(units, context.recipe, settings, rules)
 
 
 def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:

@@ -17,9 +17,9 @@ bytes a row of the pool, and 20 bytes a survivor.
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, Self
+from typing import IO, Any, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,17 +31,24 @@ from curate.base.numeric.arrays import I16, I64, Mask
 from curate.base.process import in_threads
 from curate.base.schema import CODES
 from curate.base.wording import did_you_mean
-from curate.decide import rounds
+from curate.decide.apply_rules import Rules
 from curate.decide.dedup import exact
+from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
 from curate.decide.other_counts import read_counts
+from curate.decide.rules.top import TopSearch
+from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
 from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext, check_signals, open_context
+from curate.run.in_process import InProcessUnits
+from curate.run.units import Aside
 from curate.store.facts import read_facts
 from curate.store.store import RunStore
+from curate.store.table_file import TableFile
+from curate.store.tables import OpenTables
 
 ACCEPTED = ("derive", "rules", "dedup", "balance", "sample")
 _HINT = (
@@ -81,17 +88,49 @@ class _KeptColumnsStore(RunStore):
     def spool(self) -> IO[bytes]:
         return tempfile.TemporaryFile()  # without a name, on this machine's disk
 
-    def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        if columns is None or not name.startswith("tables/"):
-            return super().read_parquet(name, columns)
-        found = {column: self.columns.kept[name, column] for column in columns if (name, column) in self.columns.kept}
-        if missing := [column for column in columns if column not in found]:
-            table = super().read_parquet(name, missing)
+    def open_parquet(self, name: str) -> TableFile:
+        return cast(
+            TableFile, _KeptColumnsFile(lambda: super(_KeptColumnsStore, self).open_parquet(name), name, self.columns)
+        )
+
+
+class _KeptColumnsFile:
+    """A file of a table: columns that are kept are not read again, and the file is opened for others alone."""
+
+    def __init__(self, open_file: Callable[[], TableFile], name: str, columns: _Columns) -> None:
+        self._open, self._name, self._columns = open_file, name, columns
+        self._file: TableFile | None = None
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        if columns is None or not self._name.startswith("tables/"):
+            return self.file.read(columns)
+        kept = {column: self._columns.kept.get((self._name, column)) for column in columns}
+        if missing := [column for column, values in kept.items() if values is None]:
+            table = self.file.read(missing)
             for column, values in zip(table.column_names, table.columns, strict=True):
-                found[column] = values
-                if not name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
-                    self.columns.keep(name, column, values)
-        return pa.table({column: found[column] for column in columns})
+                kept[column] = values
+                if not self._name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
+                    self._columns.keep(self._name, column, values)
+        return pa.table(kept)
+
+    @property
+    def file(self) -> TableFile:
+        if self._file is None:
+            self._file = self._open()
+        return self._file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -144,6 +183,7 @@ class DecidedRows:
     states: list[UnitState]  # one a unit, after deduplication
     matches: list[pa.ListArray]  # of each unit, the entry ids of its survivors (list<int32>); none without `match`
     counts: I64  # int64[entries], the survivors that match each; empty without `match`
+    thresholds: Mapping[str, TopSearch]  # of each top rule that was applied, its search
     others: I64 | None = None  # int64[entries], those of another run, where entries are balanced by them
 
     @property
@@ -152,13 +192,15 @@ class DecidedRows:
         return self.counts if self.others is None else self.others
 
     @classmethod
-    def of(cls, recipe: Recipe, settings: DecideSettings, states: list[UnitState]) -> Self:
-        """Return those of units after deduplication, and the rules that follow it."""
+    def of(cls, units: InProcessUnits, recipe: Recipe, settings: DecideSettings, rules: Rules) -> Self:
+        """Return those of units after `rules`, and those of them that follow deduplication."""
+        thresholds = dict(units.value(answer) for answer in rules.thresholds)
+        states = units.elements
         if not recipe.match:
-            return cls(recipe, settings, states, [], np.zeros(0, np.int64))
+            return cls(recipe, settings, states, [], np.zeros(0, np.int64), thresholds)
         matches = list(in_threads(lambda state: alive_matches(settings.tables(state.unit), state), states))
         others = read_counts(recipe, settings.matching.metadata_key if settings.matching else "")
-        return cls(recipe, settings, states, matches, rounds.count_survivors(settings, states), others)
+        return cls(recipe, settings, states, matches, units.value(count_alive(units, settings)), thresholds, others)
 
 
 def open_finished(url: str) -> FinishedRun:
@@ -208,26 +250,33 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
     is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
     reached = [among(state.verdicts, run.reached) for state in run.states]
+    units = InProcessUnits([], run.context)
+    rules = Rules(units, settings)
     if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
-        states = [
+        units.elements = [
             UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
         ]
     else:
-        states = _apply_rules(run, settings, recipe)
+        _apply_rules(run, rules, recipe)
     before = (run.recipe.dedup.by, run.recipe.dedup.prefer)
     if (
         before == (recipe.dedup.by, recipe.dedup.prefer)
         and not (is_derived and recipe.dedup.prefer in settings.derived)
         and not (run.has_forgotten and recipe.dedup.near)
-        and all(np.array_equal(state.alive, rows) for state, rows in zip(states, reached, strict=True))
+        and all(np.array_equal(state.alive, rows) for state, rows in zip(units.elements, reached, strict=True))
     ):
-        pairs = zip(states, run.states, strict=True)
-        states = [state.drop(was.verdicts == _DUPLICATE, _DUPLICATE) for state, was in pairs]
+        pairs = zip(units.elements, run.states, strict=True)
+        units.elements = [state.drop(was.verdicts == _DUPLICATE, _DUPLICATE) for state, was in pairs]
     elif repeats is None:
-        states = rounds.deduplicate(settings, states)
+        deduplicate(units, settings)
     else:
-        states = rounds.drop_repeats(settings, states, repeats)
-    return DecidedRows.of(recipe, settings, rounds.apply_later_rules(settings, states))
+        drop_records(units, settings, units.pairs("Duplicates: records", _alive_records, repeats))
+    rules.apply_later()
+    return DecidedRows.of(units, recipe, settings, rules)
+
+
+def _alive_records(tables: OpenTables, state: UnitState, records: exact.Records) -> Iterator[tuple[int, exact.Records]]:
+    yield from records_again(records, state)
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
@@ -241,7 +290,14 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
         UnitState(state.unit, np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)))
         for state in run.states
     ]
-    return rounds.find_repeats(settings, readable)
+    units = InProcessUnits(readable, run.context)
+    records, _ = find_records(units, settings)
+    together = units.value(units.group("Duplicates: together", records, _together).aside)
+    return np.sort(np.concatenate(together), order=["unit", "row"], kind="stable") if together else None
+
+
+def _together(bucket: int, records: Sequence[exact.Records]) -> Iterator[Aside]:
+    yield Aside(np.concatenate(records))
 
 
 def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
@@ -276,15 +332,21 @@ def has_same_rules(old: Recipe, new: Recipe) -> bool:
     return same and old.dedup.against == new.dedup.against
 
 
-def _apply_rules(run: FinishedRun, settings: DecideSettings, recipe: Recipe) -> list[UnitState]:
-    """Return the states after rules and what comes before deduplication; what was taken out on request stays out."""
+def _apply_rules(run: FinishedRun, rules: Rules, recipe: Recipe) -> None:
+    """Apply rules and what comes before deduplication; what was taken out on request stays out."""
+    units, settings = rules.units, rules.settings
+    assert isinstance(units, InProcessUnits)
     first = settings.segments[0]
     key = repr((first.rules, first.dedup, settings.derived))
     if key not in run.opened:
         run.opened.clear()
-        run.opened[key] = rounds.start_units(settings, run.units)
+        units.elements = list(run.units)
+        rules.start()
+        run.opened[key] = units.elements
+    units.elements = run.opened[key]
+    rules.go_on()
     states, unknown = [], 0
-    for state, was in zip(rounds.continue_rules(settings, run.opened[key]), run.states, strict=True):
+    for state, was in zip(units.elements, run.states, strict=True):
         forgotten = was.verdicts == _FORGOTTEN
         without = replace(state, verdicts=np.where(forgotten, np.int16(_FORGOTTEN), state.verdicts))
         if recipe.dedup.against:
@@ -296,4 +358,4 @@ def _apply_rules(run: FinishedRun, settings: DecideSettings, recipe: Recipe) -> 
             f"{unknown:,} rows reach dedup.against that the run did not compare with its evaluation set, and only a run can; "
             "accepted: rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
         )
-    return states
+    units.elements = states

@@ -5,7 +5,6 @@ sees them. Other names of such a row (the image behind a URL that was requested)
 to row; they are recorded before anything is cleared, since cleared rows no longer show them.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from curate.pool.plan import Unit
@@ -15,7 +14,7 @@ from curate.publish.forget.clear import clear_unit
 from curate.publish.forget.rows import find_attached, find_rows, readable_names
 from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
-from curate.store.items import NOTHING, Items, unite
+from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -66,13 +65,3 @@ def block_unit(settings: PublishSettings, tables: UnitTables, frontier: Frontier
     """Clear the unit's blocklisted rows."""
     names = [name for name in _TABLES if name in settings.table_names]
     clear_unit(tables, frontier.known, names, settings.sources)
-
-
-def block(settings: PublishSettings, units: Sequence[Unit]) -> None:
-    """Block in all units, in this process and without Beam."""
-    frontier = Frontier.begin(settings.store)
-    for _ in range(ROUNDS):
-        frontier = frontier.advance(unite(follow(settings, settings.tables(unit), unit, frontier) for unit in units))
-    record_encountered(settings.store, frontier)
-    for unit in units:
-        block_unit(settings, settings.tables(unit), frontier)

@@ -18,8 +18,8 @@ from curate.ask.whatif.answer import whatif
 from curate.ask.whatif.estimate import Estimate, estimate
 from curate.base import ids
 from curate.base.schema import CODES
-from curate.decide import rounds
 from curate.decide.draw import balance
+from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_matches import alive_matches
 from curate.match.sources import read_metadata
@@ -69,12 +69,13 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     """What a run decides, the balance in expectation."""
     pools.measure_and_match(context, plan.units, metadata)
     settings = DecideSettings.of(context)
-    states = rounds.deduplicate(settings, rounds.apply_rules(settings, plan.units))
+    units = pools.decide_in_process(settings, context, plan.units)
+    states = units.elements
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(context.recipe.rules))}
     counted: dict[str, float] = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
     target = context.recipe.balance
     if target and target.t:
-        p = balance.probabilities(rounds.count_survivors(settings, states), np.array([target.t]))
+        p = balance.probabilities(units.value(count_alive(units, settings)), np.array([target.t]))
         matches = [alive_matches(settings.tables(state.unit), state) for state in states]
         kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}

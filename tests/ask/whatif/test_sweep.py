@@ -14,7 +14,6 @@ from curate.ask.whatif.survivors import FinishedRun, find_survivors, open_finish
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
-from curate.decide import rounds
 from tests.laws.pools import Ran
 
 
@@ -81,14 +80,14 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
-    for name in ("start_units", "continue_rules", "find_repeats"):
-        monkeypatch.setattr(rounds, name, never)
+    for name in ("Rules.start", "Rules.go_on", "find_records"):
+        monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
     fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
-    for name in ("start_units", "find_repeats"):
-        monkeypatch.setattr(rounds, name, never)
+    for name in ("Rules.start", "find_records"):
+        monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):
         list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))

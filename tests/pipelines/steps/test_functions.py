@@ -10,11 +10,11 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.userstate import get_dofn_specs
 
-from pipelines.steps.functions import FlatMap, Map
-from pipelines.steps.hashes import Batch
+from curate.decide.dedup.hashes import HashBatch
+from pipelines.steps.functions import FlatMap, InBatches, Map
 from pipelines.steps.threads import do_in_threads
 
-STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": do_in_threads(list), "batch": Batch()}
+STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": do_in_threads(list), "batch": InBatches(HashBatch)}
 
 
 def test_side_inputs_follow_the_element() -> None:

@@ -2,7 +2,7 @@
 
 A pass by equality reads keys from a unit's tables. A pass by nearness compares rows of the whole pool: each unit's rows
 are split into buckets so that near rows share one, near pairs are looked for within buckets, and the connected components
-of all pairs are groups, whose labels are the keys. `transforms.deduplicate` runs these steps on Beam, `Nearness.search` in one
+of all pairs are groups, whose labels are the keys. `curate.decide.deduplicate` runs these steps over all units, `Nearness.search` in one
 process; a kind says how each step is done, and may search in one process in a better way.
 """
 

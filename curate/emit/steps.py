@@ -1,0 +1,92 @@
+"""Emitting over all units: shards are laid out from the units' numbers of kept rows, and each is written by itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.base.numeric.arrays import U64
+from curate.decide.dedup import exact
+from curate.decide.dedup.hashes import HashBatch, PackedHashes, repeated_hashes
+from curate.emit.layout import Layout, Shard, Slice
+from curate.emit.output_format import emit_shard, find_output
+from curate.emit.settings import EmitSettings
+from curate.pool.plan import Unit
+from curate.run.units import Answer, Aside, Units
+from curate.store.manifest import written_file
+from curate.store.tables import OpenTables
+from curate.store.timings import time_step
+
+
+def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
+    """Hash the names that kept rows may get; return a list of uint64[n], those that several may: they are named by uid."""
+    hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets, batch=HashBatch)
+    return units.group("Emit: repeated names", hashes, _repeated).aside
+
+
+def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int) -> Iterator[tuple[int, Any]]:
+    hashes = find_output(settings.pool.has_images).name_hashes(tables)
+    for bucket, part in enumerate(exact.split_buckets(hashes, n_buckets)) if len(hashes) else ():
+        yield bucket, (unit.index, part)
+
+
+def _repeated(bucket: int, hashes: Sequence[PackedHashes]) -> Iterator[Aside]:
+    yield Aside(repeated_hashes(hashes))
+
+
+def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
+    """Lay the shards out and write them; return a list of (shard, rows), and of list[Published], the manifest's lines of their files.
+
+    `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
+    """
+    layout = units.get("Emit: lay out", _lay_out, audit, settings)
+    fields = units.get("Emit: fields", _find_fields, audit, settings)
+    slices = units.pairs("Emit: slices", _slices, layout, batch=_SliceBatch)
+    written = units.group("Emit: write", slices, _write, repeated, fields, settings)
+    return written.items, written.aside
+
+
+class _SliceBatch:
+    """Slices of a shard that wait."""
+
+    def __init__(self) -> None:
+        self._slices: list[Slice] = []
+
+    @property
+    def size(self) -> int:
+        return 1000 * len(self._slices)  # about
+
+    def add(self, part: Slice) -> None:
+        self._slices.append(part)
+
+    def pack(self) -> tuple[Slice, ...]:
+        return tuple(self._slices)
+
+
+def _lay_out(audit: Any, settings: EmitSettings) -> Layout:
+    return Layout.of(audit.kept, settings.output.rows_per_shard)
+
+
+def _find_fields(audit: Any, settings: EmitSettings) -> pa.Schema:
+    return settings.find_fields(audit.fields)
+
+
+def _slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:
+    yield from layout.slices(unit)
+
+
+def _write(
+    index: int, slices: Sequence[tuple[Slice, ...]], repeated: list[U64], fields: pa.Schema, settings: EmitSettings
+) -> Iterator[Any]:
+    store, shard = settings.store, Shard.of(index, chain.from_iterable(slices))
+    with time_step(store, "emit", f"{index:05d}") as timer:
+        timer.rows = shard.rows
+        hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated]))
+        emit_shard(replace(settings, fields=fields), shard, hashes)
+        files = find_output(settings.pool.has_images).files(shard.stem)
+        lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
+        yield index, shard.rows
+        yield Aside(lines)

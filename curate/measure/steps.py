@@ -1,0 +1,43 @@
+"""Measuring all units: their tables are current after it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from curate.base import ids
+from curate.measure.settings import MeasureSettings
+from curate.measure.unit import measure_unit
+from curate.pool.plan import Unit
+from curate.run.context import RunContext
+from curate.run.units import Answer, Units
+from curate.store.tables import OpenTables
+from curate.store.timings import time_step
+
+
+def measure(units: Units, context: RunContext) -> Answer:
+    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the list of files that could not be read.
+
+    These are few, and what is decided depends on which they are.
+    """
+    return units.ask("Measure", _Measuring(context))
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Measure a unit, with settings that are made once in a process."""
+
+    context: RunContext
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Measuring, (self.context,)
+
+    @cached_property
+    def _settings(self) -> MeasureSettings:
+        return MeasureSettings.of(self.context)
+
+    def __call__(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
+        ids.compile_kernels()
+        with time_step(self.context.store, "measure", unit.name) as timer:
+            yield from measure_unit(self._settings, unit, tables)
+            timer.rows, timer.idle = tables.rows(), not tables.written

@@ -1,0 +1,182 @@
+"""The units of a run, and how its steps are written: over `Units`, which a runner of Beam's or this process carries out.
+
+What a unit does alone alternates with what all of them must be asked first (a threshold, counts, hashes that repeat):
+
+    units.then("Rules", apply)                              each unit's next state
+    counts = units.ask("Counts", count, combine=Fold(add))  one answer of all units
+    limits = units.get("Limits", limit, counts)             what follows from answers
+    units.then("Decide", draw, limits)                      answers are arguments of later steps
+
+Where units must learn of each other (rows with one hash), `pairs` sends values by key, `group` works on those of one key, and
+`then(…, sent=…)` hands units what was found for them. Only counts, keys and file names travel, never a row's text or image.
+
+Elements are units and their states: a state has a `unit`. A step is a function of the unit's open tables, the element, and values.
+"""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Generic, Protocol, TypeVar
+
+P = TypeVar("P")
+W = TypeVar("W")
+
+
+class Answer:
+    """What units answered, or what follows from it: a value of later steps and of `get`. Each form of `Units` has its own."""
+
+
+class Pairs:
+    """Pairs of key and value on their way to `group` or, by `Units.together`, to units."""
+
+    aside: Answer
+    """A list of what `group`'s function yielded as `Aside`."""
+    items: Answer
+    """The pairs as a list."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What a function of `group` yields for all to know, and not for a key."""
+
+    value: Any
+
+
+class Combine(ABC, Generic[P, W]):
+    """How parts that units answer become one whole, in any order and grouping, so that a worker holds no list of them."""
+
+    @abstractmethod
+    def create(self) -> Any:
+        """Return what holds no part."""
+
+    @abstractmethod
+    def add(self, accumulator: Any, part: P) -> Any:
+        """Return the accumulator with a part more."""
+
+    @abstractmethod
+    def merge(self, accumulators: Iterable[Any]) -> Any:
+        """Return one for several."""
+
+    def result(self, accumulator: Any) -> W:
+        """Return the whole."""
+        whole: W = accumulator
+        return whole
+
+    def whole(self, parts: Iterable[P]) -> W:
+        """Return the whole of all parts."""
+        return self.result(reduce(self.add, parts, self.create()))
+
+
+class Fold(Combine[P, P]):
+    """Combine by an associative function of two; there is at least one part. Sums that decide are of integers, so exact."""
+
+    def __init__(self, function: Callable[[Any, Any], Any] = operator.add) -> None:
+        self._function = function
+
+    def create(self) -> Any:
+        """Return None: no part yet."""
+        return None
+
+    def add(self, accumulator: Any, part: P) -> Any:
+        """Return the function's value for both, or the first part."""
+        return part if accumulator is None else self._function(accumulator, part)
+
+    def merge(self, accumulators: Iterable[Any]) -> Any:
+        """Return the function's value for all that hold a part."""
+        parts = [part for part in accumulators if part is not None]
+        return reduce(self._function, parts) if parts else None
+
+
+class Total(Combine[P, W]):
+    """Combine into an object of a class that has `add`, for a part, and `merge`, for another total."""
+
+    def __init__(self, make: Callable[[], W]) -> None:
+        self.create = make  # type: ignore[method-assign]
+
+    def create(self) -> Any:
+        """Return an empty total."""
+
+    def add(self, accumulator: Any, part: P) -> Any:
+        """Return the total with the part."""
+        accumulator.add(part)
+        return accumulator
+
+    def merge(self, accumulators: Iterable[Any]) -> Any:
+        """Return the total of totals."""
+        total: Any = self.create()
+        for accumulator in accumulators:
+            total.merge(accumulator)
+        return total
+
+
+class Batch(Protocol):
+    """Small values of one key, put together into a few large ones before they travel."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def add(self, value: Any) -> None:
+        """Add a value."""
+
+    def pack(self) -> Any:
+        """Return all of them as one value."""
+
+
+class Units(ABC):
+    """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes.
+
+    Attributes:
+        together: how many units in a row are one element; what is sent to unit i has the key i // together.
+        is_one_machine: whether all of them are worked on here, so that a step over all of them may use all cores.
+    """
+
+    together: int = 1
+    is_one_machine: bool = True
+
+    @abstractmethod
+    def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
+        """Give each unit its next state: `function(tables, element, *values)`.
+
+        With `sent`, `function(tables, element, values of the unit's key, *values)`: a list in any order, also of units beside it.
+        """
+
+    @abstractmethod
+    def ask(
+        self, name: str, function: Callable[..., Iterable[Any]], *values: Any, combine: Combine[Any, Any] | None = None
+    ) -> Answer:
+        """Ask each unit, which stays as it is: `function(tables, element, *values)` yields parts; without `combine`, the list of all."""
+
+    @abstractmethod
+    def pairs(
+        self,
+        name: str,
+        function: Callable[..., Iterable[tuple[Any, Any]]],
+        *values: Any,
+        sent: Pairs | None = None,
+        batch: Callable[[], Batch] | None = None,
+    ) -> Pairs:
+        """Ask each unit for pairs of key and value, as `ask` does; `sent` as of `then`."""
+
+    @abstractmethod
+    def group(self, name: str, pairs: Pairs, function: Callable[..., Iterable[Any]], *values: Any) -> Pairs:
+        """Return what `function(key, its values in any order, *values)` yields: further pairs, and `Aside`."""
+
+    @abstractmethod
+    def get(self, name: str, function: Callable[..., Any], *values: Any) -> Answer:
+        """Return `function(*values)`, computed once."""
+
+    @abstractmethod
+    def combine(self, name: str, answers: Sequence[Answer], combine: Combine[Any, Any] | None = None) -> Answer:
+        """Return what all items of lists give together; without `combine`, one list. Answers that are one value count as an item."""
+
+    @abstractmethod
+    def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
+        """Return the list of `function(item, *values)` for each item that an answer's value holds, worked on by all workers."""
+
+
+def of_unit(sent: Iterable[tuple[int, P]], unit: int) -> Iterator[P]:
+    """Yield what was sent to one unit, of pairs that begin with a unit's number."""
+    return (value for number, value in sent if number == unit)
