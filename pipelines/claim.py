@@ -32,6 +32,7 @@ from curate.pool.registry import find_downloading
 from curate.pool.urls.download.retry_record import Retries
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
+from curate.recipe.deciding import SELECTIONS
 from curate.recipe.diff import changes
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
@@ -174,6 +175,7 @@ def _plugins(recipe: Recipe) -> dict[str, str]:
     """Return the packages, with versions, whose signals and input formats a recipe uses."""
     used = [SIGNALS.package(found.kind) for found in recipe.measure.requested]
     used += [FORMATS.package(source.format) for source in recipe.input]
+    used += [SELECTIONS.package(recipe.selection[0])] if recipe.selection else []
     return dict(package.split(" ") for package in used if package and " " in package)
 
 

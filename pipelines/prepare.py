@@ -11,7 +11,7 @@ from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
 from curate.captions.settings import CaptionSettings, check_captions
 from curate.decide.decontamination import evaluation_key
-from curate.decide.other_counts import counts_key, read_counts
+from curate.decide.draw.other_counts import counts_key
 from curate.decide.rules.rules import named_columns
 from curate.decide.settings import DecideSettings
 from curate.emit.columns import find_emitted
@@ -95,7 +95,7 @@ def prepare(
             models=models,
             engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
             evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
-            counts_key=counts_key(read_counts(recipe, metadata_key)),
+            counts_key=counts_key(recipe.balance.counts if recipe.balance else None, metadata_key),
             blocklist_key=record.key,
             retries_key=retries.key,
             is_local_runner=beam_options.is_local_runner,

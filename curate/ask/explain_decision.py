@@ -9,11 +9,10 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from curate.ask.explain_parts import NO, OPEN, VALUE, YES, fetch, marked, show
 from curate.ask.page import Line, Part, columns, heading, line
-from curate.base import ids, schema
+from curate.base import schema
 from curate.base.wording import pluralise
 from curate.decide.draw import balance
 from curate.decide.rules.rules import Rule
@@ -36,18 +35,18 @@ def verdict(connection: Any, run: RunFacts, row: dict[str, Any], forgotten: date
         "duplicate_of": row["duplicate_of"],
         "draw": show(row["draw"]),
         "probability": show(row["probability"]),
-        "sample": f"{run.kept:,} rows that `sample` drew of {run.kept + run.counts.get(schema.SAMPLE, 0):,} at random",
     }
+    words = run.selection
     if row["kept"]:
-        why = "" if row["draw"] is None else f": {schema.STAGE[schema.KEPT].reason.format(**facts)}"
-        why = f": among the {facts['sample']}" if run.recipe.get("sample") else why
+        why = words.kept.format(**facts) if words and row["draw"] is not None else ""
         why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
         if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
             why += f"; probability of both stages {show(earlier * row['probability'])}"
         yield line(("verdict: kept", "bold green"), why)
         return
-    stage = schema.STAGE.get(rule, next(stage for stage in schema.STAGES if stage.name == schema.RULES))
-    yield line((f"verdict: dropped by {rule}", "bold red"), f", {stage.reason.format(**facts)}", hang=9)
+    stage = schema.STAGE.get(rule, schema.STAGE_OF_RULES)
+    reason = words.dropped if words and rule == words.key else stage.reason
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {reason.format(**facts)}", hang=9)
 
 
 def _attempts(connection: Any, row: dict[str, Any]) -> str:
@@ -108,7 +107,7 @@ def entry_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
         "ORDER BY e.probability DESC, e.survivors, e.entry",
         {"unit": row["unit"], "row": row["row"]},
     ).fetchall()
-    drawn = row["draw"] is not None and run.t is not None
+    drawn = row["draw"] is not None and run.selection is not None and run.selection.by_entries
     more = "; one draw u/p below 1 is enough" if drawn else ""
     yield from (line(), heading("entries", f"{len(found)} matched{more}" if found else "none matched"))
     if not found:
@@ -128,14 +127,7 @@ def entry_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
 
 def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]], earlier: float | None) -> list[float]:
     """Return u/p of each entry alone: the draw in `decisions` is the smallest. `earlier` is as `balance.draw` has it."""
-    assert run.t is not None  # of a run that balances
-    alone = pa.array([[place] for place in range(len(found))], pa.list_(pa.int32()))
-    counts = np.array([survivors for _, _, survivors, _ in found], np.int64)
-    probabilities = np.array([p for *_, p in found])
-    if (run.recipe.get("balance") or {}).get("counts"):  # of another run: p = t / max(count, t)
-        counts = np.rint(run.t / probabilities).astype(np.int64)
-    limits = balance.limits_of(probabilities, counts)
-    keys = ids.entry_keys(pa.array([entry for entry, *_ in found], pa.string()))
-    uids = pa.array([uid] * len(found), pa.string())
-    before = None if earlier is None else np.full(len(found), earlier, np.float64)
-    return [float(draw) for draw in balance.draw(uids, alone, counts, limits, keys, run.seed, before)]
+    is_of_another = (run.recipe.get("balance") or {}).get("counts")  # which took counts of another run
+    counts = None if is_of_another else np.array([survivors for _, _, survivors, _ in found], np.int64)
+    p, names = np.array([p for *_, p in found]), [entry for entry, *_ in found]
+    return balance.entry_draws(uid, names, p, counts, run.t, run.seed, earlier)

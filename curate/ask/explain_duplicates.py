@@ -29,7 +29,7 @@ def duplicate_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iter
                 "url": other["url"],
             }
             yield from (named(name, 14, show(text)) for name, text in facts.items() if text)
-    elif row["kept"] or row["rule"] in (schema.BALANCE, schema.SAMPLE, *_later_rules(run)):
+    elif row["kept"] or row["rule"] in (*_drawn(run), *_later_rules(run)):
         sql = "SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
         duplicates = fetch(connection, sql, uid=row["uid"])
         if len(duplicates):
@@ -38,6 +38,10 @@ def duplicate_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iter
             yield named(other["uid"], 32, show(other["caption"]), (f"  ({origin(other)})", "dim"))
         if len(duplicates) > _DUPLICATES:
             yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
+
+
+def _drawn(run: RunFacts) -> list[str]:
+    return [run.selection.key] if run.selection else []
 
 
 def _joined(connection: Any, run: RunFacts, row: dict[str, Any], other: dict[str, Any]) -> str:

@@ -185,8 +185,17 @@ class Backlog:
             self._waiting -= count
 
 
+@cache
+def unit_threads() -> ThreadPoolExecutor:
+    """Return the process's threads for units: others than those of `in_threads`, which units use themselves."""
+    return ThreadPoolExecutor(CORES, thread_name_prefix="unit")
+
+
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], backlog: Backlog | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    backlog: Backlog | None = None,
+    threads: ThreadPoolExecutor | None = None,
 ) -> Iterator[Result]:
     """Yield the function's result for each item, in order; the function must not use these threads itself.
 
@@ -207,7 +216,7 @@ def in_threads(
             for item in items:
                 while not backlog.add(len(waiting)):
                     yield read()
-                waiting.append(_threads().submit(function, item))
+                waiting.append((threads or _threads()).submit(function, item))
             while waiting:
                 yield read()
         finally:

@@ -28,6 +28,7 @@ GROUPS = (
     "curate.formats",
     "curate.gates",
     "curate.outputs",
+    "curate.selections",
 )  # of entry points: the kinds of thing that other packages may add
 
 

@@ -144,14 +144,15 @@ OK = "ok"
 class Stage:
     """What may become of a row."""
 
-    name: str  # of the row in `decisions.rule`, in the counts of run.json and in the funnel; of `RULES`, no row's
+    name: str  # of the row in `decisions.rule`, in the counts of run.json and in the funnel; of RULES and SELECTION no row's
     code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
     meaning: str  # for people, of all rows
     reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
     section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
 
 
-# In the order in which they apply. RULES holds the place of the recipe's own rules; no row has its code.
+# In the order in which they apply. RULES holds the place of the recipe's own rules, and no row has its code; SELECTION that of the
+# recipe's selection, by whose key rows are named.
 STAGES = (
     Stage("failed", -2, "could not be read, or has no caption", "{failure}"),
     Stage("forgotten", -7, "removed on request", "removed on request{date}"),
@@ -171,32 +172,29 @@ STAGES = (
         "dedup.against",
     ),
     Stage("duplicate", -5, "another sample represents it", "a duplicate of {duplicate_of}"),
-    Stage(
-        "balance",
-        -6,
-        "not drawn: all its entries are frequent",
-        "its draw u/p = {draw} is not below 1 (probability {probability})",
-        "balance",
-    ),
-    Stage(
-        "sample",
-        -8,
-        "not in the random sample",
-        "not among the {sample}",
-        "sample",
-    ),
-    Stage("kept", -1, "the curated set", "its draw u/p = {draw} is below 1 (probability {probability})"),
+    Stage("*selection", -6, "not chosen", "not chosen"),
+    Stage("kept", -1, "the curated set", ""),
 )
-FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, BALANCE, SAMPLE, KEPT = (stage.name for stage in STAGES)
+FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, SELECTION, KEPT = (stage.name for stage in STAGES)
 STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
-STAGE = {stage.name: stage for stage in STAGES if stage.name != RULES}
-CODES = {name: stage.code for name, stage in STAGE.items()}
+STAGE_OF_SELECTION = next(stage for stage in STAGES if stage.name == SELECTION)
+STAGE = {stage.name: stage for stage in STAGES if stage.name not in (RULES, SELECTION)}
+CODES = {stage.name: stage.code for stage in STAGES if stage.name != RULES}
 POOL = "pool"  # no stage, but the first line of the funnel
-RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have
+RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have, besides those of selections
+
+
+def selection_stage(key: str, meaning: str) -> Stage:
+    """Return the stage of a selection, which is named by its key."""
+    return replace(STAGE_OF_SELECTION, name=key, meaning=meaning)
 
 
 def run_stages(
-    rules: Sequence[str], sections: Collection[str], forgotten: bool, dedup: int | None = None
+    rules: Sequence[str],
+    sections: Collection[str],
+    forgotten: bool,
+    dedup: int | None = None,
+    selection: Stage | None = None,
 ) -> list[Stage]:
     """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
 
@@ -206,12 +204,15 @@ def run_stages(
         forgotten: whether some rows are taken out on request, which no recipe says.
         dedup: the position of the rule that is deduplication: it is no stage of its own, but `duplicate` and what comes
             right before it are there; None where they come after all rules.
+        selection: the stage of the run's selection; None without one.
     """
     stages: list[Stage] = []
     of_rules = [replace(STAGE_OF_RULES, name=name, code=position) for position, name in enumerate(rules)]
     for stage in STAGES:
         if stage.name == RULES:
             stages += of_rules[:dedup]
+        elif stage.name == SELECTION:
+            stages += [selection] if selection else []
         elif stage.name == DUPLICATE and dedup is not None:
             stages += [stage, *of_rules[dedup + 1 :]]
         elif forgotten if stage.name == FORGOTTEN else not stage.section or stage.section in sections:

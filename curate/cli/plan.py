@@ -200,8 +200,7 @@ def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator
 def _kept(found: Estimate, is_whole: bool) -> str:
     count = found.verdicts[KEPT]
     text = f"{'' if is_whole else 'at most '}{count:,.0f}{f' ± {found.error:,.0f}' if found.error else ''}  ({count / found.rows:.1%})"
-    if found.t is not None:
-        text += f", with t = {found.t:,}{found.next_size and f'; {found.next_size}'}"
+    text += f", with {found.chosen}" if found.chosen else ""
     return text if is_whole else f"{text}; duplicates of rows outside the sample are not counted"
 
 

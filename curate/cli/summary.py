@@ -7,13 +7,13 @@ from math import ceil
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
-from curate.base.wording import format_bytes, format_seconds, next_size, pluralise
+from curate.base.schema import FAILED, KEPT, MISSING_REASONS, POOL, SAMPLE_REASONS
+from curate.base.wording import format_bytes, format_seconds, pluralise
 from curate.decide.dedup.exact import LARGE_SHARE
 from curate.pool.registry import find_downloading
 from curate.run.context import open_context
 from curate.store.facts import RunFacts, read_facts
-from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, SIZES_FILE, UIDS_FILE, table_file
+from curate.store.layout import FAILURES_FILE, SIZES_FILE, UIDS_FILE, table_file
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
 
@@ -28,7 +28,7 @@ def summary(out: str, seconds: float) -> str:
     shards = len(store.read_json(SIZES_FILE))
     lines = [
         *_funnel(run),
-        *_balance(store, run),
+        *_selection(store, run),
         *_rules(run),
         *_duplicates(run, out),
         *_signal_errors(run),
@@ -52,17 +52,9 @@ def _funnel(run: RunFacts) -> Iterator[str]:
         yield f"{name:{width}}  {f'{sign}{n:,}':>12}  {n / pool if pool else 0:7.2%}"
 
 
-def _balance(store: RunStore, run: RunFacts) -> Iterator[str]:
-    """Yield lines on t, and on uids.npy, which is the result of a pool without images."""
-    if run.t is not None:
-        target, share = (run.recipe["balance"].get(key) for key in ("rows", "tail_share"))
-        why = "" if target is None else f", the largest whose expected size is at most {target:,}"
-        if run.expected is not None and (above := next_size(target, run.t, run.expected, run.expected_above)):
-            why += f"; expected {run.expected:,.0f}, and {above}"
-        why = why if share is None else f", whose tail share{_reached(store, run)} is nearest to {share:.4g}"
-        yield f"balance: t = {run.t:,}{why}"
-        if not run.counts[BALANCE]:
-            yield f"balancing dropped nothing: {_why_all_stay(store, run)}"
+def _selection(store: RunStore, run: RunFacts) -> Iterator[str]:
+    """Yield lines on the last choice, and on uids.npy, which is the result of a pool without images."""
+    yield from run.selection.summary if run.selection else ()
     if run.repeats or not run.pool.images:
         uids = next(line.rows or 0 for line in read_manifest(store) if line.path == UIDS_FILE)
         yield f"{UIDS_FILE}: {pluralise(uids, 'uid')}{', repeated as output.repeat says' if run.repeats else ''}"
@@ -147,29 +139,6 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
     }
     width = max(map(len, hints))
     yield from (f"  curate {command:{width}}   {what}" for command, what in hints.items())
-
-
-def _reached(store: RunStore, run: RunFacts) -> str:
-    """Return the share of counts below t; nothing where they are another run's."""
-    if run.recipe["balance"].get("counts"):
-        return ""
-    counts = store.read_parquet(ENTRIES_FILE, ["survivors"])["survivors"].to_numpy()
-    return f", {counts[counts < run.t].sum() / max(1, counts.sum()):.4g},"
-
-
-def _why_all_stay(store: RunStore, run: RunFacts) -> str:
-    """Return why balancing dropped no row."""
-    if not run.kept:
-        return "no row reached it"
-    target = run.recipe["balance"].get("rows")
-    if target is not None and target >= run.kept:
-        return f"balance.rows is {target:,}, and {pluralise(run.kept, 'row')} reached it"
-    entries = store.read_parquet(ENTRIES_FILE, ["entry", "survivors", "probability"])
-    if pc.min(entries["probability"]).as_py() == 1:
-        most = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
-        entry, rows = (entries[name][most].as_py() for name in ("entry", "survivors"))
-        return f"no entry has more than t rows; the most frequent, {entry!r}, has {rows:,}"
-    return "each row has an entry of at most t rows, or was drawn"
 
 
 def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:

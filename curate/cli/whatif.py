@@ -17,7 +17,6 @@ from curate.ask.whatif.survivors import FinishedRun, changed_recipe, has_same_ru
 from curate.ask.whatif.sweep import Point, points_table, search, sweep
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.schema import SAMPLE
 from curate.base.wording import next_size, pluralise
 from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
 
@@ -183,10 +182,10 @@ def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
         return
     lines = [f"--set {shlex.quote(override)}" for override in found.changes]
     error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
-    t = "" if found.t is None else f", t = {found.t:,}"
+    t = f", {found.choice.label}" if found.choice and found.choice.label else ""
     rows = {row["rule"]: row for row in found.funnel.to_pylist()}
     drawn = ""
-    if rows.get(SAMPLE, {}).get("whatif") is not None:
+    if found.choice is not None and found.choice.is_uniform:
         left = next(row for row in found.facts.to_pylist() if row["fact"] == "survivors")
         drawn = f", a sample of {left['whatif']:,.0f} (run: of {left['run']:,.0f})"
     lines.append(f"expected: {found.expected:,.0f} rows{drawn}{error}{t}{solved}")

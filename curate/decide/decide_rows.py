@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from curate.decide.apply_rules import Rules
 from curate.decide.deduplicate import deduplicate
-from curate.decide.draw.balance import EntryVector
-from curate.decide.other_counts import read_counts
-from curate.decide.select_rows import count_matches, count_survivors, cut_sample, draw_rows, pool_counts, solve_t
+from curate.decide.select_rows import choose, count_matches, count_survivors, draw_rows, pool_counts
 from curate.decide.settings import DecideSettings
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
@@ -23,8 +21,7 @@ class Decided:
     large: Answer  # a list of (rows, uid): the largest groups of duplicates
     pool: Answer | None = None  # int64[entries], matching rows of the pool
     survivors: Answer | None = None  # int64[entries], matching rows left
-    counts: Answer | None = None  # int64[entries], by which entries are balanced: `survivors`, or those of another run
-    solution: Answer | None = None  # Solution: t
+    choice: Answer | None = None  # the selection's Choice
     sums: Answer | None = None  # int64[2, entries], expected (fixed point) and kept rows
 
 
@@ -40,14 +37,10 @@ def decide_rows(
     matches = count_matches(units, settings) if context.recipe.match else None
     duplicates = deduplicate(units, settings, n_buckets)
     rules.apply_later()
-    pool = survivors = counts = solution = None
+    pool = survivors = None
     if matches is not None:
         pool = units.get("Counts: pool", pool_counts, matches)
-        survivors = counts = count_survivors(units, settings, matches)
-        if (others := read_counts(context.recipe, context.metadata_key)) is not None:
-            counts = units.get("Counts: given", others.view, EntryVector)
-        solution = solve_t(units, settings, counts)
-    sums = draw_rows(units, settings, unread, counts, solution, cut_sample(units, settings))
-    return Decided(
-        rules.thresholds, rules.scales, duplicates.recalls, duplicates.large, pool, survivors, counts, solution, sums
-    )
+        survivors = count_survivors(units, settings, matches)
+    choice = choose(units, settings, survivors)
+    sums = draw_rows(units, settings, unread, choice, survivors)
+    return Decided(rules.thresholds, rules.scales, duplicates.recalls, duplicates.large, pool, survivors, choice, sums)

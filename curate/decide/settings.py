@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -10,18 +10,18 @@ import pyarrow as pa
 
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, UnknownColumn
-from curate.base.numeric.arrays import I64
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
-from curate.decide.draw.schemes.scheme import Scheme
+from curate.decide.draw.selection import RowsLeft, Selection
 from curate.decide.rules.row_counts import count_columns
 from curate.decide.rules.rules import check_rules
 from curate.decide.segments import Segment, cut_segments
-from curate.decide.statistics.derived import Derived, check_derived
+from curate.decide.statistics.derived import Derived, check_derived, read_columns
+from curate.decide.unit_state import UnitState
 from curate.expressions.check import CheckedExpression, check_count
 from curate.match.unit import Entries, MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Pool, Unit
-from curate.recipe.deciding import KEYS, NEARNESS, SCHEMES, Balance, Dedup, Near, Sample
+from curate.recipe.deciding import KEYS, NEARNESS, SELECTIONS, Dedup, Near
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
 from curate.run.columns import visible_columns
@@ -45,9 +45,7 @@ class DecideSettings:
     prefer: str | None  # the column whose largest value stays
     compares_content: bool  # whether rows of one uid may differ in image or caption
     against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
-    balance: Balance | None
-    sample: Sample | None
-    scheme: Scheme | None  # None without `balance`
+    selection: tuple[Selection, Any] | None  # with its section; None where all rows that are left are kept
     seed: int  # of draws
     repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once
     key: str  # of `decisions`, where all files could be read
@@ -77,9 +75,7 @@ class DecideSettings:
             prefer=recipe.dedup.prefer,
             compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
-            balance=recipe.balance,
-            sample=recipe.sample,
-            scheme=SCHEMES.find(recipe.balance.scheme) if recipe.balance else None,
+            selection=(SELECTIONS.find(recipe.selection[0]), recipe.selection[1]) if recipe.selection else None,
             seed=recipe.seed,
             repeat=check_count("output.repeat", recipe.output.repeat, count_columns(columns, recipe.match is not None))
             if recipe.output.repeat
@@ -101,11 +97,21 @@ class DecideSettings:
         assert self.matching is not None
         return load_entries(self.matching)
 
-    def limits(self, t: int | None, counts: I64) -> I64 | None:
-        """Return the rows that each entry may have (int64[n] or [1]); None without balance."""
-        if t is None or self.scheme is None:
-            return None
-        return self.scheme.limits(t, counts, self.entries.table)
+    @property
+    def metadata_key(self) -> str:
+        """The digest of the metadata's entries; empty without `match`."""
+        return self.matching.metadata_key if self.matching else ""
+
+    @property
+    def place(self) -> str:
+        """The run's folder, for messages."""
+        return self.store.url
+
+    def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
+        """Return the rows of a unit that are left, for a selection."""
+        entries = self.entries if self.matching else None
+        read = partial(read_columns, tables, self.derived, state.derived)
+        return RowsLeft(tables, state.unit.source, self.seed, state.alive, entries, read)
 
     @property
     def later(self) -> int:
@@ -155,8 +161,11 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
     plain["image"] = recipe.measure.image.model_dump()
     plain |= {"repeat": recipe.output.repeat} if recipe.output.repeat else {}
     plain["rules"] = list(plain["rules"].items())  # their order counts
-    if recipe.sample:
-        plain["sample"] = recipe.sample.model_dump()
+    if recipe.selection and recipe.selection[0] != "balance":
+        key, section = recipe.selection
+        plain[key] = section.model_dump()
+        if package := SELECTIONS.package(key):
+            plain[key] = [package, plain[key]]
     if recipe.derive:
         plain["derive"] = list(recipe.derive.items())
     if plain["match"]:

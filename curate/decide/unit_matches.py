@@ -6,10 +6,9 @@ All functions take the unit's tables, which the caller may hold open.
 import numpy as np
 import pyarrow as pa
 
-from curate.base.numeric.arrays import I64, U64, Mask, whole
+from curate.base.numeric.arrays import Mask, whole
 from curate.decide.draw import balance
 from curate.decide.draw.balance import SparseSums
-from curate.decide.draw.schemes.scheme import stack_limits
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import UnitState
 from curate.store.tables import UnitTables
@@ -41,14 +40,6 @@ def count_duplicates(settings: DecideSettings, tables: UnitTables, state: UnitSt
     """Return the rows that match each entry and lost to another in deduplication."""
     lost = all_matches(tables).take(pa.array(state.duplicates))
     return balance.sparse_counts(lost, None, len(settings.entries.table))
-
-
-def expected_rows(settings: DecideSettings, matches: pa.ListArray, counts: I64, ts: I64) -> U64:
-    """Return Σπ (fixed point, uint64[k]) of rows with these matches, for each t (int64[k])."""
-    assert settings.scheme is not None
-    stacks = stack_limits(settings.scheme, ts, counts, settings.entries.table)
-    sums = [balance.expected_rows(matches, counts, limits) for limits in stacks]
-    return np.concatenate([np.zeros(0, np.uint64), *sums])
 
 
 def sum_entries(tables: UnitTables, n: int) -> SparseSums:

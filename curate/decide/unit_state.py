@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
-from curate.base.schema import CODES, KEPT
+from curate.base.schema import CODES, KEPT, SELECTION
 from curate.decide.statistics.derived import DerivedValues
 from curate.pool.plan import Unit
 
@@ -64,16 +64,16 @@ def _restore(
     return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
 
 
-def name_verdicts(verdicts: I16, rules: Sequence[str]) -> pa.Array:
-    """Return the rule or stage that dropped each row (string[rows]); null where it is kept."""
-    names, codes = _names_and_codes(rules)
+def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:
+    """Return the rule, stage or selection that dropped each row (string[rows]); null where it is kept."""
+    names, codes = _names_and_codes(rules, selection)
     index = pc.index_in(pa.array(verdicts, mask=verdicts == ALIVE), pa.array(codes, pa.int16()), skip_nulls=True)
     return names.take(index)
 
 
-def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> I16:
+def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str], selection: str | None = None) -> I16:
     """Return the verdicts (int16[rows]) that `name_verdicts` gave these names. Raises ValueError for any other name."""
-    known, codes = _names_and_codes(rules)
+    known, codes = _names_and_codes(rules, selection)
     index = pc.index_in(names, known, skip_nulls=True)
     if index.null_count != names.null_count:
         raise ValueError("a name is neither a rule nor a stage")
@@ -81,5 +81,6 @@ def read_verdicts(names: pa.ChunkedArray, rules: Sequence[str]) -> I16:
     return np.where(missing, np.int16(ALIVE), np.array(codes, np.int16)[index.fill_null(0).to_numpy()])
 
 
-def _names_and_codes(rules: Sequence[str]) -> tuple[pa.Array, list[int]]:
-    return pa.array([*rules, *CODES], pa.string()), [*range(len(rules)), *CODES.values()]
+def _names_and_codes(rules: Sequence[str], selection: str | None) -> tuple[pa.Array, list[int]]:
+    stages = [selection if name == SELECTION and selection else name for name in CODES]
+    return pa.array([*rules, *stages], pa.string()), [*range(len(rules)), *CODES.values()]

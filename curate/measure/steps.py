@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from curate.base import ids
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
@@ -37,7 +36,6 @@ class _Measuring:
         return MeasureSettings.of(self.context)
 
     def __call__(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
-        ids.compile_kernels()
         with time_step(self.context.store, "measure", unit.name) as timer:
             yield from measure_unit(self._settings, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written

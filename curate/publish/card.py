@@ -81,11 +81,8 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
         best = f"the {rule.expression}{reached}"
         found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
     found += [*match, *dedup]
-    if run.t is not None:
-        text = f"entries with more than t = {run.t:,} samples are downsampled to t, in expectation (MetaCLIP); seed {run.seed}"
-        found.append(("balance", text))
-    if sample := recipe.get("sample"):
-        found.append(("sample", f"a random sample of {sample['rows']:,}, or all if there are fewer; seed {run.seed}"))
+    if run.selection:
+        found.append((run.selection.key, run.selection.card))
     return found
 
 

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.base.numeric.arrays import I64
+from curate.base.numeric.arrays import F64, I64
 from curate.decide.dedup import exact
 from curate.decide.draw import balance
-from curate.decide.draw.bracket import Solution
-from curate.decide.draw.schemes.scheme import Scheme
+from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
 from curate.emit.output_format import find_output
@@ -25,7 +24,8 @@ from curate.pool.urls.download.download_log import sum_downloads
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published
-from curate.recipe.deciding import DEDUP, SCHEMES, Dedup, Top
+from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
+from curate.recipe.recipe import Recipe
 from curate.store.facts import (
     CaptionWork,
     DerivedFacts,
@@ -36,6 +36,7 @@ from curate.store.facts import (
     PoolFacts,
     RuleFacts,
     RunFacts,
+    SelectionFacts,
     SignalErrors,
     StatisticFacts,
     read_claim,
@@ -60,13 +61,12 @@ _PUBLISHED = "published"  # the ticket of what describes a run
 class Results:
     """What the pipeline found that is not in the tables of units."""
 
-    solution: Solution | None  # t, as the recipe says or solved; None without balance
+    choice: Choice | None  # of the recipe's selection; None where all rows that are left are kept
     thresholds: dict[str, TopSearch]  # of each top rule its search, finished
     # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
     recalls: dict[int, I64]
     pool: I64 | None  # [entries], matching rows of the pool; None without match
     survivors: I64 | None  # [entries], matching rows when balancing began
-    counts: I64 | None  # [entries], by which entries are balanced: `survivors`, or those of another run
     sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
     scales: Mapping[tuple[str, int], Scale] = field(
         default_factory=dict
@@ -74,11 +74,6 @@ class Results:
     large_groups: Sequence[tuple[int, str]] = ()  # of duplicates: rows, and the uid of the one that represents them
     drift: list[DriftFacts] = field(default_factory=list)
     caption_work: list[CaptionWork] = field(default_factory=list)
-
-    @property
-    def t(self) -> int | None:
-        """Rows that an entry may have; None without balance."""
-        return self.solution.t if self.solution else None
 
 
 def publish(
@@ -110,19 +105,11 @@ def publish(
         return
     counts = check_conservation(audit, sum(shards.values()))
     store.write_parquet(FAILURES_FILE, all_failures(store))
-    if (
-        results.pool is not None
-        and results.survivors is not None
-        and results.counts is not None
-        and results.sums is not None
-    ):
-        section = settings.recipe.balance
-        scheme = SCHEMES.find(section.scheme) if section else None
+    if results.pool is not None and results.survivors is not None and results.sums is not None:
         assert settings.matching is not None
+        p = results.choice.entry_probabilities() if results.choice else None
         entries = load_entries(settings.matching).table
-        entries = write_entries(
-            store, entries, results.pool, results.survivors, results.counts, results.sums, scheme, results.t
-        )
+        entries = write_entries(store, entries, results.pool, results.survivors, results.sums, p)
     else:
         entries = schema.ENTRIES.empty_table()
         store.write_parquet(ENTRIES_FILE, entries)
@@ -133,7 +120,7 @@ def publish(
         downloads = pool.map(lambda path: (path, find_digest(store, path)), others)
         digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
     with store.together(_PUBLISHED) as together:
-        describe_run(together, _summarise(settings, counts, results, sources, audit), digests, audit, entries)
+        describe_run(together, _summarise(settings, counts, results, sources, audit, entries), digests, audit, entries)
     mark_published(store)
 
 
@@ -143,16 +130,7 @@ def _remove_strays(store: RunStore, digests: Lines) -> None:
     store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
-def write_entries(
-    store: RunStore,
-    entries: pa.Table,
-    pool: I64,
-    survivors: I64,
-    counts: I64,
-    sums: I64,
-    scheme: Scheme | None,
-    t: int | None,
-) -> pa.Table:
+def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
     """Write entries.parquet, and return what it holds.
 
     Args:
@@ -160,13 +138,10 @@ def write_entries(
         entries: columns entry, source, language, as `Entries` has them.
         pool: int64[entries], rows of the pool that match, before any rule.
         survivors: int64[entries], rows that match when balancing begins.
-        counts: int64[entries], those or another run's: p follows from them.
         sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
-        scheme, t: of balance; None where nothing is balanced: then p is 1.
+        p: float64[entries], `Choice.entry_probabilities`; None: 1.
     """
-    p: Any = np.ones(len(survivors))
-    if scheme is not None and t is not None:
-        p = balance.probabilities(counts, scheme.limits(t, counts, entries))
+    p = np.ones(len(survivors)) if p is None else p
     entry_ids = np.arange(len(entries), dtype=np.int32)
     columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
@@ -183,6 +158,7 @@ def _summarise(
     results: Results,
     sources: Sequence[tuple[str, int]],
     audit: Audit,
+    entries: pa.Table,
 ) -> RunFacts:
     """Return what run.json will hold, but for `content`."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
@@ -191,6 +167,7 @@ def _summarise(
     evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(sources, audit.sizes)
     stages = [stage.name for stage in recipe.stages(settings.has_blocklist)]
+    values: Mapping[str, Any] = results.choice.values if results.choice else {}
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,
@@ -201,9 +178,8 @@ def _summarise(
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
         rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
         derived=_derived_facts(recipe.derive, results.scales) if recipe.derive else None,
-        t=results.t,
-        expected=results.solution.expected if results.solution else None,
-        expected_above=results.solution.above if results.solution else None,
+        selection=_selection_facts(recipe, results.choice, counts, entries),
+        **{name: values.get(name) for name in ("t", "expected", "expected_above")},
         steps=sum_timings(store),
         downloads=sum_downloads(store),
         drift=results.drift,
@@ -223,6 +199,18 @@ def _summarise(
         finished=now,
         seconds=now - claim.started,
     )
+
+
+def _selection_facts(
+    recipe: Recipe, choice: Choice | None, counts: Counter[str], entries: pa.Table
+) -> SelectionFacts | None:
+    if choice is None or recipe.selection is None:
+        return None
+    key, section = recipe.selection
+    selection = SELECTIONS.find(key)
+    outcome = Outcome(section, choice, recipe.seed, counts[schema.KEPT], counts[key], entries)
+    words = selection.words(outcome).model_dump()
+    return SelectionFacts(key=key, meaning=selection.meaning, label=choice.label, is_uniform=choice.is_uniform, **words)
 
 
 def _large_groups(

@@ -93,8 +93,8 @@ def publish_run(units: Units, context: RunContext, findings: Findings, sources: 
     lines = units.combine("Publish: lines", [findings.tables, shard_lines], Total(Lines))
     thresholds = units.combine("Publish: thresholds", decided.thresholds) if decided.thresholds else None
     scales = units.combine("Publish: derived", decided.scales) if decided.scales else None
-    counts = (decided.pool, decided.survivors, decided.counts, decided.sums)
-    asked = (thresholds, scales, decided.solution, findings.drift, findings.captioned, decided.large)
+    counts = (decided.pool, decided.survivors, decided.sums)
+    asked = (thresholds, scales, decided.choice, findings.drift, findings.captioned, decided.large)
     places = tuple(decided.recalls)
     return units.get(
         "Publish",
@@ -112,15 +112,14 @@ def _publish(
     shards: list[tuple[int, int]],
     *asked: Any,
 ) -> None:
-    thresholds, scales, solution, drift, captioned, large, pool, survivors, counts, sums, *recalls = asked
+    thresholds, scales, choice, drift, captioned, large, pool, survivors, sums, *recalls = asked
     captions = context.recipe.captions
     results = Results(
-        solution=solution,
+        choice=choice,
         thresholds=dict(thresholds or ()),
         recalls=dict(zip(places, recalls, strict=True)),
         pool=pool,
         survivors=survivors,
-        counts=counts,
         sums=sums,
         scales={at: scale for part in scales or () for at, scale in part.items()},
         large_groups=large,

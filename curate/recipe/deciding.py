@@ -32,6 +32,7 @@ from curate.recipe.section import (
 
 KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.dedup.passes.registry:KEYS")
 NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.dedup.passes.registry:NEARNESS")
+SELECTIONS: Registry[Any] = Registry("selection", "curate.decide.draw.registry:KINDS", "curate.selections")
 SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.schemes.registry:KINDS")
 
 

@@ -11,7 +11,7 @@ from curate.recipe.source import FORMATS, UnknownSource
 
 def recipe_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12), with the kinds of signals, formats and engines that are installed."""
-    schema = Recipe.model_json_schema()
+    schema = Recipe.full().model_json_schema()
     sections = schema["$defs"]
     for key, kind in FORMATS.kinds().items():
         said = sections[kind.section.__name__]["properties"]["format"]

@@ -21,10 +21,10 @@ from pydantic import (
 )
 
 from curate.base.errors import RecipeError
-from curate.base.schema import RESERVED_RULES, Stage, run_stages
+from curate.base.schema import RESERVED_RULES, Stage, run_stages, selection_stage
 from curate.base.wording import did_you_mean
 from curate.recipe.captions import Captions
-from curate.recipe.deciding import DEDUP, Balance, Dedup, Rule, Sample, Top
+from curate.recipe.deciding import DEDUP, SELECTIONS, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
@@ -34,6 +34,7 @@ from curate.recipe.section import (
     Column,
     ColumnName,
     Expression,
+    KindsSection,
     Name,
     OneOrSeveral,
     Section,
@@ -81,7 +82,7 @@ class Match(Section):
     )
 
 
-class Recipe(Section):
+class Recipe(KindsSection):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
     - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication at
@@ -89,6 +90,8 @@ class Recipe(Section):
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.
     """
+
+    registry = SELECTIONS
 
     name: Name = Field("curated", description="Name of the set, in its card and report.", examples=["my-pool"])
     license: License = Field(
@@ -192,8 +195,8 @@ class Recipe(Section):
         for name, rule in rules.items() if isinstance(rules, dict) else ():
             if not isinstance(rule, (str, dict, Top)):
                 raise ValueError(f"{name} is {rule!r}; a rule is a SQL expression or {{top: fraction, of: column}}")
-            if name in RESERVED_RULES:
-                raise ValueError(f"rule name {name!r} is reserved (reserved: {', '.join(RESERVED_RULES)})")
+            if name in (reserved := (*RESERVED_RULES, *SELECTIONS.kinds())):
+                raise ValueError(f"rule name {name!r} is reserved (reserved: {', '.join(reserved)})")
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", str(name)):
                 raise ValueError(f"rule name {name!r} is not a plain name (letters, digits, _ and -)")
         return rules
@@ -204,10 +207,11 @@ class Recipe(Section):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
         if len(places := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
             raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which may appear once; leave one out")
-        if self.balance and not self.match:
-            raise ValueError("balance needs match: entries are what it balances")
-        if self.balance and self.sample:
-            raise ValueError("balance and sample both decide which rows are drawn; leave one out")
+        named = [key for key in SELECTIONS.kinds() if getattr(self, key, None) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} both decide which rows are drawn; leave one out")
+        if named and SELECTIONS.find(named[0]).needs_match and not self.match:
+            raise ValueError(f"{named[0]} needs match: entries are what it goes by")
         self.dedup.check_measured(self.measure)
         if self.captions:
             models = {one.name: one for one in self.measure.kept if one.encodes}
@@ -216,9 +220,22 @@ class Recipe(Section):
 
     def stages(self, forgotten: bool) -> list[Stage]:
         """Return the stages of a run of this recipe; see `curate.base.schema.run_stages`."""
-        has = {"match": self.match, "dedup.against": self.dedup.against, "balance": self.balance, "sample": self.sample}
+        has = {"match": self.match, "dedup.against": self.dedup.against}
         sections = [name for name, section in has.items() if section is not None]
-        return run_stages(list(self.rules), sections, forgotten, self.dedup_place)
+        key = self.selection[0] if self.selection else None
+        selection = None if key is None else selection_stage(key, SELECTIONS.find(key).meaning)
+        return run_stages(list(self.rules), sections, forgotten, self.dedup_place, selection)
+
+    @property
+    def selection(self) -> tuple[str, Any] | None:
+        """The last choice among the rows left: the key of its kind, and its section; None where all are kept."""
+        sections = ((key, getattr(self, key, None)) for key in SELECTIONS.kinds())
+        return next((pair for pair in sections if pair[1] is not None), None)
+
+    @classmethod
+    def kinds(cls) -> tuple[Any, ...]:
+        """Return the selections of other packages; curate's own are fields above."""
+        return tuple(kind for key, kind in SELECTIONS.kinds().items() if key not in Recipe.model_fields)
 
     @property
     def dedup_place(self) -> int | None:
@@ -241,7 +258,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.model_fields)}")
+        raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.full().model_fields)}")
     for override in overrides:
         _set(data, override)
     base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
@@ -261,9 +278,9 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 def parse_recipe(data: dict[str, Any], where: str = "recipe", absolute: Callable[[str], str] | None = None) -> Recipe:
     """Return a recipe from plain data, its paths as `absolute` makes them. Raises RecipeError, one line per fault."""
     try:
-        return Recipe.model_validate(data, context=absolute)
+        return Recipe.full().model_validate(data, context=absolute)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(Recipe, error))) from None
+        raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(Recipe.full(), error))) from None
 
 
 def _set(data: dict[str, Any], override: str) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from curate.base.errors import RecipeError
 from curate.base.registry import is_installed
 from curate.pool.plan import Pool, Unit
+from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.source import Source, place_sources
@@ -122,8 +123,10 @@ def _not_installed(facts: RunFacts) -> list[str]:
 def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
     measure = facts.recipe.get("measure") or {}
     known = {key: value for key, value in measure.items() if key not in _unknown_signals(facts)}
+    selection = facts.selection.key if facts.selection else None
+    recipe = {key: value for key, value in facts.recipe.items() if key != selection or key in SELECTIONS.kinds()}
     try:
-        return parse_recipe(facts.recipe | {"measure": known}, f"{folder.url}/{RUN_FILE}")
+        return parse_recipe(recipe | {"measure": known}, f"{folder.url}/{RUN_FILE}")
     except RecipeError as error:
         if missing := _not_installed(facts):
             what = f"this run used package {', '.join(missing)}, which is not installed"

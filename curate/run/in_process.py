@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from curate.base.process import in_threads
+from curate.base.process import in_threads, unit_threads
 from curate.run.context import RunContext
 from curate.run.units import Answer, Aside, Batch, Combine, Pairs, Units
 
@@ -84,7 +84,7 @@ class InProcessUnits(Units):
         def work(key: Any) -> list[Any]:
             return list(function(key, pairs.values(key), *known))
 
-        for items in in_threads(work, list(pairs.by_key)):
+        for items in in_threads(work, list(pairs.by_key), threads=unit_threads()):
             grouped.take(items)
         return grouped
 
@@ -100,7 +100,10 @@ class InProcessUnits(Units):
     def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
         """Work on the items of an answer."""
         known = _plain(values)
-        return _Value(list(in_threads(lambda item: function(item, *known), self.value(items))), is_list=True)
+        return _Value(
+            list(in_threads(lambda item: function(item, *known), self.value(items), threads=unit_threads())),
+            is_list=True,
+        )
 
     def _do(self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None) -> Iterator[Any]:
         """Yield what the function gives for each element."""
@@ -113,7 +116,7 @@ class InProcessUnits(Units):
                     return function(tables, element, sent.values(unit.index), *known)
                 return function(tables, element, *known)
 
-        return in_threads(work, self.elements)
+        return in_threads(work, self.elements, threads=unit_threads())
 
 
 def _plain(values: tuple[Any, ...]) -> list[Any]:

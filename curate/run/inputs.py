@@ -55,10 +55,10 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
         return path
 
     try:
-        _move(Recipe, recipe, check)
+        _move(type(recipe), recipe, check)
     except ValidationError as error:
         found = [
-            (".".join(locate(Recipe, fault["loc"]).keys), fault["ctx"]["path"], fault["msg"])
+            (".".join(locate(type(recipe), fault["loc"]).keys), fault["ctx"]["path"], fault["msg"])
             for fault in error.errors()
             if fault["type"] == _MISSING
         ]

@@ -297,6 +297,32 @@ class RunClaim(Facts):
     input_runs: Perhaps[dict[str, InputRunFacts]] = None  # by source; None without
 
 
+class SelectionWords(Facts):
+    """What people are told of the last choice among the rows left.
+
+    Attributes:
+        kept, dropped: why a row stayed or did not, of one row; `str.format` fills in its `draw` and `probability`.
+        card: what the dataset card says under the selection's key.
+        summary: lines at the end of a run.
+        by_entries: whether each entry draws its rows: `explain` then shows their draws.
+    """
+
+    kept: str = ": its draw {draw} is below 1 (probability {probability})"
+    dropped: str = "its draw {draw} is not below 1 (probability {probability})"
+    card: str
+    summary: list[str] = []
+    by_entries: bool = False
+
+
+class SelectionFacts(SelectionWords):
+    """The selection of a run: its key, why rows are dropped by it, of all of them, and its label, such as t = 20,000."""
+
+    key: str
+    meaning: str
+    label: str = ""
+    is_uniform: bool = False  # whether each row left had the same probability, and the number of rows was exact
+
+
 class RunFacts(RunClaim):
     """A finished run."""
 
@@ -308,6 +334,7 @@ class RunFacts(RunClaim):
     )
     rules: list[RuleFacts]
     derived: Perhaps[list[DerivedFacts]] = None  # None where the recipe derives no column
+    selection: Perhaps[SelectionFacts] = None  # None where every row that was left is kept
     t: int | None  # rows that an entry may have; None without `balance`
     expected: Perhaps[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
     expected_above: Perhaps[float] = None
@@ -328,7 +355,8 @@ class RunFacts(RunClaim):
         has = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         sections = [name for name, section in has.items() if section is not None]
         place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
-        return schema.run_stages([rule.name for rule in self.rules], sections, forgotten, place)
+        selection = schema.selection_stage(self.selection.key, self.selection.meaning) if self.selection else None
+        return schema.run_stages([rule.name for rule in self.rules], sections, forgotten, place, selection)
 
     @property
     def kept(self) -> int:

@@ -49,6 +49,11 @@ Staged = Mapping[str, Sequence[Any]]  # name → where the file lies that is to 
 class RunStore(StoredFiles):
     """A folder that holds a run, local or remote; small, and sent to workers as it is."""
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing may be written, not even how long steps take."""
+        return False
+
     def __reduce__(self) -> tuple[Any, ...]:
         return RunStore, (self.url, self.storage)
 

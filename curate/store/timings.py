@@ -29,7 +29,7 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     timer, began = StepTimer(), time.monotonic()
     yield timer
     milliseconds = round(1000 * (time.monotonic() - began))
-    if timer.idle:
+    if timer.idle or folder.is_read_only:
         return
     folder.log(STEPS_LOG, f"{step}.{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
 

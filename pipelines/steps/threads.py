@@ -7,8 +7,7 @@ Beam's local runner can have several workers in one process, but then now and th
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
+from concurrent.futures import Future, wait
 from typing import Any
 
 import apache_beam as beam
@@ -16,7 +15,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from curate.base.process import CORES
+from curate.base.process import CORES, unit_threads
 from pipelines.steps.functions import PlainDoFn
 
 _SHORT = 0.01  # seconds
@@ -80,7 +79,7 @@ class _InThreads(PlainDoFn):
             self._count(seconds)
             yield from outputs
             return
-        self._waiting.append(_threads().submit(_timed, self._function, element, *side))
+        self._waiting.append(unit_threads().submit(_timed, self._function, element, *side))
         if len(self._waiting) > CORES:
             yield from self._next()
 
@@ -118,9 +117,3 @@ def _in_window(output: Any) -> Any:
     if isinstance(output, TaggedOutput):
         return TaggedOutput(output.tag, _in_window(output.value))
     return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Return the process's threads for units: others than those of `in_threads`, which units use themselves."""
-    return ThreadPoolExecutor(CORES, thread_name_prefix="unit")

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 
 from curate.base import ids, schema
 from curate.decide.draw import balance
-from curate.decide.select_rows import count_alive
+from curate.decide.select_rows import choose, count_alive, draw_rows
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_decisions import Drawing
-from curate.decide.unit_decisions import decide as decide_unit
-from curate.decide.unit_matches import alive_matches, count_entries, expected_rows, sum_entries
+from curate.decide.unit_matches import alive_matches, count_entries, sum_entries
 from curate.match.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
@@ -62,13 +60,10 @@ def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
     """The steps of the pipeline, one after the other."""
     settings = DecideSettings.of(context)
     states = decide_in_process(settings, context, plan.units)
-    target, drawing = context.recipe.balance, None
-    if context.recipe.match:
-        drawing = Drawing.of(settings, states.value(count_alive(states, settings)), target and target.t)
-    for state in states.elements:
-        decide_unit(settings, settings.tables(state.unit), state, drawing)
-    n = len(settings.entries.table) if drawing else 0
-    return [sum_entries(settings.tables(unit), n).dense(n) for unit in plan.units if drawing]
+    counts = count_alive(states, settings) if context.recipe.match else None
+    draw_rows(states, settings, states.ask("Unread", lambda *_: []), choose(states, settings, counts), counts)
+    n = len(settings.entries.table) if counts else 0
+    return [sum_entries(settings.tables(unit), n).dense(n) for unit in plan.units if counts]
 
 
 def decisions(context: RunContext, plan: Plan) -> pa.Table:
@@ -79,7 +74,7 @@ def decisions(context: RunContext, plan: Plan) -> pa.Table:
         assert table.schema.remove_metadata() == schema.DECISIONS
         base = context.unit_tables(unit).read("samples", ["unit", "row", "uid", "status"])
         assert table.select(["unit", "row", "uid"]).to_pydict() == base.select(["unit", "row", "uid"]).to_pydict()
-        names = {*context.recipe.rules, *schema.RESERVED_RULES}
+        names = {*context.recipe.rules, *schema.RESERVED_RULES, "balance", "sample"}
         for row, status in zip(table.to_pylist(), base["status"].to_pylist(), strict=True):
             assert row["kept"] == (row["rule"] is None) and (row["rule"] is None or row["rule"] in names)
             assert (row["rule"] == "failed") == (status != "ok")
@@ -359,7 +354,7 @@ def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> N
     counts = states.value(count_alive(states, read))
     ts = np.array([1, 20, 1000], np.int64)
     matches = [alive_matches(read.tables(state.unit), state) for state in states.elements]
-    sums = np.sum([expected_rows(read, part, counts, ts) for part in matches], axis=0)
+    sums = np.sum([balance.expected_rows(part, counts, ts[:, None]) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
     assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
     assert sums[0] < sums[1] < sums[2]

@@ -26,6 +26,7 @@ from curate.base.errors import TransientError
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
 from curate.decide import unit_rules
+from curate.decide.decide_rows import decide_rows
 from curate.decide.settings import DecideSettings
 from curate.match.unit import MatchSettings, match_unit
 from curate.measure import unit as unit_module
@@ -38,6 +39,7 @@ from curate.publish import steps as publishing_steps
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section
 from curate.run.context import RunContext
+from curate.run.in_process import InProcessUnits
 from curate.signals import registry as signal_registry
 from curate.signals.signal import Signal, SignalKind
 from curate.store.manifest import check_written
@@ -257,7 +259,8 @@ def test_texts_are_of_the_answers_that_are_there(tmp_path: Path, monkeypatch: py
             claim_folder(prepared)
             context, [unit] = prepared.context, prepared.plan.units
             pools.measure(context, unit)
-            pools.decide_local(prepared, [])
+            units = InProcessUnits([unit], context)
+            decide_rows(units, DecideSettings.of(context), context, units.ask("Unread", lambda *_: []))
             settings = CaptionSettings.of(context)
             answers = attempt_both(lambda: caption_unit(settings, unit, context.open_tables(unit), None), before)  # noqa: B023
             store = context.store

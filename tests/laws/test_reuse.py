@@ -316,7 +316,7 @@ def test_a_source_in_front_of_an_unfinished_run(
 ) -> None:
     """What was measured before the old run was interrupted is adopted under the new numbers; a damaged table is not."""
     with monkeypatch.context() as patched:
-        patched.setattr("tests.laws.pools.decide_local", None)
+        patched.setattr("pipelines.curate.decide_rows", None)
         with pytest.raises(TypeError):
             pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
     old = tmp_path / "old"

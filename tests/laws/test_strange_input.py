@@ -20,6 +20,7 @@ import pytest
 from curate.base.errors import RecipeError, RunError
 from curate.pool.decode.json_fields import read_json
 from curate.recipe.recipe import Recipe
+from pipelines import curate as pipeline
 from pipelines.claim import claim_folder
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads
@@ -262,8 +263,9 @@ def test_a_link_to_nowhere(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- files that change
 def changing(monkeypatch: pytest.MonkeyPatch, after: str, path: Path, data: bytes) -> None:
-    """Puts other content into place once the run was planned (`claim_folder`) or measured (`decide_local`)."""
-    step = getattr(pools, after)
+    """Puts other content into place once the run was planned (`claim_folder`) or measured (`decide_rows`)."""
+    module = pools if after == "claim_folder" else pipeline
+    step = getattr(module, after)
 
     def stepping(*arguments: Any) -> Any:
         result = step(*arguments)
@@ -272,7 +274,7 @@ def changing(monkeypatch: pytest.MonkeyPatch, after: str, path: Path, data: byte
         aside.replace(path)
         return result
 
-    monkeypatch.setattr(pools, after, stepping)
+    monkeypatch.setattr(module, after, stepping)
 
 
 def test_a_file_that_changes_before_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +313,7 @@ def test_a_file_that_changes_after_it_was_measured(
         "gone": b"",
     }
     with monkeypatch.context() as patched:
-        changing(patched, "decide_local", path, changed[change])
+        changing(patched, "decide_rows", path, changed[change])
         with pytest.raises(RunError, match=r"x\.tar: the file changed during the run"):
             run(str(path), tmp_path / "out")
     assert not (tmp_path / "out/_SUCCESS").exists()

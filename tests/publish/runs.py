@@ -68,6 +68,16 @@ RUN: dict[str, Any] = BARE | {
     "pool": {"images": True, "supplied": [], "scores": ["clip_score"], "embeddings": {}},
     "rules": RULES,
     "t": 2,
+    "selection": {
+        "key": "balance",
+        "meaning": "not drawn: all its entries are frequent",
+        "label": "t = 2",
+        "kept": ": its draw u/p = {draw} is below 1 (probability {probability})",
+        "dropped": "its draw u/p = {draw} is not below 1 (probability {probability})",
+        "card": "entries with more than t = 2 samples are downsampled to t, in expectation (MetaCLIP); seed 0",
+        "summary": ["balance: t = 2"],
+        "by_entries": True,
+    },
     "units": [["photos", 1], ["web", 1]],
     "steps": [
         {"step": "measure", "units": 2, "rows": 12, "seconds": 3.0},

@@ -130,7 +130,7 @@ def _card(known: _Shown, step: str, row: Row) -> Card:
     if row["url"]:
         texts.append(("url", clean(row["url"], 160)))
     values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(known.run, step, row)]
-    if place_of(row) in known.entries and step in (schema.KEPT, schema.BALANCE):
+    if place_of(row) in known.entries and step in (schema.KEPT, known.run.drawn):
         values.append(("entries", known.entries[place_of(row)]))
     return Card(pictures, texts, values, clean(row["uid"] or (f"key {row['key']}" if row["key"] else ""), 80))
 
@@ -147,12 +147,12 @@ def _values(run: Run, step: str, row: Row) -> Iterator[tuple[str, Any]]:
             yield "detail", row["error"]
     elif step in (schema.DUPLICATE, schema.CONTAMINATED):
         yield "representative" if step == schema.DUPLICATE else "near", row["duplicate_of"]
-    elif step == schema.BALANCE:
+    elif step == run.drawn:
         yield "probability", row["probability"]
         yield "draw (kept below 1)", row["draw"]
     elif step == schema.KEPT:
         if row["width"]:
             yield "size", f"{row['width']} × {row['height']}"
         yield from ((name, row[name]) for name in run.scores[:SCORES] if row[name] is not None)
-        if run.balanced:
+        if run.drawn:
             yield "probability", row["probability"]

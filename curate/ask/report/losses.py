@@ -35,6 +35,7 @@ def funnel_table(run: Run) -> Table:
     pool, kept = run.counts["pool"], run.counts["kept"]
     meaning = {rule.name: rule.expression for rule in run.facts.rules}
     meaning |= {name: stage.meaning for name, stage in schema.STAGE.items()}
+    meaning |= {run.facts.selection.key: run.facts.selection.meaning} if run.facts.selection else {}
     if len(drops) > _STEPS:
         rest = drops[_STEPS:]
         drops = [*drops[:_STEPS], (f"{len(rest):,} more steps", sum(n for _, n in rest))]

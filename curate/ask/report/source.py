@@ -54,9 +54,14 @@ class Run:
         return {row["column_name"].lower(): row["column_name"] for row in self.rows("DESCRIBE measured")}
 
     @property
+    def drawn(self) -> str | None:
+        """The key of the run's selection; None where all rows that were left are kept."""
+        return self.facts.selection.key if self.facts.selection else None
+
+    @property
     def balanced(self) -> bool:
-        """Whether the run balanced."""
-        return bool(self.facts.recipe.get("balance"))
+        """Whether entries drew their rows."""
+        return self.facts.selection is not None and self.facts.selection.by_entries
 
     @property
     def has_images(self) -> bool:

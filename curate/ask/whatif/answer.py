@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.ask.diff import merge_names
-from curate.ask.whatif.expectation import Expectation, expect, solve_t, tail_share
+from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import (
+    LEFT,
     DecidedRows,
     FinishedRun,
     among,
@@ -25,12 +26,13 @@ from curate.ask.whatif.survivors import (
     open_finished,
 )
 from curate.base import schema
-from curate.base.numeric.arrays import I64
+from curate.base.numeric.arrays import F64, I64
 from curate.base.process import in_threads
-from curate.base.schema import CODES
 from curate.base.wording import all_digits
 from curate.decide.draw import balance
-from curate.decide.unit_state import ALIVE
+from curate.decide.draw.selection import Choice
+from curate.recipe.deciding import SELECTIONS
+from curate.recipe.recipe import Recipe
 from curate.store.layout import ENTRIES_FILE
 
 # Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
@@ -51,7 +53,6 @@ _WEIGHTS = pa.schema([*_KEYS, ("pool", pa.int64()), ("run", pa.int64()), ("run_e
 # lost; the share of entries of which all rows stay (at most their limit) in the matches of survivors, and of kept rows; the share
 # of entries with fewer than t rows, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
 FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
-_LEFT = (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE])  # verdicts of the rows still in when balancing begins
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class WhatIf:
     facts: pa.Table  # FACTS
     expected: float  # the expected number of kept rows
     error: float  # one standard error of the number that a run draws; 0 without balance
+    choice: Choice | None  # of the selection; None where all rows that are left are kept
     t: int | None  # of balance, from the recipe or solved; None without balance
     above: float | None  # what is expected with t + 1, where t was solved for a target size and more can be kept
     is_same: bool  # whether a run would keep just the rows that this one kept
@@ -89,12 +91,12 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     """Return what `whatif` does, for a run that is open."""
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
-    solution = solve_t(survivors, recipe.balance)
-    found = expect(survivors, solution.t if solution else None)
+    found = expect(survivors, choose(survivors, recipe))
     units = list(in_threads(lambda place: _weigh(run, survivors, found, place), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
-    shares = _share_of_run(run), _share(found.t, found.rows, sum(int(state.alive.sum()) for state in survivors.states))
+    left = sum(int(state.alive.sum()) for state in survivors.states)
+    shares = _share_of_run(run), _share(found.is_uniform, found.rows, left)
     has_languages = "language" in survivors.settings.columns.names
     return WhatIf(
         changes=tuple(overrides),
@@ -104,21 +106,26 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
         facts=_facts(run, survivors, found),
         expected=found.rows,
         error=found.error,
-        t=found.t,
-        above=solution.above if solution else None,
-        is_same=found.t == run.t and all(unit.is_same for unit in units),
+        choice=found.choice,
+        t=found.values.get("t"),
+        above=found.values.get("expected_above"),
+        is_same=found.values.get("t") == run.facts.t and all(unit.is_same for unit in units),
         thresholds=_thresholds(survivors),
     )
 
 
 def _share_of_run(run: FinishedRun) -> Fraction:
-    left = sum(int(among(state.verdicts, _LEFT).sum()) for state in run.states)
-    return _share(run.t, sum(int(state.alive.sum()) for state in run.states), left)
+    left = sum(int(among(state.verdicts, LEFT).sum()) for state in run.states)
+    return _share(_was_uniform(run), sum(int(state.alive.sum()) for state in run.states), left)
 
 
-def _share(t: int | None, kept: float, left: int) -> Fraction:
-    """Return what one of _EXACT is in rows: without balance the part of the rows left that is kept."""
-    return Fraction(1, balance.ONE) if t is not None else Fraction(round(kept), max(1, left))
+def _was_uniform(run: FinishedRun) -> bool:
+    return run.facts.selection is None or run.facts.selection.is_uniform
+
+
+def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
+    """Return what one of _EXACT is in rows: where all rows left have one probability, the part of them that is kept."""
+    return Fraction(1, balance.ONE) if not is_uniform else Fraction(round(kept), max(1, left))
 
 
 def _thresholds(survivors: DecidedRows) -> dict[str, str]:
@@ -133,9 +140,9 @@ def _thresholds(survivors: DecidedRows) -> dict[str, str]:
 def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expected: float) -> pa.Table:
     """Return FUNNEL; `expected` is the expected number of rows that the run keeps."""
     old, new = run.recipe, survivors.recipe
-    was = count_verdicts(run.states, list(old.rules))
-    likely = _with_kept(was, run.t, expected)
-    will = _with_kept(count_verdicts(survivors.states, list(new.rules)), found.t, found.rows)
+    was = count_verdicts(run.states, old)
+    likely = _with_kept(was, old, expected)
+    will = _with_kept(count_verdicts(survivors.states, new), new, found.rows)
     forgotten = bool(was[schema.FORGOTTEN])
     olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
     names = [schema.POOL, *merge_names(news, olds)]
@@ -149,7 +156,7 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expect
         [n if n is None or kind != "drop" else 0 - n for n, kind in zip(counts, kinds, strict=True)]
         for counts in (before, between, after)
     )
-    errors = {schema.BALANCE: found.error, schema.KEPT: found.error}
+    errors = {schema.KEPT: found.error} | ({new.selection[0]: found.error} if new.selection else {})
     columns = {
         "position": list(range(len(names))),
         "kind": kinds,
@@ -163,9 +170,11 @@ def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expect
     return pa.table(columns, FUNNEL)
 
 
-def _with_kept(counts: Mapping[str, int], t: int | None, kept: float) -> dict[str, float]:
-    """Return the counts with so many rows kept; draws drop the others that are left: of balance, or of a sample."""
-    drawn = schema.BALANCE if t is not None else schema.SAMPLE
+def _with_kept(counts: Mapping[str, int], recipe: Recipe, kept: float) -> dict[str, float]:
+    """Return the counts with so many rows kept; the selection drops the others that are left."""
+    if recipe.selection is None:
+        return {**counts}
+    drawn = recipe.selection[0]
     left = counts.get(schema.KEPT, 0) + counts.get(drawn, 0)
     return {**counts, drawn: left - kept, schema.KEPT: kept}
 
@@ -190,8 +199,8 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, found: Expectation, place: 
         language = tables.read("samples", ["language"])["language"]
     numbers = {
         "run": was.alive,
-        "run_expected": among(was.verdicts, _LEFT) if run.t is None else balance.fixed_point(before),
-        "whatif": now.alive if found.t is None else balance.fixed_point(after),
+        "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else balance.fixed_point(before),
+        "whatif": now.alive if found.is_uniform else balance.fixed_point(after),
     }
     sums = (
         pa.table({"language": language, **{name: rows.astype(np.int64) for name, rows in numbers.items()}})
@@ -216,38 +225,27 @@ def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fracti
 
 
 def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
-    rows: list[tuple[str, float | None, float | None]] = [("t", run.t, found.t)]
-    reached = sum(int(among(b.verdicts, _LEFT).sum()) for b in run.states)
+    rows: list[tuple[str, float | None, float | None]] = [("t", run.facts.t, found.values.get("t"))]
+    reached = sum(int(among(b.verdicts, LEFT).sum()) for b in run.states)
     rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
     if run.recipe.match:
-        entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected", "probability"])
-        entry_ids, before, expected, p = (column.to_numpy() for column in entries.columns)
+        entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected"])
+        entry_ids, before, expected = (column.to_numpy() for column in entries.columns)
         now = survivors.counts[entry_ids]
         rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))
         rows.append(("entries_gained", None, int(((now > 0) & (before == 0)).sum())))
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
-        whole = p == 1
-        shares = [float(w[whole].sum()) / float(w.sum()) if run.t and w.any() else None for w in (before, expected)]
-        rows += [("whole_share", shares[0], found.whole), ("whole_share_kept", shares[1], found.whole_kept)]
-        own = _balanced_by(run, survivors, entry_ids, before)
-        rows.append(("tail_share", tail_share(own, run.t) if own else None, found.tail))
-        if found.t is not None:
-            rows.append(("smallest_tail_share", _smallest(own) if own else None, _smallest(survivors)))
+        own, kept = np.zeros_like(survivors.counts), np.zeros(len(survivors.counts))
+        own[entry_ids], kept[entry_ids] = before, expected
+        was = _shares_of_run(run, survivors, own, kept)
+        rows += [(name, was.get(name), found.shares.get(name)) for name in {**was, **found.shares}]
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)
 
 
-def _balanced_by(run: FinishedRun, survivors: DecidedRows, entry_ids: I64, before: I64) -> DecidedRows | None:
-    """Return the counts by which the run was balanced; None where they are of another run, whose counts are not read now."""
-    own, new = (recipe.balance and recipe.balance.counts for recipe in (run.recipe, survivors.recipe))
-    if own and own != new:
-        return None
-    counts = np.zeros_like(survivors.counts)
-    counts[entry_ids] = before
-    others = survivors.others if own else None
-    return DecidedRows(run.recipe, run.settings(run.recipe), run.states, [], counts, {}, others)
-
-
-def _smallest(survivors: DecidedRows) -> float | None:
-    """Return the smallest share of the tail above 0."""
-    below = balance.tail_shares(survivors.balancing)[1]
-    return float(below[1]) if len(below) > 1 else None
+def _shares_of_run(run: FinishedRun, survivors: DecidedRows, own: I64, kept: F64) -> Mapping[str, float | None]:
+    """Return `Choice.shares` of what the run chose; of one that took another run's counts, only where they are read anyway."""
+    if run.recipe.selection is None or run.facts.selection is None:
+        return {}
+    key, section = run.recipe.selection
+    choice = SELECTIONS.find(key).recorded(section, run.facts, survivors, own)
+    return choice.shares(own, kept) if choice else {}

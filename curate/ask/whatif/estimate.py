@@ -14,18 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ask.whatif.expectation import Expectation, expect, solve_t
+from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
-from curate.base.errors import RunError
 from curate.base.numeric.arrays import F64
 from curate.base.process import temporary_folder
-from curate.base.schema import BALANCE, FAILED, KEPT, MISSING_REASONS, OK, SAMPLE
-from curate.base.wording import next_size
+from curate.base.schema import FAILED, KEPT, MISSING_REASONS, OK
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.decide.apply_rules import Rules
 from curate.decide.decontamination import write_evaluation
 from curate.decide.deduplicate import deduplicate
+from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
 from curate.llm.engine import Request
@@ -37,7 +36,7 @@ from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.steps import apply_blocklist
-from curate.recipe.deciding import Sample
+from curate.recipe.deciding import SELECTIONS
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.store.forgotten import Record
@@ -75,8 +74,7 @@ class Estimate:
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
     bytes: int  # of the kept samples' images, where there are images
     requests: list[EstimatedRequests]  # by kind and engine
-    t: int | None  # of balance, from the recipe or solved; None without balance
-    next_size: str  # what t + 1 gives, see `wording.next_size`
+    chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
     warnings: list[str]  # why the run would probably end with an error
 
 
@@ -121,23 +119,23 @@ def estimate(
             return None
         fraction = sampled / rows
         survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64))
-        if (taken := survivors.recipe.sample) is not None:
-            smaller = taken.model_copy(update={"rows": round(taken.rows * fraction)})
-            survivors = replace(survivors, recipe=survivors.recipe.model_copy(update={"sample": smaller}))
-        found, larger, unreached = _balance(survivors, fraction)
-        verdicts = _verdicts(survivors, found, fraction, taken)
+        left_rows = sum(map(len, survivors.rows))
+        found, chosen, unreached = _select(survivors, fraction)
+        verdicts = _verdicts(survivors, found, fraction)
         return Estimate(
             units=len(sample),
             sampled=sampled,
             rows=rows,
             is_counted=is_counted,
             verdicts=verdicts,
-            error=0.0 if verdicts.get(SAMPLE) else _error(survivors, found, fraction),  # a sample has its size
+            # a sample has its size, where there are more rows
+            error=0.0
+            if found.choice and found.is_uniform and found.rows < left_rows
+            else _error(survivors, found, fraction),
             seconds=seconds / fraction,
             bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
-            t=found.t,
-            next_size=larger,
+            chosen=chosen,
             warnings=[*_too_many_failed(survivors), *unreached],
         )
 
@@ -149,7 +147,7 @@ def _decide(units: InProcessUnits, context: RunContext) -> DecidedRows:
     rules.apply()
     deduplicate(units, settings)
     rules.apply_later()
-    return DecidedRows.of(units, context.recipe, settings, rules)
+    return DecidedRows.of(units, context, context.recipe, settings, rules)
 
 
 def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
@@ -204,27 +202,25 @@ def _size(units: Sequence[Unit]) -> int:
     return sum(part.size for unit in units for part in unit.parts)
 
 
-def _balance(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, list[str]]:
-    """Return what balancing keeps of the sample, what the next t keeps of the pool, and warnings; entries are counted over the pool."""
-    target = survivors.recipe.balance
-    rows = target.rows if target else None
-    if target and rows and fraction < 1:
-        target = target.model_copy(update={"rows": round(rows * fraction)})
+def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, list[str]]:
+    """Return what the selection keeps of the sample, what it chooses of the pool, in words, and warnings."""
+    recipe, selection = survivors.recipe, survivors.recipe.selection
+    if selection is None:
+        return expect(survivors, None), "", []
+    key, section = selection
+    sizes = {name: getattr(section, name) for name in SELECTIONS.find(key).sizes_of if getattr(section, name)}
+    smaller = section.model_copy(update={name: round(rows * fraction) for name, rows in sizes.items()})
     try:
-        solution = solve_t(survivors, target)
-        found = expect(survivors, solution.t if solution else None)
-        if solution is None or solution.above is None or rows is None:
-            return found, "", []
-        return found, next_size(rows, solution.t, found.rows / fraction, solution.above / fraction), []
-    except RunError:
-        if fraction == 1 or rows is None:
+        found = expect(survivors, choose(survivors, recipe.model_copy(update={key: smaller})))
+    except OutOfReach as error:
+        if fraction == 1:
             raise
-        found = expect(survivors, 1)
-        smallest = f"even t = 1, the smallest, keeps about {found.rows / fraction:,.0f} rows"
-        out_of_reach = (
-            f"balance.rows {rows:,} is probably out of reach: {smallest}, and the run would end with an error"
-        )
-        return found, "", [out_of_reach]
+        found = expect(survivors, error.choice)
+        [(name, rows)] = sizes.items()
+        nearest = f"even {error.nearest}, keeps about {found.rows / fraction:,.0f} rows"
+        warning = f"{key}.{name} {rows:,} is probably out of reach: {nearest}, and the run would end with an error"
+        return found, found.choice.label if found.choice else "", [warning]
+    return found, found.choice.say(section, fraction) if found.choice else "", []
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
@@ -243,18 +239,18 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
             yield f"{bad / rows:.1%} of the samples {what}, and {name} is {limit}: {how}"
 
 
-def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float, taken: Sample | None) -> dict[str, float]:
-    """Return rows of the pool by stage; `taken` is the recipe's own sample."""
-    counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
-    verdicts = {stage.name: counts[stage.name] / fraction for stage in survivors.recipe.stages(True)}
-    kept = found.rows / fraction if taken is None else min(counts[KEPT] / fraction, float(taken.rows))
-    always = (FAILED, *survivors.recipe.rules)
-    verdicts = {
-        name: n for name, n in verdicts.items() if (n or name in always) and name not in (BALANCE, SAMPLE, KEPT)
-    }
-    for stage, section in ((BALANCE, survivors.recipe.balance), (SAMPLE, survivors.recipe.sample)):
-        if section:
-            verdicts[stage] = counts[KEPT] / fraction - kept
+def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> dict[str, float]:
+    """Return rows of the pool by stage."""
+    recipe = survivors.recipe
+    counts = count_verdicts(survivors.states, recipe)
+    verdicts = {stage.name: counts[stage.name] / fraction for stage in recipe.stages(True)}
+    kept, always = found.rows / fraction, (FAILED, *recipe.rules)
+    drawn, section = recipe.selection or (None, None)
+    if drawn and found.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
+        kept = min([counts[KEPT] / fraction, *(getattr(section, name) for name in SELECTIONS.find(drawn).sizes_of)])
+    verdicts = {name: n for name, n in verdicts.items() if (n or name in always) and name not in (drawn, KEPT)}
+    if drawn:
+        verdicts[drawn] = counts[KEPT] / fraction - kept
     return {**verdicts, KEPT: kept}
 
 

@@ -19,6 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import IO, Any, Self, cast
 
 import numpy as np
@@ -34,29 +35,31 @@ from curate.base.wording import did_you_mean
 from curate.decide.apply_rules import Rules
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
-from curate.decide.other_counts import read_counts
+from curate.decide.draw.selection import RowsLeft
 from curate.decide.rules.top import TopSearch
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
+from curate.match.unit import Entries
 from curate.pool.plan import Unit
+from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext, check_signals, open_context
 from curate.run.in_process import InProcessUnits
 from curate.run.units import Aside
-from curate.store.facts import read_facts
+from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 from curate.store.table_file import TableFile
-from curate.store.tables import OpenTables
+from curate.store.tables import OpenTables, UnitTables
 
-ACCEPTED = ("derive", "rules", "dedup", "balance", "sample")
+_DECIDING = ("derive", "rules", "dedup")
 _HINT = (
     "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
     "remove it), rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
 _LIMIT = 2 << 30  # bytes of columns that are kept
 _READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
+LEFT = (ALIVE, CODES[schema.SELECTION])  # verdicts of the rows left when the last choice begins
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
 
 
@@ -84,6 +87,10 @@ class _KeptColumnsStore(RunStore):
     """
 
     columns: _Columns = field(default_factory=_Columns)
+
+    @property
+    def is_read_only(self) -> bool:
+        return True
 
     def spool(self) -> IO[bytes]:
         return tempfile.TemporaryFile()  # without a name, on this machine's disk
@@ -140,7 +147,7 @@ class FinishedRun:
     context: RunContext
     units: list[Unit]
     states: list[UnitState]  # one a unit, after the draws: alive is what was kept
-    t: int | None  # of balance; None without
+    facts: RunFacts
     # By the rules before the first top rule, the states after them: a sweep over a fraction needs them again.
     opened: dict[str, list[UnitState]] = field(default_factory=dict)
 
@@ -154,7 +161,7 @@ class FinishedRun:
         """The verdicts of rows that reached deduplication."""
         place = self.recipe.dedup_place
         later = () if place is None else range(place + 1, len(self.recipe.rules))
-        return (ALIVE, CODES[schema.BALANCE], CODES[schema.SAMPLE], _DUPLICATE, *later)
+        return (*LEFT, _DUPLICATE, *later)
 
     @property
     def has_forgotten(self) -> bool:
@@ -176,31 +183,56 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class DecidedRows:
-    """The rows still in when balancing begins."""
+    """The rows left when the last choice begins; to a selection, the run (see `SelectionRun`) that it chooses in."""
 
+    context: RunContext
     recipe: Recipe
     settings: DecideSettings
-    states: list[UnitState]  # one a unit, after deduplication
-    matches: list[pa.ListArray]  # of each unit, the entry ids of its survivors (list<int32>); none without `match`
-    counts: I64  # int64[entries], the survivors that match each; empty without `match`
+    states: list[UnitState]  # one a unit, after deduplication and the rules that follow it
+    counts: I64  # int64[entries], the rows left that match each; empty without `match`
     thresholds: Mapping[str, TopSearch]  # of each top rule that was applied, its search
-    others: I64 | None = None  # int64[entries], those of another run, where entries are balanced by them
-
-    @property
-    def balancing(self) -> I64:
-        """The counts by which entries are balanced."""
-        return self.counts if self.others is None else self.others
 
     @classmethod
-    def of(cls, units: InProcessUnits, recipe: Recipe, settings: DecideSettings, rules: Rules) -> Self:
-        """Return those of units after `rules`, and those of them that follow deduplication."""
+    def of(
+        cls, units: InProcessUnits, context: RunContext, recipe: Recipe, settings: DecideSettings, rules: Rules
+    ) -> Self:
+        """Return those of units after `rules`."""
         thresholds = dict(units.value(answer) for answer in rules.thresholds)
-        states = units.elements
-        if not recipe.match:
-            return cls(recipe, settings, states, [], np.zeros(0, np.int64), thresholds)
-        matches = list(in_threads(lambda state: alive_matches(settings.tables(state.unit), state), states))
-        others = read_counts(recipe, settings.matching.metadata_key if settings.matching else "")
-        return cls(recipe, settings, states, matches, units.value(count_alive(units, settings)), thresholds, others)
+        counts = units.value(count_alive(units, settings)) if recipe.match else np.zeros(0, np.int64)
+        return cls(context, recipe, settings, units.elements, counts, thresholds)
+
+    @cached_property
+    def rows(self) -> list[RowsLeft]:
+        """The rows left of each unit; what is read of them stays in memory."""
+        return [self.settings.rows_left(self.settings.tables(state.unit), state) for state in self.states]
+
+    @cached_property
+    def _by_unit(self) -> dict[int, RowsLeft]:
+        return {state.unit.index: rows for state, rows in zip(self.states, self.rows, strict=True)}
+
+    def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
+        """Return the rows left of a unit, which are the same for all choices."""
+        return self._by_unit[state.unit.index]
+
+    @property
+    def seed(self) -> int:
+        """The seed of draws."""
+        return self.settings.seed
+
+    @property
+    def entries(self) -> Entries:
+        """The metadata's entries."""
+        return self.settings.entries
+
+    @property
+    def metadata_key(self) -> str:
+        """The digest of the metadata's entries."""
+        return self.settings.metadata_key
+
+    @property
+    def place(self) -> str:
+        """Nothing: no run is on its way that messages could continue."""
+        return ""
 
 
 def open_finished(url: str) -> FinishedRun:
@@ -211,23 +243,24 @@ def open_finished(url: str) -> FinishedRun:
     check_signals(folder, facts)
     context, units = open_context(folder)
     states = list(in_threads(lambda unit: _recorded(context, unit), units))
-    return FinishedRun(context, units, states, facts.t)
+    return FinishedRun(context, units, states, facts)
 
 
 def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
+    accepted = (*_DECIDING, *SELECTIONS.kinds())
     for override in overrides:
         section = override.partition("=")[0].partition(".")[0]
-        if section in ACCEPTED:
+        if section in accepted:
             continue
         if section == "seed":
             raise RecipeError(f"--set {override}: a seed changes which rows are drawn, not how many to expect; {_HINT}")
-        if section in Recipe.model_fields:
+        if section in Recipe.full().model_fields:
             raise RecipeError(
                 f"--set {override}: {section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
                 f"{_HINT}"
             )
-        hint = did_you_mean(section, ACCEPTED)
+        hint = did_you_mean(section, accepted)
         raise RecipeError(f"--set {override}: {section!r} is not a section that can be changed; {hint}{_HINT}")
     changed = change_recipe(recipe, overrides)
     if changed.dedup.against not in (recipe.dedup.against, None):
@@ -272,7 +305,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     else:
         drop_records(units, settings, units.pairs("Duplicates: records", _alive_records, repeats))
     rules.apply_later()
-    return DecidedRows.of(units, recipe, settings, rules)
+    return DecidedRows.of(units, run.context, recipe, settings, rules)
 
 
 def _alive_records(tables: OpenTables, state: UnitState, records: exact.Records) -> Iterator[tuple[int, exact.Records]]:
@@ -300,12 +333,14 @@ def _together(bucket: int, records: Sequence[exact.Records]) -> Iterator[Aside]:
     yield Aside(np.concatenate(records))
 
 
-def count_verdicts(states: Sequence[UnitState], rules: Sequence[str]) -> Counter[str]:
-    """Return rows by rule and reserved name; those alive as `kept`."""
+def count_verdicts(states: Sequence[UnitState], recipe: Recipe) -> Counter[str]:
+    """Return rows by rule, stage and selection; those alive as `kept`."""
     codes: Counter[int] = Counter()
     for state in states:
         codes.update(dict(zip(*(part.tolist() for part in np.unique(state.verdicts, return_counts=True)), strict=True)))
-    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(rules))}
+    names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(recipe.rules))}
+    if recipe.selection:
+        names[CODES[schema.SELECTION]] = recipe.selection[0]
     return Counter({names[code]: rows for code, rows in codes.items()})
 
 
@@ -316,9 +351,14 @@ def among(verdicts: I16, codes: Sequence[int]) -> Mask:
 
 def _recorded(context: RunContext, unit: Unit) -> UnitState:
     """Return the unit's state by its decisions."""
-    tables = context.unit_tables(unit)
+    tables, recipe = context.unit_tables(unit), context.recipe
     try:
-        return UnitState(unit, read_verdicts(tables.read("decisions", ["rule"])["rule"], list(context.recipe.rules)))
+        return UnitState(
+            unit,
+            read_verdicts(
+                tables.read("decisions", ["rule"])["rule"], list(recipe.rules), recipe.selection and recipe.selection[0]
+            ),
+        )
     except ValueError:
         raise RunError(
             f"{tables.store.url}: {tables.file('decisions')} names rules that the run does not have"

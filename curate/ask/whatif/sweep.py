@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from curate.ask.whatif.expectation import expect_sizes, sample_rows, solve_t, tail_share
+from curate.ask.whatif.expectation import choose
 from curate.ask.whatif.survivors import (
     DecidedRows,
     FinishedRun,
@@ -21,6 +21,9 @@ from curate.ask.whatif.survivors import (
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
 from curate.base import schema
 from curate.base.errors import RecipeError, RunError
+from curate.decide.draw.metaclip import LimitsChoice
+from curate.decide.draw.selection import Choice
+from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
 
 POINTS = pa.schema(
@@ -139,25 +142,26 @@ def points_table(points: Sequence[Point]) -> pa.Table:
 
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
-    counts = count_verdicts(survivors.states, list(survivors.recipe.rules))
+    counts = count_verdicts(survivors.states, survivors.recipe)
     alive = counts[schema.KEPT]
-    solved = [_solve(survivors, recipe) for recipe in recipes]
-    balanced = [t for t, _ in solved if t is not None]
-    sizes = iter(expect_sizes(survivors, balanced)) if balanced else iter(())
+    choices = [_choose(survivors, recipe) for recipe in recipes]
+    made = [choice for choice, _ in choices if choice is not None]
+    selection = recipes[0].selection
+    sizes = iter(SELECTIONS.find(selection[0]).sizes(made, survivors.rows) if selection and made else ())
     points = []
-    for value, recipe, (t, fault) in zip(values, recipes, solved, strict=True):
-        unbalanced = (None, None) if fault else (float(sample_rows(recipe, alive)), 0.0)
-        rows, error = unbalanced if t is None else next(sizes)
+    for value, (choice, fault) in zip(values, choices, strict=True):
+        every = (None, None) if fault else (float(alive), 0.0)
+        rows, error = every if choice is None else next(sizes)
         dropped = None if rule is None else counts[rule]
-        share = tail_share(survivors, t)
+        share = choice.tail_share if isinstance(choice, LimitsChoice) else None
+        t = None if choice is None else choice.values.get("t")
         points.append(Point(value, rows, error, alive, dropped, counts[schema.DUPLICATE], share, t, fault))
     return points
 
 
-def _solve(survivors: DecidedRows, recipe: Recipe) -> tuple[int | None, str]:
-    """Return t, or None and why its target cannot be reached."""
+def _choose(survivors: DecidedRows, recipe: Recipe) -> tuple[Choice | None, str]:
+    """Return the choice, or None and why its target cannot be reached."""
     try:
-        solution = solve_t(survivors, recipe.balance)
-        return solution.t if solution else None, ""
+        return choose(survivors, recipe), ""
     except RunError as error:
         return None, str(error)

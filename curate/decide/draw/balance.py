@@ -92,6 +92,18 @@ def draw(
     return np.asarray(_draw(units, offsets, entries, counts, limits, keys, np.uint64(seed % (1 << 64))))
 
 
+def entry_draws(
+    uid: str, entries: Sequence[str], p: F64, counts: I64 | None, t: int | None, seed: int, earlier: float | None
+) -> list[float]:
+    """Return u/p of each entry of a row alone, as `draw` has them; `counts` of a run that took another's are None: p = t / max(count, t)."""
+    if counts is None:
+        counts = np.rint((t or 1) / p).astype(np.int64)
+    alone = pa.array([[place] for place in range(len(entries))], pa.list_(pa.int32()))
+    keys, uids = ids.entry_keys(pa.array(entries, pa.string())), pa.array([uid] * len(entries), pa.string())
+    before = None if earlier is None else np.full(len(entries), earlier, np.float64)
+    return [float(u) for u in draw(uids, alone, counts, limits_of(p, counts), keys, seed, before)]
+
+
 def inclusion_probability(matches: pa.ListArray, p: F64) -> F64:
     """Return π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
     return np.asarray(_inclusion(*_lists(matches, len(p)), np.asarray(p, np.float64)))

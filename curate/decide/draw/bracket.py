@@ -6,7 +6,7 @@ between which the target is.
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -102,15 +102,3 @@ class Bracket:
         if found.lo >= found.hi:
             raise ValueError(f"more than {self.rows} rows at t = {found.hi} but not at t = {found.lo}")
         return found
-
-
-def solve_t(highest: int, rows: int, expect: Callable[[I64], npt.NDArray | Sequence[int]]) -> Solution:
-    """Return the largest t in [1, highest] whose expected size is at most `rows`; above `highest` nothing more is kept.
-
-    `expect` gives Σπ of the whole pool in fixed point at values of t (int64[k], ascending). Raises RunError as `Bracket.solution`.
-    """
-    bracket = Bracket.start(highest, rows)
-    while not bracket.solved:
-        ts = bracket.points
-        bracket = bracket.narrow(ts, expect(ts))
-    return bracket.solution

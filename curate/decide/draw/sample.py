@@ -5,8 +5,9 @@ hashes by their first 16 bits (65,536 counters), then give the few rows whose ha
 and a share of 2⁻¹⁶ of the rows in one process. Rows of equal hash are told apart by their uid.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,11 @@ import pyarrow as pa
 
 from curate.base import ids
 from curate.base.numeric.arrays import F64, I64, U64, Mask
-from curate.base.numeric.mix import GOLDEN, mix64
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
+from curate.recipe.deciding import Sample
+from curate.run.units import Answer, Fold, Units
+from curate.store.facts import SelectionWords
+from curate.store.tables import OpenTables
 
 _BITS = 16
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
@@ -31,9 +36,7 @@ class SampleKeys:
     @classmethod
     def of(cls, uids: pa.Array, seed: int) -> Self:
         """Return those of rows by their uids (string of 32 hex digits), of which both halves take part."""
-        high, low = ids.uid_halves(uids)
-        seeded = mix64(np.array([(seed + 1) * int(GOLDEN) % (1 << 64)], np.uint64))
-        return cls(np.asarray(mix64(mix64(low ^ mix64(high + GOLDEN)) ^ seeded)), high, low)
+        return cls(hash_uids(uids, seed), *ids.uid_halves(uids))
 
     @classmethod
     def none(cls) -> Self:
@@ -91,19 +94,74 @@ class SampleSearch:
 
 
 @dataclass(frozen=True)
-class SampleCut:
+class SampleCut(Choice):
     """A sample: how many rows it has, of how many, and the first key that is not taken; None where all are."""
 
     rows: int
     survivors: int
     last: tuple[int, int, int] | None
 
+    is_uniform = True
+
     @property
     def probability(self) -> float:
         """The probability of each row: rows / survivors."""
         return self.rows / self.survivors if self.survivors else 0.0
 
-    def draws(self, keys: SampleKeys) -> F64:
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return the probability of each row, which is the same."""
+        return np.full(len(rows), self.probability)
+
+    def draws(self, rows: RowsLeft) -> F64:
         """Return of each row its hash by that of the first row that is not taken (float64), below 1 iff the row is taken."""
+        return self.draws_of(SampleKeys.of(rows.uids, rows.seed))
+
+    def draws_of(self, keys: SampleKeys) -> F64:
+        """Return the draws of rows with these keys."""
         values = keys.hashes.astype(np.float64) / (2.0**64 if self.last is None else max(1, self.last[0]))
         return np.where(keys.below(self.last), np.minimum(values, _BELOW_ONE), np.maximum(values, 1.0))
+
+    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
+        """Return the number of rows, which is exact."""
+        return float(self.rows), 0.0
+
+
+class SampleSelection(Selection):
+    """A random sample of a fixed number of rows."""
+
+    key, section = "sample", Sample
+    meaning = "not in the random sample"
+    sizes_of = ("rows",)
+
+    def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return the sample of the rows left, by two questions: counts by their first bits, then the keys of one count."""
+        begin = SampleSearch(section.rows)
+        histogram = units.ask("Sample: count", _count, begin, run, combine=Fold())
+        search = units.get("Sample: narrow", begin.narrow, histogram)
+        keys = units.ask("Sample: inside", _inside, search, run, combine=Fold(_append))
+        return units.get("Sample: cut", _cut, keys, search)
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        """Return what people are told of it."""
+        of_them = f"{outcome.kept:,} rows that `sample` drew of {outcome.kept + outcome.dropped:,} at random"
+        return SelectionWords(
+            kept=f": among the {of_them}",
+            dropped=f"not among the {of_them}",
+            card=f"a random sample of {outcome.section.rows:,}, or all if there are fewer; seed {outcome.seed}",
+        )
+
+
+def _count(tables: OpenTables, state: Any, search: SampleSearch, run: SelectionRun) -> Iterator[I64]:
+    yield search.histogram(SampleKeys.of(run.rows_left(tables, state).uids, run.seed))
+
+
+def _inside(tables: OpenTables, state: Any, search: SampleSearch, run: SelectionRun) -> Iterator[Any]:
+    yield search.inside(SampleKeys.of(run.rows_left(tables, state).uids, run.seed))
+
+
+def _append(one: Any, other: Any) -> Any:
+    return np.concatenate([one, other])
+
+
+def _cut(keys: Any, search: SampleSearch) -> SampleCut:
+    return search.cut(keys)

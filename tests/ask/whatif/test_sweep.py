@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from curate.ask.whatif import survivors
 from curate.ask.whatif.answer import answer, whatif
-from curate.ask.whatif.expectation import expect, expect_sizes, solve_t
+from curate.ask.whatif.expectation import choose, expect
 from curate.ask.whatif.plot import sweep_chart, write_plot
 from curate.ask.whatif.survivors import FinishedRun, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
+from curate.decide.draw.metaclip import BalanceSelection
+from curate.recipe.deciding import Balance
 from tests.laws.pools import Ran
 
 
@@ -104,22 +107,24 @@ def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytes
 def test_sizes_in_one_pass(run: FinishedRun) -> None:
     stood = find_survivors(run, run.recipe)
     ts = [3, 1, 50, 10_000, 7]
-    for t, (rows, error) in zip(ts, expect_sizes(stood, ts), strict=True):
-        alone = expect(stood, t)
+    choices = [choose(stood, balanced(run, t=t)) for t in ts]
+    for choice, (rows, error) in zip(choices, BalanceSelection().sizes(choices, stood.rows), strict=True):
+        alone = expect(stood, choice)
         assert rows == alone.rows and error == pytest.approx(alone.error, abs=1e-9)
+
+
+def balanced(run: FinishedRun, **balance: int) -> Any:
+    return run.recipe.model_copy(update={"balance": Balance(**balance)})
 
 
 def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
     stood = find_survivors(run, run.recipe)
     ts = list(range(1, int(stood.counts.max()) + 1))
-    sizes = [rows for rows, _ in expect_sizes(stood, ts)]
+    choices = [choose(stood, balanced(run, t=t)) for t in ts]
+    sizes = [rows for rows, _ in BalanceSelection().sizes(choices, stood.rows)]
     for rows in (300, 500, 701, 10_000):
         best = max(t for t, size in zip(ts, sizes, strict=True) if size <= rows)
-        recipe = run.recipe.model_copy(
-            update={"balance": run.recipe.balance.model_copy(update={"t": None, "rows": rows})}
-        )  # type: ignore[union-attr]
-        solution = solve_t(stood, recipe.balance)
-        assert solution and solution.t == best
+        assert choose(stood, balanced(run, rows=rows)).values["t"] == best
         assert answer(run, [f"balance.rows={rows}"]).t == best
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from curate.base.errors import RunError
 from curate.decide.draw import balance
-from curate.decide.draw import bracket as search
 from curate.decide.draw.bracket import ROUNDS, Bracket
 from tests.decide.draw.test_balance import ROWS, N, Pool, list_array, naive_sum
 
@@ -22,8 +21,10 @@ def pool() -> Pool:
 
 
 def solve_t(counts, matches, rows):
-    highest = int(counts.max(initial=0))
-    return search.solve_t(highest, rows, lambda ts: balance.expected_rows(matches, counts, ts[:, None])).t
+    bracket = Bracket.start(int(counts.max(initial=0)), rows)
+    while not bracket.solved:
+        bracket = bracket.narrow(bracket.points, balance.expected_rows(matches, counts, bracket.points[:, None]))
+    return bracket.solution.t
 
 
 @given(ROWS, st.integers(0, 31))

@@ -38,7 +38,7 @@ def test_exactly_so_many_whatever_the_parts(uids: list[int], rows: int, seed: in
     pieces = [uids[i::parts] for i in range(parts)]
     cut = take([keys_of(piece, seed) for piece in pieces], rows)
     taken = {
-        uid for piece in pieces for uid, draw in zip(piece, cut.draws(keys_of(piece, seed)), strict=True) if draw < 1
+        uid for piece in pieces for uid, draw in zip(piece, cut.draws_of(keys_of(piece, seed)), strict=True) if draw < 1
     }
     assert taken == expected and len(taken) == min(rows, len(uids))
     assert cut.probability == (len(taken) / len(uids) if uids else 0)
@@ -48,13 +48,13 @@ def test_exactly_so_many_whatever_the_parts(uids: list[int], rows: int, seed: in
 def test_rows_of_equal_hashes_are_told_apart() -> None:
     same = np.full(6, 7, np.uint64)
     keys = SampleKeys(same, np.array([0, 0, 0, 1, 1, 1], np.uint64), np.array([3, 1, 2, 3, 1, 2], np.uint64))
-    draws = take([keys], 4).draws(keys)
+    draws = take([keys], 4).draws_of(keys)
     assert (draws < 1).tolist() == [True, True, True, False, True, False]
 
 
 def test_each_row_is_as_likely_and_seeds_differ() -> None:
     uids = list(range(2000))
-    taken = np.mean([take([keys_of(uids, seed)], 500).draws(keys_of(uids, seed)) < 1 for seed in range(200)], axis=0)
+    taken = np.mean([take([keys_of(uids, seed)], 500).draws_of(keys_of(uids, seed)) < 1 for seed in range(200)], axis=0)
     assert abs(taken.mean() - 0.25) < 1e-12 and taken.min() > 0.1 and taken.max() < 0.4
 
 

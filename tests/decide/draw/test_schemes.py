@@ -99,7 +99,7 @@ def _check_questions(folder: Path, beam: Any, expected: float) -> None:
 def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.arange(1, 8)
     entries = pa.table({"entry": ["e"] * 7, "source": ["s"] * 7, "language": ["l"] * 7})
-    monkeypatch.setattr(scheme, "_STACK", 15)
+    monkeypatch.setattr(scheme, "STACK", 15)
     stacks = list(stack_limits(ByParity(), [1, 2, 5, 9, 30], counts, entries))
     assert [len(stack) for stack in stacks] == [2, 2, 1]
     assert np.concatenate(stacks)[:, 1].tolist() == [1, 1, 2, 4, 15]

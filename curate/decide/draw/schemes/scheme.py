@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import I64
 
-_STACK = 1 << 22  # limits at a time: 32 MB
+STACK = 1 << 22  # limits at a time: 32 MB
 
 
 class Scheme(ABC):
@@ -45,6 +45,6 @@ class Scheme(ABC):
 def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> Iterator[I64]:
     """Yield the limits of each t in order, as int64[k, n] or [k, 1]; of n limits so few at a time that memory is small."""
     found = [scheme.limits(int(t), counts, entries) for t in ts[:1]]
-    most = max(1, _STACK // max(len(limits) for limits in found)) if len(ts) else 1
+    most = max(1, STACK // max(len(limits) for limits in found)) if len(ts) else 1
     for start in range(0, len(ts), most):
         yield scheme.stack(ts[start : start + most], counts, entries)

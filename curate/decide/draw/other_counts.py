@@ -8,20 +8,16 @@ import numpy as np
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import I64
-from curate.recipe.recipe import Recipe
 from curate.store.facts import read_facts
 from curate.store.layout import ENTRIES_FILE, RUN_FILE, SUCCESS_FILE
 from curate.store.store import RunStore
 
 
-def read_counts(recipe: Recipe, metadata_key: str) -> I64 | None:
-    """Return the survivors of each entry in the run that a recipe names (int64[entries], by id); None where it names none.
+def read_counts(url: str, metadata_key: str) -> I64:
+    """Return the survivors of each entry in another run (int64[entries], by id).
 
     `metadata_key` is the digest of the recipe's own entries. Raises RecipeError where there is no finished run with these entries.
     """
-    url = recipe.balance.counts if recipe.balance else None
-    if url is None:
-        return None
     store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
     if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):
         raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")
@@ -35,6 +31,6 @@ def read_counts(recipe: Recipe, metadata_key: str) -> I64 | None:
     return counts
 
 
-def counts_key(counts: I64 | None) -> str:
-    """Return the digest of such counts; empty where there are none."""
-    return "" if counts is None else ids.digest(counts.tolist())
+def counts_key(url: str | None, metadata_key: str) -> str:
+    """Return the digest of such counts; empty where the recipe names none. Raises as `read_counts`."""
+    return "" if url is None else ids.digest(read_counts(url, metadata_key).tolist())

@@ -1,0 +1,241 @@
+"""`balance`: a limit of rows for each entry, from one number t, which is given or solved, and the draw that enforces it (MetaCLIP).
+
+Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv 2507.22062).
+The arithmetic is `balance`'s, the search for a target size `bracket`'s, and how limits follow from t a scheme's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base.errors import RunError
+from curate.base.numeric.arrays import F64, I64
+from curate.base.process import in_threads
+from curate.base.wording import next_size, pluralise
+from curate.decide.draw import balance
+from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
+from curate.decide.draw.other_counts import read_counts
+from curate.decide.draw.schemes.scheme import STACK, Scheme, stack_limits
+from curate.decide.draw.selection import Choice, Outcome, OutOfReach, RowsLeft, Selection, SelectionRun
+from curate.match.unit import Entries
+from curate.recipe.deciding import SCHEMES, Balance
+from curate.run.units import Answer, Fold, Units
+from curate.store.facts import RunFacts, SelectionWords
+from curate.store.tables import OpenTables
+
+
+@dataclass(frozen=True)
+class LimitsChoice(Choice):
+    """Limits of entries."""
+
+    solution: Solution
+    counts: I64  # [entries], by which rows are drawn: the survivors', or those of another run
+    limits: I64  # [entries] or [1], the rows that each entry may have
+
+    @classmethod
+    def of(cls, solution: Solution, counts: I64, scheme: Scheme, entries: Entries) -> "LimitsChoice":
+        """Return the choice of a t."""
+        return cls(solution, counts, scheme.limits(solution.t, counts, entries.table))
+
+    @cached_property
+    def p(self) -> F64:
+        """Return of each entry the probability that one of its rows is drawn for it (float64[entries])."""
+        return balance.probabilities(np.asarray(self.counts), self.limits)
+
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return π = 1 − ∏(1 − p)."""
+        return balance.inclusion_probability(rows.matches, self.p)
+
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return the smallest u/p over a row's entries, compared with 1 in exact integers."""
+        assert rows.entries is not None
+        counts, keys = np.asarray(self.counts), rows.entries.keys
+        return balance.draw(rows.uids, rows.matches, counts, self.limits, keys, rows.seed, rows.earlier)
+
+    def entry_probabilities(self) -> F64:
+        """Return p."""
+        return self.p
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Return t, and where it was solved for a size, what is expected of it and of t + 1."""
+        return {"t": self.solution.t, "expected": self.solution.expected, "expected_above": self.solution.above}
+
+    @property
+    def label(self) -> str:
+        """Return t."""
+        return f"t = {self.solution.t:,}"
+
+    def say(self, section: Balance, fraction: float) -> str:
+        """Return t, and where it was solved for a size that it misses, what t + 1 gives."""
+        found = self.solution
+        if section.rows is None or found.expected is None or found.above is None:
+            return self.label
+        above = next_size(section.rows, found.t, found.expected / fraction, found.above / fraction)
+        return f"{self.label}; {above}" if above else self.label
+
+    @property
+    def tail_share(self) -> float | None:
+        """The share of the counts that entries below their limit have; None without any."""
+        counts = np.asarray(self.counts)
+        return _share(counts, counts < self.limits)
+
+    def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
+        """Return the shares of matches that entries below their limit have, and entries of which all rows stay."""
+        whole, counts = self.counts <= self.limits, np.asarray(self.counts)
+        below = balance.tail_shares(counts)[1]
+        return {
+            "whole_share": _share(survivors, whole),
+            "whole_share_kept": _share(kept, whole),
+            "tail_share": self.tail_share,
+            "smallest_tail_share": float(below[1]) if len(below) > 1 else None,
+        }
+
+
+def _share(weights: Any, chosen: Any) -> float | None:
+    total = float(weights.sum())
+    return float(weights[chosen].sum()) / total if total else None
+
+
+class BalanceSelection(Selection):
+    """Balanced sampling over metadata entries."""
+
+    key, section, needs_match = "balance", Balance, True
+    meaning = "not drawn: all its entries are frequent"
+    sizes_of = ("rows",)
+
+    def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return the limits of the t that the recipe says, or that gives its target number of rows or share of the tail.
+
+        A target number is searched k-ary: in each of ROUNDS the units sum π at some t, and the bracket narrows.
+        """
+        assert counts is not None
+        if section.counts is not None:
+            others = read_counts(section.counts, run.metadata_key)
+            counts = units.get("Counts: given", others.view, balance.EntryVector)
+        scheme = SCHEMES.find(section.scheme)
+        if section.t is not None:
+            return units.get("Balance: t", _given, counts, section.t, scheme, run)
+        if section.tail_share is not None:
+            return units.get("Balance: t", _of_tail, counts, section.tail_share, scheme, run)
+        bracket = units.get("Balance: begin", _begin, counts, section.rows, scheme, run)
+        for n in range(ROUNDS):
+            sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold())
+            bracket = units.get(f"Balance: narrow {n}", _narrow, sums, bracket)
+        return units.get("Balance: t", _solved, bracket, counts, scheme, run)
+
+    def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
+        """Return the limits of its t; None where they are of another run's counts, which are not read again."""
+        if section.counts is not None or facts.t is None:
+            return None
+        return _given(counts, facts.t, SCHEMES.find(section.scheme), run)
+
+    def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
+        """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
+        order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
+        counts = np.asarray(choices[0].counts)
+        some = max(1, STACK // max(len(choice.limits) for choice in choices))
+        sizes: dict[int, tuple[float, float]] = {}
+        for places in (order[first : first + some] for first in range(0, len(order), some)):
+            stack = np.stack([choices[i].limits for i in places])
+
+            def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
+                sums = balance.expected_rows(part.matches, counts, stack).astype(object)
+                return sums, balance.variances(part.matches, counts, stack)
+
+            sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
+            errors = np.sqrt(variances)
+            sizes |= {i: (int(sums[k]) / balance.ONE, float(errors[k])) for k, i in enumerate(places)}
+        return [sizes[i] for i in range(len(choices))]
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        """Return what people are told of it."""
+        section, choice = outcome.section, outcome.choice
+        t = choice.solution.t
+        card = f"entries with more than t = {t:,} samples are downsampled to t, in expectation (MetaCLIP); seed {outcome.seed}"
+        lines = [f"balance: t = {t:,}{_say_why(section, choice)}"]
+        if not outcome.dropped:
+            lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
+        return SelectionWords(
+            kept=": its draw u/p = {draw} is below 1 (probability {probability})",
+            dropped="its draw u/p = {draw} is not below 1 (probability {probability})",
+            card=card,
+            summary=lines,
+            by_entries=True,
+        )
+
+
+def _given(counts: I64, t: int, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+    return LimitsChoice.of(Solution(t), counts, scheme, run.entries)
+
+
+def _of_tail(counts: I64, share: float, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+    return _given(counts, balance.tail_share_t(np.asarray(counts), share), scheme, run)
+
+
+def _begin(counts: I64, rows: int, scheme: Scheme, run: SelectionRun) -> Bracket:
+    return Bracket.start(scheme.highest(counts, run.entries.table), rows)
+
+
+def _expect(
+    tables: OpenTables, state: Any, counts: I64, bracket: Bracket, scheme: Scheme, run: SelectionRun
+) -> Iterator[Any]:
+    if bracket.solved:
+        yield np.zeros(0, object)
+        return
+    matches = run.rows_left(tables, state).matches
+    stacks = stack_limits(scheme, bracket.points, counts, run.entries.table)
+    sums = [balance.expected_rows(matches, np.asarray(counts), limits) for limits in stacks]
+    # Python integers: a sum over units may pass 2⁶⁴.
+    yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
+
+
+def _narrow(sums: Any, bracket: Bracket) -> Bracket:
+    return bracket.narrow(bracket.points, sums)
+
+
+def _solved(bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+    try:
+        return LimitsChoice.of(bracket.solution, counts, scheme, run.entries)
+    except RunError as error:
+        smallest = LimitsChoice.of(Solution(1), counts, scheme, run.entries)
+        how = (
+            f". Nothing is downloaded or measured again: change the recipe, then run with --out NEW --reuse {run.place}"
+        )
+        raise OutOfReach(f"{error}{how if run.place else ''}", smallest, "t = 1, the smallest") from None
+
+
+def _say_why(section: Balance, choice: LimitsChoice) -> str:
+    """Return by what t was solved, in words; nothing where the recipe says it."""
+    solution = choice.solution
+    if section.tail_share is not None:
+        counts = np.asarray(choice.counts)
+        reached = f", {counts[counts < solution.t].sum() / max(1, counts.sum()):.4g},"
+        return f", whose tail share{'' if section.counts else reached} is nearest to {section.tail_share:.4g}"
+    if section.rows is None:
+        return ""
+    why = f", the largest whose expected size is at most {section.rows:,}"
+    if solution.expected is None:
+        return why
+    above = next_size(section.rows, solution.t, solution.expected, solution.above)
+    return f"{why}; expected {solution.expected:,.0f}, and {above}" if above else why
+
+
+def _say_why_all_stay(outcome: Outcome) -> str:
+    """Return why balancing dropped no row."""
+    if not outcome.kept:
+        return "no row reached it"
+    rows = outcome.section.rows
+    if rows is not None and rows >= outcome.kept:
+        return f"balance.rows is {rows:,}, and {pluralise(outcome.kept, 'row')} reached it"
+    entries: pa.Table = outcome.entries
+    if pc.min(entries["probability"]).as_py() == 1:
+        most = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
+        entry, count = (entries[name][most].as_py() for name in ("entry", "survivors"))
+        return f"no entry has more than t rows; the most frequent, {entry!r}, has {count:,}"
+    return "each row has an entry of at most t rows, or was drawn"

@@ -1,0 +1,240 @@
+"""The interface that every selection implements: the last choice among the rows left by rules and deduplication.
+
+A selection is asked once what it needs of all units (`choose`), and gives a `Choice`, which goes to every unit: the probability of
+each row left, and its draw. Draws are hashes of uid and seed, so they do not depend on sharding, order, workers or retries. What
+explain, the card, the report, summaries and what-if say of it are its `words`; nobody else states a formula.
+
+Example: every row with a probability that a column of the pool gives.
+
+    class Weighted(Selection):
+        key, section, meaning = "weighted", WeightedSection, "not drawn by its weight"
+
+        def choose(self, units, section, run, counts):
+            return units.get("Weighted", WeightedChoice, section.column)
+
+        def words(self, outcome):
+            return SelectionWords(card=f"drawn by {outcome.section.column}; seed {outcome.seed}")
+
+    @dataclass(frozen=True)
+    class WeightedChoice(Choice):
+        column: str
+
+        def inclusion(self, rows):
+            return rows.read([self.column])[self.column].to_numpy()
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids, schema
+from curate.base.errors import RunError
+from curate.base.numeric.arrays import F64, I64, U64, Mask, whole
+from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.process import in_threads
+from curate.decide.draw.balance import ONE, fixed_point
+from curate.match.unit import Entries
+from curate.recipe.section import Section
+from curate.run.units import Answer, Units
+from curate.store.facts import RunFacts, SelectionWords
+from curate.store.tables import UnitTables
+
+
+@dataclass(frozen=True)
+class RowsLeft:
+    """The rows of a unit among which is chosen, with what a choice may read of them. Columns have a value for each of them.
+
+    Attributes:
+        tables: the unit's tables, with all its rows.
+        source: the name of the source that the unit is of.
+        seed: of draws.
+        alive: bool[rows], which rows of the unit these are.
+        entries: the metadata's entries; None without `match`.
+        columns: from names of columns that rules see to a table of all rows of the unit.
+    """
+
+    tables: UnitTables
+    source: str
+    seed: int
+    alive: Mask
+    entries: Entries | None
+    columns: Callable[[list[str]], pa.Table]
+
+    def __len__(self) -> int:
+        return int(self.alive.sum())
+
+    def _left(self, values: Any) -> Any:
+        return values if self.alive.all() else values.filter(pa.array(self.alive))
+
+    def read(self, names: list[str]) -> pa.Table:
+        """Return columns that rules see."""
+        table: pa.Table = self._left(self.columns(names))
+        return table
+
+    @cached_property
+    def uids(self) -> pa.Array:
+        """Each row's uid (string of 32 hex digits)."""
+        return whole(self._left(self.tables.read("samples", ["uid"])["uid"]))
+
+    @cached_property
+    def matches(self) -> pa.ListArray:
+        """The ids of the entries in each caption (list<int32>)."""
+        return self._left(whole(self.tables.read("matches", ["entry_ids"])["entry_ids"]))
+
+    @cached_property
+    def earlier(self) -> F64 | None:
+        """The probability with which each row came into the pool (float64, NaN where it has none); None where no row has."""
+        name = schema.INPUT_PROBABILITY
+        if not self.tables.exists("scores") or name not in self.tables.column_names("scores"):
+            return None
+        column = pc.cast(self._left(self.tables.read("scores", [name])[name]), pa.float64())
+        return np.asarray(column.to_numpy(), np.float64)
+
+
+class SelectionRun(Protocol):
+    """What a selection may use of a run."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of draws."""
+
+    @property
+    def metadata_key(self) -> str:
+        """The digest of the metadata's entries; empty without `match`."""
+
+    @property
+    def entries(self) -> Entries:
+        """The metadata's entries, which there must be."""
+
+    @property
+    def place(self) -> str:
+        """The run's folder, for messages."""
+
+    def rows_left(self, tables: UnitTables, state: Any) -> RowsLeft:
+        """Return the rows of a unit that are left."""
+
+
+class Choice(ABC):
+    """What was chosen for the whole pool. It travels to each unit, so it is small, or as long as the entries."""
+
+    is_uniform: ClassVar[bool] = False
+    """Whether each row left has the same probability, and the number of rows is exact."""
+
+    @abstractmethod
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return the probability π that each row is kept (float64[n])."""
+
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return the draw of each row (float64[n]), below 1 iff it is kept; by default u/π, with u a hash of uid and seed in [0, 1)."""
+        pi = self.inclusion(rows)
+        units = (hash_uids(rows.uids, rows.seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.asarray(np.divide(units, pi, out=np.full(len(pi), np.inf), where=pi > 0), np.float64)
+
+    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
+        """Return the expected number of rows, and one standard error of the number that a run draws, by the π of all units."""
+        rows = sum(int(fixed_point(pi).sum()) for pi in inclusion) / ONE
+        return rows, float(np.sqrt(sum(float((pi * (1 - pi)).sum()) for pi in inclusion)))
+
+    def entry_probabilities(self) -> F64 | None:
+        """Return the probability by which each entry draws its rows (float64[entries]); None where entries draw none."""
+        return None
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Numbers that run.json keeps of it, by name: `t`, `expected` and `expected_above` of balance."""
+        return {}
+
+    @property
+    def label(self) -> str:
+        """What names it in a line, such as t = 20,000; empty where there is nothing to say."""
+        return ""
+
+    def say(self, section: Any, fraction: float) -> str:
+        """Return the label with what people would ask of it, where it was chosen in a part (`fraction`) of the pool."""
+        return self.label
+
+    def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
+        """Return numbers that `whatif` shows, by name, from the rows left and kept that match each entry."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run did by a choice.
+
+    Attributes:
+        section: of the recipe.
+        choice: of all units.
+        seed: of draws.
+        kept, dropped: rows.
+        entries: entries.parquet, empty without `match`.
+    """
+
+    section: Any
+    choice: Any
+    seed: int
+    kept: int
+    dropped: int
+    entries: pa.Table
+
+
+class Selection(ABC):
+    """One selection; it has no state.
+
+    Attributes:
+        key: its section in a recipe, and in `decisions.rule` the name of the rows that it drops.
+        section: the class of that section; its docstring and fields are the reference's.
+        meaning: why a row is dropped, of all such rows.
+        needs_match: whether entries are what it goes by.
+        sizes_of: the keys of its section that are numbers of rows, which `plan` scales to its sample of the pool.
+    """
+
+    key: ClassVar[str]
+    section: ClassVar[type[Section]]
+    meaning: ClassVar[str]
+    needs_match: ClassVar[bool] = False
+    sizes_of: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def words(self, outcome: Outcome) -> SelectionWords:
+        """Return what people are told of it: see `SelectionWords`."""
+
+    @abstractmethod
+    def choose(self, units: Units, section: Any, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Ask all units what the choice goes by, and return it: a Choice.
+
+        `counts` (int64[entries]) are the rows left that match each entry; None without `match`. Raises RunError, in a step, where
+        the recipe asks for what cannot be.
+        """
+
+    def recorded(self, section: Any, facts: RunFacts, run: SelectionRun, counts: I64) -> Choice | None:
+        """Return what a finished run chose, as far as `Choice.shares` needs it; None where it has none.
+
+        `counts` (int64[entries]) are of its survivors.
+        """
+        return None
+
+    def sizes(self, choices: Sequence[Any], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
+        """Return `Choice.expected` of several choices among the same rows; to go over the rows once for all of them is faster."""
+        return [choice.expected(list(in_threads(choice.inclusion, rows))) for choice in choices]
+
+
+class OutOfReach(RunError):
+    """What a selection aims at cannot be reached, not even by `choice`, the one that comes nearest."""
+
+    def __init__(self, message: str, choice: Choice, nearest: str) -> None:
+        super().__init__(message)
+        self.choice, self.nearest = choice, nearest  # in words: t = 1, the smallest
+
+
+def hash_uids(uids: pa.Array, seed: int) -> U64:
+    """Return a hash of each uid and the seed (uint64[n]); both halves of a uid take part."""
+    high, low = ids.uid_halves(uids)
+    seeded = mix64(np.array([(seed + 1) * int(GOLDEN) % (1 << 64)], np.uint64))
+    return np.asarray(mix64(mix64(low ^ mix64(high + GOLDEN)) ^ seeded))
