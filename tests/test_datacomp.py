@@ -29,6 +29,8 @@ from tests.laws import pools
 from tests.laws.pools import Ran
 from tests.signals.test_imagenet_words import open_nltk, write
 
+pytestmark = pytest.mark.thorough
+
 DIMENSION, CENTROIDS = 16, 50
 NOUNS = ["photo", "house", "car", "book", "box", "dress", "woman", "art"]
 OTHERS = ["set", "size", "case", "view"]  # in WordNet, and no class of ImageNet

@@ -28,6 +28,8 @@ from pipelines.engine_checks import check_engine
 from pipelines.options import parse_options
 from tests.pipelines.test_options import DATAFLOW
 
+pytestmark = pytest.mark.thorough
+
 TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, test_regions
 NO_FEATURES = {"test", "runners", "all"}
 

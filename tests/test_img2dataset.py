@@ -20,7 +20,10 @@ from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is not installed")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is not installed"),
+]
 
 ROWS = 60
 MISSING = {7, 23, 41}  # pictures that the server does not have

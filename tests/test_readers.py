@@ -20,6 +20,8 @@ from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.laws.pools import Ran, add_member, recipe_of, run_local
 
+pytestmark = pytest.mark.thorough
+
 open_clip_data = pytest.importorskip("open_clip_train.data", reason="open_clip_torch[training] is not installed")
 
 

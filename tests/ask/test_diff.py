@@ -148,6 +148,7 @@ def test_a_run_and_itself(pair: tuple[str, str]) -> None:
     assert "Both keep the same 4 samples." in str(diff_page(diff))
 
 
+@pytest.mark.thorough
 def test_repeats_are_compared(pair: tuple[str, str], tmp_path: Path) -> None:
     again = write_a(f"{tmp_path}/again")
     store = runs.RunStore(again)
@@ -234,6 +235,7 @@ def test_the_page(pair: tuple[str, str]) -> None:
     assert run_command("diff", pair[0], pair[0]).status == 0
 
 
+@pytest.mark.thorough
 def test_formats(pair: tuple[str, str]) -> None:
     whole = json.loads(run_command("diff", *pair, "--format", "json").out)
     assert (whole["lost"], whole["gained"], whole["b"]["kept"]) == (3, 2, 3)
@@ -266,6 +268,7 @@ def test_a_page_of_the_lost(finished: dict[str, tuple[Path, Done]], pool: Path, 
     assert len(lost) == page.count("data:image/jpeg;base64,") == 3 and all(one in page for one in lost)
 
 
+@pytest.mark.thorough
 def test_strangers_cannot_steer_the_terminal(pair: tuple[str, str]) -> None:
     for more in ([], ["--by", "sample"], ["--by", "sample", "--format", "json"]):
         done = run_command("diff", *pair, *more)

@@ -270,6 +270,7 @@ def test_hosts(small: str) -> None:
     assert [row[0] for row in ask(small, "hosts", min_pool=2)] == ["x"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("url", "host"),
     [
@@ -286,6 +287,7 @@ def test_the_host_of_a_url(tmp_path: Path, url: str, host: str) -> None:
     assert [row[0] for row in ask(run, "hosts")] == [row[0] for row in ask(run, "failures_by_host")] == [host]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("query", [query.name for query in named_queries() if any(p.view for p in query.params)])
 def test_names_of_scores_do_not_hide_what_a_query_means(small: str, tmp_path: Path, query: str) -> None:
     shutil.copytree(small, tmp_path / "run")
@@ -731,6 +733,7 @@ def test_the_page_opens_a_run_in_duckdb(small: str, capsys: pytest.CaptureFixtur
 # ---- what parameters take
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("query", [q.name for q in named_queries() if any(p.name == "limit" for p in q.params)])
 def test_a_limit_of_null_returns_all_rows(small: str, query: str) -> None:
     params = NEEDED.get(query, {})

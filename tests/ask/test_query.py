@@ -240,6 +240,7 @@ def everything(place: dict[str, str]) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for top in tops for path in sorted(top.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_sql_stays_in_the_run(attacked: dict[str, str], attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(attacked["out"])
@@ -339,6 +340,7 @@ def test_a_run_behind_a_link_and_with_odd_letters(tmp_path: Path) -> None:
     assert ask(str(tmp_path / "it's [a] rün"), "SELECT count(*) FROM kept") == [(4,)]
 
 
+@pytest.mark.thorough
 def test_a_remote_run_answers_alike(small: str) -> None:
     folder = write_small("memory://remote-run")
     try:

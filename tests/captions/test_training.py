@@ -19,6 +19,8 @@ from tests.llm import server as servers
 from tests.llm.server import FaultServer
 from tests.test_readers import loader_args, open_clip_data, to_tensor
 
+pytestmark = pytest.mark.thorough
+
 README = Path(__file__).resolve().parents[2] / "curate/captions/README.md"
 
 

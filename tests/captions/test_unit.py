@@ -109,6 +109,7 @@ def test_texts_are_written_judged_and_put_out(server: FaultServer, tmp_path: Pat
     assert plain.table("decisions").equals(runs[0].table("decisions"))
 
 
+@pytest.mark.thorough
 def test_what_was_answered_is_not_asked_again(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 3)
     first = pools.run_local(recipe(path, server), tmp_path / "a")
@@ -202,6 +203,7 @@ def kill_after(monkeypatch: Any, batches: int) -> None:
     monkeypatch.setattr(AnswerCache, "add", failing)
 
 
+@pytest.mark.thorough
 def test_failures_are_told_and_asked_again(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
     asked = recipe(path, server, max_failed=0.4)
@@ -231,6 +233,7 @@ def test_with_failures_below_the_limit_originals_stay(server: FaultServer, tmp_p
     assert lost and all((row["status"], row["text"], row["gate"]) == ("refused", None, None) for row in lost)
 
 
+@pytest.mark.thorough
 def test_a_share_of_the_texts_is_another(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(120), 2)
     asked = recipe(path, server, captions={"output": {"mix": {"rewrite": 0.4}, "syn_json": True}})
@@ -384,6 +387,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.thorough
 def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_path: Path) -> None:
     """Each caption meets another fault, some twice as often as it is tried: a text or a reason for each, sent once after success."""
     samples = pools.make_samples(60)
@@ -432,6 +436,7 @@ def hash_of(text: str) -> int:
     return hash64(text) >> 20
 
 
+@pytest.mark.thorough
 def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
     """What it answered stands; the run fails as max_failed says, and a rerun asks the revived server for the rest alone."""
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
@@ -453,6 +458,7 @@ def test_a_server_that_dies_midway(server: FaultServer, tmp_path: Path) -> None:
     assert {row["status"] for row in pools.Ran(tmp_path / "a").table("captions").to_pylist()} == {"ok"}
 
 
+@pytest.mark.thorough
 def test_a_run_is_replayed_from_its_answers(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
     first = pools.run_local(recipe(path, server), tmp_path / "a")
@@ -474,6 +480,7 @@ def refuse_some(handler: Any) -> None:
     handler.reply(400, b"no") if hash_of(handler.seen.text) % 2 else handler.answer()
 
 
+@pytest.mark.thorough
 def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path: Path, monkeypatch: Any) -> None:
     """A run is killed while it emits; its rerun asks again for what failed, and what stood of the shards is made anew."""
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(48), 3)
@@ -503,6 +510,7 @@ def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path
     assert published == passed and {r["status"] for r in done.table("captions").to_pylist()} == {"ok"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at", ["answers", "captions", "forget"])
 def test_a_kill_between_tables_leaves_nothing_behind(
     at: str, server: FaultServer, tmp_path: Path, monkeypatch: Any
@@ -579,6 +587,7 @@ def test_known_answers_need_no_endpoint(server: FaultServer, tmp_path: Path) -> 
     conserved(pools.Ran(tmp_path / "b"))
 
 
+@pytest.mark.thorough
 def test_the_order_of_shares_does_not_count(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 2)
     texts = []
@@ -624,6 +633,7 @@ def test_further_texts_of_a_style_are_texts_too(server: FaultServer, tmp_path: P
     assert all(isinstance(text, str) for field in fields for text in field.values())
 
 
+@pytest.mark.thorough
 def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: FaultServer, tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "tars", told_apart(24), 3)
     done = pools.run_local(recipe(path, server), tmp_path / "a")
@@ -646,6 +656,7 @@ def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: Fault
     conserved(again)
 
 
+@pytest.mark.thorough
 def test_texts_of_many_small_units_lie_in_few_files(
     server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

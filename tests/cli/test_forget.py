@@ -156,6 +156,7 @@ def test_a_finished_run_that_is_run_again_leaves_the_lock(
     assert cli("run", str(pool / "texts.yaml"), "--out", str(out)).status == 0 and not (out / "tmp").exists()
 
 
+@pytest.mark.thorough
 def test_a_blocklist_in_a_plan_and_a_run(cli: Cli, pool: Path, finished: Finished, tmp_path: Path) -> None:
     row = published(finished["texts"][0])[0]
     (tmp_path / "gone.txt").write_text(f"{row['url']}\n")

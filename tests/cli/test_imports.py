@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 # What neither a list of commands nor a run without images needs, though each is installed where tests are.
 HEAVY = ("pandas", "pymongo", "bson", "boto3", "torch", "transformers", "open_clip", "cv2", "imagehash", "openai")
 COMMAND = """
@@ -82,6 +84,7 @@ def test_arrow_takes_memory_by_jemalloc_unless_another_is_named(
     imported("plan", str(recipe), "--no-estimate", after=after)
 
 
+@pytest.mark.slow
 def test_a_run_in_other_processes(recipe: Path) -> None:
     """Beam options come with all that Beam imports, in every process."""
     options = ("--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing")

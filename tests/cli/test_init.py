@@ -71,6 +71,7 @@ def test_an_engine_that_there_is_not(cli: Cli) -> None:
     assert cli("init", "laion", "--on", "spark").status == 2
 
 
+@pytest.mark.thorough
 def test_the_first_recipes_run(cli: Cli, tmp_path: Path) -> None:
     """Basic over tars, LAION's over its columns, MetaCLIP's over URLs and captions: with nothing changed but paths."""
     for kind in ("basic", "laion", "metaclip"):
@@ -110,6 +111,7 @@ def test_examples_are_commands(name: str) -> None:
         command.get_command(context, name).make_context(name, words[2:])  # type: ignore[attr-defined] # or it raises
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("line", "found"),
     [

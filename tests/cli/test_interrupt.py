@@ -16,7 +16,7 @@ import pytest
 from curate.cli.interrupt import raise_when_interrupted
 from tests.cli.conftest import Done
 
-pytestmark = pytest.mark.usefixtures("interruptible")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
 SAID = "curate: interrupted\n"
 
@@ -154,6 +154,7 @@ def test_other_processes_are_left_alone() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]])
 def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options: list[str]) -> None:
     """In the midst of measuring."""

@@ -64,6 +64,7 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
     assert tree(folder) == before
 
 
+@pytest.mark.thorough
 def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_name_and_a_license_may_change(
     assert "nothing to do" in again.out and tree(out) == after
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("step", ["write_facts", "build_statistics", "write_manifest", "mark_published"])
 def test_a_stop_while_a_name_changes(
     cli: Cli,
@@ -216,6 +218,7 @@ def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Don
         assert path.samefile(old / "tables" / "samples" / path.name)
 
 
+@pytest.mark.thorough
 def test_reuse_says_what_is_recomputed(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
@@ -358,6 +361,7 @@ def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
 # ---- demo
 
 
+@pytest.mark.thorough
 def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole of it, on a smaller pool."""
     from curate.demo.pool import write_pool

@@ -35,6 +35,7 @@ def refusal(cli: Cli, *arguments: str) -> str:
     return done.err
 
 
+@pytest.mark.thorough
 def test_every_named_query_prints_json(cli: Cli, run: Path) -> None:
     listed = ask(cli, run)
     assert len(listed) > 10 and {"funnel", "failures", "entries", "explain", "estimate"} <= {
@@ -79,6 +80,7 @@ def test_parameters(cli: Cli, run: Path) -> None:
     assert len(ask(cli, run, "top_entries", "--param", "limit=2")) == 2
 
 
+@pytest.mark.thorough
 def test_a_question_from_standard_input(finished: Finished) -> None:
     for text in ("SELECT count(*) AS n\nFROM kept -- all\n", "funnel\n"):
         asked = process(finished["texts"][0], "-", "--format", "json", stdin=subprocess.PIPE)
@@ -137,6 +139,7 @@ def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[byte
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("format", ["table", "csv", "json"])
 def test_nothing_but_rows_goes_into_a_pipe(finished: Finished, format: str) -> None:
     query = "SELECT caption, words FROM samples ORDER BY uid LIMIT 3"
@@ -149,6 +152,7 @@ def test_nothing_but_rows_goes_into_a_pipe(finished: Finished, format: str) -> N
     assert len(out.splitlines()) == {"table": 6, "csv": 4, "json": 4}[format]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("format", ["csv", "json"])
 def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: str) -> None:
     """Rows without end: they are printed as they are made."""
@@ -161,6 +165,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(finished: Finished, format: st
     running.stderr.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_a_query(finished: Finished) -> None:
     query = "SELECT 'begun' AS a UNION ALL SELECT sum(hash(range) % 7)::VARCHAR FROM range(1_000_000_000_000)"
@@ -175,6 +180,7 @@ def test_ctrl_c_stops_a_query(finished: Finished) -> None:
     assert (running.returncode, out, err) == (130, b"", b"curate: interrupted\n")
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_a_background_job_alone(finished: Finished) -> None:
     """A shell starts it with SIGINT ignored, so that Ctrl-C stops what is in the foreground only; SIGTERM stops it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed down to the process

@@ -120,6 +120,7 @@ def test_contact(cli: Cli, recipe: Path) -> None:
     assert refused.status == 2 and "accepted: your email address, or the URL of a page" in refused.err
 
 
+@pytest.mark.thorough
 def test_a_run_that_keeps_nothing_says_so(cli: Cli, recipe: Path, tmp_path: Path) -> None:
     done = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--set", "input.network.allow_networks=[]")
     assert (

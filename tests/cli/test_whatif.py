@@ -37,6 +37,7 @@ def refusal(cli: Cli, *arguments: str, status: int = 2) -> str:
 CHANGES = {"tars": ["rules.words=words > 3", "balance.t=6"], "texts": ["rules.best.top=0.5", "balance.t=12"]}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_rerun_agrees(cli: Cli, pool: Path, finished: Finished, name: str, tmp_path: Path) -> None:
     run = finished[name][0]
@@ -152,6 +153,7 @@ def test_long_work_is_announced(cli: Cli, finished: Finished, monkeypatch: pytes
     )
 
 
+@pytest.mark.thorough
 def test_near_duplicates_stay_where_only_later_rules_change(
     cli: Cli, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +166,7 @@ def test_near_duplicates_stay_where_only_later_rules_change(
     assert "searching" in cli("whatif", out, "--set", "rules.once=null").err
 
 
+@pytest.mark.thorough
 def test_of_a_sampled_run(cli: Cli, pool: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance=null", "--set", "sample.rows=20")

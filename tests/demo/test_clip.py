@@ -24,6 +24,8 @@ from curate.signals.clip import Clip as CuratesClip
 from tests.demo.graphs import FOLDER, export, restore
 from tests.demo.train_clip import CAPTIONS, draw_scenes, train, write_model
 
+pytestmark = pytest.mark.thorough
+
 SCENES = 300  # a multiple of 100
 Plane = npt.NDArray[np.float32]
 
@@ -173,6 +175,7 @@ def test_strange_words_and_long_captions_do_not_upset_it(clip: Clip, unseen: Uns
         assert auc(wrong, (unseen.images * texts).sum(axis=1)) >= 0.98
 
 
+@pytest.mark.slow
 def test_the_script_draws_trains_and_writes_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.demo.train_clip.BATCH", 16)
     scenes = draw_scenes(3, "a few", 24)

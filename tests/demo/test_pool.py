@@ -167,6 +167,7 @@ def test_pictures_differ_but_for_planted_duplicates(pool: Pool) -> None:
     assert distances.min() >= MIN_DISTANCE
 
 
+@pytest.mark.thorough
 def test_what_comes_too_near_is_drawn_anew_and_moves_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     before = make_samples(100, 0)
     monkeypatch.setattr("curate.demo.samples.MIN_DISTANCE", 18)

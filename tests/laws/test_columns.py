@@ -16,6 +16,8 @@ from curate.base.errors import RecipeError
 from tests.laws import pools
 from tests.laws.pools import Ran
 
+pytestmark = pytest.mark.thorough
+
 KEYS = [f"{i:05d}" for i in range(60)]
 FIELDS = {"license": "text", "number": "int"}
 

@@ -22,6 +22,8 @@ from curate.store.items import Items, hash_url
 from tests.laws import pools
 from tests.laws.pools import Ran
 
+pytestmark = pytest.mark.thorough
+
 TABLES = ("samples", "scores", "matches", "decisions")
 
 
@@ -119,6 +121,7 @@ def test_through_beam(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path) -> 
     assert pools.lasting_files(run.folder) == pools.lasting_files(runs[0].folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1], ids=["merged", "plain"])
 def test_one_units_tables_are_reused(
     place: int, recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]
@@ -231,6 +234,7 @@ def stop_at(number: int) -> Iterator[list[str]]:
         yield seen
 
 
+@pytest.mark.slow
 def test_a_stop_from_compacting_on(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]) -> None:
     """Between chunks, between the files of units that are removed, and before `_SUCCESS`: a rerun completes it."""
     start, out, whole = tmp_path / "start", tmp_path / "out", runs[0].folder

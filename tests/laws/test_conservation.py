@@ -47,6 +47,7 @@ def bad(shared: Path) -> Path:
 
 
 # ---------------------------------------------------------------- the shared bad inputs
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", [c for c in TARS if "packed" not in c], ids=lambda c: Path(c["path"]).stem)
 def test_bad_tar(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
     name = Path(case["path"]).name
@@ -138,6 +139,7 @@ def test_a_source_without_a_usable_file_is_refused(case: dict[str, Any], bad: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_all_bad_inputs_through_beam(bad: Path, tmp_path: Path) -> None:
     """Every tar in one run, with every step on; and every Parquet file in another."""
     recipe = pools.recipe_of(
@@ -161,6 +163,7 @@ def test_all_bad_inputs_through_beam(bad: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- limits
+@pytest.mark.thorough
 def test_too_much_damage_fails_the_run(tmp_path: Path) -> None:
     """Exit 1 with the reasons, no `_SUCCESS`, nothing emitted; the way out that the message names goes on from there."""
     samples = pools.make_samples(24)
@@ -185,6 +188,7 @@ def test_too_much_damage_fails_the_run(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in out.glob("tables/samples/*")} == measured
 
 
+@pytest.mark.thorough
 def test_too_many_bad_files_fail_the_run(tmp_path: Path) -> None:
     path = pools.write_tars(tmp_path / "pool", pools.make_samples(12)[:12], 3)
     (tmp_path / "pool/00001.tar").write_bytes(b"<html>" * 200)
@@ -213,6 +217,7 @@ def test_a_limit_is_a_limit(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- hostile names and bombs
+@pytest.mark.thorough
 def test_hostile_names_touch_nothing(bad: Path, tmp_path: Path) -> None:
     """Neither the run nor the unpacking of its shards writes anything outside of its folder."""
     image = pools.encode(pools.picture(1))
@@ -292,6 +297,7 @@ print(int(peak() - before), sorted(run.reasons.values()))
 """
 
 
+@pytest.mark.thorough
 def test_bombs_are_refused_by_their_header(bad: Path, tmp_path: Path) -> None:
     """30,000 × 30,000 pixels would be 900 MB and more."""
     images = [bad / "images" / name for name in ("bomb_30000x30000.png", "bomb_header.png", "photo.avif")]

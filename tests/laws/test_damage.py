@@ -36,6 +36,8 @@ from tests.llm.server import FaultServer
 from tests.publish.forget.victims import uids
 from tests.signals import test_precomputed
 
+pytestmark = pytest.mark.thorough
+
 Damage = Callable[[bytes], bytes | None]
 
 
@@ -271,6 +273,7 @@ def check_each(case: Case, state: str, all_of: Collection[str], folder: Path, ca
     assert not failed, "\n" + "\n".join(failed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "published"])
 def test_each_file(state: str, texts: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each kind of file, each with one damage."""
@@ -376,6 +379,7 @@ def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pyte
     assert how == "gone" or first in caplog.text
 
 
+@pytest.mark.slow
 def test_chunks(many: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file of each kind that holds many units: no units but its own are measured again."""
     measured: list[str] = []
@@ -396,6 +400,7 @@ def test_chunks(many: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture, mo
         measured.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, how", [("tables/samples/00000.parquet", "halved"), ("run.json", "zeroed")])
 def test_by_the_command(name: str, how: str, tmp_path: Path) -> None:
     """The command tells on standard error what it found, without a traceback."""

@@ -131,6 +131,7 @@ def test_any_layout_gives_the_same_set(
         same(first, run)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BEAM)
 def test_beam_equals_memory(
     name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
@@ -183,6 +184,7 @@ def bad_samples() -> list[Sample]:
     return [s for s in pools.make_samples() if s.key.startswith("bad")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prefer", [None, "words"])
 def test_ties_are_broken_by_content(prefer: str | None, tmp_path: Path) -> None:
     """One own uid, equal words, different captions or images: which row stays does not hang on positions or shards."""
@@ -205,6 +207,7 @@ def test_ties_are_broken_by_content(prefer: str | None, tmp_path: Path) -> None:
     assert len(kept) == 1
 
 
+@pytest.mark.thorough
 def test_ties_of_texts_are_broken_by_content(tmp_path: Path) -> None:
     uid = "ab" * 16
     rows = pa.table({"uid": [uid, uid, uid], "caption": ["one", "two", "three"], "url": ["https://e.com"] * 3})
@@ -229,6 +232,7 @@ def test_rows_alike_are_interchangeable(tmp_path: Path) -> None:
     assert two.counts["duplicate"] == one.counts["duplicate"] * 2 + one.counts["kept"]
 
 
+@pytest.mark.thorough
 def test_thresholds_are_datacomps(layouts: Layouts, tmp_path: Path) -> None:
     """Through Beam, the top rule's threshold and rows are those of the definition: descending[int(N·f)], ties kept."""
     recipe = pools.recipe_of(layouts["parquet"]["7"], "parquet", rules={"best": {"top": 0.3, "of": "clip_score"}})

@@ -33,6 +33,8 @@ from tests.laws import pools
 from tests.laws.pools import Ran, conserved
 from tests.publish.forget.victims import images, left_of, rows_of, sha256, told_apart, uids, urls
 
+pytestmark = pytest.mark.thorough
+
 SECTIONS: dict[str, Any] = {
     "rules": {"words": "words > 4"},
     "dedup": {"by": ["uid", "sha256", "phash"]},

@@ -17,6 +17,8 @@ from tests.laws import pools
 from tests.laws.test_resume import check_killed, kill_at
 from tests.pool.urls.download.web import Web, running
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 URLS, SHARD, HOSTS = 120, 5, 8  # some units have several shards

@@ -54,6 +54,8 @@ from tests.llm import server as servers
 from tests.llm.server import FaultServer
 from tests.pool.urls.download.web import Web, running
 
+pytestmark = pytest.mark.thorough
+
 NOISE = 1e-6
 
 

@@ -25,6 +25,8 @@ from curate.pool.plan import make_plan
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved
 
+pytestmark = pytest.mark.thorough
+
 UID = "0123456789abcdef" * 2
 NOT_FOUND = "HTTP Error 404: Not Found"
 

@@ -23,6 +23,8 @@ from tests.laws import pools
 from tests.laws.pools import conserved
 from tests.models.clips import write_model
 
+pytestmark = pytest.mark.thorough
+
 PASSES: dict[str, Any] = {
     "phash": [{"phash": {"distance": 8}}],
     "embedding": [{"embedding": {"cosine": 0.995}}],

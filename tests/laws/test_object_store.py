@@ -16,6 +16,8 @@ from curate.store.tables import UnitTables
 from tests.cli.conftest import run_command
 from tests.laws import pools
 
+pytestmark = pytest.mark.thorough
+
 RECIPE = """
 input: {name: photos, format: webdataset, path: "%s/{00000..00002}.tar"}
 match: {metadata: %s}

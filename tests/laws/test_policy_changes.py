@@ -18,6 +18,8 @@ from tests.laws.pools import Ran, encode, picture, run_local
 from tests.laws.test_urls import NETWORK, recipe, write_list
 from tests.pool.urls.download.web import Web, running
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 URLS = 12

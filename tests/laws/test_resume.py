@@ -303,6 +303,7 @@ def test_an_unfinished_folder_is_its_recipes(small: Recipe, tmp_path: Path, monk
     assert not prepare(small.model_copy(update={"max_failed": 0.5}), str(tmp_path / "out")).finished
 
 
+@pytest.mark.thorough
 def test_strays_are_removed(small: Recipe, whole: Path, tmp_path: Path) -> None:
     """Files in `tables` and `shards` that are not of this run do not stay, and are not published."""
     out = tmp_path / "out"
@@ -332,6 +333,7 @@ def unfinished(whole: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*(f"tables/{table}/00001.parquet" for table in TABLES), "shards/00001.parquet"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "zeroed", "missing"])
 def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
@@ -346,6 +348,7 @@ def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, who
     check_finished(out, whole)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["truncated", "empty"])
 def test_damaged_scores_are_recomputed(damage: str, tmp_path: Path) -> None:
     """Columns of `scores` are current one by one, unless the file is none."""
@@ -359,6 +362,7 @@ def test_damaged_scores_are_recomputed(damage: str, tmp_path: Path) -> None:
     check_finished(out, whole)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("lost", ["uids.npy", "manifest.parquet"])
 def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
     """A published run that lost a file and had others changed, to the same length: what would be published again is made anew."""
@@ -390,6 +394,7 @@ def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, t
         check_finished(out, whole)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ["tar", "_stats.json"])
 def test_a_missing_shard_is_made_anew(suffix: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
     out = unfinished(whole, tmp_path / "out")
@@ -398,6 +403,7 @@ def test_a_missing_shard_is_made_anew(suffix: str, small: Recipe, whole: Path, t
     check_finished(out, whole)
 
 
+@pytest.mark.thorough
 def test_a_stop_before_what_is_damaged_is_made_anew(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +434,7 @@ def refuse_second_tar(patched: pytest.MonkeyPatch) -> None:
     patched.setattr("curate.pool.formats.webdataset.open_copy", refusing)
 
 
+@pytest.mark.thorough
 def test_a_file_that_could_not_be_opened_is_tried_again(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +458,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
 
 
 # ---------------------------------------------------------------- reads that fail
+@pytest.mark.thorough
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError("no answer"), RuntimeError("503")])
 @pytest.mark.parametrize("table", TABLES)
 def test_a_failed_read_deletes_nothing(
@@ -476,6 +484,7 @@ def test_a_failed_read_deletes_nothing(
     check_finished(out, whole)
 
 
+@pytest.mark.thorough
 def test_a_failed_read_hides_no_damage(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,6 +509,7 @@ def test_a_failed_read_hides_no_damage(
     check_finished(out, whole)
 
 
+@pytest.mark.thorough
 def test_what_rows_changed_is_decided_again(
     small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,6 +527,7 @@ def test_what_rows_changed_is_decided_again(
     check_finished(out, whole)
 
 
+@pytest.mark.thorough
 def test_metadata_is_back_for_a_rerun(small: Recipe, whole: Path, tmp_path: Path) -> None:
     """The run's copy of the metadata lies in tmp/, which a kill may have emptied."""
     out = unfinished(whole, tmp_path / "out")

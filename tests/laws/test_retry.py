@@ -33,6 +33,8 @@ from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
 from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import run_query
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 URLS = 120

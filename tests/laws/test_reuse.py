@@ -95,6 +95,7 @@ def test_another_t_opens_no_parquet(metadata: str, tmp_path: Path, measured: lis
     assert new.counts["kept"] < 240 < old.counts["kept"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,6 +145,7 @@ def test_the_same_metadata_under_another_name_is_reused(
     assert new.kept == old.kept
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change",
     [
@@ -174,6 +176,7 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
 
 
+@pytest.mark.thorough
 def test_what_changed_is_measured(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
     """Of six tars one is written anew; its old folder is refused, and its new run takes over the other five."""
     recipe = pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS)
@@ -196,6 +199,7 @@ def test_what_changed_is_measured(tars: str, metadata: str, tmp_path: Path, meas
     assert new.kept != old.kept
 
 
+@pytest.mark.thorough
 def test_content_tells_changes_that_stamps_hide(tars: str, tmp_path: Path) -> None:
     """`--fingerprint content`: a touched file is the same, a changed one with its old size and time is not."""
     recipe = pools.recipe_of(tars)
@@ -233,6 +237,7 @@ def test_shards_added_at_the_end(tars: str, metadata: str, tmp_path: Path, measu
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [(110, 111), (110, 400)])
 def test_tars_added_at_the_end_keep_small_units(count: tuple[int, int], tmp_path: Path) -> None:
     """Small pools of many tars: units hold several; all but the last are the same when tars are added, within a step of four."""
@@ -247,6 +252,7 @@ def test_tars_added_at_the_end_keep_small_units(count: tuple[int, int], tmp_path
     assert len(few & more) >= len(few) - 1
 
 
+@pytest.mark.thorough
 def test_files_added_at_the_end_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
     rows = pools.make_rows(4000)
@@ -267,6 +273,7 @@ def two_sources(first: str, second: str, metadata: str, form: str = "webdataset"
     return recipe.model_copy(update={"input": (*front.input, *recipe.input)})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("through", ["memory", "beam"])
 def test_a_source_in_front(tars: str, metadata: str, through: str, tmp_path: Path, measured: list[str]) -> None:
     """Units have other numbers than in the old run: only the new source is read, and all files are those of a fresh run."""
@@ -283,6 +290,7 @@ def test_a_source_in_front(tars: str, metadata: str, through: str, tmp_path: Pat
     assert pools.files_of(old.folder) == before, "a run that is reused is not changed"
 
 
+@pytest.mark.thorough
 def test_a_source_taken_away_from_the_front(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
     front = pools.write_tars(tmp_path / "front", pools.make_samples(20, seed=4), 2)
     old = pools.run_local(two_sources(front, tars, metadata), tmp_path / "old")
@@ -294,6 +302,7 @@ def test_a_source_taken_away_from_the_front(tars: str, metadata: str, tmp_path: 
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
+@pytest.mark.thorough
 def test_a_file_in_front(metadata: str, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a source whose later units stay as they were."""
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (100, 100))
@@ -311,6 +320,7 @@ def test_a_file_in_front(metadata: str, tmp_path: Path, measured: list[str], mon
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
+@pytest.mark.thorough
 def test_a_source_in_front_of_an_unfinished_run(
     tars: str, metadata: str, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +343,7 @@ def test_a_source_in_front_of_an_unfinished_run(
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
+@pytest.mark.thorough
 def test_another_column_of_scores_is_measured(tmp_path: Path, measured: list[str]) -> None:
     """A file that is added brings a score column: `scores` of the old units would lack it."""
     folder = tmp_path / "rows"
@@ -351,6 +362,7 @@ def test_another_column_of_scores_is_measured(tmp_path: Path, measured: list[str
     assert new.table("scores")["beauty"].null_count == len(pools.make_rows(200))
 
 
+@pytest.mark.thorough
 def test_what_can_be_reused_and_what_not(tars: str, tmp_path: Path) -> None:
     """A folder that is no run is refused; an unfinished run gives what it has; a damaged table is made anew."""
     recipe = pools.recipe_of(tars)
@@ -365,6 +377,7 @@ def test_what_can_be_reused_and_what_not(tars: str, tmp_path: Path) -> None:
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
+@pytest.mark.thorough
 def test_taken_files_are_the_runs_own(tars: str, tmp_path: Path) -> None:
     """The old run may be deleted, and what one run writes anew does not appear in the other."""
     recipe = pools.recipe_of(tars)
@@ -378,6 +391,7 @@ def test_taken_files_are_the_runs_own(tars: str, tmp_path: Path) -> None:
     assert pools.files_of(old.folder) == before
 
 
+@pytest.mark.thorough
 def test_steps_raise_their_versions(tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new version of a step's code makes its tables anew, and all that follow from them."""
     recipe: Recipe = pools.recipe_of(tars, match={"metadata": pools.write_metadata(tmp_path)})

@@ -24,6 +24,8 @@ from tests.laws.pools import encode, picture
 from tests.laws.test_urls import NETWORK, recipe
 from tests.pool.urls.download.web import Web, running
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 SIZE = 100

@@ -33,6 +33,8 @@ from tests.laws.pools import (
     write_tars,
 )
 
+pytestmark = pytest.mark.thorough
+
 FIRST: dict[str, Any] = {"words": "words > 2", "own": "number % 7 > 0"}
 SECOND: dict[str, Any] = {"wide": "width >= 50", "few": "characters < 45"}
 COLUMNS = {"columns": {"number": "int"}}

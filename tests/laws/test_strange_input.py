@@ -25,6 +25,8 @@ from pipelines.claim import claim_folder
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads
 
+pytestmark = pytest.mark.thorough
+
 IMAGES = [pools.encode(pools.picture(i)) for i in range(10)]
 URLS = [f"https://example.com/{i}" for i in range(10)]
 CAPTIONS = [f"a red dog {i}" for i in range(10)]

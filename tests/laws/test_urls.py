@@ -26,6 +26,8 @@ from pipelines.prepare import prepare
 from tests.laws.pools import encode, picture, recipe_of, run_local
 from tests.pool.urls.download.web import Web, bomb, running
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 NETWORK = {

@@ -33,6 +33,8 @@ from tests.laws.pools import (
 )
 from tests.pool.urls.download.web import Web, running
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 README = Path(__file__).parents[2] / "README.md"

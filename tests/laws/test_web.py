@@ -25,6 +25,8 @@ from curate.store.store import RunStore
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 from tests.pool.urls.download.web import Web, bomb, running
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("img2dataset")
 
 HOSTS, PER_HOST, IMAGES = 64, 4, 60

@@ -14,6 +14,8 @@ from curate.base.errors import RecipeError
 from curate.llm.engine import Message, Request, Sampling
 from curate.llm.guided import Guided, GuidedEngine, guide
 
+pytestmark = pytest.mark.thorough
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

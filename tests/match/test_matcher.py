@@ -126,6 +126,7 @@ def real(shared: Path) -> tuple[list[str], list[str], Matcher]:
     return entries, [*captions.to_pylist(), *lower.to_pylist()], Matcher(entries)
 
 
+@pytest.mark.thorough
 def test_equals_the_oracle_on_real_captions(real: tuple[list[str], list[str], Matcher]) -> None:
     entries, texts, matcher = real
     oracle = ByRuns(entries)
@@ -155,6 +156,7 @@ def test_two_threads_at_once(real: tuple[list[str], list[str], Matcher]) -> None
     assert not wrong
 
 
+@pytest.mark.thorough
 def test_one_megabyte_captions_among_short_ones() -> None:
     draw = random.Random(1)
     words = [f"w{i}" for i in range(2000)] + ["a-token-that-is-longer-than-16-bytes", ",", ""]

@@ -18,6 +18,8 @@ from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 
+pytestmark = pytest.mark.thorough
+
 STEP = 8
 
 

@@ -56,6 +56,7 @@ def plain(name: str, images: list[Image.Image], texts: list[str]) -> tuple[Any, 
     return np.array(image), np.array(text)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_embeddings_equal_those_of_a_plain_loop(kind: str, tmp_path: Path) -> None:
     name = write_model(tmp_path / "m", **KINDS[kind])
@@ -181,6 +182,7 @@ def test_identity_tells_weights_and_settings_apart(tmp_path: Path) -> None:
     assert identify(Clip(model=f"local-dir:{tmp_path}/0", precision="bf16"))["precision"] == "bf16"
 
 
+@pytest.mark.thorough
 def test_weights_from_a_file(tmp_path: Path) -> None:
     import open_clip
     import torch

@@ -102,6 +102,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors", "PTH"])
 @pytest.mark.parametrize("case", CASES)
 def test_as_torch_computes(tmp_path, case, suffix):

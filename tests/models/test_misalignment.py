@@ -143,6 +143,7 @@ KINDS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_the_definition(kind):
     model, images = build(**KINDS[kind]), images_for(len(CAPTIONS))

@@ -23,6 +23,8 @@ from tests.laws import pools
 from tests.models.clips import export_onnx, tokenizer, write_model
 from tests.models.test_encoder import TEXTS, picture
 
+pytestmark = pytest.mark.thorough
+
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr", "I;16")
 SIZES = [(90, 70), (70, 91), (64, 64), (64, 67), (67, 64), (200, 63), (3, 200), (71, 64), (1000, 801), (65, 68)]
 

@@ -57,6 +57,7 @@ def test_run_json_has_the_thresholds(runs: tuple[Ran, Ran]) -> None:
     assert large["rows"] == 60 and large["over"] == "pool" and large["threshold"] >= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
 def test_a_rule_with_the_threshold_as_printed_keeps_the_same_rows(tmp_path: Path, kind: pa.DataType) -> None:
     scores = np.random.default_rng(0).random(200).astype(np.float32)  # as float64 they need more digits
@@ -149,6 +150,7 @@ def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:
     assert found.is_same
 
 
+@pytest.mark.thorough
 def test_packets_of_several_units_on_many_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.steps.units._PACKETS_OF_MANY", 2)
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 5)

@@ -24,6 +24,8 @@ from tests.laws.pools import Ran, conserved
 from tests.llm import server as servers
 from tests.llm.server import FaultServer, status
 
+pytestmark = pytest.mark.thorough
+
 CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nExamples:\n{examples}"
 
 

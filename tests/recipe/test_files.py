@@ -73,6 +73,7 @@ def test_columns() -> None:
     assert read_columns(parquet(**columns), ["number"], 1 << 20).column_names == ["number"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["long texts", "many rows", "many nulls", "many items"])
 def test_few_bytes_that_stand_for_many(kind: str) -> None:
     """None of them is unpacked to learn how large it is."""

@@ -367,6 +367,7 @@ PLACES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("value", ["bomb", '"\\ud800"', "[" * 5000, '{"\\udfff": 1}', "&a [*a]", "0x" + "f" * 9999])
 def test_hostile_yaml_anywhere(tmp_path: Path, place: str, value: str) -> None:

@@ -17,6 +17,7 @@ from tests.cli.conftest import run_command, write_pool
 from tests.laws.pools import decide_in_process
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["tars", "texts"])
 def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) -> None:
     write_pool(tmp_path / "pool")

@@ -22,6 +22,8 @@ from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.models.clips import write_model
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

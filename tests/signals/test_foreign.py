@@ -71,12 +71,14 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "r.yaml")
 
 
+@pytest.mark.thorough
 def test_editors_know_its_section(site: Path) -> None:
     done = curate(site, "schema")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["$defs"]["Blur"]["properties"]["side"]["type"] == "integer"
 
 
+@pytest.mark.thorough
 def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     code = "from curate.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
@@ -84,6 +86,7 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     assert done.stdout == (ROOT / "pipelines/recipes/README.md").read_text()
 
 
+@pytest.mark.thorough
 def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path) -> None:
     values = []
     for out, options in (
@@ -105,6 +108,7 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
     assert run["models"]["blur"] == "blur 1, side 256" and run["recipe"]["measure"]["blur"] == {"side": 256}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "status", "message"),
     [
@@ -175,6 +179,7 @@ def changed(site: Path, folder: Path, old: str, new: str) -> Path:
     return other
 
 
+@pytest.mark.slow
 def test_images_that_it_fails_on_are_counted(site: Path, recipe: str, tmp_path: Path) -> None:
     """In the run's summary; also where what was measured is reused, and where it is an older run's."""
     some = changed(
@@ -194,6 +199,7 @@ def test_images_that_it_fails_on_are_counted(site: Path, recipe: str, tmp_path: 
     assert 0 < nulls < 12 and counts == [[str(nulls)]] * 3, (counts, nulls)
 
 
+@pytest.mark.slow
 def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str, tmp_path: Path) -> None:
     """And once it is repaired, it is measured again."""
     broken = changed(site, tmp_path / "site", "grey = np", "raise ValueError('no')\n        grey = np")
@@ -209,6 +215,7 @@ def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str
     assert json.loads(curate(site, "sql", str(tmp_path / "out"), sql, "--format", "json").stdout) == [{"n": 12}]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Path) -> None:
     slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
@@ -225,12 +232,14 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
     assert running.returncode == 130 and "interrupted\n" in said, said
 
 
+@pytest.mark.thorough
 def test_an_unknown_key_of_its_section(site: Path, recipe: str, tmp_path: Path) -> None:
     done = curate(site, "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.blur.sied=3")
     assert done.returncode == 2
     assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
 
 
+@pytest.mark.thorough
 def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.tiny={}")
@@ -240,6 +249,7 @@ def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path
     )
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: Path) -> None:
     """Is verified, and samples are taken out of all its tables; what would measure asks for the package."""
     out, empty = str(tmp_path / "out"), tmp_path / "empty"
@@ -264,6 +274,7 @@ def test_a_finished_run_without_the_package(site: Path, recipe: str, tmp_path: P
     assert curate(empty, "whatif", str(tmp_path / "unused"), "--set", "rules.w=words > 2").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_path: Path) -> None:
     """Nothing of an older run with the same signals; with another version of one, that alone."""
     counting = changed(site, tmp_path / "one", "grey = np", "open('observed', 'a').write('x')\n        grey = np")
@@ -297,6 +308,7 @@ def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
     assert [column.to_pylist() for column in found] == [[2, None, -1]]
 
 
+@pytest.mark.thorough
 def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
     """That of the interface's docstring; a file that holds no model is reported when it is loaded, before a run."""
     torch = pytest.importorskip("torch")

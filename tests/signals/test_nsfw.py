@@ -57,6 +57,7 @@ def test_the_network_sees_what_the_package_shows_it(width, height, seed):
     assert np.array_equal(got, package.preprocess(image))
 
 
+@pytest.mark.thorough
 def test_photos_score_as_by_the_package_and_low(photos):
     peer = package.Classifier(intra_op_threads=1)
     scores = np.array([score(photo) for photo in photos])

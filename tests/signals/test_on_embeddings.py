@@ -110,6 +110,7 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     close("aesthetic", (images @ head["weight"].T)[:, 0] + head["bias"][0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("embeddings", [True, False])
 @pytest.mark.parametrize(
     "change",
@@ -294,6 +295,7 @@ def test_fooling_after_a_shift(world: Path, model: str) -> None:
         prepare(recipe(world, model, fooling=shifted | {"shift": str(other.folder)}), str(world / "third"))
 
 
+@pytest.mark.thorough
 def test_files_that_were_replaced_between_two_runs_of_a_process(tmp_path: Path, world: Path) -> None:
     """Under the same paths: model, head, centroids and exemplars are those that are there now, not those loaded before."""
     import torch

@@ -125,6 +125,7 @@ def test_an_empty_row_group_comes_first(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, given / np.linalg.norm(given, axis=1, keepdims=True), atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_near_duplicates_and_drift_by_them(tmp_path: Path) -> None:
     folder = tmp_path / "pool"
     images = write_file(folder, 0)
@@ -186,6 +187,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", FAULTS)
 def test_of_a_damaged_npz_rows_stay_without_embeddings(fault: str, tmp_path: Path) -> None:
     for n in range(3):
@@ -341,6 +343,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_whatever_an_npz_holds_rows_stay(name: str, which: int, tmp_path: Path) -> None:

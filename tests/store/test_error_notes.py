@@ -71,6 +71,7 @@ def started(tmp_path: Path, options: list[str], max_failed: float) -> Prepared:
     return prepared
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", MODES)
 def test_a_failure_that_is_not_ours(tmp_path: Path, options: list[str]) -> None:
     prepared = started(tmp_path, options, 1.0)
@@ -82,6 +83,7 @@ def test_a_failure_that_is_not_ours(tmp_path: Path, options: list[str]) -> None:
     assert not (tmp_path / "out" / ERROR_NOTES).exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", MODES)
 def test_a_failure_that_is_ours(tmp_path: Path, options: list[str]) -> None:
     prepared = started(tmp_path, options, 0.01)

@@ -9,6 +9,8 @@ import pytest
 from tests.laws import pools
 from tests.pool.range_server import serving_ranges
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("aiohttp")
 
 

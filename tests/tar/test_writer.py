@@ -112,6 +112,7 @@ def test_the_systems_tar_reads_it_without_a_word(tmp_path: Path) -> None:
     assert done.stdout.decode().split() == files and done.stderr == b""
 
 
+@pytest.mark.thorough
 def test_webdataset_reads_it(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     (tmp_path / "a.tar").write_bytes(

@@ -11,6 +11,8 @@ from curate.ask.report.page import write_report
 from tests.ask.pages import OWNED, chromium, flags, write_hostile
 from tests.publish.runs import write_small
 
+pytestmark = pytest.mark.thorough
+
 ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # what Chromium asks for by itself, whatever the page
 
 

@@ -205,6 +205,7 @@ def test_hostile_texts_are_inert_and_bounded(hostile: Page) -> None:
     assert "x" * 600 not in hostile.html and "\u0301" * 600 not in hostile.html
 
 
+@pytest.mark.thorough
 def test_it_stays_small_whatever_the_run_holds(tmp_path: Path) -> None:
     """600 rules that drop, 600 sources, huge captions and entries."""
     names = [f"rule_{i}_{'<' * 90}" for i in range(600)]
@@ -244,6 +245,7 @@ def pictures(page: Page) -> int:
     return sum(name == "img" for name, _ in page.elements)
 
 
+@pytest.mark.thorough
 def test_galleries_do_not_depend_on_sharding(tmp_path: Path) -> None:
     pools.run_local(pool(tmp_path / "a", 3), tmp_path / "run_a")
     pools.run_local(pool(tmp_path / "b", 7, order=1), tmp_path / "run_b")
@@ -254,6 +256,7 @@ def test_galleries_do_not_depend_on_sharding(tmp_path: Path) -> None:
     assert cards(a) == cards(page_of(str(tmp_path / "run_a")))
 
 
+@pytest.mark.thorough
 def test_inputs_that_are_gone_or_changed(tmp_path: Path) -> None:
     pools.run_local(pool(tmp_path, 3), tmp_path / "run")
     url = str(tmp_path / "run")
@@ -323,6 +326,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
 
 
+@pytest.mark.thorough
 def test_elsewhere(small: str, tmp_path: Path) -> None:
     before = RunStore(small).files()
     path, size = write_report(small, str(tmp_path / "page.html"))
@@ -368,6 +372,7 @@ def test_times_of_the_steps(tmp_path: Path) -> None:
         assert sum(parts) == pytest.approx(100, abs=0.3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["", "memory://"])
 def test_what_another_run_gained_and_lost(protocol: str, tmp_path: Path) -> None:
     a, b = write_a(f"{protocol}{tmp_path}/a"), write_b(f"{protocol}{tmp_path}/b")

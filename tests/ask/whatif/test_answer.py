@@ -217,11 +217,13 @@ CHANGES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("overrides", CHANGES, ids=" ".join)
 def test_a_rerun_of_text_agrees(text_run: Ran, overrides: list[str], tmp_path: Path) -> None:
     agrees(text_run, overrides, tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -410,6 +412,7 @@ def test_what_was_forgotten_stays_out(text_run: Ran, tmp_path: Path) -> None:
             assert found.expected == pytest.approx(float(expected.rows), abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_fractions_are_of_the_rows_that_are_not_forgotten(text_run: Ran, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(text_run.folder, tmp_path / "run"))
     forget(str(folder), Items.of({"uid": map(bytes.fromhex, kept_uids(text_run)[::2])}))

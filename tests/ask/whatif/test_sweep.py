@@ -128,6 +128,7 @@ def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
         assert answer(run, [f"balance.rows={rows}"]).t == best
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("base", [[], ["balance=null"], ["dedup.prefer=width"]])
 def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
     """As trying fractions does: none gives more without giving too many."""
@@ -138,6 +139,7 @@ def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
         assert max(size for size in sizes if size <= rows) <= found <= rows
 
 
+@pytest.mark.thorough
 def test_a_target_size_by_a_threshold(run: FinishedRun) -> None:
     number = parse_swept_number("rules.best=clip_score >= {0.0..1.0}")
     # Scores have two digits, and these give some 600 to 100 rows.
@@ -220,6 +222,7 @@ def test_a_sweep_checks_before_it_begins(run: FinishedRun, monkeypatch: pytest.M
 # ---- the plot
 
 
+@pytest.mark.thorough
 def test_the_plot(run: FinishedRun, tmp_path: Path) -> None:
     number = parse_swept_number("balance.t=1..1000")
     found = list(sweep(run, [], number, 5))

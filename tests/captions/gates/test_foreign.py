@@ -94,6 +94,7 @@ def try_run(site: Path, sections: dict[str, Any], out: Path, **gates: Any) -> An
     return curate(site, "run", str(recipe), "--out", str(out))
 
 
+@pytest.mark.thorough
 def test_it_refuses_by_its_option_and_may_be_off(site: Path, sections: dict[str, Any], tmp_path: Path) -> None:
     first = run(site, sections, tmp_path / "first")
     assert first.keys() == {"passed", "shout"} and first["shout"] > 3
@@ -108,6 +109,7 @@ def test_it_refuses_by_its_option_and_may_be_off(site: Path, sections: dict[str,
     assert len(keys) == 3, "captions are made again where another gate judges them"
 
 
+@pytest.mark.slow
 def test_its_keys_are_known(site: Path, sections: dict[str, Any], tmp_path: Path) -> None:
     done = try_run(site, sections, tmp_path / "a", shout=2)
     assert done.returncode == 2 and "captions.gates.shout" in done.stderr and "less than or equal to 1" in done.stderr
@@ -118,6 +120,7 @@ def test_its_keys_are_known(site: Path, sections: dict[str, Any], tmp_path: Path
     assert "shout" in schema["properties"]["off"]["items"]["enum"]
 
 
+@pytest.mark.thorough
 def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     code = "from curate.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
@@ -125,6 +128,7 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     assert done.stdout == (ROOT / "pipelines/recipes/README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -480,6 +480,7 @@ def candidates(rows: Rows, kind: str = "rewrite", **named: Any) -> Candidates:
     return Candidates(RELATIONS[kind], strings(texts), strings(originals), prompts=[PROMPT], examples=EXAMPLES, **named)
 
 
+@pytest.mark.thorough
 @given(PAIRS, st.sampled_from(sorted(RELATIONS)))
 @settings(deadline=None)
 def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) -> None:
@@ -558,6 +559,7 @@ def names_differ(text: str, original: str) -> bool:
     )
 
 
+@pytest.mark.thorough
 @given(PAIRS | st.lists(st.tuples(FIGURES, FIGURES), max_size=6))
 @settings(deadline=None, max_examples=300)
 def test_rows_that_are_not_looked_at_closely_would_pass(rows: Rows) -> None:

@@ -114,6 +114,7 @@ def chi_square(counts: np.ndarray) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", [0, 16, 8])
 @pytest.mark.parametrize("style", STYLES)
 def test_triples_are_spread_evenly(style: str, place: int) -> None:
@@ -122,6 +123,7 @@ def test_triples_are_spread_evenly(style: str, place: int) -> None:
     assert chi_square(np.bincount(chosen(uids, style), minlength=TRIPLES)) < CHI_SQUARE_31
 
 
+@pytest.mark.thorough
 def test_triples_of_styles_and_seeds_are_independent() -> None:
     uids = [f"{i:032x}" for i in range(20_480)]
     first = np.array(chosen(uids, "human"))

@@ -47,6 +47,7 @@ def naive_nearest(vectors, pairs) -> dict[int, float]:
     return {row: float(np.float32(1 if found >= cosine.ALIKE else found)) for row, found in best.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("visited", "count", "x"), [(8, 64, 0.96), (2, 256, 0.8)])

@@ -139,6 +139,7 @@ CHAIN = [
 ]
 
 
+@pytest.mark.thorough
 @given(POOLS, st.integers(1, 3), st.sampled_from([1, 7, 40]), st.sampled_from([1, 8, 64]))
 @example(CHAIN, 3, 7, 64)
 @settings(max_examples=300, deadline=None)

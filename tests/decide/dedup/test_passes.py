@@ -101,6 +101,7 @@ def asked(folder: Path, by: list[Any]) -> Any:
     return parse_recipe({"input": source, "dedup": {"by": by}})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("by", "duplicates"),
     [

@@ -90,6 +90,7 @@ def widest(largest: int) -> list[int]:
     return done
 
 
+@pytest.mark.thorough
 @given(st.integers(1, (1 << 40) - 1), st.data())
 @settings(max_examples=100, deadline=None)
 def test_at_most_so_many_rounds(largest, data):

@@ -56,6 +56,7 @@ def expected_rows(matches: list[list[int]], t: int) -> tuple[list[float], list[f
     return [1 - math.prod(1 - p[e] for e in row) if row else 0.0 for row in matches], p
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("balance", [{"t": 20}, {"t": 1}, {"rows": 150}, {"rows": 10_000}])
 def test_a_new_scheme_balances_locally_as_on_beam(by_parity: None, tmp_path: Path, balance: dict[str, int]) -> None:
     recipe = asked(tmp_path, scheme="by_parity", **balance)

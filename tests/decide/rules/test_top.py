@@ -61,6 +61,7 @@ def pool(rows: int) -> pa.Table:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("of", ["s", "large"])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_it_is_as_defined(form: dict[str, Any], of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

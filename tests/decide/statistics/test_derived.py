@@ -50,6 +50,7 @@ SELECT z, (zb + 2 * m + CASE WHEN f IS NULL THEN NULL ELSE rank_b END) / 4 AS bl
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("files", [1, 3])
 def test_they_are_as_sql_has_them(files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (70, 70))

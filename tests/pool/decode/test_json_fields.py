@@ -69,6 +69,7 @@ def test_numbers_are_read_as_python_reads_them(inside: list[str], beside: list[s
     assert repr(read_json(raw)) == repr(fields_by_python(raw))
 
 
+@pytest.mark.thorough
 @settings(max_examples=500, deadline=None)
 @given(objects, st.data())
 def test_damaged_ones_are_judged_as_python_judges_them(fields: Any, data: st.DataObject) -> None:

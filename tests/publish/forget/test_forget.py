@@ -228,6 +228,7 @@ def test_a_name_in_the_report_of_damage_goes(tmp_path: Path) -> None:
     conserved(run)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [1, 100])
 def test_a_sample_that_has_the_image_beside_its_own_goes_too(tmp_path: Path, rows: int) -> None:
     """Asked for by the uid of the image's sample, or by the image alone, which may be nobody's own."""
@@ -441,6 +442,7 @@ def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
         forget(str(run.folder), uids("0" * 32))
 
 
+@pytest.mark.thorough
 def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A page that was rendered before would show what is gone, and the manifest would vouch for it."""
     victims = iter(kept_rows(run)[:2])
