@@ -29,6 +29,7 @@ GROUPS = (
     "curate.gates",
     "curate.outputs",
     "curate.selections",
+    "curate.statistics",
 )  # of entry points: the kinds of thing that other packages may add
 
 

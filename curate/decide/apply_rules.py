@@ -14,9 +14,10 @@ from curate.base.numeric.arrays import I64
 from curate.decide import unit_rules
 from curate.decide.rules.top import Counts, TopSearch, add_counts
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import Digits, Scale, Statistic, Summary, count_up_to, split_keys
+from curate.decide.statistics.derived import Fitted, Scale, StatisticCall
+from curate.decide.statistics.ranks import count_up_to, rows_below, split_keys
 from curate.decide.unit_state import UnitState
-from curate.expressions.check import QUANTILE
+from curate.expressions.check import STATISTICS
 from curate.pool.plan import Unit
 from curate.run.units import Answer, Fold, Units, of_unit
 from curate.store.tables import OpenTables
@@ -78,7 +79,7 @@ def _derive(units: Units, settings: DecideSettings, index: int) -> Answer:
     """Compute the statistics that follow a segment, and apply the next one; return {At: Scale}."""
     name, steps = f"Derive {index}", _Derive(settings, index)
     summaries = units.ask(f"{name}: summarise", steps.summarise, combine=Fold(_add_summaries))
-    if not steps.places(QUANTILE):
+    if not steps.ranked():
         scales = units.get(f"{name}: scales", steps.scales, summaries)
         units.then(f"{name}: apply", steps.apply, scales)
         return scales
@@ -92,8 +93,8 @@ def _derive(units: Units, settings: DecideSettings, index: int) -> Answer:
     return scales
 
 
-def _add_summaries(one: list[Summary], other: list[Summary]) -> list[Summary]:
-    return [a + b for a, b in zip(one, other, strict=True)]  # type: ignore[operator]
+def _add_summaries(one: list[Fitted], other: list[Fitted]) -> list[Fitted]:
+    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 def _count_up_to(
@@ -113,27 +114,28 @@ class _Derive:
     settings: DecideSettings
     index: int
 
-    def places(self, function: str) -> list[At]:
-        """Return where a function is, among the columns."""
-        return [at for at, statistic in self._statistics() if statistic.function == function]
+    def ranked(self) -> list[At]:
+        """Return the statistics that are of ranks."""
+        return [at for at, call in self._statistics() if STATISTICS.find(call.function).of_ranks]
 
-    def _statistics(self) -> Iterator[tuple[At, Statistic]]:
+    def _statistics(self) -> Iterator[tuple[At, StatisticCall]]:
         for name in self.settings.segments[self.index].derive:
             yield from (((name, i), statistic) for i, statistic in enumerate(self.settings.derived[name].statistics))
 
-    def summarise(self, tables: OpenTables, state: UnitState) -> Iterator[list[Summary]]:
+    def summarise(self, tables: OpenTables, state: UnitState) -> Iterator[list[Fitted]]:
         yield unit_rules.summarise_statistics(self.settings, tables, state, self.index)
 
-    def scales(self, summaries: list[Summary]) -> dict[At, Scale]:
+    def scales(self, summaries: list[Fitted]) -> dict[At, Scale]:
         return {at: summary.scale(of) for (at, of), summary in zip(self._statistics(), summaries, strict=True)}
 
-    def below(self, summaries: list[Summary]) -> dict[At, I64]:
+    def below(self, summaries: list[Fitted]) -> dict[At, I64]:
         pairs = zip(self._statistics(), summaries, strict=True)
-        return {at: summary.below for (at, _), summary in pairs if isinstance(summary, Digits)}
+        return {at: rows_below(summary.digits) for (at, _), summary in pairs if summary.digits is not None}
 
     def keys(self, tables: OpenTables, state: UnitState) -> Iterator[tuple[Any, Any]]:
-        for at, statistic, values in unit_rules.statistic_values(self.settings, tables, state, self.index):
-            if statistic.function == QUANTILE:
+        ranked = self.ranked()
+        for at, _, values in unit_rules.statistic_values(self.settings, tables, state, self.index):
+            if at in ranked:
                 for digit, keys, counts in split_keys(values, state.alive):
                     yield (at, digit), (state.unit.index, keys, counts)
 
@@ -145,7 +147,7 @@ class _Derive:
         by_digit = sorted(of_unit(sent, state.unit.index), key=lambda part: part[:2])
         up_to = {
             at: np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])
-            for at in self.places(QUANTILE)
+            for at in self.ranked()
         }
         return unit_rules.apply_derived(self.settings, tables, state, self.index, scales, up_to)
 

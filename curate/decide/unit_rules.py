@@ -21,14 +21,13 @@ from curate.decide.rules.top import TopSearch, TopValues
 from curate.decide.settings import DecideSettings
 from curate.decide.statistics.derived import (
     DerivedValues,
+    Fitted,
     Scale,
-    Statistic,
-    Summary,
+    StatisticCall,
     argument_values,
-    ranks_of,
     read_columns,
-    summarise,
 )
+from curate.decide.statistics.ranks import ranks_of
 from curate.decide.unit_matches import all_matches
 from curate.decide.unit_state import ALIVE, UnitState
 from curate.pool.plan import Unit
@@ -101,7 +100,7 @@ def apply_top(
 
 def statistic_values(
     settings: DecideSettings, tables: UnitTables, state: UnitState, index: int
-) -> Iterator[tuple[tuple[str, int], Statistic, F64]]:
+) -> Iterator[tuple[tuple[str, int], StatisticCall, F64]]:
     """Yield what the statistics after a segment are of: (column, place), the statistic, and x of each row, NaN where it is no finite number."""
     columns = [settings.derived[name] for name in settings.segments[index].derive]
     read = [name for column in columns for name in column.columns if column.statistics]
@@ -111,10 +110,10 @@ def statistic_values(
             yield (column.name, place), statistic, argument_values(statistic, table)
 
 
-def summarise_statistics(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> list[Summary]:
+def summarise_statistics(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> list[Fitted]:
     """Return what the statistics after a segment need to know of a unit's rows that reached them."""
     found = statistic_values(settings, tables, state, index)
-    return [summarise(statistic.function, x[state.alive & ~np.isnan(x)]) for _, statistic, x in found]
+    return [Fitted.of(statistic.function, x[state.alive & ~np.isnan(x)]) for _, statistic, x in found]
 
 
 def apply_derived(

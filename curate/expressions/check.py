@@ -14,11 +14,12 @@ import duckdb
 import pyarrow as pa
 
 from curate.base.errors import RecipeError, UnknownColumn
+from curate.base.registry import Registry
 from curate.base.wording import did_you_mean, one_line
 from curate.expressions.evaluate import connect, query
 
-QUANTILE = "quantile"
-FUNCTIONS = ("zscore", "minmax", QUANTILE)  # of derived columns: they look at many rows
+STATISTICS: Registry[Any] = Registry("statistic", "curate.decide.statistics.registry:KINDS", "curate.statistics")
+"""Functions of derived columns that look at many rows."""
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 
 
@@ -146,7 +147,7 @@ def _has_clauses(node: dict[str, Any]) -> bool:
 
 def _check_function(key: str, where: str, name: str, arguments: int) -> None:
     kind = "a rule" if key.startswith("rules.") else key
-    if name in FUNCTIONS:
+    if name in STATISTICS.kinds():
         remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
         raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")
     sql = (

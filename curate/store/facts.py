@@ -139,15 +139,13 @@ class RuleFacts(Facts):
 
 
 class StatisticFacts(Facts):
-    """A statistic of a derived column: of an expression, over `rows` with a value, with what it was computed by."""
+    """A statistic of a derived column: of an expression, over `rows` with a value; further keys are what it was computed by."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     function: str
     of: str
     rows: int
-    mean: Perhaps[float] = None
-    standard_deviation: Perhaps[float] = None
-    least: Perhaps[float] = None
-    greatest: Perhaps[float] = None
 
 
 class DerivedFacts(Facts):

@@ -1,16 +1,11 @@
 """Columns that a recipe derives: SQL over other columns, in which zscore(x), minmax(x) and quantile(x) look at many rows.
 
 They look at the rows that reach the first rule that uses the column, or else deduplication, and whose x is a finite number; where
-it is not, they are NULL. Summaries of units add up exactly, in any order: sums of integers (see `curate.decide.statistics.exact_sums`), the
-least and the greatest value, counts. Formulas, over those rows (the definitions of scikit-learn's scalers, and SQL's cume_dist):
-
-    zscore(x)    (x − mean) / standard deviation, that of the population; 0 where all are equal
-    minmax(x)    (x − least) / (greatest − least); 0 where all are equal
-    quantile(x)  the share of rows with at most this value
+it is not, they are NULL. The statistics are in files of their own; what they need of units adds up exactly, in any order.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -20,10 +15,9 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import F64, I64, U64, Mask
-from curate.base.numeric.quantiles import DIGIT_BITS, order_keys
-from curate.decide.statistics.exact_sums import ExactSums
-from curate.expressions.check import FUNCTIONS, QUANTILE, check_expression, parse_sql, walk_tree
+from curate.base.numeric.arrays import F64, I64
+from curate.decide.statistics.ranks import count_digits
+from curate.expressions.check import STATISTICS, check_expression, parse_sql, walk_tree
 from curate.expressions.evaluate import compute, connect
 from curate.store.tables import UnitTables
 
@@ -34,8 +28,8 @@ _FLOATS = ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT")
 
 
 @dataclass(frozen=True)
-class Statistic:
-    """One of FUNCTIONS, of an expression."""
+class StatisticCall:
+    """One of STATISTICS, of an expression."""
 
     function: str
     sql: str
@@ -47,7 +41,7 @@ class Derived:
 
     name: str
     sql: str
-    statistics: tuple[Statistic, ...]
+    statistics: tuple[StatisticCall, ...]
     columns: tuple[str, ...]  # that it reads, derived ones included
     kind: pa.DataType
 
@@ -76,23 +70,24 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
         raise RecipeError(f"{key}: {sql[:200]!r}… is nested too deeply; accepted: several columns") from None
     if tree["error"]:
         raise RecipeError(f"{key}: {sql!r} is not a SQL expression: {tree['error_message']}")
-    statistics: list[Statistic] = []
+    functions = STATISTICS.kinds()
+    statistics: list[StatisticCall] = []
     read: list[str] = []
-    for call in [part for part in walk_tree(tree) if _called(part) in FUNCTIONS]:
+    for call in [part for part in walk_tree(tree) if _called(part) in functions]:
         arguments = [
             argument.get("expression", argument) for argument in call.get("arguments", call.get("children", []))
         ]
-        inner = [part for argument in arguments for part in walk_tree(argument) if _called(part) in FUNCTIONS]
+        inner = [part for argument in arguments for part in walk_tree(argument) if _called(part) in functions]
         if len(arguments) != 1 or inner:
             raise RecipeError(
-                f"{key}: {_called(call)}() takes one argument, which must not contain {', '.join(FUNCTIONS)}"
+                f"{key}: {_called(call)}() takes one argument, which must not contain {', '.join(functions)}"
             )
         argument = _deparse(arguments[0])
         checked = check_expression(key, argument, columns, repr(sql))
         if (kind := checked.kind) == "VARCHAR" or not (_arrow_type(kind)):
             raise RecipeError(f"{key}: {_called(call)}() needs a number; {argument} is {kind}")
         read += checked.columns
-        statistic = Statistic(str(_called(call)), argument)
+        statistic = StatisticCall(str(_called(call)), argument)
         statistics += [statistic] if statistic not in statistics else []
         stands = f"{_STATISTIC}{statistics.index(statistic)}"
         call.clear()
@@ -135,93 +130,42 @@ def _arrow_type(kind: str) -> pa.DataType | None:
 
 @dataclass(frozen=True)
 class Scale:
-    """A statistic as it was found: it is (x − shift) / width; of `quantile`, x is a row's rank."""
+    """A statistic with what it was fitted to."""
 
     function: str
     sql: str  # of x
     rows: int  # that it looked at
-    shift: float = 0.0
-    width: float = 0.0
-    greatest: float = 0.0  # of `minmax`, for run.json
+    parameters: Mapping[str, float]
 
     def apply(self, values: F64) -> F64:
-        """Return it for some values; NaN stays."""
-        return (values - self.shift) / self.width if self.width else np.where(np.isnan(values), np.nan, 0.0)
-
-    @property
-    def parameters(self) -> dict[str, float]:
-        """Return what it is computed by, by its names in run.json."""
-        if self.function == "zscore":
-            return {"mean": self.shift, "standard_deviation": self.width}
-        return {"least": self.shift, "greatest": self.greatest} if self.function == "minmax" else {}
+        """Return it for some values, or ranks; NaN stays."""
+        parameters = {"rows": float(self.rows), **self.parameters}
+        return np.asarray(STATISTICS.find(self.function).apply(values, parameters), np.float64)
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What `zscore` needs of a part."""
+class Fitted:
+    """What a statistic needs of a part of the rows, how many these are, and of ranks how many by the first digit of their keys."""
 
-    sums: ExactSums
-
-    def __add__(self, other: Self) -> Self:
-        """Return that of both parts."""
-        return type(self)(self.sums + other.sums)
-
-    def scale(self, statistic: Statistic) -> Scale:
-        """Return the statistic, of all parts."""
-        shift, width = (self.sums.mean, self.sums.standard_deviation) if self.sums.rows else (0.0, 0.0)
-        return Scale(statistic.function, statistic.sql, self.sums.rows, shift, width)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """What `minmax` needs of a part."""
-
+    summary: Any
     rows: int
-    least: float
-    greatest: float
+    digits: I64 | None = None  # int64[65536]
+
+    @classmethod
+    def of(cls, function: str, values: F64) -> Self:
+        """Return it for a part's values, which are finite."""
+        statistic = STATISTICS.find(function)
+        return cls(statistic.fit(values), len(values), count_digits(values) if statistic.of_ranks else None)
 
     def __add__(self, other: Self) -> Self:
         """Return that of both parts."""
-        least, greatest = min(self.least, other.least), max(self.greatest, other.greatest)
-        return type(self)(self.rows + other.rows, least, greatest)
+        digits = None if self.digits is None or other.digits is None else self.digits + other.digits
+        return type(self)(self.summary + other.summary, self.rows + other.rows, digits)
 
-    def scale(self, statistic: Statistic) -> Scale:
+    def scale(self, statistic: StatisticCall) -> Scale:
         """Return the statistic, of all parts."""
-        shift, width = (self.least, self.greatest - self.least) if self.rows else (0.0, 0.0)
-        return Scale(statistic.function, statistic.sql, self.rows, shift, width, self.greatest if self.rows else 0.0)
-
-
-@dataclass(frozen=True)
-class Digits:
-    """What `quantile` needs of a part: its rows by the first digit of their keys (int64[65536])."""
-
-    counts: I64
-
-    def __add__(self, other: Self) -> Self:
-        """Return that of both parts."""
-        return type(self)(self.counts + other.counts)
-
-    def scale(self, statistic: Statistic) -> Scale:
-        """Return the statistic, of all parts."""
-        rows = int(self.counts.sum())
-        return Scale(statistic.function, statistic.sql, rows, 0.0, float(rows))
-
-    @property
-    def below(self) -> I64:
-        """The rows with a smaller digit than each (int64[65536])."""
-        return np.cumsum(self.counts) - self.counts
-
-
-Summary = Moments | Extent | Digits
-
-
-def summarise(function: str, values: F64) -> Summary:
-    """Return what a function needs of a part's values, which are finite."""
-    if function == "zscore":
-        return Moments(ExactSums.of(values))
-    if function == "minmax":
-        return Extent(len(values), float(np.min(values, initial=np.inf)), float(np.max(values, initial=-np.inf)))
-    return Digits(np.bincount(_digits(rank_keys(values)), minlength=1 << DIGIT_BITS).astype(np.int64))
+        parameters = STATISTICS.find(statistic.function).parameters(self.summary)
+        return Scale(statistic.function, statistic.sql, self.rows, parameters)
 
 
 @dataclass(frozen=True)
@@ -252,14 +196,14 @@ def read_columns(
     return table
 
 
-def _before_scale(statistic: Statistic, place: int, known: DerivedValues, table: pa.Table) -> F64:
-    if statistic.function != QUANTILE:
+def _before_scale(statistic: StatisticCall, place: int, known: DerivedValues, table: pa.Table) -> F64:
+    if not STATISTICS.find(statistic.function).of_ranks:
         return argument_values(statistic, table)
     ranks = known.ranks[place].astype(np.float64)
     return np.where(ranks < 0, np.nan, ranks)
 
 
-def argument_values(statistic: Statistic, table: pa.Table) -> F64:
+def argument_values(statistic: StatisticCall, table: pa.Table) -> F64:
     """Return x of each row (float64); NaN where it is no finite number."""
     values = pc.fill_null(compute(statistic.sql, pa.float64(), table), np.nan).to_numpy()
     return np.where(np.isfinite(values), values, np.nan)
@@ -274,53 +218,3 @@ def needed_columns(derived: Mapping[str, Derived], names: Sequence[str]) -> list
         needed.add(name)
         waiting += [column for column in derived[name].columns if column in derived and column not in needed]
     return [name for name in derived if name in needed]
-
-
-# ---- ranks: of each value of a pool, the rows with at most this value
-
-
-def rank_keys(values: F64) -> U64:
-    """Return keys (uint64) of finite values, in their order."""
-    return order_keys(pa.array(values))[0]
-
-
-def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
-    """Yield, by the first digit of their keys, a unit's distinct keys, and how many rows of each reached the column.
-
-    `values` (float64[rows]) are NaN where there is none.
-    """
-    keys, counts = distinct_keys(values, reached)
-    digits = _digits(keys)
-    for digit in np.unique(digits).tolist():
-        chosen = slice(*np.searchsorted(digits, [digit, digit + 1]))
-        yield digit, keys[chosen], counts[chosen]
-
-
-def distinct_keys(values: F64, reached: Mask) -> tuple[U64, I64]:
-    """Return the distinct keys of a unit's values, ascending, and how many rows of each reached the column (int64)."""
-    known = ~np.isnan(values)
-    keys, places = np.unique(rank_keys(values[known]), return_inverse=True)
-    counts = np.zeros(len(keys), np.int64)
-    np.add.at(counts, places, reached[known].astype(np.int64))
-    return keys, counts
-
-
-def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
-    """Return, of each part's keys, how many rows of all parts have at most that key."""
-    keys, places = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
-    counts = np.zeros(len(keys), np.int64)
-    np.add.at(counts, places, np.concatenate([part for _, part in parts]))
-    up_to = np.cumsum(counts)[places]
-    return np.split(up_to, np.cumsum([len(part) for part, _ in parts])[:-1])
-
-
-def ranks_of(values: F64, up_to: I64) -> I64:
-    """Return of each row the rows with at most its value; −1 where it has none. `up_to` are of `distinct_keys`, in order."""
-    ranks = np.full(len(values), -1, np.int64)
-    known = ~np.isnan(values)
-    ranks[known] = up_to[np.unique(rank_keys(values[known]), return_inverse=True)[1]]
-    return ranks
-
-
-def _digits(keys: U64) -> I64:
-    return (keys >> np.uint64(64 - DIGIT_BITS)).astype(np.int64)

@@ -1,0 +1,55 @@
+"""The interface that every statistic implements: a function of one number in SQL that looks at many rows, as zscore(x) does.
+
+It is fitted on each unit, what is fitted is merged, and what follows is applied to each row. Which rows it looks at is said by who uses
+it; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order and grouping: counts,
+least and greatest values, sums of integers (`exact_sums` adds up floating numbers exactly).
+
+    class Share(Statistic):
+        key = "share"  # x by the sum of all
+
+        def fit(self, values):
+            return ExactSums.of(values)
+
+        def parameters(self, sums):
+            return {"sum": sums.mean * sums.rows}
+
+        def apply(self, values, parameters):
+            return values / parameters["sum"]
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from curate.base.numeric.arrays import F64
+
+
+class Statistic(ABC):
+    """One statistic; it has no state.
+
+    Attributes:
+        key: the name of the function.
+        of_ranks: whether it is applied to each row's rank, the rows with at most its x, in place of x; `parameters` then has `rows`.
+    """
+
+    key: ClassVar[str]
+    of_ranks: ClassVar[bool] = False
+
+    @abstractmethod
+    def fit(self, values: F64) -> Any:
+        """Return what is needed of a unit's values (float64[n], finite; n may be 0). Summaries are merged by `+`."""
+
+    @abstractmethod
+    def parameters(self, summary: Any) -> Mapping[str, float]:
+        """Return what it is computed by, of all units, by names that run.json has."""
+
+    @abstractmethod
+    def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
+        """Return the statistic of each value (float64[n]); NaN stays."""
+
+
+def scaled(values: F64, shift: float, width: float) -> F64:
+    """Return (values − shift) / width, 0 where all are equal; NaN stays."""
+    return (values - shift) / width if width else np.where(np.isnan(values), np.nan, 0.0)
