@@ -20,18 +20,18 @@ from curate.decide.unit_state import UnitState
 from curate.expressions.check import CheckedExpression, check_count
 from curate.match.unit import Entries, MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
-from curate.pool.plan import Pool, Unit
+from curate.pool.plan import Pool
 from curate.recipe.deciding import KEYS, NEARNESS, SELECTIONS, Dedup, Near
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
 from curate.run.columns import visible_columns
-from curate.run.context import VERSIONS, RunContext
+from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 
 @dataclass(frozen=True)
-class DecideSettings:
+class DecideSettings(StepSettings):
     """What deciding reads."""
 
     store: RunStore
@@ -82,10 +82,6 @@ class DecideSettings:
             else None,
             key=decisions_key(context),
         )
-
-    def tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables. Decisions are not adopted from other runs: they are cheap, and depend on files that could not be read."""
-        return UnitTables(self.store, unit.index, last=unit.last)
 
     def key_without(self, unread: Sequence[str]) -> str:
         """Return the key of decisions without the rows of these files, in any order, which could not be read."""

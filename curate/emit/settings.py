@@ -20,15 +20,15 @@ from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Captions
 from curate.recipe.output import Output
 from curate.recipe.source import Source, find_source
-from curate.run.context import VERSIONS, RunContext
+from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
-from curate.store.tables import OpenTables, UnitTables
+from curate.store.tables import UnitTables
 
 _SYN_JSON = 2  # raised where syn.json changes
 
 
 @dataclass(frozen=True)
-class EmitSettings:
+class EmitSettings(StepSettings):
     """What emitting reads."""
 
     store: RunStore
@@ -85,14 +85,6 @@ class EmitSettings:
         texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
         fields = [[one.name, str(one.type)] for one in self.fields]
         return ids.digest([self.key, fields, shard.index, decided, *texts])
-
-    def tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables."""
-        return UnitTables(self.store, unit.index, last=unit.last)
-
-    def open_tables(self, unit: Unit) -> OpenTables:
-        """Return a unit's tables, to be held open."""
-        return OpenTables(self.store, unit.index, last=unit.last)
 
     def reader(self, unit: Unit, tables: UnitTables) -> UnitRereader:
         """Return what reads rows of a unit again; `tables` are the unit's, as below."""

@@ -26,7 +26,7 @@ from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
-from curate.run.context import RunContext
+from curate.run.context import RunContext, StepSettings
 from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, caption_statistics_file, failures_part, table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -37,7 +37,7 @@ Drops = Counter[tuple[str, str | None]]  # rows by source and rule, None for kep
 
 
 @dataclass(frozen=True)
-class PublishSettings:
+class PublishSettings(StepSettings):
     """What auditing, publishing and forgetting read."""
 
     store: RunStore
@@ -58,10 +58,6 @@ class PublishSettings:
     def sources(self) -> tuple[Source, ...]:
         """The recipe's sources, with their places in the run's folder."""
         return place_sources(self.recipe.input, self.store.url)
-
-    def tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables."""
-        return UnitTables(self.store, unit.index, last=unit.last)
 
     def unit_files(self, first: int, last: int | None = None) -> list[str]:
         """Return the files of a unit that are published; with `last`, those of the chunk of units from `first` to it."""

@@ -28,6 +28,20 @@ from curate.store.tables import ChunkTables, OpenTables, UnitTables
 VERSIONS = {"measure": 1, "matches": 1, "decisions": 1, "captions": 2, "shards": 3}
 
 
+class StepSettings:
+    """Base of what a step takes of a run: it opens units' tables in the run's folder, and nowhere else."""
+
+    store: RunStore
+
+    def tables(self, unit: Unit) -> UnitTables:
+        """Return a unit's tables."""
+        return UnitTables(self.store, unit.index, last=unit.last)
+
+    def open_tables(self, unit: Unit) -> OpenTables:
+        """Return a unit's tables, to be held open for one pass over them."""
+        return OpenTables(self.store, unit.index, last=unit.last)
+
+
 @dataclass(frozen=True)
 class RunContext:
     """One run."""
