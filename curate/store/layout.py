@@ -41,10 +41,7 @@ POOL = "pool"  # what was downloaded, in img2dataset's layout
 
 
 def digest_name(name: str) -> str:
-    """Return the file that holds the digest of a file until the manifest does; empty for files that it does not list.
-
-    Where several attempts wrote the file, others beside it hold theirs; on an object store they are names in a folder.
-    """
+    """Return the folder whose names are a file's digests until the manifest has it, one of each attempt; empty for files that it does not list."""
     is_listed = name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE)
     return (
         f"{DIGESTS}/{name}"

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import io
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -59,39 +58,16 @@ def in_folder(path: str, put: Callable[[str], None]) -> None:
         put(path)
 
 
-def add_to_files(path: str, data: bytes) -> None:
-    """Keep some bytes in a file beside those that were kept before: at the path, or that with .1, .2 …, the first of which there is none.
-
-    Where one of them holds these bytes already, nothing is added.
-    """
-    for file in _numbered(path):
-        try:
-            write_at_once(file, data, os.O_EXCL)
-        except FileExistsError:
-            if _read(file) != data:
-                continue
-        return
-
-
-def read_files(path: str) -> list[bytes]:
-    """Return what `add_to_files` kept; what another process is just writing may be cut."""
-    found = []
-    for file in _numbered(path):
-        try:
-            found.append(_read(file))
-        except (FileNotFoundError, NotADirectoryError):
-            break
-    return found
-
-
-def _numbered(path: str) -> Iterator[str]:
-    yield path
-    yield from (f"{path}.{number}" for number in itertools.count(1))
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def make_name(path: str) -> None:
+    """Make an empty file, whose name is what it says, in a folder that mostly is not there yet."""
+    folder = os.path.dirname(path)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
 
 def move_to_new(aside: str, path: str) -> None:

@@ -32,7 +32,7 @@ import pyarrow as pa
 
 from curate.base.process import temporary_folder
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
-from curate.store.local import Digest, HashedFile, add_to_files, in_folder, move_to_new, write_at_once
+from curate.store.local import Digest, HashedFile, in_folder, make_name, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
@@ -302,7 +302,7 @@ class RunStore(StoredFiles):
         if note := digest_name(name):
             text = "-".join(str(part) for part in digest if part is not None)
             if self.is_local:
-                in_folder(self.path(note), lambda path: add_to_files(path, text.encode()))
+                make_name(self.path(f"{note}/{text}"))
             else:
                 self.fs.pipe_file(self.path(f"{note}/{text}"), b"")
 

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.base.errors import CurateError, DamagedError, RecipeError
 from curate.base.wording import one_line
 from curate.store.layout import digest_name
-from curate.store.local import Digest, read_files, walk
+from curate.store.local import Digest, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
@@ -150,15 +150,11 @@ class StoredFiles:
         return Digest(size, state.hexdigest())
 
     def _notes(self, name: str) -> Iterator[Digest]:
-        """Yield the digests of a file that `RunStore` put there; what is none was damaged."""
+        """Yield the digests of a file that `RunStore` put there: names, in a folder of the file's."""
         if not (note := digest_name(name)):
             return
-        if self.is_local:
-            texts = [data.decode(errors="replace") for data in read_files(self.path(note))]
-        else:
-            self.fs.invalidate_cache(self.path(note))
-            texts = self.names(note)
-        for text in texts:
+        self.fs.invalidate_cache(self.path(note))
+        for text in self.names(note):
             with suppress(ValueError):
                 size, sha256, *rows = text.split("-")
                 yield Digest(int(size), sha256, *map(int, rows))
