@@ -101,9 +101,8 @@ def table_digest(table: pa.Table) -> str:
         state.update(f"{name} {len(text)}".encode())
         state.update(lengths.astype("<i8").tobytes())
         if len(text):
-            text = text.fill_null("")  # a null may own bytes
-            offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset :]
-            state.update(memoryview(text.buffers()[2] or b"")[offsets[0] : offsets[len(text)]])
+            data, offsets = string_buffers(text.fill_null(""))  # a null may own bytes
+            state.update(data[offsets[0] : offsets[-1]].data)
     return state.hexdigest()[:32]
 
 

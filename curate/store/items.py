@@ -8,6 +8,7 @@ URLs can test which of them are here. Millions of items are looked up by bisecti
 """
 
 import hashlib
+from binascii import unhexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from curate.base.numeric.arrays import string_buffers
 
 Hashes = npt.NDArray[np.bytes_]
 
@@ -49,14 +52,12 @@ def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes
     there = pc.fill_null(pc.not_equal(array, ""), False).to_numpy(zero_copy_only=False)
     width = WIDTHS[kind]
     text = pc.if_else(pa.array(there), array, "" if kind == "url" else "0" * 2 * width).cast(pa.large_string())
-    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
-    data = memoryview(text.buffers()[2] or b"")
+    data, offsets = string_buffers(text)
     if kind == "url":
-        edges = offsets.tolist()
-        digest = hashlib.sha256  # `hash_url`, without a call for each of millions of rows
-        raw = b"".join([digest(data[a:b]).digest() for a, b in pairwise(edges)])
+        octets, digest = data.data, hashlib.sha256  # `hash_url`, without a call for each of millions of rows
+        raw = b"".join([digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist())])
     else:
-        raw = bytes.fromhex(bytes(data[offsets[0] : offsets[-1]]).decode()) if len(text) else b""
+        raw = unhexlify(data[offsets[0] : offsets[-1]].data)
     return np.frombuffer(raw, f"S{width}"), there
 
 

@@ -33,7 +33,7 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def string_buffers(array: pa.Array) -> tuple[U8, I64]:
-    """Return the bytes (uint8) of a string array and the offsets (int64, len + 1) into them, without a copy where they are so.
+    """Return the bytes (uint8) of an array of strings or bytes and the offsets (int64, len + 1) into them, without a copy where they are so.
 
     Both read-only and aligned: each other kind would be compiled separately.
     """
@@ -42,7 +42,7 @@ def string_buffers(array: pa.Array) -> tuple[U8, I64]:
     else:
         _, ends, chars = array.buffers()
         data = np.zeros(0, np.uint8) if chars is None else np.frombuffer(chars, np.uint8)
-        wide = np.frombuffer(ends, np.int64 if pa.types.is_large_string(array.type) else np.int32)
+        wide = np.frombuffer(ends, np.int64 if array.type in (pa.large_string(), pa.large_binary()) else np.int32)
         offsets = np.require(wide[array.offset : array.offset + len(array) + 1], np.int64, "A")
     data.flags.writeable = offsets.flags.writeable = False
     return data, offsets

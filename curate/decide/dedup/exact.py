@@ -14,16 +14,17 @@ A dead record adopts the representative *and the keys* of the row that beat it. 
 its representative through later passes, and follows it if that one dies too, without any lookup between buckets.
 """
 
+import binascii
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
-from numba import njit
 
 from curate.base import ids
-from curate.base.numeric.arrays import F32, I64, U8, U64, Mask, split_by
+from curate.base.numeric.arrays import F32, I64, U64, Mask, split_by, string_buffers
 from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
@@ -32,9 +33,6 @@ LARGE_SHARE = 0.05  # of the rows that reach deduplication: such a group is warn
 # With passes by nearness the largest group is named from so many rows and this share on, for such groups may chain.
 LARGE_NEAR, LARGE_NEAR_SHARE = 10, 0.001
 LARGE_GROUPS = 20
-
-_DIGIT = np.full(256, 16, np.uint8)  # the value of a lower-case hex digit; 16 for any other byte
-_DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 def record_type(passes: int) -> np.dtype[np.void]:
@@ -71,13 +69,29 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
         return np.zeros(len(keys), np.uint64), keys, valid
     present = column.is_valid().to_numpy(zero_copy_only=False)
     text = column.cast(pa.large_string()).fill_null("")
-    offsets = np.frombuffer(text.buffers()[1] or b"", np.int64)[text.offset : text.offset + len(text) + 1]
-    hi, lo, is_hex = _hex_keys(offsets, np.frombuffer(text.buffers()[2] or b"", np.uint8), len(text))
-    others = np.flatnonzero(present & ~is_hex)
-    if len(others):
-        digests = b"".join(xxhash.xxh3_128_digest(value.encode()) for value in text.take(pa.array(others)).to_pylist())
-        hi[others], lo[others] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
+    hi, lo, is_other = np.zeros(len(text), np.uint64), np.zeros(len(text), np.uint64), present.copy()
+    for digits in (32, 64):
+        rows, words = _hex_words(text, digits)
+        hi[rows], lo[rows] = words[0], words[1]
+        if digits == 64:
+            hi[rows] ^= mix64(words[2] + GOLDEN)
+            lo[rows] ^= mix64(words[3] + GOLDEN)
+        is_other[rows] = False
+    if is_other.any():
+        octets = text.filter(pa.array(is_other)).cast(pa.large_binary()).to_pylist()
+        digests = b"".join(map(xxhash.xxh3_128_digest, octets))
+        hi[is_other], lo[is_other] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
     return hi, lo, present
+
+
+def _hex_words(text: pa.Array, digits: int) -> tuple[I64, U64]:
+    """Return the rows that have so many lower-case hex digits, and these as numbers (uint64[digits / 16, rows])."""
+    if not pc.any(pc.equal(pc.binary_length(text), digits)).as_py():
+        return np.zeros(0, np.int64), np.zeros((digits // 16, 0), np.uint64)
+    is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
+    data, ends = string_buffers(text.filter(is_hex))
+    words = np.frombuffer(binascii.unhexlify(data[ends[0] : ends[-1]].data), ">u8").reshape(-1, digits // 16)
+    return np.flatnonzero(is_hex.to_numpy(zero_copy_only=False)), words.T.astype(np.uint64, order="C")
 
 
 def key_hashes(column: pa.Array, alive: Mask) -> U64:
@@ -225,29 +239,3 @@ def _fold(hi: U64, lo: U64) -> U64:
 def _bucket(hashes: U64, n_buckets: int) -> I64:
     """Return ⌊hash · n / 2⁶⁴⌋ from the leading 32 bits, which never falls as the hash grows."""
     return ((hashes >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)
-
-
-@njit(nogil=True, cache=True)
-def _hex_keys(offsets: I64, data: U8, rows: int) -> tuple[U64, U64, Mask]:
-    """Read strings of 32 or 64 lower-case hex digits as two words; of 64, the halves are folded by mixing."""
-    hi, lo, is_hex = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64), np.zeros(rows, np.bool_)
-    words = np.zeros(4, np.uint64)
-    for row in range(rows):
-        begin, size = offsets[row], offsets[row + 1] - offsets[row]
-        if size not in (32, 64):
-            continue
-        good = True
-        for w in range(size // 16):
-            word = np.uint64(0)
-            for i in range(begin + 16 * w, begin + 16 * w + 16):
-                digit = _DIGIT[data[i]]
-                good &= digit < 16
-                word = word << np.uint64(4) | np.uint64(digit)
-            words[w] = word
-        if not good:
-            continue
-        is_hex[row], hi[row], lo[row] = True, words[0], words[1]
-        if size == 64:
-            hi[row] ^= mix64(words[2] + GOLDEN)
-            lo[row] ^= mix64(words[3] + GOLDEN)
-    return hi, lo, is_hex

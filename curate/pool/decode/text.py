@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I32, U8
+from curate.base.numeric.arrays import I32, U8, string_buffers
 from curate.base.schema import OK
 
 MAX_CHARACTERS = 10_000
@@ -96,12 +96,9 @@ def _scan_column(column: pa.Array) -> tuple[I32, I32, U8]:
         raise TypeError(f"captions are {column.type}, not string, large_string, binary or large_binary")
     n = len(column)
     words, characters, flags = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.uint8)
-    buffers = column.buffers()
-    if not n or buffers[1] is None:
+    if not n or column.buffers()[1] is None:
         return words, characters, flags
-    width = np.int64 if column.type in (pa.large_string(), pa.large_binary()) else np.int32
-    offsets = np.frombuffer(buffers[1], width)[column.offset : column.offset + n + 1]
-    data = np.zeros(0, np.uint8) if buffers[2] is None else np.frombuffer(buffers[2], np.uint8)
+    data, offsets = string_buffers(column)
     # A null row may own bytes: they are not to be looked at.
     valid = np.asarray(column.is_valid()) if column.null_count else np.ones(0, np.bool_)
     _scan(offsets, data, valid, (words, characters, flags))
