@@ -256,6 +256,7 @@ def test_formats(pair: tuple[str, str]) -> None:
     assert "of 4 rows; --limit shows more" in run_command("diff", *pair, "--by", "entry", "--limit", "1").out
 
 
+@pytest.mark.thorough
 def test_a_page_of_the_lost(finished: dict[str, tuple[Path, Done]], pool: Path, tmp_path: Path) -> None:  # noqa: F811
     a, b = str(finished["tars"][0]), str(tmp_path / "b")
     changes = ["--reuse", a, "--set", "rules.words=characters > 14"]

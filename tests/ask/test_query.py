@@ -250,6 +250,7 @@ def test_sql_stays_in_the_run(attacked: dict[str, str], attack: str, monkeypatch
     assert everything(attacked) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("attack", OUTSIDE)
 def test_the_connection_itself_is_closed_in(
     attacked: dict[str, str], attack: str, monkeypatch: pytest.MonkeyPatch

@@ -255,6 +255,7 @@ def at_some_moments(arguments: list[str], out: Path, times: int, seconds: float)
     assert 130 in ended
 
 
+@pytest.mark.slow
 def test_at_some_moments_of_a_run(pool: Path, tmp_path: Path) -> None:
     at_some_moments(["run", str(pool / "tars.yaml")], tmp_path, 4, 3.0)
 

@@ -218,6 +218,7 @@ def test_the_shell_takes_no_question(cli: Cli, finished: Finished) -> None:
 # ---- explain
 
 
+@pytest.mark.thorough
 def test_explain_of_every_verdict(cli: Cli, run: Path) -> None:
     verdicts = ask(
         cli,

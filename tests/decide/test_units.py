@@ -173,6 +173,7 @@ def test_a_column_of_the_pool_comes_before_one_that_is_computed(tmp_path: Path) 
     assert {"side", None} <= set(found[:20]) and "first" not in found[:20]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.3, 0.5, 0.999])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_score_fraction_of_what_reached_the_rule(

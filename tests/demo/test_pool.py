@@ -75,6 +75,7 @@ def named(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", text.lower().replace("grey", "gray"))) & CONCEPTS
 
 
+@pytest.mark.thorough
 def test_two_calls_write_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_pool(tmp_path / name, samples=60, seed=seed, shards=2)

@@ -78,6 +78,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("name", ["uid", "UID"])
 def test_the_uid_is_the_ledgers_whatever_the_input_calls_so(tmp_path: Path, kind: str, name: str) -> None:

@@ -177,6 +177,7 @@ def test_a_run_goes_on_from_chunks(recipe: Recipe, runs: tuple[Ran, Ran], tmp_pa
     assert pools.lasting_files(out) == pools.lasting_files(runs[0].folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", range(4))
 def test_only_damaged_chunks_are_made_anew(
     shift: int, recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path, measured: list[str]

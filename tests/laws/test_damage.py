@@ -321,6 +321,7 @@ def test_a_lost_run_json_opens_the_folder_to_the_same_recipe_alone(texts: Case, 
         prepare(texts.recipe, str(tmp_path / "other"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["gone", "middle", "footer", "halved", "zeroed", "emptied"])
 @pytest.mark.parametrize("lost", ["", "run.json"])
 def test_what_was_forgotten_cannot_be_recomputed(images: Case, how: str, lost: str, tmp_path: Path) -> None:
@@ -347,6 +348,7 @@ def test_what_was_forgotten_cannot_be_recomputed(images: Case, how: str, lost: s
     assert verify_run(str(out))[1] == [] and pools.Ran(out).kept == pools.Ran(kept).kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DAMAGES)
 def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Those of a unit whose captions were under way: the ones that are intact are not requested again."""

@@ -271,6 +271,7 @@ def images() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
     """Every URL of its list has a verdict: kept, or its status and message, also of a shard of which nothing came."""
     pytest.importorskip("img2dataset")

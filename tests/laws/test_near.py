@@ -65,6 +65,7 @@ def recipe(path: str, model: str, by: list[Any], **dedup: Any) -> Any:
     return pools.recipe_of(path, measure=measure, dedup={"by": by, **dedup})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", PASSES)
 def test_the_same_set_whatever_the_sharding(passes: str, model: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(units, "_PACKETS_OF_MANY", 3)  # so that packets have several units

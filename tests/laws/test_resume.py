@@ -177,6 +177,7 @@ def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkey
 
 
 # ---------------------------------------------------------------- one run a folder
+@pytest.mark.thorough
 def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
     """It learns who is at work, and what the first one keeps in `tmp` stays."""
     recipe, out = write_recipe(tmp_path), tmp_path / "out"
@@ -274,6 +275,7 @@ def test_a_run_stopped_again_and_again(
 
 
 # ---------------------------------------------------------------- running again
+@pytest.mark.thorough
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, 12, 3), tmp_path / "out"
     assert command("run", recipe, "--out", out).returncode == 0

@@ -339,6 +339,7 @@ def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tm
 
 
 # ---------------------------------------------------------------- the command
+@pytest.mark.slow
 def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
     write_list(tmp_path / "list.csv", [web.url(f"later/3/{i}") for i in range(3)] + [web.url("image/1")])
     text = {"input": {"name": "web", "format": "urls", "path": "list.csv", "network": NETWORK}}

@@ -67,6 +67,7 @@ def test_texts_of_a_fixed_length(models: tuple[str, str], tmp_path: Path) -> Non
     assert not agree(models[0], export_onnx(models[0], tmp_path / "fixed", length=77))._is_cut
 
 
+@pytest.mark.slow
 def test_transformers_own_clip(tmp_path: Path) -> None:
     """As OpenAI's on the hub: its end token is 2 by the configuration, and the usual context is not told. Its texts have a mask."""
     import torch

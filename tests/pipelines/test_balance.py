@@ -32,6 +32,7 @@ def recipe_of(folder: Path, **balance: Any) -> Recipe:
     return pools.recipe_of(path, "parquet", match={"metadata": metadata}, balance=balance)
 
 
+@pytest.mark.thorough
 def test_a_share_of_the_tail(folder: Path) -> None:
     recipe = recipe_of(folder, tail_share=0.1)
     beam, local = pools.run_beam(recipe, folder / "beam"), pools.run_local(recipe, folder / "local")

@@ -18,6 +18,7 @@ from pipelines.prepare import prepare
 from pipelines.spark.options import SparkOptions
 
 
+@pytest.mark.thorough
 def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

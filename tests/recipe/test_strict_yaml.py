@@ -36,6 +36,7 @@ def test_plain_yaml_is_read_as_pyyaml_reads_it(text: str) -> None:
     assert load_yaml(text) == yaml.safe_load(text)
 
 
+@pytest.mark.thorough
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

@@ -17,7 +17,9 @@ EARLIER = "captions.engines.llm: does not answer"
 MODES = [
     pytest.param(["--runner=FnApiRunner", "--direct_running_mode=in_memory"], id="in_memory"),
     pytest.param([], id="threads"),
-    pytest.param(["--direct_num_workers=2", "--direct_running_mode=multi_processing"], id="processes"),
+    pytest.param(
+        ["--direct_num_workers=2", "--direct_running_mode=multi_processing"], id="processes", marks=pytest.mark.slow
+    ),
 ]
 
 

@@ -9,6 +9,8 @@ from curate.store.store import RunStore
 from curate.store.timings import sum_timings, time_step
 from tests.cli.conftest import run_command, write_pool
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("protocol", ["", "memory://"])
 def test_notes_are_summed(protocol: str, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_ranks(length: int) -> None:
     assert not length or (ranks[0], ranks[-1]) == (1, length)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [

@@ -355,6 +355,7 @@ def test_languages_and_sources(tmp_path: Path) -> None:
     assert found.languages["language"].to_pylist()[0] == "en"
 
 
+@pytest.mark.thorough
 def test_the_evaluation_set(tmp_path: Path) -> None:
     """Rows that the run did not compare cannot be told from here; those that it did stay as they are."""
     samples = pools.make_samples(60)

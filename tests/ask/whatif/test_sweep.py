@@ -35,6 +35,7 @@ def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("base", "text", "points"),
     [

@@ -497,6 +497,7 @@ def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) ->
         assert whole.first[i].as_py() == (failed[0] if failed else PASSED)
 
 
+@pytest.mark.thorough
 @given(st.lists(TEXTS.filter(bool), min_size=1, max_size=5))
 @settings(deadline=None)
 def test_the_caption_itself_fails_no_gate_but_echo_and_length(texts: list[str]) -> None:

@@ -100,6 +100,7 @@ def test_a_kind_is_one_file_and_one_line(server: FaultServer, tmp_path: Path) ->
     assert "tags" in {dict(zip(styles.names, row, strict=True))["kind"] for row in styles.rows}
 
 
+@pytest.mark.thorough
 def test_its_keys_are_known(server: FaultServer) -> None:
     engines = {"llm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
     with pytest.raises(RecipeError, match=r"captions\.tag\.stes: unknown key; did you mean 'sets'"):

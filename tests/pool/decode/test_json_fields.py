@@ -44,6 +44,7 @@ def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
     return (fields, None) if isinstance(fields, dict) else ({}, f"a JSON {type(fields).__name__}, not an object")
 
 
+@pytest.mark.thorough
 @settings(max_examples=500, deadline=None)
 @given(objects)
 @example({"large": [2**64], "small": [{"x": 1e-5}], "nan": [math.nan]})
@@ -51,6 +52,7 @@ def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:
     assert json_bytes(fields) == json_by_python(fields)
 
 
+@pytest.mark.thorough
 @settings(max_examples=500, deadline=None)
 @given(objects, st.booleans(), st.sampled_from([None, 0, 4]), st.sampled_from([(",", ":"), (" ,\t", "\r: ")]))
 def test_read_as_python_reads_it(fields: Any, ascii_only: bool, indent: int | None, separators: Any) -> None:

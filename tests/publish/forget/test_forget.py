@@ -73,6 +73,7 @@ def by_key(run: Ran) -> dict[str, list[tuple[str, bytes]]]:
     }
 
 
+@pytest.mark.thorough
 def test_nothing_is_left_in_any_byte(run: Ran) -> None:
     """Of samples that are published, of duplicates, and of one that was dropped, asked for in three ways."""
     before = rows_of(run)
