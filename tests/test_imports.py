@@ -31,7 +31,16 @@ ROOMS = (
     *("curate.decide.dedup", "curate.decide.dedup.passes", "curate.decide"),
     *("curate.captions.gates", "curate.captions.kinds", "curate.captions", "curate.emit"),
     *("curate.publish", "curate.publish.forget", "curate.ask", "curate.ask.whatif", "curate.ask.report"),
-    *("pipelines.spark", "pipelines.steps", "pipelines", "curate.api", "curate.demo", "curate.cli", "curate.__main__"),
+    *(
+        "pipelines.spark",
+        "pipelines.steps",
+        "pipelines",
+        "curate.plugins",
+        "curate.api",
+        "curate.demo",
+        "curate.cli",
+        "curate.__main__",
+    ),
 )
 LOOSE = 2  # modules of curate/ itself, at most
 SHARE = 1 / 6  # of all lines, at most, in one folder

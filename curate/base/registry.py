@@ -7,11 +7,14 @@ use, by dotted name, so that `recipe` can look kinds up whose folders import `re
 
 import importlib
 import importlib.metadata
+import inspect
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -23,19 +26,12 @@ _with_foreign = ContextVar("with_foreign", default=True)
 K = TypeVar("K")
 
 
-GROUPS = (
-    "curate.signals",
-    "curate.formats",
-    "curate.gates",
-    "curate.outputs",
-    "curate.selections",
-    "curate.statistics",
-)  # of entry points: the kinds of thing that other packages may add
+_PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
 
 
 def has_plugins() -> bool:
     """Return whether a package of foreign kinds is installed."""
-    return any(map(_entry_points, GROUPS))
+    return any(group.startswith(_PREFIX) for group in _installed().groups)
 
 
 def is_installed(package: str) -> bool:
@@ -59,13 +55,33 @@ def only_builtin() -> Iterator[None]:
 
 def _entry_points(group: str) -> importlib.metadata.EntryPoints:
     """Return what installed packages state in a group."""
-    found: importlib.metadata.EntryPoints = _installed().select(group=group)
-    return found
+    entries: importlib.metadata.EntryPoints = _installed().select(group=group)
+    return entries
 
 
 @cache  # each look reads a file of every package
 def _installed() -> Any:  # its type is another one from Python 3.12 on
     return importlib.metadata.entry_points()
+
+
+@dataclass(frozen=True)
+class ForeignKind:
+    """A kind of another package."""
+
+    what: str  # it is, as `Registry.what`
+    key: str
+    package: str  # with its version
+    module: str  # that its entry point names
+    kind: Any
+
+
+_REGISTRIES: list["Registry[Any]"] = []  # that other packages may add to
+_FOREIGN: dict[tuple[str, str], ForeignKind] = {}  # by what they are and their keys
+
+
+def foreign_kinds() -> list[ForeignKind]:
+    """Return the kinds of other packages that were loaded in this process."""
+    return list(_FOREIGN.values())
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,13 @@ class Registry(Generic[K]):
     what: str  # the thing, as messages call it: signal
     builtin: str  # the tuple of the package's own kinds, as module:NAME
     group: str | None = None  # the entry points of foreign kinds, each named as its kind's key; None: there can be none
+    interface: str = ""  # what a foreign kind is an object of, as module:NAME
+    by_class: bool = False  # a kind is a class derived from the interface, not an object
+
+    def __post_init__(self) -> None:
+        """Take down that other packages may add to it."""
+        if self.group:
+            _REGISTRIES.append(self)
 
     def kinds(self) -> Mapping[str, K]:
         """Return all kinds by key: the package's own in their order, then foreign ones by name.
@@ -93,37 +116,91 @@ class Registry(Generic[K]):
 
     def package(self, key: str) -> str | None:
         """Return the package that a foreign kind comes from, with its version; None for the package's own."""
-        return _load(self, _with_foreign.get())[1].get(key)
+        foreign = _load(self, _with_foreign.get())[1].get(key)
+        return foreign.package if foreign else None
+
+    @property
+    def accepted(self) -> str:
+        """What messages say of a foreign kind."""
+        name = self.interface.rpartition(":")[2]
+        return f"a class derived from {name}" if self.by_class else f"an object of class {name}"
+
+    def accepts(self, kind: Any) -> bool:
+        """Return whether an object is a kind of this registry."""
+        base = _import(self.interface) if self.interface else object
+        return isinstance(kind, type) and issubclass(kind, base) if self.by_class else isinstance(kind, base)
 
 
 @cache  # by the registry: what is installed does not change while a process runs
-def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """Return a registry's kinds, and the packages of the foreign ones."""
-    module, _, name = registry.builtin.partition(":")
-    kinds = {kind.key: kind for kind in getattr(importlib.import_module(module), name)}
-    packages: dict[str, str] = {}
-    found = _entry_points(registry.group) if registry.group and with_foreign else ()
-    for entry in sorted(found, key=lambda entry: entry.name):
+def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind]]:
+    """Return a registry's kinds, and the foreign ones."""
+    kinds = {kind.key: kind for kind in _import(registry.builtin)}
+    foreign: dict[str, ForeignKind] = {}
+    entries = _entry_points(registry.group) if registry.group and with_foreign else ()
+    for entry in sorted(entries, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+        loaded = _load_foreign(registry, entry, package)
+        if loaded is None:
+            continue
         if entry.name in kinds:
-            other = packages.get(entry.name, "curate itself")
+            other = foreign[entry.name].package if entry.name in foreign else "curate itself"
             twice = f"two {registry.what}s are named {entry.name!r}"
             raise RecipeError(f"{twice}: one of {other}, one of package {package}; uninstall one")
-        kinds[entry.name] = _load_foreign(registry.what, entry, package)
-        packages[entry.name] = package
-    return MappingProxyType(kinds), MappingProxyType(packages)
+        kinds[entry.name] = loaded
+        foreign[entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, loaded)
+    _FOREIGN.update({(kind.what, kind.key): kind for kind in foreign.values()})
+    return MappingProxyType(kinds), MappingProxyType(foreign)
 
 
-def _load_foreign(what: str, entry: importlib.metadata.EntryPoint, package: str) -> Any:
-    """Return the kind that an entry point states. Raises RecipeError, which names its package."""
-    where = f"{what} {entry.name!r} of package {package}"
+def _import(name: str) -> Any:
+    """Return what module:NAME names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint, package: str) -> Any:
+    """Return the kind that an entry point states; None where it is one of another registry of the group.
+
+    Raises RecipeError, which names its package, where it cannot be loaded or is no kind.
+    """
+    where = f"{registry.what} {entry.name!r} of package {package}: {entry.value}"
     try:
         kind = entry.load()
-    except Exception as error:  # another package's code: of any kind
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # another package's code: of any kind
         raise RecipeError(
-            f"{where}: {entry.value} cannot be loaded: {type(error).__name__}: {one_line(error, 400)}; "
+            f"{where} cannot be loaded: {type(error).__name__}: {one_line(error, 400)}{_last_line(error, entry.module)}; "
             "repair or uninstall the package"
         ) from error
-    if (key := getattr(kind, "key", None)) != entry.name:
-        raise RecipeError(f"{where}: {entry.value} has the key {key!r}; accepted: the entry point's name")
+    sharing = [other for other in _REGISTRIES if other.group == registry.group]
+    if not registry.accepts(kind):
+        if any(other.accepts(kind) for other in sharing):
+            return None
+        is_class = isinstance(kind, type)
+        what = f"the class {kind.__name__}" if is_class else f"an object of class {type(kind).__name__}"
+        raise RecipeError(f"{where} is {what}; accepted: {' or '.join(other.accepted for other in sharing)}")
+    if missing := _find_missing(registry, kind):
+        raise RecipeError(f"{where} has no attribute {missing}; accepted: {registry.accepted}, with its attributes")
+    if kind.key != entry.name:
+        raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
     return kind
+
+
+def _last_line(error: BaseException, module: str) -> str:
+    """Return where in the package of a module an error was raised; nothing where it was not there."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == module.partition(".")[0]
+    ]
+    return f" at {Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
+
+
+def _find_missing(registry: Registry[Any], kind: Any) -> str | None:
+    """Return an attribute that the interface states and a kind lacks."""
+    bases = _import(registry.interface).__mro__ if registry.interface else ()
+    stated = [name for base in bases if base.__module__.startswith(_PREFIX) for name in inspect.get_annotations(base)]
+    # A model of pydantic's keeps its fields elsewhere, and has them.
+    fields = getattr(kind, "model_fields", {}) if registry.by_class else {}
+    return next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None)

@@ -13,6 +13,7 @@ import typer
 
 from curate import __version__
 from curate.base.errors import CurateError, RecipeError
+from curate.base.foreign import naming_packages
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
 from curate.recipe.strict_yaml import find_surrogate
@@ -96,7 +97,8 @@ def main() -> None:
         for argument in sys.argv[1:]:
             if find_surrogate(argument):  # no table, run.json or SQL could hold it
                 raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
-        build_app(_words())(prog_name="curate", standalone_mode=True)
+        with naming_packages():
+            build_app(_words())(prog_name="curate", standalone_mode=True)
     except CurateError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

@@ -6,19 +6,16 @@ A table's footer note lists the key of each signal's columns, so a signal that i
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-import pyarrow as pa
+from typing import Any
 
 from curate.base.errors import DamagedError
 from curate.base.process import in_threads
+from curate.measure.outputs import Column, EmbeddingColumns, by_name
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.recipe.measure import column_prefix
-from curate.signals.signal import Signal
+from curate.signals.signal import Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
 from curate.store.tables import UnitTables
-
-Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
 @dataclass
@@ -31,24 +28,29 @@ class CurrentColumns:
     faults: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)  # of signals: see `curate.measure.unit`
 
-    def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, list[Column]]:
-        """Return the current columns of `scores`, by signal and group."""
+    def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, dict[str, Column]]:
+        """Return the current columns of `scores`, by signal and group, and by name."""
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
         groups = {group.name: list(group.columns) for group in settings.groups(source)}
         names |= groups
-        found: dict[str, list[Column]] = {name: [] for name, columns in groups.items() if not columns}
+        columns: dict[str, dict[str, Column]] = {name: {} for name, named in groups.items() if not named}
         for name, tables in self.scores.items():
-            found[name] = tables.read("scores", names[name]).columns if names[name] else []
-        return found
+            columns[name] = by_name(tables.read("scores", names[name])) if names[name] else {}
+        return columns
 
-    def read_embeddings(self, needed: Collection[str]) -> dict[str, list[Column]]:
-        """Return the current embeddings, image and text, of those that are needed."""
-        places = {name: tables for name, tables in self.embeddings.items() if name in needed}
-        return {name: tables.read("embeddings", _embedding_columns(name)).columns for name, tables in places.items()}
+    def read_embeddings(self, needed: Collection[str]) -> dict[str, EmbeddingColumns]:
+        """Return the current embeddings of those that are needed."""
+        embeddings = {}
+        for name in self.embeddings.keys() & needed:
+            image, text = _embedding_names(name)
+            table = self.embeddings[name].read("embeddings", [image, text])
+            embeddings[name] = EmbeddingColumns(table[image], table[text])
+        return embeddings
 
 
-def _embedding_columns(name: str) -> list[str]:
-    return [f"{column_prefix(name)}{side}" for side in ("image", "text")]
+def _embedding_names(name: str) -> tuple[str, str]:
+    """Return the columns of table `embeddings` of a model: the image's and the text's."""
+    return f"{column_prefix(name)}image", f"{column_prefix(name)}text"
 
 
 def find_current_columns(
@@ -60,7 +62,7 @@ def find_current_columns(
     """
     found = CurrentColumns()
     keys = settings.signal_keys(unit)
-    embedders = {signal.name for signal in settings.signals if signal.dimension is not None}
+    embedders = {signal.name for signal in settings.signals if isinstance(signal, Embedder)}
     for place in tables.places:
         for table in ("scores", "embeddings"):
             if not place.exists(table) or (checked and not place.is_as_written(table)):
@@ -74,7 +76,7 @@ def find_current_columns(
                 if table == "scores":
                     if found.scores.setdefault(name, place) is place and name in note.get("errors", {}):
                         found.errors[name] = note["errors"][name]
-                elif name in embedders and _embedding_columns(name)[0] in columns:
+                elif name in embedders and _embedding_names(name)[0] in columns:
                     found.embeddings.setdefault(name, place)
                 if name in embedders:
                     found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
@@ -83,14 +85,14 @@ def find_current_columns(
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
     """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
-    computed = (one for one in settings.signals if one.from_embeddings and one.name not in scores)
-    return {one.of for one in computed if one.of} | {one.name for one in settings.measure.kept}
+    computed = (one for one in settings.signals if isinstance(one, EmbeddingSignal) and one.name not in scores)
+    return {one.of for one in computed} | {one.name for one in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
     """Return the signals that must see the inputs: whose columns, or needed embeddings, are not current."""
     missing = needed_embeddings(settings, current.scores) - current.embeddings.keys()
-    seeing = (signal for signal in settings.signals if signal.from_images or signal.supplied)
+    seeing = (signal for signal in settings.signals if isinstance(signal, ImageSignal | PrecomputedSignal))
     return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
 
 
@@ -100,7 +102,7 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
     if all(tables.would_be_current(name, settings.key(name, unit)) for name in names):
         return []
     current = find_current_columns(settings, unit, tables, checked=False)
-    computed = (signal for signal in settings.signals if signal.from_captions or signal.from_embeddings)
+    computed = (signal for signal in settings.signals if isinstance(signal, TextSignal | EmbeddingSignal))
     return [*observing_signals(settings, current), *(one for one in computed if one.name not in current.scores)]
 
 

@@ -20,7 +20,7 @@ from curate.recipe.source import Source, find_source
 from curate.run.columns import embedding_schema, score_schema, table_names
 from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
-from curate.signals.signal import Signal
+from curate.signals.signal import EmbeddingSignal, PrecomputedSignal, Signal, filled_columns
 
 _SAMPLES = (
     "uids of rows that could not be read; original_sha256; fields"  # what else `samples` depends on, and nothing but it
@@ -84,10 +84,10 @@ class MeasureSettings:
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
         """Return the key of the columns of each signal, and of each of `groups`, by name."""
-        supplied = {signal.name for signal in self.signals if signal.supplied}
+        supplied = {signal.name for signal in self.signals if isinstance(signal, PrecomputedSignal)}
         keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
         for signal in self.signals:
-            if signal.name in supplied or signal.of in supplied:
+            if (signal.of if isinstance(signal, EmbeddingSignal) else signal.name) in supplied:
                 keys[signal.name] = ids.digest([signal.key, unit.sidecar_fingerprints])
         for group in self.groups(unit.source):
             columns = [[name, str(self.pool.scores.field(name).type)] for name in group.columns]
@@ -107,5 +107,5 @@ class MeasureSettings:
         """The signals and the versions of libraries that decide values of `samples`."""
         has_phash = self.pool.has_images and self.measure.image.phash
         hashing = [f"scipy {version('scipy')}"] if has_phash else []
-        filling = [signal.key for signal in self.signals if signal.sample_columns]
+        filling = [signal.key for signal in self.signals if filled_columns([signal])]
         return [_SAMPLES, filling, hashing, version("pillow") if self.pool.has_images else ""]

@@ -18,15 +18,24 @@ from curate.base.errors import RunError, TransientError
 from curate.base.numeric.arrays import whole
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.current import Column, CurrentColumns, find_current_columns, needed_embeddings, observing_signals
+from curate.measure.current import CurrentColumns, find_current_columns, needed_embeddings, observing_signals
 from curate.measure.left_out import leave_out
+from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import STEP_ROWS, MeasuredPart, join_measured, may_be_read_later, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
 from curate.pool.join import open_join
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
 from curate.recipe.source import Source
-from curate.signals.signal import Embeddings, Signal
+from curate.signals.signal import (
+    Embedder,
+    Embeddings,
+    EmbeddingSignal,
+    ImageSignal,
+    PrecomputedSignal,
+    Signal,
+    TextSignal,
+)
 from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 
@@ -44,7 +53,9 @@ class _Reading:
     parts: list[MeasuredPart]
     joined: MeasuredPart | None  # all of them
     signals: list[Signal]  # that observed them
-    scores: dict[str, list[Column]]  # columns of `scores` by signal and group, as far as they are known
+    scores: dict[
+        str, dict[str, Column]
+    ]  # columns of `scores` by signal and group, as far as they are known, and by name
 
     @property
     def is_partial(self) -> bool:
@@ -116,7 +127,7 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
     if not tables.key("samples"):
         failures = tables.note("samples").get("failures", [])
         found = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if may_be_read_later(reason)]
-    if any(signal.supplied for signal in settings.signals):
+    if any(isinstance(signal, PrecomputedSignal) for signal in settings.signals):
         for name in _WITH_FAULTS:
             faults = {} if name not in settings.tables or tables.key(name) else tables.note(name).get("faults", {})
             if any(faults.values()):
@@ -171,7 +182,7 @@ def _take_supplied(settings: MeasureSettings, unit: Unit, reading: _Reading, tab
     """Take what was read of the inputs as the columns of the groups that are read."""
     for group in settings.groups(unit.source):
         if group.join is None:
-            reading.scores[group.name] = table.select(list(group.columns)).columns
+            reading.scores[group.name] = by_name(table.select(list(group.columns)))
 
 
 def _join(settings: MeasureSettings, unit: Unit, reading: _Reading) -> None:
@@ -181,14 +192,14 @@ def _join(settings: MeasureSettings, unit: Unit, reading: _Reading) -> None:
             join = settings.source(unit).join[group.join]
             columns = open_join(join, group.digest).look_up(whole(reading.samples[join.on]))
             kinds = pa.schema([settings.pool.scores.field(name) for name in group.columns])
-            reading.scores[group.name] = columns.select(list(group.columns)).cast(kinds).columns
+            reading.scores[group.name] = by_name(columns.select(list(group.columns)).cast(kinds))
 
 
 def _samples(source: Source, unit: Unit, parts: Sequence[MeasuredPart], joined: MeasuredPart) -> pa.Table:
     """Return table `samples`, before signals fill some of its columns."""
     names = [find_format(source).shard(source, part) for part in unit.parts]
     shards = [pa.repeat(name, measured.rows) for name, measured in zip(names, parts, strict=True)]
-    columns = dict(zip(joined.samples.column_names, joined.samples.columns, strict=True)) | {
+    columns = by_name(joined.samples) | {
         "unit": pa.repeat(pa.scalar(unit.index, pa.int32()), joined.rows),
         "row": pa.array(np.arange(joined.rows, dtype=np.int32)),
         "source": pa.repeat(unit.source, joined.rows),
@@ -200,20 +211,22 @@ def _samples(source: Source, unit: Unit, parts: Sequence[MeasuredPart], joined: 
 def _fill_samples(settings: MeasureSettings, reading: _Reading, is_current: bool) -> None:
     """Compute the signals that fill columns of `samples`, unless that is current and so are their columns of `scores`."""
     for signal in settings.signals:
-        fill = signal.from_captions if signal.sample_columns else None
-        if fill is None or (is_current and signal.name in reading.scores):
+        is_known = is_current and signal.name in reading.scores
+        if not isinstance(signal, TextSignal) or not signal.sample_columns or is_known:
             continue
-        values = fill(_readable_captions(reading.samples))
-        for name, column in zip(signal.sample_columns, values, strict=False):  # columns of `scores` follow
+        values = _of_captions(signal, reading.samples)
+        for name in signal.sample_columns:
             place = schema.SAMPLES.get_field_index(name)
-            reading.samples = reading.samples.set_column(place, schema.SAMPLES.field(name), column)
-        reading.scores[signal.name] = list(values[len(signal.sample_columns) :])
+            reading.samples = reading.samples.set_column(place, schema.SAMPLES.field(name), values.pop(name))
+        reading.scores[signal.name] = values
 
 
-def _readable_captions(samples: pa.Table) -> pa.Array:
-    """Return the captions, null where a row cannot be read."""
+def _of_captions(signal: TextSignal, samples: pa.Table) -> dict[str, Column]:
+    """Return what a signal of captions gives, by name; it sees nulls where a row cannot be read."""
     is_ok = pc.equal(samples["status"], schema.OK)
-    return pc.if_else(is_ok, samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
+    captions = pc.if_else(is_ok, samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
+    names = [*signal.sample_columns, *(field.name for field in signal.columns)]
+    return dict(zip(names, signal.compute(captions), strict=True))
 
 
 def _aligned_tables(
@@ -229,10 +242,10 @@ def _aligned_tables(
     scores = dict(reading.scores)
     made: dict[str, pa.Table] = {}
     if reading.joined:
-        for signal, table in zip(reading.signals, reading.joined.outputs, strict=True):
-            scores.setdefault(signal.name, table.columns[: len(signal.columns)])
-            if signal.dimension is not None:
-                embeddings[signal.name] = table.columns[-2:]
+        for signal in reading.signals:
+            scores.setdefault(signal.name, scores_of(signal, reading.joined.outputs))
+            if isinstance(signal, Embedder):
+                embeddings[signal.name] = embeddings_of(signal, reading.joined.outputs)
         if "members" in settings.tables:
             made["members"] = _members(base, reading.joined.members)
     if "embeddings" in settings.tables:
@@ -240,22 +253,22 @@ def _aligned_tables(
         made["embeddings"] = pa.table([*base.columns, *sides], schema=settings.embedding_schema)
     if "scores" in settings.tables:
         for signal in (signal for signal in settings.signals if signal.name not in reading.scores):
-            if signal.from_captions:
-                scores[signal.name] = list(signal.from_captions(_readable_captions(reading.samples)))
-            if signal.from_embeddings and signal.of:
-                given = embeddings[signal.of], reading.samples["caption"]
-                scores[signal.name] = _from_embeddings(signal, keys[signal.name], *given, checkpoints)
+            if isinstance(signal, TextSignal):
+                scores[signal.name] = _of_captions(signal, reading.samples)
+            if isinstance(signal, EmbeddingSignal):
+                steps = _EmbeddingSteps(signal, embeddings[signal.of], reading.samples["caption"])
+                scores[signal.name] = by_name(steps.complete(keys[signal.name], checkpoints))
         made["scores"] = _score_table(settings, base, scores, reading.source)
     return made
 
 
-def _score_table(settings: MeasureSettings, base: pa.Table, scores: dict[str, list[Column]], source: str) -> pa.Table:
+def _score_table(
+    settings: MeasureSettings, base: pa.Table, scores: dict[str, dict[str, Column]], source: str
+) -> pa.Table:
     """Return table `scores`; columns that only other sources supply are null."""
-    names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
-    names |= {group.name: list(group.columns) for group in settings.groups(source)}
-    columns = {name: base[name] for name in base.column_names}
-    for of, own in names.items():
-        columns |= zip(own, scores.get(of, []), strict=True)
+    columns = by_name(base)
+    for name in (*(signal.name for signal in settings.signals), *(group.name for group in settings.groups(source))):
+        columns |= scores.get(name, {})
     table = {f.name: columns.get(f.name, pa.nulls(len(base), f.type)) for f in settings.score_schema}
     return pa.table(table).cast(settings.score_schema)
 
@@ -268,26 +281,32 @@ def _members(base: pa.Table, members: pa.Table | None) -> pa.Table:
     return pa.table([*base.columns, *columns], schema=schema.MEMBERS)
 
 
-def _from_embeddings(
-    signal: Signal, key: str, embeddings: Sequence[Column], captions: pa.ChunkedArray, checkpoints: Checkpoints
-) -> list[pa.Array]:
-    """Return the columns of a signal on embeddings, computed in steps; null in rows that have none."""
-    compute, fields = signal.from_embeddings, pa.schema(signal.columns)
-    assert compute is not None
+@dataclass(frozen=True)
+class _EmbeddingSteps:
+    """A signal on embeddings, computed in steps."""
 
-    def steps(first: int) -> Iterator[pa.Table]:
-        for start in range(first, len(captions), STEP_ROWS):
-            own = slice(start, start + STEP_ROWS)
-            images, texts = (embedding_matrix(column[own]).astype(np.float32) for column in embeddings)
-            rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
-            given = Embeddings(rows, images[rows], texts[rows], captions[own].take(pa.array(rows)).combine_chunks())
-            places = np.full(len(images), -1)
-            places[rows] = np.arange(len(rows))
-            values = pa.table(list(compute(given)), names=fields.names).cast(fields)
-            yield values.take(pa.array(places, mask=places < 0))
+    signal: EmbeddingSignal
+    embeddings: EmbeddingColumns
+    captions: pa.ChunkedArray
 
-    of = [signal.name, key, *map(_digest_of, embeddings)]
-    return list(checkpoints.complete(of, fields, steps).columns)
+    def complete(self, key: str, checkpoints: Checkpoints) -> pa.Table:
+        """Return the signal's columns; null in rows that have no embeddings."""
+        of = [self.signal.name, key, *map(_digest_of, self.embeddings)]
+        return checkpoints.complete(of, pa.schema(self.signal.columns), self._steps)
+
+    def _steps(self, first: int) -> Iterator[pa.Table]:
+        for start in range(first, len(self.captions), STEP_ROWS):
+            yield self._compute(slice(start, start + STEP_ROWS))
+
+    def _compute(self, own: slice) -> pa.Table:
+        images, texts = (embedding_matrix(column[own]).astype(np.float32) for column in self.embeddings)
+        rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
+        captions = self.captions[own].take(pa.array(rows)).combine_chunks()
+        values = self.signal.compute(Embeddings(rows, images[rows], texts[rows], captions))
+        fields = pa.schema(self.signal.columns)
+        places = np.full(len(images), -1)
+        places[rows] = np.arange(len(rows))
+        return pa.table(list(values), names=fields.names).cast(fields).take(pa.array(places, mask=places < 0))
 
 
 def _digest_of(embeddings: Column) -> str:
@@ -301,11 +320,12 @@ def _digest_of(embeddings: Column) -> str:
 def _signal_errors(current: CurrentColumns, reading: _Reading) -> dict[str, dict[str, Any]]:
     """Return of signals of other packages, by name, how many images they failed on, and the first error; of those that did."""
     errors = dict(current.errors)
-    for signal, table in zip(reading.signals, reading.joined.outputs if reading.joined else (), strict=False):
-        if signal.keeps_errors and signal.name not in reading.scores:
-            found = table.column(len(signal.columns)).drop_null()
-            if len(found):
-                errors[signal.name] = {"signal": signal.label, "rows": len(found), "first": found[0].as_py()}
+    outputs = reading.joined.outputs if reading.joined else None
+    for signal in reading.signals if outputs is not None else ():
+        if isinstance(signal, ImageSignal) and signal.keeps_errors and signal.name not in reading.scores:
+            texts = errors_of(signal, outputs).drop_null()
+            if len(texts):
+                errors[signal.name] = {"signal": signal.label, "rows": len(texts), "first": texts[0].as_py()}
     return errors
 
 
@@ -315,7 +335,7 @@ def _embedding_faults(
     """Return what is wrong with supplied embeddings (path, detail), by name; and whether some of it is transient."""
     faults: dict[str, list[tuple[str, str]]] = {}
     are_transient = False
-    for signal in (signal for signal in settings.signals if signal.supplied):
+    for signal in (signal for signal in settings.signals if isinstance(signal, PrecomputedSignal)):
         if signal not in reading.signals:
             faults[signal.name] = current.faults.get(signal.name, [])
             continue

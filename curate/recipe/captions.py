@@ -25,9 +25,17 @@ from curate.recipe.section import (
 )
 
 MAX_PER_ROW = 64
-ENGINES = Registry[Any]("engine", "curate.llm.registry:ENGINES")
+ENGINES = Registry[Any](
+    "caption engine", "curate.llm.registry:ENGINES", "curate.caption_engines", "curate.llm.engine:EngineKind"
+)
 """The kinds of engines, `curate.llm.engine.EngineKind`."""
-CAPTION_KINDS = Registry[Any]("kind of captions", "curate.captions.kinds.registry:KINDS")
+CAPTION_KINDS = Registry[Any](
+    "kind of captions",
+    "curate.captions.kinds.registry:KINDS",
+    "curate.caption_kinds",
+    "curate.captions.kinds.kind:CaptionKind",
+    by_class=True,
+)
 """The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order in which they are made."""
 
 
@@ -311,7 +319,10 @@ class Captions(KindsSection):
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name in CAPTION_KINDS.kinds():
             own = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]
-            plain[name] = own if len(own) > 1 else next(iter(own), None)
+            if own or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
+                plain[name] = own if len(own) > 1 else next(iter(own), None)
+            else:
+                plain.pop(name, None)
         if plain["regions"]:
             plain["regions"]["model"] = engine_ids["regions"]
             del plain["regions"]["device"], plain["regions"]["batch"]

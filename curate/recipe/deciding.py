@@ -30,9 +30,16 @@ from curate.recipe.section import (
     is_none,
 )
 
-KEYS: Registry[Any] = Registry("deduplication key", "curate.decide.dedup.passes.registry:KEYS")
-NEARNESS: Registry[Any] = Registry("kind of nearness", "curate.decide.dedup.passes.registry:NEARNESS")
-SELECTIONS: Registry[Any] = Registry("selection", "curate.decide.draw.registry:KINDS", "curate.selections")
+_PASSES = "curate.decide.dedup.passes"
+KEYS: Registry[Any] = Registry(
+    "deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass"
+)
+NEARNESS: Registry[Any] = Registry(
+    "kind of nearness", f"{_PASSES}.registry:NEARNESS", "curate.passes", f"{_PASSES}.dedup_pass:NearnessKind"
+)
+SELECTIONS: Registry[Any] = Registry(
+    "selection", "curate.decide.draw.registry:KINDS", "curate.selections", "curate.decide.draw.selection:Selection"
+)
 SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.schemes.registry:KINDS")
 
 

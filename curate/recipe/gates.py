@@ -10,7 +10,9 @@ from curate.base.registry import Registry
 from curate.recipe.measure import Embedder
 from curate.recipe.section import ColumnName, KindOf, KindsSection
 
-GATES: Registry[Any] = Registry("gate", "curate.captions.gates.registry:KINDS", "curate.gates")
+GATES: Registry[Any] = Registry(
+    "gate", "curate.captions.gates.registry:KINDS", "curate.gates", "curate.captions.gates.gate:Gate"
+)
 """The gates, `curate.captions.gates.gate.Gate`, in the order in which the first one that fails is reported."""
 
 

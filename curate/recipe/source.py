@@ -17,7 +17,9 @@ from pydantic import (
 from curate.base.registry import Registry
 from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
 
-FORMATS: Registry[Any] = Registry("input format", "curate.pool.registry:KINDS", "curate.formats")
+FORMATS: Registry[Any] = Registry(
+    "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
+)
 _UNKNOWN = "unknown format"
 
 

@@ -17,7 +17,7 @@ from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.signals.registry import find_signals
-from curate.signals.signal import Signal
+from curate.signals.signal import ImageSignal, Signal, filled_columns
 
 
 def score_schema(signals: Sequence[Signal], pool: Pool) -> pa.Schema:
@@ -44,7 +44,7 @@ def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> 
         )
     if not (pool.has_images and measure.image.phash):
         hidden.add("phash")
-    hidden |= {"language"} - pool.supplied - {name for signal in signals for name in signal.sample_columns}
+    hidden |= {"language"} - pool.supplied - set(filled_columns(signals))
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
     scores = list(score_schema(signals, pool))[len(schema.ALIGNED) :]
     taken = {field.name.lower() for field in scores}
@@ -84,10 +84,10 @@ def table_names(context: RunContext) -> tuple[str, ...]:
 
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
     """Check that the pool has what signals need, and that no two columns have one name. Raises RecipeError."""
-    from_images = [signal.name for signal in signals if signal.from_images]
+    from_images = [signal.name for signal in signals if isinstance(signal, ImageSignal)]
     if from_images and not pool.has_images:
         raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")
-    measured = {name for signal in signals for name in signal.sample_columns}
+    measured = filled_columns(signals)
     for source in recipe.input:
         stated = getattr(source, "columns", None)
         if isinstance(stated, Columns) and stated.language and "language" in measured:

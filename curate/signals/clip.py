@@ -25,7 +25,16 @@ from curate.models.clip_model import identify, load_encoder
 from curate.models.encoder import Encoded, Encoder
 from curate.models.identity import OpenClip
 from curate.recipe.section import Column
-from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind, SignalOutput
+from curate.signals.signal import (
+    Built,
+    Embeddings,
+    EmbeddingSignal,
+    Known,
+    ModelSignal,
+    Signal,
+    SignalKind,
+    SignalOutput,
+)
 
 
 class Clip(OpenClip):
@@ -114,7 +123,7 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
     def encoder(is_anywhere: bool = False) -> Encoder:
         return load_encoder(options.model_copy(update={"device": "auto"}) if is_anywhere else resolved, identity)
 
-    score = Signal(
+    score = ModelSignal(
         name=name,
         columns=(
             pa.field(f"{name}_score", pa.float32()),
@@ -122,35 +131,35 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
             pa.field(f"{options.prefix}truncated", pa.bool_()),
         ),
         key=_key(identity),
-        from_images=lambda captions: ClipScorer(encoder, captions),
+        start=lambda captions: ClipScorer(encoder, captions),
         load=encoder,
         dimension=identity["dimension"],
         encoder=encoder,
     )
     yield score
     if options.words:
-        yield _words_signal(options, score, encoder)
+        yield _words_signal(options, score)
 
 
-def _words_signal(options: Clip, score: Signal, encoder: Callable[[], Encoder]) -> Signal:
+def _words_signal(options: Clip, score: ModelSignal) -> EmbeddingSignal:
     """Return the signal of the words that do not fit the image (CLIP4DM), from the model's embeddings.
 
     Columns: `misaligned_words` list of strings, `f_clipscore` float32; see `curate.models.misalignment`.
     """
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
-        found = encoder().score_words(embeddings.images, embeddings.captions.to_pylist())
+        found = score.encoder(False).score_words(embeddings.images, embeddings.captions.to_pylist())
         words = pa.array([scores.misaligned_words for scores in found], pa.list_(pa.string()))
         return words, pa.array([scores.f_clipscore for scores in found], pa.float32())
 
-    return Signal(
+    return EmbeddingSignal(
         name=f"{score.name}.words",
         columns=(
             pa.field(f"{options.prefix}misaligned_words", pa.list_(pa.string())),
             pa.field(f"{options.prefix}f_clipscore", pa.float32()),
         ),
         key=ids.digest(["words", 1, score.key]),
-        from_embeddings=compute,
+        compute=compute,
         of=score.name,
     )
 

@@ -8,71 +8,78 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from curate.base import schema
-from curate.base.errors import CurateError, RunError, SignalError
+from curate.base.errors import RunError, SignalError
+from curate.base.foreign import INTERRUPTS, describe, guard
 from curate.base.process import process_cache
-from curate.base.wording import ADDRESS, one_line, pluralise
-from curate.signals.signal import Embeddings, ImageSignal, Signal, SignalOutput
+from curate.base.wording import one_line, pluralise
+from curate.signals.signal import (
+    Collector,
+    EmbeddingSignal,
+    ImageSignal,
+    ModelSignal,
+    PrecomputedSignal,
+    Signal,
+    SignalOutput,
+    TextSignal,
+    filled_columns,
+    label,
+)
 
+_CLASSES = (ImageSignal, ModelSignal, TextSignal, EmbeddingSignal, PrecomputedSignal)
 _OF_AN_IMAGE = (ValueError, OSError, MemoryError)
 _OF_A_FILE = (FileNotFoundError, PermissionError)
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()  # the signals of which a first error was logged in this process
 
 
-def guard(function: Callable[..., Any], where: str, error: type[CurateError] = RunError) -> Callable[..., Any]:
-    """Return a function of another package, whose exceptions become errors that begin with `where`."""
+def guard_signal(built: Any, kind: str, package: str) -> Signal:
+    """Return a signal of another package, whose exceptions become errors that name it, and whose columns are checked.
 
-    def guarded(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except Exception as caught:  # another package's code: of any kind
-            kind = type(caught) if isinstance(caught, CurateError) else error
-            raise kind(f"{where}: {_describe(caught)}") from caught
-
-    return guarded
-
-
-def guard_signal(signal: Signal, package: str) -> Signal:
-    """Return a signal of another package, whose exceptions become errors that name it, and whose columns are checked."""
-    signal = replace(signal, package=package)
-    guarded: dict[str, Any] = {
-        name: guard(getattr(signal, name), signal.label) for name in ("load", "encoder") if getattr(signal, name)
-    }
-    if (start := signal.from_images) is not None:
-        start = guard(start, signal.label)
-        guarded["from_images"] = lambda captions: _GuardedImages(start(captions), signal, len(captions))
-    if (of_captions := signal.from_captions) is not None:
-        guarded["from_captions"] = lambda captions: _from_captions(of_captions, signal, captions)
-    if (of_embeddings := signal.from_embeddings) is not None:
-        compute = guard(of_embeddings, signal.label)
-
-        def from_embeddings(given: Embeddings) -> Sequence[pa.Array]:
-            return _checked(signal, "from_embeddings", compute(given), len(given.rows))
-
-        guarded["from_embeddings"] = from_embeddings
-    return replace(signal, **guarded)
+    Raises RunError where what its kind built is no signal.
+    """
+    accepted = ", ".join(cls.__name__ for cls in _CLASSES)
+    if not isinstance(built, _CLASSES):
+        gave = f"the class {built.__name__}" if isinstance(built, type) else type(built).__name__
+        raise RunError(f"{label(kind, package)}: build returned {gave}; accepted: objects of {accepted}")
+    signal: Signal = replace(built, package=package)
+    where = signal.label
+    if signal.load:
+        signal = replace(signal, load=guard(signal.load, where))
+    if isinstance(signal, ImageSignal):
+        start, images = guard(signal.start, where), signal
+        signal = replace(images, start=lambda captions: _GuardedCollector(start(captions), images, len(captions)))
+    if isinstance(signal, ModelSignal):
+        signal = replace(signal, encoder=guard(signal.encoder, where))
+    if isinstance(signal, TextSignal):
+        texts = signal
+        signal = replace(texts, compute=lambda captions: _from_captions(texts, captions))
+    if isinstance(signal, EmbeddingSignal):
+        compute, embeddings = guard(signal.compute, where), signal
+        signal = replace(
+            embeddings, compute=lambda rows: _checked(embeddings, "compute", compute(rows), len(rows.rows))
+        )
+    return signal
 
 
 class _Failure:
     """What `observe` raised of an image, in place of an observation."""
 
-    def __init__(self, caught: Exception) -> None:
-        self.text = _describe(caught)
+    def __init__(self, caught: BaseException) -> None:
+        self.text = describe(caught)
         codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
         is_loading = process_cache.__code__ in codes
         self.is_of_image = isinstance(caught, _OF_AN_IMAGE) and not (isinstance(caught, _OF_A_FILE) or is_loading)
 
 
-class _GuardedImages:
-    """An `ImageSignal` of another package at work on one part."""
+class _GuardedCollector:
+    """A `Collector` of another package at work on one part."""
 
-    def __init__(self, inner: ImageSignal, signal: Signal, rows: int) -> None:
+    def __init__(self, inner: Collector, signal: Signal, rows: int) -> None:
         self._inner, self._signal = inner, signal
         self._errors: list[str | None] = [None] * rows
         self._add, self._finish = (guard(method, signal.label) for method in (inner.add, inner.finish))
@@ -81,7 +88,9 @@ class _GuardedImages:
         """Return what the signal does, or what it raised: `add` knows the row."""
         try:
             return self._inner.observe(image)
-        except Exception as caught:  # another package's code: of any kind
+        except INTERRUPTS:
+            raise
+        except BaseException as caught:  # another package's code: of any kind
             return _Failure(caught)
 
     def add(self, row: int, observation: Any) -> None:
@@ -103,13 +112,15 @@ class _GuardedImages:
         return SignalOutput(columns, getattr(output, "embeddings", None), pa.array(self._errors, pa.string()))
 
 
-def _from_captions(function: Callable[..., Any], signal: Signal, captions: pa.Array) -> Sequence[pa.Array]:
+def _from_captions(signal: TextSignal, captions: pa.Array) -> Sequence[pa.Array]:
     try:
-        found = function(captions)
-    except Exception as caught:  # another package's code: of any kind
-        which = _find_caption(function, captions)
-        raise RunError(f"{signal.label}: {_describe(caught)}{which}") from caught
-    return _checked(signal, "from_captions", found, len(captions))
+        columns = signal.compute(captions)
+    except INTERRUPTS:
+        raise
+    except BaseException as caught:  # another package's code: of any kind
+        which = _find_caption(signal.compute, captions)
+        raise RunError(f"{signal.label}: {describe(caught)}{which}") from caught
+    return _checked(signal, "compute", columns, len(captions))
 
 
 def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
@@ -118,7 +129,9 @@ def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
     def fails(some: pa.Array) -> bool:
         try:
             function(some)
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             return True
         return False
 
@@ -134,7 +147,7 @@ def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
 
 def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Array, ...]:
     """Return what a signal gave as its columns, of their types. Raises RunError where it cannot be."""
-    fields = [*(schema.SAMPLES.field(name) for name in signal.sample_columns), *signal.columns]
+    fields = [*(schema.SAMPLES.field(name) for name in filled_columns([signal])), *signal.columns]
     names = ", ".join(field.name for field in fields)
     accepted = f"accepted: a list of {pluralise(len(fields), 'Arrow array')}: {names}"
     if not isinstance(columns, list | tuple) or len(columns) != len(fields):
@@ -152,17 +165,3 @@ def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Arr
             kinds = f"{gave} returned {field.name} as {column.type}; accepted: {field.type}"
             raise RunError(f"{signal.label}: {kinds} ({one_line(error, 200)})") from None
     return tuple(checked)
-
-
-def _describe(caught: Exception) -> str:
-    """Return what an exception says, and where in the package it was raised: the innermost of its lines."""
-    if isinstance(caught, CurateError):
-        return str(caught)
-    found = traceback.walk_tb(caught.__traceback__)
-    frames = [(str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code, line) for frame, line in found]
-    outside = [frame for frame in frames if frame[0] != "curate"]
-    text = f"{type(caught).__name__}: {ADDRESS.sub('', one_line(caught, 400))}"
-    if not outside:
-        return text
-    _, code, line = [frame for frame in outside if frame[0] == outside[0][0]][-1]
-    return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"

@@ -7,11 +7,7 @@ One of another package, with a small torch model in a file:
     import numpy as np
     import pyarrow as pa
     import torch
-    from curate.base.process import process_cache
-    from curate.recipe.files import read_whole
-    from curate.recipe.section import Section, UserFile
-    from curate.signals.image_signal import image_signal
-    from curate.signals.signal import SignalKind
+    from curate.plugins import Section, SignalKind, UserFile, image_signal, process_cache, read_whole
 
     LIMIT = 1 << 30  # bytes
 
@@ -56,7 +52,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from curate.base import ids
-from curate.signals.signal import Signal, SignalOutput
+from curate.signals.signal import ImageSignal, SignalOutput
 
 
 class ImageObserver(Protocol):
@@ -65,7 +61,7 @@ class ImageObserver(Protocol):
     columns: pa.Schema
 
     def observe(self, image: Any) -> Any:
-        """Return what the image tells; see `curate.signals.signal.ImageSignal.observe`."""
+        """Return what the image tells; see `curate.signals.signal.Collector.observe`."""
 
     def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
         """Return the columns of a part, one value a row.
@@ -76,7 +72,9 @@ class ImageObserver(Protocol):
         """
 
 
-def image_signal(name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None) -> Signal:
+def image_signal(
+    name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None
+) -> ImageSignal:
     """Return the signal of an observer.
 
     Args:
@@ -85,11 +83,11 @@ def image_signal(name: str, observer: ImageObserver, identity: Any, load: Callab
         identity: what its values depend on, as plain data.
         load: loads its model, so that what is wrong with it is reported before the run.
     """
-    return Signal(
+    return ImageSignal(
         name=name,
         columns=tuple(observer.columns),
         key=ids.digest([name, 1, identity]),
-        from_images=lambda captions: _Part(observer, captions),
+        start=lambda captions: _Part(observer, captions),
         load=load,
     )
 

@@ -31,7 +31,7 @@ from curate.models.installed import package_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, UserPath
 from curate.signals.on_embeddings import check_unchanged
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, SignalKind, TextSignal
 
 IDS = "imagenet21k_goog_synsets.txt"  # timm ships it: the 21,843 ids of DataComp's own file, byte for byte
 
@@ -107,7 +107,7 @@ def _identify(name: str, options: ImagenetWords, known: Known) -> str:
         raise RecipeError(f"measure.imagenet_words: {error}") from None
 
 
-def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[Signal]:
+def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[TextSignal]:
     key = ids.digest(["imagenet_words", 1, built.identities[name]])
 
     def load() -> Vocabulary:
@@ -118,7 +118,7 @@ def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[Signal]:
     def find(captions: pa.Array) -> Sequence[pa.Array]:
         return [find_words(captions, process_cache(key, load))]
 
-    yield Signal(name, (pa.field("imagenet_word", pa.string()),), key, from_captions=find)
+    yield TextSignal(name, (pa.field("imagenet_word", pa.string()),), key, compute=find)
 
 
 def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:

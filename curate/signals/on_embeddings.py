@@ -24,7 +24,7 @@ from curate.recipe.measure import Image as ImageOptions
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import UserPaths
 from curate.signals.formulas.embedding_scores import Tags
-from curate.signals.signal import Built, Embeddings, Signal
+from curate.signals.signal import Built, Embeddings, EmbeddingSignal, ModelSignal
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Method:
     side: Literal["image", "text"] = "image"  # which of the embeddings it needs
 
 
-def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> Signal:
+def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Method) -> EmbeddingSignal:
     """Return a signal on embeddings."""
     of = built.signals[options.of]
     key = ids.digest([of.key, type(options).__name__, 1, method.settings, built.identities.get(name)])
@@ -52,14 +52,14 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
         columns = method.compute(embeddings, load())
         return [pc.if_else(there, column, pa.scalar(None, column.type)) for column in columns]
 
-    return Signal(name, method.columns, key, from_embeddings=compute, of=options.of, load=load)
+    return EmbeddingSignal(name, method.columns, key, compute=compute, of=options.of, load=load)
 
 
 def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
     """Return the model that prompts and exemplars are encoded with."""
-    load = built.signals[options.of].encoder
-    assert load is not None, "the recipe was checked"
-    return load(False)
+    model = built.signals[options.of]
+    assert isinstance(model, ModelSignal), "the recipe was checked"
+    return model.encoder(False)
 
 
 def check_unchanged(name: str, found: Any, identity: Any) -> None:

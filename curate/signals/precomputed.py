@@ -5,17 +5,17 @@ from typing import Any
 
 from curate.base import ids
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import Built, Known, PrecomputedSignal, SignalKind
 
 
 def _identify(name: str, options: PrecomputedEmbeddings, known: Known) -> dict[str, Any]:
     return {"brought": [options.image, options.text], "dimension": known.supplied[name]}
 
 
-def _build(name: str, options: PrecomputedEmbeddings, built: Built) -> Iterator[Signal]:
+def _build(name: str, options: PrecomputedEmbeddings, built: Built) -> Iterator[PrecomputedSignal]:
     dimension = built.identities[name]["dimension"]
     key = ids.digest(["brought", 1, options.image, options.text, dimension])
-    yield Signal(name, (), key, supplied=(options.image, options.text), dimension=dimension)
+    yield PrecomputedSignal(name, (), key, supplied=(options.image, options.text), dimension=dimension)
 
 
 KIND = SignalKind("embeddings", PrecomputedEmbeddings, _identify, _build, "listed")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from curate.base.errors import RecipeError
+from curate.base.foreign import guard
 from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
@@ -27,8 +28,8 @@ from curate.signals import (
     precomputed,
     text_area,
 )
-from curate.signals.foreign import guard, guard_signal
-from curate.signals.signal import Built, Known, Signal, SignalKind, label
+from curate.signals.foreign import guard_signal
+from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind, label
 
 _MODULES = (
     *(language, clip, precomputed, heads, contexts, classes, axes, clusters, fooling),
@@ -61,9 +62,9 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
 
 def load_encoder_of(signals: Sequence[Signal], model: str, is_anywhere: bool = False) -> Encoder:
     """Return the model of that name, loaded: the run's device, or, where `is_anywhere`, the best one of this machine."""
-    load = next(signal.encoder for signal in signals if signal.name == model)
-    assert load is not None, "the recipe was checked"
-    return load(is_anywhere)
+    [signal] = [signal for signal in signals if signal.name == model]
+    assert isinstance(signal, ModelSignal), "the recipe was checked"
+    return signal.encoder(is_anywhere)
 
 
 def _find_kind(key: str) -> SignalKind:
@@ -84,6 +85,6 @@ def _find_kind(key: str) -> SignalKind:
 
     def build(name: str, section: Any, built: Built) -> list[Signal]:
         found = guard(lambda: list(kind.build(name, section, built)), label(name, package))()
-        return [guard_signal(signal, package) for signal in found]
+        return [guard_signal(signal, name, package) for signal in found]
 
     return replace(kind, identify=identify, build=build)

@@ -1,21 +1,21 @@
 """The interface that every kind of signal implements: its section of a recipe, its identity, and how it is measured.
 
-A signal adds columns to `scores`. It takes its values from one of four things: from images (`from_images`), while a part of
-the input is read: each image is observed once, right after it was decoded, in one of several threads, and what was observed
-is added in order; from captions (`from_captions`); from embeddings (`from_embeddings`), those of a model of `measure.clip`
-or precomputed ones, without images or the model; or from the pool (`supplied`): embeddings, without a column in `scores`.
+A signal adds columns to `scores`. Its class says what it takes its values from:
+
+    Signal                name, columns, key, load
+    ├── ImageSignal       images, while a part of the input is read: each is observed once, right after it was decoded, in one
+    │   │                 of several threads, and what was observed is added in order
+    │   └── ModelSignal   images too, by a model that gives embeddings
+    ├── TextSignal        captions
+    ├── EmbeddingSignal   embeddings, those of a ModelSignal or precomputed ones, without images or the model
+    └── PrecomputedSignal embeddings that the pool supplies; it has no column in `scores`
 
 A signal of captions, with a file of weights (`image_signal` has one of images):
 
     import hashlib
     import json
     import pyarrow as pa
-    from curate.base import ids
-    from curate.base.process import process_cache
-    from curate.recipe.files import read_whole
-    from curate.recipe.section import Section, UserFile
-    from curate.signals.on_embeddings import check_unchanged
-    from curate.signals.signal import Signal, SignalKind
+    from curate.plugins import Section, SignalKind, TextSignal, UserFile, check_unchanged, digest, process_cache, read_whole
 
     class Tone(Section):
         weights: UserFile  # relative to the recipe's folder; on a cluster it may be a URL, which `read_whole` reads too
@@ -24,15 +24,15 @@ A signal of captions, with a file of weights (`image_signal` has one of images):
         return hashlib.sha256(read_whole(options.weights, 1 << 30)).hexdigest()
 
     def build(name, options, built):
-        digest = built.identities[name]
+        identity = built.identities[name]
 
         def read():
             data = read_whole(options.weights, 1 << 30)
-            check_unchanged(name, hashlib.sha256(data).hexdigest(), digest)
+            check_unchanged(name, hashlib.sha256(data).hexdigest(), identity)
             return json.loads(data)
 
         def load():  # once per process; the key names the content
-            return process_cache(f"{name} {digest}", read)
+            return process_cache(f"{name} {identity}", read)
 
         def score(captions):  # string; null where a row cannot be read: null in, null out
             weights = load()
@@ -40,8 +40,8 @@ A signal of captions, with a file of weights (`image_signal` has one of images):
             return [pa.array(map(tone, captions.to_pylist()), pa.float32())]
 
         # Raise the 1 when the values change.
-        key = ids.digest([name, 1, digest])
-        return [Signal(name, (pa.field("tone", pa.float32()),), key, from_captions=score, load=load)]
+        key = digest([name, 1, identity])
+        return [TextSignal(name, (pa.field("tone", pa.float32()),), key, compute=score, load=load)]
 
     KIND = SignalKind("tone", Tone, identify, build)
 
@@ -50,7 +50,7 @@ On a cluster the Python of each worker needs the package, in one version. Files 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -99,7 +99,7 @@ class SignalOutput:
     errors: pa.Array | None = None
 
 
-class ImageSignal(Protocol):
+class Collector(Protocol):
     """An image signal at work on one part."""
 
     def observe(self, image: Image.Image) -> Any:
@@ -118,48 +118,104 @@ class ImageSignal(Protocol):
 
 @dataclass(frozen=True)
 class Signal:
-    """One signal; one of `from_images`, `from_captions`, `from_embeddings` and `supplied` is there.
+    """What all signals have.
 
     Attributes:
         name: unique among the recipe's signals.
         columns: what it adds to `scores`.
         key: digest of all that its values depend on but the samples.
-        from_images: from a part's captions (string) to an image signal.
-        from_captions: from captions (string, null where the row could not be read) to the columns' values.
-        sample_columns: those of table `samples` that it fills; `from_captions` gives their values first.
-        from_embeddings: from embeddings to the columns' values in the order of their rows.
-        of: whose embeddings these are, by name.
-        supplied: the names of the columns or arrays of the image's and the text's embeddings.
         load: loads what all parts share, once per process, so that what is wrong with it is reported before the run.
-        dimension: of the embeddings that it gives; None for other signals.
-        encoder: returns the model that encodes them, loaded once per process, on the device of the run, or, where its
-            argument is true, on the best one of this machine; None where there is no model.
         package: that it comes from, with its version, filled in by `curate.signals.foreign`; None for curate's own.
     """
 
     name: str
     columns: tuple[pa.Field, ...]
     key: str
-    from_images: Callable[[pa.Array], ImageSignal] | None = None
-    from_captions: Callable[[pa.Array], Sequence[pa.Array]] | None = None
-    sample_columns: tuple[str, ...] = ()
-    from_embeddings: Callable[[Embeddings], Sequence[pa.Array]] | None = None
-    of: str | None = None
-    supplied: tuple[str, str] | None = None
-    load: Callable[[], Any] | None = None
-    dimension: int | None = None
-    encoder: "Callable[[bool], Encoder] | None" = None
-    package: str | None = None
+    load: Callable[[], Any] | None = field(default=None, kw_only=True)
+    package: str | None = field(default=None, kw_only=True)
 
     @property
     def label(self) -> str:
         """What messages call it."""
         return label(self.name, self.package)
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSignal(Signal):
+    """A signal of images.
+
+    Attributes:
+        start: from a part's captions (string, null where the row could not be read) to what observes its images.
+    """
+
+    start: Callable[[pa.Array], Collector]
+
     @property
     def keeps_errors(self) -> bool:
         """Whether its `SignalOutput` has `errors`."""
-        return self.package is not None and self.from_images is not None
+        return self.package is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSignal(ImageSignal):
+    """A signal of images by a model, which gives embeddings too.
+
+    Attributes:
+        dimension: of the embeddings.
+        encoder: returns the model, loaded once per process, on the device of the run, or, where its argument is true, on the
+            best one of this machine.
+    """
+
+    dimension: int
+    encoder: "Callable[[bool], Encoder]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSignal(Signal):
+    """A signal of captions.
+
+    Attributes:
+        compute: from captions (string, null where the row could not be read) to the columns' values.
+        sample_columns: those of table `samples` that it fills; `compute` gives their values first.
+    """
+
+    compute: Callable[[pa.Array], Sequence[pa.Array]]
+    sample_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSignal(Signal):
+    """A signal of embeddings.
+
+    Attributes:
+        compute: from embeddings to the columns' values in the order of their rows.
+        of: whose embeddings these are, by name.
+    """
+
+    compute: Callable[[Embeddings], Sequence[pa.Array]]
+    of: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputedSignal(Signal):
+    """Embeddings that the pool supplies.
+
+    Attributes:
+        supplied: the names of the columns or arrays of the image's and the text's embeddings.
+        dimension: of the embeddings.
+    """
+
+    supplied: tuple[str, str]
+    dimension: int
+
+
+Embedder = ModelSignal | PrecomputedSignal
+"""The signals that give embeddings."""
+
+
+def filled_columns(signals: Iterable[Signal]) -> list[str]:
+    """Return the columns of table `samples` that signals fill."""
+    return [column for signal in signals if isinstance(signal, TextSignal) for column in signal.sample_columns]
 
 
 def label(name: str, package: str | None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from curate.base.errors import CurateError, RunError
+from curate.base.foreign import naming_packages
 from curate.store.store import RunStore
 
 ERROR_NOTES = "tmp/errors"
@@ -19,9 +20,10 @@ _ID = re.compile(r"\(error note ([0-9a-f]{32})\)")
 
 @contextmanager
 def noting_errors(folder: RunStore) -> Iterator[None]:
-    """Keep the message of an error of ours that ends the block, and raise it again as a RunError that names the note."""
+    """Keep the message of an error of ours, or of a foreign kind, that ends the block, and raise it again as a RunError that names the note."""
     try:
-        yield
+        with naming_packages():
+            yield
     except CurateError as error:
         note = uuid.uuid4().hex
         with suppress(Exception):  # a folder that takes no note must not hide the error

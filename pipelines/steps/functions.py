@@ -18,6 +18,8 @@ from curate.run.units import Batch
 
 _BATCH = 1 << 21  # bytes of a key's batch that wait
 
+from curate.base.foreign import naming_packages
+
 
 class PlainDoFn(beam.DoFn):
     """A DoFn that wants neither state nor timers nor windows: what Beam asks of its methods is answered once, for the class."""
@@ -37,7 +39,8 @@ class _Each(PlainDoFn):
         self._function = function
 
     def process(self, element: Any, *side: Any, **named: Any) -> Iterable[Any]:
-        return (self._function(element, *side, **named),)
+        with naming_packages():
+            return (self._function(element, *side, **named),)
 
 
 class _All(PlainDoFn):
@@ -45,8 +48,8 @@ class _All(PlainDoFn):
         self._function = function
 
     def process(self, element: Any, *side: Any) -> Iterable[Any]:
-        found: Iterable[Any] = self._function(element, *side)
-        return found
+        with naming_packages():
+            yield from self._function(element, *side)
 
 
 def Map(function: Callable[..., Any], *side: Any, **named: Any) -> beam.ParDo:

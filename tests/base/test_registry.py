@@ -19,7 +19,7 @@ class Fruit:
 
 
 BUILTIN = (Fruit("pear"), Fruit("apple"))
-FRUITS: Registry[Fruit] = Registry("fruit", f"{__name__}:BUILTIN", "curate.test_fruits")
+FRUITS: Registry[Fruit] = Registry("fruit", f"{__name__}:BUILTIN", "curate.test_fruits", f"{__name__}:Fruit")
 
 
 @pytest.fixture
@@ -75,9 +75,19 @@ def test_an_unknown_key_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("package", "text", "name", "message"),
     [
-        ("fruit-x", "raise KeyError('no')", "x", r"fruit 'x' of package fruit-x 1\.2: .*KeyError: 'no'; repair or"),
+        (
+            "fruit-x",
+            "raise KeyError('no')",
+            "x",
+            r"fruit 'x' of package fruit-x 1\.2: .*KeyError: 'no' at fruit_x.py:1; repair or",
+        ),
         ("fruit-x", "KIMD = 1", "x", r"fruit 'x' of package fruit-x 1\.2: .*AttributeError"),
-        ("fruit-x", "KIND = 1", "x", r"fruit 'x' of package fruit-x 1\.2: .* has the key None; accepted: the entry"),
+        (
+            "fruit-x",
+            "KIND = 1",
+            "x",
+            r"fruit 'x' of package fruit-x 1\.2: .* is an object of class int; accepted: an object of class Fruit",
+        ),
         ("fruit-x", code("y"), "x", r"fruit 'x' of package fruit-x 1\.2: .* has the key 'y'"),
         (
             "fruit-x",

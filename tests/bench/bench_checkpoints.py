@@ -31,7 +31,7 @@ from curate.measure import part
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.recipe.recipe import parse_recipe
-from curate.signals.signal import Signal, SignalOutput
+from curate.signals.signal import ModelSignal, SignalOutput
 from curate.store import checkpoints
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
@@ -77,7 +77,7 @@ def measure(pool: Path, out: Path, every: int, stop: int) -> None:
     clock = [0.0]
     checkpoints.INTERVAL = float(every)
     checkpoints.time = type("Clock", (), {"monotonic": staticmethod(lambda: clock[0])})()  # type: ignore[assignment]
-    measure_images: Callable[..., Any] = part._measure_images
+    measure_images: Callable[..., Any] = part.measure_images
 
     def counting(images: Any, captions: pa.Array, *others: Any) -> pa.Table:
         found = measure_images(images, captions, *others)
@@ -86,13 +86,13 @@ def measure(pool: Path, out: Path, every: int, stop: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    part._measure_images = counting
+    part.measure_images = counting
     clip = {"embeddings": [], "image": {"phash": False}}
     source = {"name": "pool", "format": "webdataset", "path": f"{pool}/*.tar"}
     prepared = prepare(parse_recipe({"input": [source], "measure": clip}), str(out), unit_size=1 << 40)
     claim_folder(prepared)
     settings = MeasureSettings.of(prepared.context)
-    one = Signal("clip", (), "made up", from_images=Embedder, dimension=DIMENSION)
+    one = ModelSignal("clip", (), "made up", start=Embedder, dimension=DIMENSION, encoder=lambda is_anywhere: None)
     kept = type("Kept", (), {"name": "clip"})()
     settings = replace(settings, signals=(one,), tables=("samples", "scores", "embeddings", "members"))
     object.__setattr__(settings, "measure", type("Measure", (), {"kept": [kept], "image": settings.measure.image})())

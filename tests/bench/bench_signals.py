@@ -62,10 +62,10 @@ def main() -> None:
     decode, hashed = (milliseconds(lambda o=o: [measure_image(data, o) for data in files], len(files)) for o in alone)
     print(f"image                {decode:8.3f}\nimage, phash         {hashed - decode:8.3f} more")
     many = pa.concat_arrays([captions] * WORDS)
-    detect: Any = signal_of(language.KIND).from_captions
+    detect: Any = signal_of(language.KIND).compute
     print(f"language             {milliseconds(lambda: detect(many), len(many)):8.3f} a caption")
     for kind in (nsfw.KIND, text_area.KIND):
-        start: Any = signal_of(kind).from_images
+        start: Any = signal_of(kind).start
         observe = start(captions).observe
         print(f"{kind.key:20} {milliseconds(lambda o=observe: [o(i) for i in images], len(images)):8.3f} an image")
     clip()

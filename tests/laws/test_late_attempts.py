@@ -41,7 +41,7 @@ from curate.recipe.section import Section
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.signals import registry as signal_registry
-from curate.signals.signal import Signal, SignalKind
+from curate.signals.signal import SignalKind, TextSignal
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder
@@ -69,7 +69,7 @@ def noisy(captions: pa.Array) -> list[pa.Array]:
     return [pa.array(values, pa.float64())]
 
 
-NOISY = Signal("noise", (pa.field("noisy", pa.float64()),), "1", from_captions=noisy)
+NOISY = TextSignal("noise", (pa.field("noisy", pa.float64()),), "1", compute=noisy)
 KIND = SignalKind("noise", Noise, lambda name, section, known: None, lambda name, section, built: [NOISY])
 
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from curate.base import process
-from curate.measure import part
+from curate.measure import images as measuring
 from curate.recipe.measure import Image as ImageOptions
-from curate.signals.signal import Signal, SignalOutput
+from curate.signals.signal import ImageSignal, SignalOutput
 
 CORES, IMAGES = 64, 30
 
@@ -58,12 +58,12 @@ def images() -> Iterator[bytes]:
 def test_what_is_decoded_ahead_does_not_grow_with_the_units_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 cores, hence 64 units in hand, whose signals are all busy: an image a unit and 8 a core have been decoded."""
     size = 8 * CORES + 64
-    monkeypatch.setattr(part, "_DECODED", process.Backlog(size))
+    monkeypatch.setattr(measuring, "_DECODED", process.Backlog(size))
     all_wait, go_on = threading.Barrier(CORES + 1), threading.Event()
-    signal = Signal("counted", (), "", from_images=lambda captions: Counted(all_wait, go_on))
+    signal = ImageSignal("counted", (), "", start=lambda captions: Counted(all_wait, go_on))
 
     def measure(unit: int) -> list[Any]:
-        return part._measure_images(images(), pa.nulls(IMAGES, pa.string()), ImageOptions(), [signal])[0]
+        return measuring.measure_images(images(), pa.nulls(IMAGES, pa.string()), ImageOptions(), [signal])["width"]
 
     with ThreadPoolExecutor(CORES) as units:
         measured = [units.submit(measure, unit) for unit in range(CORES)]

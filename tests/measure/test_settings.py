@@ -13,16 +13,17 @@ from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Pool, Unit
 from curate.pool.score_groups import SUPPLIED, ScoreGroup
 from curate.recipe.recipe import parse_recipe
-from curate.signals.signal import Signal
+from curate.signals.signal import EmbeddingSignal, ModelSignal, PrecomputedSignal, TextSignal
 
 Inputs = tuple[MeasureSettings, Unit]
+NEVER: Any = None  # what no key calls
 COSINE = pa.field("clip_score", pa.float32())
 SIGNALS = (
-    Signal("language", (), "language's key", from_captions=lambda captions: [], sample_columns=("language",)),
-    Signal("clip", (COSINE,), "clip's key", from_images=lambda captions: None, dimension=8),  # type: ignore[arg-type]
-    Signal("given", (), "given's key", supplied=("image", "text"), dimension=8),
-    Signal("on_clip", (pa.field("a", pa.float32()),), "a's key", from_embeddings=lambda rows: [], of="clip"),
-    Signal("on_given", (pa.field("b", pa.float32()),), "b's key", from_embeddings=lambda rows: [], of="given"),
+    TextSignal("language", (), "language's key", compute=lambda captions: [], sample_columns=("language",)),
+    ModelSignal("clip", (COSINE,), "clip's key", start=NEVER, dimension=8, encoder=NEVER),
+    PrecomputedSignal("given", (), "given's key", supplied=("image", "text"), dimension=8),
+    EmbeddingSignal("on_clip", (pa.field("a", pa.float32()),), "a's key", compute=lambda rows: [], of="clip"),
+    EmbeddingSignal("on_given", (pa.field("b", pa.float32()),), "b's key", compute=lambda rows: [], of="given"),
 )
 RECIPE: dict[str, Any] = {
     "input": [

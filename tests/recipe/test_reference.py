@@ -19,7 +19,7 @@ from curate.recipe.reference import PAGE, Entry, entries, reference_page
 from curate.recipe.section import Section
 from curate.recipe.strict_yaml import load_yaml
 from curate.signals.registry import KINDS
-from curate.signals.signal import Built
+from curate.signals.signal import Built, filled_columns
 
 PATH = shipped_folder("pipelines") / "recipes" / PAGE
 TEXT = PATH.read_text("utf-8")
@@ -152,7 +152,7 @@ def test_a_signal_says_the_columns_that_it_builds(kind: Any) -> None:
             built[signal.name] = signal
             if key == kind.key:
                 found |= {field.name: str(field.type).replace("item: ", "") for field in signal.columns}
-                samples |= set(signal.sample_columns)
+                samples |= set(filled_columns([signal]))
         if key == kind.key:
             break
     arrow = {"float": "float32", "double": "float64"}

@@ -27,7 +27,7 @@ from curate.signals import image_signal as image_signals
 from curate.signals import signal as signals
 from curate.signals.foreign import guard_signal
 from curate.signals.image_signal import image_signal
-from curate.signals.signal import Built, Known, Signal
+from curate.signals.signal import Built, ImageSignal, Known, TextSignal
 from tests.laws import pools
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -304,7 +304,7 @@ def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
     path = tmp_path / "weights.json"
     path.write_text('{"good": 1, "bad": -1}')
     signal = build_example(signals, "tone", path)
-    found = guard_signal(signal, "my-tone 1").from_captions(pa.array(["good good dog", None, "bad cat"]))
+    found = guard_signal(signal, "tone", "my-tone 1").compute(pa.array(["good good dog", None, "bad cat"]))
     assert [column.to_pylist() for column in found] == [[2, None, -1]]
 
 
@@ -315,18 +315,18 @@ def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
     torch.save(model.state_dict(), path)
-    signal = guard_signal(build_example(image_signals, "liked", path), "my-liked 1")
-    part = signal.from_images(pa.array(["a caption"] * 2))
+    signal = guard_signal(build_example(image_signals, "liked", path), "liked", "my-liked 1")
+    part = signal.start(pa.array(["a caption"] * 2))
     part.add(1, part.observe(Image.new("RGB", (40, 50), (255, 0, 0))))
     [column] = part.finish().columns
     expected = model(torch.tensor([1.0, 0.0, 0.0]).repeat(32 * 32)).item()
     assert column[0].as_py() is None and column[1].as_py() == pytest.approx(expected, abs=1e-6)
     path.write_text("no model")
     with pytest.raises(RunError, match="signal 'liked' of package my-liked 1: "):
-        guard_signal(build_example(image_signals, "liked", path), "my-liked 1").load()
+        guard_signal(build_example(image_signals, "liked", path), "liked", "my-liked 1").load()
 
 
-def build_example(module: ModuleType, key: str, weights: Path) -> Signal:
+def build_example(module: ModuleType, key: str, weights: Path) -> Any:
     """The signal of a module's docstring, of these weights."""
     code = re.findall("^    import hashlib\n(?:    .*\n|\n)*", module.__doc__ or "", re.MULTILINE)
     assert len(code) == 1
@@ -335,7 +335,6 @@ def build_example(module: ModuleType, key: str, weights: Path) -> Signal:
     options = names["KIND"].section(weights=str(weights))
     identity = names["KIND"].identify(key, options, Known({}, {}, True))
     [signal] = names["KIND"].build(key, options, Built({key: identity}, {}))
-    assert isinstance(signal, Signal)
     return signal
 
 
@@ -352,9 +351,9 @@ class Observer:
 
 
 def guarded(observer: Observer, rows: int) -> Any:
-    start = guard_signal(image_signal("blur", observer, 1), "my-blur 1").from_images
-    assert start is not None
-    return start(pa.array(["a caption"] * rows))
+    signal = guard_signal(image_signal("blur", observer, 1), "blur", "my-blur 1")
+    assert isinstance(signal, ImageSignal)
+    return signal.start(pa.array(["a caption"] * rows))
 
 
 @pytest.mark.parametrize(
@@ -422,9 +421,11 @@ def test_a_caption_that_it_fails_on_is_named(captions: list[str | None], which: 
     def second_letters(captions: pa.Array) -> list[pa.Array]:
         return [pa.array([ord(text[1]) for text in captions.to_pylist()])]
 
-    signal = Signal("second", (pa.field("second", pa.int32()),), "key", from_captions=second_letters)
-    compute = guard_signal(signal, "my-letters 1").from_captions
-    assert compute is not None and compute(pa.array(["ab", "cde"]))[0].to_pylist() == [98, 100]
+    signal = TextSignal("second", (pa.field("second", pa.int32()),), "key", compute=second_letters)
+    guarded = guard_signal(signal, "second", "my-letters 1")
+    assert isinstance(guarded, TextSignal)
+    compute = guarded.compute
+    assert compute(pa.array(["ab", "cde"]))[0].to_pylist() == [98, 100]
     with pytest.raises(RunError, match=r"signal 'second' of package my-letters 1: .* at test_foreign.py:.*" + which):
         compute(pa.array(captions, pa.string()))
 
@@ -433,6 +434,6 @@ def test_no_caption_is_blamed_for_what_fails_on_all() -> None:
     def compute(captions: pa.Array) -> list[pa.Array]:
         raise KeyError("side")
 
-    signal = guard_signal(Signal("second", (), "key", from_captions=compute), "my-letters 1")
+    signal: Any = guard_signal(TextSignal("second", (), "key", compute=compute), "second", "my-letters 1")
     with pytest.raises(RunError, match=r"KeyError: 'side' at test_foreign.py:\d+ in compute$"):
-        signal.from_captions(pa.array(["ab"]))  # type: ignore[misc]
+        signal.compute(pa.array(["ab"]))

@@ -130,7 +130,7 @@ def test_text_as_it_is(shared: Path):
     found = [model.predict(text.replace("\n", " ")) for text in texts]
     expected = [(labels[0].removeprefix("__label__"), np.float32(min(scores[0], 1))) for labels, scores in found]
     for options in ({}, {"model": str(_MODEL)}):
-        names, scores = signal_of(text="as_is", **options).from_captions(pa.array([*texts, None]))
+        names, scores = signal_of(text="as_is", **options).compute(pa.array([*texts, None]))
         assert names.to_pylist() == [*(name for name, _ in expected), None]
         assert scores.to_pylist() == [*(float(score) for _, score in expected), None]
     assert names.to_pylist()[:-1] != [name for name, _ in detected(texts)]

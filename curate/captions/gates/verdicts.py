@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import RunError
+from curate.base.foreign import guard
 from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate
 from curate.recipe.gates import GATES, Gates
-from curate.signals.foreign import guard
 
 PASSED = "passed"
 
