@@ -7,7 +7,8 @@
 | deduplication pass | `curate.passes` | an object of KeyPass (by equal keys) or NearnessKind (by nearness) |
 | caption engine | `curate.caption_engines` | an object of EngineKind |
 | caption | `curate.caption_kinds` | a class derived from CaptionKind |
-| output format | `curate.output_formats` | an object of a class derived from OutputFormat |
+| gate | `curate.gates` | an object of a class derived from Gate |
+| output format | `curate.outputs` | an object of a class derived from OutputFormat |
 
 An entry point is named as its kind's key, which names it in a recipe. What a kind raises becomes an error that names its package
 and line. The docstring of each interface says what it asks for.
@@ -17,38 +18,132 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from curate.base.errors import CurateError, RecipeError, RunError
+    from curate.base.ids import digest
+    from curate.base.process import process_cache
+    from curate.captions.gates.gate import Candidates, Gate, Option
+    from curate.captions.kinds.kind import CaptionKind
+    from curate.decide.dedup.groups import Groups
+    from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness, NearnessKind
+    from curate.emit.layout import Shard
+    from curate.emit.output_format import OutputFormat
+    from curate.emit.settings import EmitSettings
+    from curate.llm.engine import Answer, Engine, EngineKind, EngineOptions, Request
+    from curate.pool.files.faults import InputFault
+    from curate.pool.files.listing import list_files
+    from curate.pool.formats.input_format import (
+        Batch,
+        FileColumns,
+        InputFormat,
+        InputPart,
+        InputSample,
+        PartRows,
+        PlannedSource,
+    )
+    from curate.recipe.files import read_whole
+    from curate.recipe.measure import OnEmbeddings
+    from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
+    from curate.recipe.source import Source
+    from curate.signals.image_signal import ImageObserver, image_signal
+    from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
+    from curate.signals.signal import (
+        Built,
+        Collector,
+        Embeddings,
+        EmbeddingSignal,
+        ImageSignal,
+        Known,
+        ModelSignal,
+        PrecomputedSignal,
+        SignalKind,
+        SignalOutput,
+        TextSignal,
+    )
+    from curate.store.tables import UnitTables
 
-_NAMES = {
-    "curate.base.errors": ("CurateError", "RecipeError", "RunError"),
-    "curate.base.ids": ("digest",),
-    "curate.base.process": ("process_cache",),
-    "curate.captions.kinds.kind": ("CaptionKind",),
-    "curate.decide.dedup.groups": ("Groups",),
-    "curate.decide.dedup.passes.dedup_pass": ("ImageNearness", "KeyPass", "Nearness", "NearnessKind"),
-    "curate.emit.layout": ("Shard",),
-    "curate.emit.output_format": ("OutputFormat",),
-    "curate.emit.settings": ("EmitSettings",),
-    "curate.llm.engine": ("Answer", "Engine", "EngineKind", "EngineOptions", "Request"),
-    "curate.pool.files.faults": ("InputFault",),
-    "curate.pool.files.listing": ("list_files",),
-    "curate.pool.formats.input_format": (
-        *("Batch", "FileColumns", "InputFormat", "InputPart", "InputSample", "PartRows", "PlannedSource"),
-    ),
-    "curate.recipe.files": ("read_whole",),
-    "curate.recipe.measure": ("OnEmbeddings",),
-    "curate.recipe.section": ("Column", "Section", "UserFile", "UserPath", "UserPaths"),
-    "curate.recipe.source": ("Source",),
-    "curate.signals.image_signal": ("ImageObserver", "image_signal"),
-    "curate.signals.on_embeddings": ("Method", "check_unchanged", "embedding_signal"),
-    "curate.signals.signal": (
-        *("Built", "Collector", "EmbeddingSignal", "Embeddings", "ImageSignal", "Known", "ModelSignal"),
-        *("PrecomputedSignal", "SignalKind", "SignalOutput", "TextSignal"),
-    ),
-    "curate.store.tables": ("UnitTables",),
+__all__ = [
+    "Answer",
+    "Batch",
+    "Built",
+    "Candidates",
+    "CaptionKind",
+    "Collector",
+    "Column",
+    "CurateError",
+    "EmbeddingSignal",
+    "Embeddings",
+    "EmitSettings",
+    "Engine",
+    "EngineKind",
+    "EngineOptions",
+    "FileColumns",
+    "Gate",
+    "Groups",
+    "ImageNearness",
+    "ImageObserver",
+    "ImageSignal",
+    "InputFault",
+    "InputFormat",
+    "InputPart",
+    "InputSample",
+    "KeyPass",
+    "Known",
+    "Method",
+    "ModelSignal",
+    "Nearness",
+    "NearnessKind",
+    "OnEmbeddings",
+    "Option",
+    "OutputFormat",
+    "PartRows",
+    "PlannedSource",
+    "PrecomputedSignal",
+    "RecipeError",
+    "Request",
+    "RunError",
+    "Section",
+    "Shard",
+    "SignalKind",
+    "SignalOutput",
+    "Source",
+    "TextSignal",
+    "UnitTables",
+    "UserFile",
+    "UserPath",
+    "UserPaths",
+    "check_unchanged",
+    "digest",
+    "embedding_signal",
+    "image_signal",
+    "list_files",
+    "process_cache",
+    "read_whole",
+]
+_NAMES = {  # by the module that has them
+    "curate.base.errors": "CurateError RecipeError RunError",
+    "curate.base.ids": "digest",
+    "curate.base.process": "process_cache",
+    "curate.captions.gates.gate": "Candidates Gate Option",
+    "curate.captions.kinds.kind": "CaptionKind",
+    "curate.decide.dedup.groups": "Groups",
+    "curate.decide.dedup.passes.dedup_pass": "ImageNearness KeyPass Nearness NearnessKind",
+    "curate.emit.layout": "Shard",
+    "curate.emit.output_format": "OutputFormat",
+    "curate.emit.settings": "EmitSettings",
+    "curate.llm.engine": "Answer Engine EngineKind EngineOptions Request",
+    "curate.pool.files.faults": "InputFault",
+    "curate.pool.files.listing": "list_files",
+    "curate.pool.formats.input_format": "Batch FileColumns InputFormat InputPart InputSample PartRows PlannedSource",
+    "curate.recipe.files": "read_whole",
+    "curate.recipe.measure": "OnEmbeddings",
+    "curate.recipe.section": "Column Section UserFile UserPath UserPaths",
+    "curate.recipe.source": "Source",
+    "curate.signals.image_signal": "ImageObserver image_signal",
+    "curate.signals.on_embeddings": "Method check_unchanged embedding_signal",
+    "curate.signals.signal": "Built Collector EmbeddingSignal Embeddings ImageSignal Known ModelSignal PrecomputedSignal SignalKind SignalOutput TextSignal",
+    "curate.store.tables": "UnitTables",
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted(_MODULES)  # noqa: PLE0605
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
