@@ -5,6 +5,7 @@
 | signal | `curate.signals` | an object of SignalKind |
 | input format | `curate.formats` | an object of a class derived from InputFormat |
 | deduplication pass | `curate.passes` | an object of KeyPass (by equal keys) or NearnessKind (by nearness) |
+| selection | `curate.selections` | an object of a class derived from Selection |
 | caption engine | `curate.caption_engines` | an object of EngineKind |
 | caption | `curate.caption_kinds` | a class derived from CaptionKind |
 | gate | `curate.gates` | an object of a class derived from Gate |
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from curate.captions.kinds.kind import CaptionKind
     from curate.decide.dedup.groups import Groups
     from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness, NearnessKind
+    from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
     from curate.emit.layout import Shard
     from curate.emit.output_format import OutputFormat
     from curate.emit.settings import EmitSettings
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from curate.recipe.measure import OnEmbeddings
     from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
     from curate.recipe.source import Source
+    from curate.run.units import Combine, Fold
     from curate.signals.image_signal import ImageObserver, image_signal
     from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
     from curate.signals.signal import (
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
         SignalOutput,
         TextSignal,
     )
+    from curate.store.facts import SelectionWords
     from curate.store.tables import UnitTables
 
 __all__ = [
@@ -67,8 +71,10 @@ __all__ = [
     "Built",
     "Candidates",
     "CaptionKind",
+    "Choice",
     "Collector",
     "Column",
+    "Combine",
     "CurateError",
     "EmbeddingSignal",
     "Embeddings",
@@ -77,6 +83,7 @@ __all__ = [
     "EngineKind",
     "EngineOptions",
     "FileColumns",
+    "Fold",
     "Gate",
     "Groups",
     "ImageNearness",
@@ -94,14 +101,19 @@ __all__ = [
     "NearnessKind",
     "OnEmbeddings",
     "Option",
+    "Outcome",
     "OutputFormat",
     "PartRows",
     "PlannedSource",
     "PrecomputedSignal",
     "RecipeError",
     "Request",
+    "RowsLeft",
     "RunError",
     "Section",
+    "Selection",
+    "SelectionRun",
+    "SelectionWords",
     "Shard",
     "SignalKind",
     "SignalOutput",
@@ -114,6 +126,7 @@ __all__ = [
     "check_unchanged",
     "digest",
     "embedding_signal",
+    "hash_uids",
     "image_signal",
     "list_files",
     "process_cache",
@@ -127,6 +140,7 @@ _NAMES = {  # by the module that has them
     "curate.captions.kinds.kind": "CaptionKind",
     "curate.decide.dedup.groups": "Groups",
     "curate.decide.dedup.passes.dedup_pass": "ImageNearness KeyPass Nearness NearnessKind",
+    "curate.decide.draw.selection": "Choice Outcome RowsLeft Selection SelectionRun hash_uids",
     "curate.emit.layout": "Shard",
     "curate.emit.output_format": "OutputFormat",
     "curate.emit.settings": "EmitSettings",
@@ -141,6 +155,8 @@ _NAMES = {  # by the module that has them
     "curate.signals.image_signal": "ImageObserver image_signal",
     "curate.signals.on_embeddings": "Method check_unchanged embedding_signal",
     "curate.signals.signal": "Built Collector EmbeddingSignal Embeddings ImageSignal Known ModelSignal PrecomputedSignal SignalKind SignalOutput TextSignal",
+    "curate.run.units": "Combine Fold",
+    "curate.store.facts": "SelectionWords",
     "curate.store.tables": "UnitTables",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

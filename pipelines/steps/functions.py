@@ -14,11 +14,10 @@ from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from curate.base.foreign import naming_packages
 from curate.run.units import Batch
 
 _BATCH = 1 << 21  # bytes of a key's batch that wait
-
-from curate.base.foreign import naming_packages
 
 
 class PlainDoFn(beam.DoFn):
