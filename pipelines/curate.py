@@ -16,6 +16,7 @@ from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.steps import apply_blocklist
 from curate.publish.steps import Findings, audit, compact, measure_drift, publish_run, sources_of
+from curate.publish.uids import sort_uids
 from curate.run.context import RunContext
 from curate.run.units import Units
 
@@ -33,6 +34,7 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
         apply_blocklist(units, publishing)
     decided = decide_rows(units, DecideSettings.of(context), context, unread, n_buckets)
     names = hash_names(units, emitting, n_buckets)
+    uids = sort_uids(units, context.store, recipe.output.repeat is not None, n_buckets)
     drift = measure_drift(units, publishing) if recipe.measure.kept else None
     audited, captioned = audit(units, publishing), None
     if recipe.captions:
@@ -40,4 +42,4 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
     sources = sources_of(plan)
     tables = compact(units, publishing, audited, sources)
     shards = emit(units, emitting, audited, names)
-    publish_run(units, context, Findings(audited, tables, shards, decided, drift, captioned), sources)
+    publish_run(units, context, Findings(audited, tables, shards, decided, uids, drift, captioned), sources)

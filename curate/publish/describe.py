@@ -19,7 +19,7 @@ from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
 from curate.publish.statistics import build_statistics
-from curate.publish.uids import write_uids
+from curate.publish.uids import UidsPart, write_uids
 from curate.publish.views import write_views
 from curate.store import layout
 from curate.store.facts import ContentFacts, RunFacts, read_facts, write_facts
@@ -31,7 +31,12 @@ _LANGUAGES = 500  # more are noise, or a stranger's column
 
 
 def describe_run(
-    store: RunStore, facts: RunFacts, digests: Lines, audit: Audit, entries: pa.Table | None = None
+    store: RunStore,
+    facts: RunFacts,
+    digests: Lines,
+    audit: Audit,
+    uids: Sequence[UidsPart],
+    entries: pa.Table | None = None,
 ) -> None:
     """Write uids.npy, run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest.
 
@@ -42,16 +47,15 @@ def describe_run(
         facts: what run.json will hold, but for `content` and `forgotten`, which are found here.
         digests: the manifest's lines of all tables and shards.
         audit: of all units.
+        uids: of `sort_uids`.
         entries: what entries.parquet holds; None: it is read.
     """
     record, kind = Record.read(store), find_output(facts.pool.images)
     shards = digests.below("shards/")
-    samples = _sample_files(shards)
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(shards, kind, audit))
     _write_facts(store, facts, shards)
     statistics = partial(build_statistics, store, facts, audit.drops, entries)
-    uids = partial(write_uids, store, samples, facts.kept, facts.repeats)
-    writes: list[Callable[[], int | None]] = [statistics, uids]  # the two that take long
+    writes: list[Callable[[], int | None]] = [statistics, partial(write_uids, store, uids)]  # the two that take long
     _, written = in_threads(lambda write: write(), writes)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     files += [layout.RETRIES_FILE] if facts.retries else []

@@ -24,6 +24,7 @@ from curate.pool.urls.download.download_log import sum_downloads
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published
+from curate.publish.uids import UidsPart
 from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
 from curate.recipe.recipe import Recipe
 from curate.store.facts import (
@@ -68,6 +69,7 @@ class Results:
     pool: I64 | None  # [entries], matching rows of the pool; None without match
     survivors: I64 | None  # [entries], matching rows when balancing began
     sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
+    uids: Sequence[UidsPart]  # of `sort_uids`
     scales: Mapping[tuple[str, int], Scale] = field(
         default_factory=dict
     )  # of derived columns: each statistic, by its column and place
@@ -120,7 +122,8 @@ def publish(
         downloads = pool.map(lambda path: (path, find_digest(store, path)), others)
         digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
     with store.together(_PUBLISHED) as together:
-        describe_run(together, _summarise(settings, counts, results, sources, audit, entries), digests, audit, entries)
+        facts = _summarise(settings, counts, results, sources, audit, entries)
+        describe_run(together, facts, digests, audit, results.uids, entries)
     mark_published(store)
 
 

@@ -82,6 +82,7 @@ class Findings:
     tables: Answer  # of `compact`
     shards: tuple[Answer, Answer]  # of `emit`
     decided: Decided
+    uids: Answer  # of `sort_uids`
     drift: Answer | None = None  # of `measure_drift`
     captioned: Answer | None = None  # of `captions.steps.caption`
 
@@ -94,7 +95,7 @@ def publish_run(units: Units, context: RunContext, findings: Findings, sources: 
     thresholds = units.combine("Publish: thresholds", decided.thresholds) if decided.thresholds else None
     scales = units.combine("Publish: derived", decided.scales) if decided.scales else None
     counts = (decided.pool, decided.survivors, decided.sums)
-    asked = (thresholds, scales, decided.choice, findings.drift, findings.captioned, decided.large)
+    asked = (thresholds, scales, decided.choice, findings.drift, findings.captioned, decided.large, findings.uids)
     places = tuple(decided.recalls)
     return units.get(
         "Publish",
@@ -112,7 +113,7 @@ def _publish(
     shards: list[tuple[int, int]],
     *asked: Any,
 ) -> None:
-    thresholds, scales, choice, drift, captioned, large, pool, survivors, sums, *recalls = asked
+    thresholds, scales, choice, drift, captioned, large, uids, pool, survivors, sums, *recalls = asked
     captions = context.recipe.captions
     results = Results(
         choice=choice,
@@ -121,6 +122,7 @@ def _publish(
         pool=pool,
         survivors=survivors,
         sums=sums,
+        uids=uids,
         scales={at: scale for part in scales or () for at, scale in part.items()},
         large_groups=large,
         drift=drift or [],

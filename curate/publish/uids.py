@@ -1,11 +1,12 @@
 """uids.npy: the kept uids in DataComp's subset format: a sorted array of dtype `u8,u8`, high and low 64 bits; each as often as it repeats.
 
-Source: DataComp's resharder (see its `--subset-file`). Memory stays at a bucket of uids however many are kept.
+Source: DataComp's resharder (see its `--subset-file`). Units split their uids into buckets, which are sorted each by itself, and the
+file is made of them one after the other: memory stays at a bucket of uids however many are kept.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import IO
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,14 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.ids import uid_halves
-from curate.base.process import temporary_folder
+from curate.pool.plan import Unit
+from curate.run.units import Answer, Aside, Units
 from curate.store.layout import UIDS_FILE
 from curate.store.store import RunStore
+from curate.store.tables import OpenTables
 
 PAIR = np.dtype("u8,u8")
-_BUCKET = 4_000_000  # uids sorted at a time: 64 MB
+_COPIED = 1 << 22  # bytes at a time
 
 
 def uid_pairs(uids: pa.Array) -> npt.NDArray[np.void]:
@@ -51,29 +54,56 @@ def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
     return pairs
 
 
-def write_uids(store: RunStore, shards: Sequence[str], kept: int, repeated: bool = False) -> int:
-    """Write uids.npy from the Parquet files of shards, which have `kept` rows together; return how many uids it holds.
+def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1) -> Answer:
+    """Ask each decided unit for its kept uids, and sort them by buckets, into files of `tmp`; return a list of `UidsPart`.
 
-    Where the run repeats rows (`repeated`), each is there as often as column `repeats` of those files says.
+    Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
     """
-    columns = ["uid", schema.REPEATS.name] if repeated else ["uid"]
+    pairs = units.pairs("Uids: split", _split, repeated, n_buckets)
+    return units.group("Uids: sort", pairs, _sort, store).aside
+
+
+class UidsPart(NamedTuple):
+    """The sorted uids of a bucket; buckets in order hold uids in order."""
+
+    bucket: int
+    uids: int
+
+    @property
+    def file(self) -> str:
+        """The file that holds them, 16 bytes each."""
+        return f"tmp/uids/{self.bucket:05d}"
+
+
+def _split(
+    tables: OpenTables, unit: Unit, repeated: bool, n_buckets: int
+) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    names = ["uid", "kept", *([schema.REPEATS.name] if repeated else [])]
+    table = tables.read("decisions", names).filter(pc.field("kept"))
+    if not len(table):
+        return
+    pairs = uid_pairs(table["uid"])
     if repeated:
-        kept = sum(pc.sum(store.read_parquet(name, columns[1:])[0]).as_py() or 0 for name in shards)
-    buckets = max(1, kept // _BUCKET)
-    with temporary_folder() as aside, ExitStack() as stack:
-        files: list[IO[bytes]] = [stack.enter_context(open(f"{aside}/{n}", "w+b")) for n in range(buckets)]
-        for name in shards:
-            uids, *repeats = store.read_parquet(name, columns).columns
-            pairs = uid_pairs(uids)
-            if repeats:
-                pairs = np.repeat(pairs, repeats[0].to_numpy())
-            place = ((pairs["f0"] >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)).astype(np.int64)
-            for bucket in np.unique(place):
-                files[bucket].write(pairs[place == bucket].tobytes())
-        header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (kept,)}
-        with store.create(UIDS_FILE) as out:
-            np.lib.format.write_array_header_1_0(out, header)
-            for file in files:
-                file.seek(0)
-                out.write(sort_pairs(np.frombuffer(file.read(), PAIR)).view(np.uint8).data)
-    return kept
+        pairs = np.repeat(pairs, table[schema.REPEATS.name].to_numpy())
+    places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)
+    yield from ((int(bucket), pairs[places == bucket]) for bucket in np.unique(places))
+
+
+def _sort(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[Aside]:
+    pairs = sort_pairs(np.concatenate(parts))
+    part = UidsPart(bucket, len(pairs))
+    store.write_bytes(part.file, pairs.tobytes())
+    yield Aside(part)
+
+
+def write_uids(store: RunStore, parts: Iterable[UidsPart]) -> int:
+    """Write uids.npy from the files of `sort_uids`; return how many uids it holds."""
+    parts = sorted(parts)
+    total = sum(part.uids for part in parts)
+    header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (total,)}
+    with store.create(UIDS_FILE) as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for part in parts:
+            with store.open(part.file) as file:
+                shutil.copyfileobj(file, out, _COPIED)
+    return total

@@ -18,8 +18,8 @@ import pytest
 from curate.base import schema
 from curate.base.errors import ConservationError
 from curate.decide.draw.balance import ONE
-from curate.decide.draw.schemes.metaclip import Metaclip
 from curate.publish import publish as module
+from curate.publish import steps
 from curate.publish.audit import Audit, PublishSettings
 from curate.publish.publish import Results, _large_groups, publish, write_entries
 from curate.recipe.deciding import Dedup
@@ -71,7 +71,7 @@ def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Unpublished:
         taken.append(Unpublished(folder / "copy", *others, digests.below("")))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "publish", take)
+        patch.setattr(steps, "publish", take)
         run_local(recipe_of(f"{folder}/pool/*.tar", **sections, output={"rows_per_shard": 8}), folder / "run")
     return taken[0]
 
@@ -228,7 +228,7 @@ SUMS = np.array([[4 * ONE + ONE // 4, 3 * ONE, 1, 0], [4, 3, 1, 0]], np.int64)
 
 
 def test_the_numbers_are_those_given(store: RunStore) -> None:
-    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, 4 / np.maximum(SURVIVORS, 4))
     table = pq.read_table(store.path("entries.parquet"))
     assert table.schema.remove_metadata() == schema.ENTRIES
     assert table.drop(["probability", "expected"]).to_pydict() == {
@@ -245,14 +245,14 @@ def test_the_numbers_are_those_given(store: RunStore) -> None:
 
 
 def test_without_balance_every_probability_is_one(store: RunStore) -> None:
-    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, None, None)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, None)
     assert pq.read_table(store.path("entries.parquet"))["probability"].to_pylist() == [1.0] * 4
 
 
 def test_equal_numbers_give_equal_bytes(store: RunStore) -> None:
-    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, 4 / np.maximum(SURVIVORS, 4))
     first = store.read_bytes("entries.parquet")
-    write_entries(store, METADATA, POOL, SURVIVORS, SURVIVORS, SUMS, Metaclip(), 4)
+    write_entries(store, METADATA, POOL, SURVIVORS, SUMS, 4 / np.maximum(SURVIVORS, 4))
     assert store.read_bytes("entries.parquet") == first
 
 

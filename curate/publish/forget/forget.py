@@ -25,7 +25,9 @@ from curate.publish.describe import describe_run, mark_published
 from curate.publish.forget.clear import clear_unit
 from curate.publish.forget.rows import Survey, link_items, survey
 from curate.publish.forget.shards import count_shards, find_shards, rewrite_shard
+from curate.publish.uids import sort_uids
 from curate.run.context import open_context
+from curate.run.in_process import InProcessUnits
 from curate.store import layout
 from curate.store.facts import ForgottenFacts, read_facts
 from curate.store.forgotten import Record, counts, origins
@@ -34,6 +36,8 @@ from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Lines, digest_file, no_run, read_manifest
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+_UIDS = 4_000_000  # that are sorted at a time: 64 MB
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,9 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     facts = read_facts(folder)
     left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
     digests = _digest(folder, None if touched is None else set(rewritten))
-    describe_run(folder, facts.changed(counts=left), digests, audit)
+    asked = InProcessUnits(units, context)
+    uids = asked.value(sort_uids(asked, folder, facts.repeats, 1 + facts.kept // _UIDS))
+    describe_run(folder, facts.changed(counts=left), digests, audit, uids)
     mark_published(folder)
 
 
