@@ -71,7 +71,7 @@ class BeamOptions:
 
 
 def parse_options(words: Sequence[str], on: str | None = None) -> BeamOptions:
-    """Read Beam options; without a runner: local, with one worker, whose steps have threads (see `MapInThreads`).
+    """Read Beam options; without a runner: local, with one worker, whose steps have threads (see `do_in_threads`).
 
     Args:
         words: as on a command line.

@@ -70,12 +70,3 @@ class Layout:
             end = min(stop, (shard + 1) * self.rows_per_shard)
             yield shard, Slice(unit, at - start, end - at)
             at = end
-
-
-def lay_out(units: Iterable[Unit], layout: Layout) -> list[Shard]:
-    """Return the output shards, in order."""
-    found: dict[int, list[Slice]] = {}
-    for unit in units:
-        for shard, part in layout.slices(unit):
-            found.setdefault(shard, []).append(part)
-    return [Shard.of(index, found[index]) for index in sorted(found)]

@@ -23,33 +23,6 @@ _LONG = 0.1  # as good as any longer
 _WEIGHT = 0.2  # of the latest element in the average
 
 
-class MapInThreads(beam.PTransform):
-    """Map elements as `beam.Map` does, CORES at a time; `side` are side inputs, or what comes after the element.
-
-    `units` is how many an element holds: see `do_in_threads`.
-    """
-
-    def __init__(self, function: Callable[..., Any], *side: Any, units: int = 1) -> None:
-        super().__init__()
-        self._function, self._side, self._units = function, side, units
-
-    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        """PCollection[X] → PCollection[Y], where the function gives a Y for an X."""
-        function = self._function
-        return elements | beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)], self._units), *self._side)
-
-
-class FlatMapInThreads(MapInThreads):
-    """Map elements as `beam.FlatMap` does, CORES at a time."""
-
-    def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
-        function = self._function
-        return elements | beam.ParDo(
-            do_in_threads(lambda *arguments: list(function(*arguments)), self._units), *self._side
-        )
-
-
 def do_in_threads(function: Callable[..., Sequence[Any]], units: int = 1) -> beam.DoFn:
     """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a time.
 

@@ -34,7 +34,7 @@ from PIL import Image
 from curate.base.process import Recent
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_decisions import decide
-from curate.emit.layout import Layout, lay_out
+from curate.emit.layout import Layout
 from curate.emit.output_format import emit_shard
 from curate.emit.settings import EmitSettings
 from curate.pool.plan import Unit, make_plan
@@ -45,6 +45,7 @@ from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
 from curate.tar.writer import TarWriter
 from tests.bench.bench_shards import cpu_seconds
+from tests.emit.layouts import lay_out
 from tests.laws import pools
 from tests.laws.pools import decide_in_process
 

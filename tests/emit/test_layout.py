@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.emit.layout import Layout, Slice, lay_out
+from curate.emit.layout import Layout, Slice
 from curate.pool.plan import Unit
+from tests.emit.layouts import lay_out
 from tests.emit.written import emitted, names_of, pairs, parquets, sidecars, tars, write_tar
 
 

@@ -13,13 +13,14 @@ from curate.ask.verify import verify_run
 from curate.base import registry
 from curate.base.numeric.arrays import U64
 from curate.emit import registry as outputs
-from curate.emit.layout import Layout, Shard, lay_out
+from curate.emit.layout import Layout, Shard
 from curate.emit.output_format import OUTPUTS, OutputFormat, emit_shard, find_output, find_written
 from curate.emit.settings import EmitSettings
 from curate.pool.formats.input_format import Places
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from pipelines.prepare import prepare
+from tests.emit.layouts import lay_out
 from tests.emit.written import emitted, pairs, recipe, tars, write_tar
 from tests.laws import pools
 from tests.laws.pools import run_local

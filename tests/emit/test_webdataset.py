@@ -22,7 +22,7 @@ from curate.base.errors import RunError
 from curate.base.ids import content_uid, hash64
 from curate.emit import webdataset
 from curate.emit.columns import SIDECAR
-from curate.emit.layout import Layout, lay_out
+from curate.emit.layout import Layout
 from curate.emit.output_format import emit_shard
 from curate.emit.settings import EmitSettings
 from curate.emit.webdataset import WebdatasetOutput
@@ -32,6 +32,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 from curate.tar.writer import TarWriter, safe_key, safe_suffix
 from pipelines.prepare import prepare
+from tests.emit.layouts import lay_out
 from tests.emit.written import (
     DOWNLOADED,
     STATS,

@@ -187,11 +187,6 @@ def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64]
     return np.asarray(sparse_sums(matches, [weights], n).dense(n)[0])
 
 
-def entry_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> I64:
-    """Count the rows that match each entry (int64[n]), among those that `alive` marks (all of them if None)."""
-    return np.asarray(sparse_counts(matches, alive, n).dense(n))
-
-
 def _checked(limits: I64, n: int) -> I64:
     limits = np.asarray(limits, np.int64)
     if limits.shape[-1] not in (1, n):

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -9,7 +11,7 @@ from apache_beam.pvalue import AsList
 from apache_beam.testing.util import assert_that, equal_to
 
 from curate.base.process import CORES, in_threads
-from pipelines.steps.threads import MapInThreads
+from pipelines.steps.threads import do_in_threads
 
 MEETING = threading.Barrier(CORES)
 begun: list[int] = []
@@ -28,22 +30,25 @@ def fail(number: int) -> int:
     return number
 
 
+def in_units(function: Callable[..., Any], *side: Any) -> beam.ParDo:
+    """What gives the function's value of each element."""
+    return beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)]), *side)
+
+
 def pipeline() -> beam.Pipeline:
     return beam.Pipeline("FnApiRunner")
 
 
 def test_as_many_at_a_time_as_there_are_cores() -> None:
     with pipeline() as root:
-        met = root | beam.Create(range(4 * CORES)) | beam.Reshuffle() | MapInThreads(meet)
+        met = root | beam.Create(range(4 * CORES)) | beam.Reshuffle() | in_units(meet)
         assert_that(met, equal_to(list(range(4 * CORES))))
 
 
 def test_side_inputs_follow_the_element() -> None:
     with pipeline() as root:
         side = root | "Side" >> beam.Create([1, 2])
-        made = (
-            root | beam.Create(range(50)) | MapInThreads(lambda n, more, last: (n, sum(more), last), AsList(side), "x")
-        )
+        made = root | beam.Create(range(50)) | in_units(lambda n, more, last: (n, sum(more), last), AsList(side), "x")
         assert_that(made, equal_to([(n, 3, "x") for n in range(50)]))
 
 
@@ -52,14 +57,14 @@ def test_a_unit_may_use_the_threads_of_its_own_work() -> None:
         return sum(in_threads(lambda n: n + number, range(100)))
 
     with pipeline() as root:
-        sums = root | beam.Create(range(8 * CORES)) | MapInThreads(work) | "Again" >> MapInThreads(work)
+        sums = root | beam.Create(range(8 * CORES)) | in_units(work) | "Again" >> in_units(work)
         assert_that(sums, equal_to([4950 + 100 * (4950 + 100 * n) for n in range(8 * CORES)]))
 
 
 def test_an_error_ends_the_bundle_and_what_had_not_begun() -> None:
     begun.clear()
     with pytest.raises(Exception, match="the first fails"), pipeline() as root:
-        _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | MapInThreads(fail)
+        _ = root | beam.Create(range(100)) | beam.Reshuffle(num_buckets=1) | in_units(fail)
     count = len(begun)
     assert count <= 2 * CORES + 1
     time.sleep(0.3)
