@@ -103,9 +103,9 @@ def _write_recipe(out: str, recipe: str) -> None:
 
 def _rates(rates: list[Rate]) -> list[Line]:
     rows = [("rule", "dropped", "precision", "injected", "recall")]
-    for one in rates:
-        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (one.precision, one.recall))
-        rows.append((one.rule, str(one.dropped), precision, str(one.injected), recall))
+    for each in rates:
+        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (each.precision, each.recall))
+        rows.append((each.rule, str(each.dropped), precision, str(each.injected), recall))
     return columns(rows, right=range(1, 5), indent=0)
 
 

@@ -62,16 +62,16 @@ def diff(
     if by == By.sample:
         _print_samples(first, second, limit, side, format)
         return
-    found = diff_runs(first, second)
+    comparison = diff_runs(first, second)
     if by is not None:
-        _print_table(getattr(found, _TABLES[by]), limit, format)
+        _print_table(getattr(comparison, _TABLES[by]), limit, format)
     elif format == Format.table:
-        print_page(diff_page(found))
+        print_page(diff_page(comparison))
     elif format == Format.csv:
-        print_result(_stacked(found), Format.csv)
+        print_result(_stacked(comparison), Format.csv)
     else:
         with open_output() as file:
-            write_json(_object(found), file)
+            write_json(_object(comparison), file)
 
 
 def _print_table(table: pa.Table, limit: int | None, format: Format) -> None:
@@ -106,18 +106,23 @@ def _print_samples(first: str, second: str, limit: int | None, side: Side | None
         print(f"the first {_SHOWN} of each side by uid; --limit shows more, --format csv all")
 
 
-def _stacked(found: Diff) -> Result:
+def _stacked(comparison: Diff) -> Result:
     """Return the tables below each other, with a column that names them."""
-    tables = {kind: getattr(found, name) for kind, name in _TABLES.items() if kind != By.setting}
+    tables = {kind: getattr(comparison, name) for kind, name in _TABLES.items() if kind != By.setting}
     rows = [(kind.value, *row) for kind, table in tables.items() for row in _tuples(table)]
     return Result(("by", *CHANGES.names), rows)
 
 
-def _object(found: Diff) -> dict[str, Any]:
+def _object(comparison: Diff) -> dict[str, Any]:
     """Return the comparison as plain data."""
-    sides = {"a": vars(found.a), "b": vars(found.b)}
-    counts = {"lost": found.lost, "gained": found.gained, "shared": found.shared, "repeated": found.repeated}
-    return sides | counts | {name: getattr(found, name).to_pylist() for name in _TABLES.values()}
+    sides = {"a": vars(comparison.a), "b": vars(comparison.b)}
+    counts = {
+        "lost": comparison.lost,
+        "gained": comparison.gained,
+        "shared": comparison.shared,
+        "repeated": comparison.repeated,
+    }
+    return sides | counts | {name: getattr(comparison, name).to_pylist() for name in _TABLES.values()}
 
 
 def _tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:

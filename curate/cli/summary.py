@@ -66,8 +66,8 @@ def _rules(run: RunFacts) -> Iterator[str]:
         if rule.threshold is not None:
             yield f"{rule.name}: threshold {rule.show(rule.threshold)} of {rule.of}"
     for column in run.derived or ():
-        for one in column.statistics:
-            yield f"{column.name}: {one.function}({one.of}) over {pluralise(one.rows, 'row')}"
+        for statistic in column.statistics:
+            yield f"{column.name}: {statistic.function}({statistic.of}) over {pluralise(statistic.rows, 'row')}"
 
 
 def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
@@ -95,9 +95,9 @@ def _signal_errors(run: RunFacts) -> Iterator[str]:
 
 def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
     """Yield lines on what could not be read: evaluation images, samples and files; and on downloads."""
-    if (found := run.evaluation) and found.unread:
-        unread = f"{found.unread:,} more could not be read, such as {found.such_as}"
-        yield f"evaluation set: {found.images:,} images; {unread}"
+    if (evaluation := run.evaluation) and evaluation.unread:
+        unread = f"{evaluation.unread:,} more could not be read, such as {evaluation.such_as}"
+        yield f"evaluation set: {evaluation.images:,} images; {unread}"
     table = store.read_parquet(FAILURES_FILE, ["reason", "attempts", "may_pass"])
     failures = Counter(table["reason"].to_pylist()).most_common()
     for why, n in failures:

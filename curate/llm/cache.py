@@ -73,11 +73,11 @@ class AnswerCache:
                 parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
         if not parts:
             return {}
-        found = pa.concat_tables(parts).group_by(["kind", "style"])
-        found = found.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
+        sums = pa.concat_tables(parts).group_by(["kind", "style"])
+        sums = sums.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
         names = ("kind", "style", "count_all", "seconds_sum", "tokens_in_sum", "tokens_out_sum")
         spent: dict[str, dict[str, Any]] = {}
-        for kind, style, *numbers in zip(*(found[name].to_pylist() for name in names), strict=True):
+        for kind, style, *numbers in zip(*(sums[name].to_pylist() for name in names), strict=True):
             spent.setdefault(kind, {})[style] = Spent(*numbers)._asdict()
         return spent
 
@@ -85,10 +85,10 @@ class AnswerCache:
         """Write the unit's statistics, where only those of its chunk are there."""
         for place in self._tables.places:
             if isinstance(place, ChunkTables) and place.store == self._store:
-                own, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
-                known = not self._store.exists(own) and self._store.exists(of_chunk)
+                of_unit, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
+                known = not self._store.exists(of_unit) and self._store.exists(of_chunk)
                 if known and is_as_written(self._store, of_chunk):
-                    self._store.write_json(own, self._store.read_json(of_chunk)[place.unit - place.chunk.first])
+                    self._store.write_json(of_unit, self._store.read_json(of_chunk)[place.unit - place.chunk.first])
 
     def delete_parts(self) -> None:
         """Delete the unit's batches, once its table is there."""
@@ -121,9 +121,9 @@ class Index(NamedTuple):
     def find(self, digests: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int32]]]:
         """Yield files, and the rows of them that hold some of the digests."""
         places = self._places(digests)
-        found = places[places >= 0]
-        for file in np.unique(self.file[found]):
-            yield self.names[file], np.sort(self.row[found][self.file[found] == file])
+        known = places[places >= 0]
+        for file in np.unique(self.file[known]):
+            yield self.names[file], np.sort(self.row[known][self.file[known] == file])
 
     def holds(self, digests: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Return which of the digests have an answer."""
@@ -133,9 +133,9 @@ class Index(NamedTuple):
         """Return the place of each digest, or -1."""
         high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
         places = np.searchsorted(self.high, high)
-        there = places < len(self.high)
-        there[there] = (self.high[places[there]] == high[there]) & (self.low[places[there]] == low[there])
-        return np.where(there, places, -1)
+        known = places < len(self.high)
+        known[known] = (self.high[places[known]] == high[known]) & (self.low[places[known]] == low[known])
+        return np.where(known, places, -1)
 
 
 def load_index(store: RunStore) -> Index:

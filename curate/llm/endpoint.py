@@ -77,7 +77,7 @@ class Endpoint:
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request
         self._key, self._timeout = key, timeout
         self.slots = asyncio.Semaphore(concurrency)
-        self.breaker = CircuitBreaker(patience, lambda said: _log.warning("%s: %s", base_url, self.one_line(said)))
+        self.breaker = CircuitBreaker(patience, lambda text: _log.warning("%s: %s", base_url, self.one_line(text)))
         names = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
         headers = dict.fromkeys(names if key else [*names, "Authorization"], openai.Omit())
         self._options: Any = {"headers": {**headers, "Accept-Encoding": "identity"}}
@@ -108,11 +108,11 @@ class Endpoint:
 
     def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
         """Yield what `work` gives to the function that it is called with, done in the endpoint's loop. It ends with the waiting."""
-        given: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
-        future = asyncio.run_coroutine_threadsafe(work(given.put), self._loop)
-        future.add_done_callback(given.put)  # the last that comes
+        results: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
+        future = asyncio.run_coroutine_threadsafe(work(results.put), self._loop)
+        future.add_done_callback(results.put)  # the last that comes
         try:
-            while (item := given.get()) is not future:
+            while (item := results.get()) is not future:
                 yield cast(T, item)
             future.result()
         finally:

@@ -55,8 +55,8 @@ class Request:
     def digest(self, model: str) -> str:
         """Return 32 hex digits of all that determines the answer of a model (see `Engine.model`), and of what it is for."""
         image = self.picture or (self.image and hashlib.sha256(self.image).hexdigest())
-        asked = [self.prompt, [[m.role, m.text] for m in self.messages], image, asdict(self.sampling)]
-        return ids.digest([self.uid, self.kind, self.style, self.ordinal, model, asked])
+        content = [self.prompt, [[m.role, m.text] for m in self.messages], image, asdict(self.sampling)]
+        return ids.digest([self.uid, self.kind, self.style, self.ordinal, model, content])
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Answer:
     @classmethod
     def of_failure(cls, error: Exception) -> "Answer":
         """Return the answer to a request on which the model in this process failed."""
-        said = one_line(error, 200) or type(error).__name__
-        is_length = any(part in said for part in ("model length", "context length", "longer than"))
-        return cls(None, f"{'too_long' if is_length else 'engine'}: {said}")
+        message = one_line(error, 200) or type(error).__name__
+        is_length = any(part in message for part in ("model length", "context length", "longer than"))
+        return cls(None, f"{'too_long' if is_length else 'engine'}: {message}")
 
 
 ERRORS = {

@@ -99,16 +99,16 @@ class GuidedEngine(Engine):
         with self._loaded.use() as loaded:
             batches: dict[tuple[int, int], list[_Prepared]] = defaultdict(list)
             for place, request in enumerate(requests):
-                one = _prepare(loaded, place, request)
-                if isinstance(one, Answer):
-                    yield place, one
+                prepared = _prepare(loaded, place, request)
+                if isinstance(prepared, Answer):
+                    yield place, prepared
                 else:  # prompts of one length make batches without padding
-                    batches[len(one.start), one.max_tokens].append(one)
+                    batches[len(prepared.start), prepared.max_tokens].append(prepared)
             for waiting in map(deque, batches.values()):
                 while waiting:
                     batch = [waiting.popleft() for _ in range(min(self._batch, len(waiting)))]
-                    for one, answer in zip(batch, hf.in_halves(batch, partial(self._answer, loaded)), strict=True):
-                        yield one.place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
+                    for prepared, answer in zip(batch, hf.in_halves(batch, partial(self._answer, loaded)), strict=True):
+                        yield prepared.place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
 
     def _answer(self, loaded: "_Loaded", prepared: Sequence["_Prepared"]) -> list[Answer]:
         try:
@@ -244,8 +244,8 @@ def _load(options: Guided, device: str) -> _Loaded:
     where = _name(options)
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        found, accepted = f"its model type is {config.model_type!r}", ", ".join(_FAMILIES)
-        raise RecipeError(f"{where}: {found}, which cannot be guided here; accepted: {accepted}")
+        what, accepted = f"its model type is {config.model_type!r}", ", ".join(_FAMILIES)
+        raise RecipeError(f"{where}: {what}, which cannot be guided here; accepted: {accepted}")
     name, family = _FAMILIES[config.model_type]
     dtype = hf.to_dtype(options.precision)
     model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
@@ -276,8 +276,8 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
     import torch
 
     guided = gamma != 1
-    pixels = loaded.pixels([one.picture for one in prepared], return_tensors="pt")["pixel_values"]
-    start = torch.tensor([one.start for one in prepared] * (2 if guided else 1), device=loaded.device)
+    pixels = loaded.pixels([request.picture for request in prepared], return_tensors="pt")["pixel_values"]
+    start = torch.tensor([request.start for request in prepared] * (2 if guided else 1), device=loaded.device)
     settings = copy.deepcopy(loaded.family.settings)
     room = prepared[0].max_tokens
     settings.update(do_sample=False, num_beams=1, max_length=None, max_new_tokens=room, use_cache=True)
@@ -285,7 +285,7 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
     if settings.pad_token_id is None:
         settings.pad_token_id = ends[0]
     with torch.inference_mode():
-        made = loaded.family.generate(
+        outputs = loaded.family.generate(
             pixels.to(loaded.device, loaded.dtype),
             start,
             guided,
@@ -293,8 +293,8 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
             logits_processor=[partial(guide, gamma)] if guided else None,
         )
     answers = []
-    for one, tokens in zip(prepared, made[: len(prepared), start.shape[1] :].tolist(), strict=True):
+    for request, tokens in zip(prepared, outputs[: len(prepared), start.shape[1] :].tolist(), strict=True):
         end = next((i for i, token in enumerate(tokens, 1) if token in ends), None)
         text = loaded.tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        answers.append(Answer.of_tokens(text, len(one.start), len(tokens[:end]), "stop" if end else "length"))
+        answers.append(Answer.of_tokens(text, len(request.start), len(tokens[:end]), "stop" if end else "length"))
     return answers

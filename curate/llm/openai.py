@@ -133,9 +133,9 @@ def _check_address(base_url: str) -> None:
         raise fault("base_url", "is not an address; accepted: an address such as http://localhost:8000/v1") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        found, accepted = "holds a user, a password, a query or a fragment", "an address without these, such as"
+        what, accepted = "holds a user, a password, a query or a fragment", "an address without these, such as"
         key = "give a key by `key`, the name of an environment variable"
-        raise fault("base_url", f"{found}; accepted: {accepted} http://localhost:8000/v1; {key}")
+        raise fault("base_url", f"{what}; accepted: {accepted} http://localhost:8000/v1; {key}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
         raise fault(
             "base_url", f"{base_url!r} is not an address; accepted: an address such as http://localhost:8000/v1"
@@ -259,31 +259,31 @@ class OpenAIEngine(Engine):
             call = self._call(_HELLO_PROMPT)
             reply = await endpoint.send(call)
         if self._accept(endpoint, reply, call.path).is_no_answer:
-            said = endpoint.one_line(f"the answer is {reply.answer.error}")
-            raise self._no_such_endpoint(f"{call.path}: {said}")
+            detail = endpoint.one_line(f"the answer is {reply.answer.error}")
+            raise self._no_such_endpoint(f"{call.path}: {detail}")
 
     def _accept(self, endpoint: Endpoint, reply: Reply, path: str) -> Reply:
         """Return the reply, where it is a 2xx; else raises what that means before a run."""
         if reply.is_success:
             return reply
-        where, said = f"{self._base_url}{path}", endpoint.one_line(reply.said)
+        where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.said)
         if not reply.status:
-            what = said.partition(": ")[2]
+            what = detail.partition(": ")[2]
             raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: a running endpoint")
         if reply.status in (401, 403):
             remedy = "it needs a key: give `key`, the name of an environment variable that holds it"
             if self.options.key:
                 remedy = f"the key in the environment variable {self.options.key} is not accepted"
-            raise RecipeError(f"{where}: {remedy}; {said}")
+            raise RecipeError(f"{where}: {remedy}; {detail}")
         if 300 <= reply.status < 400:
-            raise RecipeError(f"{where}: {said}; set base_url to the address that it redirects to")
+            raise RecipeError(f"{where}: {detail}; set base_url to the address that it redirects to")
         if reply.is_transient:
-            raise RunError(f"{where}: the endpoint fails or is too busy; {said}")
-        raise self._no_such_endpoint(f"{path}: {said}")
+            raise RunError(f"{where}: the endpoint fails or is too busy; {detail}")
+        raise self._no_such_endpoint(f"{path}: {detail}")
 
-    def _no_such_endpoint(self, found: str) -> RecipeError:
+    def _no_such_endpoint(self, what: str) -> RecipeError:
         accepted = "the address of an OpenAI-compatible endpoint, which usually ends in /v1"
-        return RecipeError(f"{self._base_url}{found}. Accepted: {accepted}")
+        return RecipeError(f"{self._base_url}{what}. Accepted: {accepted}")
 
 
 def choose_pause(state: Any) -> float:

@@ -81,11 +81,13 @@ class Reply:
     @property
     def said(self) -> str:
         """The status, and what the endpoint says of it."""
-        said = f"{self.status} {self.reason}".strip()
+        status = f"{self.status} {self.reason}".strip()
         if 300 <= self.status < 400:
-            return f"{said}: a redirect to {self.location}, which is not followed, so that no other server gets the key"
+            return (
+                f"{status}: a redirect to {self.location}, which is not followed, so that no other server gets the key"
+            )
         detail = read_error(self.body)
-        return f"{said}: {detail}" if detail else said
+        return f"{status}: {detail}" if detail else status
 
     @property
     def is_no_answer(self) -> bool:
@@ -153,8 +155,8 @@ def read_answer(body: bytes) -> Answer:
         what = "it has no choices" if choices is None else "its choices are an empty list"
         if reply is None:
             what = "HTML, not JSON" if body.lstrip()[:1] == b"<" else "not JSON"
-        said = _say(reply)
-        return Answer(None, f"malformed: {what}{'; it says: ' if said else ''}{said}")
+        detail = _say(reply)
+        return Answer(None, f"malformed: {what}{'; it says: ' if detail else ''}{detail}")
     choice = choices[0] if isinstance(choices[0], dict) else {}
     message = _field(choice, "message", dict)
     text = _read_content(choice.get("text", ...) if message is None else message.get("content"))
@@ -202,13 +204,13 @@ def read_error(body: bytes) -> str:
     return _say(reply)
 
 
-def error_code(status: int, said: str) -> str:
+def error_code(status: int, detail: str) -> str:
     """Return the code of `engine.ERRORS` for a status that is no success, with what `read_error` made of the body."""
     if status == 408:
         return "timeout"
     if status == 429 or status >= 500:
         return "busy"
-    return "too_long" if status in (400, 413, 422) and _TOO_LONG.search(said) else "refused"
+    return "too_long" if status in (400, 413, 422) and _TOO_LONG.search(detail) else "refused"
 
 
 def read_models(body: bytes) -> list[str] | None:
@@ -226,8 +228,8 @@ def _parse(body: bytes) -> Any:
 
 
 def _field(value: object, name: str, kind: type[T]) -> T | None:
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, kind) else None
+    field = value.get(name) if isinstance(value, dict) else None
+    return field if isinstance(field, kind) else None
 
 
 def _say(reply: object) -> str:

@@ -69,9 +69,11 @@ class RecordedEngine(Engine):
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
         with self._answers.use() as answers:
-            found = [(digest, answers.get(digest)) for digest in (request.digest(self.model) for request in requests)]
+            answered = [
+                (digest, answers.get(digest)) for digest in (request.digest(self.model) for request in requests)
+            ]
             unknown = f"of {self.model} among the {len(answers)} recorded"
-        for place, (digest, answer) in enumerate(found):
+        for place, (digest, answer) in enumerate(answered):
             yield place, answer or Answer(None, f"unknown: no answer to {digest} {unknown}")
 
 
@@ -98,11 +100,11 @@ def _read_table(name: str) -> pa.Table:
     try:
         with fsspec.open(name, "rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in RunStore.read_parquet
-            found = parquet.schema_arrow
-            types = {field.name: field.type for field in found}
+            fields = parquet.schema_arrow
+            types = {field.name: field.type for field in fields}
             wrong = [field for field in LAYOUT if types.get(field.name) != field.type]
             if wrong:
-                has, accepted = _list(found), _list(wrong)
+                has, accepted = _list(fields), _list(wrong)
                 raise RecipeError(f"{name}: is not a table of answers: it has {has}; accepted: a file with {accepted}")
             return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:

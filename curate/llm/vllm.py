@@ -59,8 +59,8 @@ class VllmEngine(Engine):
     @cached_property
     def model(self) -> str:
         """The model's name; of a folder its name and a digest of its files, so that no path is in a table."""
-        asked = " ".join(f"{key}={value}" for key, value in sorted(self._options.options.items()))
-        return f"{model_name(self._options.model)} {asked}".strip()
+        options = " ".join(f"{key}={value}" for key, value in sorted(self._options.options.items()))
+        return f"{model_name(self._options.model)} {options}".strip()
 
     def check(self) -> None:
         """See `Engine`. Raises RecipeError without vLLM or a device, RunError where the model cannot be loaded."""
@@ -70,8 +70,8 @@ class VllmEngine(Engine):
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """See `Engine`; all come together."""
         with self._llm.use() as llm:
-            made = in_halves(requests, partial(_generate, llm))
-        for place, answer in enumerate(made):
+            answers = in_halves(requests, partial(_generate, llm))
+        for place, answer in enumerate(answers):
             yield place, answer if isinstance(answer, Answer) else Answer.of_failure(answer)
 
 
@@ -99,16 +99,18 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
     from vllm import SamplingParams
 
     def sampling(request: Request) -> Any:
-        own = request.sampling
-        seed = own.seed if own.temperature else None
-        return SamplingParams(**{**asdict(own), "stop": list(own.stop) or None, "seed": seed})
+        wanted = request.sampling
+        seed = wanted.seed if wanted.temperature else None
+        return SamplingParams(**{**asdict(wanted), "stop": list(wanted.stop) or None, "seed": seed})
 
     answers: dict[int, Answer] = {}
     for write, is_chat, form in ((llm.generate, False, _prompt), (llm.chat, True, _conversation)):
         places = [place for place, request in enumerate(requests) if bool(request.messages) == is_chat]
         if places:
-            own = [requests[place] for place in places]
-            outputs = write([form(request) for request in own], [sampling(request) for request in own], use_tqdm=False)
+            some = [requests[place] for place in places]
+            outputs = write(
+                [form(request) for request in some], [sampling(request) for request in some], use_tqdm=False
+            )
             answers.update(zip(places, map(_answer, outputs), strict=True))
     return [answers[place] for place in range(len(requests))]
 
@@ -145,5 +147,7 @@ def _conversation(request: Request) -> list[dict[str, Any]]:
 
 
 def _answer(output: Any) -> Answer:
-    made = output.outputs[0]
-    return Answer.of_tokens(made.text, len(output.prompt_token_ids or ()), len(made.token_ids), made.finish_reason)
+    completion = output.outputs[0]
+    return Answer.of_tokens(
+        completion.text, len(output.prompt_token_ids or ()), len(completion.token_ids), completion.finish_reason
+    )

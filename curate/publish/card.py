@@ -65,7 +65,7 @@ def summary(run: RunFacts) -> str:
 
 def steps(run: RunFacts) -> list[tuple[str, str]]:
     """Return how the kept samples were selected: (name, what it does), in order."""
-    recipe, found = run.recipe, []
+    recipe, lines = run.recipe, []
     passes = [by if isinstance(by, str) else _near(by) for by in (recipe.get("dedup") or {}).get("by", [])]
     dedup = [("deduplication", f"by {', then by '.join(passes)}; one sample of each group is kept")] if passes else []
     match = []
@@ -74,23 +74,23 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
         match.append(("match", f"the caption contains at least one of {entries}"))
     for rule in run.rules:
         if rule.dedup:
-            found += [*match, *dedup]
+            lines += [*match, *dedup]
             match, dedup = [], []
             continue
         reached = "" if rule.threshold is None else f", which means at least {rule.show(rule.threshold)}"
         best = f"the {rule.expression}{reached}"
-        found.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
-    found += [*match, *dedup]
+        lines.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
+    lines += [*match, *dedup]
     if run.selection:
-        found.append((run.selection.key, run.selection.card))
-    return found
+        lines.append((run.selection.key, run.selection.card))
+    return lines
 
 
 def languages(run: RunFacts) -> list[str]:
     """Return the codes of the kept languages, the most frequent first, without those of hardly any sample."""
-    found = run.content.languages
-    total = sum(found.values())
-    return [code for code, rows in found.items() if rows >= _MIN_SHARE * total and _CODE.fullmatch(code)]
+    counts = run.content.languages
+    total = sum(counts.values())
+    return [code for code, rows in counts.items() if rows >= _MIN_SHARE * total and _CODE.fullmatch(code)]
 
 
 # ---- front matter
@@ -163,8 +163,8 @@ def _identity(model: Any) -> str:
 
 def _folders(run: RunFacts) -> dict[str, str]:
     """Return the folder's own name of each CLIP model that a folder holds: what its identity does not say."""
-    found = (run.recipe.get("measure") or {}).get("clip") or []
-    models = {one["name"]: one["model"].rstrip("/") for one in found}
+    clips = (run.recipe.get("measure") or {}).get("clip") or []
+    models = {clip["name"]: clip["model"].rstrip("/") for clip in clips}
     of_folders = ("onnx:", "local-dir:")
     return {name: re.split("[:/]", model)[-1] for name, model in models.items() if model.startswith(of_folders)}
 

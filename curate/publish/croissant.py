@@ -50,7 +50,7 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
     types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
     lines = sorted(digests, key=lambda line: line.path)
     shards = [line for line in lines if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types]
-    given = run.recipe.get("license", UNKNOWN)
+    license = run.recipe.get("license", UNKNOWN)
     day = datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat()
     return {
         "@context": _CONTEXT,
@@ -58,7 +58,7 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": run.name,
         "description": summary(run),
-        "license": "unknown: that of each sample's source" if given == UNKNOWN else given,
+        "license": "unknown: that of each sample's source" if license == UNKNOWN else license,
         "url": "./",
         "version": "1.0.0",
         "datePublished": day,

@@ -131,7 +131,7 @@ def compare_bins(
         marks: layers over the histograms.
         room: above the highest value, as a part of it.
     """
-    before, after = sum(one.before for one in bins), sum(one.after for one in bins)
+    before, after = sum(each.before for each in bins), sum(each.after for each in bins)
     rows: list[dict[str, Any]] = []
     cells = []
     for name, low, high, old, new in bins:

@@ -78,9 +78,9 @@ def count_bins(run: Run) -> list[Histogram]:
     return [Histogram(axis, _by_bin(axis, row[f"p{i}"]), _by_bin(axis, row[f"k{i}"])) for i, axis in enumerate(axes)]
 
 
-def _by_bin(axis: Axis, found: dict[float, int] | None) -> tuple[int, ...]:
+def _by_bin(axis: Axis, histogram: dict[float, int] | None) -> tuple[int, ...]:
     """Return counts in the order of the bins; DuckDB counts values above the last bound under infinity."""
-    counts = found or {}
+    counts = histogram or {}
     inner = [counts.get(edge, 0) for edge in axis.edges[1:-1]]
     return (*inner, sum(counts.values()) - sum(inner))
 

@@ -25,8 +25,8 @@ FROM ({}) JOIN reasons USING (reason) WHERE never_came GROUP BY host ORDER BY mi
 
 def downloads_section(run: Run) -> Section | None:
     """Return what came of the URLs; None where none were downloaded."""
-    found = run.rows(_SUMS.format(_sql("downloads")))
-    total = next(row for row in found if row["source"] is row["outcome"] is None)
+    rows = run.rows(_SUMS.format(_sql("downloads")))
+    total = next(row for row in rows if row["source"] is row["outcome"] is None)
     if not total["urls"]:
         return None
     urls, missing, may_pass = total["urls"], total["missing"], total["may_pass"]
@@ -34,9 +34,9 @@ def downloads_section(run: Run) -> Section | None:
     if missing:
         mend = f"{count(may_pass)} of them may succeed on another attempt (curate run … --retry)"
         text += f" {count(missing)} were not; {mend if may_pass else 'none of them is worth another attempt'}."
-    blocks: list[Block] = [text, _by_source([row for row in found if row["source"]])]
+    blocks: list[Block] = [text, _by_source([row for row in rows if row["source"]])]
     if missing:
-        blocks += [_by_reason([row for row in found if row["outcome"] not in (None, "came")], missing), _by_host(run)]
+        blocks += [_by_reason([row for row in rows if row["outcome"] not in (None, "came")], missing), _by_host(run)]
     return Section("downloads", "Downloads", blocks)
 
 

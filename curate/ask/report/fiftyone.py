@@ -54,8 +54,8 @@ def export_rows(run: Run, result: Result, folder: str) -> tuple[int, int]:
                     file.write(data)
                 values = zip(result.names, row, strict=True)
                 fields = {_field(name): _value(value) for name, value in values if value is not None}
-                own = {"filepath": path, "tags": [sample["rule"] or KEPT], "caption": sample["caption"]}
-                samples[row[at]] = fields | own | {"uid": row[at]}
+                standard = {"filepath": path, "tags": [sample["rule"] or KEPT], "caption": sample["caption"]}
+                samples[row[at]] = fields | standard | {"uid": row[at]}
     with open(f"{folder}/samples.json", "w", encoding="utf-8") as file:
         json.dump({"samples": list(samples.values())}, file, ensure_ascii=False)
     return len(samples), missing
@@ -74,7 +74,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, float | Decimal):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [_value(one) for one in value]
+        return [_value(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _value(one) for key, one in value.items()}
+        return {str(key): _value(item) for key, item in value.items()}
     return str(value)

@@ -65,11 +65,11 @@ def galleries_section(run: Run) -> Section:
 
 def _choose(run: Run, most: int) -> dict[str, list[Place]]:
     """Return step → places of its samples, one for each uid."""
-    found: dict[str, list[Place]] = {}
+    chosen: dict[str, list[Place]] = {}
     for line in run.rows(_CHOOSE.format(most=3 * most)):
         first = {row["uid"] or place_of(row): place_of(row) for row in reversed(line["chosen"])}
-        found[line["step"]] = [place for place in map(place_of, line["chosen"]) if place in first.values()][:most]
-    return found
+        chosen[line["step"]] = [place for place in map(place_of, line["chosen"]) if place in first.values()][:most]
+    return chosen
 
 
 def _fetch(run: Run, places: Sequence[Place]) -> dict[Place, Row]:
@@ -87,14 +87,14 @@ def _partners(run: Run, rows: Iterable[Row]) -> dict[str, Row]:
 
 def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
     """Return the rarest entries of samples, with how many samples matched them before balancing."""
-    found = run.rows(
+    matched = run.rows(
         f"""SELECT m.unit, m.row, list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries, count(*) AS n
         FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {AT_PLACES}) m JOIN entries e USING (entry_id)
         GROUP BY m.unit, m.row""",
         **at_places(rows),
     )
     texts = {}
-    for row in found:
+    for row in matched:
         names = ", ".join(f"{clean(entry['entry'], 40)} ({count(entry['n'])})" for entry in row["entries"])
         texts[place_of(row)] = names + (f", {row['n'] - ENTRIES} more" if row["n"] > ENTRIES else "")
     return texts
@@ -104,8 +104,8 @@ def _gallery(run: Run, line: dict[str, Any], cards: list[Card]) -> Gallery:
     rule, rows = line["rule"], count(line["rows"])
     if line["kind"] == "kept":
         return Gallery(f"Kept: {rows}", cards)
-    said = next((_what(item) for item in run.facts.rules if item.name == rule), "")
-    note = said or {schema.DUPLICATE: "Each with the sample that represents it."}.get(rule, "")
+    expression = next((_what(item) for item in run.facts.rules if item.name == rule), "")
+    note = expression or {schema.DUPLICATE: "Each with the sample that represents it."}.get(rule, "")
     title = "Failed" if rule == schema.FAILED else f"Dropped by {clean(rule, SHORT)}"
     return Gallery(f"{title}: {rows}", cards, note=clean(note))
 

@@ -59,11 +59,11 @@ def plot_columns(run: Run, columns: Sequence[str] = ()) -> HtmlPage:
 
     Raises RecipeError where a column is no measured number, or has one value only.
     """
-    found = {one.axis.name: one for one in count_bins(run)}
+    histograms = {histogram.axis.name: histogram for histogram in count_bins(run)}
     for name in columns:
-        if name not in found:
-            raise RecipeError(f"plot: no histogram of {name!r}; accepted: {', '.join(found) or 'none'}")
-    section = distributions_section(run, [found[name] for name in columns or found])
+        if name not in histograms:
+            raise RecipeError(f"plot: no histogram of {name!r}; accepted: {', '.join(histograms) or 'none'}")
+    section = distributions_section(run, [histograms[name] for name in columns or histograms])
     lead = "Shares of the pool and of the kept set by value."
     return HtmlPage(render_sections("Histograms", run, lead, [section] if section else []))
 
@@ -90,8 +90,8 @@ def look_at(run: Run, result: Result, query: str) -> HtmlPage:
     rows = list(islice(result.rows, MOST + 1))
     is_cut, rows = len(rows) > MOST, rows[:MOST]
     known = samples_of(run, [row[at] for row in rows])
-    found = [known[row[at]] for row in rows if row[at] in known]
-    pictures = make_pictures(run, found) if run.has_images else {}
+    samples = [known[row[at]] for row in rows if row[at] in known]
+    pictures = make_pictures(run, samples) if run.has_images else {}
     cards = []
     for row in rows:
         sample = known.get(row[at])

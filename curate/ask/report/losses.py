@@ -77,9 +77,9 @@ def duplicates_section(run: Run) -> Section | None:
         Table((size, "groups", "dropped"), by_size, words=(size,), title="Size of groups"),
     ]
     near = [
-        f"Pass {found.place}, by embedding: {count(found.found)} of {count(found.sampled)} close pairs in a sample of the pool were found."
-        for found in run.facts.near
-        if found.sampled
+        f"Pass {each.place}, by embedding: {count(each.found)} of {count(each.sampled)} close pairs in a sample of the pool were found."
+        for each in run.facts.near
+        if each.sampled
     ]
     large = [f"{group.describe(bool(run.facts.near))}." for group in run.facts.large_groups or ()]
     return Section("duplicates", "Duplicates", [text, *large, Tables(tables), *near])
@@ -87,17 +87,17 @@ def duplicates_section(run: Run) -> Section | None:
 
 def failures_section(run: Run) -> Section | None:
     """Return samples and files that could not be read, by reason; None where all could."""
-    found = run.rows(
+    failures = run.rows(
         """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning, arg_min(detail, (shard, key, unit, row)) AS detail FROM (
             SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.row IS NULL THEN 'file' ELSE 'sample' END) AS kind
             FROM failures f LEFT JOIN reasons r USING (reason)
         ) GROUP BY kind, reason ORDER BY kind DESC, n DESC, reason"""
     )
-    if not found:
+    if not failures:
         return None
     blocks: list[Block] = []
     for samples in (True, False):
-        rows = [row for row in found if (row["kind"] == "sample") == samples][:MOST]
+        rows = [row for row in failures if (row["kind"] == "sample") == samples][:MOST]
         cells = [
             [
                 clean(row["reason"], SHORT),

@@ -125,20 +125,20 @@ def _inputs(run: Run) -> Table:
         units[name] += number
     rows = []
     for source in run.facts.recipe.get("input", [])[:60]:
-        found = source.get("path") or source["from"]
-        paths = [found] if isinstance(found, str) else found
+        path = source.get("path") or source["from"]
+        paths = [path] if isinstance(path, str) else path
         where = clean(", ".join(paths), 300)
         rows.append([*names(source, "name", "format"), where, count(units.get(source["name"], 0))])
     return Table(("source", "format", "path", "units"), rows, words=("source", "format", "path"), title="Inputs")
 
 
 def _files(run: Run) -> Table:
-    found = run.rows(
+    files = run.rows(
         """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar' WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
         WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'other files' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
         FROM manifest WHERE path <> $report GROUP BY what ORDER BY bytes DESC""",
         report=REPORT_FILE,
     )
-    rows = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in found]
+    rows = [[row["what"], count(row["files"]), format_bytes(row["bytes"])] for row in files]
     note = "manifest.parquet lists each file with its sha256."
     return Table(("published", "files", "size"), rows, words=("published",), title="Published files", note=note)

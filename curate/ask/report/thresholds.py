@@ -18,14 +18,16 @@ _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHA
 
 def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
     """Return column → the rules that have a threshold on it, with its value."""
-    found: dict[str, list[tuple[str, float]]] = {}
+    thresholds: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
         if rule.of and rule.threshold is not None:
-            found.setdefault(_measured_name(run, rule.of), []).append((rule.name, float(rule.show(rule.threshold))))
+            thresholds.setdefault(_measured_name(run, rule.of), []).append(
+                (rule.name, float(rule.show(rule.threshold)))
+            )
         elif rule.sql:
             for column, value in _comparisons(run, rule.sql):
-                found.setdefault(_measured_name(run, column), []).append((rule.name, value))
-    return found
+                thresholds.setdefault(_measured_name(run, column), []).append((rule.name, value))
+    return thresholds
 
 
 def rule_columns(run: Run, rule: RuleFacts) -> list[str]:

@@ -52,27 +52,27 @@ def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
     """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
     images, other = read_originals(run, rows)
     thumbnails = in_threads(thumbnail, (images.get(place_of(row), b"") for row in rows))
-    found: dict[Place, Picture] = {}
+    pictures: dict[Place, Picture] = {}
     left = BUDGET
     for row, jpeg in zip(rows, thumbnails, strict=True):
         place = place_of(row)
-        if place in found:
+        if place in pictures:
             continue
         data = "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
         if not jpeg:
-            found[place] = Picture(missing=_why_not(row, place in images, place in other))
+            pictures[place] = Picture(missing=_why_not(row, place in images, place in other))
         elif len(data) > left:
-            found[place] = Picture(missing="left out: the page's size limit is reached")
+            pictures[place] = Picture(missing="left out: the page's size limit is reached")
         else:
             left -= len(data)
-            found[place] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
-    return found
+            pictures[place] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
+    return pictures
 
 
-def _why_not(row: Row, there: bool, changed: bool) -> str:
+def _why_not(row: Row, exists: bool, changed: bool) -> str:
     if row["status"] != OK:
         return f"not shown: {row['status']}"
-    return "cannot be shown" if there else "the input has changed" if changed else "the input no longer exists"
+    return "cannot be shown" if exists else "the input has changed" if changed else "the input no longer exists"
 
 
 def thumbnail(data: bytes) -> bytes | None:
@@ -95,7 +95,7 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
     """Return the images that can still be read, and the rows whose place in the input holds something else now."""
     wanted = [row for row in rows if row["sha256"] is not None]
     sources = {source.name: source for source in _sources(run)}
-    found: dict[Place, bytes] = {}
+    images: dict[Place, bytes] = {}
     other: set[Place] = set()
     unreachable: set[str] = set()
     for shard in dict.fromkeys(row["shard"] for row in wanted):
@@ -105,14 +105,14 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
             continue
         try:
             for row, data in _from_input(run, source, shard, here):
-                (found.update({place_of(row): data}) if _same(row, data) else other.add(place_of(row)))
+                (images.update({place_of(row): data}) if _same(row, data) else other.add(place_of(row)))
         except FileNotFoundError:
             continue
         except Exception:
             # Stores, drivers and replaced files raise errors of many kinds, and all of them mean: not there.
             if "://" in shard:  # a store that does not answer is not tried again for each file
                 unreachable.add(source.name)
-    return found | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in found]), other
+    return images | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in images]), other
 
 
 def _sources(run: Run) -> Iterator[Source]:
@@ -147,12 +147,12 @@ def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
     by_uid = {row["uid"]: row for row in rows}
     sql = "SELECT uid, shard, key FROM published WHERE uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL ORDER BY shard"
     places = run.rows(sql, uids=list(by_uid)) if rows else []
-    found: dict[Place, bytes] = {}
+    images: dict[Place, bytes] = {}
     for shard, held in groupby(places, lambda place: str(place["shard"])):
         wanted = {place["key"]: by_uid[place["uid"]] for place in held}
         with suppress(Exception):  # as above: a shard may have been moved, too
             for member, data in find_written([shard]).members(run.folder, shard.partition(".")[0], wanted.keys()):
                 row = wanted[split_name(member)[0]]
                 if _same(row, data):
-                    found[place_of(row)] = data
-    return found
+                    images[place_of(row)] = data
+    return images
