@@ -6,6 +6,7 @@
 | input format | `curate.formats` | an object of a class derived from InputFormat |
 | deduplication pass | `curate.passes` | an object of KeyPass (by equal keys) or NearnessKind (by nearness) |
 | selection | `curate.selections` | an object of a class derived from Selection |
+| statistic | `curate.statistics` | an object of a class derived from Statistic |
 | caption engine | `curate.caption_engines` | an object of EngineKind |
 | caption | `curate.caption_kinds` | a class derived from CaptionKind |
 | gate | `curate.gates` | an object of a class derived from Gate |
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from curate.decide.dedup.groups import Groups
     from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness, NearnessKind
     from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
+    from curate.decide.statistics.exact_sums import ExactSums
+    from curate.decide.statistics.statistic import Statistic
     from curate.emit.layout import Shard
     from curate.emit.output_format import OutputFormat
     from curate.emit.settings import EmitSettings
@@ -82,6 +85,7 @@ __all__ = [
     "Engine",
     "EngineKind",
     "EngineOptions",
+    "ExactSums",
     "FileColumns",
     "Fold",
     "Gate",
@@ -118,6 +122,7 @@ __all__ = [
     "SignalKind",
     "SignalOutput",
     "Source",
+    "Statistic",
     "TextSignal",
     "UnitTables",
     "UserFile",
@@ -141,6 +146,8 @@ _NAMES = {  # by the module that has them
     "curate.decide.dedup.groups": "Groups",
     "curate.decide.dedup.passes.dedup_pass": "ImageNearness KeyPass Nearness NearnessKind",
     "curate.decide.draw.selection": "Choice Outcome RowsLeft Selection SelectionRun hash_uids",
+    "curate.decide.statistics.exact_sums": "ExactSums",
+    "curate.decide.statistics.statistic": "Statistic",
     "curate.emit.layout": "Shard",
     "curate.emit.output_format": "OutputFormat",
     "curate.emit.settings": "EmitSettings",

@@ -18,7 +18,10 @@ from curate.base.registry import Registry
 from curate.base.wording import did_you_mean, one_line
 from curate.expressions.evaluate import connect, query
 
-STATISTICS: Registry[Any] = Registry("statistic", "curate.decide.statistics.registry:KINDS", "curate.statistics")
+_STATISTICS = "curate.decide.statistics"
+STATISTICS: Registry[Any] = Registry(
+    "statistic", f"{_STATISTICS}.registry:KINDS", "curate.statistics", f"{_STATISTICS}.statistic:Statistic"
+)
 """Functions of derived columns that look at many rows."""
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 

@@ -1,4 +1,7 @@
-"""A selection of another package, of two files, built and installed: a run, what-if, explain, the report and the card speak of it."""
+"""A selection of another package, of two files, built and installed: a run, what-if, explain, the report and the card speak of it.
+
+The package has a statistic too.
+"""
 
 import importlib.util
 import json
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from curate.plugins import Choice, Fold, Section, Selection, SelectionWords, hash_uids
+from curate.plugins import Choice, ExactSums, Fold, Section, Selection, SelectionWords, Statistic, hash_uids
 
 
 class EverySection(Section):
@@ -73,7 +76,21 @@ def count(tables, state, run):
     yield Counter({state.unit.source: len(run.rows_left(tables, state))})
 
 
+class Share(Statistic):
+    key = "share"
+
+    def fit(self, values):
+        return ExactSums.of(values)
+
+    def parameters(self, sums):
+        return {"sum": sums.mean * sums.rows}
+
+    def apply(self, values, parameters):
+        return values / parameters["sum"]
+
+
 SELECTION = Every()
+STATISTIC = Share()
 '''
 PROJECT = """
 [build-system]
@@ -86,6 +103,9 @@ version = "1.0"
 
 [project.entry-points."curate.selections"]
 every = "curate_every:SELECTION"
+
+[project.entry-points."curate.statistics"]
+share = "curate_every:STATISTIC"
 
 [tool.hatch.build.targets.wheel]
 include = ["curate_every.py"]
@@ -130,7 +150,13 @@ def write_recipe(folder: Path) -> None:
         {"name": name, "format": "parquet", "path": pools.write_parquets(folder / name, pools.make_rows(300, seed), 2)}
         for seed, name in enumerate(("one", "two"))
     ]
-    recipe = {"input": sources, "rules": {"words": "words > 3"}, "every": {"k": 3}, "max_failed": 1.0}
+    recipe = {
+        "input": sources,
+        "derive": {"part": "share(words)"},
+        "rules": {"words": "words > 3"},
+        "every": {"k": 3},
+        "max_failed": 1.0,
+    }
     (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
 
 
@@ -143,6 +169,17 @@ def test_a_run_keeps_what_it_says(site: Path, run: Path) -> None:
     assert {row["draw"] for row in drawn if row["rule"] == "every"} == {1.0, 2.0}
     assert {row["probability"] for row in drawn if row["kept"]} == {1 / 3}
     assert "nothing differs" in curate(site, "verify", str(run))
+
+
+def test_its_statistic_is_of_all_rows(run: Path) -> None:
+    tables = [
+        pq.read_table(path).append_column("words", pq.read_table(str(path).replace("derived", "samples"))["words"])
+        for path in sorted(run.glob("tables/derived/*.parquet"))
+    ]
+    rows = [row for table in tables for row in table.to_pylist() if row["part"] is not None]
+    [statistic] = json.loads((run / "run.json").read_text())["derived"][0]["statistics"]
+    assert statistic["function"] == "share" and statistic["sum"] > 0
+    assert all(row["part"] == row["words"] / statistic["sum"] for row in rows)
 
 
 def test_what_if_expects_what_a_run_keeps(site: Path, run: Path) -> None:
