@@ -1,9 +1,9 @@
 """Lists of URLs: what they name is downloaded into shards as of img2dataset, which are then read as the tars they are.
 
-A part is some consecutive rows of a list, and a shard; what is tried again are parts of such rows alone, of any part. Where its
-files are and what they are called is determined by the list and by all that has an influence on the bytes: a shard that is there
-is not downloaded again. Columns of rows are those of the list, so that uids and scores are what they would be in a pool of text;
-what did not come is a row too, with the reason.
+A part is some consecutive rows of a list, and a shard; what is tried again are parts of such rows alone, of any part. A
+shard's name is of the list and of all that has an influence on its bytes: one that is there is not downloaded again.
+Columns of rows are those of the list, so that uids and scores are what they would be in a pool of text; what did not
+come is a row too, with the reason.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -70,7 +70,8 @@ class UrlsInput(DownloadingFormat):
         for package in ("img2dataset", "protego"):
             if find_spec(package) is None:
                 raise RecipeError(
-                    f"input {source.name!r}: format urls needs the package {package}; install it with: pip install '.[img2dataset]' in a checkout of curate"
+                    f"input {source.name!r}: format urls needs the package {package}; "
+                    "install it with: pip install '.[img2dataset]' in a checkout of curate"
                 )
         parts: list[InputPart] = []
         kinds: dict[pa.Schema, FileColumns] = {}
@@ -81,8 +82,8 @@ class UrlsInput(DownloadingFormat):
             try:
                 columns, rows = retry(lambda: describe_list(urls))  # noqa: B023
                 check_header(source, urls, columns)
-                found = find_in_list(source, columns)
-                check_order(source, urls, found)
+                roles = find_in_list(source, columns)
+                check_order(source, urls, roles)
             except InputFault as fault:
                 raise RecipeError(f"input {source.name!r}: {file.path}: {fault.detail}") from None
             except (pa.ArrowException, ValueError) as error:
@@ -92,11 +93,11 @@ class UrlsInput(DownloadingFormat):
                 parts.append(replace(whole, fault=("unreadable", one_line(error, 300))))
                 continue
             if columns not in kinds:
-                supplied = file_columns(source, columns, found)
+                supplied = file_columns(source, columns, roles)
                 kinds[columns] = see_columns(source, supplied) if source.from_run else supplied
-            most = source.number_sample_per_shard
-            for first in range(0, rows, most):
-                count = min(most, rows - first)
+            max_rows = source.number_sample_per_shard
+            for first in range(0, rows, max_rows):
+                count = min(max_rows, rows - first)
                 parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * BYTES))
         if parts and not kinds:
             assert parts[0].fault is not None
@@ -124,12 +125,12 @@ class UrlsInput(DownloadingFormat):
     def outlook(self, source: UrlsSource, parts: Sequence[InputPart]) -> Outlook:
         """Go by what shards say that are there: of these parts, else any."""
         places = find_shards(source, parts)
-        there = {part for _, some in places for part in some}
-        left = [part for part in parts if part not in there and not part.fault]
-        own = [(RunStore(place), [shard_stem(number) for number in some.values()]) for place, some in places]
-        own.sort(key=lambda one: -len(one[1]))
-        others = ((store, shards_in(store)) for store, _ in own)
-        measured = (measured_rates(store, stems) for store, stems in chain(own, others))
+        complete = {part for _, some in places for part in some}
+        left = [part for part in parts if part not in complete and not part.fault]
+        theirs = [(RunStore(place), [shard_stem(number) for number in some.values()]) for place, some in places]
+        theirs.sort(key=lambda stems: -len(stems[1]))
+        others = ((store, shards_in(store)) for store, _ in theirs)
+        measured = (measured_rates(store, stems) for store, stems in chain(theirs, others))
         rows, of_left = (sum(part.rows or 0 for part in some) for some in (parts, left))
         rates = next(filter(None, measured), None) or assume_rates(source, max(1, of_left) / max(1, len(left)))
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
@@ -137,19 +138,19 @@ class UrlsInput(DownloadingFormat):
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read a shard, with the columns of its list."""
         number, rows = make_shard(source, part), read_list(source, part)
-        found = find_in_list(source, rows.schema)
+        roles = find_in_list(source, rows.schema)
         keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
         texts = {
             name: valid_text(rows[column].combine_chunks())
             for name in ("caption", "url", "uid", "language")
-            if (column := getattr(found, name))
+            if (column := getattr(roles, name))
         }
         left_out = pa.array(self.left_out_keys(source, part), pa.string())
         tar = InputPart(source.url_of(self.shard(source, part)), 0, "", listing_fingerprint="there")
         # Of rows that never come, too
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
-        assert found.caption is not None
-        texts["caption"] = rows[found.caption].combine_chunks()  # as it came: its faults are for its verdict
+        assert roles.caption is not None
+        texts["caption"] = rows[roles.caption].combine_chunks()  # as it came: its faults are for its verdict
         of_json = [name for name in scores.names if name in ORIGINAL and name not in rows.schema.names]
         for whole in _TARS.read(_tar_source(source, tar.path, of_json), tar, pa.schema([]), None):
             stay = ~np.asarray(pc.is_in(whole.columns["key"], left_out))
@@ -174,7 +175,7 @@ class UrlsInput(DownloadingFormat):
         return _TARS.reread_images(_tar_source(source, path), replace(part, path=path), rows)
 
     def clear(self, source: UrlsSource, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-        """Make members zeros, and leave the keys alone in the Parquet file; in those of earlier rounds first, which know the URLs too."""
+        """Make members zeros, and leave keys alone in the Parquet files, those of earlier rounds first."""
         from curate.pool.urls.download.shard import clear_samples, read_previous_keys
 
         store, stem = source.place(shard.removesuffix(".tar"))
@@ -203,9 +204,9 @@ class UrlsInput(DownloadingFormat):
 
     def retry_parts(self, source: UrlsSource, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
         """Return parts of as many rows as all others have."""
-        parts, most = [], source.number_sample_per_shard
-        for first in range(0, len(retry.rows), most):
-            some = slice(first, first + most)
+        parts, max_rows = [], source.number_sample_per_shard
+        for first in range(0, len(retry.rows), max_rows):
+            some = slice(first, first + max_rows)
             rows, keys, attempts = retry.rows[some], retry.keys[some], retry.attempts[some]
             left_out = tuple(place for place, row in enumerate(rows) if row in later)
             part = replace(
@@ -224,23 +225,20 @@ class UrlsInput(DownloadingFormat):
     def read_attempts(self, source: UrlsSource, shard: str, keys: Sequence[str | None]) -> pa.Table:
         """Return schema.ATTEMPTS of samples, by the Parquet file beside their tar; null where it is missing."""
         store, stem = source.place(shard.removesuffix(".tar"))
-        found = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
+        table = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
         if store.exists(f"{stem}.parquet"):
-            found = store.read_parquet(f"{stem}.parquet", ["key", "reason", "detail", *schema.ATTEMPTS.names])
-            said = zip(*(found[name].to_pylist() for name in ("may_pass", "reason", "detail")), strict=True)
+            table = store.read_parquet(f"{stem}.parquet", ["key", "reason", "detail", *schema.ATTEMPTS.names])
+            rows = zip(*(table[name].to_pylist() for name in ("may_pass", "reason", "detail")), strict=True)
             may = [
                 passes if passes is None else passes or self.is_allowed_now(source, reason or "", detail or "")
-                for passes, reason, detail in said
+                for passes, reason, detail in rows
             ]
-            found = found.set_column(found.column_names.index("may_pass"), "may_pass", pa.array(may, pa.bool_()))
-        return (
-            found.take(pc.index_in(pa.array(keys, pa.string()), found["key"]))
-            .select(schema.ATTEMPTS.names)
-            .cast(schema.ATTEMPTS)
-        )
+            table = table.set_column(table.column_names.index("may_pass"), "may_pass", pa.array(may, pa.bool_()))
+        rows_of_keys = pc.index_in(pa.array(keys, pa.string()), table["key"])
+        return table.take(rows_of_keys).select(schema.ATTEMPTS.names).cast(schema.ATTEMPTS)
 
     def shard(self, source: UrlsSource, part: InputPart) -> str:
-        """Return the name of the shard in its store; that of a part is by what determines it, and one of no part is a name already."""
+        """Return the name of a part's shard in its store; the path of any other part is a name already."""
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
 
 

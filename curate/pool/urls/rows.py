@@ -17,7 +17,7 @@ from curate.store.store import RunStore
 
 _TEXTS = ("caption", "uid", "url", "language")
 # Names that img2dataset gives its own columns
-_ITS_OWN = {
+_IMG2DATASET = {
     "url",
     "caption",
     "key",
@@ -52,7 +52,8 @@ def check_kind(source: UrlsSource, urls: UrlList) -> None:
         raise RecipeError(f"{where}: not a list of URLs, by its name; {accepted}")
     if source.column_names and urls.kind not in TABULAR:
         raise RecipeError(
-            f"{where}: {KINDS[urls.kind]} has column names of its own; accepted: column_names for CSV and TSV without a header line"
+            f"{where}: {KINDS[urls.kind]} has column names of its own; "
+            "accepted: column_names for CSV and TSV without a header line"
         )
 
 
@@ -66,25 +67,26 @@ def check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
         )
 
 
-def check_order(source: UrlsSource, urls: UrlList, found: Columns) -> None:
-    """Raise RecipeError where `column_names` are in another order than the columns: the first row has a URL elsewhere alone."""
-    if not source.column_names or found.url is None or not (rows := read_rows(urls, 0, 1).to_pylist()):
+def check_order(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
+    """Raise RecipeError where `column_names` are in another order: only another column begins with a URL."""
+    if not source.column_names or roles.url is None or not (rows := read_rows(urls, 0, 1).to_pylist()):
         return
     row = {name: str(value) for name, value in rows[0].items()}
     holders = [name for name, value in row.items() if value.startswith(("http://", "https://"))]
-    if holders and found.url not in holders:
-        swapped = {found.url: holders[0], holders[0]: found.url}
+    if holders and roles.url not in holders:
+        swapped = {roles.url: holders[0], holders[0]: roles.url}
         order = ", ".join(swapped.get(name, name) for name in source.column_names)
         raise RecipeError(
-            f"input {source.name!r}: {urls.path}: column_names: the first row has its URL in column {holders[0]!r}, and in "
-            f"{found.url!r} {row[found.url][:80]!r}; accepted: the names in the order of the columns, such as [{order}]"
+            f"input {source.name!r}: {urls.path}: column_names: the first row has its URL in column {holders[0]!r}, "
+            f"and in {roles.url!r} {row[roles.url][:80]!r}; "
+            f"accepted: the names in the order of the columns, such as [{order}]"
         )
 
 
 def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
     """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
-    found = find_columns(columns, which_columns(source) if source.from_run else source.columns)
-    if found.url is None:
+    roles = find_columns(columns, which_columns(source) if source.from_run else source.columns)
+    if roles.url is None:
         raise InputFault(
             "wrong_type", f"no column of URLs; columns: {', '.join(columns.names)}; name it with columns: {{url: NAME}}"
         )
@@ -92,13 +94,13 @@ def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
         raise InputFault(
             "wrong_type", f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(columns.names)}"
         )
-    return found
+    return roles
 
 
-def file_columns(source: UrlsSource, columns: pa.Schema, found: Columns) -> FileColumns:
+def file_columns(source: UrlsSource, columns: pa.Schema, roles: Columns) -> FileColumns:
     """Return what lists with these columns supply."""
-    supplied = frozenset(name for name in ("uid", "url", "language") if getattr(found, name))
-    scores = found.scores or ()
+    supplied = frozenset(name for name in ("uid", "url", "language") if getattr(roles, name))
+    scores = roles.scores or ()
     others = tuple(field.name for field in columns if field.name not in scores and score_type(field.type) is not None)
     others = others if source.columns.scores is None else ()
     if source.image_size is not None:
@@ -121,12 +123,12 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
-    """Return the rows as img2dataset takes them, in its order: numbers, texts and booleans of the list, `caption`, a hash, and `url`."""
-    found = find_in_list(source, rows.schema)
+    """Return the rows as img2dataset takes them: numbers, texts and booleans, `caption`, a hash, and `url`."""
+    roles = find_in_list(source, rows.schema)
     verified: dict[str, str] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
-    own = {"caption": found.caption, **verified, "url": found.url}
+    columns_of = {"caption": roles.caption, **verified, "url": roles.url}
     columns = {}
-    taken = {*_ITS_OWN, *own, *filter(None, (*own.values(), source.compute_hash))}
+    taken = {*_IMG2DATASET, *columns_of, *filter(None, (*columns_of.values(), source.compute_hash))}
     taken |= {*INPUT_DECISIONS.values()} if source.from_run else {*()}
     for field in rows.schema:
         plain = (
@@ -138,4 +140,4 @@ def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
         )
         if field.name not in taken and any(test(field.type) for test in plain):
             columns[field.name] = rows[field.name].combine_chunks()
-    return pa.table(columns | {name: valid_text(rows[column].combine_chunks()) for name, column in own.items()})
+    return pa.table(columns | {name: valid_text(rows[column].combine_chunks()) for name, column in columns_of.items()})

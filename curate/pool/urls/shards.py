@@ -1,12 +1,11 @@
 """Shards of lists of URLs: what they are called, which are there, and how one is downloaded that is not."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.base import ids
 from curate.base.process import process_cache
-from curate.pool.decode.image import FORMATS, format_of, measure_image
 from curate.pool.formats.input_format import InputPart
 from curate.pool.formats.run import SHA256
 from curate.pool.urls.download.download_log import log_download
@@ -14,7 +13,6 @@ from curate.pool.urls.download.rates import STATISTICS, Rates, assumed_rates
 from curate.pool.urls.download.shard_names import NUMBERS, shard_stem
 from curate.pool.urls.rows import read_list, with_url
 from curate.pool.urls.source import RESIZING, UrlsSource
-from curate.recipe.measure import Image as ImageOptions
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     """Return the number of a part's shard, which is downloaded unless it is there."""
     number = number_of(source, part)
     store, stem = source.place(shard_stem(number))
-    if not store.exists(f"{stem}{STATISTICS}") and not source.take(shard_stem(number)):
+    if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
         # here: other pools have no use for what it imports
         from curate.pool.urls.download.shard import Before, complete, download_shard, read_facts
 
@@ -54,11 +52,11 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
 def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, int]]]:
     """Return the places that shards may be in, each with those parts whose shard is there, and its number."""
     numbers = {part: number_of(source, part) for part in parts if not part.fault}
-    found = []
-    for place in source.places():
-        names = set(shards_in(RunStore(place)))
-        found.append((place, {part: number for part, number in numbers.items() if shard_stem(number) in names}))
-    return found
+    names = {place: set(shards_in(RunStore(place))) for place in source.places()}
+    return [
+        (place, {part: number for part, number in numbers.items() if shard_stem(number) in stems})
+        for place, stems in names.items()
+    ]
 
 
 def assume_rates(source: UrlsSource, urls: float) -> Rates:
@@ -81,22 +79,6 @@ def _fetcher(source: UrlsSource) -> "Fetcher":
     return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))
 
 
-def _check(source: UrlsSource) -> Callable[[bytes], str | None]:
-    """Return what says, in img2dataset's words, why bytes are no image, or one of too many pixels to be resized."""
-    header = ImageOptions(decode=False)
-    if source.max_image_area is not None:
-        header = header.model_copy(update={"max_pixels": int(source.max_image_area)})
-
-    def check(data: bytes) -> str | None:
-        if not format_of(data[:64]):
-            return f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}"
-        if source.image_size is not None and (facts := measure_image(data, header)).status == "too_many_pixels":
-            return f"image area too large: {facts.error}"
-        return None
-
-    return check
-
-
 def _options(source: UrlsSource) -> "ShardOptions":
     """Return how a shard of the source is made."""
     from curate.pool.urls.download.resize import make_resizer
@@ -114,6 +96,5 @@ def _options(source: UrlsSource) -> "ShardOptions":
         compute_hash=source.compute_hash,
         verify_hash_type=source.verify_hash[1] if source.verify_hash else None,
         encode_format=source.encode_format,
-        check=_check(source),
         resize=make_resizer(resizing),
     )

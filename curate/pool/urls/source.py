@@ -22,14 +22,16 @@ _Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "lancz
 
 
 class UrlsSource(Source):
-    """Lists of URLs, whose images are downloaded into shards as of img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
+    """Lists of URLs, whose images become shards of img2dataset: Parquet, CSV, TSV or JSON lines, plain or compressed.
 
-    Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as text kept (`from`).
-    Options under img2dataset's names are its own, with two other defaults: without `image_size` images are not resized, and
-    shards have 1,000 rows. Its `retries` is `network.attempts` here, and its `user_agent_token` is `network.contact`; there is
-    no `bbox_col`. Numbers of shards have 15 digits, so that shards of many lists can share a folder.
+    Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as
+    text kept (`from`). Options under img2dataset's names are its own, with two other defaults: without `image_size`
+    images are not resized, and shards have 1,000 rows. Its `retries` is `network.attempts` here, and its
+    `user_agent_token` is `network.contact`; there is no `bbox_col`. Numbers of shards have 15 digits, so that shards of
+    many lists can share a folder.
 
-    - With `image_size`, `width` and `height` are those of the resized image; rules see `original_width` and `original_height` too.
+    - With `image_size`, `width` and `height` are of the resized image; rules see `original_width` and
+      `original_height` too.
       By default (`border`) every image is a square of that size: write rules on sizes with these two.
     - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
     - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
@@ -37,7 +39,7 @@ class UrlsSource(Source):
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
     - Every URL has a verdict: one that gave no image is a row with its reason, which counts towards `max_missing`.
     - Several runs may share a `store` at once. What is there is not downloaded again.
-    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs again that may succeed.
+    - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs that may succeed.
     """
 
     example: ClassVar[Any] = {
@@ -116,7 +118,8 @@ class UrlsSource(Source):
     )
     resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
         "border",
-        description="`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no` leaves it.",
+        description="`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; "
+        "`center_crop` crops; `no` leaves it.",
         examples=["keep_ratio"],
     )
     resize_only_if_bigger: bool = Field(False, description="Leave images that are smaller.", examples=[True])
@@ -182,7 +185,8 @@ class UrlsSource(Source):
     def _as_img2dataset_takes_them(self) -> Self:
         if self.verify_hash and self.verify_hash[1] != self.compute_hash:
             raise ValueError(
-                f"verify_hash: {self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}; accepted: the same for both"
+                f"verify_hash: {self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}; "
+                "accepted: the same for both"
             )
         if self.encode_format == "png" and self.encode_quality > 9:
             raise ValueError(
@@ -194,7 +198,7 @@ class UrlsSource(Source):
     _reuse: str | None = PrivateAttr(None)  # and of one that may have its shards
 
     def placed_in(self, run: str, reuse: str | None = None) -> Self:
-        """Return the source as this run reads it, in whose folder its shards are by default, or that of another to begin with."""
+        """Return the source as this run reads it: its shards are in its folder, or in that of the run to reuse."""
         placed = self.model_copy()
         placed._run, placed._reuse = run, reuse
         return placed
@@ -207,17 +211,17 @@ class UrlsSource(Source):
         """Return the folders in which shards may be, that of the run to reuse last."""
         return [self.store] if self.store else [f"{run}/{POOL}" for run in (self._run, self._reuse) if run]
 
-    def take(self, stem: str) -> bool:
+    def adopt(self, stem: str) -> bool:
         """Put a shard of the run to reuse into place, and return True, where that has it as its manifest says."""
         if self.store or not self._reuse:
             return False
         old, store = RunStore(self._reuse), RunStore(self._run)
         names = [f"{POOL}/{stem}{ending}" for ending in (".tar", ".parquet", "_stats.json")]
-        found = [(name, find_digest(old, name)) for name in names if old.exists(name)]
-        digests = [(name, digest) for name, digest in found if digest is not None]
-        if len(digests) < len(names):
+        digests = [find_digest(old, name) for name in names if old.exists(name)]
+        if len(digests) < len(names) or None in digests:
             return False
-        for name, digest in digests:
+        for name, digest in zip(names, digests, strict=True):
+            assert digest is not None
             store.adopt(old, name, name, digest)
         return True
 

@@ -1,7 +1,7 @@
-"""Which addresses are public: what a list of URLs names must not reach the machine itself, its network, or a cloud's metadata service.
+"""Which addresses are public: URLs must not reach the machine itself, its network, or a cloud's metadata service.
 
-An address is checked when a connection is made to it, not when a name is looked up: a name may have another address the next
-time. Addresses of IPv6 that stand for one of IPv4 (mapped, translated, tunnelled) are as public as that.
+An address is checked when a connection is made to it, not when a name is looked up: a name may have another address the
+next time. Addresses of IPv6 that stand for one of IPv4 (mapped, translated, tunnelled) are as public as that.
 """
 
 import ipaddress
@@ -11,7 +11,7 @@ from curate.pool.urls.download.policy import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Public by their numbers, and yet services of the cloud that a machine is in: Azure's, and Oracle's (RFC 6890 reserves the block).
+# Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 # Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
 _PREFIXES = tuple(
@@ -22,7 +22,7 @@ _KINDS = ("unspecified", "loopback", "link_local", "multicast", "reserved", "pri
 
 @lru_cache(1 << 14)
 def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
-    """Return what an address is that may not be asked, such as `loopback`; None where it is public or in an allowed network."""
+    """Return what a refused address is, such as `loopback`; None where it is public or in an allowed network."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -2,53 +2,39 @@
 
 import socket
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from curate.pool.urls.download.fetch_fault import FetchFault
 
-_FOUND_SECONDS, _MISSING_SECONDS = 300.0, 60.0
-_AGAIN_SECONDS = 0.5  # that a failure which may pass is remembered, twice as long each time
+# For how many seconds is remembered what was found, that there is no such name, and a failure which may pass
+_FOUND_SECONDS, _MISSING_SECONDS, _AGAIN_SECONDS = 300.0, 60.0, 0.5
 _NAMES = 100_000  # that are remembered
 
-
-class _Found(NamedTuple):
-    """What looking up a name gave, families and addresses or what is wrong, for how long it is remembered, and until when."""
-
-    addresses: list[tuple[int, Any]] | str
-    seconds: float
-    until: float
+Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
+_names: dict[
+    tuple[str, int], tuple[Addresses | str, float]
+] = {}  # what is found, or what is wrong, and until when it holds
 
 
-_names: dict[tuple[str, int], _Found] = {}
-
-
-def look_up(host: str, port: int) -> list[tuple[int, Any]]:
+def look_up(host: str, port: int) -> Addresses:
     """Return families and addresses of a host. Raises FetchFault."""
-    found, now = _names.get((host, port)), time.monotonic()
-    if found is None or found.until < now:
-        before = found.seconds if found and isinstance(found.addresses, str) else 0.0
-        addresses, seconds = _resolve(host, port, before)
-        found = _Found(addresses, seconds, time.monotonic() + seconds)
+    addresses, until = _names.get((host, port), ("", 0.0))
+    if until < time.monotonic():
+        addresses, seconds = _resolve(host, port)
         if len(_names) >= _NAMES:
             _names.clear()
-        _names[host, port] = found
-    if isinstance(found.addresses, str):
-        raise FetchFault("dns", f"{host}: {found.addresses}")
-    return found.addresses
+        _names[host, port] = addresses, time.monotonic() + seconds
+    if isinstance(addresses, str):
+        raise FetchFault("dns", f"{host}: {addresses}")
+    return addresses
 
 
-def _resolve(host: str, port: int, before: float) -> tuple[list[tuple[int, Any]] | str, float]:
-    """Ask for a host's addresses. Return them, or what is wrong, and for how many seconds that holds.
-
-    `before`: for how long the last failure held. A name that there is not is not asked for again in a minute; what may pass is
-    asked for after a pause, which is longer each time.
-    """
+def _resolve(host: str, port: int) -> tuple[Addresses | str, float]:
+    """Return a host's addresses, or what is wrong, and for how many seconds that holds."""
     try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [(info[0], info[4]) for info in infos], _FOUND_SECONDS
+        return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)], _FOUND_SECONDS
     except socket.gaierror as error:
         may_pass = error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM)
-        seconds = min(max(_AGAIN_SECONDS, 2 * before), _MISSING_SECONDS) if may_pass else _MISSING_SECONDS
-        return error.strerror or str(error), seconds
+        return error.strerror or str(error), _AGAIN_SECONDS if may_pass else _MISSING_SECONDS
     except (OSError, UnicodeError) as error:
         return str(error), _MISSING_SECONDS

@@ -1,8 +1,10 @@
 """What a run downloads: a line of a log for each shard that is done, which progress shows and publishing sums.
 
-In: a run folder. Out: DownloadFacts, for run.json. What an earlier command of the run did is not in it: `tmp` is emptied when a run starts.
+In: a run folder. Out: DownloadFacts, for run.json. What an earlier command of the run did is not in it: `tmp` is
+emptied when a run starts.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 
@@ -14,29 +16,22 @@ _LOG = "tmp/downloads"
 
 def log_download(run: RunStore, shard: str, facts: DownloadFacts) -> None:
     """Record what downloading a shard gave; of one that is downloaded twice, by several workers, one record counts."""
-    numbers = (facts.urls, facts.came, facts.bytes, round(1000 * facts.began), round(1000 * facts.ended))
-    reasons = (f"{reason}={count}" for reason, count in facts.reasons.items())
-    run.log(_LOG, ",".join([shard, *map(str, numbers), *reasons]))
+    run.log(_LOG, json.dumps([shard, facts.to_json()]))
 
 
 def sum_downloads(run: RunStore) -> DownloadFacts | None:
     """Return what all shards gave together; None where none was downloaded."""
-    shards = {}
-    for line in run.read_log(_LOG):
-        shard, urls, came, size, began, ended, *reasons = line.split(",")
-        counts = {reason: int(count) for reason, _, count in (text.partition("=") for text in reasons)}
-        numbers = {"urls": int(urls), "came": int(came), "bytes": int(size)}
-        shards[shard] = DownloadFacts(**numbers, began=int(began) / 1000, ended=int(ended) / 1000, reasons=counts)
+    by_shard = dict(json.loads(line) for line in run.read_log(_LOG))
+    shards = [DownloadFacts.model_validate(facts) for facts in by_shard.values()]
     if not shards:
         return None
-    found = shards.values()
     return DownloadFacts(
-        urls=sum(one.urls for one in found),
-        came=sum(one.came for one in found),
-        bytes=sum(one.bytes for one in found),
-        began=min(one.began for one in found),
-        ended=max(one.ended for one in found),
-        reasons=by_frequency(sum((Counter(one.reasons) for one in found), Counter())),
+        urls=sum(shard.urls for shard in shards),
+        came=sum(shard.came for shard in shards),
+        bytes=sum(shard.bytes for shard in shards),
+        began=min(shard.began for shard in shards),
+        ended=max(shard.ended for shard in shards),
+        reasons=by_frequency(sum((Counter(shard.reasons) for shard in shards), Counter())),
     )
 
 

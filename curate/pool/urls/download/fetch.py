@@ -1,4 +1,4 @@
-"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits around the requests of a Transport."""
+"""Fetches one URL, or says why not: attempts, redirects, robots.txt, opt-outs and limits, by a Transport."""
 
 import io
 import re
@@ -183,7 +183,7 @@ class Fetcher:
 
 
 def _begin_of(answer: Answer, limit: int) -> bytes:
-    """Return a body, of which no more is read once it has more than so many bytes. Raises FetchFault where it ends before its length."""
+    """Return a body, or as much as shows that it is over a limit (bytes). Raises FetchFault of one that ends early."""
     body = io.BytesIO()
     for chunk in answer.body:
         body.write(chunk)
@@ -201,7 +201,7 @@ def _is_whole(headers: Message) -> bool:
 
 
 def _refused(answer: Answer) -> FetchFault:
-    """Return what an answer says that brings nothing; a status that HTTP does not know is the first of its class (RFC 9110, 15)."""
+    """Return why an answer brings nothing; an unknown status is the first of its class (RFC 9110, 15)."""
     reasons = (f"http_{answer.status}", f"http_{answer.status // 100}00")
     reason = next((reason for reason in reasons if reason in MISSING_REASONS), "http_other")
     return FetchFault(reason, f"{answer.status} {answer.reason}", _retry_after(answer))

@@ -29,14 +29,14 @@ class FetchFault(Exception):
 
 
 def is_allowed_now(policy: NetworkPolicy, reason: str, detail: str) -> bool:
-    """Return whether a URL was refused by a limit of another policy that this one does not have: an address, or a size or number."""
+    """Return whether a URL was refused by limits that this policy does not have: of addresses, sizes or numbers."""
     if reason == "refused_address":
-        found = _ADDRESS.search(detail)
-        return found is not None and refusal(found[1], policy.networks) is None
+        match = _ADDRESS.search(detail)
+        return match is not None and refusal(match[1], policy.networks) is None
     limit = {"too_large": policy.max_bytes, "too_many_redirects": policy.max_redirects}.get(reason)
-    if limit is None or not (found := _NUMBER.fullmatch(detail)):
+    if limit is None or not (match := _NUMBER.fullmatch(detail)):
         return False
-    return int(found[2].replace(",", "")) + bool(found[1]) <= limit
+    return int(match[2].replace(",", "")) + bool(match[1]) <= limit
 
 
 _ADDRESS = re.compile(r"(\S+) is ")

@@ -30,8 +30,8 @@ class _Host:
 class Hosts:
     """Shares hosts among threads: at most `per_host` connections to each at a time.
 
-    A host that again and again does not answer, or answers that it is busy, is left alone for a while, and the same is then said
-    of its URLs: thousands of them would else take hours.
+    A host that again and again does not answer, or answers that it is busy, is left alone for a while, in which all its
+    URLs have that fault: thousands of them would else take hours.
     """
 
     def __init__(self, per_host: int) -> None:
@@ -65,7 +65,7 @@ class Hosts:
         self._hosts = asked | alone if len(alone) < _HOSTS // 2 else asked
 
     def failed(self, name: str, fault: FetchFault, max_pause: float) -> None:
-        """Note, in its slot, that a host did not answer, or is busy; it has the pause that it asks for, up to the longest one."""
+        """Note, in its slot, that a host did not answer, or is busy; it has the pause that it asks for, limited."""
         host, now = self._hosts[name], time.monotonic()
         with self._lock:
             if fault.retry_after is not None:

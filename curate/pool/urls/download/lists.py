@@ -1,7 +1,7 @@
 """Lists of URLs: Parquet, CSV, TSV and JSON lines, plain or compressed, read by ranges of rows.
 
-A list that is not Parquet is made one, for only so can rows in the middle be read without all before them: once in a run, by the
-process that plans it, which puts it into the run's folder where other processes are to read it (`share_list`).
+A list that is not Parquet is made one, for only so can rows in the middle be read without all before them: once in a
+run, by the process that plans it, which puts it into the run's folder where others are to read it (`share_list`).
 """
 
 import atexit
@@ -94,7 +94,7 @@ def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
 
 
 def read_rows(urls: UrlList, first: int, stop: int, run: RunStore | None = None) -> pa.Table:
-    """Return some rows of a list, which may be in the folder of the run. Raises pa.ArrowException where it is damaged, and OSError."""
+    """Return rows of a list, which may be in the run's folder. Raises pa.ArrowException of a damaged one, OSError."""
     with _opened(urls, run) as file:
         ends = _ends(file)
         begin = bisect.bisect_right(ends, first)
@@ -121,8 +121,8 @@ def _ends(file: pq.ParquetFile) -> list[int]:
 def share_list(urls: UrlList, run: RunStore) -> None:
     """Put a list that is not Parquet into the run's folder, as one, until the run ends."""
     if urls.kind != "parquet":
-        with open(_convert_once(urls), "rb") as there, run.create(_shared(urls)) as file:
-            shutil.copyfileobj(there, file, 1 << 20)
+        with open(_convert_once(urls), "rb") as source, run.create(_shared(urls)) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _shared(urls: UrlList) -> str:
@@ -182,7 +182,7 @@ def _convert(urls: UrlList, path: str) -> None:
 
 
 def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]:
-    """Yield the rows of a list of JSON lines, some at a time, with these columns; None: with those that they have, of their own types."""
+    """Yield the rows of JSON lines, some at a time, with these columns; None: with their own columns and types."""
     import pyarrow.json  # here: it takes time that lists of Parquet need not
 
     options = pyarrow.json.ParseOptions(explicit_schema=columns)
@@ -209,11 +209,11 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
             with _tabular(urls, types, quote) as batches:
                 return _write(batches, path, is_by_lines=urls.kind == "tsv" and bool(quote))
         except pa.ArrowInvalid as error:
-            found = _UNFIT.search(str(error))
-            if found is None:
+            unfit = _UNFIT.search(str(error))
+            if unfit is None:
                 raise
             # The column began as if it held nothing else than values of this type
-            name, wider = names[int(found[1])], _WIDER.get(found[2], pa.string())
+            name, wider = names[int(unfit[1])], _WIDER.get(unfit[2], pa.string())
             if types.get(name) == wider:
                 raise
             types[name] = wider

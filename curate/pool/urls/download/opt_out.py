@@ -14,19 +14,19 @@ _WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-vi
 def opt_out(headers: Message, token: str, directives: Iterable[str] = NO_TRAINING) -> str | None:
     """Return the header that reserves what it comes with from machine learning; None where there is none.
 
-    X-Robots-Tag with one of the directives, for all or for the agent `token`, where `none` is noindex and nofollow (Google's
-    definition); TDM-Reservation: 1 (W3C's TDM Reservation Protocol); Content-Usage with `train-ai=n` (IETF's
-    draft-ietf-aipref-vocab-06) or, of its earlier drafts, a use that includes it. What is said elsewhere than in these headers
-    is not looked for: /.well-known/tdmrep.json, rules `Content-Usage` of robots.txt, metadata inside of images.
+    X-Robots-Tag with one of the directives, for all or for the agent `token`, where `none` is noindex and nofollow
+    (Google's definition); TDM-Reservation: 1 (W3C's TDM Reservation Protocol); Content-Usage with `train-ai=n` (IETF's
+    draft-ietf-aipref-vocab-06) or, of its earlier drafts, a use that includes it. Not read: /.well-known/tdmrep.json,
+    rules `Content-Usage` of robots.txt, metadata inside of images.
     """
     unwanted = {directive.strip().lower() for directive in directives}
     unwanted |= {"none"} if not unwanted.isdisjoint(_NONE) else set()
     for value in headers.get_all("X-Robots-Tag", []):
-        found = _TOKEN.fullmatch(value)
-        is_named = found is not None and found[1].lower() not in _WITH_VALUES
-        if found and is_named and found[1].lower() != token:
+        match = _TOKEN.fullmatch(value)
+        is_named = match is not None and match[1].lower() not in _WITH_VALUES
+        if match and is_named and match[1].lower() != token:
             continue
-        text = found[2] if found and is_named else value
+        text = match[2] if match and is_named else value
         if not unwanted.isdisjoint(word.strip().lower() for word in text.split(",")):
             return f"X-Robots-Tag: {value}"
     for value in headers.get_all("TDM-Reservation", []):

@@ -30,10 +30,10 @@ def _contact(text: str) -> str:
 class NetworkPolicy(Section):
     """How servers are asked for images: whom to ask, how often, and how much to take.
 
-    Only http and https are used, and public addresses alone, checked when a connection is made, after redirects too. Headers that reserve
-    an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of X-Robots-Tag, img2dataset's words
-    count, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of robots.txt are not read. A connection that a host leaves
-    open is used again for some seconds.
+    Only http and https are used, and public addresses alone, checked when a connection is made, after redirects too.
+    Headers that reserve an image from machine learning are X-Robots-Tag, TDM-Reservation and Content-Usage. Of
+    X-Robots-Tag, img2dataset's words count, and `none`. /.well-known/tdmrep.json and rules `Content-Usage` of
+    robots.txt are not read. A connection that a host leaves open is used again for some seconds.
     """
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset(

@@ -1,16 +1,17 @@
 """What a download will take, said before it: by shards that are there already, or by assumptions, which `Rates` says.
 
-A shard ends with its slowest URL, so its time is that of its URLs over all threads, and all attempts at one that does not answer.
+A shard ends with its slowest URL: it takes its URLs' time over all threads, and all attempts at one without an answer.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from curate.store.store import RunStore
 
 _MOST = 50  # shards that are looked at
-# Assumed of a list some years old: the share of URLs that give an image, bytes of one, seconds of one, and bytes of a pixel of
-# img2dataset's JPEGs
+# Assumed of a list some years old: the share of URLs that give an image, its bytes, its seconds, and bytes of a pixel
+# of img2dataset's JPEGs
 CAME, BYTES, SECONDS, PIXEL = 0.7, 200_000, 1.5, 0.4
 STATISTICS = "_stats.json"
 
@@ -38,14 +39,17 @@ class Rates:
 def measured_rates(store: RunStore, stems: Collection[str]) -> Rates | None:
     """Return what shards gave, a few of them by their paths without suffix; None where they say nothing of it."""
     few = sorted(stems)[:: max(1, len(stems) // _MOST)]
-    found = [(store.read_json(f"{stem}{STATISTICS}"), store.size(f"{stem}.tar")) for stem in few]
-    found = [(one, size) for one, size in found if "bytes" in one]
-    urls, came = (sum(one[name] for one, _ in found) for name in ("count", "successes"))
+    sums: Counter[str] = Counter()
+    for stem in few:
+        if "bytes" in (statistics := store.read_json(f"{stem}{STATISTICS}")):
+            sums.update({name: statistics[name] for name in ("count", "successes", "bytes", "duration")})
+            sums.update(shards=1, stored=store.size(f"{stem}.tar"))
+    urls, came = sums["count"], sums["successes"]
     if not came:
         return None
-    size = sum(one["bytes"] for one, _ in found) / came
-    stored, seconds = sum(size for _, size in found) / came, sum(one["duration"] for one, _ in found) / urls
-    return Rates(came / urls, size, stored, seconds, len(found), urls)
+    return Rates(
+        came / urls, sums["bytes"] / came, sums["stored"] / came, sums["duration"] / urls, sums["shards"], urls
+    )
 
 
 def assumed_rates(urls: float, threads: int, slowest: float, image_size: int | None) -> Rates:

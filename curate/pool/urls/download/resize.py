@@ -1,17 +1,20 @@
 """Images as img2dataset's resizer makes them, and EXIF as its downloader reads it, within limits.
 
-The one private part of img2dataset that is replaced is `resizer.SuppressStdoutStderr`: while an image is decoded it takes the process's standard
-output and error away, from all threads. No option leaves it out.
+The one part of img2dataset that is replaced is `resizer.SuppressStdoutStderr`: while an image is decoded it takes the
+process's standard output and error away, from all threads, and no option leaves it out.
 """
 
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from curate.base.errors import needing
+from curate.pool.decode.image import FORMATS, format_of, measure_image
+from curate.recipe.measure import Image as ImageOptions
 
 _NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
 HASH_MISMATCH = "hash mismatch"
@@ -40,9 +43,26 @@ Resize = Callable[[bytes], Resized]
 
 
 def make_resizer(options: Mapping[str, Any] | None) -> Resize:
-    """Return what resizes images by the options of img2dataset's Resizer; None: leaves them as they are. Raises RecipeError."""
-    if options is None:
-        return Resized
+    """Return what resizes images by the options of a Resizer; None: leaves them as they are. Raises RecipeError.
+
+    What is no image that is accepted, or would have too many pixels to be resized, is refused before it is decoded.
+    """
+    resize = Resized if options is None else _make_img2dataset_resizer(options)
+    limits = ImageOptions(decode=False)
+    if options and math.isfinite(options.get("max_image_area", math.inf)):
+        limits = limits.model_copy(update={"max_pixels": int(options["max_image_area"])})
+
+    def check_and_resize(data: bytes) -> Resized:
+        if not format_of(data[:64]):
+            return Resized(None, error=f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}")
+        if options and (facts := measure_image(data, limits)).status == "too_many_pixels":
+            return Resized(None, error=f"image area too large: {facts.error}")
+        return resize(data)
+
+    return check_and_resize
+
+
+def _make_img2dataset_resizer(options: Mapping[str, Any]) -> Resize:
     # A library of the resizer else asks the package index for its newest version when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with needing(*_NEEDED):
@@ -58,7 +78,7 @@ def reason_of(error: str) -> str:
 
 
 class _Metered(io.BytesIO):
-    """An image whose EXIF is looked for, within limits: a directory may name the same bytes, and directories each other, endlessly."""
+    """An image whose EXIF is read within limits: directories may name the same bytes, and each other, endlessly."""
 
     reads_left, bytes_left = 10_000, 50_000_000
 
@@ -75,7 +95,7 @@ class _Endless(BaseException):
 
 
 def read_exif(data: bytes) -> str | None:
-    """Return an image's EXIF as JSON; None where it cannot be read, or takes too much. Raises RecipeError where exifread is missing."""
+    """Return an image's EXIF as JSON; None where it cannot be read, or takes too much. Raises RecipeError."""
     with needing(*_NEEDED):
         import exifread
     try:

@@ -1,7 +1,8 @@
 """retries.parquet, a run's record of the URLs that it tries again: which rows of which lists, round by round.
 
-`curate run --retry` adds a round: all rows that another attempt may mend. A run with `--reuse` takes the older run's rounds over. No URL
-is in it: a row is a number, of a list that a digest names. Where the record is lost, rows are what the first attempts gave.
+`curate run --retry` adds a round: all rows that another attempt may mend. A run with `--reuse` adopts the older run's
+rounds. No URL is in it: a row is a number, of a list that a digest names. Where the record is lost, rows are what the
+first attempts gave.
 """
 
 import logging
@@ -68,7 +69,7 @@ class Retries:
         return RetriesFacts(rounds=self.rounds, rows=len(self), digest=self.key)
 
     def with_round(self, rows: pa.Table) -> "Retries":
-        """Return the record with one more round, of these rows: all columns but `round`; itself where there are none."""
+        """Return the record with one more round, of these rows (all columns but `round`), if there are any."""
         rows = rows.append_column("round", pa.repeat(pa.scalar(self.rounds + 1, pa.int32()), len(rows)))
         rows = rows.select(schema.RETRIES.names).cast(schema.RETRIES)
         rows = rows.sort_by([(name, "ascending") for name in ("source", "list", "row")])

@@ -16,6 +16,7 @@ _OVERHEAD = 300  # of each site
 _DAY = 86_400.0
 _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
+_NONE: Future[Any] = Future()  # of a site that was not asked
 
 
 @dataclass
@@ -24,13 +25,13 @@ class Robots:
 
     agent: str
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _found: dict[str, tuple[float, Future[Any]]] = field(default_factory=dict)
+    _sites: dict[str, tuple[float, Future[Any]]] = field(default_factory=dict)
     _characters: int = 0
 
     def check(self, site: str, url: str, read: Callable[[str], bytes]) -> float:
         """Raise FetchFault where the rules of a site (scheme, host and port) forbid a URL, or cannot be read.
 
-        `read` fetches robots.txt: what it raises of status 4xx, but 429, means that all is allowed; any other fault is that of each URL.
+        `read` fetches robots.txt: a fault of status 4xx, but 429, allows all; any other fault is that of each URL.
         Returns the seconds in which another thread read it.
         """
         began = time.monotonic()
@@ -43,25 +44,23 @@ class Robots:
     def _rules(self, site: str, read: Callable[[str], bytes]) -> tuple[Any, bool]:
         now = time.monotonic()
         with self._lock:
-            until, found = self._found.get(site, (0.0, None))
-            is_mine = found is None or until < now
-            if is_mine:
-                found = Future()
-                self._found[site] = now + _DAY, found
-        assert found is not None
+            until, rules = self._sites.get(site, (0.0, _NONE))
+            if is_mine := until < now:
+                rules = Future()
+                self._sites[site] = now + _DAY, rules
         if is_mine:
             try:
-                rules, characters = self._parse(read, site)
-                found.set_result(rules)
+                parsed, characters = self._parse(read, site)
+                rules.set_result(parsed)
                 with self._lock:
                     self._characters += characters
                     if self._characters > _RULES:
-                        self._found, self._characters = {site: (now + _DAY, found)}, characters
+                        self._sites, self._characters = {site: (now + _DAY, rules)}, characters
             except BaseException as error:
                 with self._lock:
-                    self._found.pop(site, None)
-                found.set_exception(error.fresh() if isinstance(error, FetchFault) else error)
-        return found.result(), is_mine
+                    self._sites.pop(site, None)
+                rules.set_exception(error.fresh() if isinstance(error, FetchFault) else error)
+        return rules.result(), is_mine
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> tuple[Any, int]:
         """Return the rules of a site, None where all is allowed, and what they are counted as."""
@@ -78,14 +77,15 @@ class Robots:
 
 
 def _of_agent(text: str, agent: str) -> str:
-    """Return a robots.txt in which agents are `*`, this one or `other`: Protego gives each that it finds all rules of its group.
+    """Return a robots.txt with agents `*`, this one and `other`: Protego gives each of them all rules of its group.
 
-    An agent is meant by its product token alone, whatever its case and what follows it, such as a version (RFC 9309, 2.2.1).
+    An agent is meant by its product token alone, whatever its case and what follows it, such as a version (RFC 9309,
+    2.2.1).
     """
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        if found := _AGENT.fullmatch(line):
-            name = found[1].strip()
+        if match := _AGENT.fullmatch(line):
+            name = match[1].strip()
             token = _TOKEN.match(name.lstrip("*"))
             is_mine = token is not None and token[0].lower() == agent
             lines[number] = f"User-agent: {'*' if name == '*' else agent if is_mine else 'other'}"

@@ -1,9 +1,10 @@
-"""A shard as of img2dataset: rows of a list, downloaded in many threads, resized, and written as its own command writes them.
+"""A shard as of img2dataset: rows of a list, downloaded, resized, and written as its own command writes them.
 
-In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, the last one last: with it
-the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first, and members have no time. The Parquet file has the
-list's columns and img2dataset's, `error_message` being `reason: detail`, then OUTCOMES, and `previous_key` where rows are tried again. The
-statistics also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
+In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, the
+last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first, and
+members have no time. The Parquet file has the list's columns and img2dataset's, `error_message` being `reason: detail`,
+then OUTCOMES, and `previous_key` where rows are tried again. The statistics also have `bytes`, of what came as servers
+sent it, and `reasons` with the URLs that failed for each.
 
 Trade-off: images wait in a temporary file until all are there, so that memory does not hold a shard.
 """
@@ -14,7 +15,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -52,7 +53,6 @@ class ShardOptions:
         compute_hash: the hash of the bytes as they came, which is also its column's name; None: none.
         verify_hash_type: the hash that a column of this name has, and that the bytes must have; None: none.
         encode_format: suffix of images.
-        check: says of bytes, before they are decoded, why they are no image that is accepted, in img2dataset's words; None where they are one.
         resize: what images become.
     """
 
@@ -63,7 +63,6 @@ class ShardOptions:
     compute_hash: str | None
     verify_hash_type: str | None
     encode_format: str
-    check: Callable[[bytes], str | None]
     resize: Resize
 
 
@@ -82,7 +81,7 @@ def download_shard(
     options: ShardOptions,
     before: Before | None = None,
 ) -> None:
-    """Download the rows of a list into a shard, unless another writer's is there in the end: the first complete one stays.
+    """Download the rows of a list into a shard, unless another writer's is there by then: the first complete one stays.
 
     Args:
         rows: columns `url` and `caption` (string), and those that go along; at most `options.number_sample_per_shard`.
@@ -139,7 +138,7 @@ def _unforeseen(error: Exception) -> FetchFault:
 
 
 class _Shard:
-    """The rows of a shard, and what is known of each: columns of the Parquet file besides the list's own, and where its image waits."""
+    """The rows of a shard: what is known of each besides the list's columns, and where its image waits."""
 
     def __init__(self, rows: pa.Table, keys: list[str], options: ShardOptions) -> None:
         self._rows, self._options = rows, options
@@ -188,8 +187,6 @@ class _Shard:
         verified = self._options.verify_hash_type
         if verified and hashlib.new(verified, data).hexdigest() != self._listed[verified][row]:
             return Resized(None, error=HASH_MISMATCH)
-        if error := self._options.check(data):
-            return Resized(None, error=error)
         return self._options.resize(data)
 
     def _describe(self, data: bytes) -> dict[str, str | None]:
@@ -200,8 +197,8 @@ class _Shard:
 
     def write_tar(self, images: IO[bytes], file: IO[bytes]) -> None:
         """Write the samples that came, in the order of their rows."""
-        own = {name: values for name, values in self._listed.items() if name != self._options.verify_hash_type}
-        fields = own | {name: self._facts[name] for name in self._schema.names}
+        listed = {name: values for name, values in self._listed.items() if name != self._options.verify_hash_type}
+        fields = listed | {name: self._facts[name] for name in self._schema.names}
         with TarWriter(file) as writer:
             for row in sorted(self._images):
                 offset, size = self._images[row]
@@ -248,7 +245,7 @@ def is_complete(store: RunStore, stem: str) -> bool:
 
 
 def complete(store: RunStore, stem: str) -> bool:
-    """Put into place what a writer had ended that was killed then; return whether the shard is there. None is at work on it afterwards."""
+    """Put into place what a killed writer left complete; return whether the shard is there. None works on it then."""
     if store.complete(stem):
         store.delete_ticket(stem)
     return is_complete(store, stem)
@@ -280,18 +277,18 @@ def read_previous_keys(store: RunStore, stem: str, keys: Collection[str]) -> lis
 
 
 def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: Iterable[tuple[int, int]]) -> list[str]:
-    """Take samples out of a shard: members of the tar, at these offsets and of these sizes, become zeros, so that no other moves.
+    """Take samples out of a shard: members of the tar, by offset and size, become zeros, so that no other moves.
 
     Rows of the Parquet file keep the key alone. Returns the files that were rewritten.
     """
     rewritten = []
     if ranges := sorted(members):
-        with store.open(f"{stem}.tar") as there, store.create(f"{stem}.tar") as file:
+        with store.open(f"{stem}.tar") as old, store.create(f"{stem}.tar") as file:
             for offset, size in ranges:
-                _copy(there, file, offset - there.tell())
+                _copy(old, file, offset - old.tell())
                 file.write(bytes(size))
-                there.seek(offset + size)
-            shutil.copyfileobj(there, file, 1 << 20)
+                old.seek(offset + size)
+            shutil.copyfileobj(old, file, 1 << 20)
         rewritten.append(f"{stem}.tar")
     table = store.read_parquet(f"{stem}.parquet")
     named = pc.is_in(table["key"], pa.array(keys, pa.string()))
@@ -305,8 +302,8 @@ def clear_samples(store: RunStore, stem: str, keys: Collection[str], members: It
     return rewritten
 
 
-def _copy(there: IO[bytes], file: IO[bytes], count: int) -> None:
+def _copy(source: IO[bytes], file: IO[bytes], count: int) -> None:
     while count > 0:
-        data = there.read(min(count, 1 << 20))
+        data = source.read(min(count, 1 << 20))
         file.write(data)
         count -= len(data)

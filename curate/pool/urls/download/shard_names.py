@@ -1,4 +1,4 @@
-"""The names of img2dataset's shards and samples: numbers, here of fifteen digits, so that those of many lists may lie together.
+"""The names of img2dataset's shards and samples: numbers, of fifteen digits, so that many lists may share a folder.
 
 And the columns that its Parquet files have here besides its own: what became of each row (see `fetch.Outcome`).
 """
@@ -26,9 +26,9 @@ def shard_stem(number: int) -> str:
     return f"{number:0{_DIGITS}d}"
 
 
-def keys_of(number: int, rows: int, most: int) -> list[str]:
-    """Return the keys that img2dataset gives the rows of a shard of at most `most`."""
-    digits = _row_digits(most)
+def keys_of(number: int, rows: int, max_rows: int) -> list[str]:
+    """Return the keys that img2dataset gives the rows of a shard of at most `max_rows`."""
+    digits = _row_digits(max_rows)
     return [f"{number * 10**digits + row:0{digits + _DIGITS}d}" for row in range(rows)]
 
 
@@ -37,10 +37,10 @@ def stem_of(key: str) -> str:
     return key[:_DIGITS]
 
 
-def row_of(key: str, most: int) -> int:
-    """Return which row of a shard of at most `most` has a key."""
-    return int(key[-_row_digits(most) :])
+def row_of(key: str, max_rows: int) -> int:
+    """Return which row of a shard of at most `max_rows` has a key."""
+    return int(key[-_row_digits(max_rows) :])
 
 
-def _row_digits(most: int) -> int:
-    return math.ceil(math.log10(most))
+def _row_digits(max_rows: int) -> int:
+    return math.ceil(math.log10(max_rows))

@@ -1,10 +1,11 @@
-"""The seam between downloads and the network: one GET at a time, to public addresses alone, with an end whatever the other side does.
+"""The seam between downloads and the network: one GET at a time, to public addresses alone, which always ends.
 
 In: a site, a path and a deadline. Out: an Answer, whose body is read while the block lasts. Raises FetchFault alone.
 
-`HttpTransport` is Python's own http.client, which reads what servers really send as img2dataset does. Tried and measured against it: urllib3 writes
-the escapes of a path anew, so that it asks for another URL, and takes 1.4 times the CPU; httpcore refuses headers that browsers accept, takes
-bytes behind an answer for the next one, which gives a caption another's image, and takes 1.8 times the CPU.
+`HttpTransport` is Python's own http.client, which reads what servers really send as img2dataset does. Tried and
+measured against it: urllib3 writes the escapes of a path anew, so that it asks for another URL, and takes 1.2 times
+the CPU; httpcore refuses headers that img2dataset accepts, takes bytes behind an answer for the next one, which gives
+a caption another's image, and takes 1.6 times the CPU.
 """
 
 import http.client
@@ -101,7 +102,7 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request. What servers leave open is used again."""
+    """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request."""
 
     def __init__(self, networks: Sequence[Network], headers: Mapping[str, str]) -> None:
         self._networks, self._headers = tuple(networks), headers
@@ -130,9 +131,9 @@ class HttpTransport:
                 connection.close()
 
     def _ask(self, site: Site, path: str, deadline: Deadline) -> "tuple[_Connection, http.client.HTTPResponse]":
-        """Return an answer, and the connection that it comes by: a new one, where one that was kept brings none (RFC 9112, 9.3.1)."""
+        """Return an answer and its connection: a new one, where a kept one brings none (RFC 9112, 9.3.1)."""
         headers = {"Host": site.authority, **self._headers}
-        if self._kept.is_given_up(site.host):
+        if site.host in self._kept.given_up:
             headers["Connection"] = "close"
         if kept := self._kept.take(site):
             try:
@@ -154,44 +155,29 @@ class HttpTransport:
 
 
 class _Limited:
-    """A socket that is read from no longer than its deadline, however slowly bytes come, and no further than `bytes_left`."""
-
-    deadline: Deadline | None = None
-    bytes_left = 0
-    has_ended = False  # the other side closed it: headers that were read until then may lack some
+    """A socket that is read until its deadline, however slowly bytes come, and no further than `bytes_left`."""
 
     def begin(self, deadline: Deadline) -> None:
-        """Set the limits of the next answer."""
+        """Set the limits of the next answer, and of asking for it."""
         self.deadline, self.bytes_left = deadline, _FRAMING
-
-    def sendall(self, *arguments: Any) -> None:
-        self._wait()
-        super().sendall(*arguments)  # type: ignore[misc]
+        self.has_ended = False  # the other side closed it: headers that were read until then may lack some
+        self.settimeout(deadline.left())  # type: ignore[attr-defined]
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
-        self._wait()
+        self.settimeout(self.deadline.left())  # type: ignore[attr-defined]
         count: int = super().recv_into(*arguments, **options)  # type: ignore[misc]
         self.has_ended |= not count
         self.bytes_left -= count
-        if self.deadline and self.bytes_left < 0:
+        if self.bytes_left < 0:
             raise FetchFault("too_large", f"more than {format_bytes(_FRAMING)} of headers and framing besides its body")
         return count
 
-    def _wait(self) -> None:
-        """Let the next call wait as long as the deadline lets it. Raises FetchFault where that is over."""
-        if self.deadline and (seconds := self.deadline.left()) != self.gettimeout():  # type: ignore[attr-defined]
-            self.settimeout(seconds)  # type: ignore[attr-defined]
 
-    def makefile(self, mode: str, *arguments: Any, **options: Any) -> Any:
-        """Return it as a file, into which most answers fit as they come."""
-        return super().makefile(mode, _CHUNK)  # type: ignore[misc]
-
-
-class _Socket(_Limited, socket.socket):  # type: ignore[misc]
+class _Socket(_Limited, socket.socket):
     pass
 
 
-class _SecureSocket(_Limited, ssl.SSLSocket):  # type: ignore[misc]
+class _SecureSocket(_Limited, ssl.SSLSocket):
     pass
 
 
@@ -224,7 +210,7 @@ class _Connection(http.client.HTTPConnection):
         self._networks = networks
 
     def ask(self, path: str, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:
-        """Ask for a path. Where it has no answer, it is closed. Raises FetchFault, OSError, or HTTPException of what is no HTTP."""
+        """Ask for a path; without an answer, it is closed. Raises FetchFault, OSError, or HTTPException."""
         try:
             if self.sock is None:
                 self.wire = self.sock = _connect(self.site, self._networks, deadline)
@@ -236,7 +222,7 @@ class _Connection(http.client.HTTPConnection):
             raise
 
     def is_fit(self, site: Site) -> bool:
-        """Return whether it is one to the site that can be asked again: open still, and nothing came that was not asked for."""
+        """Return whether it is to the site, open, and nothing came by it that was not asked for."""
         if self.site != site or time.monotonic() - self.kept_since > _KEPT_SECONDS:
             return False
         if site.is_secure and self.wire.pending():
@@ -276,7 +262,7 @@ def _read(connection: _Connection, response: http.client.HTTPResponse) -> Iterat
 
 
 def _leaves_open(connection: _Connection, response: http.client.HTTPResponse) -> bool:
-    """Return whether a connection can be asked again: it was read to its end, which it has named once (RFC 9112, 6.3)."""
+    """Return whether a connection can be asked again: it was read to its end, which is named once (RFC 9112, 6.3)."""
     headers = response.headers
     is_closing = connection.sock is None or any("close" in value.lower() for value in headers.get_all("Connection", []))
     ends = [*headers.get_all("Content-Length", []), *headers.get_all("Transfer-Encoding", [])]
@@ -284,16 +270,16 @@ def _leaves_open(connection: _Connection, response: http.client.HTTPResponse) ->
 
 
 class _KeptConnections:
-    """Connections that servers leave open, for the next thing that is asked of a site: a new one costs more than what it is for.
+    """Connections that servers leave open, for what is asked of a site next: a new one costs more than what it is for.
 
-    Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections than are asked of it
-    at a time.
+    Who asks a host takes one of its own, or closes it, whatever port it is to: so a host has no more connections than
+    are asked of it at a time.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connections: list[_Connection] = []  # the last that was kept last
-        self._given_up: set[str] = set()  # hosts
+        self.given_up: set[str] = set()  # hosts, which are to close theirs
         self._limit = min(_KEPT, _open_files() // 4)
 
     def take(self, site: Site) -> _Connection | None:
@@ -301,7 +287,7 @@ class _KeptConnections:
         while True:
             with self._lock:
                 newest_first = reversed(self._connections)
-                kept = next((one for one in newest_first if one.site.host == site.host), None)
+                kept = next((kept for kept in newest_first if kept.site.host == site.host), None)
                 if kept is None:
                     return None
                 self._connections.remove(kept)
@@ -313,7 +299,7 @@ class _KeptConnections:
         """Keep a connection that was asked, and answered; the oldest is closed where they are too many."""
         connection.kept_since = time.monotonic()
         with self._lock:
-            if connection.site.host in self._given_up:
+            if connection.site.host in self.given_up:
                 connection.close()
                 return
             self._connections.append(connection)
@@ -323,21 +309,17 @@ class _KeptConnections:
     def give_up(self, host: str) -> None:
         """Keep none of a host's until `close`: one brought no answer, or not all of it, in time."""
         with self._lock:
-            self._given_up.add(host)
-            for connection in [one for one in self._connections if one.site.host == host]:
+            self.given_up.add(host)
+            for connection in [kept for kept in self._connections if kept.site.host == host]:
                 self._connections.remove(connection)
                 connection.close()
-
-    def is_given_up(self, host: str) -> bool:
-        """Return whether none of a host's are kept, which it is then to close."""
-        return host in self._given_up
 
     def close(self) -> None:
         """Close all that are kept."""
         with self._lock:
             while self._connections:
                 self._connections.pop().close()
-            self._given_up.clear()
+            self.given_up.clear()
 
 
 @contextmanager

@@ -10,7 +10,13 @@ from curate.pool.urls.download.resize import HASH_MISMATCH, Resized, make_resize
 
 pytest.importorskip("img2dataset")
 
-OPTIONS = {"image_size": 50, "resize_mode": "center_crop", "resize_only_if_bigger": False, "min_image_size": 60}
+OPTIONS = {
+    "image_size": 50,
+    "resize_mode": "center_crop",
+    "resize_only_if_bigger": False,
+    "min_image_size": 60,
+    "max_image_area": 8000.0,
+}
 
 
 def encoded(width: int, height: int, **options: object) -> bytes:
@@ -36,12 +42,12 @@ def test_images() -> None:
     resized = resize(encoded(80, 100))
     assert (resized.width, resized.height, resized.original_width, resized.original_height) == (50, 50, 80, 100)
     assert resized.data is not None and Image.open(io.BytesIO(resized.data)).size == (50, 50)
-    assert make_resizer(None)(b"bytes") == Resized(b"bytes")
+    assert make_resizer(None)(encoded(80, 100)) == Resized(encoded(80, 100))
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"nothing", "served_no_image"), (encoded(80, 55), "too_small")],
+    [(b"nothing", "served_no_image"), (encoded(80, 55), "too_small"), (encoded(90, 90), "too_large_area")],
 )
 def test_messages_are_reasons(data: bytes, reason: str) -> None:
     error = make_resizer(OPTIONS)(data).error

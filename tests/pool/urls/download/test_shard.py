@@ -41,7 +41,7 @@ ROWS = pa.table(
     }
 )
 WEB = {"http://a/1": b"image 1", "http://a/2": b"image 22"}
-OPTIONS = ShardOptions(4, 1.0, 100, True, "sha256", None, "jpg", lambda data: None, Resized)
+OPTIONS = ShardOptions(4, 1.0, 100, True, "sha256", None, "jpg", Resized)
 
 
 def download(folder: Path, rows: pa.Table = ROWS, by: Fetcher | None = None, **changes: Any) -> RunStore:
@@ -88,7 +88,7 @@ def test_the_first_complete_one_stays(tmp_path: Path) -> None:
 
 
 def test_what_images_are_refused_for(tmp_path: Path) -> None:
-    """By the hash in the list, before they are decoded, by the resizer, and by an error that nobody foresaw."""
+    """By the hash in the list, by the resizer, and by an error that nobody foresaw."""
     rows = pa.table(
         {
             "sha256": [
@@ -102,14 +102,13 @@ def test_what_images_are_refused_for(tmp_path: Path) -> None:
     def resize(data: bytes) -> Resized:
         if data == b"3":
             raise KeyError("unforeseen")
-        return Resized(None, error="image too small")
+        return Resized(None, error="Image decoding error: none" if data == b"1" else "image too small")
 
     store = download(
         tmp_path,
         rows,
         fetcher(FakeTransport({f"http://a/{row}": str(row).encode() for row in range(4)}), robots="ignore"),
         verify_hash_type="sha256",
-        check=lambda data: "Image decoding error: none" if data == b"1" else None,
         resize=resize,
     )
     table = store.read_parquet("pool/7.parquet")
