@@ -15,6 +15,7 @@ from curate.decide.draw.other_counts import counts_key
 from curate.decide.rules.rules import named_columns
 from curate.decide.settings import DecideSettings
 from curate.emit.columns import find_emitted
+from curate.emit.output_format import find_output
 from curate.match.sources import read_metadata
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.pool.registry import find_format
@@ -137,6 +138,7 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
         if recipe.captions:
             check_captions(CaptionSettings.of(context))
         find_emitted(context)
+        find_output(context.recipe.output.format, context.pool.has_images)
     except UnknownColumn as error:
         found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
         hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)

@@ -30,6 +30,7 @@ from curate.emit.output_format import find_written
 from curate.expressions.check import parse_sql, walk_tree
 from curate.publish.statistics import TABLES
 from curate.publish.views import create_views, quote, table_files
+from curate.store.facts import read_facts
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE
 from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
@@ -68,7 +69,7 @@ def open_run(url: str) -> Any:
         _attach(connection, folder)
         # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it checks permission for both forms.
         plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
-        create_views(connection, plain, find_written(names))
+        create_views(connection, plain, find_written(read_facts(folder)))
         allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")

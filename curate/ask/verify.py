@@ -90,8 +90,9 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
         return
     context, units = open_context(folder)
     needed = [layout.table_file(name, unit.index, unit.last) for unit in units for name in table_names(context)]
+    kind = find_output(context.recipe.output.format, context.pool.has_images)
     for name in folder.read_json(layout.SIZES_FILE):
-        needed += find_output(context.pool.has_images).files(layout.stem_of(name))
+        needed += kind.files(layout.stem_of(name))
     yield from (f"{path}: is not in the manifest, although this run needs it" for path in needed if path not in listed)
 
 
@@ -142,7 +143,7 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
 
 def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
     sizes = folder.read_json(layout.SIZES_FILE)
-    kind = find_written(f"shards/{name}" for name in sizes)
+    kind = find_written(read_facts(folder))
     found = [np.zeros(0, PAIR)]
     for name, rows in sizes.items():
         listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
@@ -182,7 +183,7 @@ def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
         if any(items.find(kind, column).any() for kind, column in _named_columns(settings, sidecar)):
             yield f"{layout.stem_of(name)}.parquet: {_FORGOTTEN}"
         if len(items.sha256):
-            for member, digest in digest_members(folder, name):
+            for member, digest in digest_members(folder, settings.output, name):
                 if items.has_image(digest):
                     yield f"shards/{name}: {member!r} is an image that was forgotten"
 
@@ -190,7 +191,7 @@ def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
 def _named_columns(settings: PublishSettings, sidecar: pa.Table) -> Iterator[tuple[str, Any]]:
     """Yield the columns of a shard's Parquet file with uids, URLs and images, each after its kind in `Items`."""
     yield "uid", sidecar["uid"]
-    if pairs := find_output(settings.pool.has_images).item_columns:
+    if pairs := settings.output.item_columns:
         yield from ((kind, sidecar[name]) for kind, name in pairs if name in sidecar.column_names)
     else:
         urls = {find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input}

@@ -2,21 +2,24 @@
 
 Each shard has `STEM.parquet`, one row a sample, and `STEM_stats.json`. A format with a file of its own, `STEM.SUFFIX`, which
 training reads, writes that too; otherwise the Parquet file is the shard. The Parquet file is written last and carries the key.
-A new format is a file of this folder and a line in its registry; the first that accepts a pool is taken.
+A recipe chooses one by its key; else the first that accepts the pool is taken. A new one is a file of this folder and a line in
+its registry.
 """
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import U64
-from curate.base.registry import Registry
 from curate.emit.layout import Shard
 from curate.emit.settings import EmitSettings
+from curate.recipe.output import OUTPUTS
+from curate.store.facts import RunFacts
 from curate.store.manifest import is_as_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -85,30 +88,41 @@ class OutputFormat(ABC):
         yield from ()
 
 
-OUTPUTS: Registry[OutputFormat] = Registry("output format", "curate.emit.registry:KINDS")
+def find_output(key: str | None, has_images: bool) -> OutputFormat:
+    """Return the format that a recipe chooses, or None: that of its pool, with or without images. Raises RecipeError."""
+    fitting = (kind for kind in OUTPUTS.kinds().values() if kind.accepts(has_images))
+    kind: OutputFormat = next(fitting) if key is None else OUTPUTS.find(key)
+    if key and not kind.accepts(has_images):
+        what = f"output.format: {key} is not for pools {'with' if has_images else 'without'} images"
+        raise RecipeError(f"{what}; accepted: {', '.join(other.key for other in fitting)}")
+    return kind
 
 
-def find_output(has_images: bool) -> OutputFormat:
-    """Return the format of the shards of pools with, or without, images."""
-    return next(kind for kind in OUTPUTS.kinds().values() if kind.accepts(has_images))
+def find_written(run: RunFacts) -> OutputFormat:
+    """Return the format of a finished run's shards. Raises RecipeError where its package is not installed."""
+    return find_output((run.recipe.get("output") or {}).get("format"), run.pool.images)
 
 
-def find_written(paths: Iterable[str]) -> OutputFormat:
-    """Return the format of a run's shards, by the paths of its files."""
-    suffixes = {path.rpartition(".")[2] for path in paths if path.startswith("shards/")}
-    kinds = list(OUTPUTS.kinds().values())
-    return next((kind for kind in kinds if kind.suffix in suffixes), kinds[-1])
+def _check_rows(kind: OutputFormat, shard: Shard, table: Any) -> None:
+    """Check what a format gave as the rows of the Parquet file. Raises RunError, which names the package."""
+    names = getattr(table, "column_names", [])
+    if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
+        where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
+        returned = f"{len(table)} rows of {', '.join(names)}" if names else type(table).__name__
+        raise RunError(f"{where}: write returned {returned}; accepted: {shard.rows} rows, as an Arrow table with uid")
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
     """Write the files of the shard, unless they are current; see `OutputFormat.write`."""
     started = time.time()
-    store, kind, key = settings.store, find_output(settings.pool.has_images), settings.shard_key(shard)
+    store, key = settings.store, settings.shard_key(shard)
+    kind = find_output(settings.output.format, settings.pool.has_images)
     last = f"{shard.stem}.parquet"
     files = kind.files(shard.stem)
     if store.is_current(last, key) and all(store.exists(name) and is_as_written(store, name) for name in files):
         return shard
     table = kind.write(settings, shard, repeated)
+    _check_rows(kind, shard, table)
     stats = {
         "count": shard.rows,
         "successes": shard.rows,

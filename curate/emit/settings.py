@@ -18,7 +18,7 @@ from curate.pool.decode.field_types import FieldCounts, find_field_columns
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Captions
-from curate.recipe.output import Output
+from curate.recipe.output import OUTPUTS, Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
@@ -74,9 +74,12 @@ class EmitSettings(StepSettings):
     @property
     def key(self) -> str:
         """Key of all shards, but for `fields`, which are known later."""
+        package = OUTPUTS.package(self.output.format) if self.output.format else None
         texts = [] if self.captioning is None else [self.captioning]
         texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
-        return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
+        return ids.digest(
+            [VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts, *filter(None, [package])]
+        )
 
     def shard_key(self, shard: Shard) -> str:
         """Return the key of one shard. Its units' decisions, which depend on what could be read, and texts are in it."""

@@ -28,7 +28,7 @@ def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answ
 
 
 def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int) -> Iterator[tuple[int, Any]]:
-    hashes = find_output(settings.pool.has_images).name_hashes(tables)
+    hashes = find_output(settings.output.format, settings.pool.has_images).name_hashes(tables)
     for bucket, part in enumerate(exact.split_buckets(hashes, n_buckets)) if len(hashes) else ():
         yield bucket, (unit.index, part)
 
@@ -86,7 +86,7 @@ def _write(
         timer.rows = shard.rows
         hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated]))
         emit_shard(replace(settings, fields=fields), shard, hashes)
-        files = find_output(settings.pool.has_images).files(shard.stem)
+        files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)
         lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
         yield index, shard.rows
         yield Aside(lines)

@@ -17,7 +17,7 @@ from curate.base import schema
 from curate.base.errors import ConservationError, RunError
 from curate.base.schema import KEPT
 from curate.base.wording import pluralise
-from curate.emit.output_format import find_output
+from curate.emit.output_format import OutputFormat, find_output
 from curate.match.unit import MatchSettings
 from curate.pool.decode.field_types import FieldCounts
 from curate.pool.plan import Pool, Unit
@@ -58,6 +58,11 @@ class PublishSettings(StepSettings):
     def sources(self) -> tuple[Source, ...]:
         """The recipe's sources, with their places in the run's folder."""
         return place_sources(self.recipe.input, self.store.url)
+
+    @property
+    def output(self) -> OutputFormat:
+        """The format of the shards."""
+        return find_output(self.recipe.output.format, self.pool.has_images)
 
     def unit_files(self, first: int, last: int | None = None) -> list[str]:
         """Return the files of a unit that are published; with `last`, those of the chunk of units from `first` to it."""
@@ -207,7 +212,7 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
     for name in MEASURES:
         if known := len(kept) - kept[name].null_count:
             audit.known[name], audit.sums[name] = known, pc.sum(kept[name]).as_py()
-    if not find_output(settings.pool.has_images).has_members:
+    if not settings.output.has_members:
         return
     if "members" in settings.table_names:
         suffixes = tables.read("members", ["suffix"]).filter(tables.read("decisions", ["kept"])["kept"])["suffix"]

@@ -15,7 +15,7 @@ import yaml
 
 from curate.base.schema import FORGOTTEN
 from curate.base.wording import escape, format_bytes, pluralise
-from curate.emit.output_format import OutputFormat, find_output
+from curate.emit.output_format import OutputFormat, find_written
 from curate.store.facts import RunFacts
 
 UNKNOWN = "unknown"  # the licence, where the recipe gives none
@@ -42,7 +42,7 @@ def card_text(run: RunFacts) -> str:
     return environment.from_string(files("curate.publish").joinpath("card.md").read_text("utf-8")).render(
         run=run,
         content=run.content,
-        kind=find_output(run.pool.images),
+        kind=find_written(run),
         front=front.rstrip(),
         summary=summary(run),
         steps=steps(run),
@@ -97,7 +97,7 @@ def languages(run: RunFacts) -> list[str]:
 
 
 def _front_matter(run: RunFacts) -> dict[str, Any]:
-    kind, kept = find_output(run.pool.images), run.kept
+    kind, kept = find_written(run), run.kept
     front: dict[str, Any] = {"pretty_name": escape(run.name), "license": run.recipe.get("license", UNKNOWN)}
     if codes := languages(run):
         front["language"] = codes

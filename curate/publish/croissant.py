@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.emit.output_format import OutputFormat, find_output
+from curate.emit.output_format import OutputFormat, find_written
 from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published
@@ -46,7 +46,7 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
 
     `columns` is the schema of shards/*.parquet; None where nothing was kept.
     """
-    kind = find_output(run.pool.images)
+    kind = find_written(run)
     types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
     lines = sorted(digests, key=lambda line: line.path)
     shards = [line for line in lines if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types]

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.base import ids
 from curate.base.errors import DamagedError
 from curate.base.process import in_threads
-from curate.emit.output_format import OutputFormat, find_output
+from curate.emit.output_format import OutputFormat, find_written
 from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
@@ -50,7 +50,7 @@ def describe_run(
         uids: of `sort_uids`.
         entries: what entries.parquet holds; None: it is read.
     """
-    record, kind = Record.read(store), find_output(facts.pool.images)
+    record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(shards, kind, audit))
     _write_facts(store, facts, shards)
@@ -59,7 +59,7 @@ def describe_run(
     _, written = in_threads(lambda write: write(), writes)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     files += [layout.RETRIES_FILE] if facts.retries else []
-    write_views(store, [*digests.paths, *files])
+    write_views(store, [*digests.paths, *files], kind)
     digests.add(written_file(store, path, written if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
 

@@ -18,7 +18,6 @@ from curate.decide.draw import balance
 from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
-from curate.emit.output_format import find_output
 from curate.match.unit import NO_ENTRY, load_entries
 from curate.pool.urls.download.download_log import sum_downloads
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
@@ -99,7 +98,7 @@ def publish(
     Raises:
         ConservationError: rows in are not kept + dropped + failed.
     """
-    store, kind = settings.store, find_output(settings.pool.has_images)
+    store, kind = settings.store, settings.output
     if store.exists(SUCCESS_FILE):
         return
     if store.complete(_PUBLISHED):

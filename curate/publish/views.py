@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curate.base import schema
 from curate.base.numeric.sides import SQL as SIDES
-from curate.emit.output_format import OutputFormat, find_written
+from curate.emit.output_format import OutputFormat
 from curate.recipe.files import shipped_folder
 from curate.store.layout import MANIFEST_FILE, RETRIES_FILE, VIEWS_FILE
 from curate.store.store import RunStore
@@ -82,8 +82,8 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: Ou
         connection.execute(statement)
 
 
-def write_views(folder: RunStore, paths: Iterable[str]) -> None:
-    """Write views.sql into a run folder with these tables and shards. The views read its manifest, which may come later."""
+def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> None:
+    """Write views.sql into a run folder with these tables, and shards of this format. The views read its manifest, which may come later."""
     paths = sorted(paths)
     files = table_files(paths)
     places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
@@ -95,7 +95,7 @@ def write_views(folder: RunStore, paths: Iterable[str]) -> None:
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"
     scores = folder.schema(files["scores"][0]).names if "scores" in files else []
-    statements = [_CHECK, *variables, *_statements("OR REPLACE TEMP VIEW", places, scores, find_written(paths))]
+    statements = [_CHECK, *variables, *_statements("OR REPLACE TEMP VIEW", places, scores, kind)]
     folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
 
 

@@ -1,12 +1,17 @@
 """The section `output` of a recipe: what is written of the kept rows."""
 
 from operator import not_
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from curate.recipe.section import AnyColumn, Column, Expression, Section, is_none
+from curate.base.registry import Registry
+from curate.recipe.section import AnyColumn, Column, Expression, KindOf, Section, is_none
 
+OUTPUTS: Registry[Any] = Registry(
+    "output format", "curate.emit.registry:KINDS", "curate.outputs", "curate.emit.output_format:OutputFormat"
+)
+"""The output formats, `curate.emit.output_format.OutputFormat`, in the order in which they are tried."""
 MAX_REPEATS = 1000  # of a row in the curated set
 
 
@@ -35,6 +40,12 @@ class Output(Section):
         Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if it is not kept; with `repeat`."),
     )
 
+    format: Annotated[str, KindOf(OUTPUTS)] | None = Field(
+        None,
+        exclude_if=is_none,
+        description="Format of the shards. null: `webdataset` of a pool with images, `parquet` of one without.",
+        examples=["webdataset"],
+    )
     rows_per_shard: int = Field(
         10_000,
         description="Rows of every shard but the last.",

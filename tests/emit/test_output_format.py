@@ -11,14 +11,16 @@ import pytest
 
 from curate.ask.verify import verify_run
 from curate.base import registry
+from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import U64
 from curate.emit import registry as outputs
 from curate.emit.layout import Layout, Shard
-from curate.emit.output_format import OUTPUTS, OutputFormat, emit_shard, find_output, find_written
+from curate.emit.output_format import OutputFormat, emit_shard, find_output
 from curate.emit.settings import EmitSettings
 from curate.pool.formats.input_format import Places
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
+from curate.recipe.output import OUTPUTS
 from pipelines.prepare import prepare
 from tests.emit.layouts import lay_out
 from tests.emit.written import emitted, pairs, recipe, tars, write_tar
@@ -52,7 +54,7 @@ class JsonLines(OutputFormat):
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The line in the registry."""
-    monkeypatch.setattr(outputs, "KINDS", (JsonLines(), *outputs.KINDS))
+    monkeypatch.setattr(outputs, "KINDS", (*outputs.KINDS, JsonLines()))
     registry._load.cache_clear()
     yield
     monkeypatch.undo()
@@ -60,15 +62,27 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_first_format_that_accepts_a_pool_is_taken() -> None:
-    assert [find_output(has_images).key for has_images in (True, False)] == ["webdataset", "parquet"]
+    assert [find_output(None, has_images).key for has_images in (True, False)] == ["webdataset", "parquet"]
     assert list(OUTPUTS.kinds()) == ["webdataset", "parquet"]
 
 
-def test_the_format_of_shards_is_seen_by_their_files() -> None:
-    tars = ["shards/00000.parquet", "shards/00000.tar", "shards/00000_stats.json", "tables/samples/00000.parquet"]
-    assert find_written(tars).key == "webdataset"
-    assert find_written(path for path in tars if not path.endswith(".tar")).key == "parquet"
-    assert find_written([]).key == "parquet"
+@pytest.mark.parametrize(("key", "has_images"), [("webdataset", False), ("parquet", True)])
+def test_a_format_that_cannot_hold_the_pool_is_refused(key: str, has_images: bool) -> None:
+    other = "webdataset" if has_images else "parquet"
+    with pytest.raises(RecipeError, match=f"output.format: {key} is not for pools with.* images; accepted: {other}$"):
+        find_output(key, has_images)
+    assert find_output(other, has_images).key == other
+
+
+def test_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "pool", pools.make_samples(30), 1)
+    with pytest.raises(RecipeError, match=r"output\.format: parquet is not for pools with images"):
+        pools.run_beam(pools.recipe_of(path, output={"format": "parquet"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(
+        RecipeError, match=r"output.format: .*no output format is named 'parquets'; did you mean 'parquet'"
+    ):
+        pools.recipe_of(path, output={"format": "parquets"})
 
 
 @pytest.mark.usefixtures("added")
@@ -76,7 +90,10 @@ def test_the_format_of_shards_is_seen_by_their_files() -> None:
 def test_shards_of_another_format(tmp_path: Path, run: object) -> None:
     assert callable(run)
     path = pools.write_tars(tmp_path / "pool", pools.make_samples(30), 2)
-    done = run(pools.recipe_of(path, rules={"words": "words > 3"}, output={"rows_per_shard": 8}), tmp_path / "run")
+    done = run(
+        pools.recipe_of(path, rules={"words": "words > 3"}, output={"rows_per_shard": 8, "format": "jsonl"}),
+        tmp_path / "run",
+    )
     sizes = json.loads((done.folder / "shards/sizes.json").read_text())
     assert list(sizes) == [f"{n:05d}.jsonl" for n in range(len(sizes))] and len(sizes) > 1
     lines = [json.loads(line) for name in sizes for line in (done.folder / "shards" / name).read_text().splitlines()]

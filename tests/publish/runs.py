@@ -10,6 +10,7 @@ import pyarrow as pa
 from curate.ask.output import Result
 from curate.ask.query import asking
 from curate.base import schema
+from curate.emit.output_format import find_written
 from curate.publish.audit import Drops
 from curate.publish.statistics import build_statistics
 from curate.publish.views import write_views
@@ -255,7 +256,7 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     write_facts(folder, facts)
     folder.delete("tmp")
     build_statistics(folder, facts, count_drops(folder))
-    write_views(folder, folder.files())
+    write_views(folder, folder.files(), find_written(facts))
     folder.delete("tmp")
     folder.delete("parts")
     known = (MANIFEST_FILE, SUCCESS_FILE)

@@ -10,8 +10,10 @@ import duckdb
 import pytest
 
 from curate.ask.query import open_run
+from curate.emit.output_format import find_written
 from curate.publish.views import LARGE, PUBLISHED, sql_type, table_files, write_views
 from curate.recipe.files import shipped_folder
+from curate.store.facts import read_facts
 from tests.publish.runs import write_bare, write_small
 
 VIEWS = [*LARGE, "scored", "published", "verdicts", "measured", "kept", "dropped", "survivors", "matched"]
@@ -146,7 +148,9 @@ def test_a_remote_run_has_the_same_views(tmp_path: Path) -> None:
     try:
         assert remote.read_bytes("views.sql") == local.read_bytes("views.sql")
         before = local.read_bytes("views.sql")
-        write_views(local, local.files())  # as takedown does: what describes a run is written again
+        write_views(
+            local, local.files(), find_written(read_facts(local))
+        )  # as takedown does: what describes a run is written again
         assert local.read_bytes("views.sql") == before and str(tmp_path).encode() not in before
     finally:
         remote.fs.rm("/views", recursive=True)

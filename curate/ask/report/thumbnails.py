@@ -148,10 +148,11 @@ def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
     sql = "SELECT uid, shard, key FROM published WHERE uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL ORDER BY shard"
     places = run.rows(sql, uids=list(by_uid)) if rows else []
     images: dict[Place, bytes] = {}
+    kind = find_written(run.facts)
     for shard, held in groupby(places, lambda place: str(place["shard"])):
         wanted = {place["key"]: by_uid[place["uid"]] for place in held}
         with suppress(Exception):  # as above: a shard may have been moved, too
-            for member, data in find_written([shard]).members(run.folder, shard.partition(".")[0], wanted.keys()):
+            for member, data in kind.members(run.folder, shard.partition(".")[0], wanted.keys()):
                 row = wanted[split_name(member)[0]]
                 if _same(row, data):
                     images[place_of(row)] = data

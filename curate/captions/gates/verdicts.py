@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import RunError
-from curate.base.foreign import guard
 from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate
 from curate.recipe.gates import GATES, Gates
@@ -38,13 +37,11 @@ def run_gates(candidates: Candidates, options: Gates) -> Verdicts:
 
 
 def _check(gate: Gate, candidates: Candidates, options: Gates) -> Mask:
-    """Return which texts a gate fails. Raises RunError, which names the package, for a foreign one that raises or returns no mask."""
+    """Return which texts a gate fails. Raises RunError, which names the package, where it returns no mask."""
     option = None if gate.option is None else getattr(options, gate.option.key)
-    if (package := GATES.package(gate.key)) is None:
-        return gate.check(candidates, option)
-    where = f"gate {gate.key!r} of package {package}"
-    mask = np.asarray(guard(gate.check, where)(candidates, option))
+    mask = np.asarray(gate.check(candidates, option))
     if mask.dtype != np.bool_ or mask.shape != (len(candidates.texts),):
+        where = f"gate {gate.key!r} of package {GATES.package(gate.key)}"
         returned = f"check returned {mask.dtype} {list(mask.shape)}"
         raise RunError(f"{where}: {returned}; accepted: bool [{len(candidates.texts)}], true where a text fails")
     return mask

@@ -150,7 +150,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     for unit in units if touched is None else touched:
         rewritten += clear_unit(settings.tables(unit), items, settings.table_names, settings.sources)
     for name in find_shards(folder, items):
-        rewritten += rewrite_shard(folder, name, items)
+        rewritten += rewrite_shard(folder, settings.output, name, items)
     count_shards(folder)
     audit = Audit()
     folder.delete(layout.FAILURES_PARTS)

@@ -147,7 +147,7 @@ def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Item
         sizes = set().union(*(lengths for _, lengths in found)) if all_known else None
         uids = [_uids_with_attachments(tables, sizes) for tables in all_tables]
         candidates = Items.of({"uid": (bytes.fromhex(uid) for part in uids for uid in part.to_pylist())}) - items
-        holders = find_holders(settings.store, items, candidates) if len(candidates) else NOTHING
+        holders = find_holders(settings.store, settings.output, items, candidates) if len(candidates) else NOTHING
         if not len(holders):
             break
         items = _follow_rows(all_tables, items | holders)

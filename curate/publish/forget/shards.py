@@ -11,7 +11,7 @@ from collections.abc import Iterator, Set
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.emit.output_format import find_written
+from curate.emit.output_format import OutputFormat
 from curate.pool.decode.tar_samples import split_name
 from curate.store.items import Items
 from curate.store.layout import SIZES_FILE, stem_of
@@ -27,7 +27,7 @@ def find_shards(folder: RunStore, items: Items) -> list[str]:
     ]
 
 
-def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
+def rewrite_shard(folder: RunStore, kind: OutputFormat, name: str, items: Items) -> list[str]:
     """Put the shard of this name in sizes.json into place without these uids. Returns the files that were rewritten."""
     stem = stem_of(name)
     sidecar, stats = f"{stem}.parquet", f"{stem}_stats.json"
@@ -35,7 +35,7 @@ def rewrite_shard(folder: RunStore, name: str, items: Items) -> list[str]:
     rows = folder.read_parquet(sidecar)
     removed = pa.array(items.find("uid", rows["uid"]))
     left = rows.filter(pc.invert(removed))
-    written = find_written([f"shards/{name}"]).remove(folder, stem, rows.filter(removed))
+    written = kind.remove(folder, stem, rows.filter(removed))
     about = folder.read_json(stats)
     counts = {"count": len(left), "successes": len(left), "status_dict": {"success": len(left)}}
     folder.write_json(stats, {field: counts.get(field, value) for field, value in about.items()})
@@ -51,20 +51,22 @@ def count_shards(folder: RunStore) -> None:
         folder.write_json(SIZES_FILE, counted)
 
 
-def find_holders(folder: RunStore, items: Items, candidates: Items) -> Items:
+def find_holders(folder: RunStore, kind: OutputFormat, items: Items, candidates: Items) -> Items:
     """Return those uids among `candidates` whose samples have one of the images in any of their files."""
     found = []
     for name in find_shards(folder, candidates):
         rows = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", "key"])
         rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
         uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
-        for member, digest in digest_members(folder, name, uids.keys()):
+        for member, digest in digest_members(folder, kind, name, uids.keys()):
             if items.has_image(digest):
                 found.append(bytes.fromhex(uids[split_name(member)[0]]))
     return Items.of({"uid": found})
 
 
-def digest_members(folder: RunStore, name: str, keys: Set[str] | None = None) -> Iterator[tuple[str, bytes]]:
+def digest_members(
+    folder: RunStore, kind: OutputFormat, name: str, keys: Set[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
     """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
-    members = find_written([f"shards/{name}"]).members(folder, stem_of(name), keys)
+    members = kind.members(folder, stem_of(name), keys)
     yield from ((member, hashlib.sha256(data).digest()) for member, data in members)

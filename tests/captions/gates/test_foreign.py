@@ -17,13 +17,16 @@ from tests.llm import server as servers
 from tests.llm.server import FaultServer
 from tests.packages import ROOT, curate, install
 
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package"),
+]
 
 CODE = '''
 import numpy as np
 from pydantic import Field
 
-from curate.captions.gates.gate import Gate, Option
+from curate.plugins import Gate, Option
 
 
 class Shout(Gate):
