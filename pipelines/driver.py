@@ -1,4 +1,4 @@
-"""Runs the pipeline of a prepared run on a Beam runner: loads and probes what it needs, waits, and says how it ended."""
+"""Runs the pipeline of a prepared run on its engine: loads and probes what it needs, waits, and says how it ended."""
 
 import csv
 import gc
@@ -9,12 +9,9 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PortableOptions
-from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
 from curate.base.errors import RecipeError, RunError
@@ -23,52 +20,37 @@ from curate.captions.engines import find_faults
 from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
+from curate.run.place import Place
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engine_checks import check_folder
-from pipelines.spark.options import SparkOptions
+from pipelines.engines.job import StageCost
 from pipelines.steps.units import BeamUnits
-from pipelines.workers import check_workers
-
-_BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 
 
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
     """Load the models that this process will use, and probe endpoints, so that faults are reported before anything is written.
 
-    Engines are not probed where there are cached answers: there may be nothing to request. Spark's executors are asked too.
-    `report` is given a line that says which engine it is, unless that is the local one.
+    Engines of captions are not probed where there are cached answers: there may be nothing to request. Workers of other processes
+    are asked too. `report` is given a line that says which engine it is, unless that is the local one.
 
     Raises:
         RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot see the folder.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
-    context = prepared.context
-    check_folder(prepared.beam.runner, context.store)
+    context, engine = prepared.context, prepared.engine
+    engine.check_folder(context.store)
+    is_here = context.place is Place.THIS_PROCESS
     answered = any(folder and folder.files("tables/answers") for folder in (context.store, context.reuse))
     if context.recipe.captions and not (answered or context.store.files(ANSWER_PARTS)):
-        for fault in find_faults(context.recipe.captions, context.engine_ids, prepared.beam.in_this_process):
+        for fault in find_faults(context.recipe.captions, context.engine_ids, is_here):
             raise fault
-    if prepared.beam.in_this_process:
+    if is_here:
         _load_models(prepared)
-    if prepared.beam.runner == "spark":
-        from pipelines.executors import check_executors  # and all of the runner, which others do without
-
-        report("checking Spark's executors; the first one takes 10 to 30 s to start")
-        check_executors(prepared, report)
-    elif not prepared.beam.is_local_runner:
-        report(_describe_engine(prepared))
-    check_workers(prepared.beam.runner, prepared.beam.options)
-
-
-def _describe_engine(prepared: Prepared) -> str:
-    """Return the name of a runner of Beam's, and where its job server is, if one is named."""
-    server = prepared.beam.options.view_as(PortableOptions).job_endpoint
-    return f"{prepared.beam.runner}{f' at {server}' if server else ''}"
+    engine.check_workers(context, prepared.plan.units, report)
 
 
 def _load_models(prepared: Prepared) -> None:
@@ -102,19 +84,15 @@ def run(prepared: Prepared) -> None:
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
     _load_ahead(prepared)
-    if prepared.beam.runner == "spark":
-        spark = prepared.beam.options.view_as(SparkOptions)
-        spark.spark_exchange = spark.find_exchange() or f"{context.store.url}/tmp"
-    root = beam.Pipeline(options=prepared.beam.options)
-    try:
-        context_sent = replace(context, recipe=prepared.sent)
-        build(BeamUnits(root, prepared.plan.units, context_sent), context_sent, prepared.plan.units, n_buckets)
+
+    def add_steps(root: beam.Pipeline) -> None:
+        sent = replace(context, recipe=prepared.sent)
+        build(BeamUnits(root, prepared.plan.units, sent), sent, prepared.plan.units, n_buckets)
         gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
-        result = root.run()
-        if prepared.beam.runner == "spark":
-            _follow(result, context.store)
-        else:
-            result.wait_until_finish()
+
+    try:
+        job = prepared.engine.submit(add_steps, context.store)
+        job.wait(lambda: _write_costs(context.store, job.costs))
     except RecipeError:  # of a job server, about its options
         raise
     except Exception as error:
@@ -133,34 +111,22 @@ def run(prepared: Prepared) -> None:
     clear_tmp(context.store)
 
 
-def _follow(result: Any, store: RunStore) -> None:
-    """Wait for a pipeline on Spark, and meanwhile write what the stages took that have ended."""
-    written = 0
-    try:
-        while not PipelineState.is_terminal(result.wait_until_finish(_BETWEEN)):
-            if len(result.costs) > written:
-                written = _write_costs(store, result.costs)
-    finally:
-        _write_costs(store, result.costs)
-
-
-def _write_costs(store: RunStore, costs: Sequence[Any]) -> int:
-    """Say what each stage on Spark took, see `pipelines.spark.execution.Cost`; return how many they are."""
+def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:
+    """Say what each stage took that has ended."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("stage", "tasks", "seconds", "seconds_in_bundles", "bytes_shuffled", "bytes_given"))
+    table.writerow(("stage", *(field.name for field in fields(StageCost)[1:])))
     for cost in costs:
-        row = (cost.name, cost.tasks, f"{cost.seconds:.3f}", f"{cost.in_bundles:.3f}", cost.shuffled, cost.given)
-        table.writerow(row)
+        seconds = (f"{number:.3f}" for number in (cost.seconds, cost.seconds_in_bundles))
+        table.writerow((cost.name, cost.tasks, *seconds, cost.bytes_shuffled, cost.bytes_given))
     store.write_bytes(STAGES_FILE, text.getvalue().encode())
-    return len(costs)
 
 
 def _load_ahead(prepared: Prepared) -> None:
     """Build the matcher of a new run while Beam builds its steps: all units wait for it, and neither needs the other's core."""
     context = prepared.context
     is_new = context.reuse is None and not context.store.names("tables/matches")
-    if context.recipe.match and prepared.beam.in_this_process and is_new:
+    if context.recipe.match and context.place is Place.THIS_PROCESS and is_new:
         settings = MatchSettings.of(context)
 
         def load() -> None:

@@ -33,9 +33,9 @@ from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
 from curate.store.layout import FAILURES_FILE, INPUTS, RUN_FILE
 from curate.store.store import RunStore
-from pipelines.claim import Prepared, is_finished
-from pipelines.engine_checks import check_engine
-from pipelines.options import parse_options
+from pipelines.claim import Prepared
+from pipelines.engines.choose import choose_engine
+from pipelines.identity import is_finished
 
 
 def prepare(
@@ -61,7 +61,7 @@ def prepare(
         on: a file of Beam's options, which come before `options`.
 
     Raises:
-        RecipeError: inputs, metadata, rules, folders or options are wrong, or the runner misses something here.
+        RecipeError: inputs, metadata, rules, folders or options are wrong, or the engine misses something here.
     """
     folder = _open(out)
     old = None
@@ -70,9 +70,10 @@ def prepare(
         if not old.exists(RUN_FILE):
             raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
-    beam_options = parse_options(options, on)
-    check_engine(beam_options.runner, beam_options.options)
-    sent, inputs = (recipe, {}) if beam_options.is_here else place_inputs(recipe, folder, INPUTS)
+    engine = choose_engine(options, on)
+    engine.check()
+    place = engine.place
+    sent, inputs = (recipe, {}) if place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
         plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
@@ -80,7 +81,7 @@ def prepare(
 
     with naming_all_missing(recipe):
         plan = make(retries)
-        models = identify_models(recipe.measure, plan.pool.embeddings, beam_options.is_local_runner)
+        models = identify_models(recipe.measure, plan.pool.embeddings, is_local=not place.is_cluster)
         signals = find_signals(recipe.measure, models)
         measured = {column.name.lower() for signal in signals for column in signal.columns}
         plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
@@ -99,10 +100,10 @@ def prepare(
             counts_key=counts_key(recipe.balance.counts if recipe.balance else None, metadata_key),
             blocklist_key=record.key,
             retries_key=retries.key,
-            is_local_runner=beam_options.is_local_runner,
+            place=place,
         )
         _check(context, signals)
-    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), beam_options, sent, inputs)
+    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), engine, sent, inputs)
     if retry and prepared.finished:
         rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))
         if len(rows):

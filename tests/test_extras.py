@@ -24,9 +24,8 @@ from curate.recipe.files import read_whole
 from curate.signals import nsfw
 from curate.signals.clip import Clip
 from curate.store.store import RunStore
-from pipelines.engine_checks import check_engine
-from pipelines.options import parse_options
-from tests.pipelines.test_options import DATAFLOW
+from pipelines.engines.choose import choose_engine
+from tests.pipelines.engines.test_choose import DATAFLOW
 
 pytestmark = pytest.mark.thorough
 
@@ -35,8 +34,7 @@ NO_FEATURES = {"test", "runners", "all"}
 
 
 def check(*words: str) -> Any:
-    options = parse_options(words)
-    return check_engine(options.runner, options.options)
+    return choose_engine(words).check()
 
 
 def urls(folder: Path) -> Any:

@@ -33,6 +33,7 @@ ROOMS = (
     *("curate.publish", "curate.publish.forget", "curate.ask", "curate.ask.whatif", "curate.ask.report"),
     *(
         "pipelines.spark",
+        "pipelines.engines",
         "pipelines.steps",
         "pipelines",
         "curate.plugins",

@@ -246,6 +246,24 @@ def cleaned_up(clean: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
+def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
+    """Call `stop` where an interrupt ends the block: it is raised there, or another thread ends the process.
+
+    Then the block's thread waits for that: what stopping made of its work is no news.
+    """
+    at_interrupt(stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        stop()
+        raise
+    finally:
+        if stop not in _cleanups:  # an interrupt has taken it
+            threading.Event().wait()
+        _cleanups.remove(stop)
+
+
+@contextmanager
 def temporary_folder(inside: str | None = None) -> Iterator[str]:
     """Yield a new folder, in another or where this machine has its temporary files, which is removed as `cleaned_up` says."""
     folder = tempfile.mkdtemp(prefix="curate-", dir=inside)

@@ -32,7 +32,7 @@ def init(
         str | None,
         typer.Option(
             metavar="ENGINE",
-            help="Write an engine's options instead: local, spark or prism.",
+            help=f"Write an engine's options instead: {', '.join(engines())}.",
             autocompletion=engines,
         ),
     ] = None,

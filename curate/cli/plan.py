@@ -81,7 +81,7 @@ def plan(
             try:
                 found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
             except RecipeError as error:  # of a device, say, that only workers have
-                if prepared.beam.is_here:
+                if prepared.engine.place.is_this_machine:
                     raise
                 print(f"\nestimate: none on this machine: {error}")
             else:

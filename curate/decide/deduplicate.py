@@ -137,7 +137,7 @@ def _find_groups(
 ) -> tuple[Answer, Answer]:
     """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
     name, steps = f"Duplicates, pass {place + 1}", _Near(nearness, n_buckets)
-    if units.is_one_machine:
+    if not units.place.is_cluster:
         states = units.ask(f"{name}: together", _state)
         both = units.get(f"{name}: search", _search, states, settings, nearness)
         return units.get(f"{name}: groups", _first, both), units.get(f"{name}: recall", _second, both)

@@ -18,6 +18,7 @@ from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.source import Source, place_sources
+from curate.run.place import Place
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
@@ -59,7 +60,7 @@ class RunContext:
     retries_key: str = (
         ""  # digest of which URLs are tried again (see `curate.pool.urls.download.retry_record`); empty where none is
     )
-    is_local_runner: bool = True  # whether the runner works on this machine alone
+    place: Place = Place.THIS_PROCESS  # where steps work
     tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe
 
     @property

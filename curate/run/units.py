@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Generic, Protocol, TypeVar
 
+from curate.run.place import Place
+
 P = TypeVar("P")
 W = TypeVar("W")
 
@@ -130,11 +132,11 @@ class Units(ABC):
 
     Attributes:
         together: how many units in a row are one element; what is sent to unit i has the key i // together.
-        is_one_machine: whether all of them are worked on here, so that a step over all of them may use all cores.
+        place: where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores.
     """
 
     together: int = 1
-    is_one_machine: bool = True
+    place: Place = Place.THIS_PROCESS
 
     @abstractmethod
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:

@@ -25,8 +25,8 @@ from pipelines.steps.combine import CombineAll
 from pipelines.steps.functions import FlatMap, InBatches, Map
 from pipelines.steps.threads import do_in_threads
 
-_PACKETS = 2048  # of a run at most, where one machine works on it
-_PACKETS_OF_MANY = 16384  # where many do
+_PACKETS = 2048  # of a run at most, where it is no cluster that works on it
+_PACKETS_OF_MANY = 16384  # where it is one
 _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
 
 _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
@@ -86,8 +86,8 @@ class BeamUnits(Units):
     """The units of a run on Beam."""
 
     def __init__(self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> None:
-        self.is_one_machine = context.is_local_runner
-        most = _PACKETS if self.is_one_machine else _PACKETS_OF_MANY
+        self.place = context.place
+        most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
         self.together = max(1, -(-len(plan) // most))
         self._root, self._context = root, context
         self._steps: list[_Step] = []
@@ -101,7 +101,7 @@ class BeamUnits(Units):
             created.append(zlib.compress(_PICKLES.encode(some)))
         unpacked = FlatMap(lambda together: starmap(pack, _PICKLES.decode(zlib.decompress(together))))
         made = self._root | "Units: create" >> beam.Create(created, reshuffle=False) | "Units: unpack" >> unpacked
-        return made if self.is_one_machine else made | "Units: spread" >> beam.Reshuffle()
+        return made | "Units: spread" >> beam.Reshuffle() if self.place.is_cluster else made
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
         """Add a step that gives units their next state."""
@@ -184,7 +184,7 @@ class BeamUnits(Units):
         """Work on the items of an answer."""
         assert isinstance(items, _Collected)
         listed = items.elements | f"{name}: items" >> FlatMap(_items)
-        if not self.is_one_machine:
+        if self.place.is_cluster:
             listed |= f"{name}: spread" >> beam.Reshuffle()
         done = listed | name >> beam.ParDo(do_in_threads(_OfItem(self._context, function)), *_sides(values))
         return _Collected(True, lambda: done)

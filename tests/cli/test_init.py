@@ -16,7 +16,7 @@ from curate.cli.examples import EXAMPLES
 from curate.cli.init import engines, kinds
 from curate.cli.main import COMMANDS, build_app
 from curate.recipe.recipe import load_recipe
-from pipelines.options import parse_options
+from pipelines.engines.choose import choose_engine
 from tests.cli.conftest import Cli
 from tests.laws import pools
 
@@ -56,12 +56,12 @@ def test_each_engine_has_options_that_beam_reads(engine: str, cli: Cli, tmp_path
     out = str(tmp_path / "a.yaml")
     done = cli("init", "--on", engine, "--out", out)
     assert done.status == 0 and f"--on {out}" in done.out
-    assert parse_options([], out).runner == {"local": "FnApiRunner", "prism": "PrismRunner", "spark": "spark"}[engine]
+    assert choose_engine([], out).key == engine
     text = Path(out).read_text()
     Path(out).write_text(
         text.replace("# spark.", "spark.").replace("# direct_", "direct_").replace("# prism_", "prism_")
     )
-    assert parse_options([], out)  # whatever else it suggests is known too
+    assert choose_engine([], out)  # whatever else it suggests is known too
     assert cli("init", "--on", engine, "--out", out).status == 2
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from curate.cli.interrupt import raise_when_interrupted
 from tests.cli.conftest import Done
+from tests.pipelines.engines import endless
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
 
+ROOT = Path(__file__).parents[2]
 SAID = "curate: interrupted\n"
 
 
@@ -177,6 +179,31 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     assert status == 130 and err.endswith(f"{SAID}no unit was finished yet\n") and "Traceback" not in err
     out, err = (running := start(code, *words)).communicate(timeout=120)
     assert running.returncode == 0 and "kept" in out
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_job_that_was_handed_over_is_cancelled(
+    pool: Path, tmp_path: Path, number: signal.Signals, expected: int
+) -> None:
+    """Else it goes on where nobody waits for it, and is paid for. The error that Beam makes of it is not told."""
+    words = [
+        "run",
+        str(pool / "texts.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--",
+        f"--runner={endless.__name__}.EndlessRunner",
+    ]
+    running = start("", *words, env=os.environ | {endless.NOTES: str(tmp_path)}, cwd=ROOT)
+    while not (tmp_path / "begun").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    status, _, err = interrupt(running, number)
+    said = (
+        f"{SAID}curate: EndlessRunner: cancelling the job, for at most 30 s\ncurate: EndlessRunner: the job has ended\n"
+    )
+    assert status == expected and err.endswith(f"{said}no unit was finished yet\n"), err
+    assert (tmp_path / "cancelled").exists() and not (tmp_path / "out/tmp").exists()
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -35,6 +35,7 @@ from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
+from curate.run.place import Place
 from curate.store.layout import METADATA_FILE
 from pipelines.claim import claim_folder
 from pipelines.curate import build
@@ -330,8 +331,8 @@ def run_beam(
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None, options=options or defaults, retry=retry)
     assert not prepared.finished
     claim_folder(prepared)
-    root = beam.Pipeline(options=prepared.beam.options)
-    context, plan = replace(prepared.context, is_local_runner=here), prepared.plan.units
+    root = beam.Pipeline(options=prepared.engine.options)
+    context, plan = replace(prepared.context, place=Place.THIS_PROCESS if here else Place.CLUSTER), prepared.plan.units
     build(BeamUnits(root, plan, context), context, plan, n_buckets)
     root.run().wait_until_finish()
     prepared.context.store.delete("tmp")

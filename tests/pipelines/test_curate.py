@@ -42,7 +42,7 @@ def rich(tmp_path: Path) -> beam.Pipeline:
         balance={"rows": 3},
     )
     prepared = prepare(recipe, str(tmp_path / "run"))
-    root = beam.Pipeline(options=prepared.beam.options)
+    root = beam.Pipeline(options=prepared.engine.options)
     plan = prepared.plan.units
     build(BeamUnits(root, plan, prepared.context), prepared.context, plan)
     return root

@@ -13,7 +13,7 @@ from curate.match.unit import MatchSettings
 from curate.recipe.recipe import parse_recipe
 from pipelines import driver
 from pipelines.claim import claimed
-from pipelines.options import parse_options
+from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from pipelines.spark.options import SparkOptions
 
@@ -67,5 +67,5 @@ def test_no_folder_depends_on_where_a_worker_is(tmp_path: Path, monkeypatch: pyt
     context = prepare(recipe, "second", reuse="first").context
     assert context.reuse is not None
     assert (context.store.url, context.reuse.url) == (str(tmp_path / "second"), str(tmp_path / "first"))
-    exchange = parse_options(["--runner=spark", "--spark_exchange=exchange"]).options.view_as(SparkOptions)
+    exchange = choose_engine(["--runner=spark", "--spark_exchange=exchange"]).options.view_as(SparkOptions)
     assert exchange.find_exchange() == str(tmp_path / "exchange")

@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 
 from curate.base.errors import CurateError, RecipeError, RunError
 from pipelines.driver import preflight
-from pipelines.executors import check_executors
 from pipelines.prepare import prepare
 from pipelines.spark.probe import probe
 from tests.laws import pools
@@ -191,4 +190,4 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     prepared = prepare(recipe, str(tmp_path / "out"), options=WORDS)
     head.unlink()
     with pytest.raises(RecipeError, match=r"executors cannot load signal 'good': .*head.safetensors.* \(on "):
-        check_executors(prepared)
+        prepared.engine.check_workers(prepared.context, prepared.plan.units, print)

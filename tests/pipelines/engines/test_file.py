@@ -7,15 +7,17 @@ import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions
 
 from curate.base.errors import RecipeError
-from pipelines.options import BeamOptions, parse_options
+from curate.run.place import Place
+from pipelines.engines.base import Engine
+from pipelines.engines.choose import choose_engine
 from pipelines.spark.options import SparkOptions
-from tests.pipelines.test_options import DATAFLOW
+from tests.pipelines.engines.test_choose import DATAFLOW
 
 
-def read(folder: Path, text: str, *words: str) -> BeamOptions:
+def read(folder: Path, text: str, *words: str) -> Engine:
     path = folder / "engine.yaml"
     path.write_text(text)
-    return parse_options(words, str(path))
+    return choose_engine(words, str(path))
 
 
 SPARK = """
@@ -28,7 +30,7 @@ experiments: [one, "two=2"]
 
 def test_a_file_is_the_same_options(tmp_path: Path) -> None:
     found = read(tmp_path, SPARK)
-    assert found.runner == "spark" and not found.is_local_runner
+    assert found.key == "spark" and found.place is Place.CLUSTER
     conf = {"spark.executor.memory": "2g", "spark.task.cpus": "2", "spark.ui.enabled": "false"}
     assert found.options.view_as(SparkOptions).read_conf() == conf | {"spark.master": "spark://host:7077"}
     assert found.options.view_as(DebugOptions).experiments == ["one", "two=2"]
@@ -40,8 +42,8 @@ def test_what_follows_on_the_command_line_wins(tmp_path: Path) -> None:
     assert found.options.view_as(SparkRunnerOptions).spark_master_url == "local[2]"
     conf = found.options.view_as(SparkOptions).read_conf()
     assert (conf["spark.executor.memory"], conf["spark.task.cpus"], conf["spark.a"]) == ("4g", "2", "b")
-    assert read(tmp_path, SPARK, "--runner=local").is_local_runner
-    assert read(tmp_path, "runner: local\ndirect_num_workers: 2", "--runner", "spark").runner == "spark"
+    assert read(tmp_path, SPARK, "--runner=local").key == "local"
+    assert read(tmp_path, "runner: local\ndirect_num_workers: 2", "--runner", "spark").key == "spark"
 
 
 @pytest.mark.parametrize(
@@ -51,33 +53,31 @@ def test_what_follows_on_the_command_line_wins(tmp_path: Path) -> None:
         ("# nothing but comments", "FnApiRunner"),
         ("runner: local", "FnApiRunner"),
         ("runner: prism", "PrismRunner"),
-        ("runner: spark", "spark"),
-        ("runner: Spark", "spark"),  # of which Beam makes its own
+        ("runner: spark", "Spark"),
+        ("runner: Spark", "Spark"),  # of which Beam makes its own
         ("runner: SparkRunner", "SparkRunner"),  # Beam's own, by a Java job server
         ("runner: flink\nwhat_a_job_server_knows: {a: 1}\nand_a_flag: true", "FlinkRunner"),
-        ("runner: pipelines.spark.SparkRunner", "spark"),
+        ("runner: pipelines.spark.SparkRunner", "Spark"),
         ("runner: dataflow\nproject: project\nregion: region\ntemp_location: gs://bucket/temp", "DataflowRunner"),
         ("runner: DataflowRunner\nproject: project\nregion: region\ntemp_location: gs://bucket/temp", "DataflowRunner"),
     ],
 )
 def test_names_of_runners(tmp_path: Path, text: str, runner: str) -> None:
-    assert read(tmp_path, text).runner == runner
+    assert read(tmp_path, text).name == runner
 
 
 def test_ours_are_named_after_the_dashes_too() -> None:
-    assert parse_options(["--runner=dataflow", *DATAFLOW]).runner == "DataflowRunner"
-    assert parse_options(["--runner", "prism"]).runner == "PrismRunner"
-    default, local = parse_options([]), parse_options(["--runner", "local", "--direct_num_workers=3"])
-    assert local.runner == default.runner and local.in_this_process
+    assert choose_engine(["--runner=dataflow", *DATAFLOW]).key == "dataflow"
+    assert choose_engine(["--runner", "prism"]).key == "prism"
+    default, local = choose_engine([]), choose_engine(["--runner", "local", "--direct_num_workers=3"])
+    assert local.key == default.key == "local" and local.place is Place.THIS_PROCESS
     assert local.options.view_as(DirectOptions).direct_num_workers == 3
 
 
 def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path: Path) -> None:
-    assert read(tmp_path, "runner: prism").in_this_process
-    assert not read(
-        tmp_path,
-        "runner: prism\nenvironment_type: EXTERNAL\nenvironment_options: {external_service_address: localhost:1}",
-    ).in_this_process
+    assert read(tmp_path, "runner: prism").place is Place.THIS_PROCESS
+    text = "runner: prism\nenvironment_type: EXTERNAL\nenvironment_options: {external_service_address: localhost:1}"
+    assert read(tmp_path, text).place is Place.PROCESSES
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_a_runner_that_the_words_name_wrongly_is_theirs(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"--on .*spark: cannot be read.*`curate init --on ENGINE` writes one"):
-        parse_options([], str(tmp_path / "spark"))
+        choose_engine([], str(tmp_path / "spark"))

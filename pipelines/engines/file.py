@@ -16,7 +16,7 @@ from curate.recipe.faults import shorten
 from curate.recipe.files import read_whole
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
-_INIT = "`curate init --on ENGINE` writes one (local, spark, prism)"
+_INIT = "`curate init --on ENGINE` writes one"
 
 
 def read_engine(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:

@@ -1,22 +1,18 @@
-"""Beam options: where a run works is what Beam reads, in whatever words it was said."""
+"""The engine that is chosen, and where its steps work: what Beam reads, in whatever words it was said."""
 
-import time
 from pathlib import Path
 
-import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
-from apache_beam.runners.worker.statesampler import StateSampler
-from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.utils.counters import CounterFactory
 
 from curate.base.errors import RecipeError
-from pipelines.options import parse_options
+from curate.run.place import Place
+from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from tests.laws import pools
 
 DATAFLOW = ["--project=project", "--region=region", "--temp_location=gs://bucket/temp"]
-HERE, PROCESSES, ELSEWHERE = (True, True), (True, False), (False, False)
+HERE, PROCESSES, ELSEWHERE = Place.THIS_PROCESS, Place.PROCESSES, Place.CLUSTER
 
 
 class OwnRunner(StandardOptions):
@@ -42,49 +38,33 @@ class OwnRunner(StandardOptions):
         (["--runner=FnApiRunner", "--runner", "SparkRunner"], ELSEWHERE),
         (["--runner", "SparkRunner", "--what_only_a_job_server_knows=3"], ELSEWHERE),
         (["--runner=SparkRunner", "--job_name=FnApiRunner"], ELSEWHERE),
-        (["--runner=spark", "--spark_master_url=local[2]", "--spark_conf", "spark.ui.enabled=false"], ELSEWHERE),
-        (["--runner=pipelines.spark.SparkRunner", "--spark_exchange=/shared"], ELSEWHERE),
+        (
+            ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf", "spark.ui.enabled=false"],
+            Place.LOCAL_CLUSTER,
+        ),
+        (["--runner=pipelines.spark.SparkRunner", "--spark_exchange=/shared"], Place.LOCAL_CLUSTER),
+        (["--runner=spark", "--spark_master_url=spark://host:7077"], ELSEWHERE),
+        (["--runner=PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE),
     ],
 )
-def test_where_the_work_is_done(words: list[str], where: tuple[bool, bool]) -> None:
-    options = parse_options(words)
-    assert (options.is_local_runner, options.in_this_process) == where
+def test_where_the_work_is_done(words: list[str], where: Place) -> None:
+    assert choose_engine(words).place is where
 
 
 @pytest.mark.parametrize("words", [["--runner=spark"], ["--runner", "spark"], ["--runner=pipelines.spark.SparkRunner"]])
 def test_spark_is_the_runner_on_pyspark(words: list[str]) -> None:
-    assert parse_options(words).runner == "spark"
-    assert parse_options(["--runner=SparkRunner"]).runner == "SparkRunner"  # Beam's, by a Java job server
+    assert choose_engine(words).key == "spark"
+    assert choose_engine(["--runner=SparkRunner"]).name == "SparkRunner"  # Beam's, by a Java job server
 
 
 def test_the_defaults_are_for_who_names_no_runner() -> None:
     def read(*words: str) -> tuple[str, int, str]:
-        options = parse_options(words).options
+        options = choose_engine(words).options
         direct = options.view_as(DirectOptions)
         return options.view_as(StandardOptions).runner, direct.direct_num_workers, direct.direct_running_mode
 
     assert read() == read("--runner", "FnApiRunner") == ("FnApiRunner", 1, "in_memory")
     assert read("--direct_num_workers", "3") == ("FnApiRunner", 3, "in_memory")
-
-
-class Slow:
-    """A number that takes a while to encode."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce__(self) -> tuple[type, tuple[int]]:
-        time.sleep(0.1)
-        return int, (self.number,)
-
-
-def test_threads_of_the_local_runner_lose_no_element() -> None:
-    """Encoding passes one second, after which Beam itself would send half an element (apache/beam issue 21104)."""
-    options = parse_options(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]).options
-    with beam.Pipeline(options=options) as root:
-        numbers = root | beam.Create([0, 100]) | beam.FlatMap(lambda first: map(Slow, range(first, first + 13)))
-        found = numbers | beam.Reshuffle() | beam.CombineGlobally(sum)
-        assert_that(found, equal_to([sum(range(13)) + sum(range(100, 113))]))
 
 
 @pytest.mark.parametrize(
@@ -109,18 +89,12 @@ def test_threads_of_the_local_runner_lose_no_element() -> None:
 )
 def test_what_is_refused(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RecipeError) as caught:
-        parse_options(words)
+        choose_engine(words)
     assert not [part for part in parts if part not in str(caught.value)], str(caught.value)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_is_prepared_for_the_runner_that_is_chosen(tmp_path: Path) -> None:
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1))
-    for words, local in (([], True), (["--runner", "PortableRunner", "--job_endpoint=localhost:1"], False)):
-        assert prepare(recipe, str(tmp_path / "out"), options=words).context.is_local_runner is local
-
-
-def test_a_bundle_ends_with_its_work() -> None:
-    """Beam's sampler of time, as a bundle makes it, is what the bundle's end waits for."""
-    parse_options([])
-    assert StateSampler("stage", CounterFactory()).sampling_period_ms < 10
+    for words, where in (([], HERE), (["--runner", "PortableRunner", "--job_endpoint=localhost:1"], ELSEWHERE)):
+        assert prepare(recipe, str(tmp_path / "out"), options=words).context.place is where

@@ -1,4 +1,4 @@
-"""What an engine misses on this machine is told before anything is planned, with what to do."""
+"""Spark: what it needs on this machine, told before anything is planned; where its steps work."""
 
 import sys
 from pathlib import Path
@@ -7,25 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.store.store import RunStore
-from pipelines.engine_checks import check_engine, check_folder
-from pipelines.options import parse_options
+from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from pipelines.spark.options import SparkOptions
 from tests.laws import pools
-
-
-def check(*words: str) -> None:
-    options = parse_options(words)
-    check_engine(options.runner, options.options)
-
-
-def write_java(folder: Path, version: str) -> None:
-    """A program that answers as Java of a version does, to be found as java."""
-    (folder / "bin").mkdir()
-    java = folder / "bin" / "java"
-    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2025-04-15' >&2\n")
-    java.chmod(0o755)
+from tests.pipelines.engines.test_beam import check, write_java
 
 
 @pytest.mark.parametrize(
@@ -60,35 +46,6 @@ def test_no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = pools.recipe_of(str(tmp_path / "none.parquet"), "parquet")
     with pytest.raises(RecipeError, match=r"Spark 4.3.0 needs Java 17 or later, but none is found: .*; install one"):
         prepare(recipe, str(tmp_path / "out"), options=["--runner=spark"])  # before it looks for the pool
-    with pytest.raises(RecipeError, match=r"SparkRunner, Beam's own, needs Java for its job server, but none is found"):
-        check("--runner=SparkRunner")
-
-
-@pytest.mark.parametrize("runner", ["SparkRunner", "FlinkRunner"])
-def test_the_job_server_of_beams_own_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str) -> None:
-    write_java(tmp_path, "17")
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/bin:/usr/bin")
-    option = f"--{runner[:5].lower()}_job_server_jar"
-    jar = tmp_path / "job-server.jar"
-    with pytest.raises(RecipeError, match=rf"curate is not tested on.*{option}=FILE.*--job_endpoint.*runner: spark"):
-        check(f"--runner={runner}", f"{option}={jar}")
-    jar.touch()
-    check(f"--runner={runner}", f"{option}={jar}")
-    check(f"--runner={runner}", "--job_endpoint=localhost:1")
-
-
-def test_dataflow_with_a_local_folder() -> None:
-    with pytest.raises(RecipeError, match=r"--out /shared/out: is on this machine, .*; accepted: gs://"):
-        check_folder("DataflowRunner", RunStore("/shared/out"))
-    check_folder("spark", RunStore("/shared/out"))
-    check_folder("DataflowRunner", RunStore("memory://out"))
-
-
-def test_prism_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"PrismRunner needs the program prism.*--prism_location=FILE \(go install"):
-        check("--runner=prism", f"--prism_location={tmp_path}/prism")
-    (tmp_path / "prism").touch()
-    check("--runner=prism", f"--prism_location={tmp_path}/prism")
 
 
 def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +74,7 @@ def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_executor_has_the_gpus_of_a_task() -> None:
     """A process keeps the GPU of its first task, and two of an executor could come to have the same."""
     amounts = ["--spark_conf=spark.executor.resource.gpu.amount=2", "--spark_conf=spark.task.resource.gpu.amount=1"]
-    options = parse_options(["--runner=spark", *amounts]).options
+    options = choose_engine(["--runner=spark", *amounts]).options
     with pytest.raises(ValueError, match=r"gpu.amount: 2, but a task has 1; accepted: the same number for both"):
         options.view_as(SparkOptions).read_conf()
     for amount in ("0.5", "1"):
@@ -125,4 +82,4 @@ def test_an_executor_has_the_gpus_of_a_task() -> None:
             "--spark_conf=spark.executor.resource.gpu.amount=1",
             f"--spark_conf=spark.task.resource.gpu.amount={amount}",
         ]
-        parse_options(["--runner=spark", *words]).options.view_as(SparkOptions).read_conf()
+        choose_engine(["--runner=spark", *words]).options.view_as(SparkOptions).read_conf()

@@ -1,6 +1,6 @@
-"""Asks Spark's executors, before anything is written, whether they can do the run: what is wrong there is one error of the driver.
+"""Asks workers, before anything is written, whether they can do the run: what is wrong there is one error of the driver.
 
-They need this Python, Beam and curate; must see what is written into the run's folder, the pool's and the exchange's, and write
+They need this Python, Beam and curate; must see what is written into the run's folder, the pool's and the engine's, and write
 there; read each source's first and last file; and load the models that are to measure, once for each unit that waits for them,
 as measuring itself would: the loaded ones stay in their processes. Engines of captions are tried where they are used.
 """
@@ -8,7 +8,7 @@ as measuring itself would: the loaded ones stay in their processes. Engines of c
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -19,12 +19,13 @@ import apache_beam
 import fsspec
 
 import curate
-from curate.base.errors import CurateError, RecipeError, RunError
+from curate.base.errors import CurateError, RecipeError
 from curate.base.process import cleaned_up, in_threads
 from curate.base.wording import one_line, pluralise
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.files.listing import list_files
+from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.urls.download.lists import kind_of
 from curate.pool.urls.source import UrlsSource
@@ -32,53 +33,51 @@ from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs, place_inputs
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
-from pipelines.claim import Prepared
-from pipelines.spark.options import SparkOptions
-from pipelines.spark.probe import ProbeError, probe
 
-_PACKAGES = {"apache_beam": apache_beam.__version__, "curate": curate.__version__}
+PACKAGES = {"apache_beam": apache_beam.__version__, "curate": curate.__version__}  # that workers need
 _LOADING = 1000  # units that are looked at for models that they need: more processes are not asked
 _ATTEMPTS = 5  # half a second apart, at what another machine has just written
 _FAULTS = 3  # that are said: one mostly explains the others
 _SHARED = "accepted: a folder that all machines share under the same path, or the URL of a store"
 
 
-def check_executors(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
-    """Ask all executors that there are now; write nothing but a file each into the folders, and remove it.
+@contextmanager
+def asking_workers(
+    context: RunContext, units: Sequence[Unit], folders: Sequence[tuple[str, RunStore]] = ()
+) -> Iterator["Ask"]:
+    """Yield what workers are asked, which an engine sends to them; meanwhile a file lies in each folder, which is then removed.
 
-    `report` is given which Spark it is.
-
-    Raises:
-        RecipeError: a folder or an input is not there for them, or a model cannot be loaded.
-        RunError: there is no Spark, or its executors have another Python, Beam or curate.
+    `folders` are those that the engine needs besides the run's, each with what names it. Raises RecipeError where one cannot be
+    written here.
     """
-    folders = _find_folders(prepared)
+    every = (*_find_folders(context), *folders)
     nonce = f"tmp/probe-{uuid.uuid4().hex}"
-    signals, units = _find_waiting(prepared)
-    context, store = prepared.context, prepared.context.store
+    signals, waiting = _find_waiting(context, units)
+    store = context.store
     inputs: dict[str, str] = {}
-    if not prepared.beam.is_here:
+    files = tuple(_find_files(context, units))
+    if not context.place.is_this_machine:
         recipe, inputs = place_inputs(context.recipe, store, f"{nonce}-inputs")
         context = replace(context, recipe=recipe)
-    look = _Look(context, nonce, folders, tuple(_find_files(prepared)), signals, units)
-    with ExitStack() as there:
-        for what, folder in folders:
-            there.enter_context(_written(what, folder, nonce))
+    with ExitStack() as written:
+        for what, folder in every:
+            written.enter_context(_written(what, folder, nonce))
         if inputs:
-            there.enter_context(cleaned_up(lambda: store.delete(f"{nonce}-inputs")))
+            written.enter_context(cleaned_up(lambda: store.delete(f"{nonce}-inputs")))
             copy_inputs(inputs, store)
-        try:
-            faults = probe(prepared.beam.options, _PACKAGES, look, report)
-        except ProbeError as error:
-            raise RunError(f"Spark: {error}") from None
+        yield Ask(context, nonce, every, files, signals, waiting)
+
+
+def raise_faults(faults: Mapping[str, list[str]]) -> None:
+    """Raise RecipeError where workers found faults; each comes with its hosts."""
     if faults:
         few = islice(faults.items(), _FAULTS)
         raise RecipeError("\n".join(f"{fault} (on {_say_hosts(hosts)})" for fault, hosts in few))
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What an executor is asked; sent there."""
+class Ask:
+    """What a worker is asked; sent there, and called with the number of its task."""
 
     context: RunContext
     nonce: str  # a file in each folder
@@ -156,25 +155,21 @@ def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
         yield
 
 
-def _find_folders(prepared: Prepared) -> tuple[tuple[str, RunStore], ...]:
-    """Return the folders that executors write."""
-    context = prepared.context
+def _find_folders(context: RunContext) -> list[tuple[str, RunStore]]:
+    """Return the folders of the run that workers write."""
     folders = [("--out", context.store)]
     for source in context.sources:
         if isinstance(source, UrlsSource) and source.store:
             folders.append((f"input {source.name!r}: store", RunStore(source.store)))
-    if exchange := prepared.beam.options.view_as(SparkOptions).find_exchange():
-        folders.append(("--spark_exchange", RunStore(exchange)))
-    return tuple(folders)
+    return folders
 
 
-def _find_files(prepared: Prepared) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse."""
-    context = prepared.context
     storage = {source.name: source.storage for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}
-    for name, units in groupby(prepared.plan.units, key=lambda unit: unit.source):
-        paths = [part.path for unit in units for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
+    for name, of_source in groupby(units, key=lambda unit: unit.source):
+        paths = [part.path for unit in of_source for part in (unit.parts[0], unit.parts[-1]) if not part.fault]
         for path in dict.fromkeys([*paths[:1], *paths[-1:]]):
             if name not in shared or kind_of(path) == "parquet":  # other lists travel in the run's folder
                 yield f"input {name!r}", path, storage[name]
@@ -185,18 +180,18 @@ def _find_files(prepared: Prepared) -> Iterator[tuple[str, str, Mapping[str, Any
         yield "--reuse", f"{context.reuse.url}/{RUN_FILE}", context.reuse.storage
 
 
-def _find_waiting(prepared: Prepared) -> tuple[tuple[str, ...], int]:
+def _find_waiting(context: RunContext, units: Sequence[Unit]) -> tuple[tuple[str, ...], int]:
     """Return the signals to load that some unit needs, and how many units need some."""
-    settings = MeasureSettings.of(prepared.context)
+    settings = MeasureSettings.of(context)
     if not any(signal.load for signal in settings.signals):
         return (), 0
 
-    def needed(unit: Any) -> list[str]:
-        found = needed_signals(settings, unit, prepared.context.unit_tables(unit))
-        return [signal.name for signal in found if signal.load]
+    def needed(unit: Unit) -> list[str]:
+        signals = needed_signals(settings, unit, context.unit_tables(unit))
+        return [signal.name for signal in signals if signal.load]
 
-    units = [names for names in in_threads(needed, islice(prepared.plan.units, _LOADING)) if names]
-    return tuple({name: None for names in units for name in names}), len(units)
+    waiting = [names for names in in_threads(needed, islice(units, _LOADING)) if names]
+    return tuple({name: None for names in waiting for name in names}), len(waiting)
 
 
 def _say_hosts(hosts: list[str]) -> str:

@@ -1,0 +1,110 @@
+"""The interface that every engine implements: what it needs, where steps work on it, and the job that it makes of a run.
+
+An engine is a file with a subclass of `Engine`, a line in `registry`, and a YAML of its options in infra/, which `curate init --on`
+then has. A package brings one by an entry point of the group `curate.engines`, named as the engine's key:
+
+    from pipelines.engines.base import Engine
+
+    class Flink(Engine):
+        key = "flink"  # as `runner` has it, in a file of --on and after `--`
+        runner = "FlinkRunner"
+        defaults = ("--parallelism=64",)
+
+Options of its own are a subclass of Beam's PipelineOptions in the same file.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
+
+from curate.pool.plan import Unit
+from curate.run.context import RunContext
+from curate.run.place import Place
+from curate.store.store import RunStore
+from pipelines.engines.job import BeamJob, Job
+
+Report = Callable[[str], None]  # is given a line for the user
+
+
+class Engine:
+    """An engine with the options of a run. All methods but `submit` leave the run's folder as it is.
+
+    Attributes:
+        key: its name for users.
+        runner: the runner of Beam's that it works by: a name of Beam's, or the dotted path of a class.
+        defaults: options that a user's override, as words.
+        may_know_more: whether options that Beam does not know are left to somebody whom the runner asks.
+    """
+
+    key: ClassVar[str]
+    runner: ClassVar[str]
+    defaults: ClassVar[tuple[str, ...]] = ()
+    may_know_more: bool = False
+
+    def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
+        self.options = options  # for `beam.Pipeline`, which copies them
+        self.name = type(runner).__name__  # in messages
+
+    @classmethod
+    def takes(cls, runner: PipelineRunner) -> bool:
+        """Return whether this is the engine of a runner that a user names in Beam's way."""
+        return cls.runner in ancestors(runner)
+
+    @property
+    def place(self) -> Place:
+        """Where steps work."""
+        return Place.CLUSTER
+
+    def set_up(self) -> None:
+        """Set up this process, once this engine is chosen."""
+
+    def check(self) -> None:
+        """Raise RecipeError where a package, a program or a setting is missing without which it takes no job; before planning."""
+
+    def check_folder(self, folder: RunStore) -> None:
+        """Raise RecipeError where no worker could see the run's folder."""
+
+    def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
+        """Ask the workers that there are whether they can do the run. `report` is given which engine it is.
+
+        Raises:
+            RecipeError: they lack a folder, an input or a model.
+            RunError: there are none, or they lack what each run needs.
+        """
+
+    def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
+        """Hand over the pipeline that `add_steps` makes, of the run in `store`.
+
+        Where steps work in this process, they have ended when this returns. Raises what ends or refuses the job.
+        """
+        root = beam.Pipeline(options=self.options)
+        add_steps(root)
+        with _keeping_interrupts():
+            result = root.run()
+        return self.follow(result)
+
+    def follow(self, result: PipelineResult) -> Job:
+        """Return the job of what Beam's runner gave."""
+        return BeamJob(self.name, result)
+
+
+def ancestors(runner: PipelineRunner) -> set[str]:
+    """Return the names of a runner's class and its bases."""
+    return {ancestor.__name__ for ancestor in type(runner).__mro__}
+
+
+@contextmanager
+def _keeping_interrupts() -> Iterator[None]:
+    """Leave SIGINT to whom it was before the block: a job server of Beam's would end by it, before its job is cancelled."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)

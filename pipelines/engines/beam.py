@@ -1,0 +1,95 @@
+"""Any other runner of Beam's, by its name or the dotted path of its class, and Dataflow.
+
+Beam's own SparkRunner and FlinkRunner work by a job server, a Java program. They can be named, and are not among the engines
+that curate is tested on.
+"""
+
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, JobServerOptions, PipelineOptions, PortableOptions
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
+
+from curate.base.errors import RecipeError, needing
+from curate.pool.plan import Unit
+from curate.run.context import RunContext
+from curate.store.store import RunStore
+from pipelines.engines.base import Engine, Report, ancestors
+from pipelines.engines.job import BeamJob, Job
+from pipelines.engines.portable import check_that_a_worker_starts
+from pipelines.engines.programs import check_java, fetch_program
+
+# Of those that have one, the option that names the jar of the job server
+_JARS = {"SparkRunner": "spark_job_server_jar", "FlinkRunner": "flink_job_server_jar"}
+
+
+class Beam(Engine):
+    """A runner of which nothing more is known; so its workers are taken for other machines."""
+
+    key = "beam"
+
+    def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
+        super().__init__(options, runner)
+        self.may_know_more = "PortableRunner" in ancestors(runner)  # its job server
+
+    def check(self) -> None:
+        """Raise RecipeError where the job server is missing that the runner would start."""
+        if self.name not in _JARS or self.options.view_as(PortableOptions).job_endpoint:
+            return
+        launcher = self.options.view_as(JobServerOptions).job_server_java_launcher
+        check_java(launcher, f"{self.name}, Beam's own, needs Java for its job server")
+        fetch_program(
+            self._fetch_jar,
+            f"{self.name}, Beam's own, which curate is not tested on, needs the jar of its job server",
+            f"--{_JARS[self.name]}=FILE, from Maven (org.apache.beam) in the version of Beam; "
+            "--job_endpoint=HOST:PORT of a running job server; or runner: spark, which needs neither",
+        )
+
+    def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
+        """Say which runner it is, and where its job server is. Raises RunError where workers are programs, and none starts."""
+        server = self.options.view_as(PortableOptions).job_endpoint
+        report(f"{self.name}{f' at {server}' if server else ''}")
+        if self.may_know_more:
+            check_that_a_worker_starts(self, context.store)
+
+    def _fetch_jar(self) -> None:
+        from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+        from apache_beam.runners.portability.spark_runner import SparkJarJobServer
+
+        server = {"SparkRunner": SparkJarJobServer, "FlinkRunner": FlinkJarJobServer}[self.name](self.options)
+        server.local_jar(server.path_to_jar(), self.options.view_as(JobServerOptions).jar_cache_dir)
+
+
+class Dataflow(Beam):
+    """Google's service."""
+
+    key = "dataflow"
+    runner = "DataflowRunner"
+
+    def check(self) -> None:
+        """Raise RecipeError where a package is missing."""
+        with needing("Dataflow needs more packages", "'.[gcp]' in a checkout of curate"):
+            from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
+
+    def check_folder(self, folder: RunStore) -> None:
+        """Raise RecipeError where the folder is on this machine."""
+        if folder.is_local:
+            raise RecipeError(
+                f"--out {folder.url}: is on this machine, and Dataflow's workers are not; accepted: gs://BUCKET/…"
+            )
+
+    def follow(self, result: PipelineResult) -> Job:
+        """Return the job, which has a page."""
+        cloud = self.options.view_as(GoogleCloudOptions)
+        return _DataflowJob(self.name, result, cloud.project, cloud.region)
+
+
+class _DataflowJob(BeamJob):
+    def __init__(self, engine: str, result: PipelineResult, project: str, region: str) -> None:
+        super().__init__(engine, result)
+        self._project, self._region = project, region
+
+    @property
+    def logs(self) -> str:
+        """Return the job's page."""
+        place = f"{self._region}/{self.result.job_id()}?project={self._project}"
+        return f"https://console.cloud.google.com/dataflow/jobs/{place}"

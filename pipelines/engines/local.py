@@ -1,0 +1,67 @@
+"""The local engine, the default: Beam's FnApiRunner in this process, with one worker whose steps have threads (see `MapInThreads`).
+
+Several processes by `direct_running_mode: multi_processing`. Beam's other runners that work on this machine count as this one.
+"""
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.runner import PipelineRunner
+
+from curate.run.place import Place
+from pipelines.engines.base import Engine, ancestors
+
+_SAMPLING_MS = 5
+_OTHERS = {"PrismRunner"}  # of Beam's local runners, those that are engines by themselves
+
+
+class Local(Engine):
+    """This machine with all its cores."""
+
+    key = "local"
+    runner = "FnApiRunner"
+    defaults = ("--no_pipeline_type_check",)  # of our own steps: a quarter of a second, at each start
+
+    @classmethod
+    def takes(cls, runner: PipelineRunner) -> bool:
+        """Return whether Beam calls the runner local."""
+        return not ancestors(runner).isdisjoint({*StandardOptions.LOCAL_RUNNERS} - _OTHERS)
+
+    @property
+    def place(self) -> Place:
+        """This process, or others of this machine."""
+        return find_place(self.options)
+
+    def set_up(self) -> None:
+        """Work around two faults of Beam's."""
+        end_bundles_at_once()
+        if self.options.view_as(DirectOptions).direct_running_mode != "in_memory":
+            _keep_elements_whole()
+
+
+def find_place(options: PipelineOptions) -> Place:
+    """Return where the steps of a runner on this machine work, by Beam's own options."""
+    is_one = options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+    in_threads = options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
+    return Place.THIS_PROCESS if is_one and in_threads else Place.PROCESSES
+
+
+def end_bundles_at_once() -> None:
+    """Let a bundle of Beam's workers in this process end once its work has.
+
+    A thread samples where its time goes, which nobody reads here, and the bundle waits until it wakes: after 200 ms at most,
+    with no work done meanwhile, in each of some forty stages.
+    """
+    from apache_beam.runners.worker.statesampler import StateSampler
+
+    StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
+
+
+def _keep_elements_whole() -> None:
+    """Let Beam's local runner send what its workers write once elements are complete, and not once a second besides.
+
+    What it sends then may end within an element, and what is written meanwhile is lost. A reader takes the rest for an
+    element: mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104).
+    In memory, the default, nothing is sent by time.
+    """
+    from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0

@@ -1,0 +1,99 @@
+"""Spark 3.5 or 4, by PySpark alone: `pipelines.spark`, which knows nothing of curate."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
+
+from curate.base.errors import RecipeError, RunError, needing
+from curate.pool.plan import Unit
+from curate.run.context import RunContext
+from curate.run.place import Place
+from curate.store.store import RunStore
+from pipelines.engines.base import Engine, Report
+from pipelines.engines.job import BeamJob, Job, StageCost
+from pipelines.engines.programs import check_java
+from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
+from pipelines.spark.options import SparkOptions
+
+_BETWEEN = 5000  # milliseconds between two looks at which stages have ended
+
+
+class Spark(Engine):
+    """Spark, wherever its master is."""
+
+    key = "spark"
+    runner = "pipelines.spark.SparkRunner"
+
+    def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
+        super().__init__(options, runner)
+        self.name = "Spark"
+        self._settings = options.view_as(SparkOptions)
+
+    @classmethod
+    def takes(cls, runner: PipelineRunner) -> bool:
+        """Return whether it is the runner on PySpark: Beam has one of the same name."""
+        return isinstance(runner, SparkRunner)
+
+    @property
+    def place(self) -> Place:
+        """Executors, on this machine or on others."""
+        return Place.LOCAL_CLUSTER if self._settings.is_here else Place.CLUSTER
+
+    def check(self) -> None:
+        """Raise RecipeError where PySpark or a Java that it takes is missing, or a setting of Spark is none."""
+        with needing("Spark needs another package", "'.[spark]' in a checkout of curate"):
+            import pyspark
+        version = pyspark.__version__
+        home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
+        least, accepted = (8, "8, 11 or 17") if version.startswith("3.") else (17, "17 or later")
+        check_java(f"{home}/bin/java" if home else "java", f"Spark {version} needs Java {accepted}", least)
+        try:
+            self._settings.read_conf()
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
+
+    def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
+        """Ask all executors that there are now, and say which Spark it is."""
+        from pipelines.engines.workers import PACKAGES, asking_workers, raise_faults  # and all of the runner,
+        from pipelines.spark.probe import ProbeError, probe  # which other engines do without
+
+        report("checking Spark's executors; the first one takes 10 to 30 s to start")
+        exchange = self._settings.find_exchange()
+        folders = [("--spark_exchange", RunStore(exchange))] if exchange else []
+        with asking_workers(context, units, folders) as ask:
+            try:
+                faults = probe(self.options, PACKAGES, ask, report)
+            except ProbeError as error:
+                raise RunError(f"{self.name}: {error}") from None
+        raise_faults(faults)
+
+    def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
+        """Hand it over; what passes between stages goes to the run's folder, unless another is named."""
+        self._settings.spark_exchange = self._settings.find_exchange() or f"{store.url}/tmp"
+        return super().submit(add_steps, store)
+
+    def follow(self, result: PipelineResult) -> Job:
+        """Return the job, which tells what stages took."""
+        return _SparkJob(self.name, result)
+
+
+class _SparkJob(BeamJob):
+    @property
+    def costs(self) -> Sequence[StageCost]:
+        """Return what the runner counts."""
+        return [StageCost(*astuple(cost)) for cost in self.result.costs]
+
+    def follow(self, on_costs: Callable[[], None]) -> None:
+        """Wait, and meanwhile look which stages have ended."""
+        known = 0
+        try:
+            while not PipelineState.is_terminal(self.result.wait_until_finish(_BETWEEN)):
+                if len(self.result.costs) > known:
+                    known = len(self.result.costs)
+                    on_costs()
+        finally:
+            on_costs()

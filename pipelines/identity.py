@@ -1,0 +1,162 @@
+"""Whether a run folder holds this run: by the identity that run.json states, and by the files that the manifest lists.
+
+In: the context of a run that is prepared. Out: whether the folder holds it finished, and what of it is missing or damaged.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from curate.base import ids
+from curate.base.errors import DamagedError, RecipeError
+from curate.emit.settings import EmitSettings
+from curate.measure.settings import MeasureSettings
+from curate.recipe.diff import changes
+from curate.recipe.recipe import Recipe
+from curate.recipe.section import value_fields, without_runtime
+from curate.run.context import RunContext
+from curate.store.facts import RunClaim, read_claim
+from curate.store.layout import (
+    DIGESTS,
+    FORGOTTEN_FILE,
+    MANIFEST_FILE,
+    REPORT_FILE,
+    RETRIES_FILE,
+    RUN_FILE,
+    SUCCESS_FILE,
+    digest_name,
+)
+from curate.store.manifest import find_digest, is_equal, read_manifest
+from curate.store.store import RunStore
+
+_log = logging.getLogger(__name__)
+
+DESCRIPTIVE_KEYS = ("name", "license")  # they decide nothing
+# What may change between two runs into one folder: limits, the blocklist, with which all is decided again, and what only describes.
+FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESCRIPTIVE_KEYS}
+
+
+def is_finished(context: RunContext, out: str) -> bool:
+    """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
+    folder = context.store
+    old = _believed_claim(folder)
+    if old is None:
+        # The records come before run.json: killed between them, a run goes on.
+        others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
+        if not _is_run(folder) and any(name not in (FORGOTTEN_FILE, RETRIES_FILE) for name in others):
+            raise RecipeError(
+                f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same recipe"
+            )
+        return False
+    if old.identity != find_identity(context):
+        raise RecipeError(
+            f"--out {out}: holds a run {_say_other(old, context)}. Choose another folder, or delete this one; "
+            f"with --reuse {out} another run reuses all that is still valid"
+        )
+    same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
+    same &= (old.retries.digest if old.retries else "") == context.retries_key
+    return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
+
+
+def _say_other(old: RunClaim, context: RunContext) -> str:
+    """Return in what an older run of another identity differs."""
+    before, now = (_without_free(context.recipe, plain) for plain in (old.recipe, plain_recipe(context.recipe)))
+    if changed := [change.key for change in changes(before, now)]:
+        return f"of another recipe or pool (changed: {', '.join(changed)})"
+    models = json.loads(json.dumps(context.models))
+    other = [name for name in context.engine_ids if old.engine_ids.get(name) != context.engine_ids[name]]
+    other += [name for name in models if old.models.get(name) != models[name]]
+    if other:
+        return f"of the same recipe with another identity (model, file or version) of {', '.join(other)}"
+    what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
+    return f"of another recipe or pool (the recipe is the same, but {what})"
+
+
+def _believed_claim(folder: RunStore) -> RunClaim | None:
+    """Return what run.json says; None where there is none, or it is not what was written."""
+    if not folder.exists(RUN_FILE):
+        return None
+    digest = find_digest(folder, RUN_FILE)
+    if digest and not is_equal(digest, folder.digest(RUN_FILE)):
+        return None
+    try:
+        return read_claim(folder)
+    except DamagedError:
+        return None
+
+
+def _is_run(folder: RunStore) -> bool:
+    """Return whether the folder was claimed, though run.json may be lost."""
+    return any(map(folder.exists, (RUN_FILE, digest_name(RUN_FILE), MANIFEST_FILE)))
+
+
+def tell_damage(folder: RunStore) -> None:
+    """Log what of a published run is missing or damaged, and its run.json."""
+    if _is_run(folder) and _believed_claim(folder) is None:
+        what = "differs from what was written" if folder.exists(RUN_FILE) else "is missing"
+        _log.warning("%s: %s; it is written again from the recipe", folder.path(RUN_FILE), what)
+    if folder.exists(SUCCESS_FILE):
+        for path, fault in _faults(folder):
+            if path != RUN_FILE:
+                _log.warning("%s: %s; it is recomputed", folder.path(path), fault)
+
+
+def _is_complete(folder: RunStore) -> bool:
+    """Return whether all files of a published run are there, and as long as its manifest says; only the record is read."""
+    return next(_faults(folder), None) is None
+
+
+def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
+    """Yield the path of each file of a published run that is missing or differs, and how."""
+    if not folder.exists(MANIFEST_FILE):
+        yield MANIFEST_FILE, "is missing"
+        return
+    try:
+        lines = read_manifest(folder)
+    except DamagedError:
+        yield MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
+        return
+    for line in lines:
+        if line.path == REPORT_FILE:  # it is no result of a run: `curate report` writes it
+            continue
+        if not folder.exists(line.path):
+            yield line.path, "is missing"
+        elif (size := folder.size(line.path)) != line.bytes:
+            yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
+        elif line.path == FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
+            yield (
+                line.path,
+                "differs from what was written",
+            )  # though its items are: `Record.read_checked` compared them
+
+
+def find_identity(context: RunContext) -> str:
+    """Return the digest of all that makes a run another one."""
+    recipe = _without_free(context.recipe, plain_recipe(context.recipe))
+    recipe["rules"] = list(recipe["rules"].items())
+    signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
+    kept = [one.name for one in context.recipe.measure.kept]
+    recipe["measure"] = [value_fields(context.recipe.measure.image), [[one.name, one.key] for one in signals], kept]
+    if context.recipe.captions:
+        recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
+    listed = replace(context, blocklist_key="", pool=replace(context.pool, key=context.pool.listed))
+    return ids.digest([recipe, EmitSettings.of(listed).key])
+
+
+def _without_free(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
+    """Return plain data of the recipe, or an older one, without what may change between two runs into one folder."""
+    sources = {source.name: source for source in recipe.input}
+    inputs = [
+        without_runtime(sources[one["name"]], one) if one.get("name") in sources else one for one in plain["input"]
+    ]
+    return {key: value for key, value in plain.items() if key not in FREE_KEYS} | {"input": inputs}
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe as plain data, without access options, which may hold secrets."""
+    plain: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for source in plain["input"]:
+        source.pop("storage")
+    return plain

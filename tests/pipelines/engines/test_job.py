@@ -1,0 +1,106 @@
+"""A job is cancelled by an interrupt of whoever waits for it, and what came of that is said."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from apache_beam.runners.runner import PipelineState
+
+from curate.base import process
+from pipelines.engines import job as jobs
+from pipelines.engines.job import BeamJob
+from tests.pipelines.engines.endless import EndlessResult
+
+
+class Interrupted(EndlessResult):
+    """A job whose wait is interrupted."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def wait_until_finish(self, duration: Any = None) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_an_interrupt_cancels_the_job(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    result = Interrupted(error)
+    with pytest.raises(type(error)):
+        BeamJob("Spark", result).wait()
+    assert result.state == PipelineState.CANCELLED and not process._cleanups
+    assert caplog.messages == ["Spark: cancelling the job, for at most 30 s", "Spark: the job has ended"]
+
+
+def test_an_error_of_the_job_is_raised_and_nothing_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    result = Interrupted(RuntimeError("of a step"))
+    with pytest.raises(RuntimeError, match="of a step"):
+        BeamJob("Spark", result).wait()
+    assert result.state == PipelineState.RUNNING and not caplog.messages and not process._cleanups
+
+
+def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The interrupt's thread ends the process; the one that waits for the job has nothing more to say."""
+    result, raised = EndlessResult(), []
+
+    def wait() -> None:
+        try:
+            BeamJob("Prism", result).wait()
+        except BaseException as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    while not process._cleanups:
+        pass
+    process.clean_up()
+    waiting.join(0.5)
+    assert waiting.is_alive() and not raised
+    assert result.state == PipelineState.CANCELLED and caplog.messages[-1] == "Prism: the job has ended"
+
+
+class Refusing(EndlessResult):
+    def cancel(self) -> str:
+        raise OSError("no route to the job server")
+
+
+class Hanging(EndlessResult):
+    def cancel(self) -> str:
+        threading.Event().wait()
+        return ""
+
+
+class Deaf(EndlessResult):
+    def cancel(self) -> str:
+        return self.state
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (Refusing, "no route to the job server"),
+        (Hanging, "no answer in time"),
+        (Deaf, "it is RUNNING|no answer in time"),
+    ],
+)
+def test_a_job_that_may_go_on_is_named(
+    make: Callable[[], EndlessResult], why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jobs, "_SECONDS", 0.5)
+
+    class Job(BeamJob):
+        logs = "https://logs.example"
+
+    Job("Dataflow", make()).cancel()
+    assert caplog.records[-1].levelno == logging.ERROR
+    assert caplog.messages[-1].startswith("Dataflow: the job may go on: ")
+    assert any(reason in caplog.messages[-1] for reason in why.split("|"))
+    assert caplog.messages[-1].endswith("; see https://logs.example")
+
+
+def test_a_job_that_has_ended_is_not_cancelled() -> None:
+    result = Refusing()
+    result._state = PipelineState.DONE
+    BeamJob("Spark", result).stop()

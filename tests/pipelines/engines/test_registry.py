@@ -1,0 +1,74 @@
+"""The engines by key, and one of another package: found once it is installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from curate.cli.init import engines
+from curate.recipe.files import shipped_folder
+from pipelines.engines.registry import ENGINES
+from tests.laws import pools
+
+ROOT = Path(__file__).parents[3]
+# An engine with an option of its own, and a default for one of Beam's.
+MODULE = """
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from curate.run.place import Place
+from pipelines.engines.base import Engine
+
+class Options(PipelineOptions):
+    @classmethod
+    def _add_argparse_args(cls, parser):
+        parser.add_argument("--shed_name")
+
+class Shed(Engine):
+    key = "shed"
+    runner = "FnApiRunner"
+    defaults = ("--direct_num_workers=2",)
+    place = Place.LOCAL_CLUSTER
+
+    def check_workers(self, context, units, report):
+        workers = self.options.view_as(DirectOptions).direct_num_workers
+        report(f"shed {self.options.view_as(Options).shed_name}: {len(units)} unit, {workers} workers")
+"""
+
+
+def test_each_engine_has_a_key_of_its_own_and_options_in_infra() -> None:
+    assert list(ENGINES.kinds()) == ["local", "spark", "prism", "dataflow"]
+    assert set(engines()) == {path.stem for path in shipped_folder("infra").glob("*.yaml")} <= set(ENGINES.kinds())
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder on sys.path, as an installer leaves it."""
+    info = tmp_path / "site/my_engines-1.0.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "site/my_shed.py").write_text(MODULE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-engines\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[curate.engines]\nshed = my_shed:Shed\n")
+    return tmp_path / "site"
+
+
+def test_an_engine_of_another_package(package: Path, tmp_path: Path) -> None:
+    recipe, on = tmp_path / "recipe.yaml", tmp_path / "shed.yaml"
+    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(20), 1)
+    recipe.write_text(yaml.safe_dump({"input": {"name": "pool", "format": "parquet", "path": path}, "max_failed": 1.0}))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])}
+
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        on.write_text(text)
+        words = ["run", str(recipe), "--out", str(tmp_path / "run"), "--on", str(on)]
+        command = [sys.executable, "-m", "curate", *words]
+        return subprocess.run(command, check=False, env=environment, capture_output=True, text=True, cwd=tmp_path)
+
+    refused = run("shed_name: north")
+    assert refused.returncode == 2 and "--shed_name needs runner: shed; found no runner" in refused.stderr
+    refused = run("runner: shde")
+    assert "did you mean 'shed'? accepted: local, spark, prism, dataflow, shed; a runner of Beam" in refused.stderr
+    done = run("runner: shed\nshed_name: north")
+    assert done.returncode == 0, done.stderr
+    assert "shed north: 1 unit, 2 workers" in done.stderr and (tmp_path / "run/_SUCCESS").exists()

@@ -1,0 +1,90 @@
+"""Ctrl-C and `kill` in the midst of a run on an engine: its job ends, no process of it stays, and the same command goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.laws import pools
+from tests.runners.clusters import find_go_program
+
+pytestmark = pytest.mark.runners
+
+# A signal that takes a minute while there is no file that lets it go.
+MODULE = """
+import os, time, uuid
+from dataclasses import replace
+from pathlib import Path
+from tests.laws.test_late_attempts import KIND as NOISE, NOISY, noisy
+
+def from_captions(captions):
+    folder = Path(os.environ["SLOW_NOTES"])
+    (folder / f"begun-{uuid.uuid4().hex}").touch()
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends and not (folder / "go").exists():
+        time.sleep(0.1)
+    return noisy(captions)
+
+KIND = replace(NOISE, build=lambda name, section, built: [replace(NOISY, from_captions=from_captions)])
+"""
+OPTIONS: dict[str, Callable[[], list[str]]] = {
+    "prism": lambda: ["--runner=prism", f"--prism_location={find_go_program('prism')}"],
+    "spark": lambda: ["--runner=spark", "--spark_master_url=local[2]", "--spark_conf=spark.ui.enabled=false"],
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a process that finds a package with the signal; its notes are in `tmp_path`."""
+    info = tmp_path / "site/slow-1.0.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "site/slow.py").write_text(MODULE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[curate.signals]\nnoise = slow:KIND\n")
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]])
+    return os.environ | {"PYTHONPATH": path, "SLOW_NOTES": str(tmp_path)}
+
+
+def find_children(process: int) -> Iterator[psutil.Process]:
+    return iter(psutil.Process(process).children(recursive=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("engine", OPTIONS)
+def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: dict[str, str], tmp_path: Path) -> None:
+    if engine == "spark":
+        pytest.importorskip("pyspark")
+    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(20), 1)
+    source = {"name": "pool", "format": "parquet", "path": path}
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({"input": source, "measure": {"noise": {}}, "max_failed": 1.0})
+    )
+    words = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--", *OPTIONS[engine]()]
+    with open(tmp_path / "err", "w") as err:
+        command = [sys.executable, "-m", "curate", *words]
+        running = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=err, start_new_session=True
+        )
+    try:
+        while not list(tmp_path.glob("begun-*")):
+            assert running.poll() is None, (tmp_path / "err").read_text()[-3000:]
+            time.sleep(0.1)
+        children = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(number)
+        assert running.wait(40) == 128 + number
+    finally:
+        running.kill()
+    text = (tmp_path / "err").read_text()
+    assert "the job has ended\n" in text and text.endswith("no unit was finished yet\n") and "Traceback" not in text
+    assert children and not psutil.wait_procs(children, 10)[1]
+    assert not (tmp_path / "run/tmp").exists()
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
