@@ -186,14 +186,8 @@ def test_a_job_that_was_handed_over_is_cancelled(
     pool: Path, tmp_path: Path, number: signal.Signals, expected: int
 ) -> None:
     """Else it goes on where nobody waits for it, and is paid for. The error that Beam makes of it is not told."""
-    words = [
-        "run",
-        str(pool / "texts.yaml"),
-        "--out",
-        str(tmp_path / "out"),
-        "--",
-        f"--runner={endless.__name__}.EndlessRunner",
-    ]
+    runner = f"--runner={endless.__name__}.EndlessRunner"
+    words = ["run", str(pool / "texts.yaml"), "--out", str(tmp_path / "out"), "--", runner]
     running = start("", *words, env=os.environ | {endless.NOTES: str(tmp_path)}, cwd=ROOT)
     while not (tmp_path / "begun").exists():
         assert running.poll() is None
@@ -203,7 +197,7 @@ def test_a_job_that_was_handed_over_is_cancelled(
         f"{SAID}curate: EndlessRunner: cancelling the job, for at most 30 s\ncurate: EndlessRunner: the job has ended\n"
     )
     assert status == expected and err.endswith(f"{said}no unit was finished yet\n"), err
-    assert (tmp_path / "cancelled").exists() and not (tmp_path / "out/tmp").exists()
+    assert (tmp_path / "cancelled").exists() and not (tmp_path / "out/tmp/lock").exists()
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

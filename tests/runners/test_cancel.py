@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -52,10 +52,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "SLOW_NOTES": str(tmp_path)}
 
 
-def find_children(process: int) -> Iterator[psutil.Process]:
-    return iter(psutil.Process(process).children(recursive=True))
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("engine", OPTIONS)
 def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: dict[str, str], tmp_path: Path) -> None:
@@ -84,7 +80,7 @@ def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: di
     text = (tmp_path / "err").read_text()
     assert "the job has ended\n" in text and text.endswith("no unit was finished yet\n") and "Traceback" not in text
     assert children and not psutil.wait_procs(children, 10)[1]
-    assert not (tmp_path / "run/tmp").exists()
+    assert not (tmp_path / "run/tmp/lock").exists()
     (tmp_path / "go").touch()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
