@@ -207,6 +207,7 @@ def check(ran: Ran, pairs: Sequence[Pair], entries: Sequence[str], told: Outcome
     assert verify_run(str(ran.folder))[1] == []
 
 
+@pytest.mark.thorough
 def test_ten_thousand_captions_balanced_by_t(by_t: Ran, laion: list[Pair], entries: list[str]) -> None:
     told = decide(laion, entries, seed=0, t=20, rows=None)
     assert min(Counter(told.rules).values()) > 0 and len(set(told.rules)) >= 4
@@ -217,6 +218,7 @@ def test_ten_thousand_captions_balanced_by_t(by_t: Ran, laion: list[Pair], entri
     ]
 
 
+@pytest.mark.thorough
 def test_ten_thousand_captions_balanced_by_rows(
     by_t: Ran, laion: list[Pair], entries: list[str], shared: Path, tmp_path: Path
 ) -> None:
@@ -277,6 +279,7 @@ def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
     assert list(sizes.values()) == [len(kept[i : i + 20]) for i in range(0, len(kept), 20)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [1500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_list_decided_before_it_is_downloaded(rows: int, shared: Path, entries: list[str], tmp_path: Path) -> None:
     """Alt texts of the web are matched and balanced, and photos downloaded for what was kept, and for nothing else."""
@@ -325,6 +328,7 @@ DAMAGE = ("truncated_image", "not_an_image", "empty_image", "caption_not_utf8", 
 MISTAKEN = 0.02
 
 
+@pytest.mark.thorough
 def test_the_demo_catches_what_is_planted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Pages for users: sentences and table cells are short, links lead somewhere, and the README's walk prints what it says."""
 
+import functools
 import os
 import re
 import shlex
@@ -65,6 +66,7 @@ def test_sentences_and_cells_are_short(page: Path) -> None:
     assert not long, "\n".join(long)
 
 
+@functools.cache
 def anchors(page: Path) -> set[str]:
     """Of a page's headings, as GitHub makes them, and those that it sets."""
     headings = (text for tag, text in texts(page) if re.fullmatch("h[1-6]", tag))
@@ -83,6 +85,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), target
 
 
+@pytest.mark.thorough
 def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
     """From the first recipe to the second run, over the demo's pool."""
     readme = (ROOT / "README.md").read_text()
