@@ -42,7 +42,7 @@ class RunError(CurateError):
 
 
 class TransientError(RunError):
-    """Another attempt at the same work may succeed: a file that was read before cannot be read now, or the other way round."""
+    """Another attempt may succeed: a file that was read before cannot be read now, or the other way round."""
 
     permanent = False
 
@@ -65,7 +65,7 @@ class DamagedError(RunError):
 
 @contextmanager
 def needing(what: str, install: str) -> Iterator[None]:
-    """Raise RecipeError where a package that is imported within is missing: what needs it, and what pip is to install."""
+    """Raise RecipeError where a package that the block imports is missing: what needs it, and what pip installs."""
     try:
         yield
     except ImportError as error:

@@ -28,24 +28,24 @@ def own_uid(value: object) -> str | None:
 
 
 def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
-    """Return the uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (sha256 as hex digits)."""
+    """Return the uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (in hex digits)."""
     return xxhash.xxh3_128_hexdigest(f"{url or sha256 or ''}\0{caption}".encode())
 
 
-def make_uids(own: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
-    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the others where there is a caption."""
+def make_uids(supplied: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
+    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the rest where there is a caption."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
     is_missing = pc.fill_null(pc.equal(pc.binary_length(url), 0), True)
     uids = hash_pairs(pc.if_else(is_missing, sha256, url) if pc.any(is_missing).as_py() else url, caption)
-    if own is None or own.null_count == len(own):
+    if supplied is None or supplied.null_count == len(supplied):
         return uids
-    good = pc.fill_null(pc.match_substring_regex(own, _WHOLE_UID), False)
-    return pc.if_else(good, pc.ascii_lower(own), uids)
+    is_uid = pc.fill_null(pc.match_substring_regex(supplied, _WHOLE_UID), False)
+    return pc.if_else(is_uid, pc.ascii_lower(supplied), uids)
 
 
 def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
-    """Return string[rows], the xxh3-128 of `first NUL second`, UTF-8, as 32 hex digits; a null first is empty, a null second gives null."""
+    """Return the xxh3-128 of `first NUL second`, string[rows] of 32 hex digits, null where the second is null."""
     wide = pa.large_string()
     joined = pc.binary_join_element_wise(first.fill_null("").cast(wide), second.cast(wide), pa.scalar("\0", wide))
     data, ends = string_buffers(joined)
@@ -57,18 +57,14 @@ def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
 
 def hex_uids(high: U64, low: U64) -> pa.Array:
     """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
-    return _hex_text(np.stack([high, low], axis=1).astype(">u8").tobytes())
-
-
-def _hex_text(octets: bytes) -> pa.Array:
-    """Return 16 bytes a row as string[rows] of 32 hex digits."""
+    octets = np.stack([high, low], axis=1).astype(">u8").tobytes()
     offsets = np.arange(0, 2 * len(octets) + 1, 32, dtype=np.int64)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(binascii.hexlify(octets))]
     return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
 
 
 def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
-    """Return the high and the low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
+    """Return the high and low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
     text = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
     text = text.fill_null("0" * 32) if text.null_count else text
     try:

@@ -1,4 +1,4 @@
-"""What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads themselves."""
+"""What belongs to a process and not to a run: what its threads share (models, engines, indexes), and the threads."""
 
 import logging
 import os
@@ -15,61 +15,60 @@ from typing import Any, Generic, TypeVar
 
 from curate.base.wording import one_line
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# On Spark as many as a task has (spark.task.cpus): there is a process for each task, and a unit in memory for each thread.
+# On Spark as many as a task has (spark.task.cpus): each task has a process, and each thread a unit in memory.
 CORES = int(os.environ.get("SPARK_TASK_CPUS") or os.cpu_count() or 1)
 
-_made: dict[str, Any] = {}
+_cache: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
-def process_cache(key: str, make: Callable[[], Made], replaces: str | None = None) -> Made:
+def process_cache(key: str, make: Callable[[], Value], replaces: str | None = None) -> Value:
     """Return what `make` gives, called once per key, by the first thread that needs it.
 
-    A key names the content of what is made: a digest, say; never a path. What is cached under other keys that begin
+    A key names the content of the value: a digest, say; never a path. What is cached under other keys that begin
     with `replaces` is dropped first.
     """
     with _lock:
-        if key not in _made:
-            for other in [other for other in _made if replaces and other.startswith(replaces)]:
-                del _made[other]
-            _made[key] = make()
-        made: Made = _made[key]
-        return made
+        if key not in _cache:
+            for other in [other for other in _cache if replaces and other.startswith(replaces)]:
+                del _cache[other]
+            _cache[key] = make()
+        value: Value = _cache[key]
+        return value
 
 
-class Lazy(Generic[Made]):
+class Lazy(Generic[Value]):
     """A model, say: loaded at its first use, and used by one thread at a time; on several devices, by as many threads.
 
     On a further device it is loaded once those before are all in use, and not used where it cannot be loaded there.
     """
 
-    def __init__(self, load: Callable[..., Made], devices: Callable[[], Iterable[str]] | None = None) -> None:
+    def __init__(self, load: Callable[..., Value], devices: Callable[[], Iterable[str]] | None = None) -> None:
         """`load` takes one of what `devices` returns at the first use; without these, nothing."""
         self._load, self._devices = load, devices
         self._changed = threading.Condition()
-        self._free: deque[Made] = deque()  # the one that was used longest ago comes first
-        self._unloaded: deque[tuple[str, ...]] | None = (
-            None  # that `load` may be called with yet; None before the first use
-        )
+        self._free: deque[Value] = deque()  # the one that was used longest ago comes first
+        # What `load` may be called with yet; None before the first use.
+        self._unloaded: deque[tuple[str, ...]] | None = None
         self._loaded = 0
         self._is_loading = False
 
     @contextmanager
-    def use(self) -> Iterator[Made]:
-        """Yield what `load` returned, once a device is free. Raises what `load` raises, unless another device has it."""
-        made = self._take()
+    def use(self) -> Iterator[Value]:
+        """Yield what `load` returned, once a device is free. Raises what `load` does, unless another device has it."""
+        value = self._take()
         try:
-            yield made
+            yield value
         finally:
             with self._changed:
-                self._free.append(made)
+                self._free.append(value)
                 self._changed.notify_all()
 
-    def _take(self) -> Made:
+    def _take(self) -> Value:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._free or (self._unloaded != deque() and not self._is_loading))
@@ -88,56 +87,56 @@ class Lazy(Generic[Made]):
                     self._is_loading = False
                     self._changed.notify_all()
 
-    def _load_next(self) -> Made:
+    def _load_next(self) -> Value:
         if self._unloaded is None:
             self._unloaded = deque([()] if self._devices is None else [(device,) for device in self._devices()])
-        made = self._load(*self._unloaded[0])
+        value = self._load(*self._unloaded[0])
         self._unloaded.popleft()
         self._loaded += 1
-        return made
+        return value
 
 
-class Recent(Generic[Made]):
-    """The last few things that threads share: each made by the first one that needs it, while others wait for it.
+class Recent(Generic[Value]):
+    """The last few values that threads share: each made by the first thread that needs it, while others wait for it.
 
     A copy that is sent to another process begins empty.
     """
 
-    def __init__(self, most: int = CORES) -> None:
-        self._most = most
+    def __init__(self, size: int = CORES) -> None:
+        self._size = size
         self._lock = threading.Lock()
-        self._kept: dict[Any, Future[Made]] = {}  # the last one used last
+        self._kept: dict[Any, Future[Value]] = {}  # the last one used last
 
-    def __reduce__(self) -> tuple[type["Recent[Made]"], tuple[int]]:
-        return type(self), (self._most,)
+    def __reduce__(self) -> tuple[type["Recent[Value]"], tuple[int]]:
+        return type(self), (self._size,)
 
-    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return what `make` gives for this key. What it raises, all raise that wait for it, and it is not kept."""
         with self._lock:
-            found = self._kept.pop(key, None)
-            made = self._kept[key] = found or Future()
-            while len(self._kept) > self._most:
+            kept = self._kept.pop(key, None)
+            future = self._kept[key] = kept or Future()
+            while len(self._kept) > self._size:
                 del self._kept[next(iter(self._kept))]
-        if found is None:
+        if kept is None:
             try:
-                made.set_result(make())
+                future.set_result(make())
             except BaseException as error:
-                made.set_exception(error)
+                future.set_exception(error)
                 with self._lock:
                     self._kept.pop(key, None)
-        return made.result()
+        return future.result()
 
 
 def groups(
-    items: Iterable[Item], size: Callable[[Item], int], most: int, count: int = sys.maxsize
+    items: Iterable[Item], size: Callable[[Item], int], limit: int, count: int = sys.maxsize
 ) -> Iterator[list[Item]]:
-    """Yield items in order, some at a time: until together they have a `size` of `most`, or there are so many."""
+    """Yield items in order, some at a time: until together they have a `size` of `limit`, or there are so many."""
     group: list[Item] = []
     total = 0
     for item in items:
         group.append(item)
         total += size(item)
-        if total >= most or len(group) >= count:
+        if total >= limit or len(group) >= count:
             yield group
             group, total = [], 0
     if group:
@@ -153,7 +152,7 @@ def _threads() -> ThreadPoolExecutor:
 class Backlog:
     """How many results may wait to be read, in all loops over `in_threads` that share it.
 
-    Each loop has an equal part of it and at least one result, so that none waits for another: `size` results and one a loop.
+    Each loop has an equal part of it, and at least one result, so that none waits for another: `size` and one a loop.
     """
 
     def __init__(self, size: int) -> None:
@@ -265,7 +264,7 @@ def stopped_if_interrupted(stop: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(inside: str | None = None) -> Iterator[str]:
-    """Yield a new folder, in another or where this machine has its temporary files, which is removed as `cleaned_up` says."""
+    """Yield a new folder, in another or where temporary files are, which is removed as `cleaned_up` says."""
     folder = tempfile.mkdtemp(prefix="curate-", dir=inside)
     with cleaned_up(partial(shutil.rmtree, folder, ignore_errors=True)):
         yield folder

@@ -1,31 +1,27 @@
 """Registries: the kinds of one thing (signals, say), the package's own in a stated order, then those of other packages.
 
-The package's own kinds are a tuple in a registry file of their folder. Third-party ones register through entry points: a package that
-states one in the registry's group is found once it is installed, on every worker that has it. Kinds are loaded on first
-use, by dotted name, so that `recipe` can look kinds up whose folders import `recipe`.
+The package's own kinds are a tuple in a registry file of their folder. Others register through entry points: a package
+that states one in the registry's group counts once it is installed, on every worker that has it. Kinds are loaded on
+first use, by dotted name, so that `recipe` can look kinds up whose folders import `recipe`.
 """
 
 import importlib
 import importlib.metadata
 import inspect
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from curate.base.errors import RecipeError
-from curate.base.wording import did_you_mean, one_line
-
-_with_foreign = ContextVar("with_foreign", default=True)
+from curate.base.wording import describe_error, did_you_mean
 
 K = TypeVar("K")
 
-
+_with_foreign = ContextVar("with_foreign", default=True)
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
 
 
@@ -51,12 +47,6 @@ def only_builtin() -> Iterator[None]:
         yield
     finally:
         _with_foreign.reset(token)
-
-
-def _entry_points(group: str) -> importlib.metadata.EntryPoints:
-    """Return what installed packages state in a group."""
-    entries: importlib.metadata.EntryPoints = _installed().select(group=group)
-    return entries
 
 
 @cache  # each look reads a file of every package
@@ -136,7 +126,7 @@ def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any
     """Return a registry's kinds, and the foreign ones."""
     kinds = {kind.key: kind for kind in _import(registry.builtin)}
     foreign: dict[str, ForeignKind] = {}
-    entries = _entry_points(registry.group) if registry.group and with_foreign else ()
+    entries = _installed().select(group=registry.group) if registry.group and with_foreign else ()
     for entry in sorted(entries, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         loaded = _load_foreign(registry, entry, package)
@@ -169,10 +159,8 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # another package's code: of any kind
-        raise RecipeError(
-            f"{where} cannot be loaded: {type(error).__name__}: {one_line(error, 400)}{_last_line(error, entry.module)}; "
-            "repair or uninstall the package"
-        ) from error
+        reason = describe_error(error, entry.module.partition(".")[0])
+        raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
     sharing = [other for other in _REGISTRIES if other.group == registry.group]
     if not registry.accepts(kind):
         if any(other.accepts(kind) for other in sharing):
@@ -185,16 +173,6 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     if kind.key != entry.name:
         raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
     return kind
-
-
-def _last_line(error: BaseException, module: str) -> str:
-    """Return where in the package of a module an error was raised; nothing where it was not there."""
-    frames = [
-        (frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == module.partition(".")[0]
-    ]
-    return f" at {Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
 
 
 def _find_missing(registry: Registry[Any], kind: Any) -> str | None:

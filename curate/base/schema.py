@@ -53,9 +53,8 @@ DECISIONS = pa.schema(
 # How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
 REPEATS = pa.field("repeats", _INT32)
 
-# The largest cosine between the embedding of a row and those that it was compared with, where a pass by embedding found it a
-# duplicate: that of the edge which joined it, edges being taken from the closest on; from 0.9999 on it is 1. Null of all other rows. In
-# `decisions`, where the recipe has such a pass.
+# In `decisions`, where the recipe has a pass by embedding: of a row that it dropped the largest cosine to rows that it
+# was compared with, that of the edge that joined it (the closest edges come first); from 0.9999 on 1. Else null.
 DUPLICATE_COSINE = pa.field("duplicate_cosine", pa.float32())
 
 _WRITTEN = [*_fields(_TEXT, "uid", "kind", "style"), ("ordinal", _INT32)]  # the key of a text
@@ -83,21 +82,20 @@ CAPTIONS = pa.schema(
     ]
 )
 
-# Where the phrases of a kept caption are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
+# Where a kept caption's phrases are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
 REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", _TEXT), ("score", pa.float32())])
 REGIONS = pa.schema(
     [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
 )
 
-# What became of the attempts at a URL: how many there were, in all rounds, when the last one ended, and whether another may go
-# better.
+# The attempts at a URL: how many there were in all rounds, when the last one ended, and whether another may pass.
 ATTEMPTS = pa.schema([("attempts", _INT32), ("attempted", pa.timestamp("ms", "UTC")), pa.field("may_pass", pa.bool_())])
 
-# Files, in whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null where the run downloaded nothing.
+# Files, whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null without downloads.
 FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail"), *ATTEMPTS])
 
-# retries.parquet: the rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that determines what
-# becomes of its URLs; `row`: in the list; `key` of the sample that it was before the round, and how many `attempts` there were.
+# retries.parquet: rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that
+# determines what becomes of its URLs; `row`: in the list; `key`: of the sample before the round; `attempts`: so far.
 RETRIES = pa.schema(
     [*_fields(_TEXT, "source", "list"), ("round", _INT32), ("row", _INT64), ("key", _TEXT), ("attempts", _INT32)]
 )
@@ -115,10 +113,10 @@ ENTRIES = pa.schema(
 
 MANIFEST = pa.schema([("path", _TEXT), *_fields(_INT64, "rows", "bytes"), ("sha256", _TEXT)])
 
-# forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests as they came.
-# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL and nobody's name is here.
-# `origin`: `requested`; `linked`, a name of a row that was requested; `encountered`, one that a run with a blocklist came
-# across. `rows`: of this pool that the item named. `shards`: that the request changed.
+# forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests in order.
+# `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL, and nobody's name.
+# `origin`: `requested`; `linked`, a name of a requested row; `encountered`, one that a run with a blocklist met.
+# `rows`: of this pool that the item named. `shards`: that the request changed.
 FORGOTTEN_ITEMS = pa.schema(
     [
         ("request", _INT32),
@@ -128,14 +126,13 @@ FORGOTTEN_ITEMS = pa.schema(
     ]
 )
 
-# What a run decided of its kept rows, under the names that another run sees whose input it is. `probability` in the shards is
+# What a run decided of its kept rows, under the names that a run sees whose input it is. `probability` in the shards is
 # the row's own one times INPUT_PROBABILITY, in every pool that has a column of this name.
 INPUT_DECISIONS = {"probability": "input_probability", "draw": "input_draw", "repeats": "input_repeats"}
 INPUT_PROBABILITY = INPUT_DECISIONS["probability"]
 
-OWN_COLUMNS = frozenset(
-    {*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICATE_COSINE.name}
-)  # names that no column of `scores` may have
+# Names that no column of `scores` may have.
+OWN_COLUMNS = frozenset({*SAMPLES.names, *DECISIONS.names, REPEATS.name, DUPLICATE_COSINE.name})
 
 OK = "ok"
 
@@ -144,15 +141,15 @@ OK = "ok"
 class Stage:
     """What may become of a row."""
 
-    name: str  # of the row in `decisions.rule`, in the counts of run.json and in the funnel; of RULES and SELECTION no row's
+    name: str  # of the row in `decisions.rule`, in run.json's counts and in the funnel; of RULES and SELECTION no row's
     code: int  # of the row in `UnitState.verdicts`; a rule's code is its position among the rules
     meaning: str  # for people, of all rows
     reason: str  # for people, of one row: `str.format` fills in what `curate explain` knows of it
     section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
 
 
-# In the order in which they apply. RULES holds the place of the recipe's own rules, and no row has its code; SELECTION that of the
-# recipe's selection, by whose key rows are named.
+# In the order in which they apply. RULES holds the place of the recipe's rules, and no row has its code; SELECTION that
+# of the recipe's selection, by whose key rows are named.
 STAGES = (
     Stage("failed", -2, "could not be read, or has no caption", "{failure}"),
     Stage("forgotten", -7, "removed on request", "removed on request{date}"),
@@ -176,8 +173,7 @@ STAGES = (
     Stage("kept", -1, "the curated set", ""),
 )
 FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, SELECTION, KEPT = (stage.name for stage in STAGES)
-STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
-STAGE_OF_SELECTION = next(stage for stage in STAGES if stage.name == SELECTION)
+STAGE_OF_RULES, STAGE_OF_SELECTION = (stage for stage in STAGES if stage.name in (RULES, SELECTION))
 STAGE = {stage.name: stage for stage in STAGES if stage.name not in (RULES, SELECTION)}
 CODES = {stage.name: stage.code for stage in STAGES if stage.name != RULES}
 POOL = "pool"  # no stage, but the first line of the funnel
@@ -222,13 +218,14 @@ def run_stages(
 
 MISSING_SAMPLE = "missing_sample"
 
-# `samples.status` and `failures.reason` of a sample that was never downloaded. Such rows do not count towards `max_failed`.
+# `samples.status` and `failures.reason` of a sample that was never downloaded, which does not count for `max_failed`.
 MISSING_REASONS = {
-    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and the tar "
-    "does not have it",
+    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and "
+    "the tar does not have it",
     "bad_url": "it is not an http or https URL, or redirects to one that is not",
     "dns": "the name of its host could not be looked up",
-    "refused_address": "its host has an address that is not public; if it is yours, name it in `network.allow_networks`, then --retry",
+    "refused_address": "its host has an address that is not public; if it is yours, name it in "
+    "`network.allow_networks`, then --retry",
     "unreachable": "its host does not accept connections",
     "tls": "its host has no valid certificate, or does not speak TLS",
     "timeout": "it did not arrive in time",
@@ -240,13 +237,14 @@ MISSING_REASONS = {
     "opted_out": "its headers reserve it from machine learning",
     "served_no_image": "what its host sent is not an image",
     "too_small": "its smaller side is below `min_image_size`",
-    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 if that is not set and it would be resized",
+    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 if that is not set and it would be "
+    "resized",
     "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
     "hash_mismatch": "the hash of its bytes differs from the one in the list",
     "not_resized": "img2dataset could not resize it",
     "lost": "downloading or resizing it failed with an error that nobody foresaw; the log has it",
     "http_other": "its host answered with an unknown HTTP status",
-    **{f"http_{one.value}": f"its host answered {one.value} {one.phrase}" for one in HTTPStatus if one.value >= 300},
+    **{f"http_{s.value}": f"its host answered {s.value} {s.phrase}" for s in HTTPStatus if s.value >= 300},
 }
 
 # `samples.status` and `failures.reason` of a sample that could not be read.
@@ -285,8 +283,8 @@ FILE_REASONS = {
 DAMAGED_EMBEDDINGS = "damaged_embeddings"
 DAMAGED_SIDECAR = "damaged_sidecar"
 
-# `failures.reason` of a file that was read in part: the samples before the damage are used. Files whose embeddings cannot
-# be used count as unread: of the rest rules may see nothing that they are about.
+# `failures.reason` of a file that was read in part: the samples before the damage are used. Files whose embeddings
+# cannot be used count as unread: of the rest rules may see nothing that they are about.
 DAMAGE_REASONS = {
     "truncated_tar": "the file ends inside a member, a header or its padding",
     "damaged_tar": "a header is damaged; nothing after it can be read",

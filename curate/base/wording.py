@@ -4,13 +4,16 @@ import difflib
 import math
 import re
 import struct
+import traceback
 from collections.abc import Iterable
 from decimal import Decimal
+from pathlib import Path
+from types import FrameType
+
+from curate.base.errors import CurateError
 
 # What moves a terminal's cursor, colours it or turns the direction of text, and what no XML may hold.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-
-
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in messages of libraries: another one in each process
 
 
@@ -38,12 +41,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def next_size(rows: int, t: int, expected: float, above: float | None) -> str:
-    """Return the expected size `above`, of t + 1, in words; empty where that of t is within 5 % of the target `rows`."""
+    """Return the expected size of t + 1, `above`, in words; empty where that of t is within 5 % of `rows`."""
     return "" if above is None or expected >= 0.95 * rows else f"{above:,.0f} with t = {t + 1:,}"
 
 
 def all_digits(value: float, single: bool = False) -> str:
-    """Return a number in the fewest digits that are read back as it, never as 1e-05; `single`: by a column of float32."""
+    """Return a number in the fewest digits that are read as it, never as 1e-05; `single`: by a column of float32."""
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     texts = (f"{value:.{digits}g}" for digits in range(1, 10) if single)
@@ -66,8 +69,29 @@ def one_line(error: object, limit: int | None = None) -> str:
     return " ".join(str(error).split())[:limit]
 
 
+def package_of(frame: FrameType) -> str:
+    """Return the outermost package of a frame's module."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
+def describe_error(error: BaseException, package: str | None = None) -> str:
+    """Return what an exception says, and where in a package it was raised: the innermost of its lines.
+
+    Without `package` that is the outermost one that is not curate's.
+    """
+    if isinstance(error, CurateError):
+        return str(error)
+    text = f"{type(error).__name__}: {ADDRESS.sub('', one_line(error, 400))}"
+    frames = [(package_of(frame), frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    outside = [frame for frame in frames if frame[0] == (package or frame[0]) != "curate"]
+    if not outside:
+        return text
+    _, code, line = [frame for frame in outside if frame[0] == outside[0][0]][-1]
+    return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the nearest known name, whatever its case, as a hint: "did you mean 'x'? "; empty where none is near."""
-    names = {one.lower(): one for one in known}
+    names = {text.lower(): text for text in known}
     near = difflib.get_close_matches(name.lower(), names, 1)
     return f"did you mean {names[near[0]]!r}? " if near else ""

@@ -1,7 +1,7 @@
 """Check SQL expressions of a recipe against the columns that they see, before anything is run.
 
-An expression is scalar and deterministic: subqueries, aggregates, windows, parameters and functions such as random() or now()
-are refused, and so is a column that there is not.
+An expression is scalar and deterministic: subqueries, aggregates, windows, parameters and functions such as random() or
+now() are refused, and so is a column that there is not.
 """
 
 import json
@@ -35,9 +35,9 @@ class CheckedExpression:
     kind: str
 
 
-def parse_sql(connection: Any, sql: str) -> dict[str, Any]:
+def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     """Return statements as DuckDB parses them. Raises RecursionError where they are nested too deeply."""
-    [(text,)] = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     tree: dict[str, Any] = json.loads(text)
     return tree
 
@@ -53,7 +53,7 @@ def walk_tree(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
-    """Return a checked expression that gives a number of times: an integer. Raises RecipeError, as `check_expression`."""
+    """Return a checked expression of a number of times, an integer. Raises RecipeError, as `check_expression`."""
     checked = check_expression(key, sql, columns)
     if not checked.kind.endswith("INT") and checked.kind != "INTEGER":
         accepted = "an integer, such as CASE WHEN words < 10 THEN 4 ELSE 1 END"
@@ -63,9 +63,9 @@ def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
 
 @lru_cache(1000)  # a run asks twice, a search for settings for each of them
 def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> CheckedExpression:
-    """Return an expression, checked against the columns that it sees. Raises RecipeError, which names the recipe's `key`.
+    """Return an expression, checked against the columns that it sees; messages show `shown` in its place.
 
-    `shown` is what messages show in place of it.
+    Raises RecipeError, which names the recipe's `key`.
     """
     where = f"{key}: {shown or sql!r}"
     try:
@@ -122,7 +122,7 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
 
 
 def _nulls(columns: pa.Schema) -> pa.Table:
-    """Return one row of nulls, which finds what cannot be bound, and constants of a wrong type, whatever a pool holds."""
+    """Return one row of nulls, which finds what cannot be bound and constants of a wrong type, in any pool."""
     return pa.table({field.name: pa.nulls(1, field.type) for field in columns})
 
 
@@ -154,8 +154,9 @@ def _check_function(key: str, where: str, name: str, arguments: int) -> None:
         remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
         raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")
     sql = (
-        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), bool_or(function_type = 'macro'), "
-        "bool_or(macro_definition LIKE '%current_timestamp%') FROM duckdb_functions() WHERE function_name = ?"
+        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), "
+        "bool_or(function_type = 'macro'), bool_or(macro_definition LIKE '%current_timestamp%') "
+        "FROM duckdb_functions() WHERE function_name = ?"
     )
     aggregate, consistent, macro, clock = connect().execute(sql, [name]).fetchall()[0]
     if aggregate:

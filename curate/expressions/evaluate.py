@@ -1,7 +1,7 @@
-"""Evaluate checked SQL expressions over the rows of a table, in DuckDB: external access off, settings locked, UTC, one thread.
+"""Evaluate checked SQL expressions over the rows of a table, in DuckDB, with a connection for each thread.
 
-In: an Arrow table and an expression that `curate.expressions.check` accepted. Out: one value a row. NULL is null; an error on
-one row's value (a cast, say) is NULL. A thread has a connection of its own.
+In: an Arrow table and an expression that `curate.expressions.check` accepted. Out: one value a row. NULL is null; an
+error on one row's value (a cast, say) is NULL.
 """
 
 import threading
@@ -22,8 +22,8 @@ def connect() -> Any:
     if not hasattr(_local, "connection"):
         _local.connection = duckdb.connect(":memory:")
         _local.connection.execute(
-            "SET threads=1; SET TimeZone='UTC'; SET python_enable_replacements=false; SET enable_external_access=false; "
-            "SET lock_configuration=true"
+            "SET threads=1; SET TimeZone='UTC'; SET python_enable_replacements=false; "
+            "SET enable_external_access=false; SET lock_configuration=true"
         )
         _local.prepared = {}
     return _local.connection
@@ -61,16 +61,16 @@ def query(sql: str, table: pa.Table) -> dict[str, Any]:
 def evaluate(sql: str, table: pa.Table) -> Any:
     """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked.
 
-    It is prepared once for tables of the same columns, since that costs as much as to evaluate it. An error on a value is raised.
+    It is prepared once for tables of the same columns: that costs as much as to evaluate it. Errors are raised.
     """
     connect()
-    of = sql, table.schema
-    if of not in _local.prepared:
+    key = sql, table.schema
+    if key not in _local.prepared:
         if len(_local.prepared) >= _MOST_PREPARED:  # they go with their connection
             del _local.connection
             connect()
-        _local.prepared[of] = _Prepared(sql, table.schema, len(_local.prepared))
-    return _local.prepared[of].answer(table)
+        _local.prepared[key] = _Prepared(sql, table.schema, len(_local.prepared))
+    return _local.prepared[key].answer(table)
 
 
 class _Prepared:
@@ -78,7 +78,7 @@ class _Prepared:
 
     def __init__(self, sql: str, columns: pa.Schema, number: int) -> None:
         self._name, rows = f"prepared_{number}", f"rows_{number}"
-        self._table = self._nothing = columns.empty_table()
+        self._table = self._empty = columns.empty_table()
         connect().register(rows, self)
         connect().execute(f"PREPARE {self._name} AS SELECT {sql} AS answer FROM {rows}")
 
@@ -92,4 +92,4 @@ class _Prepared:
         try:
             return connect().execute(f"EXECUTE {self._name}").fetchnumpy()["answer"]
         finally:
-            self._table = self._nothing
+            self._table = self._empty

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RunError, SignalError
-from curate.base.foreign import INTERRUPTS, describe, guard
+from curate.base.foreign import INTERRUPTS, guard
 from curate.base.process import process_cache
-from curate.base.wording import one_line, pluralise
+from curate.base.wording import describe_error, one_line, pluralise
 from curate.signals.signal import (
     Collector,
     EmbeddingSignal,
@@ -70,7 +70,7 @@ class _Failure:
     """What `observe` raised of an image, in place of an observation."""
 
     def __init__(self, caught: BaseException) -> None:
-        self.text = describe(caught)
+        self.text = describe_error(caught)
         codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
         is_loading = process_cache.__code__ in codes
         self.is_of_image = isinstance(caught, _OF_AN_IMAGE) and not (isinstance(caught, _OF_A_FILE) or is_loading)
@@ -119,7 +119,7 @@ def _from_captions(signal: TextSignal, captions: pa.Array) -> Sequence[pa.Array]
         raise
     except BaseException as caught:  # another package's code: of any kind
         which = _find_caption(signal.compute, captions)
-        raise RunError(f"{signal.label}: {describe(caught)}{which}") from caught
+        raise RunError(f"{signal.label}: {describe_error(caught)}{which}") from caught
     return _checked(signal, "compute", columns, len(captions))
 
 

@@ -79,7 +79,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
             "fruit-x",
             "raise KeyError('no')",
             "x",
-            r"fruit 'x' of package fruit-x 1\.2: .*KeyError: 'no' at fruit_x.py:1; repair or",
+            r"fruit 'x' of package fruit-x 1\.2: .*KeyError: 'no' at fruit_x.py:1 in <module>; repair or",
         ),
         ("fruit-x", "KIMD = 1", "x", r"fruit 'x' of package fruit-x 1\.2: .*AttributeError"),
         (

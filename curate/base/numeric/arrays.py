@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
 I16 = npt.NDArray[np.int16]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -33,9 +32,9 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def string_buffers(array: pa.Array) -> tuple[U8, I64]:
-    """Return the bytes (uint8) of an array of strings or bytes and the offsets (int64, len + 1) into them, without a copy where they are so.
+    """Return the bytes (uint8) of an array of strings or bytes, and the offsets into them (int64[len + 1]).
 
-    Both read-only and aligned: each other kind would be compiled separately.
+    Without a copy where they are so; both read-only and aligned: each other kind would be compiled separately.
     """
     if len(array) == 0:
         data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)

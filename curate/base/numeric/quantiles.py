@@ -2,8 +2,9 @@
 
 In: a numeric column in any number of parts. Out: the key (uint64, ordered as the values are) of descending[int(N·f)],
 DataComp's cut, where N counts the values that are neither null nor NaN; keeping what is at least that value keeps
-int(N·f) + 1 rows plus ties, or all where there are no more. Each pass over the keys finds 16 bits from a summed histogram of 65,536 counters: two rounds for
-columns of at most 32 bits, as most are, or four, and 512 KiB a part, instead of a sort or a sketch with an error.
+int(N·f) + 1 rows plus ties, or all where there are no more. Each pass over the keys finds 16 bits from a summed
+histogram of 65,536 counters: two rounds for columns of at most 32 bits, as most are, or four, and 512 KiB a part,
+instead of a sort or a sketch with an error.
 """
 
 from dataclasses import dataclass, replace
@@ -25,19 +26,19 @@ def key_bits(kind: pa.DataType) -> int:
 def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
     """Map numbers to keys that compare as the numbers do (uint64[rows]; 0 for null and NaN), and tell which are valid.
 
-    One map per kind and number of bits (see `key_bits`), so parts of a column may differ in width: floats (as float64, or
-    float32, which hold every narrower one; −0.0 is 0.0), signed integers, unsigned integers, booleans. Nothing is rounded.
+    One map per kind and number of bits (see `key_bits`), so parts of a column may differ in width: floats (as float64
+    or float32, without rounding; −0.0 is 0.0), signed integers, unsigned integers, booleans.
 
     Raises:
         TypeError: the column is of another type.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    floating = _is_float(values.type)
+    is_float = _is_float(values.type)
     valid = values.is_valid().to_numpy(zero_copy_only=False)
     # numpy has no nulls: a column with some would come out as float64, which rounds large integers.
     numbers = values.fill_null(False if pa.types.is_boolean(values.type) else 0).to_numpy(zero_copy_only=False)
-    if floating:
+    if is_float:
         floats, unsigned = (np.float32, np.uint32) if bits == 32 else (np.float64, np.uint64)
         numbers = numbers.astype(floats)
         valid = valid & ~np.isnan(numbers)
@@ -92,7 +93,7 @@ class Radix:
         return self.prefix if self.total else None
 
     def histogram(self, keys: U64) -> I64:
-        """Count the next digit of one part's valid keys that begin with the prefix: int64[2^digit], or fewer of the last bits."""
+        """Count the next digit of a part's valid keys with the prefix: int64[2^digit], or fewer of the last bits."""
         if self.bits:
             keys = keys[keys >> np.uint64(self.width - self.bits) == np.uint64(self.prefix)]
         digits = (keys >> np.uint64(self.width - self.bits - self._next)) & np.uint64((1 << self._next) - 1)
@@ -111,27 +112,22 @@ class Radix:
         total = int(histogram.sum()) if self.total is None else self.total
         if total == 0:
             return replace(self, total=0)
-        rank = self._first_rank(total if base is None else base, total) if self.total is None else self.rank
+        rank = self.rank
+        if self.total is None:  # float multiplication, truncated, as DataComp's `int(len(x) * f)` does
+            n = total if base is None else base
+            rank = min(int(n * self.fraction) if self.rows is None else self.rows - 1, total - 1)
         at_least = np.cumsum(histogram[::-1])
         place = int(np.searchsorted(at_least, rank, side="right"))
         if place == len(histogram):
             raise ValueError(f"rank {rank} is not among the {int(at_least[-1])} keys counted: other data than before")
         above = int(at_least[place - 1]) if place else 0
-        digit = len(histogram) - 1 - place
-        prefix = self.prefix << self._next | digit
+        prefix = self.prefix << self._next | (len(histogram) - 1 - place)
         return replace(self, prefix=prefix, bits=self.bits + self._next, rank=rank - above, total=total)
-
-    def _first_rank(self, base: int, total: int) -> int:
-        # Float multiplication, truncated, as DataComp's `int(len(x) * f)` does.
-        rank = int(base * self.fraction) if self.rows is None else self.rows - 1
-        return min(rank, total - 1)
 
 
 def threshold_mask(keys: U64, valid: Mask, key: int | None) -> Mask:
     """Return which rows are at least the threshold (bool[rows]): none for key None, and never an invalid one."""
-    if key is None:
-        return np.zeros(len(keys), bool)
-    return valid & (keys >= np.uint64(key))
+    return np.zeros(len(keys), bool) if key is None else valid & (keys >= np.uint64(key))
 
 
 def _is_float(kind: pa.DataType) -> bool:

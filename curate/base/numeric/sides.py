@@ -1,14 +1,15 @@
 """Columns that follow from the sides of an image: the shorter one, and the longer by the shorter one.
 
-`min_side` is numpy's minimum, as DataComp takes it, so it is null where a side is unknown (DuckDB's `least` passes over nulls).
+`min_side` is numpy's minimum, as in DataComp: null where a side is unknown (DuckDB's `least` passes over nulls).
 """
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MIN_SIDE = "CASE WHEN width IS NOT NULL AND height IS NOT NULL THEN least(width, height) END"
-ASPECT = "CASE WHEN width > 0 AND height > 0 THEN greatest(width, height) / least(width, height) END"
-SQL = {"min_side": MIN_SIDE, "aspect": ASPECT}
+SQL = {
+    "min_side": "CASE WHEN width IS NOT NULL AND height IS NOT NULL THEN least(width, height) END",
+    "aspect": "CASE WHEN width > 0 AND height > 0 THEN greatest(width, height) / least(width, height) END",
+}
 """The same columns in SQL, by their names."""
 
 
@@ -18,7 +19,7 @@ def min_side(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray
 
 
 def aspect(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the longer side by the shorter one (float64, at least 1); null where one of them is null or not positive."""
+    """Return the longer side by the shorter one (float64, at least 1); null where one is null or not positive."""
     shorter = min_side(width, height).cast(pa.float64())
     ratio = pc.divide(pc.max_element_wise(width, height, skip_nulls=False).cast(pa.float64()), shorter)
     return pc.if_else(pc.greater(shorter, 0), ratio, None)

@@ -33,10 +33,10 @@ def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float
 
 
 def spread(values: npt.NDArray[Any], rows: I64, n: int) -> npt.NDArray[Any]:
-    """Return n values, those given in their rows, zeros elsewhere."""
-    found = np.zeros((n, *values.shape[1:]), values.dtype)
-    found[rows] = values
-    return found
+    """Return n values: these in their rows, zeros elsewhere."""
+    result = np.zeros((n, *values.shape[1:]), values.dtype)
+    result[rows] = values
+    return result
 
 
 def normalised(rows: npt.NDArray[Any]) -> F32:
