@@ -1,6 +1,6 @@
-"""Makes the pictures of README.md: `python .github/make_pictures.py`; needs chromium and the package scikit-image.
+"""Makes the pictures of README.md and curate/README.md: `python .github/make_pictures.py`; needs chromium and the package scikit-image.
 
-`flow.svg` and `steps.svg` are drawn here. `report.png`, `photos.jpg` and `sql.svg` show runs: of the demo, and of photographs
+`flow.svg`, `steps.svg` and `passes.svg` are drawn here. `report.png`, `photos.jpg` and `sql.svg` show runs: of the demo, and of photographs
 in the public domain that scikit-image ships, with smaller and cropped copies of them.
 """
 
@@ -53,6 +53,7 @@ def main() -> None:
     """Write all pictures beside this file."""
     (HERE / "flow.svg").write_text(flow())
     (HERE / "steps.svg").write_text(steps())
+    (HERE / "passes.svg").write_text(passes())
     with tempfile.TemporaryDirectory() as folder:
         curate(folder, "demo")
         screenshot(Path(folder, "curate-demo/run/report.html"), HERE / "report.png", 1200, (0, 0, 1200, 1060))
@@ -180,6 +181,46 @@ def steps() -> str:
             parts.append(arrow(f"M100 {y - 18}V{y - 2}"))
     names = ", ".join(name for name, *_ in rows)
     return svg(640, 52 * len(rows) + 44, f"The order in which rows are dropped: {names}", parts)
+
+
+def passes() -> str:
+    """Return the walk of the units: what each does alone, what all are asked between, and the files that are there then."""
+    rows = [
+        ("plan, claim", "the driver, once", "the units of the plan", ("run.json", "inputs/"), GREY),
+        (
+            "measure, match, rules",
+            "each unit",
+            "thresholds; near rows → groups",
+            ("samples scores", "matches members"),
+            BLUE,
+        ),
+        ("duplicates, later rules", "each unit", "counts of entries → limits, or t", (), GREEN),
+        ("draw", "each unit", "audit: are all rows accounted for?", ("decisions",), GREEN),
+        ("caption", "each unit, kept rows", "kept rows → which shard holds them", ("answers", "captions"), AMBER),
+        ("emit", "each shard", "lines of the manifest", ("shards/",), GREY),
+        ("publish", "one step, over summaries", "", ("manifest stats", "_SUCCESS, last"), GREY),
+    ]
+    left, middle, right, wide, high, pitch = 16, 268, 578, 222, 48, 70
+    heads = ((left, "work"), (middle, "asked of all units, before work goes on"), (right, "files written"))
+    parts = [label(x, 26, text, 13, anchor="start") for x, text in heads]
+    for number, (name, who, question, files, (fill, stroke)) in enumerate(rows):
+        y = 42 + pitch * number
+        parts += [
+            rectangle(left, y, wide, high, fill, stroke, name == "caption"),
+            label(left + 14, y + 21, name, 16, INK, 600, "start"),
+            label(left + 14, y + 39, who, 13, anchor="start"),
+        ]
+        parts += [label(right, y + 20 + 18 * i, file, 13, INK, 400, "start", MONO) for i, file in enumerate(files)]
+        if question:
+            below = f"M{middle + 134} {y + high - 8}V{y + high + 11}H{left + wide / 2}V{y + pitch - 2}"
+            parts += [
+                rectangle(middle, y + 8, 268, high - 16, "#ffffff", LINE),
+                label(middle + 134, y + 29, question, 13),
+                arrow(f"M{left + wide + 2} {y + high / 2}H{middle - 2}"),
+                arrow(below),
+            ]
+    title = "The walk of the units: each works alone, and between two passes all of them are asked a question"
+    return svg(720, pitch * len(rows) + 40, title, parts)
 
 
 def label(

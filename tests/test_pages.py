@@ -15,11 +15,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from curate.demo.pool import write_pool
+from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     [
         ROOT / "README.md",
+        ROOT / ".github/CONTRIBUTING.md",
         *(page for top in ("curate", "infra", "pipelines", "sql") for page in (ROOT / top).rglob("README.md")),
     ]
 )
@@ -83,6 +85,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
+
+
+def test_the_architecture_lists_all_rooms_in_their_order() -> None:
+    text = (ROOT / "curate/README.md").read_text().partition("## The rooms\n")[2]
+    lines = text.split("```")[1].strip().splitlines()
+    listed = [name for line in lines for name in line.split("  ")[0].split()]
+    assert listed == [room.removeprefix("curate.") for room in ROOMS if room not in ("curate", "curate.__main__")]
 
 
 @pytest.mark.thorough

@@ -1,4 +1,4 @@
-"""A signal of another package: the README's, built and installed, in runs of one and of several processes; and its faults."""
+"""A signal of another package, that of its folder's README, installed: in runs of one and several processes; its faults."""
 
 import importlib.util
 import json
@@ -35,8 +35,9 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reaso
 
 
 def blocks() -> dict[str, str]:
-    """The code of the README's section, by language."""
-    text = (ROOT / "README.md").read_text().partition("## Your own signals\n")[2].partition("\n## ")[0]
+    """The code of the section of the folder's README, by language."""
+    page = (ROOT / "curate/signals/README.md").read_text()
+    text = page.partition("## A signal of your own\n")[2].partition("\n## ")[0]
     return dict(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL))
 
 
