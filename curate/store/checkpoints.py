@@ -1,11 +1,11 @@
 """Checkpoints: what slow work on a unit has given so far, so that a kill costs minutes and not the unit.
 
-Work goes on in steps of consecutive rows, the same ones whatever the time: so what is published does not depend on where
-checkpoints fell. Once `INTERVAL` has passed since the last one, what steps gave since then is put into place as Arrow files in
-`parts/`; fast work leaves none. A rerun reads them and goes on after them. They are deleted once the unit's tables are there.
+Work goes on in steps of consecutive rows, the same whatever the time, so what is published does not depend on where
+checkpoints fell. Once `INTERVAL` has passed since the last one, what steps gave since then is put into place as Arrow
+files in `parts/`; fast work leaves none. A rerun goes on after them. They are deleted once the unit's tables are there.
 
-A file's name holds what it is of (a digest of all that determines it), its first row, and a digest of these and its bytes: a
-file that is not what its name says is damaged, and not used.
+A file's name holds what it is of (a digest of all that determines it), its first row, and a digest of these and its
+bytes: a file that is not what its name says is damaged, and not used.
 """
 
 import time
@@ -30,9 +30,8 @@ class Checkpoints:
         self._store, self._folder, self._key = store, unit_parts(work, unit), key
         self._last = time.monotonic()
         self._files = {name.rpartition("/")[2] for name in store.files(self._folder)}
-        self._waiting: dict[
-            str, tuple[int, list[pa.Table]]
-        ] = {}  # of each table its rows in place, and those that are not
+        # Of each table how many rows are in place, and those that are not.
+        self._waiting: dict[str, tuple[int, list[pa.Table]]] = {}
 
     def complete(
         self,
@@ -50,16 +49,16 @@ class Checkpoints:
             check: called before rows are put into place; raises where they are not to be used.
         """
         name = ids.digest([self._key, of])
-        found = self._read(name)
-        rows = sum(map(len, found))
+        tables = self._read(name)
+        rows = sum(map(len, tables))
         self._waiting[name] = rows, []
         for table in steps(rows):
-            found.append(table)
+            tables.append(table)
             self._waiting[name][1].append(table)
             if time.monotonic() - self._last >= INTERVAL:
                 check()
                 self._write()
-        return pa.concat_tables([schema.empty_table(), *found]).combine_chunks()
+        return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 
     def delete(self) -> None:
         """Delete those that are in place."""
@@ -85,13 +84,13 @@ class Checkpoints:
 
     def _read(self, name: str) -> list[pa.Table]:
         """Return the tables of a table's first rows; what follows a gap is not used."""
-        found: list[pa.Table] = []
-        while table := self._read_from(f"{name}-{sum(map(len, found)):09d}-"):
-            found.append(table)
-        return found
+        tables: list[pa.Table] = []
+        while table := self._read_from(f"{name}-{sum(map(len, tables)):09d}-"):
+            tables.append(table)
+        return tables
 
     def _read_from(self, prefix: str) -> pa.Table | None:
-        """Return the table of a file whose name begins so; None where there is none, or it cannot be read or is damaged."""
+        """Return the table of a file whose name begins so; None where there is none that can be read and is sound."""
         for file in sorted(self._files):
             if file.startswith(prefix):
                 try:

@@ -1,7 +1,7 @@
-"""Chunks: consecutive units of one source whose tables lie in one file each, where a run of many small units was published.
+"""Chunks: consecutive units of one source whose tables lie in one file each, in a published run of many small units.
 
-A chunk's file has its units' rows in order, and in the footer note, under `units`, lists of what each unit's own file said:
-rows, key and note. A row group holds whole units, so that one of them is read without the others.
+A chunk's file has its units' rows in order, and in the footer note, under `units`, lists of what each unit's own file
+said: rows, key and note. A row group holds whole units, so that one unit is read without the others.
 """
 
 import re
@@ -39,8 +39,8 @@ def chunks_of(units_per_file: Iterable[int]) -> Iterator[Chunk]:
 def find_chunks(store: RunStore) -> dict[int, Chunk]:
     """Return the chunk of each unit that is in one, whatever tables it has there."""
     names = (name for table in store.names("tables") for name in store.names(f"tables/{table}"))
-    found = {Chunk(int(m[1]), int(m[2])) for name in names if (m := re.fullmatch(r"(\d+)-(\d+)\.parquet", name))}
-    return {unit: chunk for chunk in sorted(found) for unit in chunk.units}
+    chunks = {Chunk(int(m[1]), int(m[2])) for name in names if (m := re.fullmatch(r"(\d+)-(\d+)\.parquet", name))}
+    return {unit: chunk for chunk in sorted(chunks) for unit in chunk.units}
 
 
 def units_note(rows: Sequence[int], keys: Sequence[str | None], notes: Sequence[Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def map_notes(note: dict[str, Any], change: Callable[[dict[str, Any]], dict[str,
     """Return a footer note as changed by a function of a unit's note; of a chunk's file, those of all units in it."""
     if "units" not in note:
         return change(note)
-    return note | {"units": note["units"] | {"notes": [one and change(one) for one in note["units"]["notes"]]}}
+    return note | {"units": note["units"] | {"notes": [inner and change(inner) for inner in note["units"]["notes"]]}}
 
 
 def keep_rows(note: dict[str, Any], kept: Mask) -> dict[str, Any]:

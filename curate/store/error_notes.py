@@ -1,7 +1,7 @@
 """Error notes: the message of an error of ours, kept beside the run, whatever the runner makes of the exception.
 
-A runner passes exceptions on as text, wrapped and annotated, and may try again what failed. So each note has an id that the
-raised exception names, and only the note that the runner's last exception names is the reason why the run ended.
+A runner passes exceptions on as text, wrapped and annotated, and may try again what failed. So each note has an id that
+the raised exception names, and the note that the runner's last exception names is why the run ended.
 In: a run folder. Out: files below `tmp`, which is emptied when a run starts and when it ends.
 """
 
@@ -20,7 +20,7 @@ _ID = re.compile(r"\(error note ([0-9a-f]{32})\)")
 
 @contextmanager
 def noting_errors(folder: RunStore) -> Iterator[None]:
-    """Keep the message of an error of ours, or of a foreign kind, that ends the block, and raise it again as a RunError that names the note."""
+    """Keep the message of an error, ours or a foreign kind's, that ends the block; raise a RunError that names it."""
     try:
         with naming_packages():
             yield
@@ -33,7 +33,7 @@ def noting_errors(folder: RunStore) -> Iterator[None]:
 
 def read_error_note(folder: RunStore, error: BaseException) -> str | None:
     """Return the message of our error behind what a runner raised; None where another failure ended the run."""
-    ids = _ID.findall(str(error))
-    # Of several, as of a stage's attempts, the last is what the runner gave up on.
-    file = f"{ERROR_NOTES}/{ids[-1]}.json" if ids else ""
-    return str(folder.read_json(file)["message"]) if file and folder.exists(file) else None
+    for note in _ID.findall(str(error))[-1:]:  # of several, as of a stage's attempts, what the runner gave up on
+        if folder.exists(file := f"{ERROR_NOTES}/{note}.json"):
+            return str(folder.read_json(file)["message"])
+    return None

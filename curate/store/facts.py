@@ -1,8 +1,7 @@
 """run.json: what determines a run, and, once it is finished, its results.
 
-In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place when
-the run is published. Keys of the JSON are the fields' names, in their order. `format` says how to read the file; a later one
-is refused.
+In: a run folder. Out: `RunClaim`, which is written when a run takes its folder, and `RunFacts`, which takes its place
+when the run is published. Keys of the JSON are the fields' names, in order. A `format` of later versions is refused.
 """
 
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -50,7 +49,7 @@ class MetadataFacts(Facts):
 
 
 class ForgottenFacts(Facts):
-    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all of it."""
+    """The record forgotten.parquet: its items and requests, the key of what was blocked, and the digest of all."""
 
     items: int
     requests: int
@@ -67,15 +66,13 @@ class RetriesFacts(Facts):
 
 
 class InputRunFacts(Facts):
-    """A run whose kept rows are a source: its name, what identifies it, how many of its rows it kept, and which columns of its
-    shards hold which part of a sample, as far as its recipe names them.
-    """
+    """A run whose kept rows are a source: its name, what identifies it, its rows, and columns that its recipe names."""
 
     name: str
     identity: str
     rows: int
     kept: int
-    column_names: dict[str, str]
+    column_names: dict[str, str]  # part of a sample → column of its shards
 
 
 class PoolFacts(Facts):
@@ -97,7 +94,7 @@ class GroupThreshold(Facts):
 class RuleFacts(Facts):
     """A rule: SQL, or the best of column `of`, with the least value that passed (None where no row reached it).
 
-    The best are a fraction `top` or a number of `rows`, `over` the pool or what reached the rule, and of each group `by` a column.
+    The best are a fraction `top` or `rows`, `over` the pool or what reached the rule, of each group `by` a column.
     """
 
     name: str
@@ -131,7 +128,7 @@ class RuleFacts(Facts):
         """Return the least value of a group that passed, or of any row where there are no groups."""
         if self.thresholds is None:
             return self.threshold
-        return next((one.threshold for one in self.thresholds if one.group == group), None)
+        return next((passed.threshold for passed in self.thresholds if passed.group == group), None)
 
     def show(self, threshold: float) -> str:
         """Return a threshold of the rule in all digits, so that a rule with this text keeps the same rows."""
@@ -139,7 +136,7 @@ class RuleFacts(Facts):
 
 
 class StatisticFacts(Facts):
-    """A statistic of a derived column: of an expression, over `rows` with a value; further keys are what it was computed by."""
+    """A statistic in a derived column: of an expression, over `rows` with a value; further keys are its parameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -166,16 +163,14 @@ class StepFacts(Facts):
 
 
 class DownloadFacts(Facts):
-    """What was downloaded: URLs that were tried, those that came, bytes of these as servers sent them, from when to when (seconds
-    since 1970), and of all others how many there are for each reason, the most frequent first.
-    """
+    """What was downloaded."""
 
-    urls: int
+    urls: int  # that were tried
     came: int
-    bytes: int
-    began: float
+    bytes: int  # of those that came, as servers sent them
+    began: float  # seconds since 1970
     ended: float
-    reasons: dict[str, int]
+    reasons: dict[str, int]  # why others did not come → how many, the most frequent first
 
     @property
     def seconds(self) -> float:
@@ -184,7 +179,7 @@ class DownloadFacts(Facts):
 
 
 class DriftFacts(Facts):
-    """How far what is kept of a source has drifted from it, by the embeddings of a model: see `curate.publish.wasserstein`."""
+    """How far what is kept of a source has drifted from it, by a model's embeddings (`curate.publish.wasserstein`)."""
 
     source: str
     model: str
@@ -197,24 +192,20 @@ class DriftFacts(Facts):
 
 
 class CaptionWork(Facts):
-    """What the captions of a kind took of an engine.
-
-    Requests, those that had to be sent, those without an answer, texts that passed and that are in `.txt`, tokens,
-    seconds of the engine, cost by the recipe's price (None without one).
-    """
+    """What the captions of a kind took of an engine."""
 
     kind: str
     engine: str
     model: str
     requests: int
-    sent: int
-    failed: int
-    passed: int
-    replaced: int
+    sent: int  # of these, since no answer was cached
+    failed: int  # of these, without an answer
+    passed: int  # texts
+    replaced: int  # originals in `.txt`
     tokens_in: int
     tokens_out: int
-    seconds: float
-    cost: float | None
+    seconds: float  # of the engine
+    cost: float | None  # by the recipe's price; None without one
 
 
 class NearFacts(Facts):
@@ -245,7 +236,7 @@ class LargeGroupFacts(Facts):
 
 
 class SignalErrors(Facts):
-    """The images that a signal of another package failed on, which are null in its columns: how many, and the first error."""
+    """The images that a signal of another package failed on, null in its columns: how many, and the first error."""
 
     signal: str  # its name and package, in words
     rows: int
@@ -313,7 +304,7 @@ class SelectionWords(Facts):
 
 
 class SelectionFacts(SelectionWords):
-    """The selection of a run: its key, why rows are dropped by it, of all of them, and its label, such as t = 20,000."""
+    """The selection of a run: its key, why it drops rows (of all of them), and its label, such as t = 20,000."""
 
     key: str
     meaning: str
@@ -327,9 +318,8 @@ class RunFacts(RunClaim):
     evaluation: Perhaps[EvaluationFacts] = None  # None without `dedup.against`
     pool: PoolFacts
     units: list[tuple[str, int]]  # how many consecutive units each source has, in order
-    units_per_file: Perhaps[list[int]] = (
-        None  # how many consecutive units share files, in order; None: each has its own
-    )
+    # How many consecutive units share files, in order; None: each has its own.
+    units_per_file: Perhaps[list[int]] = None
     rules: list[RuleFacts]
     derived: Perhaps[list[DerivedFacts]] = None  # None where the recipe derives no column
     selection: Perhaps[SelectionFacts] = None  # None where every row that was left is kept
@@ -350,8 +340,8 @@ class RunFacts(RunClaim):
 
     def stages(self, forgotten: bool) -> list[schema.Stage]:
         """Return the run's stages; see `schema.run_stages`."""
-        has = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
-        sections = [name for name, section in has.items() if section is not None]
+        recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
+        sections = [name for name, section in recipe.items() if section is not None]
         place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
         selection = schema.selection_stage(self.selection.key, self.selection.meaning) if self.selection else None
         return schema.run_stages([rule.name for rule in self.rules], sections, forgotten, place, selection)
@@ -393,7 +383,7 @@ def read_facts(store: RunStore) -> RunFacts:
 
 
 def read_forgotten(store: RunStore) -> ForgottenFacts | None:
-    """Return what run.json says of the record, None where it names none; of any format: what was taken out stays out."""
+    """Return what run.json, of any format, says of the record: what was taken out stays out; None if it names none."""
     if not store.exists(RUN_FILE):
         return None
     named = _read_object(store).get("forgotten")
@@ -430,10 +420,9 @@ def _read(store: RunStore) -> dict[str, Any]:
     data = _read_object(store)
     format = data.get("format", FORMAT)
     if not isinstance(format, int) or format > FORMAT:
-        raise RunError(
-            f"{store.url}: {RUN_FILE} has format {format}, of curate {data.get('curate')}; this version reads formats up to "
-            f"{FORMAT}: open the run with curate {data.get('curate')} or later"
-        )
+        version = f"curate {data.get('curate')}"
+        what = f"{RUN_FILE} has format {format}, of {version}; this version reads formats up to {FORMAT}"
+        raise RunError(f"{store.url}: {what}: open the run with {version} or later")
     return data
 
 

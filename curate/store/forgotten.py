@@ -1,9 +1,7 @@
-"""forgotten.parquet, the record of a run: what was taken out of it and what it keeps out, and when; never who requested it.
+"""forgotten.parquet, a run's record: what was taken out of it and what it keeps out, and when; never who requested it.
 
-In: items. Out: one row an item (schema.FORGOTTEN_ITEMS), in requests, in the order in which they came. A URL is recorded as
-the sha256 of its text. Rows are only ever appended, and run.json names how many there are with their digest, so that a
-record that was lost or changed is noticed.
-
+In: items. Out: one row an item (schema.FORGOTTEN_ITEMS), in requests in order. A URL is recorded as the sha256 of its
+text. Rows are only appended, and run.json has their number and digest, so that a lost or changed record is noticed.
 The record is also the blocklist: a run with `--reuse` inherits all of the older run's items, and blocks them.
 """
 
@@ -28,8 +26,8 @@ from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.manifest import find_digest, is_equal
 from curate.store.store import RunStore
 
-# Why an item is in the record: a request or blocklist named it; it is a name of a row that one named; it is a name of a row
-# that a later run with this record encountered.
+# Why an item is in the record: a request or blocklist named it; it names a row that one named; it names a row that a
+# later run with this record encountered.
 REQUESTED, LINKED, ENCOUNTERED = "requested", "linked", "encountered"
 
 
@@ -49,15 +47,14 @@ class Record:
             return cls(table.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS))
         except (KeyError, ValueError, pa.ArrowException, DamagedError) as error:  # other columns or types, or damaged
             fault = one_line(str(error).partition("; delete it")[0])
-            raise RunError(
-                f"{folder.url}: {FORGOTTEN_FILE} is not a record of forgotten items ({fault}); restore it from a copy"
-            ) from None
+            what = f"is not a record of forgotten items ({fault}); restore it from a copy"
+            raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {what}") from None
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
         """Return the record of a run folder.
 
-        Raises RunError where it does not begin with the one that run.json names, or, where that is lost, is not what was written.
+        Raises RunError where it does not begin with the one that run.json names, or is not what was written.
         """
         record = cls.read(folder)
         try:
@@ -66,15 +63,13 @@ class Record:
             named, is_lost = None, True
         if named is not None:
             is_complete, items = record.extends(named), f" ({named.items:,} items)"
-        else:  # where run.json can be read and names none, a first request may have been killed before its record was there
+        else:  # where a sound run.json names none, a first request may have been killed before its record was there
             is_complete, items = not is_lost or record.is_written(folder), ""
         if is_complete:
             return record
-        found = f"does not match its digest in {RUN_FILE}" if len(record) else "is missing"
-        raise RunError(
-            f"{folder.url}: {FORGOTTEN_FILE} {found}{items}; restore it from a copy: "
-            "without it, forgotten samples would return"
-        )
+        fault = f"does not match its digest in {RUN_FILE}" if len(record) else "is missing"
+        remedy = "restore it from a copy: without it, forgotten samples would return"
+        raise RunError(f"{folder.url}: {FORGOTTEN_FILE} {fault}{items}; {remedy}")
 
     def is_written(self, folder: RunStore) -> bool:
         """Return whether the folder's record is what was written, as far as anything but run.json says."""
@@ -194,19 +189,17 @@ def _octets(column: pa.ChunkedArray) -> bytes:
 
 def origins(items: Items, requested: Items) -> dict[str, list[str]]:
     """Return for each kind of `items` the origin of each: `requested` or `linked`."""
-    return {
-        kind: [REQUESTED if named else LINKED for named in requested.holds(kind, items[kind]).tolist()]
-        for kind in KINDS
-    }
+    named = {kind: requested.holds(kind, items[kind]).tolist() for kind in KINDS}
+    return {kind: [REQUESTED if is_named else LINKED for is_named in named[kind]] for kind in KINDS}
 
 
 def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, npt.NDArray[np.int64]]:
     """Return for each kind how often each of `items` is among the names of rows (unsorted, one for each row)."""
-    found = {}
+    result = {}
     for kind in KINDS:
         ordered, wanted = np.sort(names[kind]), items[kind]
-        found[kind] = np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
-    return found
+        result[kind] = np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
+    return result
 
 
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:

@@ -1,10 +1,10 @@
 """Names of what is forgotten, in arrays in which rows are looked up: uids, URLs and images, each by a hash.
 
-In: names of samples. Out: `Items`: for each kind one ascending array of byte strings: a uid is its 16 bytes, an image the
-32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that no file holds the URL itself.
+In: names of samples. Out: `Items`: for each kind one ascending array of byte strings: a uid is its 16 bytes, an image
+the 32 bytes of its sha256, and a URL the sha256 of its UTF-8, so that no file holds the URL itself.
 
-Trade-offs: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must recognise a URL: whoever has a list of
-URLs can test which of them are here. Millions of items are looked up by bisection, without a Python object for each.
+Trade-offs: hashes of URLs have no secret salt, since later runs, perhaps elsewhere, must recognise a URL: whoever has a
+list of URLs can test which are here. Millions of items are looked up by bisection, without a Python object for each.
 """
 
 import hashlib
@@ -47,18 +47,18 @@ def hex_of(hashes: Hashes) -> list[str]:
 
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """Return the hash of each value of a column of `samples`, and which rows have one: nulls and empty URLs have none."""
+    """Return the hash of each value of a column of `samples`, and which rows have one: not nulls and empty URLs."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    there = pc.fill_null(pc.not_equal(array, ""), False).to_numpy(zero_copy_only=False)
+    has_value = pc.fill_null(pc.not_equal(array, ""), False)
     width = WIDTHS[kind]
-    text = pc.if_else(pa.array(there), array, "" if kind == "url" else "0" * 2 * width).cast(pa.large_string())
+    text = pc.if_else(has_value, array, "" if kind == "url" else "0" * 2 * width).cast(pa.large_string())
     data, offsets = string_buffers(text)
     if kind == "url":
         octets, digest = data.data, hashlib.sha256  # `hash_url`, without a call for each of millions of rows
         raw = b"".join([digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist())])
     else:
         raw = unhexlify(data[offsets[0] : offsets[-1]].data)
-    return np.frombuffer(raw, f"S{width}"), there
+    return np.frombuffer(raw, f"S{width}"), has_value.to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Items:
         return sum(len(self[kind]) for kind in KINDS)
 
     def __getitem__(self, kind: str) -> Hashes:
-        found: Hashes = getattr(self, kind)
-        return found
+        hashes: Hashes = getattr(self, kind)
+        return hashes
 
     def __or__(self, other: "Items") -> "Items":
         return Items(**{kind: np.union1d(self[kind], other[kind]) for kind in KINDS})
@@ -103,8 +103,8 @@ class Items:
         """Return which rows of a column of `samples` hold one of the items."""
         if not len(self[kind]):
             return np.zeros(len(column), bool)
-        values, there = column_hashes(column, kind)
-        return self.holds(kind, values) & there
+        values, has_value = column_hashes(column, kind)
+        return self.holds(kind, values) & has_value
 
 
 NOTHING = Items.of({})

@@ -1,4 +1,4 @@
-"""The run folder's layout: where each of its files lies, relative to the folder. Users rely on the names outside `tmp`."""
+"""The run folder's layout: where each file lies, relative to the folder. Users rely on the names outside `tmp`."""
 
 RUN_FILE = "run.json"
 ENTRIES_FILE = "entries.parquet"
@@ -35,19 +35,13 @@ DIGESTS = "parts/digests"  # of what was written, until the manifest has it
 TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started
 FAILURES_PARTS = "tmp/failures"  # of each unit that has some
 ANSWER_PARTS = "parts/answers"  # batches of answers, until the unit's table is there
-
-
 POOL = "pool"  # what was downloaded, in img2dataset's layout
 
 
 def digest_name(name: str) -> str:
-    """Return the folder whose names are a file's digests until the manifest has it, one of each attempt; empty for files that it does not list."""
-    is_listed = name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE)
-    return (
-        f"{DIGESTS}/{name}"
-        if is_listed or name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", ANSWER_PARTS))
-        else ""
-    )
+    """Return the folder whose names are a file's digests, of each attempt, until the manifest has it; else empty."""
+    is_below = name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", ANSWER_PARTS))
+    return f"{DIGESTS}/{name}" if is_below or name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE) else ""
 
 
 def ticket_file(name: str) -> str:
@@ -71,7 +65,7 @@ def unit_parts(work: str, unit: int) -> str:
 
 
 def unit_stem(unit: int, last: int | None = None) -> str:
-    """Return the name of a unit's files without suffix; with `last`, of files that hold all units from one to the other."""
+    """Return the name of a unit's files without suffix; with `last`, of files that hold all units up to that one."""
     return f"{unit:05d}" if last is None else f"{unit:05d}-{last:05d}"
 
 

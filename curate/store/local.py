@@ -1,4 +1,4 @@
-"""What a run folder on a disk of this machine needs of the system, and the digest of a file: written at once, put where none is, listed."""
+"""What a run folder on a local disk needs of the system: files written at once, put where none is, hashed, listed."""
 
 import errno
 import hashlib
@@ -12,7 +12,7 @@ _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EN
 
 
 class Digest(NamedTuple):
-    """What a file was when it was written, or is now: its bytes, their sha256 (64 hex digits), and rows where it was written as a table."""
+    """What a file was when it was written, or is now: bytes, sha256 (64 hex digits), and rows if written as a table."""
 
     bytes: int
     sha256: str
@@ -73,7 +73,7 @@ def make_name(path: str) -> None:
 def move_to_new(aside: str, path: str) -> None:
     """Move a file to a path where none is. Raises FileExistsError.
 
-    A disk without hard links cannot do both at once: there, of two processes that do this in the same moment, the last one wins.
+    A disk without hard links cannot do both at once: there, of two processes in the same moment, the last one wins.
     """
     try:
         os.link(aside, path)
@@ -91,12 +91,12 @@ def move_to_new(aside: str, path: str) -> None:
 
 
 def walk(folder: str, skip: int) -> Iterator[str]:
-    """Yield the paths of all files below a local folder, without the first `skip` characters; none where there is no folder."""
+    """Yield the paths of all files below a local folder, if it is there, without the first `skip` characters."""
     try:
-        found = list(os.scandir(folder))
+        entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in found:
+    for entry in entries:
         if entry.is_dir():
             yield from walk(entry.path, skip)
         else:

@@ -1,8 +1,8 @@
 """One command at a time works in a run folder: by a lock that ends with its process, however that ends.
 
-The lock is the system's, on a file that says who holds it. A process number alone would not do: after a kill another process
-may have it, as in containers, and on a shared disk it is another machine's. Object stores have no such locks, and some
-shared disks have none: there nobody is kept out. (filelock leaves its file behind, and a finished run has no such file.)
+The lock is the system's, on a file that says who holds it. A process number alone would not do: after a kill another
+process may have it, as in containers, and on a shared disk it is another machine's. Object stores and some shared disks
+have no such locks: there nobody is kept out. (filelock leaves its file behind; a finished run has no such file.)
 """
 
 import errno
@@ -103,9 +103,8 @@ def _lock(file: IO[str], path: str) -> None:
         if error.errno in _NO_LOCKS:
             return
         file.seek(0)
-        raise RunError(
-            f"{os.path.dirname(os.path.dirname(path))}: {_holder(file.read())} is running here; wait until it ends, or stop it"
-        ) from None
+        folder, holder = os.path.dirname(os.path.dirname(path)), _holder(file.read())
+        raise RunError(f"{folder}: {holder} is running here; wait until it ends, or stop it") from None
 
 
 def _holder(text: str) -> str:

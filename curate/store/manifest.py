@@ -1,4 +1,4 @@
-"""manifest.parquet: every published file but itself and `_SUCCESS`, with rows, bytes and sha256. Only it says what exists."""
+"""manifest.parquet: every published file but itself and `_SUCCESS`: rows, bytes, sha256. Only it says what exists."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ def digest_file(folder: RunStore, path: str, rows: int | None = None) -> Publish
 
 
 def written_file(folder: RunStore, path: str, rows: int | None = None) -> Published:
-    """Return the manifest's line of a file of a run at work, as it was written, or as it was found when it was checked."""
+    """Return the manifest's line of a file of a run at work, as it was written, or as it was when it was checked."""
     digest = find_digest(folder, path)
     if digest is None:
         raise DamagedError(f"{folder.path(path)}: its digest was not recorded; run again to recompute it")
@@ -68,19 +68,17 @@ def is_as_written(folder: RunStore, path: str) -> bool:
 
 
 def check_written(folder: RunStore, path: str) -> Digest | None:
-    """Read a file of a table or shard, and return its digest if it is what was written; where it is not, that is logged.
+    """Read a file of a table or shard, and return its digest if it is what was written; else log that it is not.
 
-    What a run at work wrote says the folder; what a published one did, its manifest. Raises OSError where it cannot be read now.
+    The folder says what a run at work wrote, the manifest what a published one did. Raises OSError if unreadable now.
     """
-    digest, found = find_digest(folder, path), folder.digest(path)
+    digest, now = find_digest(folder, path), folder.digest(path)
     if digest is None:  # of all files, perhaps: once is enough
-        first = process_cache(f"unknown in {folder.url}", lambda: path)
-        if path == first:
-            _log.warning(
-                "%s: its digest was not recorded; it is recomputed, as is every other such file", folder.path(path)
-            )
+        if path == process_cache(f"unknown in {folder.url}", lambda: path):
+            what = "its digest was not recorded; it is recomputed, as is every other such file"
+            _log.warning("%s: %s", folder.path(path), what)
         return None
-    if is_equal(digest, found):
+    if is_equal(digest, now):
         return digest
     _log.warning("%s: differs from what was written; it is recomputed", folder.path(path))
     return None
@@ -92,7 +90,7 @@ def is_equal(digest: Digest, other: Digest) -> bool:
 
 
 def find_digest(folder: RunStore, path: str) -> Digest | None:
-    """Return what a file of a run was when it was written, as the folder says, or its manifest; None where neither does."""
+    """Return what a run's file was when it was written, as the folder or its manifest says; None where neither does."""
     if digest := folder.written(path):
         return digest
     if not folder.exists(MANIFEST_FILE):
@@ -114,7 +112,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
 
     def check(line: Published) -> str | None:
         try:
-            found = digest_file(folder, line.path, line.rows)
+            now = digest_file(folder, line.path, line.rows)
         except FileNotFoundError:
             return "is missing"
         except DamagedError as error:
@@ -122,11 +120,9 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
         except OSError as error:
             return f"cannot be read: {one_line(error)}"
         for name in ("bytes", "rows"):
-            if getattr(found, name) != getattr(line, name):
-                return f"has {getattr(found, name)} {name}, but the manifest says {getattr(line, name)}"
-        if found.sha256 != line.sha256:
-            return f"sha256 is {found.sha256}, but the manifest says {line.sha256}"
-        return None
+            if getattr(now, name) != getattr(line, name):
+                return f"has {getattr(now, name)} {name}, but the manifest says {getattr(line, name)}"
+        return None if now == line else f"sha256 is {now.sha256}, but the manifest says {line.sha256}"
 
     with ThreadPoolExecutor() as pool:
         return {line.path: fault for line, fault in zip(lines, pool.map(check, lines), strict=True) if fault}
@@ -165,8 +161,8 @@ class Lines:
 
     def below(self, top: str) -> list[Published]:
         """Return the lines of files whose path begins so."""
-        found = self.table.filter(pc.starts_with(self.table["path"], top))
-        return [Published(**row) for row in found.to_pylist()]
+        rows = self.table.filter(pc.starts_with(self.table["path"], top))
+        return [Published(**row) for row in rows.to_pylist()]
 
 
 def write_manifest(folder: RunStore, lines: Lines) -> None:

@@ -1,17 +1,18 @@
 """Files of a run: written aside and put into place whole, so that a file that is there is complete.
 
-A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it is
-one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that is there with its key.
+A `RunStore` is a local folder or any fsspec URL. Locally a file is written in `tmp/` and renamed; on an object store it
+is one PUT. Parquet files carry the key of what made them in their footer; a rerun skips a file that has its key.
 
-**The first complete file wins.** Several attempts may be at the same work at once (speculation, a worker that was cut off), and what
-they give may differ. A file that is put into place with `keep` stays where one is: a later attempt drops its own and reads that one.
-Where the one that is there is of no use, for it is damaged or of another key, and where files belong together, they are
-written aside, and a ticket, a file below `tmp/placed`, says where they are and where they go. There is one ticket of a name, which the
-first attempt makes; whoever finds it puts what it names into place. `tmp` is emptied when a run starts: what a ticket decided holds
-for that start.
+**The first complete file wins.** Several attempts may be at the same work at once (speculation, a worker that was cut
+off), and what they give may differ. A file that is put into place with `keep` stays where one is: a later attempt drops
+its own and reads that one. Where the file that is there is damaged or of another key, and where files belong together,
+they are written aside, and a ticket, a file below `tmp/placed`, says where they are and where they go. There is one
+ticket of a name, which the first attempt makes; whoever meets it puts what it names into place. `tmp` is emptied when a
+run starts: what a ticket decided holds for that start.
 
-Files are hashed as they are written. Until a run is published, and its manifest says it, what is in `tables/` and `shards/` has
-its digests in `parts/digests`, those of all attempts: they are put there first, so a file that has none of them is not what was written.
+Files are hashed as they are written. Until a run is published, and its manifest says it, what is in `tables/` and
+`shards/` has its digests in `parts/digests`, those of all attempts. They are put there first: a file without one is not
+what was written.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
-# Stores with a PUT that fails where an object is: others look first, so that of two attempts in one moment the last wins.
+# Stores with a PUT that fails where an object is: on others of two attempts in one moment the last wins.
 _CONDITIONAL = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
 _ATTEMPTS = 3  # at such a PUT: S3 refuses one while it is at another
 
@@ -113,10 +114,10 @@ class RunStore(StoredFiles):
         groups: Sequence[int] | None = None,
         keep: Keep | None = None,
     ) -> bool:
-        """Put a Parquet file into place, `key` and `note` in its footer; see `write_bytes`. Equal tables give equal bytes.
+        """Put a Parquet file into place, `key` and `note` in its footer; see `write_bytes`. Equal tables, equal bytes.
 
-        `groups` are the rows of each row group; None: one has all. With `keep` a file without a key holds until the next start of the
-        run: see `complete`.
+        `groups` are the rows of each row group; None: one has all. With `keep` a file without a key holds until the
+        next start of the run: see `complete`.
         """
         metadata = footer_metadata(key, note)
         with self._aside() as aside:
@@ -132,7 +133,7 @@ class RunStore(StoredFiles):
             return self._put(name, aside, digest, keep, lasts=bool(key))
 
     def adopt(self, other: StoredFiles, other_name: str, name: str, digest: Digest, keep: Keep | None = None) -> None:
-        """Put a file of another run, which has this digest, into place: a hard link where possible, else a copy. See `write_bytes`."""
+        """Put a file of another run, with its digest, into place: a hard link or else a copy. See `write_bytes`."""
         with self._aside() as aside:
             try:
                 if not (self.is_local and other.is_local):
@@ -150,14 +151,19 @@ class RunStore(StoredFiles):
             with temporary_folder() as folder:
                 yield f"{folder}/file"
             return
-        aside = self.path(f"tmp/{uuid.uuid4().hex}")
-        if not os.path.isdir(self.path("tmp")):
-            os.makedirs(self.path("tmp"), exist_ok=True)
+        aside = f"{self._local_tmp()}/{uuid.uuid4().hex}"
         try:
             yield aside
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(aside)
+
+    def _local_tmp(self) -> str | None:
+        """Return the `tmp` of a local run, which is made where it is missing; None where the run is remote."""
+        tmp = self.path("tmp") if self.is_local else None
+        if tmp and not os.path.isdir(tmp):
+            os.makedirs(tmp, exist_ok=True)
+        return tmp
 
     # ---- putting into place
 
@@ -211,7 +217,7 @@ class RunStore(StoredFiles):
         return not _CONDITIONAL.isdisjoint((protocols,) if isinstance(protocols, str) else protocols)
 
     def is_guarded(self) -> bool:
-        """Return whether of two attempts that put a file into place in one moment the second one fails, which is tried in `tmp`."""
+        """Return whether of two attempts to put a file into place in one moment the second fails, tried in `tmp`."""
         probe = f"tmp/{uuid.uuid4().hex}"
         try:
             with self._aside() as aside:
@@ -232,11 +238,11 @@ class RunStore(StoredFiles):
 
     @contextmanager
     def together(self, ticket: str, done: Callable[[], bool] | None = None) -> Iterator["RunStore"]:
-        """Yield a store; what is written there is put into place when the block ends without an error, all of it or, where the
-        files of another attempt have the ticket, theirs.
+        """Yield a store; what is written there is put into place when the block ends without an error.
 
-        `done` is asked once they are complete: whether another attempt's are in place already, though its ticket was deleted; None: whether
-        the run is published, of which nothing is replaced.
+        All of it is, or, where another attempt's files have the ticket, these are. Once they are complete, `done` says
+        whether another attempt's are in place already, though its ticket was deleted; None: whether the run is
+        published, of which nothing is replaced.
         """
         staged = _Together(self.url, self.storage)
         try:
@@ -257,7 +263,7 @@ class RunStore(StoredFiles):
     def _decide(
         self, ticket: str, staged: Staged, store: "_Together | None" = None, done: Callable[[], bool] | None = None
     ) -> bool:
-        """Make a ticket of files that were written aside, unless there is one; put what it names into place. Returns whether it is ours."""
+        """Make a ticket of files aside, unless there is one; put its files into place. Returns whether it is ours."""
         is_ours = self._make_ticket(ticket, staged)
         is_done = done() if done else self.exists(SUCCESS_FILE)
         if store is not None and (is_done or not is_ours):
@@ -275,7 +281,7 @@ class RunStore(StoredFiles):
                 self._put_new(aside, ticket)
             except FileExistsError:  # perhaps ours, of which the store's answer was lost
                 with suppress(FileNotFoundError):
-                    return bool(self.read_json(ticket) == {name: [*one] for name, one in staged.items()})
+                    return bool(self.read_json(ticket) == {name: [*place] for name, place in staged.items()})
                 return False
         return True
 
@@ -295,39 +301,31 @@ class RunStore(StoredFiles):
                     self.fs.rm_file(self.path(aside))
         return True
 
-    # ---- digests
-
     def _note(self, name: str, digest: Digest) -> None:
         """Put the digest of a file that is about to be put in place where `written` finds it."""
         if note := digest_name(name):
-            text = "-".join(str(part) for part in digest if part is not None)
+            path = self.path(f"{note}/{'-'.join(str(part) for part in digest if part is not None)}")
             if self.is_local:
-                make_name(self.path(f"{note}/{text}"))
+                make_name(path)
             else:
-                self.fs.pipe_file(self.path(f"{note}/{text}"), b"")
+                self.fs.pipe_file(path, b"")
 
     # ---- what is not put into place
 
     @contextmanager
     def temporary_folder(self) -> Iterator[str]:
-        """Yield a new folder on this machine, which is in `tmp` of a local run: there the next command removes what a kill left."""
-        inside = self.path("tmp") if self.is_local else None
-        if inside:
-            os.makedirs(inside, exist_ok=True)
-        with temporary_folder(inside) as folder:
+        """Yield a new folder on this machine: of a local run in `tmp`, where the next command removes leftovers."""
+        with temporary_folder(self._local_tmp()) as folder:
             yield folder
 
     def spool(self) -> IO[bytes]:
         """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""
-        aside = self.path("tmp") if self.is_local else None
-        if aside:
-            os.makedirs(aside, exist_ok=True)
-        return tempfile.TemporaryFile(dir=aside)
+        return tempfile.TemporaryFile(dir=self._local_tmp())
 
     def log(self, name: str, line: str) -> None:
         """Add a line to a log, which many processes write; it may have any characters of a file's name.
 
-        A log is a folder: where a file can be appended to, each process has one there; else a line is the name of an empty file.
+        A log is a folder: locally each process has a file there; else a line is the name of an empty file.
         """
         if self.is_local:
             data = line.encode() + b"\n"

@@ -1,7 +1,7 @@
 """Files of a folder, local or remote, as they are read: whole, in part, or their footers.
 
-In: names relative to the folder. Out: bytes, tables, digests. A store that does not answer is an error, and no answer: what cannot
-be read now raises OSError, what was read and is damaged DamagedError.
+In: names relative to the folder. Out: bytes, tables, digests. A store that does not answer is an error, and no answer:
+what cannot be read now raises OSError, what was read and is damaged DamagedError.
 """
 
 import hashlib
@@ -95,7 +95,7 @@ class StoredFiles:
         return int(self.fs.size(self.path(name)))
 
     def state(self, name: str) -> str:
-        """Return a text that is another one once the file is. Raises OSError where it is missing, or cannot be read now."""
+        """Return a text that is another one once the file is. Raises OSError where it is missing, or unreadable now."""
         with self._reading(name):
             return str(sorted(self.fs.info(self.path(name)).items()))
 
@@ -103,10 +103,10 @@ class StoredFiles:
         """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
         try:
             with self._reading(folder):
-                found = os.listdir(self.path(folder)) if self.is_local else self.fs.ls(self.path(folder), detail=False)
+                paths = os.listdir(self.path(folder)) if self.is_local else self.fs.ls(self.path(folder), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in paths)
 
     def files(self, name: str = "") -> list[str]:
         """Return all files below `name`, sorted, relative to the folder."""
@@ -115,7 +115,7 @@ class StoredFiles:
         self.fs.invalidate_cache()
         if not self.exists(name):
             return []
-        return sorted(str(found)[len(self.root) + 1 :] for found in self.fs.find(self.path(name).rstrip("/")))
+        return sorted(str(path)[len(self.root) + 1 :] for path in self.fs.find(self.path(name).rstrip("/")))
 
     def open(self, name: str) -> Any:
         """Open the file for reading bytes."""
@@ -162,15 +162,15 @@ class StoredFiles:
     def written(self, name: str) -> Digest | None:
         """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
 
-        Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError where that
-        cannot be read now.
+        Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError
+        where that cannot be read now.
         """
-        found = list(self._notes(name))
-        if len(found) > 1:
+        digests = list(self._notes(name))
+        if len(digests) > 1:
             with suppress(FileNotFoundError):
                 now = self.digest(name)
-                found = [one for one in found if one[:2] == now[:2]] or found
-        return found[-1] if found else None
+                digests = [digest for digest in digests if digest[:2] == now[:2]] or digests
+        return digests[-1] if digests else None
 
     def is_noted(self, name: str) -> bool:
         """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
@@ -230,14 +230,13 @@ class StoredFiles:
         return tail
 
     def is_current(self, name: str, key: str) -> bool:
-        """Return whether the Parquet file is there, has a complete footer and was made with this key; errors as of `key`."""
+        """Return whether the Parquet file is there with a complete footer and this key; errors as of `key`."""
         return bool(key) and self.key(name) == key
 
     def key(self, name: str) -> str | None:
-        """Return the key of a Parquet file, empty where it has none; None where it is missing, or damaged, which is logged.
+        """Return a Parquet file's key, empty where it has none; None where it is missing, or damaged, which is logged.
 
-        Raises:
-            OSError: it cannot be read now; what it holds is not known, and nothing may be made in its place.
+        Raises OSError where it cannot be read now: what it holds is not known, and nothing may be made in its place.
         """
         if self.is_local and not self.exists(name):  # at a tenth of what an error costs
             return None

@@ -1,6 +1,7 @@
 """A run's Parquet files: how they are written, and one that is open. Keys and notes are in the footers.
 
-In: open files, of any store. Out: tables, columns and footers, each read once; what is damaged is told from what cannot be read.
+In: open files, of any store. Out: tables, columns and footers, each read once; what is damaged is told from what cannot
+be read.
 """
 
 import os
@@ -18,15 +19,14 @@ KEY = b"curate.key"
 FOOTER_NOTE = b"curate.note"
 SMALL = 1 << 20  # bytes of a file that is read at once, or of a table that is written at once
 _FEW = 64  # rows of a table that is not compressed: to start a compressor for each column costs as much as all the rest
-_PLAIN = frozenset(
-    ("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of", "entry")
-)  # columns of texts that do not repeat
-# Of row-aligned tables: integers are near the one before, and hex digits are compressed twice as fast without lengths between.
-# Their captions have a dictionary: where none repeats it costs a twentieth of their bytes, where they do it saves most of them.
+# Columns of texts that do not repeat. Captions of row-aligned tables have a dictionary: where none repeats it costs a
+# twentieth of their bytes, where they do it saves most of them.
+_PLAIN = frozenset(("uid", "url", "caption", "sha256", "original_sha256", "key", "duplicate_of", "entry"))
+# Of row-aligned tables: integers are near the one before; hex digits without lengths between compress twice as fast.
 _ENCODINGS = dict.fromkeys(("unit", "row", "words", "characters"), "DELTA_BINARY_PACKED")
 _ENCODINGS |= {"uid": "DELTA_LENGTH_BYTE_ARRAY"}
 
-Made = TypeVar("Made")
+Parsed = TypeVar("Parsed")
 
 
 def write_table(
@@ -51,11 +51,11 @@ def write_table(
 class TableFile:
     """A Parquet file of a run, open: its footer was read once, and so is each column.
 
-    Not by `pq.read_table`: it reads ahead in threads, and one that lets go of a Python buffer while Python ends aborts the process.
+    Not by `pq.read_table`, which reads ahead in threads: one that drops a Python buffer as Python ends aborts it.
     """
 
     def __init__(self, path: str, source: Any, read_again: Callable[[], bytes]) -> None:
-        """`source` is the open file, which is closed with this one; `read_again` gives all its bytes, or raises OSError."""
+        """`source` is the open file, closed with this one; `read_again` gives all its bytes, or raises OSError."""
         self._path, self._source, self._read_again = path, source, read_again
         self._columns: dict[str, pa.ChunkedArray] = {}
         try:
@@ -123,8 +123,8 @@ class TableFile:
         """The note that the table was written with."""
         return footer_text(self._metadata, FOOTER_NOTE)
 
-    def _parsed(self, parse: Callable[[], Made]) -> Made:
-        """Return what `parse` gives; where it fails, from a copy in memory, so that what fails then is the file's fault and not the disk's."""
+    def _parsed(self, parse: Callable[[], Parsed]) -> Parsed:
+        """Return what `parse` gives; where it fails, from a copy in memory: what fails then is the file's fault."""
         try:
             return parse()
         except (pa.ArrowException, OSError):  # Arrow says of both, a failed read and damage, that it is an OSError

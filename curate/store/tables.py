@@ -1,7 +1,7 @@
-"""The tables of one unit in a run folder: one Parquet file each, read and written by name, their key and note in the footer.
+"""The tables of a unit in a run folder: one Parquet file each, read and written by name, key and note in the footer.
 
-In: a run folder, a unit's number, and perhaps the tables of the same unit in an older run, to adopt. Row-aligned tables have
-one row a sample of the unit, in the same order, so that columns of two of them are put together without a join.
+In: a run folder, a unit's number, and perhaps the tables of the same unit in an older run, to adopt. Row-aligned tables
+have one row a sample of the unit, in the same order, so that columns of two of them need no join.
 """
 
 import json
@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
@@ -24,15 +23,15 @@ from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.table_file import TableFile, footer_metadata
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class UnitTables:
     """A unit's tables.
 
-    Those of `reuse` are adopted where they have the same key: of the same unit in a chunk of this run, and in the run to
-    reuse, where it may have had another number.
+    Those of `reuse` are adopted where they have the same key: of the same unit in a chunk of this run, and in the run
+    to reuse, where it may have had another number.
     """
 
     store: RunStore
@@ -63,7 +62,7 @@ class UnitTables:
         return self._ask(table, lambda file: file.read(columns))
 
     def read_measured(self, columns: list[str]) -> pa.Table:
-        """Return columns of `samples` and `scores`, and those of `sides` where these have none of the name, side by side."""
+        """Return columns of `samples` and `scores`, and of `sides` where these have none of the name, side by side."""
         in_samples = [name for name in columns if name in schema.SAMPLES.names]
         in_scores = [name for name in columns if name not in schema.SAMPLES.names]
         computed = self._computed(in_scores)
@@ -102,13 +101,13 @@ class UnitTables:
     def notes(self, table: str) -> list[dict[str, Any]]:
         """Return the note of each unit: of one, or of all of a chunk."""
         note = self.note(table)
-        return [note] if self.last is None else [one or {} for one in note["units"]["notes"]]
+        return [note] if self.last is None else [inner or {} for inner in note["units"]["notes"]]
 
     def column_names(self, table: str) -> list[str]:
         """Return the table's columns."""
         return self._ask(table, lambda file: file.names)
 
-    def _ask(self, table: str, question: Callable[[TableFile], Found]) -> Found:
+    def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
         with self.store.open_parquet(self.file(table)) as file:
             return question(file)
 
@@ -117,10 +116,10 @@ class UnitTables:
     ) -> bool:
         """Put the table into place, unless another attempt's is there. Returns whether it was put there.
 
-        One that is not final, for something may be there or succeed another time, has no key: it holds until the next start of the run.
+        One that is not final, for something may succeed another time, has no key: it holds until the run's next start.
         """
-        own = key if is_final else ""
-        return self.store.write_parquet(self.file(table), rows, own, _text(note), keep=lambda: self._stays(table, key))
+        name, stated = self.file(table), key if is_final else ""
+        return self.store.write_parquet(name, rows, stated, _text(note), keep=lambda: self._stays(table, key))
 
     def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
         """Put the table in the place of the one that is there, by which alone it is determined."""
@@ -128,11 +127,10 @@ class UnitTables:
         self.store.write_parquet(self.file(table), rows, key, _text(note), groups)
 
     def is_current(self, table: str, key: str, adopt: bool = True) -> bool:
-        """Return whether the table was made with this key, or without one since the run started, and is what was written; one in another
-        place is adopted first.
+        """Return whether the table is what was written, with this key or, since the run started, without one.
 
-        With `adopt` false, only one of this run, in a chunk, is. Raises OSError where a file cannot be read now, so that
-        nobody knows.
+        One in another place is adopted first; with `adopt` false, only one of this run, in a chunk. Raises OSError
+        where a file cannot be read now, so that nobody knows.
         """
         if self._is_of(table, key) and self.is_as_written(table):
             return True
@@ -147,13 +145,13 @@ class UnitTables:
     def _is_of(self, table: str, key: str) -> bool:
         """Return whether the table in this place has the key, or none and was put there since the run started."""
         file = self.file(table)
-        found = self.store.key(file)
-        if found not in (None, key) and self.store.complete(file):  # what was put there since the run started
-            found = self.store.key(file) or key
-        return bool(key) and found == key
+        stated = self.store.key(file)
+        if stated not in (None, key) and self.store.complete(file):  # what was put there since the run started
+            stated = self.store.key(file) or key
+        return bool(key) and stated == key
 
     def has(self, table: str, key: str) -> bool:
-        """Return whether the table is there and was made with this key, as far as its footer says. Raises OSError as `is_current` does."""
+        """Return whether the table is there with this key, as its footer says. Raises OSError as `is_current`."""
         return self.store.is_current(self.file(table), key)
 
     def drop_read(self, table: str) -> None:
@@ -168,22 +166,20 @@ class UnitTables:
         return any(place.has(table, key) for place in self.places)
 
     def find(self, table: str, key: str) -> "UnitTables | None":
-        """Return the tables, these or those of another place, of which this one was made with a key; nothing is adopted."""
+        """Return the tables, of this or another place, of which this one was made with a key; nothing is adopted."""
         return next((place for place in self.places if place.has(table, key) and place.is_as_written(table)), None)
 
     def read_as_made(self, table: str) -> pa.Table:
         """Return the table as it was before it was written: equal tables then give equal bytes."""
-        rows = self.read(table)
-        return rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
+        return _as_made(self.read(table))
 
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
         """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
         if is_alike and other.has_own_files:
-            digest = check_written(other.store, other.file(table))
-            if digest is not None:
-                own = self.file(table)
-                self.store.adopt(other.store, other.file(table), own, digest, lambda: self._stays(table, key))
+            name = other.file(table)
+            if digest := check_written(other.store, name):
+                self.store.adopt(other.store, name, self.file(table), digest, lambda: self._stays(table, key))
             return digest is not None
         try:
             if not other.is_as_written(table):
@@ -194,8 +190,7 @@ class UnitTables:
         if not is_alike:
             number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
             rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
-        rows = rows.cast(pa.schema([field.with_type(_as_made(field.type)) for field in rows.schema]))
-        self.store.write_parquet(self.file(table), rows, key, note, keep=lambda: self._stays(table, key))
+        self.store.write_parquet(self.file(table), _as_made(rows), key, note, keep=lambda: self._stays(table, key))
         return True
 
 
@@ -203,16 +198,20 @@ def _text(note: dict[str, Any] | None) -> str | None:
     return None if note is None else json.dumps(note, ensure_ascii=False, sort_keys=True)
 
 
-def _as_made(kind: pa.DataType) -> pa.DataType:
-    """Return a list type as it was before Parquet renamed its items: files that are equal then have equal bytes."""
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_type, kind.list_size)
-    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
+def _as_made(rows: pa.Table) -> pa.Table:
+    """Return a table with its lists as they were before Parquet renamed their items: equal tables give equal bytes."""
+
+    def as_made(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_fixed_size_list(kind):
+            return pa.list_(kind.value_type, kind.list_size)
+        return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
+
+    return rows.cast(pa.schema([field.with_type(as_made(field.type)) for field in rows.schema]))
 
 
 @dataclass(frozen=True)
 class OpenTables(UnitTables):
-    """A unit's tables while one step works on it: each file is opened once and each column read once, and the step reads what it wrote.
+    """A unit's tables while a step works on it: each file is opened and each column read once, what it wrote never.
 
     As a context manager it closes what it opened.
     """
@@ -220,7 +219,7 @@ class OpenTables(UnitTables):
     written: set[str] = field(default_factory=set, compare=False)  # the tables that the step wrote
     _files: dict[str, TableFile] = field(default_factory=dict, compare=False)
 
-    def _ask(self, table: str, question: Callable[[TableFile], Found]) -> Found:
+    def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
         if table not in self._files:
             self._files[table] = self.store.open_parquet(self.file(table))
         return question(self._files[table])
@@ -228,7 +227,7 @@ class OpenTables(UnitTables):
     def write(
         self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None, is_final: bool = True
     ) -> bool:
-        """Put the table into place, and keep it for those who read it; where another attempt's is there, they read that one."""
+        """Put the table into place, and keep it for readers; where another attempt's is there, they read that one."""
         is_put = super().write(table, rows, key, note, is_final)
         self._wrote(table, rows, key if is_final else "", note, is_put)
         return is_put
@@ -252,9 +251,7 @@ class OpenTables(UnitTables):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
 
@@ -271,7 +268,7 @@ class ChunkTables(UnitTables):
         """Return the file that holds the table, and those of the chunk's other units."""
         return table_file(table, *self.chunk)
 
-    def _ask(self, table: str, question: Callable[[TableFile], Found]) -> Found:
+    def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
         index, place = self._index(table), self.unit - self.chunk.first
         first, count = sum(index.rows[:place]), index.rows[place]
         number = bisect_right(index.ends, first) if count else 0
@@ -279,7 +276,7 @@ class ChunkTables(UnitTables):
         return question(TableFile.of(rows, footer_metadata(index.keys[place], index.notes[place])))
 
     def _group(self, table: str, number: int) -> pa.Table:
-        """Return a row group of the chunk's file. The last one of each table stays in memory: units mostly come in order."""
+        """Return a row group of the chunk's file. Each table's last one stays in memory: units mostly come in order."""
         name, of_table = self.file(table), f"group of {self.store.url} {table} "
 
         def read() -> pa.Table:
@@ -301,7 +298,7 @@ class ChunkTables(UnitTables):
         return True
 
     def _index(self, table: str) -> "_Index":
-        """Return what the chunk's file says of its units, once per process and state of the file. Raises OSError, or DamagedError."""
+        """Return what the chunk's file says of its units, once per process and state. Raises OSError, DamagedError."""
         name = self.file(table)
         of_file = f"units of {self.store.path(name)} "
         key = f"{of_file}{self.store.state(name)}"
@@ -329,5 +326,5 @@ def _read_index(store: RunStore, name: str) -> _Index | None:
         units = note["units"]
     except (DamagedError, ValueError, KeyError):
         return None
-    notes = [one and _text(one) for one in units["notes"]]
+    notes = [inner and _text(inner) for inner in units["notes"]]
     return _Index(units["rows"], units["keys"], notes, list(accumulate(row_groups(note))))

@@ -1,8 +1,8 @@
 """How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps; a retry of the
-same work adds a record, and the longest counts. The log stays until the run is finished, so it has what all commands did that
-it took; what another run did is not in it.
+In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps; a retry
+of the same work adds a record, and the longest counts. The log stays until the run is finished, so it has what all its
+commands did; what another run did is not in it.
 """
 
 import time
@@ -25,7 +25,7 @@ class StepTimer:
 
 @contextmanager
 def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
-    """Record the block's duration, unless it raises or had no work; records of one unit or shard, by name, count once."""
+    """Record the block's duration, unless it raises or had no work; records of a unit or shard, by name, count once."""
     timer, began = StepTimer(), time.monotonic()
     yield timer
     milliseconds = round(1000 * (time.monotonic() - began))
@@ -39,14 +39,13 @@ def sum_timings(folder: RunStore) -> list[StepFacts]:
     by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
     for line in folder.read_log(STEPS_LOG):
         step, _, record = line.partition(".")
-        name, milliseconds, counted = record.rsplit(".", 2)
-        one = int(milliseconds), int(counted) if counted else None
-        before = by_step[step].get(name, one)
-        by_step[step][name] = max(before, one, key=lambda record: record[0])
+        name, milliseconds, count = record.rsplit(".", 2)
+        took = int(milliseconds), int(count) if count else None
+        by_step[step][name] = max(by_step[step].get(name, took), took, key=lambda record: record[0])
     facts = []
-    for step, found in by_step.items():
-        known = [rows for _, rows in found.values() if rows is not None]
-        seconds = sum(took for took, _ in found.values()) / 1000
-        rows = sum(known) if len(known) == len(found) else None
-        facts += [StepFacts(step=step, units=len(found), rows=rows, seconds=seconds)] if found else []
+    for step, records in by_step.items():
+        known = [rows for _, rows in records.values() if rows is not None]
+        seconds = sum(milliseconds for milliseconds, _ in records.values()) / 1000
+        rows = sum(known) if len(known) == len(records) else None
+        facts += [StepFacts(step=step, units=len(records), rows=rows, seconds=seconds)] if records else []
     return facts
