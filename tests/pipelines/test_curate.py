@@ -26,7 +26,7 @@ STEPS = {
     "Decide",
     "Emit",
 }
-STEPS |= {"Audit", "Compact", "Publish"}
+STEPS |= {"Audit", "Uids", "Compact", "Publish"}
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from tests.laws.test_late_attempts import KIND as NOISE, NOISY, noisy
 
-def from_captions(captions):
+def compute(captions):
     folder = Path(os.environ["SLOW_NOTES"])
     (folder / f"begun-{uuid.uuid4().hex}").touch()
     ends = time.monotonic() + 60
@@ -32,7 +32,7 @@ def from_captions(captions):
         time.sleep(0.1)
     return noisy(captions)
 
-KIND = replace(NOISE, build=lambda name, section, built: [replace(NOISY, from_captions=from_captions)])
+KIND = replace(NOISE, build=lambda name, section, built: [replace(NOISY, compute=compute)])
 """
 OPTIONS: dict[str, Callable[[], list[str]]] = {
     "prism": lambda: ["--runner=prism", f"--prism_location={find_go_program('prism')}"],

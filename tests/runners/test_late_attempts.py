@@ -27,13 +27,13 @@ from pathlib import Path
 from dataclasses import replace
 from tests.laws.test_late_attempts import KIND as NOISE, NOISY, noisy
 
-def from_captions(captions):
+def compute(captions):
     unit = hashlib.sha256(repr(captions.to_pylist()).encode()).hexdigest()
     (Path(os.environ["LATE_LOG"]) / f"{unit}-{uuid.uuid4().hex}").touch()
     time.sleep(random.choice([0, 0.1, 0.1, 2]))
     return noisy(captions)
 
-SIGNAL = replace(NOISY, from_captions=from_captions)
+SIGNAL = replace(NOISY, compute=compute)
 KIND = replace(NOISE, build=lambda name, section, built: [SIGNAL])
 """
 SPECULATION = {
