@@ -11,8 +11,9 @@
 | caption | `curate.caption_kinds` | a class derived from CaptionKind |
 | gate | `curate.gates` | an object of a class derived from Gate |
 | output format | `curate.outputs` | an object of a class derived from OutputFormat |
+| engine for pipelines | `curate.engines` | a class derived from PipelineEngine |
 
-An entry point is named as its kind's key, which names it in a recipe. What a kind raises becomes an error that names its package
+An entry point is named as its kind's key, which names it in a recipe, an engine for pipelines in a file of --on. What a kind raises becomes an error that names its package
 and line. The docstring of each interface says what it asks for.
 """
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from curate.recipe.measure import OnEmbeddings
     from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
     from curate.recipe.source import Source
+    from curate.run.place import Place
     from curate.run.units import Combine, Fold
     from curate.signals.image_signal import ImageObserver, image_signal
     from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     )
     from curate.store.facts import SelectionWords
     from curate.store.tables import UnitTables
+    from pipelines.engines.base import PipelineEngine
 
 __all__ = [
     "Answer",
@@ -108,6 +111,8 @@ __all__ = [
     "Outcome",
     "OutputFormat",
     "PartRows",
+    "PipelineEngine",
+    "Place",
     "PlannedSource",
     "PrecomputedSignal",
     "RecipeError",
@@ -162,9 +167,11 @@ _NAMES = {  # by the module that has them
     "curate.signals.image_signal": "ImageObserver image_signal",
     "curate.signals.on_embeddings": "Method check_unchanged embedding_signal",
     "curate.signals.signal": "Built Collector EmbeddingSignal Embeddings ImageSignal Known ModelSignal PrecomputedSignal SignalKind SignalOutput TextSignal",
+    "curate.run.place": "Place",
     "curate.run.units": "Combine Fold",
     "curate.store.facts": "SelectionWords",
     "curate.store.tables": "UnitTables",
+    "pipelines.engines.base": "PipelineEngine",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -1,4 +1,4 @@
-"""Claims a run folder: it belongs to one recipe and one pool. A rerun of the same continues in it, another one is refused.
+"""Claims a run folder: it belongs to one recipe and one pool. A rerun of the same continues in it, others are refused.
 
 In: a prepared run. Out: the folder's lock held, run.json and what workers read written, leftovers removed.
 """
@@ -46,7 +46,7 @@ from curate.store.layout import (
 )
 from curate.store.lock import clear_tmp, locked
 from curate.store.store import RunStore
-from pipelines.engines.base import Engine
+from pipelines.engines.base import PipelineEngine
 from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, tell_damage
 from pipelines.keys import run_keys
 
@@ -64,7 +64,7 @@ class Prepared:
     record: Record
     retries: Retries  # what of the pool is tried again
     finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten
-    engine: Engine
+    engine: PipelineEngine
     sent: Recipe  # as workers read it: where they are other machines, small files that it names are in the run's folder
     inputs: dict[str, str]  # these files: their names there, and which they are
 
@@ -109,8 +109,8 @@ def claim_folder(prepared: Prepared) -> None:
     prepared.retries.write(store)
     if context.place.is_cluster and not store.is_guarded():
         _log.warning(
-            "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may replace the files of the "
-            "first: leave speculation off",
+            "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may replace "
+            "the files of the first: leave speculation off",
             store.url,
         )
     write_facts(store, _claim(prepared))
@@ -162,7 +162,7 @@ def _plugins(recipe: Recipe) -> dict[str, str]:
 
 
 def redescribe(prepared: Prepared) -> list[str]:
-    """Describe a finished run by the recipe's name and license, and remove its report; return which of them changed, if any.
+    """Describe a finished run by the recipe's name and license, and remove its report; return which of them changed.
 
     Raises as `locked` and `connected` do.
     """
@@ -180,7 +180,7 @@ def redescribe(prepared: Prepared) -> list[str]:
 
 
 def finish_redescribing(store: RunStore) -> None:
-    """Complete what `redescribe` began in a folder, if it was killed: else all would be decided again. Raises as `locked` does."""
+    """Complete what `redescribe` began, if it was killed: else all would be decided again. Raises as `locked` does."""
     if store.exists(DESCRIBING_FILE):
         with locked(store, "run"):
             finish_description(store)

@@ -32,13 +32,14 @@ from pipelines.steps.units import BeamUnits
 
 
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
-    """Load the models that this process will use, and probe endpoints, so that faults are reported before anything is written.
+    """Load the models that this process will use, probe endpoints, and ask workers, before anything is written.
 
-    Engines of captions are not probed where there are cached answers: there may be nothing to request. Workers of other processes
-    are asked too. `report` is given a line that says which engine it is, unless that is the local one.
+    Engines of captions are not probed where there are cached answers: there may be nothing to request. `report` is given
+    a line that says which engine it is, unless that is the local one.
 
     Raises:
-        RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot see the folder.
+        RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot see
+            the folder.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     context, engine = prepared.context, prepared.engine
@@ -88,7 +89,7 @@ def run(prepared: Prepared) -> None:
     def add_steps(root: beam.Pipeline) -> None:
         sent = replace(context, recipe=prepared.sent)
         build(BeamUnits(root, prepared.plan.units, sent), sent, prepared.plan.units, n_buckets)
-        gc.freeze()  # else each search for cycles goes through all that was imported: 0.15 s, and no thread runs meanwhile
+        gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
     try:
         job = prepared.engine.submit(add_steps, context.store)
@@ -123,7 +124,7 @@ def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:
 
 
 def _load_ahead(prepared: Prepared) -> None:
-    """Build the matcher of a new run while Beam builds its steps: all units wait for it, and neither needs the other's core."""
+    """Build the matcher of a new run while Beam builds its steps: all units wait for it."""
     context = prepared.context
     is_new = context.reuse is None and not context.store.names("tables/matches")
     if context.recipe.match and context.place is Place.THIS_PROCESS and is_new:

@@ -1,6 +1,6 @@
 """Whether a run folder holds this run: by the identity that run.json states, and by the files that the manifest lists.
 
-In: the context of a run that is prepared. Out: whether the folder holds it finished, and what of it is missing or damaged.
+In: the context of a prepared run. Out: whether the folder holds it finished, and what of it is missing or damaged.
 """
 
 import json
@@ -34,7 +34,7 @@ from curate.store.store import RunStore
 _log = logging.getLogger(__name__)
 
 DESCRIPTIVE_KEYS = ("name", "license")  # they decide nothing
-# What may change between two runs into one folder: limits, the blocklist, with which all is decided again, and what only describes.
+# What may change between two runs into one folder: limits, the blocklist (all is decided again), and descriptions.
 FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESCRIPTIVE_KEYS}
 
 
@@ -47,7 +47,8 @@ def is_finished(context: RunContext, out: str) -> bool:
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
         if not _is_run(folder) and any(name not in (FORGOTTEN_FILE, RETRIES_FILE) for name in others):
             raise RecipeError(
-                f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same recipe"
+                f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same "
+                "recipe"
             )
         return False
     if old.identity != find_identity(context):
@@ -104,7 +105,7 @@ def tell_damage(folder: RunStore) -> None:
 
 
 def _is_complete(folder: RunStore) -> bool:
-    """Return whether all files of a published run are there, and as long as its manifest says; only the record is read."""
+    """Return whether all files of a published run are there, as long as its manifest says; only the record is read."""
     return next(_faults(folder), None) is None
 
 

@@ -147,7 +147,7 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
 
 
 def _with_chunks(plan: Plan, folder: RunStore) -> Plan:
-    """Return the plan whose units say which chunk holds them in the run's own folder, where that was published before."""
+    """Return the plan whose units say which chunk holds them in the run's folder, where that was published before."""
     chunks = find_chunks(folder)
     if not chunks:
         return plan

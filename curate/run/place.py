@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Place(Enum):
-    """Where steps work. What they write is the same everywhere; how they are laid out, and what travels to them, is not."""
+    """Where steps work. What they write is the same everywhere; what travels to them, and how many, is not."""
 
     THIS_PROCESS = "this process"  # so what it loads before is there for them
     PROCESSES = "processes of this machine"

@@ -1,11 +1,12 @@
-"""The interface that every engine implements: what it needs, where steps work on it, and the job that it makes of a run.
+"""The interface that every engine implements: what it needs, where steps work on it, and the job of a run.
 
-An engine is a file with a subclass of `Engine`, a line in `registry`, and a YAML of its options in infra/, which `curate init --on`
-then has. A package brings one by an entry point of the group `curate.engines`, named as the engine's key:
+An engine is a file with a subclass of `PipelineEngine`, a line in `registry`, and a YAML of its options in infra/,
+which `curate init --on` then has. A package brings one by an entry point of the group `curate.engines`, named as the
+engine's key:
 
-    from pipelines.engines.base import Engine
+    from curate.plugins import PipelineEngine
 
-    class Flink(Engine):
+    class Flink(PipelineEngine):
         key = "flink"  # as `runner` has it, in a file of --on and after `--`
         runner = "FlinkRunner"
         defaults = ("--parallelism=64",)
@@ -32,7 +33,7 @@ from pipelines.engines.job import BeamJob, Job
 Report = Callable[[str], None]  # is given a line for the user
 
 
-class Engine:
+class PipelineEngine:
     """An engine with the options of a run. All methods but `submit` leave the run's folder as it is.
 
     Attributes:
@@ -65,7 +66,7 @@ class Engine:
         """Set up this process, once this engine is chosen."""
 
     def check(self) -> None:
-        """Raise RecipeError where a package, a program or a setting is missing without which it takes no job; before planning."""
+        """Raise RecipeError where a package, a program or a setting is missing; before anything is planned."""
 
     def check_folder(self, folder: RunStore) -> None:
         """Raise RecipeError where no worker could see the run's folder."""
@@ -101,7 +102,7 @@ def ancestors(runner: PipelineRunner) -> set[str]:
 
 @contextmanager
 def _keeping_interrupts() -> Iterator[None]:
-    """Leave SIGINT to whom it was before the block: a job server of Beam's would end by it, before its job is cancelled."""
+    """Leave SIGINT to whom it was: a job server of Beam's would end by it, before its job is cancelled."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -1,7 +1,7 @@
 """Any other runner of Beam's, by its name or the dotted path of its class, and Dataflow.
 
-Beam's own SparkRunner and FlinkRunner work by a job server, a Java program. They can be named, and are not among the engines
-that curate is tested on.
+Beam's own SparkRunner and FlinkRunner work by a job server, a Java program. They can be named, and are not among the
+engines that curate is tested on.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from curate.base.errors import RecipeError, needing
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.store.store import RunStore
-from pipelines.engines.base import Engine, Report, ancestors
+from pipelines.engines.base import PipelineEngine, Report, ancestors
 from pipelines.engines.job import BeamJob, Job
 from pipelines.engines.portable import check_that_a_worker_starts
 from pipelines.engines.programs import check_java, fetch_program
@@ -22,7 +22,7 @@ from pipelines.engines.programs import check_java, fetch_program
 _JARS = {"SparkRunner": "spark_job_server_jar", "FlinkRunner": "flink_job_server_jar"}
 
 
-class Beam(Engine):
+class Beam(PipelineEngine):
     """A runner of which nothing more is known; so its workers are taken for other machines."""
 
     key = "beam"
@@ -45,7 +45,7 @@ class Beam(Engine):
         )
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Say which runner it is, and where its job server is. Raises RunError where workers are programs, and none starts."""
+        """Say which runner it is, and where. Raises RunError where workers are programs, and none starts."""
         server = self.options.view_as(PortableOptions).job_endpoint
         report(f"{self.name}{f' at {server}' if server else ''}")
         if self.may_know_more:

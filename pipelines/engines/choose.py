@@ -15,7 +15,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
-from pipelines.engines.base import Engine
+from pipelines.engines.base import PipelineEngine
 from pipelines.engines.beam import Beam
 from pipelines.engines.file import read_engine
 from pipelines.engines.local import Local
@@ -49,7 +49,7 @@ class _Words:
         return f"--on {self.file} and {self.command}" if self.words else f"--on {self.file}"
 
 
-def choose_engine(words: Sequence[str], on: str | None = None) -> Engine:
+def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine:
     """Return the engine that is named, with its options; without one: local, with one worker, whose steps have threads.
 
     Args:
@@ -116,8 +116,8 @@ def _check_runner(runner: str, named: _Words) -> None:
     is_of_words = any(word.partition("=")[0] == "--runner" for word in named.words)
     raise RecipeError(
         f"{named.command if is_of_words else f'--on {named.file}: runner'}: no runner {runner!r}; "
-        f"{did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}; a runner of Beam ({', '.join(names)}); "
-        "or the dotted path of a class"
+        f"{did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}; "
+        f"a runner of Beam ({', '.join(names)}); or the dotted path of a class"
     )
 
 

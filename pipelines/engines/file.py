@@ -1,7 +1,7 @@
 """An engine's file, `--on FILE`: YAML of Beam options under their own names.
 
-In: the file, and Beam's parser of options. Out: the words that say the same on a command line, by option. A list is an option
-that is repeated, a mapping one that is repeated as key=value (`spark_conf`) or one JSON text, a boolean a flag.
+In: the file, and Beam's parser of options. Out: the words that say the same on a command line, by option. A list is an
+option that is repeated, a mapping one that is repeated as key=value (`spark_conf`) or one JSON text, a boolean a flag.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _INIT = "`curate init --on ENGINE` writes one"
 
 
 def read_engine(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the words of each option; those of options that the parser does not know as a runner of its own may know them.
+    """Return the words of each option, also of those that the parser does not know: somebody else may.
 
     Raises:
         RecipeError: the file cannot be read, is no YAML or no mapping, or a value is none that its option takes.

@@ -39,7 +39,7 @@ class StageCost:
 
 
 class Job(ABC):
-    """The interface of a job. It holds nothing of the pipeline: on other machines, what is handed over does not need this process."""
+    """The interface of a job. It holds nothing of the pipeline: on other machines a job does not need this process."""
 
     def __init__(self, engine: str) -> None:
         self.engine = engine  # in messages
@@ -61,7 +61,7 @@ class Job(ABC):
 
     @abstractmethod
     def follow(self, on_costs: Callable[[], None]) -> None:
-        """Wait for the end, and call `on_costs` where `costs` may have changed. Raises what ended the job, if it was no good end."""
+        """Wait for the end, and call `on_costs` where `costs` may have changed. Raises what ended the job, if it failed."""
 
     @abstractmethod
     def stop(self) -> None:

@@ -1,19 +1,20 @@
-"""The local engine, the default: Beam's FnApiRunner in this process, with one worker whose steps have threads (see `MapInThreads`).
+"""The local engine, the default: Beam's FnApiRunner in this process, with one worker, whose steps have threads.
 
-Several processes by `direct_running_mode: multi_processing`. Beam's other runners that work on this machine count as this one.
+See `do_in_threads`. `direct_running_mode: multi_processing` has several processes. Beam's other runners that work on this
+machine count as this one.
 """
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from curate.run.place import Place
-from pipelines.engines.base import Engine, ancestors
+from pipelines.engines.base import PipelineEngine, ancestors
 
 _SAMPLING_MS = 5
 _OTHERS = {"PrismRunner"}  # of Beam's local runners, those that are engines by themselves
 
 
-class Local(Engine):
+class Local(PipelineEngine):
     """This machine with all its cores."""
 
     key = "local"
@@ -47,8 +48,8 @@ def find_place(options: PipelineOptions) -> Place:
 def end_bundles_at_once() -> None:
     """Let a bundle of Beam's workers in this process end once its work has.
 
-    A thread samples where its time goes, which nobody reads here, and the bundle waits until it wakes: after 200 ms at most,
-    with no work done meanwhile, in each of some forty stages.
+    A thread samples where its time goes, which nobody reads here, and the bundle waits until it wakes: after 200 ms at
+    most, with no work done meanwhile, in each of some forty stages.
     """
     from apache_beam.runners.worker.statesampler import StateSampler
 

@@ -13,7 +13,7 @@ View = TypeVar("View", bound=PipelineOptions)
 
 
 class Options(PipelineOptions):
-    """Options whose views are made once: Beam asks for two with each transform, and makes a parser of arguments for each.
+    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each.
 
     A job server says which options it knows (`add_extra_args_fn`), when the job is sent to it. What neither it nor Beam
     knows is an error.

@@ -16,18 +16,15 @@ from curate.base.errors import RunError
 from curate.base.process import stopped_if_interrupted
 from curate.base.wording import one_line
 from curate.store.store import RunStore
-from pipelines.engines.base import Engine
+from pipelines.engines.base import PipelineEngine
 from pipelines.engines.job import Job
 
 _SECONDS = 30  # that a worker has
-_STARTED = (
-    "PROCESS",
-    "EXTERNAL",
-)  # environments of workers that are programs of this machine, or a service that is there
+_STARTED = ("PROCESS", "EXTERNAL")  # environments of workers that are programs of this machine, or a service
 _LOGGERS = ("PrismRunner", "PrismJobServer")  # by which Beam hands on what Prism and its workers say
 
 
-def check_that_a_worker_starts(engine: Engine, store: RunStore) -> None:
+def check_that_a_worker_starts(engine: PipelineEngine, store: RunStore) -> None:
     """Run a pipeline of one element, where workers are programs of their own.
 
     Raises RunError where no worker takes it within `_SECONDS`, with what was said meanwhile.
@@ -47,8 +44,9 @@ def check_that_a_worker_starts(engine: Engine, store: RunStore) -> None:
             job.stop()
     output = f"; output: {one_line(' · '.join(heard), 500)}" if heard else ""
     raise RunError(
-        f"{engine.name}: no worker started within {_SECONDS} s with environment_type {settings.environment_type}, environment_config "
-        f"{settings.environment_config}{output}; accepted: a command that starts Beam's boot in an environment with curate, or LOOPBACK"
+        f"{engine.name}: no worker started within {_SECONDS} s with environment_type {settings.environment_type}, "
+        f"environment_config {settings.environment_config}{output}; accepted: a command that starts Beam's boot in an "
+        "environment with curate, or LOOPBACK"
     )
 
 

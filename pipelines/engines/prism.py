@@ -1,4 +1,4 @@
-"""Prism, Beam's portable engine on one machine: a program that Beam starts, or downloads, whose steps work in this process.
+"""Prism, Beam's portable engine on one machine: a program that Beam finds or downloads; steps work in this process.
 
 With `environment_type: PROCESS` they work in processes that Prism starts.
 """
@@ -11,14 +11,14 @@ from apache_beam.runners.runner import PipelineResult
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
-from pipelines.engines.base import Engine, Report
+from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import BeamJob, Job
 from pipelines.engines.local import end_bundles_at_once, find_place
 from pipelines.engines.portable import check_that_a_worker_starts
 from pipelines.engines.programs import fetch_program
 
 
-class Prism(Engine):
+class Prism(PipelineEngine):
     """Prism, started here, or at `job_endpoint`."""
 
     key = "prism"
@@ -47,7 +47,8 @@ class Prism(Engine):
         fetch_program(
             lambda: PrismJobServer.local_bin(PrismJobServer(self.options).path_to_binary()),
             f"{self.name} needs the program prism",
-            "--prism_location=FILE (go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, of Beam's version)",
+            "--prism_location=FILE (go install github.com/apache/beam/sdks/v2/go/cmd/prism@vVERSION, "
+            "of Beam's version)",
         )
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:

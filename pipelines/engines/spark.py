@@ -13,7 +13,7 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
 from curate.store.store import RunStore
-from pipelines.engines.base import Engine, Report
+from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import BeamJob, Job, StageCost
 from pipelines.engines.programs import check_java
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
@@ -22,7 +22,7 @@ from pipelines.spark.options import SparkOptions
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 
 
-class Spark(Engine):
+class Spark(PipelineEngine):
     """Spark, wherever its master is."""
 
     key = "spark"

@@ -1,8 +1,9 @@
-"""Asks workers, before anything is written, whether they can do the run: what is wrong there is one error of the driver.
+"""Asks workers, before anything is written, whether they can do the run: what is wrong there is one error here.
 
-They need this Python, Beam and curate; must see what is written into the run's folder, the pool's and the engine's, and write
-there; read each source's first and last file; and load the models that are to measure, once for each unit that waits for them,
-as measuring itself would: the loaded ones stay in their processes. Engines of captions are tried where they are used.
+They need this Python, Beam and curate; must see what is written into the run's folder, the pool's and the engine's, and
+write there; read each source's first and last file; and load the models that are to measure, once for each unit that
+waits for them, as measuring itself would: the loaded ones stay in their processes. Engines of captions are tried where
+they are used.
 """
 
 import os
@@ -45,10 +46,10 @@ _SHARED = "accepted: a folder that all machines share under the same path, or th
 def asking_workers(
     context: RunContext, units: Sequence[Unit], folders: Sequence[tuple[str, RunStore]] = ()
 ) -> Iterator["Ask"]:
-    """Yield what workers are asked, which an engine sends to them; meanwhile a file lies in each folder, which is then removed.
+    """Yield what workers are asked, for an engine to send; meanwhile a file lies in each folder, which is then removed.
 
-    `folders` are those that the engine needs besides the run's, each with what names it. Raises RecipeError where one cannot be
-    written here.
+    `folders` are those that the engine needs besides the run's, each with what names it. Raises RecipeError where one
+    cannot be written here.
     """
     every = (*_find_folders(context), *folders)
     nonce = f"tmp/probe-{uuid.uuid4().hex}"
@@ -122,7 +123,8 @@ class Ask:
                 except CurateError as error:
                     yield f"executors cannot load signal {signal.name!r}: {one_line(error)}"
                 except Exception as error:  # of any library's
-                    yield f"executors cannot load signal {signal.name!r}: {type(error).__name__}: {one_line(error, 300)}"
+                    what = f"{type(error).__name__}: {one_line(error, 300)}"
+                    yield f"executors cannot load signal {signal.name!r}: {what}"
 
 
 def _comes(store: RunStore, name: str) -> bool:
@@ -137,7 +139,7 @@ def _comes(store: RunStore, name: str) -> bool:
 
 @contextmanager
 def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
-    """Have an empty file in a folder while the block runs; folders that it needed are removed too. Raises RecipeError."""
+    """Have an empty file in a folder meanwhile; folders that it needed are removed too. Raises RecipeError."""
     path = Path(store.path(name))
     new = [folder for folder in path.parents if not folder.exists()] if store.is_local else []
     try:

@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill` in the midst of a run on an engine: its job ends, no process of it stays, and the same command goes on."""
+"""Ctrl-C and `kill` in the midst of a run on an engine: its job ends, no process stays, and the same command goes on."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A runner of Beam's that is named by its dotted path, and whose job ends only where it is cancelled: `--runner=…EndlessRunner`."""
+"""A runner of Beam's, to be named by its dotted path, whose job ends only where it is cancelled."""
 
 import os
 import threading

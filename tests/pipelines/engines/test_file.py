@@ -8,13 +8,13 @@ from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, Sp
 
 from curate.base.errors import RecipeError
 from curate.run.place import Place
-from pipelines.engines.base import Engine
+from pipelines.engines.base import PipelineEngine
 from pipelines.engines.choose import choose_engine
 from pipelines.spark.options import SparkOptions
 from tests.pipelines.engines.test_choose import DATAFLOW
 
 
-def read(folder: Path, text: str, *words: str) -> Engine:
+def read(folder: Path, text: str, *words: str) -> PipelineEngine:
     path = folder / "engine.yaml"
     path.write_text(text)
     return choose_engine(words, str(path))

@@ -17,15 +17,14 @@ ROOT = Path(__file__).parents[3]
 # An engine with an option of its own, and a default for one of Beam's.
 MODULE = """
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from curate.run.place import Place
-from pipelines.engines.base import Engine
+from curate.plugins import PipelineEngine, Place
 
 class Options(PipelineOptions):
     @classmethod
     def _add_argparse_args(cls, parser):
         parser.add_argument("--shed_name")
 
-class Shed(Engine):
+class Shed(PipelineEngine):
     key = "shed"
     runner = "FnApiRunner"
     defaults = ("--direct_num_workers=2",)
