@@ -28,6 +28,7 @@ from curate.pool.registry import find_downloading
 from curate.pool.urls.download.retry_record import Retries
 from curate.publish.describe import describe_again, finish_description
 from curate.publish.forget.forget import lost_items
+from curate.recipe.captions import CAPTION_KINDS, ENGINES
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import SIGNALS
 from curate.recipe.recipe import Recipe
@@ -154,10 +155,14 @@ def _claim(prepared: Prepared) -> RunClaim:
 
 
 def _plugins(recipe: Recipe) -> dict[str, str]:
-    """Return the packages, with versions, whose signals and input formats a recipe uses."""
+    """Return the packages, with versions, whose kinds of things a recipe uses."""
     used = [SIGNALS.package(found.kind) for found in recipe.measure.requested]
     used += [FORMATS.package(source.format) for source in recipe.input]
     used += [SELECTIONS.package(recipe.selection[0])] if recipe.selection else []
+    used += recipe.dedup.packages
+    if recipe.captions:
+        used += [ENGINES.package(recipe.captions.engines[task.section.engine].kind) for task in recipe.captions.tasks]
+        used += [CAPTION_KINDS.package(task.section.key) for task in recipe.captions.tasks]
     return dict(package.split(" ") for package in used if package and " " in package)
 
 

@@ -153,7 +153,9 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
 
     Raises RecipeError, which names its package, where it cannot be loaded or is no kind.
     """
-    where = f"{registry.what} {entry.name!r} of package {package}: {entry.value}"
+    sharing = [other for other in _REGISTRIES if other.group == registry.group]
+    what = " or ".join(dict.fromkeys(other.what for other in sharing))
+    where = f"{what} {entry.name!r} of package {package}: {entry.value}"
     try:
         kind = entry.load()
     except KeyboardInterrupt:
@@ -161,13 +163,12 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     except BaseException as error:  # another package's code: of any kind
         reason = describe_error(error, entry.module.partition(".")[0])
         raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
-    sharing = [other for other in _REGISTRIES if other.group == registry.group]
     if not registry.accepts(kind):
         if any(other.accepts(kind) for other in sharing):
             return None
         is_class = isinstance(kind, type)
-        what = f"the class {kind.__name__}" if is_class else f"an object of class {type(kind).__name__}"
-        raise RecipeError(f"{where} is {what}; accepted: {' or '.join(other.accepted for other in sharing)}")
+        named = f"the class {kind.__name__}" if is_class else f"an object of class {type(kind).__name__}"
+        raise RecipeError(f"{where} is {named}; accepted: {' or '.join(other.accepted for other in sharing)}")
     if missing := _find_missing(registry, kind):
         raise RecipeError(f"{where} has no attribute {missing}; accepted: {registry.accepted}, with its attributes")
     if kind.key != entry.name:

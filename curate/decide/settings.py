@@ -162,6 +162,8 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
         plain[key] = section.model_dump()
         if package := SELECTIONS.package(key):
             plain[key] = [package, plain[key]]
+    if packages := recipe.dedup.packages:
+        plain["dedup"] |= {"packages": packages}
     if recipe.derive:
         plain["derive"] = list(recipe.derive.items())
     if plain["match"]:

@@ -189,6 +189,12 @@ class Dedup(Section):
         return listed if "uid" in listed else ("uid", *listed)
 
     @property
+    def packages(self) -> list[str]:
+        """The other packages that passes come from, with their versions."""
+        passes = (NEARNESS.package(by.kind) if isinstance(by, Near) else KEYS.package(by) for by in self.by)
+        return [package for package in passes if package]
+
+    @property
     def near(self) -> dict[int, Near]:
         """The passes by nearness, by their places."""
         return {place: by for place, by in enumerate(self.by) if isinstance(by, Near)}

@@ -1,0 +1,182 @@
+"""A unit's tables from one reading: their rows and columns, signals of each class, and what is current."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from curate.base import schema
+from curate.base.errors import RunError
+from curate.base.numeric.vectors import embedding_column
+from curate.measure.settings import MeasureSettings
+from curate.measure.unit import measure_unit
+from curate.pool.plan import Unit
+from curate.run.context import RunContext
+from curate.signals.signal import (
+    Embeddings,
+    EmbeddingSignal,
+    ImageSignal,
+    ModelSignal,
+    Signal,
+    SignalOutput,
+    TextSignal,
+)
+from pipelines.claim import claim_folder
+from pipelines.prepare import prepare
+from tests.laws import pools
+
+NEVER: Any = None  # what measuring does not call
+ROWS = 6  # of which row 2 is no image
+
+
+class Widths:
+    """An image signal: the width of each image; of a model, embeddings of (row, 1) and (row, 2) too."""
+
+    def __init__(self, captions: pa.Array, has_embeddings: bool = False) -> None:
+        self.values: list[int | None] = [None] * len(captions)
+        self.has_embeddings = has_embeddings
+
+    def observe(self, image: Image.Image) -> int:
+        return image.width
+
+    def add(self, row: int, observation: int) -> None:
+        self.values[row] = observation
+
+    def finish(self) -> SignalOutput:
+        columns = (pa.array(self.values, pa.int32()),)
+        if not self.has_embeddings:
+            return SignalOutput(columns)
+        rows = np.array([row for row, value in enumerate(self.values) if value is not None])
+        sides = [np.stack([rows + 1, np.full(len(rows), side)], axis=1).astype(np.float32) for side in (1, 2)]
+        image, text = (embedding_column(side, rows, len(self.values)) for side in sides)
+        return SignalOutput(columns, (image, text))
+
+
+def lengths(captions: pa.Array) -> Sequence[pa.Array]:
+    texts = captions.to_pylist()
+    return [
+        pa.array([text and "xx" for text in texts]),
+        pa.array([text and len(text) for text in texts], pa.int32()),
+    ]
+
+
+def first_parts(given: Embeddings) -> Sequence[pa.Array]:
+    return [pa.array(given.images[:, 0] + 10 * given.texts[:, 1], pa.float32())]
+
+
+WIDTH = ImageSignal("width_of", (pa.field("wide", pa.int32()),), "1", start=Widths)
+MODEL = ModelSignal(
+    "model",
+    (pa.field("size", pa.int32()),),
+    "2",
+    start=lambda captions: Widths(captions, True),
+    dimension=2,
+    encoder=NEVER,
+)
+LENGTH = TextSignal("length", (pa.field("long", pa.int32()),), "3", compute=lengths, sample_columns=("language",))
+FIRST = EmbeddingSignal("first", (pa.field("first", pa.float32()),), "4", compute=first_parts, of="model")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[MeasureSettings, RunContext, Unit]:
+    """A run with one unit, and signals of its own."""
+    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), "a caption " * (i + 1)) for i in range(ROWS)]
+    samples[2] = replace(samples[2], image=b"no image")
+    prepared = prepare(
+        pools.recipe_of(pools.write_tars(tmp_path / "tars", samples, 2), max_failed=1.0),
+        str(tmp_path / "out"),
+        unit_size=1 << 30,
+    )
+    claim_folder(prepared)
+    [unit] = prepared.plan.units
+    return with_signals(MeasureSettings.of(prepared.context), WIDTH, MODEL, LENGTH, FIRST), prepared.context, unit
+
+
+def with_signals(settings: MeasureSettings, *signals: Signal) -> MeasureSettings:
+    settings = replace(settings, signals=signals, tables=("samples", "scores", "members"))
+    settings.__dict__.pop("score_schema", None)
+    return settings
+
+
+def test_signals_of_each_class_fill_columns_by_name(run: tuple[MeasureSettings, RunContext, Unit]) -> None:
+    settings, context, unit = run
+    assert measure_unit(settings, unit, context.unit_tables(unit)) == []
+    tables = context.unit_tables(unit)
+    samples, scores = tables.read("samples"), tables.read("scores")
+    assert samples.schema.names == schema.SAMPLES.names
+    assert scores.schema.names == ["unit", "row", "uid", "wide", "size", "long", "first"]
+    assert samples["uid"].equals(scores["uid"]) and samples["row"].to_pylist() == list(range(ROWS))
+    ok = [row for row in range(ROWS) if row != 2]
+    assert samples["status"].to_pylist() == ["ok" if row in ok else "not_an_image" for row in range(ROWS)]
+    widths = samples["width"].to_pylist()
+    assert (
+        scores["wide"].to_pylist()
+        == scores["size"].to_pylist()
+        == [widths[r] if r in ok else None for r in range(ROWS)]
+    )
+    captions = samples["caption"].to_pylist()
+    assert scores["long"].to_pylist() == [len(captions[r]) if r in ok else None for r in range(ROWS)]
+    assert samples["language"].to_pylist() == ["xx" if r in ok else None for r in range(ROWS)]
+    # The rows of the two tars are numbered anew in each: 1 + row in the tar, and 2 of the text.
+    assert [value is None for value in scores["first"].to_pylist()] == [r not in ok for r in range(ROWS)]
+    assert {value % 10 for value in scores["first"].drop_null().to_pylist()} == {1.0, 2.0, 3.0}
+    assert min(scores["first"].drop_null().to_pylist()) > 20
+    note = tables.note("samples")
+    assert note["failures"] == [] and sum(note["rows"]) == ROWS
+
+
+def test_only_columns_that_are_not_current_are_computed(
+    run: tuple[MeasureSettings, RunContext, Unit], tmp_path: Path
+) -> None:
+    settings, context, unit = run
+    measure_unit(settings, unit, context.unit_tables(unit))
+    before = context.unit_tables(unit).read("scores")
+
+    def fails(captions: pa.Array) -> Any:
+        raise AssertionError("it is current")
+
+    same = replace(WIDTH, start=fails), replace(MODEL, start=fails), replace(LENGTH, compute=fails), FIRST
+    changed = with_signals(
+        settings,
+        *same[:3],
+        replace(
+            LENGTH, name="again", columns=(pa.field("again", pa.int32()),), key="5", sample_columns=(), compute=_again
+        ),
+    )
+    measure_unit(changed, unit, context.unit_tables(unit))
+    after = context.unit_tables(unit).read("scores")
+    assert after.select(["wide", "size", "long"]).equals(before.select(["wide", "size", "long"]))
+    assert after.schema.names[-1] == "again" and after["again"].equals(after["long"])
+
+
+def _again(captions: pa.Array) -> Sequence[pa.Array]:
+    return lengths(captions)[1:]
+
+
+def test_a_file_that_changes_ends_it(
+    run: tuple[MeasureSettings, RunContext, Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, context, unit = run
+    path = Path(unit.parts[0].path)
+    grow = replace(
+        WIDTH, start=lambda captions: (path.write_bytes(path.read_bytes() + bytes(512)), Widths(captions))[1]
+    )
+    with pytest.raises(RunError, match="changed"):
+        measure_unit(with_signals(settings, grow), unit, context.unit_tables(unit))
+    assert not context.unit_tables(unit).exists("samples")
+
+
+def test_a_missing_file_is_named_and_its_tables_have_no_key(run: tuple[MeasureSettings, RunContext, Unit]) -> None:
+    settings, context, unit = run
+    gone = unit.parts[0].path
+    Path(gone).unlink()
+    [line] = measure_unit(with_signals(settings, WIDTH), unit, context.unit_tables(unit))
+    tables = context.unit_tables(unit)
+    assert line.startswith(f"{gone}: ('unreadable'") and not tables.key("samples")
+    assert 0 < tables.rows() < ROWS
+    assert [failure[:2] for failure in tables.note("samples")["failures"]] == [[gone, "unreadable"]]
