@@ -12,9 +12,7 @@ from curate.base.schema import CODES
 from curate.decide.draw.selection import Choice
 from curate.decide.rules.row_counts import RowFacts, count_rows
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import (
-    read_columns,
-)
+from curate.decide.statistics.derived import read_columns
 from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import UnitState, name_verdicts
 from curate.recipe.output import MAX_REPEATS

@@ -17,9 +17,7 @@ from curate.decide.dedup import exact
 from curate.decide.dedup.groups import Groups
 from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import (
-    read_columns,
-)
+from curate.decide.statistics.derived import read_columns
 from curate.decide.unit_state import UnitState
 from curate.store.tables import UnitTables
 

@@ -19,14 +19,7 @@ from curate.decide.decontamination import find_contaminated
 from curate.decide.rules.rules import first_failed
 from curate.decide.rules.top import TopSearch, TopValues
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import (
-    DerivedValues,
-    Fitted,
-    Scale,
-    StatisticCall,
-    argument_values,
-    read_columns,
-)
+from curate.decide.statistics.derived import DerivedValues, Fitted, Scale, StatisticCall, argument_values, read_columns
 from curate.decide.statistics.ranks import ranks_of
 from curate.decide.unit_matches import all_matches
 from curate.decide.unit_state import ALIVE, UnitState

@@ -4,9 +4,9 @@ In: UTF-8 bytes (uint8) and offsets (int64) of tokens or of texts. Out: `Tables`
 ids (int32) of the distinct entries in each text. A token is what lies between single spaces of the spaced text, the
 empty one included; `curate.match.matcher` states the definition.
 
-Texts pass in blocks that fit the nearest caches, stage by stage: bytes → boundaries → tokens → slots (prefetched) →
-known tokens → heads of longer entries (prefetched) → ids. So the misses of one stage overlap, and few branches depend
-on data. The price is scratch, local to a call: 50 bytes a token of a block, which holds at least one whole text.
+Texts pass in blocks that fit the nearest caches, stage by stage: bytes, boundaries, tokens, slots (prefetched), known
+tokens, heads of longer entries (prefetched), ids. So the misses of one stage overlap, and few branches depend on data.
+The price is scratch, local to a call: 50 bytes a token of a block, which holds at least one whole text.
 
 A token of up to 16 bytes is compared by its first and last 8 bytes and its length, which hold all of it; a longer one
 by all its bytes. Hashes only choose where to look. Little-endian machines only. One file, however long: numba's cache
@@ -43,7 +43,7 @@ _jit = numba.njit(cache=True, nogil=True)
 class Tables(NamedTuple):
     """What the kernel knows of the entries; read-only once built.
 
-    Nodes are the token ids, then the deeper nodes of the trie; a terminal is the first entry that ends at a node, or -1.
+    Nodes are the token ids, then the deeper nodes of the trie; a terminal is the first entry that ends at a node or -1.
     """
 
     # Slots of four, open addressing by token hash: first 8 bytes; last 8 bytes (0 where the length is at most 8);
@@ -59,7 +59,7 @@ class Tables(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """The tokens of one block: where each lies, its slot, what was found there, and the heads of longer entries."""
+    """The tokens of one block: where each lies, its slot, what the slot holds, and the heads of longer entries."""
 
     start: I64
     length: I64
@@ -115,8 +115,10 @@ def _same_bytes(a: U8, start_a: int, b: U8, start_b: int, length: int) -> bool:
 
 @_jit
 def _grow_trie(ids: I32, entry_at: I32, distinct: int, edge: U64, shift: np.uint64) -> tuple[I32, U8]:
-    """Add every entry to the edge slots, whose values are children as yet; return the node at which each entry ends
-    and the flags of each node (_CONTINUES: of a token, at any node)."""
+    """Add every entry to the edge slots, whose values are children as yet; return each entry's last node and flags.
+
+    Flags are of each node (_CONTINUES: of a token, at any node).
+    """
     ends = np.empty(len(entry_at) - 1, np.int32)
     flags = np.zeros(2 * len(ids), np.uint8)  # a token may add a node and an edge's child
     nodes = distinct
@@ -163,8 +165,11 @@ def _finish_tables(tables: Tables, ends: I32, flags: U8) -> None:
 
 @_jit
 def _cut_entries(data: U8, offsets: I64, home_bits: int) -> tuple[U8, I64, I32, I32]:
-    """Cut entries at single spaces: return the bytes of the distinct tokens, one behind the other, and PADDING more; where each begins,
-    and the end of the last; the tokens of all entries, by number; and where those of each entry begin, and the end of the last."""
+    """Cut entries at single spaces; return the distinct tokens and those of the entries, by number.
+
+    That is the bytes of the distinct tokens, one behind the other, and PADDING more; where each begins, and the end of
+    the last; the tokens of all entries; where those of each entry begin, and the end of the last.
+    """
     tokens = len(offsets) - 1
     for i in range(offsets[0], offsets[-1]):
         tokens += data[i] == _SPACE
@@ -204,11 +209,8 @@ def _cut_entries(data: U8, offsets: I64, home_bits: int) -> tuple[U8, I64, I32, 
 def build_tables(data: U8, offsets: I64, home_bits: int = 64) -> Tables:
     """Return the tables of entries, whose ids are their places.
 
-    Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
-
-    Args:
-        data: uint8, the bytes of the entries.
-        offsets: int64, one more than entries: where each begins in `data`.
+    `data` (uint8) are the bytes of the entries, `offsets` (int64, one more than entries) where each begins. Only the
+    `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
     pool, token_at, ids, entry_at = _cut_entries(data, offsets, home_bits)
     # Of the number of slots, of which at most half are taken.
@@ -241,9 +243,9 @@ def _new_scratch(tokens: int) -> _Scratch:
 
 @_jit
 def _find_marks(data: U8, n: int, marks: I64) -> int:
-    """Put the positions of the boundaries among the first n bytes into `marks`, then one beyond all; return how many."""
+    """Put the places of the boundaries among the first n bytes into `marks`, then one beyond all; return how many."""
     k = 0
-    for i in range(n):  # without a branch: which bytes are boundaries nobody can predict
+    for i in range(n):  # without a branch, which could not be predicted
         marks[k] = i
         k += _IS_BOUNDARY[data[i]]
     marks[k] = 1 << 62
@@ -252,7 +254,7 @@ def _find_marks(data: U8, n: int, marks: I64) -> int:
 
 @_jit
 def _tokenise(data: U8, marks: I64, offsets: I64, null: Mask, scratch: _Scratch, token_at: I64) -> int:
-    """Cut the texts of a block into tokens, and return how many; text t has those from token_at[t] to token_at[t + 1]; a null has none."""
+    """Cut the texts of a block into tokens, from token_at[t] to token_at[t + 1] those of text t; return how many."""
     starts, lengths = scratch.start, scratch.length
     n = k = 0
     for t in range(len(offsets) - 1):
@@ -267,7 +269,7 @@ def _tokenise(data: U8, marks: I64, offsets: I64, null: Mask, scratch: _Scratch,
             k += 1
         starts[n], lengths[n] = start, stop - start
         n += 1
-        if len(null) and null[t]:
+        if len(null) and null[t]:  # a null has no tokens
             n = token_at[t]
     token_at[len(offsets) - 1] = n
     return n
@@ -336,8 +338,7 @@ def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scr
 
 @_jit
 def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, n: int) -> int:
-    """Put the ids of the entries of two or more tokens that begin at token j into `ids` from n; return the new n, or -1 where
-    there is no room."""
+    """Put the ids of the longer entries that begin at token j into `ids` from n; return the new n, or -1 if full."""
     node = found[j] & _LOW
     while flags[j + 1] & _CONTINUES:
         j += 1
@@ -357,7 +358,7 @@ def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, 
 
 @_jit
 def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: I32, id_at: I64) -> bool:
-    """Put the ids of each text into `ids`, from id_at[t] to id_at[t + 1], repeated and unsorted; return False where there is no room."""
+    """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
     found, flags, head = scratch.found, scratch.flags, scratch.head
     n = k = 0
     for t in range(texts):
@@ -381,15 +382,8 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
 def match_texts(tables: Tables, data: U8, offsets: I64, null: Mask, limit: int) -> tuple[I64, I32]:
     """Return the entries in each text: int64 offsets into the int32 ids, of each text ascending and each once.
 
-    Args:
-        tables: of the entries.
-        data: uint8, the bytes of the texts.
-        offsets: int64, one more than texts: where each begins in `data`.
-        null: bool, which texts are null (they match nothing); or empty.
-        limit: the most ids to return.
-
-    Raises:
-        OverflowError: there are more than `limit` ids.
+    `data` (uint8) are the bytes of the texts, `offsets` (int64, one more than texts) where each begins, `null` (bool)
+    which are null and match nothing; or it is empty. Raises OverflowError where there are more than `limit` ids.
     """
     texts = len(offsets) - 1
     block, marks = np.empty(_BLOCK_BYTES + 128, np.uint8), np.empty(_BLOCK_BYTES + 128, np.int64)

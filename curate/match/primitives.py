@@ -1,7 +1,7 @@
 """What the matcher's kernel needs and numba has not: a prefetch, and a sort that no text makes slow.
 
-Compiled into the functions of `curate.match.kernel`; numba's cache does not notice a change here by itself, so touch that
-file too. Without the prefetch matching takes 1.2 to 1.5 times as long.
+Compiled into the functions of `curate.match.kernel`: numba's cache does not notice a change here by itself, so touch
+that file too. Without the prefetch matching takes 1.2 to 1.5 times as long.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Reads a metadata list, cleans it as the reference does, checks it, and writes it as a table.
 
 In: MetaCLIP's `metadata.json` (a JSON list of strings) or a text file (one entry a line), plain or gzipped, or a table
-that was imported before (Parquet); any path or fsspec URL. Out: a table with `curate.base.schema.METADATA` (entry_id int32 ·
-entry string · source string · language string) and a report of what was dropped and of what can never match.
+that was imported before (Parquet); any path or fsspec URL. Out: a table with `schema.METADATA` (entry_id int32 · entry
+string · source string · language string) and a report of what was dropped and of what can never match.
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
 marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its position after
@@ -47,7 +47,7 @@ class ImportReport:
     """What became of the entries that were read: those that were dropped, and of those kept what can never match."""
 
     read: int
-    empty: pa.Array  # strings, as the others
+    empty: pa.Array  # strings, as the next ones
     punctuation: pa.Array
     duplicates: pa.Array
     kept: pa.Array
@@ -78,7 +78,7 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
         A table with schema METADATA, and the report.
 
     Raises:
-        RecipeError: the file is missing, unreadable, damaged, too large, or holds something else than is accepted.
+        RecipeError: the file is missing, unreadable, damaged, too large, or not of an accepted form.
     """
     content = _read(path)
     if content[:4] == b"PAR1":
@@ -138,27 +138,27 @@ def _parse_list(content: bytes, path: str) -> pa.Array:
 
 def _parse_json(text: str, path: str) -> pa.Array:
     try:
-        found = json.loads(text)
+        entries = json.loads(text)
     except ValueError as error:  # JSONDecodeError, and an integer of too many digits
         raise _wrong(path, f"JSON that is damaged ({error})") from error
     except RecursionError as error:
         raise _wrong(path, "JSON that is nested too deeply") from error
-    if not isinstance(found, list):
-        raise _wrong(path, f"a JSON {_KINDS.get(type(found), 'number')}")
-    if set(map(type, found)) - {str}:
-        i, item = next((i, item) for i, item in enumerate(found) if not isinstance(item, str))
+    if not isinstance(entries, list):
+        raise _wrong(path, f"a JSON {_KINDS.get(type(entries), 'number')}")
+    if set(map(type, entries)) - {str}:
+        i, item = next((i, item) for i, item in enumerate(entries) if not isinstance(item, str))
         raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
     try:
-        return pa.array(found, pa.string())
+        return pa.array(entries, pa.string())
     except UnicodeEncodeError as error:
-        item = found.index(error.object)
-        raise _wrong(path, f"a JSON list whose item {item:,} holds half a surrogate pair") from error
+        i = entries.index(error.object)
+        raise _wrong(path, f"a JSON list whose item {i:,} holds half a surrogate pair") from error
 
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
     try:
-        found = pq.ParquetFile(pa.BufferReader(content)).schema_arrow.names
-        if missing := [name for name in METADATA.names if name not in found]:
+        columns = pq.ParquetFile(pa.BufferReader(content)).schema_arrow.names
+        if missing := [name for name in METADATA.names if name not in columns]:
             accepted = f"with columns {', '.join(METADATA.names)}"
             raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)
         table = read_columns(content, METADATA.names, MAX_BYTES)
@@ -180,8 +180,8 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
     return table
 
 
-def _wrong(path: str, found: str, accepted: str = _ACCEPTED) -> RecipeError:
-    return RecipeError(f"metadata {path}: found {found}; accepted: {accepted}")
+def _wrong(path: str, content: str, accepted: str = _ACCEPTED) -> RecipeError:
+    return RecipeError(f"metadata {path}: found {content}; accepted: {accepted}")
 
 
 def _reason(error: Exception) -> str:
@@ -196,8 +196,7 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
     punctuation = pc.is_in(entries, pa.array(list(string.punctuation)))
     duplicates = pc.and_not(_repeated(entries), pc.or_(empty, punctuation))
     dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
-    kept = table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table
-    kept = kept.combine_chunks()
+    kept = (table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table).combine_chunks()
     report = ImportReport(
         read=len(entries),
         empty=entries.filter(empty),
@@ -211,9 +210,8 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
 def _repeated(entries: pa.Array) -> pa.Array:
     """Return which entries (string) are equal to one before."""
     keys = np.sort(ids.entry_keys(entries))
-    if (
-        keys[1:] != keys[:-1]
-    ).all():  # as in nearly every list: half of the time that it takes to compare the entries themselves
+    # As in nearly every list: it takes half of the time of comparing the entries themselves.
+    if (keys[1:] != keys[:-1]).all():
         return pa.repeat(False, len(entries))
     codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear, so each new code is higher
     known = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]

@@ -4,7 +4,6 @@ In: `samples.caption` and `samples.status`. Out: `entry_ids` list<int32>, ascend
 sample could not be read.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -41,7 +40,7 @@ class MatchSettings:
         return cls(context.store, context.metadata_key, context.recipe.match.mode)
 
     def key(self, samples_key: str | None) -> str:
-        """Return the key of `matches`, by that of the unit's `samples`; empty where these have none, for they may change."""
+        """Return the key of `matches`, by that of the unit's `samples`; empty without one, for these may change."""
         return ids.digest([VERSIONS["matches"], samples_key, self.metadata_key, self.mode]) if samples_key else ""
 
 
@@ -59,9 +58,8 @@ class Entries:
         rows[entry_ids] = np.arange(len(entry_ids))
         if len(rows) == len(entry_ids):
             return cls(metadata.select(_COLUMNS))
-        take = pa.array(rows, mask=rows < 0)
-        found = metadata.select(_COLUMNS).combine_chunks().take(take)
-        return cls(pa.table([pc.fill_null(column, NO_ENTRY) for column in found.columns], names=_COLUMNS))
+        table = metadata.select(_COLUMNS).combine_chunks().take(pa.array(rows, mask=rows < 0))
+        return cls(pa.table([pc.fill_null(column, NO_ENTRY) for column in table.columns], names=_COLUMNS))
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
@@ -76,17 +74,13 @@ def load_entries(settings: MatchSettings) -> Entries:
         file = METADATA_FILE if settings.store.exists(METADATA_FILE) else ENTRIES_FILE
         return Entries.of(settings.store.read_parquet(file, ["entry_id", *_COLUMNS]))
 
-    return _kept(settings.metadata_key, load)
+    # Those of one run at a time: another's would only take memory.
+    return process_cache(f"entries {settings.metadata_key}", load, replaces="entries ")
 
 
 def keep_entries(metadata_key: str, metadata: pa.Table) -> None:
     """Keep a run's metadata, which this process has read, as `load_entries` would load it."""
-    _kept(metadata_key, lambda: Entries.of(metadata))
-
-
-def _kept(metadata_key: str, load: Callable[[], Entries]) -> Entries:
-    # Those of one run at a time: another's would only take memory.
-    return process_cache(f"entries {metadata_key}", load, replaces="entries ")
+    process_cache(f"entries {metadata_key}", lambda: Entries.of(metadata), replaces="entries ")
 
 
 def load_matcher(settings: MatchSettings) -> Matcher:
@@ -103,6 +97,6 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
     readable = pc.equal(samples["status"], schema.OK)
     captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
-    found = load_matcher(settings).match(captions)
-    table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", found)
+    entry_ids = load_matcher(settings).match(captions)
+    table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", entry_ids)
     tables.write("matches", table.cast(schema.MATCHES), key)

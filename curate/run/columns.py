@@ -28,20 +28,17 @@ def score_schema(signals: Sequence[Signal], pool: Pool) -> pa.Schema:
 
 def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
     """Return the columns of table `embeddings`: of each model whose embeddings are kept, the image's and the text's."""
-    columns = []
-    for one in measure.kept:
-        kind = pa.list_(pa.float16(), models[one.name]["dimension"])
-        columns += [pa.field(f"{one.prefix}{side}", kind) for side in ("image", "text")]
+    kinds = {model.prefix: pa.list_(pa.float16(), models[model.name]["dimension"]) for model in measure.kept}
+    columns = [pa.field(f"{prefix}{side}", kind) for prefix, kind in kinds.items() for side in ("image", "text")]
     return pa.schema([*schema.ALIGNED, *columns])
 
 
 def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns that rules see: what is measured or supplied, in `samples` and `scores`, and what follows from the sides."""
+    """Return the columns that rules see: what is measured or supplied, and what follows from the images' sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
-        hidden |= {"bytes", "format", "sha256", "original_sha256", "shard"} | (
-            {"width", "height", "url", "key"} - pool.supplied
-        )
+        hidden |= {"bytes", "format", "sha256", "original_sha256", "shard"}
+        hidden |= {"width", "height", "url", "key"} - pool.supplied
     if not (pool.has_images and measure.image.phash):
         hidden.add("phash")
     hidden |= {"language"} - pool.supplied - set(filled_columns(signals))
@@ -58,28 +55,18 @@ def table_names(context: RunContext) -> tuple[str, ...]:
         return context.tables
     recipe, signals = context.recipe, find_signals(context.recipe.measure, context.models)
     has = {
+        "samples": True,
         "scores": len(score_schema(signals, context.pool)) > len(schema.ALIGNED),
         "embeddings": bool(recipe.measure.kept),
         "members": context.pool.has_images and any(find_format(source).has_members for source in recipe.input),
         "matches": recipe.match is not None,
         "derived": bool(recipe.derive),
+        "decisions": True,
         "answers": recipe.captions is not None,
         "captions": recipe.captions is not None,
         "regions": recipe.captions is not None and recipe.captions.regions is not None,
     }
-    names = (
-        "samples",
-        "scores",
-        "embeddings",
-        "members",
-        "matches",
-        "derived",
-        "decisions",
-        "answers",
-        "captions",
-        "regions",
-    )
-    return tuple(name for name in names if has.get(name, True))
+    return tuple(name for name, is_there in has.items() if is_there)
 
 
 def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None:
@@ -89,20 +76,19 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
         raise RecipeError(f"measure: {from_images[0]} needs images, and the pool has none")
     measured = filled_columns(signals)
     for source in recipe.input:
-        stated = getattr(source, "columns", None)
-        if isinstance(stated, Columns) and stated.language and "language" in measured:
-            raise RecipeError(
-                f"input {source.name!r}: columns.language names a column, and measure.language measures it; leave one out"
-            )
-    own = [(column.name, signal.label) for signal in signals for column in signal.columns]
+        columns = getattr(source, "columns", None)
+        if isinstance(columns, Columns) and columns.language and "language" in measured:
+            both = "columns.language names a column, and measure.language measures it"
+            raise RecipeError(f"input {source.name!r}: {both}; leave one out")
     supplied = {name.lower() for name in pool.scores.names}
-    for place, (name, label) in enumerate(own):
-        others = [other for same, other in own[:place] if same == name]
-        if name in schema.OWN_COLUMNS or others:
-            of = f"{others[0]} has" if others else "every run has"
-            raise RecipeError(f"measure: {label} has a column {name}, and {of} one of that name; rename it")
+    labels: dict[str, str] = {}
+    for name, label in ((column.name, signal.label) for signal in signals for column in signal.columns):
+        if name in schema.OWN_COLUMNS or name in labels:
+            holder = f"{labels[name]} has" if name in labels else "every run has"
+            raise RecipeError(f"measure: {label} has a column {name}, and {holder} one of that name; rename it")
         if name in supplied:
             raise RecipeError(
-                f"measure: {label} has a column {name}, and the pool has one already; leave the signal out, give it another name, or choose the "
-                "score columns with columns.scores, or names in join.columns"
+                f"measure: {label} has a column {name}, and the pool has one already; leave the signal out, give it "
+                "another name, or choose the score columns with columns.scores, or names in join.columns"
             )
+        labels[name] = label

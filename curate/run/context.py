@@ -1,7 +1,7 @@
 """A run's constants, made once by the driver and sent to every worker: what the run is of, and where its files are.
 
-Steps take from it what they read (each has a settings class, made by `of(context)`), and own the keys of what they write.
-A finished run is opened again from its folder, with the same context and its units, but without the pool: what reads
+Steps take from it what they read (each has a settings class, made by `of(context)`), and define the keys of what they
+write. A finished run is opened again from its folder, with the same context and units, but without the pool: what reads
 tables (rules, deduplication, counts, draws) works on them as it did in the run; what would read the pool does not.
 """
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.base.errors import RecipeError
 from curate.base.registry import is_installed
@@ -57,9 +56,7 @@ class RunContext:
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
     counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
-    retries_key: str = (
-        ""  # digest of which URLs are tried again (see `curate.pool.urls.download.retry_record`); empty where none is
-    )
+    retries_key: str = ""  # digest of which URLs are tried again (see `download.retry_record`); empty where none is
     place: Place = Place.THIS_PROCESS  # where steps work
     tables: tuple[str, ...] | None = None  # those that units of a finished run have; None: they follow from the recipe
 
@@ -69,7 +66,7 @@ class RunContext:
         return place_sources(self.recipe.input, self.store.url, self.reuse.url if self.reuse else None)
 
     def unit_tables(self, unit: Unit) -> UnitTables:
-        """Return a unit's tables in the run folder, and where else they may be: in a chunk there, and in the run to reuse."""
+        """Return a unit's tables in the run folder, or else in a chunk there or in the run to reuse."""
         return UnitTables(self.store, unit.index, self._elsewhere(unit), unit.last)
 
     def open_tables(self, unit: Unit) -> OpenTables:
@@ -88,25 +85,27 @@ class RunContext:
 
 
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
-    """Return a finished run's context, and its units; a chunk is one unit. Raises RecipeError where its recipe is of another version.
+    """Return a finished run's context, and its units; a chunk is one unit.
 
-    Signals of packages that are not installed are left out: see `check_signals`.
+    Signals of packages that are not installed are left out: see `check_signals`. Raises RecipeError where its recipe is
+    of another version.
     """
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]
     chunks = chunks_of(facts.units_per_file or [1] * len(sources))
     units = [Unit(first, sources[first], (), last=None if first == last else last) for first, last in chunks]
+    pool = Pool(  # without its groups: nothing is read or joined again
+        key=facts.keys["pool"],
+        has_images=facts.pool.images,
+        rows=None,
+        supplied=frozenset(facts.pool.supplied),
+        scores=_score_columns(folder, facts.pool.scores),
+        output=None,
+        embeddings=facts.pool.embeddings,
+    )
     context = RunContext(
         recipe=_recipe(folder, facts),
-        pool=Pool(
-            key=facts.keys["pool"],
-            has_images=facts.pool.images,
-            rows=None,
-            supplied=frozenset(facts.pool.supplied),
-            scores=_score_columns(folder, facts.pool.scores),
-            output=None,
-            embeddings=facts.pool.embeddings,
-        ),  # without its groups: nothing is read or joined again
+        pool=pool,
         store=folder,
         metadata_key=facts.metadata.digest if facts.metadata else "",
         models=facts.models,
@@ -119,9 +118,9 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
 
 def check_signals(folder: RunStore, facts: RunFacts) -> None:
     """Raise RecipeError where a run used signals of packages that are not installed."""
-    if lost := [key for key in _unknown_signals(facts) if facts.recipe["measure"][key] not in (None, {}, [])]:
+    if unknown := [key for key in _unknown_signals(facts) if facts.recipe["measure"][key] not in (None, {}, [])]:
         packages = f"package {', '.join(_not_installed(facts))}" if _not_installed(facts) else "another package"
-        used = f"signal{'s' * (len(lost) > 1)} {', '.join(lost)} of {packages}"
+        used = f"signal{'s' * (len(unknown) > 1)} {', '.join(unknown)} of {packages}"
         raise RecipeError(f"{folder.url}: this run used {used}, which is not installed; install it")
 
 
@@ -147,16 +146,13 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
             what = f"this run used package {', '.join(missing)}, which is not installed"
             raise RecipeError(f"{folder.url}: {what}; install it ({error})") from None
         raise RecipeError(
-            f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the recipe again "
-            f"into another folder with --reuse {folder.url}, or open the run with curate {facts.curate}"
+            f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the "
+            f"recipe again into another folder with --reuse {folder.url}, or open the run with curate {facts.curate}"
         ) from None
 
 
 def _score_columns(folder: RunStore, names: list[str]) -> pa.Schema:
     """Return those columns of table `scores`, with their types."""
     files = folder.files("tables/scores") if names else []
-    if not files:
-        return pa.schema([])
-    with folder.open(files[0]) as file:
-        there = pq.read_schema(file)
-    return pa.schema([there.field(name) for name in names])
+    columns = folder.schema(files[0]) if files else ()
+    return pa.schema([field for field in columns if field.name in names])

@@ -1,4 +1,4 @@
-"""Units in this process: each step is carried out at once, over all units, by threads. For `plan`, `whatif` and tests."""
+"""Units in this process: each step is done at once, over all units, by threads: for `plan`, `whatif`, `forget`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,13 +100,11 @@ class InProcessUnits(Units):
     def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
         """Work on the items of an answer."""
         known = _plain(values)
-        return _Value(
-            list(in_threads(lambda item: function(item, *known), self.value(items), threads=unit_threads())),
-            is_list=True,
-        )
+        results = in_threads(lambda item: function(item, *known), self.value(items), threads=unit_threads())
+        return _Value(list(results), is_list=True)
 
     def _do(self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None) -> Iterator[Any]:
-        """Yield what the function gives for each element."""
+        """Yield what the function returns for each element."""
         known = _plain(values)
 
         def work(element: Any) -> Any:

@@ -1,10 +1,9 @@
 """Local files that a recipe names: which are missing, and the small ones that travel with a run.
 
-Those are for signals and captions: heads, exemplars, clusters, lists, templates, examples.
-
-Where a run works on other machines, copies travel in its folder, and steps get a recipe that names these. No key of a table
-depends on where such a file is. Metadata, blocklists and evaluation sets are in the run's folder anyway, as steps read them. Folders
-do not travel, nor weights of CLIP models, nor what `input` names: machines share their folders, or they are URLs.
+Those are for signals and captions: heads, exemplars, clusters, lists, templates, examples. Where a run works on other
+machines, copies travel in its folder, and steps get a recipe that names these; no key of a table depends on where such
+a file is. Metadata, blocklists and evaluation sets are in the run's folder anyway, as steps read them. Folders do not
+travel, nor weights of CLIP models, nor what `input` names: machines share their folders, or they are URLs.
 """
 
 import json
@@ -32,15 +31,15 @@ _MISSING = "missing_file"
 
 @contextmanager
 def naming_all_missing(recipe: Recipe) -> Iterator[None]:
-    """Add to a RecipeError raised inside, which is of one fault, all other local files of the recipe that are missing."""
+    """Add to a RecipeError raised inside, which is of one fault, all other local files that are missing."""
     try:
         yield
     except RecipeError as error:
-        said = str(error)
-        others = [f"{key}: {what}" for key, path, what in find_missing(recipe) if not (path in said or what in said)]
-        if not others:
+        text = str(error)
+        more = [f"{key}: {what}" for key, path, what in find_missing(recipe) if not (path in text or what in text)]
+        if not more:
             raise
-        raise RecipeError("\n".join([said, *others])) from None
+        raise RecipeError("\n".join([text, *more])) from None
 
 
 def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -57,22 +56,18 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
     try:
         _move(type(recipe), recipe, check)
     except ValidationError as error:
-        found = [
-            (".".join(locate(type(recipe), fault["loc"]).keys), fault["ctx"]["path"], fault["msg"])
-            for fault in error.errors()
-            if fault["type"] == _MISSING
-        ]
-        return [one for one in found if not one[0].endswith(".store")]  # a folder that the run makes
+        faults = [fault for fault in error.errors() if fault["type"] == _MISSING]
+        keys = [".".join(locate(type(recipe), fault["loc"]).keys) for fault in faults]
+        missing = [(key, fault["ctx"]["path"], fault["msg"]) for key, fault in zip(keys, faults, strict=True)]
+        return [fault for fault in missing if not fault[0].endswith(".store")]  # a folder that the run makes
     return []
 
 
 def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, dict[str, str]]:
-    """Return the recipe as other machines read it, whose small local files are in a folder of the run's.
+    """Return the recipe as other machines read it, and the small local files that it names, by where it names them.
 
-    Files are looked at and none is written: by their names in the run's folder, the second value says which they are.
-
-    Raises:
-        RecipeError: they come to more than MAX_BYTES.
+    These are names below `folder` of the run's folder; nothing is written. Raises RecipeError where they come to more
+    than MAX_BYTES.
     """
     files: dict[str, str] = {}
     weights = {getattr(section, "pretrained", None) for _, _, section in recipe.measure.requested}
@@ -82,13 +77,13 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
             return path
         parent, _, name = path.rpartition("/")
         try:
-            found = [file.path.rpartition("/") for file in list_files((path,), {})]
+            listed = [file.path.rpartition("/") for file in list_files((path,), {})]
         except RecipeError:  # whoever opens it says so
             return path
-        if any(there != parent for there, _, _ in found):  # a pattern in a folder's name
+        if any(directory != parent for directory, _, _ in listed):  # a pattern in a folder's name
             return path
         place = f"{folder}/{ids.digest([parent])[:8]}"
-        files.update({f"{place}/{one}": f"{there}/{one}" for there, _, one in found})
+        files.update({f"{place}/{file}": f"{parent}/{file}" for _, _, file in listed})
         return f"{store.url}/{place}/{name}"
 
     changed = {"measure": _move(Measure.full(), recipe.measure, place)}
@@ -111,10 +106,11 @@ def _move(section: Any, value: Any, place: Callable[[str], str]) -> Any:
 
 def _check_size(files: dict[str, str]) -> None:
     sizes = {path: os.path.getsize(path) for path in files.values()}
-    if sum(sizes.values()) > MAX_BYTES:
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise RecipeError(
-            f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(sum(sizes.values()))}, of which "
-            f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and larger ones as "
-            "URLs: of a store, or file:///… in a folder that all machines share"
+            f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}, of which "
+            f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and "
+            "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
         )

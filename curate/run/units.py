@@ -1,4 +1,4 @@
-"""The units of a run, and how its steps are written: over `Units`, which a runner of Beam's or this process carries out.
+"""The units of a run (partitions of its input), and how steps are written: over `Units`, in Beam or in this process.
 
 What a unit does alone alternates with what all of them must be asked first (a threshold, counts, hashes that repeat):
 
@@ -7,10 +7,10 @@ What a unit does alone alternates with what all of them must be asked first (a t
     limits = units.get("Limits", limit, counts)             what follows from answers
     units.then("Decide", draw, limits)                      answers are arguments of later steps
 
-Where units must learn of each other (rows with one hash), `pairs` sends values by key, `group` works on those of one key, and
-`then(…, sent=…)` hands units what was found for them. Only counts, keys and file names travel, never a row's text or image.
-
-Elements are units and their states: a state has a `unit`. A step is a function of the unit's open tables, the element, and values.
+Where units must learn of each other (rows with one hash), `pairs` sends values by key, `group` works on those of a key,
+and `then(…, sent=…)` hands units what was sent to them. Only counts, keys and file names travel, never a row's text or
+image. Elements are units or their states, which have a `unit`. A step is a function of the unit's open tables, the
+element, and values.
 """
 
 import operator
@@ -27,16 +27,19 @@ W = TypeVar("W")
 
 
 class Answer:
-    """What units answered, or what follows from it: a value of later steps and of `get`. Each form of `Units` has its own."""
+    """What units answered, or what follows from it: a value of later steps. Each form of `Units` has its own class."""
 
 
 class Pairs:
-    """Pairs of key and value on their way to `group` or, by `Units.together`, to units."""
+    """Pairs of key and value on their way to `group` or, by `Units.together`, to units.
+
+    Attributes:
+        aside: a list of what `group`'s function yielded as `Aside`.
+        items: the pairs as a list.
+    """
 
     aside: Answer
-    """A list of what `group`'s function yielded as `Aside`."""
     items: Answer
-    """The pairs as a list."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,19 @@ class Aside:
 
 
 class Combine(ABC, Generic[P, W]):
-    """How parts that units answer become one whole, in any order and grouping, so that a worker holds no list of them."""
+    """How parts that units answer become one whole, in any order and grouping: no worker holds a list of them."""
 
     @abstractmethod
     def create(self) -> Any:
-        """Return what holds no part."""
+        """Return an accumulator without parts."""
 
     @abstractmethod
     def add(self, accumulator: Any, part: P) -> Any:
-        """Return the accumulator with a part more."""
+        """Return the accumulator with one more part."""
 
     @abstractmethod
     def merge(self, accumulators: Iterable[Any]) -> Any:
-        """Return one for several."""
+        """Return one accumulator for several."""
 
     def result(self, accumulator: Any) -> W:
         """Return the whole."""
@@ -72,7 +75,7 @@ class Combine(ABC, Generic[P, W]):
 
 
 class Fold(Combine[P, P]):
-    """Combine by an associative function of two; there is at least one part. Sums that decide are of integers, so exact."""
+    """Combine by an associative function of two; there is at least one part. Sums that decide are of integers."""
 
     def __init__(self, function: Callable[[Any, Any], Any] = operator.add) -> None:
         self._function = function
@@ -94,11 +97,12 @@ class Fold(Combine[P, P]):
 class Total(Combine[P, W]):
     """Combine into an object of a class that has `add`, for a part, and `merge`, for another total."""
 
-    def __init__(self, make: Callable[[], W]) -> None:
-        self.create = make  # type: ignore[method-assign]
+    def __init__(self, kind: Callable[[], W]) -> None:
+        self._kind = kind
 
     def create(self) -> Any:
         """Return an empty total."""
+        return self._kind()
 
     def add(self, accumulator: Any, part: P) -> Any:
         """Return the total with the part."""
@@ -142,14 +146,18 @@ class Units(ABC):
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
         """Give each unit its next state: `function(tables, element, *values)`.
 
-        With `sent`, `function(tables, element, values of the unit's key, *values)`: a list in any order, also of units beside it.
+        With `sent`, `function(tables, element, values of the unit's key, *values)`: a list in any order, which also
+        holds what was sent to the other units of one key, see `together`.
         """
 
     @abstractmethod
     def ask(
         self, name: str, function: Callable[..., Iterable[Any]], *values: Any, combine: Combine[Any, Any] | None = None
     ) -> Answer:
-        """Ask each unit, which stays as it is: `function(tables, element, *values)` yields parts; without `combine`, the list of all."""
+        """Ask each unit, which stays as it is, and combine the parts that `function(tables, element, *values)` yields.
+
+        Without `combine` the answer is the list of them all.
+        """
 
     @abstractmethod
     def pairs(
@@ -172,11 +180,11 @@ class Units(ABC):
 
     @abstractmethod
     def combine(self, name: str, answers: Sequence[Answer], combine: Combine[Any, Any] | None = None) -> Answer:
-        """Return what all items of lists give together; without `combine`, one list. Answers that are one value count as an item."""
+        """Combine the items of several lists; without `combine`, into one list. An answer of one value is one item."""
 
     @abstractmethod
     def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
-        """Return the list of `function(item, *values)` for each item that an answer's value holds, worked on by all workers."""
+        """Return the list of `function(item, *values)` for each item of an answer's value, spread over all workers."""
 
 
 def of_unit(sent: Iterable[tuple[int, P]], unit: int) -> Iterator[P]:
