@@ -1,0 +1,56 @@
+"""A claimed folder belongs to one run: run.json is there, its lock is held, and who comes second is refused."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from curate.base.errors import RecipeError, RunError
+from curate.run.place import Place
+from curate.store.facts import read_claim
+from curate.store.store import RunStore
+from pipelines.claim import claim_folder, claimed
+from pipelines.identity import find_identity
+from pipelines.prepare import prepare
+from tests.laws import pools
+from tests.pipelines.test_identity import make_recipe
+
+
+def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path: Path) -> None:
+    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    with claimed(prepared):
+        claim = read_claim(prepared.context.store)
+        assert claim.identity == find_identity(prepared.context) and claim.sources == ["pool"]
+        assert claim.unit_keys == [unit.key for unit in prepared.plan.units]
+        with pytest.raises(RunError, match="is running here"), claimed(prepared):
+            pass
+    assert not (tmp_path / "run/tmp/lock").exists()
+
+
+def test_who_comes_after_the_run_was_finished_is_told(tmp_path: Path) -> None:
+    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    pools.run_beam(make_recipe(tmp_path), tmp_path / "run")
+    with pytest.raises(RunError, match="another run finished this one"):
+        claim_folder(prepared)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError("read-only")
+
+    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    monkeypatch.setattr("pipelines.claim.write_facts", refuse)
+    with pytest.raises(RecipeError, match="cannot be written: read-only"), claimed(prepared):
+        pass
+
+
+@pytest.mark.parametrize(("place", "warned"), [(Place.PROCESSES, False), (Place.LOCAL_CLUSTER, True)])
+def test_a_store_without_first_wins_is_said_to_be_so_where_a_cluster_works(
+    place: Place, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(RunStore, "is_guarded", lambda store: False)
+    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    with caplog.at_level(logging.WARNING), claimed(replace(prepared, context=replace(prepared.context, place=place))):
+        pass
+    assert any("leave speculation off" in message for message in caplog.messages) is warned

@@ -1,0 +1,80 @@
+"""Whether a folder holds a run: the same one goes on, or is finished; another one is refused, with what differs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.base.errors import RecipeError
+from curate.recipe.recipe import Recipe
+from pipelines.identity import find_identity, is_finished, tell_damage
+from pipelines.prepare import prepare
+from tests.laws import pools
+
+
+def make_recipe(folder: Path, **sections: Any) -> Recipe:
+    path = folder / "pool"
+    if not path.exists():
+        pools.write_parquets(path, pools.make_rows(12), 1)
+    return pools.recipe_of(str(path / "00000.parquet"), "parquet", **({"rules": {"long": "words > 1"}} | sections))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    pools.run_beam(make_recipe(tmp_path), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_new_folder_and_a_finished_run(run: Path, tmp_path: Path) -> None:
+    context = prepare(make_recipe(tmp_path), str(run)).context
+    assert is_finished(context, "run")
+    assert not is_finished(prepare(make_recipe(tmp_path), str(tmp_path / "new")).context, "new")
+
+
+def test_limits_and_names_make_no_other_run(run: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, name="another", license="mit", max_failed=0.5)
+    assert prepare(recipe, str(run)).finished
+
+
+def test_another_recipe_is_refused_by_the_key_that_changed(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"holds a run of another recipe or pool \(changed: rules.*with --reuse"):
+        prepare(make_recipe(tmp_path, rules={"long": "words > 2"}), str(run))
+
+
+def test_another_pool_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "pool/00000.parquet").unlink()
+    (tmp_path / "pool").rmdir()
+    pools.write_parquets(tmp_path / "pool", pools.make_rows(13), 1)
+    with pytest.raises(RecipeError, match=r"the recipe is the same, but its inputs"):
+        prepare(make_recipe(tmp_path), str(run))
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").touch()
+    with pytest.raises(RecipeError, match="is not empty and not a run"):
+        prepare(make_recipe(tmp_path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter"])
+def test_a_damaged_run_is_not_finished_and_the_file_is_named(
+    damage: str, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = run / "uids.npy"
+    data = file.read_bytes()
+    file.unlink()
+    if damage == "shorter":
+        file.write_bytes(data[:-1])
+    prepared = prepare(make_recipe(tmp_path), str(run))
+    assert not prepared.finished
+    with caplog.at_level(logging.WARNING):
+        tell_damage(prepared.context.store)
+    assert [
+        message for message in caplog.messages if "uids.npy: " in message and message.endswith("; it is recomputed")
+    ]
+
+
+def test_the_identity_does_not_depend_on_the_folder(run: Path, tmp_path: Path) -> None:
+    contexts = [prepare(make_recipe(tmp_path), str(out)).context for out in (run, tmp_path / "new")]
+    assert len(set(map(find_identity, contexts))) == 1
