@@ -1,4 +1,4 @@
-"""Gives an endpoint up that is dead, fails all the time or refuses everything, by what the requests of all threads met."""
+"""Gives up an endpoint that is dead, always fails or refuses everything, by what the requests of all threads met."""
 
 import asyncio
 import time
@@ -21,9 +21,9 @@ class Tripped(asyncio.Event):
 class CircuitBreaker:
     """The state of an endpoint, used in its event loop alone.
 
-    A batch of requests takes the event `tripped` when it begins, and ends when it is set. A later batch gets another one, and
-    so tries again; but one more such request will do then, until there is a better reply. `patience`: the seconds for which it
-    may say to all requests that it fails or is too busy; `warn` says so meanwhile.
+    A batch of requests takes the event `tripped` when it begins, and ends when that is set. A later batch gets another
+    one and tries again; but one such request will do then, until there is a better reply. `patience`: the seconds for
+    which all requests may fail or find it too busy; `warn` says so meanwhile.
     """
 
     def __init__(self, patience: float, warn: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ class CircuitBreaker:
 
     @contextmanager
     def batch(self) -> Iterator[Tripped]:
-        """Yield the event of a batch of requests that is sent in the block. Time in which nothing is sent is not held against it."""
+        """Yield the event of a batch of requests that is sent in the block; time without a batch does not count."""
         if not self._batches:
             self._since = None
         self._batches += 1
@@ -46,7 +46,7 @@ class CircuitBreaker:
             self._batches -= 1
 
     def note(self, reply: Reply) -> bool:
-        """Note what came of an attempt. Return whether the endpoint is to be probed: too many replies say nothing of their request."""
+        """Note what came of an attempt. Return whether to probe: too many replies say nothing of their request."""
         if reply.status:
             self._no_replies = 0
         if reply.is_transient:
@@ -61,8 +61,7 @@ class CircuitBreaker:
     def note_probe(self, reply: Reply) -> None:
         """Note what came of a harmless request."""
         if reply.is_no_answer:
-            code, detail = _split_error(reply)
-            self._trip(f"{code}: stopped, since it answers no request: {detail}")
+            self._trip("{}: stopped, since it answers no request: {}".format(*_split_error(reply)))
             self._refusals = MAX_REFUSALS - 1
         elif not reply.is_transient:
             self._close()

@@ -1,8 +1,8 @@
 """Cached answers: of this run, of the run to reuse, and batch by batch while a unit is under way.
 
-An answered request is never sent again; its key is its digest (see `Request`). Where it is looked up: the unit's table
-`answers`; the unit's batches in `parts/`, until the table is there; then the same in the run to reuse, whose other units are
-looked up in an index of digests, 24 bytes each, once per process. Failed requests are not answers: they are sent again.
+An answered request is never sent again; its key is its digest (see `Request`). It is looked up in the unit's table
+`answers`; in the unit's batches in `parts/`, until the table is there; then in the same of the run to reuse, whose
+other units are in an index of digests, 24 bytes each, made once per process. Failed requests are sent again.
 """
 
 import uuid
@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate.base import ids, schema
+from curate.base.numeric.arrays import I32, I64, U64, Mask
 from curate.base.process import process_cache
 from curate.llm.engine import Answer, Request
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts, caption_statistics_file
@@ -59,12 +59,12 @@ class AnswerCache:
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
     def add(self, answers: pa.Table, seconds: float) -> None:
-        """Put a batch of `schema.ANSWERS` into place, beside those of other attempts; `seconds` is what the engine took."""
+        """Put a batch of `schema.ANSWERS` into place, beside those of other attempts; `seconds`: the engine's."""
         self._store.write_parquet(f"{self._folder}/{uuid.uuid4().hex}.parquet", answers, note=str(seconds))
         self._learn(answers)
 
     def spent(self) -> dict[str, dict[str, Any]]:
-        """Return what was sent for the unit, by this process and by those before it that were killed: kind → style → `Spent`."""
+        """Return what was sent for the unit, killed processes included: kind → style → `Spent`."""
         parts = []
         for name in self._store.files(self._folder):
             with suppress(FileNotFoundError):  # deleted since: another attempt is complete
@@ -113,23 +113,23 @@ class Index(NamedTuple):
     """Where a run has the answer to each digest: sorted halves, and the file and row of each."""
 
     names: list[str]
-    high: npt.NDArray[np.uint64]
-    low: npt.NDArray[np.uint64]
-    file: npt.NDArray[np.int32]
-    row: npt.NDArray[np.int32]
+    high: U64
+    low: U64
+    file: I32
+    row: I32
 
-    def find(self, digests: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.int32]]]:
+    def find(self, digests: Sequence[str]) -> Iterator[tuple[str, I32]]:
         """Yield files, and the rows of them that hold some of the digests."""
         places = self._places(digests)
         known = places[places >= 0]
         for file in np.unique(self.file[known]):
             yield self.names[file], np.sort(self.row[known][self.file[known] == file])
 
-    def holds(self, digests: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def holds(self, digests: Sequence[str]) -> Mask:
         """Return which of the digests have an answer."""
         return self._places(digests) >= 0
 
-    def _places(self, digests: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _places(self, digests: Sequence[str]) -> I64:
         """Return the place of each digest, or -1."""
         high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
         places = np.searchsorted(self.high, high)

@@ -1,15 +1,12 @@
 """One HTTP endpoint, called by many threads at once: its connections, its key and its limits.
 
 In: the calls of `openai_protocol`. Out: a reply (status, body), never an exception for what the network does. The
-client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, end
-where Retry-After is over two minutes, and tell nobody of the attempts that failed. All calls run in one event loop in
-a thread of its own, since only there can a call be ended wherever it hangs, be it in a header that trickles in, byte
-by byte. Trade-offs: one thread sends and reads all, which is enough for a thousand calls a second, and a language
-model is slower than that.
+client is that of package openai, without its own retries: they cannot be ended when the endpoint is given up, end where
+Retry-After is over two minutes, and report no failed attempts. All calls run in one event loop in a thread of its own:
+only there can a call be ended wherever it hangs. Trade-off: one thread does all, a thousand calls a second.
 
-An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and a redirect is a reply
-like any other, never followed, so that the key goes to no other host. TLS certificates are verified. Proxies are
-those of the environment.
+An endpoint is a stranger: at most 1 MB of an answer is read (16 MB of a list of models), and no redirect is followed,
+so that the key goes to no other host. TLS certificates are verified. Proxies are those of the environment.
 """
 
 import asyncio
@@ -42,7 +39,7 @@ _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
 def read_key(variable: str | None) -> str:
-    """Return the key that an environment variable holds, by which an endpoint knows its user; empty where none is needed.
+    """Return the key that an environment variable holds; empty without a variable.
 
     Raises RecipeError where the variable holds none, or one that no header can.
     """
@@ -54,19 +51,16 @@ def read_key(variable: str | None) -> str:
         remedy = "it must hold the endpoint's key; leave `key` out if the endpoint needs none"
         raise RecipeError(f"key: {name} is not set; {remedy}")
     if not re.fullmatch(r"[!-~]+", key):
-        accepted = "accepted: ASCII letters, digits and punctuation, without spaces"
-        raise RecipeError(f"key: the value of {name} cannot be a key; {accepted}")
+        what = f"the value of {name} cannot be a key"
+        raise RecipeError(f"key: {what}; accepted: ASCII letters, digits and punctuation, without spaces")
     return key
 
 
 class Endpoint:
     """The connections to one address, as many as `concurrency`, and its key, which is sent as a bearer token.
 
-    `slots` bounds the requests at a time; `timeout` is the seconds that a call may take, from connecting to the last byte;
-    `patience` see `CircuitBreaker`.
-
-    Raises:
-        RecipeError: a package is missing, or the proxy that the environment names cannot be used.
+    `slots` bounds the requests at a time; `timeout`: seconds of a call, from connecting to the last byte; `patience`
+    see `CircuitBreaker`. Raises RecipeError where a package is missing, or the environment's proxy cannot be used.
     """
 
     def __init__(self, base_url: str, key: str, concurrency: int, timeout: float, patience: float):
@@ -78,8 +72,8 @@ class Endpoint:
         self._key, self._timeout = key, timeout
         self.slots = asyncio.Semaphore(concurrency)
         self.breaker = CircuitBreaker(patience, lambda text: _log.warning("%s: %s", base_url, self.one_line(text)))
-        names = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
-        headers = dict.fromkeys(names if key else [*names, "Authorization"], openai.Omit())
+        omitted = ["OpenAI-Organization", "OpenAI-Project"]  # those of the environment are for OpenAI alone
+        headers = dict.fromkeys(omitted if key else [*omitted, "Authorization"], openai.Omit())
         self._options: Any = {"headers": {**headers, "Accept-Encoding": "identity"}}
         try:
             http = httpx2.AsyncClient(
@@ -91,9 +85,8 @@ class Endpoint:
             )
         except (ImportError, ValueError) as error:  # socks without its package, a scheme that is none
             raise RecipeError(f"{base_url}: the proxy that the environment names cannot be used: {error}") from None
-        self._client = openai.AsyncOpenAI(
-            api_key=key or "none", base_url=base_url, http_client=http, max_retries=0, timeout=http.timeout
-        )
+        options: Any = {"api_key": key or "none", "base_url": base_url, "max_retries": 0, "timeout": http.timeout}
+        self._client = openai.AsyncOpenAI(http_client=http, **options)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True).start()
 
@@ -107,7 +100,7 @@ class Endpoint:
             raise
 
     def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-        """Yield what `work` gives to the function that it is called with, done in the endpoint's loop. It ends with the waiting."""
+        """Yield what `work`, done in the endpoint's loop, gives to the function that it gets; ends with the waiting."""
         results: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
         future = asyncio.run_coroutine_threadsafe(work(results.put), self._loop)
         future.add_done_callback(results.put)  # the last that comes

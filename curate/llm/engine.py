@@ -1,9 +1,7 @@
 """The interface of an engine: the options that open it, the requests that it is asked, and its answers.
 
-A request is known by its digest: of the prompt, the sample, the model and the sampling. Requests with one digest have one
-answer, which is cached.
-
-Adding an engine: one file like those in this folder, and a line in `registry`.
+Requests with one digest (of prompt, sample, model and sampling) have one answer, which is cached. Adding an engine: one
+file like those in this folder, and a line in `registry`.
 """
 
 import hashlib
@@ -19,7 +17,7 @@ from curate.recipe.section import Section
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 takes the likeliest; `seed` makes draws differ, and makes them repeatable."""
+    """How tokens are drawn. `temperature` 0 takes the likeliest; `seed` makes draws differ, and repeatable."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -49,11 +47,10 @@ class Request:
     image: bytes | None = field(default=None, repr=False)  # the file as it came; goes before the user's last text
     sampling: Sampling = Sampling()
     group: str = ""  # requests of one group begin alike; what caches prefixes gets them together
-    # Sha256 of the image's file, hex, where it is to have one; the file comes when it is sent.
-    picture: str | None = None
+    picture: str | None = None  # sha256 of the image's file, hex, where it has one; the file comes when it is sent
 
     def digest(self, model: str) -> str:
-        """Return 32 hex digits of all that determines the answer of a model (see `Engine.model`), and of what it is for."""
+        """Return 32 hex digits of all that determines a model's answer (see `Engine.model`), and of what it is for."""
         image = self.picture or (self.image and hashlib.sha256(self.image).hexdigest())
         content = [self.prompt, [[m.role, m.text] for m in self.messages], image, asdict(self.sampling)]
         return ids.digest([self.uid, self.kind, self.style, self.ordinal, model, content])
@@ -89,7 +86,7 @@ class Answer:
 
 
 ERRORS = {
-    "refused": "the endpoint, or the model, does not accept the request (a 4xx other than 408 and 429, a redirect, a refusal)",
+    "refused": "the endpoint or the model does not accept the request (a 4xx but 408 and 429, a redirect, a refusal)",
     "busy": "the endpoint was too busy, or failed, at every attempt (429 or 5xx)",
     "timeout": "no answer came in time, at any attempt (or 408)",
     "unreachable": "the connection failed at every attempt",
@@ -107,16 +104,13 @@ class Engine(Protocol):
 
     @property
     def model(self) -> str:
-        """What names the model in tables and digests; equal names give equal answers, up to the model's own noise."""
+        """The model's name in tables and digests; equal names give equal answers, up to the model's own noise."""
 
     def check(self) -> None:
-        """Load or connect. Raises RecipeError or RunError where it cannot work: no package, model, device, endpoint or key."""
+        """Load or connect. Raises RecipeError or RunError without a package, model, device, endpoint or key."""
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yield one answer for each request, with its place among them, as they come.
-
-        A request that fails is an answer with an error, and costs no other.
-        """
+        """Yield an answer for each request, with its place, as they come; one that fails is an answer with an error."""
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Return all answers, in the order of the requests."""

@@ -4,22 +4,21 @@ At each step the decoder runs twice, given the image and given none, and the lik
 
     logits = u + γ (c − u)
 
-is taken, where c are its logits with the image and u those with the image masked. γ = 1 is plain greedy decoding, token for
-token; larger values favour what the image alone makes likely, so captions become more specific, and from about 3 on
-ungrammatical. The image is masked by zeros in place of its embeddings (not of its pixels, of which the encoder would make
-something), as many and in the same places. These are, by family:
+is taken, where c are its logits with the image and u those with the image masked. γ = 1 is greedy decoding, token for
+token; larger values make captions more specific, and from about 3 on ungrammatical. The image is masked by zeros in
+place of its embeddings (not of its pixels, of which the encoder would make something). These are, by family:
 
-    vision-encoder-decoder   what the decoder attends to: the encoder's last hidden states, behind the projection, if any
-    blip                     what the decoder attends to: the vision model's last hidden states
-    git                      the decoder's prefix: the visual embeddings behind their projection and its layer norm
+    vision-encoder-decoder  what the decoder attends to: the encoder's last hidden states, behind any projection
+    blip                    what the decoder attends to: the vision model's last hidden states
+    git                     the decoder's prefix: the visual embeddings behind their projection and its layer norm
 
-The paper fine-tunes its captioner on both conditions before it guides it; a model that never saw the masked one gives some
-u all the same, but nothing says how good. Both streams are one batch of twice the images, with a cache of keys and values.
-Of a request's sampling `max_tokens` alone is looked at. What the model's own generation settings forbid (a minimal length,
-repeated n-grams, suppressed tokens) stays forbidden; its penalties act on c and u before they are joined.
+The paper fine-tunes its captioner on both conditions; a model that never saw the masked one gives some u, nobody knows
+how good. Both streams are one batch of twice the images, with a cache of keys and values. Of a request's sampling only
+`max_tokens` counts. What the model's own generation settings forbid (a minimal length, repeated n-grams, suppressed
+tokens) stays forbidden; its penalties act on c and u before they are joined.
 
-Trade-offs: twice the decoder's work. Matrix products round differently with the batch's size, so that two tokens which are
-equally likely to the last bits may change places.
+Trade-offs: twice the decoder's work. Matrix products round differently with the batch's size, so tokens equally likely
+to the last bits may change places.
 
 Source: Kornblith et al., Guiding Image Captioning Models Toward More Specific Captions, ICCV 2023.
 """
@@ -45,8 +44,8 @@ from curate.recipe.section import ModelPath
 class Guided(EngineOptions):
     """A captioner of Hugging Face's transformers in this process, steered by classifier-free guidance.
 
-    Needs `pip install '.[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`. Models are of the
-    families vision-encoder-decoder, blip and git.
+    Needs `pip install '.[guided]'`. It takes an image and no words: use it for `recaption` with `styles: [plain]`.
+    Models are of the families vision-encoder-decoder, blip and git.
     """
 
     example: ClassVar[Any] = {"model": "microsoft/git-base", "gamma": 2.0}
@@ -56,16 +55,10 @@ class Guided(EngineOptions):
 
     model: ModelPath = Field(description="Name on the hub, or a local folder.", examples=["microsoft/git-base"])
     gamma: float = Field(
-        2.0,
-        description="Guidance scale γ: 1 is plain greedy decoding; the paper's trade-off is at 1.5 to 2.",
-        examples=[1.5],
-        ge=0,
-        le=10,
+        2.0, description="Guidance scale γ: 1 is greedy decoding; the paper has 1.5 to 2.", examples=[1.5], ge=0, le=10
     )
     device: Device = Field("auto", description="`auto`: every GPU, else the CPU.", examples=["cuda"])
-    precision: Precision = Field(
-        "fp32", description="Precision of weights and sums; logits are joined in float32.", examples=["fp16"]
-    )
+    precision: Precision = Field("fp32", description="Precision; logits are joined in float32.", examples=["fp16"])
     batch: int = Field(
         16, description="Images at a time; fewer where memory runs out.", examples=[64], ge=1, le=4096, strict=True
     )
@@ -122,8 +115,8 @@ class GuidedEngine(Engine):
 def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
     """Return the guided logits, the same for both streams, of c of each row and then u of each row.
 
-    Both are float32 (2 · batch, vocabulary). A token that is forbidden, −∞ in both, stays so. With a `gamma` it is the logits
-    processor that transformers' decoding calls at each step.
+    Both are float32 (2 · batch, vocabulary). A forbidden token, −∞ in both, stays so. With a `gamma` it is a
+    logits processor, which transformers' decoding calls at each step.
     """
     c, u = scores.chunk(2)
     guided = (u + gamma * (c - u)).where(~c.isneginf(), c)
@@ -134,8 +127,8 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
 class _Family:
     """How a model of a family is used.
 
-    `generate(pixels, start, guided, **how)` returns token ids (rows, length), `start` included, of float pixels (images,
-    channels, height, width) and int64 `start` (rows, length); with `guided` of twice as many rows as images, which are given
+    `generate(pixels, start, guided, **how)` returns token ids (rows, length), `start` included, of float pixels
+    (images, channels, height, width) and int64 `start` (rows, length); if `guided`, of twice as many rows as images:
     the images, then zeros. `how` are further arguments of transformers' `generate`.
     """
 
@@ -193,13 +186,9 @@ def _blip(model: Any, where: str) -> _Family:
 
     def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
         states = _with_zeros(model.vision_model(pixel_values=pixels).last_hidden_state, guided)
-        return model.text_decoder.generate(
-            input_ids=start,
-            attention_mask=start.new_ones(start.shape),
-            encoder_hidden_states=states,
-            encoder_attention_mask=start.new_ones(states.shape[:2]),
-            **how,
-        )
+        masks = {"attention_mask": start.new_ones(start.shape)}
+        masks["encoder_attention_mask"] = start.new_ones(states.shape[:2])
+        return model.text_decoder.generate(input_ids=start, encoder_hidden_states=states, **masks, **how)
 
     return _Family(text.max_position_embeddings, text.bos_token_id, settings, generate)
 
@@ -210,9 +199,8 @@ def _git(model: Any, where: str) -> _Family:
         projection = model.git.visual_projection
         hook = projection.register_forward_hook(lambda _, __, states: _with_zeros(states, guided))
         try:
-            return model.generate(
-                input_ids=start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **how
-            )
+            mask = start.new_ones(start.shape)
+            return model.generate(input_ids=start, attention_mask=mask, pixel_values=pixels, **how)
         finally:
             hook.remove()
 
@@ -244,8 +232,8 @@ def _load(options: Guided, device: str) -> _Loaded:
     where = _name(options)
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
-        what, accepted = f"its model type is {config.model_type!r}", ", ".join(_FAMILIES)
-        raise RecipeError(f"{where}: {what}, which cannot be guided here; accepted: {accepted}")
+        what = f"its model type is {config.model_type!r}, which cannot be guided here"
+        raise RecipeError(f"{where}: {what}; accepted: {', '.join(_FAMILIES)}")
     name, family = _FAMILIES[config.model_type]
     dtype = hf.to_dtype(options.precision)
     model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
@@ -284,14 +272,10 @@ def _answer(loaded: _Loaded, prepared: Sequence[_Prepared], gamma: float) -> lis
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     if settings.pad_token_id is None:
         settings.pad_token_id = ends[0]
+    processors = [partial(guide, gamma)] if guided else None
     with torch.inference_mode():
-        outputs = loaded.family.generate(
-            pixels.to(loaded.device, loaded.dtype),
-            start,
-            guided,
-            generation_config=settings,
-            logits_processor=[partial(guide, gamma)] if guided else None,
-        )
+        pixels = pixels.to(loaded.device, loaded.dtype)
+        outputs = loaded.family.generate(pixels, start, guided, generation_config=settings, logits_processor=processors)
     answers = []
     for request, tokens in zip(prepared, outputs[: len(prepared), start.shape[1] :].tolist(), strict=True):
         end = next((i for i, token in enumerate(tokens, 1) if token in ends), None)

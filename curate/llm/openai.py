@@ -1,17 +1,17 @@
 """The engine behind an OpenAI-compatible HTTP endpoint: `vllm serve`, llama.cpp, Ollama or a hosted service.
 
-In: requests. Out: one answer each, in order, a text or a code of `engine.ERRORS` with a line of detail. Whatever the
-endpoint does, one request's trouble is its own, and what was answered is not sent again.
+In: requests. Out: an answer each, a text or a code of `engine.ERRORS` with a line of detail. One request's trouble is
+its own, and what was answered is not sent again.
 
 - 408, 429, 5xx, failed connections and timeouts are tried again, with exponential back-off and full jitter, or as
-  Retry-After says. A request keeps its place among `concurrency` while it waits: so an endpoint that says it is
-  overloaded gets less to do, which costs throughput where only single requests fail.
-- Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or, where
-  the endpoint says that the model refused, `refused`.
+  Retry-After says. A request keeps its place among `concurrency` while it waits: so an overloaded endpoint gets less to
+  do, which costs throughput where only single requests fail.
+- Other 4xx are `refused` or `too_long` at once, as is a redirect; a 2xx without a text is `malformed`, `empty` or,
+  where the endpoint says that the model refused, `refused`.
 - An endpoint that says 408, 429 or 5xx to everything is given up after `patience`, and warned of before.
 - When 8 requests in a row got no reply at any attempt, the endpoint is taken for dead: whatever is waiting then is
-  `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML), it
-  is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up, with that
+  `unreachable` at once. When 8 in a row got a reply that says nothing of them (401, 403, a redirect, a page of HTML),
+  it is probed by a hello, for one token. If such a reply comes to that too, whatever is waiting is given up, with that
   reason; else each is sent to the end. A later `ask` tries again.
 
 The key is in an environment variable, and shown nowhere.
@@ -41,6 +41,7 @@ from curate.llm.engine import Answer, Engine, EngineOptions, Message, Request, S
 from curate.llm.openai_protocol import OURS, Call, Reply, UnsendableError, read_models, write_call
 from curate.recipe.section import fault
 
+Numbered = tuple[int, Answer]  # an answer, with the place of its request
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds
 _SECRET = re.compile(r"api_?key|authorization|secret|password", re.IGNORECASE)
 
@@ -51,14 +52,15 @@ _HELLO_PROMPT = replace(_HELLO, prompt="Hello", messages=())
 class OpenAI(EngineOptions):
     """An endpoint that speaks OpenAI's protocol, such as `vllm serve`, llama.cpp, Ollama or a hosted service.
 
-    Needs `pip install '.[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or answers every
-    request with 401, 403 or an HTML page. After `patience` seconds of nothing but 408, 429 or 5xx it stops too, with a warning before.
+    Needs `pip install '.[captions]'`. A run stops with the reason when an endpoint does not reply 8 times in a row, or
+    answers every request with 401, 403 or an HTML page. After `patience` seconds of nothing but 408, 429 or 5xx it
+    stops too, with a warning before.
     """
 
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
 
     base_url: str = Field(
-        description="Its address with the version, without user, password, query or fragment.",
+        description="Its address with the version, without user, query or fragment.",
         examples=["http://localhost:8000/v1"],
     )
     model: str = Field(description="The model's name, as the endpoint knows it.", examples=["my-vlm"], min_length=1)
@@ -68,19 +70,10 @@ class OpenAI(EngineOptions):
         examples=["OPENAI_API_KEY"],
     )
     concurrency: int = Field(
-        16,
-        description="Requests at a time, over all threads of the process.",
-        examples=[64],
-        ge=1,
-        le=4096,
-        strict=True,
+        16, description="Requests at a time, over all threads of a process.", examples=[64], ge=1, le=4096, strict=True
     )
     timeout: float = Field(
-        60.0,
-        description="Seconds that one attempt may take, from connecting to the last byte.",
-        examples=[120],
-        gt=0,
-        allow_inf_nan=False,
+        60.0, description="Seconds of an attempt, to the last byte.", examples=[120], gt=0, allow_inf_nan=False
     )
     attempts: int = Field(
         6, description="Attempts at a request before it is given up.", examples=[3], ge=1, le=100, strict=True
@@ -93,9 +86,7 @@ class OpenAI(EngineOptions):
         allow_inf_nan=False,
     )
     extra: dict[str, Any] = Field(
-        {},
-        description="Further fields of each request's body; they override those of sampling.",
-        examples=[{"top_k": 40}],
+        {}, description="Further fields of each request's body; they override sampling's.", examples=[{"top_k": 40}]
     )
 
     @model_validator(mode="after")
@@ -105,9 +96,8 @@ class OpenAI(EngineOptions):
             # Not shown: it may be a key.
             raise fault("key", "is not the name of an environment variable; accepted: a name such as OPENAI_API_KEY")
         if secret := next((name for name in self.extra if _SECRET.search(name)), None):
-            raise fault(
-                "extra", f"{secret} looks like a secret, and would be saved in the run folder; give a key by `key`"
-            )
+            what = "looks like a secret, and would be saved in the run folder"
+            raise fault("extra", f"{secret} {what}; give a key by `key`")
         if ours := sorted(set(self.extra) & set(OURS)):
             raise fault("extra", f"{', '.join(ours)} cannot be set; accepted: any field but {', '.join(OURS)}")
         try:
@@ -126,20 +116,21 @@ class OpenAI(EngineOptions):
 
 
 def _check_address(base_url: str) -> None:
+    what, example = "is not an address; accepted: an address such as", "http://localhost:8000/v1"
     try:
         url = urlsplit(base_url)
         _ = url.port
     except ValueError:
-        raise fault("base_url", "is not an address; accepted: an address such as http://localhost:8000/v1") from None
+        raise fault("base_url", f"{what} {example}") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        what, accepted = "holds a user, a password, a query or a fragment", "an address without these, such as"
-        key = "give a key by `key`, the name of an environment variable"
-        raise fault("base_url", f"{what}; accepted: {accepted} http://localhost:8000/v1; {key}")
-    if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
-        raise fault(
-            "base_url", f"{base_url!r} is not an address; accepted: an address such as http://localhost:8000/v1"
+        parts, key = (
+            "a user, a password, a query or a fragment",
+            "give a key by `key`, the name of an environment variable",
         )
+        raise fault("base_url", f"holds {parts}; accepted: an address without these, such as {example}; {key}")
+    if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
+        raise fault("base_url", f"{base_url!r} {what} {example}")
 
 
 class OpenAIEngine(Engine):
@@ -162,8 +153,8 @@ class OpenAIEngine(Engine):
     def check(self) -> None:
         """Ask the endpoint for its models, or for one token where it lists none.
 
-        Raises RecipeError where the key is missing or not accepted, the model is not there, or it is no such endpoint; RunError
-        where it cannot be reached, or fails.
+        Raises RecipeError where the key is missing or not accepted, the model is not there, or it is no such endpoint;
+        RunError where it cannot be reached, or fails.
         """
         endpoint = self._open()
         endpoint.run(self._check(endpoint))
@@ -177,21 +168,18 @@ class OpenAIEngine(Engine):
         options = self.options
         with self._lock:
             if self._endpoint is None:
-                key = read_key(options.key)
                 limits = options.concurrency, options.timeout, options.patience
-                self._endpoint = Endpoint(self._base_url, key, *limits)
+                self._endpoint = Endpoint(self._base_url, read_key(options.key), *limits)
             return self._endpoint
 
-    async def _ask(
-        self, endpoint: Endpoint, requests: Sequence[Request], answered: Callable[[tuple[int, Answer]], None]
-    ) -> None:
+    async def _ask(self, endpoint: Endpoint, requests: Sequence[Request], put: Callable[[Numbered], None]) -> None:
         waiting = iter(sorted(range(len(requests)), key=lambda place: requests[place].group))
 
         async def work(tripped: Tripped) -> None:
             for place in waiting:
                 async with endpoint.slots:
                     answer = await self._answer(endpoint, requests[place], tripped)
-                answered((place, endpoint.hide_in_answer(answer)))
+                put((place, endpoint.hide_in_answer(answer)))
 
         with endpoint.breaker.batch() as tripped:
             async with asyncio.TaskGroup() as group:
@@ -248,9 +236,9 @@ class OpenAIEngine(Engine):
             raise self._no_such_endpoint("/models: the answer is not a list of models")
         if model not in names:
             near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
+            has = ", ".join(map(repr, near)) or "none"
             more = f" (of {len(names)})" if len(names) > len(near) else ""
-            has = f"{', '.join(map(repr, near)) or 'none'}{more}"
-            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
+            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}{more}"))
 
     async def _check_by_asking(self, endpoint: Endpoint) -> None:
         call = self._call(_HELLO)
@@ -259,14 +247,13 @@ class OpenAIEngine(Engine):
             call = self._call(_HELLO_PROMPT)
             reply = await endpoint.send(call)
         if self._accept(endpoint, reply, call.path).is_no_answer:
-            detail = endpoint.one_line(f"the answer is {reply.answer.error}")
-            raise self._no_such_endpoint(f"{call.path}: {detail}")
+            raise self._no_such_endpoint(f"{call.path}: {endpoint.one_line(f'the answer is {reply.answer.error}')}")
 
     def _accept(self, endpoint: Endpoint, reply: Reply, path: str) -> Reply:
         """Return the reply, where it is a 2xx; else raises what that means before a run."""
         if reply.is_success:
             return reply
-        where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.said)
+        where, detail = f"{self._base_url}{path}", endpoint.one_line(reply.explanation)
         if not reply.status:
             what = detail.partition(": ")[2]
             raise RunError(f"{self._base_url}: cannot be reached ({what}); accepted: a running endpoint")
@@ -289,8 +276,8 @@ class OpenAIEngine(Engine):
 def choose_pause(state: Any) -> float:
     """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
 
-    What it asks for is never exceeded by more than `FIRST_PAUSE`, by which pauses are spread, lest all come back at once,
-    and never waited for longer than `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is a `Reply`.
+    What it asks for is exceeded by `FIRST_PAUSE` at most, lest all come back at once, and waited for no longer than
+    `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is a `Reply`.
 
     Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """

@@ -1,11 +1,9 @@
 """The calls of OpenAI's protocol, and what the bytes of replies say: nothing here touches a network.
 
 In: a request. Out: a call (path and JSON body), and from the bytes that come back an answer, the line of an error, or a
-list of models. A prompt goes to /completions and a chat to /chat/completions, an image within it as a data URL: a third
-longer than the file, but the endpoint needs to fetch nothing.
-
-An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. Details are given in full;
-the engine makes them one line, after it has hidden its key in them.
+list of models. A prompt goes to /completions, a chat to /chat/completions, an image within it as a data URL, a third
+longer than the file. An endpoint is a stranger: whatever its bytes are, a function here returns, and never raises. The
+engine makes details one line, after it has hidden its key in them.
 
 Source: OpenAI's API reference, as `vllm serve`, llama.cpp, Ollama and hosted services speak it.
 """
@@ -23,16 +21,14 @@ from curate.pool.decode.image import format_of
 
 T = TypeVar("T")
 
+# Fields of a body that options may not set: the engine reads one whole answer to one request.
 OURS = ("model", "messages", "prompt", "stream", "n")
-"""Fields of a body that options may not set: the engine reads one whole answer to one request."""
-
 MAX_REPLY, MAX_LIST = 1_000_000, 16_000_000  # bytes that are read of an answer, and of a list of models
 _IMAGES = ("jpeg", "png", "webp", "gif")
 
 # How servers say that a prompt does not fit: OpenAI and vLLM in several versions, llama.cpp, Anthropic's endpoint.
 _TOO_LONG = re.compile(
-    r"context[ _](length|size|window)|maximum model length|max_tokens must be at least 1|prompt is too long",
-    re.IGNORECASE,
+    r"(?i)context[ _](length|size|window)|maximum model length|max_tokens must be at least 1|prompt is too long"
 )
 _FINISH = re.compile(r"[A-Za-z_]{1,32}")
 _INT32 = (1 << 31) - 1
@@ -73,25 +69,22 @@ class Reply:
         if not self.status:
             return Answer(None, self.reason)
         if not self.is_success:
-            return Answer(None, f"{error_code(self.status, self.said)}: {self.said}")
+            return Answer(None, f"{error_code(self.status, self.explanation)}: {self.explanation}")
         if not self.is_whole:
             return Answer(None, f"malformed: the answer is longer than {MAX_REPLY:,} bytes")
         return read_answer(self.body)
 
     @property
-    def said(self) -> str:
+    def explanation(self) -> str:
         """The status, and what the endpoint says of it."""
-        status = f"{self.status} {self.reason}".strip()
+        status, detail = f"{self.status} {self.reason}".strip(), read_error(self.body)
         if 300 <= self.status < 400:
-            return (
-                f"{status}: a redirect to {self.location}, which is not followed, so that no other server gets the key"
-            )
-        detail = read_error(self.body)
+            detail = f"a redirect to {self.location}, which is not followed, so that no other server gets the key"
         return f"{status}: {detail}" if detail else status
 
     @property
     def is_no_answer(self) -> bool:
-        """Whether it may be what any request gets: no 2xx, and none that finds fault with one; or what is no answer."""
+        """Whether any request may get it: neither a 2xx nor one that finds fault with a request; or it is no answer."""
         if self.is_success:
             return (self.answer.error or "").startswith("malformed")
         return not self.is_transient and self.status not in (400, 413, 422)
@@ -102,10 +95,9 @@ class UnsendableError(Exception):
 
 
 def write_call(request: Request, model: str, extra: Mapping[str, Any]) -> Call:
-    """Return the call of a request to a model, as the endpoint knows it; fields in `extra` win over those of the sampling.
+    """Return the call of a request to a model, as the endpoint knows it; fields in `extra` win over the sampling's.
 
-    Raises:
-        UnsendableError: it holds neither prompt nor chat, or an image that cannot be placed or is of no known kind.
+    Raises UnsendableError without a prompt or chat, or where an image cannot be placed or is of no known kind.
     """
     fields: dict[str, Any] = {"model": model, **asdict(request.sampling)}
     if not request.sampling.stop:
@@ -128,10 +120,8 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
         return chat
     kind = format_of(request.image)
     if kind not in _IMAGES:
-        begin = request.image[:8].hex(" ")
-        raise UnsendableError(
-            f"no_image: not sent, since it is neither JPEG, PNG, WebP nor GIF: it begins with {begin}"
-        )
+        what = f"neither JPEG, PNG, WebP nor GIF: it begins with {request.image[:8].hex(' ')}"
+        raise UnsendableError(f"no_image: not sent, since it is {what}")
     users = [place for place, message in enumerate(request.messages) if message.role == "user"]
     if not users:
         raise UnsendableError("refused: not sent, since it has no user message to add the image to")
@@ -144,10 +134,10 @@ def _write_chat(request: Request) -> list[dict[str, Any]]:
 def read_answer(body: bytes) -> Answer:
     """Return the answer that the body of a 2xx holds: its first choice. Never raises.
 
-    A text is as the model gave it, but for lone surrogates, which no file could hold: they become U+FFFD. Content in
-    parts is joined; parts that are not text (thoughts, say) are left out. A refusal of the model's that the endpoint
-    tells apart (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white
-    space is `empty`. Tokens are counted whatever the answer is.
+    A text is as the model gave it, but lone surrogates, which no file could hold, become U+FFFD. Content in parts is
+    joined; parts that are not text (thoughts, say) are left out. A refusal that the endpoint tells apart
+    (`message.refusal`) is `refused`; one that comes as text is a text, for the gates to see. A text of white space is
+    `empty`. Tokens are counted whatever the answer is.
     """
     reply = _parse(body)
     choices = _field(reply, "choices", list)
@@ -196,7 +186,7 @@ def _read_content(content: object) -> str | None:
 
 
 def read_error(body: bytes) -> str:
-    """Return what the body of an error says: its message, its type and its code; nothing of a page of HTML. Never raises."""
+    """Return what the body of an error says: message, type and code; nothing of a page of HTML. Never raises."""
     reply = _parse(body)
     if reply is None:
         text = body.decode("utf-8", "replace").strip()
@@ -233,7 +223,7 @@ def _field(value: object, name: str, kind: type[T]) -> T | None:
 
 
 def _say(reply: object) -> str:
-    """Return what an error object says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
+    """Return what an error says: {"error": {"message", "type", "code"}}, {"message"}, {"detail"} or {"error": text}."""
     if not isinstance(reply, dict):
         return ""
     error = reply.get("error") or reply

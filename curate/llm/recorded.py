@@ -1,10 +1,9 @@
 """The engine that replays answers: of an earlier run, or of any Parquet files in the layout of table `answers`.
 
-In: the columns of `LAYOUT`; others are not looked at. Out: the row of a request's digest as its answer, errors too; `unknown`
-where there is none. Where a digest is in several rows, a text comes before an error, and then the first row.
-
-A digest holds the engine's name for its model: so `model` must be what the run that is replayed called it, and prompts
-and sampling must be the same. All rows are held in memory, for tests and small runs.
+In: the columns of `LAYOUT`. Out: the row of a request's digest as its answer, errors too; `unknown` where there is
+none. Of several rows of a digest, a text comes before an error, then the first row. A digest holds the engine's name
+for its model: so `model` must be what the replayed run called it, with the same prompts and sampling. All rows are held
+in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,12 +68,9 @@ class RecordedEngine(Engine):
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield the recorded answer of each request, in order. Raises RecipeError as `check` does."""
         with self._answers.use() as answers:
-            answered = [
-                (digest, answers.get(digest)) for digest in (request.digest(self.model) for request in requests)
-            ]
-            unknown = f"of {self.model} among the {len(answers)} recorded"
-        for place, (digest, answer) in enumerate(answered):
-            yield place, answer or Answer(None, f"unknown: no answer to {digest} {unknown}")
+            for place, digest in enumerate(request.digest(self.model) for request in requests):
+                unknown = f"no answer to {digest} of {self.model} among the {len(answers)} recorded"
+                yield place, answers.get(digest) or Answer(None, f"unknown: {unknown}")
 
 
 def _read_answers(path: str) -> dict[str, Answer]:

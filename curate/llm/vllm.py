@@ -1,7 +1,7 @@
 """A language or vision-language model in this process, by vLLM: batched by its own scheduler, with prefix caching.
 
-Prompts of one group, which begin alike, come together, so that what they share is computed once: of 64 LaCLIP-like prompts on
-a CPU that made 8.1 a second, and shuffled examples 4.3. One model per process; threads take turns.
+Prompts of one group, which begin alike, come together, so that what they share is computed once: 8.1 LaCLIP-like
+prompts a second on a CPU, against 4.3 when shuffled. One model per process; threads take turns.
 """
 
 import os
@@ -40,9 +40,7 @@ class Vllm(EngineOptions):
     model: ModelPath = Field(
         description="Name on the hub, or a folder (`./FOLDER`).", examples=["HuggingFaceTB/SmolLM2-1.7B-Instruct"]
     )
-    options: dict[str, Any] = Field(
-        {}, description="Further arguments of `vllm.LLM`.", examples=[{"max_model_len": 4096}]
-    )
+    options: dict[str, Any] = Field({}, description="More arguments of `vllm.LLM`.", examples=[{"max_model_len": 4096}])
 
     def open(self) -> "VllmEngine":
         """See `EngineOptions`."""
@@ -108,9 +106,7 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
         places = [place for place, request in enumerate(requests) if bool(request.messages) == is_chat]
         if places:
             some = [requests[place] for place in places]
-            outputs = write(
-                [form(request) for request in some], [sampling(request) for request in some], use_tqdm=False
-            )
+            outputs = write(list(map(form, some)), list(map(sampling, some)), use_tqdm=False)
             answers.update(zip(places, map(_answer, outputs), strict=True))
     return [answers[place] for place in range(len(requests))]
 
@@ -119,8 +115,8 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
 def _hidden(package: str) -> Iterator[None]:
     """Take a package's modules out of sight for a while.
 
-    vLLM 0.32's build for CPUs looks into every module for kernels to replace, and stumbles over llvmlite's library, which
-    answers to any attribute.
+    vLLM 0.32's build for CPUs looks into every module for kernels to replace, and stumbles over llvmlite's library,
+    which has any attribute.
     """
     names = [name for name in sys.modules if name.partition(".")[0] == package]
     modules = {name: sys.modules.pop(name) for name in names}
@@ -147,7 +143,5 @@ def _conversation(request: Request) -> list[dict[str, Any]]:
 
 
 def _answer(output: Any) -> Answer:
-    completion = output.outputs[0]
-    return Answer.of_tokens(
-        completion.text, len(output.prompt_token_ids or ()), len(completion.token_ids), completion.finish_reason
-    )
+    completion, tokens_in = output.outputs[0], len(output.prompt_token_ids or ())
+    return Answer.of_tokens(completion.text, tokens_in, len(completion.token_ids), completion.finish_reason)

@@ -15,12 +15,7 @@ JsonType = Literal["float", "int", "text", "bool"]
 FieldCounts = Counter[tuple[str, str]]
 """How many values a field (its name) has of a kind: a JsonType, or `null`. Lists and objects, and names that can be no columns, are not counted."""
 
-TYPES: dict[JsonType, pa.DataType] = {
-    "float": pa.float64(),
-    "int": pa.int64(),
-    "text": pa.string(),
-    "bool": pa.bool_(),
-}
+TYPES: dict[JsonType, pa.DataType] = {"float": pa.float64(), "int": pa.int64(), "text": pa.string(), "bool": pa.bool_()}
 KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "bool"}
 MAX_FIELDS = 200  # those with the most values become columns
 _MAX_NAME = 100  # characters

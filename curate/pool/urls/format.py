@@ -24,15 +24,7 @@ from curate.pool.decode.columns import valid_text
 from curate.pool.files.faults import InputFault, retry
 from curate.pool.files.listing import list_source
 from curate.pool.formats.downloading_format import DownloadingFormat, Outlook
-from curate.pool.formats.input_format import (
-    Batch,
-    FileColumns,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-    Retry,
-)
+from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource, Retry
 from curate.pool.formats.run import list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.download.lists import describe_list, share_list

@@ -61,10 +61,7 @@ class UrlsSource(Source):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count"})
 
     path: UserPaths = Field(
-        (),
-        exclude_if=not_,
-        description="The lists. Give either `path` or `from`.",
-        examples=["list/*.parquet"],
+        (), exclude_if=not_, description="The lists. Give either `path` or `from`.", examples=["list/*.parquet"]
     )
     from_run: UserPath | None = Field(
         None,
