@@ -13,14 +13,11 @@ from curate.models.identity import OpenClip
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
     """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
 
-    Where `is_local`, it will run on this machine: a device that is not there is an error now.
+    Keys: model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions
+    and what else scores depend on; and device. Where `is_local`, it will run on this machine: a missing device is an
+    error now.
 
-    Returns:
-        model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions and
-        what else scores depend on; and device.
-
-    Raises:
-        RecipeError: a library, the model, its weights or the device is not there.
+    Raises RecipeError where a library, the model, its weights or the device is not there.
     """
     identity: dict[str, Any] = _library(options).identify(options, is_local)
     return identity
@@ -29,9 +26,8 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
 def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -> Encoder:
     """Return the model, loaded once per process, and shared by threads; `identity` is from `identify`.
 
-    Of several GPUs each gets the model once there is work for it, unless the recipe names one (`cuda:0`).
-
-    Raises RecipeError or RunError where it cannot be loaded, or its weights are not those that were identified.
+    Of several GPUs each gets the model once there is work for it, unless the recipe names one (`cuda:0`). Raises
+    RecipeError or RunError where it cannot be loaded, or its weights are not those that were identified.
     """
     library = _library(options)
     device = library.resolve_device(options)
@@ -50,7 +46,7 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
 
 
 def _library(options: OpenClip) -> ModuleType:
-    """Return the module of what runs a model: identify, check_weights, resolve_device, resolve_precision and open_encoder."""
+    """Return the module of what runs a model; both have the same public functions."""
     if options.is_onnx:
         from curate.models import onnx_encoder
 

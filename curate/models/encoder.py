@@ -1,7 +1,8 @@
 """The interface of a CLIP model that is loaded, whatever runs it: images and texts to L2-normalised embeddings.
 
-In: PIL images and strings. Out: float32 [n, dimension]. Texts are sorted by length and cut to the longest of their batch,
-which a causal text tower that pools at the end token cannot notice. Batches and devices change embeddings by rounding only.
+In: PIL images and strings. Out: float32 [n, dimension]. Texts are sorted by length and cut to the longest of their
+batch, which a causal text tower that pools at the end token cannot notice. Batches and devices change embeddings by
+rounding only.
 """
 
 from abc import ABC, abstractmethod
@@ -20,8 +21,7 @@ from curate.models.misalignment import WordScores
 
 _TOKENS_AT_ONCE = 1024  # texts that are turned into tokens at a time
 
-Encoded = Callable[[], F32]
-"""Waits for embeddings, float32 [n, dimension], and returns them: a GPU may still be at work on them."""
+Encoded = Callable[[], F32]  # waits for embeddings [n, dimension], which a GPU may still be at work on
 
 
 class Texts(NamedTuple):
@@ -43,10 +43,10 @@ class Tokens(NamedTuple):
 def pad(lists: Sequence[Sequence[int]], context: int) -> Tokens:
     """Return lists of token ids cut to `context`, their last id kept as the end, and padded with zeros."""
     ids = np.zeros((len(lists), context), np.int64)
-    for row, found in zip(ids, lists, strict=True):
-        kept = found if len(found) <= context else [*found[: context - 1], found[-1]]
+    for row, tokens in zip(ids, lists, strict=True):
+        kept = tokens if len(tokens) <= context else [*tokens[: context - 1], tokens[-1]]
         row[: len(kept)] = kept
-    counts = np.array([len(found) for found in lists], np.int64)
+    counts = np.array([len(tokens) for tokens in lists], np.int64)
     return Tokens(ids, np.minimum(counts, context), counts)
 
 
@@ -101,7 +101,7 @@ class Encoder(ABC):
         raise RecipeError("measure.clip: words are scored by a model's attention; accepted: a model of open_clip")
 
     def _in_halves(self, encode: Callable[[Any], Any], items: Any) -> list[Any]:
-        """Return what is made of the items: at once, or in halves and with half the batch from now on where memory runs out."""
+        """Return what is made of the items, at once; where memory runs out in halves, and half a batch from then on."""
         try:
             return [encode(items)]
         except Exception as error:  # torch's or onnxruntime's

@@ -1,22 +1,22 @@
-"""Linear and MLP heads over an embedding: aesthetic predictors, safety detectors, any chain of linear layers to one number.
+"""Linear and MLP heads over an embedding: aesthetic predictors, safety detectors, any linear layers to one number.
 
-In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code), both read without torch, and embeddings
-float32[n, d], rows of norm 1. Out: float32[n]. A head is known by the sha256 of its file. LAION's heads load unchanged:
+In: a `.safetensors` file, or a `.pth` or `.pt` file with a state dict (never with code), both read without torch, and
+embeddings float32[n, d], rows of norm 1. Out: float32[n]. A head is known by its file's sha256. LAION's load unchanged:
 
-    aesthetic v1 (2022)     weight [1, d], bias [1]                                       activation none   output none
-    aesthetic v2            layers.0, 2, 4, 6, 7: d → 1024 → 128 → 64 → 16 → 1            activation none   output none
-    safety, H14             layers.0, 3, 6, 9, 12, 15, 16: 1024 → 1024 → 2048 → … → 1     activation relu   output none
+    aesthetic v1 (2022)   weight [1, d], bias [1]                              activation none   output none
+    aesthetic v2          layers.0, 2, 4, 6, 7: d → 1024 → 128 → 64 → 16 → 1   activation none   output none
+    safety, H14           layers.0, 3, 6, 9, 12, 15, 16: 1024 → … → 1          activation relu   output none
 
-How the chain is read. The layers are the 2-D weights, in the numeric order of their names, with their biases. Dropout has
-no weights, and does nothing here. A file does not tell the activation, so it is an argument; nothing follows the last layer
-but `output`. Positions in a `Sequential` tell where an activation cannot be: between neighbours (15 and 16 above) there is
-none, if others lie apart. Where all are neighbours, or names do not end in a plain number, it comes between all layers.
+The layers are the 2-D weights, in the numeric order of their names, with their biases; dropout has none. A file does
+not tell the activation, so it is an argument; nothing follows the last layer but `output`. Positions in a `Sequential`
+tell where an activation cannot be: between neighbours (15 and 16 above) there is none, if others lie apart. Where all
+are neighbours, or names do not end in a plain number, it comes between all layers.
 
 Trade-offs: layers with nothing between are multiplied into one when loaded (in float64), so v2, which is linear, costs
-one product with a vector, and differs from torch's forward by rounding: some 1e-6 of the score, as much as between
-batches. Batch or layer normalisation, convolutions and several outputs are refused.
+one product with a vector, and differs from torch's forward by rounding, some 1e-6 of the score. Batch or layer
+normalisation, convolutions and several outputs are refused.
 
-Sources: LAION-AI/aesthetic-predictor; christophschuhmann/improved-aesthetic-predictor; LAION-AI/CLIP-based-NSFW-Detector.
+Sources: LAION-AI/aesthetic-predictor and CLIP-based-NSFW-Detector, christophschuhmann/improved-aesthetic-predictor.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ MAX_BYTES = 256 << 20  # a larger file is no head, but a model
 ROWS = 4096  # at a time, so that hidden layers stay small
 
 _ACCEPTED = (
-    "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights [out, in], "
-    "biases [out]) that follow one another by the numbers in their names, and end in one output"
+    "accepted: a .safetensors file, or a .pth or .pt file with a state dict, of linear layers alone (weights [out, "
+    "in], biases [out]) that follow one another by the numbers in their names, and end in one output"
 )
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _NUMBERS = re.compile(r"([0-9]{1,18})")
@@ -70,15 +70,13 @@ class Head:
     output: Output  # after the last one
 
     def apply(self, embeddings: F32) -> F32:
-        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1, as heads are trained.
+        """Return the head's number, float32[n], for each embedding, float32[n, dimension] of norm 1.
 
         Raises RecipeError where the embeddings are of another model, by their dimension.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:
-            raise RecipeError(
-                f"head {self.path}: takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}; "
-                "accepted: those of the model that it was trained on"
-            )
+            what = f"takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}"
+            raise RecipeError(f"head {self.path}: {what}; accepted: those of the model that it was trained on")
         scores = np.empty(len(embeddings), np.float32)
         for start in range(0, len(embeddings), ROWS):
             scores[start : start + ROWS] = self._forward(embeddings[start : start + ROWS])
@@ -96,9 +94,8 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
 
     A state dict may lie under `state_dict`, `model_state_dict` or `model`, and its names may have any prefix.
 
-    Raises:
-        RecipeError: the file cannot be read, holds code, is too large, or is no chain of linear layers that ends in
-            one output; the message names the file, the keys found and what is accepted.
+    Raises RecipeError where the file cannot be read, holds code, is too large, or is no chain of linear layers that
+    ends in one output.
     """
     content = _read(path)
     tensors = _state_dict(content, path)
@@ -147,13 +144,13 @@ def _load(content: bytes, path: str) -> Any:
     try:
         return read_safetensors(content) if is_safe else read_torch_file(content, MAX_BYTES)
     except ValueError as error:
-        found = str(error) if is_safe else f"no tensors, damaged ones, or code, which is never loaded ({error})"
+        contents = str(error) if is_safe else f"no tensors, damaged ones, or code, which is never loaded ({error})"
         remedy = "" if is_safe else ". To take a head out of a saved module: torch.save(module.state_dict(), …)"
-        raise RecipeError(f"head {path}: found {found}; {_ACCEPTED}{remedy}") from error
+        raise RecipeError(f"head {path}: found {contents}; {_ACCEPTED}{remedy}") from error
 
 
 def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
-    """Return the layers with their names, in order; at least one. Raises RecipeError where they are no chain to one output."""
+    """Yield the layers with their names, in order. Raises RecipeError where they are no chain to one output."""
     parts: dict[str, dict[str, F32]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
@@ -218,7 +215,7 @@ def _sigmoid(x: F32) -> F32:
     return probability
 
 
-def _wrong(path: str, found: Mapping[Any, Any], why: str) -> RecipeError:
-    shown = [f"{key} {list(value.shape) if hasattr(value, 'shape') else ''}".strip() for key, value in found.items()]
+def _wrong(path: str, tensors: Mapping[Any, Any], why: str) -> RecipeError:
+    shown = [f"{key} {list(value.shape) if hasattr(value, 'shape') else ''}".strip() for key, value in tensors.items()]
     keys = ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
     return RecipeError(f"head {path}: {why}; found {keys}; {_ACCEPTED}")

@@ -1,8 +1,7 @@
 """What engines and detectors of Hugging Face's transformers share: names, devices, loading, images, halved batches.
 
 A model is a local folder, as `save_pretrained` writes one, or a name on the hub, which transformers looks for in its
-cache and then downloads. Code that comes with a model is never run, and weights are read without pickle's code
-(transformers' defaults).
+cache and then downloads. Code that comes with a model is never run, and weights are read without pickle's code.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ R = TypeVar("R")
 
 
 def model_name(model: str) -> str:
-    """Return what names a model in tables: of a folder its kind and a digest of its files, the same wherever the folder is."""
+    """Return what names a model in tables: of a folder, wherever it is, its kind and a digest of its files."""
     path = Path(model)
     if not path.is_dir():
         return model
@@ -47,13 +46,11 @@ def find_devices(where: str, device: Device) -> list[str]:
     with needing(f"{where}: transformers with PyTorch is needed", "'.[guided]' in a checkout of curate"):
         import torch
         import transformers  # noqa: F401
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise RecipeError(
-            f"{where}: device is cuda, and torch {torch.__version__} finds no CUDA device here; accepted: "
-            "auto, cpu, or a machine with one"
-        )
-    return each_device("cuda" if there and device != "cpu" else "cpu")
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        what = f"device is cuda, and torch {torch.__version__} finds no CUDA device here"
+        raise RecipeError(f"{where}: {what}; accepted: auto, cpu, or a machine with one")
+    return each_device("cuda" if has_cuda and device != "cpu" else "cpu")
 
 
 def each_device(device: str) -> list[str]:
@@ -65,7 +62,7 @@ def each_device(device: str) -> list[str]:
 
 
 def load(where: str, loading: Callable[[], T]) -> T:
-    """Return what `loading` returns, or RecipeError with its reason: no such folder or model, no network, wrong files."""
+    """Return what `loading` returns. Raises RecipeError: no such folder or model, no network, wrong files."""
     try:
         return loading()
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
@@ -82,10 +79,7 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R | Exception]:
-    """Return what `work` returns for each item; where it raises, it is tried again with each half of the items.
-
-    So that a batch that needs too much memory is made smaller, and an item that fails costs no other.
-    """
+    """Return what `work` returns for each item; where it raises, try each half: an item that fails costs no other."""
     if not items:
         return []
     failed: Exception
@@ -103,8 +97,8 @@ def in_halves(items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) ->
 
 def is_memory(error: Exception) -> bool:
     """Return whether it was memory that did not suffice, of the GPU's or the machine's."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message
 
 
 def to_dtype(precision: str) -> Any:

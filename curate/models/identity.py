@@ -1,7 +1,7 @@
 """What an open_clip model is: found by its name, hashed from its files, never loaded here.
 
-In: a section `OpenClip` of a recipe. Out: its identity, which run.json shows and table keys hold. Weights that are named by
-a tag or a hub are downloaded, as open_clip does.
+In: a section `OpenClip` of a recipe. Out: its identity, which run.json shows and table keys hold. Weights that are
+named by a tag or a hub are downloaded, as open_clip does.
 """
 
 import difflib
@@ -42,7 +42,8 @@ class OpenClip(Embedder):
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
     model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(
-        description="A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. FOLDER is local, relative to the recipe's.",
+        description="A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. "
+        "FOLDER is local, relative to the recipe's.",
         examples=["ViT-B-32"],
     )
     pretrained: Annotated[str, path_at(_weights_start)] | None = Field(
@@ -57,9 +58,7 @@ class OpenClip(Embedder):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto",
-        description="Precision of weights and sums. `auto`: `fp32` on a CPU, `fp16` on a GPU.",
-        examples=["bf16"],
+        "auto", description="Precision of weights, sums. `auto`: `fp32` on a CPU, `fp16` on a GPU.", examples=["bf16"]
     )
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = Field(
         "auto",
@@ -84,36 +83,22 @@ class OpenClip(Embedder):
     def _fits_onnx(self) -> Self:
         if not self.is_onnx:
             return self
-        graphs = f"{ONNX}FOLDER is computed as its graphs are"
+        graphs, accepted = f"{ONNX}FOLDER is computed as its graphs are", "a model of open_clip"
         if self.pretrained is not None:
             raise fault("pretrained", f"{self.pretrained!r} is given, and {ONNX}FOLDER has weights of its own")
         if self.precision not in ("auto", "fp32"):
-            raise fault(
-                "precision", f"{self.precision} is given, and {graphs}; accepted: auto, fp32, or a model of open_clip"
-            )
+            raise fault("precision", f"{self.precision} is given, and {graphs}; accepted: auto, fp32, or {accepted}")
         if self.context_length is not None:
-            raise fault(
-                "context_length", f"{graphs}, whose positions cannot be stretched; accepted: a model of open_clip"
-            )
+            raise fault("context_length", f"{graphs}, whose positions cannot be stretched; accepted: {accepted}")
         if self.scores_words:
-            raise fault("words", f"{graphs}, which do not tell their attention; accepted: a model of open_clip")
+            raise fault("words", f"{graphs}, which do not tell their attention; accepted: {accepted}")
         if self.device == "mps":
             raise fault("device", "mps is given, and ONNX Runtime has none; accepted: auto, cpu, cuda, cuda:N")
         return self
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
-    """Return what a model is, from its files, without loading it; download them where they are named by a tag or a hub.
-
-    Where `is_local`, it will run on this machine: a device that is not there is an error now.
-
-    Returns:
-        model, pretrained, weights (file name and sha256), preprocess, dimension, context_length, precision, versions:
-        what scores depend on; and device.
-
-    Raises:
-        RecipeError: a library, the model, its weights or the device is not there.
-    """
+    """See `curate.models.clip_model.identify`."""
     where = f"measure.clip {options.name!r}"
     with needing(f"{where}: a library is not installed", "'.[clip]' in a checkout of curate"):
         import open_clip  # noqa: F401
@@ -142,16 +127,13 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
 
 
 def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
-    """Raise RunError where this machine's weights are not those that were identified, RecipeError where it has none.
-
-    They are downloaded, as `identify` does, by one process of the machine.
-    """
+    """Raise RunError where this machine's weights are not those that were identified, RecipeError where it has none."""
     _, _, weights = _find_files(options)
-    found, expected = find_digest(weights), identity["weights"]["sha256"]
-    if found != expected:
+    digest, expected = find_digest(weights), identity["weights"]["sha256"]
+    if digest != expected:
         raise RunError(
-            f"measure.clip {options.name!r}: {weights} has sha256 {found[:16]}… on {platform.node()}, and the run is of weights "
-            f"with {expected[:16]}…; accepted: the same file on all machines, for as long as the run takes"
+            f"measure.clip {options.name!r}: {weights} has sha256 {digest[:16]}… on {platform.node()}, and the run is "
+            f"of weights with {expected[:16]}…; accepted: the same file on all machines, for as long as the run takes"
         )
 
 
@@ -159,16 +141,14 @@ def resolve_device(options: OpenClip) -> str:
     """Return the device that `auto` is on this machine. Raises RecipeError where another one is not there."""
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if options.device == "auto":
-        return next(name for name, found in there.items() if found)
+        return next(name for name, is_available in available.items() if is_available)
     kind, _, number = options.device.partition(":")
-    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
-        found = f"{torch.cuda.device_count()} CUDA devices" if there["cuda"] else "no CUDA device"
-        raise RecipeError(
-            f"measure.clip {options.name!r}: device {options.device} is requested, and torch {torch.__version__} finds {found} "
-            "here; accepted: auto, cpu, or a device that is there"
-        )
+    if not available[kind] or (number and int(number) >= torch.cuda.device_count()):
+        devices = f"{torch.cuda.device_count()} CUDA devices" if available["cuda"] else "no CUDA device"
+        what = f"device {options.device} is requested, and torch {torch.__version__} finds {devices} here"
+        raise RecipeError(f"measure.clip {options.name!r}: {what}; accepted: auto, cpu, or a device that is there")
     return options.device
 
 
@@ -190,10 +170,11 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON
+        name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
         raise RecipeError(
-            f"{where}: {options.model}{f' ({options.pretrained})' if options.pretrained else ''} cannot be found or downloaded: "
-            f"{one_line(error, 400).rstrip('.')}. Without network: give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of "
-            "weights as pretrained, or put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
+            f"{where}: {name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}. Without network: give "
+            "a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as pretrained, or put its files "
+            "into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
         ) from None
 
 
@@ -212,15 +193,14 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
             if not path.is_file():
                 graphs = "; it has ONNX graphs: write onnx:FOLDER" if any(Path(name).glob("**/*.onnx")) else ""
                 raise RecipeError(f"{name}: no folder with open_clip_config.json{graphs}")
-            found = json.loads(path.read_text("utf-8"))
-            weights = factory._find_checkpoint_in_dir(Path(name))
+            files = json.loads(path.read_text("utf-8")), factory._find_checkpoint_in_dir(Path(name))
         else:
-            found = factory._get_hf_config(name)
-            weights = open_clip.download_pretrained_from_hf(name)
+            files = factory._get_hf_config(name), open_clip.download_pretrained_from_hf(name)
+        settings, weights = files
         if not weights:
             raise RecipeError(f"{name}: no weights; accepted: open_clip_model.safetensors or another checkpoint there")
-        preprocess = factory.merge_preprocess_dict(defaults, found.get("preprocess_cfg", {}))
-        return found["model_cfg"], preprocess, str(weights)
+        preprocess = factory.merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))
+        return settings["model_cfg"], preprocess, str(weights)
     config = open_clip.get_model_config(name.replace("/", "-"))
     if config is None:
         raise RecipeError(f"open_clip has no model {name!r}{_near(name, open_clip.list_models())}")

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def package_folder(package: str) -> Path:
-    """Return the folder of an installed package, which is not imported. Raises ModuleNotFoundError where there is none."""
+    """Return the folder of an installed package, without an import. Raises ModuleNotFoundError where there is none."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"No module named {package!r}")
@@ -30,7 +30,7 @@ def identify_models(package: str, *paths: Path) -> str:
 
 
 def open_session(path: Path, device: str = "cpu") -> Any:
-    """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`); its `run` may be called from many threads.
+    """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`); its `run` is safe in many threads.
 
     Raises OSError where the GPU cannot be used, else what onnxruntime raises.
     """
@@ -43,7 +43,6 @@ def open_session(path: Path, device: str = "cpu") -> Any:
     first = [("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"})] if kind == "cuda" else []
     session = onnxruntime.InferenceSession(str(path), options, providers=[*first, "CPUExecutionProvider"])
     if first and session.get_providers()[0] != first[0][0]:
-        raise OSError(
-            f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there: is its CUDA or cuDNN missing?"
-        )
+        what = f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there"
+        raise OSError(f"{what}: is its CUDA or cuDNN missing?")
     return session

@@ -1,14 +1,13 @@
 """Find the words of a caption that do not fit its image, from the text transformer's attention (CLIP4DM).
 
-In: image embeddings [n, d] and their captions, with the open_clip model that gave them and its tokenizer. Out: for
-each caption its words in order, a float32 score for each (below 0: the word draws the caption away from the image),
-and the cosine; from these the misaligned words and F-CLIPScore, a CLIPScore that small wrong details lower.
+In: image embeddings [n, d] and their captions, with the open_clip model that gave them and its tokenizer. Out: for each
+caption its words in order, a float32 score for each (below 0: the word draws the caption away from the image), and the
+cosine; from these the misaligned words and F-CLIPScore, a CLIPScore that small wrong details lower.
 
-Trade-offs: nothing against the definition, and almost no time against encoding the texts. The definition asks how
-the cosine changes with the last three layers' attention maps, but uses the row of the end of the text (EOS) only. As
-attention is causal, nothing but the EOS itself depends on that row: so all other tokens run through the model's own
-blocks without gradients, and the EOS alone is followed, with its row of attention materialised. The row and what comes
-of it are float32, whatever the model is; tokens before it are in the model's own precision.
+Trade-offs: exact, and almost no time against encoding the texts. The definition asks how the cosine changes with the
+last three layers' attention maps, but uses the row of the end of the text (EOS) only. As attention is causal, only the
+EOS depends on that row: so all other tokens run through the model's own blocks without gradients, in its precision, and
+the EOS alone is followed, with its row of attention materialised, in float32.
 
 The model is only read: no hooks, no gradients, no change of its state; several threads may use it at the same time.
 
@@ -65,14 +64,14 @@ def word_scores(
     """Return the scores of each word of each caption against the caption's image, in the captions' order.
 
     A caption longer than the model's context is cut as the tokenizer cuts it: the words beyond get no score, nor does
-    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine. The same
-    caption's scores agree between batches to 1e-6 of their size or so, in float32.
+    the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine. Scores
+    agree between batches to 1e-6 of their size or so, in float32.
 
     Args:
         model: an open_clip model on any device, in any precision; in eval mode.
         tokenizer: the model's own.
         images: floating [n, d], the model's image embeddings, on any device; normalised here if they are not.
-        captions: n of them; they are sorted by length here, and trimmed to the longest of a batch.
+        captions: n of them.
         batch: captions at a time.
 
     Raises:
@@ -89,20 +88,18 @@ def word_scores(
         return []
     ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
     if ids.shape[1] > tower.context_length:
-        raise RecipeError(
-            f"measure.clip: the tokenizer gives {ids.shape[1]} tokens; accepted: up to {tower.context_length}, the "
-            "positions of the model's text tower"
-        )
+        accepted = f"up to {tower.context_length}, the positions of the model's text tower"
+        raise RecipeError(f"measure.clip: the tokenizer gives {ids.shape[1]} tokens; accepted: {accepted}")
     ends, holder = tower.ends(ids), tower.holder
     tail = list(map(_constant, (*holder.transformer.resblocks[-LAYERS:], holder.ln_final, holder.text_projection)))
-    found: list[WordScores | None] = [None] * len(captions)
+    scored: dict[int, WordScores] = {}
     for rows in torch.split(torch.argsort(ends, stable=True), batch):
         cosines, relevance = _relevance(tower, tail, images[rows.to(images.device)], ids[rows], ends[rows])
         for row, cosine, scores in zip(rows.tolist(), cosines.tolist(), relevance.cpu().numpy(), strict=True):
             inside = [(word, part) for word, part in words[row] if part.stop <= ends[row]]
             means = np.array([scores[part].mean() for _, part in inside], np.float32)
-            found[row] = WordScores(tuple(word for word, _ in inside), means, cosine)
-    return [scores for scores in found if scores is not None]
+            scored[row] = WordScores(tuple(word for word, _ in inside), means, cosine)
+    return [scored[row] for row in range(len(captions))]
 
 
 def _check_blocks(tower: TextTower) -> None:
@@ -116,13 +113,13 @@ def _check_blocks(tower: TextTower) -> None:
             )
 
 
-# --- Relevance: how the cosine changes with the attention of the EOS to each token.
-
-
 def _relevance(
     tower: TextTower, tail: list[Module], images: Tensor, ids: Tensor, ends: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the cosines float32 [n], and R[EOS] float32 [n, longest], of which the part before the EOS counts."""
+    """Return the cosines float32 [n], and how they change with the attention of the EOS to each token.
+
+    The latter, R[EOS] float32 [n, longest], counts up to the EOS.
+    """
     import torch
     from torch.nn import functional as F
 
@@ -163,7 +160,7 @@ def _constant(module: Module) -> Module:
 
 
 def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """Run one block for the EOS alone; return its stream [n, width] behind the block, and its attention [n, heads, length].
+    """Run one block for the EOS alone; return its stream [n, width] behind it, and its attention [n, heads, length].
 
     x [n, length, width] are the tokens before the block, as constants; at the EOS's own place `end` replaces them.
     """
@@ -173,23 +170,21 @@ def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[T
     attn = block.attn
     weight, bias, width = attn.in_proj_weight, attn.in_proj_bias, end.shape[-1]
     split = partial(torch.unflatten, dim=-1, sizes=(attn.num_heads, -1))
-    q, own_k, own_v = map(split, F.linear(block.ln_1(end), weight, bias).chunk(3, dim=-1))  # [n, heads, head]
+    q, end_k, end_v = map(split, F.linear(block.ln_1(end), weight, bias).chunk(3, dim=-1))  # [n, heads, head]
     with torch.no_grad():
-        others = F.linear(block.ln_1(x.float()), weight[width:], bias[width:])
-        k, v = (split(part).transpose(1, 2) for part in others.chunk(2, dim=-1))  # [n, heads, length, head]
+        keys_values = F.linear(block.ln_1(x.float()), weight[width:], bias[width:])
+        k, v = (split(part).transpose(1, 2) for part in keys_values.chunk(2, dim=-1))  # [n, heads, length, head]
     places = torch.arange(x.shape[1], device=x.device)
-    own, behind = (places == ends[:, None])[:, None], (places > ends[:, None])[:, None]
-    logits = torch.where(own, (q * own_k).sum(-1, keepdim=True), (k @ q[..., None]).squeeze(-1))
+    at_end, behind = (places == ends[:, None])[:, None], (places > ends[:, None])[:, None]
+    logits = torch.where(at_end, (q * end_k).sum(-1, keepdim=True), (k @ q[..., None]).squeeze(-1))
     attention = (logits * attn.head_dim**-0.5).masked_fill(behind, -torch.inf).softmax(-1)
     if not attention.requires_grad:  # the first of the layers: what comes before it is constant
         attention.requires_grad_()
-    mixed = (attention.masked_fill(own, 0)[:, :, None] @ v).squeeze(2)
-    mixed = mixed + attention.masked_fill(~own, 0).sum(-1, keepdim=True) * own_v
+    mixed = (attention.masked_fill(at_end, 0)[:, :, None] @ v).squeeze(2)
+    mixed = mixed + attention.masked_fill(~at_end, 0).sum(-1, keepdim=True) * end_v
     end = end + block.ls_1(attn.out_proj(mixed.flatten(1)))
     return end + block.ls_2(block.mlp(block.ln_2(end))), attention
 
-
-# --- Words: which tokens make up each.
 
 Words = list[tuple[str, slice]]  # of a text, each with the positions of its tokens
 
@@ -206,15 +201,14 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
         words = _fast_words(tokenizer, texts)
     else:
         raise RecipeError(
-            f"measure.clip: words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}; accepted: "
-            "open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast tokenizer without "
-            "a tokenizer_mode"
+            f"measure.clip: words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}; accepted:"
+            " open_clip's SimpleTokenizer without a reduction_mask, its HFTokenizer around a fast one without a mode"
         )
     return ids, [[(word, part) for word, part in row if not _is_punctuation(word)] for row in words]
 
 
 def _simple_words(tokenizer: Any, row: list[int]) -> Words:
-    """Return a text's words by the vocabulary itself: a word's last token ends in `</w>`; one that is cut is left out."""
+    """Return a text's words by the vocabulary: a word's last token ends in `</w>`; one that is cut is left out."""
     words: Words = []
     start = 1 + len(tokenizer.encode(TEMPLATE))
     for place in range(start, len(row)):

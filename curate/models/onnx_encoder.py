@@ -1,7 +1,8 @@
 """Encodes images and texts by ONNX Runtime, with a folder of CLIP as ONNX graphs (`onnx:DIR`, see `onnx_folder`).
 
-On a CPU a session has one thread, and a batch is divided among threads, one per core; of GPUs each has a session. One graph of both sides (model.onnx) computes one text with every batch of images, and one image with every
-batch of texts: two graphs are faster.
+On a CPU a session has one thread, and a batch is divided among threads, one per core; of GPUs each has a session. One
+graph of both sides (model.onnx) computes one text with every batch of images, and one image with every batch of texts:
+two are faster.
 """
 
 import ctypes
@@ -31,12 +32,7 @@ __all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resol
 _BATCH = {"cpu": 32, "cuda": 256}
 _PIECE = 4  # images or texts that a thread takes at a time at least: with fewer, matrix products are slow
 _CUDA = "CUDAExecutionProvider"
-_KINDS = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-}
+_KINDS = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
@@ -54,14 +50,12 @@ def resolve_device(options: OpenClip) -> str:
         return "cuda" if count else "cpu"
     kind, _, number = options.device.partition(":")
     if kind == "cuda" and int(number or 0) >= count:
-        found = (
-            f"{count} CUDA devices"
-            if count
-            else f"no CUDA device (providers: {', '.join(onnxruntime.get_available_providers())})"
-        )
+        providers = f"providers: {', '.join(onnxruntime.get_available_providers())}"
+        devices = f"{count} CUDA devices" if count else f"no CUDA device ({providers})"
         raise RecipeError(
-            f"measure.clip {options.name!r}: device {options.device} is requested, and onnxruntime {onnxruntime.__version__} "
-            f"finds {found} here; accepted: auto, cpu, or a device that is there, with the package onnxruntime-gpu in place of onnxruntime"
+            f"measure.clip {options.name!r}: device {options.device} is requested, and onnxruntime "
+            f"{onnxruntime.__version__} finds {devices} here; accepted: auto, cpu, or a device that is there, with the "
+            "package onnxruntime-gpu in place of onnxruntime"
         )
     return options.device
 
@@ -91,8 +85,9 @@ class _Graph(NamedTuple):
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> F32:
         """Return unit vectors, float32 [n, dimension]; `feeds` may hold more than the graph takes."""
         feeds = self.fillers | feeds
-        taken = {one.name: feeds[one.name].astype(_KINDS[one.type], copy=False) for one in self.session.get_inputs()}
-        features = self.session.run([self.output], taken)[0].astype(np.float32, copy=False)
+        kinds = {put.name: _KINDS[put.type.removeprefix("tensor(").rstrip(")")] for put in self.session.get_inputs()}
+        inputs = {name: feeds[name].astype(kind, copy=False) for name, kind in kinds.items()}
+        features = self.session.run([self.output], inputs)[0].astype(np.float32, copy=False)
         length = np.linalg.norm(features, axis=1, keepdims=True)
         unit: F32 = features / np.maximum(length, np.float32(1e-12))  # as torch's `normalize`
         return unit
@@ -131,7 +126,7 @@ class OnnxEncoder(Encoder):
         piece = max(_PIECE, -(-len(items) // self._threads))
         pieces = [items[at : at + piece] for at in range(0, len(items), piece)]
         parts = list((_threads().map if self._threads > 1 else map)(partial(self._in_halves, encode), pieces))
-        return lambda: np.concatenate([one for part in parts for one in part])
+        return lambda: np.concatenate([half for part in parts for half in part])
 
     def _encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
         with self._use() as graphs:
@@ -175,20 +170,17 @@ def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
 def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
     try:
         sessions = [open_session(path, device) for path in folder.graphs]
-        shapes = {one.name: one.shape for session in sessions for one in session.get_inputs()}
-        outputs = [one.name for session in sessions for one in session.get_outputs()]
+        shapes = {node.name: node.shape for session in sessions for node in session.get_inputs()}
+        outputs = [node.name for session in sessions for node in session.get_outputs()]
         if not {"pixel_values", "input_ids"} <= {*shapes} <= {"pixel_values", "input_ids", "attention_mask"}:
-            raise ValueError(
-                f"inputs {', '.join(shapes)}; accepted: pixel_values, input_ids, and attention_mask if need be"
-            )
+            accepted = "pixel_values, input_ids, and attention_mask if need be"
+            raise ValueError(f"inputs {', '.join(shapes)}; accepted: {accepted}")
         if missing := {"image_embeds", "text_embeds"} - {*outputs}:
-            raise ValueError(
-                f"no output {min(missing)}, but {', '.join(outputs)}; accepted: a model exported with its projections"
-            )
+            what = f"no output {min(missing)}, but {', '.join(outputs)}"
+            raise ValueError(f"{what}; accepted: a model exported with its projections")
         if any(isinstance(shape[0], int) for shape in shapes.values()):
-            raise ValueError(
-                f"batches of {shapes['pixel_values'][0]} image and {shapes['input_ids'][0]} text; accepted: of any size"
-            )
+            what = f"batches of {shapes['pixel_values'][0]} image and {shapes['input_ids'][0]} text"
+            raise ValueError(f"{what}; accepted: of any size")
         word = pad([tokenizer.encode("a")], folder.context_length)
         is_cut = not isinstance(shapes["input_ids"][1], int)
         fillers: dict[str, npt.NDArray[Any]] = {
@@ -199,9 +191,8 @@ def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:
         images, texts = _Graph(sessions[0], "image_embeds", fillers), _Graph(sessions[-1], "text_embeds", fillers)
         for graph in (images, texts):  # so a model that cannot run fails when it is loaded
             if (dimension := graph.run({}).shape[1]) != folder.dimension:
-                raise ValueError(
-                    f"embeddings of {dimension} numbers, and config.json has projection_dim {folder.dimension}"
-                )
+                what = f"config.json has projection_dim {folder.dimension}"
+                raise ValueError(f"embeddings of {dimension} numbers, and {what}")
     except Exception as error:  # of many kinds, of onnxruntime's
         raise RunError(f"{folder.where}: cannot be loaded: {one_line(error, 400)}") from None
     return _Graphs(images, texts, is_cut)

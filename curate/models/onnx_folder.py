@@ -1,12 +1,11 @@
-"""What a folder of CLIP as ONNX graphs holds: `onnx:DIR`, with Hugging Face's file names, as optimum and transformers.js export it.
+"""What a folder of CLIP as ONNX graphs holds: `onnx:DIR`, in the layout of optimum and transformers.js.
 
 In: `config.json` (model_type clip, projection_dim, text_config.max_position_embeddings), `preprocessor_config.json`,
-`tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one `model.onnx`, in DIR/onnx or in DIR. Out: the model's
-identity; `Pixels`, an image as the model sees it; `Tokenizer`, texts as it reads them. Both are as in open_clip: the image is
-resized in its own mode, cropped as torchvision does, and then RGB; texts are cleaned by ftfy, of HTML and white space.
-
-Nothing of the folder is run but graphs of ONNX's own operators. What preprocessing cannot be said there is open_clip's
-`longest` with padding. A caption that holds the name of a special token is plain text.
+`tokenizer.json`, and `vision_model.onnx` and `text_model.onnx`, or one `model.onnx`, in DIR/onnx or in DIR. Out: the
+model's identity; `Pixels`, an image as the model sees it; `Tokenizer`, texts as it reads them. Both are as in
+open_clip: the image is resized in its own mode, cropped as torchvision does, and then RGB; texts are cleaned by ftfy,
+of HTML and white space. Nothing of the folder is run but graphs of ONNX's own operators. open_clip's `longest` with
+padding cannot be said there. A caption that holds the name of a special token is plain text.
 """
 
 import hashlib
@@ -38,8 +37,7 @@ _ACCEPTED = (
 _SPLIT, _JOINT = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
-# Of OpenAI's tokenizer: what open_clip's cleaning has done before it
-_NORMALIZERS = ["NFC", "Replace", "Lowercase"]
+_NORMALIZERS = ["NFC", "Replace", "Lowercase"]  # of OpenAI's tokenizer: what open_clip's cleaning has done before it
 # Protobuf's bytes of an entry `location`, which names a file of weights beside the graph, and how long the name is
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\xff])")
 
@@ -61,9 +59,8 @@ class OnnxFolder:
         folder = Path(options.model.removeprefix(ONNX))
         config = _read_json(folder / "config.json", where)
         if config.get("model_type") != "clip":
-            raise RecipeError(
-                f"{where}: config.json has model_type {config.get('model_type')!r}; accepted: clip, whose texts are read causally"
-            )
+            what = f"config.json has model_type {config.get('model_type')!r}"
+            raise RecipeError(f"{where}: {what}; accepted: clip, whose texts are read causally")
         pixels = Pixels.of(_read_json(folder / "preprocessor_config.json", where), where)
         return cls(where, _find_graphs(folder, where), config, pixels, _read(folder / "tokenizer.json", where))
 
@@ -80,9 +77,8 @@ class OnnxFolder:
     def _positive(self, config: Mapping[str, Any], key: str, usual: int) -> int:
         value = config.get(key, usual)  # transformers leaves out what is as usual
         if type(value) is not int or value < 2:
-            raise RecipeError(
-                f"{self.where}: config.json has {key} {value!r}; accepted: a number, as transformers writes it"
-            )
+            accepted = "a number, as transformers writes it"
+            raise RecipeError(f"{self.where}: config.json has {key} {value!r}; accepted: {accepted}")
         return value
 
     def digests(self) -> dict[str, str]:
@@ -101,20 +97,17 @@ class OnnxFolder:
             names = {bytes(content[m.end() : m.end() + m[1][0]]) for m in _LOCATION.finditer(content)}
         for name in sorted(map(os.fsdecode, names)):
             if not re.fullmatch(r"[\w.-]{1,127}", name) or name in (".", ".."):
-                raise RecipeError(
-                    f"{self.where}: {graph.name} names weights in {name[:100]!r}; accepted: a file beside it"
-                )
+                what = f"{graph.name} names weights in {name[:100]!r}"
+                raise RecipeError(f"{self.where}: {what}; accepted: a file beside it")
             yield name
 
     def weights(self) -> dict[str, Any]:
         """Return the files of weights, one digest of all, and that of each."""
         files = self.digests()
-        one = (
-            files[self.graphs[0].name]
-            if len(files) == 1
-            else hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
-        )
-        return {"file": ", ".join(graph.name for graph in self.graphs), "sha256": one, "files": files}
+        digest = "".join(sorted(files.values()))
+        if len(files) > 1:
+            digest = hashlib.sha256(digest.encode()).hexdigest()
+        return {"file": ", ".join(graph.name for graph in self.graphs), "sha256": digest, "files": files}
 
 
 def identify(options: OpenClip, device: str) -> dict[str, Any]:
@@ -122,9 +115,8 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     import onnxruntime
 
     folder = OnnxFolder.of(options)
-    versions = {"onnxruntime": onnxruntime.__version__} | {
-        name: importlib.metadata.version(name) for name in _LIBRARIES
-    }
+    versions = {"onnxruntime": onnxruntime.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
     return {
         "model": "onnx",
         "pretrained": None,
@@ -143,15 +135,14 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
 def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
     """Raise RunError where this machine's folder is not the one that was identified, RecipeError where it has none."""
     folder = OnnxFolder.of(options)
-    found = folder.digests() | {"tokenizer.json": hashlib.sha256(folder.tokenizer).hexdigest()}
+    files = folder.digests() | {"tokenizer.json": hashlib.sha256(folder.tokenizer).hexdigest()}
     expected = identity["weights"]["files"] | {"tokenizer.json": identity["tokenizer"]}
-    for name in sorted(found | expected):
-        one, other = (str(digests.get(name))[:16] for digests in (found, expected))
-        if one != other:
-            raise RunError(
-                f"{folder.where}: {name} has sha256 {one}… on {platform.node()}, and the run is of one with {other}…; "
-                "accepted: the same files on all machines, for as long as the run takes"
-            )
+    for name in sorted(files | expected):
+        digest, other = (str(digests.get(name))[:16] for digests in (files, expected))
+        if digest != other:
+            what = f"{name} has sha256 {digest}… on {platform.node()}, and the run is of one with {other}…"
+            accepted = "the same files on all machines, for as long as the run takes"
+            raise RunError(f"{folder.where}: {what}; accepted: {accepted}")
 
 
 def _find_graphs(folder: Path, where: str) -> tuple[Path, ...]:
@@ -176,12 +167,12 @@ def _read(path: Path, where: str) -> bytes:
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(_read(path, where))
+        config = json.loads(_read(path, where))
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where}: {path.name} is no JSON ({one_line(error)})") from None
-    if not isinstance(found, dict):
-        raise RecipeError(f"{where}: {path.name} holds {type(found).__name__}; accepted: a JSON object")
-    return found
+    if not isinstance(config, dict):
+        raise RecipeError(f"{where}: {path.name} holds {type(config).__name__}; accepted: a JSON object")
+    return config
 
 
 @dataclass(frozen=True)
@@ -220,8 +211,9 @@ class Pixels:
             return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(
-                f"{where}: preprocessor_config.json: {one_line(error)}; accepted: transformers' CLIPImageProcessor: size "
-                "{shortest_edge: N} and crop_size, or size {height: N, width: N}; resample; rescale_factor; image_mean, image_std"
+                f"{where}: preprocessor_config.json: {one_line(error)}; accepted: transformers' CLIPImageProcessor: "
+                "size {shortest_edge: N} and crop_size, or size {height: N, width: N}; resample; rescale_factor; "
+                "image_mean, image_std"
             ) from None
 
     def as_json(self) -> dict[str, Any]:
@@ -252,7 +244,7 @@ class Pixels:
             pixels /= np.float32(255)
         else:
             pixels *= np.float32(self.factor)
-        mean, std = (np.array(one, np.float32)[:, None, None] for one in (self.mean, self.std))
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
         pixels -= mean
         pixels /= std
         return pixels
@@ -280,7 +272,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a caption's own <|endoftext|> is text
         normalizer = json.loads(content).get("normalizer") or {}
-        self._lowers = [one["type"] for one in normalizer.get("normalizers", [])] == _NORMALIZERS
+        self._lowers = [step["type"] for step in normalizer.get("normalizers", [])] == _NORMALIZERS
         if self._lowers:
             self._tokenizer.normalizer = normalizers.Sequence([])
         nothing = self.encode("")
@@ -290,13 +282,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, not cut, begin and end included."""
-        text = " ".join(html.unescape(html.unescape(_fix(text))).split())
-        found: list[int] = self._tokenizer.encode(text.lower() if self._lowers else text).ids
-        return found
+        import ftfy
 
-
-def _fix(text: str) -> str:
-    import ftfy
-
-    fixed: str = ftfy.fix_text(text)
-    return fixed
+        text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+        ids: list[int] = self._tokenizer.encode(text.lower() if self._lowers else text).ids
+        return ids

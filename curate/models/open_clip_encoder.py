@@ -1,7 +1,8 @@
 """Loads an open_clip model and encodes images and texts with it, as open_clip's own loop would, but faster.
 
-See `curate.models.encoder`. What makes it fast leaves the result as it is: images stay uint8 until they are on the device,
-and a GPU works on while its embeddings are waited for. What scores depend on is in a model's identity (`curate.models.identity`).
+See `curate.models.encoder`. What makes it fast leaves the result as it is: images stay uint8 until they are on the
+device, and a GPU works on while its embeddings are waited for. What scores depend on is in a model's identity
+(`curate.models.identity`).
 """
 
 from collections.abc import Callable, Sequence
@@ -92,8 +93,8 @@ class OpenClipEncoder(Encoder):
         import torch
 
         def score(net: _Net, rows: list[int]) -> list[WordScores]:
-            given = torch.from_numpy(images[rows]), [captions[row] for row in rows]
-            return word_scores(net.net, self._tokenizer, *given, self.batch)
+            pairs = torch.from_numpy(images[rows]), [captions[row] for row in rows]
+            return word_scores(net.net, self._tokenizer, *pairs, self.batch)
 
         with self._nets.use() as net:
             parts = self._in_halves(partial(score, net), list(range(len(captions))))
@@ -113,7 +114,7 @@ class OpenClipEncoder(Encoder):
 
 
 def encode_cut(tower: TextTower, ids: Any) -> Any:
-    """Return what open_clip's text tower gives for sequences shorter than its context: positions and mask are cut with them.
+    """Return what open_clip's text tower gives for sequences shorter than its context: positions and mask are cut too.
 
     Exact for a causal mask and pooling at the end token: what follows it is never read.
     """
@@ -155,18 +156,16 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
 
     _keep_memory()
     try:
-        net, _, transform = open_clip.create_model_and_transforms(
-            options.model, pretrained=options.pretrained, precision=precision, device=device
-        )
+        how = {"pretrained": options.pretrained, "precision": precision, "device": device}
+        net, _, transform = open_clip.create_model_and_transforms(options.model, **how)
         tokenizer = open_clip.get_tokenizer(options.model)
         if options.context_length:
             tokenizer = stretch(net, tokenizer, options.context_length)
     except RecipeError:
         raise
     except Exception as error:  # of many kinds
-        raise RunError(
-            f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(error, 400)}"
-        ) from None
+        where = f"measure.clip {options.name!r}: {options.model}"
+        raise RunError(f"{where} cannot be loaded: {one_line(error, 400)}") from None
     net.eval().requires_grad_(False)
     view, normalize = _split(transform, device)
     tower = None
@@ -178,7 +177,7 @@ def _load(options: OpenClip, precision: str, device: str) -> _Net:
 
 
 def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDArray[Any]], tuple[Any, Any] | None]:
-    """Return the model's transform up to uint8 pixels, and the mean and std that follow; the whole where it ends otherwise."""
+    """Return the model's transform up to uint8 pixels, and mean and std that follow; all of it where there are none."""
     import torch
 
     steps = list(getattr(transform, "transforms", []))
@@ -195,7 +194,7 @@ def _split(transform: Any, device: str) -> tuple[Callable[[Image.Image], npt.NDA
 
 
 def _keep_memory() -> None:
-    """Keep freed memory for the next forward pass (glibc): a third of the page faults, up to a tenth of a CPU's time."""
+    """Keep freed memory for the next forward pass (glibc): saves up to a tenth of a CPU's time."""
     import ctypes
 
     trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h

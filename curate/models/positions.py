@@ -3,9 +3,9 @@
 In: an open_clip `CLIP`, or a `CustomTextCLIP` with a `TextTransformer`, and its tokenizer. `stretch` changes the model
 in place (positional embedding [context, width], causal mask, context length) and gives a tokenizer for it.
 
-Trade-offs: a caption beyond the model's context (77 tokens, mostly) is read to its end instead of being cut. But
-the positions between the learnt ones are ones that the model never saw: without weights tuned for them, what is said
-late counts for less. Captions of up to 20 tokens keep their embeddings; those of longer ones change.
+Trade-offs: a caption beyond the model's context (77 tokens, mostly) is read to its end. But the model never saw the
+positions between the learnt ones: without weights tuned for them, what is said late counts for less. Captions of up to
+20 tokens keep their embeddings; those of longer ones change.
 
 Source: Zhang et al., Long-CLIP: Unlocking the Long-Text Capability of CLIP, 2024 (knowledge-preserved stretching).
 """
@@ -31,8 +31,8 @@ ACCEPTED = (
 class TextTower:
     """A causal text transformer, as `text_tower` finds it."""
 
-    # The model itself (CLIP) or its `.text` (CustomTextCLIP): has token_embedding, positional_embedding [context, width],
-    # attn_mask [context, context], transformer, ln_final, text_projection (or None).
+    # The model itself (CLIP) or its `.text` (CustomTextCLIP): has token_embedding, positional_embedding
+    # [context, width], attn_mask [context, context], transformer, ln_final, text_projection (or None).
     holder: Module
     pool_type: str
     eos_id: int
@@ -43,7 +43,7 @@ class TextTower:
         return int(self.holder.positional_embedding.shape[0])
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Return what the blocks take: ids int64 [n, length] → [n, length, width]; positions are cut with the texts."""
+        """Return what the blocks take: ids int64 [n, length] to [n, length, width]; positions are cut like texts."""
         kind = self.holder.transformer.get_cast_dtype()
         return self.holder.token_embedding(ids).to(kind) + self.holder.positional_embedding[: ids.shape[1]].to(kind)
 
@@ -64,8 +64,8 @@ def project(projection: Module, x: Tensor) -> Tensor:
 def text_tower(model: Module) -> TextTower:
     """Return the text tower of an open_clip model, if it is causal and pools at the end of the text.
 
-    Of such a tower alone it is true that nothing depends on what follows a text's end, so that texts may be
-    trimmed to the longest and positions added. Raises RecipeError where it is of another kind.
+    In such a tower alone nothing depends on what follows a text's end, so texts may be trimmed to the longest and
+    positions added. Raises RecipeError where it is of another kind.
     """
     from open_clip.model import CLIP
     from open_clip.transformer import TextTransformer
@@ -87,19 +87,19 @@ def text_tower(model: Module) -> TextTower:
     return tower
 
 
-def _other(found: str) -> RecipeError:
-    return RecipeError(f"measure.clip: this needs another kind of text tower; found: {found}; accepted: {ACCEPTED}")
+def _other(kind: str) -> RecipeError:
+    return RecipeError(f"measure.clip: this needs another kind of text tower; found: {kind}; accepted: {ACCEPTED}")
 
 
 def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     """Make a model read captions of up to `context_length` tokens; before it is shared, since it changes in place.
 
     With c positions before and C after, f = (C - 20) / (c - 20): rows 0 to 19 stay as they are, and row 20 + m becomes
-    (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask for,
-    continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
+    (1 - w)·p[20 + i] + w·p[21 + i], where i = ⌊m / f⌋ and w = m / f - i. The old row c, which the last few ask
+    for, continues the last two: p[c] = 2·p[c - 1] - p[c - 2]. From 77 to 248, f is 4: Long-CLIP's own interpolation.
 
-    Returns a copy of the tokenizer, the model's own, that pads and cuts to `context_length`. Raises RecipeError where the
-    text tower is of another kind, too short to be stretched, or not shorter than `context_length`.
+    Returns a copy of the model's tokenizer that pads and cuts to `context_length`. Raises RecipeError where the text
+    tower is of another kind, too short to be stretched, or not shorter than `context_length`.
     """
     import torch
 
@@ -108,9 +108,8 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     if before < KEPT + 2:
         raise RecipeError(f"measure.clip: context length {before} cannot be stretched; accepted: {KEPT + 2} or more")
     if context_length <= before:
-        raise RecipeError(
-            f"measure.clip: context length {context_length} is not above the model's own; accepted: above {before}"
-        )
+        what = f"context length {context_length} is not above the model's own"
+        raise RecipeError(f"measure.clip: {what}; accepted: above {before}")
     old = holder.positional_embedding
     with torch.no_grad():
         holder.positional_embedding = torch.nn.Parameter(_stretched(old, context_length), old.requires_grad)

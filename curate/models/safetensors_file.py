@@ -12,19 +12,19 @@ _KINDS |= {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8", "BOOL": "?", 
 
 
 def read_safetensors(content: bytes) -> dict[str, Array]:
-    """Return the arrays by name, those of bfloat16 as float32. Raises ValueError where it is something else, or damaged."""
+    """Return the arrays by name, those of bfloat16 as float32. Raises ValueError where it is none, or damaged."""
     import safetensors
 
     try:
-        found: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-        return {name: _read(one) for name, one in sorted(found)}
+        arrays: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+        return {name: _read(array) for name, array in sorted(arrays)}
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"no safetensors, or damaged ones ({error})") from None
 
 
-def _read(one: dict[str, Any]) -> Array:
-    found = np.frombuffer(one["data"], _KINDS[one["dtype"]]).reshape(one["shape"])
-    return bfloat16(found) if one["dtype"] == "BF16" else found
+def _read(array: dict[str, Any]) -> Array:
+    numbers = np.frombuffer(array["data"], _KINDS[array["dtype"]]).reshape(array["shape"])
+    return bfloat16(numbers) if array["dtype"] == "BF16" else numbers
 
 
 def bfloat16(bits: Array) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 In: an RGB image. Out: lines, each a rotated rectangle with the detector's own margin around the letters, which is
 relatively wide around small type; and what is recognised in each.
 
-Only the weights of the package are used, by onnxruntime on one thread, so that OpenCV is never loaded and calls may run in
+Only the weights of the package are used, by onnxruntime on one thread: OpenCV is never loaded, and calls may run in
 parallel. Chinese, English and digits are recognised. Other scripts count as area, and their words are lost or misread.
 
 Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binarization, AAAI 2020; Du et al., PP-OCR: A
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 def identify() -> str:
-    """Return the package, its version and the digests of its weights: what results depend on. Raises RecipeError without it."""
+    """Return package, version and digests of its weights: what results depend on. Raises RecipeError without it."""
     return identify_models(_PACKAGE, *_model_paths())
 
 
@@ -97,8 +97,8 @@ def _text_map(raster: Image.Image) -> np.ndarray:
     detector = _load().detector
     width, height = raster.size
     pixels = np.pad(np.asarray(raster), ((0, _up(height) - height), (0, _up(width) - width), (0, 0)), mode="edge")
-    found = detector.run(None, {detector.get_inputs()[0].name: _scaled(pixels)[None]})[0]
-    return np.asarray(found[0, 0, :height, :width])
+    odds = detector.run(None, {detector.get_inputs()[0].name: _scaled(pixels)[None]})[0]
+    return np.asarray(odds[0, 0, :height, :width])
 
 
 def _scaled(pixels: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def _up(length: int) -> int:
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
-    """Return the centres of each row's first and last pixel, of a connected part: (n, 2) of x, y; their hull is the part's."""
+    """Return the centres of each row's first and last pixel of a connected part, its hull's corners too: (n, 2) x, y."""
     rows = np.arange(len(mask)) + 0.5
     first = mask.argmax(1) + 0.5
     last = mask.shape[1] - mask[:, ::-1].argmax(1) - 0.5
@@ -139,7 +139,7 @@ def _smallest_rectangle(points: np.ndarray) -> Line:
 def _widened(line: Line) -> Line:
     """Return the line with the margin that the detector was trained to take away, turned as it is read.
 
-    It is read to the right, or downwards where it is half as high again as it is wide.
+    That is to the right, or downwards where it is half as high again as it is wide.
     """
     long, short = _sides(line)
     margin = _MARGIN * long * short / (long + short)
@@ -188,10 +188,8 @@ def _model_paths() -> list[Path]:
             package_folder(needed)
         folder = package_folder("rapidocr_onnxruntime") / "models"
     if not all((folder / name).is_file() for name in _MODELS):
-        found = importlib.metadata.version(_PACKAGE)
-        raise RecipeError(
-            f"{_PACKAGE} {found} does not hold {' and '.join(_MODELS)}; install it with: pip install '.[ocr]' in a checkout of curate"
-        )
+        what = f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} does not hold {' and '.join(_MODELS)}"
+        raise RecipeError(f"{what}; install it with: pip install '.[ocr]' in a checkout of curate")
     return [folder / name for name in _MODELS]
 
 

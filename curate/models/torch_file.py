@@ -1,11 +1,13 @@
 """Read the arrays of a file that `torch.save` wrote, without torch, and without code: a pickle of arrays alone.
 
-In: the bytes of a .pt file. Out: what was saved, with numpy arrays for tensors and arrays, in dicts,
-lists and tuples. Names that a pickle asks for are looked up in a list of a few, which are ours: nothing is imported, and
-nothing of a stranger's is called. torch's own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are. Numbers of bfloat16 become float32.
+In: the bytes of a .pt file. Out: what was saved, with numpy arrays for tensors and arrays, in dicts, lists and tuples.
+Names that a pickle asks for are looked up in a list of a few, which are ours: nothing is imported, and nothing of a
+stranger's is called. torch's own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are. bfloat16
+becomes float32.
 
-Source: torch/serialization.py: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage, ROOT/data/KEY. Before torch 1.6: pickles
-of a magic number, a version, the machine, what was saved and the storages' keys; then of each its length and its numbers.
+Source: torch/serialization.py: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage, ROOT/data/KEY. Before torch
+1.6: pickles of a magic number, a version, the machine, what was saved and the storages' keys; then of each its length
+and numbers.
 """
 
 import io
@@ -22,17 +24,8 @@ from curate.models.safetensors_file import bfloat16
 
 Array = npt.NDArray[Any]
 
-_STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BFloat16Storage": "bfloat16",
-}
+_STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
+_STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
 _MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -154,7 +147,7 @@ _NAMES: Mapping[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",
-    **{("torch", name): kind for name, kind in _STORAGES.items()},
+    **{("torch", f"{name}Storage"): kind for name, kind in _STORAGES.items()},
 }
 
 
@@ -168,12 +161,11 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name. Raises ValueError where it is none of arrays."""
-        found = _NAMES.get((module.rpartition(".")[2], name))
-        if found is None:
-            raise ValueError(
-                f"it asks for {f'{module}.{name}'[:80]!r}; accepted: tensors and arrays of numbers, never code"
-            )
-        return found
+        meaning = _NAMES.get((module.rpartition(".")[2], name))
+        if meaning is None:
+            accepted = "tensors and arrays of numbers, never code"
+            raise ValueError(f"it asks for {f'{module}.{name}'[:80]!r}; accepted: {accepted}")
+        return meaning
 
     def persistent_load(self, pid: Any) -> Array:
         """Return the numbers of a storage."""

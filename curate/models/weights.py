@@ -1,7 +1,7 @@
 """A model's weights on one machine: found, or downloaded, by one process at a time, and hashed once.
 
-On a cluster each core may have a process of its own, and all begin together. What is known of a file is noted in one of this user's
-among the temporary files, which is the lock too.
+On a cluster each core may have a process of its own, and all begin together. What is known of a file is noted in one of
+this user's temporary files, which is the lock too.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from typing import IO
 
 @contextmanager
 def alone_with(what: str) -> Iterator[IO[str]]:
-    """Let no other process of this user, nor thread, be in a block for the same on this machine; yield a file for what is known of it.
+    """Yield a file for what is known of something, which no other process or thread of this user has meanwhile.
 
     Raises OSError where the file cannot be opened, or is another user's.
     """
@@ -29,7 +29,7 @@ def alone_with(what: str) -> Iterator[IO[str]]:
 
 
 def find_digest(path: str) -> str:
-    """Return the sha256 of a file, in hex; read once on a machine, until its size, times or place on the disk change. Raises OSError."""
+    """Return the sha256 of a file, hex; read once a machine, until its size, times or place change. Raises OSError."""
     with alone_with(os.path.realpath(path)) as note:
         stat = os.stat(path)
         state = f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
