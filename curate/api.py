@@ -1,9 +1,8 @@
 """A finished run, for notebooks and scripts: `curate.Run(path)`.
 
-In: the folder of a finished run, local or any fsspec URL; it is only read. Out: Arrow tables, which stay valid when the run
-is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and polars read directly. Whole tables are loaded into
-memory: select what you need by `where`, `columns` or SQL. As with `curate sql`, statements are read-only and see only
-the run's tables.
+In: the folder of a finished run, local or any fsspec URL; it is only read. Out: Arrow tables, which stay valid when the
+run is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and polars read directly. They are loaded
+whole: select by `where`, `columns` or SQL. As with `curate sql`, statements are read-only, over the run's tables alone.
 """
 
 import html
@@ -79,7 +78,7 @@ class Run:
         """Return rows of the pool, in its order, with the columns of `samples`, `scores` and `decisions`.
 
         Args:
-            where: a SQL condition, such as `NOT kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`; None: all rows.
+            where: a SQL condition, such as `NOT kept`, `rule = 'balance'` or `clip_score > 0.3 AND words < 5`.
             columns: names of columns; None: all.
             limit: at most N rows; None: all.
 
@@ -91,7 +90,7 @@ class Run:
         return self.sql(f"SELECT {shown} FROM verdicts {condition} ORDER BY unit, row LIMIT $limit", limit=limit)
 
     def funnel(self) -> pa.Table:
-        """Return what each rule dropped, from the pool to the kept set: rule, rows_in, dropped, kept, share_dropped, share_kept."""
+        """Return what each rule dropped, in order: rule, rows_in, dropped, kept, share_dropped, share_kept."""
         return self.sql("funnel")
 
     def explain(self, uid: str) -> Page:
@@ -107,7 +106,7 @@ class Run:
         return explain_sample(self.path, uid)
 
     def look(self, query: str, **params: object) -> "HtmlPage":
-        """Return a page, shown by notebooks, with the rows of a query and their images; the query must yield a column `uid`."""
+        """Return a page, shown by notebooks, with a query's rows and their images; it must yield a column `uid`."""
         from curate.ask.report.look import look_at
         from curate.ask.report.source import open_source_run
 
@@ -115,7 +114,7 @@ class Run:
             return look_at(run, result, query)
 
     def plot(self, *columns: str) -> "HtmlPage":
-        """Return histograms, shown by notebooks, of numeric columns in the pool and in the kept set; by default of all columns."""
+        """Return histograms, shown by notebooks, of numeric columns in pool and kept set; by default of all columns."""
         from curate.ask.report.look import plot_columns
         from curate.ask.report.source import open_source_run
 
@@ -123,14 +122,11 @@ class Run:
             return plot_columns(run, columns)
 
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:
-        """Return which samples another run gains and loses compared with this one: by rule, entry, source and language.
-
-        `lost` and `gained` are counts, `samples` returns the samples.
-        """
+        """Return how many samples another run gains and loses, by rule, entry, source and language; and `samples`."""
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 
     def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
-        """Return what the run would keep with other settings, without a rerun, such as {"balance.t": 5000, "rules.words": "words > 4"}."""
+        """Return the yield with settings such as {"balance.t": 5000, "rules.words": "words > 4"}, without a new run."""
         from curate.ask.whatif.answer import whatif  # it needs numba, which takes a second
 
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}

@@ -1,6 +1,7 @@
 """The engines that a recipe names: opened once per process, shared by threads, checked before the pool is read."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from curate.base import ids
 from curate.base.errors import CurateError
@@ -11,7 +12,7 @@ from curate.recipe.captions import Captions, EngineSpec
 
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
-    """Return the engine of a recipe; one per process, until its options, what they name or its model (`engine_id`) change."""
+    """Return a recipe's engine, one per process until its options, what they name or its model (`engine_id`) change."""
     key = ids.digest([spec.options.model_dump(mode="json"), engine_id, spec.options.fingerprint()])
     engine: Engine = process_cache(f"engine {key}", spec.options.open)
     return engine
@@ -23,9 +24,10 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
         spec = captions.engines[name]
         if load or not spec.options.is_local:
             try:
-                open_engine(spec, engine_ids[name]).check()
+                with _named(f"engines.{name}"):
+                    open_engine(spec, engine_ids[name]).check()
             except CurateError as error:
-                yield type(error)(f"captions.engines.{name}: {error}")
+                yield error
     if captions.regions and load:
         try:
             open_detector(captions.regions, engine_ids["regions"]).check()
@@ -34,23 +36,29 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
 
 
 def identify_engines(captions: Captions) -> dict[str, str]:
-    """Return the model of each engine that is used, the version of each section's template, and what names a user's examples. Raises RecipeError."""
-    found: dict[str, str] = {}
+    """Return the model of each engine that is used, each section's version of its template, and digest of its examples.
+
+    Raises RecipeError.
+    """
+    engine_ids: dict[str, str] = {}
     for task in captions.tasks:
         name = task.section.engine
-        try:
-            found[name] = captions.engines[name].options.open().model
-        except CurateError as error:
-            raise type(error)(f"captions.engines.{name}: {error}") from None
-        try:
-            found[f"template of {task.key}"] = task.section.load_template().version
-        except CurateError as error:
-            raise type(error)(f"captions.{task.key}.template: {error}") from None
-        try:
+        with _named(f"engines.{name}"):
+            engine_ids[name] = captions.engines[name].options.open().model
+        with _named(f"{task.key}.template"):
+            engine_ids[f"template of {task.key}"] = task.section.load_template().version
+        with _named(f"{task.key}.examples"):
             if examples := task.section.examples_digest():
-                found[f"examples of {task.key}"] = examples
-        except CurateError as error:
-            raise type(error)(f"captions.{task.key}.examples: {error}") from None
+                engine_ids[f"examples of {task.key}"] = examples
     if captions.regions:
-        found["regions"] = ZeroShotDetector(captions.regions).model
-    return found
+        engine_ids["regions"] = ZeroShotDetector(captions.regions).model
+    return engine_ids
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Put a key of section `captions` in front of an error's message."""
+    try:
+        yield
+    except CurateError as error:
+        raise type(error)(f"captions.{key}: {error}") from None

@@ -1,8 +1,8 @@
 """Table `captions` of one section: the texts that answers hold, and what the gates say of each.
 
-In: a unit's kept rows, requests and answers of one section. Out: `schema.CAPTIONS`, a row a request: `status` ok or why there
-is no text, `clip_score` the cosine of text and image where the model's embeddings are kept, `gate` passed or the first
-gate that failed. A row without an answer is not judged: its `gate` is null.
+In: a unit's kept rows, requests and answers of one section. Out: `schema.CAPTIONS`, a row a request: `status` ok or why
+there is no text, `clip_score` the cosine of text and image where the model's embeddings are kept, `gate` passed or the
+first gate that failed, null without an answer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -72,12 +72,12 @@ def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered, che
     return checkpoints.complete(of, schema.CAPTIONS, steps)
 
 
-def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer | None", own: slice) -> pa.Table:
+def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer | None", step: slice) -> pa.Table:
     """Return the rows of table `captions` of some of the requests."""
     section, rows = answered.task.section, answered.rows
-    requests, answers, texts = answered.requests[own], answered.answers[own], answered.texts[own]
-    of_row = pa.array(answered.of_row[own])
-    scores = scorer.score(answered.of_row[own], texts) if scorer else {}
+    requests, answers, texts = answered.requests[step], answered.answers[step], answered.texts[step]
+    of_row = pa.array(answered.of_row[step])
+    scores = scorer.score(answered.of_row[step], texts) if scorer else {}
     candidates = Candidates(
         relation=section.relation,
         texts=texts,
@@ -118,7 +118,7 @@ def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: pa.
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Scores how well texts and captions fit their images, by the model that the gates name, where its embeddings are kept."""
+    """Scores how well texts and captions fit their images, by the model that the gates name."""
 
     encoder: Encoder
     images: F32  # [rows, dimension], of unit length
@@ -127,7 +127,7 @@ class _Scorer:
 
     @classmethod
     def of(cls, settings: CaptionSettings, tables: UnitTables, rows: Rows) -> "_Scorer | None":
-        """Return that of a unit's kept rows, if any."""
+        """Return that of a unit's kept rows; None where the model's embeddings are not kept."""
         if settings.scorer is None:
             return None
         encoder = load_encoder_of(settings.signals, settings.scorer.name)
@@ -137,21 +137,19 @@ class _Scorer:
         return cls(encoder, images, rows.column("caption").to_pylist(), has_words)
 
     def score(self, of_row: npt.NDArray[np.int64], texts: pa.Array) -> dict[str, Scores]:
-        """Return CLIP scores, `clip`, and F-CLIPScores, `f_clip`, where they are measured; `of_row` is each text's row."""
+        """Return CLIP scores, `clip`, and F-CLIPScores, `f_clip`, where measured; `of_row` is each text's row."""
         valid = texts.is_valid().to_numpy(zero_copy_only=False)
         rows, place = np.unique(of_row, return_inverse=True)
-        own = self.images[of_row[valid]], texts.drop_null().to_pylist()
+        written = self.images[of_row[valid]], texts.drop_null().to_pylist()
         originals = self.images[rows], [self.captions[row] for row in rows]
 
         def scores(measure: Callable[[F32, list[str]], F32]) -> Scores:
             of_texts = np.full(len(texts), np.nan, np.float32)
-            of_texts[valid] = measure(*own)
+            of_texts[valid] = measure(*written)
             return Scores(pa.array(of_texts, mask=np.isnan(of_texts)), pa.array(measure(*originals)[place]))
 
-        found = {"clip": scores(self._cosines)}
-        if self.has_words:
-            found["f_clip"] = scores(self._f_scores)
-        return found
+        measures = {"clip": self._cosines, **({"f_clip": self._f_scores} if self.has_words else {})}
+        return {name: scores(measure) for name, measure in measures.items()}
 
     def _cosines(self, images: F32, texts: list[str]) -> F32:
         return np.asarray(np.einsum("ij,ij->i", images, self.encoder.encode_texts(texts).embeddings), np.float32)

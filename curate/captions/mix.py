@@ -1,7 +1,7 @@
 """Which text of a sample is its `.txt`, and what its `.json` says of the others.
 
-The original stays for most samples, as training needs it: a share of them gets a text of another kind, chosen by a hash of
-uid and seed, so it is the same whatever else is in the shard. Only texts that passed all gates come out.
+The original stays for most samples, as training needs it: a share of them gets a text of another kind, chosen by a hash
+of uid and seed. Only texts that passed all gates come out.
 """
 
 from collections import Counter
@@ -29,9 +29,9 @@ class EmittedTexts(NamedTuple):
 
     chosen: str | None  # the text in the original's place in `.txt`; None where the original stays
     fields: dict[str, Any]  # `captions` of the json; empty without captions
-    # DataCompDR's list of texts, where it is requested; the original where none passed, since MobileCLIP's loader draws one of them
+    # DataCompDR's list of texts, where requested; the original where none passed, since MobileCLIP's loader draws one
     synthetic: list[str] | None
-    regions: dict[str, Any]  # field `regions` of the json, where it is requested; null where it failed
+    regions: dict[str, Any]  # field `regions` of the json, where requested; null where it failed
 
 
 _NO_TEXTS = EmittedTexts(None, {}, None, {})
@@ -43,10 +43,10 @@ def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> dict[str, Te
     table = table.filter(pc.equal(table["gate"], PASSED))
     if uids is not None:
         table = table.filter(pc.is_in(table["uid"], uids))
-    found: dict[str, dict[str, list[Text]]] = {}
+    texts: dict[str, dict[str, list[Text]]] = {}
     for uid, kind, *text in zip(*(column.to_pylist() for column in table.columns[:5]), strict=True):
-        found.setdefault(uid, {}).setdefault(kind, []).append(Text(*text))
-    return dict(found)
+        texts.setdefault(uid, {}).setdefault(kind, []).append(Text(*text))
+    return dict(texts)
 
 
 def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> tuple[str, Text] | None:
@@ -55,8 +55,8 @@ def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> tuple[
     for kind in _replacing():
         share = captions.output.mix.get(kind, 0.0)
         if u < share:
-            found = texts.get(kind)
-            return (kind, found[int(_uniform(uid, seed, _CHOICE) * len(found))]) if found else None
+            of_kind = texts.get(kind)
+            return (kind, of_kind[int(_uniform(uid, seed, _CHOICE) * len(of_kind))]) if of_kind else None
         u -= share
     return None
 
@@ -65,8 +65,8 @@ def count_replaced(captions: Captions, seed: int, tables: UnitTables) -> Counter
     """Return how many samples of the unit have another text than the original as `.txt`, by kind and style."""
     if not captions.output.mix:
         return Counter()
-    chosen = (choose_text(captions, seed, uid, texts) for uid, texts in read_texts(tables).items())
-    return Counter((one[0], one[1].style) for one in chosen if one)
+    choices = (choose_text(captions, seed, uid, texts) for uid, texts in read_texts(tables).items())
+    return Counter((choice[0], choice[1].style) for choice in choices if choice)
 
 
 def _replacing() -> list[str]:
@@ -80,29 +80,25 @@ def emitted_texts(
     """Return what the shards say of each row; nothing without captions."""
     if captions is None:
         return [_NO_TEXTS] * len(uids)
-    own_uids = pa.array(uids, pa.string())
-    found = read_texts(tables, own_uids)
+    uid_array = pa.array(uids, pa.string())
+    texts_of = read_texts(tables, uid_array)
     regions = {}
     if captions.regions:
         table = tables.read("regions", ["uid", "regions"])
-        table = table.filter(pc.is_in(table["uid"], own_uids))
+        table = table.filter(pc.is_in(table["uid"], uid_array))
         regions = dict(zip(table["uid"].to_pylist(), table["regions"].to_pylist(), strict=True))
-    written = []
+    emitted = []
     for uid, original in zip(uids, originals, strict=True):
-        texts = found.get(uid, {})
-        chosen = choose_text(captions, seed, uid, texts)
-        own = {task.kind: task.section.json_value(texts.get(task.kind, ())) for task in captions.tasks}
-        # Of all that was written of the image and may take the original's place.
-        synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())]
-        written.append(
-            EmittedTexts(
-                chosen[1].text if chosen else None,
-                {"original": original, **own},
-                (synthetic or [original]) if captions.output.syn_json else None,
-                {"regions": regions[uid]} if uid in regions else {},
-            )
-        )
-    return written
+        texts = texts_of.get(uid, {})
+        choice = choose_text(captions, seed, uid, texts)
+        fields = {task.kind: task.section.json_value(texts.get(task.kind, ())) for task in captions.tasks}
+        synthetic = None
+        if captions.output.syn_json:
+            synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())] or [original]
+        of_regions = {"regions": regions[uid]} if uid in regions else {}
+        text = choice[1].text if choice else None
+        emitted.append(EmittedTexts(text, {"original": original, **fields}, synthetic, of_regions))
+    return emitted
 
 
 def _uniform(uid: str, seed: int, purpose: int) -> float:

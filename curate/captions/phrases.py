@@ -1,19 +1,19 @@
-"""Find the noun phrases of English captions: what an open-vocabulary detector is asked for.
+"""Find the noun phrases of English captions: the queries of an open-vocabulary detector.
 
-A phrase is a run of nouns, with the adjectives and participles before them: cut at prepositions, conjunctions, verbs and
-punctuation; without articles, possessives and counts, since a box holds one thing:
+A phrase is a run of nouns, with the adjectives and participles before them: cut at prepositions, conjunctions, verbs
+and punctuation; without articles, possessives and counts, since a box holds one thing:
 
     "Two dogs are chasing the small red ball of a boy on the left"  →  dogs, small red ball, boy
 
 Left out are pronouns, dates, measures, bare colours ("dressed in black"), sides ("on the left"), words for the
 picture itself ("stock photo of"), and words for a quantity before "of" ("a bunch of flowers" is flowers).
 
-The words' parts of speech come from the lexicon that TextBlob ships (Brill's, 94,000 words), without context: no model is
-loaded and nothing downloaded. Trade-offs: a word that is a noun in one caption and a verb in another is told by its
-neighbours alone, wrongly at times, and verbs in Title Case are taken for names. Of other languages it makes nonsense.
+Parts of speech come from TextBlob's lexicon (Brill's, 94,000 words), without context or a model. Trade-offs: whether a
+word is a noun or a verb is told by its neighbours alone, wrongly at times, and verbs in Title Case are taken for names.
+Of other languages it makes nonsense.
 
-On 62 captions annotated by hand (48 of the web, 14 of the demo's) precision is 0.90 and recall 0.92; on 30 more of the web,
-first read when all was done, they were 0.93 and 0.92 (tests/captions/test_regions.py), a word too many or too few being wrong.
+On 62 captions annotated by hand (48 of the web, 14 of the demo's) precision is 0.90 and recall 0.92; on 30 more of the
+web, unseen before, 0.93 and 0.92 (tests/captions/test_regions.py), a word too many or too few being wrong.
 """
 
 import re
@@ -43,8 +43,8 @@ _QUANTITIES = _set(
     "selection handful cluster plenty bit amount"
 )
 _COLOURS = _set(
-    "red blue green yellow orange black white grey gray brown pink purple gold silver beige turquoise violet color "
-    "colour"
+    "red blue green yellow orange black white grey gray brown pink purple gold silver beige turquoise violet "
+    "color colour"
 )
 _DATES = _set(
     "january february march april may june july august september october november december jan feb mar apr jun jul "
@@ -71,8 +71,8 @@ _PLURALS = _set("people children men women")
 _DETERMINERS = _set("DT PDT PRP$")
 _CLOSED = _set("IN CC TO PRP WDT WP WP$ WRB EX RP MD UH")
 
-# A word keeps what stands inside it (U.S., T-Shirts, Women's), and the apostrophe of "dogs' beds". All else that is no
-# white space ends a phrase.
+# A word keeps what is inside it (U.S., T-Shirts, Women's), and the apostrophe of "dogs' beds". Other marks end a
+# phrase.
 _TOKEN = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+|(?<=\d)[,:/]\d+)*(?:(?<=s)['’](?=\s+\w))?|\S")
 _UNIT = r"mm|cm|km|inch|inches|ft|px|oz|lbs?|kg|ml|pcs?"
 _NUMBER = re.compile(rf"\d[\d.,:/x×-]*(?:st|nd|rd|th|-?(?:{_UNIT}|m|in|g|l|w|v))?|[x×]|{_UNIT}", re.IGNORECASE)
@@ -91,20 +91,18 @@ _END = _Word("", "stop")
 def noun_phrases(captions: pa.Array) -> pa.Array:
     """Return the noun phrases of each caption, see the module: list<string>, null where the caption is.
 
-    Phrases are as they stand in the text, with single spaces, and no two of a caption are alike but for their case. Raises
-    RecipeError without TextBlob.
+    Phrases have single spaces, and no two of a caption differ by case alone. Raises RecipeError without TextBlob.
     """
     rows = [None if text is None else _phrases(text) for text in captions.to_pylist()]
     return pa.array(rows, pa.list_(pa.string()))
 
 
 def _phrases(text: str) -> list[str]:
-    found: dict[str, str] = {}
+    phrases: dict[str, str] = {}
     for run, after in _runs(_words(text)):
-        phrase = _trimmed(run, after)
-        if phrase:
-            found.setdefault(phrase.lower(), phrase)
-    return list(found.values())
+        if phrase := _trimmed(run, after):
+            phrases.setdefault(phrase.lower(), phrase)
+    return list(phrases.values())
 
 
 def _words(text: str) -> list[_Word]:
@@ -153,7 +151,7 @@ def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str
 
 
 def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, capitals: bool) -> str:
-    """Return the same as `_kind`, of a word that is no function word: `low` in small letters, `name` if it has a capital that tells."""
+    """Return `_kind` of a content word: `low` in small letters, `name` if it has a capital that tells."""
     if small.startswith("JJ") or (small == "RB" and (capitals or (name and tag == "RB"))):
         return "modifier"
     if small == "VBN" or (small == "VBD" and low.endswith("ed")):
@@ -163,8 +161,8 @@ def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, cap
     if tag == "VBG":
         return "ing"
     # A verb is likeliest to the lexicon, but captions are full of nouns: a print, in love. After a plural it is one.
-    one = before.text[-1:] != "s" and before.text.lower() not in _PLURALS
-    nominal = one and before.kind in ("determiner", "modifier", "number", "noun")
+    singular = before.text[-1:] != "s" and before.text.lower() not in _PLURALS
+    nominal = singular and before.kind in ("determiner", "modifier", "number", "noun")
     return "noun" if tag in ("VB", "VBP") and nominal else "stop"
 
 

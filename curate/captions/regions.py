@@ -1,17 +1,17 @@
 """Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
-In: a unit's kept rows, and each one's phrases (see `curate.captions.phrases`), at most `MAX_QUERIES` of them. Out:
-table `schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with its likeliest
-phrase and how sure the detector is; empty where nothing was found, and null with a reason where the image could not be read
-or its caption is not English. Regions of a row are cached by its digest (image, caption, detector, options), in this run and
+In: a unit's kept rows, and at most `MAX_QUERIES` phrases of each (see `curate.captions.phrases`). Out: table
+`schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with
+its likeliest phrase and score; empty where nothing was detected, null with a reason where the image could not be read
+or its caption is not English. Regions are cached by a row's digest (image, caption, detector, options), in this run and
 in the one to reuse.
 
-A box is kept where its best phrase scores above the threshold; overlapping boxes stay, of one phrase too: these
-detectors are trained to answer once for each thing. What a box has beyond the edge is cut off. Scores agree between
-batches to about 1e-6 (fp32), so that a box which is that near to the threshold may come and go.
+A box is kept where its best phrase scores above the threshold, cut to the image; overlapping boxes stay, since these
+detectors are trained to answer once for each thing. Scores agree between batches to about 1e-6 (fp32), so a box that
+near to the threshold may come and go.
 
-Trade-offs: the detector says where a phrase would be, not whether it is there at all: a threshold of 0.1 is low,
-and phrases that name nothing to be seen find something now and then.
+Trade-offs: the detector says where a phrase would be, not whether it is there: a threshold of 0.1 is low, and phrases
+that name nothing visible find something now and then.
 
 Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024, its VESL labels: about 11.6
 regions an image.
@@ -40,18 +40,18 @@ from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 
 MAX_QUERIES, THRESHOLD = 20, 0.1
-"""CLOC's: the number of phrases that are sampled where there are more, and the confidence above which boxes are kept."""
+"""CLOC's: the most phrases of an image, and the confidence above which boxes are kept."""
 
 REGIONS = pa.list_(schema.REGION)
 """Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation."""
 
-_FOUND = pa.schema([("regions", REGIONS), ("error", pa.string())])
+_DETECTED = pa.schema([("regions", REGIONS), ("error", pa.string())])
 ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"
 
 
 class Box(NamedTuple):
-    """One thing that was found."""
+    """A thing in an image."""
 
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, within the image, x0 < x1 and y0 < y1
     query: int  # which of the image's queries it is, the likeliest
@@ -59,9 +59,9 @@ class Box(NamedTuple):
 
 
 def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
-    """Return at most `most` phrases of each row, in their order; which ones is drawn by hash64(uid NUL phrase NUL seed).
+    """Return at most `most` phrases of each row, in their order, drawn by hash64(uid NUL phrase NUL seed).
 
-    `phrases` are list<string>, no two of a row alike, as is what is returned; null stays null.
+    In and out: list<string>, no two of a row alike; null stays null.
     """
     rows = []
     for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
@@ -73,25 +73,24 @@ def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, s
 def find_regions(
     images: Iterable[bytes | None], phrases: pa.Array, detector: "ZeroShotDetector", threshold: float = THRESHOLD
 ) -> tuple[pa.Array, pa.Array]:
-    """Look for each image's phrases; images are read and opened `detector.batch` at a time.
+    """Detect each image's phrases; images are read and opened `detector.batch` at a time.
 
     Args:
         images: files as they came; None where there is none.
-        phrases: list<string>, one row an image; null where there is nothing to look for.
-        detector: what looks.
+        phrases: list<string>, one row an image; null where there is nothing to detect.
+        detector: the model.
         threshold: of the score, 0 to 1; boxes above it are kept.
 
     Returns:
-        `REGIONS`, empty where nothing is found, null where there was nothing to look for or it failed; and string, why it
-        failed: `no_image: …` or `engine: …`, else null.
+        `REGIONS`, null where there was nothing to detect or it failed; and string, why it failed: `no_image: …` or
+        `engine: …`, else null.
     """
-    regions: list[list[dict[str, Any]] | None] = []
-    errors: list[str | None] = []
     waiting = zip(images, phrases.to_pylist(), strict=True)
+    answers: list[list[dict[str, Any]] | str | None] = []
     while rows := list(islice(waiting, detector.batch)):
-        for found in _look(rows, detector, threshold):
-            regions.append(None if isinstance(found, str) else found)
-            errors.append(found if isinstance(found, str) else None)
+        answers += _look(rows, detector, threshold)
+    regions = [None if isinstance(answer, str) else answer for answer in answers]
+    errors = [answer if isinstance(answer, str) else None for answer in answers]
     return pa.array(regions, REGIONS), pa.array(errors, pa.string())
 
 
@@ -100,23 +99,23 @@ def _look(
 ) -> list[list[dict[str, Any]] | str | None]:
     """Return the regions of each row, or None or an error."""
     answers: list[list[dict[str, Any]] | str | None] = [None if queries is None else [] for _, queries in rows]
-    asked: list[tuple[int, Image.Image, list[str]]] = []
+    opened: list[tuple[int, Image.Image, list[str]]] = []
     for place, (data, queries) in enumerate(rows):
         if queries is not None:
             picture = _open(data)
             if isinstance(picture, str):
                 answers[place] = picture
             elif queries:
-                asked.append((place, picture, queries))
+                opened.append((place, picture, queries))
 
     def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:
         return detector.detect([picture for _, picture, _ in part], [queries for *_, queries in part], threshold)
 
-    for (place, _, queries), found in zip(asked, in_halves(asked, detect), strict=True):
-        if isinstance(found, Exception):
-            answers[place] = f"engine: {_line(found)}"
+    for (place, _, queries), boxes in zip(opened, in_halves(opened, detect), strict=True):
+        if isinstance(boxes, Exception):
+            answers[place] = f"engine: {_line(boxes)}"
         else:
-            answers[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in found]
+            answers[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in boxes]
     return answers
 
 
@@ -134,7 +133,7 @@ def _line(error: Exception) -> str:
 
 
 class ZeroShotDetector:
-    """Transformers' zero-shot object detection, shared by threads; the model is loaded when it is first needed."""
+    """Transformers' zero-shot object detection, shared by threads; the model is loaded on first use."""
 
     def __init__(self, options: Regions) -> None:
         self._options = options
@@ -143,7 +142,7 @@ class ZeroShotDetector:
 
     @cached_property
     def model(self) -> str:
-        """What names the model in tables, of a folder with a digest of its files, and precision; equal names give equal boxes."""
+        """The model's name in tables, with precision and a folder's digest of its files; equal names, equal boxes."""
         return f"{model_name(self._options.model)} {self._options.precision}"
 
     def check(self) -> None:
@@ -154,21 +153,20 @@ class ZeroShotDetector:
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """Return the boxes of each picture, the best first; at least one query each. May raise where it fails on one."""
+        """Return the boxes of each picture, which has a query at least, the best first. May raise where one fails."""
         import torch
 
         with self._loaded.use() as loaded, torch.inference_mode():
             boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
-        found = []
-        for picture, asked, at, of in zip(pictures, queries, boxes, scores, strict=True):
-            best = of[:, : len(asked)].max(dim=-1)
-            side = max(picture.size)
+        kept = []
+        for picture, phrases, at, of in zip(pictures, queries, boxes, scores, strict=True):
+            best = of[:, : len(phrases)].max(dim=-1)
             # OWLv2 sees a square, padded at the right and at the bottom.
-            size = torch.tensor((side, side) if loaded.square else picture.size)
+            size = torch.tensor([max(picture.size)] * 2 if loaded.square else picture.size)
             half = at[:, 2:] / 2
             corners = torch.cat([at[:, :2] - half, at[:, :2] + half], dim=-1) * size.repeat(2)
-            found.append(_kept(corners, best.indices, best.values, picture.size, threshold))
-        return found
+            kept.append(_kept(corners, best.indices, best.values, picture.size, threshold))
+        return kept
 
 
 class _Loaded:
@@ -182,10 +180,10 @@ class _Loaded:
         self._longest = config.max_text_len if self._grounding else config.text_config.max_position_embeddings
 
     def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
-        """Return boxes (pictures, boxes, 4) as centre, width and height, 0 to 1; scores (pictures, boxes, queries), 0 to 1."""
-        texts = [list(asked) for asked in queries]  # the processor adds blank ones, so that each picture has as many
+        """Return boxes [pictures, boxes, 4] (centre, width, height) and scores [pictures, boxes, queries], 0 to 1."""
+        texts = [list(phrases) for phrases in queries]  # the processor pads them with blank ones
         if self._grounding:  # its queries are one text, which full stops part
-            texts = [[query.replace(".", " ") for query in asked] for asked in texts]
+            texts = [[query.replace(".", " ") for query in phrases] for phrases in texts]
         how = {"padding": True if self._grounding else "max_length", "truncation": True, "max_length": self._longest}
         inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt", **how).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
@@ -196,18 +194,18 @@ class _Loaded:
         return outputs.pred_boxes, scores
 
     def _by_phrase(self, scores: Any, tokens: Any, most: int) -> Any:
-        """Return scores of phrases from those of tokens: a phrase's is its best token's."""
+        """Return each phrase's score: its best token's."""
         import torch
 
         names = self._processor.tokenizer
         stops = tokens == names.convert_tokens_to_ids(".")
         words = ~(stops | torch.isin(tokens, torch.tensor(names.all_special_ids, device=tokens.device)))
         phrase = stops.cumsum(dim=-1)  # of each token: how many full stops are before it
-        made = scores.new_zeros((*scores.shape[:2], most))
+        of_phrases = scores.new_zeros((*scores.shape[:2], most))
         for i in range(most):
-            mine = (words & (phrase == i))[:, None, :]
-            made[..., i] = scores[..., : tokens.shape[1]].where(mine, 0).amax(dim=-1)
-        return made
+            is_its_word = (words & (phrase == i))[:, None, :]
+            of_phrases[..., i] = scores[..., : tokens.shape[1]].where(is_its_word, 0).amax(dim=-1)
+        return of_phrases
 
 
 _FAMILIES = ("owlvit", "owlv2", "grounding-dino")
@@ -223,8 +221,7 @@ def _load(options: Regions, device: str) -> _Loaded:
     where = _name(options)
     family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
     if family not in _FAMILIES:
-        accepted = ", ".join(_FAMILIES)
-        raise RecipeError(f"{where}: its model type {family!r} is not supported; accepted: {accepted}")
+        raise RecipeError(f"{where}: its model type {family!r} is not supported; accepted: {', '.join(_FAMILIES)}")
     dtype = to_dtype(options.precision)
     kind = transformers.AutoModelForZeroShotObjectDetection
     model = load(where, lambda: kind.from_pretrained(options.model, dtype=dtype))
@@ -256,9 +253,9 @@ def find_unit_regions(
     assert options is not None
     model = settings.engine_ids["regions"]
     table = rows.table
-    asked = [model, options.threshold, options.queries, settings.seed]
+    detection = [model, options.threshold, options.queries, settings.seed]
     columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
-    digests = [ids.digest([*row, *asked]) for row in zip(*columns, strict=True)]
+    digests = [ids.digest([*row, *detection]) for row in zip(*columns, strict=True)]
     english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
     known, failed = _read_known(tables), {}
     checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
@@ -272,18 +269,19 @@ def find_unit_regions(
         def steps(first: int) -> Iterator[pa.Table]:
             files = images.images(rows.rows[missing[first:]])
             for start in range(first, len(missing), detector.batch):
-                own = phrases[start : start + detector.batch]
-                found = find_regions(islice(files, len(own)), own, detector, options.threshold)
-                yield pa.table(list(found), schema=_FOUND)
+                batch = phrases[start : start + detector.batch]
+                columns = find_regions(islice(files, len(batch)), batch, detector, options.threshold)
+                yield pa.table(list(columns), schema=_DETECTED)
 
-        found = checkpoints.complete([digests[place] for place in wanted], _FOUND, steps)
-        for place, regions, error in zip(wanted, *(column.to_pylist() for column in found.columns), strict=True):
+        detected = checkpoints.complete([digests[place] for place in wanted], _DETECTED, steps)
+        for place, regions, error in zip(wanted, *(column.to_pylist() for column in detected.columns), strict=True):
             known[digests[place]], failed[digests[place]] = regions, error
-    errors = [failed.get(digest) if own else NOT_ENGLISH for own, digest in zip(english, digests, strict=True)]
-    own_regions = [known[digest] if own else None for own, digest in zip(english, digests, strict=True)]
-    made = pa.table([table["uid"], digests, own_regions, [model] * len(digests), errors], schema=schema.REGIONS)
-    note = {"content": ids.table_digest(made.select(["uid", "digest", "error"]))}
-    tables.write("regions", made, key, note, is_final=not any(map(is_failure, errors)))
+    rows_of = list(zip(english, digests, strict=True))
+    errors = [failed.get(digest) if is_english else NOT_ENGLISH for is_english, digest in rows_of]
+    boxes = [known[digest] if is_english else None for is_english, digest in rows_of]
+    written = pa.table([table["uid"], digests, boxes, [model] * len(digests), errors], schema=schema.REGIONS)
+    note = {"content": ids.table_digest(written.select(["uid", "digest", "error"]))}
+    tables.write("regions", written, key, note, is_final=not any(map(is_failure, errors)))
     checkpoints.delete()
 
 
@@ -293,7 +291,7 @@ def is_failure(error: str | None) -> bool:
 
 
 def _read_known(tables: UnitTables) -> dict[str, Any]:
-    """Return the regions that were found before, by digest, but for what failed or was not English."""
+    """Return the regions of earlier runs, by digest, but for what failed or was not English."""
     known: dict[str, Any] = {}
     for of_unit in reversed(list(tables.places)):
         if of_unit.exists("regions"):

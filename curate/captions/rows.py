@@ -45,15 +45,14 @@ class Rows:
         return cls(rows, table, entry_ids, counts, probability, pa.nulls(len(rows), pa.string()))
 
     def with_sources(self, texts: pa.Table, source: tuple[type[CaptionSection], str] | None) -> "Rows":
-        """Return the rows with the first text of a kind and style that passed, of those in `texts` (table `captions`)."""
-        found: dict[str, str] = {}
+        """Return the rows with the first text of a kind and style that passed, of table `captions`."""
+        first: dict[str, str] = {}
         if source is not None:
             columns = (texts[name].to_pylist() for name in ("uid", "kind", "style", "text", "gate"))
             for uid, kind, style, text, gate in zip(*columns, strict=True):
                 if (kind, style, gate) == (source[0].kind, source[1], PASSED):
-                    found.setdefault(uid, text)
-        own = [found.get(uid) for uid in self.column("uid").to_pylist()]
-        return replace(self, sources=pa.array(own, pa.string()))
+                    first.setdefault(uid, text)
+        return replace(self, sources=pa.array(map(first.get, self.column("uid").to_pylist()), pa.string()))
 
     def column(self, name: str) -> pa.Array:
         """Return one of the table's columns, as one array."""
@@ -65,8 +64,8 @@ def make_requests(settings: CaptionSettings, tables: UnitTables, task: Task, row
     per_row = pa.array(_per_row(settings, tables, task.section.per_row, rows), pa.int32())
     extra = {"per_row": per_row, "source": rows.sources}
     columns = [extra[name] if name in extra else rows.column(name) for name in ROWS.names]
-    made: list[Request] = task.section.requests(pa.table(columns, schema=ROWS), settings.seed)
-    return made
+    requests: list[Request] = task.section.requests(pa.table(columns, schema=ROWS), settings.seed)
+    return requests
 
 
 def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, rows: Rows) -> I32:

@@ -46,7 +46,7 @@ class CaptionSettings:
         assert recipe.captions is not None
         signals = find_signals(recipe.measure, context.models)
         named = recipe.captions.gates.of
-        scorers = (one for one in recipe.measure.kept if one.name == named and one.encodes)
+        scorers = (model for model in recipe.measure.kept if model.name == named and model.encodes)
         return cls(
             captions=recipe.captions,
             seed=recipe.seed,
@@ -73,7 +73,7 @@ class CaptionSettings:
 
     @property
     def per_row_columns(self) -> pa.Schema:
-        """What `per_row` of a section sees: what rules see, and what is known of a kept row, without names of the pool's."""
+        """What `per_row` of a section sees: the columns of rules, and what is known of a kept row."""
         return count_columns(self.visible, self.match is not None)
 
     def model_of(self, task: Task) -> str:
@@ -92,9 +92,8 @@ def check_captions(settings: CaptionSettings) -> None:
             raise RecipeError(f"captions.{names[0]}: needs images, and the pool has none")
         taken = [name for name in settings.output_columns if name.lower() in ("captions", "curated_caption")]
         if taken:
-            raise RecipeError(
-                f"captions: the pool has a column {taken[0]!r} , which captions add to the output; rename it"
-            )
+            what = f"the pool has a column {taken[0]!r}"
+            raise RecipeError(f"captions: {what}, which captions add to the output; rename it")
     for task in captions.tasks:
         if isinstance(task.section.per_row, str):
             check_count(f"captions.{task.key}.per_row", task.section.per_row, settings.per_row_columns)

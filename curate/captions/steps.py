@@ -17,8 +17,8 @@ from curate.store.timings import time_step
 def caption(units: Units, context: RunContext, audit: Answer, counts: Answer | None) -> tuple[Answer, Answer]:
     """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
 
-    `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are there and not too
-    many requests failed, and the list of Captioned.
+    `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are written and
+    not too many requests failed, and the list of Captioned.
     """
     captioned = units.ask("Caption: texts", _caption, audit, counts, context)
     return units.get("Caption: check", _check, audit, captioned, context), captioned

@@ -1,9 +1,8 @@
 """Tables `answers` and `captions` of a unit: what is written for its kept rows, and what the gates say of it.
 
-In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines gave them; `captions`, one row a request
-too: the text that is made of the answer, and its verdicts. Requests are made and judged section by section, since texts may
-be made of those of an earlier section; they are sent batch by batch, and each batch is in place before the next one is sent,
-in parts where it takes long.
+In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, one row a
+request too: the answer's text and its verdicts. Sections follow each other, since a text may be made of an earlier
+section's; each batch of requests is written before the next one is sent, in parts where it takes long.
 """
 
 import time
@@ -93,9 +92,10 @@ def _answer(
         batch = missing[first : first + size]
         sent = _with_images(images, rows, [requests[i] for i in batch])
         for answers, seconds in _ask(open_engine(spec, engine_id), sent):
-            own = [batch[place] for place in answers]
-            cache.add(answer_table([requests[i] for i in own], [digests[i] for i in own], [*answers.values()]), seconds)
-            known |= {digests[i]: answer for i, answer in zip(own, answers.values(), strict=True)}
+            part = [batch[place] for place in answers]
+            of_part = [requests[i] for i in part], [digests[i] for i in part], [*answers.values()]
+            cache.add(answer_table(*of_part), seconds)
+            known |= zip(*of_part[1:], strict=True)
     return Answered(task, rows, requests, answer_table(requests, digests, [known[digest] for digest in digests]))
 
 
@@ -117,11 +117,12 @@ def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[d
 
 
 def _with_images(images: UnitRereader, rows: Rows, requests: list[Request]) -> Sequence[Request | None]:
-    """Return the requests with their image's file, those that have one; None where it cannot be read again."""
+    """Return the requests with their image's file, if any has one; None where it cannot be read again."""
     if not any(request.picture for request in requests):
         return requests
     places = dict(zip(rows.column("uid").to_pylist(), rows.rows.tolist(), strict=True))
     wanted = np.array(sorted({places[request.uid] for request in requests}), np.int64)
     files = dict(zip(wanted.tolist(), images.images(wanted), strict=True))
-    found = [(request, files[places[request.uid]]) for request in requests]
-    return [None if image is None else replace(request, image=image) for request, image in found]
+    of_requests = [files[places[request.uid]] for request in requests]
+    pairs = zip(requests, of_requests, strict=True)
+    return [None if image is None else replace(request, image=image) for request, image in pairs]

@@ -1,4 +1,4 @@
-"""What captions took: requests, tokens, seconds and money by kind and engine, of a unit and of a run; and too many failures."""
+"""What captions took, of a unit and of a run: requests, tokens, seconds and money by kind and engine; and failures."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from curate.store.tables import UnitTables
 
 
 class Work(NamedTuple):
-    """What one kind took of one engine, see `curate.store.facts.CaptionWork`. `sent_in`, `sent_out`: tokens of what this run sent."""
+    """What a kind took of an engine, see `CaptionWork`; `sent_in` and `sent_out` are the tokens that this run sent."""
 
     requests: int = 0
     sent: int = 0
@@ -49,18 +49,18 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     lost = tables.read("answers", ["error"])["error"].drop_null().to_pylist()
     work = _sum_answers(settings, tables)
     if settings.captions.regions:
-        found = tables.read("regions", ["error"])["error"].to_pylist()
-        failed = [error for error in found if is_failure(error)]
-        work["regions", ""] = Work(requests=len(found), failed=len(failed))
+        errors = tables.read("regions", ["error"])["error"].to_pylist()
+        failed = [error for error in errors if is_failure(error)]
+        work["regions", ""] = Work(requests=len(errors), failed=len(failed))
         lost += failed
     counted = ((error.partition(": "), count) for error, count in Counter(lost).most_common())
     return Captioned(unit, work, _sum_errors((reason, count, detail) for (reason, _, detail), count in counted))
 
 
-def _sum_errors(found: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
+def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
     """Return how many errors there are of each reason, with the first detail of each."""
     errors: dict[str, tuple[int, str]] = {}
-    for reason, count, detail in found:
+    for reason, count, detail in counts:
         before, first = errors.get(reason, (0, detail))
         errors[reason] = (before + count, first)
     return errors
@@ -71,15 +71,15 @@ def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[st
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], PASSED)  # a row a request, as in answers
     sums = answers.append_column("passed", pc.fill_null(passed, False)).group_by(["kind", "style"])
-    wanted = [([], "count_all"), ("error", "count"), *((c, "sum") for c in ("passed", "tokens_in", "tokens_out"))]
+    numbers = [([], "count_all"), ("error", "count"), *((c, "sum") for c in ("passed", "tokens_in", "tokens_out"))]
     stats = caption_statistics_file(tables.unit)
     spent = tables.store.read_json(stats) if tables.store.exists(stats) else {}
     replaced = count_replaced(settings.captions, settings.seed, tables)
     work: dict[tuple[str, str], Work] = {}
-    for row in sums.aggregate(wanted).to_pylist():
+    for row in sums.aggregate(numbers).to_pylist():
         kind, style = row["kind"], row["style"]
         sent = Spent(**spent.get(kind, {}).get(style, {}))
-        one = Work(
+        of_style = Work(
             requests=row["count_all"],
             sent=sent.sent,
             failed=row["error_count"],
@@ -92,7 +92,7 @@ def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[st
             sent_out=sent.tokens_out,
         )
         by = kind, settings.captions.engine_of(kind, style)
-        work[by] = _sum([work.get(by, Work()), one])
+        work[by] = _sum([work.get(by, Work()), of_style])
     return work
 
 
@@ -100,7 +100,7 @@ def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequ
     """Return what the captions of the whole run took, by kind and engine."""
     rows = []
     for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in captions.tasks):
-        total = _sum(one.work.get((kind, engine), Work()) for one in captioned)
+        total = _sum(unit.work.get((kind, engine), Work()) for unit in captioned)
         price = captions.engines[engine].price
         cost = price.cost(total.sent_in, total.sent_out, total.seconds) if price != Price() else None
         numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
@@ -110,16 +110,18 @@ def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequ
 
 def check_requests(captioned: Sequence[Captioned], max_failed: float) -> None:
     """Raise RunError where more requests failed than the recipe's max_failed allows; names the reasons."""
-    total = sum(work.requests for one in captioned for work in one.work.values())
-    units = sorted(captioned, key=lambda one: one.unit.index)
-    errors = _sum_errors((reason, *of_unit) for one in units for reason, of_unit in one.errors.items())
+    units = sorted(captioned, key=lambda captions: captions.unit.index)
+    total = sum(work.requests for unit in units for work in unit.work.values())
+    errors = _sum_errors((reason, *of_unit) for unit in units for reason, of_unit in unit.errors.items())
     failed = sum(count for count, _ in errors.values())
     if failed and failed / total > max_failed:
         more = min(100, 100 * failed // total + 1) / 100
         lines = [
-            f"{failed:,} of {total:,} caption requests ({failed / total:.1%}) got no answer, and max_failed is {max_failed}",
+            f"{failed:,} of {total:,} caption requests ({failed / total:.1%}) got no answer, "
+            f"and max_failed is {max_failed}",
             *(f"  {reason} {count:,}, such as {example}" for reason, (count, example) in sorted(errors.items())),
-            f"Answers so far are kept: run again to request the others, or with --set max_failed={more} to continue without them",
+            "Answers so far are kept: run again to request the others, "
+            f"or with --set max_failed={more} to continue without them",
         ]
         raise RunError("\n".join(lines))
 

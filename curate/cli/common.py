@@ -40,8 +40,7 @@ BeamArgument = Annotated[
     list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
 ]
 OnOption = Annotated[
-    str | None,
-    typer.Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`."),
+    str | None, typer.Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")
 ]
 
 

@@ -26,12 +26,10 @@ def diff(
     first: Annotated[str, typer.Argument(metavar="DIR_A", help="The folder of a finished run, local or remote.")],
     second: Annotated[str, typer.Argument(metavar="DIR_B", help="The run to compare it with.")],
     by: Annotated[
-        By | None,
-        typer.Option("--by", metavar="WHAT", help="rule, entry, source, language, setting or sample."),
+        By | None, typer.Option("--by", metavar="WHAT", help="rule, entry, source, language, setting or sample.")
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50."),
+        int | None, typer.Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50.")
     ] = None,
     side: Annotated[Side | None, typer.Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
     images: Annotated[bool, typer.Option("--images", help="Write a page of these samples with their images.")] = False,

@@ -31,9 +31,7 @@ def init(
     on: Annotated[
         str | None,
         typer.Option(
-            metavar="ENGINE",
-            help=f"Write an engine's options instead: {', '.join(engines())}.",
-            autocompletion=engines,
+            metavar="ENGINE", help=f"Write an engine's options instead: {', '.join(engines())}.", autocompletion=engines
         ),
     ] = None,
     out: Annotated[

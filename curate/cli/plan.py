@@ -44,8 +44,7 @@ def plan(
     recipe: RecipeArgument,
     beam_options: BeamArgument = None,
     out: Annotated[
-        str | None,
-        typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done."),
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done.")
     ] = None,
     reuse: Annotated[
         str | None, typer.Option(metavar="DIR", help="An older run: shows which tables are reused.")

@@ -47,8 +47,7 @@ def run(
     fingerprint: FingerprintOption = Fingerprint.stat,
     on: OnOption = None,
     retry: Annotated[
-        bool,
-        typer.Option("--retry", help="Try again the URLs of a finished run that may succeed."),
+        bool, typer.Option("--retry", help="Try again the URLs of a finished run that may succeed.")
     ] = False,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.

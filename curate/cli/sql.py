@@ -19,27 +19,19 @@ from curate.cli.interrupt import raise_when_interrupted
 def sql(
     directory: RunArgument,
     query: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="QUERY|NAME",
-            help="SQL, a query's name, or - for standard input.",
-        ),
+        str | None, typer.Argument(metavar="QUERY|NAME", help="SQL, a query's name, or - for standard input.")
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
     ] = None,
     format: FormatOption = Format.table,
-    images: Annotated[
-        bool,
-        typer.Option("--images", help="Write a page of the rows with their images."),
-    ] = False,
+    images: Annotated[bool, typer.Option("--images", help="Write a page of the rows with their images.")] = False,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
     ] = None,
     fiftyone: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Write the rows with their images for FiftyOne."),
+        str | None, typer.Option(metavar="DIR", help="Write the rows with their images for FiftyOne.")
     ] = None,
     limit: Annotated[str | None, typer.Option(hidden=True)] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Start an interactive shell; .help explains it.")] = False,

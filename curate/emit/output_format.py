@@ -1,9 +1,9 @@
-"""The interface that every output format implements: how the kept rows of a shard become files, and what readers find there.
+"""The interface that every output format implements: how the kept rows of a shard become files, and how they are read.
 
-Each shard has `STEM.parquet`, one row a sample, and `STEM_stats.json`. A format with a file of its own, `STEM.SUFFIX`, which
-training reads, writes that too; otherwise the Parquet file is the shard. The Parquet file is written last and carries the key.
-A recipe chooses one by its key; else the first that accepts the pool is taken. A new one is a file of this folder and a line in
-its registry.
+Each shard has `STEM.parquet`, one row a sample, and `STEM_stats.json`. A format with a file of its own, `STEM.SUFFIX`,
+which training reads, writes that too; otherwise the Parquet file is the shard. The Parquet file is written last and
+carries the key. A recipe chooses a format by its key; else the first that accepts the pool is taken. A new one is a
+file of this folder and a line in its registry.
 """
 
 import time
@@ -33,10 +33,9 @@ class OutputFormat(ABC):
         suffix: of the shard's file, which shards/sizes.json and the manifest list.
         media_type: of that file.
         file_set: what dataset cards call all such files, and what they hold.
-        has_members: a sample is files named KEY.SUFFIX, with the names in column `key` of the Parquet file; names are unique
-            over all shards.
-        item_columns: columns of the Parquet file with the URL and images of each sample, each after its kind in `Items`; empty where
-            it holds the columns of the inputs.
+        has_members: a sample is files named KEY.SUFFIX; KEY, in column `key`, is unique over all shards.
+        item_columns: columns of the Parquet file with each sample's URL and images, each after its kind in `Items`;
+            empty where it holds the columns of the inputs.
         tags: of the dataset card.
         loader_columns: columns that `datasets` adds to those of the files, by name, with their types.
     """
@@ -66,13 +65,11 @@ class OutputFormat(ABC):
         """Return what the dataset card says of so many shards, in Markdown."""
 
     def files(self, stem: str) -> dict[str, bool]:
-        """Return the files of a shard, in the order in which they are written but for the Parquet file, which is the last one:
-        path → whether a row of it is a sample.
-        """
+        """Return a shard's files, path → whether a row is a sample, as they are written: the Parquet file is last."""
         return {f"{stem}.{self.suffix}": True, f"{stem}_stats.json": False, f"{stem}.parquet": True}
 
     def name_hashes(self, tables: UnitTables) -> U64:
-        """Return xxh3-64 of the names that a unit's kept rows may get: one that repeats over all units is not unique."""
+        """Return xxh3-64 of the names that a unit's kept rows may get; one that repeats over all units is not used."""
         return np.zeros(0, np.uint64)
 
     def remove(self, store: RunStore, stem: str, removed: pa.Table) -> list[str]:
@@ -89,7 +86,7 @@ class OutputFormat(ABC):
 
 
 def find_output(key: str | None, has_images: bool) -> OutputFormat:
-    """Return the format that a recipe chooses, or None: that of its pool, with or without images. Raises RecipeError."""
+    """Return the format that a recipe chooses; None: its pool's, with or without images. Raises RecipeError."""
     fitting = (kind for kind in OUTPUTS.kinds().values() if kind.accepts(has_images))
     kind: OutputFormat = next(fitting) if key is None else OUTPUTS.find(key)
     if key and not kind.accepts(has_images):
@@ -104,7 +101,7 @@ def find_written(run: RunFacts) -> OutputFormat:
 
 
 def _check_rows(kind: OutputFormat, shard: Shard, table: Any) -> None:
-    """Check what a format gave as the rows of the Parquet file. Raises RunError, which names the package."""
+    """Check the rows that a format returned for the Parquet file. Raises RunError, which names the package."""
     names = getattr(table, "column_names", [])
     if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
         where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
@@ -117,8 +114,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
     kind = find_output(settings.output.format, settings.pool.has_images)
-    last = f"{shard.stem}.parquet"
-    files = kind.files(shard.stem)
+    last, files = f"{shard.stem}.parquet", kind.files(shard.stem)
     if store.is_current(last, key) and all(store.exists(name) and is_as_written(store, name) for name in files):
         return shard
     table = kind.write(settings, shard, repeated)
@@ -134,8 +130,10 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
         "status_dict": {"success": shard.rows},
     }
     name = f"{shard.stem}_stats.json"
-    store.write_json(
-        name, stats, keep=lambda: store.is_noted(name) and store.read_json(name).get("count") == shard.rows
-    )
+
+    def keep() -> bool:
+        return store.is_noted(name) and store.read_json(name).get("count") == shard.rows
+
+    store.write_json(name, stats, keep=keep)
     store.write_parquet(last, table, key)
     return shard

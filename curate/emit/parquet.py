@@ -41,8 +41,7 @@ class ParquetOutput(OutputFormat):
 def _read_rows(settings: EmitSettings, part: Slice, tables: UnitTables) -> pa.Table:
     """Return the slice's rows: the uid, and all columns of the inputs.
 
-    `uid` is the run's, whatever an input has in a column of that name. It comes first, so that it is what SQL, which ignores
-    case, finds under that name.
+    `uid` is the run's, whatever an input has in a column of that name; the first one, which SQL resolves `uid` to.
     """
     rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
     table = rows.slice(part.first, part.count)
@@ -64,7 +63,7 @@ def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Tab
 
 
 def _with_texts(table: pa.Table, written: list[EmittedTexts]) -> pa.Table:
-    """Return the rows with the texts that were written: `curated_caption`, and `captions` as the json of tars has it."""
+    """Return the rows with the written texts: `curated_caption`, and `captions` as the json of tars has it."""
     chosen = [texts.chosen or texts.fields["original"] for texts in written]
     fields = [json_bytes(texts.fields).decode() for texts in written]
     table = table.append_column("curated_caption", pa.array(chosen, pa.string()))

@@ -1,4 +1,4 @@
-"""The output formats, in the order in which they are tried. A new one is a file of this folder and a line here."""
+"""The output formats, in the order in which they are tried."""
 
 from curate.emit.output_format import OutputFormat
 from curate.emit.parquet import ParquetOutput

@@ -44,7 +44,7 @@ class EmitSettings(StepSettings):
     json_columns: tuple[str, ...]  # those in the json of each sample
     derived: tuple[str, ...]  # those that the recipe derives
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
-    # Rows of units, which many shards may hold: of those that shards at work lie in, which are often two
+    # Rows of the units that are being written, often two a shard
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
 
     @classmethod
@@ -77,20 +77,19 @@ class EmitSettings(StepSettings):
         package = OUTPUTS.package(self.output.format) if self.output.format else None
         texts = [] if self.captioning is None else [self.captioning]
         texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
-        return ids.digest(
-            [VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts, *filter(None, [package])]
-        )
+        texts += [package] if package else []
+        return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
     def shard_key(self, shard: Shard) -> str:
-        """Return the key of one shard. Its units' decisions, which depend on what could be read, and texts are in it."""
+        """Return the key of one shard, with its units' decisions, which depend on what could be read, and texts."""
         units = [self.tables(part.unit) for part in shard.slices]
         decided = [tables.key("decisions") for tables in units]
         texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
-        fields = [[one.name, str(one.type)] for one in self.fields]
+        fields = [[column.name, str(column.type)] for column in self.fields]
         return ids.digest([self.key, fields, shard.index, decided, *texts])
 
     def reader(self, unit: Unit, tables: UnitTables) -> UnitRereader:
-        """Return what reads rows of a unit again; `tables` are the unit's, as below."""
+        """Return what reads rows of a unit again; here and below, `tables` are the unit's."""
         return UnitRereader(unit, find_source(self.sources, unit.source), tables)
 
     def kept_rows(self, part: Slice, tables: UnitTables, columns: list[str]) -> pa.Table:

@@ -22,7 +22,7 @@ from curate.store.timings import time_step
 
 
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
-    """Hash the names that kept rows may get; return a list of uint64[n], those that several may: they are named by uid."""
+    """Hash the names that kept rows may get; return a list of uint64[n], those that several may and so none gets."""
     hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets, batch=HashBatch)
     return units.group("Emit: repeated names", hashes, _repeated).aside
 
@@ -38,7 +38,7 @@ def _repeated(bucket: int, hashes: Sequence[PackedHashes]) -> Iterator[Aside]:
 
 
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
-    """Lay the shards out and write them; return a list of (shard, rows), and of list[Published], the manifest's lines of their files.
+    """Lay the shards out and write them; return a list of (shard, rows), and of their files' list[Published].
 
     `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """

@@ -1,13 +1,13 @@
 """Shards as webdataset tars, with img2dataset's columns in the Parquet file of each.
 
-Members are copied as they came, by offset; `KEY.txt` and `KEY.json` are there for every sample. The json is the original text,
-byte for byte, but for the uid, and the columns and captions that the recipe asks for. A sample's name is its key where that is safe and no other kept sample has it, else its uid: names are unique
-over all shards, and nothing that a stranger wrote becomes a path.
+Members are copied as they came, by offset; every sample has `KEY.txt` and `KEY.json`. The json is the original text,
+byte for byte, but for the uid, and the columns and captions that the recipe asks for. A sample's name is its key where
+that is safe and no other kept sample has it, else its uid: names are unique over all shards, and no stranger's text is
+a path.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache, partial
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,6 @@ _ORIGINAL = pa.schema([SIDECAR.field(name) for name in ("original_width", "origi
 _TEXTS = ("txt", "json")
 _JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
-_first = itemgetter(0)
 # Name, caption, what is written of the texts, what is put into the json, what came
 _Sample = tuple[str, str, EmittedTexts, dict[str, bytes], InputSample]
 
@@ -73,10 +72,12 @@ class WebdatasetOutput(OutputFormat):
         """Return what training reads, and what the sidecars are."""
         names = f"{{00000..{shards - 1:05d}}}" if shards > 1 else "00000"
         return [
-            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample). open_clip: "
-            f"`--dataset-type webdataset --train-data 'shards/{names}.tar'`; it reads their rows from `shards/sizes.json`, without "
-            "`--train-num-samples`. Its loader needs at least a shard for each worker on each GPU.",
-            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, other columns of the source, and what was measured and decided.",
+            f"- Training: `shards/{names}.tar` are webdataset shards (image, `.txt` and `.json` per sample). "
+            f"open_clip: `--dataset-type webdataset --train-data 'shards/{names}.tar'`; it reads their rows from "
+            "`shards/sizes.json`, without `--train-num-samples`. Its loader needs at least a shard for each worker on "
+            "each GPU.",
+            "- Sidecars: `shards/*.parquet`, with img2dataset's columns, other columns of the source, and what was "
+            "measured and decided.",
         ]
 
     def name_hashes(self, tables: UnitTables) -> U64:
@@ -125,20 +126,19 @@ def _write_slice(settings: EmitSettings, part: Slice, tables: UnitTables, repeat
     put = _json_fields(settings.kept_values(part, tables, settings.json_columns), uids, written)
     read = zip(names, captions, written, put, settings.reader(part.unit, tables).samples(rows), strict=True)
     samples = _with_digests(read, rows["sha256"].to_pylist())
-    for some in groups(samples, lambda one: sum([len(data) for _, data in one[-1].members]), _BATCH_BYTES):
-        _write_samples(some, writer)
-        facts.append(_original_facts([sample.fields for *_, sample in some], settings.fields))
+    for batch in groups(samples, lambda sample: sum([len(data) for _, data in sample[-1].members]), _BATCH_BYTES):
+        _write_samples(batch, writer)
+        facts.append(_original_facts([sample.fields for *_, sample in batch], settings.fields))
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     of_source = pa.concat_tables(facts)
-    sidecar = _sidecar(rows, names, of_source)
     fields, values = of_source.select(settings.fields.names), settings.kept_values(part, tables, settings.columns)
-    columns = [*sidecar.columns, *fields.columns, *values.columns]
+    columns = [*_sidecar(rows, names, of_source).columns, *fields.columns, *values.columns]
     return pa.table(columns, schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
 
 
 def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, bytes]]:
-    """Return what is put into the json of each sample, written: columns, the uid, and captions and regions where there are any."""
+    """Return what is put into each sample's json, as JSON: columns, the uid, and captions and regions if any."""
     columns: dict[str, list[bytes]] = {}
     for name, column in zip(values.column_names, values.columns, strict=True):
         is_short = pa.types.is_float32(column.type)  # whose 0.3 is 0.30000001192092896 as a float64
@@ -146,15 +146,15 @@ def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -
         columns[name] = [json_bytes(item if isinstance(item, _JSON) else str(item)) for item in items]
     columns["uid"] = [b'"%b"' % uid.encode() for uid in uids]
     fields = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    for of_one, written in zip(fields, texts, strict=True):
+    for of_sample, written in zip(fields, texts, strict=True):
         if written.fields:
-            texts_of_one = {"captions": written.fields, **written.regions}
-            of_one |= {name: json_bytes(value) for name, value in texts_of_one.items()}
+            captions = {"captions": written.fields, **written.regions}
+            of_sample |= {name: json_bytes(value) for name, value in captions.items()}
     return fields
 
 
 def _with_digests(samples: Iterable[_Sample], sha256: list[str]) -> Iterator[_Sample]:
-    """Yield samples whose json, where it states a `sha256`, states that of the stored image, and another one as `original_sha256`."""
+    """Yield samples whose json states the stored image's `sha256`, if any, and another one as `original_sha256`."""
     for sample, stored in zip(samples, sha256, strict=True):
         fields, came = sample[3], sample[4].fields
         stated = came.get("sha256", stored)
@@ -192,13 +192,13 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
 
 
 def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
-    """Return size and EXIF of the original image of each sample, as far as its json holds them, and the columns that it is to give."""
-    width = [_pixels(one.get("original_width", one.get("width"))) for one in fields]
-    height = [_pixels(one.get("original_height", one.get("height"))) for one in fields]
-    exif = [one.get("exif") for one in fields]
+    """Return size and EXIF of each sample's original image, as its json states them, and these columns of it."""
+    width = [_pixels(of_sample.get("original_width", of_sample.get("width"))) for of_sample in fields]
+    height = [_pixels(of_sample.get("original_height", of_sample.get("height"))) for of_sample in fields]
+    exif = [of_sample.get("exif") for of_sample in fields]
     texts = [text.encode(errors="replace").decode() if isinstance(text, str) else None for text in exif]
-    found = [pa.array(width, pa.int32()), pa.array(height, pa.int32()), pa.array(texts, pa.string())]
-    return pa.table([*found, *field_values(fields, columns)], schema=pa.schema([*_ORIGINAL, *columns]))
+    originals = [pa.array(width, pa.int32()), pa.array(height, pa.int32()), pa.array(texts, pa.string())]
+    return pa.table([*originals, *field_values(fields, columns)], schema=pa.schema([*_ORIGINAL, *columns]))
 
 
 def _pixels(size: Any) -> int | None:
@@ -220,18 +220,18 @@ def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
 
 @lru_cache(256)
 def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
-    """Return how the names of a sample's files end, sorted, and the place of each: members of these suffixes, .txt, .json, and .syn.json."""
+    """Return the sorted endings of a sample's files, with their places: these suffixes, .txt, .json, and .syn.json."""
     files = list(zip([*_safe_suffixes(suffixes), "txt", "json"], range(len(suffixes) + 2), strict=True))
     if has_synthetic:  # which replaces a member of that name
         files = [file for file in files if file[0] != "syn.json"]
         files.append(("syn.json", len(suffixes) + 2))
-    return [(f".{suffix}", place) for suffix, place in sorted(files, key=_first)]
+    return [(f".{suffix}", place) for suffix, place in sorted(files)]
 
 
 def _safe_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the suffixes of a sample's members: one that is not safe in a path as its hash, longer where that is taken."""
+    """Return the suffixes of a sample's members: one that is not safe in a path as its hash, made unique by x."""
     taken = set(suffixes)
-    found = []
+    safe = []
     for suffix in suffixes:
         name = suffix
         if not safe_suffix(suffix):
@@ -239,5 +239,5 @@ def _safe_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
             while name in taken:
                 name += "x"
             taken.add(name)
-        found.append(name)
-    return tuple(found)
+        safe.append(name)
+    return tuple(safe)

@@ -13,11 +13,11 @@ from curate.captions.gates.text_columns import brought_in, filled, read_rows, to
 
 
 class Preamble(Gate):
-    """Fails a text that begins with what is said to a user ("Sure, here is", "Here is a rewritten caption:") or with a label
-    ("Caption:"); that refuses or speaks of its being a model; that asks or offers something; or that holds markup of chats
-    (`<|im_end|>`, `</s>`, `[INST]`, `###`).
+    """Fails a text that begins with an opening ("Sure, here is", "Here is a rewritten caption:") or a label
+    ("Caption:"), refuses or speaks of being a model, asks or offers something, or holds markup of chats (`<|im_end|>`,
+    `[INST]`, `###`).
 
-    Passes such phrases where the caption has one of the same class, those of other languages, and a chat in words of its own.
+    Passes a class of phrases that its caption has too, other languages, and a chat in words of its own.
     """
 
     key = "preamble"
@@ -31,12 +31,10 @@ class Preamble(Gate):
 
 
 class Unsafe(Gate):
-    """Fails a text that brings in what its caption does not hold: an instruction to a model ("ignore the previous …",
-    "you are now …"), a URL, domain, e-mail address or phone number, tags and entities of HTML, code, control characters and
-    marks of writing direction.
+    """Fails a text that brings in an instruction to a model ("ignore the previous …", "you are now …"), a URL, domain,
+    e-mail address or phone number, tags and entities of HTML, code, control characters or marks of writing direction.
 
-    Passes all of it where the caption holds the same, letter by letter. Slurs and other offence are not looked for: the recipe's
-    rules decide which samples are kept.
+    Passes what its caption holds, letter by letter; and slurs and other offence, which are for the recipe's rules.
     """
 
     key = "unsafe"

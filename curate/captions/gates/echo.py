@@ -16,8 +16,8 @@ _FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
 
 
 class EchoPrompt(Gate):
-    """Fails a text with `=>` in it, with a sentence of the prompt (four words or more), or with a source or target of the
-    examples in it; one of fewer than four words must be the whole text. Case, space and punctuation do not count.
+    """Fails a text that holds `=>`, a sentence of the prompt (four words or more), or a source or target of the
+    examples; one of fewer than four words must be the whole text. Case, space and punctuation do not count.
 
     Passes what the caption itself holds, and an example that was copied with a word of it changed.
     """
@@ -34,21 +34,17 @@ class EchoPrompt(Gate):
         phrases = {p: f" {p} " if len(p.split()) >= _PHRASE else f"^ {p} $" for p in sorted(shown)}
         if not phrases:
             return bad
-        # One pass over all texts; then phrase by phrase, where one was found.
+        # One pass over all texts; then phrase by phrase in those that match.
         normal = pc.binary_join_element_wise("", normalised(texts), "", " ")
         rows = pa.array(np.flatnonzero(to_mask(pc.match_substring_regex(normal, "|".join(phrases.values())))))
         captions = normalised(originals.take(rows)).to_pylist()
         for row, text, caption in zip(rows.to_pylist(), normal.take(rows).to_pylist(), captions, strict=True):
-            held = (re.search(p, text) and f" {phrase} " not in f" {caption} " for phrase, p in phrases.items())
-            bad[row] |= any(held)
+            bad[row] |= any(re.search(p, text) and f" {phrase} " not in f" {caption} " for phrase, p in phrases.items())
         return bad
 
 
 class Echo(Gate):
-    """Fails a text that is its caption, but for case, space and punctuation.
-
-    Passes any other, one word more or in another order too. A translation of a bare name fails.
-    """
+    """Fails a text that is its caption, but for case, space and punctuation; so a translation of a bare name fails."""
 
     key = "echo"
     summary = "a copy of the original"

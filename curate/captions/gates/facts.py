@@ -17,9 +17,9 @@ _ELSEWHERE = 12  # up to it, languages write numbers as words of their own
 class Numbers(Gate):
     """Fails a text that has lost a number of its caption, or holds one that neither caption nor source has.
 
-    `curate.captions.gates.numerals` says what a number is, and which forms are equal. How often it occurs does not count, nor of
-    what it is the number: "3 cats and 2 dogs" may become "2 cats and 3 dogs". Translated, numbers up to twelve, and
-    numbers in words, may be written as we cannot read: they pass.
+    `curate.captions.gates.numerals` says what a number is, and which forms are equal. How often it occurs, and of what,
+    does not count: "3 cats and 2 dogs" may become "2 cats and 3 dogs". Translated, numbers up to twelve or in words
+    pass, as they may be written in a way that is not read.
     """
 
     key = "numbers"
@@ -36,7 +36,6 @@ class Numbers(Gate):
             held = expected.held | read_numbers(source).held if source else expected.held
             lost = (number for number in expected.claimed if not number.is_in(written.held))
             invented = (number for number in written.claimed if not number.is_in(held))
-            # Translated, only what is written in digits, and large, is sure to be read.
             bad[row] = any(
                 not is_translated or (not number.spelt and number.above(_ELSEWHERE))
                 for number in itertools.chain(lost, invented)
@@ -45,12 +44,11 @@ class Numbers(Gate):
 
 
 class Names(Gate):
-    """Fails a text that has lost a product's code or more than 1 - `option` of the other names of its caption, or that holds a
-    name or code that neither caption nor source has.
+    """Fails a text that has lost a product's code or more than 1 - `option` of the other names of its caption, or that
+    holds a name or code that neither caption nor source has.
 
-    `curate.captions.gates.names` says what a name is: a word that is written as one and is not ordinary English. So it passes
-    names in lower case, and most that are made of ordinary words; and it fails texts without a rare word that their caption
-    wrote with a capital.
+    `curate.captions.gates.names` says what a name is: a word with a capital that is not ordinary English. So it passes
+    names in lower case, and most that are made of ordinary words; and takes a rare word with a capital for one.
     """
 
     key = "names"

@@ -1,11 +1,11 @@
-"""The interface that every gate implements: which texts of a column have lost, invented or slipped in what they must not.
+"""The interface that every gate implements: which texts have lost, invented or slipped in what they must not.
 
-In: `Candidates`, texts (string) with the captions that they were written of (string), and what else gates compare, row by row.
-Out: a mask, bool [rows], true where the text fails. A new gate is a file of this folder and a line in its registry.
+In: `Candidates`, texts with their captions and what else gates compare, row by row. Out: a mask, bool [rows], true
+where the text fails. A new gate is a file of this folder and a line in its registry.
 
-What gates trade: they are rules, so they refuse some good texts and pass some bad ones; `tests/bench/bench_gates.py` injects
-faults and prints how often. What cannot be compared, since it was not measured or there is no caption, passes: a gate refuses on
-evidence alone, and what a caption does itself is no fault of its text. Most work is Arrow's own, over whole columns.
+Trade-offs: as rules, gates refuse some good texts and pass some bad ones; `tests/bench/bench_gates.py` injects faults
+and prints how often. What was not measured, or has no caption, passes: a gate refuses on evidence alone, and what a
+caption does itself is no fault of its text. Most work is Arrow's own, over whole columns.
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +24,11 @@ ANY: frozenset[Relation] = frozenset({"rewritten", "translated", "seen"})
 
 @dataclass(frozen=True)
 class Entries:
-    """The metadata entries of texts and captions, list<int32> [rows] as `Matcher.match` gives them; and how heavy each is,
-    float64 [entries], see `entry_weights`."""
+    """The metadata entries of texts and captions, see `Matcher.match`."""
 
-    texts: pa.Array
+    texts: pa.Array  # list<int32> [rows]
     originals: pa.Array
-    weights: F64
+    weights: F64  # [entries], see `entry_weights`
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,9 @@ class Candidates:
     sources: pa.Array | None = None
     prompts: Sequence[str] = ()  # the template, of any number of parts; fields in braces
     examples: Sequence[str] = ()  # sources and targets of all pairs in context that these texts may have been shown
-    # Of translations, a code each such as pt or pt-BR; None, or none: the caption's
-    languages: Sequence[str | None] = ()
+    languages: Sequence[str | None] = ()  # of translations, such as pt or pt-BR; None, or none: the caption's
     finish: pa.Array | None = None  # string; why the model stopped, `stop` or `length`
-    entries: Entries | None = None  # of the metadata
+    entries: Entries | None = None
     clip: Scores | None = None  # CLIP scores, cosines
     f_clip: Scores | None = None  # F-CLIPScores
 
@@ -92,7 +90,4 @@ class Gate(ABC):
 
     @abstractmethod
     def check(self, candidates: Candidates, option: Any) -> Mask:
-        """Return which texts fail: bool [rows]. `option` is the value of its option, None without one.
-
-        A null text fails `empty` alone, whatever is returned of it.
-        """
+        """Return which texts fail: bool [rows], `option` being its option's value. A null text fails `empty` alone."""

@@ -35,17 +35,16 @@ class Language(Gate):
 
 
 def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = None, score: float = 0.6) -> Mask:
-    """Return which texts are in another language than their captions, or than the target, where fastText's lid.176 is surer than
-    `score` of the text's, and of the caption's.
+    """Return which texts are in another language than their captions, or than the target.
 
-    Passes whatever it is unsure of, as it is of most texts of one to three words; and a text that has half of its words
-    from its caption. Of a text that changes its language only the first 80 characters count. Languages that it confuses
-    are one: Norwegian; Serbian, Croatian and Bosnian; Malay and Indonesian; Chinese; Arabic.
+    fastText's lid.176 must be surer than `score` of both, as it is of few texts of one to three words. Passes a text
+    that has half of its words from its caption. Of a text that changes its language only the first 80 characters count.
+    Languages that it confuses are one: Norwegian; Serbian, Croatian and Bosnian; Malay and Indonesian; Chinese; Arabic.
     """
-    bad = np.zeros(len(texts), np.bool_)
     if target is not None:
         languages, sure = _languages(texts, score)
         return np.asarray(sure & (languages != _language(target)), np.bool_)
+    bad = np.zeros(len(texts), np.bool_)
     if originals is None:
         return bad
     written, expected = split_words(texts), split_words(originals)
@@ -59,7 +58,7 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:
-    """Return each text's language, as in `_language`, and whether the model is sure of it; equal texts are looked at once."""
+    """Return each text's `_language`, and whether the model is sure of it; equal texts are identified once."""
     coded = column.dictionary_encode()
     languages, scores = detect_languages(coded.dictionary)
     names = np.array([_language(name) if name else "" for name in languages.to_pylist()] + [""], object)

@@ -11,27 +11,18 @@ from curate.captions.gates.text_columns import flatten
 
 
 class KeptEntries(Gate):
-    """Fails a text that no longer matches entries which make up `option` of the weight of those that its caption matches.
+    """Fails a text that no longer matches `option` of the weight of the entries that its caption matches.
 
-    Passes where the caption matches none, or none of any weight. Matching is exact, so a plural or a synonym loses its
-    entry; one of many entries may be lost, however rare.
+    Passes where those have no weight. Matching is exact, so a plural or a synonym loses its entry; one of many entries
+    may be lost, however rare.
     """
 
     key = "entries"
     summary = "too few of the original's metadata entries are kept; needs `match`"
     relations = frozenset({"rewritten"})
     needs = frozenset({"entries"})
-    option = Option(
-        "entries",
-        float,
-        Field(
-            0.4,
-            description="Share of the caption's metadata entries to keep, at least, weighted by rarity.",
-            examples=[0.6],
-            ge=0,
-            le=1,
-        ),
-    )
+    description = "Share of the caption's metadata entries to keep, at least, weighted by rarity."
+    option = Option("entries", float, Field(0.4, description=description, examples=[0.6], ge=0, le=1))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
         """See `Gate`."""
@@ -53,17 +44,8 @@ class ClipScore(Gate):
     summary = "a CLIP score too far below the original's; needs a model with `embeddings: true`"
     relations = frozenset({"rewritten", "seen"})
     needs = frozenset({"clip"})
-    option = Option(
-        "clip_score",
-        float,
-        Field(
-            0.03,
-            description="Largest decrease of the CLIP score (a cosine) from the original's.",
-            examples=[0.05],
-            ge=0,
-            le=2,
-        ),
-    )
+    description = "Largest decrease of the CLIP score (a cosine) from the original's."
+    option = Option("clip_score", float, Field(0.03, description=description, examples=[0.05], ge=0, le=2))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
         """See `Gate`."""
@@ -75,21 +57,11 @@ class FClipScore(Gate):
     """Fails a text whose F-CLIPScore is below its caption's by more than its option."""
 
     key = "f_clipscore"
-    summary = (
-        "has words that fit the image less than the original's; needs a model with `embeddings: true` and `words: true`"
-    )
+    summary = "words that fit the image worse than the original's; needs a model with `embeddings: true, words: true`"
     relations = frozenset({"rewritten", "seen"})
     needs = frozenset({"f_clip"})
-    option = Option(
-        "f_clipscore",
-        float,
-        Field(
-            3e-4,
-            description="Largest decrease of F-CLIPScore; needs `words: true` of the model.",
-            examples=[0.001],
-            ge=0,
-        ),
-    )
+    description = "Largest decrease of F-CLIPScore; needs `words: true` of the model."
+    option = Option("f_clipscore", float, Field(3e-4, description=description, examples=[0.001], ge=0))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
         """See `Gate`."""
@@ -106,11 +78,7 @@ def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
 
 
 def falls(scores: Scores, margin: float) -> Mask:
-    """Return which texts have a score below their captions' by more than `margin`.
-
-    Passes where a score is null or NaN: that a text was not scored says nothing of it.
-    """
-    texts, originals = (
-        column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in (scores.texts, scores.originals)
-    )
-    return np.asarray(texts < originals - margin)  # false where one of them is NaN
+    """Return which texts have a score below their captions' by more than `margin`; none where one is null or NaN."""
+    columns = (column.cast(pa.float64()) for column in (scores.texts, scores.originals))
+    texts, originals = (column.to_numpy(zero_copy_only=False) for column in columns)
+    return np.asarray(texts < originals - margin)

@@ -9,13 +9,13 @@ that is written as one, so what is lower-case is none, and scripts without case 
     a code      letters and digits that are no number with its unit: BM-60, H11421014, VPC-EH2CFX; not 50cm, 4K, 50x70,
                 nor an ordinary word and its number (step-2)
 
-Ordinary are the lower-case words of hunspell's English dictionary (package spylls), in British spelling too, with or without
-an s, and those of one letter; `word_marks.txt` says of some 1,000 otherwise. So names made of ordinary words (White House,
-Star Wars) are not seen where captions are in Title Case, as most are; and in other languages each capitalised word is a name,
-German nouns too. URLs, mentions and hashtags are no names.
+Ordinary are words of one letter and the lower-case words of hunspell's English dictionary (package spylls), in British
+spelling too, with or without an s; `word_marks.txt` says of some 1,000 otherwise. So names of ordinary words (White
+House, Star Wars) are missed in captions in Title Case, as most are; and in other languages each capitalised word is a
+name, German nouns too. URLs, mentions and hashtags are none.
 
-A text holds a name in any case, with or without accents, with or without an s, in one word or two ("You Tube"), and in a
-form that adds up to three letters (America, American); a code, whatever is between its letters and digits.
+A text holds a name in any case, with or without accents or an s, in one word or two ("You Tube"), and in a form that
+adds up to three letters (America, American); a code, whatever is between its letters and digits.
 """
 
 import functools
@@ -55,7 +55,7 @@ _SAME, _MORE = 4, 3  # letters that a form shares at least, and adds at most
 
 
 class Names(NamedTuple):
-    """What a text claims, in the form in which it is looked up: words and codes, each once, in their order."""
+    """What a text claims, as it is looked up: words and codes, each once, in their order."""
 
     words: tuple[str, ...]
     codes: tuple[str, ...]
@@ -113,7 +113,7 @@ def _is_known(word: str) -> bool:
 
 @functools.lru_cache(1 << 16)
 def is_ordinary(word: str) -> bool:
-    """Return whether a lower-case word, or what is left without its s, is an English word that is no name; one letter is."""
+    """Return whether a lower-case word, with or without its s, is English and no name; one letter is."""
     if len(word) < 2 or _is_known(word):
         return True
     return word[-1] == "s" and word not in _marks()[1] and _is_known(word[:-1])
@@ -130,10 +130,10 @@ def read_names(text: str) -> Names:
     text = without_places(plain(text))
     codes = [token for token in _TOKEN.findall(text) if _is_code(token)] if _DIGIT.search(text) else []
     if codes:
-        text = _TOKEN.sub(lambda found: " " if _is_code(found[0]) else found[0], text)
+        text = _TOKEN.sub(lambda token: " " if _is_code(token[0]) else token[0], text)
     words = list(_WORD.finditer(text))
-    marked = [found for found in words if found[0] != found[0].lower()]
-    longer = [found[0] for found in words if len(found[0]) >= _LONG]
+    marked = [word for word in words if word[0] != word[0].lower()]
+    longer = [word[0] for word in words if len(word[0]) >= _LONG]
     capitals = sum(word != word.lower() for word in longer)
     names = _pick(text, marked, sentence=capitals < _SENTENCE * len(longer))
     return Names(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(_squeezed(code.casefold()) for code in codes)))
@@ -148,17 +148,17 @@ def hold_names(text: str) -> Held:
 
 def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
     """Return the names among words with a capital, case-folded."""
-    lowered = [found[0].casefold() for found in marked]
+    lowered = [word[0].casefold() for word in marked]
     strong = [not is_ordinary(word) for word in lowered]
     either = [word in _marks()[0] for word in lowered]
     names = strong.copy()
     for i, (a, b) in enumerate(itertools.pairwise(marked)):
-        one_is = (either[i] and strong[i + 1]) or (strong[i] and either[i + 1])
-        if one_is and _BESIDE.fullmatch(text, a.end(), b.start()):
+        vouched = (either[i] and strong[i + 1]) or (strong[i] and either[i + 1])
+        if vouched and _BESIDE.fullmatch(text, a.end(), b.start()):
             names[i] = names[i + 1] = True
     if sentence:
-        for i, found in enumerate(marked):
-            names[i] |= either[i] and text[: found.start()].rstrip(_WITHIN)[-1:].isalpha()
+        for i, word in enumerate(marked):
+            names[i] |= either[i] and text[: word.start()].rstrip(_WITHIN)[-1:].isalpha()
     return [word for word, name in zip(lowered, names, strict=True) if name]
 
 

@@ -1,8 +1,7 @@
 """The numbers that a caption holds, and whether another text holds them too.
 
-In: a text. Out: `Numbers`: what it claims (another text must hold that), and what it holds in any form (that covers another
-text's claims). A number is compared by its readings, canonical decimal strings, since the same digits may be read in
-several ways:
+In: a text. Out: `Numbers`: what it claims (another text must hold that), and what it holds in any form (that covers
+another text's claims). A number is compared by its readings, canonical decimal strings:
 
     1000  1,000  1.000  1'000  1 000 (narrow or no-break space)     1000
     1,500  1.500                 1500 or 1.5: thousands in one country, a fraction in another; both readings count
@@ -16,8 +15,8 @@ several ways:
     two … ninety-nine, dozen     2 … 99, 12, in English
     ٣  ３                        3: decimal digits of every script
 
-Words claim a number from two on, and ordinals from the third on: "one" and "second" are too often none. pair, both, twin,
-double, trio, single … only cover one. Digits in URLs, e-mail addresses, file names, tags of HTML and behind @ claim
+Words claim a number from two on, and ordinals from the third on: "one" and "second" are too often none. pair, both,
+twin, trio, single … only cover one. Digits in URLs, e-mail addresses, file names, tags of HTML and behind @ claim
 nothing. Not read: Roman numerals, number words of other languages, spaces between thousands, names of months.
 """
 
@@ -65,8 +64,8 @@ _SPELT = (
 )
 _NUMBER, _FIGURE = re.compile(f"{_DIGITS}|{_SPELT}"), re.compile(_DIGITS)
 _LETTERS = re.compile(r"[^\W\d_]+")
-_KNOWN = frozenset([*_VALUES, *_TIMES, *_COVERS])
-NUMBER_WORDS = rf"(?i:\b(?:{'|'.join([*_VALUES, *_TIMES, *_COVERS])})\b)"
+_KNOWN = {**_VALUES, **_TIMES, **_COVERS}.keys()
+NUMBER_WORDS = rf"(?i:\b(?:{'|'.join(_KNOWN)})\b)"
 """What a text that says a number in words matches, as RE2 reads it."""
 
 _MOST_DIGITS = 18  # longer ones are names of things, and are not multiplied
@@ -112,18 +111,18 @@ def _read(text: str, held: set[str]) -> list[Number]:
     claimed = []
     # Words are looked up before they are searched for, which takes longer.
     spelt = not _KNOWN.isdisjoint(_LETTERS.findall(text))
-    for found in (_NUMBER if spelt else _FIGURE).finditer(text):
-        digits = found["digits"]
-        if spelt and found["cover"]:
-            held.add(_COVERS[found["cover"]])
+    for match in (_NUMBER if spelt else _FIGURE).finditer(text):
+        digits = match["digits"]
+        if spelt and match["cover"]:
+            held.add(_COVERS[match["cover"]])
             continue
         if not digits:
-            number, claims = _from_words(found)
-        elif not digits.strip("0") and text[found.start() - 1 : found.start()] == ":":
+            number, claims = _from_words(match)
+        elif not digits.strip("0") and text[match.start() - 1 : match.start()] == ":":
             held.add("0")  # the minutes of 7:00
             continue
         else:
-            number, claims = _multiplied(_from_digits(digits), found["kilo"], found["times0"]), True
+            number, claims = _multiplied(_from_digits(digits), match["kilo"], match["times0"]), True
         held |= number.readings
         held.update(number.parts)
         if claims:
@@ -160,7 +159,7 @@ def _from_digits(token: str) -> Number:
 
 
 def _thousands(groups: list[str]) -> bool:
-    """Return whether these are groups of a number's digits: three in each but the first, which does not begin with 0."""
+    """Return whether these are a number's groups of digits: three in each but the first, which has no leading 0."""
     return 1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(group) == 3 for group in groups[1:])
 
 
@@ -169,20 +168,17 @@ def _multiplied(number: Number, kilo: str | None, times: str | None) -> Number:
     if not kilo and not times:
         return number
     factor = 1000 if kilo else _TIMES[times or ""]
-    made = {
-        f"{(Decimal(reading) * factor).normalize():f}"
-        for reading in number.readings
-        if len(reading.replace(".", "")) <= _MOST_DIGITS
-    }
-    if kilo or not made:
-        return Number(number.readings | made, number.parts)
-    return Number(frozenset(made), spelt=True)
+    short = [reading for reading in number.readings if len(reading.replace(".", "")) <= _MOST_DIGITS]
+    products = frozenset(f"{(Decimal(reading) * factor).normalize():f}" for reading in short)
+    if kilo or not products:
+        return Number(number.readings | products, number.parts)
+    return Number(products, spelt=True)
 
 
-def _from_words(found: re.Match[str]) -> tuple[Number, bool]:
+def _from_words(match: re.Match[str]) -> tuple[Number, bool]:
     """Return the number that is written in words, and whether it is claimed."""
-    ordinal = found["ordinal"]
-    value = 12 if found["dozen"] else _VALUES[found["tens"] or found["small"] or ordinal]
-    value += _VALUES[found["unit"]] if found["unit"] else 0
-    value *= _TIMES.get(found["times1"] or found["times2"] or "", 1)
+    ordinal = match["ordinal"]
+    value = 12 if match["dozen"] else _VALUES[match["tens"] or match["small"] or ordinal]
+    value += _VALUES[match["unit"]] if match["unit"] else 0
+    value *= _TIMES.get(match["times1"] or match["times2"] or "", 1)
     return Number(frozenset({str(value)}), spelt=True), value > (2 if ordinal else 1)

@@ -1,13 +1,11 @@
-"""The form in which facts are read from a text: one spelling of what may be spelt in several ways, without addresses.
-
-In: a text. Out: a text; nothing is looked up, and ASCII without an ampersand stays as it is.
-"""
+"""The form in which facts are read from a text: one spelling of what has several, without addresses."""
 
 import html
 import re
 import unicodedata
 
-# Bounded, and from the beginning of a word on: a stranger's long line without a space must not cost its length's square.
+# Bounded, and from the beginning of a word on: a stranger's long line without a space must not cost its length's
+# square.
 _PLACE = re.compile(
     r"(?<![^\W_])(?:https?://|www\.)\S*|(?<!\S)[^\s@]{1,64}@[^\s@]{1,255}\.\w+|<[^<>]*>|[@#][^\W\d]\w*"
     r"|(?<![^\s/])[^\s/]{1,255}\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|html?|php)\b",
@@ -16,14 +14,15 @@ _PLACE = re.compile(
 _MARK = re.compile(r"\.[^\W\d_]|//|www\.|[@#][^\W\d]|<|\S@")
 _ENTITY = re.compile(r"&#?\w+;")
 _THIN = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
-_SIGNS: dict[int, str] = dict.fromkeys(map(ord, "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉\u00a0®™©"), " ")  # powers of units: m² is no 2
+# Powers of units: m² is no 2.
+_SIGNS: dict[int, str] = dict.fromkeys(map(ord, "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉\u00a0®™©"), " ")
 _SIGNS |= {**dict.fromkeys(map(ord, "’‘"), "'"), **dict.fromkeys(map(ord, "–—"), "-")}
 _DIGIT = re.compile(r"[^\D0-9]")
 
 
 def plain(text: str) -> str:
-    """Return the text in its one spelling: entities of HTML resolved, compatibility forms folded (NFKD), accents gone, apostrophes
-    and decimal digits those of ASCII. ASCII without an ampersand is left as it is."""
+    """Return the text in its one spelling: HTML entities resolved, compatibility forms folded (NFKD), no accents, ASCII
+    apostrophes and decimal digits. ASCII without an ampersand is left as it is."""
     if "&" in text and _ENTITY.search(text):
         text = html.unescape(text)
     if text.isascii():

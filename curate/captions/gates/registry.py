@@ -1,4 +1,4 @@
-"""The gates, in the order in which the first one that fails is reported. A new one is a file of this folder and a line here."""
+"""The gates, in the order in which the first one that fails is reported."""
 
 from curate.captions.gates.chatter import Preamble, Unsafe
 from curate.captions.gates.echo import Echo, EchoPrompt

@@ -19,10 +19,7 @@ _ASCII = re.compile(r"[a-z0-9]+")
 
 
 class Empty(Gate):
-    """Fails null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji).
-
-    Passes everything else, "TV" too.
-    """
+    """Fails null, white space, a single character, and what holds no letter or digit at all (punctuation, emoji)."""
 
     key = "empty"
     summary = "no text"
@@ -35,20 +32,16 @@ class Empty(Gate):
 
 
 class Length(Gate):
-    """Fails a text of too few or too many words, on the whole or for its caption; and one that ended at the model's limit
-    (`finish` is `length`) without a mark that ends a sentence.
+    """Fails a text of too few or too many words, on the whole or for its caption; and one that ended at the model's
+    limit (`finish` is `length`) without a mark that ends a sentence.
 
-    Words are what is between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
-    A text without a caption passes as to its share.
+    Words are between white space; a character of Han or kana, or four of Thai, Lao, Khmer and Burmese, are one.
     """
 
     key = "length"
     summary = "fewer or more words than `words`, or far fewer or more than the original; an unfinished sentence"
-    option = Option(
-        "words",
-        tuple[int, int],
-        Field((2, 100), description="Fewest and most words; 2 is LaCLIP's own bound.", examples=[[3, 60]]),
-    )
+    description = "Fewest and most words; 2 is LaCLIP's own bound."
+    option = Option("words", tuple[int, int], Field((2, 100), description=description, examples=[[3, 60]]))
 
     def check(self, candidates: Candidates, option: tuple[int, int]) -> Mask:
         """See `Gate`."""
@@ -66,10 +59,8 @@ class Length(Gate):
 
 
 class Repetition(Gate):
-    """Fails a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row that
-    come three times and make up a quarter of the text.
-
-    Passes what its caption does too.
+    """Fails a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row
+    that come three times and make up a quarter of the text; unless its caption repeats itself as well.
     """
 
     key = "repetition"

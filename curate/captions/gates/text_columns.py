@@ -1,7 +1,7 @@
 """Columns of texts compared with columns of captions, whole columns at a time.
 
-In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the rows that gates of numbers and names must
-look at closely, so that most texts cost no Python.
+In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the few rows that gates of numbers and
+names must read in Python.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,9 +49,9 @@ def filled(column: pa.Array) -> pa.Array:
     return pc.fill_null(column.cast(pa.string()), "")
 
 
-def to_mask(found: pa.Array) -> Mask:
+def to_mask(column: pa.Array) -> Mask:
     """Return a boolean column as bool [rows], null as false."""
-    return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), np.bool_)
+    return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), np.bool_)
 
 
 def normalised(column: pa.Array) -> pa.Array:
@@ -90,29 +90,29 @@ def flatten(lists: pa.ListArray) -> tuple[I64, I64]:
 
 
 def number_suspects(texts: pa.Array, originals: pa.Array) -> I64:
-    """Return rows that `numbers` may fail: all with numbers, but those of ASCII without number words and with equal figures."""
+    """Return rows that `numbers` may fail: all with numbers, but ASCII without number words and with equal figures."""
     suspect = np.zeros(len(texts), np.bool_)
     spelt = suspect.copy()
     for column in (filled(texts), filled(originals)):
         suspect |= to_mask(pc.match_substring_regex(column, r"\pN|&#?\w+;|" + NUMBER_WORDS))
         spelt |= to_mask(pc.match_substring_regex(column, r"[^\x00-\x7f]|&#?\w+;|" + NUMBER_WORDS))
     rows = pa.array(np.flatnonzero(suspect & ~spelt))
-    there, own = (pc.replace_substring_regex(filled(c.take(rows)), r"[^0-9.,']+", " ") for c in (texts, originals))
-    suspect[rows.to_numpy()] = ~to_mask(pc.equal(there, own))
+    figures = [pc.replace_substring_regex(filled(c.take(rows)), r"[^0-9.,']+", " ") for c in (texts, originals)]
+    suspect[rows.to_numpy()] = ~to_mask(pc.equal(*figures))
     return np.flatnonzero(suspect & to_mask(texts.is_valid()) & to_mask(originals.is_valid()))
 
 
 def name_suspects(texts: pa.Array, originals: pa.Array) -> I64:
-    """Return rows that `names` may fail: one side writes a word with a capital that the other lacks, which may be a name; or what
-    is no plain ASCII, or may be a code, must be looked at closely."""
+    """Return rows that `names` may fail: what is not plain ASCII or may be a code, and a word with a capital on one
+    side that the other lacks, which may be a name."""
     both = to_mask(texts.is_valid()) & to_mask(originals.is_valid())
     suspect = np.zeros(len(texts), np.bool_)
     for column in (texts, originals):
         suspect |= to_mask(pc.match_substring_regex(filled(column), r"[^\x00-\x7f]|&#?\w+;|[a-zA-Z]-?[0-9]"))
     sides = split_words(texts), split_words(originals)
     keys = word_keys(*sides)
-    for side, own, other in ((sides[0], *keys), (sides[1], *keys[::-1])):
-        alone = np.flatnonzero(side.marked & ~np.isin(own, other))
+    for side, side_keys, other_keys in ((sides[0], *keys), (sides[1], *keys[::-1])):
+        alone = np.flatnonzero(side.marked & ~np.isin(side_keys, other_keys))
         coded = side.lowered.take(pa.array(alone)).dictionary_encode()
         may = np.array([may_be_name(word) for word in coded.dictionary.to_pylist()], np.bool_)
         suspect[side.rows[alone[may[coded.indices.to_numpy()]]]] = True

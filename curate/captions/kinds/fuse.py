@@ -1,11 +1,10 @@
 """Join a caption and a recaption of its image into one sentence: what the one knows, in the form of the other.
 
-Out: requests of kind `fused`, one for each row and ordinal; none where the caption or the recaption is null, or empty. The
-recaption is a text that was written before, see `curate.captions.kinds.recaption`; its style is the fused text's style.
+Out: requests of kind `fused`, one for each row and ordinal; none where the caption or the recaption is null or empty.
+The recaption is an earlier text (`curate.captions.kinds.recaption`), whose style is the fused text's.
 
-Trade-offs: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so of a long
-recaption the end is lost. CapsFusion searches with 3 beams; few engines offer that, so the first text is greedy. Fused
-texts alone hurt in training (VeCLIP): mix them with originals.
+Trade-offs: both texts are cut to 96 words and 512 characters, about CapsFusion's 256 tokens together, so a long
+recaption loses its end. CapsFusion searches with 3 beams, which few engines offer: the first text is greedy.
 
 Sources: Lai et al., VeCLIP, 2023, section 3; Yu et al., CapsFusion, 2023, section 3 (80 new tokens).
 """
@@ -27,11 +26,11 @@ from curate.llm.engine import Request
 class Fuse(CaptionKind):
     """The original caption and a recaption as one sentence (VeCLIP, CapsFusion); needs `captions.recaption`.
 
-    Fused texts alone hurt in training (VeCLIP): mix them with originals. Fields of `template`: `{caption}` and `{recaption}`.
+    Fused texts alone hurt in training (VeCLIP): mix them with originals. Fields of `template`: `{caption}`,
+    `{recaption}`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "style": "short"}
-
     key: ClassVar[str] = "fuse"
     kind: ClassVar[str] = "fused"
     is_list: ClassVar[bool] = False

@@ -1,7 +1,7 @@
-"""The interface of a kind of captions: a section of a recipe that knows its requests, and what becomes of their answers.
+"""The interface of a kind of captions: a recipe's section that makes requests, and reads their answers.
 
-In: `ROWS`, a unit's kept rows. Out: requests, one for each row, style and ordinal. A request depends on its own row, the
-section and the seed alone; so asking for more texts of a row leaves the first ones as they are.
+In: `ROWS`, a unit's kept rows. Out: requests, one for each row, style and ordinal. A request depends on its row, the
+section and the seed alone, so more texts of a row leave the first ones as they are.
 
 Adding a kind: one file like those in this folder, and its class in `registry`.
 """
@@ -23,8 +23,8 @@ from curate.recipe.captions import CaptionSection
 ROWS = pa.schema(
     [(name, pa.string()) for name in ("uid", "caption", "language", "sha256", "source")] + [("per_row", pa.int32())]
 )
-"""What kinds know of a row: `language` is an ISO 639-1 code or null, `sha256` that of its image or null, `source` the text that
-its own is made of (see `CaptionSection.source`) or null; `per_row` how many texts it gets of each style."""
+"""What kinds know of a row: `language` ISO 639-1, `sha256` its image's, `source` the text that its own is made of
+(`CaptionSection.source`), each null where there is none; `per_row` how many texts it gets of each style."""
 
 GREEDY = 0.0
 NUCLEUS_TEMPERATURE, NUCLEUS_TOP_P = 0.9, 0.9
@@ -58,7 +58,7 @@ class CaptionKind(CaptionSection):
 
     @abstractmethod
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
-        """Yield, by row of `ROWS` and style, how many texts there are to be, and the request of each but for ordinal and sampling."""
+        """Yield, by row and style, the number of texts to write, and their request but for ordinal and sampling."""
 
     def requests(self, rows: pa.Table, seed: int) -> list[Request]:
         """Return the requests by row, style and ordinal."""
@@ -73,7 +73,7 @@ class CaptionKind(CaptionSection):
         return text_sampling(self.temperature, ordinal, self.max_tokens or self.tokens)
 
     def text_of(self, answer: str, style: str) -> str:
-        """Return the caption that an answer holds, on one line and without quotes around it; empty where there is none."""
+        """Return the caption that an answer holds: one line without quotes around it, empty where there is none."""
         return first_line(answer)
 
     def shown_examples(self) -> list[str]:
@@ -86,15 +86,14 @@ class CaptionKind(CaptionSection):
 
     @classmethod
     def json_value(cls, texts: Sequence[Text]) -> Any:
-        """Return its field of `captions` in the json: texts by style; further ones of a style are human_2, human_3 …."""
+        """Return its field of `captions` in the json: texts by style, and further ones by human_2, human_3 …."""
         return {style if not ordinal else f"{style}_{ordinal + 1}": text for style, ordinal, text in texts}
 
 
 def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> Sampling:
-    """Return how a kind draws its text number `ordinal`, counted from 0, but for the seed, which `seeded` adds.
+    """Return how text number `ordinal`, counted from 0, is drawn, but for the seed, which `seeded` adds.
 
-    Where no temperature is given, the first one is greedy, since it is the likeliest and the only one where one is
-    requested, and further ones are drawn from the nucleus of 0.9.
+    Without a temperature the first one is greedy, and further ones are drawn from the nucleus of 0.9.
     """
     if temperature is None:
         temperature = NUCLEUS_TEMPERATURE if ordinal else GREEDY
@@ -102,10 +101,9 @@ def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> S
 
 
 def seeded(sampling: Sampling, request: Request, ordinal: int, seed: int) -> Sampling:
-    """Return the sampling with a seed of 31 bits: a hash of what the text is for, and of the recipe's seed.
+    """Return the sampling with a seed of 31 bits, a hash of what the text is for and of the recipe's seed.
 
-    So a text does not depend on what else is requested, and a sample's further texts leave the first ones as they are. A
-    greedy one is left as it is, so that its answer is found again under another seed of the recipe.
+    A greedy one has none, so that its cached answer serves any seed of the recipe.
     """
     if sampling.temperature == GREEDY:
         return sampling

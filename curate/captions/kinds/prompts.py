@@ -3,10 +3,10 @@
 A template is text with fields in braces, such as {caption}. Those of chats are cut into turns by lines that hold
 [system], [user] or [assistant] and nothing else. All other braces and brackets are text.
 
-Captions are untrusted, so a template is cut into turns and fields before a value is put in, a value is never
-looked at again, and it holds no line break (see `curate.captions.kinds.text.as_data`). In chats it must be between delimiters that
-it cannot hold, as `<caption>{caption}</caption>`, in a user's file too. So the form of the prompt holds; what a model writes
-that does what a caption says is for the gates to judge.
+Captions are untrusted: a template is cut into turns and fields before a value is put in, which is never parsed again
+and holds no line break (`as_data`). In chats it must be between delimiters that it cannot hold, as
+`<caption>{caption}</caption>`, in a user's file too. What a model writes at a caption's bidding is for the gates to
+judge.
 """
 
 import functools
@@ -34,14 +34,14 @@ class Form:
     is_chat: bool = True  # whether it is cut into turns
 
     @property
-    def all_fields(self) -> tuple[str, ...]:
-        """All fields."""
-        return (*self.fields, *self.data, *self.optional)
-
-    @property
     def required(self) -> tuple[str, ...]:
         """The fields that every template has."""
         return (*self.fields, *self.data)
+
+    @property
+    def all_fields(self) -> tuple[str, ...]:
+        """The required fields and the optional ones."""
+        return (*self.required, *self.optional)
 
 
 _MAX_BYTES = 1 << 20
@@ -63,7 +63,7 @@ class Template:
         return frozenset(_FIELD.findall(self.text))
 
     def prompt(self, **values: str) -> str:
-        """Return the prompt that a model completes, of values for its fields; those of `Form.data` are put in as data."""
+        """Return the prompt that a model completes, with values for its fields; those of `Form.data` become data."""
         return _fill(self.text, self._checked(values))
 
     def messages(self, **values: str) -> tuple[Message, ...]:
@@ -92,8 +92,8 @@ def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> li
 def load_template(form: Form, path: str | None = None) -> Template:
     """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
-    Raises RecipeError, which names file and field, where it cannot be read, has unknown fields, lacks one, does not end with a
-    turn of the user, or shows a stranger's text without delimiters.
+    Raises RecipeError, which names file and field, where it cannot be read, has an unknown field, lacks one, does not
+    end with a turn of the user, or shows a stranger's text without delimiters.
     """
     if path is None:
         return _packaged(form)
@@ -109,15 +109,15 @@ def _packaged(form: Form) -> Template:
 
 
 def _check(template: Template, path: str) -> Template:
-    """Return the template without white space around it or its turns. Raises RecipeError where it is not as its form says."""
+    """Return the template, stripped. Raises RecipeError where it is not as its form says."""
     form, text = template.form, template.text.strip()
     accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
-    found = dict.fromkeys(_FIELD.findall(text))
-    for field in found:
+    fields = _FIELD.findall(text)
+    for field in fields:
         if field not in form.all_fields:
             raise RecipeError(f"{path}: unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}")
     for field in form.required:
-        if field not in found:
+        if field not in fields:
             raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
     if form.is_chat:
         _check_chat(text, form, path)
@@ -144,5 +144,5 @@ def _turns(text: str) -> list[tuple[str, str]]:
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
-    """Return the text with its fields' values, in one pass: a value that looks like a field stays as it is."""
+    """Return the text with its fields' values, in one pass: a value may look like a field."""
     return _FIELD.sub(lambda field: values[field[1]], text)

@@ -1,11 +1,11 @@
 """Describe an image by a vision-language model, in short or in long.
 
-Out: requests of kind `recaption`, one for each row, style and ordinal, each naming its image; none where there is no image. The
-first text of a sample is the model's likeliest, further ones are drawn.
+Out: requests of kind `recaption`, one for each row with an image, style and ordinal, each naming its image. The first
+text of a sample is the model's likeliest, further ones are drawn.
 
-With `alt_text` the model is shown the original caption too, since it names what a picture alone cannot say, and the
-prompt warns that it may be wrong (Altogether; KALE). The trade-off: names come in, and so do errors and what untrusted text wants
-to have said; such texts are no longer independent of the caption that they may be compared with.
+With `alt_text` the model is shown the original caption too, for the names that an image does not show, and the prompt
+warns that it may be wrong (Altogether; KALE). The trade-off: errors and injected instructions come in as well, and the
+texts are no longer independent of the caption that they may be compared with.
 
 Sources: Xu et al., Altogether, 2024; Awadalla et al., BLIP3-KALE, 2024; Li et al., What If We Recaption Billions of Web
 Images with LLaMA-3? (Recap-DataComp-1B), 2024; Mahmoud et al., SIEVE, 2024 (nucleus sampling).
@@ -44,13 +44,13 @@ ALT_TEXT_FORM = Form("recaption_alt_text", "v1", fields=("length",), data=("capt
 class Recaption(CaptionKind):
     """A vision-language model's caption of the image.
 
-    `short` is one sentence of at most 25 words; `long` three to six sentences. `plain` is for captioners that take an image and no words,
-    such as engine `guided`. With `alt_text` (Altogether, KALE), names from the caption get in, and so do its
-    errors, and instructions that strangers put there. Fields of `template`: `{length}`, and `{caption}` with `alt_text`.
+    `short` is one sentence of at most 25 words; `long` three to six sentences. `plain` is for captioners that take an
+    image and no words, such as engine `guided`. With `alt_text` (Altogether, KALE), names from the caption get in, and
+    so do its errors, and instructions that strangers put there. Fields of `template`: `{length}`, and `{caption}` with
+    `alt_text`.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["short"], "alt_text": True}
-
     key: ClassVar[str] = "recaption"
     kind: ClassVar[str] = "recaption"
     needs_images: ClassVar[bool] = True
@@ -77,16 +77,15 @@ class Recaption(CaptionKind):
 
     def drafts(self, rows: pa.Table, seed: int) -> Iterator[tuple[int | None, Request]]:
         """See `CaptionKind`; `caption` may be null, and is not looked at without `alt_text`."""
-        own, bare = self.load_template(), load_template(FORM)
+        template, without_caption = self.load_template(), load_template(FORM)
         columns = (rows[name].to_pylist() for name in ("uid", "caption", "sha256", "per_row"))
         for uid, caption, picture, count in zip(*columns, strict=True):
             for style in self.styles if picture is not None else ():
                 shown = {"caption": caption} if self.alt_text and caption and one_line(caption) else {}
-                template = bare if self.alt_text and not shown else own
-                words = () if style == "plain" else template.messages(length=STYLES[style].words, **shown)
-                prompt = "" if style == "plain" else None
-                group = f"{self.kind}/{style}"
-                yield count, Request(uid, self.kind, style, 0, prompt, words, group=group, picture=picture)
+                of = without_caption if self.alt_text and not shown else template
+                messages = () if style == "plain" else of.messages(length=STYLES[style].words, **shown)
+                prompt, group = "" if style == "plain" else None, f"{self.kind}/{style}"
+                yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group, picture=picture)
 
     def text_of(self, answer: str, style: str) -> str:
         """See `CaptionKind`: of a short one the first line that is not empty; of others all lines."""

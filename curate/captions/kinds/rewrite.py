@@ -1,14 +1,14 @@
 """Say a caption in other words, after a few examples of how that is done (LaCLIP).
 
 Out: requests of kind `rewrite`, one for each row, style and ordinal. A style is a pool of in-context pairs
-`source => target`, all written for this package: chat_a and chat_b in the manner of two chat models, human as people
-write offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all, and a sample gets
-one of them by a hash, so that the prompts of a style share 32 beginnings, which caches of prefixes compute once. A recipe may
-bring styles of its own, each a file of pairs, and a prompt of its own, which has the examples where its fields are, or none.
+`source => target`, written for this package: chat_a and chat_b in the manner of two chat models, human as people write
+offhand, coco as two people caption one image. Of each pool 32 triples are drawn once for all; a sample gets one by a
+hash, so that the prompts of a style share 32 prefixes, which are cached. A recipe may add styles, each a file of pairs,
+and its own prompt, which has the examples where its fields are, or none.
 
-Trade-offs: the paper draws a triple of 16 pairs afresh for each prompt; here texts of one sample and style differ by their
-seeds alone. A text from a cut caption (see `curate.captions.kinds.text`) loses facts, which the gates see. A rewrite does not look
-at the image, so it may invent.
+Trade-offs: the paper draws a triple of 16 pairs for each prompt; here texts of one sample and style differ by their
+seeds alone. A text from a cut caption (`curate.captions.kinds.text`) loses facts, which the gates see. A rewrite does
+not look at the image, so it may invent.
 
 Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, section 3.
 """
@@ -58,11 +58,11 @@ class Rewrite(CaptionKind):
     """The caption in other words, after three examples of a style (LaCLIP).
 
     The styles `chat_a`, `chat_b`, `human` and `coco` have examples of their own. `examples` adds styles: files of lines
-    `caption => the same in other words`, three or more. Without `styles`, they replace the built-in ones. Temperature 0.9 and top_p 0.95
-    are the paper's.
+    `caption => the same in other words`, three or more. Without `styles`, they replace the built-in ones. Temperature
+    0.9 and top_p 0.95 are the paper's.
 
-    Fields of `template`: `{caption}`, and `{examples}` for the three pairs as lines, or `{source_1}` to `{target_3}` for each of them.
-    A prompt may show none, and has one style then. So LaCLIP's own prompt and pairs can be used.
+    Fields of `template`: `{caption}`, and `{examples}` for the three pairs as lines, or `{source_1}` to `{target_3}`
+    for each of them. A prompt may show none, and has one style then. So LaCLIP's own prompt and pairs can be used.
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "styles": ["chat_a", "human"], "prompt": "chat"}
@@ -98,10 +98,8 @@ class Rewrite(CaptionKind):
         if self.template is None and (unknown := self._without_examples()):
             raise fault("styles", f"{unknown[0]!r} is not a style; accepted: {', '.join(STYLES)}, and keys of examples")
         if numbered := [style for style in self.styles if re.search(r"_\d+$", style)]:
-            raise fault(
-                "styles",
-                f"{numbered[0]!r} ends in a number, as the further captions of a style do; choose another name",
-            )
+            reason = "ends in a number, as the further captions of a style do; choose another name"
+            raise fault("styles", f"{numbered[0]!r} {reason}")
         return self
 
     def _without_examples(self) -> list[str]:
@@ -113,15 +111,12 @@ class Rewrite(CaptionKind):
         if template.fields.isdisjoint(_EXAMPLES):
             if self.examples or len(self.styles) > 1:
                 what = "examples" if self.examples else f"{len(self.styles)} styles"
-                raise RecipeError(
-                    f"{self.template}: has no fields for examples, but the section has {what}; accepted: fields {', '.join(_EXAMPLES)}, "
-                    "or one style without examples"
-                )
+                accepted = f"fields {', '.join(_EXAMPLES)}, or one style without examples"
+                reason = f"has no fields for examples, but the section has {what}"
+                raise RecipeError(f"{self.template}: {reason}; accepted: {accepted}")
         elif unknown := self._without_examples():
-            raise RecipeError(
-                f"{self.template}: has fields for examples, but style {unknown[0]!r} has no examples; accepted: {', '.join(STYLES)}, and "
-                "keys of examples"
-            )
+            reason = f"has fields for examples, but style {unknown[0]!r} has no examples"
+            raise RecipeError(f"{self.template}: {reason}; accepted: {', '.join(STYLES)}, and keys of examples")
         return template
 
     def pairs(self, style: str) -> tuple[Pair, ...]:
@@ -141,10 +136,8 @@ class Rewrite(CaptionKind):
         template, is_chat = self.load_template(), self.prompt == "chat"
         columns = [rows[name].to_pylist() for name in ("uid", "caption", "per_row")]
         shown = {style: _examples(style, self.pairs(style)) for style in self.styles}
-        chosen = np.stack(
-            [_choose(rows["uid"], style, seed, len(shown[style])) for style in self.styles], axis=1
-        ).tolist()
-        for uid, caption, count, triples in zip(*columns, chosen, strict=True):
+        chosen = [_choose(rows["uid"], style, seed, len(shown[style])).tolist() for style in self.styles]
+        for uid, caption, count, triples in zip(*columns, zip(*chosen, strict=True), strict=True):
             if not (caption and one_line(caption)):
                 continue
             for style, triple in zip(self.styles, triples, strict=True):
@@ -155,11 +148,7 @@ class Rewrite(CaptionKind):
                 yield count, Request(uid, self.kind, style, 0, prompt, messages, group=group)
 
     def text_of(self, answer: str, style: str) -> str:
-        """See `CaptionKind`.
-
-        Of a completion the first line counts, up to another `=>`, after which it rewrites itself; of a chat the first line
-        that is not empty, with whatever label a model writes before it.
-        """
+        """See `CaptionKind`: of a chat the first line that is not empty; else the first line, up to another `=>`."""
         if self.prompt == "chat":
             return first_line(answer)
         line = next(iter(answer.splitlines()), "")
@@ -198,16 +187,11 @@ def read_pairs(path: str) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def triples(style: str) -> tuple[tuple[int, int, int], ...]:
-    """Return the 32 triples of one of `STYLES`, as `draw_triples` does."""
-    return draw_triples(style, load_pairs(style))
-
-
 @functools.cache
 def draw_triples(style: str, pairs: tuple[Pair, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Return a style's 32 triples, as positions in its pool; no two hold the same three pairs. Fewer where there are not so many.
+    """Return a style's 32 triples, as positions in its pool; no two hold the same three pairs. Small pools have fewer.
 
-    Turn after turn, a hash orders the pool and its first three are taken; a triple that was there is passed over.
+    Each turn a hash orders the pool, and its first three are taken unless they were drawn before.
     """
     drawn: dict[frozenset[int], tuple[int, int, int]] = {}
     for turn in itertools.count():
@@ -222,14 +206,14 @@ def draw_triples(style: str, pairs: tuple[Pair, ...]) -> tuple[tuple[int, int, i
 @functools.cache
 def _examples(style: str, pairs: tuple[Pair, ...]) -> tuple[dict[str, str], ...]:
     """Return the fields of each triple, as prompts have them; of a style without pairs one without fields."""
-    found = []
+    examples = []
     for triple in draw_triples(style, pairs) if pairs else ():
         shown = [pairs[i] for i in triple]
         fields = {"examples": "\n".join(f"{pair.source} => {pair.target}" for pair in shown)}
         for place, pair in enumerate(shown, 1):
             fields |= {f"source_{place}": pair.source, f"target_{place}": pair.target}
-        found.append(fields)
-    return tuple(found) or ({},)
+        examples.append(fields)
+    return tuple(examples) or ({},)
 
 
 def _choose(uids: pa.Array, style: str, seed: int, count: int) -> npt.NDArray[np.int64]:

@@ -1,9 +1,9 @@
 """Strangers' text on its way into a prompt, and a model's text on its way out.
 
 A caption in a prompt is data. `as_data` gives it a form in which it cannot be anything else: one line, cut to 96 words
-and 512 characters, without a character or a word that templates, chat formats or tokenizers give a meaning to:
+and 512 characters, without what has a meaning in templates, chat formats or tokenizers:
 
-    line breaks, tabs, control characters      a space: a prompt's lines stay its own
+    line breaks, tabs, control characters      a space
     invisible characters (zero width, bidi)    nothing: what people do not see, the model does not read
     < > and their wide forms                   ‹ ›: so neither a delimiter, nor <|im_start|>, <s>, <image>
     => -> ⇒                                    →: the arrow between an example's source and target is the prompt's own
@@ -12,7 +12,7 @@ and 512 characters, without a character or a word that templates, chat formats o
     ### and more                               #
     user: assistant: system: human:            the word and a dash: some chat formats write turns as plain text
 
-Trade-offs: a caption's markup reads a little differently in the prompt. The stored caption is left as it is.
+The stored caption is left as it is.
 """
 
 import re
@@ -21,8 +21,7 @@ MAX_WORDS, MAX_CHARACTERS = 96, 512
 """What is shown of a caption: about 128 tokens of English, so that two fit into CapsFusion's 256."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-# Format characters (Cf) that show nothing, and halves of surrogate pairs. The joiners U+200C and U+200D stay: Persian,
-# the scripts of India and emoji are spelt with them.
+# Format characters (Cf) that show nothing, and halves of surrogate pairs. The joiners U+200C and U+200D spell words.
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f\ud800-\udfff]+"
@@ -38,29 +37,28 @@ _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»",
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: runs of white space and control characters are a space, invisible characters are gone."""
+    """Return the text on one line: a space for each run of white space and control characters, no invisible ones."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     return " ".join(_INVISIBLE.sub("", _CONTROL.sub(" ", text)).split())
 
 
 def as_data(text: str, words: int = MAX_WORDS, characters: int = MAX_CHARACTERS) -> str:
-    """Return the text in the form that prompts may hold, see above; empty where nothing is left of it.
+    """Return the text as prompts may hold it, see above, cut between words where that costs less than half of it.
 
-    It is one line without `<`, `>` and `=>`, of at most so many words and characters, cut between words where that costs less
-    than half of it; the same where it is one already.
+    Idempotent; empty where nothing is left.
     """
     text = _cut(one_line(text).translate(_BRACKETS), words, characters)
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
-    found = 1
-    while found:  # what is taken away may have been between the parts of the next one
-        text, found = _DELIMITER.subn(r" \1 ", text)
+    replaced = 1
+    while replaced:  # what is taken away may have been between the parts of the next one
+        text, replaced = _DELIMITER.subn(r" \1 ", text)
     text = " ".join(_HEADING.sub("#", _MARK.sub(r"(\1)", text)).split())
     return _cut(text, words, characters)
 
 
 def first_line(answer: str) -> str:
-    """Return the first line of an answer that holds more than white space, on one line and without quotes around it."""
+    """Return the first line of an answer that is not blank, without quotes around it."""
     lines = (one_line(line) for line in answer.splitlines())
     return without_quotes(next((line for line in lines if line), ""))
 

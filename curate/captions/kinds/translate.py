@@ -1,10 +1,9 @@
 """Translate captions into listed languages.
 
-Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's code. A row that is in
-a language already is not translated into it.
+Out: requests of kind `translation`, one for each row, language and ordinal; the style is the language's code.
 
-Trade-offs: only languages that the model of `curate.signals.language` can name are accepted, since a translation is
-checked by it. Captions are cut, see `curate.captions.kinds.text`. An answer has at most 160 tokens: other scripts take more.
+Trade-offs: only languages that `curate.signals.language` can tell are accepted, since it checks translations. Captions
+are cut, see `curate.captions.kinds.text`. An answer has at most 160 tokens, as other scripts take more.
 """
 
 import difflib
@@ -51,7 +50,7 @@ def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the codes. Raises ValueError for one that is not among `LANGUAGES`, with the nearest ones."""
     for code in codes:
         if code not in LANGUAGES:
-            near = " or ".join(f"{one} ({LANGUAGES[one]})" for one in _near(code))
+            near = " or ".join(f"{match} ({LANGUAGES[match]})" for match in _near(code))
             accepted = f"ISO 639-1 codes of languages that can be identified: {', '.join(LANGUAGES)}"
             raise ValueError(f"unknown language {code!r}{near and f'; did you mean {near}?'}; accepted: {accepted}")
     return codes
@@ -74,7 +73,6 @@ class Translate(CaptionKind):
     """
 
     example: ClassVar[Any] = {"engine": "vlm", "languages": ["de", "ja"]}
-
     key: ClassVar[str] = "translate"
     kind: ClassVar[str] = "translation"
     styles_key: ClassVar[str] = "languages"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from curate.base.errors import RecipeError
 from curate.captions.gates.gate import Candidates
 from curate.captions.gates.verdicts import run_gates
-from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, load_pairs, read_pairs, triples
+from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, draw_triples, load_pairs, read_pairs
 from curate.captions.kinds.text import as_data
 from curate.llm.engine import Sampling
 from curate.recipe.gates import Gates
@@ -90,7 +90,7 @@ def test_pools_show_numbers_names_and_variety() -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_triples(style: str) -> None:
-    found = triples(style)
+    found = draw_triples(style, load_pairs(style))
     assert len(found) == len({frozenset(triple) for triple in found}) == TRIPLES
     pool = range(len(load_pairs(style)))
     assert all(len(set(triple)) == 3 and set(triple) <= set(pool) for triple in found)
@@ -98,7 +98,7 @@ def test_triples(style: str) -> None:
 
 
 def test_triples_differ_by_style() -> None:
-    assert len({triples(style) for style in STYLES}) == len(STYLES)
+    assert len({draw_triples(style, load_pairs(style)) for style in STYLES}) == len(STYLES)
 
 
 # ---- the draw
@@ -175,7 +175,7 @@ def test_a_completion() -> None:
         style, triple = re.fullmatch(r"rewrite/(\w+)/(\d+)", request.group).groups()
         assert style == request.style
         lines = request.prompt.split("\n")
-        pairs = [load_pairs(style)[i] for i in triples(style)[int(triple)]]
+        pairs = [load_pairs(style)[i] for i in draw_triples(style, load_pairs(style))[int(triple)]]
         assert lines[1:] == ["", *(f"{a} => {b}" for a, b in pairs), "Red bicycle, 2014 model =>"]
         assert replace(request.sampling, seed=0) == Sampling(0.9, 0.95, 77, ("\n",), 0)
 
