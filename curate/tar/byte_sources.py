@@ -1,4 +1,4 @@
-"""Random access to the bytes of a file: a local one over mmap; any other that fsspec opens by ranged reads, or copied whole first."""
+"""Random access to a file's bytes: local ones by mmap, others that fsspec opens by ranged reads or copied whole."""
 
 import mmap
 import os
@@ -25,7 +25,7 @@ class ByteSource(ABC):
 
     @abstractmethod
     def peek(self, offset: int, least: int) -> memoryview:
-        """Return the bytes from `offset` as far as they are held: `least` or more, fewer where the file ends. Raises OSError."""
+        """Return the bytes from `offset` that are held: `least` or more, fewer where the file ends. Raises OSError."""
 
     def read(self, offset: int, length: int) -> memoryview:
         """Return `length` bytes from `offset`, fewer where the file ends. Raises OSError."""
@@ -132,14 +132,13 @@ class RangeSource(ByteSource):
         if len(data) == self.size > length:  # a server that ignores ranges
             data = data[offset : offset + length]
         if len(data) != length:
-            raise OSError(
-                f"{self._path}: {length} bytes at {offset} were requested, {len(data)} received; has it changed?"
-            )
+            what = f"{length} bytes at {offset} were requested, {len(data)} received; has it changed?"
+            raise OSError(f"{self._path}: {what}")
         return memoryview(data)
 
 
 def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = None) -> ByteSource:
-    """Return the bytes of a local path (mapped) or an fsspec URL (ranged reads, `storage` are its options). Raises OSError."""
+    """Return the bytes of a local path (mapped) or an fsspec URL (ranged reads, with options). Raises OSError."""
     name = os.fspath(path)
     if "://" not in name and "::" not in name:
         return MmapSource(name)
@@ -148,10 +147,11 @@ def open_source(path: str | os.PathLike[str], storage: dict[str, Any] | None = N
 
 
 def open_copy(path: str, storage: dict[str, Any] | None = None) -> ByteSource:
-    """Return the bytes of a file that is read whole, and parts of it more than once: one that is not local is copied first.
+    """Return the bytes of a file that is read whole, and in parts more than once: one that is remote is copied first.
 
-    A store then answers one request, and sends each byte once. The copy is in the folder for temporary files (`TMPDIR`), without a
-    name, and is gone with the last of its views. A file for which there is no room is read by ranges. Raises OSError.
+    A store then answers one request, and sends each byte once. The copy is in the folder for temporary files
+    (`TMPDIR`), without a name, and is gone with its last view. Without room for it the file is read by ranges.
+    Raises OSError.
     """
     opened = open_source(path, storage)
     if not isinstance(opened, RangeSource) or opened.size > shutil.disk_usage(tempfile.gettempdir()).free // 2:

@@ -5,9 +5,8 @@ In: a `ByteSource`. Out: a `TarIndex`, one row a member, and what was wrong with
 Read are ustar (with prefix), GNU (long names, base-256 sizes, old sparse), PAX (path, size, sparse; global headers are
 skipped) and v7 headers, with signed and unsigned checksums. Links, folders, devices, sparse and unknown types are
 listed under their type; only REGULAR members have bytes to be read as they lie. The first zero block ends the archive,
-and so does the end of the file on a member's boundary. Bytes after the end are ignored, but a second archive there is
-reported. Headers are untrusted: whatever they claim, the walk (`walk`, compiled) moves forward, allocates a
-fixed amount and ends in `damage`.
+and so does the file's end on a member's boundary. A second archive after it is reported, other bytes are ignored.
+Headers are untrusted: whatever they claim, the walk moves forward, allocates a fixed amount and ends in `damage`.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from curate.tar.walk import BLOCK
 
 _ROWS = 4096  # members a call of the walk
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+# What a file may be that is no tar, by how it begins.
 _OTHERS = {
     b"par1": "it is Parquet, which a source of `format: parquet` reads",
     b"<!doctype html": "it is HTML, such as a server's error page",
@@ -30,7 +30,7 @@ _OTHERS = {
     b"<?xml": "it is XML, such as an object store's error message",
     b"pk\3\4": "it is a zip archive",
     b"version https://git-lfs": "it is a pointer of Git LFS; the file itself was not fetched",
-}  # what a file may be that is no tar, by how it begins
+}
 
 
 class Damage(NamedTuple):
@@ -44,11 +44,8 @@ class Damage(NamedTuple):
 class TarIndex:
     """The members of one tar, in its order."""
 
-    # As in the header, bytes that are not UTF-8 (and NUL) as %XX. In such a name % becomes %25 too, so two different ones
-    # stay different.
-    names: list[str]
-    # The type flag: REGULAR, FOLDER, or that of a link, a sparse or another special member
-    types: npt.NDArray[np.uint8]
+    names: list[str]  # as `decode_name`
+    types: npt.NDArray[np.uint8]  # flags: REGULAR, FOLDER, or of links, sparse and other special members
     offsets: I64  # where the data begins in the file
     sizes: I64  # bytes of data that the header announces
     complete: Mask  # False for a last member whose data the end of the file cuts
@@ -59,7 +56,7 @@ class TarIndex:
 
 
 def index_tar(source: ByteSource) -> TarIndex:
-    """Return the index of a tar, as far as it can be read; what is wrong with the file is in `damage`. Raises OSError."""
+    """Return the index of a tar, as far as it can be read; `damage` says what is wrong with it. Raises OSError."""
     rows = np.empty((_ROWS, 5), np.int64)
     text = np.empty(_ROWS * BLOCK + walk.MAX_EXTENSION, np.uint8)
     tables: list[I64] = []
@@ -96,7 +93,7 @@ def _names(text: npt.NDArray[np.uint8], stops: list[int]) -> list[str]:
 
 
 def decode_name(raw: bytes) -> str:
-    """Return a name as text: UTF-8; where it is not, or holds a NUL, bytes that cannot stay become %XX, and % becomes %25."""
+    """Return a name as text. Where it is not UTF-8, or holds a NUL, such bytes become %XX, and % becomes %25."""
     try:
         if b"\0" not in raw:
             return raw.decode()
@@ -107,7 +104,7 @@ def decode_name(raw: bytes) -> str:
 
 
 _DAMAGE = {
-    walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {there} of {size} bytes are present"),
+    walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {held} of {size} bytes are present"),
     walk.CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is complete"),
     walk.CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are present"),
     walk.CUT_EXTENSION: (
@@ -138,7 +135,7 @@ def _damage(source: ByteSource, status: int, at: int, index: TarIndex) -> Damage
     if len(index):
         name, offset, size = index.names[-1], int(index.offsets[-1]), int(index.sizes[-1])
     last = f"after {name}" if len(index) else "at the start"
-    fields = {"name": name, "there": source.size - offset, "size": size, "last": last, "left": left, "at": at}
+    fields = {"name": name, "held": source.size - offset, "size": size, "last": last, "left": left, "at": at}
     return Damage(reason, detail.format(**fields))
 
 

@@ -5,12 +5,11 @@ Mode 0644, owner and group 0, no owner names, mtime 0. A name is UTF-8, as every
 GiB and more. The end marker is two zero blocks; the file is not rounded up to 10,240 bytes, which only tape drives
 needed (tarfile, GNU tar, libarchive, webdataset and Hugging Face read it without a warning).
 
-Trade-off: headers are made from a template and sums, about 1 µs each; of many members at once by a kernel, for a tenth of it.
+Headers are made from a template and sums, about 1 µs each; of many members at once by a kernel, for a tenth of it.
 """
 
 import re
 from collections.abc import Sequence
-from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import unquote
 
@@ -54,8 +53,7 @@ def safe_key(key: str) -> bool:
 def safe_suffix(suffix: str) -> bool:
     """Return whether `KEY.SUFFIX` is a name in a tar and a path on any system, for a safe key; dots within are fine.
 
-    Suffixes are as untrusted as keys: those that fail hold what a key may not, or have an empty part, or
-    are over 50 characters.
+    Suffixes are as untrusted as keys: those that fail hold what a key may not, an empty part, or over 50 characters.
     """
     return len(suffix) <= MAX_SUFFIX and "/" not in suffix and all(map(safe_key, suffix.split(".")))
 
@@ -63,8 +61,7 @@ def safe_suffix(suffix: str) -> bool:
 def tar_header(name: str, size: int) -> bytes:
     """Return the header of a regular member, 512 bytes, or 1,536 and more with a PAX header in front.
 
-    Raises:
-        ValueError: the name is empty, holds a NUL, or is not Unicode text.
+    Raises ValueError where the name is empty, holds a NUL, or is not Unicode text.
     """
     raw = name.encode()
     if not raw or b"\0" in raw:
@@ -90,7 +87,7 @@ def tar_headers(names: Sequence[str], sizes: Sequence[int]) -> list[bytes]:
 
 @njit(nogil=True, cache=True)
 def _fill_headers(headers: Any, text: Any, lengths: Any, sizes: Any) -> None:
-    """Fill a header a row, which is the template, with names that lie one after another in `text`; names and sizes must fit."""
+    """Fill headers, a row each with the template, with the names in `text`; names and sizes must fit."""
     start = 0
     for row in range(len(lengths)):
         header, length, size = headers[row], lengths[row], sizes[row]
@@ -145,22 +142,19 @@ def _record(key: bytes, value: bytes) -> bytes:
 class TarWriter:
     """Writes an archive to an open file. Closing it writes the end marker; the file stays open.
 
-    As a context manager it is closed only where no exception was raised, so that half an archive does not look complete.
+    As a context manager it is closed only where no exception was raised: half an archive must not look complete.
     """
 
     def __init__(self, file: IO[bytes]):
-        self.offset = 0  # bytes written so far
-        self._file = file
+        self._file, self.offset = file, 0  # bytes written so far
 
     def add(self, name: str, data: bytes | memoryview) -> int:
         """Add a member and return the offset of its data. Raises ValueError where the name cannot be a member's."""
-        size, write = len(data), self._file.write
-        header, padding = tar_header(name, size), _ZEROS[: -size % BLOCK]
-        write(header)
-        write(data)
-        write(padding)
+        size, header = len(data), tar_header(name, len(data))
+        for block in (header, data, _ZEROS[: -size % BLOCK]):
+            self._file.write(block)
         start = self.offset + len(header)
-        self.offset = start + size + len(padding)
+        self.offset = start + size + -size % BLOCK
         return start
 
     def add_all(self, names: Sequence[str], contents: Sequence[bytes | memoryview]) -> None:
@@ -179,8 +173,6 @@ class TarWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
