@@ -1,4 +1,4 @@
-"""The section `captions` of a recipe: which texts are written for kept samples, by what, how they are judged and emitted.
+"""The section `captions` of a recipe: which texts are written for kept samples, by what, how judged and emitted.
 
 The sections of the kinds of captions, and of engines, lie with these: they come from registries.
 """
@@ -36,7 +36,7 @@ CAPTION_KINDS = Registry[Any](
     "curate.captions.kinds.kind:CaptionKind",
     by_class=True,
 )
-"""The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order in which they are made."""
+"""The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order of their work."""
 
 
 class Price(Section):
@@ -52,7 +52,7 @@ class Price(Section):
 
 
 class EngineSpec(OneKind):
-    """An engine: a language model, under the key of its kind, and perhaps a price. `engine` of other sections names it."""
+    """An engine: a language model, under the key of its kind, and perhaps a price. `engine` of sections names it."""
 
     registry = ENGINES
 
@@ -67,8 +67,8 @@ class EngineSpec(OneKind):
 class CaptionSection(Section):
     """Base of what is written: `engine` names one of `engines`; `per_row` how many texts a sample gets of each style.
 
-    `per_row` may be a SQL expression over a kept row's columns, its `probability`, `entries` (how many entries it holds) and
-    `rarest` (the least count of these among the survivors), so that more is spent on the tail.
+    `per_row` may be a SQL expression over a kept row's columns, its `probability`, `entries` (how many entries it
+    holds) and `rarest` (the least count of these among the survivors), so that more is spent on the tail.
 
     Attributes:
         key: the section's key in a recipe.
@@ -96,19 +96,10 @@ class CaptionSection(Section):
         None, description="A file with a prompt of your own. null: the built-in one.", examples=["my_prompt.txt"]
     )
     temperature: float | None = Field(
-        None,
-        description="Temperature of sampling, 0 to 2; 0 is greedy. null: that of the kind of captions.",
-        examples=[0.7],
-        ge=0,
-        le=2,
+        None, description="Sampling temperature, 0 to 2; 0 is greedy. null: the kind's own.", examples=[0.7], ge=0, le=2
     )
     max_tokens: int | None = Field(
-        None,
-        description="Tokens that a caption may have, at most. null: that of the kind of captions.",
-        examples=[120],
-        ge=1,
-        le=4096,
-        strict=True,
+        None, description="Tokens of a caption at most. null: the kind's.", examples=[120], ge=1, le=4096, strict=True
     )
     batch: int | None = Field(
         None,
@@ -138,7 +129,7 @@ class CaptionSection(Section):
         return True
 
     def examples_digest(self) -> str | None:
-        """Return what names the examples of the user's that prompts show; None where they show none. Raises RecipeError."""
+        """Return what names the user's examples that prompts show; None where they show none. Raises RecipeError."""
         return None
 
     @property
@@ -172,8 +163,8 @@ class Task(NamedTuple):
 class Regions(Section):
     """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector.
 
-    The detector is one of Hugging Face's transformers. Needs `pip install '.[regions]'`. `regions` of each sample's json holds the
-    boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
+    The detector is one of Hugging Face's transformers. Needs `pip install '.[regions]'`. `regions` of each sample's
+    json holds the boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
@@ -185,12 +176,7 @@ class Regions(Section):
     )
     threshold: float = Field(0.1, description="Smallest score of a box, 0 to below 1.", examples=[0.2], ge=0, lt=1)
     queries: int = Field(
-        20,
-        description="Phrases per caption, at most; of more, a random choice.",
-        examples=[10],
-        ge=1,
-        le=100,
-        strict=True,
+        20, description="Phrases per caption at most; of more, random ones.", examples=[10], ge=1, le=100, strict=True
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: a GPU where there is one.", examples=["cuda"]
@@ -202,14 +188,15 @@ class Regions(Section):
 class CaptionOutput(Section):
     """Which captions the shards hold, and where.
 
-    Each sample's json has `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation: {language: text}}`.
-    Further texts of a style are `human_2` and so on. `syn.json` is DataCompDR's list; of the original alone where no text passed. Fields
-    of the sample with the same names are replaced.
+    Each sample's json has
+    `captions: {original, rewrite: {style: text}, recaption: [texts], fused, translation: {language: text}}`. Further
+    texts of a style are `human_2` and so on. `syn.json` is DataCompDR's list; of the original alone where no text
+    passed. Fields of the sample with the same names are replaced.
     """
 
     mix: dict[str, float] = Field(
         {},
-        description="Shares of samples whose `.txt` is a `rewrite`, `recaption` or `fused` text; the rest keeps the original.",
+        description="Shares of samples whose `.txt` is a `rewrite`, `recaption` or `fused` text, not the original.",
         examples=[{"fused": 0.3, "rewrite": 0.2}],
     )
     syn_json: bool = Field(
@@ -231,8 +218,9 @@ class CaptionOutput(Section):
 class Captions(KindsSection):
     """Synthetic captions for kept samples, written by language models and checked by quality filters (gates).
 
-    `rewrite`, `recaption` and `translate` may be lists of sections, each with its own engine, prompt, and styles or languages. Answers are
-    cached: a change of gates or mix asks no model again. Captions never change a decision. More: `curate/captions/README.md`.
+    `rewrite`, `recaption` and `translate` may be lists of sections, each with its own engine, prompt, and styles or
+    languages. Answers are cached: a change of gates or mix asks no model again. Captions never change a decision. More:
+    `curate/captions/README.md`.
     """
 
     registry = CAPTION_KINDS
@@ -315,12 +303,12 @@ class Captions(KindsSection):
             raise fault(f"{task.key}.style", f"{style!r} is not among the styles of {source.key}")
 
     def cache_key_fields(self, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-        """Return what texts depend on, as plain data; `engine_ids` of `curate.captions.engines` name engines and templates."""
+        """Return what texts depend on, as plain data; `engine_ids` (`captions.engines`) name engines and templates."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name in CAPTION_KINDS.kinds():
-            own = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]
-            if own or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
-                plain[name] = own if len(own) > 1 else next(iter(own), None)
+            fields = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]
+            if fields or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
+                plain[name] = fields if len(fields) > 1 else next(iter(fields), None)
             else:
                 plain.pop(name, None)
         if plain["regions"]:
@@ -331,14 +319,14 @@ class Captions(KindsSection):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The sections of all kinds, in the order in which their texts are made."""
-        found: list[Task] = []
+        tasks: list[Task] = []
         for key in CAPTION_KINDS.kinds():
             value = getattr(self, key)
             if isinstance(value, tuple):
-                found += [Task(f"{key}.{place}", section) for place, section in enumerate(value)]
+                tasks += [Task(f"{key}.{place}", section) for place, section in enumerate(value)]
             elif value is not None:
-                found.append(Task(key, value))
-        return tuple(found)
+                tasks.append(Task(key, value))
+        return tuple(tasks)
 
     def engine_of(self, kind: str, style: str) -> str:
         """Return the name of the engine that writes these texts."""
@@ -354,8 +342,7 @@ def _task_fields(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _one_or_several(section: type[CaptionSection]) -> Any:
-    one, several = "one section", "several sections"
-    return Annotated[
-        Annotated[section, Tag(one)] | Annotated[tuple[section, ...], Field(min_length=1), Tag(several)],  # type: ignore[valid-type]
-        Discriminator(lambda value: several if isinstance(value, list | tuple) else one),
-    ]
+    single, several = "one section", "several sections"
+    sections = Annotated[tuple[section, ...], Field(min_length=1), Tag(several)]  # type: ignore[valid-type]
+    is_several = Discriminator(lambda value: several if isinstance(value, list | tuple) else single)
+    return Annotated[Annotated[section, Tag(single)] | sections, is_several]

@@ -1,19 +1,12 @@
-"""The sections of a recipe that decide which samples stay: top rules, deduplication and balance. See `curate.recipe.recipe`.
+"""The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample.
 
-`rules` itself is a field of `Recipe`; its SQL is checked by `curate.expressions`. The passes of deduplication and the schemes
-of balancing are what their registries hold.
+`rules` itself is a field of `Recipe`; its SQL is checked by `curate.expressions`. The passes of deduplication and the
+schemes of balancing are what their registries hold.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    Discriminator,
-    Field,
-    SerializeAsAny,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
 from curate.base.registry import Registry
 from curate.recipe.measure import Measure
@@ -46,9 +39,9 @@ SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.scheme
 class Top(Section):
     """A rule that keeps the best rows by a column: a fraction of them, or a number, and ties.
 
-    `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n counts the rows that reach the rule and have a value. With
-    `over: pool`, it counts all rows of the pool, also those without a value. With `by`, the cut is made in each group of rows with one value
-    of that column; NULL is a group.
+    `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n counts the rows that reach the rule
+    and have a value. With `over: pool`, it counts all rows of the pool, also those without a value. With `by`, the cut
+    is made in each group of rows with one value of that column; NULL is a group.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
@@ -150,20 +143,15 @@ Pass = Annotated[
 class Dedup(Section):
     """Deduplication in passes, in the order listed: of each group of duplicates one row stays.
 
-    A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or a near-duplicate pass. `uid` is always among
-    them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and, with near-duplicate passes, the largest group from
-    10 rows and 0.1 % on. Of rows with the same uid the one with the smallest hash of image (or URL) and caption stays, whatever their order;
-    `prefer` chooses by a column instead.
+    A pass is `uid`, `sha256` or `phash` (equal values; `phash` needs `measure.image.phash`), or a near-duplicate pass.
+    `uid` is always among them, first unless it is listed elsewhere. A run names groups with over 5 % of the rows and,
+    with near-duplicate passes, the largest group from 10 rows and 0.1 % on. Of rows with the same uid the one with the
+    smallest hash of image (or URL) and caption stays, whatever their order; `prefer` chooses by a column instead.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
         Column("decisions", "duplicate_of", "string", "uid of the row that stays in its place."),
-        Column(
-            "decisions",
-            "duplicate_cosine",
-            "float32",
-            "Largest cosine to a compared row; 1 from 0.9999 on; by embedding.",
-        ),
+        Column("decisions", "duplicate_cosine", "float32", "By embedding: largest cosine, 1 from 0.9999 on."),
     )
 
     by: tuple[Pass, ...] = Field(
@@ -211,11 +199,12 @@ class Dedup(Section):
 
 
 class Balance(Section):
-    """Balanced sampling: entries with more than t rows are thinned to about t (MetaCLIP). Give `t`, `rows` or `tail_share`.
+    """Balanced sampling: entries over t rows are thinned to about t (MetaCLIP). Give `t`, `rows` or `tail_share`.
 
-    A row is kept if the draw of any of its entries succeeds: p = t / max(count, t), and π = 1 − ∏(1 − p). Draws are hashes of uid, entry
-    and seed. So the kept set does not depend on sharding, order, workers or retries, and only grows with t. Weights 1/π estimate,
-    from the kept set, the pool before balancing. `curate whatif RUN --set balance.t=…` computes the size of another t.
+    A row is kept if the draw of any of its entries succeeds: p = t / max(count, t), and π = 1 − ∏(1 − p). Draws are
+    hashes of uid, entry and seed. So the kept set does not depend on sharding, order, workers or retries, and only
+    grows with t. Weights 1/π estimate, from the kept set, the pool before balancing. For the size
+    of another t: `curate whatif RUN --set balance.t=…`.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
@@ -272,9 +261,5 @@ class Sample(Section):
     """A random sample of a fixed number of rows, each equally likely, in place of balancing."""
 
     rows: int = Field(
-        description="Number of rows; all of them where no more are left.",
-        examples=[100000],
-        ge=1,
-        lt=2**63,
-        strict=True,
+        description="Number of rows; all where no more are left.", examples=[100000], ge=1, lt=2**63, strict=True
     )

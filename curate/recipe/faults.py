@@ -1,7 +1,7 @@
-"""Says what is wrong with a recipe: pydantic's faults, each as one line with its key, what was found and what is accepted.
+"""Says what is wrong with a recipe: pydantic's faults, a line each with its key, what was found and is accepted.
 
-Where a fault lies, and which keys are known there, is followed through the models' fields, so that a user's own name (of a
-rule, a head, an engine) is never taken for that of a section.
+Where a fault lies, and which keys are known there, is followed through the models' fields, so that a user's own name
+(of a rule, a head, an engine) is never taken for that of a section.
 """
 
 import re
@@ -18,7 +18,7 @@ from curate.recipe.section import BuiltFrom, KindsSection
 
 
 class Place(NamedTuple):
-    """Where a fault lies: the keys as a recipe has them, and the section that holds, or would hold, the last of them."""
+    """Where a fault lies: the keys as a recipe has them, and the section that would hold the last of them."""
 
     keys: tuple[str, ...]
     section: type[BaseModel] | None
@@ -28,7 +28,7 @@ def explain_faults(model: type[BaseModel], error: ValidationError) -> Iterator[s
     """Yield one line per fault of a recipe, which is to be a `model`."""
     faults = error.errors()
     places = [locate(model, fault["loc"]) for fault in faults]
-    said: set[str] = set()
+    texts: set[str] = set()
     within = {place.keys[:depth] for place in places for depth in range(len(place.keys))}
     for fault, place in zip(faults, places, strict=True):
         if len(fault["loc"]) > len(place.keys) and place.keys in within:
@@ -36,9 +36,9 @@ def explain_faults(model: type[BaseModel], error: ValidationError) -> Iterator[s
         if fault["type"] == "too_short" and fault["input"] and len(faults) > 1:
             continue  # pydantic counts only the items without a fault, and those are reported
         text = _describe(fault, place)
-        is_again = fault["type"] == "extra_forbidden" and text in said  # the long list of known keys
+        is_again = fault["type"] == "extra_forbidden" and text in texts  # the long list of known keys
         yield f"{'.'.join(place.keys) or 'recipe'}{text.partition(';')[0] if is_again else text}"
-        said.add(text)
+        texts.add(text)
 
 
 def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
@@ -63,7 +63,7 @@ def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
 
 
 def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return the form of a union that pydantic's label names; for labels of pydantic's own making the only one that it fits."""
+    """Return the form of a union that pydantic's label names; for labels of pydantic's own the only one that fits."""
     tagged = [form for form in forms if label in (mark.tag for mark in form[1] if isinstance(mark, Tag))]
     named = [form for form in forms if getattr(form[0], "__name__", "") == label.partition("[")[0]]
     return tagged or named
@@ -83,16 +83,15 @@ def _inner(form: Any, key: int | str) -> Any:
 
 
 def alternatives(hint: Any, outer: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """Yield the types that a type hint allows but None, unions and annotations taken apart, each with its annotations."""
+    """Yield the types that a type hint allows but None, each with its annotations; unions are taken apart."""
     if typing.get_origin(hint) is Annotated:
         yield from alternatives(hint.__origin__, (*hint.__metadata__, *outer))
     elif typing.get_origin(hint) in (Union, types.UnionType):
-        for one in typing.get_args(hint):
-            yield from alternatives(one, outer)
+        for form in typing.get_args(hint):
+            yield from alternatives(form, outer)
     elif hint is not type(None):
-        made = [mark.make() for mark in outer if isinstance(mark, BuiltFrom)]
-        if made:
-            yield from alternatives(made[0], tuple(mark for mark in outer if not isinstance(mark, BuiltFrom)))
+        if built := [mark.make() for mark in outer if isinstance(mark, BuiltFrom)]:
+            yield from alternatives(built[0], tuple(mark for mark in outer if not isinstance(mark, BuiltFrom)))
         else:
             yield hint, outer
 
@@ -107,24 +106,23 @@ def _describe(fault: Any, place: Place) -> str:
     if fault["type"] == "fault":
         return f".{fault['ctx']['key']}: {fault['msg']}"
     if fault["type"] == "extra_forbidden":
-        fields = place.section.model_fields if place.section else {}
+        section, fields = place.section, place.section.model_fields if place.section else {}
         known = [field.alias or name for name, field in fields.items()]
         near = did_you_mean(place.keys[-1], known)
-        if place.section and issubclass(place.section, KindsSection) and place.section.registry.group:
-            what = place.section.registry.what
+        if len(place.keys) > 1 and section and issubclass(section, KindsSection) and section.registry.group:
+            what = section.registry.what
             added = "" if near else f"; a package may add {what}s: is one not installed?"
             return f": no such {what}; {near}known: {', '.join(known)}{added}"
         return f": unknown key; {near}known keys: {', '.join(known) or 'none'}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"
         needed = _needed(_inner(place.section, place.keys[-1])) if place.section else []
-        accepted = (
-            "{top: 0.3, of: COLUMN}, or an expression" if rule else needed and f"a mapping with {', '.join(needed)}"
-        )
+        mapping = needed and f"a mapping with {', '.join(needed)}"
+        accepted = "{top: 0.3, of: COLUMN}, or an expression" if rule else mapping
         return f": is missing{f'; accepted: {accepted}' if accepted else ''}"
-    found = "" if fault["type"] == "value_error" and len(place.keys) < 2 else f" (found {shorten(fault['input'])})"
+    value = "" if fault["type"] == "value_error" and len(place.keys) < 2 else f" (found {shorten(fault['input'])})"
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
-    return f": {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{found}"
+    return f": {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{value}"
 
 
 def _needed(hint: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool. Finds those that come along.
+"""Reads small files that users name, whole and up to a limit: a list, a template, a head; never the pool.
 
 They may be untrusted, or a device by mistake: without a limit, one takes all memory.
 """
@@ -21,14 +21,15 @@ for _scheme, _name, _extra in (
     *((scheme, "gcsfs.GCSFileSystem", "gcp") for scheme in ("gs", "gcs")),
     *((scheme, "s3fs.S3FileSystem", "aws") for scheme in ("s3", "s3a")),
 ):
-    _said = f"{_scheme}:// needs {_name.partition('.')[0]}; install it with: pip install '.[{_extra}]' in a checkout of curate"
-    register_implementation(_scheme, _name, clobber=True, errtxt=_said)
+    _install = f"install it with: pip install '.[{_extra}]' in a checkout of curate"
+    _error = f"{_scheme}:// needs {_name.partition('.')[0]}; {_install}"
+    register_implementation(_scheme, _name, clobber=True, errtxt=_error)
 
 _VALUE = 4  # bytes that any value takes in memory, a null too
 
 
 def shipped_folder(name: str) -> Path:
-    """Return a folder that comes with curate, `sql` or `infra`: inside an installed package, else at the top of the checkout."""
+    """Return a folder that comes with curate, `sql` or `infra`: in an installed package, else in the checkout."""
     package = Path(curate.__file__).parent
     return package / name if (package / name).is_dir() else package.parent / name
 

@@ -19,12 +19,14 @@ GATES: Registry[Any] = Registry(
 class Gates(KindsSection):
     """How strict the quality filters (gates) of synthetic captions are; without the section, all that apply are on.
 
-    A caption that fails a gate is in table `captions` with the reason, and not in the shards. Gates are heuristics: `preamble`, `unsafe`
-    and `language` miss unforeseen cases and short texts. `python -m tests.bench.bench_gates` measures how often.
+    A caption that fails a gate is in table `captions` with the reason, and not in the shards. Gates are heuristics:
+    `preamble`, `unsafe` and `language` miss unforeseen cases and short texts. `python -m tests.bench.bench_gates`
+    measures how often.
 
-    `entries`: a text may say the same with other entries, and each counts by its rarity. At 0.4, one in seven of the package's example pairs
-    is refused, and half of the texts that lost their rarest entry. At 0.6, it is one in three, and two in three. Scale and noise of
-    `clip_score` are the model's. Of ViT-H-14, a wrong word costs about 0.00035 of `f_clipscore`.
+    `entries`: a text may say the same with other entries, and each counts by its rarity. At 0.4, one in seven of the
+    package's example pairs is refused, and half of the texts that lost their rarest entry. At 0.6, it is one in three,
+    and two in three. Scale and noise of `clip_score` are the model's. Of ViT-H-14, a wrong word costs about 0.00035 of
+    `f_clipscore`.
     """
 
     registry: ClassVar[Registry[Any]] = GATES
@@ -53,9 +55,8 @@ class Gates(KindsSection):
                 continue
             if gate.option.key in cls.model_fields or gate.option.key in options:
                 where = f"gate {gate.key!r} of package {GATES.package(gate.key)}"
-                raise RecipeError(
-                    f"{where}: captions.gates has a key {gate.option.key!r} already; uninstall the package"
-                )
+                what = f"captions.gates has a key {gate.option.key!r} already; uninstall the package"
+                raise RecipeError(f"{where}: {what}")
             options[gate.option.key] = gate.option
         return tuple(options.values())
 
@@ -69,7 +70,7 @@ class Gates(KindsSection):
         return any(name in gate.needs for key, gate in GATES.kinds().items() if key not in self.off)
 
     def check_needs(self, has_entries: bool, models: Mapping[str, Embedder]) -> None:
-        """Check that gates whose options are set have something to go by: entries, or scores by one of the models, which keep embeddings.
+        """Check that gates whose options are set have entries or scores, by one of the models that keep embeddings.
 
         Raises ValueError.
         """
@@ -79,8 +80,7 @@ class Gates(KindsSection):
             if "entries" in needs and not has_entries:
                 raise ValueError(f"captions.gates.{key} needs match: it is about metadata entries")
             if needs & {"clip", "f_clip"} and self.of not in models:
-                raise ValueError(
-                    f"captions.gates.{key} needs the model {self.of!r} in measure.clip, with embeddings: true"
-                )
+                model = f"the model {self.of!r} in measure.clip, with embeddings: true"
+                raise ValueError(f"captions.gates.{key} needs {model}")
             if "f_clip" in needs and not models[self.of].scores_words:
                 raise ValueError(f"captions.gates.{key} needs words: true of the model {self.of!r} in measure.clip")

@@ -14,12 +14,12 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.full().model_json_schema()
     sections = schema["$defs"]
     for key, kind in FORMATS.kinds().items():
-        said = sections[kind.section.__name__]["properties"]["format"]
-        sections[kind.section.__name__]["properties"]["format"] = {"const": key, "description": said["description"]}
+        properties = sections[kind.section.__name__]["properties"]
+        properties["format"] = {"const": key, "description": properties["format"]["description"]}
     unknown = {"$ref": f"#/$defs/{UnknownSource.__name__}"}
     for choices in schema["properties"]["input"]["anyOf"]:
-        one = choices.get("items", choices)
-        one["oneOf"] = [choice for choice in one["oneOf"] if choice != unknown]
+        source = choices.get("items", choices)
+        source["oneOf"] = [choice for choice in source["oneOf"] if choice != unknown]
     del sections[UnknownSource.__name__]
     for section in sections.values():
         if "description" in section:
@@ -32,7 +32,5 @@ def recipe_schema() -> dict[str, Any]:
 
 def _allow_nothing(section: dict[str, Any]) -> None:
     """Let a section stand without a value, as YAML has a key with nothing behind it."""
-    own = {
-        name: section.pop(name) for name in list(section) if name not in ("default", "description", "examples", "title")
-    }
-    section["anyOf"] = [own, {"type": "null"}]
+    names = section.keys() - {"default", "description", "examples", "title"}
+    section["anyOf"] = [{name: section.pop(name) for name in [*section] if name in names}, {"type": "null"}]

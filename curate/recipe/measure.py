@@ -18,16 +18,19 @@ SIGNALS: Registry[Any] = Registry(
 """The kinds of signals, `curate.signals.signal.SignalKind`."""
 
 Form = Literal["one", "listed", "named"]
-"""How a recipe asks for signals of a kind: one section; one or a list of sections that say their names; a mapping by name."""
+"""How a recipe asks for signals of a kind: one section; one or a list of sections with names; a mapping by name."""
 
 
 class Image(Section):
     """How images are decoded and measured.
 
-    What `jpeg_side` saves and changes, of JPEGs of 600 x 450 and the small CLIP of the demo, which `python -m tests.bench.bench_image` measures:
+    What `jpeg_side` saves and changes, of JPEGs of 600 x 450 and the small CLIP of the demo, measured by
+    `python -m tests.bench.bench_image`:
 
-    - At twice the model's input side they decode 2.3 times faster. Scores differ by at most 0.002, and the top 30 % is the same.
-    - At the input side itself they decode 3.6 times faster. Scores differ by at most 0.014, and 96.7 % of the top 30 % is the same.
+    - At twice the model's input side they decode 2.3 times faster. Scores differ by at most 0.002, and the top 30 % is
+      the same.
+    - At the input side itself they decode 3.6 times faster. Scores differ by at most 0.014, and 96.7 % of the top 30 %
+      is the same.
     - Scores of 142 photographs differ by up to 0.006 and 0.036.
     """
 
@@ -44,19 +47,16 @@ class Image(Section):
 
     decode: bool = Field(
         True,
-        description="Decode the pixels. `false` reads headers only: faster, but truncated and damaged pixels go unnoticed.",
+        description="Decode the pixels. `false` reads headers only: faster, but damaged or missing pixels pass.",
         examples=[False],
         strict=True,
     )
     phash: bool = Field(
-        False,
-        description="Compute a 64-bit perceptual hash of each image, for deduplication.",
-        examples=[True],
-        strict=True,
+        False, description="Compute a 64-bit perceptual hash, for deduplication.", examples=[True], strict=True
     )
     jpeg_side: int | None = Field(
         None,
-        description="Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side falls below this. null: in full, as open_clip.",
+        description="Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side is below this. null: in full, as open_clip.",
         examples=[448],
         ge=32,
         le=65_535,
@@ -105,43 +105,28 @@ class Embedder(Section):
 class PrecomputedEmbeddings(Embedder):
     """Precomputed embeddings of a Parquet pool, in place of a model.
 
-    They are columns of lists of numbers, or arrays of the .npz of each Parquet file, such as DataComp's `l14_img` and `l14_txt`.
-    Heads, clusters and deduplication use them; what encodes prompts or images needs `measure.clip`.
+    They are columns of lists of numbers, or arrays of the .npz of each Parquet file, such as DataComp's `l14_img` and
+    `l14_txt`. Heads, clusters and deduplication use them; what encodes prompts or images needs `measure.clip`.
     """
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
     gives: ClassVar[tuple[Column, ...]] = (
+        Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding, supplied; with `keep: true`."),
         Column(
-            "embeddings",
-            "NAME_image",
-            "fixed_size_list<float16>",
-            "Embedding of the image, as supplied; with `keep: true`.",
-        ),
-        Column(
-            "embeddings",
-            "NAME_text",
-            "fixed_size_list<float16>",
-            "Embedding of the caption, as supplied; with `keep: true`.",
+            "embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding, supplied; with `keep: true`."
         ),
     )
 
     encodes: ClassVar[bool] = False
     name: ColumnName = Field(description="Name that other sections give in `of`.", examples=["l14"])
     image: str = Field(
-        description="Column of lists, or array of the .npz, with the embeddings of the images.",
-        examples=["l14_img"],
-        min_length=1,
+        description="Column of lists or array of the .npz: embeddings of images.", examples=["l14_img"], min_length=1
     )
     text: str = Field(
-        description="Column of lists, or array of the .npz, with the embeddings of the captions.",
-        examples=["l14_txt"],
-        min_length=1,
+        description="Column of lists or array of the .npz: embeddings of captions.", examples=["l14_txt"], min_length=1
     )
     keep: bool = Field(
-        False,
-        description="Keep them as table `embeddings`, as deduplication by embedding needs.",
-        examples=[True],
-        strict=True,
+        False, description="Keep table `embeddings`, for deduplication by embedding.", examples=[True], strict=True
     )
 
     @property
@@ -197,49 +182,47 @@ class Measure(KindsSection):
     @property
     def requested(self) -> list[Requested]:
         """The signals, in the order of their kinds."""
-        return [found for key in SIGNALS.kinds() for found in _requested(key, getattr(self, key))]
+        return [signal for key in SIGNALS.kinds() for signal in _requested(key, getattr(self, key))]
 
     @property
     def embedders(self) -> list[Embedder]:
         """All that gives embeddings, models first."""
-        return [found.section for found in self.requested if isinstance(found.section, Embedder)]
+        return [signal.section for signal in self.requested if isinstance(signal.section, Embedder)]
 
     @property
     def kept(self) -> list[Embedder]:
         """Those whose embeddings are kept as a table."""
-        return [one for one in self.embedders if one.keeps_embeddings]
+        return [embedder for embedder in self.embedders if embedder.keeps_embeddings]
 
     @property
     def supplied(self) -> list[PrecomputedEmbeddings]:
         """Those whose embeddings the pool supplies."""
-        return [one for one in self.embedders if isinstance(one, PrecomputedEmbeddings)]
+        return [embedder for embedder in self.embedders if isinstance(embedder, PrecomputedEmbeddings)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Measure":
-        if twice := find_twice(one.name for one in self.embedders):
+        if twice := find_twice(embedder.name for embedder in self.embedders):
             raise ValueError(f"two models are named {twice!r}; give each a name of its own")
         forms = {key: kind.form for key, kind in SIGNALS.kinds().items()}
-        own = [found.name for found in self.requested if forms[found.kind] != "one"]
-        if twice := find_twice([*own, *(key for key, form in forms.items() if form == "one")]):
+        names = [signal.name for signal in self.requested if forms[signal.kind] != "one"]
+        if twice := find_twice([*names, *(key for key, form in forms.items() if form == "one")]):
             raise ValueError(f"two signals are named {twice!r}; give each a name of its own")
         return self
 
     @model_validator(mode="after")
     def _have_embeddings(self) -> "Measure":
-        embedders = {one.name: one for one in self.embedders}
+        embedders = {embedder.name: embedder for embedder in self.embedders}
         for _, name, section in self.requested:
             if not isinstance(section, OnEmbeddings):
                 continue
             if section.of not in embedders:
-                there = ", ".join(embedders) or "none: give measure.clip"
+                available = ", ".join(embedders) or "none: give measure.clip"
                 what = "no model of measure.clip, or of measure.embeddings, is named"
-                raise ValueError(f"{name}: {what} {section.of!r}; available: {there}")
+                raise ValueError(f"{name}: {what} {section.of!r}; available: {available}")
             if section.needs_encoder and not embedders[section.of].encodes:
                 accepted = [k for k, kind in SIGNALS.kinds().items() if _takes_any_embeddings(kind.section)]
-                raise ValueError(
-                    f"{name}: needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed; accepted "
-                    f"on its embeddings: {', '.join(accepted)}"
-                )
+                what = f"needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed"
+                raise ValueError(f"{name}: {what}; accepted on its embeddings: {', '.join(accepted)}")
         return self
 
 

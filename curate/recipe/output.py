@@ -18,18 +18,20 @@ MAX_REPEATS = 1000  # of a row in the curated set
 class Output(Section):
     """What is written of the kept rows: shards, their columns, and how often a row counts.
 
-    A sample's name is its key, if that is a safe file name and unique among kept samples; else its uid. Columns of the input are there in
-    any case. Of Parquet without images these are all its columns. Of tars they are img2dataset's, and each further
-    field of the samples' json that is a number, text or boolean (NSFW, LICENSE, similarity …), at most 200:
+    A sample's name is its key, if that is a safe file name and unique among kept samples; else its uid. Columns of the
+    input are there in any case. Of Parquet without images these are all its columns. Of tars they are img2dataset's,
+    and each further field of the samples' json that is a number, text or boolean (NSFW, LICENSE, similarity …), at most
+    200:
 
-    - A field has the type that most of its values in the pool have: `bool`, `int64`, `double` (where one is a float) or `string`.
+    - A field has the type that most of its values in the pool have: `bool`, `int64`, `double` (where one is a float) or
+      `string`.
     - A value of another type is null there. All shards have the same columns.
     - A default of `columns` is left out where the file has a column of that name.
     - `probability` is multiplied by `input_probability`, where the pool has such a column.
 
-    `repeat` sees what rules see, `probability`, `entries` (how many the caption matches), and `rarest` (the smallest of their counts
-    when balancing begins). NULL and less than 1 count as 1; at most 1,000. DataComp's resharder repeats rows by `uids.npy`. The better half
-    of the kept rows twice, by a score of a top rule:
+    `repeat` sees what rules see, `probability`, `entries` (how many the caption matches), and `rarest` (the smallest of
+    their counts when balancing begins). NULL and less than 1 count as 1; at most 1,000. DataComp's resharder repeats
+    rows by `uids.npy`. The better half of the kept rows twice, by a score of a top rule:
 
         derive: {place: quantile(clip_score)}
         rules: {best: {top: 0.2, of: clip_score}, duplicates: dedup}
@@ -47,12 +49,7 @@ class Output(Section):
         examples=["webdataset"],
     )
     rows_per_shard: int = Field(
-        10_000,
-        description="Rows of every shard but the last.",
-        examples=[1000],
-        ge=1,
-        le=1_000_000,
-        strict=True,
+        10_000, description="Rows of every shard but the last.", examples=[1000], ge=1, le=1_000_000, strict=True
     )
     columns: tuple[AnyColumn, ...] | None = Field(
         None,

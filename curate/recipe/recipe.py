@@ -1,7 +1,7 @@
 """The recipe: what a user writes in YAML, checked by pydantic before anything is read.
 
-An unknown key is an error that names the nearest known one. Paths are relative to the recipe's folder. Nothing here
-looks at the pool: what depends on it (columns, types of rules) is checked in `curate.pool.plan` and `curate.expressions`.
+An unknown key is an error that names the nearest known one. Nothing here looks at the pool: what depends on it
+(columns, types of rules) is checked in `curate.pool.plan` and `curate.expressions`.
 """
 
 import json
@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import (
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from curate.base.errors import RecipeError
 from curate.base.schema import RESERVED_RULES, Stage, run_stages, selection_stage
@@ -58,19 +52,14 @@ _ONE_OF = (
 
 
 class Match(Section):
-    """Matches captions with metadata entries, as substrings (MetaCLIP); a caption without a match is dropped as `unmatched`.
+    """Matches captions with metadata entries, as substrings (MetaCLIP); captions without any are dropped, `unmatched`.
 
-    Matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by single spaces, and spaces are added
-    around `, . ; : ? !` and the backtick. `curate metadata import FILE` reports entries that can never match.
+    Matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by single spaces, and spaces
+    are added around `, . ; : ? !` and the backtick. `curate metadata import FILE` reports entries that can never match.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
-        Column(
-            "matches",
-            "entry_ids",
-            "list<int32>",
-            "The entries that occur in the caption, ascending; see `entries.parquet`.",
-        ),
+        Column("matches", "entry_ids", "list<int32>", "Entries in the caption, ascending; see `entries.parquet`."),
     )
 
     metadata: UserPath = Field(
@@ -85,8 +74,9 @@ class Match(Section):
 class Recipe(KindsSection):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
-    - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication at
-      its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops `duplicate`.
+    - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication
+      at its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops
+      `duplicate`.
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.
     """
@@ -117,7 +107,7 @@ class Recipe(KindsSection):
     )
     match: Match | None = Field(
         None,
-        description="Metadata entries to match captions with (MetaCLIP). null: none, and no row is dropped as `unmatched`.",
+        description="Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`.",
         examples=[{"metadata": "metadata.json"}],
     )
     derive: dict[ColumnName, Expression] = Field(
@@ -135,7 +125,7 @@ class Recipe(KindsSection):
     )
     balance: Balance | None = Field(
         None,
-        description="Balanced sampling over metadata entries (MetaCLIP); needs `match`. null: every row that is left is kept.",
+        description="Balanced sampling over metadata entries (MetaCLIP); needs `match`. null: every row left is kept.",
         examples=[{"t": 20000}],
     )
     sample: Sample | None = Field(
@@ -156,7 +146,7 @@ class Recipe(KindsSection):
     output: Output = Field(Output(), description="The shards that are written.", examples=[{"rows_per_shard": 1000}])
     blocklist: UserPaths | None = Field(
         None,
-        description="Files that list uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none.",
+        description="Files with uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none.",
         examples=["gone.txt"],
     )
     max_failed: float = Field(
@@ -214,14 +204,14 @@ class Recipe(KindsSection):
             raise ValueError(f"{named[0]} needs match: entries are what it goes by")
         self.dedup.check_measured(self.measure)
         if self.captions:
-            models = {one.name: one for one in self.measure.kept if one.encodes}
+            models = {model.name: model for model in self.measure.kept if model.encodes}
             self.captions.gates.check_needs(self.match is not None, models)
         return self
 
     def stages(self, forgotten: bool) -> list[Stage]:
         """Return the stages of a run of this recipe; see `curate.base.schema.run_stages`."""
-        has = {"match": self.match, "dedup.against": self.dedup.against}
-        sections = [name for name, section in has.items() if section is not None]
+        optional = {"match": self.match, "dedup.against": self.dedup.against}
+        sections = [name for name, section in optional.items() if section is not None]
         key = self.selection[0] if self.selection else None
         selection = None if key is None else selection_stage(key, SELECTIONS.find(key).meaning)
         return run_stages(list(self.rules), sections, forgotten, self.dedup_place, selection)
@@ -244,7 +234,7 @@ class Recipe(KindsSection):
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe; `overrides` are `key=value` with dotted keys and YAML values (`rules.NAME=null` removes).
+    """Read and check a recipe; `overrides` are `key=value`, dotted keys and YAML values (`rules.NAME=null` removes).
 
     Raises:
         RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
@@ -311,14 +301,14 @@ def _set(data: dict[str, Any], override: str) -> None:
         del at[last]
         return
     at[_place(at, last, override)] = value
-    for keys, names in _ONE_OF:  # the one takes the place of the others
+    for keys, names in _ONE_OF:  # it takes the place of the others
         if keys.fullmatch(key) and value is not None:
             for other in {*names} - {last}:
                 at.pop(other, None)
 
 
 def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
-    """Return the keys with the place of a single source as the recipe has it: `input.path` and `input.0.path` are the same."""
+    """Return the keys with a single source's place as the recipe has it: `input.path` is `input.0.path`."""
     source = data.get("input")
     if keys[0] == "input" and len(keys) > 1:
         if isinstance(source, list) and len(source) == 1 and not keys[1].removeprefix("-").isdigit():

@@ -1,7 +1,8 @@
-"""The reference of all keys of a recipe, pipelines/recipes/README.md: made of the models of its sections, and of the recipes there.
+"""The reference of all keys of a recipe, pipelines/recipes/README.md, made of the sections' models and recipes there.
 
-For each section: the first line of its docstring, an example, its keys (`description`, `examples`), the columns that come of it
-(`Section.gives`), and the rest of its docstring, but `Attributes:`, which are for developers. Sections of other packages are left out.
+For each section: the first line of its docstring, an example, its keys (`description`, `examples`), the columns that
+come of it (`Section.gives`), and the rest of its docstring, but `Attributes:`, which are for developers. Sections of
+other packages are left out.
 
 `python -m curate.recipe.reference` writes the page.
 """
@@ -98,7 +99,7 @@ def entries() -> list[Entry]:
 
 
 def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[list[str]]:
-    """Return the lines of an entry's table, each a key and its cells; `places` are the entries of the classes, by their names."""
+    """Return the lines of an entry's table, each a key and its cells; `places` are the entries by names of classes."""
     properties = entry.section.model_json_schema()["properties"]
     return [_cells(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
 
@@ -108,14 +109,14 @@ def reference_page() -> str:
     """Return the page, in Markdown."""
     import jinja2  # here: only this page needs it
 
-    found = entries()
+    listed = entries()
     recipe = Entry("Keys", Recipe, Recipe.model_fields, {})
-    places = {entry.section.__name__: entry for entry in reversed(found)}
+    places = {entry.section.__name__: entry for entry in reversed(listed)}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(files("curate.recipe").joinpath("reference.md").read_text("utf-8"))
     page = template.render(
         recipe=recipe,
-        entries=found,
+        entries=listed,
         keys_of=partial(keys_of, places=places),
         recipes=list(_recipes()),
         samples=SAMPLES.names[2:-3],
@@ -136,7 +137,7 @@ def _recipes() -> Iterator[tuple[str, str, str]]:
 
 
 def _walk(section: type[Section], title: str, fill: Fill, known: set[type[Section]]) -> Iterator[Entry]:
-    """Yield the sections that the fields of a section hold, each class once; `fill` makes a recipe's data of that of the section."""
+    """Yield the sections that a section's fields hold, each class once; `fill` makes recipe data of the section's."""
     for name, field in section.model_fields.items():
         if section is Recipe and name == "input":
             yield from _walk_sources(known)
@@ -156,12 +157,11 @@ def _walk_sources(known: set[type[Section]]) -> Iterator[Entry]:
     yield Entry("input", Source, shared, {"input": Recipe.model_fields["input"].examples[0]})  # type: ignore[index]
     for key, kind in FORMATS.kinds().items():
         fields, example = kind.section.model_fields, kind.section.example
-        own = {
-            name: field
-            for name, field in fields.items()
-            if name not in shared or field.description != shared[name].description
+        is_shared = {
+            name: field.description == shared[name].description for name, field in fields.items() if name in shared
         }
-        yield Entry(f"input, format: {key}", kind.section, own, {"input": example})
+        listed = {name: field for name, field in fields.items() if not is_shared.get(name)}
+        yield Entry(f"input, format: {key}", kind.section, listed, {"input": example})
         yield from _walk(kind.section, "input", partial(_add_to_input, example), known)
 
 
@@ -170,7 +170,7 @@ def _add_to_input(example: dict[str, Any], inner: dict[str, Any]) -> dict[str, A
 
 
 def _nest(fill: Fill, key: str, example: Any, section: type[Section], inner: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's data with `inner` in a section, in the form that its key's example has: itself, by name, or in a list.
+    """Return a recipe's data with `inner` in a section as its key's example has it: itself, by name, or in a list.
 
     By name it keeps the example's other keys, but those of other kinds than the one that `inner` chooses.
     """
@@ -181,20 +181,20 @@ def _nest(fill: Fill, key: str, example: Any, section: type[Section], inner: dic
     name, value = next(iter(example.items()))
     kinds = {kind.key for kind in section.kinds()} if issubclass(section, OneKind) else set()
     dropped = kinds if kinds & set(inner) else set()
-    return fill({key: {name: {key: one for key, one in value.items() if key not in dropped} | inner}})
+    return fill({key: {name: {key: kept for key, kept in value.items() if key not in dropped} | inner}})
 
 
-def _complete(own: dict[str, Any]) -> dict[str, Any]:
-    """Return an example with what it needs to be a recipe, but for `input`. Raises ValueError where it cannot be one."""
+def _complete(example: dict[str, Any]) -> dict[str, Any]:
+    """Return an example with what it needs to be a recipe, but for `input`. Raises ValueError where it can be none."""
     for more in _NEEDS:
-        recipe = _merge(more, own)
+        recipe = _merge(more, example)
         try:
             parse_recipe({"input": _INPUT} | recipe)
         except RecipeError as error:
             fault = error
             continue
         return _in_order(recipe)
-    raise ValueError(f"the example {own} is no recipe: {fault}")
+    raise ValueError(f"the example {example} is no recipe: {fault}")
 
 
 def _in_order(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -233,10 +233,10 @@ def _sections(field: FieldInfo) -> Iterator[tuple[type[Section], tuple[str, ...]
 def _cells(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mapping[str, Entry]) -> list[str]:
     """Return a key, its type, default, meaning and example, in Markdown."""
     kind, example = _words(schema), _code((field.examples or [None])[0])
-    names = ("Source" if issubclass(one, Source) else one.__name__ for one, _ in _sections(field))
-    if inner := next((places[one] for one in names if one in places), None):
-        is_one = re.fullmatch(r"(mapping of names to )?sections?( or list of sections)?", kind)
-        example = f"[example](#{inner.anchor})" if is_one else example
+    names = ("Source" if issubclass(form, Source) else form.__name__ for form, _ in _sections(field))
+    if inner := next((places[name] for name in names if name in places), None):
+        is_section_alone = re.fullmatch(r"(mapping of names to )?sections?( or list of sections)?", kind)
+        example = f"[example](#{inner.anchor})" if is_section_alone else example
         kind = re.sub(r"sections?", rf"[\g<0>](#{inner.anchor})", kind, count=1)
     default = "required" if field.is_required() else _code(_plain(field.get_default(call_default_factory=True)))
     meaning = re.sub(r"\bnull:", "`null`:", field.description or "")
@@ -249,7 +249,7 @@ def _plain(value: Any) -> Any:
         return {}
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _code(value: Any) -> str:
@@ -286,7 +286,7 @@ def _words(schema: Any, many: bool = False) -> str:
 
 
 def _limits(schema: Mapping[str, Any]) -> str:
-    """Return the least and the largest number that is accepted; powers of 2 that types have are no limit to speak of."""
+    """Return the least and the largest number that is accepted, in words; powers of 2 that types have are no limit."""
     least, most = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     begin = f"from {least:g}" if least is not None else f"above {above:g}" if above is not None else ""

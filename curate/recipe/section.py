@@ -1,7 +1,7 @@
 """What sections of a recipe are made of: their base class, the types of names, and the mark of fields that hold paths.
 
 Paths in a recipe are relative to its folder. A field says by its type that it holds some (`UserPath`, `UserPaths`): a
-validation whose context is a function that makes paths absolute applies it, in sections of any depth and of foreign kinds.
+validation whose context is a function that makes paths absolute applies it, in any depth and in foreign kinds.
 """
 
 from collections import Counter
@@ -44,9 +44,8 @@ def _words_of_sql() -> frozenset[str]:
 
 def _no_word_of_sql(name: str) -> str:
     if name.lower() in _words_of_sql():
-        raise ValueError(
-            f"{name!r} is a reserved word of SQL, so expressions could not name it; accepted: another name, such as '{name}_'"
-        )
+        what = f"{name!r} is a reserved word of SQL, so expressions could not name it"
+        raise ValueError(f"{what}; accepted: another name, such as '{name}_'")
     return name
 
 
@@ -77,11 +76,11 @@ class Column(NamedTuple):
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values are not changed after loading.
 
-    For users are the docstring of a section, whose first line says in one sentence what it is for, and each field's `description`
-    and `examples`: `curate.recipe.reference` makes its page of them.
+    For users are the docstring of a section, whose first line says in one sentence what it is for, and each field's
+    `description` and `examples`: `curate.recipe.reference` makes its page of them.
 
     Attributes:
-        runtime_fields: the fields that say where and how fast something is computed, not what: they may change in a rerun.
+        runtime_fields: the fields that say where and how fast something is computed: they may change in a rerun.
         example: what a recipe may have under the section's key, as plain data.
         gives: the columns that come of it.
     """
@@ -122,10 +121,9 @@ K = TypeVar("K", bound="KindsSection")
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """Marks a field whose section is made of what a registry holds, when it is first needed; the field's type is its base.
+    """Marks a field whose section is made of a registry's kinds, when it is first needed; the field's type is its base.
 
-    `make` gives a section, or a union of sections. The field's type is to be `SerializeAsAny[Base]`, so that what the made
-    section adds is serialised too.
+    `make` gives a section, or a union of sections. The type is to be `SerializeAsAny[Base]`: so all is serialised.
     """
 
     make: Callable[[], Any]

@@ -5,14 +5,7 @@ from functools import cache
 from operator import not_
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    SerializeAsAny,
-    Tag,
-    field_validator,
-)
+from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, field_validator
 
 from curate.base.registry import Registry
 from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
@@ -26,9 +19,9 @@ _UNKNOWN = "unknown format"
 class Join(Section):
     """Columns of your own files for the rows of a source: those of the row with the same key, uid or URL.
 
-    The key's column in the files has the name that `on` says. A row without a counterpart gets null; a key that occurs twice is an error.
-    Use it for signals of your own, decisions of another run, and allowlists: `columns: {listed: uid}`, rule `listed IS NOT NULL`.
-    When a file changes, nothing else is measured again.
+    The key's column in the files has the name that `on` says. A row without a counterpart gets null; a key that occurs
+    twice is an error. Use it for signals of your own, decisions of another run, and allowlists:
+    `columns: {listed: uid}`, rule `listed IS NOT NULL`. When a file changes, nothing else is measured again.
     """
 
     path: UserPaths = Field(
@@ -50,9 +43,10 @@ class Join(Section):
 class Source(Section):
     """One input of the pool. These are the keys of every format; those of one format follow.
 
-    A recipe has sources with images, or Parquet sources without, not both. Columns that a source brings land in table `scores` under
-    their own names. The uid is that of the input where it has one, 32 hex digits; else a hash of URL and caption, or of image and caption.
-    A file that a range names and that is missing is an error before the run. More: `curate/pool/README.md`.
+    A recipe has sources with images, or Parquet sources without, not both. Columns that a source brings land in table
+    `scores` under their own names. The uid is that of the input where it has one, 32 hex digits; else a hash of URL and
+    caption, or of image and caption. A file that a range names and that is missing is an error before the run. More:
+    `curate/pool/README.md`.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (
@@ -93,7 +87,7 @@ class Source(Section):
     @field_validator("join")
     @classmethod
     def _names_differ(cls, join: tuple[Join, ...]) -> tuple[Join, ...]:
-        if twice := find_twice(name for one in join for name in one.columns):
+        if twice := find_twice(name for section in join for name in section.columns):
             raise ValueError(f"two columns are named {twice!r}; give each a name of its own")
         return join
 
@@ -108,7 +102,7 @@ class Source(Section):
         return None
 
     def placed_in(self, run: str, reuse: str | None = None) -> Self:
-        """Return the source with all that it has in a run's folder, or may take from that of another; here there is nothing."""
+        """Return the source with what it has in a run's folder, or may take from another's; here there is nothing."""
         return self
 
     def row_fields(self) -> dict[str, Any]:

@@ -22,8 +22,8 @@ def load_yaml(text: str) -> Any:
     """Return the one document of a text as plain data.
 
     Raises:
-        yaml.YAMLError: it is no YAML; has a key twice, a scalar that is not what its tag says, or half a surrogate pair;
-            or is larger or nested deeper than is accepted.
+        yaml.YAMLError: it is no YAML; has a key twice, a scalar that is not what its tag says, or half a surrogate
+            pair; or is larger or nested deeper than is accepted.
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"{len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")
@@ -41,8 +41,8 @@ def say_yaml_error(error: yaml.YAMLError) -> str:
 
 def find_surrogate(text: str) -> str | None:
     """Return the first half of a surrogate pair in a text, escaped, or None: no such text can be written as UTF-8."""
-    found = _SURROGATE.search(text)
-    return f"\\u{ord(found[0]):04x}" if found else None
+    match = _SURROGATE.search(text)
+    return f"\\u{ord(match[0]):04x}" if match else None
 
 
 def _refusal(what: str, mark: yaml.Mark, accepted: str) -> yaml.YAMLError:
@@ -71,30 +71,27 @@ class _Loader(yaml.SafeLoader):
         if not isinstance(event, yaml.AliasEvent) and node is not None:
             self._sizes[node] = self._measure(node)
         elif node not in self._sizes:
-            raise _refusal(
-                "an alias inside the value that it refers to",
-                event.start_mark,
-                "aliases of values that end before them",
-            )
+            what = "an alias inside the value that it refers to"
+            raise _refusal(what, event.start_mark, "aliases of values that end before them")
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
         """Return a composed node's characters and depth. Raises yaml.YAMLError for what is not accepted."""
         if isinstance(node, yaml.ScalarNode):
-            if found := find_surrogate(node.value):
-                raise _refusal(f"half a surrogate pair, {found}", node.start_mark, "text that UTF-8 can hold")
+            if half := find_surrogate(node.value):
+                raise _refusal(f"half a surrogate pair, {half}", node.start_mark, "text that UTF-8 can hold")
             return 1 + len(node.value), 1
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
-            inner = [one for pair in node.value for one in pair]
+            inner = [item for pair in node.value for item in pair]
         else:
             inner = node.value
-        sizes = [self._sizes[one] for one in inner]
+        sizes = [self._sizes[item] for item in inner]
         characters = 1 + sum(size for size, _ in sizes)
         depth = 1 + max((depth for _, depth in sizes), default=0)
         if characters > MAX_CHARACTERS or depth > MAX_DEPTH:
-            what = f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep once aliases are followed"
-            raise _refusal(what, node.start_mark, "at most that")
+            what = f"more than {MAX_CHARACTERS:,} characters or nested more than {MAX_DEPTH} deep"
+            raise _refusal(f"{what} once aliases are followed", node.start_mark, "at most that")
         return characters, depth
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
