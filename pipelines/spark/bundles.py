@@ -1,6 +1,6 @@
 """What runs in an executor's Python: a stage's bundle in Beam's own SDK worker, and one reduce of a shuffle.
 
-The worker and its DoFns are kept for as long as tasks of the same stage come. A task gives one `Result`, which Spark counts once
+The worker and its DoFns stay while tasks of the same stage come. A task gives one `Result`, which Spark counts once
 however often the task was tried: outputs, Beam's counters, or the error that no further attempt would change.
 """
 
@@ -18,7 +18,7 @@ from apache_beam.coders import PickleCoder
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.value_provider import RuntimeValueProvider
-from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
 from apache_beam.runners.worker import data_plane, sdk_worker
 from apache_beam.runners.worker.statesampler import StateSampler
 
@@ -69,8 +69,7 @@ def take_resources() -> None:
 def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
     """Yield the result of a stage's task: its elements are one bundle."""
     for parts in inputs:
-        began = time.perf_counter()
-        writer = Writer(task.folder, task.limit)
+        began, writer = time.perf_counter(), Writer(task.folder, task.limit)
         try:
             counters = _worker().run(task, parts, writer)
             yield Result(writer.close(), counters, seconds=time.perf_counter() - began)
@@ -83,8 +82,7 @@ def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
 
 def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[Keyed, None]]) -> Iterator[Result]:
     """Yield the result of a partition of sorted elements."""
-    began = time.perf_counter()
-    writer = Writer(folder, limit)
+    began, writer = time.perf_counter(), Writer(folder, limit)
     for element in group_sorted(group, (pair for pair, _ in keyed)):
         writer.add(group.output, element)
     yield Result(writer.close(), seconds=time.perf_counter() - began)
@@ -93,9 +91,8 @@ def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[K
 def _find_permanent(error: BaseException | None) -> BaseException | None:
     """Return the error, or what it was raised from, that says it is permanent."""
     while error is not None and getattr(error, "permanent", False) is not True:
-        is_text = hasattr(
-            error, "_tagged_with_step"
-        )  # Beam's, of an error that it could not make again with the step's name
+        # Beam's mark of an error that it could not make again with the step's name.
+        is_text = hasattr(error, "_tagged_with_step")
         error = error.__cause__ or (error.__context__ if is_text else None)
     return error
 
@@ -122,11 +119,9 @@ class _Worker:
         take_resources()  # before any DoFn is loaded
         self._channel = _Channel()
         self._sides = SideInputs()
-        self._stage = ""
-        self._stages = 0
+        self._stage, self._stages, self._is_frozen = "", 0, False
         self._cache: Any = None
         self._worker: Any = None
-        self._is_frozen = False
 
     def run(self, task: Task, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
         """Process a bundle; return its counters."""
@@ -139,10 +134,10 @@ class _Worker:
             bundle = uuid.uuid4().hex
             self._channel.inputs = _in_chunks(bundle, task.stage.read, rest)
             self._channel.write = lambda transform, element: writer.add(names[transform], element)
-            process = beam_fn_api_pb2.ProcessBundleRequest(
+            process = fn_api.ProcessBundleRequest(
                 process_bundle_descriptor_id=task.id, cache_tokens=self._sides.tokens(task.id)
             )
-            request = beam_fn_api_pb2.InstructionRequest(instruction_id=bundle, process_bundle=process)
+            request = fn_api.InstructionRequest(instruction_id=bundle, process_bundle=process)
             done = self._worker.do_instruction(request).process_bundle
             counters += [info.SerializeToString() for info in done.monitoring_infos]
             if not done.residual_roots:
@@ -167,7 +162,7 @@ class _Worker:
         self._stage, self._is_frozen = task.id, False
         self._stages += 1
         self._sides.take((side, getattr(parts, "value", parts)) for side, parts in task.sides)
-        descriptor = beam_fn_api_pb2.ProcessBundleDescriptor.FromString(task.stage.descriptor)
+        descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
         descriptor.id = task.id
         self._cache = sdk_worker.BundleProcessorCache(
             CAPABILITIES, self._sides, data_plane.InMemoryDataChannelFactory(self._channel), {task.id: descriptor}
@@ -175,29 +170,29 @@ class _Worker:
         self._worker = sdk_worker.SdkWorker(self._cache)
 
 
-def _in_chunks(bundle: str, transform: str, elements: Iterable[bytes]) -> Iterator[beam_fn_api_pb2.Elements.Data]:
+def _in_chunks(bundle: str, transform: str, elements: Iterable[bytes]) -> Iterator[fn_api.Elements.Data]:
     waiting: list[bytes] = []
     size = 0
     for element in elements:
         waiting.append(element)
         size += len(element)
         if size >= _CHUNK:
-            yield beam_fn_api_pb2.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
+            yield fn_api.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
             waiting, size = [], 0
     if waiting:
-        yield beam_fn_api_pb2.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
+        yield fn_api.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
 
 
 class _Channel(data_plane.DataChannel):
     """The way of elements to a worker in this process and back, which leaves them apart."""
 
     def __init__(self) -> None:
-        self.inputs: Iterator[beam_fn_api_pb2.Elements.Data] = iter(())
+        self.inputs: Iterator[fn_api.Elements.Data] = iter(())
         self.write: Callable[[str, bytes], None] = lambda transform, element: None
 
     def input_elements(
         self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None
-    ) -> Iterator[beam_fn_api_pb2.Elements.Data]:
+    ) -> Iterator[fn_api.Elements.Data]:
         """Yield the elements of the bundle."""
         yield from self.inputs
 

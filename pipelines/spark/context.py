@@ -14,10 +14,10 @@ from pipelines.spark.options import SparkOptions
 
 _LOGGER = logging.getLogger(__name__)
 _MADE_HERE = "_made_for_beam"  # an attribute of contexts
-_CONNECTING = tuple(
-    f"org.apache.spark.{name}" for name in ("SparkContext", "deploy.client", "network", "scheduler.cluster")
-)  # whose logs are Java's traces where a master does not answer: the error is raised too
-_LOSING = tuple(f"org.apache.spark.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor"))
+_SPARK = "org.apache.spark"
+# Their logs are Java's traces where a master does not answer: the error is raised too.
+_CONNECTING = [f"{_SPARK}.{name}" for name in ("SparkContext", "deploy.client", "network", "scheduler.cluster")]
+_LOSING = [f"{_SPARK}.{name}" for name in ("scheduler.TaskSetManager", "executor.Executor")]
 # Of what these log, a line: of Python's and Java's traces the last error of Python.
 _LINE = (
     r"%d{yy/MM/dd HH:mm:ss} %p %c{1}: %replace{%replace{%m}"
@@ -29,19 +29,19 @@ _ELSEWHERE = ("spark.kubernetes.", "spark.yarn.")  # settings whose registries a
 
 
 def open_context(settings: SparkOptions) -> tuple[Any, bool]:
-    """Return the active SparkContext, else a new one, and whether it was made here: then whoever is done with it stops it.
+    """Return the active SparkContext, else a new one, and whether this made it: then whoever is done with it stops it.
 
     Settings that seem misspelt are logged.
     """
     from pyspark import SparkConf, SparkContext
 
-    given = settings.read_conf()
-    if given.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
+    named = settings.read_conf()
+    if named.get("spark.master", os.environ.get("SPARK_REMOTE", "")).startswith("sc://"):
         raise NotImplementedError("SparkRunner runs on no Spark Connect session, which has no RDDs; name a master")
     if (active := SparkContext._active_spark_context) is not None:
         return active, getattr(active, _MADE_HERE, False)
     conf = SparkConf()
-    for key, value in given.items():
+    for key, value in named.items():
         conf.set(key, value)
     conf.setIfMissing("spark.master", "local[*]")
     conf.setIfMissing("spark.app.name", "beam")
@@ -55,7 +55,7 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     interrupt = signal.getsignal(signal.SIGINT)
     SparkContext._ensure_initialized(conf=conf)  # starts Java
-    for fault in _find_misspelt(SparkContext._jvm, given):
+    for fault in _find_misspelt(SparkContext._jvm, named):
         _LOGGER.warning("%s", fault)
     with quietly(SparkContext._jvm, _CONNECTING):
         spark = SparkContext(conf=conf)
@@ -115,10 +115,10 @@ def _log_in_lines(jvm: Any, loggers: Iterable[str]) -> None:
     context.updateLoggers()
 
 
-def _find_misspelt(jvm: Any, given: Mapping[str, str]) -> Iterator[str]:
+def _find_misspelt(jvm: Any, named: Mapping[str, str]) -> Iterator[str]:
     """Yield a warning for each setting that Spark's registry does not have, but one of nearly the same name."""
     version, known = jvm.org.apache.spark.package.SPARK_VERSION(), _find_known(jvm)
-    for key in given:
+    for key in named:
         if key not in known and not key.startswith(_ELSEWHERE):
             for near in difflib.get_close_matches(key, known, 1, _NEAR):
                 yield f"spark_conf: {key}: Spark {version} knows no such setting; did you mean {near!r}?"

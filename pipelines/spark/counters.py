@@ -1,4 +1,4 @@
-"""Beam's counters, distributions, gauges and sets as tasks report them (MonitoringInfos): gathered over tasks, and said in a line."""
+"""Beam's counters, distributions, gauges and sets, as tasks report them (MonitoringInfos): gathered, and in a line."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from apache_beam.portability.api import metrics_pb2
 
 def gather(infos: Iterable[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.MonitoringInfo]:
     """Return one of each kind, step and name: sums, unions, and the latest of gauges."""
-    found = sorted(monitoring_infos.consolidate(infos), key=_sort_key)
-    return [_merge(list(alike)) for _, alike in groupby(found, key=_sort_key)]
+    ordered = sorted(monitoring_infos.consolidate(infos), key=_sort_key)
+    return [_merge(list(alike)) for _, alike in groupby(ordered, key=_sort_key)]
 
 
 def say(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:

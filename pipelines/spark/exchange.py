@@ -1,8 +1,8 @@
-"""What passes between stages: encoded elements, held in memory where they are few, else in blocks of files that all workers see.
+"""What passes between stages: encoded elements, in memory where they are few, else in files that all workers see.
 
-A block is the elements, one after another, then the size of each as uint64. A file belongs to one attempt of one task and has a
-name of its own; the driver reads what the attempt wrote that Spark counted, so a late or second attempt changes nothing.
-A run's files lie in one folder, named by its host and process, which is removed when the run ends, or by a later run on that host.
+A block is the elements, one after another, then the size of each as uint64. A file belongs to one attempt of one task,
+with a name of its own; the driver reads what the attempt wrote that Spark counted: late or second ones change nothing.
+A run's files lie in one folder, named by host and process, removed when the run ends, or by a later run on that host.
 """
 
 import os
@@ -94,11 +94,11 @@ class Block:
 Part = Held | Block
 
 
-def spread(parts: Iterable[Part], most: int) -> list[list[Part]]:
-    """Return the elements in order, divided evenly among `most` tasks, or as many as there are elements."""
+def spread(parts: Iterable[Part], limit: int) -> list[list[Part]]:
+    """Return the elements in order, divided evenly among `limit` tasks, or as many as there are elements."""
     parts = [part for part in parts if part.count]
     total = sum(part.count for part in parts)
-    n = min(most, total)
+    n = min(limit, total)
     tasks: list[list[Part]] = []
     ends = [(number + 1) * total // n for number in range(n)]
     index = offset = done = 0
@@ -162,8 +162,7 @@ class Writer:
         start = self._file.tell()
         self._file.write(b"".join(elements))
         self._file.write(array("Q", map(len, elements)).tobytes())
-        block = Block(self._path, start, size, len(elements), 0, len(elements))
-        self._parts.setdefault(output, []).append(block)
+        self._parts.setdefault(output, []).append(Block(self._path, start, size, len(elements), 0, len(elements)))
 
 
 class Exchange:
@@ -204,8 +203,8 @@ class Exchange:
         """Remove what runs left whose process on this host has died."""
         files, path = fsspec.core.url_to_fs(self._parent)
         with suppress(Exception):  # a folder that is not there yet, or that cannot be listed
-            for found in files.ls(path, detail=False):
-                name = found.rstrip("/").rpartition("/")[2]
+            for folder in files.ls(path, detail=False):
+                name = folder.rstrip("/").rpartition("/")[2]
                 match = re.fullmatch(rf"beam-spark-{re.escape(self._host)}-(\d+)-[0-9a-f]{{32}}", name)
                 if match and not _is_alive(int(match[1])):
                     _remove(f"{self._parent}/{name}")
@@ -218,10 +217,8 @@ def _paths(parts: Iterable[Part]) -> set[str]:
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # else another user's
     return True
 
 

@@ -1,4 +1,4 @@
-"""The driver's way through the steps: one Spark job a stage, named by its steps, and what each collection holds until all have read it."""
+"""The driver's way through the steps: a Spark job a stage, and what each collection holds until all have read it."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ from pipelines.spark import counters
 from pipelines.spark.bundles import Result, Task, reduce_groups, run_bundle
 from pipelines.spark.exchange import Exchange, Held, Part, spread
 from pipelines.spark.groups import find_partition, group_sorted, key_elements
-from pipelines.spark.translation import Given, Graph, Group, Side, Stage, Step, Union, read_by
+from pipelines.spark.translation import Graph, Group, Impulse, Side, Stage, Step, Union, read_by
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -111,10 +111,10 @@ class Execution:
 
     def _take(self, name: str, step: Step) -> None:
         match step:
-            case Given():
+            case Impulse():
                 self._keep({step.output: [Held([step.element])]})
             case Union():
-                self._keep({step.output: [part for given in step.inputs for part in self._collections[given]]})
+                self._keep({step.output: [part for name in step.inputs for part in self._collections[name]]})
             case Group():
                 self._keep({step.output: self._group_by_key(step)})
             case Stage():
@@ -125,15 +125,10 @@ class Execution:
         tasks = self._spread(self._collections[stage.input])
         if not tasks:
             return outputs
-        task = Task(
-            name,
-            stage,
-            [(side, self._send(stage, side)) for side in stage.sides],
-            self._exchange.folder,
-            self._exchange.limit(len(tasks)),
-            self._options,
-            logging.getLogger("apache_beam").getEffectiveLevel(),
-        )
+        sides = [(side, self._send(stage, side)) for side in stage.sides]
+        level = logging.getLogger("apache_beam").getEffectiveLevel()
+        limit = self._exchange.limit(len(tasks))
+        task = Task(name, stage, sides, self._exchange.folder, limit, self._options, level)
         job = self._spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_bundle, task))
         for result in self._collect(stage.name, job, len(tasks)):
             for output, parts in result.outputs.items():
@@ -145,15 +140,15 @@ class Execution:
         count, size = sum(part.count for part in parts), sum(part.size for part in parts)
         if count <= _GROUPED_HERE[0] and size <= _GROUPED_HERE[1]:
             began = time.perf_counter()
-            found = Held(list(group_sorted(group, sorted(key_elements(group, parts)))))
-            self._count(Cost(group.name, 0, time.perf_counter() - began, 0.0, size, found.size))
-            return [found]
+            groups = Held(list(group_sorted(group, sorted(key_elements(group, parts)))))
+            self._count(Cost(group.name, 0, time.perf_counter() - began, 0.0, size, groups.size))
+            return [groups]
         tasks = self._spread(parts)
         n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
         keyed = self._spark.parallelize(tasks, len(tasks)).flatMap(partial(_key_task, group))
-        job = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n)).mapPartitions(
-            partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n))
-        )
+        parted = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n))
+        reduce = partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n))
+        job = parted.mapPartitions(reduce)
         results = self._collect(group.name, job, n, size)
         return [part for result in results for part in result.outputs.get(group.output, [])]
 
@@ -173,8 +168,8 @@ class Execution:
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
         self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
-        given = sum(part.size for result in results for parts in result.outputs.values() for part in parts)
-        self._count(Cost(name, tasks, seconds, in_bundles, shuffled, given))
+        size = sum(part.size for result in results for parts in result.outputs.values() for part in parts)
+        self._count(Cost(name, tasks, seconds, in_bundles, shuffled, size))
         return results
 
     def _count(self, cost: Cost) -> None:
@@ -182,11 +177,10 @@ class Execution:
         _LOGGER.info("%s; %s", cost, counters.say(self.counters.get(cost.name, ())) or "no counters")
 
     def _describe(self, name: str, shuffled: int) -> str:
-        """Return what Spark's page says of a job: the steps, the bytes that it shuffles, and the pipeline's counters until then."""
-        said = [f"{shuffled:,} bytes shuffled"] if shuffled else []
-        if found := counters.say(info for infos in self.counters.values() for info in infos):
-            said.append(found)
-        return f"{name} [{'; '.join(said)}]" if said else name
+        """Return what Spark's page says of a job: the steps, the bytes that it shuffles, the counters until then."""
+        counted = counters.say(info for infos in self.counters.values() for info in infos)
+        details = "; ".join(filter(None, [f"{shuffled:,} bytes shuffled" if shuffled else "", counted]))
+        return f"{name} [{details}]" if details else name
 
     def _send(self, stage: Stage, side: Side) -> Any:
         """Return what a task reads a side input from."""
@@ -220,5 +214,5 @@ def _key_task(group: Group, parts: list[Part]) -> Iterable[tuple[tuple[bytes, by
 def find_python_error(error: Exception) -> str:
     """Return the Python traceback in Spark's error, or else its message, without Java's traces."""
     text = str(getattr(error, "java_exception", error))
-    _, found, after = text.partition("Traceback (most recent call last):")
-    return (found + after if found else text).split("\n\tat ")[0].split("\n\nDriver stacktrace:")[0].strip()
+    _, begin, after = text.partition("Traceback (most recent call last):")
+    return (begin + after if begin else text).split("\n\tat ")[0].split("\n\nDriver stacktrace:")[0].strip()

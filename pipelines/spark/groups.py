@@ -1,8 +1,9 @@
 """GroupByKey: by the driver where little is grouped, else by a shuffle on the key's bytes.
 
-In: encoded elements, keys with values, in windows. Out: encoded elements, keys with all values of a window, as the collection's
-windowing and trigger say. Keys and values are sorted by their bytes, so the order of values does not depend on who was fetched
-first. Values are not decoded. A lost part of a shuffle is remade from what the stage before left.
+In: encoded elements, keys with values, in windows. Out: encoded elements, keys with all values of a window, as the
+collection's windowing and trigger say. Keys and values are sorted by their bytes, so the order of values does not
+depend on who was fetched first. Values are not decoded. A lost part of a shuffle is remade from what the stage before
+left.
 """
 
 import zlib

@@ -30,28 +30,25 @@ class SparkOptions(PipelineOptions):
         )
 
     def read_conf(self) -> dict[str, str]:
-        """Return the settings of Spark that are named, the master among them. Raises ValueError where one is of no use."""
+        """Return the named settings of Spark, the master among them. Raises ValueError where one is of no use."""
         conf = {}
         for text in self.spark_conf or ():
-            key, found, value = text.partition("=")
-            if not found or not key.startswith("spark."):
-                raise ValueError(
-                    f"--spark_conf {text}: not a setting of Spark; accepted: such as spark.executor.memory=4g"
-                )
+            key, equals, value = text.partition("=")
+            if not equals or not key.startswith("spark."):
+                accepted = "such as spark.executor.memory=4g"
+                raise ValueError(f"--spark_conf {text}: not a setting of Spark; accepted: {accepted}")
             conf[key] = value
         gpus, of_task = (float(conf.get(f"spark.{whose}.resource.gpu.amount", 0)) for whose in ("executor", "task"))
         if of_task and gpus > max(1, of_task):  # its processes come and go, and each keeps what its first task had
-            raise ValueError(
-                f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}; accepted: the same number for both; "
-                "use more executors for more GPUs"
-            )
+            accepted = "the same number for both; use more executors for more GPUs"
+            what = f"spark.executor.resource.gpu.amount: {gpus:g}, but a task has {of_task:g}"
+            raise ValueError(f"{what}; accepted: {accepted}")
         url = self.view_as(SparkRunnerOptions).spark_master_url
         is_named = any(str(word).partition("=")[0] == "--spark_master_url" for word in self._flags or ())
         if is_named or url != SparkRunnerOptions([]).spark_master_url:
             if not re.fullmatch(_MASTERS, url):
-                raise ValueError(
-                    f"--spark_master_url {url}: accepted: local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
-                )
+                accepted = "local[N], spark://HOST:PORT, yarn or k8s://https://HOST:PORT"
+                raise ValueError(f"--spark_master_url {url}: accepted: {accepted}")
             conf["spark.master"] = url
         return conf
 
@@ -62,5 +59,5 @@ class SparkOptions(PipelineOptions):
 
     def find_exchange(self) -> str | None:
         """Return the folder or URL for what passes between stages, where one is named."""
-        found: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location
-        return os.path.abspath(found) if found and "://" not in found else found
+        folder: str | None = self.spark_exchange or self.view_as(GoogleCloudOptions).temp_location
+        return os.path.abspath(folder) if folder and "://" not in folder else folder

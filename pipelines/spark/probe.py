@@ -1,7 +1,7 @@
-"""A look at the executors before a pipeline: which Python and packages they have, and what a function of the caller finds there.
+"""A look at the executors before a pipeline: their Python and packages, and what a function of the caller finds there.
 
-One small job has a task for each that Spark runs at a time. Nothing is taken for granted of an executor: what its Python and
-packages are is compared before anything of the caller's is loaded there.
+One small job has a task for each that Spark runs at a time. Nothing is taken for granted of an executor: its Python and
+packages are compared before anything of the caller's is loaded there.
 """
 
 import re
@@ -69,11 +69,11 @@ def probe(
         if spark is not None and is_ours:
             spark.stop()
         raise
-    found: dict[str, set[str]] = {}
+    hosts: dict[str, set[str]] = {}
     for host, _, _, faults in visits:
         for fault in faults:
-            found.setdefault(fault, set()).add(host)
-    return {fault: sorted(hosts) for fault, hosts in found.items()}
+            hosts.setdefault(fault, set()).add(host)
+    return {fault: sorted(names) for fault, names in hosts.items()}
 
 
 def _check_master(url: str) -> None:
@@ -85,9 +85,8 @@ def _check_master(url: str) -> None:
         if (error := _ask_master(address)) is None:
             return
         errors.append(f"{address}: {error}")
-    raise ProbeError(
-        f"no master answers at {url} ({'; '.join(errors)}); accepted: spark://HOST:PORT, as the master's page says"
-    )
+    accepted = "spark://HOST:PORT, as the master's page says"
+    raise ProbeError(f"no master answers at {url} ({'; '.join(errors)}); accepted: {accepted}")
 
 
 def _ask_master(address: str) -> str | None:
@@ -134,12 +133,12 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
         wrong = []
         for name, version in packages.items():
             try:
-                there = getattr(importlib.import_module(name), "__version__", "of no version")
+                installed = getattr(importlib.import_module(name), "__version__", "of no version")
             except Exception as error:
                 wrong.append(f"{name} cannot be imported ({type(error).__name__}: {error}), and is {version} here")
                 continue
-            if there != version:
-                wrong.append(f"{name} is {there}, but {version} here")
+            if installed != version:
+                wrong.append(f"{name} is {installed}, but {version} here")
         faults: Callable[[int], Iterable[str]] | None = None
         if not wrong:
             try:
@@ -150,8 +149,8 @@ def _make_visit(packages: dict[str, str], look: bytes) -> Callable[[Iterable[int
             except (ImportError, AttributeError) as error:
                 wrong.append(f"{error}: its code is not the same, though its version is")
         for number in numbers:
-            found = [] if faults is None else list(faults(number))
-            yield socket.gethostname(), sys.executable, "; ".join(wrong), found
+            seen = [] if faults is None else list(faults(number))
+            yield socket.gethostname(), sys.executable, "; ".join(wrong), seen
 
     return visit
 
@@ -160,16 +159,18 @@ def _say_refused(settings: SparkOptions) -> str:
     import pyspark
 
     master = settings.read_conf().get("spark.master", "the master")
-    there = "its page shows both: pip install 'pyspark==VERSION', on both sides"
-    return f"{master} did not take the application; accepted: a master's own port, and the same version of Spark as PySpark here, {pyspark.__version__} ({there})"
+    version = f"the same version of Spark as PySpark here, {pyspark.__version__}"
+    remedy = "its page shows both: pip install 'pyspark==VERSION', on both sides"
+    return f"{master} did not take the application; accepted: a master's own port, and {version} ({remedy})"
 
 
 def _say(error: str) -> str:
     """Return in one line what kept executors from running Python."""
-    if found := _PYTHONS.search(error):
-        return f"Python {found[1]}.{found[2]} on executors, and {found[3]} here; accepted: the same minor version: {_NAMED}"
-    if found := _NO_PROGRAM.search(error):
-        return f"executors have no program {found[1]}; accepted: a Python of theirs: {_NAMED}"
+    if match := _PYTHONS.search(error):
+        python = f"Python {match[1]}.{match[2]} on executors, and {match[3]} here"
+        return f"{python}; accepted: the same minor version: {_NAMED}"
+    if match := _NO_PROGRAM.search(error):
+        return f"executors have no program {match[1]}; accepted: a Python of theirs: {_NAMED}"
     lines = [line for line in error.splitlines() if line.strip()] or [error]
     raised = [line for line in lines if _RAISED.match(line)]
     return (raised[-1] if error.startswith("Traceback") and raised else lines[0]).strip()

@@ -20,7 +20,7 @@ _HELD = 64 << 20  # bytes of all stages that the driver holds
 
 
 class SparkRunner(PipelineRunner):
-    """Runs batch pipelines on Spark; takes the active SparkContext, else makes one by `SparkOptions` and stops it at the end."""
+    """Runs batch pipelines on Spark, in the active SparkContext or a new one by `SparkOptions`, stopped at the end."""
 
     def default_environment(self, options: PipelineOptions) -> environments.Environment:
         """Return that of the executors' Python."""
@@ -99,7 +99,7 @@ class SparkResult(PipelineResult):
 
     @property
     def costs(self) -> Sequence[Any]:
-        """Return what each stage took that has ended (see `execution.Cost`): tasks, seconds, bytes that were shuffled."""
+        """Return what each stage took that has ended (`execution.Cost`): tasks, seconds, bytes that were shuffled."""
         return tuple(self._execution.costs)
 
     def metrics(self) -> Any:
@@ -140,10 +140,9 @@ class SparkResult(PipelineResult):
 
 def _find_exchange(settings: SparkOptions, master: str) -> str:
     """Return the folder of the exchange. Raises ValueError where it has to be named."""
-    if found := settings.find_exchange():
-        return found
+    if folder := settings.find_exchange():
+        return folder
     if is_here(master):
         return tempfile.gettempdir()
-    raise ValueError(
-        f"the workers of {master} run on other machines: name a folder or URL that all of them see, --spark_exchange=…"
-    )
+    remedy = "name a folder or URL that all of them see, --spark_exchange=…"
+    raise ValueError(f"the workers of {master} run on other machines: {remedy}")

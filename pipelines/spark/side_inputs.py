@@ -1,6 +1,6 @@
-"""Side inputs on executors: Beam's SDK worker asks for them by its state API, by window, and by key where they are multimaps.
+"""Side inputs on executors: Beam's SDK worker asks for them by its state API, by window, of multimaps by key too.
 
-They come with the stage's task (as a Spark broadcast, or as files of the exchange), and are arranged once a stage and process.
+They come with the task (a Spark broadcast, or files of the exchange), and are arranged once a stage, in a process.
 """
 
 import struct
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from apache_beam.portability import common_urns
-from apache_beam.portability.api import beam_fn_api_pb2, beam_runner_api_pb2
+from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
+from apache_beam.portability.api import beam_runner_api_pb2 as proto
 from apache_beam.runners.portability.fn_api_runner.execution import WindowGroupingBuffer
 from apache_beam.runners.worker import sdk_worker
 
@@ -27,45 +28,40 @@ class SideInputs(sdk_worker.StateHandler, sdk_worker.StateHandlerFactory):
     def __init__(self) -> None:
         self._cache = sdk_worker.StateCache(100 << 20)
         self._handler = sdk_worker.GlobalCachingStateHandler(self._cache, self)
-        self._given: dict[tuple[str, str], tuple[Side, Iterable[Part]]] = {}
+        self._sides: dict[tuple[str, str], tuple[Side, Iterable[Part]]] = {}
         self._arranged: dict[tuple[str, str], dict[bytes, bytes]] = {}
 
     def take(self, sides: Iterable[tuple[Side, Iterable[Part]]]) -> None:
         """Take a stage's side inputs, in place of those of the stage before."""
         self._cache.invalidate_all()
-        self._given = {(side.transform, side.tag): (side, parts) for side, parts in sides}
+        self._sides = {(side.transform, side.tag): (side, parts) for side, parts in sides}
         self._arranged = {}
 
     def create_state_handler(self, api_service_descriptor: Any) -> sdk_worker.CachingStateHandler:
         """Return what decodes them, and keeps what it decoded."""
         return self._handler
 
-    def tokens(self, stage: str) -> list[beam_fn_api_pb2.ProcessBundleRequest.CacheToken]:
+    def tokens(self, stage: str) -> list[fn_api.ProcessBundleRequest.CacheToken]:
         """Return what lets the decoded stay for all bundles of a stage."""
-        request = beam_fn_api_pb2.ProcessBundleRequest
-        return [
-            request.CacheToken(
-                side_input=request.CacheToken.SideInput(transform_id=transform, side_input_id=tag),
-                token=stage.encode(),
-            )
-            for transform, tag in self._given
-        ]
+        token = fn_api.ProcessBundleRequest.CacheToken
+        names = [token.SideInput(transform_id=transform, side_input_id=tag) for transform, tag in self._sides]
+        return [token(side_input=name, token=stage.encode()) for name in names]
 
     def get_raw(
-        self, state_key: beam_fn_api_pb2.StateKey, continuation_token: bytes | None = None
+        self, state_key: fn_api.StateKey, continuation_token: bytes | None = None
     ) -> tuple[bytes, bytes | None]:
         """Return the encoded values of a key, all at once."""
         side = getattr(state_key, state_key.WhichOneof("type"))
         name = (side.transform_id, side.side_input_id)
         if name not in self._arranged:
-            self._arranged[name] = _arrange(*self._given[name])
+            self._arranged[name] = _arrange(*self._sides[name])
         return self._arranged[name].get(state_key.SerializeToString(deterministic=True), b""), None
 
-    def append_raw(self, state_key: beam_fn_api_pb2.StateKey, data: bytes) -> Any:
+    def append_raw(self, state_key: fn_api.StateKey, data: bytes) -> Any:
         """Raise: nobody writes state here."""
         raise NotImplementedError("SparkRunner has no user state")
 
-    def clear(self, state_key: beam_fn_api_pb2.StateKey) -> Any:
+    def clear(self, state_key: fn_api.StateKey) -> Any:
         """Raise: nobody writes state here."""
         raise NotImplementedError("SparkRunner has no user state")
 
@@ -82,20 +78,18 @@ class SideInputs(sdk_worker.StateHandler, sdk_worker.StateHandlerFactory):
 
 
 def _arrange(side: Side, parts: Iterable[Part]) -> dict[bytes, bytes]:
-    """Return the encoded values by state key: of a window, of a window and key, all keys, all keys with their values."""
-    pattern = beam_runner_api_pb2.FunctionSpec.FromString(side.pattern)
+    """Return the encoded values by state key: of a window, of a window and key, all keys, keys with their values."""
+    pattern = proto.FunctionSpec.FromString(side.pattern)
     buffer = WindowGroupingBuffer(pattern, read_context(side.coders).coders.get_by_id(side.coder))
     for part in parts:
         for element in part.read():
             buffer.append(element)
-    found: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    by_key: defaultdict[bytes, list[bytes]] = defaultdict(list)
 
     def add(kind: str, data: bytes, **named: bytes) -> None:
-        field = beam_fn_api_pb2.StateKey.DESCRIPTOR.fields_by_name[kind].message_type._concrete_class
-        state_key = beam_fn_api_pb2.StateKey(
-            **{kind: field(transform_id=side.transform, side_input_id=side.tag, **named)}
-        )
-        found[state_key.SerializeToString(deterministic=True)].append(data)
+        field = fn_api.StateKey.DESCRIPTOR.fields_by_name[kind].message_type._concrete_class
+        state_key = fn_api.StateKey(**{kind: field(transform_id=side.transform, side_input_id=side.tag, **named)})
+        by_key[state_key.SerializeToString(deterministic=True)].append(data)
 
     for key, window, values, count in buffer.encoded_items():
         if pattern.urn == common_urns.side_inputs.ITERABLE.urn:
@@ -104,4 +98,4 @@ def _arrange(side: Side, parts: Iterable[Part]) -> dict[bytes, bytes]:
             add("multimap_side_input", values, window=window, key=key)
             add("multimap_keys_side_input", key, window=window)
             add("multimap_keys_values_side_input", key + struct.pack(">i", count) + values, window=window)
-    return {key: b"".join(values) for key, values in found.items()}
+    return {key: b"".join(values) for key, values in by_key.items()}

@@ -1,6 +1,6 @@
-"""Beam's graph → steps that the driver takes in order; what cannot run on Spark is refused by name, before anything runs.
+"""Beam's graph → steps that the driver takes in order; what cannot run on Spark is refused by name, before it runs.
 
-In: the pipeline's proto. Out: `Graph`, steps in topological order: `Given` (Impulse), `Union` (Flatten, and Reshuffle, for
+In: the pipeline's proto. Out: `Graph`, steps in topological order: `Impulse`, `Union` (Flatten, and Reshuffle, for
 elements are distributed anew at each stage), `Group` (GroupByKey) and `Stage`, what Beam's optimizer fused.
 """
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from apache_beam.portability import common_urns, python_urns
-from apache_beam.portability.api import beam_fn_api_pb2, beam_runner_api_pb2
+from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
+from apache_beam.portability.api import beam_runner_api_pb2 as proto
 from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
 from apache_beam.runners.portability.fn_api_runner import translations
 from apache_beam.runners.worker import bundle_processor
@@ -22,7 +23,7 @@ _EMPTY = "spark:empty"  # a Flatten of nothing, which no stage can be fused with
 _RUNNER_URNS = frozenset(
     [_PRIMITIVES.IMPULSE.urn, _PRIMITIVES.FLATTEN.urn, _PRIMITIVES.GROUP_BY_KEY.urn, _RESHUFFLE, _EMPTY]
 )
-_BYTES = beam_runner_api_pb2.Coder(spec=beam_runner_api_pb2.FunctionSpec(urn=common_urns.coders.BYTES.urn))
+_BYTES = proto.Coder(spec=proto.FunctionSpec(urn=common_urns.coders.BYTES.urn))
 _REFUSED = {
     common_urns.requirements.REQUIRES_STATEFUL_PROCESSING.urn: "state and timers",
     common_urns.requirements.REQUIRES_BUNDLE_FINALIZATION.urn: "bundle finalization",
@@ -34,7 +35,7 @@ _ENVIRONMENTS = {python_urns.EMBEDDED_PYTHON, "beam:env:default:v1", ""}
 
 
 @dataclass(frozen=True)
-class Given:
+class Impulse:
     """One element, an empty byte string."""
 
     name: str
@@ -58,7 +59,7 @@ class Group:
     name: str
     input: str
     output: str
-    coders: bytes  # Components, in which what is length-prefixed is bytes
+    coders: bytes  # proto.Components, in which what is length-prefixed is bytes
     input_coder: str
     output_coder: str
     windowing: str
@@ -88,7 +89,7 @@ class Stage:
     sides: tuple[Side, ...]
 
 
-Step = Given | Union | Group | Stage
+Step = Impulse | Union | Group | Stage
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Graph:
     readers: Counter[str]
 
 
-def translate(pipeline: beam_runner_api_pb2.Pipeline) -> Graph:
+def translate(pipeline: proto.Pipeline) -> Graph:
     """Return the pipeline's steps.
 
     Raises NotImplementedError where it needs what this runner does not have, all of it named.
@@ -128,24 +129,23 @@ def read_by(step: Step) -> Iterator[str]:
             yield from (side.collection for side in step.sides)
 
 
-def _check(pipeline: beam_runner_api_pb2.Pipeline) -> None:
+def _check(pipeline: proto.Pipeline) -> None:
     components = pipeline.components
-    found = {_REFUSED.get(urn, urn) for urn in pipeline.requirements if urn not in _ACCEPTED}
+    refused = {_REFUSED.get(urn, urn) for urn in pipeline.requirements if urn not in _ACCEPTED}
     for transform in components.transforms.values():
         if transform.spec.urn == _PRIMITIVES.TEST_STREAM.urn:
-            found.add(f"TestStream ({transform.unique_name})")
+            refused.add(f"TestStream ({transform.unique_name})")
         if transform.environment_id:
             environment = components.environments[transform.environment_id]
             if environment.urn not in _ENVIRONMENTS:
-                found.add(f"an environment of its own ({transform.unique_name}: {environment.urn})")
-        found |= {
+                refused.add(f"an environment of its own ({transform.unique_name}: {environment.urn})")
+        refused |= {
             f"an unbounded collection, as in streaming ({transform.unique_name})"
             for name in transform.outputs.values()
-            if not transform.subtransforms
-            and components.pcollections[name].is_bounded == beam_runner_api_pb2.IsBounded.UNBOUNDED
+            if not transform.subtransforms and components.pcollections[name].is_bounded == proto.IsBounded.UNBOUNDED
         }
-    if found:
-        raise NotImplementedError(f"SparkRunner runs no pipeline with {'; nor with '.join(sorted(found))}")
+    if refused:
+        raise NotImplementedError(f"SparkRunner runs no pipeline with {'; nor with '.join(sorted(refused))}")
 
 
 def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:
@@ -159,17 +159,16 @@ def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:
         if transform.spec.urn == _PRIMITIVES.FLATTEN.urn and not transform.inputs:
             transform.spec.urn = _EMPTY
         if transform.spec.urn == _RESHUFFLE and len(transform.inputs) == 1:
-            (given,), (output,) = transform.inputs.values(), transform.outputs.values()
-            collections[output].coder_id = collections[given].coder_id
-            collections[output].windowing_strategy_id = collections[given].windowing_strategy_id
+            (source,), (output,) = transform.inputs.values(), transform.outputs.values()
+            collections[output].coder_id = collections[source].coder_id
+            collections[output].windowing_strategy_id = collections[source].windowing_strategy_id
         yield stage
 
 
 class _Builder:
-    def __init__(self, components: beam_runner_api_pb2.Components) -> None:
+    def __init__(self, components: proto.Components) -> None:
         self._components = components
         self._windowed: dict[tuple[str, str], str] = {}
-        self._opaque: dict[str, bytes] = {}
 
     def build(self, names: Iterable[str]) -> Iterator[Step]:
         for name in names:
@@ -179,49 +178,40 @@ class _Builder:
             elif set(transform.outputs.values()) - set(transform.inputs.values()) or not transform.outputs:
                 yield self._step(transform)
 
-    def _step(self, transform: beam_runner_api_pb2.PTransform) -> Step:
+    def _step(self, transform: proto.PTransform) -> Step:
         urn, name = transform.spec.urn, transform.unique_name
         if urn == common_urns.executable_stage:
             return self._stage(transform)
         (output,) = transform.outputs.values()
         if urn == _PRIMITIVES.IMPULSE.urn:
-            return Given(name, output)
+            return Impulse(name, output)
         if urn == _PRIMITIVES.GROUP_BY_KEY.urn:
-            (given,) = transform.inputs.values()
-            before, after = self._windowed_coder(given), self._windowed_coder(output)
-            coders = self._opaque_coders([before, after])
-            return Group(f"{_say([transform])} (grouped)", given, output, coders, before, after, self._windowing(given))
+            (source,) = transform.inputs.values()
+            before, after = self._windowed_coder(source), self._windowed_coder(output)
+            coders, name = self._opaque_coders([before, after]), f"{_say([transform])} (grouped)"
+            return Group(name, source, output, coders, before, after, self._windowing(source))
         if urn == _RESHUFFLE:  # of a splittable DoFn: its side inputs are named too
-            coder = self._components.pcollections[output].coder_id
-            given = next(
-                name for name in transform.inputs.values() if self._components.pcollections[name].coder_id == coder
-            )
-            return Union(name, (given,), output)
+            collections = self._components.pcollections
+            coder, names = collections[output].coder_id, transform.inputs.values()
+            source = next(source for source in names if collections[source].coder_id == coder)
+            return Union(name, (source,), output)
         return Union(name, tuple(transform.inputs.values()), output)
 
-    def _stage(self, transform: beam_runner_api_pb2.PTransform) -> Stage:
-        payload = beam_runner_api_pb2.ExecutableStagePayload.FromString(transform.spec.payload)
+    def _stage(self, transform: proto.PTransform) -> Stage:
+        payload = proto.ExecutableStagePayload.FromString(transform.spec.payload)
         numbered = sorted(payload.transforms, key=lambda name: int(name.rpartition("_")[2]))  # as they were fused
         fused = [payload.components.transforms[name] for name in numbered]
         transforms = {step.unique_name: step for step in fused}  # by which counters are reported
-        sides = tuple(
-            self._side(payload.components.transforms[side.transform_id], side.local_name)
-            for side in payload.side_inputs
-        )
-        transforms["read"] = beam_runner_api_pb2.PTransform(
-            unique_name="read",
-            spec=self._port(bundle_processor.DATA_INPUT_URN, payload.input),
-            outputs={"out": payload.input},
-        )
+        inner = payload.components.transforms
+        sides = tuple(self._side(inner[side.transform_id], side.local_name) for side in payload.side_inputs)
+        port = self._port(bundle_processor.DATA_INPUT_URN, payload.input)
+        transforms["read"] = proto.PTransform(unique_name="read", spec=port, outputs={"out": payload.input})
         writes = {}
         for number, output in enumerate(sorted(payload.outputs)):
-            writes[f"write{number}"] = output
-            transforms[f"write{number}"] = beam_runner_api_pb2.PTransform(
-                unique_name=f"write{number}",
-                spec=self._port(bundle_processor.DATA_OUTPUT_URN, output),
-                inputs={"in": output},
-            )
-        descriptor = beam_fn_api_pb2.ProcessBundleDescriptor(
+            name, port = f"write{number}", self._port(bundle_processor.DATA_OUTPUT_URN, output)
+            writes[name] = output
+            transforms[name] = proto.PTransform(unique_name=name, spec=port, inputs={"in": output})
+        descriptor = fn_api.ProcessBundleDescriptor(
             transforms=transforms,
             pcollections=payload.components.pcollections,
             coders=self._components.coders,
@@ -230,16 +220,16 @@ class _Builder:
         )
         return Stage(_say(fused), payload.input, descriptor.SerializeToString(), "read", writes, sides)
 
-    def _side(self, transform: beam_runner_api_pb2.PTransform, tag: str) -> Side:
+    def _side(self, transform: proto.PTransform, tag: str) -> Side:
         collection = transform.inputs[tag]
         coder = self._windowed_coder(collection)
-        dofn = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
+        dofn = proto.ParDoPayload.FromString(transform.spec.payload)
         pattern = dofn.side_inputs[tag].access_pattern.SerializeToString()
         return Side(transform.unique_name, tag, collection, pattern, self._opaque_coders([coder]), coder)
 
-    def _port(self, urn: str, collection: str) -> beam_runner_api_pb2.FunctionSpec:
-        port = beam_fn_api_pb2.RemoteGrpcPort(coder_id=self._windowed_coder(collection))
-        return beam_runner_api_pb2.FunctionSpec(urn=urn, payload=port.SerializeToString())
+    def _port(self, urn: str, collection: str) -> proto.FunctionSpec:
+        port = fn_api.RemoteGrpcPort(coder_id=self._windowed_coder(collection))
+        return proto.FunctionSpec(urn=urn, payload=port.SerializeToString())
 
     def _windowing(self, collection: str) -> str:
         name: str = self._components.pcollections[collection].windowing_strategy_id
@@ -250,36 +240,32 @@ class _Builder:
         key = (self._components.pcollections[collection].coder_id, windowing.window_coder_id)
         if key not in self._windowed:
             self._windowed[key] = f"spark_windowed_{len(self._windowed)}"
-            self._components.coders[self._windowed[key]].CopyFrom(
-                beam_runner_api_pb2.Coder(
-                    spec=beam_runner_api_pb2.FunctionSpec(urn=common_urns.coders.WINDOWED_VALUE.urn),
-                    component_coder_ids=list(key),
-                )
-            )
+            spec = proto.FunctionSpec(urn=common_urns.coders.WINDOWED_VALUE.urn)
+            self._components.coders[self._windowed[key]].CopyFrom(proto.Coder(spec=spec, component_coder_ids=list(key)))
         return self._windowed[key]
 
     def _opaque_coders(self, names: Iterable[str]) -> bytes:
         """Return these coders and all windowings, where what is length-prefixed stays bytes."""
-        found = beam_runner_api_pb2.Components(
+        opaque = proto.Components(
             windowing_strategies=self._components.windowing_strategies, environments=self._components.environments
         )
-        windows = [windowing.window_coder_id for windowing in found.windowing_strategies.values()]
+        windows = [windowing.window_coder_id for windowing in opaque.windowing_strategies.values()]
         waiting = [*names, *windows]
         while waiting:
             name = waiting.pop()
-            if name not in found.coders:
+            if name not in opaque.coders:
                 coder = self._components.coders[name]
                 is_opaque = coder.spec.urn == common_urns.coders.LENGTH_PREFIX.urn
-                found.coders[name].CopyFrom(_BYTES if is_opaque else coder)
-                waiting += found.coders[name].component_coder_ids
-        data: bytes = found.SerializeToString()
+                opaque.coders[name].CopyFrom(_BYTES if is_opaque else coder)
+                waiting += opaque.coders[name].component_coder_ids
+        data: bytes = opaque.SerializeToString()
         return data
 
 
-def _say(transforms: Iterable[beam_runner_api_pb2.PTransform]) -> str:
+def _say(transforms: Iterable[proto.PTransform]) -> str:
     """Return what users call the fused steps: the first parts of their names, each once.
 
-    Names may be made of a step and a detail, `STEP: DETAIL`, and of several of these, with semicolons: details of a step are put together.
+    A name is a step, perhaps with a detail (`STEP: DETAIL`), or several with semicolons: details of a step are joined.
     """
     steps: dict[str, dict[str, None]] = {}
     for transform in transforms:
