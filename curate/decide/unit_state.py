@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,13 @@ from curate.decide.statistics.derived import DerivedValues
 from curate.pool.plan import Unit
 
 ALIVE = CODES[KEPT]
-_NO_ROWS, _NO_UIDS, _NO_NAMES = np.zeros(0, np.int64), np.zeros((2, 0), np.uint64), pa.array([], pa.string())
+_NO_ROWS, _NO_UIDS = np.zeros(0, np.int64), np.zeros((2, 0), np.uint64)
+
+
+@cache
+def _no_names() -> pa.Array:
+    """Return an empty array, made at its first use: Arrow imports pandas with the first array."""
+    return pa.array([], pa.string())
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,9 @@ class UnitState:
     cosines: F32 | None = None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
     # Rows that are near an evaluation image, and of each the name of that image.
     contaminated: I64 = field(default_factory=lambda: _NO_ROWS)
-    evaluated: pa.Array = field(default_factory=lambda: _NO_NAMES)
-    derived: Mapping[str, DerivedValues] = field(
-        default_factory=dict
-    )  # columns with statistics, as far as they are known
+    evaluated: pa.Array = field(default_factory=_no_names)
+    # Columns with statistics, as far as they are known.
+    derived: Mapping[str, DerivedValues] = field(default_factory=dict)
 
     @property
     def alive(self) -> Mask:

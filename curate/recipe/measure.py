@@ -160,7 +160,7 @@ class Measure(KindsSection):
     A signal is measured once, whatever rules are tried on it later. A package may add its own signals.
     """
 
-    registry = SIGNALS
+    registry, holds_kinds = SIGNALS, True
 
     image: Image = Field(Image(), **Image.about())
 

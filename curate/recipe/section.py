@@ -147,6 +147,7 @@ class KindsSection(Section):
     """Base of a section to which each kind of a registry adds a field; `full` is the class that has them."""
 
     registry: ClassVar[Registry[Any]]
+    holds_kinds: ClassVar[bool] = False  # whether an unknown key is told as a kind that there is not
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ import yaml
 
 from curate.ask.verify import verify_run
 from curate.base.errors import RunError
+from curate.measure import images as measuring_images
 from curate.measure import part
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.store.layout import METADATA_FILE
@@ -137,19 +138,19 @@ def test_many_kills_of_processes(tmp_path: Path) -> None:
 KILLED_WITHIN = """
 import os, signal, sys
 from pathlib import Path
-from curate.measure import part
+from curate.measure import images as measuring_images, part
 from curate.recipe.recipe import load_recipe
 from curate.store import checkpoints
 from tests.laws import pools
 part.STEP_ROWS, checkpoints.INTERVAL = 4, 0.0
-measure, recipe, out, images = part.measure_image, *sys.argv[1:3], int(sys.argv[3])
+measure, recipe, out, images = measuring_images.measure_image, *sys.argv[1:3], int(sys.argv[3])
 def measuring(*arguments):
     global images
     images -= 1
     if not images:
         os.kill(os.getpid(), signal.SIGKILL)
     return measure(*arguments)
-part.measure_image = measuring
+measuring_images.measure_image = measuring
 pools.run_local(load_recipe(recipe), Path(out))
 """
 
@@ -161,13 +162,13 @@ def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkey
     assert killed.returncode == -signal.SIGKILL
     assert len(list((out / "parts/measured/00000").iterdir())) == 1 and not (out / "tables/samples").exists()
     images: list[int] = []
-    measure = part.measure_image
+    measure = measuring_images.measure_image
 
     def measuring(data: bytes, *arguments: Any) -> Any:
         images.append(len(data))
         return measure(data, *arguments)
 
-    monkeypatch.setattr(part, "measure_image", measuring)
+    monkeypatch.setattr(measuring_images, "measure_image", measuring)
     monkeypatch.setattr(part, "STEP_ROWS", 4)
     pools.run_local(small, out)
     check_finished(out, whole)

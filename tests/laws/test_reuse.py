@@ -126,7 +126,7 @@ def test_other_metadata_is_matched_not_measured(tars: str, metadata: str, tmp_pa
     Path(metadata).write_text('["red", "dog", "blue"]')
     recipe = pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS)
     new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
-    assert measured == [f"match {i}" for i in range(6)]
+    assert sorted(measured) == [f"match {i}" for i in range(6)]
     assert tables(new, *MEASURED) == tables(old, *MEASURED)
     assert not set(tables(new, "matches").values()) & set(tables(old, "matches").values())
     fresh = pools.run_local(recipe, tmp_path / "fresh")

@@ -360,7 +360,7 @@ def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.Mon
     monkeypatch.setattr(onnx_encoder, "open_session", opening)
     monkeypatch.setattr(onnx_encoder, "_count_gpus", lambda: 2)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(process, "_made", {})
+    monkeypatch.setattr(process, "_cache", {})
     encoder = load_encoder(OpenClip(model=models[1]))
     assert opened == ["cuda:0"] * 2 and encoder.batch == 256
     assert isinstance(encoder, OnnxEncoder)
@@ -374,7 +374,7 @@ def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.Mon
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_made", {})
+    monkeypatch.setattr(process, "_cache", {})
     monkeypatch.setattr(onnx_encoder, "CORES", 1)
     encoder = load_encoder(Clip(model=models[1], batch=8))
     views = [encoder.view(picture(i)) for i in range(8)]

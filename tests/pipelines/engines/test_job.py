@@ -25,12 +25,18 @@ class Interrupted(EndlessResult):
         raise self.error
 
 
+@pytest.fixture(autouse=True)
+def no_cleanups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have left some."""
+    monkeypatch.setattr(process, "_cleanups", [])
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
 def test_an_interrupt_cancels_the_job(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     result = Interrupted(error)
     with pytest.raises(type(error)):
         BeamJob("Spark", result).wait()
-    assert result.state == PipelineState.CANCELLED and not process._cleanups
+    assert result.state == PipelineState.CANCELLED and process._cleanups == []
     assert caplog.messages == ["Spark: cancelling the job, for at most 30 s", "Spark: the job has ended"]
 
 
@@ -38,7 +44,7 @@ def test_an_error_of_the_job_is_raised_and_nothing_is_cancelled(caplog: pytest.L
     result = Interrupted(RuntimeError("of a step"))
     with pytest.raises(RuntimeError, match="of a step"):
         BeamJob("Spark", result).wait()
-    assert result.state == PipelineState.RUNNING and not caplog.messages and not process._cleanups
+    assert result.state == PipelineState.RUNNING and not caplog.messages and process._cleanups == []
 
 
 def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplog: pytest.LogCaptureFixture) -> None:
