@@ -1,7 +1,7 @@
 """The rules of a run over all units, segment by segment: statistics and thresholds are asked of all units between them.
 
-A state holds two bytes a row. Top rules count digits in rounds; quantiles' distinct keys meet by their first digit, and go back
-to their units as counts.
+A state holds two bytes a row. Top rules count digits in rounds; quantiles' distinct keys meet by their first digit, and
+go back to their units as counts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from curate.run.units import Answer, Fold, Units, of_unit
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 
-At = tuple[str, int]  # a statistic: the derived column that it is of, and its place in it
+At = tuple[str, int]  # where a statistic is: a derived column, and its place in it
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Rules:
 
     units: Units
     settings: DecideSettings
-    thresholds: list[Answer] = field(default_factory=list)  # of each top rule one (rule, TopSearch)
-    scales: list[Answer] = field(default_factory=list)  # of each segment one {At: Scale}
+    thresholds: list[Answer] = field(default_factory=list)  # of each top rule: (rule, TopSearch)
+    scales: list[Answer] = field(default_factory=list)  # of each segment: {At: Scale}
 
     def apply(self) -> None:
         """Apply all that comes before deduplication (`unit_rules.finish_rules` too)."""
@@ -44,17 +44,14 @@ class Rules:
         """Apply the rules of the first segment."""
         self.units.then("Rules", _start, self.settings)
 
-    def go_on(self) -> None:
-        """Apply what follows the first segment."""
-        self._continue(0)
-
     def apply_later(self) -> None:
         """Apply the rules that come after deduplication."""
         if self.settings.has_later_rules:
             self.units.then("Later rules", _start_later, self.settings)
-            self._continue(self.settings.later)
+            self.go_on(self.settings.later)
 
-    def _continue(self, first: int) -> None:
+    def go_on(self, first: int = 0) -> None:
+        """Apply what follows a segment, the first of all or the first after deduplication."""
         for i, segment in enumerate(self.settings.segments[first:], first):
             if segment.dedup:
                 break
@@ -84,17 +81,15 @@ def _derive(units: Units, settings: DecideSettings, index: int) -> Answer:
         units.then(f"{name}: apply", steps.apply, scales)
         return scales
     keys = units.pairs(f"{name}: keys", steps.keys)
-    scales, below = (
-        units.get(f"{name}: scales", steps.scales, summaries),
-        units.get(f"{name}: below", steps.below, summaries),
-    )
+    scales = units.get(f"{name}: scales", steps.scales, summaries)
+    below = units.get(f"{name}: below", steps.below, summaries)
     ranks = units.group(f"{name}: count", keys, _count_up_to, below, units.together)
     units.then(f"{name}: apply", steps.apply_ranks, scales, sent=ranks)
     return scales
 
 
-def _add_summaries(one: list[Fitted], other: list[Fitted]) -> list[Fitted]:
-    return [a + b for a, b in zip(one, other, strict=True)]
+def _add_summaries(left: list[Fitted], right: list[Fitted]) -> list[Fitted]:
+    return [a + b for a, b in zip(left, right, strict=True)]
 
 
 def _count_up_to(
@@ -153,34 +148,28 @@ class _Derive:
 
 
 def _apply_top(units: Units, settings: DecideSettings, index: int) -> Answer:
-    """Search the exact thresholds of a top rule by radix histograms, apply them and the rules that follow; return (rule, search)."""
-    begin, steps = unit_rules.start_top(settings, index), _Top(settings, index)
+    """Search a top rule's thresholds by radix histograms, apply them and the next segment; return (rule, search)."""
+    begin = unit_rules.start_top(settings, index)
     name = f"Rule {begin.rule}"
     search: Any = begin
     for n in range(begin.rounds):
-        counts = units.ask(f"{name}: digit {n}", steps.count, search, combine=Fold(add_counts))
-        search = units.get(f"{name}: narrow {n}", _narrow, counts, search)
-    units.then(f"{name}: cut", steps.cut, search)
-    return units.get(f"{name}: threshold", _named, search)
+        counts = units.ask(f"{name}: digit {n}", _count_top, search, settings, index, combine=Fold(add_counts))
+        search = units.get(f"{name}: narrow {n}", TopSearch.narrow, search, counts)
+    units.then(f"{name}: cut", _apply_top_to_unit, search, settings, index)
+    return units.get(f"{name}: threshold", _name_search, search)
 
 
-def _narrow(counts: Counts, search: TopSearch) -> TopSearch:
-    return search.narrow(counts)
+def _count_top(
+    tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int
+) -> Iterator[Counts]:
+    yield search.count(unit_rules.top_values(settings, tables, state, index), state.alive)
 
 
-def _named(search: TopSearch) -> tuple[str, TopSearch]:
+def _apply_top_to_unit(
+    tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int
+) -> UnitState:
+    return unit_rules.apply_top(settings, tables, state, index, search)
+
+
+def _name_search(search: TopSearch) -> tuple[str, TopSearch]:
     return search.rule, search
-
-
-@dataclass(frozen=True)
-class _Top:
-    """What units are asked of a top rule."""
-
-    settings: DecideSettings
-    index: int
-
-    def count(self, tables: OpenTables, state: UnitState, search: TopSearch) -> Iterator[Counts]:
-        yield search.count(unit_rules.top_values(self.settings, tables, state, self.index), state.alive)
-
-    def cut(self, tables: OpenTables, state: UnitState, search: TopSearch) -> UnitState:
-        return unit_rules.apply_top(self.settings, tables, state, self.index, search)

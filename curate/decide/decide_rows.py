@@ -1,4 +1,4 @@
-"""Deciding over all units, in its order: rules, deduplication, later rules, then the last choice among the rows left."""
+"""Deciding over all units, in order: rules, deduplication, later rules, then the selection among the rows left."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from curate.run.units import Answer, Units
 
 @dataclass(frozen=True)
 class Decided:
-    """What all units were asked while their rows were decided; None where the recipe does not need it."""
+    """What all units answered while their rows were decided; None where the recipe does not need it."""
 
-    thresholds: Sequence[Answer]  # of each top rule (rule, TopSearch)
-    scales: Sequence[Answer]  # of derived columns, of each segment {(column, place): Scale}
-    recalls: Mapping[int, Answer]  # of each pass by nearness, by its place, int64[2]: see `Nearness.recall`
-    large: Answer  # a list of (rows, uid): the largest groups of duplicates
+    thresholds: Sequence[Answer]  # of each top rule: (rule, TopSearch)
+    scales: Sequence[Answer]  # of each segment with derived columns: {(column, place): Scale}
+    recalls: Mapping[int, Answer]  # of each pass by nearness, by its place: int64[2], the sum of `Nearness.recall`
+    large: Answer  # a list of (rows, uid): the largest groups of duplicates, with their representatives
     pool: Answer | None = None  # int64[entries], matching rows of the pool
     survivors: Answer | None = None  # int64[entries], matching rows left
     choice: Answer | None = None  # the selection's Choice
@@ -30,12 +30,13 @@ def decide_rows(
 ) -> Decided:
     """Decide all rows, and write `decisions` of each unit.
 
-    `unread` are files that could not be read, of all units; `n_buckets`, of hashes in deduplication, has no influence on the result.
+    `unread` are the files of all units that could not be read; `n_buckets`, of hashes in deduplication, has no
+    influence on the result.
     """
     rules = Rules(units, settings)
     rules.apply()
     matches = count_matches(units, settings) if context.recipe.match else None
-    duplicates = deduplicate(units, settings, n_buckets)
+    recalls, large = deduplicate(units, settings, n_buckets)
     rules.apply_later()
     pool = survivors = None
     if matches is not None:
@@ -43,4 +44,4 @@ def decide_rows(
         survivors = count_survivors(units, settings, matches)
     choice = choose(units, settings, survivors)
     sums = draw_rows(units, settings, unread, choice, survivors)
-    return Decided(rules.thresholds, rules.scales, duplicates.recalls, duplicates.large, pool, survivors, choice, sums)
+    return Decided(rules.thresholds, rules.scales, recalls, large, pool, survivors, choice, sums)

@@ -2,7 +2,7 @@
 
 In: image files and webdataset tars. Out: table `tmp/evaluation.parquet`, one row an image that can be read: name (its
 file, or tar and key), phash uint64, image (float16 [dimension], by the model that the recipe names). Rows are compared
-by their units: every worker reads the whole table, so it should be small compared with the pool (1 KB an image).
+unit by unit: every worker reads the whole table, so it should be small compared with the pool (1 KB an image).
 """
 
 from collections.abc import Sequence
@@ -71,8 +71,9 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
             f"{_IMAGES}: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
             f"{recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
         )
-    facts = {"images": len(names), "unread": len(unread), "such_as": unread[0] if unread else None}
-    store.write_json(EVALUATION_FACTS_FILE, facts)
+    store.write_json(
+        EVALUATION_FACTS_FILE, {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
+    )
     columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(np.concatenate(encoded), np.arange(len(names)), len(names))
@@ -84,9 +85,9 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
 
 
 def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> tuple[I64, pa.Array]:
-    """Return which of the rows that have these values are near an evaluation image (ascending), and the name of the nearest."""
+    """Return which rows with these values are near an evaluation image (ascending), and the name of the nearest one."""
     content = store.footer(EVALUATION_FILE)[0]  # a digest: the same images may have been encoded by another model
     table = process_cache(f"evaluation {content}", lambda: store.read_parquet(EVALUATION_FILE), replaces="evaluation ")
-    found = nearness.nearest(values, table)
-    rows = np.flatnonzero(found >= 0)
-    return rows, table["name"].combine_chunks().take(pa.array(found[rows]))
+    images = nearness.nearest(values, table)
+    rows = np.flatnonzero(images >= 0)
+    return rows, table["name"].combine_chunks().take(pa.array(images[rows]))

@@ -1,13 +1,14 @@
-"""Deduplication over all units: near rows become groups, then hashes of keys meet in buckets, then records of possible duplicates.
+"""Deduplication over all units: near rows become groups, then hashes of keys meet, then records of possible duplicates.
 
-What crosses the network for a pass by nearness: of hashes 8 bytes a distinct hash and band, of embeddings one a row and cell
-that it visits; of edges a spanning forest. The groups come back to every worker, 16 bytes for each row or hash that is near
-another. One machine would hold all of that in memory, so there the units' states come together, and `Nearness.search` works on
-all cores.
+What crosses the network for a pass by nearness: of hashes 8 bytes a distinct hash and band, of embeddings one a row and
+cell that it visits; of edges a spanning forest. The groups come back to every worker, 16 bytes for each row or hash
+that is near another. One machine would hold all of that in memory, so there the states of all units come together, and
+`Nearness.search` works on all cores.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -25,24 +26,19 @@ from curate.run.units import Answer, Aside, Combine, Fold, Pairs, Units
 from curate.store.tables import OpenTables
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """What all units were asked."""
+def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[dict[int, Answer], Answer]:
+    """Drop the duplicates, pass by pass, and return `recalls` and `large` of `Decided`.
 
-    recalls: Mapping[int, Answer]  # of each pass by nearness, by its place: int64[2], the sum of `Nearness.recall`
-    large: Answer  # a list of (rows, uid): the largest groups with their representatives
-
-
-def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> Duplicates:
-    """Drop the duplicates, pass by pass. `n_buckets` has no influence on the result."""
+    `n_buckets` has no influence on the result.
+    """
     records, recalls = find_records(units, settings, n_buckets)
-    return Duplicates(recalls, drop_records(units, settings, records, n_buckets))
+    return recalls, drop_records(units, settings, records, n_buckets)
 
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs, dict[int, Answer]]:
-    """Find the rows still in that share a key of some pass with another one: their records, by bucket of the first pass.
+    """Find the rows still in that share a key of some pass with another; return their records, by the first's bucket.
 
-    Also returns `Duplicates.recalls`. Hashes go to buckets, and repeated ones back to their units.
+    Also returns `Decided.recalls`. Hashes go to buckets, and repeated ones back to their units.
     """
     near = {place: _find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()}
     groups = [pair[0] for pair in near.values()]
@@ -54,7 +50,7 @@ def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> 
 
 
 def drop_records(units: Units, settings: DecideSettings, records: Pairs, n_buckets: int = 1) -> Answer:
-    """Take records through the passes, and drop the rows that lose; returns `Duplicates.large`."""
+    """Take records through the passes, and drop the rows that lose; return `Decided.large`."""
     for i in range(len(settings.passes)):
         resolve = _Resolve(i, len(settings.passes), n_buckets, units.together)
         records = units.group(f"Duplicates: resolve {i}", records, resolve)
@@ -63,10 +59,10 @@ def drop_records(units: Units, settings: DecideSettings, records: Pairs, n_bucke
 
 
 def records_again(records: Records, state: UnitState, n_buckets: int = 1) -> Iterator[tuple[int, Records]]:
-    """Yield a unit's part of records that more rows have, in the order of units, by bucket of the first pass."""
-    own = records[slice(*np.searchsorted(records["unit"].copy(), [state.unit.index, state.unit.index + 1]))]
-    own = own[state.alive[own["row"]]]
-    yield from _by_number(own, exact.buckets_for(own, 0, n_buckets))
+    """Yield the records of a unit's living rows, of those of all units in order, by bucket of the first pass."""
+    part = records[slice(*np.searchsorted(records["unit"].copy(), [state.unit.index, state.unit.index + 1]))]
+    part = part[state.alive[part["row"]]]
+    yield from _by_number(part, exact.buckets_for(part, 0, n_buckets))
 
 
 def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes], together: int) -> Iterator[tuple[int, Any]]:
@@ -117,7 +113,7 @@ class _Resolve:
     together: int
 
     def __call__(self, bucket: int, records: Sequence[Records]) -> Iterator[Any]:
-        """Yield the records by bucket of the next pass; after the last one the dead, for their units, and the largest groups aside."""
+        """Yield the records by bucket of the next pass; after the last the dead by unit, and largest groups aside."""
         resolved = exact.resolve(np.concatenate(records), self.place)
         if self.place + 1 < self.passes:
             yield from _by_number(resolved, exact.buckets_for(resolved, self.place + 1, self.n_buckets))
@@ -140,7 +136,7 @@ def _find_groups(
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", _state)
         both = units.get(f"{name}: search", _search, states, settings, nearness)
-        return units.get(f"{name}: groups", _first, both), units.get(f"{name}: recall", _second, both)
+        return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
     plan: Any = None
     for n in range(nearness.rounds):
         surveys = units.ask(f"{name}: survey {n}", steps.survey, plan)
@@ -156,19 +152,9 @@ def _state(tables: OpenTables, state: UnitState) -> Iterator[UnitState]:
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness) -> tuple[Groups, I64]:
-    nodes = (
-        read_nodes(settings.tables(state.unit), nearness, state)
-        for state in sorted(states, key=lambda state: state.unit.index)
-    )
+    in_order = sorted(states, key=lambda state: state.unit.index)
+    nodes = (read_nodes(settings.tables(state.unit), nearness, state) for state in in_order)
     return nearness.search(nodes, settings.store.spool)
-
-
-def _first(pair: tuple[Groups, I64]) -> Groups:
-    return pair[0]
-
-
-def _second(pair: tuple[Groups, I64]) -> I64:
-    return pair[1]
 
 
 @dataclass(frozen=True)
@@ -202,7 +188,7 @@ class JoinGroups(Combine[Groups, Groups]):
         return []
 
     def add(self, accumulator: list[Groups], part: Groups) -> list[Groups]:
-        """Return them with some more, joined once there are as many new nodes as joined ones, so that it costs no more than they do."""
+        """Return them with some more; all are joined once there are as many new nodes as joined ones."""
         accumulator.append(part)
         if sum(len(groups.nodes) for groups in accumulator[1:]) > len(accumulator[0].nodes) + (1 << 20):
             return [Groups.join(accumulator)]

@@ -1,7 +1,7 @@
 """How rules are cut into segments: what units can do alone, up to what must be asked of all of them.
 
-A segment is SQL rules, and then one of: statistics of derived columns, which the next rule uses; a top rule; deduplication; or
-nothing more.
+A segment is SQL rules, and then one of: statistics of derived columns, which the next rule uses; a top rule;
+deduplication; or nothing more.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +16,9 @@ from curate.recipe.deciding import DEDUP, Top
 class Segment:
     """SQL rules that are evaluated together, and what follows them."""
 
-    first: int  # position of the first one among all rules
+    first: int  # position of the first of them among all rules
     rules: tuple[Rule, ...] = ()
-    derive: tuple[str, ...] = ()  # derived columns whose statistics are found then, of the rows that are still in
+    derive: tuple[str, ...] = ()  # derived columns whose statistics are computed then, of the rows that are still in
     top: Rule | None = None
     dedup: bool = False
 
@@ -26,8 +26,8 @@ class Segment:
 def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: str | None) -> list[Segment]:
     """Return the segments of a recipe's rules; the last one is followed by nothing.
 
-    `prefer` is the column that deduplication prefers, if any. A derived column is known before the first rule that uses it, or
-    before deduplication; where nothing uses it, after all rules.
+    `prefer` is the column that deduplication prefers, if any. A derived column is known before the first rule that uses
+    it, or before deduplication; where nothing uses it, after all rules.
     """
     cut: list[Segment] = []
     group: list[Rule] = []
@@ -36,11 +36,10 @@ def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: 
 
     def know(columns: Iterable[str]) -> None:
         nonlocal group, first
-        wanted = [
-            name for name in needed_columns(derived, list(columns)) if name not in known and derived[name].statistics
-        ]
-        while wanted:  # those that are made of others come after them
-            ready = tuple(name for name in wanted if not any(made in wanted for made in _made_of(derived, name)))
+        needed = needed_columns(derived, list(columns))
+        wanted = [name for name in needed if name not in known and derived[name].statistics]
+        while wanted:  # a column comes after those that it is computed from
+            ready = tuple(name for name in wanted if {*needed_columns(derived, [name])} & {*wanted} == {name})
             cut.append(Segment(first, tuple(group), derive=ready))
             group, first = [], first + len(group)
             known.update(ready)
@@ -62,7 +61,3 @@ def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: 
         cut.append(Segment(first, tuple(group), dedup=True))
         group, first = [], first + len(group)
     return [*cut, Segment(first, tuple(group))]
-
-
-def _made_of(derived: Mapping[str, Derived], name: str) -> list[str]:
-    return [made for made in needed_columns(derived, [name]) if made != name]

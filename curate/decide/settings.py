@@ -57,12 +57,14 @@ class DecideSettings(StepSettings):
         measured = MeasureSettings.of(context)
         columns = visible_columns(recipe.measure, measured.signals, pool)
         derived = check_derived(recipe.derive, columns)
-        columns = pa.schema([*columns, *(pa.field(one.name, one.kind) for one in derived.values())])
+        columns = pa.schema([*columns, *(pa.field(column.name, column.kind) for column in derived.values())])
         _check_dedup(recipe.dedup, pool, columns)
 
         def nearness(near: Near) -> Any:
             return NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
 
+        repeat = recipe.output.repeat
+        counted = count_columns(columns, recipe.match is not None)
         return cls(
             store=context.store,
             columns=columns,
@@ -77,9 +79,7 @@ class DecideSettings(StepSettings):
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
             selection=(SELECTIONS.find(recipe.selection[0]), recipe.selection[1]) if recipe.selection else None,
             seed=recipe.seed,
-            repeat=check_count("output.repeat", recipe.output.repeat, count_columns(columns, recipe.match is not None))
-            if recipe.output.repeat
-            else None,
+            repeat=check_count("output.repeat", repeat, counted) if repeat else None,
             key=decisions_key(context),
         )
 
@@ -182,12 +182,10 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema) -> None:
         for by in dedup.by:
             if isinstance(by, str) and KEYS.find(by).needs_images:
                 raise RecipeError(f"dedup.by: {by} needs images, and the pool has none; accepted here: {accepted}")
-    if dedup.prefer is None:
+    if (name := dedup.prefer) is None:
         return
-    if dedup.prefer not in columns.names:
-        raise UnknownColumn(
-            f"dedup.prefer: no column {dedup.prefer!r}; columns: {', '.join(columns.names)}", dedup.prefer
-        )
-    kind = columns.field(dedup.prefer).type
+    if name not in columns.names:
+        raise UnknownColumn(f"dedup.prefer: no column {name!r}; columns: {', '.join(columns.names)}", name)
+    kind = columns.field(name).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise RecipeError(f"dedup.prefer: needs a numeric column; {dedup.prefer!r} is {kind}")
+        raise RecipeError(f"dedup.prefer: needs a numeric column; {name!r} is {kind}")

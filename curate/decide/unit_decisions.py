@@ -33,12 +33,12 @@ def decide(
         settings: of deciding.
         tables: the unit's.
         state: after deduplication.
-        choice: of the recipe's selection, of all units; None where all rows that are left are kept.
+        choice: of the recipe's selection; None where all rows that are left are kept.
         counts: int64[entries], the rows of all units that match each entry when it is chosen; None without `match`.
-        unread: files that could not be read, of all units in any order: what was decided without others is decided again.
+        unread: the files of all units that could not be read, in any order: without other files all is decided again.
     """
     key = settings.key_without(unread)
-    # Not adopted from other runs: they are cheap, and depend on files that could not be read.
+    # Not adopted from other runs: they are cheap.
     if not tables.is_current("decisions", key, adopt=False):
         tables.write("decisions", _decisions(settings, tables, state, choice, counts), key)
     if settings.derived and not tables.is_current("derived", key, adopt=False):
@@ -110,10 +110,10 @@ def _partners(state: UnitState, n_rows: int) -> pa.Array:
 
 def _cosines(state: UnitState, n_rows: int) -> pa.Array:
     """Return the cosine by which each row that lost was joined (float32[rows])."""
-    found = np.zeros(n_rows, np.float32)
+    cosines = np.zeros(n_rows, np.float32)
     if state.cosines is not None:
-        found[state.duplicates] = state.cosines
-    return pa.array(found, mask=found == 0)
+        cosines[state.duplicates] = state.cosines
+    return pa.array(cosines, mask=cosines == 0)
 
 
 def _put(column: pa.Array, rows: I32 | I64, values: pa.Array) -> pa.Array:

@@ -59,18 +59,14 @@ def find_candidates(
     take = pa.array(rows)
     prefer = None
     if settings.prefer is not None:
-        table = read_columns(tables, settings.derived, state.derived, [settings.prefer])
-        values = table[settings.prefer].combine_chunks()
-        prefer = exact.preferences(values.take(take))
+        values = read_columns(tables, settings.derived, state.derived, [settings.prefer])[settings.prefer]
+        prefer = exact.preferences(values.combine_chunks().take(take))
     taken = [column.take(take) for column in columns]
     uids = taken[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
     content = _content(settings, tables, take)
-    cosines = [
-        by.cosines(tables, groups[place]) if isinstance(by, Nearness) else None
-        for place, by in enumerate(settings.passes)
-    ]
-    of_rows = [None if values is None else values[rows] for values in cosines]
-    return exact.make_records(state.unit.index, rows, uids, taken, content, prefer, of_rows)
+    nearest = {place: by.cosines(tables, groups[place]) for place, by in settings.near.items()}
+    cosines = {place: values[rows] for place, values in nearest.items() if values is not None}
+    return exact.make_records(state.unit.index, rows, uids, taken, content, prefer, cosines)
 
 
 def drop_duplicates(state: UnitState, losers: exact.Records) -> UnitState:
@@ -95,7 +91,7 @@ def _key_columns(settings: DecideSettings, tables: UnitTables, groups: Mapping[i
 
 
 def _content(settings: DecideSettings, tables: UnitTables, rows: pa.Array) -> U64:
-    """Return what decides between rows of one uid; what names an image is its sha256, or the URL in a pool without images."""
+    """Return what decides between rows of one uid: hashes of caption and image (its sha256, or URL without images)."""
     if not settings.compares_content:
         return np.zeros(len(rows), np.uint64)
     table = tables.read("samples", ["sha256", "url", "caption"]).take(rows)

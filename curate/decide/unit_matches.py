@@ -1,7 +1,4 @@
-"""The entries that a unit's rows match, counted and summed up by entry.
-
-All functions take the unit's tables, which the caller may hold open.
-"""
+"""The entries that a unit's rows match, counted and summed up by entry."""
 
 import numpy as np
 import pyarrow as pa
@@ -28,18 +25,6 @@ def alive_matches(tables: UnitTables, state: UnitState) -> pa.ListArray:
 def count_entries(settings: DecideSettings, tables: UnitTables, alive: Mask | None = None) -> SparseSums:
     """Return the rows that match each entry: of all of the unit's, or of those alive (bool[rows])."""
     return balance.sparse_counts(all_matches(tables), alive, len(settings.entries.table))
-
-
-def count_all_and_alive(settings: DecideSettings, tables: UnitTables, alive: Mask) -> SparseSums:
-    """Return the rows that match each entry, of all of the unit's and of those alive (int64[2, entries])."""
-    weights = [np.ones(len(alive), np.int64), alive.astype(np.int64)]
-    return balance.sparse_sums(all_matches(tables), weights, len(settings.entries.table))
-
-
-def count_duplicates(settings: DecideSettings, tables: UnitTables, state: UnitState) -> SparseSums:
-    """Return the rows that match each entry and lost to another in deduplication."""
-    lost = all_matches(tables).take(pa.array(state.duplicates))
-    return balance.sparse_counts(lost, None, len(settings.entries.table))
 
 
 def sum_entries(tables: UnitTables, n: int) -> SparseSums:

@@ -1,7 +1,6 @@
 """A unit's rows against the rules, segment by segment, with the columns that are derived between them.
 
-What is global (thresholds of top rules, statistics) comes in as arguments, and is computed from the units' small answers.
-All functions take the unit's tables, which the caller may hold open.
+What is global (thresholds of top rules, statistics) comes in as arguments, computed from the units' small answers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,10 +58,10 @@ def finish_rules(settings: DecideSettings, tables: UnitTables, state: UnitState)
     if settings.against is None:
         return state
     rows, values = settings.against.read(tables, state.alive)
-    found, names = find_contaminated(settings.store, settings.against, values)
+    near, names = find_contaminated(settings.store, settings.against, values)
     dropped = np.zeros(len(state.verdicts), bool)
-    dropped[rows[found]] = True
-    return replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows[found], evaluated=names)
+    dropped[rows[near]] = True
+    return replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=rows[near], evaluated=names)
 
 
 def start_top(settings: DecideSettings, index: int) -> TopSearch:
@@ -94,7 +93,7 @@ def apply_top(
 def statistic_values(
     settings: DecideSettings, tables: UnitTables, state: UnitState, index: int
 ) -> Iterator[tuple[tuple[str, int], StatisticCall, F64]]:
-    """Yield what the statistics after a segment are of: (column, place), the statistic, and x of each row, NaN where it is no finite number."""
+    """Yield (column, place) of each statistic after a segment, the statistic, and x of each row, NaN unless finite."""
     columns = [settings.derived[name] for name in settings.segments[index].derive]
     read = [name for column in columns for name in column.columns if column.statistics]
     table = read_columns(tables, settings.derived, state.derived, list(dict.fromkeys(read)))
@@ -105,8 +104,8 @@ def statistic_values(
 
 def summarise_statistics(settings: DecideSettings, tables: UnitTables, state: UnitState, index: int) -> list[Fitted]:
     """Return what the statistics after a segment need to know of a unit's rows that reached them."""
-    found = statistic_values(settings, tables, state, index)
-    return [Fitted.of(statistic.function, x[state.alive & ~np.isnan(x)]) for _, statistic, x in found]
+    values = statistic_values(settings, tables, state, index)
+    return [Fitted.of(statistic.function, x[state.alive & ~np.isnan(x)]) for _, statistic, x in values]
 
 
 def apply_derived(
@@ -126,6 +125,6 @@ def apply_derived(
     known = dict(state.derived)
     for name in settings.segments[index].derive:
         places = range(len(settings.derived[name].statistics))
-        own = {place: ranks[name, place] for place in places if (name, place) in ranks}
-        known[name] = DerivedValues(tuple(scales[name, place] for place in places), own)
+        of_column = {place: ranks[name, place] for place in places if (name, place) in ranks}
+        known[name] = DerivedValues(tuple(scales[name, place] for place in places), of_column)
     return apply_segment(settings, tables, replace(state, derived=known), index + 1)

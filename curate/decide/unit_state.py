@@ -30,7 +30,7 @@ class UnitState:
 
     unit: Unit
     verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
-    # Rows that lost to another, and of each the halves of the uid of the row that represents it (uint64[2, duplicates]).
+    # Rows that lost to another, and of each the halves of its representative's uid (uint64[2, duplicates]).
     duplicates: I32 | I64 = field(default_factory=lambda: _NO_ROWS)
     representatives: U64 = field(default_factory=lambda: _NO_UIDS)
     cosines: F32 | None = None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
@@ -47,27 +47,18 @@ class UnitState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel small: states wait by the thousand."""
-        near = (self.duplicates, self.representatives, self.cosines) if len(self.duplicates) else ()
-        contaminated = (self.contaminated, self.evaluated) if len(self.contaminated) else ()
-        derived = (dict(self.derived),) if self.derived else ()
-        return _restore, (self.unit, self.verdicts.tobytes(), near, contaminated, *derived)
+        names = ["duplicates", "representatives", "cosines"] if len(self.duplicates) else []
+        names += ["contaminated", "evaluated"] if len(self.contaminated) else []
+        names += ["derived"] if self.derived else []
+        return _restore, (self.unit, self.verdicts.tobytes(), {name: getattr(self, name) for name in names})
 
     def drop(self, rows: Mask, code: int) -> Self:
-        """Return the state with these rows dropped, where they were alive; by the position of a rule, or a stage's code."""
+        """Return the state with these rows dropped where they were alive, by a rule's position or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
 
 
-def _restore(
-    unit: Unit,
-    verdicts: bytes,
-    near: tuple[Any, ...],
-    contaminated: tuple[Any, ...],
-    derived: Mapping[str, DerivedValues] | None = None,
-) -> UnitState:
-    state = UnitState(unit, np.frombuffer(verdicts, np.int16), derived=derived or {})
-    if near:
-        state = replace(state, duplicates=near[0], representatives=near[1], cosines=near[2])
-    return replace(state, contaminated=contaminated[0], evaluated=contaminated[1]) if contaminated else state
+def _restore(unit: Unit, verdicts: bytes, fields: Mapping[str, Any]) -> UnitState:
+    return UnitState(unit, np.frombuffer(verdicts, np.int16), **fields)
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:

@@ -106,7 +106,7 @@ def bench_quality(tar: Path) -> None:
     for k in (0, 2, 4, 6, 8, 10, 12, 16):
         tell_quality(str(k), near_originals(distances <= k, len(pictures)), distances <= k)
         expected = Groups.of(np.stack([hashes[side] for side in np.nonzero(distances <= k)], axis=1))
-        assert np.array_equal(expected.labels, Groups.of(hamming.edges(hashes, k)).labels), "edges were missed"
+        assert np.array_equal(expected.labels, hamming.groups(hashes, k).labels), "edges were missed"
     projection = np.random.default_rng(0).normal(size=(1024, 64)).astype(np.float32)
     vectors = np.stack([stand_in(picture, projection) for picture in everything])
     flat = np.flatnonzero(~cells.usable(vectors))
@@ -133,7 +133,7 @@ def random_hashes(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def bench_hashes(rows: int) -> None:
     rng = np.random.default_rng(0)
-    hamming.edges(random_hashes(rng, 1000), 8)
+    hamming.groups(random_hashes(rng, 1000), 8)
     part = random_hashes(rng, 100_000)
     everything = cpu(lambda: hamming.edges_in_bucket(part, np.uint64(0), 8)) * (rows / len(part)) ** 2
     print(f"{rows:,} random hashes, of which a tenth are injected; comparing all takes {everything:.0f} CPU-s")
@@ -141,14 +141,14 @@ def bench_hashes(rows: int) -> None:
         hashes = random_hashes(rng, rows)
         flips = rng.permuted(np.tile(np.arange(64), (rows // 10, 1)), axis=1)[:, :k].astype(np.uint64)
         hashes[-len(flips) :] = hashes[: len(flips)] ^ np.bitwise_xor.reduce(np.uint64(1) << flips, axis=1)
-        edges: list[np.ndarray] = []
-        seconds = cpu(lambda k=k, hashes=hashes, edges=edges: edges.append(hamming.edges(hashes, k)))  # type: ignore[misc]
-        groups = Groups.of(edges[0])
+        results: list[Groups] = []
+        seconds = cpu(lambda k=k, hashes=hashes, results=results: results.append(hamming.groups(hashes, k)))  # type: ignore[misc]
+        [groups] = results
         found = groups.label(hashes[: len(flips)]) == groups.label(hashes[-len(flips) :])
         print(
             f"  distance {k:2}: {len(hamming.bands(k, rows)):3} bands, {seconds:6.1f} CPU-s, {rows / seconds / 1e6:5.2f} M "
             f"hashes/CPU-s, {everything / seconds:6.0f} times as fast; recall {found.mean():.4f}, "
-            f"{len(edges[0]) - len(flips):+d} joined by chance"
+            f"{len(groups.edges) - len(flips):+d} joined by chance"
         )
 
 

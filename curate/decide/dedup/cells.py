@@ -44,7 +44,7 @@ def cell_count(rows: int) -> int:
 
 
 def sample_rows(vectors: Vectors, rows: int, cells: int) -> I64:
-    """Return which usable rows of a part are of a sample (int64, ascending), chosen by their bytes; of equal rows the first.
+    """Return which usable rows of a part are of a sample (int64, ascending), chosen by their bytes, equal ones once.
 
     The sample has about 32 rows for each of the `cells`, as `train` wants; `rows` are the usable ones of all parts.
     """
@@ -71,7 +71,7 @@ def train(sample: Vectors, cells: int) -> F32:
 
 
 def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
-    """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among` those wanted."""
+    """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among`."""
     out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
     for rows in split(np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)):
         out[rows] = _nearest_centroids(_rounded(vectors[rows]), centroids, out.shape[1])
@@ -81,8 +81,8 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
 
-    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are sorted
-    out in ranges.
+    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are
+    sorted out in ranges.
     """
     counts, homes = _counts(cell_of)
     ends = np.cumsum(counts)
@@ -117,8 +117,7 @@ def _counts(cell_of: I16) -> tuple[I64, I64]:
 
 def usable(vectors: Vectors) -> Mask:
     """Return which rows have a direction (bool[n]): finite throughout, and not zero."""
-    found = [squares(vectors[block].astype(np.float32)) for block in blocks(len(vectors))]
-    lengths = np.concatenate([np.zeros(0), *found])
+    lengths = np.concatenate([np.zeros(0), *(squares(vectors[b].astype(np.float32)) for b in blocks(len(vectors)))])
     return np.asarray((lengths > _TINY) & (lengths < _HUGE))  # false for NaN
 
 
@@ -144,7 +143,7 @@ def split(rows: I64) -> list[I64]:
 
 
 def _scale(dimensions: int) -> int:
-    """Return the length to which rows are rounded: with the rounding itself at most 4095, so products stay below 2²⁴."""
+    """Return the length of rounded rows: with the rounding itself at most 4095, so products stay below 2²⁴."""
     return math.floor(4095 - math.sqrt(dimensions) / 2)
 
 
@@ -192,10 +191,7 @@ def _add(points: F32, cells: I16, sums: F64) -> None:
 
 @njit(nogil=True, cache=True)
 def _sort_by_cell(cell_of: I16, first: int, home: I64, away: I64, order: npt.NDArray[np.uint32]) -> None:
-    """Write each row to the places of its cells, of those from `first` on for which there are places.
-
-    `home` and `away` are each cell's next places, and move on.
-    """
+    """Write each row to its cells' next places `home` or `away`, which move on, of the cells from `first` on."""
     for row in range(len(cell_of)):
         for k in range(cell_of.shape[1]):
             cell = cell_of[row, k] - first

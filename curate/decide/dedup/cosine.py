@@ -5,10 +5,11 @@ above its largest possible error; what passes is decided by a·b / √(a·a · b
 dimensions (of float16 values this sum is exact). So neither the order of rows, nor blocks, threads or processors change
 which edges are found, and of what meets nothing is missed. Equal rows are compared once.
 
-In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that
-is not usable (null, NaN or infinite somewhere, or zero) has no edge. Out: the groups that the close pairs make, with the largest
-cosine of each node's pairs (see `groups`): what a row's nearest neighbour among all that it was compared with has. From `ALIKE` on
-it counts as 1: a placeholder that occurs a hundred thousand times, with embeddings that differ by roundings, is not compared with all others for its last digits.
+In: vectors, float16 or float32[n, d], of length about 1, and their nodes (`groups.row_ids`). A row that is not usable
+(null, NaN or infinite somewhere, or zero) has no edge. Out: the groups that the close pairs make, with the largest
+cosine of each node's pairs (see `groups`), that of its nearest neighbour among all that it was compared with. From
+`ALIKE` on it counts as 1: a placeholder that occurs a hundred thousand times, with embeddings that differ by roundings,
+is not compared with all others for its last digits.
 """
 
 import math
@@ -47,8 +48,8 @@ def _of_copies(nodes: U64, same: I64, copies: I64) -> list[tuple[U64, F32]]:
 def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
     """Return the groups of the close pairs found, over all rows in one process, and `recall_counts` of a sample.
 
-    Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell by
-    cell. Memory beyond it is that of a few cells, and 32 bytes a row.
+    Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell
+    by cell. Memory beyond it is that of a few cells, and 32 bytes a row.
     """
     total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in cells.blocks(len(vectors)))
     count = cells.cell_count(total)
@@ -104,8 +105,8 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
             b = sample[targets].astype(np.float32)
             i, j = _close(a @ b.T, a, b, cosine)
             differ = (a[i] != b[j]).any(axis=1)
-            one, other = cell_of[rows[i[differ]]], sample_cells[targets[j[differ]]]
-            met = (one == other[:, :1]).any(axis=1) | (other == one[:, :1]).any(axis=1)
+            of_a, of_b = cell_of[rows[i[differ]]], sample_cells[targets[j[differ]]]
+            met = (of_a == of_b[:, :1]).any(axis=1) | (of_b == of_a[:, :1]).any(axis=1)
             counts += np.array([len(met), np.count_nonzero(met)])
     return counts
 
@@ -130,21 +131,21 @@ def _equals(vectors: Vectors) -> I64:
 
 
 def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F32]:
-    """Return a spanning forest of the close pairs of which at least one is among the first `members` rows (int64[e, 2]).
+    """Return a spanning forest (int64[e, 2]) of the close pairs with at least one of the first `members` rows.
 
     And of each row the largest cosine of its close pairs (float32[n]), 1 from `ALIKE` on; 0 where it has none.
     """
     points = vectors.astype(np.float32)
     lengths = squares(points)
     parent, tree, nearest = np.arange(len(points)), np.zeros((len(points), 2), np.int64), np.zeros(len(points))
-    found = 0
+    joins = 0
     for theirs in cells.blocks(members):
         for ours in cells.blocks(len(points)):
             if ours.start >= theirs.start:
                 scores = points[ours] @ points[theirs].T
                 corner = ours.start, theirs.start
-                found = _join(scores, points, lengths, corner, cosine, parent, tree, found, nearest)
-    return tree[:found], np.where(nearest >= ALIKE, 1, nearest).astype(np.float32)
+                joins = _join(scores, points, lengths, corner, cosine, parent, tree, joins, nearest)
+    return tree[:joins], np.where(nearest >= ALIKE, 1, nearest).astype(np.float32)
 
 
 @njit(nogil=True, cache=True)
@@ -157,8 +158,8 @@ def _cosine(a: F32, b: F32, square_a: float, square_b: float) -> float:
 def _limit(cosine: float, square: float, dimensions: int) -> float:
     """Return what times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a.
 
-    However it is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of Numerical
-    Algorithms", section 3.1).
+    However a product is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of
+    Numerical Algorithms", section 3.1).
     """
     return (cosine - (dimensions + 8) * 2.0**-24) * math.sqrt(square)
 
@@ -172,12 +173,12 @@ def _join(
     cosine: float,
     parent: I64,
     tree: I64,
-    found: int,
+    joins: int,
     nearest: F64,
 ) -> int:
-    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet, and note what is nearer than before.
+    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet, and update `nearest`.
 
-    Returns the number of joins so far. Pairs that are joined already are looked at only where they may be nearer to one of the two.
+    Returns the number of joins so far. Pairs that are joined already count only where they may be nearest to a row.
     """
     columns = scores.shape[1]
     roots = np.sqrt(lengths[corner[1] : corner[1] + columns])
@@ -196,9 +197,9 @@ def _join(
                     nearest[i], nearest[j] = max(nearest[i], value), max(nearest[j], value)
                     if a != b:
                         parent[max(a, b)] = min(a, b)
-                        tree[found, 0], tree[found, 1] = j, i
-                        found += 1
-    return found
+                        tree[joins, 0], tree[joins, 1] = j, i
+                        joins += 1
+    return joins
 
 
 @njit(nogil=True, cache=True)
@@ -220,7 +221,7 @@ def _close(scores: F32, a: F32, b: F32, cosine: float) -> I64:
 
 @njit(nogil=True, cache=True)
 def _keep_nearest(scores: F32, a: F32, b: F32, targets: I64, best: F64, index: I64) -> None:
-    """Take over what is nearer than `best`, at first the threshold; or as near, where there was nothing yet."""
+    """Update what is nearer than `best`, at first the threshold; or as near, where there was nothing yet."""
     lengths_a, lengths_b = squares(a), squares(b)
     roots = np.sqrt(lengths_b)
     for i in range(len(a)):

@@ -15,7 +15,7 @@ its representative through later passes, and follows it if that one dies too, wi
 """
 
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +58,8 @@ def record_type(passes: int) -> np.dtype[np.void]:
 def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
     """Return the 128-bit key of each value, as two uint64[rows], and whether there is one (not null, not NaN).
 
-    Strings of 32 or 64 lower-case hex digits (uids, sha256) are read as numbers, the longer ones folded; other strings are
-    hashed by xxh3-128; a number's key is its `order_keys`.
+    Strings of 32 or 64 lower-case hex digits (uids, sha256) are read as numbers, the longer ones folded; other strings
+    are hashed by xxh3-128; a number's key is its `order_keys`.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -95,7 +95,7 @@ def _hex_words(text: pa.Array, digits: int) -> tuple[I64, U64]:
 
 
 def key_hashes(column: pa.Array, alive: Mask) -> U64:
-    """Return, for phase 1, a 64-bit hash of the pass key of each row that lives and has one (uint64, one each, in order)."""
+    """Return, for phase 1, a 64-bit hash of the pass key of each living row that has one (uint64, in order)."""
     hi, lo, present = pass_keys(column)
     chosen = present & alive
     return _fold(hi[chosen], lo[chosen])
@@ -115,13 +115,13 @@ def repeated(parts: Iterable[U64]) -> U64:
     return np.asarray(hashes[1:][same])
 
 
-def candidates(columns: Sequence[pa.Array], alive: Mask, found: Sequence[U64]) -> I64:
+def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:
     """Return the living rows of a unit whose hash in any pass is among that pass's repeated ones (int64, ascending).
 
-    `columns` are the passes' key columns, `found` their `repeated` hashes of all buckets, ascending.
+    `columns` are the passes' key columns, `repeated_hashes` those of all buckets, ascending.
     """
     chosen = np.zeros(len(alive), bool)
-    for column, hashes in zip(columns, found, strict=True):
+    for column, hashes in zip(columns, repeated_hashes, strict=True):
         hi, lo, present = pass_keys(column)
         if len(hashes):
             folded = _fold(hi, lo)
@@ -152,7 +152,7 @@ def make_records(
     columns: Sequence[pa.Array],
     content: U64,
     prefer: U64 | None,
-    cosines: Sequence[F32 | None] = (),
+    cosines: Mapping[int, F32] | None = None,
 ) -> Records:
     """Return the records of a unit's candidates, before any pass.
 
@@ -163,12 +163,11 @@ def make_records(
         columns: one key column a pass, each of c values.
         content: uint64[c], `content_hashes`.
         prefer: uint64[c], `preferences`; None if nothing but the uid decides.
-        cosines: one float32[c] a pass, `Nearness.cosines`; None of a pass that has none.
+        cosines: by place of the passes that have some, float32[c], `Nearness.cosines`.
     """
     records = np.zeros(len(rows), record_type(len(columns)))
-    for i, values in enumerate(cosines):
-        if values is not None:
-            records["cosines"][:, i] = values
+    for i, values in (cosines or {}).items():
+        records["cosines"][:, i] = values
     records["rep_hi"], records["rep_lo"] = ids.uid_halves(uids)
     records["content"], records["unit"], records["row"] = content, unit, rows
     if prefer is not None:
@@ -216,9 +215,9 @@ def resolve(records: Records, pass_index: int) -> Records:
 
 
 def largest_groups(records: Records) -> list[tuple[int, str]]:
-    """Return rows and the uid of the representative of the largest groups of a bucket after the last pass, where groups are whole.
+    """Return the largest groups of a bucket after the last pass: how many rows each has, and its representative's uid.
 
-    At most 20 of them, the largest first: no more have over 5 % of the rows.
+    At most 20 of them, the largest first: no more have over 5 % of the rows. Each group is in one bucket.
     """
     lost = records[records["dead"]]
     order = np.lexsort((lost["rep_lo"], lost["rep_hi"]))

@@ -2,14 +2,15 @@
 
 A group is a connected component of the pairs (single linkage): whatever is joined by a chain of close pairs is one
 group. What is joined are nodes, uint64 numbers: perceptual hashes themselves (`hamming`), or rows of units
-(`row_ids`, for `cosine`). In: edges, uint64[e, 2], found anywhere and in any order, each verified where it was found.
-Out: of each node in a group its label, the group's smallest node; so labels depend on the set of edges only, and not
-on how they were found, split or ordered. A column of labels is a key column of `dedup`, which then chooses the
-survivor as it does between equal keys: the best by `prefer`, then the smallest uid, then by content.
+(`row_ids`, for `cosine`). In: edges, uint64[e, 2], in any order, each verified where it was found. Out: of each node in
+a group its label, the group's smallest node; so labels depend on the set of edges only, and not on how they were found,
+split or ordered. A column of labels is a key column of `dedup`, which then chooses the survivor as it does between
+equal keys: the best by `prefer`, then the smallest uid, then by content.
 
-Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` returns a spanning forest, so
-n equal hashes give n − 1 edges; merged groups take 16 bytes a node. Of close embeddings each node's `nearest` is kept too, 4 bytes:
-the largest cosine of its edges, that of the edge by which it is joined first where edges are taken from the closest on.
+Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` returns a spanning
+forest, so n equal hashes give n - 1 edges; merged groups take 16 bytes a node. Of close embeddings each node's
+`nearest` is kept too, 4 bytes: the largest cosine of its edges, that of the edge by which it is joined first where
+edges are taken from the closest on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,7 +46,7 @@ class Groups:
 
     @classmethod
     def join(cls, parts: Iterable["Groups"]) -> "Groups":
-        """Return the groups that the edges of all parts make together. They are merged as they come, so that memory is that of the nodes."""
+        """Return the groups that the edges of all parts make, merged as they come: memory is that of the nodes."""
         merged, waiting, size = cls.of(np.zeros((0, 2), np.uint64)), [], 0
         for part in parts:
             waiting.append(part)
@@ -59,10 +60,10 @@ class Groups:
         joined = cls.of(np.concatenate([part.edges for part in parts]))
         return joined.with_nearest((part.nodes, part.nearest) for part in parts if part.nearest is not None)
 
-    def with_nearest(self, found: Iterable[tuple[U64, F32]]) -> "Groups":
-        """Return the groups with `nearest`, the largest of what was found for each node; nodes that are in no group count for nothing."""
+    def with_nearest(self, cosines: Iterable[tuple[U64, F32]]) -> "Groups":
+        """Return the groups with `nearest`, the largest cosine of each node; of nodes in no group they are ignored."""
         nearest = None
-        for nodes, values in found:
+        for nodes, values in cosines:
             nearest = np.zeros(len(self.nodes), np.float32) if nearest is None else nearest
             if len(self.nodes):
                 places = np.minimum(np.searchsorted(self.nodes, nodes), len(self.nodes) - 1)
@@ -84,22 +85,8 @@ class Groups:
         return np.where(self.nodes[places] == nodes, self.labels[places], nodes)
 
 
-def forest(parts: Iterable[U64]) -> U64:
-    """Return edges with the same components as all parts together, at most one a node (all uint64[e, 2]).
-
-    Parts are merged as they come, so that memory is that of the nodes.
-    """
-    merged, waiting, size = np.zeros((0, 2), np.uint64), [], 0
-    for part in parts:
-        waiting.append(part)
-        size += len(part)
-        if size > _MERGE + len(merged):
-            merged, waiting, size = Groups.of(np.concatenate([merged, *waiting])).edges, [], 0
-    return Groups.of(np.concatenate([merged, *waiting])).edges
-
-
 def row_ids(unit: int, rows: I64 | I32) -> U64:
-    """Return the node of each row of a unit: the unit's number in the high 32 bits, the row in the low ones (uint64[n])."""
+    """Return the node of each row of a unit (uint64[n]): the unit in the high 32 bits, the row in the low ones."""
     return np.uint64(unit) << _ROW_BITS | rows.astype(np.uint64)
 
 
@@ -118,27 +105,27 @@ def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
 
 
 def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:
-    """Return the key column of a pass by close rows: the label of each row in a group (uint64[rows]), null for the others."""
-    mine, rows = _own(unit, n_rows, groups)
+    """Return the key column of a pass by close rows: the label of each row (uint64[rows]), null in no group."""
+    nodes, rows = _of_unit(unit, n_rows, groups)
     keys, null = np.zeros(n_rows, np.uint64), np.ones(n_rows, bool)
-    keys[rows], null[rows] = groups.labels[mine], False
+    keys[rows], null[rows] = groups.labels[nodes], False
     return pa.array(keys, mask=null)
 
 
 def row_nearest(unit: int, n_rows: int, groups: Groups) -> F32:
     """Return `Groups.nearest` of each row of a unit (float32[rows]); 0 of rows that are in none."""
-    mine, rows = _own(unit, n_rows, groups)
-    found = np.zeros(n_rows, np.float32)
+    nodes, rows = _of_unit(unit, n_rows, groups)
+    cosines = np.zeros(n_rows, np.float32)
     if groups.nearest is not None:
-        found[rows] = groups.nearest[mine]
-    return found
+        cosines[rows] = groups.nearest[nodes]
+    return cosines
 
 
-def _own(unit: int, n_rows: int, groups: Groups) -> tuple[slice, I32]:
+def _of_unit(unit: int, n_rows: int, groups: Groups) -> tuple[slice, I32]:
     """Return where the nodes of a unit are, which ascend as all do, and their rows."""
     ends = np.array([unit << 32, (unit << 32) + n_rows], np.uint64)
-    mine = slice(*np.searchsorted(groups.nodes, ends))
-    return mine, rows_of(groups.nodes[mine])[1]
+    nodes = slice(*np.searchsorted(groups.nodes, ends))
+    return nodes, rows_of(groups.nodes[nodes])[1]
 
 
 @njit(nogil=True, cache=True)

@@ -26,7 +26,7 @@ from numba import njit
 from curate.base.numeric.arrays import I64, U64, distinct, split_by
 from curate.base.numeric.mix import mix64
 from curate.base.process import in_threads
-from curate.decide.dedup.groups import forest
+from curate.decide.dedup.groups import Groups
 
 BITS = 64
 
@@ -71,8 +71,8 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
     return np.stack([found_from[found], hashes[found]], axis=1)
 
 
-def edges(hashes: U64, distance: int) -> U64:
-    """Return a spanning forest of all pairs that differ in at most `distance` bits, in one process.
+def groups(hashes: U64, distance: int) -> Groups:
+    """Return the groups that all pairs that differ in at most `distance` bits make, in one process.
 
     Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
     """
@@ -86,7 +86,10 @@ def edges(hashes: U64, distance: int) -> U64:
             for bucket in range(n_buckets):
                 yield mask, hashes[numbers == bucket]
 
-    return forest(in_threads(lambda bucket: edges_in_bucket(bucket[1], bucket[0], distance), buckets()))
+    def search(bucket: tuple[np.uint64, U64]) -> Groups:
+        return Groups.of(edges_in_bucket(bucket[1], bucket[0], distance))
+
+    return Groups.join(in_threads(search, buckets()))
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:

@@ -23,9 +23,9 @@ class HashBatch:
         """Bytes of hashes."""
         return len(self._hashes)
 
-    def add(self, of_unit: tuple[int, U64]) -> None:
-        """Add a unit's."""
-        unit, hashes = of_unit
+    def add(self, value: tuple[int, U64]) -> None:
+        """Add a unit's number and hashes."""
+        unit, hashes = value
         self._units.append(unit)
         self._sizes.append(len(hashes))
         self._hashes += hashes.tobytes()
@@ -49,7 +49,7 @@ def repeated_hashes(bucket: Iterable[PackedHashes]) -> U64:
 
 
 def repeated_of_units(bucket: Iterable[PackedHashes], together: int) -> Iterator[tuple[int, PackedHashes]]:
-    """Yield, for each so many units in a row, by their number: of each unit that has some, the hashes that repeat in the bucket."""
+    """Yield which hashes of units repeat in the bucket, by the number of `together` units in a row."""
     bucket = list(bucket)
     repeated = repeated_hashes(bucket)
     shared: dict[int, HashBatch] = defaultdict(HashBatch)

@@ -1,15 +1,15 @@
 """Balancing: a limit of rows for each entry, and the deterministic draw that enforces it (MetaCLIP).
 
-In: `matches`, one list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
+In: `matches`, a list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
 the rows that match each entry, and `limits`, the rows that each entry may have: int64[n], or int64[1] where all entries
-have the same, each at least 1 (`schemes` gives them). Out: per row the probability π of being kept (float64), a `draw`
+have the same, each at least 1 (`schemes` return them). Out: per row the probability π of being kept (float64), a `draw`
 (float64, kept iff below 1), and expected sizes. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
 p[e] = limit[e] / max(count[e], limit[e]); a row stays if any of its entries' independent draws succeeds:
 π = 1 − ∏(1 − p[e]).
 
 Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
-nest as limits grow. What decides is integers: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of
-π rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
+nest as limits grow. Integers decide: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of π
+rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ from curate.base.numeric.mix import GOLDEN, mix64
 
 ONE = 1 << 32  # a probability of 1 in fixed point
 
-_SPARSE = 16  # where entries are fewer than one in so many, they are sorted and no vector of all is made
+_SPARSE = 16  # where entries are fewer than 1 in so many, they are sorted, and there is no vector of all
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 _TWO52_BITS = np.float64(2.0**52).view(np.uint64)
 
 
 def probabilities(counts: I64, limits: I64) -> F64:
-    """Return p = limit / max(count, limit) of each entry (float64[n]); 1 for the tail, entries of no more rows than that."""
+    """Return p = limit / max(count, limit) of each entry (float64[n]): 1 in the tail, of entries up to their limit."""
     return np.asarray(_checked(limits, len(counts)) / np.maximum(counts, limits).astype(np.float64), np.float64)
 
 
@@ -44,19 +44,19 @@ def limits_of(p: F64, counts: I64) -> I64:
 
 
 def tail_shares(counts: I64) -> tuple[I64, F64]:
-    """Return the counts that occur, ascending and without 0, and of each the share of smaller ones in the sum of all counts."""
-    found, entries = np.unique(counts[counts > 0], return_counts=True)
-    sums = found * entries
-    return found, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
+    """Return the distinct counts, ascending and without 0, and of each the share of smaller ones in the sum of all."""
+    distinct, entries = np.unique(counts[counts > 0], return_counts=True)
+    sums = distinct * entries
+    return distinct, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
 
 
 def tail_share_t(counts: I64, share: float) -> int:
-    """Return t by the share of the tail: the count whose `tail_shares` is nearest to a share, the first of equals; 1 without counts.
+    """Return the count whose share in `tail_shares` is nearest to `share`, the first of equals; 1 without counts.
 
     As MetaCLIP 2 takes t from the share that English has ("Meta CLIP 2", arXiv 2507.22062), zero counts left out.
     """
-    found, shares = tail_shares(counts)
-    return int(found[np.argmin(np.abs(shares - share))]) if len(found) else 1
+    distinct, shares = tail_shares(counts)
+    return int(distinct[np.argmin(np.abs(shares - share))]) if len(distinct) else 1
 
 
 def draw(
@@ -71,11 +71,12 @@ def draw(
         matches, counts, limits: as the module says.
         keys: uint64[n], `curate.base.ids.entry_keys` of the entries.
         seed: any integer, taken modulo 2⁶⁴.
-        earlier: float64[rows], the probability with which the row came into the pool; NaN and 1: it was not drawn. None: no row was.
+        earlier: float64[rows], the probability with which the row came into the pool; NaN and 1: it was not drawn;
+            None: no row was.
 
     Returns:
-        float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers (where
-        rounding says otherwise, the value is moved to the side of 1 that the integers say); +inf without a match.
+        float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers
+        (where rounding differs, the value is moved to the side of 1 that the integers say); +inf without a match.
 
     Raises:
         ValueError: a limit < 1, an id is not in [0, n), or lengths differ.
@@ -95,7 +96,10 @@ def draw(
 def entry_draws(
     uid: str, entries: Sequence[str], p: F64, counts: I64 | None, t: int | None, seed: int, earlier: float | None
 ) -> list[float]:
-    """Return u/p of each entry of a row alone, as `draw` has them; `counts` of a run that took another's are None: p = t / max(count, t)."""
+    """Return u/p of each entry of a row alone, as `draw` has them.
+
+    `counts` are None where they are of another run: then they follow from p = t / max(count, t).
+    """
     if counts is None:
         counts = np.rint((t or 1) / p).astype(np.int64)
     alone = pa.array([[place] for place in range(len(entries))], pa.list_(pa.int32()))
@@ -115,16 +119,16 @@ def fixed_point(pi: F64) -> U64:
 
 
 def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
-    """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass over its rows.
+    """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
 
-    `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add up: as
-    Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds.
+    `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add
+    up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds.
     """
     return np.asarray(_expected(*_lists(matches, len(counts)), *_choices(counts, limits)))
 
 
 def variances(matches: pa.ListArray, counts: I64, limits: I64) -> F64:
-    """Return Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k]); arguments as of `expected_rows`."""
+    """Return Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k]); see `expected_rows`."""
     return np.asarray(_variances(*_lists(matches, len(counts)), *_choices(counts, limits)))
 
 
@@ -151,10 +155,10 @@ class EntryVector(np.ndarray):
         places = np.flatnonzero(plain)
         if len(places) > plain.size // 4:
             return plain.__reduce_ex__(protocol)
-        return _spread, (plain.shape, plain.dtype, places, plain.ravel()[places])
+        return _restore, (plain.shape, plain.dtype, places, plain.ravel()[places])
 
 
-def _spread(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
+def _restore(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
     out = np.zeros(shape, kind)
     out.ravel()[places] = values
     return out
@@ -163,16 +167,16 @@ def _spread(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDA
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
     """Sum rows' integer weights (each int64 or uint64[rows]) over the entries, of n, that they match."""
     offsets, entries = _lists(matches, n)
-    kinds = {one.dtype for one in weights}
-    if any(len(one) != len(offsets) - 1 for one in weights) or kinds not in ({np.dtype("i8")}, {np.dtype("u8")}):
+    kinds = {weight.dtype for weight in weights}
+    if any(len(w) != len(offsets) - 1 for w in weights) or kinds not in ({np.dtype("i8")}, {np.dtype("u8")}):
         raise ValueError(f"weights of {len(offsets) - 1} rows are expected, all int64 or all uint64")
     summands = np.stack(weights, axis=1).view(np.int64)  # which wraps around as uint64 does
-    if len(entries) * _SPARSE > n:  # a vector for all entries is made at once
-        found, sums = _entry_sums(offsets, entries, summands, n)
+    if len(entries) * _SPARSE > n:
+        matched, sums = _entry_sums(offsets, entries, summands, n)
     else:
-        found, places = np.unique(entries, return_inverse=True)
-        _, sums = _entry_sums(offsets, places.astype(np.int32), summands, len(found))
-    return SparseSums(found.astype(np.int32, copy=False), sums.view(*kinds))
+        matched, places = np.unique(entries, return_inverse=True)
+        _, sums = _entry_sums(offsets, places.astype(np.int32), summands, len(matched))
+    return SparseSums(matched.astype(np.int32, copy=False), sums.view(*kinds))
 
 
 def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
@@ -197,7 +201,7 @@ def _checked(limits: I64, n: int) -> I64:
 
 
 def _choices(counts: I64, limits: I64) -> tuple[I64, I64, F64]:
-    """Return counts, and limits (int64, and as float64) as kernels take them: [n, k], or [k] where entries share them."""
+    """Return counts, and limits (int64 and float64) as kernels take them: [n, k], or [k] where entries share them."""
     counts, limits = np.asarray(counts, np.int64), _checked(limits, len(counts))
     if (np.diff(limits, axis=0) < 0).any():
         raise ValueError("limits fall from one choice to the next; accepted: ascending ones")
@@ -269,8 +273,8 @@ def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
     return out
 
 
-# Numba compiles these kernels for limits of either shape, and drops the branches of the other: [k], the same for all entries,
-# or [n, k].
+# Numba compiles these kernels for limits of either shape, [k] (the same for all entries) or [n, k], and drops the
+# branches of the other.
 
 
 @njit(nogil=True, cache=True)
@@ -343,7 +347,7 @@ def _variances(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64
 
 @njit(nogil=True, cache=True)
 def _entry_sums(offsets: I64, entries: I32, weights: I64, n: int) -> tuple[I32, I64]:
-    """Return the entries of n that occur, ascending, and the sum of each weight over their rows: of int64[rows, k], int64[k, entries]."""
+    """Return the entries of n that occur, ascending, and their sums of weights (int64[rows, k]): int64[k, entries]."""
     sums, occurs = np.zeros((n, weights.shape[1]), np.int64), np.zeros(n, np.bool_)
     for row in range(len(weights)):
         for i in range(offsets[row], offsets[row + 1]):
@@ -351,14 +355,9 @@ def _entry_sums(offsets: I64, entries: I32, weights: I64, n: int) -> tuple[I32, 
             occurs[e] = True
             for j in range(weights.shape[1]):
                 sums[e, j] += weights[row, j]
-    found = np.empty(n, np.int32)
-    k = 0
-    for e in range(n):
-        if occurs[e]:
-            found[k] = e
-            k += 1
-    out = np.empty((weights.shape[1], k), np.int64)
-    for i in range(k):
+    matched = np.flatnonzero(occurs).astype(np.int32)
+    out = np.empty((weights.shape[1], len(matched)), np.int64)
+    for i in range(len(matched)):
         for j in range(weights.shape[1]):
-            out[j, i] = sums[found[i], j]
-    return found[:k].copy(), out
+            out[j, i] = sums[matched[i], j]
+    return matched, out

@@ -1,7 +1,7 @@
 """The search for a target size: the largest t whose expected size Σπ is at most a number of rows, exactly.
 
-In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out: t, and the sizes
-between which the target is.
+In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out:
+t, and the sizes between which the target is.
 """
 
 import math
@@ -24,7 +24,7 @@ _POINTS = 64  # of a round, at least, where there are as many
 
 @dataclass(frozen=True)
 class Solution:
-    """A t that was solved. Of a search for a target size also Σπ in rows, at t and at t + 1."""
+    """A t that was solved; of a search for a target size also Σπ in rows, at t and at t + 1."""
 
     t: int
     expected: float | None = None
@@ -36,8 +36,8 @@ class Bracket:
     """The search for the largest t in [1, highest] with Σπ ≤ rows, between passes that sum π.
 
     Each round, `points` names values of t, a pass over the pool sums π at each (`expected_rows`), and `narrow` keeps
-    the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way
-    is monotone, and so is its rounding), so the answer is unique, whatever the points. It takes at most ROUNDS rounds, of
+    the gap between them that holds the answer. Σπ in fixed point never falls as t grows (every operation on the way is
+    monotone, and so is its rounding), so the answer is unique, whatever the points. It takes at most ROUNDS rounds, of
     some 64 points where t is in the tens of thousands; where it is larger, later ones have as many as that takes.
     """
 
@@ -66,8 +66,9 @@ class Bracket:
         if self.lo == 0:
             smallest = self.hi_sum or 0
             raise RunError(
-                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows; "
-                f"accepted: balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter rules before balancing"
+                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} "
+                f"rows; accepted: balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter "
+                "rules before balancing"
             )
         return Solution(self.lo, self.lo_sum / ONE, None if self.hi_sum is None else self.hi_sum / ONE)
 
@@ -75,8 +76,9 @@ class Bracket:
     def points(self) -> I64:
         """Return values of t to sum π at, ascending (int64): none when solved.
 
-        Geometric while the bracket spans more than a doubling, for t is small compared with the largest count; evenly spaced
-        after that, as many as leave no more than the rounds that are left can search; every integer once these are few.
+        Geometric while the bracket spans more than a doubling, for t is small compared with the largest count; evenly
+        spaced after that, as many as leave no more than the rounds that are left can search; every integer once these
+        are few.
         """
         inside = self.hi - self.lo - 1
         if inside <= _POINTS or self.left == 1:
@@ -89,16 +91,16 @@ class Bracket:
         return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
 
     def narrow(self, ts: npt.NDArray[np.integer] | Sequence[int], sums: npt.NDArray | Sequence[int]) -> Self:
-        """Return the bracket after a pass that found the fixed-point `sums` (whole pool, any integers) at `ts`.
+        """Return the bracket after a pass that computed the fixed-point `sums` (whole pool, any integers) at `ts`.
 
         Raises ValueError where they contradict each other or the passes before, so that they are not of one pool.
         """
-        found = replace(self, left=max(1, self.left - 1))
+        bracket = replace(self, left=max(1, self.left - 1))
         for t, total in zip(map(operator.index, ts), map(operator.index, sums), strict=True):
             if total <= self.rows * ONE:
-                found = replace(found, lo=t, lo_sum=total) if t > found.lo else found
-            elif t < found.hi or found.hi_sum is None:
-                found = replace(found, hi=min(found.hi, t), hi_sum=total)
-        if found.lo >= found.hi:
-            raise ValueError(f"more than {self.rows} rows at t = {found.hi} but not at t = {found.lo}")
-        return found
+                bracket = replace(bracket, lo=t, lo_sum=total) if t > bracket.lo else bracket
+            elif t < bracket.hi or bracket.hi_sum is None:
+                bracket = replace(bracket, hi=min(bracket.hi, t), hi_sum=total)
+        if bracket.lo >= bracket.hi:
+            raise ValueError(f"more than {self.rows} rows at t = {bracket.hi} but not at t = {bracket.lo}")
+        return bracket

@@ -1,7 +1,7 @@
-"""`balance`: a limit of rows for each entry, from one number t, which is given or solved, and the draw that enforces it (MetaCLIP).
+"""`balance`: a limit of rows for each entry, from one number t of the recipe or solved, and the draw (MetaCLIP).
 
-Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv 2507.22062).
-The arithmetic is `balance`'s, the search for a target size `bracket`'s, and how limits follow from t a scheme's.
+Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv
+2507.22062). The arithmetic is `balance`'s, the search for a target size `bracket`'s; limits follow from t by a scheme.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,11 +72,11 @@ class LimitsChoice(Choice):
         return f"t = {self.solution.t:,}"
 
     def say(self, section: Balance, fraction: float) -> str:
-        """Return t, and where it was solved for a size that it misses, what t + 1 gives."""
-        found = self.solution
-        if section.rows is None or found.expected is None or found.above is None:
+        """Return t, and where it was solved for a size that it misses, the size at t + 1."""
+        solution = self.solution
+        if section.rows is None or solution.expected is None or solution.above is None:
             return self.label
-        above = next_size(section.rows, found.t, found.expected / fraction, found.above / fraction)
+        above = next_size(section.rows, solution.t, solution.expected / fraction, solution.above / fraction)
         return f"{self.label}; {above}" if above else self.label
 
     @property
@@ -110,14 +110,14 @@ class BalanceSelection(Selection):
     sizes_of = ("rows",)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the limits of the t that the recipe says, or that gives its target number of rows or share of the tail.
+        """Return the limits of the recipe's t, or of the one by its target number of rows or share of the tail.
 
         A target number is searched k-ary: in each of ROUNDS the units sum π at some t, and the bracket narrows.
         """
         assert counts is not None
         if section.counts is not None:
-            others = read_counts(section.counts, run.metadata_key)
-            counts = units.get("Counts: given", others.view, balance.EntryVector)
+            of_other_run = read_counts(section.counts, run.metadata_key)
+            counts = units.get("Counts: given", of_other_run.view, balance.EntryVector)
         scheme = SCHEMES.find(section.scheme)
         if section.t is not None:
             return units.get("Balance: t", _given, counts, section.t, scheme, run)
@@ -155,16 +155,15 @@ class BalanceSelection(Selection):
 
     def words(self, outcome: Outcome) -> SelectionWords:
         """Return what people are told of it."""
-        section, choice = outcome.section, outcome.choice
-        t = choice.solution.t
-        card = f"entries with more than t = {t:,} samples are downsampled to t, in expectation (MetaCLIP); seed {outcome.seed}"
-        lines = [f"balance: t = {t:,}{_say_why(section, choice)}"]
+        label = outcome.choice.label
+        lines = [f"balance: {label}{_say_why(outcome.section, outcome.choice)}"]
         if not outcome.dropped:
             lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
+        downsampled = f"entries with more than {label} samples are downsampled to t, in expectation (MetaCLIP)"
         return SelectionWords(
             kept=": its draw u/p = {draw} is below 1 (probability {probability})",
             dropped="its draw u/p = {draw} is not below 1 (probability {probability})",
-            card=card,
+            card=f"{downsampled}; seed {outcome.seed}",
             summary=lines,
             by_entries=True,
         )
@@ -204,10 +203,9 @@ def _solved(bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) ->
         return LimitsChoice.of(bracket.solution, counts, scheme, run.entries)
     except RunError as error:
         smallest = LimitsChoice.of(Solution(1), counts, scheme, run.entries)
-        how = (
-            f". Nothing is downloaded or measured again: change the recipe, then run with --out NEW --reuse {run.place}"
-        )
-        raise OutOfReach(f"{error}{how if run.place else ''}", smallest, "t = 1, the smallest") from None
+        again = f"change the recipe, then run with --out NEW --reuse {run.place}"
+        how = f". Nothing is downloaded or measured again: {again}" if run.place else ""
+        raise OutOfReach(f"{error}{how}", smallest, "t = 1, the smallest") from None
 
 
 def _say_why(section: Balance, choice: LimitsChoice) -> str:

@@ -1,6 +1,6 @@
 """The counts of entries that another run balanced by, which a recipe takes in place of its own (`balance.counts`).
 
-Such as those of a whole pool, by which each of its parts is balanced as the whole would be.
+With those of a whole pool, say, each of its parts is balanced as the whole would be.
 """
 
 import numpy as np
@@ -16,7 +16,8 @@ from curate.store.store import RunStore
 def read_counts(url: str, metadata_key: str) -> I64:
     """Return the survivors of each entry in another run (int64[entries], by id).
 
-    `metadata_key` is the digest of the recipe's own entries. Raises RecipeError where there is no finished run with these entries.
+    `metadata_key` is the digest of the recipe's own entries. Raises RecipeError unless there is a finished run with
+    these entries.
     """
     store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
     if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):

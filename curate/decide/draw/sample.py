@@ -1,8 +1,9 @@
 """A random sample of exactly N rows: those with the smallest hash(seed, uid), whatever the sharding.
 
-In: hashes of the rows that are still in, whose uids differ. Out: which are taken, and of each a `draw` below 1 iff it is. Units count
-hashes by their first 16 bits (65,536 counters), then give the few rows whose hash begins as that of the last one taken: two rounds,
-and a share of 2⁻¹⁶ of the rows in one process. Rows of equal hash are told apart by their uid.
+In: hashes of the rows that are still in, whose uids differ. Out: which are taken, and of each a `draw` below 1 iff it
+is. Units count hashes by their first 16 bits (65,536 counters), then answer the few rows whose hash begins as that of
+the last one taken: two rounds, and a share of 2⁻¹⁶ of the rows in one process. Rows of equal hash are told apart by
+their uid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,12 +38,6 @@ class SampleKeys:
     def of(cls, uids: pa.Array, seed: int) -> Self:
         """Return those of rows by their uids (string of 32 hex digits), of which both halves take part."""
         return cls(hash_uids(uids, seed), *ids.uid_halves(uids))
-
-    @classmethod
-    def none(cls) -> Self:
-        """Return those of no rows."""
-        nothing = np.zeros(0, np.uint64)
-        return cls(nothing, nothing, nothing)
 
     def below(self, last: tuple[int, int, int] | None) -> Mask:
         """Return which rows come before a key (bool[rows]); all without one."""
@@ -113,7 +108,7 @@ class SampleCut(Choice):
         return np.full(len(rows), self.probability)
 
     def draws(self, rows: RowsLeft) -> F64:
-        """Return of each row its hash by that of the first row that is not taken (float64), below 1 iff the row is taken."""
+        """Return each row's hash over that of the first row that is not taken (float64), below 1 iff it is taken."""
         return self.draws_of(SampleKeys.of(rows.uids, rows.seed))
 
     def draws_of(self, keys: SampleKeys) -> F64:
@@ -134,12 +129,12 @@ class SampleSelection(Selection):
     sizes_of = ("rows",)
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the sample of the rows left, by two questions: counts by their first bits, then the keys of one count."""
+        """Return the sample of the rows left, by two questions: counts by first bits, then the keys of one count."""
         begin = SampleSearch(section.rows)
         histogram = units.ask("Sample: count", _count, begin, run, combine=Fold())
         search = units.get("Sample: narrow", begin.narrow, histogram)
         keys = units.ask("Sample: inside", _inside, search, run, combine=Fold(_append))
-        return units.get("Sample: cut", _cut, keys, search)
+        return units.get("Sample: cut", SampleSearch.cut, search, keys)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         """Return what people are told of it."""
@@ -159,9 +154,5 @@ def _inside(tables: OpenTables, state: Any, search: SampleSearch, run: Selection
     yield search.inside(SampleKeys.of(run.rows_left(tables, state).uids, run.seed))
 
 
-def _append(one: Any, other: Any) -> Any:
-    return np.concatenate([one, other])
-
-
-def _cut(keys: Any, search: SampleSearch) -> SampleCut:
-    return search.cut(keys)
+def _append(left: Any, right: Any) -> Any:
+    return np.concatenate([left, right])

@@ -1,8 +1,9 @@
 """The interface that every selection implements: the last choice among the rows left by rules and deduplication.
 
-A selection is asked once what it needs of all units (`choose`), and gives a `Choice`, which goes to every unit: the probability of
-each row left, and its draw. Draws are hashes of uid and seed, so they do not depend on sharding, order, workers or retries. What
-explain, the card, the report, summaries and what-if say of it are its `words`; nobody else states a formula.
+A selection asks all units what it needs (`choose`), and returns a `Choice`, which goes to every unit: the probability
+of each row left, and its draw. Draws are hashes of uid and seed, so they do not depend on sharding, order, workers or
+retries. What explain, the card, the report, summaries and what-if say of it are its `words`; nobody else states a
+formula.
 
 Example: every row with a probability that a column of the pool gives.
 
@@ -48,7 +49,7 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class RowsLeft:
-    """The rows of a unit among which is chosen, with what a choice may read of them. Columns have a value for each of them.
+    """The rows of a unit among which is chosen, with what a choice may read of them; columns have a value for each.
 
     Attributes:
         tables: the unit's tables, with all its rows.
@@ -89,7 +90,7 @@ class RowsLeft:
 
     @cached_property
     def earlier(self) -> F64 | None:
-        """The probability with which each row came into the pool (float64, NaN where it has none); None where no row has."""
+        """The probability with which each row came into the pool (float64, NaN without one); None: none has one."""
         name = schema.INPUT_PROBABILITY
         if not self.tables.exists("scores") or name not in self.tables.column_names("scores"):
             return None
@@ -131,18 +132,18 @@ class Choice(ABC):
         """Return the probability π that each row is kept (float64[n])."""
 
     def draws(self, rows: RowsLeft) -> F64:
-        """Return the draw of each row (float64[n]), below 1 iff it is kept; by default u/π, with u a hash of uid and seed in [0, 1)."""
+        """Return the draw of each row (float64[n]), below 1 iff it is kept; by default u/π, u a hash in [0, 1)."""
         pi = self.inclusion(rows)
         units = (hash_uids(rows.uids, rows.seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.asarray(np.divide(units, pi, out=np.full(len(pi), np.inf), where=pi > 0), np.float64)
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
-        """Return the expected number of rows, and one standard error of the number that a run draws, by the π of all units."""
+        """Return the expected number of rows, by the π of all units, and the standard error of the drawn number."""
         rows = sum(int(fixed_point(pi).sum()) for pi in inclusion) / ONE
         return rows, float(np.sqrt(sum(float((pi * (1 - pi)).sum()) for pi in inclusion)))
 
     def entry_probabilities(self) -> F64 | None:
-        """Return the probability by which each entry draws its rows (float64[entries]); None where entries draw none."""
+        """Return the probability of each entry's draws of its rows (float64[entries]); None where entries draw none."""
         return None
 
     @property
@@ -209,8 +210,8 @@ class Selection(ABC):
     def choose(self, units: Units, section: Any, run: SelectionRun, counts: Answer | None) -> Answer:
         """Ask all units what the choice goes by, and return it: a Choice.
 
-        `counts` (int64[entries]) are the rows left that match each entry; None without `match`. Raises RunError, in a step, where
-        the recipe asks for what cannot be.
+        `counts` (int64[entries]) are the rows left that match each entry; None without `match`. Raises RunError, in a
+        step, where the recipe asks for what cannot be.
         """
 
     def recorded(self, section: Any, facts: RunFacts, run: SelectionRun, counts: I64) -> Choice | None:
@@ -221,7 +222,7 @@ class Selection(ABC):
         return None
 
     def sizes(self, choices: Sequence[Any], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
-        """Return `Choice.expected` of several choices among the same rows; to go over the rows once for all of them is faster."""
+        """Return `Choice.expected` of several choices among the same rows; one pass for all of them is faster."""
         return [choice.expected(list(in_threads(choice.inclusion, rows))) for choice in choices]
 
 

@@ -1,6 +1,6 @@
-"""How many times a decided row counts, by an expression of a recipe: texts of a caption kind, repeats in the curated set.
+"""How many times a decided row counts, by a recipe's expression: texts of a caption kind, repeats in the curated set.
 
-In: rows of a unit. Out: int32 [rows]. Expressions see what rules see, and what is known of a row once it is decided.
+In: rows of a unit. Out: int32[rows]. Expressions see what rules see, and what is known of a row once it is decided.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from curate.base.numeric.arrays import F64, I32, I64
 from curate.expressions.check import CheckedExpression
 from curate.expressions.evaluate import count_values
 
-# What such expressions see besides the columns that rules see: π, and of the entries in the caption how many there are, and
-# the least of their counts among the survivors.
+# What such expressions see besides the columns that rules see: π, how many entries the caption has, and the least of
+# their counts among the survivors.
 DECIDED = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
 _NO_ENTRY = np.iinfo(np.int64).max
 
@@ -31,7 +31,7 @@ class RowFacts:
 
 
 def count_columns(visible: pa.Schema, has_entries: bool) -> pa.Schema:
-    """Return the columns that such expressions see: `visible`, which rules see, and those of DECIDED without names of the pool's."""
+    """Return the columns that such expressions see: `visible`, which rules see, and of DECIDED those of other names."""
     taken = {name.lower() for name in visible.names}
     more = [field for field in DECIDED if has_entries or field.name == "probability"]
     return pa.schema([*visible, *(field for field in more if field.name not in taken)])
@@ -44,12 +44,12 @@ def count_rows(
     facts: RowFacts,
     highest: int,
 ) -> I32:
-    """Return what an expression, checked against `count_columns`, gives for each row: 0 to `highest`, 0 where it is NULL or fails.
+    """Return the values of an expression, checked against `count_columns`: 0 to `highest`, 0 where it is NULL or fails.
 
-    `read` gives columns of `visible` of all rows of the unit.
+    `read` returns columns of `visible` of all rows of the unit.
     """
-    own = [name for name in expression.columns if name in visible.names]
-    table = read(own or ["row"]).take(pa.array(facts.rows))
+    read_names = [name for name in expression.columns if name in visible.names]
+    table = read(read_names or ["row"]).take(pa.array(facts.rows))
     known = {"probability": pa.array(facts.probability)}
     if facts.entry_ids is not None and facts.counts is not None:
         lengths = pc.fill_null(pc.list_value_length(facts.entry_ids), 0)
@@ -58,6 +58,6 @@ def count_rows(
         np.minimum.at(rarest, of_row, facts.counts[pc.list_flatten(facts.entry_ids).to_numpy(zero_copy_only=False)])
         known |= {"entries": lengths, "rarest": pa.array(rarest, mask=rarest == _NO_ENTRY)}
     for name in expression.columns:
-        if name not in own:
+        if name not in read_names:
             table = table.append_column(name, known[name])
     return count_values(expression.sql, table, highest)

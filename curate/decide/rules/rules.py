@@ -1,7 +1,7 @@
 """Rules: SQL expressions over the measured columns, in order; a row is dropped by the first rule that it fails.
 
-A rule must be a scalar, deterministic, boolean expression: `curate.expressions` checks and evaluates it. NULL fails; an error
-on one row's value (a cast, say) is NULL.
+A rule must be a scalar, deterministic, boolean expression: `curate.expressions` checks and evaluates it. NULL fails; an
+error on a row's value (a cast, say) is NULL.
 """
 
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ class Rule:
 
 
 def named_columns(recipe: Recipe) -> frozenset[str]:
-    """Return the names in a recipe's expressions that may be of columns, in lower case; of those that cannot be parsed, none."""
-    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str) and rule != DEDUP] + list(
-        recipe.derive.values()
-    )
+    """Return the names, in lower case, in those of a recipe's expressions that can be parsed: they may be columns'."""
+    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str) and rule != DEDUP]
+    expressions += recipe.derive.values()
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     named = [name for name in (recipe.dedup.prefer, *(top.of for top in tops), *(top.by for top in tops)) if name]
     named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
     expressions += [recipe.output.repeat] if recipe.output.repeat else []
     if recipe.captions:
-        expressions += [one.section.per_row for one in recipe.captions.tasks if isinstance(one.section.per_row, str)]
+        per_row = [task.section.per_row for task in recipe.captions.tasks]
+        expressions += [sql for sql in per_row if isinstance(sql, str)]
     for sql in expressions:
         try:
             tree = parse_sql(connect(), f"SELECT ({sql}\n)")
@@ -73,9 +73,9 @@ def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | Non
     exprs = ", ".join(f'TRY(({rule.spec}\n)) AS "{rule.name}"' for rule in sql)
     if not exprs:
         return [{} for _ in range(len(table))]
-    found = query(f"SELECT {exprs} FROM batch", table)
-    rows = zip(*(values.tolist() for values in found.values()), strict=True)
-    return [dict(zip(found, row, strict=True)) for row in rows]
+    columns = query(f"SELECT {exprs} FROM batch", table)
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:

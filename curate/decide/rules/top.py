@@ -1,8 +1,9 @@
 """The search for the thresholds of a top rule: one, or one of each group of rows with the same value of a column.
 
-In: of each unit a rule's values, and the groups of its rows. Out: of each group the least value that passes. Each round, units
-count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes the next digit of every
-group's threshold (see `quantiles.Radix`). With groups a digit has 11 bits, not 16, so that a unit's counts are 16 KiB a group.
+In: of each unit a rule's values, and the groups of its rows. Out: of each group the least value that passes. Each
+round, units count digits of keys by group, the counts are added up (`add_counts`), and `TopSearch.narrow` takes the
+next digit of every group's threshold (see `quantiles.Radix`). With groups a digit has 11 bits, not 16, so that a unit's
+counts are 16 KiB a group.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,8 +40,8 @@ class TopValues:
         """Return them for rows in groups by the values of a column; all rows are one group without."""
         if groups is None:
             return cls(keys, valid)
-        found = groups.combine_chunks().dictionary_encode(null_encoding="encode")
-        return cls(keys, valid, tuple(found.dictionary.to_pylist()), found.indices.to_numpy().astype(np.int64))
+        codes = groups.combine_chunks().dictionary_encode(null_encoding="encode")
+        return cls(keys, valid, tuple(codes.dictionary.to_pylist()), codes.indices.to_numpy().astype(np.int64))
 
     def by_group(self) -> Iterator[tuple[Group, slice | I64]]:
         """Yield each group with its rows."""
@@ -77,24 +78,24 @@ class TopSearch:
         return -(-key_bits(self.kind) // self.digit_bits)
 
     def count(self, values: TopValues, alive: Mask) -> Counts:
-        """Count a unit's rows, of which `alive` (bool[rows]) reached the rule. Raises RunError where there are too many groups."""
+        """Count a unit's rows, of which `alive` (bool[rows]) reached the rule. Raises RunError for too many groups."""
         if len(values.names) > MAX_GROUPS:
             raise self._too_many()
         of_pool = self.spec.over == "pool"
-        found: Counts = {}
+        counts: Counts = {}
         for name, rows in values.by_group():
             counted = values.valid[rows] if of_pool else values.valid[rows] & alive[rows]
             base = len(counted) if of_pool else int(counted.sum())
             histogram = self._radix(name).histogram(values.keys[rows][counted])
-            found[name] = np.append(histogram, np.int64(base))
-        return found
+            counts[name] = np.append(histogram, np.int64(base))
+        return counts
 
     def narrow(self, counts: Counts) -> Self:
-        """Return the search after a pass, by the counts of all units. Raises RunError where there are too many groups."""
+        """Return the search after a pass, by the counts of all units. Raises RunError for too many groups."""
         if len(counts) > MAX_GROUPS:
             raise self._too_many()
-        found = {name: self._radix(name).narrow(part[:-1], int(part[-1])) for name, part in counts.items()}
-        return replace(self, radixes=found)
+        radixes = {name: self._radix(name).narrow(part[:-1], int(part[-1])) for name, part in counts.items()}
+        return replace(self, radixes=radixes)
 
     def passing(self, values: TopValues) -> Mask:
         """Return which of a unit's rows have a value that is at least the threshold of their group (bool[rows])."""
@@ -116,15 +117,14 @@ class TopSearch:
         return Radix(self.spec.top or 1.0, key_bits(self.kind), digit=self.digit_bits, rows=self.spec.rows)
 
     def _too_many(self) -> RunError:
-        return RunError(
-            f"rules.{self.rule}: {self.spec.by} has more than {MAX_GROUPS:,} values; accepted: a column of at most that many groups"
-        )
+        accepted = "accepted: a column of at most that many groups"
+        return RunError(f"rules.{self.rule}: {self.spec.by} has more than {MAX_GROUPS:,} values; {accepted}")
 
 
-def add_counts(one: Counts, other: Counts) -> Counts:
+def add_counts(left: Counts, right: Counts) -> Counts:
     """Add up counts; of more groups than there may be, one more than that is kept."""
-    total = dict(one)
-    for name, counts in other.items():
+    total = dict(left)
+    for name, counts in right.items():
         if name in total:
             total[name] = total[name] + counts
         elif len(total) <= MAX_GROUPS:
@@ -134,9 +134,5 @@ def add_counts(one: Counts, other: Counts) -> Counts:
 
 def is_groupable(kind: pa.DataType) -> bool:
     """Return whether rows can be grouped by a column of this type: text, integers or booleans."""
-    return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-    )
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind))

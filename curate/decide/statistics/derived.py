@@ -1,7 +1,8 @@
-"""Columns that a recipe derives: SQL over other columns, in which zscore(x), minmax(x) and quantile(x) look at many rows.
+"""Columns that a recipe derives: SQL over other columns, in which statistics such as zscore(x) look at many rows.
 
-They look at the rows that reach the first rule that uses the column, or else deduplication, and whose x is a finite number; where
-it is not, they are NULL. The statistics are in files of their own; what they need of units adds up exactly, in any order.
+They look at the rows that reach the first rule that uses the column, or else deduplication, and whose x is a finite
+number; where it is not, they are NULL. Each statistic is in its own file; what they need of units adds up exactly, in
+any order.
 """
 
 import json
@@ -48,18 +49,16 @@ class Derived:
 
 def check_derived(derive: Mapping[str, str], columns: pa.Schema) -> dict[str, Derived]:
     """Return the columns in order, each checked against `columns` and those before it. Raises RecipeError."""
-    found: dict[str, Derived] = {}
+    derived: dict[str, Derived] = {}
     fixed = (*schema.SAMPLES.names, *schema.DECISIONS.names, *schema.SIDES.names)
     taken = {name.lower() for name in (*columns.names, *fixed)}
-    taken |= {
-        f"{name.removesuffix('_score')}score" for name in taken if name.endswith("_score")
-    }  # view `measured` has them
+    taken |= {f"{name.removesuffix('_score')}score" for name in taken if name.endswith("_score")}  # of view `measured`
     for name, sql in derive.items():
         if name in taken:
             raise RecipeError(f"derive.{name}: there is a column {name} already; accepted: another name")
-        found[name] = _check(name, sql, columns)
-        columns = columns.append(pa.field(name, found[name].kind))
-    return found
+        derived[name] = _check(name, sql, columns)
+        columns = columns.append(pa.field(name, derived[name].kind))
+    return derived
 
 
 def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
@@ -74,37 +73,29 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
     statistics: list[StatisticCall] = []
     read: list[str] = []
     for call in [part for part in walk_tree(tree) if _called(part) in functions]:
-        arguments = [
-            argument.get("expression", argument) for argument in call.get("arguments", call.get("children", []))
-        ]
+        function = str(_called(call))
+        arguments = [part.get("expression", part) for part in call.get("arguments", call.get("children", []))]
         inner = [part for argument in arguments for part in walk_tree(argument) if _called(part) in functions]
         if len(arguments) != 1 or inner:
-            raise RecipeError(
-                f"{key}: {_called(call)}() takes one argument, which must not contain {', '.join(functions)}"
-            )
+            accepted = f"takes one argument, which must not contain {', '.join(functions)}"
+            raise RecipeError(f"{key}: {function}() {accepted}")
         argument = _deparse(arguments[0])
         checked = check_expression(key, argument, columns, repr(sql))
-        if (kind := checked.kind) == "VARCHAR" or not (_arrow_type(kind)):
-            raise RecipeError(f"{key}: {_called(call)}() needs a number; {argument} is {kind}")
+        if (kind := checked.kind) == "VARCHAR" or not _arrow_type(kind):
+            raise RecipeError(f"{key}: {function}() needs a number; {argument} is {kind}")
         read += checked.columns
-        statistic = StatisticCall(str(_called(call)), argument)
+        statistic = StatisticCall(function, argument)
         statistics += [statistic] if statistic not in statistics else []
-        stands = f"{_STATISTIC}{statistics.index(statistic)}"
+        column = [f"{_STATISTIC}{statistics.index(statistic)}"]
         call.clear()
-        call |= {
-            "class": "COLUMN_REF",
-            "type": "COLUMN_REF",
-            "alias": "",
-            "query_location": 0,
-            "column_names": [stands],
-        }
+        call |= {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0, "column_names": column}
     outer = _deparse(tree["statements"][0]["node"]["select_list"][0]) if statistics else sql
     seen = pa.schema([*columns, *(pa.field(f"{_STATISTIC}{i}", pa.float64()) for i in range(len(statistics)))])
     checked = check_expression(key, outer, seen, repr(sql))
-    if (made := _arrow_type(checked.kind)) is None:
+    if (arrow_type := _arrow_type(checked.kind)) is None:
         raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; accepted: numbers, text and booleans")
-    read += [column for column in checked.columns if not column.startswith(_STATISTIC)]
-    return Derived(name, outer, tuple(statistics), tuple(dict.fromkeys(read)), made)
+    read += [name for name in checked.columns if not name.startswith(_STATISTIC)]
+    return Derived(name, outer, tuple(statistics), tuple(dict.fromkeys(read)), arrow_type)
 
 
 def _called(part: dict[str, Any]) -> str | None:
@@ -145,7 +136,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a statistic needs of a part of the rows, how many these are, and of ranks how many by the first digit of their keys."""
+    """What a statistic needs of some rows, how many these are, and of ranks how many by their keys' first digit."""
 
     summary: Any
     rows: int
@@ -173,34 +164,30 @@ class DerivedValues:
     """What a unit knows of a column with statistics."""
 
     scales: tuple[Scale, ...]
-    ranks: Mapping[int, I64] = field(
-        default_factory=dict
-    )  # of quantiles by their place: of each row the rows with at most its value, or −1
+    # Of quantiles by their place: of each row the rows with at most its value, or −1.
+    ranks: Mapping[int, I64] = field(default_factory=dict)
 
 
 def read_columns(
     tables: UnitTables, derived: Mapping[str, Derived], known: Mapping[str, DerivedValues], names: Sequence[str]
 ) -> pa.Table:
-    """Return columns of a unit, measured and derived ones; `known` are those with statistics, as far as they are used."""
+    """Return columns of a unit, measured and derived ones; `known` are those with statistics, where they are read."""
     needed = needed_columns(derived, names)
-    read = dict.fromkeys(
-        c for c in (*names, *(c for name in needed for c in derived[name].columns)) if c not in derived
-    )
-    table = tables.read_measured(list(read) or ["row"])
+    inputs = [column for name in needed for column in derived[name].columns]
+    measured = [name for name in dict.fromkeys([*names, *inputs]) if name not in derived]
+    table = tables.read_measured(measured or ["row"])
     for name in needed:
         column, seen = derived[name], table
         for place, statistic in enumerate(column.statistics):
-            values = known[name].scales[place].apply(_before_scale(statistic, place, known[name], table))
+            if STATISTICS.find(statistic.function).of_ranks:
+                ranks = known[name].ranks[place].astype(np.float64)
+                values = np.where(ranks < 0, np.nan, ranks)
+            else:
+                values = argument_values(statistic, table)
+            values = known[name].scales[place].apply(values)
             seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=np.isnan(values)))
         table = table.append_column(name, compute(column.sql, column.kind, seen))
     return table
-
-
-def _before_scale(statistic: StatisticCall, place: int, known: DerivedValues, table: pa.Table) -> F64:
-    if not STATISTICS.find(statistic.function).of_ranks:
-        return argument_values(statistic, table)
-    ranks = known.ranks[place].astype(np.float64)
-    return np.where(ranks < 0, np.nan, ranks)
 
 
 def argument_values(statistic: StatisticCall, table: pa.Table) -> F64:
@@ -210,7 +197,7 @@ def argument_values(statistic: StatisticCall, table: pa.Table) -> F64:
 
 
 def needed_columns(derived: Mapping[str, Derived], names: Sequence[str]) -> list[str]:
-    """Return the derived columns among some, and those that they are made of, in the order of the recipe."""
+    """Return the derived columns among some, and those that they are computed from, in the order of the recipe."""
     needed: set[str] = set()
     waiting = [name for name in names if name in derived]
     while waiting:

@@ -1,7 +1,7 @@
 """Sums of floating point numbers without rounding, so that they are the same in any order and any parts.
 
-A float64 is an integer times a power of two: sums of a part are of integers by exponent, in numpy, and then one Python integer
-each, in fixed point. Trades a few dozen nanoseconds a value for results that do not depend on how a pool is cut.
+A float64 is an integer times a power of two: a part's integers are summed by exponent in numpy, then as Python integers
+in fixed point. Trades a few dozen nanoseconds a value for results that do not depend on how a pool is cut.
 """
 
 import math
@@ -14,7 +14,7 @@ from curate.base.numeric.arrays import F64
 
 _MANTISSA = 53
 _SCALE = 1074 + _MANTISSA  # Σx is in units of 2^-_SCALE, Σx² in units of its square
-_DIGIT = 18  # bits of a third of a mantissa: products of two stay below 2³⁷, so that 2²⁶ of them fit into an int64
+_DIGIT = 18  # bits of a third of a mantissa: products of two stay below 2³⁷, so 2²⁶ of them fit into an int64
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
@@ -32,22 +32,20 @@ class ExactSums:
         fractions, exponents = np.frexp(values)
         mantissas = (fractions * 2.0**_MANTISSA).astype(np.int64)
         total = squares = 0
-        order = np.argsort(exponents, kind="stable")
-        found, starts = np.unique(exponents[order], return_index=True)
-        if not len(found):
+        if not len(values):
             return cls()
-        sorted_ = mantissas[order]
+        order = np.argsort(exponents, kind="stable")
+        distinct, starts = np.unique(exponents[order], return_index=True)
+        mantissas = mantissas[order]
         mask = (1 << _DIGIT) - 1
-        digits = (sorted_ & mask, sorted_ >> _DIGIT & mask, sorted_ >> 2 * _DIGIT)
+        digits = (mantissas & mask, mantissas >> _DIGIT & mask, mantissas >> 2 * _DIGIT)
         sums = [np.add.reduceat(digit, starts).tolist() for digit in digits]
         products = [np.add.reduceat(digits[i] * digits[j], starts).tolist() for i, j in _PAIRS]
-        for place, exponent in enumerate(found.tolist()):
+        for place, exponent in enumerate(distinct.tolist()):
             shift = exponent - _MANTISSA + _SCALE
             total += sum(part[place] << i * _DIGIT for i, part in enumerate(sums)) << shift
-            square = sum(
-                (1 + (i != j)) * part[place] << (i + j) * _DIGIT for (i, j), part in zip(_PAIRS, products, strict=True)
-            )
-            squares += square << 2 * shift
+            for (i, j), part in zip(_PAIRS, products, strict=True):
+                squares += (1 + (i != j)) * part[place] << (i + j) * _DIGIT + 2 * shift
         return cls(len(values), total, squares)
 
     def __add__(self, other: Self) -> Self:

@@ -18,7 +18,7 @@ class Quantile(Statistic):
         return np.int64(len(values))
 
     def parameters(self, summary: np.int64) -> Mapping[str, float]:
-        """Return nothing: the rows are said anyway."""
+        """Return nothing: `apply` gets the number of rows anyway."""
         return {}
 
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:

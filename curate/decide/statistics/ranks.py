@@ -1,4 +1,4 @@
-"""Ranks: of each value of a pool, the rows with at most this value, exactly, over distributed data.
+"""Ranks: of each value of a pool, how many rows have at most this value, exactly, over distributed data.
 
 Distinct keys of units meet by their first digit, where they are counted, and go back to their units as counts.
 """
@@ -58,7 +58,7 @@ def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
 
 
 def ranks_of(values: F64, up_to: I64) -> I64:
-    """Return of each row the rows with at most its value; −1 where it has none. `up_to` are of `distinct_keys`, in order."""
+    """Return of each row how many have at most its value, by those of `distinct_keys` in order; −1 without a value."""
     ranks = np.full(len(values), -1, np.int64)
     known = ~np.isnan(values)
     ranks[known] = up_to[np.unique(rank_keys(values[known]), return_inverse=True)[1]]

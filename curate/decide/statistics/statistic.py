@@ -1,8 +1,8 @@
-"""The interface that every statistic implements: a function of one number in SQL that looks at many rows, as zscore(x) does.
+"""The interface that every statistic implements: a function of a number in SQL that looks at many rows, as zscore(x).
 
-It is fitted on each unit, what is fitted is merged, and what follows is applied to each row. Which rows it looks at is said by who uses
-it; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order and grouping: counts,
-least and greatest values, sums of integers (`exact_sums` adds up floating numbers exactly).
+It is fitted on each unit, the summaries are merged, and their parameters applied to each row. Who uses it says which
+rows it looks at; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order
+and grouping: counts, least and greatest values, sums of integers (`exact_sums` adds up floating numbers exactly).
 
     class Share(Statistic):
         key = "share"  # x by the sum of all
@@ -31,7 +31,8 @@ class Statistic(ABC):
 
     Attributes:
         key: the name of the function.
-        of_ranks: whether it is applied to each row's rank, the rows with at most its x, in place of x; `parameters` then has `rows`.
+        of_ranks: whether it is applied to each row's rank (how many rows have at most its x) in place of x; `apply`
+            then has `rows` among its parameters.
     """
 
     key: ClassVar[str]
@@ -39,11 +40,11 @@ class Statistic(ABC):
 
     @abstractmethod
     def fit(self, values: F64) -> Any:
-        """Return what is needed of a unit's values (float64[n], finite; n may be 0). Summaries are merged by `+`."""
+        """Return a summary of a unit's values (float64[n], finite; n may be 0). Summaries are merged by `+`."""
 
     @abstractmethod
     def parameters(self, summary: Any) -> Mapping[str, float]:
-        """Return what it is computed by, of all units, by names that run.json has."""
+        """Return the numbers that it is computed by, of all units' summary, by names that run.json has."""
 
     @abstractmethod
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:

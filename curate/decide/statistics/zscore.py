@@ -1,4 +1,4 @@
-"""zscore(x): (x − mean) / standard deviation, that of the population; 0 where all are equal (scikit-learn's StandardScaler)."""
+"""zscore(x): (x - mean) / standard deviation (population's); 0 where all are equal (scikit-learn's StandardScaler)."""
 
 from collections.abc import Mapping
 

@@ -263,7 +263,7 @@ def test_the_cosine_is_of_the_pass_that_a_row_lost():
     """First by uid, then by two passes with cosines: rows 1 and 2 lose the second pass to row 0, row 3 the third, row 4 the first."""
     uids = pa.array(["0" * 31 + digit for digit in "12343"])
     near, other = pa.array([7, 7, 7, 9, 9], pa.uint64()), pa.array([5, 6, 6, 5, 6], pa.uint64())
-    cosines = [None, np.array([0.9, 0.8, 0.9, 0, 0], np.float32), np.array([0.99, 0.7, 0.7, 0.99, 0.7], np.float32)]
+    cosines = {1: np.array([0.9, 0.8, 0.9, 0, 0], np.float32), 2: np.array([0.99, 0.7, 0.7, 0.99, 0.7], np.float32)}
     columns = [uids, near, other]
     records = exact.make_records(0, np.arange(5), uids, columns, np.arange(5, dtype=np.uint64), None, cosines)
     for i in range(3):

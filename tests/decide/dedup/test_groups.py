@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curate.base.ids import hex_uids
 from curate.decide.dedup import exact, hamming
-from curate.decide.dedup.groups import Groups, forest, hash_keys, row_ids, row_keys, rows_of
+from curate.decide.dedup.groups import Groups, hash_keys, row_ids, row_keys, rows_of
 from tests.decide.dedup.naive import FULL, assert_forest, groups_of, naive_groups
 
 EDGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=20)
@@ -29,13 +29,13 @@ def test_groups_are_components_in_any_order(pairs, rng):
 
 @given(EDGES, st.integers(1, 4), st.sampled_from([0, 3, 1 << 20]))
 @settings(max_examples=100, deadline=None)
-def test_forests_of_parts_have_the_same_groups(pairs, n_parts, merge):
+def test_parts_joined_have_the_same_groups(pairs, n_parts, merge):
     edges = np.array(pairs, np.uint64).reshape(-1, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curate.decide.dedup.groups._MERGE", merge)
-        got = forest(forest([part]) for part in np.array_split(edges, n_parts))
-    assert_forest(got)
-    assert groups_of(got) == groups_of(edges)
+        groups = Groups.join(map(Groups.of, np.array_split(edges, n_parts)))
+    assert_forest(groups.edges)
+    assert groups_of(groups) == groups_of(edges)
 
 
 def test_labels_of_nodes_in_and_out_of_groups():
@@ -79,7 +79,7 @@ class Row:
 def survivors(rows: list[Row], distance: int) -> list[str | None]:
     """The uid that stands for each row after passes by uid, sha256 and close phash."""
     column = pa.array([row.phash for row in rows], pa.uint64())
-    groups = Groups.of(hamming.edges(column.drop_null().to_numpy(), distance))
+    groups = hamming.groups(column.drop_null().to_numpy(), distance)
     columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), hash_keys(column, groups)]
     prefer = exact.preferences(pa.array([row.prefer for row in rows], pa.float32()))
     content = np.zeros(len(rows), np.uint64)

@@ -22,8 +22,8 @@ UIDS = st.lists(st.integers(0, 2**128 - 1) | st.integers(0, 50), unique=True, ma
 
 def take(parts: list[SampleKeys], rows: int) -> SampleCut:
     search = SampleSearch(rows)
-    search = search.narrow(np.sum([search.histogram(part) for part in (SampleKeys.none(), *parts)], axis=0))
-    return search.cut(np.concatenate([search.inside(part) for part in (SampleKeys.none(), *parts)]))
+    search = search.narrow(np.sum([search.histogram(part) for part in (keys_of([], 0), *parts)], axis=0))
+    return search.cut(np.concatenate([search.inside(part) for part in (keys_of([], 0), *parts)]))
 
 
 def keys_of(uids: list[int], seed: int) -> SampleKeys:

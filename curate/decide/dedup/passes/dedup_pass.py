@@ -1,9 +1,9 @@
 """What a deduplication pass is. In a pass, rows with equal keys are a group, of which one row stays (see `dedup`).
 
 A pass by equality reads keys from a unit's tables. A pass by nearness compares rows of the whole pool: each unit's rows
-are split into buckets so that near rows share one, near pairs are looked for within buckets, and the connected components
-of all pairs are groups, whose labels are the keys. `curate.decide.deduplicate` runs these steps over all units, `Nearness.search` in one
-process; a kind says how each step is done, and may search in one process in a better way.
+are split into buckets so that near rows share one, near pairs are searched within buckets, and the connected components
+of all pairs are groups, whose labels are the keys. `curate.decide.deduplicate` runs these steps over all units,
+`Nearness.search` in one process; a kind says how each step is done, and may search in one process in a better way.
 """
 
 from abc import ABC, abstractmethod
@@ -80,7 +80,7 @@ class Nearness(ABC):
         """Return the groups that the near pairs of a bucket make."""
 
     def recall(self, nodes: U64, values: Any, plan: Any) -> I64:
-        """Return of a sample's near pairs with a unit's rows how many there are, and how many share a bucket (int64[2])."""
+        """Return of a sample's near pairs with a unit's rows their number, and how many share a bucket (int64[2])."""
         return np.zeros(2, np.int64)
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
@@ -88,7 +88,7 @@ class Nearness(ABC):
         return row_keys(tables.unit, tables.rows(), groups)
 
     def cosines(self, tables: UnitTables, groups: Groups) -> F32 | None:
-        """Return `Groups.nearest` of each row (float32[rows]), 0 of rows that are in none; None where groups have none."""
+        """Return `Groups.nearest` of each row (float32[rows]), 0 of rows in no group; None where groups have none."""
         return None
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
@@ -106,7 +106,7 @@ class Nearness(ABC):
         for part in parts:
             for bucket, rows in self.split(*part, plan, 1):
                 buckets.setdefault(bucket, []).append(rows)
-        groups = Groups.join(self.groups(bucket, join_parts(found)) for bucket, found in buckets.items())
+        groups = Groups.join(self.groups(bucket, join_parts(some)) for bucket, some in buckets.items())
         return groups, sum((self.recall(*part, plan) for part in parts), np.zeros(2, np.int64))
 
 

@@ -22,7 +22,8 @@ from curate.store.tables import UnitTables
 class EmbeddingCosine(Section):
     """Near by the cosine of image embeddings; needs a model with `embeddings: true`, or `keep: true`.
 
-    Which cosine means the same picture depends on the encoder, and groups chain. Look first: `curate sql RUN near_duplicates --images`.
+    Which cosine means the same picture depends on the encoder, and groups chain. Look first:
+    `curate sql RUN near_duplicates --images`.
     """
 
     example: ClassVar[Any] = {"cosine": 0.95}
@@ -104,14 +105,14 @@ class EmbeddingNearness(ImageNearness):
 
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Search with the embeddings in a file, of which no more is in memory than the system likes to keep."""
-        found, dimension = [np.zeros(0, np.uint64)], 0
+        parts, dimension = [np.zeros(0, np.uint64)], 0
         with spool() as file:
-            for nodes, vectors in units:
-                found.append(nodes)
+            for part, vectors in units:
+                parts.append(part)
                 dimension = vectors.shape[1]
                 file.write(vectors.tobytes())
             file.flush()
-            nodes = np.concatenate(found)
+            nodes = np.concatenate(parts)
             if not len(nodes):
                 return Groups.join([]), np.zeros(2, np.int64)
             mapped: npt.NDArray[np.float16] = np.memmap(file, np.float16, "r", shape=(len(nodes), dimension))
@@ -119,12 +120,12 @@ class EmbeddingNearness(ImageNearness):
 
 
 def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Nearness:
-    prefix = next(one.prefix for one in measure.kept if one.name == section.of)
+    prefix = next(model.prefix for model in measure.kept if model.name == section.of)
     return EmbeddingNearness(section.cosine, f"{prefix}image", section.of)
 
 
 def _check(section: EmbeddingCosine, measure: Measure) -> None:
-    if section.of not in {one.name for one in measure.kept}:
+    if section.of not in {model.name for model in measure.kept}:
         raise ValueError(
             f"dedup by embedding needs the model {section.of!r} in measure.clip, with embeddings: true, or in "
             "measure.embeddings, with keep: true"
@@ -133,7 +134,7 @@ def _check(section: EmbeddingCosine, measure: Measure) -> None:
 
 def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
     _check(section, measure)
-    if section.of not in {one.name for one in measure.embedders if one.encodes}:
+    if section.of not in {model.name for model in measure.embedders if model.encodes}:
         raise ValueError(
             f"dedup.against: needs a model of measure.clip to encode its images with, and {section.of!r} is "
             "precomputed; accepted: a model, or phash"

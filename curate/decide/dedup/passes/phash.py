@@ -22,9 +22,9 @@ _ROWS = 10_000  # for each bucket, about, where footers do not say how many a po
 class PhashDistance(Section):
     """Near by perceptual hash; needs `measure.image.phash`.
 
-    False positives depend on the images. Of photographs they are rare up to a distance of 8, or less in pools of many millions;
-    drawings, logos and flat graphics merge from 4 on. Groups chain, so members may differ by more than the distance. Look first:
-    `curate sql RUN near_duplicates --images`.
+    False positives depend on the images. Of photographs they are rare up to a distance of 8, or less in pools of many
+    millions; drawings, logos and flat graphics merge from 4 on. Groups chain, so members may differ by more than the
+    distance. Look first: `curate sql RUN near_duplicates --images`.
     """
 
     example: ClassVar[Any] = {"distance": 4}
@@ -76,7 +76,7 @@ class PhashNearness(ImageNearness):
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Search bucket by bucket, so that memory is that of the hashes."""
         hashes = np.concatenate([np.zeros(0, np.uint64), *(nodes for nodes, _ in units)])
-        return Groups.of(hamming.edges(hashes, self.distance)), np.zeros(2, np.int64)
+        return hamming.groups(hashes, self.distance), np.zeros(2, np.int64)
 
 
 def _check(measure: Measure) -> None:

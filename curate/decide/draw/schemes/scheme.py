@@ -1,4 +1,4 @@
-"""What a balancing scheme is: how the rows that each entry may have, its limit, follow from one number t. See `balance`."""
+"""What a balancing scheme is: how limits, the rows that each entry may have, follow from a number t. See `balance`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ STACK = 1 << 22  # limits at a time: 32 MB
 class Scheme(ABC):
     """One scheme; it has no state.
 
-    Limits are at least 1 and never fall as t grows: a target number of rows is reached by the largest t that gives no more.
+    Limits are at least 1 and never fall as t grows: of a target number of rows, t is the largest that keeps no more.
     """
 
     key: ClassVar[str]  # its name in `balance.scheme`
@@ -43,8 +43,9 @@ class Scheme(ABC):
 
 
 def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> Iterator[I64]:
-    """Yield the limits of each t in order, as int64[k, n] or [k, 1]; of n limits so few at a time that memory is small."""
-    found = [scheme.limits(int(t), counts, entries) for t in ts[:1]]
-    most = max(1, STACK // max(len(limits) for limits in found)) if len(ts) else 1
-    for start in range(0, len(ts), most):
-        yield scheme.stack(ts[start : start + most], counts, entries)
+    """Yield the limits of each t in order, as int64[k, n] or [k, 1], of at most some STACK of them at a time."""
+    if not len(ts):
+        return
+    some = max(1, STACK // len(scheme.limits(int(ts[0]), counts, entries)))
+    for start in range(0, len(ts), some):
+        yield scheme.stack(ts[start : start + some], counts, entries)
