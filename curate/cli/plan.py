@@ -31,10 +31,9 @@ from curate.cli.imports import import_beam
 from curate.match.sources import never_match
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
-from curate.pool.formats.downloading_format import Outlook
 from curate.pool.plan import Plan
 from curate.pool.registry import find_downloading
-from curate.pool.urls.download.rates import SECONDS
+from curate.pool.urls.download.rates import SECONDS, Outlook
 from curate.recipe.recipe import Recipe, load_recipe
 from curate.run.context import RunContext
 from curate.store.layout import RUN_FILE

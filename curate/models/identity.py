@@ -132,8 +132,8 @@ def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
     digest, expected = find_digest(weights), identity["weights"]["sha256"]
     if digest != expected:
         raise RunError(
-            f"measure.clip {options.name!r}: {weights} has sha256 {digest[:16]}… on {platform.node()}, and the run is "
-            f"of weights with {expected[:16]}…; accepted: the same file on all machines, for as long as the run takes"
+            f"measure.clip {options.name!r}: {weights} has sha256 {digest[:16]}… on {platform.node()}, and the run "
+            f"is of weights with {expected[:16]}…; accepted: the same file on all machines, until the run is finished"
         )
 
 

@@ -141,7 +141,7 @@ def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
         digest, other = (str(digests.get(name))[:16] for digests in (files, expected))
         if digest != other:
             what = f"{name} has sha256 {digest}… on {platform.node()}, and the run is of one with {other}…"
-            accepted = "the same files on all machines, for as long as the run takes"
+            accepted = "the same files on all machines, until the run is finished"
             raise RunError(f"{folder.where}: {what}; accepted: {accepted}")
 
 

@@ -112,7 +112,7 @@ def _up(length: int) -> int:
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
-    """Return the centres of each row's first and last pixel of a connected part, its hull's corners too: (n, 2) x, y."""
+    """Return the centres of each row's first and last pixel of a connected part, (n, 2) x, y; they share its hull."""
     rows = np.arange(len(mask)) + 0.5
     first = mask.argmax(1) + 0.5
     last = mask.shape[1] - mask[:, ::-1].argmax(1) - 0.5

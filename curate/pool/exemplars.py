@@ -1,4 +1,4 @@
-"""Images of the recipe's own, as files or in webdataset tars: exemplars, evaluation sets; few, compared with the pool."""
+"""Images of the recipe's own, as files or in webdataset tars: exemplars, evaluation sets; few, against the pool."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ _TARS = WebdatasetInput()
 
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
-    """Return the files that `paths` name, ranges and globs expanded. Raises RecipeError, which begins with `where`."""
+    """Return the files that `paths` name, ranges and globs expanded. Raises RecipeError that begins with `where`."""
     try:
         return list_files((paths,) if isinstance(paths, str) else paths, {})
     except (RecipeError, OSError) as error:
@@ -23,9 +23,9 @@ def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
 
 
 def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each image: of a tar those of each sample, named by tar and key; of others the file's own.
+    """Yield name and bytes of each image: of a tar those of each sample, named by tar and key; else the file's own.
 
-    An image that its tar does not hold whole comes as far as it is there; the damage of a tar itself comes with no bytes.
+    An image that its tar does not hold whole comes as far as it is there; a damaged tar, with its fault, without bytes.
     """
     for file in files:
         if not file.path.endswith(".tar"):

@@ -1,10 +1,9 @@
 """Columns that a user's own files add to a source's rows, looked up by key, URL or uid (`input[].join`).
 
-In: Parquet or CSV files with a column for the key and the columns that are asked for, or .npy files of uids (DataComp's
-subsets); no key occurs twice. Out: for rows of a unit, the columns' values, null where the files have no such key.
-
-A process reads the files once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted by them, on this
-machine's disk: in memory are a bucket while it is sorted, then the pages in which a unit's rows are found.
+In: Parquet or CSV files with a column for the key and the requested columns, or .npy files of uids (DataComp's
+subsets); no key occurs twice. Out: for rows of a unit, the columns' values, null where the files have no such key. A
+process reads the files once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted, on this
+machine's disk: in memory are a bucket while it is sorted, then the pages that a unit's rows are in.
 """
 
 import os
@@ -40,7 +39,7 @@ _PAIR = np.dtype("u8,u8")
 
 @dataclass(frozen=True)
 class JoinIdentity:
-    """The columns of a join under their new names, as table `scores` has them, and a digest of all that decides their values."""
+    """The columns of a join under their new names, as in table `scores`, and a digest of what decides their values."""
 
     columns: pa.Schema
     digest: str
@@ -49,8 +48,8 @@ class JoinIdentity:
 def identify_join(join: Join, where: str) -> JoinIdentity:
     """Return what a join gives, once its files are read.
 
-    Raises RecipeError, which begins with `where`, where a file is missing or cannot be read, has not the columns, or a key
-    occurs twice.
+    Raises RecipeError that begins with `where`: a file is missing, cannot be read or lacks columns, or a key occurs
+    twice.
     """
     files, digest = _list(join, where)
     table = process_cache(f"join {digest}", partial(_read, join, files, where))
@@ -58,12 +57,12 @@ def identify_join(join: Join, where: str) -> JoinIdentity:
 
 
 def open_join(join: Join, digest: str) -> "JoinTable":
-    """Return the table of a join that was identified; each process reads it once. Raises RunError where the files are others now."""
+    """Return the table of an identified join, which each process reads once. Raises RunError where files changed."""
 
     def read() -> JoinTable:
         where = f"join of {join.path}"
-        files, found = _list(join, where)
-        if found != digest:
+        files, now = _list(join, where)
+        if now != digest:
             raise RunError(f"{where}: its files changed since the run was planned; run again")
         return _read(join, files, where)
 
@@ -81,15 +80,15 @@ class JoinTable:
         """Return the columns of the rows that have these keys (string[rows]); null where a key is null or not there."""
         rows, high, low = _hash_keys(self.on, keys)
         numbers = self._numbers(high)
-        parts, found = [self.columns.empty_table()], [np.zeros(0, np.int64)]
+        parts, rows_of_parts = [self.columns.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(numbers):
             bucket, mine = self._buckets[number], numbers == number
             highs, lows = (whole(bucket[half]).to_numpy() for half in ("high", "low"))  # of the file, not copied
             at = _search(highs, lows, high[mine], low[mine])
             parts.append(bucket.select(self.columns.names).take(pa.array(at[at >= 0])))
-            found.append(rows[mine][at >= 0])
+            rows_of_parts.append(rows[mine][at >= 0])
         places = np.full(len(keys), -1)
-        places[np.concatenate(found)] = np.arange(sum(map(len, found)))
+        places[np.concatenate(rows_of_parts)] = np.arange(sum(map(len, rows_of_parts)))
         return pa.concat_tables(parts).take(pa.array(places, mask=places < 0))
 
     def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
@@ -141,14 +140,11 @@ def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
 
 
 def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
-    """Return the rows that have a key, which is neither null nor empty, and the halves of its hash. Raises ValueError for what is no uid."""
+    """Return the rows whose key is neither null nor empty, and the halves of its hash. Raises ValueError for no uid."""
     rows = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(keys), 0), False).to_numpy(zero_copy_only=False))
-    there = keys.take(pa.array(rows))
-    hashes = pc.ascii_lower(there) if on == "uid" else ids.hash_pairs(pa.nulls(len(there), pa.string()), there)
+    present = keys.take(pa.array(rows))
+    hashes = pc.ascii_lower(present) if on == "uid" else ids.hash_pairs(pa.nulls(len(present), pa.string()), present)
     return rows, *ids.uid_halves(hashes)
-
-
-# ---- files
 
 
 def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
@@ -238,16 +234,14 @@ def _open(path: str, join: Join, where: str) -> _Reader:
     if form == "csv":  # in which 00012 is no number
         columns = columns.set(columns.get_field_index(key), pa.field(key, pa.string()))
     if score_type(columns.field(key).type) != pa.string():
-        raise RecipeError(
-            f"{where}: {path}: column {key!r} is {columns.field(key).type}; accepted: text, as the pool's"
-        )
+        what = f"column {key!r} is {columns.field(key).type}"
+        raise RecipeError(f"{where}: {path}: {what}; accepted: text, as the pool's")
     for name in join.columns.values():
         if name not in columns.names:
             hint = did_you_mean(name, columns.names)
             raise RecipeError(f"{where}.columns: {path} has no column {name!r}; {hint}columns: {known}")
-        if score_type(columns.field(name).type) is None:
-            found = columns.field(name).type
-            raise RecipeError(f"{where}.columns: {path}: {name!r} is {found}; accepted: {SCORE_TYPES}")
+        if score_type(kind := columns.field(name).type) is None:
+            raise RecipeError(f"{where}.columns: {path}: {name!r} is {kind}; accepted: {SCORE_TYPES}")
     return _Reader(path, form, columns, rows, key)
 
 
@@ -261,7 +255,7 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def _npy_rows(file: Any, path: str) -> int:
-    """Return how many uids an .npy holds; the file is then at the first. Raises RecipeError where it holds something else."""
+    """Return how many uids an .npy holds; the file is then at the first. Raises ValueError where it holds others."""
     if np.lib.format.read_magic(file) == (1, 0):
         shape, _, kind = np.lib.format.read_array_header_1_0(file, max_header_size=4096)
         if kind == _PAIR and len(shape) == 1:
@@ -271,12 +265,12 @@ def _npy_rows(file: Any, path: str) -> int:
 
 def _unify(readers: Sequence[_Reader], join: Join, where: str) -> pa.Schema:
     """Return the columns under their new names, in types that hold those of every file. Raises RecipeError."""
-    schemas = [
-        pa.schema([(new, score_type(reader.columns.field(old).type)) for new, old in join.columns.items()])
-        for reader in readers
-    ]
+    names = join.columns.items()
+    files = [reader.columns for reader in readers]
     try:
-        return unify_scores(schemas)
+        return unify_scores(
+            [pa.schema([(new, score_type(file.field(old).type)) for new, old in names]) for file in files]
+        )
     except pa.ArrowException as error:
         raise RecipeError(f"{where}.columns: files hold different types: {one_line(error)}") from None
 

@@ -7,8 +7,9 @@ sample is looked at. The plan depends on the recipe's inputs alone, so the same 
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, overload
 
 import numpy as np
@@ -29,11 +30,15 @@ from curate.recipe.source import Source, find_source
 from curate.store.chunks import Chunk
 from curate.store.layout import unit_stem
 
-# Of a pool with images: for small pools, for large ones: some ten of img2dataset's tars of 10,000 images at 256 pixels. What
-# a unit holds in memory are tables and embeddings; a kill costs less than a unit (see `curate.store.checkpoints`).
+# Of small and of large pools with images: some ten of img2dataset's tars of 10,000 images at 256 pixels. In memory are
+# a unit's tables and embeddings; a kill costs less than a unit (see `curate.store.checkpoints`).
 UNIT_BYTES = (1 << 10, 2 << 30)
 UNIT_ROWS = (25_000, 100_000)  # of one without
 UNITS = 16  # small pools are cut into about as many units, so that all cores have work
+
+
+Planned = Sequence[tuple[Source, PlannedSource]]
+NamedParts = tuple[str, tuple[InputPart, ...]]  # of a unit, with the name of their source
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,10 @@ class Unit:
 
 def _determining(part: InputPart) -> list[Any]:
     """Return what determines the rows of a part."""
-    others: list[Any] = [part.listing_fingerprint] if part.listing_fingerprint else []
-    others += [["retry", part.retry.round, part.retry.rows]] if part.retry else []
-    others += [["left out", part.left_out]] if part.left_out else []
-    return [part.path, part.size, part.fingerprint, part.groups, *others]
+    content = [part.path, part.size, part.fingerprint, part.groups]
+    content += [part.listing_fingerprint] if part.listing_fingerprint else []
+    content += [["retry", part.retry.round, part.retry.rows]] if part.retry else []
+    return [*content, ["left out", part.left_out]] if part.left_out else content
 
 
 class PackedUnits(Sequence[Unit]):
@@ -82,7 +87,7 @@ class PackedUnits(Sequence[Unit]):
         self._length = 0
         units = iter(units)
         while some := list(islice(units, self._TOGETHER)):
-            self._parts.append(zlib.compress(json.dumps([_fields(unit) for unit in some]).encode(), 1))
+            self._parts.append(zlib.compress(json.dumps([_values(unit) for unit in some]).encode(), 1))
             self._length += len(some)
 
     def __eq__(self, other: object) -> bool:
@@ -107,31 +112,27 @@ class PackedUnits(Sequence[Unit]):
         return self._unpack(place // self._TOGETHER)[place % self._TOGETHER]
 
     def _unpack(self, part: int) -> list[Unit]:
-        return [_unit(*fields) for fields in json.loads(zlib.decompress(self._parts[part]))]
+        return [_unit(*values) for values in json.loads(zlib.decompress(self._parts[part]))]
 
 
-def _fields(unit: Unit) -> tuple[Any, ...]:
-    parts = [
-        (
-            *(p.path, p.size, p.fingerprint, p.groups, p.rows, p.fault),
-            *(p.sidecar_fingerprint, p.listing_fingerprint, p.retry, p.left_out),
-        )
-        for p in unit.parts
-    ]
-    return unit.index, unit.source, parts, unit.reuse_index, unit.reuse_chunk, unit.chunk, unit.last
+_read_part, _read_unit = (attrgetter(*(f.name for f in fields(kind))) for kind in (InputPart, Unit))
+
+
+def _values(unit: Unit) -> tuple[Any, ...]:
+    index, source, parts, *rest = _read_unit(unit)
+    return index, source, [_read_part(part) for part in parts], *rest
 
 
 def _unit(index: int, source: str, parts: Any, reuse_index: Any, reuse_chunk: Any, chunk: Any, last: Any) -> Unit:
-    there, here = (Chunk(*found) if found else None for found in (reuse_chunk, chunk))
-    found = (
-        InputPart(
-            *(path, size, fingerprint, groups and tuple(groups), rows, fault and tuple(fault), sidecar, listing),
-            retry=retry and Retry(retry[0], *map(tuple, retry[1:])),
-            left_out=tuple(left_out),
-        )
-        for path, size, fingerprint, groups, rows, fault, sidecar, listing, retry, left_out in parts
-    )
-    return Unit(index, source, tuple(found), reuse_index, there, here, last)
+    reuse_chunk, chunk = (Chunk(*span) if span else None for span in (reuse_chunk, chunk))
+    return Unit(index, source, tuple(_part(*values) for values in parts), reuse_index, reuse_chunk, chunk, last)
+
+
+def _part(path: str, size: int, fingerprint: str, groups: Any, rows: Any, fault: Any, *rest: Any) -> InputPart:
+    sidecar, listing, retry, left_out = rest
+    groups, fault = (value and tuple(value) for value in (groups, fault))
+    retry = retry and Retry(retry[0], *map(tuple, retry[1:]))
+    return InputPart(path, size, fingerprint, groups, rows, fault, sidecar, listing, retry, tuple(left_out))
 
 
 @dataclass(frozen=True)
@@ -143,21 +144,19 @@ class Pool:
     rows: int | None  # how many there are; None where listing does not state it
     supplied: frozenset[str]  # the parts of a sample that columns supply (such as url, width, language)
     scores: pa.Schema  # name and type of the score columns that the pool supplies, those joined to it included
-    # Of a pool without images: the columns of all inputs, which the curated Parquet has, but `uid`
-    output: pa.Schema | None
-    # Dimensions of those supplied, by name in `measure.embeddings`
-    embeddings: dict[str, int] = field(default_factory=dict)
+    output: pa.Schema | None  # of a pool without images: all inputs' columns but `uid`, which curated Parquet has
+    embeddings: dict[str, int] = field(default_factory=dict)  # dimensions of the supplied `measure.embeddings`
     files: int = 0  # input files; unknown of a run that is opened again
     groups: Mapping[str, tuple[ScoreGroup, ...]] = field(default_factory=dict)  # of each source; likewise
     listed: str = ""  # digest of all units as they were before anything was tried again; likewise
 
     def without_named(self, columns: Collection[str]) -> "Pool":
-        """Return the pool without columns of these names (in lower case) that it supplies only because an expression names them."""
+        """Return the pool without columns of these names (lower case) that it supplies as expressions name them."""
         groups = {
-            source: tuple(one for one in found if not (one.is_named and one.columns[0].lower() in columns))
-            for source, found in self.groups.items()
+            source: tuple(group for group in of_source if not (group.is_named and group.columns[0].lower() in columns))
+            for source, of_source in self.groups.items()
         }
-        left = {name for found in groups.values() for group in found for name in group.columns}
+        left = {name for group in chain.from_iterable(groups.values()) for name in group.columns}
         return replace(self, groups=groups, scores=pa.schema([f for f in self.scores if f.name in left]))
 
 
@@ -183,19 +182,21 @@ def make_plan(
 ) -> Plan:
     """List the inputs and group them; where `content`, fingerprints are of the content of files, not of etag or mtime.
 
-    A unit takes parts until they have more than `unit_size` bytes, or rows in a pool without images; None: what suits the pool.
-    `named` are the columns that the recipe's expressions name, in lower case: those that an input has are supplied. What `retries` says
-    is tried again in units of its own, after all others, so that those keep their numbers.
+    A unit takes parts until they have more than `unit_size` bytes, or rows in a pool without images; None: what suits
+    the pool. `named` are the columns that the recipe's expressions name, in lower case: those that an input has are
+    supplied. What `retries` says is tried again in units of its own, after all others, so that those keep their
+    numbers.
 
     Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
     embeddings = recipe.measure.embeddings
     sources = [(source, find_format(source).plan(source, embeddings, content)) for source in recipe.input]
     dimensions = _dimensions(recipe, sources)
-    columns = [(source, one) for source, planned in sources for one in planned.columns]
+    columns = [(source, kind) for source, planned in sources for kind in planned.columns]
     has_images = _has_images(columns)
     size = _unit_size(sources, has_images) if unit_size is None else unit_size
-    units = PackedUnits(_number(_cut_units(sources, has_images, size)))
+    groups_of_parts = (_group(source, planned.parts, has_images, size) for source, planned in sources)
+    units = PackedUnits(_number(chain.from_iterable(groups_of_parts)))
     listed = ids.digest([unit.key for unit in units])
     if retries:
         units = PackedUnits(_number(_with_retries(units, [source for source, _ in sources], retries, has_images, size)))
@@ -205,50 +206,49 @@ def make_plan(
         key=ids.digest([unit.key for unit in units]) if retries else listed,
         has_images=has_images,
         rows=None if None in rows else sum(n or 0 for n in rows),
-        supplied=frozenset(name for _, one in columns for name in one.supplied),
+        supplied=frozenset(name for _, kind in columns for name in kind.supplied),
         scores=scores,
         embeddings=dimensions,
         files=len({part.path for unit in units for part in unit.parts}),
         groups=groups,
         listed=listed,
-        output=None if has_images else _output_schema([one.schema for _, one in columns]),
+        output=None if has_images else _output_schema([kind.schema for _, kind in columns]),
     )
     return Plan(units, pool)
 
 
-def _dimensions(recipe: Recipe, sources: Sequence[tuple[Source, PlannedSource]]) -> dict[str, int]:
-    """Return the dimensions of the supplied embeddings, by name. Raises RecipeError where sources differ, or one has none."""
+def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
+    """Return the dimensions of supplied embeddings, by name. Raises RecipeError where sources differ or have none."""
     dimensions: dict[str, int] = {}
     for source, planned in sources:
-        for one in recipe.measure.embeddings:
-            if one.name not in planned.dimensions:
+        for name in (options.name for options in recipe.measure.embeddings):
+            dimension = planned.dimensions.get(name)
+            if dimension is None:
+                what = f"source {source.name!r} is of format {source.format}, which supplies none"
+                accepted = "Parquet sources, or a model in measure.clip"
+                raise RecipeError(f"measure.embeddings: {what}; accepted: {accepted}")
+            if dimensions.setdefault(name, dimension) != dimension:
                 raise RecipeError(
-                    f"measure.embeddings: source {source.name!r} is of format {source.format}, which supplies none; accepted: "
-                    "Parquet sources, or a model in measure.clip"
-                )
-            found = planned.dimensions[one.name]
-            if dimensions.setdefault(one.name, found) != found:
-                raise RecipeError(
-                    f"measure.embeddings {one.name!r}: those of source {source.name!r} have {found} dimensions, those of "
-                    f"an earlier one {dimensions[one.name]}; embeddings of one model have the same dimension"
+                    f"measure.embeddings {name!r}: those of source {source.name!r} have {dimension} dimensions, those "
+                    f"of an earlier one {dimensions[name]}; embeddings of one model have the same dimension"
                 )
     return dimensions
 
 
 def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     """Return whether samples have images. Raises RecipeError where only some have."""
-    images = [source.name for source, one in columns if one.has_images]
-    imageless = [source.name for source, one in columns if not one.has_images]
+    images = [source.name for source, kind in columns if kind.has_images]
+    imageless = [source.name for source, kind in columns if not kind.has_images]
     if images and imageless:
+        has = "files without" if imageless[0] in images else "none"
         raise RecipeError(
-            f"input: source {images[0]!r} has images and source {imageless[0]!r} has "
-            f"{'files without' if imageless[0] in images else 'none'}; a recipe has sources with images "
-            "(tars, Parquet with an image column) or imageless Parquet sources, not both"
+            f"input: source {images[0]!r} has images and source {imageless[0]!r} has {has}; a recipe has sources with "
+            "images (tars, Parquet with an image column) or imageless Parquet sources, not both"
         )
     return bool(images)
 
 
-def _unit_size(sources: Sequence[tuple[Source, PlannedSource]], has_images: bool) -> int:
+def _unit_size(sources: Planned, has_images: bool) -> int:
     """Return what units take, by `InputFormat.weight`, where no one says it."""
     weights = (find_format(source).weight(part, has_images) for source, planned in sources for part in planned.parts)
     share = sum(weights) // UNITS
@@ -259,16 +259,7 @@ def _unit_size(sources: Sequence[tuple[Source, PlannedSource]], has_images: bool
     return min(size, limit)
 
 
-def _cut_units(
-    sources: Sequence[tuple[Source, PlannedSource]], has_images: bool, size: int
-) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
-    for source, planned in sources:
-        yield from _group(source, planned.parts, has_images, size)
-
-
-def _group(
-    source: Source, parts: Iterable[InputPart], has_images: bool, size: int
-) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
+def _group(source: Source, parts: Iterable[InputPart], has_images: bool, size: int) -> Iterator[NamedParts]:
     """Yield the parts of each unit of a source, with the source's name."""
     group: list[InputPart] = []
     filled = 0
@@ -284,22 +275,19 @@ def _group(
 
 
 def _may_begin(part: InputPart) -> bool:
-    """Return whether a unit that is nearly full ends before this part, one in four.
-
-    By its name, so that where a file's size changes, units are soon the same again.
-    """
+    """Return whether a nearly full unit ends before this part, one in four; by name, so that units change little."""
     name = part.path.rpartition("/")[2]
     return xxhash.xxh3_64_intdigest(f"{name} {part.groups}".encode()) % 4 == 0
 
 
-def _number(units: Iterable[tuple[str, tuple[InputPart, ...]]]) -> Iterator[Unit]:
+def _number(units: Iterable[NamedParts]) -> Iterator[Unit]:
     return (Unit(index, source, parts) for index, (source, parts) in enumerate(units))
 
 
 def _with_retries(
     units: Iterable[Unit], sources: Sequence[Source], retries: Retries, has_images: bool, size: int
-) -> Iterator[tuple[str, tuple[InputPart, ...]]]:
-    """Yield the parts of units without the rows that are tried again, and then those of units of these rows, round by round."""
+) -> Iterator[NamedParts]:
+    """Yield the parts of units without the rows that are tried again, then those of units of these, round by round."""
     downloading = [(source, kind) for source in sources if (kind := find_downloading(source))]
     kinds = {source.name: kind for source, kind in downloading}
     tried = {name: retries.by_list(name) for name in kinds}
@@ -308,12 +296,14 @@ def _with_retries(
         source = find_source(sources, unit.source)
         parts = unit.parts
         if tried.get(source.name):
-            keys = [kinds[source.name].list_key(source, part) for part in parts]
-            found = [tried[source.name].get(key) for key in keys]
-            parts = tuple(part if of is None else _leave_out(part, of) for part, of in zip(parts, found, strict=True))
-            for key, of, part in zip(keys, found, parts, strict=True):
-                if of is not None:
-                    lists[source.name].setdefault(key, part)
+            left: list[InputPart] = []
+            for part in unit.parts:
+                key = kinds[source.name].list_key(source, part)
+                rows = tried[source.name].get(key)
+                left.append(part if rows is None else _leave_out(part, rows))
+                if rows is not None:
+                    lists[source.name].setdefault(key, left[-1])
+            parts = tuple(left)
         yield source.name, parts
     for number in range(1, retries.rounds + 1):
         for source, kind in downloading:

@@ -1,8 +1,9 @@
-"""The registry of input formats. A new one is a file of this folder and a line here, or the entry point of another package
-in the group `curate.formats`, named as its key and naming an object of its class.
+"""The registry of input formats.
+
+A new one is a file of `formats` and a line here, or the entry point of another package in the group `curate.formats`,
+named as its key and naming an object of its class.
 """
 
-from curate.pool.formats.downloading_format import DownloadingFormat
 from curate.pool.formats.input_format import InputFormat
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
@@ -19,7 +20,7 @@ def find_format(source: Source) -> InputFormat:
     return kind
 
 
-def find_downloading(source: Source) -> DownloadingFormat | None:
+def find_downloading(source: Source) -> UrlsInput | None:
     """Return the format of a source that downloads; None for any other."""
     kind = find_format(source)
-    return kind if isinstance(kind, DownloadingFormat) else None
+    return kind if isinstance(kind, UrlsInput) else None

@@ -1,8 +1,8 @@
-"""Rows of a unit read again from the inputs, as they were measured: to be emitted, shown to a model or a person, or searched.
+"""Rows of a unit read again from the inputs, as they were measured: to be emitted, shown to models or people, searched.
 
-Nothing but this module asks formats for rows that were measured. Only what is needed is read, part by part; bytes are as they
-came, and never cross a shuffle. The state that each file had, and how many rows each part has, are in the footer note of the
-unit's `samples`: a file that changed since ends the run.
+Only this module asks formats for rows that were measured. Only what is needed is read, part by part; bytes are as they
+came, and never cross a shuffle. The state that each file had, and how many rows each part has, are in the footer note
+of the unit's `samples`: a file that changed since ends the run.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,8 @@ from curate.store.tables import UnitTables
 class UnitRereader:
     """Reads rows of a measured unit again. Rows are numbers within the unit, ascending (int64).
 
-    All methods raise RunError where an input file has changed since it was measured, and OSError where one cannot be read.
+    All methods raise RunError where an input file has changed since it was measured, and OSError where one cannot be
+    read.
     """
 
     unit: Unit
@@ -30,10 +31,7 @@ class UnitRereader:
     tables: UnitTables
 
     def samples(self, samples: pa.Table, members: pa.Table | None = None) -> Iterator[InputSample]:
-        """Yield samples; `samples` has their columns row and format.
-
-        `members` are the columns of table `members` of the same rows, of the members that are wanted; None: all.
-        """
+        """Yield samples; `samples` has their columns row and format, `members` their wanted members; None: all."""
         kind, rows = find_format(self.source), samples["row"].to_numpy()
         if kind.has_members and members is None:
             members = self.tables.read("members", ["suffix", "offset", "size"]).take(pa.array(rows))
@@ -54,7 +52,7 @@ class UnitRereader:
     def _parts(
         self, rows: Places, samples: pa.Table, members: pa.Table | None = None
     ) -> Iterator[tuple[InputPart, PartRows]]:
-        """Yield the parts that hold some of the rows, and these; a part is checked before, and when the next is requested."""
+        """Yield the parts that hold some rows, and these; a part is checked before, and when the next is requested."""
         note = self.tables.note("samples")
         first = at = 0
         for part, state, count in zip(self.unit.parts, note["states"], note["rows"], strict=True):

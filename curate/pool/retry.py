@@ -18,20 +18,15 @@ _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"
 def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa.Table) -> pa.Table:
     """Return the rows of lists that may come on another attempt: schema.RETRIES but `round`.
 
-    Args:
-        units: of the run.
-        sources: of its recipe.
-        failures: its failures, columns unit, shard, key, reason, detail, attempts and may_pass of schema.FAILURES.
+    `failures` are the run's, columns unit, shard, key, reason, detail, attempts and may_pass of schema.FAILURES.
     """
     may = pc.or_(failures["may_pass"], pc.is_in(failures["reason"], pa.array(REFUSED_BY_LIMITS)))
     failures = failures.filter(pc.and_(may, failures["key"].is_valid()))
     of_units: dict[int, list[Any]] = {}
-    columns = (
-        failures[name].to_pylist() for name in ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
-    )
-    for unit, *row in zip(*columns, strict=True):
-        of_units.setdefault(unit, []).append(tuple(row))
-    found: dict[str, list[Any]] = {name: [] for name in _COLUMNS.names}
+    names = ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
+    for unit, *row in zip(*(failures[name].to_pylist() for name in names), strict=True):
+        of_units.setdefault(unit, []).append(row)
+    rows: list[dict[str, Any]] = []
     for unit in (unit for unit in units if unit.index in of_units):
         source = find_source(sources, unit.source)
         kind = find_downloading(source)
@@ -41,6 +36,5 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa
         for may_pass, reason, detail, shard, key, attempts in of_units[unit.index]:
             if may_pass or kind.is_allowed_now(source, reason, detail or ""):
                 values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
-                for name, value in zip(_COLUMNS.names, values, strict=True):
-                    found[name].append(value)
-    return pa.table(found, schema=_COLUMNS)
+                rows.append(dict(zip(_COLUMNS.names, values, strict=True)))
+    return pa.Table.from_pylist(rows, schema=_COLUMNS)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, field_validator
 
+from curate.base.errors import RecipeError
 from curate.base.registry import Registry
 from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
 
@@ -76,6 +77,10 @@ class Source(Section):
         description="Columns of your own files.",
         examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
     )
+
+    def error(self, message: object) -> RecipeError:
+        """Return the error that something is wrong with the source."""
+        return RecipeError(f"input {self.name!r}: {message}")
 
     @field_validator("path")
     @classmethod

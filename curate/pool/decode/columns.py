@@ -1,4 +1,4 @@
-"""What the columns of an input hold: by the recipe's names, else by the column names of LAION, DataComp and img2dataset.
+"""What the columns of an input hold: by the recipe's names, else by those of LAION, DataComp and img2dataset.
 
 Names are compared without regard to case, in order; see `COLUMN_NAMES`. And columns of any type as `samples` has them.
 """
@@ -25,22 +25,18 @@ COLUMN_NAMES = {
     "image": ("image", "jpg", "image_bytes"),
 }
 
-NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | {
-    "width": "a number",
-    "height": "a number",
-    "image": "bytes, or a struct with a field 'bytes'",
-}
-
-
+NEEDED = dict.fromkeys(COLUMN_NAMES, "text") | dict.fromkeys(("width", "height"), "a number")
+NEEDED["image"] = "bytes, or a struct with a field 'bytes'"
 _DECIDED = ("probability", "draw")  # what another run of curate gave: names of the run's own, and no scores by default
 
 
 class Columns(Section):
     """Which column holds what, where it is not found by the names that LAION, DataComp and img2dataset use.
 
-    These names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`, `original_width` and `height`, `original_height`;
-    `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. A column that `scores` does not list lands in table `scores` all the same
-    where a rule names it: `safe: NSFW = 'UNLIKELY'`.
+    These names, in upper or lower case, are `caption`, `text`, `alt_text`, `alt`; `url`, `image_url`; `width`,
+    `original_width` and `height`, `original_height`; `image`, `jpg`, `image_bytes`; and `uid`, `key`, `language`. A
+    column that `scores` does not list lands in table `scores` all the same where a rule names it: `safe: NSFW =
+    'UNLIKELY'`.
     """
 
     example: ClassVar[Any] = {"caption": "TEXT", "url": "URL", "scores": ["similarity"]}
@@ -49,30 +45,28 @@ class Columns(Section):
     uid: str | None = Field(None, description="Column of the uid, 32 hex digits.", examples=["uid"])
     url: str | None = Field(None, description="Column of the URL.", examples=["URL"])
     key: str | None = Field(None, description="Column of the sample's key.", examples=["key"])
-    width: str | None = Field(None, description="Column of the width; of a source without images.", examples=["WIDTH"])
-    height: str | None = Field(
-        None, description="Column of the height; of a source without images.", examples=["HEIGHT"]
-    )
+    width: str | None = Field(None, description="Column of the width; of sources without images.", examples=["WIDTH"])
+    height: str | None = Field(None, description="Column of the height; likewise.", examples=["HEIGHT"])
     language: str | None = Field(None, description="Column of the caption's language.", examples=["LANGUAGE"])
     image: str | None = Field(
-        None, description="Column of the image: bytes, or a struct with a field `bytes`.", examples=["image"]
+        None, description="Column of the image: bytes, or a struct with `bytes`.", examples=["image"]
     )
     scores: tuple[str, ...] | None = Field(
         None,
-        description="Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all floating-point columns.",
+        description="Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all of floats.",
         examples=[["similarity", "NSFW"]],
     )
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
-    """Return which column of `schema` holds what. Raises InputFault where the caption's is missing or a type does not fit."""
+    """Return which column holds what. Raises InputFault where the caption's is missing or a type does not fit."""
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise InputFault("wrong_type", f"two columns are named {twice[0]!r}")
     by_lower: dict[str, str] = {}
     for name in schema.names:
         by_lower.setdefault(name.lower(), name)
-    found: dict[str, str | None] = {}
+    roles: dict[str, str | None] = {}
     for part, names in COLUMN_NAMES.items():
         requested = getattr(wanted, part)
         candidates = [requested] if requested else [by_lower[name] for name in names if name in by_lower]
@@ -81,17 +75,17 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
         if candidates and not fits and (requested or part == "caption"):
             kind = schema.field(candidates[0]).type
             raise InputFault("wrong_type", f"{part} column {candidates[0]!r} is {kind}, not {NEEDED[part]}")
-        found[part] = fits[0] if fits else None
-    if found["caption"] is None:
+        roles[part] = fits[0] if fits else None
+    if roles["caption"] is None:
         missing = f"no column {wanted.caption!r}" if wanted.caption else "no caption column"
         remedy = "" if wanted.caption else "; name it with columns: {caption: NAME}"
         raise InputFault("no_caption_column", f"{missing}; columns: {', '.join(schema.names) or 'none'}{remedy}")
     floats = (field.name for field in schema if pa.types.is_floating(field.type))
     if wanted.scores is None:
-        scores = tuple(name for name in floats if name not in {*found.values(), *_DECIDED})
+        scores = tuple(name for name in floats if name not in {*roles.values(), *_DECIDED})
     else:
         scores = tuple(name for name in wanted.scores if name in schema.names)
-    return Columns(scores=scores, **found)
+    return Columns(scores=scores, **roles)
 
 
 def _fits(part: str, kind: pa.DataType) -> bool:
@@ -109,7 +103,7 @@ SCORE_TYPES = "numbers, text, booleans, dates, lists of numbers"  # those of `sc
 
 
 def score_type(kind: pa.DataType) -> pa.DataType | None:
-    """Return the type that a column has in table `scores`; None where rules cannot see such: bytes, structs, lists of texts."""
+    """Return the type of a column in table `scores`; None of what rules cannot see (bytes, structs, lists of texts)."""
     kind = plain_type(kind)
     if pa.types.is_float16(kind):
         return pa.float32()  # DuckDB has no half floats
@@ -119,18 +113,18 @@ def score_type(kind: pa.DataType) -> pa.DataType | None:
         inner = score_type(kind.value_type)
         return None if inner is None or pa.types.is_string(inner) else pa.list_(inner)
     plain = (pa.types.is_null, pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    others = (pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp)
-    return kind if any(test(kind) for test in (*plain, *others)) else None
+    exact = (pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp)
+    return kind if any(test(kind) for test in (*plain, *exact)) else None
 
 
 def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return columns of table `scores` in types that hold those of all files; a column of nulls is text. Raises pa.ArrowException."""
+    """Return columns of table `scores` in types for all files; a column of nulls is text. Raises pa.ArrowException."""
     columns = pa.unify_schemas(list(schemas), promote_options="permissive")
     return pa.schema([field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in columns])
 
 
 def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return a column as table `scores` has it, in a type of `score_type`; NaN, which has no place in an order, and text that is not UTF-8 are null."""
+    """Return a column as table `scores` has it, in a type of `score_type`; NaN and text that is not UTF-8 are null."""
     column = column.cast(plain_type(column.type))
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
@@ -143,7 +137,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
-    """Return the type with string and binary views, which few of Arrow's kernels take yet, as plain ones, at any depth."""
+    """Return the type with string and binary views, which few of Arrow's kernels take, as plain ones, at any depth."""
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
     if kind in plain:
         return plain[kind]

@@ -1,19 +1,21 @@
 """Fields of the json of samples as columns: which there are in a pool, of what types, and their values in some rows.
 
-In: fields as `read_json` gives them. Out: how many values of each kind each field has, which adds up over the files of a pool; the
-columns that follow from the sum; and, of some rows, these columns. A column has the kind that most of its values have in the whole
-pool, whatever is kept of it, so that all shards have the same columns. A value of another kind is null there, and stays in the json.
+In: fields as `read_json` gives them. Out: how many values of each kind each field has, which adds up over the files of
+a pool; the columns that follow from the sum; and, of some rows, these columns. A column has the kind of most of its
+values in the whole pool, whatever is kept of it, so that all shards have the same columns. A value of another kind is
+null there, and stays in the json.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import pyarrow as pa
 
 JsonType = Literal["float", "int", "text", "bool"]
+# How many values a field has of a kind: a JsonType or `null`; not of lists, objects and names that can be no columns.
 FieldCounts = Counter[tuple[str, str]]
-"""How many values a field (its name) has of a kind: a JsonType, or `null`. Lists and objects, and names that can be no columns, are not counted."""
 
 TYPES: dict[JsonType, pa.DataType] = {"float": pa.float64(), "int": pa.int64(), "text": pa.string(), "bool": pa.bool_()}
 KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "bool"}
@@ -25,7 +27,7 @@ _KINDS_OF = {kind: name for name, kind in TYPES.items()}
 
 
 def _is_column(name: str) -> bool:
-    """Return whether a field may be a column: its name is no long one, is Unicode that can be shown, and no reader's own (`__key__`)."""
+    """Return whether a field may be a column: its name is short, can be shown, and is no reader's own (`__key__`)."""
     return len(name) <= _MAX_NAME and name.isprintable() and bool(name.strip()) and not name.startswith("__")
 
 
@@ -54,8 +56,8 @@ class FieldCounter:
                 if kind in _COUNTED and _is_column(name):
                     self._counts[name, _COUNTED[kind]] += often
         self._shapes.clear()
-        most = set(_most_frequent(self._counts)[:MAX_FIELDS])
-        self._counts = Counter({key: n for key, n in self._counts.items() if key[0] in most})
+        frequent = set(_most_frequent(self._counts)[:MAX_FIELDS])
+        self._counts = Counter({key: n for key, n in self._counts.items() if key[0] in frequent})
 
 
 def _most_frequent(counts: FieldCounts) -> list[str]:
@@ -66,51 +68,46 @@ def _most_frequent(counts: FieldCounts) -> list[str]:
     return sorted(totals, key=lambda name: (-totals[name], name))
 
 
-def find_field_columns(counts: FieldCounts, taken: Collection[str]) -> pa.Schema:
-    """Return the columns of a pool's fields, by name; none whose name, but for case, is among those taken or of another one."""
-    used = {name.lower() for name in taken}
-    found: dict[str, pa.DataType] = {}
+def find_field_columns(counts: FieldCounts, reserved: Collection[str]) -> pa.Schema:
+    """Return the columns of a pool's fields, by name; none whose name, but for case, is reserved or that of another."""
+    used = {name.lower() for name in reserved}
+    columns: dict[str, pa.DataType] = {}
     for name in _most_frequent(counts):
         if name.lower() not in used:
             used.add(name.lower())
-            found[name] = TYPES[_kind(counts, name)]
-    return pa.schema([(name, found[name]) for name in sorted(list(found)[:MAX_FIELDS])])
+            columns[name] = TYPES[_kind(counts, name)]
+    return pa.schema([(name, columns[name]) for name in sorted(list(columns)[:MAX_FIELDS])])
 
 
 def _kind(counts: FieldCounts, name: str) -> JsonType:
     """Return the kind that most values of a field have; a number is a float where one is."""
     numbers: JsonType = "float" if counts[name, "float"] else "int"
-    often = {
-        "text": counts[name, "text"],
-        numbers: counts[name, "float"] + counts[name, "int"],
-        "bool": counts[name, "bool"],
-    }
+    often = {"text": counts[name, "text"], numbers: counts[name, "float"] + counts[name, "int"]}
+    often["bool"] = counts[name, "bool"]
     return max(often, key=lambda kind: often[kind])  # the first of equals
 
 
 def field_values(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> list[pa.Array]:
     """Return the values of these columns, of those of `find_field_columns`, in the fields of some rows."""
-    return [_column([fields.get(one.name) for fields in objects], _KINDS_OF[one.type]) for one in columns]
+    return [_column([fields.get(f.name) for fields in objects], _KINDS_OF[f.type]) for f in columns]
 
 
 def _column(values: list[Any], kind: JsonType) -> pa.Array:
     """Return values as a column of a kind, null where one is of another."""
-    if {_COUNTED.get(one) for one in set(map(type, values))} <= {kind, "null"}:
-        try:
+    if {_COUNTED.get(value_type) for value_type in set(map(type, values))} <= {kind, "null"}:
+        with suppress(ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
             return pa.array(values, TYPES[kind])
-        except (ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
-            pass
     return pa.array([as_type(kind, value) for value in values], TYPES[kind])
 
 
 def as_type(kind: JsonType, value: Any) -> Any:
-    """Return a value of a json as this type; None where it is of another. A whole number may be written as the other kind."""
-    found = KINDS.get(type(value))
-    if kind == "float" and found == "int":
+    """Return a value of a json as this type; None of another type. Whole numbers are of both kinds of numbers."""
+    value_kind = KINDS.get(type(value))
+    if kind == "float" and value_kind == "int":
         return float(value) if abs(value) < 2**1000 else None
-    if kind == "int" and found == "float" and value.is_integer():
-        value, found = int(value), "int"
-    if found != kind or (kind == "int" and not -(2**63) <= value < 2**63):
+    if kind == "int" and value_kind == "float" and value.is_integer():
+        value, value_kind = int(value), "int"
+    if value_kind != kind or (kind == "int" and not -(2**63) <= value < 2**63):
         return None
     return value.encode(errors="replace").decode() if kind == "text" else value  # lone surrogates, which JSON can spell
 
@@ -118,20 +115,14 @@ def as_type(kind: JsonType, value: Any) -> Any:
 def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
     """Return the counts of a table's columns, as they would be written in jsons: dates and decimals as text."""
     counts: FieldCounts = Counter()
-    for one in columns:
-        kind = _kind_of(one.type)
-        if kind and _is_column(one.name):
-            counts[one.name, kind] += rows
+    for column in columns:
+        if (kind := _kind_of(column.type)) and _is_column(column.name):
+            counts[column.name, kind] += rows
     return counts
 
 
 def _kind_of(kind: pa.DataType) -> str:
     """Return the kind of a column's values in a json; empty for lists and structs."""
-    tests = {
-        "null": pa.types.is_null,
-        "bool": pa.types.is_boolean,
-        "int": pa.types.is_integer,
-        "float": pa.types.is_floating,
-        "": pa.types.is_nested,
-    }
+    tests = {"null": pa.types.is_null, "bool": pa.types.is_boolean, "int": pa.types.is_integer}
+    tests |= {"float": pa.types.is_floating, "": pa.types.is_nested}
     return next((name for name, test in tests.items() if test(kind)), "text")

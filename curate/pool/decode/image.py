@@ -1,23 +1,22 @@
-"""Measure one image: its size after EXIF rotation, format, sha256, what its perceptual hash is made of, and whether all of it is there.
+"""Measure one image: size after EXIF rotation, format, sha256, what its perceptual hash is made of, if it is whole.
 
 In: the bytes of one image. Out: `ImageFacts`, always; no bytes make `measure_image` raise. Every image is decoded once
-by default, so that a damaged one is found here and not in the middle of a training run; reading headers only is some
-twenty times faster. The content decides the format, never a file name.
+by default, so that a damaged one is noticed here and not in a training run; reading headers only is some twenty times
+faster.
 
-What counts as what
-- Only the seven formats of `FORMATS` are opened; any other is `not_an_image`, with what was found where that is known.
+- Only the seven formats of `FORMATS` are opened, by the content, never a file name; any other is `not_an_image`.
 - Of an animation or a file of several pages the first frame alone is decoded and measured.
 - More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
 - A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
   that is whole and makes no sense is `not_an_image`.
 
 What no decoder here notices: damage to pixels that still decodes, in every format but PNG, whose checksums Pillow skips
-and this module compares (JPEG: bytes changed or cut out before an end marker; the decoder fills in grey). A JPEG that
-lacks its end marker and nothing else is mostly truncated, as for every loader that uses Pillow.
+and this module compares. A JPEG that lacks only its end marker is mostly truncated, as for every loader that uses
+Pillow.
 
-What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff writes
-its complaints to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold
-thousands of times the size of the file for a moment.
+What this module leaves to others: `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must stay False in the process; libtiff
+complains to standard error; Pillow parses an AVIF's EXIF by itself, so that hostile entries can make it hold thousands
+of times the size of the file for a moment.
 """
 
 import hashlib
@@ -47,9 +46,10 @@ from curate.pool.decode.phash import shrink
 from curate.recipe.measure import Image as ImageOptions
 
 Observer = Callable[[Image.Image], Any]
+Observers = Sequence[Observer]
 
-# Of EXIF blocks longer than a JPEG segment the orientation is not looked for: Pillow copies what each directory entry
-# points at, and entries may overlap, so that 1 MB could become 20 GB.
+# EXIF blocks longer than a JPEG segment are not read: Pillow copies what each directory entry points at, and entries
+# may overlap, so that 1 MB could become 20 GB.
 _MAX_EXIF = 65_536
 _MAX_SIDE = 2**31 - 1
 _ORIENTATION = 0x0112
@@ -91,27 +91,22 @@ _FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
 class ImageFacts(NamedTuple):
     """What is known of one image."""
 
-    # Pixels, after EXIF rotation; None: no header could be read, or it states more than an int32.
-    width: int | None = None
-    height: int | None = None
+    width: int | None = None  # pixels, after EXIF rotation; None: no header, or it states more than an int32
+    height: int | None = None  # likewise
     format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
     sha256: str = ""  # of the bytes, hex
-    small: bytes | None = (
-        None  # what `curate.pool.decode.phash.hash_small` takes; None where no perceptual hash is requested
-    )
+    small: bytes | None = None  # what `phash.hash_small` takes; None where no perceptual hash is requested
     status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`
     error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
     observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
 
 
-def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Sequence[Observer] = ()) -> ImageFacts:
+def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Observers = ()) -> ImageFacts:
     """Measure one image, whatever the bytes are; thread-safe, and without the GIL while hashing, decoding and resizing.
 
-    Args:
-        data: the whole file, as it came.
-        options: what to measure. Without `decode` the header alone is read, so truncated or damaged pixels (the most
-            frequent damage) are missed, and an orientation that a PNG states after its pixels.
-        observers: functions of each image that can be read, called after decoding it, whatever `decode` says.
+    Without `options.decode` the header alone is read, so truncated or damaged pixels (the most frequent damage) are
+    missed, and an orientation that a PNG states after its pixels. `observers` are called with an image that can be
+    read, decoded, in any case.
     """
     head = bytes(data[:64])
     name = format_of(head)
@@ -138,13 +133,9 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Se
 
 
 def _decoded(
-    facts: ImageFacts,
-    image: ImageFile.ImageFile,
-    data: bytes | memoryview,
-    options: ImageOptions,
-    observers: Sequence[Observer],
+    facts: ImageFacts, image: ImageFile.ImageFile, data: bytes | memoryview, options: ImageOptions, observe: Observers
 ) -> ImageFacts:
-    """Return the facts after decoding the first frame: whether all of it is there, size, perceptual hash, observations."""
+    """Return the facts after decoding the first frame: whether it is whole, size, perceptual hash, observations."""
     size, name = image.size, facts.format or ""
     try:
         if name == "jpeg" and options.jpeg_side:
@@ -157,7 +148,7 @@ def _decoded(
         status = "too_many_pixels" if is_large else "truncated_image"
         return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
     turn = _orientation(image)
-    observed = tuple([_observe(one, image) for one in observers])
+    observed = tuple([_observe(observer, image) for observer in observe])
     small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None
     width, height = _upright(size, turn)
     return ImageFacts(width, height, name, facts.sha256, small, OK, None, observed)
@@ -173,7 +164,7 @@ def _rotate(image: Image.Image, turn: int) -> Image.Image:
 
 
 def _observe(observer: Observer, image: Image.Image) -> Any:
-    """Return what an observer makes of the image; None where it cannot, as for a mode that a model's own transform refuses."""
+    """Return what an observer makes of the image; None where it cannot, as for a mode that its model refuses."""
     try:
         return observer(image)
     except (ValueError, TypeError, OSError, MemoryError):
@@ -229,9 +220,9 @@ FORMATS = tuple(_READERS)
 
 def format_of(head: bytes) -> str | None:
     """Return the format that the first bytes announce, if it is one of `FORMATS`."""
-    found = _SIGNATURE.match(head)
-    if found is None or found.lastgroup != "avif":
-        return found and found.lastgroup
+    signature = _SIGNATURE.match(head)
+    if signature is None or signature.lastgroup != "avif":
+        return signature and signature.lastgroup
     brands = head[8 : int.from_bytes(head[:4], "big")]  # of an ISO media file
     return "avif" if b"avif" in brands or b"avis" in brands else None
 
@@ -241,15 +232,14 @@ def _foreign(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "HEIF or another ISO media file"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    found = (name for name, start in _FOREIGN.items() if head.startswith(start) or text.startswith(start))
-    return next(found, "unknown bytes")
+    names = (name for name, start in _FOREIGN.items() if head.startswith(start) or text.startswith(start))
+    return next(names, "unknown bytes")
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none or its block is damaged. Pillow turns TIFFs by itself."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 1
-    if isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING):
+    """Return the EXIF orientation, 1 to 8; 1 without one, or if its block is damaged. Pillow turns TIFFs by itself."""
+    is_plain = isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING)
+    if is_plain or isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
     block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
     if len(block) > _MAX_EXIF:
@@ -296,7 +286,6 @@ def _line(name: str, error: Exception) -> str:
 def _silence_pillow() -> None:
     """Keep Pillow's warnings (odd EXIF, palettes) off the terminal: what matters of them becomes a status.
 
-    Looked for at each image, since `warnings.catch_warnings` elsewhere may have taken the filter away, and in place of
-    `catch_warnings` here, which is not thread-safe.
+    At each image, since `warnings.catch_warnings` elsewhere, which is not thread-safe, may have taken the filter away.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")

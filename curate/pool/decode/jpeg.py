@@ -1,4 +1,4 @@
-"""Opens JPEGs as Pillow does, without its reading of what nobody needs. All that is Pillow's own and not public stands here.
+"""Opens JPEGs as Pillow does, without its reading of what nobody needs. Pillow's private parts are used here alone.
 
 A plug-in's `_open`, `_size`, `_mode` and tiles are those of Pillow's guide to writing one. `_read_dpi_from_exif` is not
 public, and there is no other way past it: the entries of all EXIF blocks would be parsed for a resolution.
@@ -16,15 +16,15 @@ _SOI = b"\xff\xd8"
 _APP0, _DQT, _SOS = 0xE0, 0xDB, 0xDA
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _TABLES = (0xC4, 0xDD)
-# The latest header that was read to its end, and what it says: images that were resized to one size have all the same
+# The latest header that was read to its end, and what it says: images resized to one size share it
 _LATEST: list[tuple[bytes, _Frame | None]] = [(b"", None)]
 
 
 class PlainJpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG's first picture, without Pillow's reading of what nobody needs: all EXIF entries for a resolution, and tables.
+    """A JPEG's first picture, without Pillow's reading of all EXIF entries for a resolution, and of tables.
 
-    Pillow's reading of a header holds Python's lock for as long as all else that is done for a small JPEG, hence a short way
-    for the plainest ones, which most pools are full of.
+    Pillow's reading of a header holds Python's lock for as long as all else that is done for a small JPEG, hence a
+    short way for the plainest ones, which most pools are full of.
     """
 
     def _open(self) -> None:
@@ -55,8 +55,8 @@ def plain_frame(head: bytes) -> _Frame | None:
 def _read_frame(head: bytes) -> tuple[int, _Frame | None]:
     """Return where the header of a JPEG ends, and its frame, by its first bytes.
 
-    None where there is anything but what has no influence on the picture's meaning (JFIF's resolution, whole tables, intervals)
-    and one plain frame header (ITU T.81, annex B), in segments that are whole, up to the first scan.
+    None where there is anything but what has no influence on the picture's meaning (JFIF's resolution, whole tables,
+    intervals) and one plain frame header (ITU T.81, annex B), in segments that are whole, up to the first scan.
     """
     at, frame = 2, None
     while at + 4 <= len(head) and head.startswith(_SOI):

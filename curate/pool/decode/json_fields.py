@@ -1,10 +1,11 @@
 """The .json of a sample: read as Python's `json` reads it, four times as fast where it is flat, and written as it came.
 
-`orjson` reads integers of more than 64 bits as floats, and refuses NaN, infinities, lone surrogates and other encodings than
-UTF-8: objects that may hold one of these, and what is nested, are read by `json`.
+`orjson` reads integers of more than 64 bits as floats, and refuses NaN, infinities, lone surrogates and other encodings
+than UTF-8: objects that may hold one of these, and what is nested, are read by `json`.
 
-Fields are put into the text of an object: where one of the name is, its value is replaced, else it comes last. No other byte changes.
-Trade-off: where a pattern shows the place of a name beyond doubt, which is nearly always, the text is not parsed for it again.
+Fields are put into the text of an object: where one of the name is, its value is replaced, else it comes last; no other
+byte changes. Trade-off: where a pattern shows the place of a name beyond doubt, as nearly always, the text is not
+parsed again.
 """
 
 import json
@@ -29,9 +30,8 @@ _scan_value: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
 _SPACE = b" \t\n\r"
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _is_plain_name = re.compile(r"[A-Za-z0-9_]+").fullmatch
-_match_text = re.compile(
-    rb'[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")'
-).match  # what follows the name of a field whose value is text without escapes
+# What follows the name of a field whose value is text without escapes:
+_match_text = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")').match
 _escapes_ascii = re.compile(rb"\\u00[2-7]").search  # which the characters of a plain name may be written as
 
 
@@ -64,22 +64,19 @@ def json_bytes(value: Any) -> bytes:
 def put_fields(raw: bytes | memoryview, fields: Mapping[str, Any], values: Mapping[str, bytes]) -> bytes:
     """Return the text of a json with some fields put into it; all else is as it was, byte for byte.
 
-    Args:
-        raw: the text, which `read_json` accepts; empty where there is none.
-        fields: what it gives of the text; of no text, what is written of it.
-        values: the fields to put, as `json_bytes` writes their values. One whose value is there already, and text, stays as it is
-            written. Where a name repeats in the text, all its values are replaced.
+    `raw` is a text that `read_json` accepts, and `fields` what it gives of it; of no text, what is written of it.
+    `values` are as `json_bytes` writes them; a text that is there already stays as written. Of a repeated name all
+    values are replaced.
     """
     raw = bytes(raw) or json_bytes(dict(fields))
     if b"\0" in raw:  # UTF-16 or UTF-32
         return _put_encoded(raw, fields, values)
-    added = []
-    replaced = {}
-    for name, value in values.items():
-        if name not in fields:
-            added.append(_name_bytes(name) + value)
-        elif type(fields[name]) is not str or json_bytes(fields[name]) != value:
-            replaced[name] = value
+    added = [_name_bytes(name) + value for name, value in values.items() if name not in fields]
+    replaced = {
+        name: value
+        for name, value in values.items()
+        if name in fields and (type(fields[name]) is not str or json_bytes(fields[name]) != value)
+    }
     if replaced:
         raw = _replace_plain(raw, replaced) or _replace(raw, replaced)
     if not added:
@@ -107,9 +104,9 @@ def _put_encoded(raw: bytes, fields: Mapping[str, Any], values: Mapping[str, byt
 
 
 def _replace_plain(raw: bytes, values: Mapping[str, bytes]) -> bytes | None:
-    """Return the text with other values of these fields, which are there; None where one is not text, or may be elsewhere.
+    """Return the text with other values of these fields, which it has; None where one is not text, or may be elsewhere.
 
-    A plain name that is there, that nothing writes with escapes, and whose quoted form occurs once, is at that place.
+    A plain name that nothing writes with escapes, and whose quoted form occurs once, is at that place.
     """
     if b"\\u00" in raw and _escapes_ascii(raw):
         return None
@@ -118,10 +115,10 @@ def _replace_plain(raw: bytes, values: Mapping[str, bytes]) -> bytes | None:
         at = raw.find(quoted)
         if at < 0 or raw.find(quoted, at + 1) >= 0 or not _is_plain_name(name):
             return None
-        found = _match_text(raw, at + len(quoted))
-        if not found:
+        text = _match_text(raw, at + len(quoted))
+        if not text:
             return None
-        raw = b"".join((raw[: found.start(1)], value, raw[found.end(1) :]))
+        raw = b"".join((raw[: text.start(1)], value, raw[text.end(1) :]))
     return raw
 
 

@@ -1,11 +1,12 @@
 """The perceptual hash of images, bit for bit imagehash's `phash`, without Python's lock for nearly all of its time.
 
-In: images of mode RGB or L. Between: 32 x 32 grey pixels, as `image.convert("L").resize((32, 32), LANCZOS)` gives them. Out:
-uint64, the signs of the 8 x 8 lowest DCT coefficients against their median: `f"{phash:016x}" == str(imagehash.phash(image))`.
+In: images of mode RGB or L. Between: 32 x 32 grey pixels, as `image.convert("L").resize((32, 32), LANCZOS)` gives them.
+Out: uint64, the signs of the 8 x 8 lowest DCT coefficients against their median: `f"{phash:016x}" ==
+str(imagehash.phash(image))`.
 
-Trade-offs: Pillow holds the lock while it computes the filter's weights, which here are kept for each side, and imagehash for a
-dozen small calls of numpy, which here are one each for many images. The kernel reads an image's memory by Arrow's interface, as it
-is. Where it does not apply (images in several blocks of memory, a side of 32 pixels, very high ones), Pillow shrinks.
+Trade-offs: Pillow holds the lock while it computes the filter's weights, here kept for each side, and imagehash for a
+dozen small calls of numpy, here one each for many images. The kernel reads an image's memory by Arrow's interface.
+Where it does not apply (several blocks of memory, a side of 32 pixels, very high images), Pillow shrinks.
 """
 
 import math
@@ -73,26 +74,26 @@ def _lanczos(x: Any) -> Any:
 @lru_cache(256)  # of some 20 kB
 @njit(nogil=True, cache=True)
 def _weights(side: Any) -> Any:
-    """Return how an input side becomes 32 pixels: first input and number of inputs, int64[32, 2], and weights, int32[32, ...].
+    """Return how a side becomes 32 pixels: first input and number of inputs, int64[32, 2], and weights, int32[32, ...].
 
-    Computed in the order in which Pillow does (Resample.c), and rounded as there.
+    Computed in the order of Pillow's Resample.c, and rounded as there.
     """
     scale = side / SIDE
     stretch = max(scale, 1.0)
     support = _RADIUS * stretch
     bounds = np.empty((SIDE, 2), np.int64)
     weights = np.zeros((SIDE, math.ceil(support) * 2 + 1), np.int32)
-    own = np.empty(weights.shape[1])
+    raw = np.empty(weights.shape[1])
     for i in range(SIDE):
         center = (i + 0.5) * scale
         first = max(int(center - support + 0.5), 0)
         count = min(int(center + support + 0.5), side) - first
         total = 0.0
         for x in range(count):
-            own[x] = _lanczos((x + first - center + 0.5) * (1.0 / stretch))
-            total += own[x]
+            raw[x] = _lanczos((x + first - center + 0.5) * (1.0 / stretch))
+            total += raw[x]
         for x in range(count):
-            weight = (own[x] / total if total != 0.0 else own[x]) * (1 << _BITS)
+            weight = (raw[x] / total if total != 0.0 else raw[x]) * (1 << _BITS)
             weights[i, x] = int(weight - 0.5 if weight < 0 else weight + 0.5)
         bounds[i, 0], bounds[i, 1] = first, count
     return bounds, weights
@@ -111,7 +112,7 @@ def _weigh(line: Any, weights: Any) -> Any:
 def _shrink(
     pixels: Any, width: Any, height: Any, across: Any, across_weights: Any, down: Any, down_weights: Any
 ) -> Any:
-    """Return grey pixels, uint8[32, 32], of uint8 or, for colours, uint32[height * width]: rows first, as Pillow does."""
+    """Return grey pixels, uint8[32, 32], of uint8 or (colours) uint32[height * width]: rows first, as Pillow does."""
     narrow = np.empty((SIDE, height), np.int32)  # columns of it are what the second step adds up
     line = np.empty(width, np.int32)
     for y in range(height):

@@ -1,11 +1,10 @@
-"""Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of the .npz beside each file (DataComp).
+"""Embeddings that a Parquet pool supplies: columns of lists of numbers, or arrays of each file's .npz (DataComp).
 
 In: a part, a row group of a Parquet file; names of a column or an array for the image's side and for the text's. Out:
-float16 lists of one length, row by row, of unit length, zeros where a row has none, as table `embeddings` has them. Of an
-.npz only the rows of the part are held: an array is read from where its rows begin (stored), or streamed up to there.
-
-A row whose numbers are not finite, all zero, or more or fewer than the others', has no embedding. An .npz is a stranger's
-file: whatever is raised while it is read is a fault of the embeddings, and its rows stay without.
+float16 lists of one length, row by row, of unit length, zeros where a row has none, as table `embeddings` has them:
+where its numbers are not finite, all zero, or more or fewer than the others'. Of an .npz only the rows of the part are
+held: an array is read from where its rows begin (stored), or streamed up to there. It is a stranger's: whatever is
+raised while it is read is a fault of the embeddings.
 """
 
 import os
@@ -50,11 +49,11 @@ def sidecar(path: str) -> str:
 
 def sidecar_arrays(embeddings: Sequence[PrecomputedEmbeddings], columns: Sequence[str]) -> list[str]:
     """Return the names that are no column of a Parquet file, so they must be arrays of the .npz beside it."""
-    return [name for one in embeddings for name in (one.image, one.text) if name not in columns]
+    return [name for options in embeddings for name in (options.image, options.text) if name not in columns]
 
 
 def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:
-    """Return what differs where the .npz beside a file does; empty without one. Raises RecipeError where it is no file."""
+    """Return what differs where the .npz beside a file does; empty without one. Raises RecipeError if it is no file."""
     fs, inner = fsspec.core.url_to_fs(sidecar(path), **storage)
     if not fs.exists(inner):
         return ""
@@ -64,10 +63,10 @@ def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> st
 
 def find_dimension(options: PrecomputedEmbeddings, path: str, columns: pa.Schema, source: Source) -> int:
     """Return the dimension of the embeddings of a file. Raises EmbeddingFault."""
-    found = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
-    if len(set(found.values())) > 1:
-        raise EmbeddingFault(f"{options.image} and {options.text} differ in length: {list(found.values())}")
-    return found[options.image]
+    lengths = {name: _dimension(name, path, columns, source) for name in (options.image, options.text)}
+    if len(set(lengths.values())) > 1:
+        raise EmbeddingFault(f"{options.image} and {options.text} differ in length: {list(lengths.values())}")
+    return lengths[options.image]
 
 
 def read_embeddings(
@@ -75,25 +74,23 @@ def read_embeddings(
 ) -> tuple[pa.Array, pa.Array]:
     """Return the embeddings of a part, the image's and the text's, of columns or arrays of these names.
 
-    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings.
-
-    Raises:
-        EmbeddingFault: there is no such column or array, it is damaged, or it does not fit the file's rows.
-        RunError: the .npz has changed since the run was planned.
+    `rows` are the part's, and bool [rows], which are usable: only these get their embeddings. Raises EmbeddingFault
+    where there is no such column or array, it is damaged or does not fit the file's rows, RunError where the .npz
+    changed since the plan.
     """
     table, usable = rows
     sides = []
     for name in names:
-        if name in table.schema.names:
-            found = _of_column(name, table[name], dimension)
-        else:
-            found = _of_array(name, place, len(table), dimension)
-        sides.append(embedding_column(_unit_rows(found, usable), np.arange(len(found)), len(found)))
+        is_column = name in table.schema.names
+        vectors = (
+            _of_column(name, table[name], dimension) if is_column else _of_array(name, place, len(table), dimension)
+        )
+        sides.append(embedding_column(_unit_rows(vectors, usable), np.arange(len(table)), len(table)))
     return sides[0], sides[1]
 
 
 def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
-    """Return rows of length 1, as float16; those that are so already, up to rounding, as they came; zeros without a direction."""
+    """Return rows of length 1, as float16; those that are so, up to rounding, as they came; zeros for no direction."""
     wide = rows.astype(np.float64)
     largest = np.abs(wide).max(axis=1, initial=0)
     good = usable & np.isfinite(largest) & (largest > 0)
@@ -101,14 +98,13 @@ def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDA
     scaled = wide / largest[:, None]  # first, so that no square overflows or vanishes
     lengths = np.linalg.norm(scaled, axis=1)
     is_unit = np.abs(lengths * largest - 1) < 2.0**-9
-    made = np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None])
-    return made.astype(np.float16)
+    unit = np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None])
+    return unit.astype(np.float16)
 
 
 def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
     if name not in columns.names:
-        found: int = _safely(path, source.storage, lambda opened: _open(opened, name, path)[1][1])
-        return found
+        return int(_safely(path, source.storage, lambda opened: _open(opened, name, path)[1][1]))
     kind = columns.field(name).type
     _check_lists(name, kind)
     if pa.types.is_fixed_size_list(kind):
@@ -152,10 +148,9 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
         stream, shape, kind = _open(opened, name, path)
         with stream:
             if shape != (place.total, dimension):
-                raise EmbeddingFault(
-                    f"{where} is {shape[0]:,} × {shape[1]}; accepted: {place.total:,} × {dimension}, one row for "
-                    "each of the Parquet file's, of the dimension in the first file"
-                )
+                accepted = f"{place.total:,} × {dimension}, one row for each of the Parquet file's"
+                what = f"{where} is {shape[0]:,} × {shape[1]}"
+                raise EmbeddingFault(f"{what}; accepted: {accepted}, of the dimension in the first file")
             size = dimension * kind.itemsize
             stream.seek(place.first * size, 1)
             data = stream.read(rows * size)
@@ -166,12 +161,12 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
         return np.frombuffer(data, kind).reshape(rows, dimension)
 
     check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
-    found: npt.NDArray[Any] = _safely(path, place.storage, read)
-    return found
+    array: npt.NDArray[Any] = _safely(path, place.storage, read)
+    return array
 
 
 def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> Any:
-    """Return what is read of the .npz beside a file. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
+    """Return what is read of a file's .npz. Raises EmbeddingFault, whatever is raised by a stranger's bytes."""
     where, is_local = sidecar(path), False
 
     def attempt() -> Any:
@@ -207,6 +202,6 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
         raise EmbeddingFault(f"{where} is not an array of numbers: the version of its header is not 1.0")
     shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
     if len(shape) != 2 or fortran or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
-        found = f"{kind} {list(shape)}"[:100]
-        raise EmbeddingFault(f"{where} is {found}; accepted: floating-point numbers [rows, dimension]")
+        what = f"{kind} {list(shape)}"[:100]
+        raise EmbeddingFault(f"{where} is {what}; accepted: floating-point numbers [rows, dimension]")
     return stream, (int(shape[0]), int(shape[1])), kind

@@ -4,7 +4,8 @@ In: a `TarIndex`. Out: `TarSamples`, one row a sample in the order of the first 
 
 The rules:
 - The key is the member's path up to the first dot of its base name, folders kept, a leading `./` dropped; the suffix is
-  the rest, in lower case. Folders, names without a dot and hidden names (`.x`, macOS' `._x.jpg`) are no part of a sample.
+  the rest, in lower case. Folders, names without a dot and hidden names (`.x`, macOS' `._x.jpg`) are no part of a
+  sample.
 - Members are put together by key, in any order, also where others lie between them.
 - A suffix that repeats under a key begins a second sample where the member before it had another key: it is
   `duplicate_key`, the first one stays, and later members of that key join the second one. Where the member before it
@@ -14,8 +15,8 @@ The rules:
 - The image is the member whose suffix comes first in IMAGE_SUFFIXES (open_clip's order, then the rest); without one the
   sample is `no_image`. Without a .txt and a .json it is `no_caption`; whether a json holds one is the caller's to see.
 - All other regular members are ancillary and kept (`seg.png` is one suffix, and no image).
-- Of several reasons the status is the first of duplicate_key, duplicate_member, link_member, truncated_member, no_image,
-  no_caption.
+- Of several reasons the status is the first of duplicate_key, duplicate_member, link_member, truncated_member,
+  no_image, no_caption.
 """
 
 from dataclasses import dataclass
@@ -60,10 +61,10 @@ class TarSamples:
 
 @dataclass(slots=True)
 class _Parts:
-    """A sample while it is put together: suffix → member, and what was wrong, in the order of the rules."""
+    """A sample while it is put together, and what was wrong, in the order of the rules."""
 
     key: str
-    members: dict[str, int]
+    members: dict[str, int]  # by suffix
     second: bool
     repeated: str = ""
     link: str = ""
@@ -84,17 +85,15 @@ def group_members(index: TarIndex) -> TarSamples:
     current: dict[str, _Parts] = {}
     parts = _Parts("", {}, False)  # of the member before
     for i, (name, kind) in enumerate(zip(index.names, index.types.tobytes(), strict=True)):
-        if kind == FOLDER:
-            continue
         key, suffix = split_name(name)
-        if not key:
+        if kind == FOLDER or not key:
             continue
         if key != parts.key:
-            found = current.get(key)
-            if found is None or suffix in found.members:
-                found = current[key] = _Parts(key, {}, found is not None)
-                samples.append(found)
-            parts = found
+            known = current.get(key)
+            if known is None or suffix in known.members:
+                samples.append(_Parts(key, {}, known is not None))
+                current[key] = samples[-1]
+            parts = current[key]
         if suffix in parts.members:
             parts.repeated = name
         else:

@@ -6,10 +6,8 @@ int32, as DataComp's basic filter counts them: Python's `len(text.split())` and 
 
 Rules, in this order: a caption that is null is `no_caption`, not UTF-8 `caption_not_utf8`, nothing but Unicode white
 space `empty_caption`, with a NUL inside `caption_nul`, longer than 10,000 characters `caption_too_long`. One byte order
-mark at the beginning is dropped. Everything else stays as it came: line breaks, entities, control characters.
-
-A kernel decides for all rows at some hundred megabytes a second; only rows that it objects to are looked at in Python,
-by the same `caption_status` that serves single captions.
+mark at the beginning is dropped. All else stays as it came. A kernel decides for all rows at some hundred megabytes a
+second; rows that it objects to are looked at in Python, by the `caption_status` of single captions.
 """
 
 from typing import NamedTuple
@@ -42,7 +40,7 @@ class Captions(NamedTuple):
 
 
 def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
-    """Return one caption, decoded and checked (None unless ok), `ok` or a reason code, and what is wrong in words (None if ok)."""
+    """Return a caption, decoded and checked (None unless ok), `ok` or a reason code, and what is wrong (None if ok)."""
     try:
         text = raw.removeprefix(BOM).decode()
     except UnicodeDecodeError as error:
@@ -58,10 +56,7 @@ def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
 
 
 def check_captions(column: pa.Array) -> Captions:
-    """Check a column of captions, and count their words and characters.
-
-    Raises TypeError where it is not string, large_string, binary or large_binary.
-    """
+    """Check captions, and count their words and characters. Raises TypeError where they are neither text nor binary."""
     words, characters, flags = _scan_column(column)
     status, error = pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string())
     fault = (flags & (_NOT_UTF8 | _NUL) != 0) | (words == 0) | (characters > MAX_CHARACTERS)
@@ -69,9 +64,8 @@ def check_captions(column: pa.Array) -> Captions:
     if not mask.any():
         return Captions(_as_string(column), pa.array(words), pa.array(characters), status, error)
     odd = column.filter(pa.array(mask)).cast(pa.large_binary()).to_pylist()
-    checked = [
-        (None, "no_caption", "the caption is missing or null") if raw is None else caption_status(raw) for raw in odd
-    ]
+    missing = (None, "no_caption", "the caption is missing or null")
+    checked = [missing if raw is None else caption_status(raw) for raw in odd]
     texts, codes, errors = (pa.array(values, pa.string()) for values in zip(*checked, strict=True))
     # Nulls first, so that what is viewed as string is valid; then the captions that only lost their mark come back.
     caption = _as_string(pc.if_else(pa.array(mask), pa.scalar(None, column.type), column))
@@ -147,7 +141,7 @@ def _scan(
         if end - i >= 3 and data[i] == 0xEF and data[i + 1] == 0xBB and data[i + 2] == 0xBF:
             flag |= _BOM
             i += 3
-        count, found = 0, 0
+        count, starts = 0, 0
         outside = 1  # whether no word goes on here
         while i < end:
             c, size = int(data[i]), 1
@@ -160,8 +154,8 @@ def _scan(
                     flag |= _NOT_UTF8
                     break
                 space = int(_is_space(c))
-            found += outside & (1 - space)
+            starts += outside & (1 - space)
             outside = space
             count += 1
             i += size
-        words[row], characters[row], flags[row] = found, count, flag
+        words[row], characters[row], flags[row] = starts, count, flag

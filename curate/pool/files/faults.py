@@ -19,7 +19,7 @@ class InputFault(CurateError):
 
 
 class EmbeddingFault(ValueError):
-    """The embeddings that go with a file are missing, damaged or do not fit it; `transient` where a later read may succeed."""
+    """The embeddings of a file are missing, damaged or do not fit it; `transient` where a later read may succeed."""
 
     def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)

@@ -28,15 +28,13 @@ _LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes a
 _NOT_THERE = (404, 410)  # answers of HTTP
 _THREADS = 16  # files that are looked up, or hashed, at once
 # What file systems call a file's version: object stores, Hugging Face, HTTP, SFTP, memory.
-_VERSIONS = (
-    *("etag", "ETag", "blob_id", "md5Hash", "crc32c"),
-    *("mtime", "LastModified", "last_modified", "updated", "created"),
-)
+_ETAGS = ("etag", "ETag", "blob_id", "md5Hash", "crc32c")
+_VERSIONS = (*_ETAGS, "mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """An input file. `fingerprint` differs where the file does: its etag, its mtime in ns, or the hash of its content."""
+    """An input file. `fingerprint` differs where it does: its etag, its mtime in ns, or the hash of its content."""
 
     path: str
     size: int
@@ -44,16 +42,15 @@ class InputFile:
 
 
 def expand_braces(path: str) -> list[str]:
-    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for a range that is none, or too many."""
+    """Return all paths that `path` names: `a{00..02}{x,y}` gives six. Raises RecipeError for bad ranges, too many."""
     parts: list[Sequence[str]] = []  # texts and choices, not multiplied before they are counted
     end, names = 0, 1
-    for found in _BRACES.finditer(path):
-        before, text = path[end : found.start()], found[1]
-        end = found.end()
+    for braces in _BRACES.finditer(path):
+        before, text = path[end : braces.start()], braces[1]
+        end = braces.end()
         if "{" in before:
-            raise RecipeError(
-                f"{path}: braces within braces are not accepted, or one is not closed; write {{a,b}}{{00..09}}"
-            )
+            what = "braces within braces are not accepted, or one is not closed"
+            raise RecipeError(f"{path}: {what}; write {{a,b}}{{00..09}}")
         if span := _RANGE.match(text):
             first, last = int(span[1]), int(span[2])
             if last < first:
@@ -64,9 +61,8 @@ def expand_braces(path: str) -> list[str]:
         elif "," in text:
             choices = text.split(",")
         else:
-            raise RecipeError(
-                f"{path}: {{{text}}} is neither a range such as {{00000..00099}} nor a list such as {{a,b}}"
-            )
+            what = "neither a range such as {00000..00099} nor a list such as {a,b}"
+            raise RecipeError(f"{path}: {{{text}}} is {what}")
         names *= len(choices)
         _check_number(path, names)
         parts += [[before], choices]
@@ -103,23 +99,22 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
 def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
     missing, such_as = 0, ""
     with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
-        for name, found in zip(names, pool.map(lambda name: _find(path, name, storage, content), names), strict=True):
-            if found is None:
+        for name, files in zip(names, pool.map(lambda name: _find(path, name, storage, content), names), strict=True):
+            if files is None:
                 missing, such_as = missing + 1, such_as or name
             else:
-                yield from found
+                yield from files
     if missing:
         more = f" and {missing - 1} more" if missing > 1 else ""
-        there = f" ({len(names) - missing} of the {len(names)} named exist)" if len(names) > 1 else ""
-        raise RecipeError(f"{such_as}{more}: no such file{there}")
+        rest = f" ({len(names) - missing} of the {len(names)} named exist)" if len(names) > 1 else ""
+        raise RecipeError(f"{such_as}{more}: no such file{rest}")
 
 
 def _find(path: str, name: str, storage: dict[str, Any], content: bool) -> list[InputFile] | None:
     """Return the files that one of the names of a path stands for; None where there is no such file."""
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
-        found = fs.glob(inner, detail=True)
-        infos = [found[key] for key in sorted(found) if _is_file(fs, found[key])]
+        infos = [info for _, info in sorted(fs.glob(inner, detail=True).items()) if _is_file(fs, info)]
         if not infos:
             raise RecipeError(f"{path}: no file matches {name}")
     else:
@@ -134,18 +129,12 @@ def _find(path: str, name: str, storage: dict[str, Any], content: bool) -> list[
     for info in infos:
         if find_surrogate(info["name"]):
             raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
-    return [
-        InputFile(
-            str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"],
-            int(info["size"]),
-            _content(fs, info["name"]) if content else _version(fs, info),
-        )
-        for info in infos
-    ]
+    names = [str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"] for info in infos]
+    return [InputFile(full, int(i["size"]), _state(fs, i, content)) for full, i in zip(names, infos, strict=True)]
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:
-    """Return what a file system says of a file. Raises FileNotFoundError where there is none, and OSError where it cannot say."""
+    """Return what a file system says of a file. Raises FileNotFoundError without one, OSError where it cannot say."""
     try:
         return dict(fs.info(name))
     except FileNotFoundError as error:
@@ -165,23 +154,22 @@ def list_source(source: Source, content: bool) -> list[InputFile]:
     """Return the files of a source, in order. Raises RecipeError, which names it, where they cannot be listed."""
     is_local = all("://" not in path for path in source.paths)
     if is_local and (unknown := [name for name in source.storage if name not in _LOCAL_OPTIONS]):
-        raise RecipeError(
-            f"input {source.name!r}: storage: {unknown[0]!r} is not an option of local files; leave it out, or name a URL in path"
-        )
+        what = f"storage: {unknown[0]!r} is not an option of local files"
+        raise source.error(f"{what}; leave it out, or name a URL in path")
     try:
         return list_files(source.paths, source.storage, content)
     except RecipeError as error:
-        raise RecipeError(f"input {source.name!r}: {error}") from None
+        raise source.error(error) from None
     except (OSError, ImportError, ValueError) as error:
-        raise RecipeError(f"input {source.name!r}: {source.path} cannot be listed: {error}") from None
+        raise source.error(f"{source.path} cannot be listed: {error}") from None
 
 
 def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: bool) -> dict[str, str]:
     """Return size and fingerprint of files, by name, as far as they are there and may be seen.
 
-    Folders are listed, which takes fewer requests than to look each file up, as is done where a folder cannot be listed. Raises OSError.
+    Folders are listed, which takes fewer requests than to look each file up. Raises OSError.
     """
-    found: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     for folder, some in itertools.groupby(sorted(names, key=_folder), _folder):
         fs, inner = fsspec.core.url_to_fs(folder, **storage)
         wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in some}
@@ -192,9 +180,8 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
             infos = _look_up(fs, wanted)
         for info in infos:
             if info["name"] in wanted and info["type"] == "file":
-                version = _content(fs, info["name"]) if content else _version(fs, info)
-                found[wanted[info["name"]]] = f"{info['size']} bytes, {version}"
-    return found
+                fingerprints[wanted[info["name"]]] = f"{info['size']} bytes, {_state(fs, info, content)}"
+    return fingerprints
 
 
 def _folder(name: str) -> str:
@@ -210,54 +197,54 @@ def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
         return None
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [found for found in pool.map(info, names) if found]
+        return list(filter(None, pool.map(info, names)))
 
 
 def file_state(path: str, storage: dict[str, Any]) -> str:
     """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
     if os.path.isabs(path):  # of this machine, as the plan has it
-        found = os.stat(path)
-        return f"{found.st_size} bytes, {_modified(found)}"
+        stat = os.stat(path)
+        return f"{stat.st_size} bytes, {_modified(stat)}"
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     info = _info(fs, inner)
-    return f"{info['size']} bytes, {_version(fs, info)}"
+    return f"{info['size']} bytes, {_state(fs, info)}"
 
 
 def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str = "") -> None:
     """Check that a file is the one that was read, of which `state` is what `file_state` returned.
 
-    Where its fingerprint (see InputFile) is of its content, another state with the same content will do. Raises RunError
-    where it changed since, or was deleted, and OSError where its state cannot be read now.
+    Where its fingerprint (see InputFile) is of its content, another state with the same content will do. Raises
+    RunError where it changed since, or was deleted, and OSError where its state cannot be read now.
     """
     try:
-        found = file_state(path, storage)
+        now = file_state(path, storage)
     except FileNotFoundError:
-        found = "deleted"
-    if found == state:
+        now = "deleted"
+    if now == state:
         return
-    hashed = fingerprint.startswith(_HASHED) and found != "deleted"
-    if not hashed or _content(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
+    hashed = fingerprint.startswith(_HASHED) and now != "deleted"
+    if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         raise RunError(
-            f"{path}: the file changed during the run: it was {state} before, now it is {found}. Inputs must "
-            "stay as they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
+            f"{path}: the file changed during the run: it was {state} before, now it is {now}. Inputs must stay as "
+            "they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
         )
 
 
-def _version(fs: Any, info: dict[str, Any]) -> str:
+def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:
+    """Return a hash of a file's content, or what its file system says of its version."""
+    if content:
+        return _hash(fs, info["name"])
     if isinstance(fs, LocalFileSystem):
         return _modified(os.stat(info["name"]))  # of the file, where the name is a link
-    for name in _VERSIONS:
-        if info.get(name):
-            return f"{name}:{info[name]}"
-    return "unknown"
+    return next((f"{name}:{info[name]}" for name in _VERSIONS if info.get(name)), "unknown")
 
 
-def _modified(found: os.stat_result) -> str:
-    return f"mtime:{found.st_mtime_ns}"
+def _modified(stat: os.stat_result) -> str:
+    return f"mtime:{stat.st_mtime_ns}"
 
 
-def _content(fs: Any, name: str) -> str:
+def _hash(fs: Any, name: str) -> str:
     state = xxhash.xxh3_128()
     with fs.open(name, "rb") as file:
         while block := file.read(1 << 22):

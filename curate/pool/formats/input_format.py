@@ -1,8 +1,8 @@
 """What an input format is: the interface that every file of this folder which reads a kind of input implements.
 
-A format lists the parts of a source, reads each part once to be measured, and reads some rows of it again when they are put
-out, captioned or shown. It gives columns, members and image bytes as they came; images are decoded, captions checked and
-signals run by `curate.measure`, which knows no format.
+A format lists the parts of a source, reads each part once to be measured, and reads some rows of it again when they are
+emitted, captioned or shown. It gives columns, members and image bytes as they came; `curate.measure`, which knows no
+format, does the rest.
 """
 
 from abc import ABC, abstractmethod
@@ -28,75 +28,48 @@ Places = npt.NDArray[np.int64]
 
 
 class Retry(NamedTuple):
-    """Rows of a list that are tried again: in which round, their numbers in the list, ascending; keys and attempts before it."""
+    """Rows of a list that are tried again."""
 
     round: int
-    rows: tuple[int, ...]
-    keys: tuple[str, ...]
+    rows: tuple[int, ...]  # their numbers in the list, ascending
+    keys: tuple[str, ...]  # before this round, as are `attempts`
     attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class InputPart:
-    """What units are made of: a file, or a piece of one that can be read alone. Its rows are numbered from 0.
+    """What units are made of: a file, or a piece of one that can be read alone. Its rows are numbered from 0."""
 
-    Attributes:
-        path: of the file.
-        size: in bytes.
-        fingerprint: differs where the file does (see `curate.pool.files.listing.InputFile`).
-        groups: of a piece, the first of the file's groups that it holds and the one behind its last; None: the whole file.
-        rows: how many it has; None where listing does not state it.
-        fault: reason and detail, where the file cannot be used.
-        sidecar_fingerprint: likewise, of the file beside it that supplies embeddings; empty where there is none.
-        listing_fingerprint: likewise, of the file beside it that lists its samples, on which its rows depend.
-        retry: of a part that has rows of its file again, because they may come now: which.
-        left_out: numbers of the rows that such a part has instead of this one; `rows` does not count them.
-    """
-
-    path: str
-    size: int
-    fingerprint: str
-    groups: tuple[int, int] | None = None
-    rows: int | None = None
-    fault: tuple[str, str] | None = None
-    sidecar_fingerprint: str = ""
-    listing_fingerprint: str = ""
-    retry: Retry | None = None
-    left_out: tuple[int, ...] = ()
+    path: str  # of the file
+    size: int  # bytes
+    fingerprint: str  # differs where the file does (see `curate.pool.files.listing.InputFile`)
+    groups: tuple[int, int] | None = None  # of a piece, its first group of the file and the one behind its last
+    rows: int | None = None  # how many it has; None where listing does not state it
+    fault: tuple[str, str] | None = None  # reason and detail, where the file cannot be used
+    sidecar_fingerprint: str = ""  # of the file beside it that supplies embeddings; empty where there is none
+    listing_fingerprint: str = ""  # of the file beside it that lists its samples, on which its rows depend
+    retry: Retry | None = None  # of a part that has rows of its file again, because they may come now: which
+    left_out: tuple[int, ...] = ()  # numbers of the rows that such a part has instead; `rows` does not count them
 
 
 @dataclass(frozen=True)
 class FileColumns:
-    """What one kind of a source's files holds.
-
-    Attributes:
-        has_images: whether its rows have images.
-        schema: all columns; those of files without images are emitted.
-        supplied: which of uid, url, key, width, height and language there are.
-        scores: the names of columns that land in table `scores`.
-        nameable: the names of further ones that land there where an expression of the recipe names them.
-    """
+    """What one kind of a source's files holds."""
 
     has_images: bool
-    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
-    supplied: frozenset[str] = frozenset()
-    scores: tuple[str, ...] = ()
-    nameable: tuple[str, ...] = ()
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))  # all columns; emitted of files without images
+    supplied: frozenset[str] = frozenset()  # which of uid, url, key, width, height and language there are
+    scores: tuple[str, ...] = ()  # the names of columns that land in table `scores`
+    nameable: tuple[str, ...] = ()  # of further ones that land there where an expression of the recipe names them
 
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """What is known of a source once it is listed.
+    """What is known of a source once it is listed."""
 
-    Attributes:
-        parts: in order; consecutive ones are grouped into units.
-        columns: of each kind of file that can be used, in order of appearance.
-        dimensions: of the embeddings that it supplies, by the names of `measure.embeddings`.
-    """
-
-    parts: tuple[InputPart, ...]
-    columns: tuple[FileColumns, ...]
-    dimensions: dict[str, int] = field(default_factory=dict)
+    parts: tuple[InputPart, ...]  # in order; consecutive ones are grouped into units
+    columns: tuple[FileColumns, ...]  # of each kind of file that can be used, in order of appearance
+    dimensions: dict[str, int] = field(default_factory=dict)  # of the supplied `measure.embeddings`, by name
 
 
 @dataclass(frozen=True)
@@ -104,18 +77,18 @@ class Batch:
     """Consecutive rows of a part, as the input has them.
 
     Attributes:
-        columns: of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (where it is
-            the input's own), width, height, language, bytes, offset, original_sha256 (as stated, of the image as it was first
-            downloaded, or of the stored one) where there are any.
+        columns: of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (the
+            input's own), width, height, language, bytes, offset, original_sha256 (as stated, of the image as first
+            downloaded, or as stored) where there are any.
         faults: status and error of each row (string), where some rows are known to be unusable.
-        images: from a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None where
-            it is not wanted or has none. None: rows without images.
+        images: from a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None
+            where it is not wanted or has none. None: rows without images.
         scores: columns that the input supplies, by name.
         members: columns suffix, offset, size of `schema.MEMBERS`.
         embeddings: from the names of the image's and the text's embeddings, their dimension and the mask of usable rows
             to two columns (see `curate.base.numeric.vectors`); raises `curate.pool.files.faults.EmbeddingFault`.
-        fields: of rows with images, how many values the fields have that samples bring (see `InputSample`): they become columns beside
-            the shards.
+        fields: how many values the fields of rows with images have (see `InputSample`), which become columns beside the
+            shards.
     """
 
     columns: dict[str, pa.Array]
@@ -129,60 +102,35 @@ class Batch:
 
 @dataclass(frozen=True)
 class PartRows:
-    """Rows of a part that are read again.
+    """Rows of a part that are read again."""
 
-    Attributes:
-        places: ascending row numbers within the part.
-        samples: columns of table `samples` of the rows: format of the image for `reread`, offset and bytes for `reread_images`.
-        members: their columns suffix, offset and size of table `members`; None where the format has none.
-    """
-
-    places: Places
-    samples: pa.Table
-    members: pa.Table | None = None
+    places: Places  # ascending row numbers within the part
+    samples: pa.Table  # their columns of table `samples`: format for `reread`, offset and bytes for `reread_images`
+    members: pa.Table | None = None  # suffix, offset and size of table `members`; None where the format has none
 
 
 class InputSample(NamedTuple):
-    """A sample as it came.
+    """A sample as it came."""
 
-    Attributes:
-        members: suffix (lower case) and bytes of each file but .txt and .json; one of them is the image.
-        fields: of the .json, or columns that are not stored elsewhere.
-        text: of the .txt; empty where there is none.
-        json: the .json, which `fields` are of; empty where there is none.
-    """
-
-    members: list[tuple[str, bytes | memoryview]]
-    fields: Mapping[str, Any] = MappingProxyType({})
-    text: bytes | memoryview = b""
-    json: bytes | memoryview = b""
+    members: list[tuple[str, bytes | memoryview]]  # suffix (lower case) and bytes of each file but .txt and .json
+    fields: Mapping[str, Any] = MappingProxyType({})  # of the .json, or columns that are not stored elsewhere
+    text: bytes | memoryview = b""  # of the .txt; empty where there is none
+    json: bytes | memoryview = b""  # the .json, which `fields` are of; empty where there is none
 
 
 class InputFormat(ABC):
-    """The interface that every input format implements.
+    """The interface that every input format implements."""
 
-    Attributes:
-        key: its name in a recipe, as in `format: webdataset`.
-        section: the keys that a source of this format has; a pydantic class derived from `Source`.
-        has_members: whether rows are made of members at byte offsets of their file, which table `members` lists.
-    """
-
-    key: ClassVar[str]
-    section: ClassVar[type[Source]] = Source
-    has_members: ClassVar[bool] = False
+    key: ClassVar[str]  # its name in a recipe, as in `format: webdataset`
+    section: ClassVar[type[Source]] = Source  # the keys of such a source; a pydantic class derived from `Source`
+    has_members: ClassVar[bool] = False  # whether rows are members at byte offsets, which table `members` lists
 
     @abstractmethod
     def plan(self, source: Any, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        """List the parts of a source (an object of `section`).
+        """List the parts of a source (an object of `section`), which is to supply some embeddings.
 
-        Args:
-            source: the source.
-            embeddings: those that it is to supply.
-            content: make fingerprints of contents instead of size and etag or mtime.
-
-        Raises:
-            RecipeError: a file is missing, or none can be used.
-            OSError: the files cannot be listed.
+        With `content`, fingerprints are of contents instead of size and etag or mtime. Raises RecipeError where a file
+        is missing or none can be used, OSError where they cannot be listed.
         """
 
     def fetch(self, source: Any, parts: Sequence[InputPart]) -> None:  # noqa: B027 (most formats have nothing to do)
@@ -190,17 +138,12 @@ class InputFormat(ABC):
 
     @abstractmethod
     def read(self, source: Any, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
-        """Read all rows of a part, in order; they are the same each time, unless the part's fingerprint changes.
+        """Read all rows of a part without a fault, in order; the same each time, unless the part's fingerprint changes.
 
-        Args:
-            source: the source.
-            part: which has no fault.
-            scores: columns that land in table `scores`.
-            output: of a pool without images: the columns that `reread_table` gives, so what cannot be emitted is found now.
-
-        Raises:
-            curate.pool.files.faults.InputFault: the part is damaged; the rows that came before are used.
-            OSError: it cannot be read now.
+        `scores` are the columns that land in table `scores`; `output`, of a pool without images, those that
+        `reread_table` gives, so that what cannot be emitted is noticed now. Raises
+        `curate.pool.files.faults.InputFault` where the part is damaged (the rows that came before are used), OSError
+        where it cannot be read now.
         """
 
     @abstractmethod
@@ -218,7 +161,7 @@ class InputFormat(ABC):
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def missing_column(self, source: Any, name: str) -> str:
-        """Return what to change in a source so that expressions see a column, where its inputs have one of that name; else nothing."""
+        """Return what to change in a source so that expressions see a column of its inputs; empty without one."""
         return ""
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:

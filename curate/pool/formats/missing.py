@@ -1,8 +1,8 @@
-"""Samples that img2dataset tried to fetch and that are not in its tar, by the Parquet file that it writes beside each tar.
+"""Samples that img2dataset tried to fetch and that are not in its tar, by the Parquet file that it writes beside it.
 
-In: NNNNN.parquet beside NNNNN.tar, one row for each URL of the shard, with columns `key`, `status` and `error_message`. Out: a row
-for each one whose status is not `success`, unless the tar has a sample of its key. A Parquet file without these columns is not
-img2dataset's, and says nothing.
+In: NNNNN.parquet beside NNNNN.tar, one row for each URL of the shard, with columns `key`, `status` and `error_message`.
+Out: a row for each whose status is not `success`, unless the tar has a sample of its key. A file without these columns
+says nothing.
 """
 
 from collections.abc import Collection
@@ -32,15 +32,9 @@ def sidecar(path: str) -> str:
 def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], caption: str) -> pa.Table:
     """Return the samples of a tar that are not in it, in the order of the file beside it, with columns MISSING.
 
-    Args:
-        path: of the tar.
-        storage: options of the file system.
-        keys: of the samples that are in it.
-        caption: the column of captions, where there is none of the name `caption`.
-
-    Raises:
-        InputFault: the file is damaged, or may not be read; the tar's samples are not touched by that.
-        OSError: it cannot be read now.
+    `keys` are those of the samples that are in it; `caption` is the column of captions, where none is called so. Raises
+    InputFault where the file is damaged or may not be read (the tar's samples stay), OSError where it cannot be read
+    now.
     """
     name = sidecar(path)
     try:
@@ -85,8 +79,8 @@ def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
     reasons = pa.repeat(MISSING_SAMPLE, len(rows))
     if "reason" in rows.column_names:
         reasons, errors = column("reason"), column("detail")
-    columns = [column("key"), column("url"), column("uid"), column("caption", caption), reasons, errors]
-    return pa.table(columns, schema=MISSING)
+    texts = [column("key"), column("url"), column("uid"), column("caption", caption)]
+    return pa.table([*texts, reasons, errors], schema=MISSING)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import Recent
 from curate.base.wording import one_line
@@ -72,14 +71,13 @@ class ParquetInput(InputFormat):
     def plan(self, source: ParquetSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """Read the footers of all files."""
         footers = read_footers(source, source.columns, list_source(source, content), embeddings, content)
-        dimensions = {one.name: embedding_dimension(one, source, footers) for one in embeddings}
+        dimensions = {options.name: embedding_dimension(options, source, footers) for options in embeddings}
         parts = tuple(part for footer in footers for part in footer.parts)
         columns = file_columns(footers, source.columns)
         unused = [side for side in ("width", "height") if getattr(source.columns, side)]
-        if unused and any(one.has_images for one in columns):
-            raise RecipeError(
-                f"input {source.name!r}: columns.{unused[0]}: the source has images, whose sizes are measured; leave it out"
-            )
+        if unused and any(kind.has_images for kind in columns):
+            what = "the source has images, whose sizes are measured"
+            raise source.error(f"columns.{unused[0]}: {what}; leave it out")
         return PlannedSource(parts, columns, dimensions)
 
     def read(
@@ -87,7 +85,7 @@ class ParquetInput(InputFormat):
     ) -> Iterator[Batch]:
         """Read a row group, as one batch."""
         try:
-            table, found = _read_rows(source, part)
+            table, roles = _read_rows(source, part)
             if output is not None:
                 _output_columns(table, output)
         except (pa.ArrowException, OSError) as error:
@@ -95,17 +93,17 @@ class ParquetInput(InputFormat):
                 raise
             raise _damage(source, part, error) from None
         texts = ("url", "uid", "key", "language")
-        columns = {"caption": _whole(table[found.caption])}
-        columns |= {name: valid_text(_whole(table[column])) for name in texts if (column := getattr(found, name))}
+        columns = {"caption": _whole(table[roles.caption])}
+        columns |= {name: valid_text(_whole(table[column])) for name in texts if (column := getattr(roles, name))}
         images, fields = None, Counter[tuple[str, str]]()
-        if found.image:
-            fields = count_columns(_json_columns(table, found.image), len(table))
-            sizes = [None if data is None else len(data) for data in image_bytes(table[found.image])]
+        if roles.image:
+            fields = count_columns(_json_columns(table, roles.image), len(table))
+            sizes = [None if data is None else len(data) for data in image_bytes(table[roles.image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
             columns["original_sha256"] = _stated_digests(table)
-            images = partial(_wanted_images, table[found.image])
+            images = partial(_wanted_images, table[roles.image])
         else:
-            sides = [(name, getattr(found, name)) for name in ("width", "height")]
+            sides = [(name, getattr(roles, name)) for name in ("width", "height")]
             columns |= {name: integers(_whole(table[column])) for name, column in sides if column}
         supplied = {name: table[name] for name in scores.names if name in table.schema.names}
 
@@ -116,12 +114,12 @@ class ParquetInput(InputFormat):
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
-        table, found = _read_rows(source, part)
+        table, roles = _read_rows(source, part)
         table = table.take(pa.array(rows.places))
-        assert found.image is not None
-        fields = {f.name: _values(table[f.name]) for f in _json_columns(table, found.image)}
+        assert roles.image is not None
+        fields = {f.name: _values(table[f.name]) for f in _json_columns(table, roles.image)}
         kinds = rows.samples["format"].to_pylist()
-        for i, (data, kind) in enumerate(zip(image_bytes(table[found.image]), kinds, strict=True)):
+        for i, (data, kind) in enumerate(zip(image_bytes(table[roles.image]), kinds, strict=True)):
             suffix = "jpg" if kind == "jpeg" else kind
             yield InputSample([(suffix, data or b"")], _plain_json({name: fields[name][i] for name in fields}))
 
@@ -184,9 +182,9 @@ def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Column
     """Return the part's rows with all columns, in plain types, and which columns hold what."""
     first, stop = part.groups or (0, 0)
     with _opened(source, part) as file:
-        found = find_columns(file.schema_arrow, source.columns)
+        roles = find_columns(file.schema_arrow, source.columns)
         table = file.read_row_groups(list(range(first, stop)), use_threads=False)
-    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), found
+    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), roles
 
 
 def _json_columns(table: pa.Table, image: str) -> list[pa.Field]:
@@ -208,9 +206,9 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFault:
-    """Return what is wrong with a row group. Raises OSError where the file cannot be read at all.
+    """Return what is wrong with a row group: bytes that can be read are damaged, of which Arrow says OSError too.
 
-    Arrow raises OSError on damaged pages too, and a store on a bad day: bytes that can be read are damaged.
+    Raises OSError where the file cannot be read at all.
     """
     with fsspec.open(part.path, "rb", **source.storage) as opened:
         is_only = pq.read_metadata(opened).num_row_groups <= 1
@@ -233,7 +231,7 @@ def _file_rows(source: ParquetSource, part: InputPart) -> FileRows:
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
     """Return the columns that a pool without images emits, in its types, null where the file has none of that name.
 
-    Raises ArrowInvalid for a value that its type there cannot hold; integers become floats where other files hold floats.
+    Raises ArrowInvalid for a value that its type cannot hold; integers become floats where other files hold floats.
     """
     columns = []
     for field in output:
@@ -265,7 +263,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _value(value: pa.Scalar) -> Any:
-    """Return a value; text that is not UTF-8 with replacement characters, a date past 9999 or of an unknown zone as a number."""
+    """Return a value; text that is not UTF-8 with replacements, a date past 9999 or of an unknown zone as a number."""
     try:
         return value.as_py()
     except UnicodeDecodeError:

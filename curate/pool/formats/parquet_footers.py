@@ -38,24 +38,19 @@ class Footer:
 def read_footers(
     source: Source, columns: Columns, files: list[InputFile], embeddings: Sequence[PrecomputedEmbeddings], content: bool
 ) -> list[Footer]:
-    """Return what the footers of a source's files state.
-
-    Raises RecipeError where no file can be used, or none has a column that the recipe names.
-    """
+    """Read the footers. Raises RecipeError where no file can be used, or none has a column that the recipe names."""
     with ThreadPoolExecutor(_THREADS) as pool:
         footers = list(pool.map(lambda file: _read_footer(source, columns, file, embeddings, content), files))
     usable = [footer for footer in footers if footer.schema]
     if not usable and footers:
         faulty = [footer.parts[0] for footer in footers[:3]]
         reasons = "; ".join(f"{part.path}: {part.fault[1]}" for part in faulty if part.fault)
-        raise RecipeError(f"input {source.name!r}: none of {len(footers)} files can be used: {reasons}")
+        raise source.error(f"none of {len(footers)} files can be used: {reasons}")
     names = {name for footer in usable if footer.schema for name in footer.schema.names}
     for part, requested in columns:
         for column in (requested,) if isinstance(requested, str) else requested or ():
             if column not in names:
-                raise RecipeError(
-                    f"input {source.name!r}: columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}"
-                )
+                raise source.error(f"columns.{part}: no column {column!r}; columns: {', '.join(sorted(names))}")
     return footers
 
 
@@ -98,21 +93,20 @@ def _remedy(path: str) -> str:
     kind = kind_of(path)
     if kind is None or kind == "parquet":
         return ""
-    return f"; {KINDS[kind]} is read by format: urls; DuckDB converts it to Parquet: COPY (FROM '{path}') TO 'list.parquet'"
+    converts = f"DuckDB converts it to Parquet: COPY (FROM '{path}') TO 'list.parquet'"
+    return f"; {KINDS[kind]} is read by format: urls; {converts}"
 
 
 def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:
     """Return the columns of each kind of file that can be used, in order of appearance."""
     kinds = []
     for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema):
-        found = find_columns(schema, columns)
-        supplied = frozenset(part for part in _SUPPLIED if getattr(found, part))
-        scores = found.scores or ()
-        others = tuple(
-            field.name for field in schema if field.name not in scores and score_type(field.type) is not None
-        )
-        nameable = others if columns.scores is None else ()
-        kinds.append(FileColumns(bool(found.image), schema, supplied, scores, nameable))
+        roles = find_columns(schema, columns)
+        supplied = frozenset(part for part in _SUPPLIED if getattr(roles, part))
+        scores = roles.scores or ()
+        nameable = [field.name for field in schema if field.name not in scores and score_type(field.type) is not None]
+        names = tuple(nameable) if columns.scores is None else ()
+        kinds.append(FileColumns(bool(roles.image), schema, supplied, scores, names))
     return tuple(kinds)
 
 
@@ -125,8 +119,6 @@ def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, foote
                 return find_dimension(embeddings, footer.parts[0].path, footer.schema, source)
             except EmbeddingFault as fault:
                 faults.append(f"{footer.parts[0].path}: {fault}")
-    raise RecipeError(
-        f"measure.embeddings {embeddings.name!r}: source {source.name!r} supplies no such embeddings: "
-        f"{faults[0] if faults else 'no file has rows'}; accepted: columns of lists of numbers, or arrays of the .npz of "
-        "each file"
-    )
+    what = f"source {source.name!r} supplies no such embeddings: {faults[0] if faults else 'no file has rows'}"
+    accepted = "columns of lists of numbers, or arrays of the .npz of each file"
+    raise RecipeError(f"measure.embeddings {embeddings.name!r}: {what}; accepted: {accepted}")

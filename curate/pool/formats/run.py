@@ -1,10 +1,10 @@
 """The kept rows of another run: its shards, read as what they are, with what that run measured and decided of them.
 
-In: the folder of a finished run, of which only what its manifest lists exists. A shard is a tar, whose columns are in the
-Parquet file beside it, found by the names of samples; or, of a pool without images, a Parquet file that has all of them.
-Scores and languages are those columns. What the run decided (`probability`, `draw`, `repeats`) is seen under the names of
-`schema.INPUT_DECISIONS`: its `probability` is the product of its own and of those of the runs before it. Another format that
-takes rows of a run (`Source.input_run`), such as the URLs to download, reads the Parquet files by `list_kept` and what follows it.
+In: the folder of a finished run, of which only what its manifest lists exists. A shard is a tar, whose columns are in
+the Parquet file beside it, by the names of samples; or, of a pool without images, a Parquet file that has all. What the
+run decided (`probability`, `draw`, `repeats`) is seen under the names of `schema.INPUT_DECISIONS`: its `probability` is
+the product of its own and of those of the runs before it. Another format that takes rows of a run (`Source.input_run`),
+such as the URLs to download, reads the Parquet files by `list_kept` and what follows it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,9 +52,10 @@ _DOWNLOAD = frozenset({"error_message", "original_width", "original_height", "ex
 class RunSource(Source):
     """The kept rows of a finished run, with its scores and languages; no model runs again.
 
-    Rows keep their uids. Weights multiply: `probability` in the shards is the product of both runs' probabilities. A pool with a column
-    `input_probability` is treated so, whatever its format; null counts as 1. Embeddings of the first run are not taken. A row that the
-    first run repeats is there once: `output: {repeat: input_repeats}` repeats it again.
+    Rows keep their uids. Weights multiply: `probability` in the shards is the product of both runs' probabilities. A
+    pool with a column `input_probability` is treated so, whatever its format; null counts as 1. Embeddings of the first
+    run are not taken. A row that the first run repeats is there once: `output: {repeat: input_repeats}` repeats it
+    again.
     """
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}
@@ -83,7 +84,7 @@ class _Run:
 
     @property
     def theirs(self) -> dict[str, str]:
-        """The columns that it decided, as they are seen here → as its shards have them."""
+        """The reverse of `names`."""
         return {name: theirs for theirs, name in self.names.items()}
 
 
@@ -95,14 +96,14 @@ class RunInput(InputFormat):
     has_members = True  # where the run has images
 
     def plan(self, source: RunSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
-        """List the shards. Raises RecipeError where the run is not finished, kept nothing, or does not say its probabilities."""
+        """List the shards. Raises RecipeError where the run is unfinished, kept nothing, or hides its probabilities."""
         run = _open_input(source)
         paths = _shards(source, run, ".tar" if run.facts.pool.images else ".parquet")
         if run.facts.pool.images:
             planned = _plan_tars(source, run, paths, content)
         else:
             planned = _PARQUET.plan(_parquet_source(source, run, paths), embeddings, content)
-            planned = replace(planned, columns=tuple(_rename(one, run.names) for one in planned.columns))
+            planned = replace(planned, columns=tuple(_rename(kind, run.names) for kind in planned.columns))
         _check_probability(source, run, planned.columns)
         return planned
 
@@ -116,8 +117,8 @@ class RunInput(InputFormat):
             inner = _parquet_source(source, run, [part.path])
             batches = _PARQUET.read(inner, part, wanted, None if output is None else _renamed(output, theirs))
         for batch in batches:
-            found = {name: batch.scores.get(theirs.get(name, name)) for name in scores.names}
-            yield replace(batch, scores={name: column for name, column in found.items() if column is not None})
+            columns = {name: batch.scores.get(theirs.get(name, name)) for name in scores.names}
+            yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
 
     def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples of a tar by their offsets."""
@@ -132,8 +133,8 @@ class RunInput(InputFormat):
         run = _read(source)
         inner = _parquet_source(source, run, [part.path])
         table = _PARQUET.reread_table(inner, part, places, _renamed(output, run.theirs))
-        found = {run.names.get(name, name): table[name] for name in table.column_names}
-        return pa.table([found.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
+        columns = {run.names.get(name, name): table[name] for name in table.column_names}
+        return pa.table([columns.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
 
     def missing_column(self, source: RunSource, name: str) -> str:
         """Return which columns there are."""
@@ -156,28 +157,23 @@ class RunInput(InputFormat):
 def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
     """Return what each source that is a run says of itself, by name."""
     runs = {source.name: _open(source) for source in sources if source.input_run}
-    found = ((name, run.facts, run.columns) for name, run in runs.items())
+    names = ("name", "identity", "rows", "kept")
     return {
-        name: InputRunFacts(
-            name=facts.name, identity=facts.identity, rows=facts.rows, kept=facts.kept, column_names=columns
-        )
-        for name, facts, columns in found
+        source: InputRunFacts(column_names=run.columns, **{name: getattr(run.facts, name) for name in names})
+        for source, run in runs.items()
     }
 
 
-# ---- kept rows as tables, for other formats
-
-
 def list_kept(source: Source) -> list[InputFile]:
-    """Return the Parquet files of the shards of the run that a source has its rows from, with fingerprints of their content.
+    """Return the Parquet files of the shards of a source's run, with fingerprints of their content, for other formats.
 
     Raises RecipeError where it has images, is not finished, kept nothing, or lacks a shard.
     """
     run = _open_input(source)
     if run.facts.pool.images:
-        raise RecipeError(
-            f"input {source.name!r}: {source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: "
-            "parquet); its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
+        raise source.error(
+            f"{source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: parquet); "
+            "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
         )
     files = list_source(_parquet_source(source, run, _shards(source, run, ".parquet")), False)
     digests = {line.path: line.sha256 for line in read_manifest(run.store) if _is_table(line.path)}
@@ -190,7 +186,7 @@ def which_columns(source: Source) -> Columns:
 
 
 def see_columns(source: Source, columns: FileColumns) -> FileColumns:
-    """Return what one of those files supplies, with what the run decided. Raises RecipeError where it drew and does not say how."""
+    """Return what one of those files supplies, with what the run decided. Raises RecipeError if it hides its draws."""
     run = _read(source)
     seen = _rename(columns, run.names)
     _check_probability(source, run, [seen])
@@ -222,11 +218,11 @@ def _open_input(source: Source) -> _Run:
     try:
         return _open(source)
     except CurateError as error:
-        raise RecipeError(f"input {source.name!r}: {error}") from None
+        raise source.error(error) from None
 
 
 def _open(source: Source) -> _Run:
-    """Return a run that is finished. Raises RecipeError where there is none or it is not, RunError where it is damaged."""
+    """Return a finished run. Raises RecipeError where there is none or it is not, RunError where it is damaged."""
     store, url = _store(source), _folder(source)
     if not store.exists(RUN_FILE):
         raise no_run(store, url)
@@ -257,39 +253,33 @@ def _load(store: RunStore) -> _Run:
     return _Run(store, facts, names, {} if facts.pool.images else _named_columns(store.url, facts))
 
 
-def _draws(facts: RunFacts) -> bool:
-    """Return whether rows were kept by chance, by the run or one before it."""
-    return any(facts.recipe.get(name) for name in ("balance", "sample")) or INPUT_PROBABILITY in facts.pool.scores
-
-
 def _check_probability(source: Source, run: _Run, columns: Iterable[FileColumns]) -> None:
     """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
-    if _draws(run.facts) and not any(INPUT_PROBABILITY in one.schema.names for one in columns):
-        raise RecipeError(
-            f"input {source.name!r}: {source.input_run}: the run drew its rows, and its shards do not say with which "
-            "probability: output.columns leaves `probability` out, or its input has a column of that name; accepted: a run "
-            "whose shards have it"
+    drew = any(run.facts.recipe.get(name) for name in ("balance", "sample"))
+    drew = drew or INPUT_PROBABILITY in run.facts.pool.scores  # a run before it did
+    if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
+        raise source.error(
+            f"{source.input_run}: the run drew its rows, and its shards do not say with which probability: "
+            "output.columns leaves `probability` out, or its input has a column of that name; accepted: a run whose "
+            "shards have it"
         )
 
 
 def _shards(source: Source, run: _Run, suffix: str) -> list[str]:
-    """Return the paths of the files of all shards with a suffix: as one with a list of names, which are looked up together.
+    """Return the paths of all shards' files with a suffix: one path with a list of names, which are looked up together.
 
     Raises RecipeError where there are none.
     """
     try:
         paths = [line.path for line in read_manifest(run.store) if line.path.startswith("shards/")]
     except CurateError as error:
-        raise RecipeError(f"input {source.name!r}: {error}") from None
-    found = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
-    names = sorted(found, key=lambda name: (len(name), name))  # numbers may have six digits
+        raise source.error(error) from None
+    names = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
+    names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
     if not names:
-        raise RecipeError(f"input {source.name!r}: {source.input_run}: the run kept no sample")
+        raise source.error(f"{source.input_run}: the run kept no sample")
     folder = f"{_folder(source).rstrip('/')}/shards"
     return [f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"]
-
-
-# ---- tars
 
 
 def _tar_source(source: RunSource, paths: Sequence[str]) -> WebdatasetSource:
@@ -304,27 +294,21 @@ def _plan_tars(source: RunSource, run: _Run, tars: Sequence[str], content: bool)
     """Return the tars as parts, and the columns of the Parquet files beside them."""
     planned = _TARS.plan(_tar_source(source, tars), (), content)
     if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
-        raise RecipeError(
-            f"input {source.name!r}: {sidecar(alone[0])}: no such file; see `curate verify {source.path}`"
-        )
+        raise source.error(f"{sidecar(alone[0])}: no such file; see `curate verify {source.path}`")
     columns = run.store.schema(_table_of(planned.parts[0]))
-    scores = [
-        field
-        for field in _renamed(columns, run.names)
-        if field.name.lower() not in OWN_COLUMNS | _DOWNLOAD and score_type(field.type) is not None
-    ]
+    fields = [f for f in _renamed(columns, run.names) if f.name.lower() not in OWN_COLUMNS | _DOWNLOAD]
+    scores = pa.schema([field for field in fields if score_type(field.type) is not None])
     supplied = frozenset({"language"} & set(columns.names))
-    found = FileColumns(True, pa.schema(scores), supplied, tuple(field.name for field in scores))
-    return replace(planned, columns=(found,))
+    return replace(planned, columns=(FileColumns(True, scores, supplied, tuple(scores.names)),))
 
 
 def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Schema) -> Iterator[Batch]:
     """Read a tar, with the columns of the Parquet file beside it."""
     name, alone = _table_of(part), replace(part, listing_fingerprint="")  # all that it lists are in the tar
     try:
-        there = store.schema(name).names
+        present = store.schema(name).names
         wanted = dict.fromkeys(["key", "language", *scores.names])
-        table = store.read_parquet(name, [column for column in wanted if column in there])
+        table = store.read_parquet(name, [column for column in wanted if column in present])
     except (DamagedError, pa.ArrowException) as error:
         raise InputFault("unreadable", one_line(error, 300)) from None
     for batch in _TARS.read(_tar_source(source, [part.path]), alone, pa.schema([]), None):
@@ -333,12 +317,9 @@ def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Sc
             lost = batch.columns["key"].filter(pc.is_null(places))[0]
             raise InputFault("unreadable", f"{store.path(name)}: has no row of sample {one_line(lost)!r}")
         rows = table.take(places)
-        own = {"language": rows["language"].combine_chunks()} if "language" in there else {}
-        found = {column: rows[column] for column in scores.names if column in there}
-        yield replace(batch, columns=batch.columns | own, scores=found)
-
-
-# ---- tables
+        languages = {"language": rows["language"].combine_chunks()} if "language" in present else {}
+        supplied = {column: rows[column] for column in scores.names if column in present}
+        yield replace(batch, columns=batch.columns | languages, scores=supplied)
 
 
 def _parquet_source(source: Source, run: _Run, paths: Sequence[str]) -> ParquetSource:
@@ -362,12 +343,9 @@ def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
             named.setdefault(part, set()).add(columns.get(part))
     for part, names in sorted(named.items()):
         if len(names) > 1:
-            found = " and ".join(
-                sorted("one that is found by its name" if name is None else repr(name) for name in names)
-            )
-            raise RecipeError(
-                f"{url}: its inputs have the {part} in different columns ({found}); accepted: runs whose inputs name the same"
-            )
+            which = sorted("one that is found by its name" if name is None else repr(name) for name in names)
+            what = f"its inputs have the {part} in different columns ({' and '.join(which)})"
+            raise RecipeError(f"{url}: {what}; accepted: runs whose inputs name the same")
     return {part: name for part, names in sorted(named.items()) for name in names if name is not None}
 
 

@@ -1,7 +1,7 @@
 """webdataset tars, read by a header index: one part a tar, one row a sample, members at byte offsets.
 
-A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid. After the samples of a tar come, as rows that
-failed, those that img2dataset lists beside it and did not fetch (see `curate.pool.formats.missing`).
+A caption is the sample's `.txt`, else a field of its json, which also holds URL and uid. After the samples of a tar
+come, as rows that failed, those that img2dataset lists beside it and did not fetch (see `curate.pool.formats.missing`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.base import schema
-from curate.base.errors import CurateError, RecipeError
+from curate.base.errors import CurateError
 from curate.base.numeric.arrays import Mask
 from curate.pool.decode.columns import stated_sha256
 from curate.pool.decode.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
@@ -45,14 +45,15 @@ _LOOKED = 100  # samples that a message goes by
 class WebdatasetSource(Source):
     """webdataset tars, as img2dataset writes them: images, captions in `.txt` or `.json`.
 
-    A sample's key is its path in the tar up to the first dot of its base name. Samples that the Parquet beside a tar lists, and that
-    img2dataset did not fetch, are rows that failed as `missing_sample`; they count towards `max_missing`.
+    A sample's key is its path in the tar up to the first dot of its base name. Samples that the Parquet beside a tar
+    lists, and that img2dataset did not fetch, are rows that failed as `missing_sample`; they count towards
+    `max_missing`.
     """
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
 
     caption_key: str = Field(
-        "caption", description="The json field of the caption where a sample has no `.txt`.", examples=["alt_text"]
+        "caption", description="Json field of the caption without a `.txt`.", examples=["alt_text"]
     )
     columns: dict[str, JsonType] = Field(
         {},
@@ -154,7 +155,7 @@ def _with_listings(parts: Sequence[InputPart], source: WebdatasetSource, content
     try:
         beside = fingerprints_beside([name for name in names.values() if name], source.storage, content)
     except OSError as error:
-        raise RecipeError(f"input {source.name!r}: the files beside its tars cannot be listed: {error}") from None
+        raise source.error(f"the files beside its tars cannot be listed: {error}") from None
     return tuple(replace(part, listing_fingerprint=beside.get(names[part.path], "")) for part in parts)
 
 
@@ -169,11 +170,13 @@ def _missing_batch(missing: pa.Table) -> Batch:
 def _read_texts(
     opened: ByteSource, index: TarIndex, samples: TarSamples, source: WebdatasetSource
 ) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray], FieldCounts]:
-    """Return what .txt and .json say: columns caption, url, uid and original_sha256, the status and error of each row, `source.columns`, and how many values each field has."""
+    """Return what .txt and .json say.
+
+    That is: columns caption, url, uid and original_sha256; the status and error of each row; `source.columns`; and how
+    many values each field has.
+    """
     captions: list[bytes | None] = [None] * len(samples)
-    urls: list[str | None] = [None] * len(samples)
-    uids: list[str | None] = [None] * len(samples)
-    digests: list[str | None] = [None] * len(samples)
+    texts: dict[str, list[str | None]] = {name: [None] * len(samples) for name in ("url", "uid", "original_sha256")}
     declared: dict[str, list[Any]] = {name: [None] * len(samples) for name in source.columns}
     counter = FieldCounter()
     status, errors = list(samples.status), list(samples.errors)
@@ -187,20 +190,19 @@ def _read_texts(
             fields, fault = read_json(opened.read(offsets[meta], min(sizes[meta], _JSON_BYTES)))
             if fault and status[row] == schema.OK:
                 status[row], errors[row] = "invalid_json", fault
-            urls[row], uids[row] = _text(fields.get("url")), _text(fields.get("uid"))
+            texts["url"][row], texts["uid"][row] = _text(fields.get("url")), _text(fields.get("uid"))
             counter.add(fields)
-            digests[row] = stated_sha256(fields.get("original_sha256"), fields.get("sha256"))
+            texts["original_sha256"][row] = stated_sha256(fields.get("original_sha256"), fields.get("sha256"))
             for name, values in declared.items():
                 values[row] = as_type(source.columns[name], fields.get(name))
             if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
                 captions[row] = caption.encode(errors="surrogatepass")
-    columns = {"caption": pa.array(captions, pa.binary()), "url": pa.array(urls, pa.string())}
-    columns |= {"uid": pa.array(uids, pa.string()), "original_sha256": pa.array(digests, pa.string())}
-    found = {
-        name: pa.chunked_array([pa.array(values, TYPES[source.columns[name]])]) for name, values in declared.items()
-    }
-    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), found, counter.counts
+    columns = {"caption": pa.array(captions, pa.binary())}
+    columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    kinds = {name: TYPES[kind] for name, kind in source.columns.items()}
+    scores = {name: pa.chunked_array([pa.array(values, kinds[name])]) for name, values in declared.items()}
+    return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), scores, counter.counts
 
 
 def _first_values(source: WebdatasetSource, name: str) -> Iterator[Any]:

@@ -11,24 +11,32 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, compress
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids, schema
-from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import Mask
 from curate.base.wording import one_line
 from curate.pool.decode.columns import valid_text
 from curate.pool.files.faults import InputFault, retry
 from curate.pool.files.listing import list_source
-from curate.pool.formats.downloading_format import DownloadingFormat, Outlook
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource, Retry
+from curate.pool.formats.input_format import (
+    Batch,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    InputSample,
+    PartRows,
+    PlannedSource,
+    Retry,
+)
 from curate.pool.formats.run import list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.download.lists import describe_list, share_list
-from curate.pool.urls.download.rates import BYTES, measured_rates
+from curate.pool.urls.download.rates import BYTES, Outlook, measured_rates
 from curate.pool.urls.download.shard_names import keys_of, row_of, shard_stem, stem_of
 from curate.pool.urls.rows import (
     ORIGINAL,
@@ -50,8 +58,12 @@ _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
 
 
-class UrlsInput(DownloadingFormat):
-    """Rows of lists, and the images that their URLs give."""
+class UrlsInput(InputFormat):
+    """Rows of lists, and the images that their URLs give, in files that the run itself makes.
+
+    A run may try some rows again, in rounds: these are in parts of their own then (`InputPart.retry`), and left out of
+    the parts that had them before. What only this format has takes its own sources alone (see `find_downloading`).
+    """
 
     key = "urls"
     section = UrlsSource
@@ -61,10 +73,8 @@ class UrlsInput(DownloadingFormat):
         """List the files, and count their rows; nothing is downloaded."""
         for package in ("img2dataset", "protego"):
             if find_spec(package) is None:
-                raise RecipeError(
-                    f"input {source.name!r}: format urls needs the package {package}; "
-                    "install it with: pip install '.[img2dataset]' in a checkout of curate"
-                )
+                remedy = "install it with: pip install '.[img2dataset]' in a checkout of curate"
+                raise source.error(f"format urls needs the package {package}; {remedy}")
         parts: list[InputPart] = []
         kinds: dict[pa.Schema, FileColumns] = {}
         for file in list_kept(source) if source.from_run else list_source(source, content):
@@ -77,7 +87,7 @@ class UrlsInput(DownloadingFormat):
                 roles = find_in_list(source, columns)
                 check_order(source, urls, roles)
             except InputFault as fault:
-                raise RecipeError(f"input {source.name!r}: {file.path}: {fault.detail}") from None
+                raise source.error(f"{file.path}: {fault.detail}") from None
             except (pa.ArrowException, ValueError) as error:
                 parts.append(replace(whole, fault=("unreadable_list", one_line(error, 300))))
                 continue
@@ -93,13 +103,11 @@ class UrlsInput(DownloadingFormat):
                 parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * BYTES))
         if parts and not kinds:
             assert parts[0].fault is not None
-            raise RecipeError(
-                f"input {source.name!r}: none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}"
-            )
+            raise source.error(f"none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}")
         return PlannedSource(tuple(parts), tuple(kinds.values()))
 
-    def share(self, source: UrlsSource, parts: Sequence[InputPart], run: RunStore) -> None:
-        """Put lists that are not Parquet there, as such."""
+    def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:
+        """Put lists that are not Parquet into the run's folder as such, for all processes. Raises OSError."""
         for part in {part.path: part for part in parts if not part.fault}.values():
             share_list(list_of(source, part), run)
 
@@ -108,14 +116,16 @@ class UrlsInput(DownloadingFormat):
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard") as pool:
             list(pool.map(lambda part: make_shard(source, part), [part for part in parts if not part.fault]))
 
-    def fetched(self, source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
-        """List the places of shards once, not shard by shard."""
-        return [
-            (source.model_copy(update={"store": place}), frozenset(some)) for place, some in find_shards(source, parts)
-        ]
+    def fetched(self, source: Any, parts: Sequence[InputPart]) -> list[tuple[Source, frozenset[InputPart]]]:
+        """Return which parts need not be fetched: for each place that may have some a source that reads them there."""
+        places = find_shards(source, parts)
+        return [(source.model_copy(update={"store": place}), frozenset(some)) for place, some in places]
 
-    def outlook(self, source: UrlsSource, parts: Sequence[InputPart]) -> Outlook:
-        """Go by what shards say that are there: of these parts, else any."""
+    def outlook(self, source: Any, parts: Sequence[InputPart]) -> Outlook:
+        """Return what fetching parts will take, by the shards that are there: of these parts, else any. Raises OSError.
+
+        `source` is placed in the run.
+        """
         places = find_shards(source, parts)
         complete = {part for _, some in places for part in some}
         left = [part for part in parts if part not in complete and not part.fault]
@@ -166,8 +176,12 @@ class UrlsInput(DownloadingFormat):
         path = source.url_of(self.shard(source, part))
         return _TARS.reread_images(_tar_source(source, path), replace(part, path=path), rows)
 
-    def clear(self, source: UrlsSource, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
-        """Make members zeros, and leave keys alone in the Parquet files, those of earlier rounds first."""
+    def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Take samples out of a shard (see `shard`), and return the files of the run that were rewritten.
+
+        Their members, at these offsets and of these sizes, become zeros; keys alone stay in the Parquet files, those of
+        earlier rounds first. `source` is placed in a run.
+        """
         from curate.pool.urls.download.shard import clear_samples, read_previous_keys
 
         store, stem = source.place(shard.removesuffix(".tar"))
@@ -178,44 +192,46 @@ class UrlsInput(DownloadingFormat):
         rewritten += clear_samples(store, stem, keys, spans)
         return [] if source.store else rewritten
 
-    def is_allowed_now(self, source: UrlsSource, reason: str, detail: str) -> bool:
+    def is_allowed_now(self, source: Any, reason: str, detail: str) -> bool:
         """Return whether a URL was refused by limits of `network` that the recipe does not have any more."""
         from curate.pool.urls.download.fetch_fault import is_allowed_now
 
         return is_allowed_now(source.network, reason, detail)
 
-    def list_key(self, source: UrlsSource, part: InputPart) -> str:
-        """Return the digest of the list and of what determines the rows of its shards."""
+    def list_key(self, source: Any, part: InputPart) -> str:
+        """Return the digest of the list that a part is of, and of what determines what becomes of its rows."""
         return ids.digest([*identify_list(part), source.row_fields()])
 
-    def list_row(self, source: UrlsSource, part: InputPart, key: str) -> int:
+    def list_row(self, source: Any, part: InputPart, key: str) -> int:
         """Return which row of its list the sample of a part with this key is."""
         assert part.groups is not None
         row = row_of(key, source.number_sample_per_shard)
         return part.retry.rows[row] if part.retry else part.groups[0] + row
 
-    def retry_parts(self, source: UrlsSource, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
-        """Return parts of as many rows as all others have."""
+    def retry_parts(self, source: Any, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
+        """Return the parts that have these rows of a list again, of which `of` is a part, but not those of `later`."""
         parts, max_rows = [], source.number_sample_per_shard
         for first in range(0, len(retry.rows), max_rows):
             some = slice(first, first + max_rows)
             rows, keys, attempts = retry.rows[some], retry.keys[some], retry.attempts[some]
             left_out = tuple(place for place, row in enumerate(rows) if row in later)
-            part = replace(
-                of, groups=(rows[0], rows[-1] + 1), retry=Retry(retry.round, rows, keys, attempts), left_out=left_out
-            )
+            again = Retry(retry.round, rows, keys, attempts)
+            part = replace(of, groups=(rows[0], rows[-1] + 1), retry=again, left_out=left_out)
             parts.append(replace(part, rows=len(rows) - len(left_out), size=len(rows) * BYTES))
         return parts
 
-    def left_out_keys(self, source: UrlsSource, part: InputPart) -> list[str]:
+    def left_out_keys(self, source: Any, part: InputPart) -> list[str]:
         """Return the keys of the samples that a part leaves out."""
         if not part.left_out:
             return []
         keys = keys_of(number_of(source, part), part.left_out[-1] + 1, source.number_sample_per_shard)
         return [keys[row] for row in part.left_out]
 
-    def read_attempts(self, source: UrlsSource, shard: str, keys: Sequence[str | None]) -> pa.Table:
-        """Return schema.ATTEMPTS of samples, by the Parquet file beside their tar; null where it is missing."""
+    def read_attempts(self, source: Any, shard: str, keys: Sequence[str | None]) -> pa.Table:
+        """Return schema.ATTEMPTS of samples of a shard, by the Parquet file beside it; null where it has none.
+
+        Raises OSError.
+        """
         store, stem = source.place(shard.removesuffix(".tar"))
         table = schema.ATTEMPTS.empty_table().append_column("key", pa.array([], pa.string()))
         if store.exists(f"{stem}.parquet"):
@@ -229,7 +245,7 @@ class UrlsInput(DownloadingFormat):
         rows_of_keys = pc.index_in(pa.array(keys, pa.string()), table["key"])
         return table.take(rows_of_keys).select(schema.ATTEMPTS.names).cast(schema.ATTEMPTS)
 
-    def shard(self, source: UrlsSource, part: InputPart) -> str:
+    def shard(self, source: Any, part: InputPart) -> str:
         """Return the name of a part's shard in its store; the path of any other part is a name already."""
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
 

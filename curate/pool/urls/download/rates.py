@@ -17,6 +17,17 @@ STATISTICS = "_stats.json"
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What fetching the parts of a source will take."""
+
+    rows: int  # of all parts, such as URLs
+    left: int  # those of parts that are not there yet
+    parts: int  # how many are not
+    at_once: int  # how many parts of a unit are fetched at once
+    rates: "Rates"  # what is known, or assumed, of a row
+
+
+@dataclass(frozen=True)
 class Rates:
     """What URLs give.
 
