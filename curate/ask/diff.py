@@ -1,13 +1,12 @@
-"""Compares two finished runs: samples gained and lost from A to B, by rule, entry, source, language; and settings.
+"""Compare two finished runs: samples gained and lost from A to B, by rule, entry, source, language; and settings.
 
 In: two run folders; shardings, orders and recipes may differ, since samples are identified by uid. Out: a `Diff` of
-small Arrow tables, and the changed samples themselves as batches. Memory: 24 bytes for each kept sample and some 50 for
-each changed one; the joins are DuckDB's, which spills.
+small Arrow tables, and the changed samples as batches. Memory: 24 bytes for each kept sample and some 50 for each
+changed one; the joins are DuckDB's, which spills.
 
-A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not. The reason is in the other
-run's decisions. A uid may repeat in a pool: what counts is the row that came furthest in the funnel, apart from rows
-that are duplicates of their own uid. A row that could not be read has no uid in most pools: its sample is `not in the
-pool` of that run.
+A sample is *lost* if A keeps its uid and B does not, *gained* if B keeps it and A does not; the other run's decisions
+say why. Of a uid that repeats in a pool, the row counts that came furthest in the funnel, duplicates of their own uid
+aside. A row that could not be read has no uid in most pools: its sample is `not in the pool` of that run.
 """
 
 import json
@@ -33,19 +32,18 @@ from curate.store.facts import RuleFacts, RunFacts, read_facts
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
 
-# One row a rule, entry, source or language: rows of A and of B, samples lost and gained. A null count: the run has no such row.
+# A row a rule, entry, source or language: rows of A and of B, samples lost and gained; null where the run has none.
 CHANGES = pa.schema([("name", pa.string()), *((name, pa.int64()) for name in ("a", "b", "lost", "gained"))])
 # A recipe's key, or another fact of a run, with its value in A and B as JSON; null where there is none.
 SETTINGS = pa.schema([(name, pa.string()) for name in ("key", "a", "b")])
-# A changed sample. `rule` is what dropped it in the run that does not keep it, `value` the numbers of that run that the rule is on, as
-# `name = number`; the rest is from the run that keeps it.
+# A changed sample. `rule` is what dropped it in the run that does not keep it, `value` that run's numbers that the rule
+# reads, as `name = number`; the rest is from the run that keeps it.
 SAMPLES = pa.schema(
     [(n, pa.string()) for n in ("side", "uid", "rule", "value", "duplicate_of", "source", "language", "url", "caption")]
 )
 
-
 _REASONS = """
-SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of, fate.unit AS unit, fate.row AS row
+SELECT w.uid, coalesce(fate.rule, $outside) AS rule, fate.duplicate_of AS duplicate_of, fate.unit, fate.row
 FROM wanted w LEFT JOIN (
     SELECT d.uid, arg_max(
         {'rule': d.rule, 'duplicate_of': d.duplicate_of, 'unit': d.unit, 'row': d.row},
@@ -65,8 +63,8 @@ SELECT e.entry AS name, sum(e.kept)::BIGINT AS kept, coalesce(sum(c.rows), 0)::B
 FROM entries e LEFT JOIN (
     SELECT entry_id, count(*) AS rows
     FROM (
-        SELECT unnest(m.entry_ids) AS entry_id
-        FROM matches m SEMI JOIN (SELECT unit, row FROM decisions SEMI JOIN only_here USING (uid) WHERE kept) USING (unit, row)
+        SELECT unnest(entry_ids) AS entry_id FROM matches
+        SEMI JOIN (SELECT unit, row FROM decisions SEMI JOIN only_here USING (uid) WHERE kept) USING (unit, row)
     )
     GROUP BY entry_id
 ) c USING (entry_id)
@@ -93,14 +91,14 @@ LIMIT $limit
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs: where it is, its name, rows of its pool, how many of them could not be read, how many it keeps, and uids in uids.npy."""
+    """One of the two runs."""
 
     url: str
     name: str
-    pool: int
-    failed: int
+    pool: int  # rows
+    failed: int  # rows that could not be read
     kept: int
-    uids: int  # more than `kept` where samples repeat
+    uids: int  # in uids.npy, more than `kept` where samples repeat
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,10 +107,10 @@ class Diff:
 
     Attributes:
         settings: SETTINGS; the recipe's keys that differ, then models, metadata, version, thresholds and t.
-        rules: CHANGES; `pool`, then each rule in the order of A's funnel (rows that it dropped in A and in B; lost: dropped by
-            it in B; gained: dropped by it in A), `not in the pool`, and `kept`.
-        entries: CHANGES; kept samples that match each entry of the metadata, by its text: those that changed most come first.
-            Only entries of which something is kept; a and lost are null where A matches none, b and gained where B does.
+        rules: CHANGES; `pool`, each rule in A's order (a, b: rows that it dropped; lost: by it in B; gained: by it in
+            A), `not in the pool`, and `kept`.
+        entries: CHANGES; kept samples of each entry of which something is kept, by its text, those that changed most
+            first; a and lost are null where A matches none, b and gained where B does.
         sources: CHANGES; kept samples by source.
         languages: CHANGES; kept samples by language, null where none was measured.
     """
@@ -132,7 +130,7 @@ class Diff:
         return f"{self.a.name} → {self.b.name}: lost {self.lost:,}, gained {self.gained:,}, {self.shared:,} in both"
 
     def samples(self, side: str, limit: int | None = None) -> pa.Table:
-        """Return the samples that are `lost` or `gained`, by uid, as a table of SAMPLES; at most `limit`. Both runs are opened again.
+        """Return at most `limit` SAMPLES that are `lost` or `gained`, by uid; both runs are opened again.
 
         Raises as `diff_runs` does, and RecipeError where the side is another.
         """
@@ -160,7 +158,7 @@ class Diff:
 
 @dataclass(frozen=True)
 class _Open:
-    """A run that is open. Its connection sees the tables `only_here` (uid), kept by this run alone, and `wanted`, by the other."""
+    """An open run, with the uids that it alone keeps as table `only_here`, and those of the other as `wanted`."""
 
     side: Side
     run: RunFacts
@@ -198,17 +196,14 @@ def diff_runs(a: str, b: str) -> Diff:
 def changed_samples(
     a: str, b: str, limit: int | None = None, sides: Collection[str] = (LOST, GAINED)
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the lost samples and then the gained ones, by uid, as batches of SAMPLES; at most `limit` of each of the `sides`.
-
-    Raises as `diff_runs` does.
-    """
+    """Yield at most `limit` lost samples and then gained ones, by uid, as batches of SAMPLES; raises as `diff_runs`."""
     with _open_both(a, b) as (first, second, *_):
-        for side, here, there in ((LOST, first, second), (GAINED, second, first)):
+        for side, keeping, dropping in ((LOST, first, second), (GAINED, second, first)):
             if side not in sides:
                 continue
-            here.connection.register("reasons", _with_values(there, limit))
-            found = here.connection.sql(_SAMPLES, params={"side": side, "limit": limit}).to_arrow_reader(10_000)
-            yield from (batch.cast(SAMPLES) for batch in found)
+            keeping.connection.register("reasons", _with_values(dropping, limit))
+            batches = keeping.connection.sql(_SAMPLES, params={"side": side, "limit": limit}).to_arrow_reader(10_000)
+            yield from (batch.cast(SAMPLES) for batch in batches)
 
 
 def _with_values(run: _Open, limit: int | None) -> pa.Table:
@@ -246,9 +241,9 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int, int]]:
     repeated = int((first[2][~only_a] != second[2][~only_b]).sum())
     with connected(a) as of_a, connected(b) as of_b:
         opened = []
-        for url, connection, here, there, uids in ((a, of_a, lost, gained, first), (b, of_b, gained, lost, second)):
-            connection.register("only_here", here)
-            connection.register("wanted", there)
+        for url, connection, only, other, uids in ((a, of_a, lost, gained, first), (b, of_b, gained, lost, second)):
+            connection.register("only_here", only)
+            connection.register("wanted", other)
             run = read_facts(find_run(url))
             rows = dict(connection.execute("SELECT rule, rows FROM funnel").fetchall())
             side = Side(url, run.name, rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT], int(uids[2].sum()))
@@ -287,13 +282,13 @@ def _json(value: Any) -> str | None:
 
 def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     """Return the differences of the recipes, and of what else determines a run."""
-    found = changes(_recipe(a), _recipe(b))
+    differences = changes(_recipe(a), _recipe(b))
     old, new = a.to_json(), b.to_json()
     for key in ("models", "engine_ids", "metadata", "curate", "t"):
-        found += changes(old[key], new[key], key)
+        differences += changes(old[key], new[key], key)
     old, new = ({rule.name: _thresholds(rule) for rule in run.rules} for run in (a, b))
-    found += changes(old, new, "threshold")
-    rows = [{"key": change.key, "a": _json(change.old), "b": _json(change.new)} for change in found]
+    differences += changes(old, new, "threshold")
+    rows = [{"key": change.key, "a": _json(change.old), "b": _json(change.new)} for change in differences]
     return pa.Table.from_pylist(rows, SETTINGS)
 
 
@@ -301,7 +296,7 @@ def _thresholds(rule: RuleFacts) -> Any:
     """Return the threshold of a rule, or those of its groups."""
     if rule.thresholds is None:
         return rule.threshold
-    return {str(one.group): one.threshold for one in rule.thresholds}
+    return {str(group.group): group.threshold for group in rule.thresholds}
 
 
 def _recipe(run: RunFacts) -> dict[str, Any]:

@@ -23,10 +23,8 @@ def diff_page(diff: Diff) -> Page:
         parts += _table("by source", diff.sources)
         parts += _languages(diff)
         parts += _entries(diff)
-        parts += [
-            line(),
-            line(("--by sample lists every sample, --by entry every entry; --format csv or json for programs", "dim")),
-        ]
+        more = "--by sample lists every sample, --by entry every entry; --format csv or json for programs"
+        parts += [line(), line((more, "dim"))]
     return Page(tuple(parts))
 
 
@@ -42,12 +40,8 @@ def _verdict(diff: Diff) -> Iterator[Line]:
     if diff.is_same:
         yield line((f"Both keep the same {diff.a.kept:,} samples.", "bold green"))
         return
-    yield line(
-        (f"lost {diff.lost:,}", "bold red"),
-        ", ",
-        (f"gained {diff.gained:,}", "bold green"),
-        f", {diff.shared:,} in both",
-    )
+    lost, gained = (f"lost {diff.lost:,}", "bold red"), (f"gained {diff.gained:,}", "bold green")
+    yield line(lost, ", ", gained, f", {diff.shared:,} in both")
     if diff.shares_no_pool:
         yield line("No sample kept by one run is in the pool of the other: their pools have nothing in common.")
     elif not diff.lost:
@@ -107,13 +101,13 @@ def _entries(diff: Diff) -> Iterator[Line]:
         "with fewer": pc.and_(pc.less(b, a), pc.greater(b, 0)),
         "with more": pc.and_(pc.greater(b, a), pc.greater(a, 0)),
     }
-    found = ", ".join(f"{pc.sum(mask).as_py() or 0:,} {name}" for name, mask in counts.items())
-    yield from (line(), heading("by entry", f"{found}; the {min(_TOP, len(table))} that changed most"))
+    changed = ", ".join(f"{pc.sum(mask).as_py() or 0:,} {name}" for name, mask in counts.items())
+    yield from (line(), heading("by entry", f"{changed}; the {min(_TOP, len(table))} that changed most"))
     yield from _columns(table.slice(0, _TOP).to_pylist())
 
 
 def _columns(rows: list[dict[str, Any]], funnel: bool = False) -> list[Line]:
-    """Return rows of CHANGES with a head: counts of a funnel are rows dropped; of others the relative change is shown too."""
+    """Return rows of CHANGES with a head: a funnel's counts are rows dropped; others have the relative change too."""
     head: list[Part] = [(name, "dim") for name in ("", "A", "B", "lost", "gained", "" if funnel else "change")]
     body: list[list[Part]] = [
         [

@@ -1,7 +1,7 @@
-"""Explains one sample: the decision, and why: its rules, entries and draw, duplicates, captions and files.
+"""Explain a sample's decision: its rules, entries and draw, duplicates, captions and files.
 
-In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there. Of rows
-that came from another run, the page of that run follows; it is also asked for samples that it did not keep.
+In: a run folder and a uid, URL or key. Out: a Page of every row of the pool that has it, since each may repeat there.
+The page of the run that a row came from follows; it is also searched for samples that it did not keep.
 """
 
 from collections.abc import Iterator
@@ -23,23 +23,13 @@ from curate.store.forgotten import Record
 from curate.store.items import hash_url
 
 # Columns that rules do not see.
-_UNSEEN = (
-    "unit",
-    "row",
-    "offset",
-    "status",
-    "error",
-    *schema.DECISIONS.names[len(schema.ALIGNED) :],
-    schema.REPEATS.name,
-    schema.DUPLICATE_COSINE.name,
-)
+_UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
+_UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
 _ROWS = 20  # rows that are shown of one key, URL or uid
 
 
 def explain_sample(url: str, sample: str) -> Page:
-    """Return everything that the run knows of a sample; `str` makes it plain text, without control characters but newlines.
-
-    The sample is a uid, or a URL or key exactly as in the pool: samples that could not be read may have no uid.
+    """Return everything that the run knows of a sample: a uid, or a URL or key exactly as in the pool.
 
     Raises:
         RecipeError: there is no run, or `sample` is neither 32 hex digits nor a URL or key of the pool.
@@ -48,33 +38,29 @@ def explain_sample(url: str, sample: str) -> Page:
     return Page(tuple(_explain(url, sample, frozenset())))
 
 
-def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
-    """Return the lines of a sample; `asked` are the runs that it was asked for from."""
+def _explain(url: str, sample: str, later: frozenset[str]) -> list[Line]:
+    """Return the lines of a sample; `later` are the runs whose stages before are being explained."""
     folder = find_run(url)
     run, record = read_facts(folder), Record.read(folder)
     with connected(url) as connection:
         try:
             kind, name, places = _find(connection, record, url, sample)
         except CurateError as error:
-            before = [(source, *_input_run(run, source, sample, asked | {url})) for source in run.input_runs or ()]
-            if not any(found for _, _, found in before):
+            before = [(source, *_input_run(run, source, sample, later | {url})) for source in run.input_runs or ()]
+            if not any(is_known for _, _, is_known in before):
                 more = "".join(f"; source {source!r}: {shown[0]}" for source, shown, _ in before)
                 raise type(error)(f"{error}{more}") from None
             lines = [line((f"{sample}: not in this pool", "bold"), "; in the runs that are its inputs:")]
             return lines + [each for source, shown, _ in before for each in _stage_before(run, source, shown)]
         rows = fetch(connection, f"SELECT * FROM verdicts {AT} ORDER BY unit, row", places=places[:_ROWS])
         seen = rows.select([column for column in rows.column_names if column not in _UNSEEN])
-        specs = {
-            rule.name: rule.expression if rule.sql or rule.dedup else Top.model_validate(rule.best)
-            for rule in run.rules
-        }
+        expressed = {rule.name: rule.expression if rule.sql or rule.dedup else None for rule in run.rules}
+        specs = {rule.name: expressed[rule.name] or Top.model_validate(rule.best) for rule in run.rules}
         rules = check_rules(specs, seen.schema)
         lines = [line((f"{kind} ", "dim"), (name, "bold"))]
         if len(places) > 1:
-            more = "" if len(places) <= _ROWS else f"; the first {_ROWS} follow"
-            lines.append(
-                line(f"{len(places):,} rows of the pool have this {kind}: {_counts(connection, places)}{more}")
-            )
+            more = f"{_counts(connection, places)}{'' if len(places) <= _ROWS else f'; the first {_ROWS} follow'}"
+            lines.append(line(f"{len(places):,} rows of the pool have this {kind}: {more}"))
         for row, values in zip(rows.to_pylist(), rule_values(rules, seen), strict=True):
             uid = row["uid"]
             lines.append(line())
@@ -83,24 +69,21 @@ def _explain(url: str, sample: str, asked: frozenset[str]) -> list[Line]:
             lines += [*verdict(connection, run, row, record.time_of(uid) if uid else None), *_sample(row)]
             if row["rule"] == schema.FORGOTTEN:  # nothing else is left of it
                 continue
-            lines += [
-                *rule_lines(run, rules, row, values),
-                *entry_lines(connection, run, row),
-                *duplicate_lines(connection, run, row),
-            ]
-            lines += [*_captions(connection, row), *_published(connection, row), *_measured(row)]
+            lines += [*rule_lines(run, rules, row, values), *entry_lines(connection, run, row)]
+            lines += [*duplicate_lines(connection, run, row), *_captions(connection, row)]
+            lines += [*_published(connection, row), *_measured(row)]
             if uid and row["source"] in (run.input_runs or {}):
-                lines += _stage_before(run, row["source"], _input_run(run, row["source"], uid, asked | {url})[0])
+                lines += _stage_before(run, row["source"], _input_run(run, row["source"], uid, later | {url})[0])
     return lines
 
 
-def _input_run(run: RunFacts, source: str, sample: str, asked: frozenset[str]) -> tuple[list[Line], bool]:
-    """Return what the run that is a source says of a sample, or why it says nothing, and whether it knows the sample."""
+def _input_run(run: RunFacts, source: str, sample: str, later: frozenset[str]) -> tuple[list[Line], bool]:
+    """Return what the run that is a source says of a sample, or why nothing, and whether it knows the sample."""
     url = _path_of(run, source)
     try:
-        if url in asked:
+        if url in later:
             raise RunError(f"{url}: is its own input")
-        lines = _explain(url, sample, asked)
+        lines = _explain(url, sample, later)
         if run.input_runs and read_facts(find_run(url)).identity != run.input_runs[source].identity:
             lines.insert(0, line(("the folder now holds another run; what follows is about that one", "yellow")))
         return lines, True
@@ -110,8 +93,8 @@ def _input_run(run: RunFacts, source: str, sample: str, asked: frozenset[str]) -
 
 def _path_of(run: RunFacts, source: str) -> str:
     """Return the folder of the run that is a source."""
-    found = next(one for one in run.recipe["input"] if one["name"] == source)
-    return str(found.get("from") or found["path"])
+    settings = next(section for section in run.recipe["input"] if section["name"] == source)
+    return str(settings.get("from") or settings["path"])
 
 
 def _stage_before(run: RunFacts, source: str, shown: list[Line]) -> list[Line]:
@@ -122,16 +105,16 @@ def _stage_before(run: RunFacts, source: str, shown: list[Line]) -> list[Line]:
 
 def _find(connection: Any, record: Record, url: str, sample: str) -> tuple[str, str, list[dict[str, int]]]:
     """Return what the text is (uid, url or key), its spelling in the pool, and the places of the rows that have it."""
-    own = ids.own_uid(sample.strip())
-    kinds = {"uid": own, "url": sample, "key": sample}
+    uid = ids.own_uid(sample.strip())
+    kinds = {"uid": uid, "url": sample, "key": sample}
     for kind, name in kinds.items():
         sql = f"SELECT unit, row FROM samples WHERE {kind} = $name ORDER BY unit, row"
         places = fetch(connection, sql, name=name).to_pylist() if name else []
         if name and places:
             return kind, name, places
     total = connection.execute("SELECT rows FROM funnel WHERE kind = 'pool'").fetchall()[0][0]
-    if own:
-        raise RunError(f"{url}: none of its {total:,} rows has uid {own}")
+    if uid:
+        raise RunError(f"{url}: none of its {total:,} rows has uid {uid}")
     if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):
         raise RunError(
             f"{url}: this URL was removed on request on {taken:%Y-%m-%d}; only the uids of such rows remain; "
@@ -147,7 +130,8 @@ def _counts(connection: Any, places: list[dict[str, int]]) -> str:
     """Return how many rows of these places are kept, and how many each rule dropped."""
     what = "coalesce('dropped by ' || rule, 'kept') AS what"
     sql = f"SELECT count(*) AS rows, {what} FROM decisions {AT} GROUP BY rule ORDER BY rule NULLS FIRST"
-    return ", ".join(f"{one['rows']:,} {one['what']}" for one in fetch(connection, sql, places=places).to_pylist())
+    counts = fetch(connection, sql, places=places).to_pylist()
+    return ", ".join(f"{count['rows']:,} {count['what']}" for count in counts)
 
 
 def _sample(row: dict[str, Any]) -> Iterator[Line]:
@@ -160,12 +144,13 @@ def _captions(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
     """Yield its synthetic captions with the results of the gates, and its regions."""
     if not row["kept"]:
         return
-    sql = "SELECT kind, style, text, gate, failed, status, error FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
-    found = connection.execute(sql, {"uid": row["uid"]}).fetchall()
-    if found:
+    columns = "kind, style, text, gate, failed, status, error"
+    sql = f"SELECT {columns} FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal"
+    captions = connection.execute(sql, {"uid": row["uid"]}).fetchall()
+    if captions:
         yield from (line(), heading("captions", "synthetic, with the results of the gates"))
-    margin = max((len(f"{kind} {style}") for kind, style, *_ in found), default=0) + 2
-    for kind, style, text, gate, failed, status, error in found:
+    margin = max((len(f"{kind} {style}") for kind, style, *_ in captions), default=0) + 2
+    for kind, style, text, gate, failed, status, error in captions:
         verdict = f"failed {', '.join(failed or [])}" if gate else f"no caption: {status} ({error})"
         mark = YES if gate == PASSED else NO
         shown = "" if text is None else f": {show(text)}"
@@ -181,9 +166,9 @@ def _published(connection: Any, row: dict[str, Any]) -> Iterator[Line]:
     if not row["kept"]:
         return
     sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
-    found = connection.execute(sql, {"unit": row["unit"], "row": row["row"]}).fetchall()
+    members = connection.execute(sql, {"unit": row["unit"], "row": row["row"]}).fetchall()
     image = "jpg" if row["format"] == "jpeg" else row["format"]
-    suffixes = sorted({*(found[0][0] if found else [image]), "json", "txt"} - {None})
+    suffixes = sorted({*(members[0][0] if members else [image]), "json", "txt"} - {None})
     sql = "SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL"
     yield from (line(), heading("published"))
     for shard, key in connection.execute(sql, {"uid": row["uid"]}).fetchall():

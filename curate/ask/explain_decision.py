@@ -27,10 +27,9 @@ def verdict(connection: Any, run: RunFacts, row: dict[str, Any], forgotten: date
     rule, status, error = row["rule"], row["status"], row["error"]
     failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
     is_missing = status in schema.MISSING_REASONS
+    attempts = _attempts(connection, row) if is_missing else ""
     facts = {
-        "failure": f"not downloaded: {failure}{_attempts(connection, row)}"
-        if is_missing
-        else f"could not be read: {failure}",
+        "failure": f"not downloaded: {failure}{attempts}" if is_missing else f"could not be read: {failure}",
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
         "draw": show(row["draw"]),
@@ -52,10 +51,10 @@ def verdict(connection: Any, run: RunFacts, row: dict[str, Any], forgotten: date
 def _attempts(connection: Any, row: dict[str, Any]) -> str:
     """Return how often the run tried to download a row, and when last; empty where it did not."""
     sql = "SELECT attempts, attempted FROM failures WHERE unit = $unit AND row = $row AND attempted IS NOT NULL"
-    found = fetch(connection, sql, unit=row["unit"], row=row["row"]).to_pylist()
+    failures = fetch(connection, sql, unit=row["unit"], row=row["row"]).to_pylist()
     return "".join(
-        f" ({pluralise(one['attempts'], 'attempt')}, the last at {one['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
-        for one in found
+        f" ({pluralise(failure['attempts'], 'attempt')}, the last at {failure['attempted']:%Y-%m-%d %H:%M:%S} UTC)"
+        for failure in failures
     )
 
 
@@ -84,10 +83,8 @@ def rule_lines(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: di
         else:
             passes, text = values[rule.name], " ".join(rule.spec.split())
         readable = row["status"] == schema.OK
-        would = (
-            f"not reached, would {'pass' if passes else 'fail'}: " if readable and not fact.dedup else "not reached: "
-        )
-        word = "" if position < passed else "fails here: " if position == passed else would
+        would = f", would {'pass' if passes else 'fail'}" if readable and not fact.dedup else ""
+        word = "" if position < passed else "fails here: " if position == passed else f"not reached{would}: "
         mark = YES if position < passed else NO if position == passed else OPEN
         cells = {name: show(row[name], VALUE) for name in rule.columns}
         if isinstance(rule.spec, Top) and row[rule.columns[0]] is not None:
@@ -101,7 +98,7 @@ def entry_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
     """Yield the entries that the caption matches, the rarest first, since those decide, with the draw of each."""
     if not run.recipe.get("match") or row["status"] != schema.OK:
         return
-    found = connection.execute(
+    entries = connection.execute(
         "SELECT e.entry, e.pool, e.survivors, e.probability FROM entries e JOIN "
         "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
         "ORDER BY e.probability DESC, e.survivors, e.entry",
@@ -109,25 +106,25 @@ def entry_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
     ).fetchall()
     drawn = row["draw"] is not None and run.selection is not None and run.selection.by_entries
     more = "; one draw u/p below 1 is enough" if drawn else ""
-    yield from (line(), heading("entries", f"{len(found)} matched{more}" if found else "none matched"))
-    if not found:
+    yield from (line(), heading("entries", f"{len(entries)} matched{more}" if entries else "none matched"))
+    if not entries:
         return
     head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
-    table: list[list[Part]] = [["", show(name), f"{pool:,}", f"{left:,}", f"{p:.4g}"] for name, pool, left, p in found]
+    table: list[list[Part]] = [["", show(name), f"{n:,}", f"{left:,}", f"{p:.4g}"] for name, n, left, p in entries]
     if drawn:
-        draws = _draws(run, str(row["uid"]), found, row.get(schema.INPUT_PROBABILITY))
+        draws = _draws(run, str(row["uid"]), entries, row.get(schema.INPUT_PROBABILITY))
         head += [("u", "dim"), ("u/p", "dim"), ""]
-        for cells, draw, (*_, p) in zip(table, draws, found, strict=True):
+        for cells, draw, (*_, p) in zip(table, draws, entries, strict=True):
             cells[0] = YES if draw < 1 else NO
             cells += [f"{draw * p:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
     yield from columns([head, *table[:_ENTRIES]], right=range(2, 7))
-    if len(found) > _ENTRIES:
-        yield line(f"  and {len(found) - _ENTRIES} more")
+    if len(entries) > _ENTRIES:
+        yield line(f"  and {len(entries) - _ENTRIES} more")
 
 
-def _draws(run: RunFacts, uid: str, found: list[tuple[str, int, int, float]], earlier: float | None) -> list[float]:
-    """Return u/p of each entry alone: the draw in `decisions` is the smallest. `earlier` is as `balance.draw` has it."""
-    is_of_another = (run.recipe.get("balance") or {}).get("counts")  # which took counts of another run
-    counts = None if is_of_another else np.array([survivors for _, _, survivors, _ in found], np.int64)
-    p, names = np.array([p for *_, p in found]), [entry for entry, *_ in found]
+def _draws(run: RunFacts, uid: str, entries: list[tuple[str, int, int, float]], earlier: float | None) -> list[float]:
+    """Return u/p of each entry alone, of which `decisions` has the smallest. `earlier` is as `balance.draw` has it."""
+    is_of_another = (run.recipe.get("balance") or {}).get("counts")  # whether counts of another run decided
+    counts = None if is_of_another else np.array([survivors for _, _, survivors, _ in entries], np.int64)
+    p, names = np.array([p for *_, p in entries]), [entry for entry, *_ in entries]
     return balance.entry_draws(uid, names, p, counts, run.t, run.seed, earlier)

@@ -1,4 +1,4 @@
-"""A section of an explanation: what represents a duplicate, how the two are joined, or what a representative stands for."""
+"""A section of an explanation: a duplicate's representative and how the two are joined, or what a row represents."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,7 @@ def duplicate_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iter
                 "url": other["url"],
             }
             yield from (named(name, 14, show(text)) for name, text in facts.items() if text)
-    elif row["kept"] or row["rule"] in (*_drawn(run), *_later_rules(run)):
+    elif row["kept"] or (run.selection and row["rule"] == run.selection.key) or row["rule"] in _later_rules(run):
         sql = "SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row"
         duplicates = fetch(connection, sql, uid=row["uid"])
         if len(duplicates):
@@ -40,20 +40,16 @@ def duplicate_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iter
             yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
 
 
-def _drawn(run: RunFacts) -> list[str]:
-    return [run.selection.key] if run.selection else []
-
-
 def _joined(connection: Any, run: RunFacts, row: dict[str, Any], other: dict[str, Any]) -> str:
-    """Return which pass by nearness dropped a duplicate, and by which row of its group; empty where a key did."""
+    """Return which pass by nearness dropped a duplicate, and through which row of its group; empty where a key did."""
     near = [by for by in (run.recipe.get("dedup") or {}).get("by") or () if isinstance(by, dict)]
     if (cosine := row.get(schema.DUPLICATE_COSINE.name)) is not None:
-        by = _pass([one for one in near if "embedding" in one], "embedding")
+        by = _pass([pass_ for pass_ in near if "embedding" in pass_], "embedding")
         return f"by {by}: {cosine:.4f} is the cosine to the nearest of the rows that its embedding was compared with"
     if any(row[name] is not None and row[name] == other[name] for name in ("uid", "sha256", "phash")):
         return ""
-    by_hash = [one for one in near if "phash" in one]
-    most = max((one["phash"]["distance"] for one in by_hash), default=0)
+    by_hash = [pass_ for pass_ in near if "phash" in pass_]
+    most = max((pass_["phash"]["distance"] for pass_ in by_hash), default=0)
     if row["phash"] is None or not by_hash:
         return "through other rows of its group"
     if other["phash"] is not None and (row["phash"] ^ other["phash"]).bit_count() <= most:
@@ -65,13 +61,13 @@ def _joined(connection: Any, run: RunFacts, row: dict[str, Any], other: dict[str
     )
     hashes = {"phash": row["phash"], "other": other["phash"]}
     places = {"unit": row["unit"], "row": row["row"], "group": other["uid"], "most": most}
-    for one in fetch(connection, sql, **hashes, **places).to_pylist():
-        return f"by {_pass(by_hash, 'phash')}, through {one['uid']} of its group: {one['bits']} of 64 bits differ"
+    for link in fetch(connection, sql, **hashes, **places).to_pylist():
+        return f"by {_pass(by_hash, 'phash')}, through {link['uid']} of its group: {link['bits']} of 64 bits differ"
     return "through other rows of its group"
 
 
 def _pass(by: list[dict[str, Any]], kind: str) -> str:
-    """Return a pass as a recipe has it; its kind alone where there are several, for which one it was is not recorded."""
+    """Return a pass as the recipe has it; its kind alone where there are several, since which one is not recorded."""
     return str(by[0]).replace("'", "") if len(by) == 1 else kind
 
 
@@ -84,13 +80,13 @@ def _compare(connection: Any, row: dict[str, Any], other: dict[str, Any]) -> Ite
         return
     if row["phash"] is not None and other["phash"] is not None:
         yield f"{(row['phash'] ^ other['phash']).bit_count()} of 64 bits of phash differ"
-    places = [{"unit": one["unit"], "row": one["row"]} for one in (row, other)]
+    places = [{"unit": of["unit"], "row": of["row"]} for of in (row, other)]
     table = fetch(connection, f"SELECT * FROM embeddings {AT}", places=places)
     for name in table.column_names:
         if name.rpartition("_")[2] == "image" and len(table) == 2:
-            one, two = (np.asarray(vector, float) for vector in table[name].to_pylist())
-            lengths = np.linalg.norm(one) * np.linalg.norm(two)
-            if lengths and (cosine := f"{one @ two / lengths:.4f}") != joined:
+            a, b = (np.asarray(vector, float) for vector in table[name].to_pylist())
+            lengths = np.linalg.norm(a) * np.linalg.norm(b)
+            if lengths and (cosine := f"{a @ b / lengths:.4f}") != joined:
                 yield f"{cosine} is the cosine of {name} embeddings"
 
 

@@ -13,7 +13,7 @@ _TEXT = 300  # characters of a caption or URL that are shown
 
 
 def fetch(connection: Any, sql: str, **params: object) -> pa.Table:
-    """Return what a query gives."""
+    """Return the result of a query."""
     return connection.sql(sql, params=params).to_arrow_table()
 
 

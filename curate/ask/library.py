@@ -6,11 +6,11 @@ A header is made of comments: a summary in one line, further lines if needed, an
     -- param: NAME [= DEFAULT] [[KIND]] MEANING          required without a default; text, or read by the default's type
     -- column: NAME MEANING                              of the answer, in order; * for all columns of a view
 
-KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column of the view. It reaches SQL as
-a value, for struct_extract, never as text of the statement. With the default null it is the first score that a rule names,
-else clip_score, else the first score; `words` in a run without scores. `rule`: null, or the name of a step that drops samples
-in this run, as in the funnel. `text`: null, or text. `positive`: an integer of at least 1; others with an integer as default accept 0 too. `numbers`:
-null, or numbers separated by spaces or commas.
+KIND is one of: `column of VIEW`, or `number of VIEW` for a numeric column: the name of a column of the view. It reaches
+SQL as a value, for struct_extract, never as text of the statement. With the default null it is the first score that a
+rule names, else clip_score, else the first score; `words` in a run without scores. `rule`: null, or the name of a step
+that drops samples in this run, as in the funnel. `text`: null, or text. `positive`: an integer of at least 1; others
+with an integer as default accept 0 too. `numbers`: null, or numbers separated by spaces or commas.
 
 `python -m curate.ask.library` writes the page, sql/README.md.
 """
@@ -65,9 +65,7 @@ class Param:
     @property
     def usage(self) -> str:
         """The parameter as it is written, with its default."""
-        if self.required:
-            return f"{self.name}=…"
-        return f"{self.name}={'null' if self.default is None else self.default}"
+        return f"{self.name}={'…' if self.required else 'null' if self.default is None else self.default}"
 
 
 @dataclass(frozen=True)
@@ -107,29 +105,26 @@ def find_query(text: str) -> NamedQuery:
 
 
 def fill_params(
-    query: NamedQuery, given: Mapping[str, object], columns: Columns, rules: str, steps: Sequence[str] = ()
+    query: NamedQuery, values: Mapping[str, object], columns: Columns, rules: str, steps: Sequence[str] = ()
 ) -> dict[str, object]:
     """Return the parameters with defaults, text read by the type of the default.
 
-    `columns` gives a view's columns, name → DuckDB's type; scores that the text `rules` names are preferred; `steps` are
-    those of the funnel that drop samples.
+    `columns` returns a view's columns, name → DuckDB's type; scores that the text `rules` names are preferred; `steps`
+    are those of the funnel that drop samples.
     """
     needed = [param.name for param in query.params if param.required]
-    check_params(query.name, given, [param.name for param in query.params], needed)
+    check_params(query.name, values, [param.name for param in query.params], needed)
     filled: dict[str, object] = {}
     for param in query.params:
-        value = given.get(param.name, param.default)
+        value = values.get(param.name, param.default)
         if param.view is not None:
             filled[param.name] = _column(param, value, columns(param.view), rules)
             continue
         if isinstance(value, str) and not param.required and not isinstance(param.default, str):
-            value = (
-                None
-                if value.lower() in ("null", "")
-                else value
-                if param.kind in ("rule", "text")
-                else read_number(value)
-            )
+            if value.lower() in ("null", ""):
+                value = None
+            elif param.kind not in ("rule", "text"):
+                value = read_number(value)
         _check_value(param, value, steps)
         filled[param.name] = value
     return filled
@@ -142,11 +137,10 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
         hint = did_you_mean(str(value), steps)
         raise RecipeError(f"{option}: no step of this run has this name; {hint}accepted: {', '.join(steps)}")
     if param.kind == "numbers" and isinstance(value, str):
-        wrong = [part for part in re.split(r"[\s,;]+", value.strip()) if not isinstance(read_number(part), int | float)]
-        if wrong:
-            raise RecipeError(
-                f"{option}: {wrong[0]!r} is not a number; accepted: numbers separated by spaces or commas"
-            )
+        parts = re.split(r"[\s,;]+", value.strip())
+        if wrong := [part for part in parts if not isinstance(read_number(part), int | float)]:
+            accepted = "numbers separated by spaces or commas"
+            raise RecipeError(f"{option}: {wrong[0]!r} is not a number; accepted: {accepted}")
     if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
         raise RecipeError(f"{option}: needs a number, such as {param.default}")
     if isinstance(param.default, int) and value is not None:
@@ -155,14 +149,14 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
             raise RecipeError(f"{option}: needs an integer of at least {least}, such as {param.default}")
 
 
-def check_params(what: str, given: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
+def check_params(what: str, values: Mapping[str, object], known: Sequence[str], needed: Sequence[str]) -> None:
     """Raise RecipeError where a parameter is unknown or missing."""
     accepted = f"parameters of {what}: {', '.join(known)}" if known else f"{what} has no parameters"
-    for name in given:
+    for name in values:
         if name not in known:
             raise RecipeError(f"--param {name}: unknown; {did_you_mean(name, known)}{accepted}")
     for name in needed:
-        if name not in given:
+        if name not in values:
             raise RecipeError(f"--param {name}=… is missing; {accepted}")
 
 
@@ -196,11 +190,9 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
         value = [*ruling, *(name for name in scores if name == "clip_score"), *scores, _FALLBACK][0]
     name = fit.get(str(value).lower())
     if name is None:
-        kind = "numeric column" if param.kind == "number" else "column"
-        hint = did_you_mean(str(value), fit.values())
-        raise RecipeError(
-            f"--param {param.name}={value}: no {kind} of this run's {param.view}; {hint}accepted: {', '.join(fit.values())}"
-        )
+        what = f"no {'numeric column' if param.kind == 'number' else 'column'} of this run's {param.view}"
+        hint = f"{did_you_mean(str(value), fit.values())}accepted: {', '.join(fit.values())}"
+        raise RecipeError(f"--param {param.name}={value}: {what}; {hint}")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Prints rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
+"""Print rows of a query: as a table for people, as CSV for spreadsheets, as JSON for programs.
 
 Captions, URLs and keys are untrusted: their control characters are escaped.
 """
@@ -37,12 +37,12 @@ class Result:
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
-    """Write rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects. Only a table needs all of them at once.
+    """Write rows: `table` for people, `csv` as in RFC 4180, `json` as one array of objects.
 
-    In CSV lines end in a line feed, for programs behind a pipe; null is nothing and an empty text is "", but a null alone
-    in its row is "" too, since readers skip empty lines.
-    In JSON numbers are numbers whatever their size, NaN and infinities are null, lists arrays, structs objects, and all
-    else is text. Control characters reach neither a terminal nor JSON.
+    In CSV lines end in a line feed, for programs behind a pipe; null is nothing and an empty text is "", but a null
+    alone in its row is "" too, since readers skip empty lines. In JSON numbers are numbers whatever their size, NaN and
+    infinities are null, lists arrays, structs objects, and all else is text. Control characters reach neither a
+    terminal nor JSON.
     """
     if format == "json":
         names = [f"{_json(name)}: " for name in result.names]
@@ -66,7 +66,7 @@ def write_json(value: Any, file: IO[str]) -> None:
 
 
 def _write_csv(file: IO[str], rows: Iterable[list[str | None]]) -> None:
-    """Write lines of CSV. The csv module does not distinguish null from "" and leaves \\r bare: such rows are written here."""
+    """Write lines of CSV; those with "" or \\r, which the csv module writes as null or leaves bare, without it."""
     writer = csv.writer(file, lineterminator="\n")
     for row in rows:
         if any(field == "" or (field is not None and "\r" in field) for field in row):
@@ -134,7 +134,7 @@ def _table(result: Result, rows: list[tuple[Any, ...]], cells: list[list[str]]) 
 
 
 def cell_text(value: Any, single: bool | None = None) -> str:
-    """Return a value as a table for people shows it: escaped, and cut where it is long; floats as `Result.exact` has it."""
+    """Return a value as a table shows it: escaped, and cut where it is long; floats as `Result.exact` has it."""
     if value is None:
         return "NULL"
     if isinstance(value, float) and single is not None:

@@ -1,7 +1,7 @@
 """Pages for a terminal: lines of styled text, columns that align, long values that wrap with a hanging indent.
 
-In: text, some of it untrusted. Out: on a terminal in colours and wrapped to its width; in a pipe plain text, one value a
-line whatever its length, so that it can be searched.
+In: text, some of it untrusted. Out: on a terminal in colours and wrapped to its width; in a pipe plain text, one value
+a line, which can be searched.
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ class Page:
 
 
 def line(*parts: Part, hang: int = 0) -> Line:
-    """Return a line of parts. Control characters are escaped, and nothing in a part is markup."""
+    """Return a line of parts, whose control characters are escaped; nothing in them is markup."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     return Line(Text.assemble(*((escape(text), style) for text, style in pairs)), hang)
 
@@ -71,10 +71,7 @@ def named(name: str, margin: int, *value: Part) -> Line:
 
 
 def columns(rows: Sequence[Sequence[Part]], right: Iterable[int] = (), indent: int = 2) -> list[Line]:
-    """Return rows as aligned columns, those at the places `right` aligned to the right.
-
-    Cells of more than _CELL columns are cut, except in the last column.
-    """
+    """Return rows as aligned columns, at the places `right` to the right; long cells are cut but in the last column."""
     if not rows:
         return []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

@@ -1,8 +1,8 @@
-"""SQL over a run, read-only: opens a run, and executes a user's query or a named one (`curate.ask.library`).
+"""Open a run for read-only SQL, and execute a user's query or a named one (`curate.ask.library`).
 
-In: a run folder, local or any fsspec URL, and SQL. Out: a Result (`curate.ask.output` prints it). Three barriers keep a query
-in the run: only what parses as reading is accepted, down to the bodies of its CTEs (DuckDB accepts COPY there); the
-connection has no access to files but the run's tables, as the manifest lists them; and its settings are locked.
+In: a run folder, local or any fsspec URL, and SQL. Out: a Result (`curate.ask.output` prints it). Three barriers keep a
+query in the run: only what parses as reading is accepted, down to the bodies of its CTEs (DuckDB accepts COPY there);
+the connection sees no files but the run's tables, as the manifest lists them; and its settings are locked.
 """
 
 import glob
@@ -36,14 +36,14 @@ from curate.store.manifest import how_to_go_on, no_run, read_manifest
 from curate.store.store import RunStore
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
-# What DuckDB says of a file that is no Parquet file, or missing (it takes the path for a folder then); what fails within one
+# DuckDB's words for a file that is no Parquet file, or missing (then the path is a folder to it); what fails within one
 # is an `Error` of no other class.
 _DAMAGE = re.compile(r"Failed to read file|No magic bytes|too small to be a Parquet|\.parquet/\*\*|Corrupt database")
-_BATCH = 2048  # rows fetched at once: what DuckDB makes at a time
+_BATCH = 2048  # rows fetched at once: DuckDB's vector size
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
-# What DuckDB says of a table or a column that is not there: it may be of a named query.
+# DuckDB's words for a missing table or column, which may be of a named query.
 _MISSING = re.compile(r'Table with name (\w+) does not exist|column (?:named )?"(\w+)"')
-# Table functions that make rows of their arguments or describe the catalog. None of them reads a file.
+# Table functions that make rows of their arguments or describe the catalog, none from a file.
 _FUNCTIONS = {"unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "histogram"}
 _FUNCTIONS |= {"histogram_values", "duckdb_tables", "duckdb_views", "duckdb_columns", "duckdb_functions"}
 _FUNCTIONS |= {"duckdb_types", "duckdb_keywords", "pragma_table_info", "pragma_show"}
@@ -57,7 +57,7 @@ def open_run(url: str) -> Any:
     folder = find_run(url)
     names = [MANIFEST_FILE, *(line.path for line in read_manifest(folder))]
     named = {**table_files(names), "manifest": (MANIFEST_FILE,)}
-    files = {table: tuple(_locations(folder, found)) for table, found in named.items()}
+    files = {table: tuple(_locations(folder, paths)) for table, paths in named.items()}
     connection = duckdb.connect(":memory:")
     try:
         spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
@@ -67,7 +67,7 @@ def open_run(url: str) -> Any:
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
-        # DuckDB takes a path for a pattern, so that `run[1]` would be read from `run1`; it checks permission for both forms.
+        # To DuckDB a path is a pattern, so `run[1]` would be read from `run1`; it checks permission for both forms.
         plain = {table: tuple(map(glob.escape, paths)) if folder.is_local else paths for table, paths in files.items()}
         create_views(connection, plain, find_written(read_facts(folder)))
         allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
@@ -75,9 +75,8 @@ def open_run(url: str) -> Any:
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except duckdb.Error as error:
         connection.close()
-        raise RunError(
-            f"{url}: its tables cannot be opened: {one_line(str(error).partition('LINE 1:')[0])}; see `curate verify {url}`"
-        ) from None
+        reason = one_line(str(error).partition("LINE 1:")[0])
+        raise RunError(f"{url}: its tables cannot be opened: {reason}; see `curate verify {url}`") from None
     except BaseException:
         connection.close()
         raise
@@ -85,18 +84,15 @@ def open_run(url: str) -> Any:
 
 
 def find_run(url: str) -> RunStore:
-    """Return the folder of a finished run. Raises RecipeError where there is none, RunError where it is not finished."""
+    """Return the folder of a finished run. Raises RecipeError where there is none, RunError if it is not finished."""
     folder = RunStore(url)
     names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else ()
     here = {str(name).rstrip("/").rpartition("/")[2] for name in names}
     if not here & {RUN_FILE, "tables", SUCCESS_FILE}:
         raise no_run(folder, url)
-    missing = [name for name in (SUCCESS_FILE, MANIFEST_FILE, STATISTICS_FILE) if name not in here]
-    if missing:
-        raise RunError(
-            f"{url}: this run is not finished (no {', no '.join(missing)}), and only finished runs can be queried; "
-            f"{how_to_go_on(folder, url)}"
-        )
+    if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE, STATISTICS_FILE) if name not in here]:
+        what = f"this run is not finished (no {', no '.join(missing)}), and only finished runs can be queried"
+        raise RunError(f"{url}: {what}; {how_to_go_on(folder, url)}")
     return folder
 
 
@@ -114,7 +110,8 @@ def connected(url: str) -> Iterator[Any]:
 def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> Iterator[Result]:
     """Execute a named query (one word), or one SQL statement that reads; rows are fetched as they are read.
 
-    Parameters of a named query are read by the type of the default; of SQL, as numbers where they look so, unless 'quoted'.
+    Parameters of a named query are read by the type of the default; of SQL, as numbers where they look so, unless
+    'quoted'.
 
     Raises:
         RecipeError: there is no such query, run or parameter; the SQL is wrong, or does not only read.
@@ -128,45 +125,47 @@ def asking(url: str, text: str, params: Mapping[str, object] | None = None) -> I
 
 def answer(connection: Any, text: str, params: Mapping[str, object] | None = None) -> Result:
     """Execute a query like `asking`, on a connection of `open_run`. Its rows are invalid when the next query begins."""
-    given = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
-    sql, given = _resolve(connection, text, given)
+    values = {k: v if is_name(text) or not isinstance(v, str) else read_number(v) for k, v in (params or {}).items()}
+    sql, values = _resolve(connection, text, values)
     with _errors(sql, connection):
-        statement = _check(connection, sql, given)
-        _wait(connection, lambda: connection.execute(statement, given or None))
+        statement = _check(connection, sql, values)
+        _wait(connection, lambda: connection.execute(statement, values or None))
         names = _unique([column[0] for column in connection.description])
-        kinds = zip(names, (str(column[1]) for column in connection.description), strict=True)
+        singles = {name: str(column[1]) == "FLOAT" for name, column in zip(names, connection.description, strict=True)}
         # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
-        exact = {
-            name: kind == "FLOAT" for name, kind in kinds if kind == "FLOAT" or name == "threshold" or not is_name(text)
-        }
+        is_sql = not is_name(text)
+        exact = {name: single for name, single in singles.items() if single or is_sql or name == "threshold"}
         rows = _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH)))
         return Result(names, rows, exact)
 
 
-def _resolve(connection: Any, text: str, given: dict[str, object]) -> tuple[str, dict[str, object]]:
+def _resolve(connection: Any, text: str, params: dict[str, object]) -> tuple[str, dict[str, object]]:
     """Return the SQL and the parameters of a named query; SQL unchanged."""
     if not is_name(text):
-        return text, given
+        return text, params
     query = find_query(text)
     with _errors():
         [(rules,)] = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()
         steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
-    filled = fill_params(query, given, partial(_columns, connection), rules or "", [rule for (rule,) in steps])
+    filled = fill_params(query, params, partial(_columns, connection), rules or "", [rule for (rule,) in steps])
     return query.sql, filled
 
 
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
-    """Execute a query like `answer`, and return an Arrow table; parameters of SQL keep their types, and 128-bit integers become int64 if they fit."""
-    sql, given = _resolve(connection, text, dict(params or {}))
+    """Execute a query like `answer`, and return an Arrow table, with 128-bit integers as int64 where they fit.
+
+    Parameters of SQL keep their types.
+    """
+    sql, values = _resolve(connection, text, dict(params or {}))
     with _errors(sql, connection):
-        statement = _check(connection, sql, given)
-        relation = _wait(connection, lambda: connection.sql(statement, params=given or None))
-        found = _wait(connection, relation.to_arrow_table)
+        statement = _check(connection, sql, values)
+        relation = _wait(connection, lambda: connection.sql(statement, params=values or None))
+        table = _wait(connection, relation.to_arrow_table)
     for place, kind in enumerate(relation.types):
         if str(kind) in ("HUGEINT", "UHUGEINT"):  # of sums of integers: decimals in Arrow
             with suppress(pa.ArrowInvalid):
-                found = found.set_column(place, found.column_names[place], found.column(place).cast(pa.int64()))
-    return found.rename_columns(list(_unique(found.column_names)))
+                table = table.set_column(place, table.column_names[place], table.column(place).cast(pa.int64()))
+    return table.rename_columns(list(_unique(table.column_names)))
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -178,7 +177,7 @@ def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any,
 
 
 def _wait(connection: Any, call: Callable[[], Any]) -> Any:
-    """Make the call in a thread, so that Ctrl-C stops it: DuckDB would block the main thread, the only one to see the signal."""
+    """Make the call in a thread, so that Ctrl-C, which the main thread alone sees, can stop it."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(call)
         try:
@@ -202,7 +201,7 @@ def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
 
 
 def _hint(error: str, sql: str, connection: Any) -> str:
-    """Return a line that names the named query, where SQL takes it or its column for one of a table, or the tables that have a column."""
+    """Return a line that names the named query that SQL took for a table, or the tables that have a column."""
     missing = _MISSING.search(error)
     table, column = (name and name.lower() for name in missing.groups()) if missing else (None, None)
     for query in named_queries():
@@ -229,7 +228,7 @@ def _columns(connection: Any, view: str) -> dict[str, str]:
 
 
 def _attach(connection: Any, folder: RunStore) -> None:
-    """Make the small tables of stats.duckdb visible; only tables: a view in it could be anybody's SQL."""
+    """Make the small tables of stats.duckdb visible, but no views, whose SQL could be anybody's."""
     with temporary_folder() as temporary:
         path = folder.path(STATISTICS_FILE)
         if not folder.is_local:
@@ -237,9 +236,8 @@ def _attach(connection: Any, folder: RunStore) -> None:
             with folder.open(STATISTICS_FILE) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
         connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
-        found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
-        missing = set(TABLES) - {name for (name,) in found}
-        if missing:
+        names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
+        if missing := set(TABLES) - {name for (name,) in names}:
             raise duckdb.CatalogException(f"{STATISTICS_FILE} has no table {', '.join(sorted(missing))}")
         for name in TABLES:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
@@ -282,9 +280,8 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     except RecursionError:
         raise RecipeError("SQL: its expressions are nested too deeply") from None
     if tree["error"] or len(tree["statements"]) != 1:
-        raise RecipeError(
-            f"SQL: a run is read-only, and this is {kind}; accepted: SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"
-        )
+        accepted = "SELECT, FROM, EXPLAIN, DESCRIBE, SHOW"
+        raise RecipeError(f"SQL: a run is read-only, and this is {kind}; accepted: {accepted}")
     for part in walk_tree(tree):
         kind = str(part.get("type", ""))
         if kind.endswith("_NODE") and kind not in _NODES:

@@ -1,7 +1,7 @@
 """A shell over a run: statements and named queries from standard input, answered one after another.
 
-The barriers are those of single queries. DuckDB's own command-line shell is not used: if it may read the run's Parquet
-files it may overwrite them (COPY … TO an allowed path), and it does not see remote runs.
+The barriers are those of single queries. DuckDB's own shell is not used: it may overwrite what it may read (COPY … TO
+an allowed path), and does not see remote runs.
 """
 
 import re
@@ -25,9 +25,8 @@ A statement ends with ; and may span several lines. It is read-only SQL, or a na
 .format FORMAT    table, csv or json
 .quit             leaves (or Ctrl-D); Ctrl-C stops a query
 """
-_QUIET = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL
-)  # where a ; does not end a statement
+# Where a ; does not end a statement.
+_QUIET = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
 _FORMATS: dict[str, Format] = {"table": "table", "csv": "csv", "json": "json"}
 
@@ -47,7 +46,7 @@ def run_shell(url: str, format: Format, file: IO[str]) -> int:
 
 
 def read_inputs(read: Callable[[str], str]) -> Iterator[str]:
-    """Yield complete inputs: statements up to their ;, and lines that begin with a dot. `read` raises EOFError at the end."""
+    """Yield statements up to their ;, and lines that begin with a dot, until `read` raises EOFError."""
     text = ""
     while True:
         try:
@@ -127,9 +126,8 @@ class _Shell:
         elif name == ".format" and len(words) == 1 and words[0] in _FORMATS:
             self.format = _FORMATS[words[0]]
         else:
-            raise RecipeError(
-                f"{escape(text)}: unknown command; accepted: .queries, .tables, .format table|csv|json, .help, .quit"
-            )
+            accepted = ".queries, .tables, .format table|csv|json, .help, .quit"
+            raise RecipeError(f"{escape(text)}: unknown command; accepted: {accepted}")
 
 
 def _piped(_prompt: str) -> str:

@@ -1,7 +1,7 @@
-"""Checks the integrity of a published run by its files alone: digests, sums, shards against decisions and uids.npy.
+"""Check the integrity of a published run by its files alone: digests, sums, shards against decisions and uids.npy.
 
-What was forgotten must be absent: tables are compared with what clearing them would leave, every member of every tar
-that is no text is hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
+What was forgotten must be absent: tables are compared with what clearing them would leave, every tar's members that are
+no text are hashed, and sidecars and Parquet shards are searched for uids, URLs and images.
 """
 
 from collections import Counter
@@ -30,6 +30,8 @@ from curate.store.manifest import Published, find_faults, how_to_go_on, no_run, 
 from curate.store.store import RunStore
 
 _FORGOTTEN = "contains forgotten data"
+_OF_EVERY_RUN = {layout.RUN_FILE, layout.SIZES_FILE, layout.ENTRIES_FILE, layout.FAILURES_FILE}
+_OF_EVERY_RUN |= {layout.UIDS_FILE, layout.STATISTICS_FILE}
 
 
 def verify_run(url: str) -> tuple[list[str], list[str]]:
@@ -51,9 +53,9 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
         faults += _check_complete(folder, {line.path for line in lines})
     if not faults:
         for check in (_check_rows, _check_absence):
-            said, found = check(folder)
-            checked += said
-            faults += found
+            summary, differing = check(folder)
+            checked += summary
+            faults += differing
     return checked, faults
 
 
@@ -74,17 +76,7 @@ def _check_files(folder: RunStore, lines: list[Published]) -> Iterator[str]:
 
 def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
     """Yield what every run has, and its manifest does not list."""
-    for path in sorted(
-        {
-            layout.RUN_FILE,
-            layout.SIZES_FILE,
-            layout.ENTRIES_FILE,
-            layout.FAILURES_FILE,
-            layout.UIDS_FILE,
-            layout.STATISTICS_FILE,
-        }
-        - listed
-    ):
+    for path in sorted(_OF_EVERY_RUN - listed):
         yield f"{path}: is not in the manifest, although every run has it"
     if not {layout.RUN_FILE, layout.SIZES_FILE} <= listed:
         return
@@ -131,9 +123,8 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     uids = np.sort(np.concatenate(kept), order=("f0", "f1"))
     if len(np.unique(uids)) != len(uids):
         faults.append("tables/decisions: a uid is kept twice")
-    if not np.array_equal(
-        read_uids(folder), np.sort(np.concatenate(listed), order=("f0", "f1")) if facts.repeats else uids
-    ):
+    expected = np.sort(np.concatenate(listed), order=("f0", "f1")) if facts.repeats else uids
+    if not np.array_equal(read_uids(folder), expected):
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
     faults += _check_shards(folder, uids)
     published = counts.get(schema.KEPT, 0)
@@ -144,16 +135,16 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
 def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:
     sizes = folder.read_json(layout.SIZES_FILE)
     kind = find_written(read_facts(folder))
-    found = [np.zeros(0, PAIR)]
+    uids = [np.zeros(0, PAIR)]
     for name, rows in sizes.items():
         listed = folder.read_parquet(f"{layout.stem_of(name)}.parquet", ["uid", *(["key"] if kind.has_members else [])])
-        found.append(uid_pairs(listed["uid"]))
+        uids.append(uid_pairs(listed["uid"]))
         if len(listed) != rows:
             yield f"{layout.SIZES_FILE}: says {rows} rows for {name}, but its Parquet file has {len(listed)}"
         names = kind.names(folder, layout.stem_of(name))
         if names is not None and names != set(listed["key"].to_pylist()):
             yield f"shards/{name}: its samples differ from those of {layout.stem_of(name)}.parquet"
-    if not np.array_equal(np.sort(np.concatenate(found), order=("f0", "f1")), kept):
+    if not np.array_equal(np.sort(np.concatenate(uids), order=("f0", "f1")), kept):
         yield "shards: their uids differ from the kept ones of tables/decisions"
 
 

@@ -18,7 +18,7 @@ Cell = str | Bar
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Columns named in `words` are text, set to the left; the others are numbers. Folded: shown when opened."""
+    """A table. Columns named in `words` are text, to the left; the others are numbers. Folded: shown when opened."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -76,7 +76,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """A sample: pictures, texts with a label each (text, label), values by name, and its name for `curate explain`: uid or key."""
+    """A sample: pictures, texts by label, values by name, and its name for `curate explain`: uid or key."""
 
     pictures: Sequence[Picture]
     texts: Sequence[tuple[str, str]]

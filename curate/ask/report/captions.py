@@ -1,4 +1,4 @@
-"""Synthetic captions: results of the quality filters, lengths compared with the originals', samples side by side, cost."""
+"""Synthetic captions: results of the quality filters, lengths against the originals', samples side by side, cost."""
 
 from collections import defaultdict
 from typing import Any
@@ -19,29 +19,29 @@ def captions_section(run: Run) -> Section | None:
     """Return the section; None where no captions were written."""
     if not run.rows("FROM captions LIMIT 1"):
         return None
-    text = "Models wrote synthetic captions for kept samples, and quality filters (gates) checked each. A caption that fails a gate is not published; the original always is."
+    text = (
+        "Models wrote synthetic captions for kept samples, and quality filters (gates) checked each. A caption that "
+        "fails a gate is not published; the original always is."
+    )
     return Section("captions", "Captions", [text, _gates(run), *_lengths(run), _side_by_side(run), *_work(run)])
 
 
 def _gates(run: Run) -> Table:
     rows = run.rows(
         """WITH judged AS (SELECT kind, style,
-            CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates FROM captions
+            CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates
+            FROM captions
         ), totals AS (SELECT kind, style, count(*) AS total FROM judged GROUP BY ALL)
         SELECT kind, style, gate, count(*) AS texts, any_value(total) AS total
         FROM (SELECT kind, style, unnest(gates) AS gate FROM judged) JOIN totals USING (kind, style)
         GROUP BY kind, style, gate ORDER BY kind, style, gate <> 'passed', texts DESC, gate LIMIT 100"""
     )
-    return Table(
-        ("kind", "style", "result", "captions", "share of its style"),
-        [
-            [*names(row, "kind", "style", "gate"), count(row["texts"]), percent(row["texts"], row["total"])]
-            for row in rows
-        ],
-        words=("kind", "style", "result"),
-        title="Quality filters",
-        note="A caption may fail several gates, so the shares of a style may sum to more than 100 %.",
-    )
+    cells = [
+        [*names(row, "kind", "style", "gate"), count(row["texts"]), percent(row["texts"], row["total"])] for row in rows
+    ]
+    heads = ("kind", "style", "result", "captions", "share of its style")
+    note = "A caption may fail several gates, so the shares of a style may sum to more than 100 %."
+    return Table(heads, cells, words=heads[:3], title="Quality filters", note=note)
 
 
 def _lengths(run: Run) -> list[Block]:
@@ -50,7 +50,8 @@ def _lengths(run: Run) -> list[Block]:
         f"""WITH written AS (SELECT uid, kind, text FROM captions WHERE gate = 'passed'),
         texts AS (SELECT kind, text FROM written UNION ALL
             SELECT 'original', caption FROM kept WHERE uid IN (SELECT uid FROM written))
-        SELECT kind, least(len(regexp_extract_all(text, '\\S+')), {_LONGEST}) AS words, count(*) AS n FROM texts GROUP BY ALL ORDER BY ALL"""
+        SELECT kind, least(len(regexp_extract_all(text, '\\S+')), {_LONGEST}) AS words, count(*) AS n
+        FROM texts GROUP BY ALL ORDER BY ALL"""
     )
     lengths: dict[str, dict[int, int]] = defaultdict(dict)
     for row in rows:
@@ -81,7 +82,8 @@ def _side_by_side(run: Run) -> Gallery:
     cards = []
     for row in chosen:
         texts = run.rows(
-            f"SELECT kind, style, text, gate, failed, status, error, clip_score FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal LIMIT {TEXTS}",
+            f"""SELECT kind, style, text, gate, failed, status, error, clip_score FROM captions WHERE uid = $uid
+            ORDER BY kind, style, ordinal LIMIT {TEXTS}""",
             uid=row["uid"],
         )
         lines = [("original", clean(row["caption"])), *map(_synthetic, texts)]
@@ -101,9 +103,8 @@ def _synthetic(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _work(run: Run) -> list[Block]:
-    heads = (
-        "kind, model, captions, requested in this run, no answer, passed, tokens in, tokens out, engine, tokens/s, cost"
-    )
+    heads = "kind, model, captions, requested in this run, no answer, passed, tokens in, tokens out"
+    heads += ", engine, tokens/s, cost"
     cells = []
     for row in run.rows("SELECT * FROM caption_work ORDER BY ALL LIMIT 40"):
         seconds, tokens = row["seconds"], row["tokens_in"] + row["tokens_out"]
@@ -111,6 +112,5 @@ def _work(run: Run) -> list[Block]:
         cost = "–" if row["cost"] is None else f"{row['cost']:,.2f}"
         numbers = counts(row, "requests", "sent", "failed", "passed", "tokens_in", "tokens_out")
         cells.append([*names(row, "kind", "model"), *numbers, format_seconds(seconds), speed, cost])
-    return (
-        [Table(heads.split(", "), cells, words=("kind", "model"), title="Requests, tokens and time")] if cells else []
-    )
+    table = Table(heads.split(", "), cells, words=("kind", "model"), title="Requests, tokens and time")
+    return [table] if cells else []

@@ -1,4 +1,4 @@
-"""Compares the run with another one: settings, and samples gained and lost by rule, source, language and entry."""
+"""Compare the run with another one: settings, and samples gained and lost by rule, source, language and entry."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,7 @@ _SAMPLES = 12  # of each side
 
 
 def changes_section(run: Run) -> Section | None:
-    """Return the comparison; None where no other run was given."""
+    """Return the comparison; None without another run."""
     diff = run.against
     if diff is None:
         return None
@@ -26,8 +26,8 @@ def changes_section(run: Run) -> Section | None:
 
 def _blocks(diff: Diff) -> Iterable[Block]:
     yield (
-        f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples; B is this run, {clean(diff.b.url)}, which keeps {count(diff.b.kept)}. "
-        "Lost: kept by A and not by B. Gained: kept by B and not by A."
+        f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples; B is this run, {clean(diff.b.url)}, "
+        f"which keeps {count(diff.b.kept)}. Lost: kept by A and not by B. Gained: kept by B and not by A."
     )
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
     if len(diff.settings):
@@ -47,9 +47,7 @@ def _blocks(diff: Diff) -> Iterable[Block]:
 
 
 def _settings(table: pa.Table) -> Table:
-    rows = [
-        [*names(row, "key"), *(clean(row[side]) for side in ("a", "b"))] for row in table.slice(0, _MOST).to_pylist()
-    ]
+    rows = [[*names(row, "key"), clean(row["a"]), clean(row["b"])] for row in table.slice(0, _MOST).to_pylist()]
     heads = ("setting", "A", "B")
     return Table(heads, rows, words=heads, title="Settings that differ")
 
@@ -61,13 +59,9 @@ def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
     if name != "rule" and len(rows) > _MOST:
         note = f"{note} The first {_MOST} of {count(len(rows))} that changed.".strip()
         rows = rows[:_MOST]
-    cells = [
-        [
-            "unknown" if row["name"] is None else clean(row["name"], SHORT),
-            *(_count(row, column) for column in ("a", "b", "lost", "gained")),
-        ]
-        for row in rows
-    ]
+    values = ["unknown" if row["name"] is None else clean(row["name"], SHORT) for row in rows]
+    counted = ("a", "b", "lost", "gained")
+    cells = [[value, *(_count(row, n) for n in counted)] for value, row in zip(values, rows, strict=True)]
     return Table((name, "A", "B", "lost", "gained"), cells, words=(name,), title=title, note=note)
 
 

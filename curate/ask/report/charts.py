@@ -1,7 +1,7 @@
 """Charts as static SVG: Vega-Lite specs as dicts in, SVG for an HTML page out, without a network or a script.
 
 Colours are CSS variables, which the page defines for light and dark (`curate/ask/report/style.css`). A mark with
-`aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed `report.text.clean`.
+`aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed `text.clean`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ _CONFIG: dict[str, Any] = {
     "axisY": {"domain": False, "ticks": False, "tickCount": 4},
     "axisX": {"grid": False},
     "text": {"fontSize": 11, "color": INK},
-    # Without a description of its own a mark gets none: Vega-Lite would make an expression of the titles, which it does not
-    # escape, so that a backslash in a stranger's column name breaks the chart.
+    # No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a
+    # stranger's column name breaks the chart.
     "mark": {"aria": False},
 }  # fmt: skip
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
@@ -123,15 +123,10 @@ def compare_bins(
 ) -> tuple[str, Table]:
     """Return the chart of two histograms, each as shares of its own total, and the table of its numbers.
 
-    Args:
-        bins: of both.
-        x: the horizontal axis.
-        title: of the chart.
-        sets: names of the two sets.
-        marks: layers over the histograms.
-        room: above the highest value, as a part of it.
+    `x` is the horizontal axis, `sets` are the names of the two, `marks` layers over them; `room` is above the highest
+    value, as a part of it.
     """
-    before, after = sum(each.before for each in bins), sum(each.after for each in bins)
+    before, after = sum(part.before for part in bins), sum(part.after for part in bins)
     rows: list[dict[str, Any]] = []
     cells = []
     for name, low, high, old, new in bins:

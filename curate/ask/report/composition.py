@@ -69,8 +69,8 @@ def _drift(run: Run) -> list[Block]:
     if not rows:
         return []
     note = (
-        "Distance of the embeddings of the kept set from those of the pool (sliced Wasserstein, with its standard error), "
-        "and the distance that a random subset of the same size would have."
+        "Distance of the embeddings of the kept set from those of the pool (sliced Wasserstein, with its standard "
+        "error), and the distance that a random subset of the same size would have."
     )
     cells = []
     for row in rows:

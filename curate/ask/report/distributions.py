@@ -1,7 +1,7 @@
 """Scores and sizes before and after: a histogram of each measured number, with the thresholds of rules.
 
-In: a run. Out: figures. Bins are counted by DuckDB in one scan for all columns; their edges come from quantiles of at
-most about a million rows, so that a single outlier does not stretch a chart.
+Bins are counted by DuckDB in one scan for all columns; their edges are quantiles of about a million rows at most, so
+that no outlier stretches a chart.
 """
 
 import math
@@ -58,9 +58,9 @@ def distributions_section(run: Run, histograms: Sequence[Histogram] | None = Non
     drawn = drawn_thresholds(run)
     figures = [_figure(histogram, drawn.get(histogram.axis.name, [])) for histogram in histograms]
     text = (
-        "Each chart compares the kept set (line) with all readable samples (grey), each as shares of its own total: where "
-        "the line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The outermost "
-        "0.1 % of the values count in the end bins."
+        "Each chart compares the kept set (line) with all readable samples (grey), each as shares of its own total: "
+        "where the line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The "
+        "outermost 0.1 % of the values count in the end bins."
     )
     left_out = len(run.scores) - (MOST - len(_SIZES))
     more = [f"{left_out} more score columns are not shown; `curate sql` has them."] if left_out > 0 else []
@@ -149,10 +149,6 @@ def _threshold_marks(axis: Axis, scale: dict[str, Any], i: int, rule: str, value
     name = {"type": "text", "y": 7 + 13 * i, **side}
     data = {"data": {"values": [{"at": value, "rule": rule}]}}
     at = {"x": {"field": "at", "type": "quantitative", "scale": scale}}
-    return [
-        {**data, "mark": THRESHOLD, "encoding": at},
-        *(
-            {**data, "mark": name | style, "encoding": at | {"text": {"field": "rule"}}}
-            for style in ({"stroke": PANEL, "strokeWidth": 3}, {})  # a halo first, so that it can be read over the data
-        ),
-    ]
+    label = {**data, "encoding": at | {"text": {"field": "rule"}}}
+    halo = name | {"stroke": PANEL, "strokeWidth": 3}  # so that the name can be read over the data
+    return [{**data, "mark": THRESHOLD, "encoding": at}, {**label, "mark": halo}, {**label, "mark": name}]

@@ -12,13 +12,15 @@ _HOSTS = 15
 _ATTEMPTS = ("most attempts", "last attempt (UTC)")
 
 _SUMS = """
-SELECT source, outcome, sum(count)::BIGINT AS urls, coalesce(sum(count) FILTER (outcome <> 'came'), 0)::BIGINT AS missing,
+SELECT source, outcome, sum(count)::BIGINT AS urls,
+    coalesce(sum(count) FILTER (outcome <> 'came'), 0)::BIGINT AS missing,
     sum(may_pass)::BIGINT AS may_pass, max(attempts) AS attempts, max(last) AS last, any_value(meaning) AS meaning
-FROM ({}) LEFT JOIN reasons ON reason = outcome GROUP BY GROUPING SETS ((), (source), (outcome)) ORDER BY source, urls DESC, outcome
+FROM ({}) LEFT JOIN reasons ON reason = outcome GROUP BY GROUPING SETS ((), (source), (outcome))
+ORDER BY source, urls DESC, outcome
 """
 _HOSTS_OF = """
-SELECT host, sum(count)::BIGINT AS missing, round(any_value(count / share))::BIGINT AS urls, arg_max(reason, (count, reason)) AS most,
-    sum(may_pass)::BIGINT AS may_pass
+SELECT host, sum(count)::BIGINT AS missing, round(any_value(count / share))::BIGINT AS urls,
+    arg_max(reason, (count, reason)) AS most, sum(may_pass)::BIGINT AS may_pass
 FROM ({}) JOIN reasons USING (reason) WHERE never_came GROUP BY host ORDER BY missing DESC, urls, host LIMIT {}
 """
 
@@ -73,7 +75,7 @@ def _by_reason(rows: list[dict[str, Any]], missing: int) -> Table:
         for row in rows[:_MOST]
     ]
     heads = ("reason", "URLs", "share", "may succeed", *_ATTEMPTS, "meaning")
-    note = "Shares of the URLs that were not downloaded. May succeed: on another attempt, since the reason may be temporary."
+    note = "Shares of the URLs that were not downloaded. May succeed: another attempt may, if the reason is temporary."
     return Table(heads, cells, words=("reason", "share", "meaning"), title="Why URLs were not downloaded", note=note)
 
 

@@ -1,7 +1,7 @@
 """Entries of the metadata before and after balancing (MetaCLIP's figure), and which gained and lost.
 
-In: a run that matched. Before: the rows left when balancing began, or the pool where the run does not balance. Shares are
-of all matches: a caption that matches three entries counts in three.
+Before: the rows left when balancing began, or the pool where the run does not balance. Shares are of all matches: a
+caption that matches three entries counts in three.
 """
 
 import math
@@ -19,7 +19,7 @@ _MANY = 30  # entries in a caption, from where all count together
 
 
 def entries_section(run: Run) -> Section | None:
-    """Return the figure, its key numbers, matches per caption, and the entries that changed most; None without `match`."""
+    """Return the figure, key numbers, matches per caption, and the entries that changed most; None without `match`."""
     if not run.facts.recipe.get("match"):
         return None
     before = "survivors" if run.balanced else "pool"
@@ -27,12 +27,13 @@ def entries_section(run: Run) -> Section | None:
         f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER (kept > 0) AS in_kept,
         count(*) FILTER (probability < 1) AS head,
         coalesce(sum({before}), 0)::BIGINT AS matches, coalesce(sum(kept), 0)::BIGINT AS matches_kept,
-        coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail, coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept
-        FROM entries"""
+        coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail,
+        coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept FROM entries"""
     )
     per_text = run.rows(
         """SELECT coalesce(len(m.entry_ids), 0) AS entries, count(*) AS pool, count(*) FILTER (d.kept) AS kept
-        FROM matches m JOIN decisions d USING (unit, row) WHERE d.rule IS DISTINCT FROM 'failed' GROUP BY entries ORDER BY entries"""
+        FROM matches m JOIN decisions d USING (unit, row) WHERE d.rule IS DISTINCT FROM 'failed'
+        GROUP BY entries ORDER BY entries"""
     )
     blocks: list[Block] = [_reading(run), _tiles(run, facts, per_text)]
     figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
@@ -48,8 +49,9 @@ def _reading(run: Run) -> str:
     if run.facts.t is None:
         return f"{text} This run does not balance."
     return (
-        f"{text} Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps every sample of "
-        "the others (the tail). A frequent entry may keep more than t, through captions that also match rarer ones."
+        f"{text} Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps "
+        "every sample of the others (the tail). A frequent entry may keep more than t, through captions that also "
+        "match rarer ones."
     )
 
 
@@ -89,7 +91,8 @@ def _ranks(run: Run, before: str) -> Figure | None:
         rows += run.rows(
             f"""SELECT '{series}' AS series, rank, rows,
             format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip FROM (
-                SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank FROM entries WHERE {column} > 0)
+                SELECT {column} AS rows, row_number() OVER (ORDER BY {column} DESC) AS rank
+                FROM entries WHERE {column} > 0)
             WHERE rank IN (SELECT unnest($ranks::BIGINT[])) ORDER BY rank""",
             ranks=log_ranks(length),
         )
@@ -140,8 +143,8 @@ def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
         return None
     bins = []
     for entries in range(min(_MANY, per_text[-1]["entries"]) + 1):
-        here = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
-        pool, kept = (sum(row[name] for row in here) for name in ("pool", "kept"))
+        rows = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
+        pool, kept = (sum(row[name] for row in rows) for name in ("pool", "kept"))
         name = f"{entries} and more" if entries == _MANY else str(entries)
         bins.append(Bin(name, entries - 0.5, entries + 0.5, pool, kept))
     x = {"title": "entries per caption", "axis": {"format": "d", "tickMinStep": 1}}
@@ -184,7 +187,7 @@ def _lost(run: Run) -> Block:
         return "Every entry that the pool matches is matched in the kept set too."
     total = rows[0]["lost"]
     most = f" The {len(rows)} most frequent:" if total > len(rows) else ""
-    note = f"{count(total)} entries that the pool matches have no kept sample: every sample that matched them was dropped.{most}"
+    note = f"Of {count(total)} entries that the pool matches, every sample was dropped.{most}"
     cells = [[*names(row, "entry"), *counts(row, "pool", "survivors")] for row in rows]
     heads = ("entry", "pool", "left before balancing")
     return Table(heads, cells, words=("entry",), title="Entries that were lost", note=note)

@@ -19,31 +19,28 @@ from curate.base.errors import RecipeError
 from curate.base.schema import KEPT
 
 _TOGETHER = 256  # rows whose images are in memory
-_OWN = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
+_RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
 
 def export_rows(run: Run, result: Result, folder: str) -> tuple[int, int]:
-    """Write a new folder of a query's rows; return how many were written, and how many have no image that can be read now.
+    """Write a new folder of a query's rows; return how many samples it has, and how many rows have no readable image.
 
-    Rows that share a uid are one sample.
-
-    Raises:
-        RecipeError: the query yields no uid, the pool has no images, or the folder is not new or empty.
+    Rows that share a uid are one sample. Raises RecipeError where the query yields no uid, the pool has no images, or
+    the folder is not new or empty.
     """
     at = uid_column(result)
     if not run.has_images:
-        raise RecipeError(
-            "--fiftyone: the pool of this run has no images; accepted: a run over tars, or over Parquet with images"
-        )
+        accepted = "a run over tars, or over Parquet with images"
+        raise RecipeError(f"--fiftyone: the pool of this run has no images; accepted: {accepted}")
     if os.path.isdir(folder) and os.listdir(folder):
         raise RecipeError(f"--fiftyone {folder}: holds {min(os.listdir(folder))!r}; accepted: a new or empty folder")
     os.makedirs(f"{folder}/data", exist_ok=True)
     samples: dict[str, dict[str, Any]] = {}
     missing, rows = 0, iter(result.rows)
-    while some := list(islice(rows, _TOGETHER)):
-        known = samples_of(run, [row[at] for row in some])
+    while batch := list(islice(rows, _TOGETHER)):
+        known = samples_of(run, [row[at] for row in batch])
         images, _ = read_originals(run, list(known.values()))
-        for row in some:
+        for row in batch:
             sample = known.get(row[at])
             data = images.get(place_of(sample)) if sample else None
             if sample is None or not data:
@@ -64,7 +61,7 @@ def export_rows(run: Run, result: Result, folder: str) -> tuple[int, int]:
 def _field(name: str) -> str:
     """Return the name of a column as FiftyOne takes it for a field."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_") or "column"
-    return f"{plain}_" if plain in _OWN else plain
+    return f"{plain}_" if plain in _RESERVED else plain
 
 
 def _value(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Galleries: a few kept and dropped samples of every step, chosen by a hash of the uid, with the values that decided.
+"""Galleries: a few kept and dropped samples of every step, with the values that decided.
 
-In: a run. Out: one gallery for each step. The choice depends on the samples alone, not on shards or units.
+A hash of the uid chooses them, so they depend on the samples alone, not on shards or units.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,8 @@ ENTRIES = 5  # of a sample
 _CHOOSE = """
 SELECT coalesce(d.rule, 'kept') AS step, arg_min(
     {{'unit': s.unit, 'row': s.row, 'uid': s.uid}},
-    {{'hash': md5(concat_ws('|', coalesce(s.uid, ''), CASE WHEN s.uid IS NULL THEN concat_ws('|', s.source, s.key, s.url, s.caption, s.sha256) END)),
+    {{'hash': md5(concat_ws('|', coalesce(s.uid, ''), CASE WHEN s.uid IS NULL
+        THEN concat_ws('|', s.source, s.key, s.url, s.caption, s.sha256) END)),
       'source': s.source, 'key': s.key, 'url': s.url}}, {most}) AS chosen
 FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
 """
@@ -56,7 +57,8 @@ def galleries_section(run: Run) -> Section:
     pictures = make_pictures(run, wanted) if run.has_images else {}
     known = _Shown(run, partners, pictures, _entries(run, rows))
     blocks = [_gallery(run, line, [_card(known, line["rule"], row) for row in steps[line["rule"]]]) for line in shown]
-    text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. Captions, URLs and images come from the pool unchecked."
+    text = "A few samples of each step, chosen by a hash of their uid, with the values that decided. "
+    text += "Captions, URLs and images come from the pool unchecked."
     left_out = len(lines) - len(shown)
     if left_out:
         text += f" {left_out} steps that dropped few samples are left out."
@@ -88,9 +90,10 @@ def _partners(run: Run, rows: Iterable[Row]) -> dict[str, Row]:
 def _entries(run: Run, rows: dict[Place, Row]) -> dict[Place, str]:
     """Return the rarest entries of samples, with how many samples matched them before balancing."""
     matched = run.rows(
-        f"""SELECT m.unit, m.row, list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries, count(*) AS n
-        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {AT_PLACES}) m JOIN entries e USING (entry_id)
-        GROUP BY m.unit, m.row""",
+        f"""SELECT m.unit, m.row, count(*) AS n,
+        list({{'entry': e.entry, 'n': e.survivors}} ORDER BY e.survivors, e.entry)[1:{ENTRIES}] AS entries
+        FROM (SELECT unit, row, unnest(entry_ids) AS entry_id FROM matches WHERE (unit, row) IN {AT_PLACES}) m
+        JOIN entries e USING (entry_id) GROUP BY m.unit, m.row""",
         **at_places(rows),
     )
     texts = {}

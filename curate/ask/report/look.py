@@ -1,7 +1,7 @@
 """Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns.
 
-In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report. Of rows
-that share a uid one is shown, a kept one where there is one. The page's room goes to the rows in their order.
+In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report.
+Of rows that share a uid one is shown, a kept one if any. The page's room goes to the rows in their order.
 """
 
 import html
@@ -23,9 +23,8 @@ from curate.base.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page
 
-_NO_UID = (
-    "no uid: a row that could not be read has none, and its image is not shown; `curate explain` takes its key or URL"
-)
+_NO_UID = "no uid: a row that could not be read has none, and its image is not shown; `curate explain` takes its key"
+_NO_UID += " or URL"
 _KNOWN = """
 SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
 WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept, m.unit DESC, m.row DESC
@@ -72,15 +71,14 @@ def uid_column(result: Result) -> int:
     """Return the place of a query's column uid. Raises RecipeError where it yields none."""
     names = [name.lower() for name in result.names]
     if "uid" not in names:
-        raise RecipeError(
-            f"the query yields no uid; it yields {', '.join(result.names) or 'nothing'}; accepted: one with a column "
-            "uid, such as SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
-        )
+        example = "SELECT uid, clip_score FROM kept ORDER BY clip_score LIMIT 50"
+        what = f"the query yields no uid; it yields {', '.join(result.names) or 'nothing'}"
+        raise RecipeError(f"{what}; accepted: one with a column uid, such as {example}")
     return names.index("uid")
 
 
 def samples_of(run: Run, uids: Sequence[Any]) -> dict[str, Row]:
-    """Return what is known of the rows of these uids, by uid: of several one that was kept, where there is one."""
+    """Return what is known of the rows of these uids, by uid: of several a kept one, if any."""
     return {row["uid"]: row for row in run.rows(_KNOWN, uids=list(uids))}
 
 
@@ -106,7 +104,9 @@ def look_at(run: Run, result: Result, query: str) -> HtmlPage:
         cards.append(Card([picture] if picture else [], texts, values, clean(row[at])))
     title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
-    lead = "In the order of the query, with the values that it yields. Captions, URLs and images come from the pool unchecked."
+    lead = (
+        "In the query's order, with the values that it yields. Captions, URLs and images come from the pool unchecked."
+    )
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
 
 

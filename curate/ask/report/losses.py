@@ -11,10 +11,11 @@ _STEPS = 200  # lines of the funnel that are shown one by one
 _MATCH_TYPES = """
 WITH dropped AS (SELECT uid, sha256, duplicate_of FROM verdicts WHERE rule = 'duplicate'), representatives AS (
     SELECT uid, any_value(sha256) AS sha256 FROM verdicts
-    WHERE (kept OR rule = 'forgotten' OR rule IN (FROM later_rules)) AND uid IN (SELECT duplicate_of FROM dropped) GROUP BY uid
+    WHERE (kept OR rule = 'forgotten' OR rule IN (FROM later_rules)) AND uid IN (SELECT duplicate_of FROM dropped)
+    GROUP BY uid
 )
-SELECT CASE WHEN a.uid = a.duplicate_of THEN 'same uid' WHEN a.sha256 = b.sha256 THEN 'same image bytes' ELSE 'near-duplicate' END AS match_type,
-    count(*) AS rows
+SELECT CASE WHEN a.uid = a.duplicate_of THEN 'same uid' WHEN a.sha256 = b.sha256 THEN 'same image bytes'
+    ELSE 'near-duplicate' END AS match_type, count(*) AS rows
 FROM dropped a LEFT JOIN representatives b ON b.uid = a.duplicate_of GROUP BY match_type ORDER BY rows DESC, match_type
 """
 
@@ -24,13 +25,14 @@ def funnel_section(run: Run) -> Section:
     pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", schema.FAILED))
     text = (
         f"Every sample of the pool is counted in exactly one line: {count(pool)} found = {count(kept)} kept + "
-        f"{count(pool - kept - failed)} dropped + {count(failed)} that could not be read. A sample is dropped by the first step that it fails."
+        f"{count(pool - kept - failed)} dropped + {count(failed)} that could not be read. A sample is dropped by the "
+        "first step that it fails."
     )
     return Section("funnel", "Funnel", [text, funnel_table(run)])
 
 
 def funnel_table(run: Run) -> Table:
-    """Return one line for each step; shares are of the pool, so that those of all drops and of the kept set sum to 100 %."""
+    """Return a line for each step; shares are of the pool, so those of all drops and of the kept set sum to 100 %."""
     drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
     pool, kept = run.counts["pool"], run.counts["kept"]
     meaning = {rule.name: rule.expression for rule in run.facts.rules}
@@ -77,9 +79,10 @@ def duplicates_section(run: Run) -> Section | None:
         Table((size, "groups", "dropped"), by_size, words=(size,), title="Size of groups"),
     ]
     near = [
-        f"Pass {each.place}, by embedding: {count(each.found)} of {count(each.sampled)} close pairs in a sample of the pool were found."
-        for each in run.facts.near
-        if each.sampled
+        f"Pass {recall.place}, by embedding: {count(recall.found)} of {count(recall.sampled)} close pairs in a sample "
+        "of the pool were found."
+        for recall in run.facts.near
+        if recall.sampled
     ]
     large = [f"{group.describe(bool(run.facts.near))}." for group in run.facts.large_groups or ()]
     return Section("duplicates", "Duplicates", [text, *large, Tables(tables), *near])
@@ -88,7 +91,8 @@ def duplicates_section(run: Run) -> Section | None:
 def failures_section(run: Run) -> Section | None:
     """Return samples and files that could not be read, by reason; None where all could."""
     failures = run.rows(
-        """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning, arg_min(detail, (shard, key, unit, row)) AS detail FROM (
+        """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning,
+        arg_min(detail, (shard, key, unit, row)) AS detail FROM (
             SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.row IS NULL THEN 'file' ELSE 'sample' END) AS kind
             FROM failures f LEFT JOIN reasons r USING (reason)
         ) GROUP BY kind, reason ORDER BY kind DESC, n DESC, reason"""
@@ -98,15 +102,10 @@ def failures_section(run: Run) -> Section | None:
     blocks: list[Block] = []
     for samples in (True, False):
         rows = [row for row in failures if (row["kind"] == "sample") == samples][:MOST]
+        parts = shares([row["n"] for row in rows]) if samples else [row["kind"] for row in rows]
         cells = [
-            [
-                clean(row["reason"], SHORT),
-                count(row["n"]),
-                part if samples else row["kind"],
-                clean(row["meaning"], 160),
-                clean(row["detail"], 160),
-            ]
-            for row, part in zip(rows, shares([row["n"] for row in rows]), strict=True)
+            [clean(row["reason"], SHORT), count(row["n"]), part, clean(row["meaning"], 160), clean(row["detail"], 160)]
+            for row, part in zip(rows, parts, strict=True)
         ]
         heads = ("reason", "samples" if samples else "files", "share" if samples else "what", "meaning", "example")
         title = "Samples that could not be used" if samples else "Files that could not be read, entirely or in part"

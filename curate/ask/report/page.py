@@ -1,8 +1,9 @@
 """report.html: what curation did to a pool, on one page that needs no network and runs no script.
 
-In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists it,
-or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget. Texts
-that are untrusted are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images only.
+In: the folder of a finished run, local or any fsspec URL. Out: the page, in the run's folder, where the manifest lists
+it, or elsewhere. Whatever the pool, the page stays below MOST_BYTES: every list is cut, and thumbnails share a budget.
+Untrusted texts are escaped by the template and cleaned by `text.clean`; the page's policy allows styles and data images
+only.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,17 +75,16 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
         _check_unchanged(run)
         # The page first: a reader of the manifest finds what it lists, this one or the one before.
         folder.write_bytes(REPORT_FILE, page)
-        others = [line for line in read_manifest(folder) if line.path != REPORT_FILE]
-        write_manifest(folder, Lines([*others, digest_file(folder, REPORT_FILE)]))
+        lines = [line for line in read_manifest(folder) if line.path != REPORT_FILE]
+        write_manifest(folder, Lines([*lines, digest_file(folder, REPORT_FILE)]))
     return f"{url.rstrip('/')}/{REPORT_FILE}", len(page)
 
 
 def _check_unchanged(run: Run) -> None:
     """Raise RunError where the run has changed since it was opened."""
     if not run.folder.exists(SUCCESS_FILE) or read_facts(run.folder) != run.facts:
-        raise RunError(
-            f"{run.folder.url}: was changed while its report was written; write it again once the change is complete"
-        )
+        what = "was changed while its report was written; write it again once the change is complete"
+        raise RunError(f"{run.folder.url}: {what}")
 
 
 def render_page(run: Run) -> str:

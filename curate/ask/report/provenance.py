@@ -27,8 +27,8 @@ def time_section(run: Run) -> Section | None:
         return None
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     speed = count(round(run.counts["pool"] / seconds))
-    text = f"The run started at {moment} and finished {format_seconds(seconds)} later: {speed} samples of the pool per second."
-    return Section("time", "Time", [text, *_work(run)])
+    text = f"The run started at {moment} and finished {format_seconds(seconds)} later"
+    return Section("time", "Time", [f"{text}: {speed} samples of the pool per second.", *_work(run)])
 
 
 def _work(run: Run) -> list[Block]:
@@ -48,8 +48,8 @@ def _work(run: Run) -> list[Block]:
         for step in run.facts.steps
     ]
     note = (
-        "Wall time of each unit (of emit: shard), summed; units run in parallel. Of all commands that the run took. Tables "
-        "that were reused are not counted."
+        "Wall time of each unit (of emit: shard), summed; units run in parallel. Of all commands that the run took. "
+        "Tables that were reused are not counted."
     )
     heads = ("step", "units", "samples", "work", "share", "samples per second")
     return [Table(heads, cells, words=("step", "share"), note=note)]
@@ -70,9 +70,8 @@ def provenance_section(run: Run) -> Section:
     if facts.metadata:
         main["metadata"] = f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"
     for source, before in (facts.input_runs or {}).items():
-        main[f"source {source}"] = (
-            f"what run {before.name} kept, {count(before.kept)} of {count(before.rows)} samples; its identity: {before.identity}"
-        )
+        kept = f"{count(before.kept)} of {count(before.rows)} samples"
+        main[f"source {source}"] = f"what run {before.name} kept, {kept}; its identity: {before.identity}"
     blocks: list[Block] = [_pairs("Run", main, folded=False), *_models(facts), Tables([_inputs(run), _files(run)])]
     blocks += [_pairs("Table keys", facts.keys), _pairs("Packages", facts.packages)]
     return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", _clean_lines(recipe))])
@@ -134,8 +133,10 @@ def _inputs(run: Run) -> Table:
 
 def _files(run: Run) -> Table:
     files = run.rows(
-        """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar' WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
-        WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'other files' END AS what, count(*) AS files, sum(bytes)::BIGINT AS bytes
+        """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar'
+        WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'
+        WHEN path LIKE 'tables/%' THEN 'tables' ELSE 'other files' END AS what,
+        count(*) AS files, sum(bytes)::BIGINT AS bytes
         FROM manifest WHERE path <> $report GROUP BY what ORDER BY bytes DESC""",
         report=REPORT_FILE,
     )

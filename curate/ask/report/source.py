@@ -1,4 +1,4 @@
-"""Opens a finished run for the report, through the read-only connection of `curate sql`."""
+"""Open a finished run for the report, through the read-only connection of `curate sql`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT",
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, what run.json holds, a connection to its tables, and the comparison with another run."""
+    """A finished run: its folder, run.json's content, a connection to its tables, and a comparison with another run."""
 
     folder: RunStore
     facts: RunFacts

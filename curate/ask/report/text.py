@@ -12,7 +12,7 @@ SHORT = 80  # characters of a name
 
 
 def clean(value: object, limit: int = LONGEST) -> str:
-    """Return the value as text of at most `limit` characters, control and direction characters as escapes; "–" for none."""
+    """Return the value as text of at most `limit` characters, control and direction marks escaped; "–" for none."""
     if value is None:
         return "–"
     if isinstance(value, bool):

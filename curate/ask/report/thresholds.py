@@ -1,8 +1,7 @@
-"""Finds thresholds of rules that can be drawn: of rules in SQL that compare a column with a number, and of top rules.
+"""Find thresholds of rules that can be drawn: of rules in SQL that compare a column with a number, and of top rules.
 
-A rule is read as DuckDB parses it: of conditions joined by AND each that compares a column, `least(a, b)`, `greatest(a,
-b)` or the ratio of sides (`aspect`) with a number. Everything else in a rule, such as OR, cannot be drawn and is left
-out.
+A rule is read as DuckDB parses it: of conditions joined by AND each that compares a column, `least(a, b)`,
+`greatest(a, b)` or the ratio of sides (`aspect`) with a number. All else, such as OR, cannot be drawn.
 """
 
 from collections.abc import Iterator
@@ -21,9 +20,8 @@ def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
     thresholds: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
         if rule.of and rule.threshold is not None:
-            thresholds.setdefault(_measured_name(run, rule.of), []).append(
-                (rule.name, float(rule.show(rule.threshold)))
-            )
+            shown = float(rule.show(rule.threshold))
+            thresholds.setdefault(_measured_name(run, rule.of), []).append((rule.name, shown))
         elif rule.sql:
             for column, value in _comparisons(run, rule.sql):
                 thresholds.setdefault(_measured_name(run, column), []).append((rule.name, value))
@@ -83,7 +81,7 @@ def _columns(tree: dict[str, Any]) -> list[str]:
 
 
 def _measures(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the columns of the report that an expression is: one, two for least and greatest, `aspect` for the ratio of sides."""
+    """Yield the columns that an expression measures: of least and greatest both, of the ratio of sides `aspect`."""
     name, arguments = _called(node)
     if node.get("class") == "COLUMN_REF":
         yield node["column_names"][-1]

@@ -1,7 +1,7 @@
 """Thumbnails of samples, as data URIs, of images in the input pool, or of kept samples in the published shards.
 
-A sample whose image is missing, changed, unreadable or too much for the page gets words instead. Images come from
-untrusted sources: they are decoded with the limits of measuring, and the page holds a JPEG that is written here.
+A sample whose image is missing, changed, unreadable or too much for the page gets words instead. Images are untrusted:
+they are decoded with the limits of measuring, and the page holds a JPEG that is written here.
 """
 
 import base64
@@ -50,7 +50,7 @@ def at_places(places: Iterable[Place]) -> dict[str, list[int]]:
 
 def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
     """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
-    images, other = read_originals(run, rows)
+    images, changed = read_originals(run, rows)
     thumbnails = in_threads(thumbnail, (images.get(place_of(row), b"") for row in rows))
     pictures: dict[Place, Picture] = {}
     left = BUDGET
@@ -60,7 +60,7 @@ def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
             continue
         data = "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
         if not jpeg:
-            pictures[place] = Picture(missing=_why_not(row, place in images, place in other))
+            pictures[place] = Picture(missing=_why_not(row, place in images, place in changed))
         elif len(data) > left:
             pictures[place] = Picture(missing="left out: the page's size limit is reached")
         else:
@@ -96,23 +96,23 @@ def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], s
     wanted = [row for row in rows if row["sha256"] is not None]
     sources = {source.name: source for source in _sources(run)}
     images: dict[Place, bytes] = {}
-    other: set[Place] = set()
+    changed: set[Place] = set()
     unreachable: set[str] = set()
     for shard in dict.fromkeys(row["shard"] for row in wanted):
-        here = [row for row in wanted if row["shard"] == shard]
-        source = sources.get(here[0]["source"])
+        of_shard = [row for row in wanted if row["shard"] == shard]
+        source = sources.get(of_shard[0]["source"])
         if source is None or source.name in unreachable:
             continue
         try:
-            for row, data in _from_input(run, source, shard, here):
-                (images.update({place_of(row): data}) if _same(row, data) else other.add(place_of(row)))
+            for row, data in _from_input(run, source, shard, of_shard):
+                (images.update({place_of(row): data}) if _same(row, data) else changed.add(place_of(row)))
         except FileNotFoundError:
             continue
         except Exception:
             # Stores, drivers and replaced files raise errors of many kinds, and all of them mean: not there.
             if "://" in shard:  # a store that does not answer is not tried again for each file
                 unreachable.add(source.name)
-    return images | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in images]), other
+    return images | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in images]), changed
 
 
 def _sources(run: Run) -> Iterator[Source]:
@@ -127,7 +127,7 @@ def _same(row: Row, data: bytes) -> bool:
 
 
 def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
-    """Yield images of an input file: its n-th row is the n-th of the run's that name the file, unless a part is damaged."""
+    """Yield images of an input file: its n-th row is the n-th of the run that names the file, unless it is damaged."""
     places = run.rows(
         f"""SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
         FROM samples WHERE shard = $shard) WHERE (unit, row) IN {AT_PLACES} ORDER BY place""",
@@ -145,7 +145,8 @@ def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Ite
 def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
     """Return images of kept rows, from the run's own shards."""
     by_uid = {row["uid"]: row for row in rows}
-    sql = "SELECT uid, shard, key FROM published WHERE uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL ORDER BY shard"
+    of_uids = "uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL"
+    sql = f"SELECT uid, shard, key FROM published WHERE {of_uids} ORDER BY shard"
     places = run.rows(sql, uids=list(by_uid)) if rows else []
     images: dict[Place, bytes] = {}
     kind = find_written(run.facts)

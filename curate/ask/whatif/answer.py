@@ -1,8 +1,8 @@
-"""`whatif`: what a finished run would yield with other rules, deduplication or balance, compared with what it did yield.
+"""Compute what a finished run would yield with other rules, deduplication or balance, compared with what it did.
 
-In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules and
-deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's draws. It is
-compared with the expectation of the run, since the rows that the run kept differ from that by chance.
+In: a run and `key=value` overrides, as of `curate run --set`. Out: a `WhatIf` of small Arrow tables. Rows that rules
+and deduplication drop are exact counts; what balancing keeps is an expectation, with the standard error of a run's
+draws, compared with the run's own, from which the rows that it kept differ by chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from curate.store.layout import ENTRIES_FILE
 
 # Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
 _NUMBERS = [("run", pa.int64()), *((name, pa.float64()) for name in ("run_expected", "whatif", "change"))]
-# Kinds are pool, drop and kept; dropped rows are negative, so that all numbers add up to the kept ones. The error is one
+# Kinds are pool, drop and kept; dropped rows are negative, so that all add up to the kept ones. The error is one
 # standard error of a run's draws. Null: that recipe has no such rule.
 FUNNEL = pa.schema(
     [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
@@ -49,15 +49,15 @@ LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBER
 _EXACT = pa.decimal128(38)
 _KEYS = [("language", pa.string()), ("source", pa.string())]
 _WEIGHTS = pa.schema([*_KEYS, ("pool", pa.int64()), ("run", pa.int64()), ("run_expected", _EXACT), ("whatif", _EXACT)])
-# t; survivors, the rows still in when balancing begins; entries that some survivor matches, and how many are gained and
-# lost; the share of entries of which all rows stay (at most their limit) in the matches of survivors, and of kept rows; the share
-# of entries with fewer than t rows, as `balance.tail_share` has it, and the smallest above 0 that the counts allow.
+# t; survivors, the rows left when balancing begins; entries that some survivor matches, and how many are gained and
+# lost; the share of entries of which all rows stay in the matches of survivors, and of kept rows; that of entries with
+# fewer than t rows (`balance.tail_share`), and the smallest above 0 that the counts allow.
 FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What a run kept (`run`), and what it would keep (`whatif`); `change` is `whatif` minus `run_expected`, so it excludes chance."""
+    """What a run kept (`run`), and would keep (`whatif`); `change` is `whatif` minus `run_expected`, without chance."""
 
     changes: tuple[str, ...]  # the overrides
     funnel: pa.Table  # FUNNEL
@@ -74,11 +74,9 @@ class WhatIf:
 
 
 def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
-    """Return what a finished run would yield with other rules, deduplication or balance, without a run.
+    """Return what the finished run in a folder, local or remote, would yield with other settings.
 
-    Args:
-        url: the run folder, local or remote.
-        overrides: `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
+    `overrides` are `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
 
     Raises:
         RecipeError: there is no run, or an override is wrong or would need the pool.
@@ -91,25 +89,26 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     """Return what `whatif` does, for a run that is open."""
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
-    found = expect(survivors, choose(survivors, recipe))
-    units = list(in_threads(lambda place: _weigh(run, survivors, found, place), range(len(run.units))))
+    expectation = expect(survivors, choose(survivors, recipe))
+    units = list(in_threads(lambda place: _weigh(run, survivors, expectation, place), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
     left = sum(int(state.alive.sum()) for state in survivors.states)
-    shares = _share_of_run(run), _share(found.is_uniform, found.rows, left)
+    shares = _share_of_run(run), _share(expectation.is_uniform, expectation.rows, left)
     has_languages = "language" in survivors.settings.columns.names
+    run_expected = float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])
     return WhatIf(
         changes=tuple(overrides),
-        funnel=_funnel(run, survivors, found, float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])),
+        funnel=_funnel(run, survivors, expectation, run_expected),
         sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES, shares),
         languages=_parts(weights, LANGUAGES, shares) if has_languages else LANGUAGES.empty_table(),
-        facts=_facts(run, survivors, found),
-        expected=found.rows,
-        error=found.error,
-        choice=found.choice,
-        t=found.values.get("t"),
-        above=found.values.get("expected_above"),
-        is_same=found.values.get("t") == run.facts.t and all(unit.is_same for unit in units),
+        facts=_facts(run, survivors, expectation),
+        expected=expectation.rows,
+        error=expectation.error,
+        choice=expectation.choice,
+        t=expectation.values.get("t"),
+        above=expectation.values.get("expected_above"),
+        is_same=expectation.values.get("t") == run.facts.t and all(unit.is_same for unit in units),
         thresholds=_thresholds(survivors),
     )
 
@@ -137,26 +136,26 @@ def _thresholds(survivors: DecidedRows) -> dict[str, str]:
     }
 
 
-def _funnel(run: FinishedRun, survivors: DecidedRows, found: Expectation, expected: float) -> pa.Table:
-    """Return FUNNEL; `expected` is the expected number of rows that the run keeps."""
+def _funnel(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, run_expected: float) -> pa.Table:
+    """Return FUNNEL; `run_expected` is the expected number of rows that the run keeps."""
     old, new = run.recipe, survivors.recipe
     was = count_verdicts(run.states, old)
-    likely = _with_kept(was, old, expected)
-    will = _with_kept(count_verdicts(survivors.states, new), new, found.rows)
+    likely = _with_kept(was, old, run_expected)
+    will = _with_kept(count_verdicts(survivors.states, new), new, expectation.rows)
     forgotten = bool(was[schema.FORGOTTEN])
     olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
     names = [schema.POOL, *merge_names(news, olds)]
     olds, news = [schema.POOL, *olds], [schema.POOL, *news]
     was[schema.POOL] = was.total()
     likely[schema.POOL] = will[schema.POOL] = was[schema.POOL]
-    before, between = ([counts.get(name, 0) if name in olds else None for name in names] for counts in (was, likely))
-    after = [will.get(name, 0) if name in news else None for name in names]
     kinds = [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names]
-    before, between, after = (
-        [n if n is None or kind != "drop" else 0 - n for n, kind in zip(counts, kinds, strict=True)]
-        for counts in (before, between, after)
-    )
-    errors = {schema.KEPT: found.error} | ({new.selection[0]: found.error} if new.selection else {})
+
+    def column(counts: Mapping[str, float], stages: Sequence[str]) -> list[float | None]:
+        rows = [counts.get(name, 0) if name in stages else None for name in names]
+        return [n if n is None or kind != "drop" else 0 - n for n, kind in zip(rows, kinds, strict=True)]
+
+    before, between, after = column(was, olds), column(likely, olds), column(will, news)
+    errors = dict.fromkeys((schema.KEPT, *(new.selection or ())[:1]), expectation.error)
     columns = {
         "position": list(range(len(names))),
         "kind": kinds,
@@ -187,26 +186,24 @@ class _UnitWeights:
     is_same: bool  # whether each is kept with the probability of the run
 
 
-def _weigh(run: FinishedRun, survivors: DecidedRows, found: Expectation, place: int) -> _UnitWeights:
+def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, place: int) -> _UnitWeights:
     """Return rows of the pool, kept and expected ones, of one unit."""
     was, now = run.states[place], survivors.states[place]
     tables = survivors.settings.tables(was.unit)
     before = tables.read("decisions", ["probability"])["probability"].to_numpy()
     after = np.zeros(len(was.verdicts))
-    after[now.alive] = found.inclusion[place]
+    after[now.alive] = expectation.inclusion[place]
     language = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]
     numbers = {
         "run": was.alive,
         "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else balance.fixed_point(before),
-        "whatif": now.alive if found.is_uniform else balance.fixed_point(after),
+        "whatif": now.alive if expectation.is_uniform else balance.fixed_point(after),
     }
-    sums = (
-        pa.table({"language": language, **{name: rows.astype(np.int64) for name, rows in numbers.items()}})
-        .group_by("language", use_threads=False)
-        .aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
-    )
+    rows = pa.table({"language": language, **{name: column.astype(np.int64) for name, column in numbers.items()}})
+    by_language = rows.group_by("language", use_threads=False)
+    sums = by_language.aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
     weights = sums.add_column(1, "source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
     return _UnitWeights(weights.cast(_WEIGHTS), np.array_equal(before, after))
 
@@ -224,8 +221,8 @@ def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fracti
     return table.sort_by([("pool", "descending"), (by, "ascending")]).cast(columns)
 
 
-def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.Table:
-    rows: list[tuple[str, float | None, float | None]] = [("t", run.facts.t, found.values.get("t"))]
+def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation) -> pa.Table:
+    rows: list[tuple[str, float | None, float | None]] = [("t", run.facts.t, expectation.values.get("t"))]
     reached = sum(int(among(b.verdicts, LEFT).sum()) for b in run.states)
     rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
     if run.recipe.match:
@@ -235,17 +232,17 @@ def _facts(run: FinishedRun, survivors: DecidedRows, found: Expectation) -> pa.T
         rows.append(("entries", int((before > 0).sum()), int((now > 0).sum())))
         rows.append(("entries_gained", None, int(((now > 0) & (before == 0)).sum())))
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
-        own, kept = np.zeros_like(survivors.counts), np.zeros(len(survivors.counts))
-        own[entry_ids], kept[entry_ids] = before, expected
-        was = _shares_of_run(run, survivors, own, kept)
-        rows += [(name, was.get(name), found.shares.get(name)) for name in {**was, **found.shares}]
+        counts, kept = np.zeros_like(survivors.counts), np.zeros(len(survivors.counts))
+        counts[entry_ids], kept[entry_ids] = before, expected
+        was, will = _shares_of_run(run, survivors, counts, kept), expectation.shares
+        rows += [(name, was.get(name), will.get(name)) for name in {**was, **will}]
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)
 
 
-def _shares_of_run(run: FinishedRun, survivors: DecidedRows, own: I64, kept: F64) -> Mapping[str, float | None]:
-    """Return `Choice.shares` of what the run chose; of one that took another run's counts, only where they are read anyway."""
+def _shares_of_run(run: FinishedRun, survivors: DecidedRows, counts: I64, kept: F64) -> Mapping[str, float | None]:
+    """Return `Choice.shares` of the run's choice; by another run's counts, only where they are read anyway."""
     if run.recipe.selection is None or run.facts.selection is None:
         return {}
     key, section = run.recipe.selection
-    choice = SELECTIONS.find(key).recorded(section, run.facts, survivors, own)
-    return choice.shares(own, kept) if choice else {}
+    choice = SELECTIONS.find(key).recorded(section, run.facts, survivors, counts)
+    return choice.shares(counts, kept) if choice else {}

@@ -1,8 +1,8 @@
-"""What a run will yield and cost, estimated before it from a few whole units, measured and decided as the run would.
+"""Estimate what a run will yield and cost from a few whole units, measured and decided as the run would.
 
-Entry counts grow with the pool, so a sample of fraction f is balanced with counts that are its own by f.
-Duplicates are only found within the sample, so fewer than there are. The error is that of cluster sampling over
-the units where there are several, else that of the rows, and that of a run's draws.
+Entry counts grow with the pool, so a sample of fraction f is balanced with its counts divided by f. Duplicates are
+detected within the sample alone, so too few. The error is that of cluster sampling over the units where there are
+several, else that of the rows, and that of a run's draws.
 """
 
 import time
@@ -94,7 +94,7 @@ def estimate(
     folders = [folder for folder in (context.store, context.reuse) if folder]
     known = [index_answers(folder) for folder in folders] if context.recipe.captions else []
     with temporary_folder() as aside:
-        # Where all units are alike, their time is that of what the run to reuse does not have: it gives the rest
+        # Where all units are alike, their time is that of what the run to reuse does not have.
         context = replace(context, store=RunStore(aside), reuse=context.reuse if left in (0, 1) else None)
         if metadata is not None:
             context.store.write_parquet(METADATA_FILE, metadata)
@@ -120,21 +120,19 @@ def estimate(
         fraction = sampled / rows
         survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64))
         left_rows = sum(map(len, survivors.rows))
-        found, chosen, unreached = _select(survivors, fraction)
-        verdicts = _verdicts(survivors, found, fraction)
+        expectation, chosen, unreached = _select(survivors, fraction)
+        # A sample has its size, where there are more rows.
+        is_certain = expectation.choice and expectation.is_uniform and expectation.rows < left_rows
         return Estimate(
             units=len(sample),
             sampled=sampled,
             rows=rows,
             is_counted=is_counted,
-            verdicts=verdicts,
-            # a sample has its size, where there are more rows
-            error=0.0
-            if found.choice and found.is_uniform and found.rows < left_rows
-            else _error(survivors, found, fraction),
+            verdicts=_verdicts(survivors, expectation, fraction),
+            error=0.0 if is_certain else _error(survivors, expectation, fraction),
             seconds=seconds / fraction,
-            bytes=_bytes(survivors, found, fraction) if context.pool.has_images else 0,
-            requests=_requests(context, survivors, found, known, fraction) if context.recipe.captions else [],
+            bytes=_bytes(survivors, expectation, fraction) if context.pool.has_images else 0,
+            requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
             warnings=[*_too_many_failed(survivors), *unreached],
         )
@@ -151,22 +149,20 @@ def _decide(units: InProcessUnits, context: RunContext) -> DecidedRows:
 
 
 def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
-    """Return the units that can be read without fetching anything, and the context whose sources read them where they are."""
+    """Return the units that can be read without a download, and the context whose sources read them where they are."""
     if not any(map(find_downloading, context.sources)):
         return context, units
-    sources, found = [], []
+    sources, fetched = [], []
     for source in context.sources:
         of_source = [unit for unit in units if unit.source == source.name]
         parts = [part for unit in of_source for part in unit.parts]
         kind = find_downloading(source)
         places = kind.fetched(source, parts) if kind else [(source, frozenset(parts))]
-        at, whole = max(
-            ((at, [unit for unit in of_source if there.issuperset(unit.parts)]) for at, there in places),
-            key=lambda place: len(place[1]),
-        )
+        whole = [(at, [unit for unit in of_source if files.issuperset(unit.parts)]) for at, files in places]
+        at, complete = max(whole, key=lambda place: len(place[1]))
         sources.append(at)
-        found += whole
-    return replace(context, recipe=context.recipe.model_copy(update={"input": tuple(sources)})), found
+        fetched += complete
+    return replace(context, recipe=context.recipe.model_copy(update={"input": tuple(sources)})), fetched
 
 
 def _is_measured(context: RunContext, unit: Unit) -> bool:
@@ -211,20 +207,20 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
     sizes = {name: getattr(section, name) for name in SELECTIONS.find(key).sizes_of if getattr(section, name)}
     smaller = section.model_copy(update={name: round(rows * fraction) for name, rows in sizes.items()})
     try:
-        found = expect(survivors, choose(survivors, recipe.model_copy(update={key: smaller})))
+        kept = expect(survivors, choose(survivors, recipe.model_copy(update={key: smaller})))
     except OutOfReach as error:
         if fraction == 1:
             raise
-        found = expect(survivors, error.choice)
+        kept = expect(survivors, error.choice)
         [(name, rows)] = sizes.items()
-        nearest = f"even {error.nearest}, keeps about {found.rows / fraction:,.0f} rows"
+        nearest = f"even {error.nearest}, keeps about {kept.rows / fraction:,.0f} rows"
         warning = f"{key}.{name} {rows:,} is probably out of reach: {nearest}, and the run would end with an error"
-        return found, found.choice.label if found.choice else "", [warning]
-    return found, found.choice.say(section, fraction) if found.choice else "", []
+        return kept, kept.choice.label if kept.choice else "", [warning]
+    return kept, kept.choice.say(section, fraction) if kept.choice else "", []
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
-    """Yield a warning where more rows of the sample failed, or are missing, than the recipe allows: see `publish.audit.check_damage`."""
+    """Yield a warning where more rows failed, or are missing, than the recipe allows: see `audit.check_damage`."""
     recipe = survivors.recipe
     tables = (survivors.settings.tables(state.unit).read("samples", ["status"]) for state in survivors.states)
     status = pa.concat_tables(tables)["status"]
@@ -239,14 +235,14 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
             yield f"{bad / rows:.1%} of the samples {what}, and {name} is {limit}: {how}"
 
 
-def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> dict[str, float]:
+def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float) -> dict[str, float]:
     """Return rows of the pool by stage."""
     recipe = survivors.recipe
     counts = count_verdicts(survivors.states, recipe)
     verdicts = {stage.name: counts[stage.name] / fraction for stage in recipe.stages(True)}
-    kept, always = found.rows / fraction, (FAILED, *recipe.rules)
+    kept, always = expectation.rows / fraction, (FAILED, *recipe.rules)
     drawn, section = recipe.selection or (None, None)
-    if drawn and found.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
+    if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
         kept = min([counts[KEPT] / fraction, *(getattr(section, name) for name in SELECTIONS.find(drawn).sizes_of)])
     verdicts = {name: n for name, n in verdicts.items() if (n or name in always) and name not in (drawn, KEPT)}
     if drawn:
@@ -254,40 +250,40 @@ def _verdicts(survivors: DecidedRows, found: Expectation, fraction: float) -> di
     return {**verdicts, KEPT: kept}
 
 
-def _error(survivors: DecidedRows, found: Expectation, fraction: float) -> float:
+def _error(survivors: DecidedRows, expectation: Expectation, fraction: float) -> float:
     sizes = np.array([len(state.verdicts) for state in survivors.states])
-    shares = np.array([pi.sum() for pi in found.inclusion]) / np.maximum(1, sizes)
-    share = found.rows / sizes.sum()
+    shares = np.array([pi.sum() for pi in expectation.inclusion]) / np.maximum(1, sizes)
+    share = expectation.rows / sizes.sum()
     if len(shares) > 1:
         scatter = np.std(shares, ddof=1) / np.sqrt(len(shares))
     else:
         scatter = np.sqrt(share * (1 - share) / sizes.sum())
     sampling = (scatter * sizes.sum() / fraction) ** 2 * (1 - fraction)  # none where all was sampled
-    return float(np.sqrt(sampling + found.error**2 / fraction))
+    return float(np.sqrt(sampling + expectation.error**2 / fraction))
 
 
-def _bytes(survivors: DecidedRows, found: Expectation, fraction: float) -> int:
+def _bytes(survivors: DecidedRows, expectation: Expectation, fraction: float) -> int:
     total = 0.0
     for state in survivors.states:
         sizes = survivors.settings.tables(state.unit).read("samples", ["bytes"])["bytes"].to_numpy().astype(np.float64)
         total += float(np.nansum(sizes[state.alive]))
-    return round(total / fraction * found.rows / max(1, sum(map(len, found.inclusion))))
+    return round(total / fraction * expectation.rows / max(1, sum(map(len, expectation.inclusion))))
 
 
 def _requests(
-    context: RunContext, survivors: DecidedRows, found: Expectation, known: Sequence[Index], fraction: float
+    context: RunContext, survivors: DecidedRows, expectation: Expectation, known: Sequence[Index], fraction: float
 ) -> list[EstimatedRequests]:
     """Return requests over the whole pool, by the prompts of the sample's rows, each as likely as it is kept."""
     captioning = CaptionSettings.of(context)
     captions = captioning.captions
     counts = survivors.counts if context.recipe.match else None
     sums = {(task.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
-    for state, inclusion in zip(survivors.states, found.inclusion, strict=True):
+    for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
         alive = np.flatnonzero(state.alive)
-        some = alive[:_PROMPTS]
-        scale = len(alive) / max(1, len(some))
+        prompted = alive[:_PROMPTS]
+        scale = len(alive) / max(1, len(prompted))
         tables = context.unit_tables(state.unit)
-        rows = Rows.of(tables, some, counts, inclusion[:_PROMPTS])
+        rows = Rows.of(tables, prompted, counts, inclusion[:_PROMPTS])
         rows = replace(rows, sources=rows.column("caption"))  # as long as captions are, for want of better
         likely = dict(zip(rows.column("uid").to_pylist(), (scale * rows.probability).tolist(), strict=True))
         for task in captions.tasks:
@@ -297,17 +293,17 @@ def _requests(
             sums[task.kind, task.section.engine] += _weigh(requests, likely, answered.tolist())
     estimated = []
     for (kind, engine), total in sums.items():
-        there, missing, tokens_in, tokens_out = (total / fraction).tolist()
+        cached, missing, tokens_in, tokens_out = (total / fraction).tolist()
         cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
-        estimated.append(EstimatedRequests(kind, engine, there, missing, tokens_in, tokens_out, cost))
+        estimated.append(EstimatedRequests(kind, engine, cached, missing, tokens_in, tokens_out, cost))
     return estimated
 
 
 def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: Sequence[bool]) -> F64:
-    """Return requests that are answered and that are not, tokens in and out of these, as likely as their rows are kept."""
+    """Return requests that are answered, that are not, and tokens in and out of these, as likely as rows are kept."""
     total = np.zeros(4)
-    for request, there in zip(requests, answered, strict=True):
+    for request, is_answered in zip(requests, answered, strict=True):
         text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)
-        weights = [1, 0, 0, 0] if there else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
+        weights = [1, 0, 0, 0] if is_answered else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
         total += likely[request.uid] * np.array(weights)
     return total

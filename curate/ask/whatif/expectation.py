@@ -1,6 +1,6 @@
 """The expected size of what a selection keeps among the rows left, with the standard error of the draws.
 
-In: `DecidedRows`, and a recipe's selection. Out: π of each row left (float64), and what follows from it as the selection says.
+In: `DecidedRows`, and a recipe's selection. Out: π of each row left (float64), and what the selection derives from it.
 """
 
 from collections.abc import Mapping

@@ -42,7 +42,7 @@ def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: in
 
 
 def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
-    """Return the Vega-Lite spec: expected rows with their band, survivors above them, and what the run kept as a dashed line."""
+    """Return the Vega-Lite spec: expected rows with their band, survivors above, and what the run kept, dashed."""
     rows = [
         {
             "value": point.value,
@@ -62,6 +62,7 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
     def y(field: str) -> dict[str, Any]:
         return {"field": field, "type": "quantitative", "title": "rows", "axis": {"format": "~s"}}
 
+    band = {"x": x, "y": y("low"), "y2": {"field": "high"}}
     run_line = {"data": {"values": [{"kept": kept, "label": f"the run kept {kept:,}"}]}}
     run_y = {"field": "kept", "type": "quantitative"}
     return {
@@ -69,12 +70,12 @@ def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict
         "width": 560,
         "height": 320,
         "background": "white",
-        "config": {"mark": {"aria": False}},  # descriptions would be expressions of titles, which Vega-Lite does not escape
+        "config": {"mark": {"aria": False}},  # descriptions would be made of titles, which Vega-Lite does not escape
         "title": {"text": "Expected rows kept", "subtitle": "grey: rows left when balancing begins", "anchor": "start"},
         "data": {"values": rows},
         "layer": [
             {"mark": {"type": "line", "color": _BEFORE}, "encoding": {"x": x, "y": y("survivors")}},
-            {"mark": {"type": "area", "color": _KEPT, "opacity": 0.25}, "encoding": {"x": x, "y": y("low"), "y2": {"field": "high"}}},
+            {"mark": {"type": "area", "color": _KEPT, "opacity": 0.25}, "encoding": band},
             {"mark": {"type": "line", "color": _KEPT, "point": {"color": _KEPT}}, "encoding": {"x": x, "y": y("rows")}},
             {**run_line, "mark": {"type": "rule", "strokeDash": [4, 4], "color": _MUTED}, "encoding": {"y": run_y}},
             {

@@ -1,15 +1,14 @@
 """The rows still in when balancing begins, by a run's own recipe or a changed one, from the run's tables alone.
 
 In: a finished run, and its recipe as overridden; what would need the pool is refused, with the command that does it.
-Out: `DecidedRows`. What decides are the kernels of the run itself, so the result is what a run would find, and only
-what a change affects is decided again:
+Out: `DecidedRows`. The run's own kernels decide, as a run would, and only what a change affects is decided again:
 
     balance           verdicts as recorded
     dedup             rules as recorded, duplicates found again
     rules             rules applied again; duplicates found again if other rows reach deduplication
 
-Duplicates by equal keys are found once among all rows, and then resolved for any of them; groups of near ones depend on
-which rows there are, and are found again each time. Where rows were forgotten, the fractions of top rules are of fewer
+Duplicates by equal keys are detected once among all rows, and then resolved for any of them; groups of near ones depend
+on which rows there are, and are detected each time. Where rows were forgotten, the fractions of top rules are of fewer
 rows, and links between near ones may be gone: what depends on that is decided again, whatever changes. Memory: about 70
 bytes a row of the pool, and 20 bytes a survivor.
 """
@@ -19,7 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, Any, Self, cast
 
 import numpy as np
@@ -54,8 +53,9 @@ from curate.store.tables import OpenTables, UnitTables
 
 _DECIDING = ("derive", "rules", "dedup")
 _HINT = (
-    "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=null, rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to "
-    "remove it), rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
+    "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=null, "
+    "rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to remove it), "
+    "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
 _LIMIT = 2 << 30  # bytes of columns that are kept
 _READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
@@ -80,10 +80,9 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _KeptColumnsStore(RunStore):
-    """The folder of a finished run, which may be read only; keeps the columns of units' tables that were read in memory.
+    """The folder of a finished run, which may be read only; keeps the columns that were read in memory.
 
-    Embeddings and columns of text by which rows differ are read again each time: they are most of a run's bytes, and are
-    needed once. Trades memory for a second and less between the points of a sweep.
+    Embeddings and columns of text, most of a run's bytes and needed once, are read again each time.
     """
 
     columns: _Columns = field(default_factory=_Columns)
@@ -96,9 +95,8 @@ class _KeptColumnsStore(RunStore):
         return tempfile.TemporaryFile()  # without a name, on this machine's disk
 
     def open_parquet(self, name: str) -> TableFile:
-        return cast(
-            TableFile, _KeptColumnsFile(lambda: super(_KeptColumnsStore, self).open_parquet(name), name, self.columns)
-        )
+        open_file = partial(super().open_parquet, name)
+        return cast(TableFile, _KeptColumnsFile(open_file, name, self.columns))
 
 
 class _KeptColumnsFile:
@@ -175,10 +173,9 @@ class FinishedRun:
         try:
             return DecideSettings.of(context)
         except UnknownColumn as error:
-            raise RecipeError(
-                f"{error}; a column of the pool that no rule named is not in this run's tables: name it in a run "
-                f"(`curate run RECIPE --reuse {context.store.url} --set …`)"
-            ) from None
+            why = "a column of the pool that no rule named is not in this run's tables"
+            how = f"name it in a run (`curate run RECIPE --reuse {context.store.url} --set …`)"
+            raise RecipeError(f"{error}; {why}: {how}") from None
 
 
 @dataclass(frozen=True)
@@ -236,9 +233,9 @@ class DecidedRows:
 
 
 def open_finished(url: str) -> FinishedRun:
-    """Open a finished run. Raises as `find_run`, `check_signals` and `open_context` do, and RunError where it is damaged."""
-    found = find_run(url)
-    folder = _KeptColumnsStore(found.url, found.storage)
+    """Open a finished run. Raises as `find_run`, `check_signals` and `open_context`, and RunError if it is damaged."""
+    store = find_run(url)
+    folder = _KeptColumnsStore(store.url, store.storage)
     facts = read_facts(folder)
     check_signals(folder, facts)
     context, units = open_context(folder)
@@ -256,28 +253,22 @@ def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         if section == "seed":
             raise RecipeError(f"--set {override}: a seed changes which rows are drawn, not how many to expect; {_HINT}")
         if section in Recipe.full().model_fields:
-            raise RecipeError(
-                f"--set {override}: {section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
-                f"{_HINT}"
-            )
+            why = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`)"
+            raise RecipeError(f"--set {override}: {why}; {_HINT}")
         hint = did_you_mean(section, accepted)
         raise RecipeError(f"--set {override}: {section!r} is not a section that can be changed; {hint}{_HINT}")
     changed = change_recipe(recipe, overrides)
     if changed.dedup.against not in (recipe.dedup.against, None):
-        raise RecipeError(
-            "dedup.against: the images of an evaluation set are compared by a run only; accepted: unchanged, or "
-            "dedup.against=null"
-        )
+        why = "the images of an evaluation set are compared by a run only"
+        raise RecipeError(f"dedup.against: {why}; accepted: unchanged, or dedup.against=null")
     return changed
 
 
 def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | None = None) -> DecidedRows:
-    """Return the rows still in when balancing begins by a recipe of `changed_recipe`.
+    """Return the rows left when balancing begins by a recipe of `changed_recipe`.
 
-    `repeats` are `all_repeats` of the recipe, where several recipes with the same deduplication are asked for.
-
-    Raises:
-        RecipeError: a rule is wrong, a column is not measured, or rows would have to be compared with an evaluation set.
+    `repeats` are `all_repeats`, which recipes of the same deduplication share. Raises RecipeError where a rule is
+    wrong, a column is not measured, or rows would have to be compared with an evaluation set.
     """
     settings = run.settings(recipe)
     looks_at_many = any(segment.top or segment.derive for segment in settings.segments)
@@ -313,16 +304,14 @@ def _alive_records(tables: OpenTables, state: UnitState, records: exact.Records)
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
-    """Return the rows that share a key of the recipe's deduplication with another, whatever the rules; None where that depends on them."""
+    """Return the rows that share a key of deduplication with another; None where that depends on the rules."""
     settings = run.settings(recipe)
     prefers_many = recipe.dedup.prefer in settings.derived and any(segment.derive for segment in settings.segments)
     if recipe.dedup.near or prefers_many:
         return None
     out = (CODES[schema.FAILED], _FORGOTTEN)
-    readable = [
-        UnitState(state.unit, np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)))
-        for state in run.states
-    ]
+    verdicts = [np.where(among(state.verdicts, out), state.verdicts, np.int16(ALIVE)) for state in run.states]
+    readable = [UnitState(state.unit, codes) for state, codes in zip(run.states, verdicts, strict=True)]
     units = InProcessUnits(readable, run.context)
     records, _ = find_records(units, settings)
     together = units.value(units.group("Duplicates: together", records, _together).aside)
@@ -345,7 +334,7 @@ def count_verdicts(states: Sequence[UnitState], recipe: Recipe) -> Counter[str]:
 
 
 def among(verdicts: I16, codes: Sequence[int]) -> Mask:
-    """Return which verdicts are among a few codes: numpy's `isin` takes ten times as long for so few."""
+    """Return which verdicts are among a few codes; numpy's `isin` takes ten times as long."""
     return np.asarray(np.logical_or.reduce([verdicts == code for code in codes]))
 
 
@@ -353,16 +342,11 @@ def _recorded(context: RunContext, unit: Unit) -> UnitState:
     """Return the unit's state by its decisions."""
     tables, recipe = context.unit_tables(unit), context.recipe
     try:
-        return UnitState(
-            unit,
-            read_verdicts(
-                tables.read("decisions", ["rule"])["rule"], list(recipe.rules), recipe.selection and recipe.selection[0]
-            ),
-        )
+        rules = tables.read("decisions", ["rule"])["rule"]
+        return UnitState(unit, read_verdicts(rules, list(recipe.rules), recipe.selection and recipe.selection[0]))
     except ValueError:
-        raise RunError(
-            f"{tables.store.url}: {tables.file('decisions')} names rules that the run does not have"
-        ) from None
+        where = f"{tables.store.url}: {tables.file('decisions')}"
+        raise RunError(f"{where} names rules that the run does not have") from None
 
 
 def has_same_rules(old: Recipe, new: Recipe) -> bool:
@@ -373,7 +357,7 @@ def has_same_rules(old: Recipe, new: Recipe) -> bool:
 
 
 def _apply_rules(run: FinishedRun, rules: Rules, recipe: Recipe) -> None:
-    """Apply rules and what comes before deduplication; what was taken out on request stays out."""
+    """Apply rules and what precedes deduplication; forgotten rows stay out."""
     units, settings = rules.units, rules.settings
     assert isinstance(units, InProcessUnits)
     first = settings.segments[0]
@@ -394,8 +378,7 @@ def _apply_rules(run: FinishedRun, rules: Rules, recipe: Recipe) -> None:
             unknown += int(np.sum(without.alive & ~among(was.verdicts, run.reached)))
         states.append(without)
     if unknown:
-        raise RecipeError(
-            f"{unknown:,} rows reach dedup.against that the run did not compare with its evaluation set, and only a run can; "
-            "accepted: rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
-        )
+        why = "reach dedup.against that the run did not compare with its evaluation set, and only a run can"
+        accepted = "rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
+        raise RecipeError(f"{unknown:,} rows {why}; accepted: {accepted}")
     units.elements = states

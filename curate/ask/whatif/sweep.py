@@ -1,7 +1,7 @@
-"""A sweep: what a run would yield over a range of one number of its recipe; and the search for the value of a target size.
+"""Sweep a number of a run's recipe over a range: the yield of each value; and search the value of a target size.
 
-In: a run that is open, overrides, a `SweptNumber`. Out: one `Point` a value. What does not change between points is done once: the
-survivors where the number is of balance, and the rows that may be duplicates where it is of a rule.
+In: an open run, overrides, a `SweptNumber`. Out: one `Point` a value. What all points share is computed once: survivors
+for a number of balance, the rows that may be duplicates for one of a rule.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +28,8 @@ from curate.recipe.recipe import Recipe
 
 POINTS = pa.schema(
     [
-        ("value", pa.float64()),
-        ("expected", pa.float64()),
-        ("error", pa.float64()),
-        ("survivors", pa.int64()),
-        ("dropped", pa.int64()),
-        ("duplicate", pa.int64()),
+        *((name, pa.float64()) for name in ("value", "expected", "error")),
+        *((name, pa.int64()) for name in ("survivors", "dropped", "duplicate")),
         ("tail_share", pa.float64()),
         ("t", pa.int64()),
     ]
@@ -69,24 +65,21 @@ def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, point
 
 
 def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows: int) -> str:
-    """Return the override whose expected size is the largest found that is at most the target, to within a row where it can be.
+    """Return the override with the largest expected size up to the target, to within a row where that can be.
 
     Raises:
-        RecipeError: balance solves for a size itself, a sample is at most the target, or the recipe with some value is wrong.
+        RecipeError: balance solves for a size, a sample is at most the target, or the recipe with some value is wrong.
         RunError: nothing in the number's range gives so few.
     """
     base = changed_recipe(run.recipe, overrides)
     if number.rule is None or number.listed:
         raise RecipeError(f"--by {number.key}: no value to search; {SEARCHED}")
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
-        raise RecipeError(
-            f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same; accepted: "
-            "--by with --set balance.t=… or --set balance=null"
-        )
+        why = f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same"
+        raise RecipeError(f"{why}; accepted: --by with --set balance.t=… or --set balance=null")
     if base.sample and base.sample.rows <= rows:
-        raise RecipeError(
-            f"sample.rows is {base.sample.rows:,}, so no value of {number.key} keeps more; accepted: --by with --set sample=null"
-        )
+        why = f"sample.rows is {base.sample.rows:,}, so no value of {number.key} keeps more"
+        raise RecipeError(f"{why}; accepted: --by with --set sample=null")
     pool = sum(len(state.verdicts) for state in run.states)
     if number.is_whole and number.key.endswith(".rows"):
         number = replace(number, high=max(number.low, min(number.high, pool)))
@@ -100,18 +93,16 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
 
 
 def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -> float:
-    """Return the value of the largest size found that is at most `rows`, by false position (Illinois) between the ends.
+    """Return the value of the largest size up to `rows`, by false position (Illinois) between the ends.
 
-    Deduplication and draws may make sizes that do not rise or fall all the way: then another value may come nearer.
-    Raises RunError where both ends give more.
+    Where deduplication and draws make sizes rise and fall, another value may come nearer. Raises RunError where both
+    ends give more.
     """
     ends = [(value, size(value)) for value in map(number.rounded, (number.low, number.high))]
     fitting = [end for end in ends if end[1] <= rows]
     if not fitting:
-        smallest = min(ends, key=lambda end: end[1])
-        raise RunError(
-            f"even {number.override(smallest[0])} is expected to give {smallest[1]:,.0f} rows, more than {rows:,}"
-        )
+        value, least = min(ends, key=lambda end: end[1])
+        raise RunError(f"even {number.override(value)} is expected to give {least:,.0f} rows, more than {rows:,}")
     under = best = max(fitting, key=lambda end: end[1])
     if len(fitting) == len(ends):
         return best[0]
@@ -127,12 +118,12 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
             value = number.rounded((under[0] + over[0]) / 2)
         if value in (under[0], over[0]):
             break
-        found = (value, size(value))
-        if found[1] <= rows:
-            under, weights = found, [1.0, weights[1] / 2]
+        end = (value, size(value))
+        if end[1] <= rows:
+            under, weights = end, [1.0, weights[1] / 2]
             best = max(best, under, key=lambda end: end[1])
         else:
-            over, weights = found, [weights[0] / 2, 1.0]
+            over, weights = end, [weights[0] / 2, 1.0]
     return best[0]
 
 
@@ -145,9 +136,9 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
     counts = count_verdicts(survivors.states, survivors.recipe)
     alive = counts[schema.KEPT]
     choices = [_choose(survivors, recipe) for recipe in recipes]
-    made = [choice for choice, _ in choices if choice is not None]
+    reached = [choice for choice, _ in choices if choice is not None]
     selection = recipes[0].selection
-    sizes = iter(SELECTIONS.find(selection[0]).sizes(made, survivors.rows) if selection and made else ())
+    sizes = iter(SELECTIONS.find(selection[0]).sizes(reached, survivors.rows) if selection and reached else ())
     points = []
     for value, (choice, fault) in zip(values, choices, strict=True):
         every = (None, None) if fault else (float(alive), 0.0)

@@ -6,9 +6,10 @@
     rules.best.rows={1000..50000}             whole numbers, evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule
 
-Where the number is the whole value, braces may be left out.
-Values between the ends of a range are rounded by less than half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. Where both ends are written as integers, as in words > {1..9}, values are integers; {0.0..1.0} is any number between.
-In: such a text. Out: a `SweptNumber`, which gives values and, for each, the override (`key=value`) that sets it.
+Where the number is the whole value, braces may be left out. Values between the ends of a range are rounded by less than
+half their distance: 0.43 and 0.45, not 0.427273 and 0.454545. Where both ends are written as integers, as in words >
+{1..9}, values are integers; {0.0..1.0} is any number between.
+In: such a text. Out: a `SweptNumber`, with values and, for each, the override (`key=value`) that sets it.
 """
 
 import math
@@ -30,12 +31,12 @@ _RULE = re.compile(r"rules\.[^.]+")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _MOST_ROWS = 10**12
 _FORMS = (
-    "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of balance.t, "
-    "balance.rows, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
+    "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of "
+    "balance.t, balance.rows, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
 )
 SEARCHED = (
-    "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or rules.NAME.rows of a "
-    "rule that keeps the best; for t give --rows alone"
+    "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or "
+    "rules.NAME.rows of a rule that keeps the best; for t give --rows alone"
 )
 
 
@@ -82,9 +83,9 @@ class SweptNumber:
 
 
 def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
-    """Return the number that a text names; `rules.NAME.top` alone is its whole range, and of SEARCHED `rules.NAME.rows` too.
+    """Return the number that a text names; `rules.NAME.top` alone is its whole range.
 
-    Raises RecipeError, with what is `accepted`: SEARCHED for a search.
+    Raises RecipeError, with what is `accepted`: SEARCHED for a search, where `rules.NAME.rows` may be alone too.
     """
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
@@ -98,15 +99,14 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
         return _ranged(text, key, ("", ""), match)
     if plain and _LIST.fullmatch(bare):
         return _listed(key, ("", ""), bare)
-    for braces in (
-        (_IN_BRACES, _LIST_IN_BRACES) if _RULE.fullmatch(key) else ()
-    ):  # {2,3} may also be of a regular expression
-        found = list(braces.finditer(value))
-        if len(found) == 1:
-            around = value[: found[0].start()], value[found[0].end() :]
-            is_range = braces is _IN_BRACES
-            return _ranged(text, key, around, found[0]) if is_range else _listed(key, around, found[0][1])
-        if found:
+    # {2,3} may also be of a regular expression, so a range goes first.
+    for braces in (_IN_BRACES, _LIST_IN_BRACES) if _RULE.fullmatch(key) else ():
+        matches = list(braces.finditer(value))
+        if len(matches) == 1:
+            [match] = matches
+            around = value[: match.start()], value[match.end() :]
+            return _ranged(text, key, around, match) if braces is _IN_BRACES else _listed(key, around, match[1])
+        if matches:
             break
     raise RecipeError(f"{text!r} names no value to {'search' if accepted == SEARCHED else 'sweep'}; {accepted}")
 
@@ -120,9 +120,8 @@ def _listed(key: str, around: tuple[str, str], value: str) -> SweptNumber:
 def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:
     low, high = float(match[1]), float(match[2])
     if low >= high:
-        raise RecipeError(
-            f"{text!r}: {match[1]}..{match[2]} is empty; accepted: a range from a smaller number to a larger one"
-        )
+        accepted = "a range from a smaller number to a larger one"
+        raise RecipeError(f"{text!r}: {match[1]}..{match[2]} is empty; accepted: {accepted}")
     if (key.startswith(("balance.", "sample.")) or _ROWS.fullmatch(key)) and low < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
     return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
