@@ -1,7 +1,7 @@
 """The audit of a run: every row counted from the tables, before anything is emitted or published.
 
-Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read are counted apart. What
-publishing tells of the kept samples is counted with it, in the same reading of the tables.
+Law: samples found = kept + dropped (per rule) + failed (per reason); files that could not be read are counted apart.
+What publishing tells of the kept samples is counted with it, in the same reading of the tables.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ class PublishSettings(StepSettings):
         return find_output(self.recipe.output.format, self.pool.has_images)
 
     def unit_files(self, first: int, last: int | None = None) -> list[str]:
-        """Return the files of a unit that are published; with `last`, those of the chunk of units from `first` to it."""
+        """Return the published files of a unit; with `last`, those of the chunk of units from `first` to it."""
         files = [table_file(name, first, last) for name in self.table_names]
         return [*files, caption_statistics_file(first, last)] if self.recipe.captions else files
 
@@ -79,7 +79,7 @@ class Failing(NamedTuple):
 
     def add(self, other: "Failing") -> "Failing":
         """Return both together."""
-        first = min(self, other, key=lambda one: one.unit)
+        first = self if self.unit <= other.unit else other
         return Failing(self.rows + other.rows, first.unit, first.example)
 
 
@@ -94,12 +94,12 @@ class Audit:
     unread: set[str] = field(default_factory=set)  # files that could not be read at all, or whose embeddings could not
     # By label of a signal of another package: the images that it failed on, and the first error
     errors: dict[str, Failing] = field(default_factory=dict)
-    # Of the kept samples: how many have each language; files of each suffix; sum of each of MEASURES, and how many have it
+    # Of the kept samples: rows by language, files by suffix, the sum of each of MEASURES and how many have it
     languages: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
-    fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that samples bring
+    fields: FieldCounts = field(default_factory=Counter)  # how many values the samples' own fields have
 
     def add(self, other: Self) -> None:
         """Add what other units hold."""
@@ -107,8 +107,8 @@ class Audit:
         for name in ("drops", "languages", "suffixes", "sums", "known", "fields"):
             getattr(self, name).update(getattr(other, name))
         self.kept |= other.kept
-        for own, others in ((self.failing, other.failing), (self.errors, other.errors)):
-            own |= {key: found.add(own[key]) if key in own else found for key, found in others.items()}
+        for total, more in ((self.failing, other.failing), (self.errors, other.errors)):
+            total |= {key: part.add(total[key]) if key in total else part for key, part in more.items()}
         self.unread |= other.unread
 
     merge = add
@@ -128,7 +128,7 @@ class Audit:
 
 
 def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
-    """Count a unit's rows, and write which could not be read. Raises ConservationError where its tables contradict each other."""
+    """Count a unit's rows, and write which could not be read. Raises ConservationError where tables contradict."""
     samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
     if not samples["uid"].equals(decisions["uid"]):
@@ -149,11 +149,12 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
     notes = tables.notes("samples")
     files = [failure for note in notes for failure in note["failures"]]
     files += _embedding_faults(settings, tables)
-    of_files = [dict(zip(("shard", "reason", "detail"), one, strict=True)) | {"unit": unit.index} for one in files]
+    columns = ("shard", "reason", "detail")
+    of_files = [dict(zip(columns, failure, strict=True)) | {"unit": unit.index} for failure in files]
     failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
     if bad:
-        columns = ["unit", "row", "uid", "shard", "key", "status", "error"]
-        of_samples = tables.read("samples", columns).filter(unreadable)
+        named = ["unit", "row", "uid", "shard", "key", "status", "error"]
+        of_samples = tables.read("samples", named).filter(unreadable)
         attempts = _attempts(settings, unit.source, of_samples)
         rows = pa.Table.from_arrays([*of_samples.columns, *attempts.columns], schema=schema.FAILURES)
         failures = pa.concat_tables([failures, rows])
@@ -174,12 +175,12 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
 
 def _signal_errors(settings: PublishSettings, tables: UnitTables, unit: Unit) -> dict[str, Failing]:
     """Return which signals of other packages failed on images of the unit."""
-    found = Audit()
+    audit = Audit()
     if any(SIGNALS.package(requested.kind) for requested in settings.recipe.measure.requested):
         for note in tables.notes("scores") if "scores" in settings.table_names else ():
             for error in note.get("errors", {}).values():
-                found.add(Audit(errors={error["signal"]: Failing(error["rows"], unit.index, error["first"])}))
-    return found.errors
+                audit.add(Audit(errors={error["signal"]: Failing(error["rows"], unit.index, error["first"])}))
+    return audit.errors
 
 
 def _attempts(settings: PublishSettings, name: str, samples: pa.Table) -> pa.Table:
@@ -188,13 +189,13 @@ def _attempts(settings: PublishSettings, name: str, samples: pa.Table) -> pa.Tab
     kind = find_downloading(source)
     if kind is None:
         return pa.table([pa.nulls(len(samples), field.type) for field in schema.ATTEMPTS], schema=schema.ATTEMPTS)
-    found, places = [schema.ATTEMPTS.empty_table()], []
+    parts, places = [schema.ATTEMPTS.empty_table()], []
     shards = samples["shard"].to_numpy(zero_copy_only=False)
     for shard in dict.fromkeys(shards.tolist()):
         of_shard = np.flatnonzero(shards == shard)
         places.append(of_shard)
-        found.append(kind.read_attempts(source, shard, samples["key"].take(pa.array(of_shard)).to_pylist()))
-    return pa.concat_tables(found).take(pa.array(np.argsort(np.concatenate(places))))
+        parts.append(kind.read_attempts(source, shard, samples["key"].take(pa.array(of_shard)).to_pylist()))
+    return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
 
 
 def _count_values_of_fields(notes: Iterable[dict[str, Any]]) -> FieldCounts:
@@ -205,7 +206,7 @@ def _count_values_of_fields(notes: Iterable[dict[str, Any]]) -> FieldCounts:
 
 
 def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table, audit: Audit) -> None:
-    """Count a unit's kept samples by language, their files by suffix, the sum of each measure and how many have it."""
+    """Count a unit's kept samples: rows by language, files by suffix, the sum of each measure and how many have it."""
     if not len(kept):
         return
     audit.languages = _count_values(kept["language"])
@@ -229,14 +230,13 @@ def _count_values(column: Any) -> Counter[str]:
 
 
 def _count_failures(failures: pa.Table, unit: Unit) -> dict[str, Failing]:
-    found: dict[str, Failing] = {}
+    audit = Audit()
     for row in failures.to_pylist():
         place = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
         words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
         example = " ".join(repr(word)[1:-1] for word in words if word)
-        one = Failing(1, unit.index, example)
-        found[row["reason"]] = found[row["reason"]].add(one) if row["reason"] in found else one
-    return found
+        audit.add(Audit(failing={row["reason"]: Failing(1, unit.index, example)}))
+    return audit.failing
 
 
 def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:
@@ -244,18 +244,18 @@ def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[lis
     names = [name for name in ("scores", "embeddings") if name in settings.table_names]
     if not settings.recipe.measure.embeddings or not names:
         return []
-    faults = [note.get("faults", {}) for note in tables.notes(names[0])]
-    found = [(path, schema.DAMAGED_EMBEDDINGS, detail) for one in faults for of in one.values() for path, detail in of]
-    return [list(row) for row in dict.fromkeys(found)]
+    by_model = [faults for note in tables.notes(names[0]) for faults in note.get("faults", {}).values()]
+    pairs = dict.fromkeys((path, detail) for faults in by_model for path, detail in faults)
+    return [[path, schema.DAMAGED_EMBEDDINGS, detail] for path, detail in pairs]
 
 
 def allow(limit: str, bad: int, rows: int) -> str:
-    """Return the option by which a run takes so many bad rows: the limit in whole percent."""
+    """Return the option by which a run accepts so many bad rows: the limit in whole percent."""
     return f"--set {limit}={min(100, 100 * bad // rows + 1) / 100}"
 
 
 def check_damage(settings: PublishSettings, audit: Audit) -> None:
-    """Raise RunError where more samples or files could not be read than the recipe allows, or a signal failed on all images."""
+    """Raise RunError where more samples or files are unread than the recipe allows, or a signal failed on all."""
     failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
@@ -266,7 +266,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> None:
     partly = schema.DAMAGE_REASONS.keys() - {schema.DAMAGED_EMBEDDINGS}
     of_files = {reason for reason in audit.failing if _is_unread(reason)}
     of_samples = audit.failing.keys() - of_files - partly - never_came
-    found, remedies = [], []
+    lines, remedies = [], []
     for name, what, reasons, bad, total, limit in (
         ("max_failed", "samples", of_samples, failed - missing, audit.rows - missing, recipe.max_failed),
         ("max_missing", "samples", never_came, missing, audit.rows, recipe.max_missing),
@@ -274,15 +274,14 @@ def check_damage(settings: PublishSettings, audit: Audit) -> None:
     ):
         if bad and bad / total > limit:
             how = "were never downloaded" if name == "max_missing" else "could not be read"
-            found.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) {how}, and {name} is {limit}")
-            found += [f"  {line}" for line in _reasons(audit, reasons)]
+            lines.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) {how}, and {name} is {limit}")
+            lines += [f"  {line}" for line in _reasons(audit, reasons)]
             remedies.append(allow(name, bad, total))
-    if found:
+    if lines:
         settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
-        found.append(
-            "All are in failures.parquet of the run folder. Once they are repaired, run with --out NEW --reuse this folder."
-        )
-        raise RunError("\n".join([*found, f"To continue anyway, run again with {' '.join(remedies)}"]))
+        repaired = "Once they are repaired, run with --out NEW --reuse this folder."
+        lines.append(f"All are in failures.parquet of the run folder. {repaired}")
+        raise RunError("\n".join([*lines, f"To continue anyway, run again with {' '.join(remedies)}"]))
 
 
 def _is_unread(reason: str) -> bool:
@@ -291,8 +290,8 @@ def _is_unread(reason: str) -> bool:
 
 def _reasons(audit: Audit, wanted: Collection[str]) -> Iterator[str]:
     """Yield a line for each of some reasons: how often, and an example."""
-    found = [(reason, failing) for reason, failing in audit.failing.items() if reason in wanted]
-    for reason, failing in sorted(found, key=lambda item: (-item[1].rows, item[0])):
+    failing_of = [(reason, failing) for reason, failing in audit.failing.items() if reason in wanted]
+    for reason, failing in sorted(failing_of, key=lambda item: (-item[1].rows, item[0])):
         yield f"{reason} {failing.rows:,}, such as {failing.example}"
 
 
@@ -307,6 +306,6 @@ def check_conservation(audit: Audit, emitted: int) -> Counter[str]:
     """Return rows per rule, and `kept`, of the whole run. Raises ConservationError where the sums do not match."""
     total = audit.verdicts
     if total.total() != audit.rows or total[KEPT] != emitted:
-        found = f"{audit.rows} samples, {dict(total)} by rule, {emitted} rows in shards"
-        raise ConservationError(f"{found}: the sums do not match")
+        sums = f"{audit.rows} samples, {dict(total)} by rule, {emitted} rows in shards"
+        raise ConservationError(f"{sums}: the sums do not match")
     return total

@@ -116,7 +116,7 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
 
 
 def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
-    """Return the columns for `datasets`, which would infer them from five samples, and miss the suffixes that these lack.
+    """Return the columns for `datasets`, which else infers them from five samples and misses suffixes that these lack.
 
     Empty where a suffix is not known here: then it infers them.
     """
@@ -128,8 +128,8 @@ def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
 
 def citation(run: RunFacts) -> str:
     """Return how to cite this dataset: its name and size, and the identity of its run."""
-    gone = run.counts.get(FORGOTTEN, 0)
-    less = f" without {gone:,} removed on request" if gone else ""
+    forgotten = run.counts.get(FORGOTTEN, 0)
+    less = f" without {forgotten:,} removed on request" if forgotten else ""
     return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
 
 
@@ -142,10 +142,10 @@ def _share(part: float, whole: float, digits: int = 2) -> str:
 
 def _near(by: dict[str, Any]) -> str:
     """Return a deduplication pass by nearness in words."""
-    passes = {
-        name: ", ".join(map("{} {}".format, options, options.values())) for name, options in by.items() if options
+    words = {
+        key: ", ".join(f"{name} {value}" for name, value in options.items()) for key, options in by.items() if options
     }
-    return ", ".join(map("{} ({})".format, passes, passes.values()))
+    return ", ".join(f"{key} ({options})" for key, options in words.items())
 
 
 def _identity(model: Any) -> str:

@@ -1,9 +1,9 @@
 """Compaction: the tables of many small units are put into few files when a run is published, so that SQL opens few.
 
-In: a run folder with the tables of all units. Out: the same rows in the files of chunks (see `curate.store.chunks`). Files
-of units stay until all that reads them has ended: a run that was killed goes on with whichever are there. How chunks are
-laid out depends on the rows of units alone, and a chunk's file on those of its units, so equal units give equal bytes.
-Memory is bounded by one table of a chunk.
+In: a run folder with the tables of all units. Out: the same rows in the files of chunks (see `curate.store.chunks`).
+Files of units stay until all that reads them has ended: a run that was killed goes on with whichever are there. How
+chunks are laid out depends on the rows of units alone, and a chunk's file on those of its units, so equal units make
+equal bytes. Memory is bounded by one table of a chunk.
 """
 
 import json
@@ -22,8 +22,8 @@ from curate.store.tables import UnitTables
 
 CHUNK_ROWS = UNIT_ROWS[1]
 CHUNK_UNITS = 500  # of a chunk at most: its footers say something of each, and CORES chunks are in memory at once
-MIN_UNITS = 64  # a run of no more stays as it is
-MIN_FEWER = 4  # and one that would not have so many times fewer files
+MIN_UNITS = 64  # a run of no more stays as it is,
+MIN_FEWER = 4  # as does one that would not have so many times fewer files
 
 
 def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int]) -> list[Chunk]:
@@ -49,7 +49,7 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
 
 
 def compact_chunk(settings: PublishSettings, chunk: Chunk) -> list[str]:
-    """Put the tables of a chunk's units into one file each, and return the chunk's files; one unit's stay as they are."""
+    """Put the tables of a chunk's units into one file each, and return the files; one unit's stay as they are."""
     if len(chunk.units) == 1:
         return settings.unit_files(chunk.first)
     return compact_units(settings.store, settings.table_names, chunk)
@@ -59,9 +59,9 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     """Put the tables of these names of a chunk's units into one file each, and return the files that were written."""
     merged = UnitTables(store, chunk.first, last=chunk.last)
     for name in table_names:
-        said: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
-        table = concat_small(_read_all(store, name, chunk, said))
-        merged.rewrite(name, table, None, units_note(*zip(*said, strict=True)))
+        footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
+        table = concat_small(_read_all(store, name, chunk, footers))
+        merged.rewrite(name, table, None, units_note(*zip(*footers, strict=True)))
     files = [merged.file(name) for name in table_names]
     if "captions" not in table_names:
         return files
@@ -70,10 +70,12 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     return [*files, statistics]
 
 
-def _read_all(store: RunStore, name: str, chunk: Chunk, said: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:
-    """Yield the tables of a chunk's units, and add what their files say of them: rows, key, note."""
+def _read_all(
+    store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]
+) -> Iterator[pa.Table]:
+    """Yield the tables of a chunk's units, and add what their footers say: rows, key, note."""
     for unit in chunk.units:
         with store.open_parquet(table_file(name, unit)) as file:
             table = file.read()
-            said.append((len(table), file.key, json.loads(file.note) if file.note else None))
+            footers.append((len(table), file.key, json.loads(file.note) if file.note else None))
         yield table

@@ -1,9 +1,9 @@
 """croissant.json: the run as Croissant 1.0 metadata (MLCommons, http://mlcommons.org/croissant/1.0), written by hand.
 
 In: what run.json holds, and what the shards are. Out: JSON-LD that `mlcroissant` validates, and by which it iterates
-over the shards' Parquet files (record set `samples`). Files are listed one by one, with their sha256, while they are
-few. Who publishes the dataset, and where, is for the publisher to add; `datePublished`, which the format demands, is
-the day the run finished.
+over the shards' Parquet files (record set `samples`). Files are listed singly, with their sha256, while they are few.
+The publisher adds who publishes the dataset, and where; `datePublished`, which the format demands, is the day the run
+finished.
 """
 
 import datetime
@@ -18,11 +18,12 @@ from curate.publish.card import UNKNOWN, citation, languages, steps, summary
 from curate.store.facts import RunFacts
 from curate.store.manifest import Published
 
-_LISTED = 200  # files that are listed one by one
+_LISTED = 200  # files that are listed singly
 
 _TERMS = (
-    "citeAs column equivalentProperty extract field fileProperty fileObject fileSet format includes isLiveDataset jsonPath "
-    "key md5 parentField path recordSet references regex repeated replace samplingRate separator source subField transform"
+    "citeAs column equivalentProperty extract field fileProperty fileObject fileSet format includes isLiveDataset "
+    "jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate separator source "
+    "subField transform"
 )
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -51,7 +52,8 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
     lines = sorted(digests, key=lambda line: line.path)
     shards = [line for line in lines if line.path.startswith("shards/") and line.path.rpartition(".")[2] in types]
     license = run.recipe.get("license", UNKNOWN)
-    day = datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat()
+    files = [*(_sets(kind) if shards else ()), *(_file(line, types) for line in shards if len(shards) <= _LISTED)]
+    personal = "Captions and images come from the sources as they are, and may show or name people."
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -61,16 +63,13 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
         "license": "unknown: that of each sample's source" if license == UNKNOWN else license,
         "url": "./",
         "version": "1.0.0",
-        "datePublished": day,
+        "datePublished": datetime.datetime.fromtimestamp(run.finished, datetime.UTC).date().isoformat(),
         "citeAs": citation(run),
         "inLanguage": languages(run),
         "keywords": ["image-text", "curated", *kind.tags],
         "rai:dataPreprocessingProtocol": [f"{name}: {text}" for name, text in steps(run)],
-        "rai:personalSensitiveInformation": "Captions and images come from the sources as they are, and may show or name people.",
-        "distribution": [
-            *(_sets(kind) if shards else ()),
-            *(_file(line, types) for line in shards if len(shards) <= _LISTED),
-        ],
+        "rai:personalSensitiveInformation": personal,
+        "distribution": files,
         "recordSet": [] if columns is None else [_records(columns, kind)],
     }
 
@@ -105,7 +104,7 @@ def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
-    """Return the record set of shards/*.parquet; columns of a type that Croissant does not know, or without a name, are left out."""
+    """Return the record set of shards/*.parquet, without columns of a type that Croissant does not know or no name."""
     fields = []
     for place, field in enumerate(columns):
         data_type, repeated = _data_type(field.type)

@@ -1,4 +1,4 @@
-"""What describes a run besides its tables and shards, made from the run's facts; then the manifest, and last `_SUCCESS`.
+"""What describes a run besides its tables and shards, from the run's facts; then the manifest, and last `_SUCCESS`.
 
 In: a run folder with its tables, shards and all other files, and what run.json is to hold. Publishing ends here, and so
 does what changes a published run.
@@ -65,7 +65,7 @@ def describe_run(
 
 
 def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
-    """Write what says a finished run's name and license, and the manifest, with other facts; all else stays. A report is removed.
+    """Write what shows a finished run's name and license, and the manifest, with other facts; a report is removed.
 
     Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
     """
@@ -83,7 +83,7 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
 
 
 def finish_description(store: RunStore) -> None:
-    """Complete what `describe_again` began and did not end, by the run.json that is there; the caller holds the folder's lock.
+    """Complete what `describe_again` began and did not end, by the run.json that is there; the caller holds the lock.
 
     Where a file is damaged or missing the run stays unfinished, and whoever runs its recipe recomputes it.
     """
@@ -106,16 +106,9 @@ def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) 
     store.delete(layout.REPORT_FILE)
     write_facts(store, facts)
     store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
-    store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, _columns(store, _sample_files(shards))))
-
-
-def _sample_files(shards: Sequence[Published]) -> list[str]:
-    return [line.path for line in shards if line.path.endswith(".parquet")]
-
-
-def _columns(store: RunStore, paths: Sequence[str]) -> pa.Schema | None:
-    """Return the schema of the Parquet files of shards; None where there are none."""
-    return store.schema(min(paths)) if paths else None
+    samples = [line.path for line in shards if line.path.endswith(".parquet")]
+    columns = store.schema(min(samples)) if samples else None
+    store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, columns))
 
 
 def _content(shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:

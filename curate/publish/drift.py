@@ -40,17 +40,16 @@ class Sample(NamedTuple):
 def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[tuple[Group, Sample]]:
     """Yield a unit's part of each sample of its source."""
     kept = tables.read("decisions", ["kept"])["kept"].to_numpy()
-    for one in measure.kept:
-        table = tables.read("embeddings", ["uid", f"{one.prefix}image", f"{one.prefix}text"])
+    for model in measure.kept:
+        table = tables.read("embeddings", ["uid", f"{model.prefix}image", f"{model.prefix}text"])
         readable = table["uid"].is_valid().to_numpy()
         high, low = ids.uid_halves(table["uid"])
         hashes = mix64(high ^ mix64(low))
         for side, column in zip(("image", "text"), table.columns[1:], strict=True):
             rows = embedding_matrix(column)
-            there = readable & rows.any(axis=1)  # zeros are of rows without an embedding
-            for is_kept, mask in ((False, there), (True, there & kept)):
-                group = Group(source, one.name, side, is_kept)
-                yield group, merge([Sample(hashes[mask], rows[mask])])
+            usable = readable & rows.any(axis=1)  # zeros are of rows without an embedding
+            for is_kept, mask in ((False, usable), (True, usable & kept)):
+                yield Group(source, model.name, side, is_kept), merge([Sample(hashes[mask], rows[mask])])
 
 
 def merge(samples: Iterable[Sample]) -> Sample:
@@ -62,17 +61,15 @@ def merge(samples: Iterable[Sample]) -> Sample:
 
 def measure_drifts(samples: dict[Group, Sample]) -> list[DriftFacts]:
     """Return the drift of each source, model and side; of a source of which nothing is kept there is none."""
-    found = []
-    for group in sorted(samples):
-        if group.kept:
-            continue
+    drifts = []
+    for group in sorted(group for group in samples if not group.kept):
         pool, kept = samples[group].rows, samples[group._replace(kept=True)].rows[:SAMPLED]
         raw, part = pool[:SAMPLED], pool[-len(kept) :]
         if not len(kept) or not len(raw):
             continue
         drift = measure_drift(raw.astype(np.float32), kept.astype(np.float32))
         unchanged = measure_drift(raw.astype(np.float32), part.astype(np.float32))
-        found.append(
+        drifts.append(
             DriftFacts(
                 source=group.source,
                 model=group.model,
@@ -84,4 +81,4 @@ def measure_drifts(samples: dict[Group, Sample]) -> list[DriftFacts]:
                 unchanged=unchanged.distance,
             )
         )
-    return found
+    return drifts

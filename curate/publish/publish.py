@@ -1,4 +1,4 @@
-"""Publishes a run: checks the sums, writes what describes the shards, and puts `_SUCCESS` last."""
+"""Publishing a run: check the sums, write what describes the shards, and put `_SUCCESS` last."""
 
 import time
 from collections import Counter
@@ -26,6 +26,7 @@ from curate.publish.describe import describe_run, mark_published
 from curate.publish.uids import UidsPart
 from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
 from curate.recipe.recipe import Recipe
+from curate.store import layout
 from curate.store.facts import (
     CaptionWork,
     DerivedFacts,
@@ -41,15 +42,6 @@ from curate.store.facts import (
     StatisticFacts,
     read_claim,
 )
-from curate.store.layout import (
-    ENTRIES_FILE,
-    EVALUATION_FACTS_FILE,
-    FAILURES_FILE,
-    INPUTS,
-    POOL,
-    SIZES_FILE,
-    SUCCESS_FILE,
-)
 from curate.store.manifest import Lines, Published, find_digest
 from curate.store.store import RunStore
 from curate.store.timings import sum_timings
@@ -59,19 +51,17 @@ _PUBLISHED = "published"  # the ticket of what describes a run
 
 @dataclass(frozen=True)
 class Results:
-    """What the pipeline found that is not in the tables of units."""
+    """What the pipeline knows that is not in the tables of units."""
 
     choice: Choice | None  # of the recipe's selection; None where all rows that are left are kept
     thresholds: dict[str, TopSearch]  # of each top rule its search, finished
-    # Place of a pass by nearness → int64[2]: of a sample's close pairs, how many there are, and how many were compared.
+    # By place of a pass by nearness, int64[2]: how many close pairs a sample has, and how many were compared.
     recalls: dict[int, I64]
     pool: I64 | None  # [entries], matching rows of the pool; None without match
     survivors: I64 | None  # [entries], matching rows when balancing began
     sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
     uids: Sequence[UidsPart]  # of `sort_uids`
-    scales: Mapping[tuple[str, int], Scale] = field(
-        default_factory=dict
-    )  # of derived columns: each statistic, by its column and place
+    scales: Mapping[tuple[str, int], Scale] = field(default_factory=dict)  # statistics, by derived column and place
     large_groups: Sequence[tuple[int, str]] = ()  # of duplicates: rows, and the uid of the one that represents them
     drift: list[DriftFacts] = field(default_factory=list)
     caption_work: list[CaptionWork] = field(default_factory=list)
@@ -99,13 +89,13 @@ def publish(
         ConservationError: rows in are not kept + dropped + failed.
     """
     store, kind = settings.store, settings.output
-    if store.exists(SUCCESS_FILE):
+    if store.exists(layout.SUCCESS_FILE):
         return
     if store.complete(_PUBLISHED):
         mark_published(store)
         return
     counts = check_conservation(audit, sum(shards.values()))
-    store.write_parquet(FAILURES_FILE, all_failures(store))
+    store.write_parquet(layout.FAILURES_FILE, all_failures(store))
     if results.pool is not None and results.survivors is not None and results.sums is not None:
         assert settings.matching is not None
         p = results.choice.entry_probabilities() if results.choice else None
@@ -113,13 +103,13 @@ def publish(
         entries = write_entries(store, entries, results.pool, results.survivors, results.sums, p)
     else:
         entries = schema.ENTRIES.empty_table()
-        store.write_parquet(ENTRIES_FILE, entries)
-    store.write_json(SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
+        store.write_parquet(layout.ENTRIES_FILE, entries)
+    store.write_json(layout.SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
     _remove_strays(store, digests)
     with ThreadPoolExecutor() as pool:
-        others = [*store.files(POOL), *store.files(INPUTS)]
-        downloads = pool.map(lambda path: (path, find_digest(store, path)), others)
-        digests.add(Published(path, found.rows, found.bytes, found.sha256) for path, found in downloads if found)
+        files = [*store.files(layout.POOL), *store.files(layout.INPUTS)]
+        known = pool.map(lambda path: (path, find_digest(store, path)), files)
+        digests.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
     with store.together(_PUBLISHED) as together:
         facts = _summarise(settings, counts, results, sources, audit, entries)
         describe_run(together, facts, digests, audit, results.uids, entries)
@@ -128,7 +118,7 @@ def publish(
 
 def _remove_strays(store: RunStore, digests: Lines) -> None:
     """Remove files in `tables/` and `shards/` that are not of this run, or whose rows are in a chunk's."""
-    known = {*digests.paths, SIZES_FILE}
+    known = {*digests.paths, layout.SIZES_FILE}
     store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
@@ -150,7 +140,7 @@ def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64,
     table = pa.Table.from_arrays(arrays, schema=schema.ENTRIES)
     is_entry = pc.not_equal(table["entry"], NO_ENTRY)
     table = table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
-    store.write_parquet(ENTRIES_FILE, table)
+    store.write_parquet(layout.ENTRIES_FILE, table)
     return table
 
 
@@ -166,10 +156,17 @@ def _summarise(
     store, recipe, pool = settings.store, settings.recipe, settings.pool
     claim = read_claim(store)
     now = time.time()
-    evaluation = store.read_json(EVALUATION_FACTS_FILE) if recipe.dedup.against else None
+    evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(sources, audit.sizes)
     stages = [stage.name for stage in recipe.stages(settings.has_blocklist)]
     values: Mapping[str, Any] = results.choice.values if results.choice else {}
+    near = [
+        NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
+        for place, by in recipe.dedup.near.items()
+        for pairs, compared in [results.recalls[place]]
+    ]
+    failing = sorted(audit.errors.items())
+    signal_errors = [SignalErrors(signal=signal, rows=part.rows, first=part.example) for signal, part in failing]
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,
@@ -186,17 +183,9 @@ def _summarise(
         downloads=sum_downloads(store),
         drift=results.drift,
         caption_work=results.caption_work,
-        near=[
-            NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
-            for place, by in recipe.dedup.near.items()
-            for pairs, compared in [results.recalls[place]]
-        ],
+        near=near,
         large_groups=_large_groups(results.large_groups, stages, counts, recipe.dedup) or None,
-        signal_errors=[
-            SignalErrors(signal=signal, rows=found.rows, first=found.example)
-            for signal, found in sorted(audit.errors.items())
-        ]
-        or None,
+        signal_errors=signal_errors or None,
         counts={stage: counts[stage] for stage in stages},
         finished=now,
         seconds=now - claim.started,
@@ -216,14 +205,14 @@ def _selection_facts(
 
 
 def _large_groups(
-    found: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str], by: Dedup
+    largest: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
     """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, the largest first.
 
     With passes by nearness the largest is among them if it has `exact.LARGE_NEAR` rows and `exact.LARGE_NEAR_SHARE`.
     """
     reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
-    groups = sorted(((rows, uid) for rows, uid in found if rows > 1), key=lambda group: (-group[0], group[1]))
+    groups = sorted((group for group in largest if group[0] > 1), key=lambda group: (-group[0], group[1]))
     large = [group for group in groups if group[0] > exact.LARGE_SHARE * reached]
     if by.near and not large:
         large = [group for group in groups[:1] if group[0] >= max(exact.LARGE_NEAR, exact.LARGE_NEAR_SHARE * reached)]
@@ -231,18 +220,18 @@ def _large_groups(
 
 
 def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], Scale]) -> list[DerivedFacts]:
-    """Return what was found of each derived column, in order."""
-    found: dict[str, list[StatisticFacts]] = {name: [] for name in derive}
+    """Return each derived column with its statistics, in order."""
+    facts: dict[str, list[StatisticFacts]] = {name: [] for name in derive}
     for (name, _), scale in sorted(scales.items(), key=lambda item: item[0]):
-        found[name].append(StatisticFacts(function=scale.function, of=scale.sql, rows=scale.rows, **scale.parameters))
-    return [DerivedFacts(name=name, sql=sql, statistics=found[name]) for name, sql in derive.items()]
+        facts[name].append(StatisticFacts(function=scale.function, of=scale.sql, rows=scale.rows, **scale.parameters))
+    return [DerivedFacts(name=name, sql=sql, statistics=facts[name]) for name, sql in derive.items()]
 
 
-def _rule_facts(name: str, spec: str | Top, found: TopSearch | None) -> RuleFacts:
+def _rule_facts(name: str, spec: str | Top, search: TopSearch | None) -> RuleFacts:
     if isinstance(spec, str):
         return RuleFacts(name=name, dedup=True) if spec == DEDUP else RuleFacts(name=name, sql=spec)
-    thresholds = found.thresholds if found else {}
-    facts = {"name": name, **spec.model_dump(), "single": (found is not None and found.single) or None}
+    thresholds = search.thresholds if search else {}
+    facts = {"name": name, **spec.model_dump(), "single": (search is not None and search.single) or None}
     if spec.by is None:
         return RuleFacts(**facts, threshold=thresholds.get(None))
     groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in thresholds.items()]

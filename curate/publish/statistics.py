@@ -23,19 +23,9 @@ from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
 from curate.store.store import RunStore
 
 TABLES = (
-    "failures",
-    "reasons",
-    "entries",
-    "rules",
-    "run",
-    "drops",
-    "funnel",
-    "sources",
-    "drift",
-    "caption_work",
-    "steps",
+    "failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift", "caption_work", "steps",
     "forgotten",
-)
+)  # fmt: skip
 
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
 
@@ -60,7 +50,7 @@ def build_statistics(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.
 
 
 def _entry_column(field: pa.Field) -> str:
-    """Return a column of `entries` in SQL: where a compression is named, DuckDB need not try all of them on each entry."""
+    """Return a column of `entries` in SQL: with its compression named, DuckDB need not try all of them."""
     return f"{field.name} {sql_type(field.type)}{' USING COMPRESSION fsst' if field.name == 'entry' else ''}"
 
 
@@ -73,7 +63,7 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Tab
         "rules": _rules(run),
         "run": _facts(run),
         "steps": _rows(StepFacts, run.steps),
-        "forgotten": _forgotten(folder),
+        "forgotten": _without_zones(Record.read(folder).table, "time"),
         "drift": _rows(DriftFacts, run.drift),
         "caption_work": _rows(CaptionWork, run.caption_work),
         "drops": pa.Table.from_pylist(
@@ -86,12 +76,7 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Tab
 
 
 def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
-    return pa.Table.from_pylist([one.to_json() for one in facts], kind.columns())
-
-
-def _forgotten(folder: RunStore) -> pa.Table:
-    """Return the record of what was taken out."""
-    return _without_zones(Record.read(folder).table, "time")
+    return pa.Table.from_pylist([line.to_json() for line in facts], kind.columns())
 
 
 def _without_zones(table: pa.Table, name: str) -> pa.Table:
@@ -135,8 +120,7 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     for (_, rule), count in drops.items():
         by_rule[rule] += count
     steps = [stage.name for stage in run.stages(bool(by_rule[schema.FORGOTTEN]))[:-1]]
-    strange = sorted(str(name) for name in by_rule if name is not None and name not in steps)
-    if strange:
+    if strange := sorted(str(name) for name in by_rule if name is not None and name not in steps):
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
     names = [schema.POOL, *steps, schema.KEPT]
     rows = [by_rule.total(), *(by_rule[name] for name in steps), by_rule[None]]

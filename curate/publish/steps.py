@@ -52,15 +52,16 @@ def _sample(tables: OpenTables, unit: Unit, settings: PublishSettings) -> Iterat
     yield dict(sample_unit(settings.recipe.measure, unit.source, tables))
 
 
-def _merge(one: Mapping[Group, Sample], other: Mapping[Group, Sample]) -> dict[Group, Sample]:
-    both = {group: merge([one[group], other[group]]) for group in one.keys() & other.keys()}
-    return {**one, **other, **both}
+def _merge(left: Mapping[Group, Sample], right: Mapping[Group, Sample]) -> dict[Group, Sample]:
+    both = {group: merge([left[group], right[group]]) for group in left.keys() & right.keys()}
+    return {**left, **right, **both}
 
 
 def compact(units: Units, settings: PublishSettings, audited: Answer, sources: Sources) -> Answer:
     """Put the tables of many small units into few files; those of others stay as they are.
 
-    `audited`, of all units, comes once all tables are there. Returns a list of list[Published], the manifest's lines of all tables.
+    `audited`, of all units, comes once all tables are there. Returns a list of list[Published], the manifest's lines of
+    all tables.
     """
     chunks = units.get("Compact: chunks", _chunks, audited, sources)
     return units.each("Compact: merge", chunks, _compact, settings)
@@ -88,19 +89,18 @@ class Findings:
 
 
 def publish_run(units: Units, context: RunContext, findings: Findings, sources: Sources) -> Answer:
-    """Write what describes the run and its shards, and `_SUCCESS` last; the answer is None, once the run is complete."""
+    """Write what describes the run and its shards, and `_SUCCESS` last; the answer is None once the run is complete."""
     decided = findings.decided
     shard_rows, shard_lines = findings.shards
     lines = units.combine("Publish: lines", [findings.tables, shard_lines], Total(Lines))
     thresholds = units.combine("Publish: thresholds", decided.thresholds) if decided.thresholds else None
     scales = units.combine("Publish: derived", decided.scales) if decided.scales else None
     counts = (decided.pool, decided.survivors, decided.sums)
-    asked = (thresholds, scales, decided.choice, findings.drift, findings.captioned, decided.large, findings.uids)
-    places = tuple(decided.recalls)
+    answers = (thresholds, scales, decided.choice, findings.drift, findings.captioned, decided.large, findings.uids)
     return units.get(
         "Publish",
-        partial(_publish, context, list(sources), places),
-        *(lines, findings.audit, shard_rows, *asked, *counts, *decided.recalls.values()),
+        partial(_publish, context, list(sources), tuple(decided.recalls)),
+        *(lines, findings.audit, shard_rows, *answers, *counts, *decided.recalls.values()),
     )
 
 
@@ -111,9 +111,9 @@ def _publish(
     lines: Lines,
     audit: Audit,
     shards: list[tuple[int, int]],
-    *asked: Any,
+    *values: Any,
 ) -> None:
-    thresholds, scales, choice, drift, captioned, large, uids, pool, survivors, sums, *recalls = asked
+    thresholds, scales, choice, drift, captioned, large, uids, pool, survivors, sums, *recalls = values
     captions = context.recipe.captions
     results = Results(
         choice=choice,

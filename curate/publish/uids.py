@@ -1,7 +1,7 @@
-"""uids.npy: the kept uids in DataComp's subset format: a sorted array of dtype `u8,u8`, high and low 64 bits; each as often as it repeats.
+"""uids.npy: the kept uids in DataComp's subset format, sorted pairs of their high and low 64 bits (dtype `u8,u8`).
 
-Source: DataComp's resharder (see its `--subset-file`). Units split their uids into buckets, which are sorted each by itself, and the
-file is made of them one after the other: memory stays at a bucket of uids however many are kept.
+Each is there as often as it repeats. Source: DataComp's resharder (see its `--subset-file`). Units split their uids
+into buckets, which are sorted singly and written in order: memory is that of a bucket, however many are kept.
 """
 
 import shutil
@@ -55,7 +55,7 @@ def read_uids(folder: RunStore) -> npt.NDArray[np.void]:
 
 
 def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1) -> Answer:
-    """Ask each decided unit for its kept uids, and sort them by buckets, into files of `tmp`; return a list of `UidsPart`.
+    """Ask each decided unit for its kept uids, and sort them by buckets, into files of `tmp`: a list of `UidsPart`.
 
     Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
     """

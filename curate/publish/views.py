@@ -1,8 +1,8 @@
-"""The views over a run's large tables: for a connection of ours, and as views.sql in the run folder for any DuckDB client.
+"""The views over a run's large tables: for our connections, and as views.sql in the run folder for any DuckDB client.
 
 In: which tables have files, the columns of `scores`, and where the files are, as SQL. Out: statements that create views
-of LARGE, `scored`, `measured`, `verdicts` and `published`, and what sql/views.sql builds on them. A table that a run does not have is an empty
-view with the same columns, so that every query works on every run.
+of LARGE, `scored`, `measured`, `verdicts` and `published`, and what sql/views.sql builds on them. A table that a run
+does not have is an empty view with the same columns, so that every query works on every run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,26 +51,29 @@ _HEAD = """\
 -- The views are temporary: nothing is written. `curate sql DIR` has them too, and can read nothing else.
 """
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
+_NO_RUN = (
+    "this folder is no run: first SET VARIABLE run = ''path or URL of the run''; or start DuckDB in the run folder"
+)
 _CHECK = f"""\
 SET VARIABLE run_is_known = CASE
     WHEN getvariable('run') IS NULL AND (SELECT count(*) FROM glob('{MANIFEST_FILE}')) = 0
-    THEN error('this folder is no run: first SET VARIABLE run = ''path or URL of the run''; or start DuckDB in the run folder')
+    THEN error('{_NO_RUN}')
     ELSE true END"""
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
 
 def table_files(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the files of each large table, from the paths of a run's files; a table without files is left out."""
-    found: dict[str, list[str]] = {}
+    by_table: dict[str, list[str]] = {}
     for name in names:
         top, _, rest = name.partition("/")
         if top == "tables" and rest.endswith(".parquet") and rest.count("/") == 1:
-            found.setdefault(rest.partition("/")[0], []).append(name)
+            by_table.setdefault(rest.partition("/")[0], []).append(name)
         elif top == "shards" and rest.endswith(".parquet"):
-            found.setdefault("published", []).append(name)
+            by_table.setdefault("published", []).append(name)
         elif name == RETRIES_FILE:
-            found["retries"] = [name]
-    return {table: tuple(sorted(files)) for table, files in found.items() if table in LARGE or table == "published"}
+            by_table["retries"] = [name]
+    return {table: tuple(sorted(files)) for table, files in by_table.items() if table in LARGE or table == "published"}
 
 
 def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: OutputFormat) -> None:
@@ -83,7 +86,7 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: Ou
 
 
 def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> None:
-    """Write views.sql into a run folder with these tables, and shards of this format. The views read its manifest, which may come later."""
+    """Write views.sql into a run folder with these tables, and shards of this format; its manifest may come later."""
     paths = sorted(paths)
     files = table_files(paths)
     places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
@@ -129,24 +132,22 @@ def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind
 def _scored(scores: Sequence[str]) -> str:
     """Return the scores, and CLIPScore (Hessel et al., 2021), 2.5·max(cosine, 0), of each model."""
     models = [name.removesuffix("_truncated") for name in scores if name.endswith("_truncated")]
-    columns = [
-        # greatest() passes over NULL, and a row without a score has no CLIPScore.
-        f"CASE WHEN {quote_name(model + '_score')} IS NOT NULL THEN 2.5 * greatest({quote_name(model + '_score')}, 0) END "
-        f"AS {quote_name(model + 'score')}"
-        for model in dict.fromkeys(["clip", *models])
-        if f"{model}_score" in scores and f"{model}score" not in scores
-    ]
-    return f"SELECT {', '.join(['*', *columns])} FROM scores"
+    columns = ["*"]
+    for model in dict.fromkeys(["clip", *models]):
+        if f"{model}_score" in scores and f"{model}score" not in scores:
+            cosine, name = quote_name(f"{model}_score"), quote_name(f"{model}score")
+            # greatest() passes over NULL, and a row without a score has no CLIPScore.
+            columns.append(f"CASE WHEN {cosine} IS NOT NULL THEN 2.5 * greatest({cosine}, 0) END AS {name}")
+    return f"SELECT {', '.join(columns)} FROM scores"
 
 
 def _measured(scores: Sequence[str], is_derived: bool) -> str:
-    """Return every sample with what rules see: its scores, CLIPScores, what follows from the sides, and derived columns."""
+    """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and derived columns."""
     taken = {name.lower() for name in scores}
     sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
-    more, joined = (
-        (["d.* EXCLUDE (unit, row, uid)"], " LEFT JOIN derived d USING (unit, row)") if is_derived else ([], "")
-    )
-    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *more])
+    derived = ["d.* EXCLUDE (unit, row, uid)"] if is_derived else []
+    joined = " LEFT JOIN derived d USING (unit, row)" if is_derived else ""
+    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *derived])
     return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
 
 

@@ -1,19 +1,19 @@
 """How far a curated set has drifted from the pool: the sliced Wasserstein distance between two sets of embeddings.
 
-In: embeddings float32[n, d] and float32[m, d] of one model, of any two sizes. Out: the estimate of SW₂², the mean over all
-directions θ of the squared Wasserstein-2 distance between the two sets' projections, and its standard error.
+In: embeddings float32[n, d] and float32[m, d] of one model, of any two sizes. Out: the estimate of SW₂², the mean over
+all directions θ of the squared Wasserstein-2 distance between the two sets' projections, and its standard error.
 
     Z = mean W²(θ) - γ (mean C(θ) - E C)    C(θ) = (θᵀ Δm)², Δm the difference of means, E C = ‖Δm‖² / d
 
 W² is exact, for sizes that differ too: the integral over u from 0 to 1 of the squared difference of the two quantile
-functions, which are steps (the value at u is that of the ⌈u n⌉-th smallest, nothing is interpolated), over the n + m - 1
-pieces on which both are constant. γ is the slope of W² on C over the drawn directions, both less their sample means, so
-that of a mere shift Z is exact; centring C at E C, as the paper's code does, differs by O(1/L) for L directions. The
-standard error is the regression's at C = E C: of the draw of directions, the two sets taken as they are, not as samples.
+functions, which are steps (at u the ⌈u n⌉-th smallest value, nothing is interpolated), over the n + m - 1 pieces on
+which both are constant. γ is the slope of W² on C over the drawn directions, both less their sample means, so that of a
+mere shift Z is exact; centring C at E C, as the paper's code does, differs by O(1/L) for L directions. The standard
+error is the regression's at C = E C: of the draw of directions, the two sets taken as they are, not as samples.
 
 Trade-offs: time is L sorts of each set. Two samples of one pool have a distance above 0, of the order of 1/n, so that
-drift is read against that of a random subset of the same size. Directions are hashes of the seed: of L and of 2 L the first
-L are the same, on every machine.
+drift is read against that of a random subset of the same size. Directions are hashes of the seed: the first L of 2 L
+are the same as of L, on every machine.
 
 Source: Nguyen and Ho, Sliced Wasserstein Estimation with Control Variates, 2024: its lower-bound control variate.
 """
@@ -81,7 +81,7 @@ def _slices(raw: F32, curated: F32, theta: F64) -> F64:
 
 
 def _pieces(n: int, m: int) -> tuple[F64, I64, I64]:
-    """Return the pieces of (0, 1] on which the quantile functions of n and of m values are constant: lengths, ranks in each."""
+    """Return the pieces of (0, 1] on which the quantile functions of n and m values are constant: lengths and ranks."""
     # In units of 1 / (n m), so that the borders are exact.
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     starts = np.concatenate([[0], ends[:-1]])
@@ -92,10 +92,10 @@ def _with_control(squares: F64, control: F64, expected: float) -> Drift:
     """Return the mean of `squares` at control = `expected` by linear regression, and its standard error."""
     size = len(squares)
     residuals, offset = squares - squares.mean(), control - control.mean()
-    spread, away = float(offset @ offset), float(control.mean()) - expected
+    scatter, away = float(offset @ offset), float(control.mean()) - expected
     gamma, leverage = 0.0, 1 / size
-    if spread > 0:  # else C is the same for all directions (equal means, or one dimension), and tells nothing
-        gamma, leverage = float(offset @ residuals) / spread, 1 / size + away**2 / spread
+    if scatter > 0:  # else C is the same for all directions (equal means, or one dimension), and tells nothing
+        gamma, leverage = float(offset @ residuals) / scatter, 1 / size + away**2 / scatter
         residuals = residuals - gamma * offset
     variance = float(residuals @ residuals) / (size - 2)
     return Drift(float(squares.mean()) - gamma * away, math.sqrt(variance * leverage))

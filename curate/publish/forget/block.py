@@ -1,8 +1,8 @@
 """Apply the blocklist: rows that the run's record (forgotten.parquet) names, and rows linked to those, are never seen.
 
-In: units whose tables are measured and matched. Out: the same tables, with blocklisted rows cleared, so that no later step
-sees them. Other names of such a row (the image behind a URL that was requested) are blocked too, for `ROUNDS` steps from row
-to row; they are recorded before anything is cleared, since cleared rows no longer show them.
+In: units whose tables are measured and matched. Out: the same tables, with blocklisted rows cleared, so that no later
+step sees them. Other names of such a row (the image behind a URL that was requested) are blocked too, for `ROUNDS`
+steps from row to row; they are recorded before anything is cleared, since cleared rows no longer show them.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from typing import NamedTuple
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
-from curate.publish.forget.clear import clear_unit
 from curate.publish.forget.rows import find_attached, find_rows, readable_names
 from curate.recipe.source import find_source
 from curate.store.forgotten import ENCOUNTERED, Record
@@ -19,7 +18,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
-_TABLES = ("samples", "scores", "embeddings", "members", "matches")
+TABLES = ("samples", "scores", "embeddings", "members", "matches")  # that have rows when the blocklist is applied
 
 
 class Frontier(NamedTuple):
@@ -38,9 +37,9 @@ class Frontier(NamedTuple):
         record = Record.read(store)
         return cls(record.items, NOTHING if record.is_settled else record.items)
 
-    def advance(self, found: Items) -> "Frontier":
-        """Return the state after a round that found these names."""
-        return Frontier(self.known | found, found, self.encountered | found)
+    def advance(self, names: Items) -> "Frontier":
+        """Return the state after a round that encountered these names."""
+        return Frontier(self.known | names, names, self.encountered | names)
 
 
 def follow(settings: PublishSettings, tables: UnitTables, unit: Unit, frontier: Frontier) -> Items:
@@ -59,9 +58,3 @@ def record_encountered(store: RunStore, frontier: Frontier) -> Frontier:
     if extended is not record:
         extended.write(store)
     return frontier
-
-
-def block_unit(settings: PublishSettings, tables: UnitTables, frontier: Frontier) -> None:
-    """Clear the unit's blocklisted rows."""
-    names = [name for name in _TABLES if name in settings.table_names]
-    clear_unit(tables, frontier.known, names, settings.sources)

@@ -3,8 +3,7 @@
 A forgotten row keeps its place (unit, row), its uid, source and input file, and the status `ok`; all that was measured
 of it is null, it matches nothing, and its rule is `forgotten`: readable, and without a caption, so every step
 recognises it. One that could not be read stays `failed`. Its rows in `answers`, `captions` and `regions` are removed.
-
-Tables are rewritten one by one, `samples` last: until then a repeated request finds the same rows in it.
+`samples` is rewritten last: until then a repeated request finds the same rows in it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +43,7 @@ def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: 
 
 
 def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]) -> list[str]:
-    """Clear rows in the files that their source downloaded for the run, as long as `samples` says where they are."""
+    """Clear rows in the files that their source downloaded for the run, while `samples` still says where they are."""
     kinds = {source.name: (kind, source) for source in sources if (kind := find_downloading(source))}
     if not kinds:
         return []
@@ -60,13 +59,9 @@ def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]
             places.setdefault((source, shard), []).append(row)
     for (name, shard), some in places.items():
         kind, source = kinds[name]
-        own = members.take(pa.array(some))
-        spans = [
-            list(zip(*pair, strict=True))
-            for pair in zip(own["offset"].to_pylist(), own["size"].to_pylist(), strict=True)
-        ]
-        keys = samples["key"].take(pa.array(some)).to_pylist()
-        rewritten += kind.clear(source, shard, keys, [span for of_row in spans for span in of_row])
+        offsets, sizes = (pc.list_flatten(members[column].take(pa.array(some))) for column in ("offset", "size"))
+        spans = list(zip(offsets.to_pylist(), sizes.to_pylist(), strict=True))
+        rewritten += kind.clear(source, shard, samples["key"].take(pa.array(some)).to_pylist(), spans)
     return rewritten
 
 
@@ -140,7 +135,7 @@ def _blank(kind: pa.DataType) -> pa.Scalar:
 
 
 def _clear_note(note: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
-    """Return the note of `samples` without details of damage that name one of these rows, as where a tar ends within one."""
+    """Return the note of `samples` without details of damage that name one of these rows, in which a tar ends, say."""
     keys: dict[str, list[str]] = {}
     for shard, key in zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True):
         if key:

@@ -1,14 +1,15 @@
-"""Takes samples out of a published run, and keeps them out.
+"""Taking samples out of a published run, and keeping them out.
 
-In: a run folder and what to forget. Out: the folder without the rows that were named, and without those linked to them: of
-the same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as duplicates,
-which a later run would keep instead. Only files that hold some of them are rewritten. An image shared by many URLs (a
-placeholder, say) links all their rows: `dry_run` counts them beforehand. Perceptual hashes are not in the record, since they
-show what an image looks like: a re-encoded copy is recognised while it is in the pool as a duplicate, not when it is new.
+In: a run folder and what to forget. Out: the folder without the rows that were named, and without those linked to them:
+of the same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as
+duplicates, which a later run would keep instead. Only files that hold some of them are rewritten. An image shared by
+many URLs (a placeholder, say) links all their rows: `dry_run` counts them beforehand. Perceptual hashes are not in the
+record, since they show what an image looks like: a re-encoded copy is recognised while it is in the pool as a
+duplicate, not when it is new.
 
-Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: before the record is
-written, `tmp/` holds a mark and `_SUCCESS` is deleted; the record holds all that is to be done, and every step may be
-repeated; `_SUCCESS` comes last. `curate run` of the folder's recipe completes it too, since the record blocks its items.
+Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: before the record
+is written, `tmp/` holds a mark and `_SUCCESS` is deleted; the record holds all that is to be done, and every step may
+be repeated; `_SUCCESS` comes last. `curate run` of the folder's recipe completes it too: the record blocks its items.
 """
 
 from collections.abc import Collection, Sequence
@@ -42,7 +43,7 @@ _UIDS = 4_000_000  # that are sorted at a time: 64 MB
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What a request found, and what was, or would be, done."""
+    """What a request named, and what was, or would be, done."""
 
     requested: int  # how many items were requested
     known: int  # how many of them were in the record already
@@ -96,14 +97,13 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
 
 
 def _is_interrupted(folder: RunStore) -> bool:
-    """Return whether a request was begun and not completed. Raises RunError where the run is unfinished for another reason."""
+    """Return whether a request was begun and not completed. Raises RunError where the run is otherwise unfinished."""
     if folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.MANIFEST_FILE):
         return False
     if not folder.exists(layout.SUCCESS_FILE) and folder.exists(layout.FORGETTING_FILE):
         return True
-    raise RunError(
-        f"{folder.url}: the run is not finished (no {layout.SUCCESS_FILE}); run its recipe again, then forget"
-    )
+    why = f"the run is not finished (no {layout.SUCCESS_FILE})"
+    raise RunError(f"{folder.url}: {why}; run its recipe again, then forget")
 
 
 def lost_items(folder: RunStore, record: Record) -> int:
@@ -121,19 +121,19 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     settings = PublishSettings.of(context)
     record = Record.read_checked(folder)
     items = link_items(settings, units, requested) if len(requested) else NOTHING
-    found = survey(settings, units, requested, items)
+    rows = survey(settings, units, requested, items)
     shards = tuple(find_shards(folder, items))
-    absent = Items(**{kind: requested[kind][~np.isin(requested[kind], found.names[kind])] for kind in KINDS})
+    absent = Items(**{kind: requested[kind][~np.isin(requested[kind], rows.names[kind])] for kind in KINDS})
     result = Forgotten(
         requested=len(requested),
         known=len(requested) - len(requested - record.items),
         absent=absent - record.items,
-        rows=found,
+        rows=rows,
         shards=shards,
         has_images=settings.pool.has_images,
     )
-    rows = counts(items, found.names)
-    return result, record.append(items, origins(items, requested), rows=rows, shards=len(shards))
+    counted = counts(items, rows.names)
+    return result, record.append(items, origins(items, requested), rows=counted, shards=len(shards))
 
 
 # ---- writing the run again
@@ -167,8 +167,8 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     facts = read_facts(folder)
     left = {stage.name: counted.get(stage.name, 0) for stage in facts.stages(True)}
     digests = _digest(folder, None if touched is None else set(rewritten))
-    asked = InProcessUnits(units, context)
-    uids = asked.value(sort_uids(asked, folder, facts.repeats, 1 + facts.kept // _UIDS))
+    in_process = InProcessUnits(units, context)
+    uids = in_process.value(sort_uids(in_process, folder, facts.repeats, 1 + facts.kept // _UIDS))
     describe_run(folder, facts.changed(counts=left), digests, audit, uids)
     mark_published(folder)
 
@@ -189,7 +189,7 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
 
 
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
-    """Return the manifest's lines of tables, shards and downloads, digesting only the files that were rewritten; None: all."""
+    """Return the manifest's lines of tables, shards and downloads, digesting only rewritten files; None: all."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     for line in read_manifest(folder):

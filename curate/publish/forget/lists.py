@@ -1,8 +1,9 @@
-"""Reads lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
+"""Lists of what to forget, as users have them: one item a line, a uids.npy, or Parquet.
 
-In: a file of uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images, as they are stored or as they were
-downloaded (64 hex digits): text; for uids also an array of DataComp's dtype u8,u8; or Parquet with a column `uid`, `url` or
-`sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before anything is changed.
+In: a file of uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images, as they are stored or as they
+were downloaded (64 hex digits): text; for uids also an array of DataComp's dtype u8,u8; or Parquet with a column `uid`,
+`url` or `sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before anything is
+changed.
 """
 
 import io
@@ -37,10 +38,9 @@ def read_lists(paths: Iterable[str]) -> Items:
 
 
 def read_list(path: str, kind: str | None = None) -> Items:
-    """Return the items of one file, of at most MAX_BYTES; `-` is standard input. Without a kind each line's form shows it.
+    """Return the items of a file of at most MAX_BYTES; `-` is standard input. Without a kind each line's form shows it.
 
-    Raises:
-        RecipeError: the file cannot be read, or a line is no such item.
+    Raises RecipeError where the file cannot be read, or a line is no such item.
     """
     try:
         if path == STDIN:
@@ -86,9 +86,9 @@ def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
-    found = getattr(array, "dtype", "several")  # an .npz by content
-    if kind not in ("uid", None) or found != np.dtype("u8,u8") or array.ndim != 1:
-        raise RecipeError(f"{path}: an array of {found}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
+    dtype = getattr(array, "dtype", "several")  # an .npz by content
+    if kind not in ("uid", None) or dtype != np.dtype("u8,u8") or array.ndim != 1:
+        raise RecipeError(f"{path}: an array of {dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
     return Items.of({"uid": [pair_bytes(array).tobytes()]})
 
 
@@ -123,5 +123,5 @@ def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[byte
     for row, value in enumerate(column.to_pylist() if kind != "url" else ()):
         if value is not None and not _HEX[kind].fullmatch(value):
             raise RecipeError(f"{path}, row {row}: {value[:100]!r} is not an item; accepted: {_FORMS[kind]}")
-    values, there = column_hashes(column, kind)
-    yield values[there].tobytes()
+    values, is_present = column_hashes(column, kind)
+    yield values[is_present].tobytes()

@@ -1,8 +1,8 @@
 """Which rows of a unit a set of items names, directly or by a link, and the names that those rows have themselves.
 
 In: units' tables, and items. Out: masks (bool[rows]) and names; of a request all names that are linked to it. A row is
-linked to another by an equal uid, URL or image, by having lost to it as a duplicate, or by an attachment, a file besides
-its image and texts, that is the other's image.
+linked to another by an equal uid, URL or image, by having lost to it as a duplicate, or by an attachment (a file
+besides its image and texts) that is the other's image.
 """
 
 import hashlib
@@ -26,10 +26,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _NAMES = [(kind, kind) for kind in KINDS]  # columns of `samples` that link rows, each after its kind
-_LOOKUPS = [
-    *_NAMES,
-    ("sha256", "original_sha256"),
-]  # those that items are looked up in: an image may be stored as another
+_LOOKUPS = [*_NAMES, ("sha256", "original_sha256")]  # where items are looked up: an image may be stored as another
 _MEMBER_COLUMNS = ["suffix", "offset", "size"]
 
 
@@ -37,10 +34,10 @@ def find_rows(tables: UnitTables, items: Items) -> Mask:
     """Return the rows that have one of these uids, URLs or images, as they are stored or as they were downloaded."""
     columns = [(kind, name) for kind, name in _LOOKUPS if len(items[kind])]
     samples = tables.read("samples", ["row", *(name for _, name in columns)])
-    found = np.zeros(len(samples), bool)
+    rows = np.zeros(len(samples), bool)
     for kind, name in columns:
-        found |= items.find(kind, samples[name])
-    return found
+        rows |= items.find(kind, samples[name])
+    return rows
 
 
 def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
@@ -53,7 +50,7 @@ def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
 def find_attached(reader: UnitRereader, items: Items) -> Mask:
     """Return the rows that have one of the images as an attachment, which is read from the pool."""
     tables = reader.tables
-    found = np.zeros(tables.rows(), bool)
+    has_one = np.zeros(tables.rows(), bool)
     if len(items.sha256) and tables.exists("members"):
         files = _attachments(tables.read("members", _MEMBER_COLUMNS), tables.read("samples", ["offset"]))
         rows, first = np.unique(files["row"].to_numpy(), return_index=True)
@@ -62,27 +59,27 @@ def find_attached(reader: UnitRereader, items: Items) -> Mask:
         samples = pa.table({"row": rows.astype(np.int64), "format": pa.nulls(len(rows), pa.string())})
         attached = reader.samples(samples, pa.table(lists, names=_MEMBER_COLUMNS))
         for row, sample in zip(rows, attached, strict=True):
-            found[row] = any(items.has_image(hashlib.sha256(data).digest()) for _, data in sample.members)
-    return found
+            has_one[row] = any(items.has_image(hashlib.sha256(data).digest()) for _, data in sample.members)
+    return has_one
 
 
 def names_of(tables: UnitTables, rows: Mask, columns: Sequence[tuple[str, str]]) -> dict[str, Hashes]:
-    """Return the values of some columns of `samples`, each after its kind, of some rows, by kind, as often as they have them."""
-    found = {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
+    """Return by kind, as often as rows have them, the values of `columns` of `samples`, each after its kind."""
+    names = {kind: np.zeros(0, f"S{WIDTHS[kind]}") for kind in KINDS}
     if not rows.any():
-        return found
+        return names
     samples = tables.read("samples", [name for _, name in columns]).filter(pa.array(rows))
     for kind, name in columns:
         values, is_present = column_hashes(samples[name], kind)
-        found[kind] = np.concatenate([found[kind], values[is_present]])
-    return found
+        names[kind] = np.concatenate([names[kind], values[is_present]])
+    return names
 
 
 def readable_names(tables: UnitTables, rows: Mask) -> Items:
     """Return the uids, URLs and images of those of the rows that could be read.
 
-    The others link nothing: that two images of 0 bytes are equal means nothing. Neither does what a json says of the image as it
-    was downloaded: one that says the same of all would link them.
+    The others link nothing: that two images of 0 bytes are equal means nothing. Neither does what a json says of the
+    image as it was downloaded: one that says the same of all would link them.
     """
     if rows.any():
         rows = rows & pc.equal(tables.read("samples", ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
@@ -124,8 +121,8 @@ def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
 class Survey:
     """The rows of a pool that items name and that are not forgotten yet."""
 
-    names: dict[str, Hashes] = field(compare=False)  # by kind, as often as rows have them
-    units: tuple[Unit, ...]  # that hold some of them
+    names: dict[str, Hashes] = field(compare=False)  # of `names_of`
+    units: tuple[Unit, ...]  # that hold some of the rows
     requested: int = 0  # how many have a requested name
     linked: int = 0  # how many are linked to those
     failed: int = 0  # how many of both could not be read
@@ -142,9 +139,9 @@ def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Item
     all_tables = [settings.tables(unit) for unit in units]
     items = _follow_rows(all_tables, requested)
     while len(items.sha256):
-        found = [_image_sizes(tables, items) for tables in all_tables]
-        all_known = len(unite(images for images, _ in found)) == len(items.sha256)
-        sizes = set().union(*(lengths for _, lengths in found)) if all_known else None
+        images = [_image_sizes(tables, items) for tables in all_tables]
+        all_known = len(unite(names for names, _ in images)) == len(items.sha256)
+        sizes = set().union(*(lengths for _, lengths in images)) if all_known else None
         uids = [_uids_with_attachments(tables, sizes) for tables in all_tables]
         candidates = Items.of({"uid": (bytes.fromhex(uid) for part in uids for uid in part.to_pylist())}) - items
         holders = find_holders(settings.store, settings.output, items, candidates) if len(candidates) else NOTHING
@@ -155,7 +152,7 @@ def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Item
 
 
 def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
-    """Return the items and the names of rows that are linked to them in tables, step by step until there are no more."""
+    """Return the items and the names of rows that are linked to them in tables, step by step until all are there."""
     known = fresh = items
     while len(fresh):
         rows = ((tables, find_rows(tables, fresh) | _find_duplicates(tables, fresh)) for tables in all_tables)

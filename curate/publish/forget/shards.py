@@ -1,8 +1,8 @@
-"""Writes shards again without some of their samples: inputs are not read, and what stays is byte for byte as it was.
+"""Writing shards again without some of their samples: inputs are not read, and what stays is byte for byte as it was.
 
-In: a run folder's shards and items. Out: of each shard that holds some of them its own file (of a tar, members copied by
-offset, in order), its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A shard
-may end with fewer rows than it was laid out for, or none: then its files stay, empty, so that names are contiguous.
+In: a run folder's shards and items. Out: of each shard that holds some of them its file (of a tar, members copied by
+offset, in order), its `_stats.json` and, last, its sidecar, which shows whether the shard is still to be rewritten. A
+shard may end with fewer rows than it was laid out for, or none: then its files stay, empty: names are contiguous.
 """
 
 import hashlib
@@ -53,15 +53,15 @@ def count_shards(folder: RunStore) -> None:
 
 def find_holders(folder: RunStore, kind: OutputFormat, items: Items, candidates: Items) -> Items:
     """Return those uids among `candidates` whose samples have one of the images in any of their files."""
-    found = []
+    holders = []
     for name in find_shards(folder, candidates):
         rows = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", "key"])
         rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
         uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
         for member, digest in digest_members(folder, kind, name, uids.keys()):
             if items.has_image(digest):
-                found.append(bytes.fromhex(uids[split_name(member)[0]]))
-    return Items.of({"uid": found})
+                holders.append(bytes.fromhex(uids[split_name(member)[0]]))
+    return Items.of({"uid": holders})
 
 
 def digest_members(

@@ -5,7 +5,8 @@ from operator import or_
 
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
-from curate.publish.forget.block import ROUNDS, Frontier, block_unit, follow, record_encountered
+from curate.publish.forget.block import ROUNDS, TABLES, Frontier, follow, record_encountered
+from curate.publish.forget.clear import clear_unit
 from curate.run.units import Answer, Fold, Units
 from curate.store.items import Items
 from curate.store.tables import OpenTables
@@ -19,8 +20,8 @@ def apply_blocklist(units: Units, settings: PublishSettings) -> None:
     frontier: Answer = units.get("Blocklist: begin", Frontier.begin, settings.store)
     for n in range(ROUNDS):
         names = units.ask(f"Blocklist: follow {n}", _follow, frontier, settings, combine=Fold(or_))
-        frontier = units.get(f"Blocklist: advance {n}", _advance, names, frontier)
-    frontier = units.get("Blocklist: record", _record, frontier, settings)
+        frontier = units.get(f"Blocklist: advance {n}", Frontier.advance, frontier, names)
+    frontier = units.get("Blocklist: record", record_encountered, settings.store, frontier)
     units.then("Blocklist: clear", _clear, frontier, settings)
 
 
@@ -28,14 +29,7 @@ def _follow(tables: OpenTables, unit: Unit, frontier: Frontier, settings: Publis
     yield follow(settings, tables, unit, frontier)
 
 
-def _advance(names: Items, frontier: Frontier) -> Frontier:
-    return frontier.advance(names)
-
-
-def _record(frontier: Frontier, settings: PublishSettings) -> Frontier:
-    return record_encountered(settings.store, frontier)
-
-
 def _clear(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Unit:
-    block_unit(settings, tables, frontier)
+    names = [name for name in TABLES if name in settings.table_names]
+    clear_unit(tables, frontier.known, names, settings.sources)
     return unit
