@@ -119,17 +119,11 @@ class Engine(Protocol):
 
 
 class EngineOptions(Section):
-    """Base of the kinds of engines.
+    """Base of the kinds of engines."""
 
-    Attributes:
-        takes_words: whether it can be given a prompt or a chat; if not, an image and nothing else.
-        is_local: whether its model runs in this process.
-        batch_size: requests at a time, where a section of captions does not say.
-    """
-
-    takes_words: ClassVar[bool] = True
-    is_local: ClassVar[bool] = False
-    batch_size: ClassVar[int] = 256
+    takes_words: ClassVar[bool] = True  # whether it takes a prompt or a chat; if not, an image and nothing else
+    is_local: ClassVar[bool] = False  # whether its model runs in this process
+    batch_size: ClassVar[int] = 256  # requests at a time, where a section of captions does not say
 
     @abstractmethod
     def open(self) -> Engine:

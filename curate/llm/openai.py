@@ -60,7 +60,7 @@ class OpenAI(EngineOptions):
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
 
     base_url: str = Field(
-        description="Its address with the version, without user, query or fragment.",
+        description="Its address with the version, without user, password, query or fragment.",
         examples=["http://localhost:8000/v1"],
     )
     model: str = Field(description="The model's name, as the endpoint knows it.", examples=["my-vlm"], min_length=1)
@@ -73,11 +73,9 @@ class OpenAI(EngineOptions):
         16, description="Requests at a time, over all threads of a process.", examples=[64], ge=1, le=4096, strict=True
     )
     timeout: float = Field(
-        60.0, description="Seconds of an attempt, to the last byte.", examples=[120], gt=0, allow_inf_nan=False
+        60.0, description="Seconds per attempt, connecting to last byte.", examples=[120], gt=0, allow_inf_nan=False
     )
-    attempts: int = Field(
-        6, description="Attempts at a request before it is given up.", examples=[3], ge=1, le=100, strict=True
-    )
+    attempts: int = Field(6, description="Attempts at a request in all.", examples=[3], ge=1, le=100, strict=True)
     patience: float = Field(
         600.0,
         description="Seconds after which an endpoint that only fails or is too busy is given up.",

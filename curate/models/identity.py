@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -203,7 +203,10 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
         return settings["model_cfg"], preprocess, str(weights)
     config = open_clip.get_model_config(name.replace("/", "-"))
     if config is None:
-        raise RecipeError(f"open_clip has no model {name!r}{_near(name, open_clip.list_models())}")
+        known = open_clip.list_models()
+        close = ", ".join(difflib.get_close_matches(name, known, 3))
+        hint = f"near: {close}" if close else f"it has {len(known)}, such as {', '.join(known[:3])}"
+        raise RecipeError(f"open_clip has no model {name!r}; {hint}")
     if _is_file(options):
         return config, defaults, str(options.pretrained)
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -212,8 +215,3 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
         missing = f"no pretrained {options.pretrained!r}" if options.pretrained else "pretrained is missing"
         raise RecipeError(f"{missing}; accepted for {name}: {', '.join(tags) or 'no tag'}, or a file of weights")
     return config, factory.merge_preprocess_dict(defaults, tag), str(open_clip.download_pretrained(tag))
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 3)
-    return f"; near: {', '.join(close)}" if close else f"; it has {len(known)}, such as {', '.join(known[:3])}"

@@ -127,25 +127,16 @@ def _tensor(storage: Array, offset: int, size: tuple[int, ...], stride: tuple[in
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
 
 
-def _from_buffer(raw: Any, kind: _Dtype, shape: tuple[int, ...], order: str) -> Array:
-    return kind.array(raw, shape, order)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Return bytes that pickles before protocol 3 keep as text."""
-    return text.encode("latin1")
-
-
 # By the last part of the module, which numpy renamed, and the name.
 _NAMES: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_utils", "_rebuild_tensor_v2"): _tensor,
     ("_utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
     ("multiarray", "_reconstruct"): lambda *_: _Array(),
-    ("numeric", "_frombuffer"): _from_buffer,
+    ("numeric", "_frombuffer"): lambda raw, kind, shape, order: kind.array(raw, shape, order),
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # bytes, in pickles before protocol 3
     ("__builtin__", "bytes"): lambda: b"",
     **{("torch", f"{name}Storage"): kind for name, kind in _STORAGES.items()},
 }

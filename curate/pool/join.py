@@ -160,12 +160,14 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
 
 def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
     """Return the table of a join. Raises RecipeError."""
-    with _named(where):
+    try:
         readers = [_open(file.path, join, where) for file in files]
         rows = sum(reader.rows or file.size // _ROW_BYTES for reader, file in zip(readers, files, strict=True))
         columns = _unify(readers, join, where)
         table = JoinTable(join.on, columns, min(_MAX_BUCKETS, 1 + rows // _BUCKET))
         twice = table.fill(_renamed(readers, join, columns))
+    except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
+        raise RecipeError(f"{where}: {one_line(error, 300)}") from None
     if twice is not None:
         for keys, _ in _renamed(readers, join, columns):
             places, high, low = _hash_keys(join.on, keys)
@@ -173,15 +175,6 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
                 key = keys[int(same[0])].as_py()
                 raise RecipeError(f"{where}: {join.on} {key!r} occurs twice; accepted: one row for each {join.on}")
     return table
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Raise what goes wrong with a file within as a RecipeError that begins with `where`."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
-        raise RecipeError(f"{where}: {one_line(error, 300)}") from None
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,7 @@ class Columns(Section):
     width: str | None = Field(None, description="Column of the width; of sources without images.", examples=["WIDTH"])
     height: str | None = Field(None, description="Column of the height; likewise.", examples=["HEIGHT"])
     language: str | None = Field(None, description="Column of the caption's language.", examples=["LANGUAGE"])
-    image: str | None = Field(
-        None, description="Column of the image: bytes, or a struct with `bytes`.", examples=["image"]
-    )
+    image: str | None = Field(None, description="Image column: bytes, or a struct with `bytes`.", examples=["image"])
     scores: tuple[str, ...] | None = Field(
         None,
         description="Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all of floats.",

@@ -115,8 +115,10 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         return facts._replace(status="empty_image", error="0 bytes")
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
+    # What matters of Pillow's warnings becomes a status. Looked for at each image: `catch_warnings` elsewhere may have
+    # taken the filter away, and here it would not be thread-safe.
     if _QUIET not in warnings.filters:
-        _silence_pillow()
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     source = (_Metered if name == "tiff" else io.BytesIO)(data)
     try:
         image = _READERS[name](source)
@@ -281,11 +283,3 @@ def _line(name: str, error: Exception) -> str:
     """Return one short line for an exception: printable, and without the addresses that Pillow's messages may hold."""
     text = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
     return f"{name}: {''.join(c if c.isprintable() else '?' for c in text)}"[:160]
-
-
-def _silence_pillow() -> None:
-    """Keep Pillow's warnings (odd EXIF, palettes) off the terminal: what matters of them becomes a status.
-
-    At each image, since `warnings.catch_warnings` elsewhere, which is not thread-safe, may have taken the filter away.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -52,7 +52,7 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
 def _read_failed(data: bytes, caption: str) -> pa.Table:
     """Return the rows whose status is not `success`, of a file of img2dataset; none of any other file."""
     file = pq.ParquetFile(pa.BufferReader(data))
-    texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+    texts = [field.name for field in file.schema_arrow if field.type in (pa.string(), pa.large_string())]
     if not {"key", "status"} <= set(texts):
         return MISSING.empty_table()
     wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
@@ -81,7 +81,3 @@ def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
         reasons, errors = column("reason"), column("detail")
     texts = [column("key"), column("url"), column("uid"), column("caption", caption)]
     return pa.table([*texts, reasons, errors], schema=MISSING)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string))

@@ -111,7 +111,7 @@ class RunInput(InputFormat):
         """Read a shard, as one batch."""
         run = _read(source)
         theirs, wanted = run.theirs, _renamed(scores, run.theirs)
-        if _is_tar(part):
+        if part.path.endswith(".tar"):
             batches = _read_tar(source, part, run.store, wanted)
         else:
             inner = _parquet_source(source, run, [part.path])
@@ -207,10 +207,6 @@ def _is_table(path: str) -> bool:
 def _name_of(path: str) -> str:
     """Return the name of a shard's file in its run."""
     return f"shards/{path.rpartition('/')[2]}"
-
-
-def _is_tar(part: InputPart) -> bool:
-    return part.path.endswith(".tar")
 
 
 def _open_input(source: Source) -> _Run:

@@ -52,9 +52,7 @@ class WebdatasetSource(Source):
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
 
-    caption_key: str = Field(
-        "caption", description="Json field of the caption without a `.txt`.", examples=["alt_text"]
-    )
+    caption_key: str = Field("caption", description="Json field of captions without a `.txt`.", examples=["alt_text"])
     columns: dict[str, JsonType] = Field(
         {},
         exclude_if=not_,
