@@ -202,7 +202,8 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
     else:
         raise RecipeError(
             f"measure.clip: words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}; accepted:"
-            " open_clip's SimpleTokenizer without a reduction_mask, its HFTokenizer around a fast one without a mode"
+            " open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast one without a "
+            "tokenizer_mode"
         )
     return ids, [[(word, part) for word, part in row if not _is_punctuation(word)] for row in words]
 
