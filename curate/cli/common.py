@@ -61,8 +61,8 @@ def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
         if named and isinstance(source, UrlsSource) and source.makes_squares:
             yield (
                 f"warning: input {source.name!r}: image_size with resize_mode {source.resize_mode} makes every image "
-                f"{source.image_size} x {source.image_size}, and the recipe names {', '.join(named)}; for the size before, write "
-                "original_width and original_height"
+                f"{source.image_size} x {source.image_size}, and the recipe names {', '.join(named)}; for the size "
+                "before, write original_width and original_height"
             )
 
 

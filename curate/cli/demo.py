@@ -18,19 +18,18 @@ from curate.base.wording import format_bytes
 from curate.cli.common import print_lines
 from curate.cli.run import run as run_recipe
 from curate.demo.pool import write_pool
-from curate.demo.score import Caught, Rate, rate, score
+from curate.demo.score import Caught, Rate, rate_rules, score
 from curate.store.facts import read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
 _TRUTH = "truth.parquet"  # the last file of a pool
-
 _RATES = (
-    "Precision and recall of the rules. Precision: dropped rows with an injected defect (of duplicates: showing the same",
-    "scene as their representative). Recall: rows with a defect that the rule targets, dropped by it or before it.",
-    "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded ones as near too",
+    "Precision and recall of the rules. Precision: dropped rows with an injected defect (of duplicates: showing the",
+    "same scene as their representative). Recall: rows with a defect that the rule targets, dropped by it or before.",
+    "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded",
+    "ones as near too",
 )
-
 _KERNELS = ("curate.tar.index", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
@@ -61,19 +60,17 @@ def demo(
     counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
     print_lines(line(), line("Injected defects, and the rules that dropped them"), *_defects(caught, list(counts)))
-    print_lines(line(), *map(line, _RATES), *_rates(rate(caught, list(counts))))
+    print_lines(line(), *map(line, _RATES), *_rates(rate_rules(caught, list(counts))))
     page, size = write_report(run)
     print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
 
 
 def _compile_meanwhile() -> None:
-    """Compile the slowest kernels in a process of its own: seconds, once on a machine, by which the run is ready sooner."""
-    calls = [f"import {module}; {module}.compile_kernels()" for module in _KERNELS]
-    compiling = subprocess.Popen(
-        [sys.executable, "-c", "; ".join(calls)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    at_interrupt(compiling.kill)
+    """Compile the slowest kernels in a process of its own: seconds, once on a machine."""
+    calls = "; ".join(f"import {module}; {module}.compile_kernels()" for module in _KERNELS)
+    silent = subprocess.DEVNULL
+    at_interrupt(subprocess.Popen([sys.executable, "-c", calls], stdout=silent, stderr=silent).kill)
 
 
 def _check_free(out: str) -> None:
@@ -103,9 +100,9 @@ def _write_recipe(out: str, recipe: str) -> None:
 
 def _rates(rates: list[Rate]) -> list[Line]:
     rows = [("rule", "dropped", "precision", "injected", "recall")]
-    for each in rates:
-        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (each.precision, each.recall))
-        rows.append((each.rule, str(each.dropped), precision, str(each.injected), recall))
+    for rate in rates:
+        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (rate.precision, rate.recall))
+        rows.append((rate.rule, str(rate.dropped), precision, str(rate.injected), recall))
     return columns(rows, right=range(1, 5), indent=0)
 
 

@@ -15,8 +15,6 @@ from curate.base.errors import RecipeError
 from curate.cli.common import Format, FormatOption, open_output, print_page, print_result, save_page
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
-
-
 Side = StrEnum("Side", ["lost", "gained"])
 _TABLES = {by: "entries" if by == By.entry else f"{by}s" for by in By if by != By.sample}  # of `Diff`
 _SHOWN = 50  # rows of a table for people, unless --limit says otherwise
@@ -41,8 +39,8 @@ def diff(
 ) -> None:
     """Compare two runs: samples gained and lost, and why.
 
-    The summary counts them by rule, entry, source and language; --by prints one table, and --by sample every such sample. With --side
-    these are of one side, also as a page with images.
+    The summary counts them by rule, entry, source and language; --by prints one table, and --by sample every such
+    sample. With --side these are of one side, also as a page with images.
     """
     if side is not None and by is None:
         by = By.sample
@@ -114,12 +112,7 @@ def _stacked(comparison: Diff) -> Result:
 def _object(comparison: Diff) -> dict[str, Any]:
     """Return the comparison as plain data."""
     sides = {"a": vars(comparison.a), "b": vars(comparison.b)}
-    counts = {
-        "lost": comparison.lost,
-        "gained": comparison.gained,
-        "shared": comparison.shared,
-        "repeated": comparison.repeated,
-    }
+    counts = {name: getattr(comparison, name) for name in ("lost", "gained", "shared", "repeated")}
     return sides | counts | {name: getattr(comparison, name).to_pylist() for name in _TABLES.values()}
 
 

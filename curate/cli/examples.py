@@ -12,11 +12,7 @@ EXAMPLES = {
         "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],
-    "plan": [
-        "curate plan recipe.yaml",
-        "curate plan recipe.yaml --out run2 --reuse run1",
-        "curate plan recipe.yaml --on spark.yaml",
-    ],
+    "plan": [f"curate plan recipe.yaml{more}" for more in ("", " --out run2 --reuse run1", " --on spark.yaml")],
     "sql": [
         "curate sql run1",
         "curate sql run1 funnel",
@@ -34,11 +30,7 @@ EXAMPLES = {
         "curate whatif run1 --sweep 'rules.aligned=clip_score >= {0.1..0.5}'",
         "curate whatif run1 --rows 1000000 --by rules.aligned.top",
     ],
-    "diff": [
-        "curate diff run1 run2",
-        "curate diff run1 run2 --by entry --limit 20",
-        "curate diff run1 run2 --side lost --images",
-    ],
+    "diff": [f"curate diff run1 run2{more}" for more in ("", " --by entry --limit 20", " --side lost --images")],
     "report": ["curate report run1", "curate report run2 --against run1"],
     "forget": ["curate forget run1 --urls requests.txt --dry-run", "curate forget run1 --uids -"],
     "verify": ["curate verify run1"],
@@ -48,5 +40,5 @@ EXAMPLES = {
 
 def examples_of(command: str) -> str:
     """Return the end of a command's help; of `metadata import`, say, those of that command alone."""
-    shown = [one for one in EXAMPLES[command.split(maxsplit=1)[0]] if one.startswith(f"curate {command}")]
-    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in shown)])
+    examples = (text for text in EXAMPLES[command.split(maxsplit=1)[0]] if text.startswith(f"curate {command}"))
+    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])

@@ -49,11 +49,10 @@ def verify(directory: RunArgument) -> None:
     """
     checked, faults = verify_run(directory)
     if faults:
-        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
-        raise RunError(
-            f"{directory}: {pluralise(len(faults), 'difference')} (to recompute a damaged file, delete it and run the "
-            "recipe again with the same --out)\n  " + "\n  ".join(faults[:20]) + more
-        )
+        more = [f"and {len(faults) - 20} more"] if len(faults) > 20 else []
+        how = "to recompute a damaged file, delete it and run the recipe again with the same --out"
+        head = f"{directory}: {pluralise(len(faults), 'difference')} ({how})"
+        raise RunError("\n  ".join([head, *faults[:20], *more]))
     for line in checked:
         print(f"checked: {line}")
     print(f"{directory}: nothing differs")

@@ -1,4 +1,4 @@
-"""`curate forget`: takes samples out of a published run, with a record."""
+"""`curate forget`: take samples out of a published run, with a record."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -35,8 +35,9 @@ def forget(
 ) -> None:
     """Take samples out of a finished run, with a record.
 
-    Only shards and tables that hold them are rewritten, and later runs keep them out. Without a list it completes a request that was
-    interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it may be misspelt.
+    Only shards and tables that hold them are rewritten, and later runs keep them out. Without a list it completes a
+    request that was interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it may be
+    misspelt.
     """
     requested = NOTHING
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
@@ -52,7 +53,7 @@ def forget(
 
 
 def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
-    """Yield what was found and done."""
+    """Yield what was done."""
     if result.lost:
         items = pluralise(result.lost, "item")
         yield line(f"{directory}: a request of {items} was interrupted before it was recorded; repeat it")
@@ -61,9 +62,8 @@ def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
     if not result.requested:
         return
     if not result.changes:
-        yield line(
-            f"{directory}: nothing to do: {pluralise(result.requested, 'item')} requested, all forgotten already"
-        )
+        requested = f"{pluralise(result.requested, 'item')} requested"
+        yield line(f"{directory}: nothing to do: {requested}, all forgotten already")
         return
     yield from _counts(result, dry_run)
     if dry_run:
@@ -71,24 +71,22 @@ def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
         return
     if result.report_deleted:
         yield line(f"{REPORT_FILE} was deleted, since it may show them: `curate report {directory}` writes a new one")
-    yield line(
-        f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. Copies of this run, and runs "
-        "that reused its tables, still hold them: run `curate forget` there too"
-    )
+    copies = "Copies of this run, and runs that reused its tables, still hold them: run `curate forget` there too"
+    yield line(f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. {copies}")
 
 
 def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
     """Yield how many rows are concerned, and which items or samples deserve a look."""
-    found = result.rows
+    rows_of = result.rows
     known = f", {result.known:,} of them forgotten already" if result.known else ""
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
     shards = f", in {pluralise(len(result.shards), 'shard')}, {verb} rewritten" if result.shards else ""
     rows = [
         ("requested", result.requested, f"{_items(result.requested)}{known}"),
-        ("matching rows", found.requested, ""),
-        ("linked rows", found.linked, "with an equal uid, URL or image, or dropped as their duplicates"),
-        ("unreadable", found.failed, "of all these rows"),
-        ("published", found.kept, f"of all these rows{shards}"),
+        ("matching rows", rows_of.requested, ""),
+        ("linked rows", rows_of.linked, "with an equal uid, URL or image, or dropped as their duplicates"),
+        ("unreadable", rows_of.failed, "of all these rows"),
+        ("published", rows_of.kept, f"of all these rows{shards}"),
     ]
     listed: list[str] = []
     if absent := len(result.absent):
@@ -99,10 +97,10 @@ def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
             listed.append("this pool has no images, so no sha256 was compared")
     yield from columns([(name, f"{count:,}", more) for name, count, more in rows], right=[1], indent=0)
     yield from (line(f"  {text}") for text in listed)
-    if found.representatives:
-        stay = pluralise(len(found.representatives), "published sample stays", "published samples stay")
+    if uids := rows_of.representatives:
+        stay = pluralise(len(uids), "published sample stays", "published samples stay")
         yield line(f"{stay}, although a near-duplicate was requested; forget those that show the same too:")
-        yield from (line(f"  uid {uid}") for uid in found.representatives[:_SHOWN])
+        yield from (line(f"  uid {uid}") for uid in uids[:_SHOWN])
 
 
 def _items(number: int) -> str:

@@ -1,8 +1,8 @@
-"""Keeps libraries out of a command's process that no command uses, and that others import where they happen to be installed.
+"""Keep libraries out of a command's process that others import where they happen to be installed.
 
-Beam imports pandas, pymongo, boto3 and requests, by BigQuery, for sources and types that curate has no use for, Arrow
-imports pandas with the first array that it makes, and numba cffi and, with its first kernel, scipy's BLAS: half a second of
-each run, and 65 MB. All of them expect to miss these, and ask once. What asks for them later finds them.
+Beam imports pandas, pymongo, boto3 and requests, by BigQuery, for sources and types that curate does not use, Arrow
+pandas with its first array, and numba cffi and, with its first kernel, scipy's BLAS: half a second of each run, and 65
+MB. All of them expect to miss these, and try once. Later imports succeed.
 """
 
 import gc
@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 
 from curate.base.registry import has_plugins
 
-RARELY = 100_000  # new objects between searches for cycles, in a command's own process: most of what it makes are modules, which stay
+# New objects between searches for cycles, in a command's own process: most are of modules, which stay.
+RARELY = 100_000
 _OF_GOOGLE = ("google.cloud", "google.api_core", "google.auth")
 UNUSED = ("pandas", "pymongo", "bson", "boto3", "regex", "requests", "absl", "cffi", "scipy", "dill", *_OF_GOOGLE)
 
@@ -29,11 +30,11 @@ class _Hidden:
 
 @contextmanager
 def without_unused() -> Iterator[None]:
-    """Import what the block imports as if UNUSED were not installed, without looking for cycles; later they can be imported as ever.
+    """Import what the block imports as if UNUSED were not installed, without collecting cycles.
 
-    With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow. Arrow takes its memory
-    by jemalloc, where it has it, unless the environment names another allocator: its default, mimalloc, asks for huge pages,
-    which the kernel clears and moves others for, a tenth of the CPU of a run.
+    With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow. Arrow takes
+    its memory by jemalloc, where it has it, unless the environment names another allocator: its default, mimalloc,
+    takes huge pages, which cost the kernel a tenth of the CPU of a run.
     """
     gc.disable()
     finders = [] if has_plugins() else [_Hidden]
@@ -55,8 +56,8 @@ def without_unused() -> Iterator[None]:
 
 
 def import_beam() -> None:
-    """Import Beam and start numba without UNUSED; for Beam's local runner alone: of another one, nobody knows what it needs."""
-    sys.modules.setdefault("IPython", None)  # type: ignore[arg-type]  # Beam asks at each step whether it is in a notebook
+    """Import Beam and start numba without UNUSED; for Beam's local runner alone, since others may need them."""
+    sys.modules.setdefault("IPython", None)  # type: ignore[arg-type]  # which Beam tries to import at each step
     with without_unused():
         import apache_beam  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""`curate init`: a commented recipe to begin with, or an engine's options; `curate schema`: what editors know of recipes."""
+"""`curate init`: a commented recipe, or an engine's options; `curate schema`: the JSON schema of recipes."""
 
 import json
 from importlib.resources import files
@@ -46,9 +46,8 @@ def init(
             raise RecipeError(f"no recipe {kind!r}; {did_you_mean(kind, kinds())}accepted: {', '.join(kinds())}")
         _write(files("pipelines.recipes").joinpath(f"{kind.replace('-', '_')}.yaml").read_text("utf-8"), out, kind)
         print(f"wrote {out}: edit it for your pool, then\n")
-        print(
-            f"  curate plan {out}                  checks it; shows inputs and the expected yield, and writes nothing"
-        )
+        what = "checks it; shows inputs and the expected yield, and writes nothing"
+        print(f"  curate plan {out}                  {what}")
         print(f"  curate run {out} --out {Path(out).stem}-run    runs it")
         return
     if kind is not None:

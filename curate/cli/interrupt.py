@@ -1,8 +1,8 @@
-"""Ctrl-C, or `kill`, in a command's own process: it ends at once, with status 130 or 143, wherever it is.
+"""End a command's own process at once by Ctrl-C, or `kill`, with status 130 or 143, wherever it is.
 
-Python would raise KeyboardInterrupt in whatever the main thread is doing. In a callback of C++ (of torch, say) that aborts the
-process with status 134; in one of ctypes, or a finalizer, it is dropped, and the command goes on. So nothing is raised: a thread
-that waits for nothing else ends the process, as a kill would, which every run survives, after what `cleaned_up` names.
+Python would raise KeyboardInterrupt in whatever the main thread is doing. In a callback of C++ (of torch, say) that
+aborts the process with status 134; in one of ctypes, or a finalizer, it is dropped, and the command goes on. So nothing
+is raised: a thread that waits for nothing else ends the process, as a kill would, after `clean_up`.
 """
 
 import os
@@ -12,10 +12,8 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-_BEFORE: dict[int, Any] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-}  # as Python starts
+# The handlers with which Python starts.
+_BEFORE: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 _STATUS = 128  # and the signal's number, as shells have it
 _SHOW_CURSOR = b"\n\x1b[?25h"  # which progress bars hide
 
@@ -33,7 +31,7 @@ def end_when_interrupted(message: str) -> None:
     presses = 0
 
     def tell(number: int, _: object) -> None:
-        """Run in the main thread, once it is back in Python; mostly the other one knows by then, from `set_wakeup_fd`."""
+        """Run in the main thread, once it is back in Python; mostly the other one knows first, from `set_wakeup_fd`."""
         nonlocal presses
         presses += 1
         if presses > 1:
@@ -42,14 +40,14 @@ def end_when_interrupted(message: str) -> None:
             os.write(writing, bytes([number]))
 
     def end() -> None:
-        while not (found := [number for number in os.read(reading, 64) if number in ours]):
+        while not (signals := [number for number in os.read(reading, 64) if number in ours]):
             pass  # of other signals
         text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}\n".encode()
         with suppress(OSError):  # nobody reads it
             os.write(2, text)
         if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up
             process.clean_up()
-        os._exit(_STATUS + found[0])
+        os._exit(_STATUS + signals[0])
 
     threading.Thread(target=end, name="interrupt", daemon=True).start()
     for number in ours:
@@ -58,7 +56,7 @@ def end_when_interrupted(message: str) -> None:
 
 
 def raise_when_interrupted() -> None:
-    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process, for what goes on after it, as a shell does."""
+    """Let SIGINT raise KeyboardInterrupt again, and SIGTERM end the process, for what survives it, as a shell."""
     if signal.set_wakeup_fd(-1) != -1:
         for number, handler in _BEFORE.items():
             if callable(signal.getsignal(number)):

@@ -1,4 +1,7 @@
-"""The command `curate`. Exit status: 0 done; 1 the run or check failed; 2 the recipe or the arguments are wrong; 130 interrupted; 143 ended by `kill`."""
+"""The command `curate`.
+
+Exit status: 0 done; 1 the run or check failed; 2 the recipe or arguments are wrong; 130 interrupted; 143 killed.
+"""
 
 import gc
 import logging
@@ -18,8 +21,7 @@ from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
 from curate.recipe.strict_yaml import find_surrogate
 
-# Each command and the first sentence of its help, as `curate --help` shows it without importing what any command needs: whole, on a line
-# of 80 columns.
+# Each command and the first sentence of its help, which `curate --help` shows without its imports, on 80 columns.
 COMMANDS = {
     "init": "Write a commented recipe, or an engine's options, to begin with.",
     "run": "Run a recipe: measure, decide, emit shards, publish.",
@@ -35,7 +37,7 @@ COMMANDS = {
     "metadata": "Import and show metadata entries.",
     "schema": "Print the JSON schema of recipes, for editors.",
 }
-# Of the others, the module of their own name
+# The modules of commands that have none of their name.
 _MODULES = {"schema": "init", **dict.fromkeys(("explain", "report", "verify"), "finished")}
 
 
@@ -54,7 +56,7 @@ def _options(
 
 
 def build_app(words: Sequence[str]) -> typer.Typer:
-    """Return the command line for these words: only the command that they name is imported; the others have their help alone."""
+    """Return the command line for these words: the command that they name is imported, others have their help alone."""
     app = typer.Typer(
         help="Curate image-text pools into training sets, with a reason for every sample.",
         epilog="Begin with: curate demo, or curate init for a recipe of your own.",
@@ -78,7 +80,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
 
 
 def _words() -> list[str]:
-    """Return the words of the command line; where a shell asks how to complete it, those that are there."""
+    """Return the words of the command line, or of the one that a shell completes."""
     if "_CURATE_COMPLETE" not in os.environ:
         return sys.argv[1:]
     return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
@@ -111,7 +113,7 @@ def main() -> None:
 
 
 class _OnStderr(logging.StreamHandler[TextIO]):
-    """Prints to what standard error is at the time: where progress bars are shown, they let lines through above them."""
+    """Prints to what standard error is at the time: progress bars let lines through above them."""
 
     @property
     def stream(self) -> TextIO:
@@ -127,10 +129,9 @@ def _show_warnings() -> None:
     seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        is_new = text not in seen
-        seen.add(text)
-        return is_new
+        before = len(seen)
+        seen.add(record.getMessage())
+        return len(seen) > before
 
     handler = _OnStderr()
     handler.addFilter(is_new)
@@ -141,14 +142,14 @@ def _show_warnings() -> None:
 
 
 def command() -> None:
-    """Run the command as a process of its own, which does not look for cycles that nobody will miss."""
+    """Run the command as a process of its own, which collects few cycles."""
     gc.set_threshold(RARELY)
     gc.freeze()  # which `without_unused` repeats
     try:
         main()
     finally:
-        if "torch" in sys.modules:  # whose bindings take what is left for a leak, and say so
+        if "torch" in sys.modules:  # whose bindings report what is left as a leak
             gc.unfreeze()
-        else:
-            gc.freeze()  # else Python looks for cycles in all that the command made, while it ends: half a second
+        else:  # without it Python ends half a second later, after a search for cycles
+            gc.freeze()
             gc.disable()

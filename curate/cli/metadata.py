@@ -45,9 +45,9 @@ def show(
 
 
 def _report(table: pa.Table, report: ImportReport) -> list[Line]:
-    def row(name: str, found: pa.Array, what: str) -> tuple[str, str, str]:
-        examples = ", ".join(map(repr, found[:5].to_pylist())) + (" …" if len(found) > 5 else "")
-        return name, f"{len(found):,}", f"{what}: {examples}" if len(found) else what
+    def row(name: str, entries: pa.Array, what: str) -> tuple[str, str, str]:
+        examples = ", ".join(map(repr, entries[:5].to_pylist())) + (" …" if len(entries) > 5 else "")
+        return name, f"{len(entries):,}", f"{what}: {examples}" if len(entries) else what
 
     rows = [
         ("read", f"{report.read:,}", ""),

@@ -55,8 +55,8 @@ def plan(
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
 
-    It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from the
-    recipe's folder.
+    It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from
+    the recipe's folder.
     """
     options = beam_options or []
     if not options and on is None:
@@ -77,13 +77,13 @@ def plan(
         print_lines(*downloads)
         if not no_estimate:
             try:
-                found = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
+                expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
             except RecipeError as error:  # of a device, say, that only workers have
                 if prepared.engine.place.is_this_machine:
                     raise
                 print(f"\nestimate: none on this machine: {error}")
             else:
-                print_lines(line(), *_estimate(found, prepared.context.pool.has_images, bool(downloads)))
+                print_lines(line(), *_estimate(expected, prepared.context.pool.has_images, bool(downloads)))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
@@ -131,74 +131,67 @@ def _steps(context: RunContext, plan: Plan) -> list[Line]:
 
 
 def _downloads(context: RunContext, plan: Plan) -> list[Line]:
-    """Return how many URLs are to be downloaded, how long it takes, by what that is said, and which keys change it."""
+    """Return how many URLs are to be downloaded, how long it takes, on what grounds, and which keys change it."""
     lines: list[Line] = []
     for source in context.sources:
         units = [unit for unit in plan.units if unit.source == source.name]
         if kind := find_downloading(source):
-            found = kind.outlook(source, [part for unit in units for part in unit.parts])
-            lines += [line(), heading("downloads", source.name), *columns(list(_outlook(found, len(units))))]
+            outlook = kind.outlook(source, [part for unit in units for part in unit.parts])
+            lines += [line(), heading("downloads", source.name), *columns(list(_outlook(outlook, len(units))))]
     return lines
 
 
-def _outlook(found: Outlook, units: int) -> Iterator[tuple[str, str]]:
-    rates = found.rates
-    there = found.rows - found.left
-    yield "URLs", f"{found.rows:,}, {there:,} of them in finished shards"
-    if not found.left:
+def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
+    rates, left, parts = outlook.rates, outlook.left, outlook.parts
+    yield "URLs", f"{outlook.rows:,}, {outlook.rows - left:,} of them in finished shards"
+    if not left:
         return
-    images = rates.came * found.left
-    of_a_unit = min(found.at_once, ceil(found.parts / units))
-    at_once = min(found.parts, of_a_unit * min(CORES, units))
-    yield (
-        "to download",
-        f"{pluralise(found.left, 'URL')} in {pluralise(found.parts, 'shard')}: about {images:,.0f} images, "
-        f"{format_bytes(images * rates.bytes)} from the network, {format_bytes(images * rates.stored)} in shards",
-    )
-    hours = format_seconds(found.left * rates.seconds / at_once)
+    images = rates.came * left
+    of_a_unit = min(outlook.at_once, ceil(parts / units))
+    at_once = min(parts, of_a_unit * min(CORES, units))
+    sizes = f"{format_bytes(images * rates.bytes)} from the network, {format_bytes(images * rates.stored)} in shards"
+    urls = f"{pluralise(left, 'URL')} in {pluralise(parts, 'shard')}"
+    yield "to download", f"{urls}: about {images:,.0f} images, {sizes}"
+    hours = format_seconds(left * rates.seconds / at_once)
     yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at a time ({of_a_unit} per unit)"
     share = f"{rates.came:.0%} yield an image, of {format_bytes(rates.bytes)} on average"
-    a_shard = format_seconds(rates.seconds * found.left / found.parts)
-    yield (
-        (
-            "measured",
-            f"{pluralise(rates.urls, 'URL')} in {pluralise(rates.shards, 'shard')}: {share}; {a_shard} per shard",
-        )
-        if rates.shards
-        else (
-            "assumed",
-            f"no shard is finished yet: {share}; {SECONDS} s per URL, and {a_shard} per shard with its slowest URL",
-        )
-    )
+    a_shard = f"{format_seconds(rates.seconds * left / parts)} per shard"
+    if rates.shards:
+        yield "measured", f"{pluralise(rates.urls, 'URL')} in {pluralise(rates.shards, 'shard')}: {share}; {a_shard}"
+    else:
+        slowest = f"{SECONDS} s per URL, and {a_shard} with its slowest URL"
+        yield "assumed", f"no shard is finished yet: {share}; {slowest}"
     yield "change it by", "number_sample_per_shard, thread_count, timeout, network.attempts (time), image_size (shards)"
 
 
-def _estimate(found: Estimate | None, images: bool, downloads: bool) -> Iterator[Line]:
-    if found is None:
+def _estimate(expected: Estimate | None, images: bool, downloads: bool) -> Iterator[Line]:
+    if expected is None:
         why = "none yet, since nothing is downloaded" if downloads else "none, since the pool is empty"
         yield line(f"estimate: {why}")
         return
     cores = os.cpu_count() or 1
-    is_whole = found.sampled == found.rows
-    error = "; ± is one standard error" if found.error else ""
-    sample = f"{pluralise(found.sampled, 'sample')} in {pluralise(found.units, 'unit')}"
+    is_whole = expected.sampled == expected.rows
+    error = "; ± is one standard error" if expected.error else ""
+    sample = f"{pluralise(expected.sampled, 'sample')} in {pluralise(expected.units, 'unit')}"
     yield line(f"estimate, from {'all ' if is_whole else ''}{sample}{error}")
-    rows = [("pool", f"{'' if found.is_counted else 'about '}{found.rows:,}")]
-    for name, count in found.verdicts.items():
+    rows = [("pool", f"{'' if expected.is_counted else 'about '}{expected.rows:,}")]
+    for name, count in expected.verdicts.items():
         if name != KEPT:
-            rows.append((name, f"{'−' if count else ''}{count:,.0f}  ({count / found.rows:.1%})"))
-    rows.append((KEPT, _kept(found, is_whole)))
-    rows += [("output", f"{format_bytes(found.bytes)} of images")] if images else []
-    work = f"{format_seconds(found.seconds / cores)} on {cores} cores to measure and match, plus some seconds to start"
-    rows.append(("time", work if found.seconds else "some seconds: everything is measured and matched already"))
-    yield from columns(rows + [(kind.kind, _requests(kind)) for kind in found.requests])
-    yield from (line(f"warning: {warning}") for warning in found.warnings)
+            rows.append((name, f"{'−' if count else ''}{count:,.0f}  ({count / expected.rows:.1%})"))
+    rows.append((KEPT, _kept(expected, is_whole)))
+    rows += [("output", f"{format_bytes(expected.bytes)} of images")] if images else []
+    seconds = format_seconds(expected.seconds / cores)
+    work = f"{seconds} on {cores} cores to measure and match, plus some seconds to start"
+    rows.append(("time", work if expected.seconds else "some seconds: everything is measured and matched already"))
+    yield from columns(rows + [(kind.kind, _requests(kind)) for kind in expected.requests])
+    yield from (line(f"warning: {warning}") for warning in expected.warnings)
 
 
-def _kept(found: Estimate, is_whole: bool) -> str:
-    count = found.verdicts[KEPT]
-    text = f"{'' if is_whole else 'at most '}{count:,.0f}{f' ± {found.error:,.0f}' if found.error else ''}  ({count / found.rows:.1%})"
-    text += f", with {found.chosen}" if found.chosen else ""
+def _kept(expected: Estimate, is_whole: bool) -> str:
+    count = expected.verdicts[KEPT]
+    error = f" ± {expected.error:,.0f}" if expected.error else ""
+    text = f"{'' if is_whole else 'at most '}{count:,.0f}{error}  ({count / expected.rows:.1%})"
+    text += f", with {expected.chosen}" if expected.chosen else ""
     return text if is_whole else f"{text}; duplicates of rows outside the sample are not counted"
 
 
@@ -206,7 +199,5 @@ def _requests(kind: EstimatedRequests) -> str:
     cost = f", {kind.cost:,.2f} by the price in the recipe" if kind.cost else ""
     fused = ", minus cached ones" if kind.kind == "fused" else ""
     cached = f" ({kind.answered:,.0f} more are cached)" if kind.answered else ""
-    return (
-        f"about {kind.requests:,.0f} requests to {kind.engine}{fused}{cached}, "
-        f"{kind.tokens_in:,.0f} tokens in, at most {kind.tokens_out:,.0f} out{cost}"
-    )
+    tokens = f"{kind.tokens_in:,.0f} tokens in, at most {kind.tokens_out:,.0f} out"
+    return f"about {kind.requests:,.0f} requests to {kind.engine}{fused}{cached}, {tokens}{cost}"

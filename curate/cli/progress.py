@@ -1,6 +1,6 @@
-"""Progress of a run, by the files that are present: correct on every runner, and for resumed runs too.
+"""Show the progress of a run by its files: correct on every runner, and for resumed runs too.
 
-Downloads are shown by shards, with the rates of the last minute and the reasons of what did not come.
+Downloads are shown by shards, with the rates of the last minute and the reasons of failures.
 """
 
 import os
@@ -28,10 +28,9 @@ STEPS = (
     ("emit", "shards", "_stats.json", "shards"),
 )
 _RARE = ("answers", "caption")  # steps that most runs do not have
-
 _WINDOW = 60.0  # seconds that rates are of
-_BETWEEN = 2.0  # seconds at least between two looks at what was downloaded
-_SHARE = 0.02  # of the time at most that looks take: there is a line a shard
+_BETWEEN = 2.0  # seconds at least between two readings of the downloads' log
+_SHARE = 0.02  # of the time at most that readings take: there is a line a shard
 _REASONS = 4  # that are shown
 
 
@@ -48,46 +47,46 @@ class _Downloads:
 
     def __init__(self, folder: RunStore) -> None:
         self._folder = folder
-        self._next = float("-inf")  # when to look again
+        self._next = float("-inf")  # when to read again
         self._before = deque([(time.monotonic(), 0, 0)])
         self.tried, self.text = 0, ""
 
-    def look(self, ended: bool = False) -> None:
-        """Read what there is, unless it was read just now and the run has not ended."""
+    def read(self, ended: bool = False) -> None:
+        """Read the log, unless it was read just now and the run has not ended."""
         now = time.monotonic()
         if now < self._next and not ended:
             return
         try:
-            found = sum_downloads(self._folder)
-            if found is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no log
-                found = read_facts(self._folder).downloads
+            facts = sum_downloads(self._folder)
+            if facts is None and ended and self._folder.exists(SUCCESS_FILE):  # a finished run has no log
+                facts = read_facts(self._folder).downloads
         except (OSError, ValueError, CurateError):  # a line that is being written
             return
-        looked = time.monotonic()
-        self._next = looked + max(_BETWEEN, (looked - now) / _SHARE)
-        if found is None or found.urls == self.tried:
+        done = time.monotonic()
+        self._next = done + max(_BETWEEN, (done - now) / _SHARE)
+        if facts is None or facts.urls == self.tried:
             return
-        self._before.append((now, found.came, found.bytes))
+        self._before.append((now, facts.came, facts.bytes))
         while now - self._before[1][0] > _WINDOW:
             self._before.popleft()
-        (began, came, size), self.tried = self._before[0], found.urls
+        (began, came, size), self.tried = self._before[0], facts.urls
         seconds = max(now - began, 1e-3)
-        self.text = describe_downloads(found, (found.came - came) / seconds, (found.bytes - size) / seconds)
+        self.text = describe_downloads(facts, (facts.came - came) / seconds, (facts.bytes - size) / seconds)
 
 
-def describe_downloads(found: DownloadFacts, images: float, size: float) -> str:
-    """Return the share of URLs that came, images and bytes a second, and the share of the most frequent reasons of all others."""
-    shares = [f"{reason} {count / found.urls:.1%}" for reason, count in found.reasons.items()]
+def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
+    """Return the share of URLs that were downloaded, images and bytes a second, and shares of the commonest reasons."""
+    shares = [f"{reason} {count / facts.urls:.1%}" for reason, count in facts.reasons.items()]
     more = " …" if len(shares) > _REASONS else ""
     failed = f"; {', '.join(shares[:_REASONS])}{more}" if shares else ""
-    return f"{found.came / found.urls:.1%} downloaded, {images:,.0f} images/s, {format_bytes(size)}/s{failed}"
+    return f"{facts.came / facts.urls:.1%} downloaded, {images:,.0f} images/s, {format_bytes(size)}/s{failed}"
 
 
 @contextmanager
 def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]:
-    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs; `urls` are to be downloaded.
+    """Show bars on a terminal, and plain lines elsewhere, on standard error while the block runs.
 
-    Where an interrupt ends the process meanwhile, print what was finished.
+    `urls` are to be downloaded. Where an interrupt ends the process meanwhile, print what was finished.
     """
     stop = threading.Event()
 
@@ -112,19 +111,18 @@ def _poll(folder: RunStore, urls: int, stop: threading.Event, seconds: float) ->
     while not stop.is_set():
         stop.wait(seconds if folder.is_local else 10)
         if urls:
-            downloads.look(stop.is_set())
-        counts = [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
-        yield _State(counts, downloads.tried, downloads.text)
+            downloads.read(stop.is_set())
+        yield _State(_count_files(folder), downloads.tried, downloads.text)
 
 
 def _what_is_kept(folder: RunStore, units: int, urls: int) -> str:
     """Return what an interrupted run has finished."""
     downloads = _Downloads(folder)
-    downloads.look()
-    counts = [_count(folder, place, suffix) for _, place, suffix, _ in STEPS]
-    found = _spell(counts, units, [step for (step, *_), n in zip(STEPS, counts, strict=True) if n])
-    found = [f"download {downloads.tried:,}/{urls:,} URLs", *found] if downloads.tried else found
-    return f"finished: {'  '.join(found)}; run again to continue" if found else "no unit was finished yet"
+    downloads.read()
+    counts = _count_files(folder)
+    texts = _spell(counts, units, [step for (step, *_), n in zip(STEPS, counts, strict=True) if n])
+    texts = [f"download {downloads.tried:,}/{urls:,} URLs", *texts] if downloads.tried else texts
+    return f"finished: {'  '.join(texts)}; run again to continue" if texts else "no unit was finished yet"
 
 
 def _spell(counts: list[int], units: int, steps: Collection[str]) -> list[str]:
@@ -135,11 +133,16 @@ def _spell(counts: list[int], units: int, steps: Collection[str]) -> list[str]:
     ]
 
 
-def _count(folder: RunStore, place: str, suffix: str) -> int:
-    try:
-        return sum(name.endswith(suffix) for name in folder.files(place))
-    except OSError:  # the folder changes while it is listed
-        return 0
+def _count_files(folder: RunStore) -> list[int]:
+    """Return how many files each step has written."""
+
+    def count(place: str, suffix: str) -> int:
+        try:
+            return sum(name.endswith(suffix) for name in folder.files(place))
+        except OSError:  # the folder changes while it is listed
+            return 0
+
+    return [count(place, suffix) for _, place, suffix, _ in STEPS]
 
 
 def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> None:
@@ -148,14 +151,9 @@ def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> Non
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[what]}"),
-        TimeElapsedColumn(),
-    )
-    progress, of_downloads = Progress(*columns), Text(style="dim")  # which would leave a bar no room in its line
+    texts = TextColumn("{task.description:8}"), TextColumn("{task.fields[what]}")
+    progress = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn())
+    of_downloads = Text(style="dim")  # which would leave a bar no room in its line
     with Live(Group(progress, of_downloads), console=Console(stderr=True), transient=True):
         download = progress.add_task("download", total=urls, what="URLs", start=False, visible=False)
         tasks = []
@@ -167,10 +165,10 @@ def _bars(folder: RunStore, units: int, urls: int, stop: threading.Event) -> Non
                 progress.start_task(download)
                 progress.update(download, completed=tried, visible=True)
                 of_downloads.plain = text
-            for task, found in zip(tasks, counts, strict=True):
-                if found:
+            for task, count in zip(tasks, counts, strict=True):
+                if count:
                     progress.start_task(task)
-                    progress.update(task, completed=found, visible=True)
+                    progress.update(task, completed=count, visible=True)
 
 
 def _lines(folder: RunStore, units: int, urls: int, stop: threading.Event) -> None:

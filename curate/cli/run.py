@@ -52,9 +52,10 @@ def run(
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.
 
-    Relative paths, of --set too, count from the recipe's folder. A changed recipe or input file needs a new folder, with --reuse: only
-    changed units are measured. A new name or license needs no new folder. A changed input file is detected by its size and its mtime or etag
-    (stat), or by its bytes (content). On an unfinished run, --retry resumes it.
+    Relative paths, of --set too, count from the recipe's folder. A changed recipe or input file needs a new folder,
+    with --reuse: only changed units are measured. A new name or license needs no new folder. A changed input file is
+    detected by its size and its mtime or etag (stat), or by its bytes (content). On an unfinished run, --retry resumes
+    it.
     """
     options = beam_options or []
     if not options and on is None:
@@ -70,10 +71,8 @@ def run(
         finish_redescribing(RunStore(out))
     loaded = load_recipe(recipe, overrides)
     if retry and not any(map(find_downloading, loaded.input)):
-        raise RecipeError(
-            "--retry: is for URLs, and the recipe has no source of format urls; for repaired files run into another folder, "
-            f"with --reuse {out}"
-        )
+        how = f"for repaired files run into another folder, with --reuse {out}"
+        raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry, on=on)
     if prepared.finished:
@@ -126,46 +125,34 @@ def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> s
     if not is_new:
         goes_on = f"{out}: is not finished: continuing {what if number else 'the run'}"
         return f"{goes_on}; --retry begins another round once it is finished"
-    again = "captions are matched and " if context.recipe.match else ""
-    return (
-        f"{out}: {what}; earlier images are not downloaded, decoded or scored again; {again}all rows are decided again"
-    )
+    again = f"{'captions are matched and ' if context.recipe.match else ''}all rows are decided again"
+    return f"{out}: {what}; earlier images are not downloaded, decoded or scored again; {again}"
 
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
-    """Return which tables of the older run are reused, and what is recomputed: tables, and signals of how many units."""
+    """Return which tables of the older run are reused, and what is recomputed: tables, and signals by units."""
     from pipelines.keys import count_current
 
     def say(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {count}/{len(units)}" for name, count in counts.items() if count)
 
     decided = ("derived", "decisions", "answers", "captions")  # the first two are never reused, answers one by one
-    found = {name: count for name, count in count_current(context, units).items() if name not in decided}
+    current = {name: count for name, count in count_current(context, units).items() if name not in decided}
     settings = MeasureSettings.of(context)
     signals = count_needed(settings, units, context.unit_tables)
-    lost = say({name: len(units) - count for name, count in found.items()})
-    lines = [f"reused from {reuse}: {say(found) or 'no complete table'} (units)"]
-    if found and lost and settings.signals:
-        which = (
-            f"signals {say(signals)}; columns of the others are reused"
-            if signals
-            else "no signal, their columns are reused"
-        )
-        lost = f"{lost} ({which})"
-    rest = [
-        *(["derived columns"] if context.recipe.derive else []),
-        "decisions",
-        *(["captions without a cached answer"] if context.recipe.captions else []),
-        "shards",
-    ]
-    lines.append(f"recomputed: {', '.join(filter(None, [lost, *rest]))}")
-    return "\n".join(lines)
+    lost = say({name: len(units) - count for name, count in current.items()})
+    if current and lost and settings.signals:
+        which = f"signals {say(signals)}; columns of the others" if signals else "no signal, their columns"
+        lost = f"{lost} ({which} are reused)"
+    derived = "derived columns" if context.recipe.derive else ""
+    captions = "captions without a cached answer" if context.recipe.captions else ""
+    recomputed = ", ".join(filter(None, [lost, derived, "decisions", captions, "shards"]))
+    return f"reused from {reuse}: {say(current) or 'no complete table'} (units)\nrecomputed: {recomputed}"
 
 
 def _urls_to_download(context: RunContext, units: Sequence[Unit]) -> int:
-    downloading = [(kind, source) for source in context.sources if (kind := find_downloading(source))]
-    parts = {
-        source.name: [p for unit in units if unit.source == source.name for p in unit.parts]
-        for _, source in downloading
-    }
-    return sum(kind.outlook(source, parts[source.name]).left for kind, source in downloading)
+    left = 0
+    for source in context.sources:
+        if kind := find_downloading(source):
+            left += kind.outlook(source, [p for unit in units if unit.source == source.name for p in unit.parts]).left
+    return left

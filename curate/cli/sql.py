@@ -41,9 +41,8 @@ def sql(
     Without a query, the named ones are listed. With --images and --fiftyone the query returns a column uid.
     """
     if limit is not None:
-        raise RecipeError(
-            f"--limit: accepted: --param limit={limit} for a named query that has it, or LIMIT {limit} in SQL"
-        )
+        accepted = f"--param limit={limit} for a named query that has it, or LIMIT {limit} in SQL"
+        raise RecipeError(f"--limit: accepted: {accepted}")
     params = dict(_pair(text) for text in param or [])
     _check_pages(query, images, out, fiftyone)
     if shell:

@@ -77,8 +77,8 @@ def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
             yield f"near-duplicates by embedding: {pairs}"
     if not run.large_groups:
         return
-    largest, *others = run.large_groups
-    more = f"; over {LARGE_SHARE:.0%}: {pluralise(len(others), 'more group')}" if others else ""
+    largest, *smaller = run.large_groups
+    more = f"; over {LARGE_SHARE:.0%}: {pluralise(len(smaller), 'more group')}" if smaller else ""
     yield f"duplicates: {largest.describe(bool(run.near))}{more}"
     if run.near and run.pool.images:
         rows = f"FROM decisions WHERE '{largest.uid}' IN (uid, duplicate_of)"
@@ -103,11 +103,10 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
     for why, n in failures:
         if why in SAMPLE_REASONS:
             yield f"failed: {n:,} {why} ({SAMPLE_REASONS[why]})"
-    if (got := run.downloads) is not None:
-        yield (
-            f"downloaded: {got.came:,} of {pluralise(got.urls, 'URL')} ({got.came / got.urls:.1%}), {format_bytes(got.bytes)} in "
-            f"{format_seconds(got.seconds)} ({got.came / got.seconds:,.0f} images/s, {format_bytes(got.bytes / got.seconds)}/s)"
-        )
+    if (facts := run.downloads) is not None:
+        share = f"{facts.came:,} of {pluralise(facts.urls, 'URL')} ({facts.came / facts.urls:.1%})"
+        rates = f"{facts.came / facts.seconds:,.0f} images/s, {format_bytes(facts.bytes / facts.seconds)}/s"
+        yield f"downloaded: {share}, {format_bytes(facts.bytes)} in {format_seconds(facts.seconds)} ({rates})"
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
         yield f"files not read, or read in part: {', '.join(damaged)}; once they are repaired: --out NEW --reuse {out}"
     yield from _not_there(store, table)
@@ -121,7 +120,8 @@ def _captions(run: RunFacts, out: str) -> Iterator[str]:
             f"{work.passed:,} passed the gates, {work.replaced:,} are in .txt"
         )
     if run.caption_work:
-        yield f"  curate sql {out} caption_gates      results of the gates; also caption_work (cost) and captions (texts)"
+        what = "results of the gates; also caption_work (cost) and captions (texts)"
+        yield f"  curate sql {out} caption_gates      {what}"
 
 
 def _hints(store: RunStore, out: str) -> Iterator[str]:
@@ -159,8 +159,9 @@ def _are_few(shards: int, run: RunFacts, out: str) -> Iterator[str]:
     """Yield a line on shards that may be too few for a training loader."""
     if run.pool.images and shards < _FEW_SHARDS <= run.kept:
         rows = run.kept // _FEW_SHARDS
-        more = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
-        yield f"note: open_clip's loader needs at least one shard for each worker on each GPU; for {_FEW_SHARDS} in all, {more}"
+        how = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
+        why = "open_clip's loader needs at least one shard for each worker on each GPU"
+        yield f"note: {why}; for {_FEW_SHARDS} in all, {how}"
 
 
 def _nothing_kept(run: RunFacts, out: str) -> Iterator[str]:

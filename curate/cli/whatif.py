@@ -54,9 +54,9 @@ def whatif(
 ) -> None:
     """Compute the yield with other settings, without a run.
 
-    Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes a range or
-    list in braces: balance.t={1000..100000}, balance.rows, sample.rows, rules.NAME.top or rules.NAME.rows likewise, or any number in a
-    rule. --by takes the same for rules.
+    Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes a
+    range or list in braces: balance.t={1000..100000}, balance.rows, sample.rows, rules.NAME.top or rules.NAME.rows
+    likewise, or any number in a rule. --by takes the same for rules.
     """
     _check_options(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
@@ -70,11 +70,11 @@ def whatif(
     if number and rows is not None:
         overrides = [*overrides, search(run, overrides, number, rows)]
     if sweep_of and number:
-        found = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
+        swept_points = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
         if plot:
-            write_plot(plot, found, number, sum(int(b.alive.sum()) for b in run.states))
+            write_plot(plot, swept_points, number, sum(int(state.alive.sum()) for state in run.states))
         is_sampled = changed_recipe(run.recipe, overrides).sample is not None and number.rule is not None
-        table = _sweep_result(found, number, format, "survivors" if is_sampled else "expected")
+        table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected")
         print_result(table, format)
         if format is Format.table:
             print_lines(line((_describe(table.names), "dim")))
@@ -96,9 +96,8 @@ def _check_options(
     if share is not None and (rows is not None or sweep_of is not None):
         raise RecipeError("--tail-share excludes --rows and --sweep: each of them sets t; accepted: one of them")
     if plot is not None and sweep_of is None:
-        raise RecipeError(
-            "--plot needs a sweep; accepted: --plot with --sweep, such as --sweep 'balance.t={1000..100000}'"
-        )
+        accepted = "--plot with --sweep, such as --sweep 'balance.t={1000..100000}'"
+        raise RecipeError(f"--plot needs a sweep; accepted: {accepted}")
     if by is not None and rows is None:
         raise RecipeError("--by needs --rows, the target size")
     if sweep_of is not None and rows is not None:
@@ -119,8 +118,8 @@ def _announce_long_work(run: FinishedRun, overrides: list[str], number: SweptNum
         print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)
 
 
-def _show_progress(found: Iterator[Point], total: int) -> Iterator[Point]:
-    for count, point in enumerate(found, 1):
+def _show_progress(points: Iterator[Point], total: int) -> Iterator[Point]:
+    for count, point in enumerate(points, 1):
         if point.fault:
             print(f"curate: {point.fault}", file=sys.stderr)
         if sys.stderr.isatty():
@@ -128,14 +127,14 @@ def _show_progress(found: Iterator[Point], total: int) -> Iterator[Point]:
         yield point
 
 
-def _sweep_result(found: list[Point], number: SweptNumber, format: Format, bars: str) -> Result:
+def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars: str) -> Result:
     """Return the points; for people with bars of the column `bars`, and without empty columns."""
-    table = points_table(found)
+    table = points_table(points)
     if format is not Format.table:
         return _result(table)
     hidden = {"t"} if number.rule is None else set()  # it is the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
-    sizes = [(point.survivors if bars == "survivors" else point.expected) or 0 for point in found]
+    sizes = [(point.survivors if bars == "survivors" else point.expected) or 0 for point in points]
     most = max(sizes, default=0) or 1
     for name in {"expected", "error"} & set(shown):
         table = table.set_column(table.column_names.index(name), name, pc.round(table[name]))
@@ -148,52 +147,52 @@ def _describe(names: Sequence[str]) -> str:
     return "; ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in names)
 
 
-def _solved(found: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
+def _solved(result: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
     """Return how the target size `rows` was met, by t or by another number."""
-    if rows is None or (number is None and found.t is None):
+    if rows is None or (number is None and result.t is None):
         return ""
-    if number is not None and rows - found.expected < max(1, rows / 1000):
+    if number is not None and rows - result.expected < max(1, rows / 1000):
         return f", the largest found up to {rows:,}"
     if number is not None:
         return f"; no value of {number.key} comes closer to {rows:,} without exceeding it"
-    if found.expected < rows and not found.error:
+    if result.expected < rows and not result.error:
         return f"; no t keeps {rows:,}: fewer rows are left before balancing"
-    above = next_size(rows, found.t or 0, found.expected, found.above)
+    above = next_size(rows, result.t or 0, result.expected, result.above)
     return f", the largest whose expected size is at most {rows:,}{above and f'; {above}'}"
 
 
-def _print_answer(found: WhatIf, solved: str, format: Format) -> None:
+def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
     """Print one table after another; for programs a single one, whose column `section` names them."""
     if format is not Format.table:
-        print_result(Result(("section", "name", *_COLUMNS), list(_long(found))), format)
+        print_result(Result(("section", "name", *_COLUMNS), list(_long(result))), format)
         return
-    lines = [f"--set {shlex.quote(override)}" for override in found.changes]
-    error = f" ± {found.error:,.0f} (one standard error of a run's draws)" if found.error else ""
-    t = f", {found.choice.label}" if found.choice and found.choice.label else ""
-    rows = {row["rule"]: row for row in found.funnel.to_pylist()}
+    lines = [f"--set {shlex.quote(override)}" for override in result.changes]
+    error = f" ± {result.error:,.0f} (one standard error of a run's draws)" if result.error else ""
+    t = f", {result.choice.label}" if result.choice and result.choice.label else ""
+    rows = {row["rule"]: row for row in result.funnel.to_pylist()}
     drawn = ""
-    if found.choice is not None and found.choice.is_uniform:
-        left = next(row for row in found.facts.to_pylist() if row["fact"] == "survivors")
+    if result.choice is not None and result.choice.is_uniform:
+        left = next(row for row in result.facts.to_pylist() if row["fact"] == "survivors")
         drawn = f", a sample of {left['whatif']:,.0f} (run: of {left['run']:,.0f})"
-    lines.append(f"expected: {found.expected:,.0f} rows{drawn}{error}{t}{solved}")
-    lines += [f"{rule}: threshold {threshold}" for rule, threshold in found.thresholds.items()]
-    if found.is_same:
-        same = "the same rows pass" if found.t is None else "the same rows reach balancing and t is the same"
+    lines.append(f"expected: {result.expected:,.0f} rows{drawn}{error}{t}{solved}")
+    lines += [f"{rule}: threshold {threshold}" for rule, threshold in result.thresholds.items()]
+    if result.is_same:
+        same = "the same rows pass" if result.t is None else "the same rows reach balancing and t is the same"
         lines.append(f"{same}: a run would keep the same {pluralise(rows['kept']['run'], 'row')}")
     elif any(row["run"] != row["run_expected"] for row in rows.values()):
         lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
     print_lines(*map(line, lines), line())
-    languages = found.languages.filter(pc.greater(pc.add(pc.field("run_expected"), pc.field("whatif")), 0))
-    tables = [_rounded(found.funnel).drop_columns(["position", "kind", "error"]), _rounded(found.sources)]
+    languages = result.languages.filter(pc.greater(pc.add(pc.field("run_expected"), pc.field("whatif")), 0))
+    tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
-    known = pc.or_(pc.is_valid(found.facts["run"]), pc.is_valid(found.facts["whatif"]))
-    for table in [*tables, found.facts.filter(known)]:
+    known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
+    for table in [*tables, result.facts.filter(known)]:
         print_result(_result(table), format)
         print_lines(line())
 
 
 def _rounded(table: pa.Table) -> pa.Table:
-    """Return numbers of rows as integers, 0 by a rule that a recipe does not have; changes are those of the shown numbers."""
+    """Return numbers of rows as integers, 0 where a recipe lacks the rule; changes are those of the shown numbers."""
     shown = {name: pc.round(pc.fill_null(table[name], 0)) for name in ("run", "run_expected", "whatif")}
     shown["change"] = pc.subtract(shown["whatif"], shown["run_expected"])
     for name, numbers in shown.items():
@@ -201,13 +200,13 @@ def _rounded(table: pa.Table) -> pa.Table:
     return table
 
 
-def _long(found: WhatIf) -> Iterator[tuple[Any, ...]]:
+def _long(result: WhatIf) -> Iterator[tuple[Any, ...]]:
     for section, name in (("funnel", "rule"), ("sources", "source"), ("languages", "language"), ("facts", "fact")):
-        for row in getattr(found, section).to_pylist():
+        for row in getattr(result, section).to_pylist():
             yield section, row[name], *(_plainly(row.get(column)) for column in _COLUMNS)
-    for rule, threshold in found.thresholds.items():
+    for rule, threshold in result.thresholds.items():
         yield "thresholds", rule, *(float(threshold) if column == "whatif" else None for column in _COLUMNS)
-    yield from (("changes", override, *[None] * len(_COLUMNS)) for override in found.changes)
+    yield from (("changes", override, *[None] * len(_COLUMNS)) for override in result.changes)
 
 
 def _result(table: pa.Table) -> Result:

@@ -1,4 +1,4 @@
-"""Writes the alt-text of the demo's scenes in English, in one of many styles: titles, sentences, products, tags."""
+"""Write the alt-text of the demo's scenes in English, in one of many styles: titles, sentences, products, tags."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Draws a scene of the demo: a `Scene` and a generator in, the picture (PIL, RGB uint8) out."""
+"""Draw a scene of the demo: a `Scene` and a generator in, the picture (PIL, RGB uint8) out."""
 
 import math
 
@@ -63,9 +63,8 @@ _HOLES = {"ring": (0.58, 0.0), "crescent": (0.82, 0.5)}  # of a circle: radius, 
 def _regular(corners: int, inner: float = 1.0, start: float = -math.pi / 2) -> list[tuple[float, float]]:
     """Return a regular polygon in the unit circle, every second corner at radius `inner`."""
     angles = [start + i * (math.tau / corners) for i in range(corners)]
-    return [
-        (r * math.cos(angle), r * math.sin(angle)) for r, angle in zip((1.0, inner) * corners, angles, strict=False)
-    ]
+    radii = zip((1.0, inner) * corners, angles, strict=False)
+    return [(r * math.cos(angle), r * math.sin(angle)) for r, angle in radii]
 
 
 def _heart() -> list[tuple[float, float]]:

@@ -1,7 +1,6 @@
-"""What becomes of a picture that is copied: another encoding, another size, trimmed edges.
+"""Change encoded images as copying does: another encoding, another size, trimmed edges.
 
-In: encoded images. Out: encoded images, and the perceptual hash by which they are compared. A `reencode`d picture
-keeps its hash; `ALTER`'s changes alter it, so that no comparison for equality finds what they made.
+A `reencode`d picture keeps its perceptual hash; `ALTER`'s changes alter it, so that equal hashes do not reveal them.
 """
 
 import io
@@ -57,7 +56,7 @@ def alter(change: str, image: bytes, rng: np.random.Generator) -> bytes | None:
     """Return the picture after a change of `ALTER`, as JPEG, or None where its hash stays the same."""
     picture, value = decode(image), phash(image)
     altered = (ALTER[change](picture, rng) for _ in range(_ATTEMPTS))
-    return next((each for each in altered if phash(each) != value), None)
+    return next((data for data in altered if phash(data) != value), None)
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -65,12 +64,12 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _saved(picture: Image.Image, rng: np.random.Generator, qualities: tuple[int, int] = (60, 95)) -> bytes:
-    """Encode as JPEG in one of the qualities, without more those that sites use."""
+    """Encode as JPEG in one of the qualities, by default those that sites use."""
     return encode(picture, "jpg", round(_between(rng, *qualities)))
 
 
 def _resized(picture: Image.Image, rng: np.random.Generator) -> bytes:
-    factor = pick(rng, [each for each in FACTORS if each * min(picture.size) >= LEAST])
+    factor = pick(rng, [factor for factor in FACTORS if factor * min(picture.size) >= LEAST])
     filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
     size = round(picture.width * factor), round(picture.height * factor)
     return _saved(picture.resize(size, pick(rng, filters)), rng)

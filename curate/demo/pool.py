@@ -1,10 +1,9 @@
-"""Writes the demo's pool: drawn scenes with alt-text in webdataset tars, some of them spoilt, and the truth about each.
+"""Write the demo's pool: drawn scenes with alt-text in webdataset tars, some of them spoilt, and the truth about each.
 
 In: a folder, a number of samples, a seed. Out: `00000.tar` … (KEY.jpg, KEY.txt, KEY.json as img2dataset writes them),
-`metadata.json` (a JSON list of strings) and `truth.parquet` (`TRUTH`, one row per sample written, in the tars' order;
-written last). Equal arguments give identical files with equal versions of Pillow, numpy and pyarrow.
-
-Trade-off: all images are held until they are written, about 15 KB each.
+`metadata.json` (a JSON list of strings) and, last, `truth.parquet` (`TRUTH`, a row a sample, in the tars' order). Equal
+arguments give identical files with equal versions of Pillow, numpy and pyarrow. All images, about 15 KB each, are held
+until they are written.
 """
 
 import hashlib
@@ -37,17 +36,10 @@ TRUTH = pa.schema(
 
 
 def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: int = 4) -> pa.Table:
-    """Write a pool, its metadata and its truth into a local folder, made if missing; files of these names are replaced.
+    """Write a pool, its metadata and its truth into a local folder, over files of these names, and return the truth.
 
-    Args:
-        samples: samples in all, defects included; at least `MIN_SAMPLES`, at most 10,000 per shard.
-        seed: at least 0; another seed gives another pool.
-
-    Returns:
-        The truth, with the schema `TRUTH`.
-
-    Raises:
-        ValueError: too few or too many samples for the shards.
+    `samples` include those with defects: at least `MIN_SAMPLES`, at most 10,000 per shard, else ValueError; `seed` is
+    at least 0.
     """
     if not MIN_SAMPLES <= samples <= 10_000 * shards:
         raise ValueError(f"samples={samples} in shards={shards}: accepted are {MIN_SAMPLES} to 10,000 per shard")
@@ -65,7 +57,7 @@ def write_pool(folder: str | Path, samples: int = 2000, seed: int = 0, shards: i
 
 
 def metadata_entries() -> list[str]:
-    """Return the demo's metadata, in the order of a real one: numbers, words, names, bigrams; then what never matches."""
+    """Return the demo's metadata, ordered as a real one: numbers, words, names, bigrams; then what never matches."""
     names = [f"{colour} {thing}" for thing in words.SHAPES for colour in words.COLOURS]
     grounds = [f"{colour} {thing}" for thing in words.BACKGROUNDS for colour in words.COLOURS]
     templates = " ".join((*words.ONE, *words.MANY, *words.TAILS))
@@ -124,6 +116,6 @@ def _truth(keys: dict[int, str], row: int, sample: Sample) -> dict[str, object]:
         "caption": sample.text,
         "size": item.size or "medium",
         "position": item.position,
-        "shapes": [each.shape for each in scene.items],
-        "colours": [each.colour for each in scene.items],
+        "shapes": [item.shape for item in scene.items],
+        "colours": [item.colour for item in scene.items],
     }

@@ -1,11 +1,10 @@
-"""Makes the samples of the demo's pool: drawn scenes with alt-text, some of them with one injected defect.
+"""Make the samples of the demo's pool: drawn scenes with alt-text, some of them with one injected defect.
 
-What is promised of them
 - Every picture differs from every other in at least `MIN_DISTANCE` of the 64 bits of its perceptual hash, and from an
   injected duplicate in none: hashes are taken from the written bytes, and what does not comply is drawn again.
-- An injected near-duplicate differs from its original in some bits. Nothing is promised of how many, or of how near it
-  comes to other pictures: that is for deduplication to tell apart.
-- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is there.
+- An injected near-duplicate differs from its original in some bits; how many, and how near it comes to other pictures,
+  is left open.
+- Each sample has at most one defect. Clean pictures are 220 to 400 pixels a side. Captions say only what is shown.
 """
 
 from collections.abc import Iterator
@@ -105,7 +104,7 @@ def make_rng(seed: int, purpose: str, *path: int) -> np.random.Generator:
 def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
     """Return a sample without a defect, of a size and format in which it is to have one; its hash joins `hashes`.
 
-    A scene hangs on row and attempt alone: one that comes too near another is drawn again, and moves no other.
+    A scene depends on row and attempt alone: one that comes too near another is drawn again, and moves no other.
     """
     rng = make_rng(seed, "sample", row)
     suffix = pick(rng, ("jpg",) if defect in ("truncated_image", "not_an_image") else _SUFFIXES)
@@ -199,7 +198,7 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
     if image is None:
         return None
     width, height = decode(image).size
-    # What the scene says of places and sizes stays the original's: cropping moves them by at most 3 %.
+    # Places and sizes stay the original's: cropping moves them by at most 3 %.
     scene = replace(original.scene, width=width, height=height)
     copy = replace(original, image=image, suffix="jpg", scene=scene, url=_url(rng, scene, "jpg", row))
     return copy if rng.random() < 0.5 else replace(copy, text=_retouch(original.text or "", rng))

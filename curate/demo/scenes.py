@@ -1,9 +1,7 @@
-"""Composes the demo's scenes: one to three coloured shapes on a textured background.
+"""Compose the demo's scenes: one to three coloured shapes on a textured background.
 
-In: a `numpy.random.Generator`. Out: a `Scene` (what is where). The same generator state gives the same scene; here and
-where scenes are drawn and captioned, only uniform and normal numbers are asked of it.
-
-Trades realism for speed and a known truth: a scene takes a few milliseconds, and all of it can be said in words.
+In: a `numpy.random.Generator`, of which only uniform and normal numbers are drawn. Out: a `Scene` (what is where),
+which takes a few milliseconds, and can be said in words.
 """
 
 import math

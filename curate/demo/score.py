@@ -50,7 +50,7 @@ class Rate:
     recall: float | None  # the share of these that it dropped, or a rule before it
 
 
-def rate(caught: list[Caught], order: list[str]) -> list[Rate]:
+def rate_rules(caught: list[Caught], order: list[str]) -> list[Rate]:
     """Return the rates of the rules in `AIMS`, from the fate of each kind of defect, and the rules in their order.
 
     Whatever was taken for a duplicate of another scene counts as dropped by `NEAR`: no equal keys join two scenes.
@@ -83,8 +83,7 @@ def _rate(rule: str, dropped: int, right: int, injected: dict[str, int], fallen:
 def score(truth_path: str, run: str) -> list[Caught]:
     """Join the truth with the decisions, by shard and key.
 
-    Of the samples that show one scene any may stay, often an injected copy: then it changes places with the original, as
-    it is the copies that were too many.
+    Where an injected copy stays for its scene, it changes places with the original.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
     decided = _read_decisions(RunStore(run))

@@ -86,7 +86,7 @@ def _wood(g: Ground) -> Plane:
     return field
 
 
-# 0 and less is the one colour, 1 and more the other.
+# Up to 0 is the first colour, from 1 on the second.
 _TEXTURES: dict[str, Callable[[Ground], Plane]] = {
     "stripes": lambda g: g.bands(g.along(int(g.random() * 4) * math.pi / 4)),
     "gradient": _gradient,
@@ -104,7 +104,7 @@ _TEXTURES: dict[str, Callable[[Ground], Plane]] = {
 
 
 def draw_texture(name: str, x: Plane, y: Plane, rng: np.random.Generator) -> Image.Image:
-    """Draw a texture over columns `x` [1, width] and rows `y` [height, 1], in grey: 0 is a background's first colour."""
+    """Draw a texture over columns `x` [1, width] and rows `y` [height, 1], in grey: 0 is the first colour."""
     pitch = min(x.size, y.size) * (0.09 + 0.08 * rng.random())
     field = np.broadcast_to(np.clip(_TEXTURES[name](Ground(x, y, pitch, rng)), 0, 1), (y.size, x.size))
     return Image.fromarray((field * 255).astype(np.uint8))

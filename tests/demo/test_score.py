@@ -8,7 +8,7 @@ import pytest
 
 from curate.base.schema import DUPLICATE, FAILED
 from curate.demo.pool import TRUTH
-from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate, score
+from curate.demo.score import CLEAN, NEAR, Caught, Rate, rate_rules, score
 from curate.store.layout import table_file
 
 ORDER = ["failed", "english", "words", "side", "aligned", DUPLICATE, "balance", "kept"]
@@ -38,7 +38,7 @@ def scored(folder: Path, rows: list[Row]) -> dict[str, Caught]:
 
 
 def rated(caught: dict[str, Caught]) -> dict[str, Rate]:
-    return {line.rule: line for line in rate(list(caught.values()), ORDER)}
+    return {line.rule: line for line in rate_rules(list(caught.values()), ORDER)}
 
 
 def test_a_copy_that_stays_changes_places_with_its_original(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_rows_of_one_uid_and_rows_without_one(tmp_path: Path) -> None:
 
 
 def test_nothing_dropped_has_no_precision() -> None:
-    nothing = rate([Caught(CLEAN, 3, {"kept": 3}), Caught("cropped", 2, {"kept": 2})], ORDER)
+    nothing = rate_rules([Caught(CLEAN, 3, {"kept": 3}), Caught("cropped", 2, {"kept": 2})], ORDER)
     assert {line.rule: (line.precision, line.recall) for line in nothing}[NEAR] == (None, 0.0)
 
 
 def test_a_rule_that_no_planted_defect_is_for_has_no_recall() -> None:
     caught = [Caught(CLEAN, 3, {"kept": 2, "words": 1}), Caught("language", 2, {"english": 1, "words": 1})]
-    assert {line.rule: line for line in rate(caught, ORDER)}["words"] == Rate("words", 2, 0.5, 0, None)
+    assert {line.rule: line for line in rate_rules(caught, ORDER)}["words"] == Rate("words", 2, 0.5, 0, None)
