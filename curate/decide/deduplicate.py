@@ -71,7 +71,6 @@ def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes], together: in
 
 
 def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitState:
-    """Return the state less the rows that lost."""
     if not lost:
         return state
     losers = np.concatenate(lost)

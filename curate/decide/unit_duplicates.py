@@ -83,7 +83,6 @@ def drop_duplicates(state: UnitState, losers: exact.Records) -> UnitState:
 
 
 def _key_columns(settings: DecideSettings, tables: UnitTables, groups: Mapping[int, Groups]) -> list[pa.Array]:
-    """Return the key column of each pass."""
     return [
         by.keys(tables, groups[place]) if isinstance(by, Nearness) else by.keys(tables)
         for place, by in enumerate(settings.passes)

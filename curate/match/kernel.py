@@ -64,7 +64,7 @@ class _Scratch(NamedTuple):
     start: I64
     length: I64
     slot: I64
-    found: U64
+    known: U64
     flags: U8
     head: I64
 
@@ -237,8 +237,8 @@ def _in_lines(size: int, value: np.uint64) -> U64:
 @_jit
 def _new_scratch(tokens: int) -> _Scratch:
     places = np.empty((4, tokens), np.int64)
-    found, flags = np.empty(tokens, np.uint64), np.empty(tokens, np.uint8)
-    return _Scratch(places[0], places[1], places[2], found, flags, places[3])
+    known, flags = np.empty(tokens, np.uint64), np.empty(tokens, np.uint8)
+    return _Scratch(places[0], places[1], places[2], known, flags, places[3])
 
 
 @_jit
@@ -289,18 +289,18 @@ def _look_up(tables: Tables, data: U8, n: int, scratch: _Scratch) -> None:
 
     Most tokens are decided by their home slot; that path has one branch.
     """
-    word, found, flags = tables.word, scratch.found, scratch.flags
+    word, known, flags = tables.word, scratch.known, scratch.flags
     for j in range(n):
         start, length, slot = scratch.start[j], scratch.length[j], scratch.slot[j]
         first, last = _ends(data, start, length)
         meta = word[slot + 2]
         differs = (word[slot] ^ first | word[slot + 1] ^ last | (meta & _LOW) ^ np.uint64(length + 1)) != _U0
         unknown = _U0 - np.uint64(differs)
-        found[j] = word[slot + 3] | unknown
+        known[j] = word[slot + 3] | unknown
         flags[j] = np.uint8(meta >> _U32) & np.uint8(~unknown)
         if (differs & (meta != _U0)) | (length > 16):
             slot = _search(word, tables.token_at, tables.pool, data, start, length, slot)
-            found[j] = word[slot + 3] if word[slot + 2] else _ALL
+            known[j] = word[slot + 3] if word[slot + 2] else _ALL
             flags[j] = np.uint8(word[slot + 2] >> _U32)
 
 
@@ -320,29 +320,29 @@ def _search(word: U64, token_at: I64, pool: U8, data: U8, start: int, length: in
 @_jit
 def _find_heads(tables: Tables, n: int, token_at: I64, texts: int, scratch: _Scratch) -> None:
     """Find the tokens that, by flags and filter, may begin an entry of several; their edges are prefetched; then n."""
-    found, flags, head = scratch.found, scratch.flags, scratch.head
+    known, flags, head = scratch.known, scratch.flags, scratch.head
     flags[n] = 0
     for t in range(texts):  # no entry goes on into the next text
         flags[token_at[t]] &= np.uint8(_STARTS)
     k: Int = 0
     for j in range(n):
-        h = _pair_hash(found[j] << _U32 | found[j + 1] & _LOW) >> _FILTER_SHIFT
+        h = _pair_hash(known[j] << _U32 | known[j + 1] & _LOW) >> _FILTER_SHIFT
         may = tables.filter[np.int64(h >> _U6)] >> (h & _U63) & np.uint64(flags[j] & flags[j + 1] >> 1)
         head[k] = j
         k += np.int64(may & _U1)
     head[k] = n
     for i in range(k):
-        key = found[head[i]] << _U32 | found[head[i] + 1] & _LOW
+        key = known[head[i]] << _U32 | known[head[i] + 1] & _LOW
         prefetch(tables.edge, 2 * np.int64(_pair_hash(key) >> tables.shifts[1]))
 
 
 @_jit
-def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, n: int) -> int:
+def _walk(edge: U64, shift: np.uint64, known: U64, flags: U8, j: int, ids: I32, n: int) -> int:
     """Put the ids of the longer entries that begin at token j into `ids` from n; return the new n, or -1 if full."""
-    node = found[j] & _LOW
+    node = known[j] & _LOW
     while flags[j + 1] & _CONTINUES:
         j += 1
-        slot = _edge_slot(edge, node << _U32 | found[j] & _LOW, shift)
+        slot = _edge_slot(edge, node << _U32 | known[j] & _LOW, shift)
         if edge[slot] == _ALL:
             break
         value = edge[slot + 1]
@@ -359,7 +359,7 @@ def _walk(edge: U64, shift: np.uint64, found: U64, flags: U8, j: int, ids: I32, 
 @_jit
 def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: I32, id_at: I64) -> bool:
     """Put each text's ids, repeated and unsorted, into `ids` from id_at[t] to id_at[t + 1]; return False if full."""
-    found, flags, head = scratch.found, scratch.flags, scratch.head
+    known, flags, head = scratch.known, scratch.flags, scratch.head
     n = k = 0
     for t in range(texts):
         id_at[t] = n
@@ -367,10 +367,10 @@ def _collect(tables: Tables, token_at: I64, texts: int, scratch: _Scratch, ids: 
         if len(ids) - n < stop - token_at[t]:
             return False
         for j in range(token_at[t], stop):
-            ids[n] = np.int64(found[j]) >> 32
+            ids[n] = np.int64(known[j]) >> 32
             n += ids[n] >= 0
         while head[k] < stop:
-            n = _walk(tables.edge, tables.shifts[1], found, flags, head[k], ids, n)
+            n = _walk(tables.edge, tables.shifts[1], known, flags, head[k], ids, n)
             if n < 0:
                 return False
             k += 1

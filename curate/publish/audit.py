@@ -224,7 +224,6 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
 
 
 def _count_values(column: Any) -> Counter[str]:
-    """Return how often each value occurs."""
     counts = pc.value_counts(column.drop_null()).to_pylist()
     return Counter({item["values"]: item["counts"] for item in counts})
 

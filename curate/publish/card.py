@@ -141,7 +141,6 @@ def _share(part: float, whole: float, digits: int = 2) -> str:
 
 
 def _near(by: dict[str, Any]) -> str:
-    """Return a deduplication pass by nearness in words."""
     words = {
         key: ", ".join(f"{name} {value}" for name, value in options.items()) for key, options in by.items() if options
     }

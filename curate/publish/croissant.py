@@ -75,7 +75,6 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
 
 
 def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
-    """Return the shards as sets of files."""
     sets = {kind.suffix: (*kind.file_set, kind.media_type)}
     sets.setdefault("parquet", ("parquet", "one row per sample, one file per shard", _PARQUET))
     return [

@@ -102,7 +102,6 @@ def mark_published(store: RunStore) -> None:
 
 
 def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) -> None:
-    """Write run.json, the card and croissant.json."""
     store.delete(layout.REPORT_FILE)
     write_facts(store, facts)
     store.write_bytes(layout.CARD_FILE, card_text(facts).encode())

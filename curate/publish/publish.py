@@ -220,7 +220,6 @@ def _large_groups(
 
 
 def _derived_facts(derive: Mapping[str, str], scales: Mapping[tuple[str, int], Scale]) -> list[DerivedFacts]:
-    """Return each derived column with its statistics, in order."""
     facts: dict[str, list[StatisticFacts]] = {name: [] for name in derive}
     for (name, _), scale in sorted(scales.items(), key=lambda item: item[0]):
         facts[name].append(StatisticFacts(function=scale.function, of=scale.sql, rows=scale.rows, **scale.parameters))

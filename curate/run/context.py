@@ -152,7 +152,6 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
 
 
 def _score_columns(folder: RunStore, names: list[str]) -> pa.Schema:
-    """Return those columns of table `scores`, with their types."""
     files = folder.files("tables/scores") if names else []
     columns = folder.schema(files[0]) if files else ()
     return pa.schema([field for field in columns if field.name in names])

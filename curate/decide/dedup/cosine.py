@@ -112,7 +112,6 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
 
 
 def _sampled(vectors: Vectors, block: slice, rows: int, count: int) -> I64:
-    """Return the rows of a block that are of the sample."""
     good = np.flatnonzero(cells.usable(vectors[block])) + block.start
     return np.asarray(good[cells.sample_rows(vectors[good], rows, count)])
 

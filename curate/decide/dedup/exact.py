@@ -156,14 +156,9 @@ def make_records(
 ) -> Records:
     """Return the records of a unit's candidates, before any pass.
 
-    Args:
-        unit: the unit's number.
-        rows: int[c], the candidates' rows in the unit; what follows has a value for each of them.
-        uids: string[c] of 32 hex digits.
-        columns: one key column a pass, each of c values.
-        content: uint64[c], `content_hashes`.
-        prefer: uint64[c], `preferences`; None if nothing but the uid decides.
-        cosines: by place of the passes that have some, float32[c], `Nearness.cosines`.
+    `rows` (int[c]) are the candidates' rows in the unit; what follows has a value for each: `uids` of 32 hex digits,
+    one of `columns` a pass, `content_hashes`, `preferences` (None if nothing but the uid decides), and
+    `Nearness.cosines` (float32[c]) by place of the passes that have some.
     """
     records = np.zeros(len(rows), record_type(len(columns)))
     for i, values in (cosines or {}).items():

@@ -65,10 +65,10 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
     keys, hashes = keys[order], hashes[order]
     starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), keys[1:] != keys[:-1]]))
     del keys, order
-    found_from = hashes.copy()
-    _link(hashes, found_from, np.append(starts, len(hashes)), distance)
-    found = found_from != hashes
-    return np.stack([found_from[found], hashes[found]], axis=1)
+    parents = hashes.copy()
+    _link(hashes, parents, np.append(starts, len(hashes)), distance)
+    joined = parents != hashes
+    return np.stack([parents[joined], hashes[joined]], axis=1)
 
 
 def groups(hashes: U64, distance: int) -> Groups:
@@ -149,8 +149,8 @@ def _popcount(word: np.uint64) -> np.uint64:
 
 
 @njit(nogil=True, cache=True)
-def _link(hashes: U64, found_from: U64, starts: I64, distance: int) -> None:
-    """Search each run in breadth: reorders it so that groups are contiguous; `found_from` holds the tree's parents.
+def _link(hashes: U64, parents: U64, starts: I64, distance: int) -> None:
+    """Search each run in breadth: reorders it so that groups are contiguous; `parents` is the tree.
 
     [start, head) was searched with, [head, free) waits to be, [free, stop) is in no group yet.
     """
@@ -160,7 +160,7 @@ def _link(hashes: U64, found_from: U64, starts: I64, distance: int) -> None:
         head = free = starts[r]
         while free < stop:
             if head == free:
-                found_from[free] = hashes[free]
+                parents[free] = hashes[free]
                 free += 1
             seed = hashes[head]
             head += 1
@@ -171,7 +171,7 @@ def _link(hashes: U64, found_from: U64, starts: I64, distance: int) -> None:
                     for j in range(first, last):
                         if _popcount(seed ^ hashes[j]) <= k:
                             hashes[j], hashes[free] = hashes[free], hashes[j]
-                            found_from[free] = seed
+                            parents[free] = seed
                             free += 1
                 first = last
 
@@ -194,8 +194,8 @@ def _meet(pool: U64, rows: I64, targets: U64, index: I64, mask: np.uint64, best:
             begin += 1
         j = begin
         while j < len(targets) and (targets[j] & mask) == key:
-            found = np.int64(_popcount(pool[i] ^ targets[j]))
+            bits = np.int64(_popcount(pool[i] ^ targets[j]))
             row = rows[i]
-            if found < best[row] or (found == best[row] and chosen[row] >= 0 and index[j] < chosen[row]):
-                best[row], chosen[row] = found, index[j]
+            if bits < best[row] or (bits == best[row] and chosen[row] >= 0 and index[j] < chosen[row]):
+                best[row], chosen[row] = bits, index[j]
             j += 1

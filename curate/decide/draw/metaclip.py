@@ -225,7 +225,6 @@ def _say_why(section: Balance, choice: LimitsChoice) -> str:
 
 
 def _say_why_all_stay(outcome: Outcome) -> str:
-    """Return why balancing dropped no row."""
     if not outcome.kept:
         return "no row reached it"
     rows = outcome.section.rows

@@ -103,7 +103,6 @@ def _called(part: dict[str, Any]) -> str | None:
 
 
 def _deparse(expression: dict[str, Any]) -> str:
-    """Return a parsed expression as SQL."""
     tree = parse_sql(connect(), "SELECT 1")
     tree["statements"][0]["node"]["select_list"] = [expression]
     [(text,)] = connect().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()

@@ -73,7 +73,6 @@ def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
 
 
 def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
-    """Return the kind and hash of one line."""
     text = raw.decode("utf-8", "surrogateescape")
     for name in ("uid", "sha256"):
         if kind in (name, None) and _HEX[name].fullmatch(text):
