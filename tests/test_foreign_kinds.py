@@ -108,6 +108,7 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "r.yaml")
 
 
+@pytest.mark.thorough
 def test_a_run_uses_them(site: Path, recipe: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = curate(site, "run", recipe, "--out", out)

@@ -17,7 +17,8 @@ import yaml
 from tests.laws import pools
 
 ROOT = Path(__file__).resolve().parents[3]
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
+needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
+pytestmark = [pytest.mark.thorough, needs_hatchling]
 
 CODE = '''
 """Every k-th row by hash, in each source."""
