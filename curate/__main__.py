@@ -1,4 +1,6 @@
-"""The script `curate`, and `python -m curate`: Ctrl-C or `kill` ends it at once from here on, while it is importing, too."""
+"""The script `curate`, and `python -m curate`: Ctrl-C or `kill` ends it at once from here on, while it is importing,
+too.
+"""
 
 from importlib import import_module
 

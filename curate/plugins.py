@@ -13,8 +13,8 @@
 | output format | `curate.outputs` | an object of a class derived from OutputFormat |
 | engine for pipelines | `curate.engines` | a class derived from PipelineEngine |
 
-An entry point is named as its kind's key, which names it in a recipe, an engine for pipelines in a file of --on. What a kind raises becomes an error that names its package
-and line. The docstring of each interface says what it asks for.
+An entry point is named as its kind's key, which names it in a recipe, an engine for pipelines in a file of --on. What a
+kind raises becomes an error that names its package and line. The docstring of each interface says what it asks for.
 """
 
 import importlib
@@ -166,7 +166,10 @@ _NAMES = {  # by the module that has them
     "curate.recipe.source": "Source",
     "curate.signals.image_signal": "ImageObserver image_signal",
     "curate.signals.on_embeddings": "Method check_unchanged embedding_signal",
-    "curate.signals.signal": "Built Collector EmbeddingSignal Embeddings ImageSignal Known ModelSignal PrecomputedSignal SignalKind SignalOutput TextSignal",
+    "curate.signals.signal": (
+        "Built Collector EmbeddingSignal Embeddings ImageSignal Known ModelSignal PrecomputedSignal SignalKind "
+        "SignalOutput TextSignal"
+    ),
     "curate.run.place": "Place",
     "curate.run.units": "Combine Fold",
     "curate.store.facts": "SelectionWords",

@@ -110,8 +110,8 @@ def claim_folder(prepared: Prepared) -> None:
     prepared.retries.write(store)
     if context.place.is_cluster and not store.is_guarded():
         _log.warning(
-            "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may replace "
-            "the files of the first: leave speculation off",
+            "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may "
+            "replace the files of the first: leave speculation off",
             store.url,
         )
     write_facts(store, _claim(prepared))

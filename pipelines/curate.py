@@ -1,6 +1,7 @@
 """The curation pipeline: pool in, curated shards and tables out.
 
-units ─ measure ─ match ─ blocklist ─ rules ─ deduplicate ─ later rules ─ count, solve t ─ decide ─ audit ─ caption ─ emit ─ compact ─ publish
+units ─ measure ─ match ─ blocklist ─ rules ─ deduplicate ─ later rules ─ count, solve t ─ decide ─ audit ─ caption ─
+emit ─ compact ─ publish
 """
 
 from collections.abc import Sequence

@@ -34,12 +34,12 @@ from pipelines.steps.units import BeamUnits
 def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: None) -> None:
     """Load the models that this process will use, probe endpoints, and ask workers, before anything is written.
 
-    Engines of captions are not probed where there are cached answers: there may be nothing to request. `report` is given
-    a line that says which engine it is, unless that is the local one.
+    Engines of captions are not probed where there are cached answers: there may be nothing to request. `report` is
+    given a line that says which engine it is, unless that is the local one.
 
     Raises:
-        RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot see
-            the folder.
+        RecipeError: a model, a package, an endpoint or its key is missing, exemplars are of no use, or workers cannot
+            see the folder.
         RunError: a model cannot be loaded, or an endpoint does not answer.
     """
     context, engine = prepared.context, prepared.engine

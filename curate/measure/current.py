@@ -1,4 +1,5 @@
-"""Columns of `scores` and `embeddings` that are current: computed before under the same key, in this run or the one to reuse.
+"""Columns of `scores` and `embeddings` that are current: computed before under the same key, in this run or the one to
+reuse.
 
 A table's footer note lists the key of each signal's columns, so a signal that is added or removed costs no other.
 """

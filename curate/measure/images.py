@@ -1,8 +1,8 @@
 """Images measured in threads, each decoded once for all image signals.
 
-In: the bytes of consecutive rows' images, and their captions. Out: a table of facts, status and error of each image, and of
-what signals observed (see `outputs`). Of all units in hand together a few observations a core wait for their signals; each
-model holds at most a batch of each unit.
+In: the bytes of consecutive rows' images, and their captions. Out: a table of facts, status and error of each image,
+and of what signals observed (see `outputs`). Of all units in hand together a few observations a core wait for their
+signals; each model holds at most a batch of each unit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,8 @@ ImageBytes = bytes | memoryview | None
 FACTS = ("width", "height", "format", "sha256", "phash")
 """The columns of `samples` that images give, beside status and error."""
 _FACTS = pa.schema([schema.SAMPLES.field(name) for name in (*FACTS, "status", "error")])
-# Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its header
+# Images that a thread takes at a time where no model waits for them: handing one over costs as much as reading its
+# header
 _TOGETHER, _TOGETHER_BYTES = 32, 1 << 21
 # Images of all units in hand that wait, decoded, for their signals: enough for the next while a model takes a batch
 _DECODED = Backlog(8 * CORES + 64)

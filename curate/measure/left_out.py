@@ -1,7 +1,7 @@
 """A unit's tables without the rows that are tried again, made of those with them: nothing is read or measured for it.
 
-In: a unit whose parts leave rows out, and its tables as they were before, in the run's folder or the one to reuse. Out: the same
-tables without these rows, under the unit's new keys. Where a table was not there before, the unit is measured.
+In: a unit whose parts leave rows out, and its tables as they were before, in the run's folder or the one to reuse. Out:
+the same tables without these rows, under the unit's new keys. Where a table was not there before, the unit is measured.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """What signals observe of a part, as columns of one table, whose names hold the signal's.
 
-Of a signal `S`: `S.COLUMN` of each column, `S errors` where it keeps some, `S image` and `S text` where it gives embeddings.
+Of a signal `S`: `S.COLUMN` of each column, `S errors` where it keeps some, `S image` and `S text` where it gives
+embeddings.
 """
 
 from collections.abc import Sequence

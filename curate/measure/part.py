@@ -1,11 +1,12 @@
 """One part of a unit measured: captions checked, images decoded, signals run, and one status for each row.
 
-In: batches of columns and image bytes from the source's format. Out: columns of `samples`, `scores` and `members`, and what
-each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the URL.
+In: batches of columns and image bytes from the source's format. Out: columns of `samples`, `scores` and `members`, and
+what each signal observed. The status of a row is the first fault: of the input, of the caption, of the image or the
+URL.
 
-Four functions do it, over one `PartWork`: `measure_part` tries again what cannot be read, `_read` goes through the batches,
-`_measure_batch` makes a batch's columns, and `_measure_steps` measures its images in steps of `STEP_ROWS` rows: batches of models
-do not cross steps, and between two of them may be a checkpoint.
+Four functions do it, over one `PartWork`: `measure_part` tries again what cannot be read, `_read` goes through the
+batches, `_measure_batch` makes a batch's columns, and `_measure_steps` measures its images in steps of `STEP_ROWS`
+rows: batches of models do not cross steps, and between two of them may be a checkpoint.
 """
 
 from collections import Counter
@@ -37,8 +38,9 @@ from curate.recipe.source import Source
 from curate.signals.signal import ImageSignal, PrecomputedSignal, Signal, SignalOutput
 from curate.store.checkpoints import Checkpoints
 
-# Two batches of a model on a GPU; at 18 images a second and with two units under way, a minute of both. Texts are encoded at the
-# end of a step, sorted by length: on a GPU they have some third more padding than in steps twice as long, on a CPU a twentieth.
+# Two batches of a model on a GPU; at 18 images a second and with two units under way, a minute of both. Texts are
+# encoded at the end of a step, sorted by length: on a GPU they have some third more padding than in steps twice as
+# long, on a CPU a twentieth.
 STEP_ROWS = 512
 _UNREADABLE = "unreadable"  # the reason of files that may be readable another time
 _SAMPLES = pa.schema([field for field in schema.SAMPLES if field.name not in ("unit", "row", "source", "shard")])
@@ -127,7 +129,8 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
 def measure_part(
     settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal], checkpoints: Checkpoints
 ) -> MeasuredPart:
-    """Measure a part of a source; a file that cannot be read is tried again. Raises RunError where it changed meanwhile.
+    """Measure a part of a source; a file that cannot be read is tried again. Raises RunError where it changed
+    meanwhile.
 
     The other arguments are what `PartWork` says.
     """
@@ -264,7 +267,10 @@ def _scores(batch: Batch, columns: pa.Schema, rows: int) -> pa.Table:
 
 
 def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) -> pa.Table:
-    """Return the columns of `scores` that a part supplies, of all rows that it has, without looking at an image. Raises OSError."""
+    """Return the columns of `scores` that a part supplies, of all rows that it has, without looking at an image.
+
+    Raises OSError.
+    """
     columns = settings.read_columns(source.name)
 
     def read() -> pa.Table:

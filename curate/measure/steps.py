@@ -15,7 +15,8 @@ from curate.store.timings import time_step
 
 
 def measure(units: Units, context: RunContext) -> Answer:
-    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the list of files that could not be read.
+    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the list of files that could not be
+    read.
 
     These are few, and what is decided depends on which they are.
     """

@@ -1,7 +1,7 @@
 """Tables `samples`, `scores`, `embeddings` and `members` of a unit, from one reading of its inputs.
 
-In: the unit's parts. Out: one row per sample found, the unreadable ones included, in the order of the inputs. Files that
-could not be read, and the rows and state of each part, are in the footer note of `samples`.
+In: the unit's parts. Out: one row per sample found, the unreadable ones included, in the order of the inputs. Files
+that could not be read, and the rows and state of each part, are in the footer note of `samples`.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -67,11 +67,12 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     """Write the unit's tables, unless they are current; columns that are current are not computed again.
 
     Returns the input files that could not be read this time and may be another, each with the error. Tables of a unit
-    that has some have no key, so a later run measures the unit again. Where another attempt at the unit was first, its tables stay,
-    and what is returned is what they say.
+    that has some have no key, so a later run measures the unit again. Where another attempt at the unit was first, its
+    tables stay, and what is returned is what they say.
 
     Raises:
-        TransientError: what tables that are current were made of cannot be read; or another attempt wrote tables with other rows.
+        TransientError: what tables that are current were made of cannot be read; or another attempt wrote tables with
+            other rows.
     """
     source = settings.source(unit)
     find_format(source).fetch(source, unit.parts)
@@ -166,7 +167,10 @@ def _read(
 
 
 def _read_supplied(settings: MeasureSettings, source: Source, unit: Unit, reading: _Reading) -> None:
-    """Read the columns of `scores` that the unit's inputs supply, of rows that are current. Raises TransientError where they cannot be read."""
+    """Read the columns of `scores` that the unit's inputs supply, of rows that are current.
+
+    Raises TransientError where they cannot be read.
+    """
     try:
         table = pa.concat_tables([read_supplied(settings, source, part) for part in unit.parts])
     except OSError as error:
@@ -209,7 +213,7 @@ def _samples(source: Source, unit: Unit, parts: Sequence[MeasuredPart], joined: 
 
 
 def _fill_samples(settings: MeasureSettings, reading: _Reading, is_current: bool) -> None:
-    """Compute the signals that fill columns of `samples`, unless that is current and so are their columns of `scores`."""
+    """Compute the signals that fill columns of `samples`, unless that and their columns of `scores` are current."""
     for signal in settings.signals:
         is_known = is_current and signal.name in reading.scores
         if not isinstance(signal, TextSignal) or not signal.sample_columns or is_known:
@@ -236,7 +240,10 @@ def _aligned_tables(
     reading: _Reading,
     checkpoints: Checkpoints,
 ) -> dict[str, pa.Table]:
-    """Return the unit's tables but `samples`; `members` only where the inputs were read. `keys` are those of signals."""
+    """Return the unit's tables but `samples`; `members` only where the inputs were read.
+
+    `keys` are those of signals.
+    """
     base = reading.samples.select(["unit", "row", "uid"])
     embeddings = current.read_embeddings(needed_embeddings(settings, reading.scores))
     scores = dict(reading.scores)
@@ -318,7 +325,10 @@ def _digest_of(embeddings: Column) -> str:
 
 
 def _signal_errors(current: CurrentColumns, reading: _Reading) -> dict[str, dict[str, Any]]:
-    """Return of signals of other packages, by name, how many images they failed on, and the first error; of those that did."""
+    """Return of signals of other packages, by name, how many images they failed on, and the first error.
+
+    Of those that did.
+    """
     errors = dict(current.errors)
     outputs = reading.joined.outputs if reading.joined else None
     for signal in reading.signals if outputs is not None else ():

@@ -201,7 +201,14 @@ def _selection_facts(
     selection = SELECTIONS.find(key)
     outcome = Outcome(section, choice, recipe.seed, counts[schema.KEPT], counts[key], entries)
     words = selection.words(outcome).model_dump()
-    return SelectionFacts(key=key, meaning=selection.meaning, label=choice.label, is_uniform=choice.is_uniform, **words)
+    return SelectionFacts(
+        key=key,
+        meaning=selection.meaning,
+        label=choice.label,
+        is_uniform=choice.is_uniform,
+        values=dict(choice.values),
+        **words,
+    )
 
 
 def _large_groups(

@@ -1,4 +1,6 @@
-"""How near an image is to good exemplars rather than to bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
+"""How near an image is to good exemplars rather than to bad ones (RAVE): see
+`curate.signals.formulas.embedding_scores`.
+"""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar

@@ -40,19 +40,22 @@ from curate.signals.signal import (
 class Clip(OpenClip):
     """CLIP scores by an open_clip model, and its embeddings for other signals.
 
-    Several models need names. Columns of one named `X` are `X_score`, `X_tokens`, `X_truncated`, and `X_image` and `X_text` in table
-    `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine, 0), is column `clipscore` of
-    SQL's view `measured`.
+    Several models need names. Columns of one named `X` are `X_score`, `X_tokens`, `X_truncated`, and `X_image` and
+    `X_text` in table `embeddings`. Scores equal those of open_clip's own loop within 1e-5. CLIPScore, 2.5·max(cosine,
+    0), is column `clipscore` of SQL's view `measured`.
 
-    - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER`, `onnx:FOLDER` or a
-      file of weights. The hub's client tries for some 30 s; with `HF_HUB_OFFLINE=1` in the environment it only looks into its cache.
-    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. ONNX Runtime computes them,
-      without torch. A GPU needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length` are for open_clip only.
-    - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx` with
-      `text_model.onnx`, or one `model.onnx`, beside them or in `onnx/`.
-    - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an error.
-    - **Precision**: on a CPU, bf16 weights are 2.9 times faster (ViT-B/32). Scores of the demo change by at most 0.007: their
-      correlation is 0.99998, and 98.3 % of the top 30 % is the same.
+    - **Models**: names and tags are those of open_clip. Weights come from its hub; offline, give `local-dir:FOLDER`,
+      `onnx:FOLDER` or a file of weights. The hub's client tries for some 30 s; with `HF_HUB_OFFLINE=1` in the
+      environment it only looks into its cache.
+    - **ONNX**: `onnx:FOLDER` holds a CLIP as ONNX graphs, as optimum and transformers.js export it. ONNX Runtime
+      computes them, without torch. A GPU needs the package onnxruntime-gpu. `pretrained`, `words` and `context_length`
+      are for open_clip only.
+    - **Files of such a folder**: `config.json`, `preprocessor_config.json`, `tokenizer.json`; and `vision_model.onnx`
+      with `text_model.onnx`, or one `model.onnx`, beside them or in `onnx/`.
+    - **Devices**: `auto` and `cuda` use every visible GPU, each with its own copy of the model. A missing device is an
+      error.
+    - **Precision**: on a CPU, bf16 weights are 2.9 times faster (ViT-B/32). Scores of the demo change by at most 0.007:
+      their correlation is 0.99998, and 98.3 % of the top 30 % is the same.
     - **Further signals**: with `embeddings: true`, a further head, context or axis does not run the model again.
     - **Words**: `words: true` finds the words of a caption that do not match its image (CLIP4DM).
     """

@@ -1,8 +1,8 @@
 """Clusters of images by given centroids, and which of them are selected: DataComp's image-based baseline.
 
 In: a file of centroids, float [k, dimension], and perhaps files of selected ones: numbers of centroids, or embeddings
-[n, dimension] whose nearest centroids they are; .npy, or torch's .pt, as DataComp publishes them (tensors and arrays are
-loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in_selected_NAME` bool.
+[n, dimension] whose nearest centroids they are; .npy, or torch's .pt, as DataComp publishes them (tensors and arrays
+are loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in_selected_NAME` bool.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ _ACCEPTED = "accepted: a .npy or .pt file"
 class Clusters(OnEmbeddings):
     """The nearest of given centroids, and whether it is a selected one (DataComp's image-based filter), by name.
 
-    Centroids are of unit length; the nearest has the largest dot product. Files are .npy, or .pt of arrays and tensors; code in
-    them is never run. Of a .pt file that holds several arrays, `image_features` is taken.
+    Centroids are of unit length; the nearest has the largest dot product. Files are .npy, or .pt of arrays and tensors;
+    code in them is never run. Of a .pt file that holds several arrays, `image_features` is taken.
     """
 
     example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
@@ -52,7 +52,7 @@ class Clusters(OnEmbeddings):
     )
     selected: UserPaths | None = Field(
         None,
-        description="Files that select clusters: their numbers from 0, integers [n], or embeddings [n, dimension], which select their nearest ones.",
+        description="Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones.",
         examples=["imagenet.npy"],
     )
 
@@ -81,8 +81,8 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     centroids = _read_array(f"{where}.centroids", options.centroids)
     if centroids.ndim != 2 or centroids.dtype.kind != "f" or not centroids.size:
         raise RecipeError(
-            f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}; accepted: floating-point "
-            "numbers [k, dimension]"
+            f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}; "
+            "accepted: floating-point numbers [k, dimension]"
         )
     centroids = centroids.astype(np.float32)
     if options.selected is None:

@@ -22,8 +22,8 @@ from curate.store.store import RunStore
 class Fooling(OnEmbeddings):
     """Images that fit any text (CLIPMasterPrints): the least cosine over unrelated prompts.
 
-    With `shift`, images and prompts are first drawn together by a quarter of the difference of the run's mean embeddings. That takes
-    such images most of their fit.
+    With `shift`, images and prompts are first drawn together by a quarter of the difference of the run's mean
+    embeddings. That takes such images most of their fit.
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
@@ -44,7 +44,10 @@ class Fooling(OnEmbeddings):
 
 
 def _identify(name: str, options: Fooling, known: Known) -> Any:
-    """Return what names the embeddings of the run `shift`; None without. Raises RecipeError where it has none of this model."""
+    """Return what names the embeddings of the run `shift`; None without.
+
+    Raises RecipeError where it has none of this model.
+    """
     if options.shift is None:
         return None
     model = known.identities[options.of]

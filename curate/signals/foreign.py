@@ -1,7 +1,7 @@
 """Guards signals of other packages: what their code raises names the package, its line, and the image or caption.
 
-An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside it. Anything
-else ends the run: so do a file that is missing, and what fails while `process_cache` loads.
+An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside
+it. Anything else ends the run: so do a file that is missing, and what fails while `process_cache` loads.
 """
 
 import logging

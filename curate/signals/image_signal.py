@@ -1,4 +1,4 @@
-"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most user-defined signals.
+"""Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most of packages.
 
 One of another package, with a small torch model in a file:
 

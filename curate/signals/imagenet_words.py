@@ -82,7 +82,8 @@ class Vocabulary:
 class ImagenetWords(Section):
     """The caption's first word that WordNet knows as a class of ImageNet-21k (DataComp's text-based filter).
 
-    Words are split at white space, and punctuation stays on them: `dog,` does not count. Of each word, the first synset decides.
+    Words are split at white space, and punctuation stays on them: `dog,` does not count. Of each word, the first synset
+    decides.
     """
 
     example: ClassVar[Any] = {"wordnet": "wordnet"}
@@ -172,13 +173,19 @@ def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
 
 
 def _look_up(form: str, parts: tuple[_Part, ...]) -> bool:
-    """Return whether the first synset of a lower-case form is in ImageNet; the first part of speech that knows it decides."""
+    """Return whether the first synset of a lower-case form is in ImageNet.
+
+    The first part of speech that knows it decides.
+    """
     lemmas = ((part, lemma) for part in parts if (lemma := _find_lemma(form, part)) is not None)
     return next((part.lemmas[lemma] for part, lemma in lemmas), False)
 
 
 def _find_lemma(form: str, part: _Part) -> str | None:
-    """Return the first of: the form itself; its exceptions, if it has any; else the form without its endings, one by one."""
+    """Return the first of: the form itself; its exceptions, if it has any.
+
+    Else the form without its endings, one by one.
+    """
     if form in part.lemmas:
         return form
     if form in part.exceptions:

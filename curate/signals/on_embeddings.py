@@ -1,7 +1,7 @@
 """What the signals on embeddings share: heads, contexts, classes, axes, clusters and fooling.
 
-Each gets the embeddings of a unit and gives its columns. What it needs for that (a head, encoded prompts or exemplars) is
-loaded once per process, under a key that names its content.
+Each gets the embeddings of a unit and gives its columns. What it needs for that (a head, encoded prompts or exemplars)
+is loaded once per process, under a key that names its content.
 """
 
 import hashlib

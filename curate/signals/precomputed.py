@@ -1,4 +1,7 @@
-"""The signal of embeddings that the pool supplies. `curate.pool.decode.precomputed` reads them; they have no column in `scores`."""
+"""The signal of embeddings that the pool supplies. `curate.pool.decode.precomputed` reads them.
+
+They have no column in `scores`.
+"""
 
 from collections.abc import Iterator
 from typing import Any

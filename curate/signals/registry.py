@@ -50,7 +50,8 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
     """Return what each signal's values depend on beyond the recipe, by name; files are hashed, and models downloaded.
 
-    `supplied` and `is_local` are what `Known` says. Raises RecipeError where a model, a file, a library or a device is missing.
+    `supplied` and `is_local` are what `Known` says. Raises RecipeError where a model, a file, a library or a device is
+    missing.
     """
     found: dict[str, Any] = {}
     for key, name, section in measure.requested:
@@ -61,7 +62,7 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
 
 
 def load_encoder_of(signals: Sequence[Signal], model: str, is_anywhere: bool = False) -> Encoder:
-    """Return the model of that name, loaded: the run's device, or, where `is_anywhere`, the best one of this machine."""
+    """Return the model of that name, loaded: on the run's device, or, where `is_anywhere`, on the best one here."""
     [signal] = [signal for signal in signals if signal.name == model]
     assert isinstance(signal, ModelSignal), "the recipe was checked"
     return signal.encoder(is_anywhere)

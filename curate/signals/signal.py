@@ -3,8 +3,8 @@
 A signal adds columns to `scores`. Its class says what it takes its values from:
 
     Signal                name, columns, key, load
-    ├── ImageSignal       images, while a part of the input is read: each is observed once, right after it was decoded, in one
-    │   │                 of several threads, and what was observed is added in order
+    ├── ImageSignal       images, while a part of the input is read: each is observed once, right after it was decoded,
+    │   │                 in one of several threads, and what was observed is added in order
     │   └── ModelSignal   images too, by a model that gives embeddings
     ├── TextSignal        captions
     ├── EmbeddingSignal   embeddings, those of a ModelSignal or precomputed ones, without images or the model
@@ -15,7 +15,8 @@ A signal of captions, with a file of weights (`image_signal` has one of images):
     import hashlib
     import json
     import pyarrow as pa
-    from curate.plugins import Section, SignalKind, TextSignal, UserFile, check_unchanged, digest, process_cache, read_whole
+    from curate.plugins import Section, SignalKind, TextSignal, UserFile
+    from curate.plugins import check_unchanged, digest, process_cache, read_whole
 
     class Tone(Section):
         weights: UserFile  # relative to the recipe's folder; on a cluster it may be a URL, which `read_whole` reads too
@@ -45,8 +46,8 @@ A signal of captions, with a file of weights (`image_signal` has one of images):
 
     KIND = SignalKind("tone", Tone, identify, build)
 
-On a cluster the Python of each worker needs the package, in one version. Files named by `UserFile` travel in the run's folder, up to
-64 MB in all; larger ones are named by URLs that all workers can read.
+On a cluster the Python of each worker needs the package, in one version. Files named by `UserFile` travel in the run's
+folder, up to 64 MB in all; larger ones are named by URLs that all workers can read.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -91,7 +92,8 @@ class Embeddings:
 class SignalOutput:
     """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too.
 
-    `errors` (string, null where there was none) are for signals of other packages, and filled in by `curate.signals.foreign`.
+    `errors` (string, null where there was none) are for signals of other packages, and filled in by
+    `curate.signals.foreign`.
     """
 
     columns: tuple[pa.Array, ...]
@@ -162,8 +164,8 @@ class ModelSignal(ImageSignal):
 
     Attributes:
         dimension: of the embeddings.
-        encoder: returns the model, loaded once per process, on the device of the run, or, where its argument is true, on the
-            best one of this machine.
+        encoder: returns the model, loaded once per process, on the device of the run, or, where its argument is true,
+            on the best one of this machine.
     """
 
     dimension: int
@@ -253,9 +255,11 @@ class SignalKind:
     Attributes:
         key: its key in a recipe's section `measure`, unique among kinds.
         section: what a recipe says of one signal of this kind.
-        identify: from a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
-            files), as plain JSON data; None where there is nothing. Called once, where the run is started. Raises RecipeError.
-        build: from a signal's name and section to the signals that it gives; called in every process, so it loads nothing.
+        identify: from a signal's name and section to what its values depend on beyond the recipe (package, model,
+            digests of files), as plain JSON data; None where there is nothing. Called once, where the run is started.
+            Raises RecipeError.
+        build: from a signal's name and section to the signals that it gives; called in every process, so it loads
+            nothing.
         form: how a recipe asks for signals of this kind.
     """
 

@@ -1,9 +1,9 @@
 """Find the text in an image: the share of the image that it covers, and how much of it the caption repeats (T-MARS).
 
 In: a decoded image, then its caption. Out, both float32:
-- `text_area`, 0 to 1: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle with the
-  detector's own margin around the letters, which is relatively wide around small type; on the raster on which lines are
-  found. 0 where none is found.
+- `text_area`, 0 to 1: the share of the image's pixels whose centres lie in a detected line, a rotated rectangle with
+  the detector's own margin around the letters, which is relatively wide around small type; on the raster on which lines
+  are found. 0 where none is found.
 - `text_overlap`, 0 to 1: the share of the recognised words that are in the caption, each occurrence counted once. A
   word is a run of letters and digits, case and accents folded, each Chinese character one of its own; it is in the
   caption where it equals one of the caption's words, or several in a row written together, since spaces between words
@@ -46,8 +46,9 @@ _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9ff
 class TextArea(Section):
     """Text in images, and its overlap with the caption (T-MARS).
 
-    It has no keys. Needs `pip install '.[ocr]'`. A pair in which both values are large can be matched by reading alone. At most 32 lines of an
-    image are read, the largest; type below some 10 pixels at 640 pixels a side is lost or misread.
+    It has no keys. Needs `pip install '.[ocr]'`. A pair in which both values are large can be matched by reading alone.
+    At most 32 lines of an image are read, the largest; type below some 10 pixels at 640 pixels a side is lost or
+    misread.
     """
 
     example: ClassVar[Any] = {}
@@ -84,7 +85,7 @@ class TextObserver:
     def finish(
         self, observed: Sequence[tuple[float, tuple[str, ...]] | None], captions: Sequence[str | None]
     ) -> list[pa.Array]:
-        """Return text_area and text_overlap, float32, of what `observe` returned (None without an image) and captions."""
+        """Return text_area and text_overlap, float32, of what `observe` returned, None where no image, and captions."""
         areas = [seen and seen[0] for seen in observed]
         pairs = zip(observed, captions, strict=True)
         overlaps = [overlap(seen[1], caption) if seen and caption is not None else None for seen, caption in pairs]
@@ -92,7 +93,10 @@ class TextObserver:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text, folded: compatible forms, accents and case made one; a Chinese character is a word."""
+    """Return the words of a text, folded: compatible forms, accents and case made one.
+
+    A Chinese character is a word.
+    """
     letters = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) != "Mn")
     return _WORD.findall("".join(letters).casefold())
 

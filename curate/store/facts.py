@@ -310,6 +310,7 @@ class SelectionFacts(SelectionWords):
     meaning: str
     label: str = ""
     is_uniform: bool = False  # whether each row left had the same probability, and the number of rows was exact
+    values: dict[str, Any] = {}  # numbers that it chose, by name, such as t
 
 
 class RunFacts(RunClaim):

@@ -61,7 +61,10 @@ class Job(ABC):
 
     @abstractmethod
     def follow(self, on_costs: Callable[[], None]) -> None:
-        """Wait for the end, and call `on_costs` where `costs` may have changed. Raises what ended the job, if it failed."""
+        """Wait for the end, and call `on_costs` where `costs` may have changed.
+
+        Raises what ended the job, if it failed.
+        """
 
     @abstractmethod
     def stop(self) -> None:

@@ -1,4 +1,7 @@
-"""The engines: `runner: KEY` in a file of --on, and after `--`. A new one is a line here, or of a package: see `base`."""
+"""The engines: `runner: KEY` in a file of --on, and after `--`.
+
+A new one is a line here, or of a package: see `base`.
+"""
 
 from curate.base.registry import Registry
 from pipelines.engines.base import PipelineEngine

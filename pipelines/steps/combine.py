@@ -1,4 +1,6 @@
-"""Combiners of `curate.run.units` on Beam: parts are combined as they come, so that a worker holds one result and not the parts."""
+"""Combiners of `curate.run.units` on Beam: parts are combined as they come, so that a worker holds one result and not
+the parts.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +29,10 @@ class _CombineFn(beam.CombineFn):
 
 
 class CombineAll(beam.PTransform):
-    """Combine all elements; nothing where there are none: a default would cost a stage. As Beam's own, of steps that start faster."""
+    """Combine all elements; nothing where there are none: a default would cost a stage.
+
+    As Beam's own, of steps that start faster.
+    """
 
     def __init__(self, combine: Combine[Any, Any]) -> None:
         super().__init__()

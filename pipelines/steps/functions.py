@@ -1,7 +1,9 @@
-"""Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, at half the cost to build, send and start.
+"""Functions of elements as steps of Beam, as `beam.Map` and `beam.FlatMap` are, at half the cost to build, send and
+start.
 
-Beam asks each method of a DoFn, five times a step, whether it wants state, timers or windows, by inspecting its signature, and
-infers what a function returns from its bytecode. None of ours wants any, and all give objects that are pickled.
+Beam asks each method of a DoFn, five times a step, whether it wants state, timers or windows, by inspecting its
+signature, and infers what a function returns from its bytecode. None of ours wants any, and all give objects that are
+pickled.
 """
 
 import types
@@ -21,7 +23,9 @@ _BATCH = 1 << 21  # bytes of a key's batch that wait
 
 
 class PlainDoFn(beam.DoFn):
-    """A DoFn that wants neither state nor timers nor windows: what Beam asks of its methods is answered once, for the class."""
+    """A DoFn that wants neither state nor timers nor windows: what Beam asks of its methods is answered once, for the
+    class.
+    """
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -52,7 +56,10 @@ class _All(PlainDoFn):
 
 
 def Map(function: Callable[..., Any], *side: Any, **named: Any) -> beam.ParDo:
-    """PCollection[X] → PCollection[Y], where the function gives a Y for an X; `side` are side inputs, or what comes after the element."""
+    """PCollection[X] → PCollection[Y], where the function gives a Y for an X.
+
+    `side` are side inputs, or what comes after the element.
+    """
     return beam.ParDo(_Each(function), *side, **named)
 
 

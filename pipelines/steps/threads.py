@@ -1,4 +1,5 @@
-"""Elements mapped in threads: a worker of Beam takes one element after another, and a unit may not be work for all cores.
+"""Elements mapped in threads: a worker of Beam takes one element after another, and a unit may not be work for all
+cores.
 
 Beam's local runner can have several workers in one process, but then now and then reads an element from a wrong place
 (github.com/apache/beam/issues/21104). So it has one, and the steps that are worth it have threads.
@@ -24,17 +25,21 @@ _WEIGHT = 0.2  # of the latest element in the average
 
 
 def do_in_threads(function: Callable[..., Sequence[Any]], units: int = 1) -> beam.DoFn:
-    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a time.
+    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a
+    time.
 
-    An element holds so many units: whether threads are worth it depends on the work for one, after which they take turns.
+    An element holds so many units: whether threads are worth it depends on the work for one, after which they take
+    turns.
     """
     return _InThreads(function, units)
 
 
 class _InThreads(PlainDoFn):
-    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
+    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had
+    begun.
 
-    Where units are short work, threads would spend their time on taking the interpreter from each other: then there are none.
+    Where units are short work, threads would spend their time on taking the interpreter from each other: then there are
+    none.
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], units: int) -> None:

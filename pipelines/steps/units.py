@@ -1,10 +1,10 @@
 """Units on Beam, and what is done with each in one pass over its tables: see `curate.run.units`.
 
-Steps wait until an answer of all units is needed; then one DoFn does those that wait, unit by unit, with the unit's tables
-open: each file is opened once and each column read once, and what a step writes the next one reads from memory.
+Steps wait until an answer of all units is needed; then one DoFn does those that wait, unit by unit, with the unit's
+tables open: each file is opened once and each column read once, and what a step writes the next one reads from memory.
 
-Elements are packets of consecutive units, or of their states: a runner keeps kilobytes of every element of every step, so a run
-has only so many, whatever its units.
+Elements are packets of consecutive units, or of their states: a runner keeps kilobytes of every element of every step,
+so a run has only so many, whatever its units.
 """
 
 import zlib
@@ -52,7 +52,10 @@ def unpack(packet: Packet) -> list[Any]:
 
 
 class _Collected(Answer):
-    """An answer as a PCollection: of one element, or of any number where it is a list. It is made once somebody needs it."""
+    """An answer as a PCollection: of one element, or of any number where it is a list.
+
+    It is made once somebody needs it.
+    """
 
     def __init__(self, is_list: bool, make: Callable[[], beam.PCollection[Any]]) -> None:
         self.is_list, self._make = is_list, make

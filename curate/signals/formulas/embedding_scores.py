@@ -1,8 +1,9 @@
 """What cached embeddings tell of an image: whether it fools the model, its context, its place on an axis of quality.
 
-In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain products here, so embeddings kept as float16
-are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one matrix
-product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a cosine).
+In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain products here, so embeddings kept as
+float16 are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one
+matrix product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a
+cosine).
 
 Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
 """
@@ -50,7 +51,8 @@ def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
 
 
 def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
-    """Return how well an image fits the worst of K prompts that have nothing to do with each other: the smallest cosine.
+    """Return how well an image fits the worst of K prompts that have nothing to do with each other: the smallest
+    cosine.
 
     A fooling image scores high with all of them, which no real image does; what is high depends on the model, so that
     the score is read against that of real images. `g` is a shift to apply first.

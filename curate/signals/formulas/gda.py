@@ -1,17 +1,18 @@
 """A classifier without training, from a few labelled embeddings: Gaussians with one covariance (GDA).
 
-In: embeddings float32[N, d] with labels 0 to k - 1, rows of norm 1. Out: a `Classifier`, and for any embeddings the class
-and its probability. Where class prompts' embeddings are at hand, CLIP's zero-shot logits are added to the Gaussians'.
+In: embeddings float32[N, d] with labels 0 to k - 1, rows of norm 1. Out: a `Classifier`, and for any embeddings the
+class and its probability. Where class prompts' embeddings are at hand, CLIP's zero-shot logits are added to the
+Gaussians'.
 
     Σ⁻¹ = d · pinv((N - 1) Σ̂ + tr(Σ̂) I)    Σ̂ of the examples less their class's mean, over N - 1
     W = Σ⁻¹ μᵀ      b = log(1/k) - ½ μ Σ⁻¹ μᵀ      logits = 100 x Tᵀ + α (x W + b)
 
-Trade-offs: fitting solves one system of d x d, some tenths of a second. All classes are equally probable before
-the image is seen, and have one shape. α, the weight of examples against prompts, is chosen on held-out examples (the paper
+Trade-offs: fitting solves one system of d x d, some tenths of a second. All classes are equally probable before the
+image is seen, and have one shape. α, the weight of examples against prompts, is chosen on held-out examples (the paper
 tries the powers of ten from 1e-4 to 1e4). Computed in float64: entries of Σ⁻¹ reach thousands.
 
-Source: Wang et al., A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation, 2024; its Σ⁻¹ is the ridge estimator
-of Kubokawa and Srivastava, 2008.
+Source: Wang et al., A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation, 2024; its Σ⁻¹ is the ridge
+estimator of Kubokawa and Srivastava, 2008.
 """
 
 from dataclasses import dataclass
