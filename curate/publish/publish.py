@@ -200,15 +200,9 @@ def _selection_facts(
     key, section = recipe.selection
     selection = SELECTIONS.find(key)
     outcome = Outcome(section, choice, recipe.seed, counts[schema.KEPT], counts[key], entries)
+    chosen = {"label": choice.label, "is_uniform": choice.is_uniform, "values": dict(choice.values)}
     words = selection.words(outcome).model_dump()
-    return SelectionFacts(
-        key=key,
-        meaning=selection.meaning,
-        label=choice.label,
-        is_uniform=choice.is_uniform,
-        values=dict(choice.values),
-        **words,
-    )
+    return SelectionFacts(key=key, meaning=selection.meaning, **chosen, **words)
 
 
 def _large_groups(
