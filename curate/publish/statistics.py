@@ -100,7 +100,9 @@ def _rules(run: RunFacts) -> pa.Table:
             "position": pa.array(range(1, len(run.rules) + 1), pa.int32()),
             "name": pa.array([rule.name for rule in run.rules], pa.string()),
             "expression": pa.array([rule.expression for rule in run.rules], pa.string()),
-            "threshold": pa.array([rule.threshold for rule in run.rules], pa.float64()),
+            "threshold": pa.array(
+                [None if rule.threshold is None else float(rule.threshold) for rule in run.rules], pa.float64()
+            ),
         }
     )
 

@@ -17,6 +17,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
 from curate.captions import judge as judging
 from curate.captions.gates.verdicts import run_gates
+from curate.emit import steps
 from curate.emit.output_format import emit_shard
 from curate.llm import openai
 from curate.llm.cache import AnswerCache
@@ -494,10 +495,10 @@ def test_shards_follow_texts_that_were_asked_again(server: FaultServer, tmp_path
         emitted.append(shard)
         return emit_shard(context, shard, repeated)
 
-    monkeypatch.setattr(pools, "emit_shard", killed)
+    monkeypatch.setattr(steps, "emit_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         pools.run_local(asked, tmp_path / "a")
-    monkeypatch.setattr(pools, "emit_shard", emit_shard)
+    monkeypatch.setattr(steps, "emit_shard", emit_shard)
     server.always = None
     done = pools.run_local(asked, tmp_path / "a")
     conserved(done)

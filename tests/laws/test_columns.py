@@ -110,7 +110,7 @@ def test_another_field_decodes_no_image(ran: Ran, tars: str, tmp_path: Path, mon
     recipe = pools.recipe_of(tars, source=source(own, columns={"number": "float", "license": "bool"}))
     read = pools.watch_measuring(monkeypatch)
     new = pools.run_local(recipe, tmp_path / "new", reuse=ran.folder)
-    assert read == [f"columns of {n:05d}.tar" for n in range(3)]
+    assert sorted(read) == [f"columns of {n:05d}.tar" for n in range(3)]
     monkeypatch.undo()
     assert scores(new)["00003"]["number"] == 3.0 and scores(new)["00003"]["license"] is None
     fresh = pools.run_local(recipe, tmp_path / "fresh")

@@ -19,7 +19,7 @@ import yaml
 
 from curate.ask.explain import explain_sample
 from curate.ask.verify import verify_run
-from curate.measure import part as measuring
+from curate.measure import images as measuring
 from curate.models.onnx_encoder import OnnxEncoder
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.retry_record import Retries

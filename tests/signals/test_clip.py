@@ -16,6 +16,8 @@ from PIL import Image
 
 from curate.base import process
 from curate.base.errors import RecipeError
+from curate.measure import steps
+from curate.measure.unit import measure_unit
 from curate.models import open_clip_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder, _Net
 from pipelines.prepare import prepare
@@ -205,17 +207,17 @@ def test_a_killed_run_scores_the_rest_only(
     asked = recipe(path, {"model": models[0], "embeddings": True}, rules={"best": {"top": 0.5, "of": "clip_score"}})
     whole = pools.run_local(asked, tmp_path / "whole")
     every = sum(encoded)
-    measure, done = pools.measure, []
+    done: list[int] = []
 
-    def dying(context: Any, unit: Any) -> Any:
+    def dying(settings: Any, unit: Any, tables: Any) -> Any:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(unit.index)
-        return measure(context, unit)
+        return measure_unit(settings, unit, tables)
 
     encoded.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(pools, "measure", dying)
+        patched.setattr(steps, "measure_unit", dying)
         with pytest.raises(KeyboardInterrupt):
             pools.run_local(asked, tmp_path / "out")
     before = sum(encoded)
