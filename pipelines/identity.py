@@ -138,8 +138,12 @@ def find_identity(context: RunContext) -> str:
     recipe = _without_free(context.recipe, plain_recipe(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
     signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
-    kept = [one.name for one in context.recipe.measure.kept]
-    recipe["measure"] = [value_fields(context.recipe.measure.image), [[one.name, one.key] for one in signals], kept]
+    kept = [model.name for model in context.recipe.measure.kept]
+    recipe["measure"] = [
+        value_fields(context.recipe.measure.image),
+        [[signal.name, signal.key] for signal in signals],
+        kept,
+    ]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     listed = replace(context, blocklist_key="", pool=replace(context.pool, key=context.pool.listed))
@@ -150,7 +154,7 @@ def _without_free(recipe: Recipe, plain: dict[str, Any]) -> dict[str, Any]:
     """Return plain data of the recipe, or an older one, without what may change between two runs into one folder."""
     sources = {source.name: source for source in recipe.input}
     inputs = [
-        without_runtime(sources[one["name"]], one) if one.get("name") in sources else one for one in plain["input"]
+        without_runtime(sources[data["name"]], data) if data.get("name") in sources else data for data in plain["input"]
     ]
     return {key: value for key, value in plain.items() if key not in FREE_KEYS} | {"input": inputs}
 

@@ -141,8 +141,8 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
         find_emitted(context)
         find_output(context.recipe.output.format, context.pool.has_images)
     except UnknownColumn as error:
-        found = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
-        hints = "".join(f"; input {name!r}: {hint}" for name, hint in found if hint)
+        missing = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
+        hints = "".join(f"; input {name!r}: {hint}" for name, hint in missing if hint)
         raise RecipeError(f"{error}{hints}") from None
 
 

@@ -61,7 +61,7 @@ def find_current_columns(
 
     Where `checked`, files are read whole, and only those that are what was written count.
     """
-    found = CurrentColumns()
+    current = CurrentColumns()
     keys = settings.signal_keys(unit)
     embedders = {signal.name for signal in settings.signals if isinstance(signal, Embedder)}
     for place in tables.places:
@@ -75,19 +75,21 @@ def find_current_columns(
             columns = place.column_names(table) if table == "embeddings" else []
             for name in (name for name, key in keys.items() if note.get("signals", {}).get(name) == key):
                 if table == "scores":
-                    if found.scores.setdefault(name, place) is place and name in note.get("errors", {}):
-                        found.errors[name] = note["errors"][name]
+                    if current.scores.setdefault(name, place) is place and name in note.get("errors", {}):
+                        current.errors[name] = note["errors"][name]
                 elif name in embedders and _embedding_names(name)[0] in columns:
-                    found.embeddings.setdefault(name, place)
+                    current.embeddings.setdefault(name, place)
                 if name in embedders:
-                    found.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
-    return found
+                    current.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
+    return current
 
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
     """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
-    computed = (one for one in settings.signals if isinstance(one, EmbeddingSignal) and one.name not in scores)
-    return {one.of for one in computed} | {one.name for one in settings.measure.kept}
+    computed = (
+        signal for signal in settings.signals if isinstance(signal, EmbeddingSignal) and signal.name not in scores
+    )
+    return {signal.of for signal in computed} | {model.name for model in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
@@ -104,7 +106,10 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
         return []
     current = find_current_columns(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if isinstance(signal, TextSignal | EmbeddingSignal))
-    return [*observing_signals(settings, current), *(one for one in computed if one.name not in current.scores)]
+    return [
+        *observing_signals(settings, current),
+        *(signal for signal in computed if signal.name not in current.scores),
+    ]
 
 
 def count_needed(

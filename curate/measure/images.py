@@ -76,10 +76,10 @@ def _fact_columns(facts: Sequence[ImageFacts]) -> dict[str, pa.Array]:
     """Return the columns of _FACTS."""
     values: dict[str, Any] = dict(zip(ImageFacts._fields, zip(*facts, strict=True), strict=True))
     small = values["small"]
-    has_hash = np.array([one is not None for one in small], bool)
+    has_hash = np.array([picture is not None for picture in small], bool)
     hashes = np.zeros(len(facts), np.uint64)
     if has_hash.any():
-        hashes[has_hash] = hash_small([one for one in small if one is not None])
+        hashes[has_hash] = hash_small([picture for picture in small if picture is not None])
     values["phash"] = pa.array(hashes, mask=~has_hash)
-    values["sha256"] = [one or None for one in values["sha256"]]
+    values["sha256"] = [digest or None for digest in values["sha256"]]
     return {field.name: pa.array(values[field.name], field.type) for field in _FACTS}

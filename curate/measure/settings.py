@@ -79,7 +79,7 @@ class MeasureSettings:
             return ids.digest([*self.signal_keys(unit).items(), *([others] if others else [])])
         if table == "embeddings":
             keys = self.signal_keys(unit)
-            return ids.digest([[one.name, keys[one.name]] for one in self.measure.kept])
+            return ids.digest([[model.name, keys[model.name]] for model in self.measure.kept])
         return ids.digest([self._rows_key(unit), self.value_versions])  # one reading writes both
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:

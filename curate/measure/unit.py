@@ -124,17 +124,17 @@ def _check_rows(unit: Unit, tables: UnitTables, names: Collection[str], samples:
 
 def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[str]:
     """Return what could not be read of a measured unit, and may be another time, by its tables."""
-    found = []
+    unread = []
     if not tables.key("samples"):
         failures = tables.note("samples").get("failures", [])
-        found = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if may_be_read_later(reason)]
+        unread = [f"{path}: {(reason, detail)}" for path, reason, detail in failures if may_be_read_later(reason)]
     if any(isinstance(signal, PrecomputedSignal) for signal in settings.signals):
         for name in _WITH_FAULTS:
             faults = {} if name not in settings.tables or tables.key(name) else tables.note(name).get("faults", {})
             if any(faults.values()):
                 pairs = {of: [tuple(fault) for fault in some] for of, some in faults.items()}
-                return [*found, f"{unit.name}: {pairs}"]
-    return found
+                return [*unread, f"{unit.name}: {pairs}"]
+    return unread
 
 
 def _read(
@@ -256,7 +256,7 @@ def _aligned_tables(
         if "members" in settings.tables:
             made["members"] = _members(base, reading.joined.members)
     if "embeddings" in settings.tables:
-        sides = [side for one in settings.measure.kept for side in embeddings[one.name]]
+        sides = [side for model in settings.measure.kept for side in embeddings[model.name]]
         made["embeddings"] = pa.table([*base.columns, *sides], schema=settings.embedding_schema)
     if "scores" in settings.tables:
         for signal in (signal for signal in settings.signals if signal.name not in reading.scores):
@@ -350,9 +350,9 @@ def _embedding_faults(
             faults[signal.name] = current.faults.get(signal.name, [])
             continue
         pairs = zip(unit.parts, reading.parts, strict=True)
-        found = [(part.path, *m.faults[signal.name]) for part, m in pairs if signal.name in m.faults]
-        faults[signal.name] = [(path, detail) for path, detail, _ in found]
-        are_transient |= any(is_transient for _, _, is_transient in found)
+        of_signal = [(part.path, *m.faults[signal.name]) for part, m in pairs if signal.name in m.faults]
+        faults[signal.name] = [(path, detail) for path, detail, _ in of_signal]
+        are_transient |= any(is_transient for _, _, is_transient in of_signal)
     return faults, are_transient
 
 

@@ -108,7 +108,7 @@ class Audit:
             getattr(self, name).update(getattr(other, name))
         self.kept |= other.kept
         for total, more in ((self.failing, other.failing), (self.errors, other.errors)):
-            total |= {key: part.add(total[key]) if key in total else part for key, part in more.items()}
+            total |= {key: total[key].add(part) if key in total else part for key, part in more.items()}
         self.unread |= other.unread
 
     merge = add

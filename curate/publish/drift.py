@@ -30,14 +30,14 @@ class Group(NamedTuple):
     kept: bool
 
 
-class Sample(NamedTuple):
+class DriftSample(NamedTuple):
     """The rows with the smallest hashes: uint64 [n] ascending, embeddings float16 [n, dimension]."""
 
     hashes: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.float16]
 
 
-def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[tuple[Group, Sample]]:
+def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[tuple[Group, DriftSample]]:
     """Yield a unit's part of each sample of its source."""
     kept = tables.read("decisions", ["kept"])["kept"].to_numpy()
     for model in measure.kept:
@@ -49,17 +49,17 @@ def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[t
             rows = embedding_matrix(column)
             usable = readable & rows.any(axis=1)  # zeros are of rows without an embedding
             for is_kept, mask in ((False, usable), (True, usable & kept)):
-                yield Group(source, model.name, side, is_kept), merge([Sample(hashes[mask], rows[mask])])
+                yield Group(source, model.name, side, is_kept), merge([DriftSample(hashes[mask], rows[mask])])
 
 
-def merge(samples: Iterable[Sample]) -> Sample:
+def merge(samples: Iterable[DriftSample]) -> DriftSample:
     """Return one sample of several: the first `SAMPLED` rows, and as many again to compare with."""
     hashes, rows = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     first = np.argsort(hashes, kind="stable")[: 2 * SAMPLED]
-    return Sample(hashes[first], rows[first])
+    return DriftSample(hashes[first], rows[first])
 
 
-def measure_drifts(samples: dict[Group, Sample]) -> list[DriftFacts]:
+def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
     """Return the drift of each source, model and side; of a source of which nothing is kept there is none."""
     drifts = []
     for group in sorted(group for group in samples if not group.kept):

@@ -11,7 +11,7 @@ from curate.decide.decide_rows import Decided
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.compact import compact_chunk, lay_out_chunks
-from curate.publish.drift import Group, Sample, measure_drifts, merge, sample_unit
+from curate.publish.drift import DriftSample, Group, measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
 from curate.run.context import RunContext
 from curate.run.units import Answer, Fold, Total, Units
@@ -48,11 +48,11 @@ def measure_drift(units: Units, settings: PublishSettings) -> Answer:
     return units.get("Drift: measure", measure_drifts, samples)
 
 
-def _sample(tables: OpenTables, unit: Unit, settings: PublishSettings) -> Iterator[dict[Group, Sample]]:
+def _sample(tables: OpenTables, unit: Unit, settings: PublishSettings) -> Iterator[dict[Group, DriftSample]]:
     yield dict(sample_unit(settings.recipe.measure, unit.source, tables))
 
 
-def _merge(left: Mapping[Group, Sample], right: Mapping[Group, Sample]) -> dict[Group, Sample]:
+def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]) -> dict[Group, DriftSample]:
     both = {group: merge([left[group], right[group]]) for group in left.keys() & right.keys()}
     return {**left, **right, **both}
 

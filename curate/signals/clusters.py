@@ -104,15 +104,15 @@ def _list_selected(where: str, paths: UserPaths) -> list[str]:
 def _read_selected(where: str, path: str, centroids: F32) -> I64:
     """Return the numbers of the centroids that a file selects."""
     k, dimension = centroids.shape
-    found = _read_array(where, path)
-    if found.ndim == 2 and found.dtype.kind == "f" and found.shape[1] == dimension:
-        found = nearest_centroid(found.astype(np.float32), centroids)
-    elif not (found.ndim == 1 and found.dtype.kind in "iu" and ((found >= 0) & (found < k)).all()):
+    selected = _read_array(where, path)
+    if selected.ndim == 2 and selected.dtype.kind == "f" and selected.shape[1] == dimension:
+        selected = nearest_centroid(selected.astype(np.float32), centroids)
+    elif not (selected.ndim == 1 and selected.dtype.kind in "iu" and ((selected >= 0) & (selected < k)).all()):
         raise RecipeError(
-            f"{where}: {path} is {found.dtype} {list(found.shape)}; accepted: numbers of centroids, "
+            f"{where}: {path} is {selected.dtype} {list(selected.shape)}; accepted: numbers of centroids, "
             f"0 to {k - 1}, or embeddings [n, {dimension}]"
         )
-    return found.astype(np.int64)
+    return selected.astype(np.int64)
 
 
 def _read_array(where: str, path: str) -> npt.NDArray[Any]:

@@ -16,8 +16,7 @@ from curate.signals.signal import Built, Embeddings, Signal, SignalKind
 
 
 class Context(OnEmbeddings):
-    """Tags of one factor of an image, such as its background, by prompts and without training (PerceptionCLIP), by
-    name.
+    """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP; no training), by name.
 
     Each image gets the likeliest tag. With `classes`, the probability of a tag is summed over the classes.
     """

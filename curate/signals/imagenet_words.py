@@ -69,14 +69,14 @@ class Vocabulary:
     _known: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
 
     def __contains__(self, word: str) -> bool:
-        found = self._known.get(word)
-        if found is None:
-            found = _look_up(word.lower(), self._parts)
+        is_known = self._known.get(word)
+        if is_known is None:
+            is_known = _look_up(word.lower(), self._parts)
             if len(word) <= _KNOWN_LENGTH:
                 if len(self._known) >= _KNOWN_WORDS:
                     self._known.clear()
-                self._known[word] = found
-        return found
+                self._known[word] = is_known
+        return is_known
 
 
 class ImagenetWords(Section):

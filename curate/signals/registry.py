@@ -85,7 +85,7 @@ def _find_kind(key: str) -> SignalKind:
         return identity
 
     def build(name: str, section: Any, built: Built) -> list[Signal]:
-        found = guard(lambda: list(kind.build(name, section, built)), label(name, package))()
-        return [guard_signal(signal, name, package) for signal in found]
+        signals = guard(lambda: list(kind.build(name, section, built)), label(name, package))()
+        return [guard_signal(signal, name, package) for signal in signals]
 
     return replace(kind, identify=identify, build=build)

@@ -108,8 +108,8 @@ def overlap(words: Sequence[str], caption: str) -> float | None:
     said = words_of(caption[:MAX_CHARACTERS])
     joined = "".join(said)
     edges = set(itertools.accumulate(map(len, said), initial=0))
-    found = sum(times for word, times in Counter(words).items() if _occurs(word, joined, edges))
-    return found / len(words)
+    n_found = sum(times for word, times in Counter(words).items() if _occurs(word, joined, edges))
+    return n_found / len(words)
 
 
 def _occurs(word: str, joined: str, edges: set[int]) -> bool:

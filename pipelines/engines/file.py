@@ -35,7 +35,7 @@ def read_engine(path: str, parser: argparse.ArgumentParser) -> dict[str, list[st
         raise RecipeError(
             f"--on {path}: holds {shorten(data)}; accepted: a mapping of Beam options, such as runner: spark"
         )
-    found = {}
+    options = {}
     for key, value in (data or {}).items():
         where = f"--on {path}: {key}"
         if not isinstance(key, str) or key.startswith("-") or "=" in key:
@@ -48,8 +48,8 @@ def read_engine(path: str, parser: argparse.ArgumentParser) -> dict[str, list[st
             raise RecipeError(f"{where}: {error.message}") from None
         except ValueError as error:  # of JSON
             raise RecipeError(f"{where}: {error} (found {shorten(value)})") from None
-        found[key] = words
-    return found
+        options[key] = words
+    return options
 
 
 def _to_words(key: str, value: Any, action: argparse.Action | None, where: str) -> Iterator[str]:
@@ -63,9 +63,9 @@ def _to_words(key: str, value: Any, action: argparse.Action | None, where: str) 
     elif isinstance(value, dict) and action is not None and action.type is json.loads:
         yield f"--{key}={json.dumps(value, default=str)}"
     elif isinstance(value, dict) and is_repeated:
-        yield from (f"--{key}={name}={_text(one, f'{where}.{name}')}" for name, one in value.items())
+        yield from (f"--{key}={name}={_text(item, f'{where}.{name}')}" for name, item in value.items())
     elif isinstance(value, list) and is_repeated:
-        yield from (f"--{key}={_text(one, where)}" for one in value)
+        yield from (f"--{key}={_text(item, where)}" for item in value)
     elif isinstance(value, dict | list):
         raise RecipeError(f"{where}: found {shorten(value)}; accepted: one value, as text or a number")
     else:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from curate.publish import drift
-from curate.publish.drift import Group, Sample, measure_drifts, merge
+from curate.publish.drift import DriftSample, Group, measure_drifts, merge
 from tests.laws import pools
 from tests.models.clips import write_model
 from tests.publish.runs import run_query
 
 
-def sample(n: int, seed: int, at: float = 0.0) -> Sample:
+def sample(n: int, seed: int, at: float = 0.0) -> DriftSample:
     rng = np.random.default_rng(seed)
     rows = (rng.normal(size=(n, 8)) + at).astype(np.float16)
-    return Sample(np.sort(rng.integers(0, 2**63, n, np.uint64)), rows)
+    return DriftSample(np.sort(rng.integers(0, 2**63, n, np.uint64)), rows)
 
 
 def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_merging_takes_the_smallest_hashes_in_any_order(monkeypatch: pytest.Monk
 
 def test_what_is_kept_at_random_has_not_drifted() -> None:
     pool, far = sample(4000, 1), sample(300, 2, at=0.5)
-    kept = Sample(pool.hashes[::8], pool.rows[::8])
+    kept = DriftSample(pool.hashes[::8], pool.rows[::8])
     same, moved = (
         measure_drifts({Group("a", "clip", "image", False): pool, Group("a", "clip", "image", True): part})[0]
         for part in (kept, far)

@@ -95,7 +95,7 @@ def rows_of(nodes: U64) -> tuple[I32, I32]:
     return (nodes >> _ROW_BITS).astype(np.int32), (nodes & np.uint64(0xFFFFFFFF)).astype(np.int32)
 
 
-def hash_keys(hashes: pa.Array, groups: Groups) -> pa.Array:
+def label_hashes(hashes: pa.Array, groups: Groups) -> pa.Array:
     """Return the key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
     if isinstance(hashes, pa.ChunkedArray):
         hashes = hashes.combine_chunks()

@@ -155,10 +155,10 @@ class EntryVector(np.ndarray):
         places = np.flatnonzero(plain)
         if len(places) > plain.size // 4:
             return plain.__reduce_ex__(protocol)
-        return _restore, (plain.shape, plain.dtype, places, plain.ravel()[places])
+        return _from_sparse, (plain.shape, plain.dtype, places, plain.ravel()[places])
 
 
-def _restore(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
+def _from_sparse(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
     out = np.zeros(shape, kind)
     out.ravel()[places] = values
     return out

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curate.base.ids import hex_uids
 from curate.decide.dedup import exact, hamming
-from curate.decide.dedup.groups import Groups, hash_keys, row_ids, row_keys, rows_of
+from curate.decide.dedup.groups import Groups, label_hashes, row_ids, row_keys, rows_of
 from tests.decide.dedup.naive import FULL, assert_forest, groups_of, naive_groups
 
 EDGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=20)
@@ -56,8 +56,8 @@ def test_row_ids_are_inverted_and_order_as_rows():
 def test_key_columns():
     groups = Groups.of(np.array([[8, 12]], np.uint64))
     column = pa.chunked_array([pa.array([12, None], pa.uint64()), pa.array([8, FULL], pa.uint64())])
-    assert hash_keys(column, groups).to_pylist() == [8, None, 8, FULL]
-    assert hash_keys(pa.array([], pa.uint64()), groups).to_pylist() == []
+    assert label_hashes(column, groups).to_pylist() == [8, None, 8, FULL]
+    assert label_hashes(pa.array([], pa.uint64()), groups).to_pylist() == []
     nodes = np.concatenate([row_ids(1, np.array([0, 3])), row_ids(2, np.array([3]))])
     groups = Groups.of(np.array([[nodes[0], nodes[2]], [nodes[2], nodes[1]]]))
     assert row_keys(1, 4, groups).to_pylist() == [1 << 32, None, None, 1 << 32]
@@ -80,7 +80,7 @@ def survivors(rows: list[Row], distance: int) -> list[str | None]:
     """The uid that stands for each row after passes by uid, sha256 and close phash."""
     column = pa.array([row.phash for row in rows], pa.uint64())
     groups = hamming.groups(column.drop_null().to_numpy(), distance)
-    columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), hash_keys(column, groups)]
+    columns = [pa.array([r.uid for r in rows]), pa.array([r.sha256 for r in rows]), label_hashes(column, groups)]
     prefer = exact.preferences(pa.array([row.prefer for row in rows], pa.float32()))
     content = np.zeros(len(rows), np.uint64)
     records = exact.make_records(0, np.arange(len(rows)), columns[0], columns, content, prefer)

@@ -33,7 +33,7 @@ def by_parity(monkeypatch: pytest.MonkeyPatch) -> Any:
     _load.cache_clear()
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ENTRIES = ["cat", "dog", "a", "photo", "big"]
 
 

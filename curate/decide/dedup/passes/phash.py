@@ -10,7 +10,7 @@ from pydantic import Field
 
 from curate.base.numeric.arrays import I64, U64, Mask
 from curate.decide.dedup import hamming
-from curate.decide.dedup.groups import Groups, hash_keys
+from curate.decide.dedup.groups import Groups, label_hashes
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, NearnessKind, Part
 from curate.recipe.measure import Measure
 from curate.recipe.section import Section
@@ -67,7 +67,7 @@ class PhashNearness(ImageNearness):
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
         """Return the label of each row's hash; null where the hash is."""
-        return hash_keys(tables.read("samples", ["phash"])["phash"], groups)
+        return label_hashes(tables.read("samples", ["phash"])["phash"], groups)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         """Compare with column `phash`."""
