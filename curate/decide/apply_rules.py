@@ -27,7 +27,7 @@ At = tuple[str, int]  # where a statistic is: a derived column, and its place in
 
 
 @dataclass
-class Rules:
+class RuleSteps:
     """The rules of a run, before and after deduplication, with what all units were asked on the way."""
 
     units: Units

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from curate.decide.apply_rules import Rules
+from curate.decide.apply_rules import RuleSteps
 from curate.decide.deduplicate import deduplicate
 from curate.decide.select_rows import choose, count_matches, count_survivors, draw_rows, pool_counts
 from curate.decide.settings import DecideSettings
@@ -33,7 +33,7 @@ def decide_rows(
     `unread` are the files of all units that could not be read; `n_buckets`, of hashes in deduplication, has no
     influence on the result.
     """
-    rules = Rules(units, settings)
+    rules = RuleSteps(units, settings)
     rules.apply()
     matches = count_matches(units, settings) if context.recipe.match else None
     recalls, large = deduplicate(units, settings, n_buckets)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from curate.ask.verify import verify_run
 from curate.base.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
-from curate.decide.apply_rules import Rules
+from curate.decide.apply_rules import RuleSteps
 from curate.decide.deduplicate import deduplicate
 from curate.decide.settings import DecideSettings
 from curate.match.unit import MatchSettings, match_unit
@@ -390,7 +390,7 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool 
 def decide_in_process(settings: DecideSettings, context: RunContext, units: Sequence[Unit]) -> InProcessUnits:
     """Takes measured units through rules, deduplication and later rules."""
     states = InProcessUnits(units, context)
-    rules = Rules(states, settings)
+    rules = RuleSteps(states, settings)
     rules.apply()
     deduplicate(states, settings)
     rules.apply_later()

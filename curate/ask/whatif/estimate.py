@@ -21,7 +21,7 @@ from curate.base.process import temporary_folder
 from curate.base.schema import FAILED, KEPT, MISSING_REASONS, OK
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
-from curate.decide.apply_rules import Rules
+from curate.decide.apply_rules import RuleSteps
 from curate.decide.decontamination import write_evaluation
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
@@ -141,7 +141,7 @@ def estimate(
 def _decide(units: InProcessUnits, context: RunContext) -> DecidedRows:
     """Return the rows of units that are left before the last choice."""
     settings = DecideSettings.of(context)
-    rules = Rules(units, settings)
+    rules = RuleSteps(units, settings)
     rules.apply()
     deduplicate(units, settings)
     rules.apply_later()

@@ -31,7 +31,7 @@ from curate.base.numeric.arrays import I16, I64, Mask
 from curate.base.process import in_threads
 from curate.base.schema import CODES
 from curate.base.wording import did_you_mean
-from curate.decide.apply_rules import Rules
+from curate.decide.apply_rules import RuleSteps
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
 from curate.decide.draw.selection import RowsLeft
@@ -191,7 +191,7 @@ class DecidedRows:
 
     @classmethod
     def of(
-        cls, units: InProcessUnits, context: RunContext, recipe: Recipe, settings: DecideSettings, rules: Rules
+        cls, units: InProcessUnits, context: RunContext, recipe: Recipe, settings: DecideSettings, rules: RuleSteps
     ) -> Self:
         """Return those of units after `rules`."""
         thresholds = dict(units.value(answer) for answer in rules.thresholds)
@@ -275,7 +275,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
     reached = [among(state.verdicts, run.reached) for state in run.states]
     units = InProcessUnits([], run.context)
-    rules = Rules(units, settings)
+    rules = RuleSteps(units, settings)
     if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
         units.elements = [
             UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
@@ -356,7 +356,7 @@ def has_same_rules(old: Recipe, new: Recipe) -> bool:
     return same and old.dedup.against == new.dedup.against
 
 
-def _apply_rules(run: FinishedRun, rules: Rules, recipe: Recipe) -> None:
+def _apply_rules(run: FinishedRun, rules: RuleSteps, recipe: Recipe) -> None:
     """Apply rules and what precedes deduplication; forgotten rows stay out."""
     units, settings = rules.units, rules.settings
     assert isinstance(units, InProcessUnits)
