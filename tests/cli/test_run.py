@@ -387,7 +387,7 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     dropped = int(reencoded[reencoded.index("duplicate") + 1].rstrip(","))
     kinds = json.loads(cli("sql", str(out / "run"), "duplicate_kinds", "--format", "json").out)
     assert {kind["match_type"]: kind["dropped"] for kind in kinds}["near"] == int(near[-4]) + dropped
-    assert "duplicate_kinds counts reencoded ones as near too" in done.out
+    assert "duplicate_kinds counts reencoded ones as near too" in " ".join(done.out.split())
     again = cli("demo", "--out", str(out))
     assert again.status == 0 and "nothing to do" in again.out and "synthetic" not in again.err
 
