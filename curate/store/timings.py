@@ -1,10 +1,11 @@
 """How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps; a retry
-of the same work adds a record, and the longest counts. The log stays until the run is finished, so it has what all its
-commands did; what another run did is not in it.
+In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps. A retry
+of the same work adds a record, and the longest counts; a damaged record is left out. The log stays until the run is
+finished, so it has what all its commands did; what another run did is not in it.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from curate.store.facts import StepFacts
 from curate.store.layout import STEPS_LOG
 from curate.store.store import RunStore
 
+_RECORD = re.compile(r"(?P<step>\w+)\.(?P<name>.*)\.(?P<milliseconds>\d+)\.(?P<rows>\d*)", re.ASCII)
 ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
 
 
@@ -38,10 +40,10 @@ def sum_timings(folder: RunStore) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
     by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
     for line in folder.read_log(STEPS_LOG):
-        step, _, record = line.partition(".")
-        name, milliseconds, count = record.rsplit(".", 2)
-        took = int(milliseconds), int(count) if count else None
-        by_step[step][name] = max(by_step[step].get(name, took), took, key=lambda record: record[0])
+        if (record := _RECORD.fullmatch(line)) and record["step"] in by_step:
+            took = int(record["milliseconds"]), int(record["rows"]) if record["rows"] else None
+            records = by_step[record["step"]]
+            records[record["name"]] = max(records.get(record["name"], took), took, key=lambda pair: pair[0])
     facts = []
     for step, records in by_step.items():
         known = [rows for _, rows in records.values() if rows is not None]

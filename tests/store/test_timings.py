@@ -60,3 +60,10 @@ def test_all_commands_that_a_run_took_count(tmp_path: Path) -> None:
     steps = RunStore(str(tmp_path / "out")).read_json("run.json")["steps"]
     assert [step["step"] for step in steps] == ["measure", "match", "rules", "decide", "emit"]
     assert {step["rows"] for step in steps[:4]} == {60} and not (tmp_path / "out/tmp").exists()
+
+
+def test_a_damaged_record_is_left_out(tmp_path: Path) -> None:
+    folder = RunStore(str(tmp_path))
+    for record in ("rules.0.5.3", "\0\0rules.1.5.3", "rules.2.!2.3", "rules", ""):
+        folder.log("tmp/steps", record)
+    assert [(fact.step, fact.units, fact.rows) for fact in sum_timings(folder)] == [("rules", 1, 3)]

@@ -12,6 +12,7 @@ from curate.recipe.recipe import load_recipe
 from pipelines import driver
 from pipelines.claim import claimed
 from pipelines.driver import _write_costs
+from pipelines.engines import spark
 from pipelines.prepare import prepare
 
 pytestmark = [pytest.mark.runners, pytest.mark.usefixtures("spark")]
@@ -53,7 +54,7 @@ def test_what_stages_take_is_written_meanwhile(folder: Path, monkeypatch: pytest
         written.append(len(costs))
         return _write_costs(store, costs)
 
-    monkeypatch.setattr(driver, "_BETWEEN", 100)
+    monkeypatch.setattr(spark, "_BETWEEN", 100)
     monkeypatch.setattr(driver, "_write_costs", write)
     curate(folder / "recipe.yaml", folder / "run", SPARK)
     assert written == sorted(written) and len(set(written)) > 2
