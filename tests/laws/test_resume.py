@@ -134,15 +134,18 @@ def test_many_kills_of_processes(tmp_path: Path) -> None:
     kill_chains(tmp_path, 4, 5, options)
 
 
-# A run whose images are measured in steps of 4, each with a checkpoint; it kills itself at the n-th image.
+# A run whose images are measured in steps of 4, each with a checkpoint, one unit after the other; it kills itself at the n-th image.
 KILLED_WITHIN = """
 import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from curate.measure import images as measuring_images, part
 from curate.recipe.recipe import load_recipe
+from curate.run import in_process
 from curate.store import checkpoints
 from tests.laws import pools
-part.STEP_ROWS, checkpoints.INTERVAL = 4, 0.0
+part.STEP_ROWS, checkpoints.INTERVAL, one = 4, 0.0, ThreadPoolExecutor(1)
+in_process.unit_threads = lambda: one
 measure, recipe, out, images = measuring_images.measure_image, *sys.argv[1:3], int(sys.argv[3])
 def measuring(*arguments):
     global images
