@@ -1,5 +1,6 @@
 """`--on FILE`: an engine's options as YAML say what the same words say on a command line."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,13 @@ def test_a_runner_that_the_words_name_wrongly_is_theirs(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"--on .*spark: cannot be read.*`curate init --on ENGINE` writes one"):
         choose_engine([], str(tmp_path / "spark"))
+
+
+def test_what_is_private_of_argparse() -> None:
+    """Its parser says only in private which options there are, and which of them take a value, once."""
+    parser = argparse.ArgumentParser()
+    plain, flag = parser.add_argument("--plain"), parser.add_argument("--flag", action="store_true")
+    more = parser.add_argument("--more", action="append")
+    assert [parser._option_string_actions.get(f"--{name}") for name in ("plain", "flag", "none")] == [plain, flag, None]
+    assert isinstance(plain, argparse._StoreAction) and not isinstance(more, argparse._StoreAction)
+    assert flag.nargs == 0
