@@ -156,7 +156,7 @@ def _claim(prepared: Prepared) -> RunClaim:
 
 def _plugins(recipe: Recipe) -> dict[str, str]:
     """Return the packages, with versions, whose kinds of things a recipe uses."""
-    used = [SIGNALS.package(found.kind) for found in recipe.measure.requested]
+    used = [SIGNALS.package(request.kind) for request in recipe.measure.requested]
     used += [FORMATS.package(source.format) for source in recipe.input]
     used += [SELECTIONS.package(recipe.selection[0])] if recipe.selection else []
     used += recipe.dedup.packages

@@ -140,5 +140,5 @@ def _load_ahead(prepared: Prepared) -> None:
 def _last_words(error: BaseException) -> str:
     """Return the error itself, out of the traceback that Beam makes of it."""
     lines = [line.strip() for line in str(error).splitlines() if re.search(r"[A-Za-z]", line)]
-    found = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
-    return (found or lines or [type(error).__name__])[-1][:1000]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (errors or lines or [type(error).__name__])[-1][:1000]

@@ -52,6 +52,6 @@ def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
         ]
 
     counts = dict.fromkeys(keys, 0)
-    for found in in_threads(are_current, units):
-        counts = {name: counts[name] + is_current for name, is_current in zip(keys, found, strict=True)}
+    for current in in_threads(are_current, units):
+        counts = {name: counts[name] + is_current for name, is_current in zip(keys, current, strict=True)}
     return counts

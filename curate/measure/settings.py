@@ -74,8 +74,8 @@ class MeasureSettings:
     def key(self, table: str, unit: Unit) -> str:
         """Return the key of one of TABLES."""
         if table == "scores":
-            own = {name for group in self.groups(unit.source) for name in group.columns}
-            others = [[field.name, str(field.type)] for field in self.pool.scores if field.name not in own]
+            signal_columns = {name for group in self.groups(unit.source) for name in group.columns}
+            others = [[field.name, str(field.type)] for field in self.pool.scores if field.name not in signal_columns]
             return ids.digest([*self.signal_keys(unit).items(), *([others] if others else [])])
         if table == "embeddings":
             keys = self.signal_keys(unit)

@@ -94,7 +94,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     signal_keys = settings.signal_keys(unit)
     errors = _signal_errors(current, reading)
     readable = pc.sum(pc.equal(reading.samples["status"], schema.OK)).as_py()
-    broken = {name for name, found in errors.items() if found["rows"] == readable}  # another start tries again
+    broken = {name for name, error in errors.items() if error["rows"] == readable}  # another start tries again
     note = {"signals": {name: key for name, key in signal_keys.items() if name not in broken}, "faults": faults}
     others = set(current_tables)  # the tables of other attempts
     for name, table in _aligned_tables(settings, signal_keys, current, reading, checkpoints).items():
@@ -281,8 +281,8 @@ def _score_table(
 
 
 def _members(base: pa.Table, members: pa.Table | None) -> pa.Table:
-    own = list(schema.MEMBERS)[base.num_columns :]
-    columns = [pa.nulls(len(base), field.type) for field in own] if members is None else members.columns
+    fields = list(schema.MEMBERS)[base.num_columns :]
+    columns = [pa.nulls(len(base), field.type) for field in fields] if members is None else members.columns
     if len(columns[0]) != len(base):
         raise RunError("members and samples of a unit differ in length")
     return pa.table([*base.columns, *columns], schema=schema.MEMBERS)
@@ -305,10 +305,10 @@ class _EmbeddingSteps:
         for start in range(first, len(self.captions), STEP_ROWS):
             yield self._compute(slice(start, start + STEP_ROWS))
 
-    def _compute(self, own: slice) -> pa.Table:
-        images, texts = (embedding_matrix(column[own]).astype(np.float32) for column in self.embeddings)
+    def _compute(self, step: slice) -> pa.Table:
+        images, texts = (embedding_matrix(column[step]).astype(np.float32) for column in self.embeddings)
         rows = np.flatnonzero(images.any(axis=1) | texts.any(axis=1))
-        captions = self.captions[own].take(pa.array(rows)).combine_chunks()
+        captions = self.captions[step].take(pa.array(rows)).combine_chunks()
         values = self.signal.compute(Embeddings(rows, images[rows], texts[rows], captions))
         fields = pa.schema(self.signal.columns)
         places = np.full(len(images), -1)

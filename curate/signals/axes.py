@@ -55,7 +55,7 @@ def _build(name: str, options: Axis, built: Built) -> Iterator[Signal]:
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"good", "bad", "of"}),
         load=load,
-        compute=lambda given, axis: [pa.array(quality_score(normalised(given.images), axis))],
+        compute=lambda embeddings, axis: [pa.array(quality_score(normalised(embeddings.images), axis))],
     )
     yield on_embeddings.embedding_signal(name, options, built, method)
 

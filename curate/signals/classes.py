@@ -81,9 +81,9 @@ def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
             raise RecipeError(f"{where}: {error}") from None
         return fitted, encoder.encode_texts(prompts).embeddings if prompts else None
 
-    def compute(given: Embeddings, fitted: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
+    def compute(embeddings: Embeddings, fitted: tuple[gda.Classifier, F32 | None]) -> Sequence[pa.Array]:
         classifier, prompts = fitted
-        tags = classifier.classify(normalised(given.images), prompts, options.alpha)
+        tags = classifier.classify(normalised(embeddings.images), prompts, options.alpha)
         return on_embeddings.tag_values(tags, list(options.examples))
 
     settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}

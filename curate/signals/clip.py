@@ -151,9 +151,9 @@ def _words_signal(options: Clip, score: ModelSignal) -> EmbeddingSignal:
     """
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
-        found = score.encoder(False).score_words(embeddings.images, embeddings.captions.to_pylist())
-        words = pa.array([scores.misaligned_words for scores in found], pa.list_(pa.string()))
-        return words, pa.array([scores.f_clipscore for scores in found], pa.float32())
+        per_row = score.encoder(False).score_words(embeddings.images, embeddings.captions.to_pylist())
+        words = pa.array([scores.misaligned_words for scores in per_row], pa.list_(pa.string()))
+        return words, pa.array([scores.f_clipscore for scores in per_row], pa.float32())
 
     return EmbeddingSignal(
         name=f"{score.name}.words",

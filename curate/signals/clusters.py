@@ -166,7 +166,7 @@ def _build(name: str, options: Clusters, built: Built) -> Iterator[Signal]:
         columns=(pa.field(name, pa.int32()), *selected),
         settings=options.model_dump(exclude={"centroids", "of"}) | {"selected": options.selected is not None},
         load=load,
-        compute=lambda given, clusters: clusters.find(normalised(given.images)),
+        compute=lambda embeddings, clusters: clusters.find(normalised(embeddings.images)),
     )
     yield embedding_signal(name, options, built, method)
 

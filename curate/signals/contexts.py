@@ -64,8 +64,8 @@ def _build(name: str, options: Context, built: Built) -> Iterator[Signal]:
         encoded = encoder_of(options, built).encode_texts(texts).embeddings
         return encoded.reshape(-1, len(options.values), encoded.shape[1])
 
-    def compute(given: Embeddings, prompts: F32) -> Sequence[pa.Array]:
-        tags = tag_contexts(normalised(given.images), prompts, options.temperature)
+    def compute(embeddings: Embeddings, prompts: F32) -> Sequence[pa.Array]:
+        tags = tag_contexts(normalised(embeddings.images), prompts, options.temperature)
         return tag_values(tags, list(options.values))
 
     settings = options.model_dump(exclude={"of"}) | {"values": list(options.values.items())}

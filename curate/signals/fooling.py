@@ -72,7 +72,7 @@ def _build(name: str, options: Fooling, built: Built) -> Iterator[Signal]:
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"shift", "of"}),
         load=load,
-        compute=lambda given, loaded: [pa.array(fooling_score(normalised(given.images), *loaded))],
+        compute=lambda embeddings, loaded: [pa.array(fooling_score(normalised(embeddings.images), *loaded))],
     )
     yield embedding_signal(name, options, built, method)
 

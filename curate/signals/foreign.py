@@ -151,8 +151,8 @@ def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Arr
     names = ", ".join(field.name for field in fields)
     accepted = f"accepted: a list of {pluralise(len(fields), 'Arrow array')}: {names}"
     if not isinstance(columns, list | tuple) or len(columns) != len(fields):
-        found = f"{len(columns)} items" if hasattr(columns, "__len__") else type(columns).__name__
-        raise RunError(f"{signal.label}: {gave} returned {found}; {accepted}")
+        what = f"{len(columns)} items" if hasattr(columns, "__len__") else type(columns).__name__
+        raise RunError(f"{signal.label}: {gave} returned {what}; {accepted}")
     checked = []
     for column, field in zip(columns, fields, strict=True):
         if not isinstance(column, pa.Array | pa.ChunkedArray):

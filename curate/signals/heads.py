@@ -65,7 +65,7 @@ def _build(name: str, options: Head, built: Built) -> Iterator[Signal]:
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"path", "of"}),
         load=load,
-        compute=lambda given, head: [pa.array(head.apply(normalised(given.side(options.input))))],
+        compute=lambda embeddings, head: [pa.array(head.apply(normalised(embeddings.side(options.input))))],
         side=options.input,
     )
     yield embedding_signal(name, options, built, method)

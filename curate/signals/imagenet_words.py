@@ -193,8 +193,8 @@ def _find_lemma(form: str, part: _Part) -> str | None:
     forms = [form]
     while forms:
         forms = [f[: -len(old)] + new for f in forms for old, new in part.endings if f.endswith(old)]
-        if found := next(filter(part.lemmas.__contains__, forms), None):
-            return found
+        if lemma := next(filter(part.lemmas.__contains__, forms), None):
+            return lemma
     return None
 
 
@@ -213,8 +213,8 @@ def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
     """Return lemmas and the offsets of their synsets, the most frequent sense first."""
     version = re.search(r"^ .*WordNet (\S+) Copyright", text, re.MULTILINE)
     if version is None or version[1] != "3.0":
-        found = "not of WordNet" if version is None else f"of WordNet {version[1]}"
-        raise RecipeError(f"{path}: {found}, whose licence at the top would say WordNet 3.0; {_ACCEPTED}")
+        whose = "not of WordNet" if version is None else f"of WordNet {version[1]}"
+        raise RecipeError(f"{path}: {whose}, whose licence at the top would say WordNet 3.0; {_ACCEPTED}")
     index: dict[str, list[int]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(" "):  # the licence

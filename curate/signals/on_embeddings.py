@@ -48,9 +48,9 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
         return process_cache(key, method.load)
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
-        there = pa.array(embeddings.side(method.side).any(axis=1))
+        has_embedding = pa.array(embeddings.side(method.side).any(axis=1))
         columns = method.compute(embeddings, load())
-        return [pc.if_else(there, column, pa.scalar(None, column.type)) for column in columns]
+        return [pc.if_else(has_embedding, column, pa.scalar(None, column.type)) for column in columns]
 
     return EmbeddingSignal(name, method.columns, key, compute=compute, of=options.of, load=load)
 
@@ -62,9 +62,9 @@ def encoder_of(options: OnEmbeddings, built: Built) -> Encoder:
     return model.encoder(False)
 
 
-def check_unchanged(name: str, found: Any, identity: Any) -> None:
+def check_unchanged(name: str, now: Any, identity: Any) -> None:
     """Raise RunError where a signal's files are not those that it was identified by."""
-    if found != identity:
+    if now != identity:
         raise RunError(f"measure: a file of {name!r} changed during the run; run again")
 
 

@@ -40,11 +40,11 @@ KINDS: tuple[SignalKind, ...] = tuple(module.KIND for module in _MODULES)
 
 def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signal, ...]:
     """Return the recipe's signals, in the order of their columns; `identities` are from `identify_models`."""
-    found: dict[str, Signal] = {}
+    signals: dict[str, Signal] = {}
     for key, name, section in measure.requested:
-        for signal in _find_kind(key).build(name, section, Built(identities, found)):
-            found[signal.name] = signal
-    return tuple(found.values())
+        for signal in _find_kind(key).build(name, section, Built(identities, signals)):
+            signals[signal.name] = signal
+    return tuple(signals.values())
 
 
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
@@ -53,12 +53,12 @@ def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: boo
     `supplied` and `is_local` are what `Known` says. Raises RecipeError where a model, a file, a library or a device is
     missing.
     """
-    found: dict[str, Any] = {}
+    identities: dict[str, Any] = {}
     for key, name, section in measure.requested:
-        identity = _find_kind(key).identify(name, section, Known(found, supplied, is_local))
+        identity = _find_kind(key).identify(name, section, Known(identities, supplied, is_local))
         if identity is not None:
-            found[name] = identity
-    return found
+            identities[name] = identity
+    return identities
 
 
 def load_encoder_of(signals: Sequence[Signal], model: str, is_anywhere: bool = False) -> Encoder:

@@ -105,9 +105,9 @@ def overlap(words: Sequence[str], caption: str) -> float | None:
     """Return the share of words that are in the caption, see the module; None where there are no words."""
     if not words:
         return None
-    said = words_of(caption[:MAX_CHARACTERS])
-    joined = "".join(said)
-    edges = set(itertools.accumulate(map(len, said), initial=0))
+    caption_words = words_of(caption[:MAX_CHARACTERS])
+    joined = "".join(caption_words)
+    edges = set(itertools.accumulate(map(len, caption_words), initial=0))
     n_found = sum(times for word, times in Counter(words).items() if _occurs(word, joined, edges))
     return n_found / len(words)
 

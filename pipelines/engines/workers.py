@@ -109,9 +109,9 @@ class Ask:
             if not _comes(store, self.nonce):
                 yield f"{what} {store.url}: executors do not see what this machine writes there; {_SHARED}"
                 return
-            own = f"{self.nonce}-{uuid.uuid4().hex}"
-            store.write_bytes(own, b"")
-            store.delete(own)
+            name = f"{self.nonce}-{uuid.uuid4().hex}"
+            store.write_bytes(name, b"")
+            store.delete(name)
         except Exception as error:  # of any library's
             yield f"{what} {store.url}: executors cannot write there: {type(error).__name__}: {one_line(error, 200)}"
 

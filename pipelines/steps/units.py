@@ -251,8 +251,8 @@ class _Pass:
         """Return a unit's next state, or the same, and add the answers to the outputs."""
         with noting_errors(self.context.store), self.context.open_tables(getattr(element, "unit", element)) as tables:
             for i, (function, n, is_question) in enumerate(self.steps):
-                own, values = values[:n], values[n:]
-                result = function(tables, element, *own)
+                of_step, values = values[:n], values[n:]
+                result = function(tables, element, *of_step)
                 if is_question:
                     outputs += (TaggedOutput(_tag(i), answer) for answer in result)
                 else:

@@ -28,9 +28,9 @@ def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
     except ValueError:
         return "no address"
     meant = _meant(address)
-    if any(one in network for one in (address, *meant) for network in allowed):  # False for another version's
+    if any(a in network for a in (address, *meant) for network in allowed):  # False for another version's
         return None
-    return next((kind for one in meant if (kind := _kind(one))), None)
+    return next((kind for address in meant if (kind := _kind(address))), None)
 
 
 def _meant(address: Address) -> tuple[Address, ...]:
@@ -50,5 +50,5 @@ def _kind(address: Address) -> str | None:
     """Return why an address is not public."""
     if any(address in network for network in _SERVICES):
         return "a cloud's own service"
-    found = next((kind.replace("_", "-") for kind in _KINDS if getattr(address, f"is_{kind}")), None)
-    return found if found or address.is_global else "private"
+    kind = next((name.replace("_", "-") for name in _KINDS if getattr(address, f"is_{name}")), None)
+    return kind if kind or address.is_global else "private"

@@ -79,8 +79,8 @@ class Retries:
         """Return the rows of each list of a source, by round and number."""
         table = self.table.filter(pc.equal(self.table["source"], source))
         table = table.sort_by([(name, "ascending") for name in ("list", "round", "row")])
-        first, found = 0, {}
+        first, lists = 0, {}
         for item in pc.value_counts(table["list"]).to_pylist():  # in the order in which they come
-            found[item["values"]] = table.slice(first, item["counts"])
+            lists[item["values"]] = table.slice(first, item["counts"])
             first += item["counts"]
-        return found
+        return lists
