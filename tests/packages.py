@@ -1,11 +1,15 @@
 """Small packages of foreign kinds, built and installed as pip does it, and curate run with one of them."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
 
 
 def install(folder: Path, name: str, code: str, entry_points: str) -> Path:

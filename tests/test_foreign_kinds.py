@@ -1,6 +1,5 @@
 """Kinds of one package, built and installed: a pass, an input format, a caption engine and a kind of captions, and their faults."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -10,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.packages import curate, install
+from tests.packages import curate, install, needs_hatchling
 
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
+pytestmark = needs_hatchling
 
 CODE = """
 import pyarrow as pa

@@ -1,6 +1,5 @@
 """An output format of another package, built and installed: chosen by its key, in SQL, card and verify; and its faults."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -11,12 +10,9 @@ import pytest
 import yaml
 
 from tests.laws import pools
-from tests.packages import curate, install
+from tests.packages import curate, install, needs_hatchling
 
-pytestmark = [
-    pytest.mark.thorough,
-    pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package"),
-]
+pytestmark = [pytest.mark.thorough, needs_hatchling]
 
 CODE = '''
 import json

@@ -1,6 +1,5 @@
 """A signal of another package, that of its folder's README, installed: in runs of one and several processes; its faults."""
 
-import importlib.util
 import json
 import os
 import re
@@ -29,9 +28,10 @@ from curate.signals.foreign import guard_signal
 from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, ImageSignal, Known, TextSignal
 from tests.laws import pools
+from tests.packages import needs_hatchling
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
+pytestmark = needs_hatchling
 
 
 def blocks() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """A gate of another package, built and installed: its verdict, its option, `off`, and its faults."""
 
-import importlib.util
 import json
 import os
 import re
@@ -15,12 +14,9 @@ import yaml
 from tests.laws import pools
 from tests.llm import server as servers
 from tests.llm.server import FaultServer
-from tests.packages import ROOT, curate, install
+from tests.packages import ROOT, curate, install, needs_hatchling
 
-pytestmark = [
-    pytest.mark.thorough,
-    pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package"),
-]
+pytestmark = [pytest.mark.thorough, needs_hatchling]
 
 CODE = '''
 import numpy as np

@@ -3,7 +3,6 @@
 The package has a statistic too.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,9 +14,9 @@ import pytest
 import yaml
 
 from tests.laws import pools
+from tests.packages import needs_hatchling
 
 ROOT = Path(__file__).resolve().parents[3]
-needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
 pytestmark = [pytest.mark.thorough, needs_hatchling]
 
 CODE = '''
