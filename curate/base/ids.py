@@ -8,7 +8,6 @@ import binascii
 import hashlib
 import json
 import re
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base.numeric.arrays import U64, string_buffers
+from curate.base.numeric.text_hash import LEAST, MOST, hash_texts
 
 _UID = "[0-9a-fA-F]{32}"
 _WHOLE_UID = rf"\A{_UID}\z"
@@ -49,9 +49,14 @@ def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
     wide = pa.large_string()
     joined = pc.binary_join_element_wise(first.fill_null("").cast(wide), second.cast(wide), pa.scalar("\0", wide))
     data, ends = string_buffers(joined)
-    octets = data.data  # of which parts are hashed: an object for each text would take as long again
-    hashes = [xxhash.xxh3_128_hexdigest(octets[start:end]) for start, end in pairwise(ends.tolist())]
-    uids = pa.array(hashes, pa.string())
+    halves = np.empty((len(joined), 2), np.uint64)
+    hash_texts(data, ends, halves)
+    lengths, octets = np.diff(ends), data.data
+    others = np.flatnonzero((lengths < LEAST) | (lengths > MOST))
+    spans = zip(ends[others].tolist(), ends[others + 1].tolist(), strict=True)
+    digests = b"".join(xxhash.xxh3_128_digest(octets[start:end]) for start, end in spans)
+    halves[others] = np.frombuffer(digests, ">u8").reshape(-1, 2)
+    uids = hex_uids(halves[:, 0], halves[:, 1])
     return pc.if_else(joined.is_valid(), uids, None) if joined.null_count else uids
 
 

