@@ -12,119 +12,78 @@ from http import HTTPStatus
 import pyarrow as pa
 
 
-def _fields(kind: pa.DataType, *names: str) -> list[pa.Field]:
-    return [pa.field(name, kind) for name in names]
+def _schema(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
+    """Return the schema of these fields, and of those by name after them."""
+    return pa.schema([*fields, *map(pa.field, types, types.values())])
 
 
-_TEXT, _INT32, _INT64 = pa.string(), pa.int32(), pa.int64()
+_TEXT, _BOOL, _TIME = pa.string(), pa.bool_(), pa.timestamp("ms", "UTC")
+_INT32, _INT64, _FLOAT, _DOUBLE = pa.int32(), pa.int64(), pa.float32(), pa.float64()
 
-ALIGNED = [*_fields(_INT32, "unit", "row"), *_fields(_TEXT, "uid")]
+ALIGNED = list(_schema(unit=_INT32, row=_INT32, uid=_TEXT))
 
-SAMPLES = pa.schema(
-    [
-        *ALIGNED,
-        *_fields(_TEXT, "source", "shard", "key", "url", "caption", "language"),
-        *_fields(_INT32, "words", "characters", "width", "height"),
-        ("bytes", _INT64),
-        *_fields(_TEXT, "format", "sha256", "original_sha256"),
-        ("phash", pa.uint64()),
-        ("offset", _INT64),
-        *_fields(_TEXT, "status", "error"),
-    ]
+SAMPLES = _schema(
+    *ALIGNED,
+    *_schema(source=_TEXT, shard=_TEXT, key=_TEXT, url=_TEXT, caption=_TEXT, language=_TEXT),
+    *_schema(words=_INT32, characters=_INT32, width=_INT32, height=_INT32),
+    *_schema(bytes=_INT64, format=_TEXT, sha256=_TEXT, original_sha256=_TEXT),
+    *_schema(phash=pa.uint64(), offset=_INT64, status=_TEXT, error=_TEXT),
 )
 
 # What rules and SQL see of the sides of an image without a table of it: see `curate.base.numeric.sides`.
-SIDES = pa.schema([("min_side", _INT32), ("aspect", pa.float64())])
+SIDES = _schema(min_side=_INT32, aspect=_DOUBLE)
 
 # Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
-MEMBERS = pa.schema([*ALIGNED, ("suffix", pa.list_(_TEXT)), *_fields(pa.list_(_INT64), "offset", "size")])
+MEMBERS = _schema(*ALIGNED, suffix=pa.list_(_TEXT), offset=pa.list_(_INT64), size=pa.list_(_INT64))
 
-MATCHES = pa.schema([*ALIGNED, ("entry_ids", pa.list_(_INT32))])
+MATCHES = _schema(*ALIGNED, entry_ids=pa.list_(_INT32))
 
-DECISIONS = pa.schema(
-    [
-        *ALIGNED,
-        ("kept", pa.bool_()),
-        *_fields(_TEXT, "rule", "duplicate_of"),
-        *_fields(pa.float64(), "probability", "draw"),
-    ]
-)
+DECISIONS = _schema(*ALIGNED, kept=_BOOL, rule=_TEXT, duplicate_of=_TEXT, probability=_DOUBLE, draw=_DOUBLE)
 
 # How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
 REPEATS = pa.field("repeats", _INT32)
 
 # In `decisions`, where the recipe has a pass by embedding: of a row that it dropped the largest cosine to rows that it
 # was compared with, that of the edge that joined it (the closest edges come first); from 0.9999 on 1. Else null.
-DUPLICATE_COSINE = pa.field("duplicate_cosine", pa.float32())
+DUPLICATE_COSINE = pa.field("duplicate_cosine", _FLOAT)
 
-_WRITTEN = [*_fields(_TEXT, "uid", "kind", "style"), ("ordinal", _INT32)]  # the key of a text
+_WRITTEN = _schema(uid=_TEXT, kind=_TEXT, style=_TEXT, ordinal=_INT32)  # the key of a text
 
 # What engines said, one row a request; `captions` is made of it.
-ANSWERS = pa.schema(
-    [
-        *_WRITTEN,
-        *_fields(_TEXT, "digest", "answer"),
-        *_fields(_INT32, "tokens_in", "tokens_out"),
-        *_fields(_TEXT, "finish", "error"),
-    ]
-)
+ANSWERS = _schema(*_WRITTEN, digest=_TEXT, answer=_TEXT, tokens_in=_INT32, tokens_out=_INT32, finish=_TEXT, error=_TEXT)
 
 # Texts and what the gates said of them: `gate` is `passed` or the first that failed, `failed` all that did.
-CAPTIONS = pa.schema(
-    [
-        *_WRITTEN,
-        *_fields(_TEXT, "text", "model", "prompt"),
-        ("clip_score", pa.float32()),
-        ("gate", _TEXT),
-        ("tokens", _INT32),
-        *_fields(_TEXT, "status", "error"),
-        ("failed", pa.list_(_TEXT)),
-    ]
+CAPTIONS = _schema(
+    *_WRITTEN,
+    *_schema(text=_TEXT, model=_TEXT, prompt=_TEXT, clip_score=_FLOAT, gate=_TEXT, tokens=_INT32),
+    *_schema(status=_TEXT, error=_TEXT, failed=pa.list_(_TEXT)),
 )
 
 # Where a kept caption's phrases are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
-REGION = pa.struct([("bbox", pa.list_(pa.float32(), 4)), ("phrase", _TEXT), ("score", pa.float32())])
-REGIONS = pa.schema(
-    [*_fields(_TEXT, "uid", "digest"), ("regions", pa.list_(REGION)), *_fields(_TEXT, "model", "error")]
-)
+REGION = pa.struct(list(_schema(bbox=pa.list_(_FLOAT, 4), phrase=_TEXT, score=_FLOAT)))
+REGIONS = _schema(uid=_TEXT, digest=_TEXT, regions=pa.list_(REGION), model=_TEXT, error=_TEXT)
 
 # The attempts at a URL: how many there were in all rounds, when the last one ended, and whether another may pass.
-ATTEMPTS = pa.schema([("attempts", _INT32), ("attempted", pa.timestamp("ms", "UTC")), pa.field("may_pass", pa.bool_())])
+ATTEMPTS = _schema(attempts=_INT32, attempted=_TIME, may_pass=_BOOL)
 
 # Files, whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null without downloads.
-FAILURES = pa.schema([*ALIGNED, *_fields(_TEXT, "shard", "key", "reason", "detail"), *ATTEMPTS])
+FAILURES = _schema(*ALIGNED, *_schema(shard=_TEXT, key=_TEXT, reason=_TEXT, detail=_TEXT), *ATTEMPTS)
 
 # retries.parquet: rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that
 # determines what becomes of its URLs; `row`: in the list; `key`: of the sample before the round; `attempts`: so far.
-RETRIES = pa.schema(
-    [*_fields(_TEXT, "source", "list"), ("round", _INT32), ("row", _INT64), ("key", _TEXT), ("attempts", _INT32)]
-)
+RETRIES = _schema(source=_TEXT, list=_TEXT, round=_INT32, row=_INT64, key=_TEXT, attempts=_INT32)
 
-METADATA = pa.schema([("entry_id", _INT32), *_fields(_TEXT, "entry", "source", "language")])
+METADATA = _schema(entry_id=_INT32, entry=_TEXT, source=_TEXT, language=_TEXT)
 
-ENTRIES = pa.schema(
-    [
-        *METADATA,
-        *_fields(_INT64, "pool", "survivors"),
-        *_fields(pa.float64(), "probability", "expected"),
-        ("kept", _INT64),
-    ]
-)
+ENTRIES = _schema(*METADATA, pool=_INT64, survivors=_INT64, probability=_DOUBLE, expected=_DOUBLE, kept=_INT64)
 
-MANIFEST = pa.schema([("path", _TEXT), *_fields(_INT64, "rows", "bytes"), ("sha256", _TEXT)])
+MANIFEST = _schema(path=_TEXT, rows=_INT64, bytes=_INT64, sha256=_TEXT)
 
 # forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests in order.
 # `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL, and nobody's name.
 # `origin`: `requested`; `linked`, a name of a requested row; `encountered`, one that a run with a blocklist met.
 # `rows`: of this pool that the item named. `shards`: that the request changed.
-FORGOTTEN_ITEMS = pa.schema(
-    [
-        ("request", _INT32),
-        *_fields(_TEXT, "kind", "value", "origin"),
-        ("time", pa.timestamp("ms", "UTC")),
-        *_fields(_INT64, "rows", "shards"),
-    ]
-)
+FORGOTTEN_ITEMS = _schema(request=_INT32, kind=_TEXT, value=_TEXT, origin=_TEXT, time=_TIME, rows=_INT64, shards=_INT64)
 
 # What a run decided of its kept rows, under the names that a run sees whose input it is. `probability` in the shards is
 # the row's own one times INPUT_PROBABILITY, in every pool that has a column of this name.
@@ -173,16 +132,11 @@ STAGES = (
     Stage("kept", -1, "the curated set", ""),
 )
 FAILED, FORGOTTEN, RULES, UNMATCHED, CONTAMINATED, DUPLICATE, SELECTION, KEPT = (stage.name for stage in STAGES)
-STAGE_OF_RULES, STAGE_OF_SELECTION = (stage for stage in STAGES if stage.name in (RULES, SELECTION))
+STAGE_OF_RULES = next(stage for stage in STAGES if stage.name == RULES)
 STAGE = {stage.name: stage for stage in STAGES if stage.name not in (RULES, SELECTION)}
 CODES = {stage.name: stage.code for stage in STAGES if stage.name != RULES}
 POOL = "pool"  # no stage, but the first line of the funnel
 RESERVED_RULES = (*STAGE, POOL)  # names that a recipe's rules may not have, besides those of selections
-
-
-def selection_stage(key: str, meaning: str) -> Stage:
-    """Return the stage of a selection, which is named by its key."""
-    return replace(STAGE_OF_SELECTION, name=key, meaning=meaning)
 
 
 def run_stages(
@@ -190,7 +144,7 @@ def run_stages(
     sections: Collection[str],
     forgotten: bool,
     dedup: int | None = None,
-    selection: Stage | None = None,
+    selection: tuple[str, str] | None = None,
 ) -> list[Stage]:
     """Return the stages of a run in the order in which they apply, one for each rule, `kept` last.
 
@@ -200,7 +154,7 @@ def run_stages(
         forgotten: whether some rows are taken out on request, which no recipe says.
         dedup: the position of the rule that is deduplication: it is no stage of its own, but `duplicate` and what comes
             right before it are there; None where they come after all rules.
-        selection: the stage of the run's selection; None without one.
+        selection: key and meaning of the run's selection; None without one.
     """
     stages: list[Stage] = []
     of_rules = [replace(STAGE_OF_RULES, name=name, code=position) for position, name in enumerate(rules)]
@@ -208,7 +162,7 @@ def run_stages(
         if stage.name == RULES:
             stages += of_rules[:dedup]
         elif stage.name == SELECTION:
-            stages += [selection] if selection else []
+            stages += [replace(stage, name=selection[0], meaning=selection[1])] if selection else []
         elif stage.name == DUPLICATE and dedup is not None:
             stages += [stage, *of_rules[dedup + 1 :]]
         elif forgotten if stage.name == FORGOTTEN else not stage.section or stage.section in sections:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from curate.base.errors import RecipeError
-from curate.base.schema import RESERVED_RULES, Stage, run_stages, selection_stage
+from curate.base.schema import RESERVED_RULES, Stage, run_stages
 from curate.base.wording import did_you_mean
 from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, SELECTIONS, Balance, Dedup, Rule, Sample, Top
@@ -213,7 +213,7 @@ class Recipe(KindsSection):
         optional = {"match": self.match, "dedup.against": self.dedup.against}
         sections = [name for name, section in optional.items() if section is not None]
         key = self.selection[0] if self.selection else None
-        selection = None if key is None else selection_stage(key, SELECTIONS.find(key).meaning)
+        selection = (key, SELECTIONS.find(key).meaning) if key else None
         return run_stages(list(self.rules), sections, forgotten, self.dedup_place, selection)
 
     @property

@@ -344,7 +344,7 @@ class RunFacts(RunClaim):
         recipe = {**self.recipe, "dedup.against": (self.recipe.get("dedup") or {}).get("against")}
         sections = [name for name, section in recipe.items() if section is not None]
         place = next((place for place, rule in enumerate(self.rules) if rule.dedup), None)
-        selection = schema.selection_stage(self.selection.key, self.selection.meaning) if self.selection else None
+        selection = (self.selection.key, self.selection.meaning) if self.selection else None
         return schema.run_stages([rule.name for rule in self.rules], sections, forgotten, place, selection)
 
     @property
