@@ -12,7 +12,7 @@ from http import HTTPStatus
 import pyarrow as pa
 
 
-def _schema(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
+def define(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
     """Return the schema of these fields, and of those by name after them."""
     return pa.schema([*fields, *map(pa.field, types, types.values())])
 
@@ -20,25 +20,25 @@ def _schema(*fields: pa.Field, **types: pa.DataType) -> pa.Schema:
 _TEXT, _BOOL, _TIME = pa.string(), pa.bool_(), pa.timestamp("ms", "UTC")
 _INT32, _INT64, _FLOAT, _DOUBLE = pa.int32(), pa.int64(), pa.float32(), pa.float64()
 
-ALIGNED = list(_schema(unit=_INT32, row=_INT32, uid=_TEXT))
+ALIGNED = list(define(unit=_INT32, row=_INT32, uid=_TEXT))
 
-SAMPLES = _schema(
+SAMPLES = define(
     *ALIGNED,
-    *_schema(source=_TEXT, shard=_TEXT, key=_TEXT, url=_TEXT, caption=_TEXT, language=_TEXT),
-    *_schema(words=_INT32, characters=_INT32, width=_INT32, height=_INT32),
-    *_schema(bytes=_INT64, format=_TEXT, sha256=_TEXT, original_sha256=_TEXT),
-    *_schema(phash=pa.uint64(), offset=_INT64, status=_TEXT, error=_TEXT),
+    *define(source=_TEXT, shard=_TEXT, key=_TEXT, url=_TEXT, caption=_TEXT, language=_TEXT),
+    *define(words=_INT32, characters=_INT32, width=_INT32, height=_INT32),
+    *define(bytes=_INT64, format=_TEXT, sha256=_TEXT, original_sha256=_TEXT),
+    *define(phash=pa.uint64(), offset=_INT64, status=_TEXT, error=_TEXT),
 )
 
 # What rules and SQL see of the sides of an image without a table of it: see `curate.base.numeric.sides`.
-SIDES = _schema(min_side=_INT32, aspect=_DOUBLE)
+SIDES = define(min_side=_INT32, aspect=_DOUBLE)
 
 # Where the members of a tar sample lie, in the order of the tar: what emit copies. Not measured, so not in `samples`.
-MEMBERS = _schema(*ALIGNED, suffix=pa.list_(_TEXT), offset=pa.list_(_INT64), size=pa.list_(_INT64))
+MEMBERS = define(*ALIGNED, suffix=pa.list_(_TEXT), offset=pa.list_(_INT64), size=pa.list_(_INT64))
 
-MATCHES = _schema(*ALIGNED, entry_ids=pa.list_(_INT32))
+MATCHES = define(*ALIGNED, entry_ids=pa.list_(_INT32))
 
-DECISIONS = _schema(*ALIGNED, kept=_BOOL, rule=_TEXT, duplicate_of=_TEXT, probability=_DOUBLE, draw=_DOUBLE)
+DECISIONS = define(*ALIGNED, kept=_BOOL, rule=_TEXT, duplicate_of=_TEXT, probability=_DOUBLE, draw=_DOUBLE)
 
 # How often a row is in the curated set, 0 where it is not kept: in `decisions`, where the recipe repeats.
 REPEATS = pa.field("repeats", _INT32)
@@ -47,43 +47,43 @@ REPEATS = pa.field("repeats", _INT32)
 # was compared with, that of the edge that joined it (the closest edges come first); from 0.9999 on 1. Else null.
 DUPLICATE_COSINE = pa.field("duplicate_cosine", _FLOAT)
 
-_WRITTEN = _schema(uid=_TEXT, kind=_TEXT, style=_TEXT, ordinal=_INT32)  # the key of a text
+_WRITTEN = define(uid=_TEXT, kind=_TEXT, style=_TEXT, ordinal=_INT32)  # the key of a text
 
 # What engines said, one row a request; `captions` is made of it.
-ANSWERS = _schema(*_WRITTEN, digest=_TEXT, answer=_TEXT, tokens_in=_INT32, tokens_out=_INT32, finish=_TEXT, error=_TEXT)
+ANSWERS = define(*_WRITTEN, digest=_TEXT, answer=_TEXT, tokens_in=_INT32, tokens_out=_INT32, finish=_TEXT, error=_TEXT)
 
 # Texts and what the gates said of them: `gate` is `passed` or the first that failed, `failed` all that did.
-CAPTIONS = _schema(
+CAPTIONS = define(
     *_WRITTEN,
-    *_schema(text=_TEXT, model=_TEXT, prompt=_TEXT, clip_score=_FLOAT, gate=_TEXT, tokens=_INT32),
-    *_schema(status=_TEXT, error=_TEXT, failed=pa.list_(_TEXT)),
+    *define(text=_TEXT, model=_TEXT, prompt=_TEXT, clip_score=_FLOAT, gate=_TEXT, tokens=_INT32),
+    *define(status=_TEXT, error=_TEXT, failed=pa.list_(_TEXT)),
 )
 
 # Where a kept caption's phrases are in its image: boxes in pixels of the image after EXIF rotation, x0, y0, x1, y1.
-REGION = pa.struct(list(_schema(bbox=pa.list_(_FLOAT, 4), phrase=_TEXT, score=_FLOAT)))
-REGIONS = _schema(uid=_TEXT, digest=_TEXT, regions=pa.list_(REGION), model=_TEXT, error=_TEXT)
+REGION = pa.struct(list(define(bbox=pa.list_(_FLOAT, 4), phrase=_TEXT, score=_FLOAT)))
+REGIONS = define(uid=_TEXT, digest=_TEXT, regions=pa.list_(REGION), model=_TEXT, error=_TEXT)
 
 # The attempts at a URL: how many there were in all rounds, when the last one ended, and whether another may pass.
-ATTEMPTS = _schema(attempts=_INT32, attempted=_TIME, may_pass=_BOOL)
+ATTEMPTS = define(attempts=_INT32, attempted=_TIME, may_pass=_BOOL)
 
 # Files, whole or in part (`row` is null), and samples that could not be read; ATTEMPTS are null without downloads.
-FAILURES = _schema(*ALIGNED, *_schema(shard=_TEXT, key=_TEXT, reason=_TEXT, detail=_TEXT), *ATTEMPTS)
+FAILURES = define(*ALIGNED, *define(shard=_TEXT, key=_TEXT, reason=_TEXT, detail=_TEXT), *ATTEMPTS)
 
 # retries.parquet: rows of lists of URLs that are tried again, by round. `list`: digest of the list and of all that
 # determines what becomes of its URLs; `row`: in the list; `key`: of the sample before the round; `attempts`: so far.
-RETRIES = _schema(source=_TEXT, list=_TEXT, round=_INT32, row=_INT64, key=_TEXT, attempts=_INT32)
+RETRIES = define(source=_TEXT, list=_TEXT, round=_INT32, row=_INT64, key=_TEXT, attempts=_INT32)
 
-METADATA = _schema(entry_id=_INT32, entry=_TEXT, source=_TEXT, language=_TEXT)
+METADATA = define(entry_id=_INT32, entry=_TEXT, source=_TEXT, language=_TEXT)
 
-ENTRIES = _schema(*METADATA, pool=_INT64, survivors=_INT64, probability=_DOUBLE, expected=_DOUBLE, kept=_INT64)
+ENTRIES = define(*METADATA, pool=_INT64, survivors=_INT64, probability=_DOUBLE, expected=_DOUBLE, kept=_INT64)
 
-MANIFEST = _schema(path=_TEXT, rows=_INT64, bytes=_INT64, sha256=_TEXT)
+MANIFEST = define(path=_TEXT, rows=_INT64, bytes=_INT64, sha256=_TEXT)
 
 # forgotten.parquet: what was taken out of the run, and what later ones block, one row an item, in requests in order.
 # `value`: hex digits of the uid, of the image's sha256, or of the sha256 of the URL's text; no URL, and nobody's name.
 # `origin`: `requested`; `linked`, a name of a requested row; `encountered`, one that a run with a blocklist met.
 # `rows`: of this pool that the item named. `shards`: that the request changed.
-FORGOTTEN_ITEMS = _schema(request=_INT32, kind=_TEXT, value=_TEXT, origin=_TEXT, time=_TIME, rows=_INT64, shards=_INT64)
+FORGOTTEN_ITEMS = define(request=_INT32, kind=_TEXT, value=_TEXT, origin=_TEXT, time=_TIME, rows=_INT64, shards=_INT64)
 
 # What a run decided of its kept rows, under the names that a run sees whose input it is. `probability` in the shards is
 # the row's own one times INPUT_PROBABILITY, in every pool that has a column of this name.
