@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.base.numeric.arrays import Mask
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
@@ -27,27 +26,22 @@ def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None
     if rows is None:
         return
     source = settings.source(unit)
-    kind = find_downloading(source)
-    assert kind is not None  # no other format's parts leave rows out
-    keys = [key for part in unit.parts for key in kind.left_out_keys(source, part)]
-    stay = ~np.asarray(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
+    downloading = find_downloading(source)
+    assert downloading is not None  # no other format's parts leave rows out
+    keys = [key for part in unit.parts for key in downloading.left_out_keys(source, part)]
+    stay = pc.invert(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
     for name in sorted(settings.tables, key=lambda name: name == "samples"):
         place = tables.find(name, settings.key(name, before))
         if place is None or tables.is_current(name, key := settings.key(name, unit)):
             continue
-        table, note = place.read_as_made(name).filter(pa.array(stay)), place.note(name)
-        for column in ("unit", "row"):
-            kind = schema.SAMPLES.field(column)
-            numbers = pa.array(np.arange(len(table)) if column == "row" else np.full(len(table), unit.index), kind.type)
-            table = table.set_column(table.schema.get_field_index(column), kind, numbers)
+        table, note = place.read_as_made(name).filter(stay), place.note(name)
+        for column, numbers in (("unit", np.full(len(table), unit.index)), ("row", np.arange(len(table)))):
+            field = schema.SAMPLES.field(column)
+            number_column = pa.array(numbers, field.type)
+            table = table.set_column(table.schema.get_field_index(column), field, number_column)
         if "signals" in note:
             note["signals"] = settings.signal_keys(unit)
-        if "rows" in note:
-            note["rows"] = _rows_of_parts(note["rows"], stay)
+        if "rows" in note:  # of each part
+            ends = np.cumsum([0, *note["rows"]])
+            note["rows"] = np.diff(np.cumsum([0, *np.asarray(stay)])[ends]).tolist()
         tables.write(name, table.combine_chunks(), key, note)
-
-
-def _rows_of_parts(rows: list[int], stay: Mask) -> list[int]:
-    """Return how many rows of each part stay."""
-    ends = np.cumsum([0, *rows])
-    return list(map(int, np.diff(np.cumsum([0, *stay])[ends])))
