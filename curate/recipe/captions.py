@@ -42,9 +42,12 @@ CAPTION_KINDS = Registry[Any](
 class Price(Section):
     """What an engine costs, in any currency; `curate plan` and `curate sql RUN caption_work` show it."""
 
-    input: float = Field(0.0, description="Per million tokens of prompts.", examples=[0.1], ge=0)
-    output: float = Field(0.0, description="Per million tokens of answers.", examples=[0.4], ge=0)
-    hour: float = Field(0.0, description="Per hour that the engine works.", examples=[2.5], ge=0)
+    input: float = Field(0.0, examples=[0.1], ge=0)
+    """Per million tokens of prompts."""
+    output: float = Field(0.0, examples=[0.4], ge=0)
+    """Per million tokens of answers."""
+    hour: float = Field(0.0, examples=[2.5], ge=0)
+    """Per hour that the engine works."""
 
     def cost(self, tokens_in: float, tokens_out: float, seconds: float = 0.0) -> float:
         """Return the cost of tokens and of seconds of work."""
@@ -56,7 +59,8 @@ class EngineSpec(OneKind):
 
     registry = ENGINES
 
-    price: Price = Field(Price(), description="What it costs. 0: nothing.", examples=[{"input": 0.1, "output": 0.4}])
+    price: Price = Field(Price(), examples=[{"input": 0.1, "output": 0.4}])
+    """What it costs. 0: nothing."""
 
     @property
     def options(self) -> Any:
@@ -86,29 +90,18 @@ class CaptionSection(Section):
     needs_images: ClassVar[bool] = False
     replaces: ClassVar[bool] = True
 
-    engine: Name = Field(description="Name of the engine in `captions.engines`.", examples=["vlm"])
-    per_row: int | Expression = Field(
-        1,
-        description="Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0).",
-        examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"],
-    )
-    template: UserPath | None = Field(
-        None, description="A file with a prompt of your own. null: the built-in one.", examples=["my_prompt.txt"]
-    )
-    temperature: float | None = Field(
-        None, description="Sampling temperature, 0 to 2; 0 is greedy. null: the kind's own.", examples=[0.7], ge=0, le=2
-    )
-    max_tokens: int | None = Field(
-        None, description="Tokens of a caption at most. null: the kind's.", examples=[120], ge=1, le=4096, strict=True
-    )
-    batch: int | None = Field(
-        None,
-        description="Requests at a time; a crash loses the batch in flight. null: 1024 with vLLM, else 256.",
-        examples=[512],
-        ge=1,
-        le=1_000_000,
-        strict=True,
-    )
+    engine: Name = Field(examples=["vlm"])
+    """Name of the engine in `captions.engines`."""
+    per_row: int | Expression = Field(1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
+    """Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0)."""
+    template: UserPath | None = Field(None, examples=["my_prompt.txt"])
+    """A file with a prompt of your own. null: the built-in one."""
+    temperature: float | None = Field(None, examples=[0.7], ge=0, le=2)
+    """Sampling temperature, 0 to 2; 0 is greedy. null: the kind's own."""
+    max_tokens: int | None = Field(None, examples=[120], ge=1, le=4096, strict=True)
+    """Tokens of a caption at most. null: the kind's."""
+    batch: int | None = Field(None, examples=[512], ge=1, le=1_000_000, strict=True)
+    """Requests at a time; a crash loses the batch in flight. null: 1024 with vLLM, else 256."""
 
     @field_validator("per_row")
     @classmethod
@@ -171,18 +164,18 @@ class Regions(Section):
         Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The box of each phrase that is found."),
     )
 
-    model: ModelPath = Field(
-        description="The detector's name on the hub, or a folder.", examples=["google/owlv2-base-patch16-ensemble"]
-    )
-    threshold: float = Field(0.1, description="Smallest score of a box, 0 to below 1.", examples=[0.2], ge=0, lt=1)
-    queries: int = Field(
-        20, description="Phrases per caption at most; of more, random ones.", examples=[10], ge=1, le=100, strict=True
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto`: a GPU where there is one.", examples=["cuda"]
-    )
-    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Precision of weights.", examples=["fp16"])
-    batch: int = Field(8, description="Images at a time.", examples=[32], ge=1, le=1024, strict=True)
+    model: ModelPath = Field(examples=["google/owlv2-base-patch16-ensemble"])
+    """The detector's name on the hub, or a folder."""
+    threshold: float = Field(0.1, examples=[0.2], ge=0, lt=1)
+    """Smallest score of a box, 0 to below 1."""
+    queries: int = Field(20, examples=[10], ge=1, le=100, strict=True)
+    """Phrases per caption at most; of more, random ones."""
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", examples=["cuda"])
+    """`auto`: a GPU where there is one."""
+    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", examples=["fp16"])
+    """Precision of weights."""
+    batch: int = Field(8, examples=[32], ge=1, le=1024, strict=True)
+    """Images at a time."""
 
 
 class CaptionOutput(Section):
@@ -194,14 +187,10 @@ class CaptionOutput(Section):
     passed. Fields of the sample with the same names are replaced.
     """
 
-    mix: dict[str, float] = Field(
-        {},
-        description="Shares of samples whose `.txt` is a `rewrite`, `recaption` or `fused` text, not the original.",
-        examples=[{"fused": 0.3, "rewrite": 0.2}],
-    )
-    syn_json: bool = Field(
-        False, description="Write DataCompDR's `syn.json` beside each sample.", examples=[True], strict=True
-    )
+    mix: dict[str, float] = Field({}, examples=[{"fused": 0.3, "rewrite": 0.2}])
+    """Shares of samples whose `.txt` is a `rewrite`, `recaption` or `fused` text, not the original."""
+    syn_json: bool = Field(False, examples=[True], strict=True)
+    """Write DataCompDR's `syn.json` beside each sample."""
 
     @field_validator("mix")
     @classmethod
@@ -240,26 +229,17 @@ class Captions(KindsSection):
     )
 
     engines: dict[Name, Annotated[SerializeAsAny[EngineSpec], BuiltFrom(EngineSpec.full)]] = Field(
-        {},
-        description="Language models, by name; other sections refer to them.",
-        examples=[{"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}],
+        {}, examples=[{"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}}]
     )
-    regions: Regions | None = Field(
-        None,
-        description="Boxes of the caption's noun phrases. null: none.",
-        examples=[{"model": "google/owlv2-base-patch16-ensemble"}],
-    )
+    """Language models, by name; other sections refer to them."""
+    regions: Regions | None = Field(None, examples=[{"model": "google/owlv2-base-patch16-ensemble"}])
+    """Boxes of the caption's noun phrases. null: none."""
     gates: Annotated[SerializeAsAny[Gates], BuiltFrom(Gates.full)] = Field(
-        {},
-        description="How strict quality filters are.",
-        examples=[{"words": [3, 60], "off": ["preamble"]}],
-        validate_default=True,
+        {}, examples=[{"words": [3, 60], "off": ["preamble"]}], validate_default=True
     )
-    output: CaptionOutput = Field(
-        CaptionOutput(),
-        description="Which captions the shards hold.",
-        examples=[{"mix": {"recaption": 0.5}, "syn_json": True}],
-    )
+    """How strict quality filters are."""
+    output: CaptionOutput = Field(CaptionOutput(), examples=[{"mix": {"recaption": 0.5}, "syn_json": True}])
+    """Which captions the shards hold."""
 
     @classmethod
     def kind_field(cls, kind: Any) -> tuple[Any, Any]:

@@ -49,37 +49,16 @@ class Top(Section):
         Column("decisions", "rule", "string", "The first rule that it fails, or another step; null if kept."),
     )
 
-    top: float | None = Field(
-        None,
-        exclude_if=is_none,
-        description="Fraction of the rows to keep, above 0 to 1. Give either `top` or `rows`.",
-        examples=[0.3],
-        gt=0,
-        le=1,
-        strict=True,
-    )
-    rows: int | None = Field(
-        None,
-        exclude_if=is_none,
-        description="Number of rows to keep, and ties. Give either `top` or `rows`.",
-        examples=[1000],
-        ge=1,
-        lt=2**63,
-        strict=True,
-    )
-    of: AnyColumn = Field(description="The numeric column that ranks rows; larger is better.", examples=["clip_score"])
-    over: Literal["reached", "pool"] = Field(
-        "reached",
-        exclude_if="reached".__eq__,
-        description="What the fraction is of: rows that reach the rule, or all rows of the pool (DataComp).",
-        examples=["pool"],
-    )
-    by: AnyColumn | None = Field(
-        None,
-        exclude_if=is_none,
-        description="Cut each group of rows with one value of this column; at most 1,000 values. null: one group.",
-        examples=["language"],
-    )
+    top: float | None = Field(None, exclude_if=is_none, examples=[0.3], gt=0, le=1, strict=True)
+    """Fraction of the rows to keep, above 0 to 1. Give either `top` or `rows`."""
+    rows: int | None = Field(None, exclude_if=is_none, examples=[1000], ge=1, lt=2**63, strict=True)
+    """Number of rows to keep, and ties. Give either `top` or `rows`."""
+    of: AnyColumn = Field(examples=["clip_score"])
+    """The numeric column that ranks rows; larger is better."""
+    over: Literal["reached", "pool"] = Field("reached", exclude_if="reached".__eq__, examples=["pool"])
+    """What the fraction is of: rows that reach the rule, or all rows of the pool (DataComp)."""
+    by: AnyColumn | None = Field(None, exclude_if=is_none, examples=["language"])
+    """Cut each group of rows with one value of this column; at most 1,000 values. null: one group."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -123,9 +102,8 @@ class Against(Near):
     Give `images`, and `phash` or `embedding`.
     """
 
-    images: UserPaths = Field(
-        description="Images of the evaluation set: files, or webdataset tars.", examples=["imagenet-val/*.tar"]
-    )
+    images: UserPaths = Field(examples=["imagenet-val/*.tar"])
+    """Images of the evaluation set: files, or webdataset tars."""
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
@@ -154,21 +132,14 @@ class Dedup(Section):
         Column("decisions", "duplicate_cosine", "float32", "By embedding: largest cosine, 1 from 0.9999 on."),
     )
 
-    by: tuple[Pass, ...] = Field(
-        ("uid",),
-        description="The passes: `uid`, `sha256`, `phash`, or a near-duplicate pass.",
-        examples=[["uid", "sha256", {"phash": {"distance": 4}}]],
-    )
-    prefer: AnyColumn | None = Field(
-        None,
-        description="Numeric column: the row with its largest value stays. null: the smallest uid.",
-        examples=["clip_score"],
-    )
+    by: tuple[Pass, ...] = Field(("uid",), examples=[["uid", "sha256", {"phash": {"distance": 4}}]])
+    """The passes: `uid`, `sha256`, `phash`, or a near-duplicate pass."""
+    prefer: AnyColumn | None = Field(None, examples=["clip_score"])
+    """Numeric column: the row with its largest value stays. null: the smallest uid."""
     against: Annotated[SerializeAsAny[Against], BuiltFrom(Against.full)] | None = Field(
-        None,
-        description="An evaluation set to keep out of the result. null: none.",
-        examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}],
+        None, examples=[{"images": "imagenet-val/*.tar", "phash": {"distance": 4}}]
     )
+    """An evaluation set to keep out of the result. null: none."""
 
     @field_validator("by")
     @classmethod
@@ -212,43 +183,16 @@ class Balance(Section):
         Column("decisions", "draw", "float64", "Smallest u/p over the entries; kept if below 1."),
     )
 
-    t: int | None = Field(
-        None,
-        description="Rows that an entry may have before it is thinned: MetaCLIP's t.",
-        examples=[20000],
-        lt=2**63,
-        ge=1,
-        strict=True,
-    )
-    rows: int | None = Field(
-        None,
-        description="Target size: the largest t whose expected size is at most this; an error where t = 1 exceeds it.",
-        examples=[1000000],
-        lt=2**31,
-        ge=1,
-        strict=True,
-    )
-    tail_share: float | None = Field(
-        None,
-        exclude_if=is_none,
-        description="Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2).",
-        examples=[0.06],
-        gt=0,
-        lt=1,
-        strict=True,
-    )
-    counts: UserPath | None = Field(
-        None,
-        exclude_if=is_none,
-        description="A finished run with the same entries, whose counts are taken. null: this run's own.",
-        examples=["run1"],
-    )
-    scheme: Annotated[str, KindOf(SCHEMES)] = Field(
-        "metaclip",
-        exclude_if="metaclip".__eq__,
-        description="How each entry's limit follows from t: `metaclip`, t itself.",
-        examples=["metaclip"],
-    )
+    t: int | None = Field(None, examples=[20000], lt=2**63, ge=1, strict=True)
+    """Rows that an entry may have before it is thinned: MetaCLIP's t."""
+    rows: int | None = Field(None, examples=[1000000], lt=2**31, ge=1, strict=True)
+    """Target size: the largest t whose expected size is at most this; an error where t = 1 exceeds it."""
+    tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
+    """Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2)."""
+    counts: UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
+    """A finished run with the same entries, whose counts are taken. null: this run's own."""
+    scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["metaclip"])
+    """How each entry's limit follows from t: `metaclip`, t itself."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -260,6 +204,5 @@ class Balance(Section):
 class Sample(Section):
     """A random sample of a fixed number of rows, each equally likely, in place of balancing."""
 
-    rows: int = Field(
-        description="Number of rows; all where no more are left.", examples=[100000], ge=1, lt=2**63, strict=True
-    )
+    rows: int = Field(examples=[100000], ge=1, lt=2**63, strict=True)
+    """Number of rows; all where no more are left."""

@@ -74,15 +74,16 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
     file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=paths)
     table = file.read(columns, use_threads=False)
     texts = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
-    _check(sum(_text_bytes(chunk) for i in texts for chunk in table.column(i).chunks), limit)
+    _check(sum(_text_bytes(chunk) for i in texts for chunk in table.column(i).iterchunks()), limit)
     for i in texts:
         field = table.schema.field(i)
         table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
     return table
 
 
-def _text_bytes(chunk: pa.DictionaryArray) -> int:
-    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+def _text_bytes(chunk: pa.Array) -> int:
+    assert isinstance(chunk, pa.DictionaryArray)
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())  # type: ignore[call-overload]
     return pc.sum(lengths.take(chunk.indices)).as_py() or 0
 
 

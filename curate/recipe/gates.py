@@ -31,14 +31,10 @@ class Gates(KindsSection):
 
     registry: ClassVar[Registry[Any]] = GATES
 
-    off: tuple[Annotated[str, KindOf(GATES)], ...] = Field(
-        (), description="Gates to turn off.", examples=[["f_clipscore"]]
-    )
-    of: ColumnName = Field(
-        "clip",
-        description="The model in `measure.clip` that scores captions; needs `embeddings: true`.",
-        examples=["large"],
-    )
+    off: tuple[Annotated[str, KindOf(GATES)], ...] = Field((), examples=[["f_clipscore"]])
+    """Gates to turn off."""
+    of: ColumnName = Field("clip", examples=["large"])
+    """The model in `measure.clip` that scores captions; needs `embeddings: true`."""
 
     @classmethod
     def doc(cls) -> str:

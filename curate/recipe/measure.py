@@ -45,30 +45,14 @@ class Image(Section):
         Column("samples", "phash", "uint64", "Perceptual hash; null without `phash: true`."),
     )
 
-    decode: bool = Field(
-        True,
-        description="Decode the pixels. `false` reads headers only: faster, but damaged or missing pixels pass.",
-        examples=[False],
-        strict=True,
-    )
-    phash: bool = Field(
-        False, description="Compute a 64-bit perceptual hash, for deduplication.", examples=[True], strict=True
-    )
-    jpeg_side: int | None = Field(
-        None,
-        description="Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side is below this. null: in full, as open_clip.",
-        examples=[448],
-        ge=32,
-        le=65_535,
-        strict=True,
-    )
-    max_pixels: int = Field(
-        89_478_485,
-        description="Refuse images with more pixels than this by their header, before they are decoded.",
-        examples=[40_000_000],
-        gt=0,
-        strict=True,
-    )
+    decode: bool = Field(True, examples=[False], strict=True)
+    """Decode the pixels. `false` reads headers only: faster, but damaged or missing pixels pass."""
+    phash: bool = Field(False, examples=[True], strict=True)
+    """Compute a 64-bit perceptual hash, for deduplication."""
+    jpeg_side: int | None = Field(None, examples=[448], ge=32, le=65_535, strict=True)
+    """Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side is below this. null: in full, as open_clip."""
+    max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
+    """Refuse images with more pixels than this by their header, before they are decoded."""
 
 
 def column_prefix(model: str) -> str:
@@ -80,11 +64,8 @@ class Embedder(Section):
     """Base of what gives embeddings of images and texts: `of` of other sections names it."""
 
     encodes: ClassVar[bool] = True  # whether it is a model, which can encode prompts, exemplars and captions too
-    name: ColumnName = Field(
-        "clip",
-        description="Name of the model: the prefix of its columns, and what other sections name in `of`.",
-        examples=["large"],
-    )
+    name: ColumnName = Field("clip", examples=["large"])
+    """Name of the model: the prefix of its columns, and what other sections name in `of`."""
 
     @property
     def prefix(self) -> str:
@@ -118,16 +99,14 @@ class PrecomputedEmbeddings(Embedder):
     )
 
     encodes: ClassVar[bool] = False
-    name: ColumnName = Field(description="Name that other sections give in `of`.", examples=["l14"])
-    image: str = Field(
-        description="Column of lists or array of the .npz: embeddings of images.", examples=["l14_img"], min_length=1
-    )
-    text: str = Field(
-        description="Column of lists or array of the .npz: embeddings of captions.", examples=["l14_txt"], min_length=1
-    )
-    keep: bool = Field(
-        False, description="Keep table `embeddings`, for deduplication by embedding.", examples=[True], strict=True
-    )
+    name: ColumnName = Field(examples=["l14"])
+    """Name that other sections give in `of`."""
+    image: str = Field(examples=["l14_img"], min_length=1)
+    """Column of lists or array of the .npz: embeddings of images."""
+    text: str = Field(examples=["l14_txt"], min_length=1)
+    """Column of lists or array of the .npz: embeddings of captions."""
+    keep: bool = Field(False, examples=[True], strict=True)
+    """Keep table `embeddings`, for deduplication by embedding."""
 
     @property
     def keeps_embeddings(self) -> bool:
@@ -139,11 +118,8 @@ class OnEmbeddings(Section):
     """Base of signals on embeddings: `of` names a model of `measure.clip`, or what `measure.embeddings` supplies."""
 
     needs_encoder: ClassVar[bool] = True  # whether prompts or exemplars are encoded too, so that a model is needed
-    of: ColumnName = Field(
-        "clip",
-        description="Whose embeddings to use: the `name` of a model, or of precomputed ones where nothing is encoded.",
-        examples=["l14"],
-    )
+    of: ColumnName = Field("clip", examples=["l14"])
+    """Whose embeddings to use: the `name` of a model, or of precomputed ones where nothing is encoded."""
 
 
 class Requested(NamedTuple):

@@ -42,30 +42,15 @@ class Output(Section):
         Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if it is not kept; with `repeat`."),
     )
 
-    format: Annotated[str, KindOf(OUTPUTS)] | None = Field(
-        None,
-        exclude_if=is_none,
-        description="Format of the shards. null: `webdataset` of a pool with images, `parquet` of one without.",
-        examples=["webdataset"],
-    )
-    rows_per_shard: int = Field(
-        10_000, description="Rows of every shard but the last.", examples=[1000], ge=1, le=1_000_000, strict=True
-    )
+    format: Annotated[str, KindOf(OUTPUTS)] | None = Field(None, exclude_if=is_none, examples=["webdataset"])
+    """Format of the shards. null: `webdataset` of a pool with images, `parquet` of one without."""
+    rows_per_shard: int = Field(10_000, examples=[1000], ge=1, le=1_000_000, strict=True)
+    """Rows of every shard but the last."""
     columns: tuple[AnyColumn, ...] | None = Field(
-        None,
-        exclude_if=is_none,
-        description="Columns of `shards/*.parquet` besides the input's. null: all scores, language and probability.",
-        examples=[["clip_score", "language", "probability"]],
+        None, exclude_if=is_none, examples=[["clip_score", "language", "probability"]]
     )
-    json_columns: tuple[AnyColumn, ...] = Field(
-        (),
-        exclude_if=not_,
-        description="Columns that each sample's json has besides its own fields. Only of a pool with images.",
-        examples=[["clip_score"]],
-    )
-    repeat: Expression | None = Field(
-        None,
-        exclude_if=is_none,
-        description="How often a kept row is in `uids.npy`, 1 to 1,000. null: once.",
-        examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"],
-    )
+    """Columns of `shards/*.parquet` besides the input's. null: all scores, language and probability."""
+    json_columns: tuple[AnyColumn, ...] = Field((), exclude_if=not_, examples=[["clip_score"]])
+    """Columns that each sample's json has besides its own fields. Only of a pool with images."""
+    repeat: Expression | None = Field(None, exclude_if=is_none, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
+    """How often a kept row is in `uids.npy`, 1 to 1,000. null: once."""

@@ -62,13 +62,10 @@ class Match(Section):
         Column("matches", "entry_ids", "list<int32>", "Entries in the caption, ascending; see `entries.parquet`."),
     )
 
-    metadata: UserPath = Field(
-        description="The entries: a JSON list of strings, also gzipped; a text file, one per line; or a Parquet file.",
-        examples=["metadata.json"],
-    )
-    mode: Literal["reference"] = Field(
-        "reference", description="The spacing rule: `reference` is MetaCLIP's.", examples=["reference"]
-    )
+    metadata: UserPath = Field(examples=["metadata.json"])
+    """The entries: a JSON list of strings, also gzipped; a text file, one per line; or a Parquet file."""
+    mode: Literal["reference"] = Field("reference", examples=["reference"])
+    """The spacing rule: `reference` is MetaCLIP's."""
 
 
 class Recipe(KindsSection):
@@ -83,59 +80,36 @@ class Recipe(KindsSection):
 
     registry = SELECTIONS
 
-    name: Name = Field("curated", description="Name of the set, in its card and report.", examples=["my-pool"])
-    license: License = Field(
-        "unknown", description="License for the cards, an identifier of the Hugging Face Hub.", examples=["cc-by-4.0"]
-    )
-    seed: int = Field(
-        0,
-        description="Seed of the draws: balance, sample, and what language models draw.",
-        examples=[1],
-        ge=0,
-        lt=2**63,
-        strict=True,
-    )
+    name: Name = Field("curated", examples=["my-pool"])
+    """Name of the set, in its card and report."""
+    license: License = Field("unknown", examples=["cc-by-4.0"])
+    """License for the cards, an identifier of the Hugging Face Hub."""
+    seed: int = Field(0, examples=[1], ge=0, lt=2**63, strict=True)
+    """Seed of the draws: balance, sample, and what language models draw."""
     input: Annotated[tuple[AnySource, ...], Field(min_length=1), OneOrSeveral()] = Field(
-        description="Where samples come from: one source, or a list.",
-        examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}],
+        examples=[{"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}]
     )
+    """Where samples come from: one source, or a list."""
     measure: Annotated[SerializeAsAny[Measure], BuiltFrom(Measure.full)] = Field(
-        {},
-        description="Signals to measure: each adds columns that rules and SQL see.",
-        examples=[{"language": {}, "image": {"phash": True}}],
-        validate_default=True,
+        {}, examples=[{"language": {}, "image": {"phash": True}}], validate_default=True
     )
-    match: Match | None = Field(
-        None,
-        description="Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`.",
-        examples=[{"metadata": "metadata.json"}],
-    )
-    derive: dict[ColumnName, Expression] = Field(
-        {},
-        description="New columns, by name: SQL over the measured ones and those before it.",
-        examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}],
-    )
+    """Signals to measure: each adds columns that rules and SQL see."""
+    match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
+    """Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`."""
+    derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])
+    """New columns, by name: SQL over the measured ones and those before it."""
     rules: dict[str, Rule] = Field(
-        {},
-        description="In order: a row is dropped by the first rule that it fails.",
-        examples=[{"english": "language = 'en'", "aligned": {"top": 0.3, "of": "clip_score"}}],
+        {}, examples=[{"english": "language = 'en'", "aligned": {"top": 0.3, "of": "clip_score"}}]
     )
-    dedup: Dedup = Field(
-        Dedup(), description="Deduplication, and decontamination.", examples=[{"by": ["uid", "sha256", "phash"]}]
-    )
-    balance: Balance | None = Field(
-        None,
-        description="Balanced sampling over metadata entries (MetaCLIP); needs `match`. null: every row left is kept.",
-        examples=[{"t": 20000}],
-    )
-    sample: Sample | None = Field(
-        None,
-        description="A random sample of fixed size, in place of balancing. null: none.",
-        examples=[{"rows": 100000}],
-    )
+    """In order: a row is dropped by the first rule that it fails."""
+    dedup: Dedup = Field(Dedup(), examples=[{"by": ["uid", "sha256", "phash"]}])
+    """Deduplication, and decontamination."""
+    balance: Balance | None = Field(None, examples=[{"t": 20000}])
+    """Balanced sampling over metadata entries (MetaCLIP); needs `match`. null: every row left is kept."""
+    sample: Sample | None = Field(None, examples=[{"rows": 100000}])
+    """A random sample of fixed size, in place of balancing. null: none."""
     captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = Field(
         None,
-        description="Synthetic captions for kept samples. null: none.",
         examples=[
             {
                 "engines": {"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "my-vlm"}}},
@@ -143,36 +117,17 @@ class Recipe(KindsSection):
             }
         ],
     )
-    output: Output = Field(Output(), description="The shards that are written.", examples=[{"rows_per_shard": 1000}])
-    blocklist: UserPaths | None = Field(
-        None,
-        description="Files with uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none.",
-        examples=["gone.txt"],
-    )
-    max_failed: float = Field(
-        0.05,
-        description="The run fails if a larger share of samples, or of requests for captions, failed.",
-        examples=[0.2],
-        ge=0,
-        le=1,
-        strict=True,
-    )
-    max_missing: float = Field(
-        1.0,
-        description="The run fails if a larger share of samples was never downloaded. 1: no limit.",
-        examples=[0.5],
-        ge=0,
-        le=1,
-        strict=True,
-    )
-    max_failed_files: float = Field(
-        0.05,
-        description="The run fails if a larger share of files could not be read.",
-        examples=[0.2],
-        ge=0,
-        le=1,
-        strict=True,
-    )
+    """Synthetic captions for kept samples. null: none."""
+    output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
+    """The shards that are written."""
+    blocklist: UserPaths | None = Field(None, examples=["gone.txt"])
+    """Files with uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none."""
+    max_failed: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
+    """The run fails if a larger share of samples, or of requests for captions, failed."""
+    max_missing: float = Field(1.0, examples=[0.5], ge=0, le=1, strict=True)
+    """The run fails if a larger share of samples was never downloaded. 1: no limit."""
+    max_failed_files: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
+    """The run fails if a larger share of files could not be read."""
 
     @field_validator("measure", "match", "derive", "rules", "dedup", "output", mode="before")
     @classmethod

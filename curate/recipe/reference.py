@@ -157,10 +157,7 @@ def _walk_sources(known: set[type[Section]]) -> Iterator[Entry]:
     yield Entry("input", Source, shared, {"input": Recipe.model_fields["input"].examples[0]})  # type: ignore[index]
     for key, kind in FORMATS.kinds().items():
         fields, example = kind.section.model_fields, kind.section.example
-        is_shared = {
-            name: field.description == shared[name].description for name, field in fields.items() if name in shared
-        }
-        listed = {name: field for name, field in fields.items() if not is_shared.get(name)}
+        listed = {name: field for name, field in fields.items() if name in vars(kind.section)["__annotations__"]}
         yield Entry(f"input, format: {key}", kind.section, listed, {"input": example})
         yield from _walk(kind.section, "input", partial(_add_to_input, example), known)
 
@@ -239,7 +236,7 @@ def _cells(name: str, field: FieldInfo, schema: Mapping[str, Any], places: Mappi
         example = f"[example](#{inner.anchor})" if is_section_alone else example
         kind = re.sub(r"sections?", rf"[\g<0>](#{inner.anchor})", kind, count=1)
     default = "required" if field.is_required() else _code(_plain(field.get_default(call_default_factory=True)))
-    meaning = re.sub(r"\bnull:", "`null`:", field.description or "")
+    meaning = re.sub(r"\bnull:", "`null`:", schema["description"])
     return [f"`{field.alias or name}`", kind, default, _cell(meaning), example]
 
 

@@ -4,10 +4,15 @@ Paths in a recipe are relative to its folder. A field says by its type that it h
 validation whose context is a function that makes paths absolute applies it, in any depth and in foreign kinds.
 """
 
+import ast
+import inspect
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import (
@@ -76,8 +81,8 @@ class Column(NamedTuple):
 class Section(BaseModel):
     """Base of every section: unknown keys are refused, values are not changed after loading.
 
-    For users are the docstring of a section, whose first line says in one sentence what it is for, and each field's
-    `description` and `examples`: `curate.recipe.reference` makes its page of them.
+    For users are the docstring of a section, whose first line says in one sentence what it is for, the text below each
+    field, or its `description`, and its `examples`: `curate.recipe.reference` makes its page of them.
 
     Attributes:
         runtime_fields: the fields that say where and how fast something is computed: they may change in a rerun.
@@ -95,6 +100,40 @@ class Section(BaseModel):
         """Return the description and the examples of a field that holds such a section."""
         summary = (cls.__doc__ or "").partition("\n")[0]
         return {"description": summary or None, "examples": None if cls.example is None else [cls.example]}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON schema, with descriptions."""
+        reference = handler(schema)
+        cls.describe(handler.resolve_ref_schema(reference))
+        return reference
+
+    @classmethod
+    def describe(cls, schema: dict[str, Any]) -> None:
+        """Put the texts below the section's fields into its JSON schema, as their descriptions."""
+        for base in reversed(cls.__mro__):
+            for name, text in _texts_below(base) if issubclass(base, Section) else ():
+                field = cls.model_fields[name]
+                if field.description is None:
+                    schema["properties"][field.alias or name]["description"] = text
+
+
+@cache
+def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
+    """Return the fields that a class states, each with the text below it.
+
+    Pydantic's `use_attribute_docstrings` would read them all whenever curate starts, which takes a tenth of a second.
+    """
+    texts = []
+    with suppress(OSError, TypeError):  # of no file: `create_model` made it, or somebody in a notebook
+        [statement] = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+        for field, text in pairwise(statement.body if isinstance(statement, ast.ClassDef) else ()):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))):
+                    texts.append((name, " ".join(words.split())))
+    return texts
 
 
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
@@ -140,7 +179,11 @@ class BuiltFrom:
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Return the JSON schema of the made section."""
-        return handler(TypeAdapter(self.make()).core_schema)
+        made = self.make()
+        schema = handler(TypeAdapter(made).core_schema)
+        if isinstance(made, type) and issubclass(made, Section):  # whose own hook is asked of a field's type alone
+            made.describe(handler.resolve_ref_schema(schema))
+        return schema
 
 
 class KindsSection(Section):

@@ -25,15 +25,14 @@ class Join(Section):
     `columns: {listed: uid}`, rule `listed IS NOT NULL`. When a file changes, nothing else is measured again.
     """
 
-    path: UserPaths = Field(
-        description="Parquet or CSV files, or a .npy of uids (DataComp's subset files).", examples=["scores.parquet"]
-    )
-    on: Literal["key", "url", "uid"] = Field(description="What rows are looked up by.", examples=["uid"])
+    path: UserPaths = Field(examples=["scores.parquet"])
+    """Parquet or CSV files, or a .npy of uids (DataComp's subset files)."""
+    on: Literal["key", "url", "uid"] = Field(examples=["uid"])
+    """What rows are looked up by."""
     columns: dict[NewName, Annotated[str, Field(min_length=1)]] = Field(
-        description="The columns to take, new name: name in the files.",
-        examples=[{"aesthetic": "aesthetic_score"}],
-        min_length=1,
+        examples=[{"aesthetic": "aesthetic_score"}], min_length=1
     )
+    """The columns to take, new name: name in the files."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -64,19 +63,20 @@ class Source(Section):
         Column("samples", "error", "string", "Details of it."),
     )
 
-    name: Name = Field(description="Name of the source, unique in the recipe.", examples=["cc12m"])
-    format: Annotated[str, KindOf(FORMATS)] = Field(description="Format of the source.", examples=["parquet"])
-    path: UserPaths = Field(
-        description="Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run.",
-        examples=["s3://bucket/cc12m/{00000..01242}.tar"],
-    )
-    storage: dict[str, Any] = Field({}, description="Options of the fsspec file system.", examples=[{"anon": True}])
+    name: Name = Field(examples=["cc12m"])
+    """Name of the source, unique in the recipe."""
+    format: Annotated[str, KindOf(FORMATS)] = Field(examples=["parquet"])
+    """Format of the source."""
+    path: UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
+    """Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run."""
+    storage: dict[str, Any] = Field({}, examples=[{"anon": True}])
+    """Options of the fsspec file system."""
     join: Annotated[tuple[Join, ...], OneOrSeveral()] = Field(
         (),
         exclude_if=not_,
-        description="Columns of your own files.",
         examples=[{"path": "scores.parquet", "on": "uid", "columns": {"aesthetic": "aesthetic_score"}}],
     )
+    """Columns of your own files."""
 
     def error(self, message: object) -> RecipeError:
         """Return the error that something is wrong with the source."""

@@ -56,7 +56,8 @@ def test_editors_show_a_meaning_and_an_example_of_every_key() -> None:
 @pytest.mark.parametrize(("entry", "name"), FIELDS, ids=lambda one: getattr(one, "title", one))
 def test_a_key_has_a_short_meaning_and_examples_that_are_accepted(entry: Entry, name: str) -> None:
     field = entry.section.model_fields[name]
-    assert field.description and field.description.endswith(".") and not ODD.search(field.description)
+    meaning = entry.section.model_json_schema()["properties"][field.alias or name]["description"]
+    assert meaning.endswith(".") and not ODD.search(meaning)
     assert field.examples
     for example in field.examples:
         assert example != field.default or example == {} or field.default in ("metaclip", "reference", "uid"), example

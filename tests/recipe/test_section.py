@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import pytest
-from pydantic import Field
+from pydantic import Field, create_model
 
 from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, value_fields
 
@@ -83,3 +83,23 @@ def test_values_do_not_depend_on_where_they_are_computed() -> None:
     plain = {"model": "m"}
     assert value_fields(here) == value_fields(there) == {"one": plain, "listed": [plain], "named": {"x": plain}}
     assert value_fields(Holder(one=Placed(model="n"))) != value_fields(Holder())
+
+
+def test_the_text_below_a_field_is_its_description() -> None:
+    class Base(Section):
+        first: int = 1
+        """Of the base."""
+        second: int = 2
+        """Of the base
+        too."""
+
+    class Derived(Base):
+        second: int = Field(3, description="Of the field.")
+        third: int = 4
+
+    def meanings(section: type[Section]) -> dict[str, str | None]:
+        return {name: key.get("description") for name, key in section.model_json_schema()["properties"].items()}
+
+    assert meanings(Base) == {"first": "Of the base.", "second": "Of the base too."}
+    assert meanings(Derived) == {"first": "Of the base.", "second": "Of the field.", "third": None}
+    assert meanings(create_model("Made", __base__=Derived, fourth=(int, 5)))["first"] == "Of the base."
