@@ -15,7 +15,7 @@ from curate.ask.query import connected, find_run
 from curate.base import ids, schema
 from curate.base.errors import CurateError, RecipeError, RunError
 from curate.base.wording import escape, one_line
-from curate.captions.gates.verdicts import PASSED
+from curate.captions.gates.gate import PASSED
 from curate.decide.rules.rules import check_rules, rule_values
 from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts, read_facts

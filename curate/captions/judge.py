@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 from curate.base import ids, schema
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_matrix, normalised
-from curate.captions.gates.gate import Candidates, Entries, Scores
+from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
-from curate.captions.gates.verdicts import run_gates
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.llm.engine import Request

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from curate.base import ids
 from curate.base.numeric.mix import mix64
-from curate.captions.gates.verdicts import PASSED
+from curate.captions.gates.gate import PASSED
 from curate.captions.kinds.kind import Text
 from curate.recipe.captions import CAPTION_KINDS, Captions
 from curate.store.tables import UnitTables

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.numeric.arrays import F64, I32, I64
-from curate.captions.gates.verdicts import PASSED
+from curate.captions.gates.gate import PASSED
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
 from curate.decide.rules.row_counts import RowFacts, count_rows

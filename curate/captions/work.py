@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from curate.base.errors import RunError
-from curate.captions.gates.verdicts import PASSED
+from curate.captions.gates.gate import PASSED
 from curate.captions.mix import count_replaced
 from curate.captions.regions import is_failure
 from curate.captions.settings import CaptionSettings

@@ -30,10 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.captions.gates import names, numerals
-from curate.captions.gates.gate import Candidates, Entries, Scores
+from curate.captions.gates.gate import PASSED, Candidates, Entries, Scores, run_gates
 from curate.captions.gates.language import differs
 from curate.captions.gates.measured import KeptEntries, entry_weights, falls
-from curate.captions.gates.verdicts import PASSED, run_gates
 from curate.captions.kinds.rewrite import Rewrite
 from curate.demo import captions, scenes, words
 from curate.demo.drawing import draw

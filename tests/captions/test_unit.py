@@ -16,7 +16,7 @@ from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
 from curate.captions import judge as judging
-from curate.captions.gates.verdicts import run_gates
+from curate.captions.gates.gate import run_gates
 from curate.emit import steps
 from curate.emit.output_format import emit_shard
 from curate.llm import openai

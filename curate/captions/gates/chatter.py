@@ -1,15 +1,13 @@
 """Gates of texts that speak to a user instead of describing an image, and of what strangers slip in through them."""
 
 import re
-from functools import partial
 
 import numpy as np
-import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate
 from curate.captions.gates.gate_patterns import INSERTED, PREAMBLE
-from curate.captions.gates.text_columns import brought_in, filled, read_rows, to_mask
+from curate.captions.gates.text_columns import brought_in, matches, read_rows
 
 
 class Preamble(Gate):
@@ -25,8 +23,7 @@ class Preamble(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        holds = [partial(pc.match_substring_regex, pattern=pattern) for pattern in PREAMBLE.values()]
-        masks = [brought_in(candidates.texts, candidates.originals, held) for held in holds]
+        masks = [brought_in(candidates, pattern) for pattern in PREAMBLE.values()]
         return np.asarray(np.logical_or.reduce(masks), np.bool_)
 
 
@@ -42,12 +39,10 @@ class Unsafe(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        texts = filled(candidates.texts)
-        bad = np.zeros(len(texts), np.bool_)
+        bad = np.zeros(len(candidates.texts), np.bool_)
         for pattern in INSERTED.values():
-            rows = np.flatnonzero(to_mask(pc.match_substring_regex(texts, pattern)))
             compiled = re.compile(pattern)
-            for row, text, original, _ in read_rows(rows, texts, candidates.originals):
+            for row, text, original, _ in read_rows(np.flatnonzero(matches(candidates.texts, pattern)), candidates):
                 caption = _bare(original)
                 # An address takes the punctuation behind it along.
                 bad[row] |= not all(_bare(match[0]).rstrip(",.;:!?)") in caption for match in compiled.finditer(text))

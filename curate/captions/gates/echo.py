@@ -1,7 +1,6 @@
 """Gates of texts that copy what the model was shown: the prompt, its examples, or the caption."""
 
 import re
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +8,7 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate
-from curate.captions.gates.text_columns import brought_in, normalised, to_mask
+from curate.captions.gates.text_columns import are_equal, brought_in, matches, normalised, to_texts
 
 _PHRASE = 4  # words: shorter parts of a prompt are part of other texts too
 _FIELD = re.compile(r"\{[A-Za-z_]\w*\}|[.:;!?\n]|^\[\w+\]$", re.MULTILINE)
@@ -27,18 +26,17 @@ class EchoPrompt(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        texts, originals = candidates.texts, candidates.originals
-        bad = brought_in(texts, originals, partial(pc.match_substring, pattern="=>"))
+        bad = brought_in(candidates, "=>")
         parts = [part for prompt in candidates.prompts for part in _FIELD.split(prompt) if len(part.split()) >= _PHRASE]
-        shown = filter(None, normalised(pa.array([*parts, *candidates.examples], pa.string())).to_pylist())
+        shown = filter(None, to_texts(normalised(pa.array([*parts, *candidates.examples], pa.string()))))
         phrases = {p: f" {p} " if len(p.split()) >= _PHRASE else f"^ {p} $" for p in sorted(shown)}
         if not phrases:
             return bad
         # One pass over all texts; then phrase by phrase in those that match.
-        normal = pc.binary_join_element_wise("", normalised(texts), "", " ")
-        rows = pa.array(np.flatnonzero(to_mask(pc.match_substring_regex(normal, "|".join(phrases.values())))))
-        captions = normalised(originals.take(rows)).to_pylist()
-        for row, text, caption in zip(rows.to_pylist(), normal.take(rows).to_pylist(), captions, strict=True):
+        normal = pc.replace_substring_regex(normalised(candidates.texts), "^.*$", r" \0 ")
+        rows = np.flatnonzero(matches(normal, "|".join(phrases.values())))
+        sides = to_texts(normal.take(rows)), to_texts(normalised(candidates.originals.take(rows)))
+        for row, text, caption in zip(rows, *sides, strict=True):
             bad[row] |= any(re.search(p, text) and f" {phrase} " not in f" {caption} " for phrase, p in phrases.items())
         return bad
 
@@ -52,6 +50,4 @@ class Echo(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        texts, originals = candidates.texts, candidates.originals
-        both = to_mask(texts.is_valid()) & to_mask(originals.is_valid())
-        return both & to_mask(pc.equal(normalised(texts), normalised(originals)))
+        return candidates.both & are_equal(normalised(candidates.texts), normalised(candidates.originals))

@@ -3,13 +3,14 @@
 import itertools
 
 import numpy as np
+import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.base.numeric.arrays import Mask
+from curate.base.numeric.arrays import I64, Mask
 from curate.captions.gates.gate import Candidates, Gate, Option
-from curate.captions.gates.names import hold_names, read_names
-from curate.captions.gates.numerals import read_numbers
-from curate.captions.gates.text_columns import name_suspects, number_suspects, read_rows
+from curate.captions.gates.names import hold_names, may_be_name, read_names
+from curate.captions.gates.numerals import NUMBER_WORDS, read_numbers
+from curate.captions.gates.text_columns import are_equal, filled, matches, read_rows, split_words, to_texts, word_keys
 
 _ELSEWHERE = 12  # up to it, languages write numbers as words of their own
 
@@ -28,18 +29,15 @@ class Numbers(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        texts, originals, is_translated = candidates.texts, candidates.originals, candidates.relation == "translated"
-        bad = np.zeros(len(texts), np.bool_)
-        rows = read_rows(number_suspects(texts, originals), texts, originals, candidates.sources)
-        for row, text, original, source in rows:
+        is_translated = candidates.relation == "translated"
+        bad = np.zeros(len(candidates.texts), np.bool_)
+        for row, text, original, source in read_rows(_number_suspects(candidates), candidates):
             expected, written = read_numbers(original), read_numbers(text)
             held = expected.held | read_numbers(source).held if source else expected.held
             lost = (number for number in expected.claimed if not number.is_in(written.held))
             invented = (number for number in written.claimed if not number.is_in(held))
-            bad[row] = any(
-                not is_translated or (not number.spelt and number.above(_ELSEWHERE))
-                for number in itertools.chain(lost, invented)
-            )
+            differing = itertools.chain(lost, invented)
+            bad[row] = any(not is_translated or (not n.spelt and n.above(_ELSEWHERE)) for n in differing)
         return bad
 
 
@@ -54,18 +52,13 @@ class Names(Gate):
     key = "names"
     summary = "names that the original does not have, or lost ones"
     relations = frozenset({"rewritten"})
-    option = Option(
-        "names",
-        float,
-        Field(1.0, description="Share of the caption's names to keep, at least.", examples=[0.5], ge=0, le=1),
-    )
+    description = "Share of the caption's names to keep, at least."
+    option = Option("names", float, Field(1.0, description=description, examples=[0.5], ge=0, le=1))
 
     def check(self, candidates: Candidates, option: float) -> Mask:
         """See `Gate`."""
-        texts, originals = candidates.texts, candidates.originals
-        bad = np.zeros(len(texts), np.bool_)
-        rows = read_rows(name_suspects(texts, originals), texts, originals, candidates.sources)
-        for row, text, original, source in rows:
+        bad = np.zeros(len(candidates.texts), np.bool_)
+        for row, text, original, source in read_rows(_name_suspects(candidates), candidates):
             expected, written, held = read_names(original), read_names(text), hold_names(text)
             shown = [hold_names(known) for known in (original, source) if known]
             lost = sum(not held.word(name) for name in expected.words)
@@ -76,3 +69,31 @@ class Names(Gate):
                 or not all(any(known.code(code) for known in shown) for code in written.codes)
             )
         return bad
+
+
+def _number_suspects(candidates: Candidates) -> I64:
+    """Return rows that `numbers` may fail: all with numbers, but ASCII without number words and with equal figures."""
+    sides = candidates.texts, candidates.originals
+    suspect, spelt = (
+        matches(sides[0], pattern) | matches(sides[1], pattern)
+        for pattern in (r"\pN|&#?\w+;|" + NUMBER_WORDS, r"[^\x00-\x7f]|&#?\w+;|" + NUMBER_WORDS)
+    )
+    rows = np.flatnonzero(suspect & ~spelt)
+    figures = (pc.replace_substring_regex(filled(side.take(rows)), r"[^0-9.,']+", " ") for side in sides)
+    suspect[rows] = ~are_equal(*figures)
+    return np.flatnonzero(suspect & candidates.both)
+
+
+def _name_suspects(candidates: Candidates) -> I64:
+    """Return rows that `names` may fail: what is not plain ASCII or may be a code, and a word with a capital on one
+    side that the other lacks, which may be a name."""
+    sides = candidates.texts, candidates.originals
+    suspect = np.logical_or(*(matches(side, r"[^\x00-\x7f]|&#?\w+;|[a-zA-Z]-?[0-9]") for side in sides))
+    words = split_words(sides[0]), split_words(sides[1])
+    keys = word_keys(*words)
+    for side, side_keys, other_keys in ((words[0], *keys), (words[1], *keys[::-1])):
+        alone = np.flatnonzero(side.marked & ~np.isin(side_keys, other_keys))
+        coded = side.lowered.take(alone).dictionary_encode()
+        may = np.array(list(map(may_be_name, to_texts(coded.dictionary))), np.bool_)
+        suspect[side.rows[alone[may[coded.indices.to_numpy()]]]] = True
+    return np.flatnonzero(suspect & candidates.both)

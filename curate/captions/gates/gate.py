@@ -11,11 +11,16 @@ caption does itself is no fault of its text. Most work is Arrow's own, over whol
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from curate.base.errors import RunError
 from curate.base.numeric.arrays import F64, Mask
+from curate.recipe.gates import GATES, Gates
+
+PASSED = "passed"
 
 Relation = Literal["rewritten", "translated", "seen"]
 """What texts of a kind are to the caption: the same in other words, or in another language; or what the image shows."""
@@ -26,8 +31,8 @@ ANY: frozenset[Relation] = frozenset({"rewritten", "translated", "seen"})
 class Entries:
     """The metadata entries of texts and captions, see `Matcher.match`."""
 
-    texts: pa.Array  # list<int32> [rows]
-    originals: pa.Array
+    texts: pa.ListArray  # list<int32> [rows]
+    originals: pa.ListArray
     weights: F64  # [entries], see `entry_weights`
 
 
@@ -61,6 +66,11 @@ class Candidates:
         """The captions, where languages and lengths are to be as theirs; None of texts of what the image shows."""
         return None if self.relation == "seen" else self.originals
 
+    @property
+    def both(self) -> Mask:
+        """Where there is a text and a caption: bool [rows]."""
+        return np.asarray(self.texts.is_valid()) & np.asarray(self.originals.is_valid())
+
 
 @dataclass(frozen=True, eq=False)
 class Option:
@@ -91,3 +101,36 @@ class Gate(ABC):
     @abstractmethod
     def check(self, candidates: Candidates, option: Any) -> Mask:
         """Return which texts fail: bool [rows], `option` being its option's value. A null text fails `empty` alone."""
+
+
+class Verdicts(NamedTuple):
+    """What all gates say, without nulls."""
+
+    first: pa.Array  # string [rows], `passed` or the first gate that failed
+    failed: pa.Array  # list<string> [rows], all that did, in the order of the gates
+
+
+def run_gates(candidates: Candidates, options: Gates) -> Verdicts:
+    """Return what all gates that apply say. Of an empty text nothing else is said.
+
+    Raises RunError, which names the package, where a gate returns no mask.
+    """
+    gates = GATES.kinds()
+    masks = np.zeros((len(candidates.texts), len(gates)), np.bool_)
+    for place, gate in enumerate(gates.values()):
+        has_all = all(getattr(candidates, name) is not None for name in gate.needs)
+        if gate.key in options.off or candidates.relation not in gate.relations or not has_all:
+            continue
+        option = None if gate.option is None else getattr(options, gate.option.key)
+        mask = np.asarray(gate.check(candidates, option))
+        if mask.dtype != np.bool_ or mask.shape != (len(masks),):
+            where = f"gate {gate.key!r} of package {GATES.package(gate.key)}"
+            returned = f"check returned {mask.dtype} {list(mask.shape)}"
+            raise RunError(f"{where}: {returned}; accepted: bool [{len(masks)}], true where a text fails")
+        masks[:, place] = mask
+    masks[masks[:, 0], 1:] = False
+    codes = pa.array([*gates, PASSED], pa.string())
+    first = np.where(masks.any(1), masks.argmax(1), len(gates))
+    ends = np.concatenate([[0], np.cumsum(masks.sum(1))])
+    failed = codes.take(np.nonzero(masks)[1])
+    return Verdicts(codes.take(first), pa.ListArray.from_arrays(pa.array(ends, pa.int32()), failed))

@@ -28,9 +28,8 @@ class Language(Gate):
         bad = np.zeros(len(texts), np.bool_)
         for target in dict.fromkeys(targets):
             rows = np.flatnonzero([language == target for language in targets])
-            taken = pa.array(rows)
-            captions = None if originals is None else originals.take(taken)
-            bad[rows] = differs(texts.take(taken), captions, target)
+            captions = None if originals is None else originals.take(rows)
+            bad[rows] = differs(texts.take(rows), captions, target)
         return bad
 
 
@@ -50,21 +49,20 @@ def differs(texts: pa.Array, originals: pa.Array | None, target: str | None = No
     written, expected = split_words(texts), split_words(originals)
     shared = np.bincount(written.rows, np.isin(*word_keys(written, expected)), len(texts))
     rows = np.flatnonzero(2 * shared < np.bincount(written.rows, minlength=len(texts)))
-    languages, sure = _languages(texts.take(pa.array(rows)), score)
+    languages, sure = _languages(texts.take(rows), score)
     rows, languages = rows[sure], languages[sure]
-    of_captions, known = _languages(originals.take(pa.array(rows)), score)
+    of_captions, known = _languages(originals.take(rows), score)
     bad[rows] = known & (languages != of_captions)
     return bad
 
 
 def _languages(column: pa.Array, score: float) -> tuple[npt.NDArray[np.object_], Mask]:
     """Return each text's `_language`, and whether the model is sure of it; equal texts are identified once."""
-    coded = column.dictionary_encode()
+    coded = column.dictionary_encode("encode")
     languages, scores = detect_languages(coded.dictionary)
-    names = np.array([_language(name) if name else "" for name in languages.to_pylist()] + [""], object)
-    sure = np.append(to_mask(pc.greater_equal(scores, score)), False)
-    at = pc.fill_null(coded.indices, len(names) - 1).to_numpy(zero_copy_only=False)
-    return names[at], sure[at]
+    names = np.array([_language(name or "") for name in languages.to_pylist()], object)
+    at = coded.indices.to_numpy()
+    return names[at], to_mask(pc.greater_equal(scores, pa.scalar(score)))[at]
 
 
 def _language(code: str) -> str:

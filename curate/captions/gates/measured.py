@@ -7,7 +7,6 @@ from pydantic import Field
 
 from curate.base.numeric.arrays import F64, Mask
 from curate.captions.gates.gate import Candidates, Gate, Option, Scores
-from curate.captions.gates.text_columns import flatten
 
 
 class KeptEntries(Gate):
@@ -28,12 +27,12 @@ class KeptEntries(Gate):
         """See `Gate`."""
         entries = candidates.entries
         assert entries is not None
-        expected, expected_row = flatten(entries.originals)
-        kept, kept_row = flatten(entries.texts)
-        weights = entries.weights[expected] if len(expected) else np.zeros(0)
-        is_kept = np.isin(expected_row << 32 | expected, kept_row << 32 | kept)
-        total = np.bincount(expected_row, weights, minlength=len(entries.originals))
-        stays = np.bincount(expected_row, weights * is_kept, minlength=len(entries.originals))
+        originals, texts = entries.originals, entries.texts
+        rows, expected = originals.value_parent_indices().to_numpy(), originals.flatten().to_numpy()
+        kept = texts.value_parent_indices().to_numpy() << 32 | texts.flatten().to_numpy()
+        weights = entries.weights[expected]
+        total = np.bincount(rows, weights, minlength=len(originals))
+        stays = np.bincount(rows, weights * np.isin(rows << 32 | expected, kept), minlength=len(originals))
         return np.asarray(stays < option * total - 1e-9)
 
 

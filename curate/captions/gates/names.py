@@ -87,13 +87,11 @@ class Held(NamedTuple):
 
 
 @functools.cache
-def _marks() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the words that `word_marks.txt` marks: those that are names too, names alone, and ordinary."""
+def _marks() -> dict[str, str]:
+    """Return how `word_marks.txt` marks words: those that are names too by *, names alone by -, ordinary ones by +."""
     lines = files("curate.captions.gates").joinpath("word_marks.txt").read_text("ascii").splitlines()
-    words = list(itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#")))
-    either = frozenset(word[:-1] for word in words if word[-1] == "*")
-    names, ordinary = (frozenset(word[1:] for word in words if word[0] == mark) for mark in "-+")
-    return either, names, ordinary
+    words = itertools.chain.from_iterable(line.split() for line in lines if not line.startswith("#"))
+    return {word.strip("*-+"): "*" if word[-1] == "*" else word[0] for word in words}
 
 
 @functools.cache
@@ -104,9 +102,8 @@ def _dictionary() -> Any:
 
 
 def _is_known(word: str) -> bool:
-    either, names, ordinary = _marks()
-    if word in either or word in ordinary or word in names:
-        return word not in names
+    if mark := _marks().get(word):
+        return mark != "-"
     american = (pattern.sub(spelling, word) for pattern, spelling in _SPELLINGS if pattern.search(word))
     return any(map(_dictionary().lookup, (word, *american)))
 
@@ -116,12 +113,12 @@ def is_ordinary(word: str) -> bool:
     """Return whether a lower-case word, with or without its s, is English and no name; one letter is."""
     if len(word) < 2 or _is_known(word):
         return True
-    return word[-1] == "s" and word not in _marks()[1] and _is_known(word[:-1])
+    return word[-1] == "s" and word not in _marks() and _is_known(word[:-1])
 
 
 def may_be_name(word: str) -> bool:
     """Return whether a lower-case word can be a name of `Names`, if it is written as one."""
-    return not is_ordinary(word) or word in _marks()[0]
+    return not is_ordinary(word) or _marks().get(word) == "*"
 
 
 @functools.lru_cache(1 << 12)  # several texts are written of one original
@@ -136,21 +133,22 @@ def read_names(text: str) -> Names:
     longer = [word[0] for word in words if len(word[0]) >= _LONG]
     capitals = sum(word != word.lower() for word in longer)
     names = _pick(text, marked, sentence=capitals < _SENTENCE * len(longer))
-    return Names(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(_squeezed(code.casefold()) for code in codes)))
+    squeezed = (_SEPARATORS.sub("", code.casefold()) for code in codes)
+    return Names(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(squeezed)))
 
 
 @functools.lru_cache(1 << 12)
 def hold_names(text: str) -> Held:
     """Return what covers names in a text."""
     text = plain(text).casefold()
-    return Held(tuple(_LETTERS.findall(text)), _squeezed(text))
+    return Held(tuple(_LETTERS.findall(text)), _SEPARATORS.sub("", text))
 
 
 def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
     """Return the names among words with a capital, case-folded."""
     lowered = [word[0].casefold() for word in marked]
     strong = [not is_ordinary(word) for word in lowered]
-    either = [word in _marks()[0] for word in lowered]
+    either = [_marks().get(word) == "*" for word in lowered]
     names = strong.copy()
     for i, (a, b) in enumerate(itertools.pairwise(marked)):
         vouched = (either[i] and strong[i + 1]) or (strong[i] and either[i + 1])
@@ -163,12 +161,6 @@ def _pick(text: str, marked: list[re.Match[str]], sentence: bool) -> list[str]:
 
 
 def _is_code(token: str) -> bool:
-    if token.isalpha() or token.isdecimal() or _UNITS.fullmatch(token):
-        return False
-    if not _CODE.search(token) and not _SERIES.fullmatch(token):
+    if _UNITS.fullmatch(token) or not (_CODE.search(token) or _SERIES.fullmatch(token)):
         return False
     return not all(len(part) > 1 and is_ordinary(part.casefold()) for part in _LETTERS.findall(token))
-
-
-def _squeezed(text: str) -> str:
-    return _SEPARATORS.sub("", text)

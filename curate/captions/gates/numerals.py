@@ -54,15 +54,13 @@ _COVERS = {
     for word in words.split()
 }
 
-_times = rf"(?:[ -](?P<times{{}}>{'|'.join(_TIMES)})\b)?"
-_DIGITS = r"(?P<digits>\d+(?:[.,']\d+)*)(?:(?P<kilo>k\b)|" + _times.format(0) + ")"
-_SPELT = (
-    r"(?<![^\W_])(?:"
-    rf"(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<unit>{'|'.join(_SMALL[1:10])}))?\b" + _times.format(1) + "|"
-    rf"(?P<small>{'|'.join(_SMALL)})\b" + _times.format(2) + "|"
-    rf"(?P<ordinal>{'|'.join(_ORDINALS)})\b|(?P<dozen>dozen)\b|(?P<cover>{'|'.join(_COVERS)})\b)"
-)
-_NUMBER, _FIGURE = re.compile(f"{_DIGITS}|{_SPELT}"), re.compile(_DIGITS)
+_DIGITS = r"(?P<digits>\d+(?:[.,']\d+)*)(?P<kilo>k\b)?"
+_FACTOR = rf"(?(kilo)|(?:[ -](?P<times>{'|'.join(_TIMES)})\b)?)"
+_BEGIN = r"(?<![^\W_])"
+_COUNT = rf"(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<unit>{'|'.join(_SMALL[1:10])}))?|(?P<small>{'|'.join(_SMALL)}))\b"
+_OTHER = rf"(?:(?P<ordinal>{'|'.join(_ORDINALS)})|(?P<dozen>dozen)|(?P<cover>{'|'.join(_COVERS)}))\b"
+_NUMBER = re.compile(rf"(?:{_DIGITS}|{_BEGIN}{_COUNT}){_FACTOR}|{_BEGIN}{_OTHER}")
+_FIGURE = re.compile(_DIGITS + _FACTOR)
 _LETTERS = re.compile(r"[^\W\d_]+")
 _KNOWN = {**_VALUES, **_TIMES, **_COVERS}.keys()
 NUMBER_WORDS = rf"(?i:\b(?:{'|'.join(_KNOWN)})\b)"
@@ -99,16 +97,16 @@ def read_numbers(text: str) -> Numbers:
     """Return the numbers of a text, see the module."""
     text = plain(text).casefold()
     claims = without_places(text)
-    held: set[str] = set()
-    claimed = _read(claims, held)
+    claimed, held = _read(claims)
     if claims != text:
-        _read(text, held)
+        held |= _read(text)[1]
     return Numbers(tuple(claimed), frozenset(held))
 
 
-def _read(text: str, held: set[str]) -> list[Number]:
-    """Return the numbers that a text claims; `held` gains all readings and parts of all that it holds."""
-    claimed = []
+def _read(text: str) -> tuple[list[Number], set[str]]:
+    """Return the numbers that a text claims, and all readings and parts of all that it holds."""
+    claimed: list[Number] = []
+    held: set[str] = set()
     # Words are looked up before they are searched for, which takes longer.
     spelt = not _KNOWN.isdisjoint(_LETTERS.findall(text))
     for match in (_NUMBER if spelt else _FIGURE).finditer(text):
@@ -116,18 +114,14 @@ def _read(text: str, held: set[str]) -> list[Number]:
         if spelt and match["cover"]:
             held.add(_COVERS[match["cover"]])
             continue
-        if not digits:
-            number, claims = _from_words(match)
-        elif not digits.strip("0") and text[match.start() - 1 : match.start()] == ":":
+        if digits and not digits.strip("0") and text[match.start() - 1 : match.start()] == ":":
             held.add("0")  # the minutes of 7:00
             continue
-        else:
-            number, claims = _multiplied(_from_digits(digits), match["kilo"], match["times0"]), True
-        held |= number.readings
-        held.update(number.parts)
+        number, claims = (_multiplied(_from_digits(digits), match), True) if digits else _from_words(match)
+        held.update(number.readings, number.parts)
         if claims:
             claimed.append(number)
-    return claimed
+    return claimed, held
 
 
 def _canonical(whole: str, fraction: str = "") -> str:
@@ -163,11 +157,12 @@ def _thousands(groups: list[str]) -> bool:
     return 1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(group) == 3 for group in groups[1:])
 
 
-def _multiplied(number: Number, kilo: str | None, times: str | None) -> Number:
+def _multiplied(number: Number, match: re.Match[str]) -> Number:
     """Return the number with what follows it: a k that may be a thousand, or a word that multiplies it."""
-    if not kilo and not times:
+    kilo = match["kilo"]
+    if not kilo and not match["times"]:
         return number
-    factor = 1000 if kilo else _TIMES[times or ""]
+    factor = 1000 if kilo else _TIMES[match["times"]]
     short = [reading for reading in number.readings if len(reading.replace(".", "")) <= _MOST_DIGITS]
     products = frozenset(f"{(Decimal(reading) * factor).normalize():f}" for reading in short)
     if kilo or not products:
@@ -180,5 +175,5 @@ def _from_words(match: re.Match[str]) -> tuple[Number, bool]:
     ordinal = match["ordinal"]
     value = 12 if match["dozen"] else _VALUES[match["tens"] or match["small"] or ordinal]
     value += _VALUES[match["unit"]] if match["unit"] else 0
-    value *= _TIMES.get(match["times1"] or match["times2"] or "", 1)
+    value *= _TIMES[match["times"]] if match["times"] else 1
     return Number(frozenset({str(value)}), spelt=True), value > (2 if ordinal else 1)

@@ -4,12 +4,13 @@ import re
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.base.numeric.arrays import Mask
 from curate.captions.gates.gate import Candidates, Gate, Option
-from curate.captions.gates.text_columns import count_words, filled, to_mask
+from curate.captions.gates.text_columns import are_equal, count_words, filled, matches, to_mask, to_texts
 
 _IN_A_ROW, _TRIGRAMS, _SHARE, _CHARACTERS = 4, 3, 0.25, 6
 _FEW = 5  # words: the share of a shorter caption says little
@@ -26,9 +27,8 @@ class Empty(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        texts = filled(candidates.texts)
-        short = pc.less(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 2)
-        return to_mask(pc.or_(short, pc.invert(pc.match_substring_regex(texts, r"[\p{L}\p{N}]"))))
+        lengths = pc.utf8_length(pc.utf8_trim_whitespace(filled(candidates.texts))).to_numpy()
+        return np.asarray((lengths < 2) | ~matches(candidates.texts, r"[\p{L}\p{N}]"))
 
 
 class Length(Gate):
@@ -45,16 +45,16 @@ class Length(Gate):
 
     def check(self, candidates: Candidates, option: tuple[int, int]) -> Mask:
         """See `Gate`."""
-        texts, finish = candidates.texts, candidates.finish
+        texts = candidates.texts
         count = count_words(texts)
         bad = (count < option[0]) | (count > option[1])
         if candidates.compared is not None:
             expected = count_words(candidates.compared)
             too_many = count > _MAX_SHARE * np.maximum(expected, _FEW)
             bad |= (expected > 0) & ((count < _MIN_SHARE * expected) | too_many)
-        if finish is not None:
-            has_ended = pc.match_substring_regex(filled(texts), r"[.!?…。！？][\"'”’»)]*\s*$")
-            bad |= to_mask(pc.equal(finish, "length")) & ~to_mask(has_ended)
+        if candidates.finish is not None:
+            has_ended = matches(texts, r"[.!?…。！？][\"'”’»)]*\s*$")
+            bad |= are_equal(candidates.finish, pa.scalar("length")) & ~has_ended
         return bad & to_mask(texts.is_valid())
 
 
@@ -68,26 +68,22 @@ class Repetition(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        texts = filled(candidates.texts).to_pylist()
-        bad = np.zeros(len(texts), np.bool_)
-        rows = _rows_with_runs(texts)
-        rows.update(row for row, text in enumerate(texts) if _has_loop(text))
-        for row in rows:
-            original = candidates.originals[row].as_py() or ""
-            bad[row] = not (_has_loop(original) or _rows_with_runs([original]))
+        bad = _repeats(to_texts(candidates.texts))
+        rows = np.flatnonzero(bad)
+        bad[rows] = ~_repeats(to_texts(candidates.originals.take(rows)))
         return bad
 
 
-def _rows_with_runs(texts: list[str]) -> set[int]:
-    """Return which texts have a character, no digit, six times in a row."""
+def _repeats(texts: list[str]) -> Mask:
+    """Return which texts have a loop of words, or a character, no digit, six times in a row."""
+    repeats = np.array(list(map(_has_loop, texts)), np.bool_)
     ends = np.cumsum([len(text) + 1 for text in texts])
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
-    same, width = codes[1:] == codes[:-1], _CHARACTERS - 1
-    if len(same) < width:
-        return set()
-    runs = np.logical_and.reduce([same[i : len(same) - width + 1 + i] for i in range(width)])
-    places = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
-    return set(np.searchsorted(ends, places, "right").tolist())
+    if len(codes) >= _CHARACTERS:
+        runs = (np.lib.stride_tricks.sliding_window_view(codes, _CHARACTERS) == codes[: 1 - _CHARACTERS, None]).all(1)
+        places = [at for at in np.flatnonzero(runs) if not chr(codes[at]).isspace() and not chr(codes[at]).isdecimal()]
+        repeats[np.searchsorted(ends, places, "right")] = True
+    return repeats
 
 
 def _has_loop(text: str) -> bool:

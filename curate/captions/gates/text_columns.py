@@ -1,10 +1,10 @@
 """Columns of texts compared with columns of captions, whole columns at a time.
 
-In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the few rows that gates of numbers and
-names must read in Python.
+In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the few rows that gates must read in
+Python.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import I64, Mask
-from curate.captions.gates.names import may_be_name
-from curate.captions.gates.numerals import NUMBER_WORDS
+from curate.captions.gates.gate import Candidates
 
 # Runs between spaces; but each character of Han and kana, and each four of scripts of South-East Asia without spaces.
 _WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{1,4}|"
@@ -31,8 +30,8 @@ class Words(NamedTuple):
 def split_words(column: pa.Array) -> Words:
     """Return the words of a column; a null has none."""
     lists = pc.split_pattern_regex(filled(column), r"[^\p{L}]+")
-    words, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
-    some = pc.not_equal(words, "")  # before the first run and behind the last one
+    words, rows = lists.flatten(), lists.value_parent_indices().to_numpy()
+    some = pc.not_equal(words, pa.scalar(""))  # before the first run and behind the last one
     words, rows = words.filter(some), rows[to_mask(some)]
     lowered = pc.utf8_lower(words)
     return Words(lowered, to_mask(pc.not_equal(lowered, words)), np.asarray(rows, np.int64))
@@ -44,27 +43,44 @@ def word_keys(a: Words, b: Words) -> tuple[I64, I64]:
     return a.rows << 32 | ids[: len(a.rows)], b.rows << 32 | ids[len(a.rows) :]
 
 
-def filled(column: pa.Array) -> pa.Array:
+def filled(column: pa.Array) -> pa.StringArray:
     """Return the column as string, null as the empty one."""
-    return pc.fill_null(column.cast(pa.string()), "")
+    strings = column.cast(pa.string()).fill_null("")
+    assert isinstance(strings, pa.StringArray)
+    return strings
 
 
-def to_mask(column: pa.Array) -> Mask:
+def to_texts(column: pa.Array) -> list[str]:
+    """Return the texts of a column, null as the empty one."""
+    return [text or "" for text in column.to_pylist()]
+
+
+def to_mask(column: pa.BooleanArray) -> Mask:
     """Return a boolean column as bool [rows], null as false."""
-    return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), np.bool_)
+    return np.asarray(column.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
 
 
-def normalised(column: pa.Array) -> pa.Array:
+def matches(column: pa.Array, pattern: str) -> Mask:
+    """Return which texts have a match of an RE2 pattern; null is the empty text."""
+    return to_mask(pc.match_substring_regex(filled(column), pattern))
+
+
+def are_equal(a: pa.Array, b: pa.Array | pa.Scalar) -> Mask:
+    """Return where two columns are equal, or a column and a value, and not null."""
+    return to_mask(pc.equal(a, b))
+
+
+def normalised(column: pa.Array) -> pa.StringArray:
     """Return lower case, one space for all that is no letter, mark or digit, none at the ends; null is empty."""
     lowered = pc.utf8_lower(filled(column))
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(lowered, r"[^\p{L}\p{M}\p{N}]+", " "))
 
 
-def brought_in(texts: pa.Array, originals: pa.Array, holds: Callable[[pa.Array], pa.Array]) -> Mask:
-    """Return which texts hold something that their captions do not; captions are looked at where texts do."""
-    bad = to_mask(holds(filled(texts)))
+def brought_in(candidates: Candidates, pattern: str) -> Mask:
+    """Return which texts have a match that their captions have not; captions are looked at where texts have it."""
+    bad = matches(candidates.texts, pattern)
     rows = np.flatnonzero(bad)
-    bad[rows] = ~to_mask(holds(filled(originals.take(pa.array(rows)))))
+    bad[rows] = ~matches(candidates.originals.take(rows), pattern)
     return bad
 
 
@@ -73,47 +89,8 @@ def count_words(column: pa.Array) -> I64:
     return np.asarray(pc.count_substring_regex(filled(column), _WORD).to_numpy(zero_copy_only=False), np.int64)
 
 
-def read_rows(
-    rows: I64, texts: pa.Array, originals: pa.Array, sources: pa.Array | None = None
-) -> Iterator[tuple[int, str, str, str]]:
+def read_rows(rows: I64, candidates: Candidates) -> Iterator[tuple[int, str, str, str]]:
     """Return of each of these rows its number, text, caption and source, empty where null."""
-    columns = [filled(column.take(pa.array(rows))).to_pylist() for column in (texts, originals)]
-    columns.append([""] * len(rows) if sources is None else filled(sources.take(pa.array(rows))).to_pylist())
+    sources = pa.nulls(len(candidates.texts), pa.string()) if candidates.sources is None else candidates.sources
+    columns = (to_texts(column.take(rows)) for column in (candidates.texts, candidates.originals, sources))
     return zip(rows.tolist(), *columns, strict=True)
-
-
-def flatten(lists: pa.ListArray) -> tuple[I64, I64]:
-    """Return the values of all lists, and the row of each."""
-    ids = pc.list_flatten(lists).to_numpy(zero_copy_only=False)
-    rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
-    return np.asarray(ids, np.int64), np.asarray(rows, np.int64)
-
-
-def number_suspects(texts: pa.Array, originals: pa.Array) -> I64:
-    """Return rows that `numbers` may fail: all with numbers, but ASCII without number words and with equal figures."""
-    suspect = np.zeros(len(texts), np.bool_)
-    spelt = suspect.copy()
-    for column in (filled(texts), filled(originals)):
-        suspect |= to_mask(pc.match_substring_regex(column, r"\pN|&#?\w+;|" + NUMBER_WORDS))
-        spelt |= to_mask(pc.match_substring_regex(column, r"[^\x00-\x7f]|&#?\w+;|" + NUMBER_WORDS))
-    rows = pa.array(np.flatnonzero(suspect & ~spelt))
-    figures = [pc.replace_substring_regex(filled(c.take(rows)), r"[^0-9.,']+", " ") for c in (texts, originals)]
-    suspect[rows.to_numpy()] = ~to_mask(pc.equal(*figures))
-    return np.flatnonzero(suspect & to_mask(texts.is_valid()) & to_mask(originals.is_valid()))
-
-
-def name_suspects(texts: pa.Array, originals: pa.Array) -> I64:
-    """Return rows that `names` may fail: what is not plain ASCII or may be a code, and a word with a capital on one
-    side that the other lacks, which may be a name."""
-    both = to_mask(texts.is_valid()) & to_mask(originals.is_valid())
-    suspect = np.zeros(len(texts), np.bool_)
-    for column in (texts, originals):
-        suspect |= to_mask(pc.match_substring_regex(filled(column), r"[^\x00-\x7f]|&#?\w+;|[a-zA-Z]-?[0-9]"))
-    sides = split_words(texts), split_words(originals)
-    keys = word_keys(*sides)
-    for side, side_keys, other_keys in ((sides[0], *keys), (sides[1], *keys[::-1])):
-        alone = np.flatnonzero(side.marked & ~np.isin(side_keys, other_keys))
-        coded = side.lowered.take(pa.array(alone)).dictionary_encode()
-        may = np.array([may_be_name(word) for word in coded.dictionary.to_pylist()], np.bool_)
-        suspect[side.rows[alone[may[coded.indices.to_numpy()]]]] = True
-    return np.flatnonzero(suspect & both)

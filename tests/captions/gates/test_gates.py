@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.captions.gates import verdicts
-from curate.captions.gates.gate import Candidates, Entries, Relation, Scores
+from curate.captions.gates.gate import PASSED, Candidates, Entries, Relation, Scores, Verdicts
+from curate.captions.gates.gate import run_gates as run_all_gates
 from curate.captions.gates.language import differs
 from curate.captions.gates.measured import entry_weights, falls
 from curate.captions.gates.names import hold_names, read_names
 from curate.captions.gates.numerals import read_numbers
-from curate.captions.gates.verdicts import PASSED, Verdicts
 from curate.captions.kinds.registry import KINDS
 from curate.recipe.gates import GATES, Gates
 from curate.signals.language import detect_languages
@@ -34,7 +33,7 @@ Options: type[Gates] = Gates.full()
 
 
 def run_gates(candidates: Candidates, **options: Any) -> Verdicts:
-    return verdicts.run_gates(candidates, Options(**options))
+    return run_all_gates(candidates, Options(**options))
 
 
 def check(

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
-from curate.captions.gates.gate import Candidates
-from curate.captions.gates.verdicts import run_gates
+from curate.captions.gates.gate import Candidates, run_gates
 from curate.captions.kinds.rewrite import STYLES, TRIPLES, Rewrite, draw_triples, load_pairs, read_pairs
 from curate.captions.kinds.text import as_data
 from curate.llm.engine import Sampling
