@@ -6,7 +6,7 @@ emit ─ compact ─ publish
 
 from collections.abc import Sequence
 
-from curate.captions.steps import caption
+from curate.captions.unit import caption
 from curate.decide.decide_rows import decide_rows
 from curate.decide.settings import DecideSettings
 from curate.emit.settings import EmitSettings

@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.base import ids
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
-from curate.captions.settings import CaptionSettings, check_captions
+from curate.captions.settings import check_captions
 from curate.decide.decontamination import evaluation_key
 from curate.decide.draw.other_counts import counts_key
 from curate.decide.rules.rules import named_columns
@@ -137,7 +137,7 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
     try:
         DecideSettings.of(context)  # checks rules and passes
         if recipe.captions:
-            check_captions(CaptionSettings.of(context))
+            check_captions(context)
         find_emitted(context)
         find_output(context.recipe.output.format, context.pool.has_images)
     except UnknownColumn as error:

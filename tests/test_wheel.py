@@ -63,6 +63,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
         ".sql",
         ".md",
         ".txt",
+        ".toml",
         ".yaml",
         ".typed",
         ".json",

@@ -5,20 +5,19 @@ there is no text, `clip_score` the cosine of text and image where the model's em
 first gate that failed, null without an answer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids, schema
-from curate.base.numeric.arrays import F32
+from curate.base.numeric.arrays import F32, I64
 from curate.base.numeric.vectors import embedding_matrix, normalised
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
+from curate.captions.gates.text_columns import to_texts
 from curate.captions.rows import Rows
 from curate.captions.settings import CaptionSettings
 from curate.llm.engine import Request
@@ -33,29 +32,13 @@ _STEP_ROWS = 2048  # requests that are judged at a time, see `Checkpoints`
 _MAX_ANSWER = 20_000  # characters of an answer that are looked at: what is longer is no caption
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """The requests of one section, in order, and their answers."""
 
     task: Task
     rows: Rows  # the unit's kept rows
     requests: Sequence[Request]
     answers: pa.Table  # `schema.ANSWERS`, a row a request
-
-    @cached_property
-    def of_row(self) -> npt.NDArray[np.int64]:
-        """int64 [requests], the place of each request's row among the rows."""
-        places = {uid: place for place, uid in enumerate(self.rows.column("uid").to_pylist())}
-        return np.array([places[request.uid] for request in self.requests], np.int64)
-
-    @cached_property
-    def texts(self) -> pa.Array:
-        """string [requests], null where an answer holds none."""
-        texts = [
-            None if answer is None else self.task.section.text_of(answer[:_MAX_ANSWER], request.style)
-            for request, answer in zip(self.requests, self.answers["answer"].to_pylist(), strict=True)
-        ]
-        return pa.array(texts, pa.string())
 
 
 def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered, checkpoints: Checkpoints) -> pa.Table:
@@ -64,19 +47,22 @@ def judge(settings: CaptionSettings, tables: UnitTables, answered: Answered, che
 
     def steps(first: int) -> Iterator[pa.Table]:
         for start in range(first, len(answered.requests), _STEP_ROWS):
-            yield _judge_rows(settings, answered, scorer, slice(start, start + _STEP_ROWS))
+            step = slice(start, start + _STEP_ROWS)
+            some = answered._replace(requests=answered.requests[step], answers=answered.answers[step])
+            yield _judge_rows(settings, some, scorer)
 
     sources = pa.table({"source": answered.rows.sources})
     of = [answered.task.key, ids.table_digest(answered.answers), ids.table_digest(sources)]
     return checkpoints.complete(of, schema.CAPTIONS, steps)
 
 
-def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer | None", step: slice) -> pa.Table:
+def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer | None") -> pa.Table:
     """Return the rows of table `captions` of some of the requests."""
-    section, rows = answered.task.section, answered.rows
-    requests, answers, texts = answered.requests[step], answered.answers[step], answered.texts[step]
-    of_row = pa.array(answered.of_row[step])
-    scores = scorer.score(answered.of_row[step], texts) if scorer else {}
+    (task, rows, requests, answers), section = answered, answered.task.section
+    pairs = zip(requests, answers["answer"].to_pylist(), strict=True)
+    written = [None if text is None else section.text_of(text[:_MAX_ANSWER], of.style) for of, text in pairs]
+    texts, of_row = pa.array(written, pa.string()), rows.places(requests)
+    scores = scorer.score(of_row, texts) if scorer else {}
     candidates = Candidates(
         relation=section.relation,
         texts=texts,
@@ -94,7 +80,7 @@ def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer 
     columns = {
         **{name: answers[name] for name in ("uid", "kind", "style", "ordinal")},
         "text": texts,
-        "model": pa.repeat(settings.model_of(answered.task), len(texts)),
+        "model": pa.repeat(settings.model_of(task), len(texts)),
         "prompt": answers["digest"],
         "clip_score": scores["clip"].texts if scores else pa.nulls(len(texts), pa.float32()),
         "gate": pc.if_else(texts.is_valid(), verdicts.first, None),
@@ -106,7 +92,7 @@ def _judge_rows(settings: CaptionSettings, answered: Answered, scorer: "_Scorer 
     return pa.table(columns, schema=schema.CAPTIONS)
 
 
-def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: pa.Array) -> Entries | None:
+def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: I64) -> Entries | None:
     if rows.entry_ids is None or rows.counts is None or settings.match is None:
         return None
     matched = load_matcher(settings.match).match(texts.fill_null(""))
@@ -115,8 +101,7 @@ def _entries(settings: CaptionSettings, rows: Rows, texts: pa.Array, of_row: pa.
     return Entries(matched, rows.entry_ids.take(of_row), weights)
 
 
-@dataclass(frozen=True)
-class _Scorer:
+class _Scorer(NamedTuple):
     """Scores how well texts and captions fit their images, by the model that the gates name."""
 
     encoder: Encoder
@@ -133,25 +118,25 @@ class _Scorer:
         column = tables.read("embeddings", [f"{settings.scorer.prefix}image"]).column(0)
         images = normalised(embedding_matrix(column)[rows.rows])
         has_words = settings.captions.gates.needs("f_clip") and settings.scorer.scores_words
-        return cls(encoder, images, rows.column("caption").to_pylist(), has_words)
+        return cls(encoder, images, to_texts(rows.column("caption")), has_words)
 
-    def score(self, of_row: npt.NDArray[np.int64], texts: pa.Array) -> dict[str, Scores]:
+    def score(self, of_row: I64, texts: pa.Array) -> dict[str, Scores]:
         """Return CLIP scores, `clip`, and F-CLIPScores, `f_clip`, where measured; `of_row` is each text's row."""
-        valid = texts.is_valid().to_numpy(zero_copy_only=False)
+        valid = np.asarray(texts.is_valid())
         rows, place = np.unique(of_row, return_inverse=True)
-        written = self.images[of_row[valid]], texts.drop_null().to_pylist()
-        originals = self.images[rows], [self.captions[row] for row in rows]
-
-        def scores(measure: Callable[[F32, list[str]], F32]) -> Scores:
+        written = self._measure(self.images[of_row[valid]], to_texts(texts.drop_null()))
+        originals = self._measure(self.images[rows], [self.captions[row] for row in rows])
+        scores = {}
+        for name in written:
             of_texts = np.full(len(texts), np.nan, np.float32)
-            of_texts[valid] = measure(*written)
-            return Scores(pa.array(of_texts, mask=np.isnan(of_texts)), pa.array(measure(*originals)[place]))
+            of_texts[valid] = written[name]
+            scores[name] = Scores(pa.array(of_texts, mask=np.isnan(of_texts)), pa.array(originals[name][place]))
+        return scores
 
-        measures = {"clip": self._cosines, **({"f_clip": self._f_scores} if self.has_words else {})}
-        return {name: scores(measure) for name, measure in measures.items()}
-
-    def _cosines(self, images: F32, texts: list[str]) -> F32:
-        return np.asarray(np.einsum("ij,ij->i", images, self.encoder.encode_texts(texts).embeddings), np.float32)
-
-    def _f_scores(self, images: F32, texts: list[str]) -> F32:
-        return np.array([score.f_clipscore for score in self.encoder.score_words(images, texts)], np.float32)
+    def _measure(self, images: F32, texts: list[str]) -> dict[str, F32]:
+        cosines = np.einsum("ij,ij->i", images, self.encoder.encode_texts(texts).embeddings)
+        scores = {"clip": np.asarray(cosines, np.float32)}
+        if self.has_words:
+            f_scores = [score.f_clipscore for score in self.encoder.score_words(images, texts)]
+            scores["f_clip"] = np.array(f_scores, np.float32)
+        return scores

@@ -40,7 +40,7 @@ _NO_TEXTS = EmittedTexts(None, {}, None, {})
 def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> dict[str, Texts]:
     """Return the texts of the unit's samples by uid, of those that have some; of these samples, or of all."""
     table = tables.read("captions", ["uid", "kind", "style", "ordinal", "text", "gate"])
-    table = table.filter(pc.equal(table["gate"], PASSED))
+    table = table.filter(pc.equal(table["gate"], pa.scalar(PASSED)))
     if uids is not None:
         table = table.filter(pc.is_in(table["uid"], uids))
     texts: dict[str, dict[str, list[Text]]] = {}

@@ -17,7 +17,9 @@ web, unseen before, 0.93 and 0.92 (tests/captions/test_regions.py), a word too m
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -25,51 +27,10 @@ import pyarrow as pa
 from curate.base.errors import needing
 from curate.base.process import process_cache
 
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_PICTURE = _set(
-    "photo photos photograph photographs photography picture pictures image images illustration illustrations stock "
-    "vector vectors background backgrounds foreground close-up closeup clipart screenshot thumbnail royalty"
-)
-_PLACES = _set("top bottom left right middle center centre front back side sides corner edge end distance view")
-"""Of the picture; a detector would answer with all of it. Not in names: Rockefeller Center."""
-
-_QUANTITIES = _set(
-    "bunch group groups set sets pair pairs row rows lot lots couple number piece pieces slice slices collection "
-    "series variety kind kinds type types sort sorts combination flock herd crowd stack pile range part parts array "
-    "selection handful cluster plenty bit amount"
-)
-_COLOURS = _set(
-    "red blue green yellow orange black white grey gray brown pink purple gold silver beige turquoise violet "
-    "color colour"
-)
-_DATES = _set(
-    "january february march april may june july august september october november december jan feb mar apr jun jul "
-    "aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday mon tue wed thu fri sat sun"
-)
-"""In capitals only: a march is not March."""
-
-_VERBS = _set(
-    "features shows displays depicts contains includes holds wears carries rides plays sits stands lies hangs rests "
-    "walks runs jumps flies climbs looks watches poses smiles eats drinks reads leans waits makes takes gives "
-    "covers surrounds"
-)
-"""In small letters only; some are nouns to the lexicon."""
-
-_STOPS = _set(
-    "is are was were be been being am has have had do does did not it's he's she's that's there's what's who's "
-    "let's i'm you're we're they're i've you've we've don't doesn't didn't isn't aren't wasn't weren't can't won't "
-    "couldn't wouldn't shouldn't hasn't haven't something someone somebody everything everyone everybody anything "
-    "anyone anybody nothing nobody none others today tomorrow yesterday de"
-)
-_ABBREVIATIONS = _set("St Mr Mrs Ms Dr Jr Sr Mt Ft Prof vs No Vol")
-_QUANTIFIERS = _set("several many few more most less other such various multiple numerous own same both")
-_PLURALS = _set("people children men women")
-_DETERMINERS = _set("DT PDT PRP$")
-_CLOSED = _set("IN CC TO PRP WDT WP WP$ WRB EX RP MD UH")
+_FILE = files("curate.captions").joinpath("phrase_words.toml")
+_WORDS = {name: frozenset(words.split()) for name, words in tomllib.loads(_FILE.read_text("ascii")).items()}
+_DETERMINERS = {"DT", "PDT", "PRP$"}
+_CLOSED = {"IN", "CC", "TO", "PRP", "WDT", "WP", "WP$", "WRB", "EX", "RP", "MD", "UH"}
 
 # A word keeps what is inside it (U.S., T-Shirts, Women's), and the apostrophe of "dogs' beds". Other marks end a
 # phrase.
@@ -128,7 +89,7 @@ def _words(text: str) -> list[_Word]:
 
 def _is_short(text: str) -> bool:
     """Return whether a full stop after a word is its own: St. Louis, J. Smith, U.S. Route."""
-    return text in _ABBREVIATIONS or (text.isupper() and (len(text) == 1 or "." in text))
+    return text in _WORDS["abbreviations"] or (text.isupper() and (len(text) == 1 or "." in text))
 
 
 def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str:
@@ -137,15 +98,15 @@ def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str
     `capitals`: whether all of the caption is in capitals, so that they say nothing.
     """
     low, name = text.lower().replace("’", "'"), not capitals and not text[0].islower()
-    if low in _STOPS or (name and low in _DATES) or (not name and low in _VERBS):
+    if low in _WORDS["stops"] or (name and low in _WORDS["dates"]) or (not name and low in _WORDS["verbs"]):
         return "stop"
     if _NUMBER.fullmatch(text) or small == "CD":
         return "number"
-    if small in _DETERMINERS or low in _QUANTIFIERS:
+    if small in _DETERMINERS or low in _WORDS["quantifiers"]:
         return "determiner"
     if small in _CLOSED and not (name and (text in ("US", "IT") or small == "MD")):
         return "stop"
-    if low in _QUANTITIES or low in _PICTURE or low in _PLACES:
+    if low in _WORDS["quantities"] or low in _WORDS["picture"] or low in _WORDS["places"]:
         return "noun"
     return _content_kind(low, tag, small, before, name, capitals)
 
@@ -161,7 +122,7 @@ def _content_kind(low: str, tag: str, small: str, before: _Word, name: bool, cap
     if tag == "VBG":
         return "ing"
     # A verb is likeliest to the lexicon, but captions are full of nouns: a print, in love. After a plural it is one.
-    singular = before.text[-1:] != "s" and before.text.lower() not in _PLURALS
+    singular = before.text[-1:] != "s" and before.text.lower() not in _WORDS["plurals"]
     nominal = singular and before.kind in ("determiner", "modifier", "number", "noun")
     return "noun" if tag in ("VB", "VBP") and nominal else "stop"
 
@@ -203,17 +164,17 @@ def _trimmed(run: list[_Word], after: _Word) -> str:
     while begin < end and (run[end - 1].kind != "noun" or _is_picture(run[end - 1].text, end - begin)):
         end -= 1
     words = run[begin:end]
-    if all(len(word.text) == 1 or word.text.lower() in _COLOURS for word in words):
+    if all(len(word.text) == 1 or word.text.lower() in _WORDS["colours"] for word in words):
         return ""
     bare = all(word.kind == "modifier" for word in words[:-1])
-    if bare and after.text.lower() == "of" and words[-1].text.lower() in _QUANTITIES:
+    if bare and after.text.lower() == "of" and words[-1].text.lower() in _WORDS["quantities"]:
         return ""
     return " ".join(word.text for word in words)
 
 
 def _is_picture(text: str, words: int) -> bool:
     """Return whether a phrase's last word names the picture or a place in it."""
-    return text.lower() in _PICTURE or (text.lower() in _PLACES and (words == 1 or text[0].islower()))
+    return text.lower() in _WORDS["picture"] or (text.lower() in _WORDS["places"] and (words == 1 or text[0].islower()))
 
 
 def _tags(segments: list[list[str]]) -> list[str]:

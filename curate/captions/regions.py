@@ -1,6 +1,6 @@
 """Find where in an image the phrases of its caption are: boxes by an open-vocabulary detector, as in CLOC's VESL.
 
-In: a unit's kept rows, and at most `MAX_QUERIES` phrases of each (see `curate.captions.phrases`). Out: table
+In: a unit's kept rows, and at most `queries` phrases of each (20, as CLOC; see `curate.captions.phrases`). Out: table
 `schema.REGIONS`, one row a kept row: boxes in pixels of the image after EXIF rotation, the best ones first, each with
 its likeliest phrase and score; empty where nothing was detected, null with a reason where the image could not be read
 or its caption is not English. Regions are cached by a row's digest (image, caption, detector, options), in this run and
@@ -39,14 +39,9 @@ from curate.recipe.captions import Regions
 from curate.store.checkpoints import Checkpoints
 from curate.store.tables import UnitTables
 
-MAX_QUERIES, THRESHOLD = 20, 0.1
-"""CLOC's: the most phrases of an image, and the confidence above which boxes are kept."""
-
-REGIONS = pa.list_(schema.REGION)
+DETECTED = pa.schema([schema.REGIONS.field(name) for name in ("regions", "error")])
 """Boxes as x0, y0, x1, y1 in pixels; (0, 0) is the upper left corner of the image after EXIF rotation."""
 
-_DETECTED = pa.schema([("regions", REGIONS), ("error", pa.string())])
-ENGLISH = "en"
 NOT_ENGLISH = "language: the caption is not English"
 
 
@@ -58,7 +53,7 @@ class Box(NamedTuple):
     score: float  # how likely, above the threshold, up to 1
 
 
-def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, seed: int = 0) -> pa.Array:
+def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int, seed: int = 0) -> pa.Array:
     """Return at most `most` phrases of each row, in their order, drawn by hash64(uid NUL phrase NUL seed).
 
     In and out: list<string>, no two of a row alike; null stays null.
@@ -71,8 +66,8 @@ def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int = MAX_QUERIES, s
 
 
 def find_regions(
-    images: Iterable[bytes | None], phrases: pa.Array, detector: "ZeroShotDetector", threshold: float = THRESHOLD
-) -> tuple[pa.Array, pa.Array]:
+    images: Iterable[bytes | None], phrases: pa.Array, detector: "ZeroShotDetector", threshold: float
+) -> Iterator[pa.Table]:
     """Detect each image's phrases; images are read and opened `detector.batch` at a time.
 
     Args:
@@ -81,51 +76,35 @@ def find_regions(
         detector: the model.
         threshold: of the score, 0 to 1; boxes above it are kept.
 
-    Returns:
-        `REGIONS`, null where there was nothing to detect or it failed; and string, why it failed: `no_image: …` or
-        `engine: …`, else null.
+    Yields:
+        `DETECTED`, a batch at a time: `regions` null where there was nothing to detect or it failed; `error` why it
+        failed, `no_image: …` or `engine: …`, else null.
     """
-    waiting = zip(images, phrases.to_pylist(), strict=True)
-    answers: list[list[dict[str, Any]] | str | None] = []
-    while rows := list(islice(waiting, detector.batch)):
-        answers += _look(rows, detector, threshold)
-    regions = [None if isinstance(answer, str) else answer for answer in answers]
-    errors = [answer if isinstance(answer, str) else None for answer in answers]
-    return pa.array(regions, REGIONS), pa.array(errors, pa.string())
-
-
-def _look(
-    rows: Sequence[tuple[bytes | None, list[str] | None]], detector: "ZeroShotDetector", threshold: float
-) -> list[list[dict[str, Any]] | str | None]:
-    """Return the regions of each row, or None or an error."""
-    answers: list[list[dict[str, Any]] | str | None] = [None if queries is None else [] for _, queries in rows]
-    opened: list[tuple[int, Image.Image, list[str]]] = []
-    for place, (data, queries) in enumerate(rows):
-        if queries is not None:
-            picture = _open(data)
-            if isinstance(picture, str):
-                answers[place] = picture
-            elif queries:
-                opened.append((place, picture, queries))
 
     def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:
         return detector.detect([picture for _, picture, _ in part], [queries for *_, queries in part], threshold)
 
-    for (place, _, queries), boxes in zip(opened, in_halves(opened, detect), strict=True):
-        if isinstance(boxes, Exception):
-            answers[place] = f"engine: {_line(boxes)}"
-        else:
-            answers[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in boxes]
-    return answers
-
-
-def _open(data: bytes | None) -> Image.Image | str:
-    if data is None:
-        return "no_image: the sample has none"
-    try:
-        return open_picture(data)
-    except Exception as error:  # of many kinds, as each format raises its own
-        return f"no_image: {_line(error)}"
+    waiting = zip(images, phrases.to_pylist(), strict=True)
+    while rows := list(islice(waiting, detector.batch)):
+        regions: list[list[dict[str, Any]] | None] = [None] * len(rows)
+        errors: list[str | None] = [None] * len(rows)
+        opened = []
+        for place, (data, queries) in enumerate(rows):
+            if data is None and queries is not None:
+                errors[place] = "no_image: the sample has none"
+            elif data is not None and queries is not None:
+                try:
+                    opened.append((place, open_picture(data), queries))
+                    regions[place] = []
+                except Exception as error:  # of many kinds, as each format raises its own
+                    errors[place] = f"no_image: {_line(error)}"
+        shown = [image for image in opened if image[2]]
+        for (place, _, queries), boxes in zip(shown, in_halves(shown, detect), strict=True):
+            if isinstance(boxes, Exception):
+                regions[place], errors[place] = None, f"engine: {_line(boxes)}"
+            else:
+                regions[place] = [{"bbox": b.corners, "phrase": queries[b.query], "score": b.score} for b in boxes]
+        yield pa.table({"regions": regions, "error": errors}, schema=DETECTED)
 
 
 def _line(error: Exception) -> str:
@@ -153,43 +132,52 @@ class ZeroShotDetector:
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """Return the boxes of each picture, which has a query at least, the best first. May raise where one fails."""
+        """Return the boxes of each picture, which has a query at least. May raise where one fails.
+
+        The best come first, of equal ones the detector's first.
+        """
         import torch
 
         with self._loaded.use() as loaded, torch.inference_mode():
             boxes, scores = (part.float().cpu() for part in loaded.look(pictures, queries))
         kept = []
         for picture, phrases, at, of in zip(pictures, queries, boxes, scores, strict=True):
-            best = of[:, : len(phrases)].max(dim=-1)
+            best, best_queries = of[:, : len(phrases)].max(dim=-1)
+            half, size = at[:, 2:] / 2, torch.tensor(picture.size)
             # OWLv2 sees a square, padded at the right and at the bottom.
-            size = torch.tensor([max(picture.size)] * 2 if loaded.square else picture.size)
-            half = at[:, 2:] / 2
-            corners = torch.cat([at[:, :2] - half, at[:, :2] + half], dim=-1) * size.repeat(2)
-            kept.append(_kept(corners, best.indices, best.values, picture.size, threshold))
+            seen = size.max().repeat(4) if loaded.family == "owlv2" else size.repeat(2)
+            corners = torch.cat([at[:, :2] - half, at[:, :2] + half], dim=-1) * seen
+            corners = torch.minimum(corners.clamp(min=0), size.to(corners.dtype).repeat(2))
+            inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1) & (best > threshold)
+            order = [i for i in best.argsort(descending=True, stable=True).tolist() if inside[i]]
+            kept.append([Box(tuple(corners[i].tolist()), int(best_queries[i]), float(best[i])) for i in order])
         return kept
 
 
-class _Loaded:
+class _Loaded(NamedTuple):
     """A model and its processor, used alike whatever its family."""
 
-    def __init__(self, family: str, model: Any, processor: Any, device: str, dtype: Any) -> None:
-        self.square = family == "owlv2"
-        self._grounding = family == "grounding-dino"
-        self._model, self._processor, self._device, self._dtype = model, processor, device, dtype
-        config = model.config  # how many tokens a query may have, or all queries together
-        self._longest = config.max_text_len if self._grounding else config.text_config.max_position_embeddings
+    family: str
+    model: Any
+    processor: Any
+    device: str
+    dtype: Any
 
     def look(self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]]) -> tuple[Any, Any]:
         """Return boxes [pictures, boxes, 4] (centre, width, height) and scores [pictures, boxes, queries], 0 to 1."""
         texts = [list(phrases) for phrases in queries]  # the processor pads them with blank ones
-        if self._grounding:  # its queries are one text, which full stops part
+        config = self.model.config  # how many tokens a query may have, or all queries together
+        if self.family == "grounding-dino":  # its queries are one text, which full stops part
             texts = [[query.replace(".", " ") for query in phrases] for phrases in texts]
-        how = {"padding": True if self._grounding else "max_length", "truncation": True, "max_length": self._longest}
-        inputs = self._processor(images=list(pictures), text=texts, return_tensors="pt", **how).to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
-        outputs = self._model(**inputs)
+            how = {"padding": True, "max_length": config.max_text_len}
+        else:
+            how = {"padding": "max_length", "max_length": config.text_config.max_position_embeddings}
+        files = {"images": list(pictures), "text": texts}
+        inputs = self.processor(**files, return_tensors="pt", truncation=True, **how).to(self.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        outputs = self.model(**inputs)
         scores = outputs.logits.float().sigmoid()
-        if self._grounding:
+        if self.family == "grounding-dino":
             scores = self._by_phrase(scores, inputs["input_ids"], max(map(len, queries)))
         return outputs.pred_boxes, scores
 
@@ -197,7 +185,7 @@ class _Loaded:
         """Return each phrase's score: its best token's."""
         import torch
 
-        names = self._processor.tokenizer
+        names = self.processor.tokenizer
         stops = tokens == names.convert_tokens_to_ids(".")
         words = ~(stops | torch.isin(tokens, torch.tensor(names.all_special_ids, device=tokens.device)))
         phrase = stops.cumsum(dim=-1)  # of each token: how many full stops are before it
@@ -229,16 +217,6 @@ def _load(options: Regions, device: str) -> _Loaded:
     return _Loaded(family, model.to(device).eval(), processor, device, dtype)
 
 
-def _kept(corners: Any, queries: Any, scores: Any, size: tuple[int, int], threshold: float) -> list[Box]:
-    """Return the boxes above the threshold, cut to the image, the best first; of equal ones the detector's first."""
-    import torch
-
-    corners = torch.minimum(corners.clamp(min=0), torch.tensor(size, dtype=corners.dtype).repeat(2))
-    inside = (corners[:, :2] < corners[:, 2:]).all(dim=-1) & (scores > threshold)
-    best = scores.argsort(descending=True, stable=True)
-    return [Box(tuple(corners[i].tolist()), int(queries[i]), float(scores[i])) for i in best.tolist() if inside[i]]
-
-
 def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
     """Return the detector, once per process; `engine_id` as of `open_engine`."""
     key = ids.digest([options.model_dump(mode="json"), engine_id])
@@ -249,37 +227,37 @@ def find_unit_regions(
     settings: CaptionSettings, tables: UnitTables, images: UnitRereader, rows: Rows, key: str
 ) -> None:
     """Write the unit's `regions`; `key` goes into the footer where no row failed."""
-    options = settings.captions.regions
+    options, model = settings.captions.regions, settings.engine_ids["regions"]
     assert options is not None
-    model = settings.engine_ids["regions"]
-    table = rows.table
     detection = [model, options.threshold, options.queries, settings.seed]
-    columns = (table[name].to_pylist() for name in ("uid", "sha256", "caption"))
+    columns = (rows.table[name].to_pylist() for name in ("uid", "sha256", "caption"))
     digests = [ids.digest([*row, *detection]) for row in zip(*columns, strict=True)]
-    english = [language in (ENGLISH, None) for language in table["language"].to_pylist()]
-    known, failed = _read_known(tables), {}
+    english = [language in ("en", None) for language in rows.table["language"].to_pylist()]
+    known: dict[str, Any] = {}  # the regions of earlier runs, but for what failed or was not English
+    for of_unit in reversed(list(tables.places)):
+        if of_unit.exists("regions"):
+            known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
+    failed = {}
     checkpoints = Checkpoints(tables.store, "regions", tables.unit, key)
-    wanted = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
-    if wanted:
-        missing = np.array(wanted, np.int64)
-        phrases = noun_phrases(rows.column("caption").take(pa.array(missing)))
-        phrases = sample_phrases(phrases, rows.column("uid").take(pa.array(missing)), options.queries, settings.seed)
+    missing = [place for place, digest in enumerate(digests) if english[place] and digest not in known]
+    if missing:
+        places = np.array(missing, np.int64)
+        phrases = noun_phrases(rows.column("caption").take(places))
+        phrases = sample_phrases(phrases, rows.column("uid").take(places), options.queries, settings.seed)
         detector = open_detector(options, model)
 
         def steps(first: int) -> Iterator[pa.Table]:
-            files = images.images(rows.rows[missing[first:]])
-            for start in range(first, len(missing), detector.batch):
-                batch = phrases[start : start + detector.batch]
-                columns = find_regions(islice(files, len(batch)), batch, detector, options.threshold)
-                yield pa.table(list(columns), schema=_DETECTED)
+            files = images.images(rows.rows[places[first:]])
+            return find_regions(files, phrases[first:], detector, options.threshold)
 
-        detected = checkpoints.complete([digests[place] for place in wanted], _DETECTED, steps)
-        for place, regions, error in zip(wanted, *(column.to_pylist() for column in detected.columns), strict=True):
+        detected = checkpoints.complete([digests[place] for place in missing], DETECTED, steps)
+        for place, regions, error in zip(missing, *(column.to_pylist() for column in detected.columns), strict=True):
             known[digests[place]], failed[digests[place]] = regions, error
-    rows_of = list(zip(english, digests, strict=True))
-    errors = [failed.get(digest) if is_english else NOT_ENGLISH for is_english, digest in rows_of]
-    boxes = [known[digest] if is_english else None for is_english, digest in rows_of]
-    written = pa.table([table["uid"], digests, boxes, [model] * len(digests), errors], schema=schema.REGIONS)
+    of_rows = list(zip(english, digests, strict=True))
+    errors = [failed.get(digest) if is_english else NOT_ENGLISH for is_english, digest in of_rows]
+    boxes = [known[digest] if is_english else None for is_english, digest in of_rows]
+    lists = {"digest": digests, "regions": boxes, "model": [model] * len(boxes), "error": errors}
+    written = pa.table({"uid": rows.table["uid"], **lists}, schema=schema.REGIONS)
     note = {"content": ids.table_digest(written.select(["uid", "digest", "error"]))}
     tables.write("regions", written, key, note, is_final=not any(map(is_failure, errors)))
     checkpoints.delete()
@@ -288,12 +266,3 @@ def find_unit_regions(
 def is_failure(error: str | None) -> bool:
     """Return whether a row's `error` says that detection failed: what is not English is left out for good."""
     return error is not None and error != NOT_ENGLISH
-
-
-def _read_known(tables: UnitTables) -> dict[str, Any]:
-    """Return the regions of earlier runs, by digest, but for what failed or was not English."""
-    known: dict[str, Any] = {}
-    for of_unit in reversed(list(tables.places)):
-        if of_unit.exists("regions"):
-            known |= {row["digest"]: row["regions"] for row in of_unit.read("regions").to_pylist() if not row["error"]}
-    return known

@@ -1,12 +1,15 @@
 """A unit's kept rows, and the requests that a section of captions makes of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.numeric.arrays import F64, I32, I64
 from curate.captions.gates.gate import PASSED
+from curate.captions.gates.text_columns import to_texts
 from curate.captions.kinds.kind import ROWS
 from curate.captions.settings import CaptionSettings
 from curate.decide.rules.row_counts import RowFacts, count_rows
@@ -37,11 +40,10 @@ class Rows:
     @classmethod
     def of(cls, tables: UnitTables, rows: I64, counts: I64 | None, probability: F64) -> "Rows":
         """Return those rows of a unit."""
-        take = pa.array(rows)
-        table = tables.read("samples", ["uid", "caption", "language", "sha256"]).take(take).combine_chunks()
+        table = tables.read("samples", ["uid", "caption", "language", "sha256"]).take(rows).combine_chunks()
         entry_ids = None
         if counts is not None:
-            entry_ids = tables.read("matches", ["entry_ids"])["entry_ids"].take(take).combine_chunks()
+            entry_ids = tables.read("matches", ["entry_ids"])["entry_ids"].take(rows).combine_chunks()
         return cls(rows, table, entry_ids, counts, probability, pa.nulls(len(rows), pa.string()))
 
     def with_sources(self, texts: pa.Table, source: tuple[type[CaptionSection], str] | None) -> "Rows":
@@ -52,7 +54,15 @@ class Rows:
             for uid, kind, style, text, gate in zip(*columns, strict=True):
                 if (kind, style, gate) == (source[0].kind, source[1], PASSED):
                     first.setdefault(uid, text)
-        return replace(self, sources=pa.array(map(first.get, self.column("uid").to_pylist()), pa.string()))
+        return replace(self, sources=pa.array(map(first.get, to_texts(self.table["uid"])), pa.string()))
+
+    def places(self, requests: Sequence[Request]) -> I64:
+        """Return the place of each request's row among these."""
+        return np.array([self._of_uid[request.uid] for request in requests], np.int64)
+
+    @cached_property
+    def _of_uid(self) -> dict[str, int]:
+        return {uid: place for place, uid in enumerate(to_texts(self.table["uid"]))}
 
     def column(self, name: str) -> pa.Array:
         """Return one of the table's columns, as one array."""

@@ -32,12 +32,10 @@ class CaptionSettings:
     engine_ids: Mapping[str, str]  # the model of each engine and the version of each template, see `identify_engines`
     sources: tuple[Source, ...]
     visible: pa.Schema  # the columns that rules see
-    has_images: bool = True
-    output_columns: tuple[str, ...] = ()  # the names of a pool's own columns in the output, where it has no images
-    match: MatchSettings | None = None  # None without match
-    scorer: Embedder | None = None  # the model whose kept embeddings the gates compare texts with, if any
-    signals: tuple[Signal, ...] = ()
-    reuse: RunStore | None = None  # the run whose answers are reused
+    match: MatchSettings | None  # None without match
+    scorer: Embedder | None  # the model whose kept embeddings the gates compare texts with, if any
+    signals: tuple[Signal, ...]
+    reuse: RunStore | None  # the run whose answers are reused
 
     @classmethod
     def of(cls, context: RunContext) -> "CaptionSettings":
@@ -53,8 +51,6 @@ class CaptionSettings:
             engine_ids=context.engine_ids,
             sources=context.sources,
             visible=visible_columns(recipe.measure, signals, context.pool),
-            has_images=context.pool.has_images,
-            output_columns=() if context.pool.output is None else tuple(context.pool.output.names),
             match=MatchSettings.of(context) if recipe.match else None,
             scorer=next(scorers, None),
             signals=signals,
@@ -81,17 +77,18 @@ class CaptionSettings:
         return self.engine_ids[task.section.engine]
 
 
-def check_captions(settings: CaptionSettings) -> None:
+def check_captions(context: RunContext) -> None:
     """Check what needs the pool's columns. Raises RecipeError."""
+    settings, pool = CaptionSettings.of(context), context.pool
     captions = settings.captions
-    if not settings.has_images:
+    if not pool.has_images:
         names = [task.section.key for task in captions.tasks if task.section.needs_images]
         names += ["regions"] if captions.regions else []
         names += ["output.syn_json"] if captions.output.syn_json else []
         if names:
             raise RecipeError(f"captions.{names[0]}: needs images, and the pool has none")
-        taken = [name for name in settings.output_columns if name.lower() in ("captions", "curated_caption")]
-        if taken:
+        output = [] if pool.output is None else pool.output.names
+        if taken := [name for name in output if name.lower() in ("captions", "curated_caption")]:
             what = f"the pool has a column {taken[0]!r}"
             raise RecipeError(f"captions: {what}, which captions add to the output; rename it")
     for task in captions.tasks:

@@ -8,6 +8,7 @@ section's; each batch of requests is written before the next one is sent, in par
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,21 +20,45 @@ from curate.captions.judge import Answered, judge
 from curate.captions.regions import find_unit_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
-from curate.captions.work import Captioned, sum_unit
+from curate.captions.work import Captioned, check_requests, sum_unit
 from curate.llm.cache import AnswerCache, answer_table
 from curate.llm.engine import Answer, Engine, Request
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Task
 from curate.recipe.source import find_source
+from curate.run.context import RunContext
+from curate.run.units import Answer as UnitsAnswer
+from curate.run.units import Units
 from curate.store import checkpoints
 from curate.store.checkpoints import Checkpoints
 from curate.store.layout import caption_statistics_file
 from curate.store.manifest import is_as_written
-from curate.store.tables import UnitTables
+from curate.store.tables import OpenTables, UnitTables
+from curate.store.timings import time_step
 
 _TABLES = ("answers", "captions")
 _NO_IMAGE = Answer(None, "no_image: the input ends before its row")
+
+
+def caption(
+    units: Units, context: RunContext, audit: UnitsAnswer, counts: UnitsAnswer | None
+) -> tuple[UnitsAnswer, UnitsAnswer]:
+    """Write the captions of each unit, once `audit`, of all units, says that the pool is not too damaged.
+
+    `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are written and
+    not too many requests failed, and the list of Captioned.
+    """
+    captioned = units.ask("Caption: texts", _caption, audit, counts, context)
+    return units.get("Caption: check", check_requests, audit, captioned, context.recipe.max_failed), captioned
+
+
+def _caption(
+    tables: OpenTables, unit: Unit, audit: Any, counts: I64 | None, context: RunContext
+) -> Iterator[Captioned]:
+    with time_step(context.store, "caption", unit.name) as timer:
+        timer.rows = audit.kept.get(unit.index, 0)
+        yield caption_unit(CaptionSettings.of(context), unit, tables, counts)
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:
@@ -120,9 +145,7 @@ def _with_images(images: UnitRereader, rows: Rows, requests: list[Request]) -> S
     """Return the requests with their image's file, if any has one; None where it cannot be read again."""
     if not any(request.picture for request in requests):
         return requests
-    places = dict(zip(rows.column("uid").to_pylist(), rows.rows.tolist(), strict=True))
-    wanted = np.array(sorted({places[request.uid] for request in requests}), np.int64)
-    files = dict(zip(wanted.tolist(), images.images(wanted), strict=True))
-    of_requests = [files[places[request.uid]] for request in requests]
-    pairs = zip(requests, of_requests, strict=True)
+    wanted, of_request = np.unique(rows.rows[rows.places(requests)], return_inverse=True)
+    files = list(images.images(wanted))
+    pairs = ((request, files[place]) for request, place in zip(requests, of_request, strict=True))
     return [None if image is None else replace(request, image=image) for request, image in pairs]

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.errors import RunError
@@ -46,15 +47,31 @@ class Captioned:
 
 def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Captioned:
     """Return what became of the requests of a unit whose tables are there."""
-    lost = tables.read("answers", ["error"])["error"].drop_null().to_pylist()
-    work = _sum_answers(settings, tables)
+    answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
+    passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
+    groups = answers.append_column("passed", passed).group_by(["kind", "style"])
+    sums = groups.aggregate(
+        [([], "count_all"), ("error", "count"), ("passed", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")]
+    )
+    stats = caption_statistics_file(tables.unit)
+    spent = tables.store.read_json(stats) if tables.store.exists(stats) else {}
+    replaced = count_replaced(settings.captions, settings.seed, tables)
+    work: dict[tuple[str, str], Work] = {}
+    for row in sums.to_pylist():
+        kind, style = row["kind"], row["style"]
+        sent = Spent(**spent.get(kind, {}).get(style, {}))
+        counts = row["count_all"], sent.sent, row["error_count"], row["passed_sum"] or 0, replaced[kind, style]
+        tokens = row["tokens_in_sum"], row["tokens_out_sum"], sent.seconds, sent.tokens_in, sent.tokens_out
+        by = kind, settings.captions.engine_of(kind, style)  # a text's style says which engine wrote it
+        work[by] = _sum([work.get(by, Work()), Work(*counts, *tokens)])
+    lost = answers["error"].drop_null().to_pylist()
     if settings.captions.regions:
         errors = tables.read("regions", ["error"])["error"].to_pylist()
-        failed = [error for error in errors if is_failure(error)]
+        failed = list(filter(is_failure, errors))
         work["regions", ""] = Work(requests=len(errors), failed=len(failed))
         lost += failed
-    counted = ((error.partition(": "), count) for error, count in Counter(lost).most_common())
-    return Captioned(unit, work, _sum_errors((reason, count, detail) for (reason, _, detail), count in counted))
+    parts = ((*str(error).partition(": "), count) for error, count in Counter(lost).most_common())
+    return Captioned(unit, work, _sum_errors((reason, count, detail) for reason, _, detail, count in parts))
 
 
 def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
@@ -64,36 +81,6 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
         before, first = errors.get(reason, (0, detail))
         errors[reason] = (before + count, first)
     return errors
-
-
-def _sum_answers(settings: CaptionSettings, tables: UnitTables) -> dict[tuple[str, str], Work]:
-    """Return what the unit's texts took, by kind and engine: a text's style says which engine wrote it."""
-    answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
-    passed = pc.equal(tables.read("captions", ["gate"])["gate"], PASSED)  # a row a request, as in answers
-    sums = answers.append_column("passed", pc.fill_null(passed, False)).group_by(["kind", "style"])
-    numbers = [([], "count_all"), ("error", "count"), *((c, "sum") for c in ("passed", "tokens_in", "tokens_out"))]
-    stats = caption_statistics_file(tables.unit)
-    spent = tables.store.read_json(stats) if tables.store.exists(stats) else {}
-    replaced = count_replaced(settings.captions, settings.seed, tables)
-    work: dict[tuple[str, str], Work] = {}
-    for row in sums.aggregate(numbers).to_pylist():
-        kind, style = row["kind"], row["style"]
-        sent = Spent(**spent.get(kind, {}).get(style, {}))
-        of_style = Work(
-            requests=row["count_all"],
-            sent=sent.sent,
-            failed=row["error_count"],
-            passed=row["passed_sum"],
-            replaced=replaced[kind, style],
-            tokens_in=row["tokens_in_sum"],
-            tokens_out=row["tokens_out_sum"],
-            seconds=sent.seconds,
-            sent_in=sent.tokens_in,
-            sent_out=sent.tokens_out,
-        )
-        by = kind, settings.captions.engine_of(kind, style)
-        work[by] = _sum([work.get(by, Work()), of_style])
-    return work
 
 
 def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequence[Captioned]) -> list[CaptionWork]:
@@ -108,8 +95,8 @@ def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequ
     return rows
 
 
-def check_requests(captioned: Sequence[Captioned], max_failed: float) -> None:
-    """Raise RunError where more requests failed than the recipe's max_failed allows; names the reasons."""
+def check_requests(audit: Any, captioned: Sequence[Captioned], max_failed: float) -> Any:
+    """Return `audit`. Raises RunError where more requests failed than the recipe's max_failed allows; names reasons."""
     units = sorted(captioned, key=lambda captions: captions.unit.index)
     total = sum(work.requests for unit in units for work in unit.work.values())
     errors = _sum_errors((reason, *of_unit) for unit in units for reason, of_unit in unit.errors.items())
@@ -124,6 +111,7 @@ def check_requests(captioned: Sequence[Captioned], max_failed: float) -> None:
             f"or with --set max_failed={more} to continue without them",
         ]
         raise RunError("\n".join(lines))
+    return audit
 
 
 def _sum(works: Iterable[Work]) -> Work:

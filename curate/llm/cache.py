@@ -55,7 +55,7 @@ class AnswerCache:
         if missing and self._reuse is not None:
             reuse = self._reuse
             for name, rows in load_index(reuse).find(missing):
-                self._learn(reuse.read_parquet(name).take(pa.array(rows)))
+                self._learn(reuse.read_parquet(name).take(rows))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
 
     def add(self, answers: pa.Table, seconds: float) -> None:
@@ -73,12 +73,12 @@ class AnswerCache:
                 parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
         if not parts:
             return {}
-        sums = pa.concat_tables(parts).group_by(["kind", "style"])
-        sums = sums.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
-        names = ("kind", "style", "count_all", "seconds_sum", "tokens_in_sum", "tokens_out_sum")
+        groups = pa.concat_tables(parts).group_by(["kind", "style"])
+        sums = groups.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
         spent: dict[str, dict[str, Any]] = {}
-        for kind, style, *numbers in zip(*(sums[name].to_pylist() for name in names), strict=True):
-            spent.setdefault(kind, {})[style] = Spent(*numbers)._asdict()
+        for row in sums.to_pylist():
+            numbers = Spent(row["count_all"], row["seconds_sum"], row["tokens_in_sum"], row["tokens_out_sum"])
+            spent.setdefault(row["kind"], {})[row["style"]] = numbers._asdict()
         return spent
 
     def restore_spent(self) -> None:
@@ -102,10 +102,9 @@ class AnswerCache:
 
 def answer_table(requests: Sequence[Request], digests: Sequence[str], answers: Sequence[Answer]) -> pa.Table:
     """Return requests and their answers as table `answers`."""
-    columns = [[getattr(request, name) for request in requests] for name in ("uid", "kind", "style", "ordinal")]
-    columns.append(list(digests))
-    for name in ("text", "tokens_in", "tokens_out", "finish", "error"):
-        columns.append([getattr(answer, name) for answer in answers])
+    columns: dict[str, list[Any]] = {"digest": list(digests), "answer": [answer.text for answer in answers]}
+    columns |= {name: [getattr(request, name) for request in requests] for name in ("uid", "kind", "style", "ordinal")}
+    columns |= {name: [getattr(a, name) for a in answers] for name in ("tokens_in", "tokens_out", "finish", "error")}
     return pa.table(columns, schema=schema.ANSWERS)
 
 
@@ -131,7 +130,7 @@ class Index(NamedTuple):
 
     def _places(self, digests: Sequence[str]) -> I64:
         """Return the place of each digest, or -1."""
-        high, low = ids.uid_halves(pa.chunked_array([pa.array(digests, pa.string())]))
+        high, low = ids.uid_halves(pa.array(digests, pa.string()))
         places = np.searchsorted(self.high, high)
         known = places < len(self.high)
         known[known] = (self.high[places[known]] == high[known]) & (self.low[places[known]] == low[known])
@@ -147,13 +146,13 @@ def load_index(store: RunStore) -> Index:
 
 def index_answers(folder: RunStore) -> Index:
     """Return where a run has the answer to each digest."""
-    names = [name for top in ("tables/answers", ANSWER_PARTS) for name in folder.files(top)]
-    names = [name for name in names if name.endswith(".parquet")]
+    tops = "tables/answers", ANSWER_PARTS
+    names = [name for top in tops for name in folder.files(top) if name.endswith(".parquet")]
     halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, name in enumerate(names):
         table = folder.read_parquet(name, ["digest", "error"])
-        good = np.flatnonzero(table["error"].is_null().to_numpy()).astype(np.int32)
-        halves.append(np.stack(ids.uid_halves(table["digest"].take(pa.array(good)))))
+        good = np.flatnonzero(table["error"].is_null()).astype(np.int32)
+        halves.append(np.stack(ids.uid_halves(table["digest"].take(good).combine_chunks())))
         files.append(np.full(len(good), number, np.int32))
         rows.append(good)
     high, low = np.concatenate(halves, axis=1)

@@ -85,7 +85,7 @@ class Findings:
     decided: Decided
     uids: Answer  # of `sort_uids`
     drift: Answer | None = None  # of `measure_drift`
-    captioned: Answer | None = None  # of `captions.steps.caption`
+    captioned: Answer | None = None  # of `captions.unit.caption`
 
 
 def publish_run(units: Units, context: RunContext, findings: Findings, sources: Sources) -> Answer:

@@ -51,8 +51,9 @@ def test_regions_are_those_of_the_detector(model: str, tmp_path: Path) -> None:
     for uid, members in list(files.items())[:8]:
         image = next(data for suffix, data in members.items() if suffix in ("jpg", "jpeg", "png"))
         fields = json.loads(members["json"])
-        phrases = sample_phrases(noun_phrases(pa.array([fields["captions"]["original"]])), pa.array([uid]))
-        [expected], _ = (column.to_pylist() for column in find_regions([image], phrases, detector))
+        phrases = sample_phrases(noun_phrases(pa.array([fields["captions"]["original"]])), pa.array([uid]), 20)
+        [table] = find_regions([image], phrases, detector, 0.1)
+        [expected] = table["regions"].to_pylist()
         assert [region["phrase"] for region in fields["regions"]] == [region["phrase"] for region in expected]
         for one, other in zip(fields["regions"], expected, strict=True):
             assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)

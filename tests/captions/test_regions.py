@@ -17,7 +17,7 @@ from PIL import Image
 from curate.base.errors import RecipeError
 from curate.captions.phrases import noun_phrases
 from curate.captions.regions import (
-    REGIONS,
+    DETECTED,
     Box,
     ZeroShotDetector,
     find_regions,
@@ -370,7 +370,7 @@ def test_phrases_are_sampled_by_uid():
 
 def test_few_phrases_are_all_taken():
     column = pa.array([["b", "a"], [], None, ["c"] * 20], pa.list_(pa.string()))
-    assert sample_phrases(column, pa.array(["0" * 32] * 4)).equals(column)
+    assert sample_phrases(column, pa.array(["0" * 32] * 4), 20).equals(column)
 
 
 # --- regions ---
@@ -403,14 +403,18 @@ class Fake:
         ]
 
 
+def detect_all(images, phrases: pa.Array, detector) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    table = pa.concat_tables([DETECTED.empty_table(), *find_regions(images, phrases, detector, 0.1)])
+    return table["regions"], table["error"]
+
+
 def test_regions_are_row_by_row_and_say_why_there_are_none():
     red = io.BytesIO()
     Image.new("RGB", (8, 8), (255, 0, 0)).save(red, "PNG")
     images = [file_of(20, 10), None, file_of(5, 5), red.getvalue(), b"none", file_of(6, 6), file_of(7, 7), None]
     column = pa.array([["a", "b"], ["a"], [], ["a"], ["a"], None, ["c"], None], pa.list_(pa.string()))
     for batch, most in ((3, 9), (8, 2), (1, 1)):
-        regions, errors = find_regions(iter(images), column, Fake(batch, most))
-        assert regions.type == REGIONS and errors.type == pa.string()
+        regions, errors = detect_all(iter(images), column, Fake(batch, most))
         assert regions.to_pylist() == [
             [{"bbox": [0, 1, 20, 10], "phrase": name, "score": 0.5} for name in "ab"],
             None,
@@ -425,8 +429,8 @@ def test_regions_are_row_by_row_and_say_why_there_are_none():
         assert said[1] == "no_image: the sample has none" and said[3] == "engine: seeing red"
         assert said[4].startswith("no_image: cannot identify") and [said[i] for i in (0, 2, 5, 6, 7)] == [None] * 5
     with pytest.raises(ValueError, match="zip"):
-        find_regions(images[:-1], column, Fake())
-    assert find_regions([], column[:0], Fake())[0].to_pylist() == []
+        detect_all(images[:-1], column, Fake())
+    assert detect_all([], column[:0], Fake())[0].to_pylist() == []
 
 
 def test_images_are_read_a_batch_at_a_time():
@@ -437,7 +441,7 @@ def test_images_are_read_a_batch_at_a_time():
             read.append(len(detector.calls))
             yield file_of(8, 8, i)
 
-    find_regions(images(), pa.array([["a"]] * 5), detector)
+    detect_all(images(), pa.array([["a"]] * 5), detector)
     assert read == [0, 0, 1, 1, 2] and detector.calls == [2, 2, 1]
 
 
@@ -569,7 +573,7 @@ def test_regions_by_a_detector(detector):
     exif[0x0112] = 6
     picture.transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)
     names = ["red dog", "cat"]
-    regions, errors = find_regions([file_of(*SIZES[0], 0), turned.getvalue()], pa.array([names] * 2), detector)
+    regions, errors = detect_all([file_of(*SIZES[0], 0), turned.getvalue()], pa.array([names] * 2), detector)
     assert errors.null_count == 2
     expected = detector.detect([picture], [names], 0.1)[0]
     for row in regions.to_pylist():

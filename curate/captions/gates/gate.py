@@ -31,8 +31,8 @@ ANY: frozenset[Relation] = frozenset({"rewritten", "translated", "seen"})
 class Entries:
     """The metadata entries of texts and captions, see `Matcher.match`."""
 
-    texts: pa.ListArray  # list<int32> [rows]
-    originals: pa.ListArray
+    texts: pa.Array  # list<int32> [rows]
+    originals: pa.Array
     weights: F64  # [entries], see `entry_weights`
 
 
@@ -69,7 +69,7 @@ class Candidates:
     @property
     def both(self) -> Mask:
         """Where there is a text and a caption: bool [rows]."""
-        return np.asarray(self.texts.is_valid()) & np.asarray(self.originals.is_valid())
+        return np.logical_and(self.texts.is_valid(), self.originals.is_valid(), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ class KeptEntries(Gate):
         entries = candidates.entries
         assert entries is not None
         originals, texts = entries.originals, entries.texts
+        assert isinstance(originals, pa.ListArray) and isinstance(texts, pa.ListArray)
         rows, expected = originals.value_parent_indices().to_numpy(), originals.flatten().to_numpy()
         kept = texts.value_parent_indices().to_numpy() << 32 | texts.flatten().to_numpy()
         weights = entries.weights[expected]

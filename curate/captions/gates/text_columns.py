@@ -50,7 +50,7 @@ def filled(column: pa.Array) -> pa.StringArray:
     return strings
 
 
-def to_texts(column: pa.Array) -> list[str]:
+def to_texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
     """Return the texts of a column, null as the empty one."""
     return [text or "" for text in column.to_pylist()]
 

@@ -136,7 +136,8 @@ class Rewrite(CaptionKind):
         template, is_chat = self.load_template(), self.prompt == "chat"
         columns = [rows[name].to_pylist() for name in ("uid", "caption", "per_row")]
         shown = {style: _examples(style, self.pairs(style)) for style in self.styles}
-        chosen = [_choose(rows["uid"], style, seed, len(shown[style])).tolist() for style in self.styles]
+        uids = rows["uid"].combine_chunks()
+        chosen = [_choose(uids, style, seed, len(shown[style])).tolist() for style in self.styles]
         for uid, caption, count, triples in zip(*columns, zip(*chosen, strict=True), strict=True):
             if not (caption and one_line(caption)):
                 continue
