@@ -230,8 +230,8 @@ def find_unit_regions(
     options, model = settings.captions.regions, settings.engine_ids["regions"]
     assert options is not None
     detection = [model, options.threshold, options.queries, settings.seed]
-    columns = (rows.table[name].to_pylist() for name in ("uid", "sha256", "caption"))
-    digests = [ids.digest([*row, *detection]) for row in zip(*columns, strict=True)]
+    determining = (rows.table[name].to_pylist() for name in ("uid", "sha256", "caption"))
+    digests = [ids.digest([*row, *detection]) for row in zip(*determining, strict=True)]
     english = [language in ("en", None) for language in rows.table["language"].to_pylist()]
     known: dict[str, Any] = {}  # the regions of earlier runs, but for what failed or was not English
     for of_unit in reversed(list(tables.places)):
@@ -256,8 +256,9 @@ def find_unit_regions(
     of_rows = list(zip(english, digests, strict=True))
     errors = [failed.get(digest) if is_english else NOT_ENGLISH for is_english, digest in of_rows]
     boxes = [known[digest] if is_english else None for is_english, digest in of_rows]
-    lists = {"digest": digests, "regions": boxes, "model": [model] * len(boxes), "error": errors}
-    written = pa.table({"uid": rows.table["uid"], **lists}, schema=schema.REGIONS)
+    uids, models = rows.table["uid"].to_pylist(), [model] * len(boxes)
+    columns: dict[str, list[Any]] = {"uid": uids, "digest": digests, "regions": boxes, "model": models, "error": errors}
+    written = pa.table(columns, schema=schema.REGIONS)
     note = {"content": ids.table_digest(written.select(["uid", "digest", "error"]))}
     tables.write("regions", written, key, note, is_final=not any(map(is_failure, errors)))
     checkpoints.delete()
