@@ -315,7 +315,8 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
     units = InProcessUnits(readable, run.context)
     records, _ = find_records(units, settings)
     together = units.value(units.group("Duplicates: together", records, _together).aside)
-    return np.sort(np.concatenate(together), order=["unit", "row"], kind="stable") if together else None
+    none = np.zeros(0, exact.record_type(len(recipe.dedup.by)))
+    return np.sort(np.concatenate([none, *together]), order=["unit", "row"], kind="stable")
 
 
 def _together(bucket: int, records: Sequence[exact.Records]) -> Iterator[Aside]:

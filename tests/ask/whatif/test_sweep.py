@@ -11,7 +11,7 @@ from curate.ask.whatif import survivors
 from curate.ask.whatif.answer import answer, whatif
 from curate.ask.whatif.expectation import choose, expect
 from curate.ask.whatif.plot import sweep_chart, write_plot
-from curate.ask.whatif.survivors import FinishedRun, find_survivors, open_finished
+from curate.ask.whatif.survivors import FinishedRun, all_repeats, changed_recipe, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
@@ -95,6 +95,13 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):
         list(sweep(run, [], parse_swept_number("rules.words=words > {1..3}")))
+
+
+def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.ask.whatif.survivors._together", lambda *_: iter(()))
+    repeats = all_repeats(run, run.recipe)
+    assert repeats is not None and len(repeats) == 0
+    assert find_survivors(run, changed_recipe(run.recipe, ["rules.words=words > 3"]), repeats).states
 
 
 def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
