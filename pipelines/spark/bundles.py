@@ -25,7 +25,7 @@ from apache_beam.runners.worker.statesampler import StateSampler
 from pipelines.spark.exchange import Part, Writer
 from pipelines.spark.groups import Keyed, group_sorted
 from pipelines.spark.side_inputs import CAPABILITIES, SideInputs
-from pipelines.spark.translation import Group, Side, Stage
+from pipelines.spark.translation import READ, Group, Side, Stage
 
 CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn how many cores are theirs
 _CHUNK = 4 << 20  # bytes of input that a worker gets at once
@@ -132,7 +132,7 @@ class _Worker:
         names = task.stage.writes
         while True:  # once more where a splittable DoFn put something off
             bundle = uuid.uuid4().hex
-            self._channel.inputs = _in_chunks(bundle, task.stage.read, rest)
+            self._channel.inputs = _in_chunks(bundle, rest)
             self._channel.write = lambda transform, element: writer.add(names[transform], element)
             process = fn_api.ProcessBundleRequest(
                 process_bundle_descriptor_id=task.id, cache_tokens=self._sides.tokens(task.id)
@@ -170,25 +170,24 @@ class _Worker:
         self._worker = sdk_worker.SdkWorker(self._cache)
 
 
-def _in_chunks(bundle: str, transform: str, elements: Iterable[bytes]) -> Iterator[fn_api.Elements.Data]:
+def _in_chunks(bundle: str, elements: Iterable[bytes]) -> Iterator[fn_api.Elements.Data]:
     waiting: list[bytes] = []
     size = 0
     for element in elements:
         waiting.append(element)
         size += len(element)
         if size >= _CHUNK:
-            yield fn_api.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
+            yield fn_api.Elements.Data(instruction_id=bundle, transform_id=READ, data=b"".join(waiting))
             waiting, size = [], 0
     if waiting:
-        yield fn_api.Elements.Data(instruction_id=bundle, transform_id=transform, data=b"".join(waiting))
+        yield fn_api.Elements.Data(instruction_id=bundle, transform_id=READ, data=b"".join(waiting))
 
 
-class _Channel(data_plane.DataChannel):
+class _Channel(data_plane.InMemoryDataChannel):
     """The way of elements to a worker in this process and back, which leaves them apart."""
 
-    def __init__(self) -> None:
-        self.inputs: Iterator[fn_api.Elements.Data] = iter(())
-        self.write: Callable[[str, bytes], None] = lambda transform, element: None
+    inputs: Iterator[fn_api.Elements.Data]  # of the bundle
+    write: Callable[[str, bytes], None]  # takes a transform, and an element of it
 
     def input_elements(
         self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None
@@ -197,27 +196,7 @@ class _Channel(data_plane.DataChannel):
         yield from self.inputs
 
     def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
-        """Return what a transform writes elements to."""
-        return _ElementStream(lambda element: self.write(transform_id, element))
-
-    def output_timer_stream(self, instruction_id: str, transform_id: str, timer_family_id: str) -> Any:
-        """Raise: timers are refused."""
-        raise NotImplementedError("SparkRunner has no timers")
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class _ElementStream(data_plane.ClosableOutputStream):
-    """Gives each element on once it is complete, which is when Beam asks whether to flush."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self._write = write
-
-    def maybe_flush(self) -> None:
-        self._write(self.get())
-        self._clear()
-
-    def close(self) -> None:
-        """Do nothing: no element is half written."""
+        """Return what a transform writes to: it gives each element on once it is complete, when Beam may flush."""
+        return data_plane.SizeBasedBufferingClosableOutputStream(
+            flush_callback=lambda element: self.write(transform_id, element), size_flush_threshold=0
+        )

@@ -13,12 +13,13 @@ from typing import Any
 
 from apache_beam.coders import PickleCoder
 from apache_beam.portability.api import metrics_pb2
+from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
 
 from pipelines.spark import counters
 from pipelines.spark.bundles import Result, Task, reduce_groups, run_bundle
 from pipelines.spark.exchange import Exchange, Held, Part, spread
 from pipelines.spark.groups import find_partition, group_sorted, key_elements
-from pipelines.spark.translation import Graph, Group, Impulse, Side, Stage, Step, Union, read_by
+from pipelines.spark.translation import Group, Impulse, Side, Stage, Step, Union, read_by
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,13 +64,13 @@ class Cost:
 
 
 class Execution:
-    """One run of a graph in a SparkContext."""
+    """One run of a pipeline's steps in a SparkContext."""
 
-    def __init__(self, spark: Any, graph: Graph, exchange: Exchange, options: dict[str, Any]) -> None:
-        self._spark, self._graph, self._exchange, self._options = spark, graph, exchange, options
+    def __init__(self, spark: Any, steps: Sequence[Step], exchange: Exchange, options: dict[str, Any]) -> None:
+        self._spark, self._steps, self._exchange, self._options = spark, steps, exchange, options
         self._few = _FEW * spark.defaultParallelism
         self._most = max(_TASKS, 4 * spark.defaultParallelism)
-        self._readers = Counter(graph.readers)
+        self._readers = Counter(name for step in steps for name in read_by(step))  # that are still to come
         self._collections: dict[str, list[Part]] = {}
         self._broadcasts: dict[str, Any] = {}
         self._group = f"beam-{uuid.uuid4().hex}"
@@ -91,7 +92,7 @@ class Execution:
             RuntimeError: a task failed as often as Spark lets it.
         """
         try:
-            for number, step in enumerate(self._graph.steps):
+            for number, step in enumerate(self._steps):
                 if self._is_cancelled.is_set():
                     raise Cancelled
                 self._take(f"{self._group}-{number}", step)
@@ -112,7 +113,7 @@ class Execution:
     def _take(self, name: str, step: Step) -> None:
         match step:
             case Impulse():
-                self._keep({step.output: [Held([step.element])]})
+                self._keep({step.output: [Held([ENCODED_IMPULSE_VALUE])]})
             case Union():
                 self._keep({step.output: [part for name in step.inputs for part in self._collections[name]]})
             case Group():

@@ -16,9 +16,8 @@ from apache_beam.transforms.trigger import create_trigger_driver
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import PaneInfo, PaneInfoTiming
 
-from pipelines.spark.coders import read_context
 from pipelines.spark.exchange import Part
-from pipelines.spark.translation import Group
+from pipelines.spark.translation import Group, read_context
 
 _PANE = PaneInfo(is_first=True, is_last=True, timing=PaneInfoTiming.ON_TIME, index=0, nonspeculative_index=0)
 

@@ -34,17 +34,20 @@ class SparkRunner(PipelineRunner):
             ValueError: an option is wrong, or has to be named.
             ImportError: PySpark is not installed.
         """
+        from pipelines.spark.exchange import Exchange
         from pipelines.spark.execution import Execution
         from pipelines.spark.translation import translate
 
-        graph = translate(pipeline)
+        steps = translate(pipeline)
         settings = options.view_as(SparkOptions)
         spark, is_ours = open_context(settings)
         try:
-            from pipelines.spark.exchange import Exchange
-
-            exchange = Exchange(_find_exchange(settings, spark.master), _HELD)
-            execution = Execution(spark, graph, exchange, options.get_all_options(drop_default=True))
+            folder = settings.find_exchange() or (tempfile.gettempdir() if is_here(spark.master) else None)
+            if folder is None:
+                remedy = "name a folder or URL that all of them see, --spark_exchange=…"
+                raise ValueError(f"the workers of {spark.master} run on other machines: {remedy}")
+            exchange = Exchange(folder, _HELD)
+            execution = Execution(spark, steps, exchange, options.get_all_options(drop_default=True))
         except BaseException:
             if is_ours:
                 spark.stop()
@@ -61,7 +64,7 @@ class SparkRunner(PipelineRunner):
 
 
 class SparkResult(PipelineResult):
-    """A pipeline that runs, or has run."""
+    """A pipeline that runs, or has run; its `state` is RUNNING, DONE, FAILED or CANCELLED."""
 
     def __init__(self, execution: Any, clean: Any) -> None:
         super().__init__(PipelineState.RUNNING)
@@ -69,12 +72,6 @@ class SparkResult(PipelineResult):
         self._error: BaseException | None = None
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="beam-spark", daemon=True).start()
-
-    @property
-    def state(self) -> str:
-        """Return RUNNING, DONE, FAILED or CANCELLED."""
-        state: str = self._state
-        return state
 
     def wait_until_finish(self, duration: int | None = None) -> str:
         """Return the state once the pipeline has ended, or after so many milliseconds.
@@ -136,13 +133,3 @@ class SparkResult(PipelineResult):
             _LOGGER.warning("not cleaned up: %s", error)
         self._state = state
         self._ended.set()
-
-
-def _find_exchange(settings: SparkOptions, master: str) -> str:
-    """Return the folder of the exchange. Raises ValueError where it has to be named."""
-    if folder := settings.find_exchange():
-        return folder
-    if is_here(master):
-        return tempfile.gettempdir()
-    remedy = "name a folder or URL that all of them see, --spark_exchange=…"
-    raise ValueError(f"the workers of {master} run on other machines: {remedy}")

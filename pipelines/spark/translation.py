@@ -1,22 +1,24 @@
 """Beam's graph → steps that the driver takes in order; what cannot run on Spark is refused by name, before it runs.
 
-In: the pipeline's proto. Out: `Graph`, steps in topological order: `Impulse`, `Union` (Flatten, and Reshuffle, for
-elements are distributed anew at each stage), `Group` (GroupByKey) and `Stage`, what Beam's optimizer fused.
+In: the pipeline's proto. Out: steps in topological order: `Impulse`, `Union` (Flatten, and Reshuffle, for elements are
+distributed anew at each stage), `Group` (GroupByKey) and `Stage`, what Beam's optimizer fused.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
-from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
+from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import translations
 from apache_beam.runners.worker import bundle_processor
 
+READ = "read"  # the transform of a stage that takes elements
 _PRIMITIVES = common_urns.primitives
 _RESHUFFLE = common_urns.composites.RESHUFFLE.urn
 _EMPTY = "spark:empty"  # a Flatten of nothing, which no stage can be fused with
@@ -38,16 +40,13 @@ _ENVIRONMENTS = {python_urns.EMBEDDED_PYTHON, "beam:env:default:v1", ""}
 class Impulse:
     """One element, an empty byte string."""
 
-    name: str
     output: str
-    element: bytes = ENCODED_IMPULSE_VALUE
 
 
 @dataclass(frozen=True)
 class Union:
     """All elements of some collections, each as it is."""
 
-    name: str
     inputs: tuple[str, ...]
     output: str
 
@@ -59,7 +58,7 @@ class Group:
     name: str
     input: str
     output: str
-    coders: bytes  # proto.Components, in which what is length-prefixed is bytes
+    coders: bytes  # for `read_context`
     input_coder: str
     output_coder: str
     windowing: str
@@ -84,23 +83,20 @@ class Stage:
     name: str
     input: str
     descriptor: bytes  # ProcessBundleDescriptor
-    read: str  # the transform that takes elements
-    writes: dict[str, str]  # the transforms that give them → collections
+    writes: dict[str, str]  # the transforms that give elements → collections
     sides: tuple[Side, ...]
 
 
 Step = Impulse | Union | Group | Stage
 
 
-@dataclass(frozen=True)
-class Graph:
-    """Steps in order, and how many of them read each collection."""
-
-    steps: tuple[Step, ...]
-    readers: Counter[str]
+@lru_cache(maxsize=8)
+def read_context(coders: bytes) -> PipelineContext:
+    """Return the context that makes coders and windowings of what travels with a task, which is read once a process."""
+    return PipelineContext(proto.Components.FromString(coders))
 
 
-def translate(pipeline: proto.Pipeline) -> Graph:
+def translate(pipeline: proto.Pipeline) -> tuple[Step, ...]:
     """Return the pipeline's steps.
 
     Raises NotImplementedError where it needs what this runner does not have, all of it named.
@@ -108,13 +104,9 @@ def translate(pipeline: proto.Pipeline) -> Graph:
     pipeline = copy.deepcopy(pipeline)
     _check(pipeline)
     phases = translations.standard_optimize_phases()
-    at = phases.index(translations.expand_sdf) + 1
-    optimized = translations.optimize_pipeline(
-        pipeline, phases=[*phases[:at], _prepare, *phases[at:]], known_runner_urns=_RUNNER_URNS, partial=False
-    )
-    builder = _Builder(optimized.components)
-    steps = tuple(builder.build(optimized.root_transform_ids))
-    return Graph(steps, Counter(name for step in steps for name in read_by(step)))
+    phases.insert(phases.index(translations.expand_sdf) + 1, _prepare)
+    context, stages = translations.create_and_optimize_stages(pipeline, phases, _RUNNER_URNS)
+    return tuple(map(_Builder(context.components, stages).build, stages))
 
 
 def read_by(step: Step) -> Iterator[str]:
@@ -166,100 +158,82 @@ def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:
 
 
 class _Builder:
-    def __init__(self, components: proto.Components) -> None:
+    """Makes a step of each of Beam's stages."""
+
+    def __init__(self, components: proto.Components, stages: Iterable[translations.Stage]) -> None:
         self._components = components
-        self._windowed: dict[tuple[str, str], str] = {}
+        self._readers = Counter(name for stage in stages for name in _find_inputs(stage.transforms))
+        self._coders = {name: self._windowed_coder(pcoll) for name, pcoll in components.pcollections.items()}
+        opaque = proto.Components(
+            coders=components.coders,
+            windowing_strategies=components.windowing_strategies,
+            environments=components.environments,
+        )
+        for coder in opaque.coders.values():  # what is length-prefixed stays bytes
+            if coder.spec.urn == common_urns.coders.LENGTH_PREFIX.urn:
+                coder.CopyFrom(_BYTES)
+        self._opaque: bytes = opaque.SerializeToString()
 
-    def build(self, names: Iterable[str]) -> Iterator[Step]:
-        for name in names:
-            transform = self._components.transforms[name]
-            if transform.subtransforms:
-                yield from self.build(transform.subtransforms)
-            elif set(transform.outputs.values()) - set(transform.inputs.values()) or not transform.outputs:
-                yield self._step(transform)
-
-    def _step(self, transform: proto.PTransform) -> Step:
-        urn, name = transform.spec.urn, transform.unique_name
-        if urn == common_urns.executable_stage:
-            return self._stage(transform)
+    def build(self, stage: translations.Stage) -> Step:
+        transform, collections = stage.transforms[0], self._components.pcollections
+        urn, inputs = transform.spec.urn, tuple(transform.inputs.values())
+        if len(stage.transforms) > 1 or urn not in _RUNNER_URNS:
+            return self._stage(stage.transforms)
         (output,) = transform.outputs.values()
         if urn == _PRIMITIVES.IMPULSE.urn:
-            return Impulse(name, output)
+            return Impulse(output)
         if urn == _PRIMITIVES.GROUP_BY_KEY.urn:
-            (source,) = transform.inputs.values()
-            before, after = self._windowed_coder(source), self._windowed_coder(output)
-            coders, name = self._opaque_coders([before, after]), f"{_say([transform])} (grouped)"
-            return Group(name, source, output, coders, before, after, self._windowing(source))
+            (source,) = inputs
+            name, before, after = f"{_say([transform])} (grouped)", self._coders[source], self._coders[output]
+            return Group(name, source, output, self._opaque, before, after, collections[source].windowing_strategy_id)
         if urn == _RESHUFFLE:  # of a splittable DoFn: its side inputs are named too
-            collections = self._components.pcollections
-            coder, names = collections[output].coder_id, transform.inputs.values()
-            source = next(source for source in names if collections[source].coder_id == coder)
-            return Union(name, (source,), output)
-        return Union(name, tuple(transform.inputs.values()), output)
+            inputs = (next(name for name in inputs if collections[name].coder_id == collections[output].coder_id),)
+        return Union(inputs, output)
 
-    def _stage(self, transform: proto.PTransform) -> Stage:
-        payload = proto.ExecutableStagePayload.FromString(transform.spec.payload)
-        numbered = sorted(payload.transforms, key=lambda name: int(name.rpartition("_")[2]))  # as they were fused
-        fused = [payload.components.transforms[name] for name in numbered]
-        transforms = {step.unique_name: step for step in fused}  # by which counters are reported
-        inner = payload.components.transforms
-        sides = tuple(self._side(inner[side.transform_id], side.local_name) for side in payload.side_inputs)
-        port = self._port(bundle_processor.DATA_INPUT_URN, payload.input)
-        transforms["read"] = proto.PTransform(unique_name="read", spec=port, outputs={"out": payload.input})
-        writes = {}
-        for number, output in enumerate(sorted(payload.outputs)):
-            name, port = f"write{number}", self._port(bundle_processor.DATA_OUTPUT_URN, output)
-            writes[name] = output
-            transforms[name] = proto.PTransform(unique_name=name, spec=port, inputs={"in": output})
+    def _stage(self, fused: Sequence[proto.PTransform]) -> Stage:
+        sides, main = [], set()
+        for transform in fused:
+            of_transform = translations.side_inputs(transform)
+            main |= {name for tag, name in transform.inputs.items() if tag not in of_transform}
+            for tag, name in of_transform.items():
+                payload = proto.ParDoPayload.FromString(transform.spec.payload)
+                pattern = payload.side_inputs[tag].access_pattern.SerializeToString()
+                sides.append(Side(transform.unique_name, tag, name, pattern, self._opaque, self._coders[name]))
+        inputs, outputs = _find_inputs(fused), {name for transform in fused for name in transform.outputs.values()}
+        (source,) = main - outputs
+        written = (name for name in sorted(outputs) if self._readers[name] > (name in inputs))  # another stage reads it
+        writes = {f"write{number}": name for number, name in enumerate(written)}
+        transforms = {transform.unique_name: transform for transform in fused}  # by which counters are reported
+        port = self._port(bundle_processor.DATA_INPUT_URN, source)
+        transforms[READ] = proto.PTransform(unique_name=READ, spec=port, outputs={"out": source})
+        for write, name in writes.items():
+            port = self._port(bundle_processor.DATA_OUTPUT_URN, name)
+            transforms[write] = proto.PTransform(unique_name=write, spec=port, inputs={"in": name})
         descriptor = fn_api.ProcessBundleDescriptor(
             transforms=transforms,
-            pcollections=payload.components.pcollections,
+            pcollections={name: self._components.pcollections[name] for name in inputs | outputs},
             coders=self._components.coders,
-            windowing_strategies=payload.components.windowing_strategies,
-            environments=payload.components.environments,
+            windowing_strategies=self._components.windowing_strategies,
+            environments=self._components.environments,
         )
-        return Stage(_say(fused), payload.input, descriptor.SerializeToString(), "read", writes, sides)
-
-    def _side(self, transform: proto.PTransform, tag: str) -> Side:
-        collection = transform.inputs[tag]
-        coder = self._windowed_coder(collection)
-        dofn = proto.ParDoPayload.FromString(transform.spec.payload)
-        pattern = dofn.side_inputs[tag].access_pattern.SerializeToString()
-        return Side(transform.unique_name, tag, collection, pattern, self._opaque_coders([coder]), coder)
+        return Stage(_say(fused), source, descriptor.SerializeToString(), writes, tuple(sides))
 
     def _port(self, urn: str, collection: str) -> proto.FunctionSpec:
-        port = fn_api.RemoteGrpcPort(coder_id=self._windowed_coder(collection))
+        port = fn_api.RemoteGrpcPort(coder_id=self._coders[collection])
         return proto.FunctionSpec(urn=urn, payload=port.SerializeToString())
 
-    def _windowing(self, collection: str) -> str:
-        name: str = self._components.pcollections[collection].windowing_strategy_id
+    def _windowed_coder(self, collection: proto.PCollection) -> str:
+        window = self._components.windowing_strategies[collection.windowing_strategy_id].window_coder_id
+        spec = proto.FunctionSpec(urn=common_urns.coders.WINDOWED_VALUE.urn)
+        coder = proto.Coder(spec=spec, component_coder_ids=[collection.coder_id, window])
+        name = f"{collection.coder_id} in {window}"
+        self._components.coders[name].CopyFrom(coder)
         return name
 
-    def _windowed_coder(self, collection: str) -> str:
-        windowing = self._components.windowing_strategies[self._windowing(collection)]
-        key = (self._components.pcollections[collection].coder_id, windowing.window_coder_id)
-        if key not in self._windowed:
-            self._windowed[key] = f"spark_windowed_{len(self._windowed)}"
-            spec = proto.FunctionSpec(urn=common_urns.coders.WINDOWED_VALUE.urn)
-            self._components.coders[self._windowed[key]].CopyFrom(proto.Coder(spec=spec, component_coder_ids=list(key)))
-        return self._windowed[key]
 
-    def _opaque_coders(self, names: Iterable[str]) -> bytes:
-        """Return these coders and all windowings, where what is length-prefixed stays bytes."""
-        opaque = proto.Components(
-            windowing_strategies=self._components.windowing_strategies, environments=self._components.environments
-        )
-        windows = [windowing.window_coder_id for windowing in opaque.windowing_strategies.values()]
-        waiting = [*names, *windows]
-        while waiting:
-            name = waiting.pop()
-            if name not in opaque.coders:
-                coder = self._components.coders[name]
-                is_opaque = coder.spec.urn == common_urns.coders.LENGTH_PREFIX.urn
-                opaque.coders[name].CopyFrom(_BYTES if is_opaque else coder)
-                waiting += opaque.coders[name].component_coder_ids
-        data: bytes = opaque.SerializeToString()
-        return data
+def _find_inputs(transforms: Iterable[proto.PTransform]) -> set[str]:
+    """Return the collections that transforms read, of a stage or of each other."""
+    return {name for transform in transforms for name in transform.inputs.values()}
 
 
 def _say(transforms: Iterable[proto.PTransform]) -> str:

@@ -54,7 +54,7 @@ def test_a_rich_recipe_has_at_most_45_stages(rich: beam.Pipeline) -> None:
 
 
 def test_stages_on_spark_are_called_by_steps(rich: beam.Pipeline) -> None:
-    steps = translate(rich.to_runner_api(default_environment=EmbeddedPythonEnvironment.default())).steps
+    steps = translate(rich.to_runner_api(default_environment=EmbeddedPythonEnvironment.default()))
     names = [step.name for step in steps if isinstance(step, Stage | Group)]
     assert {name.split(": ")[0].removesuffix(" (grouped)") for text in names for name in text.split("; ")} == STEPS
     assert "Units: create, unpack; Measure; Match; Rules; Rule wide: digit 0" in names
