@@ -27,7 +27,7 @@ from curate.store.lock import clear_tmp
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engines.job import StageCost
+from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
 

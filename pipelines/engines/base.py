@@ -16,8 +16,7 @@ Options of its own are a subclass of Beam's PipelineOptions in the same file.
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import apache_beam as beam
@@ -28,7 +27,7 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
 from curate.store.store import RunStore
-from pipelines.engines.job import BeamJob, Job
+from pipelines.engines.job import Job
 
 Report = Callable[[str], None]  # is given a line for the user
 
@@ -86,26 +85,19 @@ class PipelineEngine:
         """
         root = beam.Pipeline(options=self.options)
         add_steps(root)
-        with _keeping_interrupts():
+        interrupt = signal.getsignal(signal.SIGINT)
+        try:
             result = root.run()
+        finally:  # a job server of Beam's would end by an interrupt, before its job is cancelled
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, interrupt)
         return self.follow(result)
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job of what Beam's runner gave."""
-        return BeamJob(self.name, result)
+        return Job(self.name, result)
 
 
 def ancestors(runner: PipelineRunner) -> set[str]:
     """Return the names of a runner's class and its bases."""
     return {ancestor.__name__ for ancestor in type(runner).__mro__}
-
-
-@contextmanager
-def _keeping_interrupts() -> Iterator[None]:
-    """Leave SIGINT to whom it was: a job server of Beam's would end by it, before its job is cancelled."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)

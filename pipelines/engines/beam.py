@@ -14,9 +14,9 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine, Report, ancestors
-from pipelines.engines.job import BeamJob, Job
+from pipelines.engines.job import Job
 from pipelines.engines.portable import check_that_a_worker_starts
-from pipelines.engines.programs import check_java, fetch_program
+from pipelines.engines.programs import check_java, fetching
 
 # Of those that have one, the option that names the jar of the job server
 _JARS = {"SparkRunner": "spark_job_server_jar", "FlinkRunner": "flink_job_server_jar"}
@@ -37,12 +37,16 @@ class Beam(PipelineEngine):
             return
         launcher = self.options.view_as(JobServerOptions).job_server_java_launcher
         check_java(launcher, f"{self.name}, Beam's own, needs Java for its job server")
-        fetch_program(
-            self._fetch_jar,
+        with fetching(
             f"{self.name}, Beam's own, which curate is not tested on, needs the jar of its job server",
             f"--{_JARS[self.name]}=FILE, from Maven (org.apache.beam) in the version of Beam; "
             "--job_endpoint=HOST:PORT of a running job server; or runner: spark, which needs neither",
-        )
+        ):
+            from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+            from apache_beam.runners.portability.spark_runner import SparkJarJobServer
+
+            server = {"SparkRunner": SparkJarJobServer, "FlinkRunner": FlinkJarJobServer}[self.name](self.options)
+            server.local_jar(server.path_to_jar(), self.options.view_as(JobServerOptions).jar_cache_dir)
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
         """Say which runner it is, and where. Raises RunError where workers are programs, and none starts."""
@@ -50,13 +54,6 @@ class Beam(PipelineEngine):
         report(f"{self.name}{f' at {server}' if server else ''}")
         if self.may_know_more:
             check_that_a_worker_starts(self, context.store)
-
-    def _fetch_jar(self) -> None:
-        from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
-        from apache_beam.runners.portability.spark_runner import SparkJarJobServer
-
-        server = {"SparkRunner": SparkJarJobServer, "FlinkRunner": FlinkJarJobServer}[self.name](self.options)
-        server.local_jar(server.path_to_jar(), self.options.view_as(JobServerOptions).jar_cache_dir)
 
 
 class Dataflow(Beam):
@@ -83,7 +80,7 @@ class Dataflow(Beam):
         return _DataflowJob(self.name, result, cloud.project, cloud.region)
 
 
-class _DataflowJob(BeamJob):
+class _DataflowJob(Job):
     def __init__(self, engine: str, result: PipelineResult, project: str, region: str) -> None:
         super().__init__(engine, result)
         self._project, self._region = project, region

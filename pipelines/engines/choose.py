@@ -1,17 +1,16 @@
 """Which engine a run is on, and with which options: read once by Beam itself, so that nobody else looks at the words.
 
-In: the file of `--on`, and the words after `--`. Out: the engine.
+In: the file of `--on`, and the words after `--`. Out: the engine. What Beam does not know is an error.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, pairwise
+from collections.abc import Callable, Sequence
+from itertools import chain, product
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
@@ -19,34 +18,9 @@ from pipelines.engines.base import PipelineEngine
 from pipelines.engines.beam import Beam
 from pipelines.engines.file import read_engine
 from pipelines.engines.local import Local
-from pipelines.engines.options import Options, find_near, make_parser, say_unknown
 from pipelines.engines.registry import ENGINES
 
-
-@dataclass(frozen=True)
-class _Words:
-    """What a user says of the engine."""
-
-    file: str | None  # of --on
-    from_file: dict[str, list[str]]  # words by option
-    words: Sequence[str]  # after `--`
-
-    @property
-    def all(self) -> list[str]:
-        """Return all words; of an option that has one value, the last one holds."""
-        return [*chain(*self.from_file.values()), *self.words]
-
-    @property
-    def command(self) -> str:
-        """Return what messages about the command line begin with."""
-        return f"Beam options {' '.join(self.words)}"
-
-    @property
-    def where(self) -> str:
-        """Return what messages about all of it begin with."""
-        if self.file is None:
-            return self.command
-        return f"--on {self.file} and {self.command}" if self.words else f"--on {self.file}"
+View = TypeVar("View", bound=PipelineOptions)
 
 
 def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine:
@@ -61,70 +35,101 @@ def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine
             unknown, and no job server is asked later that could know it.
     """
     engines = ENGINES.kinds()  # first, for their options become Beam's
-    parser = make_parser()
-    named = _Words(on, {} if on is None else read_engine(on, parser), words)
+    parser = _make_parser()
+    from_file = {} if on is None else read_engine(on, parser)
+    every = [*chain(*from_file.values()), *words]  # of an option that has one value, the last one holds
+    command = f"Beam options {' '.join(words)}"
+    where = command if on is None else f"--on {on} and {command}" if words else f"--on {on}"
     try:
-        unknown = parser.parse_known_args(named.all)[1]
+        unknown = parser.parse_known_args(every)[1]
     except argparse.ArgumentError as error:
-        raise RecipeError(f"{named.command}: {error}") from None
-    runner = PipelineOptions(named.all).view_as(StandardOptions).runner
+        raise RecipeError(f"{command}: {error}") from None
+    runner = PipelineOptions(every).view_as(StandardOptions).runner
     kind = engines.get((Local.key if runner is None else runner).lower())
     if kind is None:
-        _check_runner(runner, named)
+        is_of_words = any(word.partition("=")[0] == "--runner" for word in words)
+        _check_runner(runner, command if is_of_words else f"--on {on}: runner")
     elif runner is None:
-        _check_options_of_others(named)
-    first = [f"--runner={kind.runner}", *kind.defaults] if kind else [f"--runner={runner}"]
-    options = Options([*first, *_without_runner(named.all)])
-    trial = _try(options, runner, named.where)
-    kind = kind or next((kind for kind in engines.values() if kind.takes(trial)), Beam)
-    engine = kind(options, trial)
-    if unknown and not engine.may_know_more:
-        from_file = (key for key, words in named.from_file.items() if not set(words).isdisjoint(unknown))
-        if key := next(from_file, None):
-            raise RecipeError(
-                f"--on {on}: {key}: unknown option of Beam; {find_near(key, '')}accepted: options of Beam"
-            )
-        raise RecipeError(say_unknown(words, unknown, "Beam does not know"))
-    engine.set_up()
-    return engine
-
-
-def _try(options: PipelineOptions, runner: str | None, where: str) -> PipelineRunner:
-    """Return the runner that Beam finds, by its short, full or dotted name, once Beam has checked what it needs."""
+        for word, key in product(every, engines):
+            if key != Local.key and word.startswith(f"--{key}_"):
+                raise RecipeError(f"{where}: {word.partition('=')[0]} needs runner: {key}; found no runner")
+    options = _Options([*(kind.defaults if kind else ()), *every, f"--runner={kind.runner if kind else runner}"])
     try:
-        trial = beam.Pipeline(options=options)
+        trial = beam.Pipeline(options=options)  # finds the runner, and checks what it needs
     except Exception as error:  # the module of a runner may raise anything
         name = f"runner {runner}: " if runner and "." in runner else ""
         raise RecipeError(f"{where}: {name}{error}") from None
     os.rmdir(trial.local_tempdir)
-    return trial.runner
+    kind = kind or next((kind for kind in engines.values() if kind.takes(trial.runner)), Beam)
+    engine = kind(options, trial.runner)
+    if unknown and not engine.may_know_more:
+        for key, of_key in from_file.items():
+            if not set(of_key).isdisjoint(unknown):
+                hint = f"{_find_near(key, '')}accepted: options of Beam"
+                raise RecipeError(f"--on {on}: {key}: unknown option of Beam; {hint}")
+        raise RecipeError(_say_unknown(words, unknown, "Beam does not know"))
+    engine.set_up()
+    return engine
 
 
-def _without_runner(words: Sequence[str]) -> list[str]:
-    """Return the words without those that name a runner."""
-    pairs = pairwise(["", *words])
-    return [word for before, word in pairs if before != "--runner" and word.partition("=")[0] != "--runner"]
-
-
-def _check_runner(runner: str, named: _Words) -> None:
+def _check_runner(runner: str, where: str) -> None:
     """Raise RecipeError where Beam has no such runner; it takes its own without their last word too."""
     names = StandardOptions.KNOWN_RUNNER_NAMES
     lower = [name.lower() for name in names]
-    if "." in runner or runner.lower() in (*lower, *(name.removesuffix("runner") for name in lower)):
-        return
-    engines = ENGINES.kinds()
-    is_of_words = any(word.partition("=")[0] == "--runner" for word in named.words)
-    raise RecipeError(
-        f"{named.command if is_of_words else f'--on {named.file}: runner'}: no runner {runner!r}; "
-        f"{did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}; "
-        f"a runner of Beam ({', '.join(names)}); or the dotted path of a class"
-    )
+    if "." not in runner and runner.lower() not in (*lower, *(name.removesuffix("runner") for name in lower)):
+        engines = ENGINES.kinds()
+        raise RecipeError(
+            f"{where}: no runner {runner!r}; {did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}; "
+            f"a runner of Beam ({', '.join(names)}); or the dotted path of a class"
+        )
 
 
-def _check_options_of_others(named: _Words) -> None:
-    """Raise RecipeError where no runner is named, and an option of one that is none of Beam's local runner."""
-    for word in named.all:
-        for key in ENGINES.kinds():
-            if key != Local.key and word.startswith(f"--{key}_"):
-                option = word.partition("=")[0]
-                raise RecipeError(f"{named.where}: {option} needs runner: {key}; found no runner")
+class _Options(PipelineOptions):
+    """Options whose views are made once: Beam asks for two with each transform, and makes a parser for each.
+
+    A job server says which options it knows (`add_extra_args_fn`), when the job is sent to it. What neither it nor Beam
+    knows is an error.
+    """
+
+    def get_all_options(self, *switches: Any, add_extra_args_fn: Any = None, **named: Any) -> dict[str, Any]:
+        """Return all options by name. Raises RecipeError where one is unknown to a job server too."""
+        if add_extra_args_fn and (unknown := _make_parser(add_extra_args_fn).parse_known_args(self._flags)[1]):
+            raise RecipeError(_say_unknown(self._flags, unknown, "neither Beam nor the job server knows"))
+        options: dict[str, Any] = super().get_all_options(*switches, add_extra_args_fn=add_extra_args_fn, **named)
+        return options
+
+    def view_as(self, cls: type[View]) -> View:
+        """Return the options as another class has them; all views share their values."""
+        views: dict[type[PipelineOptions], Any] = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        view: View = views[cls]
+        return view
+
+
+def _make_parser(add_options: Callable[[Any], None] | None = None) -> argparse.ArgumentParser:
+    """Return Beam's parser of all its options, and of those that are added; it raises argparse.ArgumentError.
+
+    Beam itself drops without a word what it does not know.
+    """
+    parsers: list[argparse.ArgumentParser] = []
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parsers.append(parser)
+        if add_options:
+            add_options(parser)
+
+    PipelineOptions([]).get_all_options(add_extra_args_fn=add)
+    parsers[0].exit_on_error = False
+    return parsers[0]
+
+
+def _say_unknown(words: Sequence[str], unknown: Sequence[str], who: str) -> str:
+    """Return the message of words that nobody knows."""
+    hint = _find_near(unknown[0].lstrip("-").partition("=")[0], "--")
+    return f"Beam options {' '.join(words)}: {who} {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}"
+
+
+def _find_near(name: str, dashes: str) -> str:
+    """Return the nearest option of Beam as a hint."""
+    return did_you_mean(f"{dashes}{name}", [f"{dashes}{known}" for known in PipelineOptions([]).get_all_options()])

@@ -3,72 +3,61 @@
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from curate.base.process import stopped_if_interrupted
 from curate.base.wording import one_line
+from pipelines.spark.counters import StageCost
 
 _log = logging.getLogger(__name__)
 _SECONDS = 30  # that a job has to end once it is cancelled
 _BETWEEN = 0.2  # seconds between two looks at it
 
 
-@dataclass(frozen=True)
-class StageCost:
-    """What a stage of a job took.
+class Job:
+    """A job by what a runner of Beam's gave. It holds nothing of the pipeline: elsewhere it needs no process here."""
 
-    Attributes:
-        name: the steps.
-        tasks: that it was split into; 0 where the driver did it.
-        seconds: of wall.
-        seconds_in_bundles: of all its tasks within bundles, added.
-        bytes_shuffled: of elements that were brought together by key.
-        bytes_given: of elements that it gave to other stages.
-    """
-
-    name: str
-    tasks: int
-    seconds: float
-    seconds_in_bundles: float
-    bytes_shuffled: int
-    bytes_given: int
-
-
-class Job(ABC):
-    """The interface of a job. It holds nothing of the pipeline: on other machines a job does not need this process."""
-
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, result: PipelineResult) -> None:
         self.engine = engine  # in messages
+        self.result = result
 
     @property
-    @abstractmethod
     def state(self) -> str:
         """One of Beam's PipelineState."""
+        return str(self.result.state)
 
     @property
     def costs(self) -> Sequence[StageCost]:
-        """What each stage took that has ended, as far as the engine tells."""
-        return ()
+        """What each stage took that has ended, as far as the runner tells."""
+        return getattr(self.result, "costs", ())
 
     @property
     def logs(self) -> str | None:
         """The address at which the engine shows what it and its workers log of the job."""
         return None
 
-    @abstractmethod
     def follow(self, on_costs: Callable[[], None]) -> None:
         """Wait for the end, and call `on_costs` where `costs` may have changed.
 
         Raises what ended the job, if it failed.
         """
+        self.result.wait_until_finish()
 
-    @abstractmethod
     def stop(self) -> None:
-        """Cancel the job unless it has ended, and return once it has. Raises what the engine raises."""
+        """Cancel the job unless it has ended, and return once it has.
+
+        Raises what the runner raises, and TimeoutError where it does not end.
+        """
+        if PipelineState.is_terminal(self.state):
+            return
+        self.result.cancel()
+        ends = time.monotonic() + _SECONDS
+        while not PipelineState.is_terminal(state := self.state):
+            if time.monotonic() > ends:
+                raise TimeoutError(f"it is {state}")
+            time.sleep(_BETWEEN)
 
     def wait(self, on_costs: Callable[[], None] = lambda: None) -> None:
         """Do as `follow`; an interrupt, which is raised here or ends a command's process, cancels the job."""
@@ -94,31 +83,3 @@ class Job(ABC):
             return
         why = one_line(faults[0], 300) if faults else "no answer in time"
         _log.error("%s: the job may go on: %s%s", self.engine, why, f"; see {self.logs}" if self.logs else "")
-
-
-class BeamJob(Job):
-    """A job by what a runner of Beam's gave."""
-
-    def __init__(self, engine: str, result: PipelineResult) -> None:
-        super().__init__(engine)
-        self.result = result
-
-    @property
-    def state(self) -> str:
-        """Return what the runner says."""
-        return str(self.result.state)
-
-    def follow(self, on_costs: Callable[[], None]) -> None:
-        """Wait, see `Job`."""
-        self.result.wait_until_finish()
-
-    def stop(self) -> None:
-        """Cancel it, see `Job`. Raises TimeoutError where it does not end."""
-        if PipelineState.is_terminal(self.state):
-            return
-        self.result.cancel()
-        ends = time.monotonic() + _SECONDS
-        while not PipelineState.is_terminal(state := self.state):
-            if time.monotonic() > ends:
-                raise TimeoutError(f"it is {state}")
-            time.sleep(_BETWEEN)

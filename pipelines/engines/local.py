@@ -4,7 +4,7 @@ See `do_in_threads`. `direct_running_mode: multi_processing` has several process
 this machine count as this one.
 """
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from curate.run.place import Place
@@ -28,41 +28,26 @@ class Local(PipelineEngine):
 
     @property
     def place(self) -> Place:
-        """This process, or others of this machine."""
-        return find_place(self.options)
+        """This process, or others of this machine, by Beam's own options."""
+        is_one = self.options.view_as(DirectOptions).direct_running_mode != "multi_processing"
+        in_threads = self.options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
+        return Place.THIS_PROCESS if is_one and in_threads else Place.PROCESSES
 
     def set_up(self) -> None:
-        """Work around two faults of Beam's."""
-        end_bundles_at_once()
+        """Work around two faults of Beam's.
+
+        A bundle of its workers in this process waits for a thread that samples where its time goes, which nobody reads
+        here, to wake: 200 ms at most, with no work done meanwhile, in each of some forty stages.
+
+        Its local runner sends what workers write once elements are complete, and besides once a second. What it sends
+        then may end within an element, and what is written meanwhile is lost. A reader takes the rest for an element:
+        mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104). In
+        memory, the default, nothing is sent by time.
+        """
+        from apache_beam.runners.worker.statesampler import StateSampler
+
+        StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
         if self.options.view_as(DirectOptions).direct_running_mode != "in_memory":
-            _keep_elements_whole()
+            from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
-
-def find_place(options: PipelineOptions) -> Place:
-    """Return where the steps of a runner on this machine work, by Beam's own options."""
-    is_one = options.view_as(DirectOptions).direct_running_mode != "multi_processing"
-    in_threads = options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
-    return Place.THIS_PROCESS if is_one and in_threads else Place.PROCESSES
-
-
-def end_bundles_at_once() -> None:
-    """Let a bundle of Beam's workers in this process end once its work has.
-
-    A thread samples where its time goes, which nobody reads here, and the bundle waits until it wakes: after 200 ms at
-    most, with no work done meanwhile, in each of some forty stages.
-    """
-    from apache_beam.runners.worker.statesampler import StateSampler
-
-    StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
-
-
-def _keep_elements_whole() -> None:
-    """Let Beam's local runner send what its workers write once elements are complete, and not once a second besides.
-
-    What it sends then may end within an element, and what is written meanwhile is lost. A reader takes the rest for an
-    element: mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104).
-    In memory, the default, nothing is sent by time.
-    """
-    from apache_beam.runners.portability.fn_api_runner import worker_handlers
-
-    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+            worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0

@@ -17,7 +17,6 @@ from curate.base.process import stopped_if_interrupted
 from curate.base.wording import one_line
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
-from pipelines.engines.job import Job
 
 _SECONDS = 30  # that a worker has
 _STARTED = ("PROCESS", "EXTERNAL")  # environments of workers that are programs of this machine, or a service
@@ -34,12 +33,17 @@ def check_that_a_worker_starts(engine: PipelineEngine, store: RunStore) -> None:
         return
     with _listening() as heard:
         try:
-            job = engine.submit(lambda root: root | beam.Create([0]) | beam.Map(_same), store)
+            job = engine.submit(lambda root: root | beam.Create([0]), store)
+            ends = time.monotonic() + _SECONDS
             with stopped_if_interrupted(job.cancel):
-                if _is_done(job, heard):
-                    return
+                while not PipelineState.is_terminal(state := job.state) and time.monotonic() < ends:
+                    if any("process failed" in line for line in heard):
+                        break
+                    time.sleep(0.1)
         except Exception as error:  # of the job server, of many kinds
             raise RunError(f"{engine.name}: {one_line(error, 500)}") from None
+        if state == PipelineState.DONE:
+            return
         with suppress(Exception):
             job.stop()
     output = f"; output: {one_line(' · '.join(heard), 500)}" if heard else ""
@@ -48,22 +52,6 @@ def check_that_a_worker_starts(engine: PipelineEngine, store: RunStore) -> None:
         f"environment_config {settings.environment_config}{output}; accepted: a command that starts Beam's boot in an "
         "environment with curate, or LOOPBACK"
     )
-
-
-def _same(element: int) -> int:
-    return element
-
-
-def _is_done(job: Job, heard: list[str]) -> bool:
-    """Return True once the job has ended well; False where it failed, a worker did, or time is over."""
-    ends = time.monotonic() + _SECONDS
-    while time.monotonic() < ends:
-        if (state := job.state) == PipelineState.DONE:
-            return True
-        if PipelineState.is_terminal(state) or any("process failed" in line for line in heard):
-            return False
-        time.sleep(0.1)
-    return False
 
 
 @contextmanager

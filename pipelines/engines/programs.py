@@ -2,7 +2,8 @@
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
@@ -20,9 +21,10 @@ def check_java(launcher: str, needed: str, least: int = 0) -> None:
         raise RecipeError(f"{needed}, but {launcher} is Java {version[1]}; {install}")
 
 
-def fetch_program(fetch: Callable[[], object], needed: str, accepted: str) -> None:
-    """Let Beam find or download a program. Raises RecipeError where it is not there."""
+@contextmanager
+def fetching(needed: str, accepted: str) -> Iterator[None]:
+    """Let Beam find or download a program in the block. Raises RecipeError where it is not there."""
     try:
-        fetch()
+        yield
     except Exception as error:  # of Beam's downloads: of many kinds
         raise RecipeError(f"{needed}, which is missing: {one_line(error, 500)}; accepted: {accepted}") from None

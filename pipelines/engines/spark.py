@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -14,7 +13,7 @@ from curate.run.context import RunContext
 from curate.run.place import Place
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine, Report
-from pipelines.engines.job import BeamJob, Job, StageCost
+from pipelines.engines.job import Job
 from pipelines.engines.programs import check_java
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
 from pipelines.spark.options import SparkOptions
@@ -81,12 +80,7 @@ class Spark(PipelineEngine):
         return _SparkJob(self.name, result)
 
 
-class _SparkJob(BeamJob):
-    @property
-    def costs(self) -> Sequence[StageCost]:
-        """Return what the runner counts."""
-        return [StageCost(*astuple(cost)) for cost in self.result.costs]
-
+class _SparkJob(Job):
     def follow(self, on_costs: Callable[[], None]) -> None:
         """Wait, and meanwhile look which stages have ended."""
         known = 0

@@ -51,7 +51,9 @@ def asking_workers(
     `folders` are those that the engine needs besides the run's, each with what names it. Raises RecipeError where one
     cannot be written here.
     """
-    every = (*_find_folders(context), *folders)
+    stores = ((source.name, source.store) for source in context.sources if isinstance(source, UrlsSource))
+    downloads = ((f"input {name!r}: store", RunStore(place)) for name, place in stores if place)
+    every = (("--out", context.store), *downloads, *folders)
     nonce = f"tmp/probe-{uuid.uuid4().hex}"
     signals, waiting = _find_waiting(context, units)
     store = context.store
@@ -71,9 +73,12 @@ def asking_workers(
 
 def raise_faults(faults: Mapping[str, list[str]]) -> None:
     """Raise RecipeError where workers found faults; each comes with its hosts."""
-    if faults:
-        few = islice(faults.items(), _FAULTS)
-        raise RecipeError("\n".join(f"{fault} (on {_say_hosts(hosts)})" for fault, hosts in few))
+    lines = []
+    for fault, hosts in islice(faults.items(), _FAULTS):
+        more = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+        lines.append(f"{fault} (on {hosts[0]}{more})")
+    if lines:
+        raise RecipeError("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,11 @@ class Ask:
 
     def _see_folder(self, what: str, store: RunStore) -> Iterator[str]:
         try:
-            if not _comes(store, self.nonce):
+            for _ in range(_ATTEMPTS):  # on a network's disk it may come late
+                if store.exists(self.nonce):
+                    break
+                time.sleep(0.5)
+            else:
                 yield f"{what} {store.url}: executors do not see what this machine writes there; {_SHARED}"
                 return
             name = f"{self.nonce}-{uuid.uuid4().hex}"
@@ -120,21 +129,10 @@ class Ask:
             if signal.load and signal.name in self.signals:
                 try:
                     signal.load()
-                except CurateError as error:
-                    yield f"executors cannot load signal {signal.name!r}: {one_line(error)}"
                 except Exception as error:  # of any library's
-                    what = f"{type(error).__name__}: {one_line(error, 300)}"
+                    is_ours = isinstance(error, CurateError)
+                    what = one_line(error) if is_ours else f"{type(error).__name__}: {one_line(error, 300)}"
                     yield f"executors cannot load signal {signal.name!r}: {what}"
-
-
-def _comes(store: RunStore, name: str) -> bool:
-    """Return whether the file is there, or comes within some seconds, as on a network's disk."""
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(0.5)
-        if store.exists(name):
-            return True
-    return False
 
 
 @contextmanager
@@ -155,15 +153,6 @@ def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
 
     with cleaned_up(remove):
         yield
-
-
-def _find_folders(context: RunContext) -> list[tuple[str, RunStore]]:
-    """Return the folders of the run that workers write."""
-    folders = [("--out", context.store)]
-    for source in context.sources:
-        if isinstance(source, UrlsSource) and source.store:
-            folders.append((f"input {source.name!r}: store", RunStore(source.store)))
-    return folders
 
 
 def _find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -194,8 +183,3 @@ def _find_waiting(context: RunContext, units: Sequence[Unit]) -> tuple[tuple[str
 
     waiting = [names for names in in_threads(needed, islice(units, _LOADING)) if names]
     return tuple({name: None for names in waiting for name in names}), len(waiting)
-
-
-def _say_hosts(hosts: list[str]) -> str:
-    more = f" and {pluralise(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
-    return f"{hosts[0]}{more}"

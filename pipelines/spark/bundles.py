@@ -106,11 +106,6 @@ def _pickle(error: BaseException) -> bytes | None:
         return None
 
 
-@cache
-def _worker() -> "_Worker":
-    return _Worker()
-
-
 class _Worker:
     """Beam's SDK worker of this process, for one stage after another."""
 
@@ -168,6 +163,9 @@ class _Worker:
             CAPABILITIES, self._sides, data_plane.InMemoryDataChannelFactory(self._channel), {task.id: descriptor}
         )
         self._worker = sdk_worker.SdkWorker(self._cache)
+
+
+_worker = cache(_Worker)
 
 
 def _in_chunks(bundle: str, elements: Iterable[bytes]) -> Iterator[fn_api.Elements.Data]:

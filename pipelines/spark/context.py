@@ -72,12 +72,6 @@ def is_here(master: str) -> bool:
     return master.startswith("local")
 
 
-def describe_context(spark: Any) -> str:
-    """Return which Spark it is, where, and the address of its page, if it has one."""
-    page = f"; its page: {spark.uiWebUrl}" if spark.uiWebUrl else ""
-    return f"Spark {spark.version} at {spark.master}{page}"
-
-
 @contextmanager
 def quietly(jvm: Any, loggers: Iterable[str]) -> Iterator[None]:
     """Let these loggers of Java say nothing while the block runs."""

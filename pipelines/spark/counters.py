@@ -1,18 +1,47 @@
-"""Beam's counters, distributions, gauges and sets, as tasks report them (MonitoringInfos): gathered, and in a line."""
+"""What stages took, and what their tasks counted: Beam's counters, distributions, gauges and sets (MonitoringInfos)."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import groupby
+from dataclasses import dataclass
 
 from apache_beam.metrics import monitoring_infos
 from apache_beam.metrics.monitoring_infos import BOUNDED_TRIE_TYPE, LATEST_INT64_TYPE, STRING_SET_TYPE
 from apache_beam.portability.api import metrics_pb2
 
 
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage of a job, or a group, took.
+
+    Attributes:
+        name: the steps.
+        tasks: that it was split into; 0 where the driver did it.
+        seconds: of wall.
+        seconds_in_bundles: of all its tasks within bundles, added.
+        bytes_shuffled: of elements that were brought together by key.
+        bytes_given: of elements that it gave to other stages.
+    """
+
+    name: str
+    tasks: int
+    seconds: float
+    seconds_in_bundles: float
+    bytes_shuffled: int
+    bytes_given: int
+
+    def __str__(self) -> str:
+        """Return it as a line of a log."""
+        shuffled = f", {self.bytes_shuffled:,} bytes shuffled" if self.bytes_shuffled else ""
+        took = f"{self.tasks} tasks, {self.seconds:.3f} s, of which {self.seconds_in_bundles:.3f} s in bundles"
+        return f"{self.name}: {took}{shuffled}, {self.bytes_given:,} bytes given"
+
+
 def gather(infos: Iterable[metrics_pb2.MonitoringInfo]) -> list[metrics_pb2.MonitoringInfo]:
     """Return one of each kind, step and name: sums, unions, and the latest of gauges."""
-    ordered = sorted(monitoring_infos.consolidate(infos), key=_sort_key)
-    return [_merge(list(alike)) for _, alike in groupby(ordered, key=_sort_key)]
+    by_key = defaultdict(list)
+    for info in monitoring_infos.consolidate(infos):
+        by_key[monitoring_infos.to_key(info)].append(info)
+    return [_merge(alike) for alike in by_key.values()]
 
 
 def say(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:
@@ -22,10 +51,6 @@ def say(infos: Iterable[metrics_pb2.MonitoringInfo]) -> str:
         if info.urn == monitoring_infos.USER_COUNTER_URN:
             total[info.labels[monitoring_infos.NAME_LABEL]] += monitoring_infos.extract_counter_value(info)
     return ", ".join(f"{name} {value:,}" for name, value in sorted(total.items()))
-
-
-def _sort_key(info: metrics_pb2.MonitoringInfo) -> tuple[str, str, list[tuple[str, str]]]:
-    return info.urn, info.type, sorted(info.labels.items())
 
 
 def _merge(alike: list[metrics_pb2.MonitoringInfo]) -> metrics_pb2.MonitoringInfo:

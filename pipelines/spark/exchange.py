@@ -13,14 +13,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import fsspec
 
 _BLOCK = 4 << 20  # bytes of an output at which a task begins the next block
-_READ = 8 << 20  # bytes that are read at once
 
 
 @dataclass(frozen=True)
@@ -71,24 +70,17 @@ class Block:
 
     def cut(self, first: int, last: int) -> "Block":
         """Return the elements from `first` up to `last`, counted from this one's first."""
-        return Block(self.path, self.start, self.n_bytes, self.n_elements, self.first + first, self.first + last)
+        return replace(self, first=self.first + first, last=self.first + last)
 
     def read(self) -> Iterator[bytes]:
-        """Yield the elements, some megabytes at a time."""
+        """Yield the elements."""
         files, path = fsspec.core.url_to_fs(self.path)
         at = self.start + self.n_bytes
         sizes = array("Q", files.cat_file(path, at, at + 8 * self.n_elements))
-        at = self.start + sum(sizes[: self.first])
-        number = self.first
-        while number < self.last:
-            end, size = number, 0
-            while end < self.last and (size < _READ or end == number):
-                size += sizes[end]
-                end += 1
-            data = files.cat_file(path, at, at + size) if size else b""
-            ends = list(accumulate(sizes[number:end]))
-            yield from (data[before:after] for before, after in zip([0, *ends], ends, strict=False))
-            at, number = at + size, end
+        ends = list(accumulate(sizes, initial=self.start))[self.first : self.last + 1]
+        data = files.cat_file(path, ends[0], ends[-1]) if ends[0] < ends[-1] else b""
+        for begin, end in pairwise(ends):
+            yield data[begin - ends[0] : end - ends[0]]
 
 
 Part = Held | Block
@@ -96,21 +88,19 @@ Part = Held | Block
 
 def spread(parts: Iterable[Part], limit: int) -> list[list[Part]]:
     """Return the elements in order, divided evenly among `limit` tasks, or as many as there are elements."""
-    parts = [part for part in parts if part.count]
+    parts = list(parts)
     total = sum(part.count for part in parts)
     n = min(limit, total)
-    tasks: list[list[Part]] = []
-    ends = [(number + 1) * total // n for number in range(n)]
-    index = offset = done = 0
-    for end in ends:
-        task: list[Part] = []
-        while done < end:
-            take = min(end - done, parts[index].count - offset)
-            task.append(parts[index].cut(offset, offset + take))
-            done, offset = done + take, offset + take
-            if offset == parts[index].count:
-                index, offset = index + 1, 0
-        tasks.append(task)
+    tasks: list[list[Part]] = [[] for _ in range(n)]
+    number = done = 0
+    for part in parts:
+        first = 0
+        while first < part.count:
+            last = min(part.count, first + (number + 1) * total // n - done)
+            tasks[number].append(part.cut(first, last))
+            done, first = done + last - first, last
+            if done == (number + 1) * total // n:
+                number += 1
     return tasks
 
 

@@ -7,7 +7,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
 
 from pipelines.spark import counters
 from pipelines.spark.bundles import Result, Task, reduce_groups, run_bundle
+from pipelines.spark.counters import StageCost
 from pipelines.spark.exchange import Exchange, Held, Part, spread
 from pipelines.spark.groups import find_partition, group_sorted, key_elements
 from pipelines.spark.translation import Group, Impulse, Side, Stage, Step, Union, read_by
@@ -36,33 +36,6 @@ class Cancelled(Exception):
     """Somebody cancelled the pipeline."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a stage, or a group, took.
-
-    Attributes:
-        name: the steps.
-        tasks: of its Spark job; 0 where the driver did it.
-        seconds: of wall, from one end to the other.
-        in_bundles: seconds of all its tasks within bundles, added.
-        shuffled: bytes of elements that were brought together by key.
-        given: bytes of elements that it gave to what reads them.
-    """
-
-    name: str
-    tasks: int
-    seconds: float
-    in_bundles: float
-    shuffled: int
-    given: int
-
-    def __str__(self) -> str:
-        """Return it as a line of a log."""
-        shuffled = f", {self.shuffled:,} bytes shuffled" if self.shuffled else ""
-        took = f"{self.tasks} tasks, {self.seconds:.3f} s, of which {self.in_bundles:.3f} s in bundles"
-        return f"{self.name}: {took}{shuffled}, {self.given:,} bytes given"
-
-
 class Execution:
     """One run of a pipeline's steps in a SparkContext."""
 
@@ -76,7 +49,7 @@ class Execution:
         self._group = f"beam-{uuid.uuid4().hex}"
         self._is_cancelled = threading.Event()
         self.counters: dict[str, list[metrics_pb2.MonitoringInfo]] = {}  # by step
-        self.costs: list[Cost] = []  # of what has ended
+        self.costs: list[StageCost] = []  # of what has ended
 
     def cancel(self) -> None:
         """Stop the jobs of this run."""
@@ -142,7 +115,7 @@ class Execution:
         if count <= _GROUPED_HERE[0] and size <= _GROUPED_HERE[1]:
             began = time.perf_counter()
             groups = Held(list(group_sorted(group, sorted(key_elements(group, parts)))))
-            self._count(Cost(group.name, 0, time.perf_counter() - began, 0.0, size, groups.size))
+            self._count(StageCost(group.name, 0, time.perf_counter() - began, 0.0, size, groups.size))
             return [groups]
         tasks = self._spread(parts)
         n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
@@ -170,10 +143,10 @@ class Execution:
         self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
         size = sum(part.size for result in results for parts in result.outputs.values() for part in parts)
-        self._count(Cost(name, tasks, seconds, in_bundles, shuffled, size))
+        self._count(StageCost(name, tasks, seconds, in_bundles, shuffled, size))
         return results
 
-    def _count(self, cost: Cost) -> None:
+    def _count(self, cost: StageCost) -> None:
         self.costs.append(cost)
         _LOGGER.info("%s; %s", cost, counters.say(self.counters.get(cost.name, ())) or "no counters")
 

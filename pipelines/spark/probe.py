@@ -7,12 +7,12 @@ packages are compared before anything of the caller's is loaded there.
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.spark.context import describe_context, open_context, quietly
+from pipelines.spark.context import open_context, quietly
 from pipelines.spark.execution import find_python_error
 from pipelines.spark.options import SparkOptions
 
@@ -50,13 +50,16 @@ def probe(
     Raises:
         ProbeError: an executor has another Python or package, or cannot start Python, or there is no Spark.
     """
-    spark, is_ours = None, False
-    try:
-        settings = options.view_as(SparkOptions)
-        _check_master(settings.read_conf().get("spark.master", ""))
+    settings, spark = options.view_as(SparkOptions), None
+    _check_master(settings.read_conf().get("spark.master", ""))
+    with ExitStack() as failing:
         try:
             spark, is_ours = open_context(settings)
-            report(describe_context(spark))
+            if is_ours:
+                failing.callback(spark.stop)
+            report(
+                f"Spark {spark.version} at {spark.master}{f'; its page: {spark.uiWebUrl}' if spark.uiWebUrl else ''}"
+            )
             visits = _visit_all(spark, packages, look)
         except Exception as error:  # of Java, in many words
             text = find_python_error(error)
@@ -65,10 +68,7 @@ def probe(
             raise ProbeError(_say(text)) from None
         if wrong := sorted((host, python, text) for host, python, text, _ in visits if text):
             raise ProbeError("on {}, {}: {}; accepted: the same there and here".format(*wrong[0]))
-    except BaseException:
-        if spark is not None and is_ours:
-            spark.stop()
-        raise
+        failing.pop_all()
     hosts: dict[str, set[str]] = {}
     for host, _, _, faults in visits:
         for fault in faults:

@@ -13,6 +13,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 from apache_beam.transforms import environments
 
 from pipelines.spark.context import is_here, open_context
+from pipelines.spark.counters import StageCost
 from pipelines.spark.options import SparkOptions
 
 _LOGGER = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class SparkRunner(PipelineRunner):
 class SparkResult(PipelineResult):
     """A pipeline that runs, or has run; its `state` is RUNNING, DONE, FAILED or CANCELLED."""
 
+    _state: str
+
     def __init__(self, execution: Any, clean: Any) -> None:
         super().__init__(PipelineState.RUNNING)
         self._execution, self._clean = execution, clean
@@ -85,18 +88,18 @@ class SparkResult(PipelineResult):
             raise
         if self._ended.is_set() and self._error is not None:
             raise self._error
-        return self.state
+        return self._state
 
     def cancel(self) -> str:
         """Cancel the pipeline, and return the state once its jobs have stopped."""
         if not self._ended.is_set():
             self._execution.cancel()
             self._ended.wait()
-        return self.state
+        return self._state
 
     @property
-    def costs(self) -> Sequence[Any]:
-        """Return what each stage took that has ended (`execution.Cost`): tasks, seconds, bytes that were shuffled."""
+    def costs(self) -> Sequence[StageCost]:
+        """Return what each stage took that has ended."""
         return tuple(self._execution.costs)
 
     def metrics(self) -> Any:

@@ -10,7 +10,7 @@ from apache_beam.runners.runner import PipelineState
 
 from curate.base import process
 from pipelines.engines import job as jobs
-from pipelines.engines.job import BeamJob
+from pipelines.engines.job import Job
 from tests.pipelines.engines.endless import EndlessResult
 
 
@@ -35,7 +35,7 @@ def no_cleanups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_cancels_the_job(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     result = Interrupted(error)
     with pytest.raises(type(error)):
-        BeamJob("Spark", result).wait()
+        Job("Spark", result).wait()
     assert result.state == PipelineState.CANCELLED and process._cleanups == []
     assert caplog.messages == ["Spark: cancelling the job, for at most 30 s", "Spark: the job has ended"]
 
@@ -43,7 +43,7 @@ def test_an_interrupt_cancels_the_job(error: BaseException, caplog: pytest.LogCa
 def test_an_error_of_the_job_is_raised_and_nothing_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     result = Interrupted(RuntimeError("of a step"))
     with pytest.raises(RuntimeError, match="of a step"):
-        BeamJob("Spark", result).wait()
+        Job("Spark", result).wait()
     assert result.state == PipelineState.RUNNING and not caplog.messages and process._cleanups == []
 
 
@@ -53,7 +53,7 @@ def test_a_command_that_ends_meanwhile_cancels_it_and_hears_no_error_of_it(caplo
 
     def wait() -> None:
         try:
-            BeamJob("Prism", result).wait()
+            Job("Prism", result).wait()
         except BaseException as error:
             raised.append(error)
 
@@ -96,10 +96,10 @@ def test_a_job_that_may_go_on_is_named(
 ) -> None:
     monkeypatch.setattr(jobs, "_SECONDS", 0.5)
 
-    class Job(BeamJob):
+    class Shown(Job):
         logs = "https://logs.example"
 
-    Job("Dataflow", make()).cancel()
+    Shown("Dataflow", make()).cancel()
     assert caplog.records[-1].levelno == logging.ERROR
     assert caplog.messages[-1].startswith("Dataflow: the job may go on: ")
     assert any(reason in caplog.messages[-1] for reason in why.split("|"))
@@ -109,4 +109,4 @@ def test_a_job_that_may_go_on_is_named(
 def test_a_job_that_has_ended_is_not_cancelled() -> None:
     result = Refusing()
     result._state = PipelineState.DONE
-    BeamJob("Spark", result).stop()
+    Job("Spark", result).stop()

@@ -12,7 +12,7 @@ from pipelines.spark.exchange import Block, Exchange, Held, Writer, spread
 ELEMENTS = st.lists(st.binary(max_size=40), max_size=60)
 
 
-@given(first=ELEMENTS, second=ELEMENTS, limit=st.integers(0, 500), most=st.integers(1, 20), read=st.integers(1, 50))
+@given(first=ELEMENTS, second=ELEMENTS, limit=st.integers(0, 500), most=st.integers(1, 20))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_written_divided_and_read(
     tmp_path: Path,
@@ -21,10 +21,8 @@ def test_written_divided_and_read(
     second: list[bytes],
     limit: int,
     most: int,
-    read: int,
 ) -> None:
     monkeypatch.setattr(exchange, "_BLOCK", 64)
-    monkeypatch.setattr(exchange, "_READ", read)
     writer = Writer(str(tmp_path), limit)
     for number in range(max(len(first), len(second))):
         for name, elements in (("first", first), ("second", second)):

@@ -229,8 +229,8 @@ def test_large_collections_pass_through_files(
         )
         assert_that(total, equal_to([sum(expected.values())]), label="Side")
     costs = {cost.name: cost for cost in root.result.costs}
-    grouped = max((cost for cost in costs.values() if cost.tasks), key=lambda cost: cost.shuffled)
-    assert grouped.shuffled > sum(expected.values()) and grouped.given > sum(expected.values())
+    grouped = max((cost for cost in costs.values() if cost.tasks), key=lambda cost: cost.bytes_shuffled)
+    assert grouped.bytes_shuffled > sum(expected.values()) and grouped.bytes_given > sum(expected.values())
     assert all(cost.seconds > 0 and str(cost).startswith(name) for name, cost in costs.items())
     seen = [Path(line) for line in (tmp_path / "seen").read_text().splitlines()]
     assert len(seen) > 2
