@@ -38,13 +38,7 @@ from curate.run.inputs import copy_inputs
 from curate.run.place import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import (
-    DESCRIBING_FILE,
-    INPUTS,
-    METADATA_FILE,
-    STEPS_LOG,
-    SUCCESS_FILE,
-)
+from curate.store.layout import DESCRIBING_FILE, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
 from curate.store.lock import clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine

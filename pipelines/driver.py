@@ -58,12 +58,9 @@ def _load_models(prepared: Prepared) -> None:
     """Load the models that measuring needs into this process."""
     context = prepared.context
     settings = MeasureSettings.of(context)
-    waiting = {s.name: s.load for s in settings.signals if s.load}
-    if not waiting:
-        return
-    for needed in in_threads(
-        lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), prepared.plan.units
-    ):
+    waiting = {signal.name: signal.load for signal in settings.signals if signal.load}
+    units = prepared.plan.units if waiting else ()
+    for needed in in_threads(lambda unit: needed_signals(settings, unit, context.unit_tables(unit)), units):
         for signal in needed:
             if load := waiting.pop(signal.name, None):
                 load()

@@ -58,7 +58,7 @@ def is_finished(context: RunContext, out: str) -> bool:
         )
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
-    return same and folder.exists(SUCCESS_FILE) and _is_complete(folder)
+    return same and folder.exists(SUCCESS_FILE) and not any(_faults(folder))
 
 
 def _say_other(old: RunClaim, context: RunContext) -> str:
@@ -104,13 +104,11 @@ def tell_damage(folder: RunStore) -> None:
                 _log.warning("%s: %s; it is recomputed", folder.path(path), fault)
 
 
-def _is_complete(folder: RunStore) -> bool:
-    """Return whether all files of a published run are there, as long as its manifest says; only the record is read."""
-    return next(_faults(folder), None) is None
-
-
 def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file of a published run that is missing or differs, and how."""
+    """Yield the path of each file of a published run that is missing or as long as it was not, and how.
+
+    Only the record is read: others are checked where they are used.
+    """
     if not folder.exists(MANIFEST_FILE):
         yield MANIFEST_FILE, "is missing"
         return
@@ -127,10 +125,8 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
         elif (size := folder.size(line.path)) != line.bytes:
             yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
         elif line.path == FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
-            yield (
-                line.path,
-                "differs from what was written",
-            )  # though its items are: `Record.read_checked` compared them
+            # though its items are as they were: `Record.read_checked` compared them
+            yield line.path, "differs from what was written"
 
 
 def find_identity(context: RunContext) -> str:
@@ -138,12 +134,9 @@ def find_identity(context: RunContext) -> str:
     recipe = _without_free(context.recipe, plain_recipe(context.recipe))
     recipe["rules"] = list(recipe["rules"].items())
     signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
+    keys = [[signal.name, signal.key] for signal in signals]
     kept = [model.name for model in context.recipe.measure.kept]
-    recipe["measure"] = [
-        value_fields(context.recipe.measure.image),
-        [[signal.name, signal.key] for signal in signals],
-        kept,
-    ]
+    recipe["measure"] = [value_fields(context.recipe.measure.image), keys, kept]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     listed = replace(context, blocklist_key="", pool=replace(context.pool, key=context.pool.listed))

@@ -38,18 +38,13 @@ def run_keys(context: RunContext, units: Sequence[Unit]) -> dict[str, str]:
 
 def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
     """Return of how many units each table is current, or would be once adopted from the run to reuse."""
-
     keys = table_keys(context)
 
     def are_current(unit: Unit) -> list[bool]:
         tables = context.unit_tables(unit)
-        alone = replace(
-            tables, reuse=None
-        )  # of decisions: never adopted, they are cheap and depend on what could be read
-        return [
-            (alone if n in ("derived", "decisions") else tables).would_be_current(n, key(unit))
-            for n, key in keys.items()
-        ]
+        alone = replace(tables, reuse=None)  # decisions are never adopted: cheap, and by what could be read
+        places = {"derived": alone, "decisions": alone}
+        return [places.get(name, tables).would_be_current(name, key(unit)) for name, key in keys.items()]
 
     counts = dict.fromkeys(keys, 0)
     for current in in_threads(are_current, units):

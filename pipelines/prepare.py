@@ -4,8 +4,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-import pyarrow as pa
-
 from curate.base import ids
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
@@ -76,8 +74,7 @@ def prepare(
     sent, inputs = (recipe, {}) if place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
-        plan = make_plan(recipe, content, unit_size, named_columns(recipe), retries)
-        return _with_chunks(_with_reuse(plan, old) if old else plan, folder)
+        return _locate(make_plan(recipe, content, unit_size, named_columns(recipe), retries), folder, old)
 
     with naming_all_missing(recipe):
         plan = make(retries)
@@ -85,7 +82,9 @@ def prepare(
         signals = find_signals(recipe.measure, models)
         measured = {column.name.lower() for signal in signals for column in signal.columns}
         plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-        metadata = _read_metadata(recipe)
+        metadata = None
+        if recipe.match and not len(metadata := read_metadata(recipe.match.metadata)[0]):
+            raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
         metadata_key = "" if metadata is None else ids.table_digest(metadata)
         record = _gather_record(recipe, folder, old)
         context = RunContext(
@@ -120,16 +119,6 @@ def _open(place: str) -> RunStore:
     return RunStore(place if "://" in place else os.path.abspath(place))
 
 
-def _read_metadata(recipe: Recipe) -> pa.Table | None:
-    """Return the entries, None without `match`. Raises RecipeError where there are none."""
-    if not recipe.match:
-        return None
-    metadata = read_metadata(recipe.match.metadata)[0]
-    if not len(metadata):
-        raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
-    return metadata
-
-
 def _check(context: RunContext, signals: Sequence[Signal]) -> None:
     """Check the recipe's columns, rules, passes and captions, and what is emitted. Raises RecipeError."""
     recipe = context.recipe
@@ -146,24 +135,22 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
         raise RecipeError(f"{error}{hints}") from None
 
 
-def _with_chunks(plan: Plan, folder: RunStore) -> Plan:
-    """Return the plan whose units say which chunk holds them in the run's folder, where that was published before."""
+def _locate(plan: Plan, folder: RunStore, old: RunStore | None) -> Plan:
+    """Return the plan whose units say which chunk holds them, where the run's folder was published before, and which
+    unit of an older run has the same inputs, whatever its number there.
+    """
     chunks = find_chunks(folder)
-    if not chunks:
+    old_chunks = find_chunks(old) if old else {}
+    numbers = {key: number for number, key in enumerate(read_unit_keys(old))} if old else {}
+    if not chunks and not numbers:
         return plan
-    return replace(plan, units=PackedUnits(replace(unit, chunk=chunks.get(unit.index)) for unit in plan.units))
 
-
-def _with_reuse(plan: Plan, old: RunStore) -> Plan:
-    """Return the plan whose units say which unit of an older run has the same inputs, whatever its number there."""
-    numbers = {key: number for number, key in enumerate(read_unit_keys(old))}
-    chunks = find_chunks(old)
-
-    def with_reuse(unit: Unit) -> Unit:
+    def locate(unit: Unit) -> Unit:
         number = numbers.get(unit.key)
-        return replace(unit, reuse_index=number, reuse_chunk=None if number is None else chunks.get(number))
+        reuse_chunk = None if number is None else old_chunks.get(number)
+        return replace(unit, chunk=chunks.get(unit.index), reuse_index=number, reuse_chunk=reuse_chunk)
 
-    return replace(plan, units=PackedUnits(map(with_reuse, plan.units)))
+    return replace(plan, units=PackedUnits(map(locate, plan.units)))
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:
