@@ -15,7 +15,7 @@ from curate.emit.settings import EmitSettings
 from curate.measure.settings import MeasureSettings
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
-from curate.recipe.section import value_fields, without_runtime
+from curate.recipe.section import without_runtime
 from curate.run.context import RunContext
 from curate.store.facts import RunClaim, read_claim
 from curate.store.layout import (
@@ -136,7 +136,7 @@ def find_identity(context: RunContext) -> str:
     signals = MeasureSettings.of(context).signals  # whose keys hold digests of models, and not where these are
     keys = [[signal.name, signal.key] for signal in signals]
     kept = [model.name for model in context.recipe.measure.kept]
-    recipe["measure"] = [value_fields(context.recipe.measure.image), keys, kept]
+    recipe["measure"] = [context.recipe.measure.image.model_dump(), keys, kept]
     if context.recipe.captions:
         recipe["captions"] = context.recipe.captions.cache_key_fields(context.engine_ids)
     listed = replace(context, blocklist_key="", pool=replace(context.pool, key=context.pool.listed))

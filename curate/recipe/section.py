@@ -320,13 +320,3 @@ def without_runtime(section: Section, plain: dict[str, Any]) -> dict[str, Any]:
         for key, value in plain.items()
         if key not in section.runtime_fields
     }
-
-
-def value_fields(value: Any) -> Any:
-    """Return a section, or what holds sections, as plain data without any `runtime_fields`."""
-    if isinstance(value, Section):
-        names = [name for name in type(value).model_fields if name not in value.runtime_fields]
-        return {name: value_fields(getattr(value, name)) for name in names}
-    if isinstance(value, dict):
-        return {key: value_fields(item) for key, item in value.items()}
-    return [value_fields(item) for item in value] if isinstance(value, tuple) else value

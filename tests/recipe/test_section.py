@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from pydantic import Field, create_model
 
-from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, value_fields
+from curate.recipe.section import ModelPath, Section, UserPath, UserPaths, without_runtime
 
 
 class Inner(Section):
@@ -72,17 +72,17 @@ class Placed(Section):
 
 
 class Holder(Section):
-    one: Placed = Placed()
-    listed: tuple[Placed, ...] = ()
-    named: dict[str, Placed] = Field({})
+    runtime_fields: ClassVar[frozenset[str]] = frozenset({"threads"})
+    threads: int = 1
+    inner: Placed | None = Placed()
+    text: str = "text"
 
 
-def test_values_do_not_depend_on_where_they_are_computed() -> None:
-    elsewhere = Placed(device="cuda")
-    here, there = (Holder(one=p, listed=(p,), named={"x": p}) for p in (Placed(), elsewhere))
-    plain = {"model": "m"}
-    assert value_fields(here) == value_fields(there) == {"one": plain, "listed": [plain], "named": {"x": plain}}
-    assert value_fields(Holder(one=Placed(model="n"))) != value_fields(Holder())
+@pytest.mark.parametrize("holder", [Holder(), Holder(threads=2, inner=Placed(device="cuda"))])
+def test_values_do_not_depend_on_where_they_are_computed(holder: Holder) -> None:
+    assert without_runtime(holder, holder.model_dump()) == {"inner": {"model": "m"}, "text": "text"}
+    assert without_runtime(holder, {"threads": 3, "text": "other"}) == {"text": "other"}
+    assert without_runtime(Holder(inner=None), {"inner": None}) == {"inner": None}
 
 
 def test_the_text_below_a_field_is_its_description() -> None:
