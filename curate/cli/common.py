@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -16,7 +16,11 @@ if TYPE_CHECKING:  # with the library that draws tables, which a run does not ne
     from curate.ask.output import Result
     from curate.ask.page import Line, Page
     from curate.ask.report.look import HtmlPage
+    from curate.pool.plan import Unit
+    from curate.pool.urls.download.rates import Outlook
     from curate.recipe.recipe import Recipe
+    from curate.recipe.source import Source
+    from curate.run.context import RunContext
 
 
 class Format(StrEnum):
@@ -64,6 +68,16 @@ def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
                 f"{source.image_size} x {source.image_size}, and the recipe names {', '.join(named)}; for the size "
                 "before, write original_width and original_height"
             )
+
+
+def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, Outlook]]":
+    """Yield each source that is downloaded, how many units it has, and what its downloads will come to."""
+    from curate.pool.registry import find_downloading
+
+    for source in context.sources:
+        of_source = [unit for unit in units if unit.source == source.name]
+        if kind := find_downloading(source):
+            yield source, len(of_source), kind.outlook(source, [part for unit in of_source for part in unit.parts])
 
 
 @contextmanager

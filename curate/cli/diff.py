@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, Diff, changed_samples, diff_runs
+from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
 from curate.base.errors import RecipeError
@@ -59,23 +59,23 @@ def diff(
         _print_samples(first, second, limit, side, format)
         return
     comparison = diff_runs(first, second)
+    tables = {kind: getattr(comparison, name) for kind, name in _TABLES.items()}
     if by is not None:
-        _print_table(getattr(comparison, _TABLES[by]), limit, format)
+        table = tables[by]
+        shown = table.slice(0, _SHOWN if limit is None and format == Format.table else limit)
+        print_result(Result(tuple(table.column_names), list(_tuples(shown))), format)
+        if format == Format.table and len(shown) < len(table):
+            print(f"of {len(table):,} rows; --limit shows more")
     elif format == Format.table:
         print_page(diff_page(comparison))
     elif format == Format.csv:
-        print_result(_stacked(comparison), Format.csv)
+        rows = [(kind.value, *row) for kind in tables if kind != By.setting for row in _tuples(tables[kind])]
+        print_result(Result(("by", *CHANGES.names), rows), Format.csv)
     else:
+        sides = {"a": vars(comparison.a), "b": vars(comparison.b)}
+        counts = {name: getattr(comparison, name) for name in ("lost", "gained", "shared", "repeated")}
         with open_output() as file:
-            write_json(_object(comparison), file)
-
-
-def _print_table(table: pa.Table, limit: int | None, format: Format) -> None:
-    limit = _SHOWN if limit is None and format == Format.table else limit
-    shown = table.slice(0, limit)
-    print_result(Result(tuple(table.column_names), list(_tuples(shown))), format)
-    if format == Format.table and len(shown) < len(table):
-        print(f"of {len(table):,} rows; --limit shows more")
+            write_json(sides | counts | {_TABLES[kind]: table.to_pylist() for kind, table in tables.items()}, file)
 
 
 def _write_images(first: str, second: str, side: Side, limit: int | None, out: str) -> None:
@@ -100,20 +100,6 @@ def _print_samples(first: str, second: str, limit: int | None, side: Side | None
     print_result(Result(tuple(SAMPLES.names), rows), format)
     if for_people and limit is None:
         print(f"the first {_SHOWN} of each side by uid; --limit shows more, --format csv all")
-
-
-def _stacked(comparison: Diff) -> Result:
-    """Return the tables below each other, with a column that names them."""
-    tables = {kind: getattr(comparison, name) for kind, name in _TABLES.items() if kind != By.setting}
-    rows = [(kind.value, *row) for kind, table in tables.items() for row in _tuples(table)]
-    return Result(("by", *CHANGES.names), rows)
-
-
-def _object(comparison: Diff) -> dict[str, Any]:
-    """Return the comparison as plain data."""
-    sides = {"a": vars(comparison.a), "b": vars(comparison.b)}
-    counts = {name: getattr(comparison, name) for name in ("lost", "gained", "shared", "repeated")}
-    return sides | counts | {name: getattr(comparison, name).to_pylist() for name in _TABLES.values()}
 
 
 def _tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:

@@ -65,7 +65,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_options)
-    requested = _requested(words)
+    requested = next((word for word in words if not word.startswith("-")), None)
     for name, text in COMMANDS.items():
         if name != requested:
             app.command(name, help=text)(lambda: None)
@@ -84,11 +84,6 @@ def _words() -> list[str]:
     if "_CURATE_COMPLETE" not in os.environ:
         return sys.argv[1:]
     return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
-
-
-def _requested(words: Sequence[str]) -> str | None:
-    """Return the command that the words name."""
-    return next((word for word in words if not word.startswith("-")), None)
 
 
 def main() -> None:

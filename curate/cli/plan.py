@@ -6,12 +6,12 @@ from math import ceil
 from typing import Annotated
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import typer
 
 from curate.ask.page import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import whole
 from curate.base.process import CORES, temporary_folder
 from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, format_seconds, pluralise
@@ -24,6 +24,7 @@ from curate.cli.common import (
     RecipeArgument,
     SetOption,
     check_beam_options,
+    find_outlooks,
     print_lines,
     warn_of_sizes,
 )
@@ -67,14 +68,15 @@ def plan(
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, options, on=on)
-        print_lines(*_inputs(loaded, prepared.plan), *_metadata(prepared.metadata), line())
+        print_lines(*_inputs(loaded, prepared.plan, prepared.metadata), line())
         print_lines(*map(line, warn_of_sizes(loaded)))
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
-        downloads = _downloads(prepared.context, prepared.plan)
-        print_lines(*downloads)
+        downloads = list(find_outlooks(prepared.context, prepared.plan.units))
+        for source, units, outlook in downloads:
+            print_lines(line(), heading("downloads", source.name), *columns(list(_outlook(outlook, units))))
         if not no_estimate:
             try:
                 expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
@@ -89,7 +91,7 @@ def plan(
                 print(f"\nwarning: {fault}")
 
 
-def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
+def _inputs(recipe: Recipe, plan: Plan, metadata: pa.Table | None) -> Iterator[Line]:
     yield line("inputs")
     rows = []
     for source in recipe.input:
@@ -107,11 +109,8 @@ def _inputs(recipe: Recipe, plan: Plan) -> Iterator[Line]:
     yield from (line(f"  {part.path}: {part.fault[0]}: {part.fault[1]}") for part in bad[:10] if part.fault)
     if plan.pool.rows is not None:
         yield line(f"  {plan.pool.rows:,} rows")
-
-
-def _metadata(metadata: pa.Table | None) -> Iterator[Line]:
     if metadata is not None:
-        never = pc.sum(never_match(metadata["entry"])).as_py()
+        never = len(metadata.filter(never_match(whole(metadata["entry"]))))
         more = f"; {never:,} can never match, see `curate metadata import`" if never else ""
         yield line(f"  metadata: {pluralise(len(metadata), 'entry', 'entries')}{more}")
 
@@ -130,18 +129,8 @@ def _steps(context: RunContext, plan: Plan) -> list[Line]:
     return columns(list(lines.items()))
 
 
-def _downloads(context: RunContext, plan: Plan) -> list[Line]:
-    """Return how many URLs are to be downloaded, how long it takes, on what grounds, and which keys change it."""
-    lines: list[Line] = []
-    for source in context.sources:
-        units = [unit for unit in plan.units if unit.source == source.name]
-        if kind := find_downloading(source):
-            outlook = kind.outlook(source, [part for unit in units for part in unit.parts])
-            lines += [line(), heading("downloads", source.name), *columns(list(_outlook(outlook, len(units))))]
-    return lines
-
-
 def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
+    """Yield how many URLs are to be downloaded, how long it takes, on what grounds, and which keys change it."""
     rates, left, parts = outlook.rates, outlook.left, outlook.parts
     yield "URLs", f"{outlook.rows:,}, {outlook.rows - left:,} of them in finished shards"
     if not left:
@@ -177,22 +166,17 @@ def _estimate(expected: Estimate | None, images: bool, downloads: bool) -> Itera
     rows = [("pool", f"{'' if expected.is_counted else 'about '}{expected.rows:,}")]
     for name, count in expected.verdicts.items():
         if name != KEPT:
-            rows.append((name, f"{'−' if count else ''}{count:,.0f}  ({count / expected.rows:.1%})"))
-    rows.append((KEPT, _kept(expected, is_whole)))
+            rows.append((name, f"{'−' if count else ''}{count:,.0f}  ({count / expected.rows:.2%})"))
+    count, more = expected.verdicts[KEPT], f" ± {expected.error:,.0f}" if expected.error else ""
+    kept = f"{'' if is_whole else 'at most '}{count:,.0f}{more}  ({count / expected.rows:.2%})"
+    kept += f", with {expected.chosen}" if expected.chosen else ""
+    rows.append((KEPT, kept if is_whole else f"{kept}; duplicates of rows outside the sample are not counted"))
     rows += [("output", f"{format_bytes(expected.bytes)} of images")] if images else []
     seconds = format_seconds(expected.seconds / cores)
     work = f"{seconds} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if expected.seconds else "some seconds: everything is measured and matched already"))
     yield from columns(rows + [(kind.kind, _requests(kind)) for kind in expected.requests])
     yield from (line(f"warning: {warning}") for warning in expected.warnings)
-
-
-def _kept(expected: Estimate, is_whole: bool) -> str:
-    count = expected.verdicts[KEPT]
-    error = f" ± {expected.error:,.0f}" if expected.error else ""
-    text = f"{'' if is_whole else 'at most '}{count:,.0f}{error}  ({count / expected.rows:.1%})"
-    text += f", with {expected.chosen}" if expected.chosen else ""
-    return text if is_whole else f"{text}; duplicates of rows outside the sample are not counted"
 
 
 def _requests(kind: EstimatedRequests) -> str:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
-import pyarrow.compute as pc
 import typer
 
 from curate.base.errors import RecipeError
@@ -18,6 +17,7 @@ from curate.cli.common import (
     RecipeArgument,
     SetOption,
     check_beam_options,
+    find_outlooks,
     warn_of_sizes,
 )
 from curate.cli.imports import import_beam
@@ -76,14 +76,22 @@ def run(
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
     prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry, on=on)
     if prepared.finished:
-        remove_leftovers(prepared.context.store)
+        store = prepared.context.store
+        remove_leftovers(store)
         why = "no failed URL is worth another attempt" if retry else "this run is already finished"
-        if not retry and (count := _count_mendable(prepared.context, prepared.plan.units)):
-            why += f", and {pluralise(count, 'URL')} may succeed on another attempt (--retry)"
-        has_report = RunStore(out).exists(REPORT_FILE)
+        if not retry and any(map(find_downloading, loaded.input)):
+            mendable = find_mendable(prepared.plan.units, loaded.input, store.read_parquet(FAILURES_FILE))
+            if len(mendable):
+                why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
+        has_report = store.exists(REPORT_FILE)
         if changed := redescribe(prepared):
-            what = f"what describes it has the new {' and '.join(changed)}, all else stays"
-            print(f"{out}: {why}; {what}{_report_again(out) if has_report else ''}")
+            print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
+            if has_report:
+                from curate.ask.report.page import write_report  # with all that a page needs
+
+                write_report(out)
+                how = f"`curate report {out} --against DIR`"
+                print(f"{REPORT_FILE} was written again; if it compared runs: {how}")
         else:
             print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
         return
@@ -96,31 +104,16 @@ def run(
         print(warning, file=sys.stderr)
     began = time.monotonic()
     preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
-    urls = _urls_to_download(prepared.context, prepared.plan.units)
+    urls = sum(outlook.left for _, _, outlook in find_outlooks(prepared.context, prepared.plan.units))
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))
 
 
-def _report_again(out: str) -> str:
-    """Write the report of a run that has another name or license, and return a line that says so."""
-    from curate.ask.report.page import write_report  # with all that a page needs
-
-    write_report(out)
-    return f"\n{REPORT_FILE} was written again; if it compared runs: `curate report {out} --against DIR`"
-
-
-def _count_mendable(context: RunContext, units: Sequence[Unit]) -> int:
-    """Return how many URLs of a finished run --retry would try again."""
-    if not any(map(find_downloading, context.recipe.input)):
-        return 0
-    return len(find_mendable(units, context.recipe.input, context.store.read_parquet(FAILURES_FILE)))
-
-
 def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:
     """Return which round --retry begins, or goes on with."""
     number = retries.rounds
-    urls = pc.sum(pc.equal(retries.table["round"], number)).as_py() if number else 0
+    urls = retries.table["round"].to_pylist().count(number)
     what = f"round {number} of retries, {pluralise(urls, 'URL')}"
     if not is_new:
         goes_on = f"{out}: is not finished: continuing {what if number else 'the run'}"
@@ -148,11 +141,3 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     captions = "captions without a cached answer" if context.recipe.captions else ""
     recomputed = ", ".join(filter(None, [lost, derived, "decisions", captions, "shards"]))
     return f"reused from {reuse}: {say(current) or 'no complete table'} (units)\nrecomputed: {recomputed}"
-
-
-def _urls_to_download(context: RunContext, units: Sequence[Unit]) -> int:
-    left = 0
-    for source in context.sources:
-        if kind := find_downloading(source):
-            left += kind.outlook(source, [p for unit in units if unit.source == source.name for p in unit.parts]).left
-    return left

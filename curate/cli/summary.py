@@ -28,15 +28,12 @@ def summary(out: str, seconds: float) -> str:
     shards = len(store.read_json(SIZES_FILE))
     lines = [
         *_funnel(run),
-        *_selection(store, run),
-        *_rules(run),
+        *_decided(store, run),
         *_duplicates(run, out),
-        *_signal_errors(run),
         *_failures(store, run, out),
         *_captions(run, out),
         f"{out}: {pluralise(shards, 'shard')} in {seconds:.1f} s",
-        *_are_few(shards, run, out),
-        *_nothing_kept(run, out),
+        *_warnings(shards, run, out),
         "",
         *_hints(store, out),
     ]
@@ -44,24 +41,20 @@ def summary(out: str, seconds: float) -> str:
 
 
 def _funnel(run: RunFacts) -> Iterator[str]:
-    pool = sum(run.counts.values())
     width = max(len(name) for name in (*run.counts, POOL))
-    yield f"{POOL:{width}}  {pool:>12,}"
+    yield f"{POOL:{width}}  {run.rows:>12,}"
     for name, n in run.counts.items():
         sign = "−" if n and name != KEPT else ""
-        yield f"{name:{width}}  {f'{sign}{n:,}':>12}  {n / pool if pool else 0:7.2%}"
+        yield f"{name:{width}}  {f'{sign}{n:,}':>12}  {n / max(run.rows, 1):7.2%}"
 
 
-def _selection(store: RunStore, run: RunFacts) -> Iterator[str]:
-    """Yield lines on the last choice, and on uids.npy, which is the result of a pool without images."""
+def _decided(store: RunStore, run: RunFacts) -> Iterator[str]:
+    """Yield the last choice, and uids.npy, the result of a pool without images; thresholds; rows of statistics."""
     yield from run.selection.summary if run.selection else ()
     if run.repeats or not run.pool.images:
         uids = next(line.rows or 0 for line in read_manifest(store) if line.path == UIDS_FILE)
         yield f"{UIDS_FILE}: {pluralise(uids, 'uid')}{', repeated as output.repeat says' if run.repeats else ''}"
 
-
-def _rules(run: RunFacts) -> Iterator[str]:
-    """Yield the thresholds of top rules, and how many rows each statistic of a derived column is over."""
     for rule in run.rules:
         if rule.threshold is not None:
             yield f"{rule.name}: threshold {rule.show(rule.threshold)} of {rule.of}"
@@ -86,15 +79,12 @@ def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
         yield f"  curate sql {out} near_duplicates --images      the largest groups, each by its representative"
 
 
-def _signal_errors(run: RunFacts) -> Iterator[str]:
-    readable = sum(run.counts.values()) - run.counts.get(FAILED, 0)
+def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
+    """Yield lines on signals that failed; on evaluation images, samples and files not read; and on downloads."""
+    readable = run.rows - run.counts.get(FAILED, 0)
     for errors in run.signal_errors or ():
         rows = f"null in {errors.rows:,} of {pluralise(readable, 'readable image')}, where it fails"
         yield f"warning: {errors.signal}: {rows} (first: {errors.first})"
-
-
-def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
-    """Yield lines on what could not be read: evaluation images, samples and files; and on downloads."""
     if (evaluation := run.evaluation) and evaluation.unread:
         unread = f"{evaluation.unread:,} more could not be read, such as {evaluation.such_as}"
         yield f"evaluation set: {evaluation.images:,} images; {unread}"
@@ -127,10 +117,9 @@ def _captions(run: RunFacts, out: str) -> Iterator[str]:
 def _hints(store: RunStore, out: str) -> Iterator[str]:
     rows = store.read_parquet(store.files("tables/decisions")[0], ["uid", "rule"])
     rows = rows.filter(rows["uid"].is_valid())
-    dropped = rows.filter(pc.not_equal(rows["rule"], FAILED))  # null of a kept row
-    uid, what = (dropped["uid"][0], "was dropped") if len(dropped) else ("UID", "is in or out")
-    if not len(dropped) and len(rows):
-        uid = rows["uid"][0]
+    dropped = rows.filter(pc.not_equal(rows["rule"], pa.scalar(FAILED)))  # null of a kept row
+    uid = next((table["uid"][0] for table in (dropped, rows) if len(table)), "UID")
+    what = "was dropped" if len(dropped) else "is in or out"
     hints = {
         f"sql {out} funnel": "what each rule dropped, in SQL",
         f"explain {out} {uid}": f"why a sample {what}",
@@ -155,15 +144,13 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
     yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs were not downloaded{more}"
 
 
-def _are_few(shards: int, run: RunFacts, out: str) -> Iterator[str]:
-    """Yield a line on shards that may be too few for a training loader."""
+def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:
+    """Yield lines on shards that may be too few for a training loader, and on a set that is empty."""
     if run.pool.images and shards < _FEW_SHARDS <= run.kept:
         rows = run.kept // _FEW_SHARDS
         how = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
         why = "open_clip's loader needs at least one shard for each worker on each GPU"
         yield f"note: {why}; for {_FEW_SHARDS} in all, {how}"
 
-
-def _nothing_kept(run: RunFacts, out: str) -> Iterator[str]:
     if run.rows and not run.kept:
         yield f"warning: no sample is kept: see `curate sql {out} funnel` and `curate sql {out} failures`"

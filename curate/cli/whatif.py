@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -77,7 +77,8 @@ def whatif(
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected")
         print_result(table, format)
         if format is Format.table:
-            print_lines(line((_describe(table.names), "dim")))
+            meanings = (f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in table.names)
+            print_lines(line(("; ".join(meanings), "dim")))
     else:
         balance = changed_recipe(run.recipe, overrides).balance
         target = rows if number else balance.rows if balance else None
@@ -142,11 +143,6 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
     return _result(table.select(shown).append_column(f"bars of {bars}", drawn))
 
 
-def _describe(names: Sequence[str]) -> str:
-    """Return what a sweep's columns are."""
-    return "; ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in names)
-
-
 def _solved(result: WhatIf, rows: int | None, number: SweptNumber | None) -> str:
     """Return how the target size `rows` was met, by t or by another number."""
     if rows is None or (number is None and result.t is None):
@@ -182,7 +178,7 @@ def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
     elif any(row["run"] != row["run_expected"] for row in rows.values()):
         lines.append("run: counts of the run; run_expected: their expectation; change: whatif minus run_expected")
     print_lines(*map(line, lines), line())
-    languages = result.languages.filter(pc.greater(pc.add(pc.field("run_expected"), pc.field("whatif")), 0))
+    languages = result.languages.filter(pc.add(pc.field("run_expected"), pc.field("whatif")) > pc.scalar(0))
     tables = [_rounded(result.funnel).drop_columns(["position", "kind", "error"]), _rounded(result.sources)]
     tables += [_rounded(languages.slice(0, _LANGUAGES))] if len(languages) else []
     known = pc.or_(pc.is_valid(result.facts["run"]), pc.is_valid(result.facts["whatif"]))
@@ -193,7 +189,8 @@ def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
 
 def _rounded(table: pa.Table) -> pa.Table:
     """Return numbers of rows as integers, 0 where a recipe lacks the rule; changes are those of the shown numbers."""
-    shown = {name: pc.round(pc.fill_null(table[name], 0)) for name in ("run", "run_expected", "whatif")}
+    counts = {name: table[name].fill_null(0) for name in ("run", "run_expected", "whatif")}  # type: ignore[arg-type]
+    shown = {name: pc.round(numbers) for name, numbers in counts.items()}
     shown["change"] = pc.subtract(shown["whatif"], shown["run_expected"])
     for name, numbers in shown.items():
         table = table.set_column(table.column_names.index(name), name, numbers.cast(pa.int64()))

@@ -1,14 +1,21 @@
-"""Draw a scene of the demo: a `Scene` and a generator in, the picture (PIL, RGB uint8) out."""
+"""Draw a scene of the demo: a `Scene` and a generator in, the picture (PIL, RGB uint8) out.
+
+Textures of backgrounds are formulas over float32 planes, with edges about two pixels soft.
+"""
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from curate.demo.scenes import Item, Scene, ground_colours
-from curate.demo.textures import draw_texture
 from curate.demo.words import COLOURS
 
+Plane = npt.NDArray[Any]  # float32
 _SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
 
 
@@ -16,7 +23,9 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Draw a scene; `rng` gives the texture's pitch, light and grain."""
     width, height = scene.width, scene.height
     x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
-    texture = draw_texture(scene.background, x, y, rng)
+    ground = Ground(x, y, min(width, height) * (0.09 + 0.08 * rng.random()), rng)
+    field = np.broadcast_to(np.clip(_TEXTURES[scene.background](ground), 0, 1), (height, width))
+    texture = Image.fromarray((field * 255).astype(np.uint8))  # 0 is the first colour
     base, tint = (Image.new("RGB", (width, height), colour) for colour in ground_colours(scene.background_colour))
     image = Image.composite(tint, base, texture)
     for item in scene.items:
@@ -87,4 +96,87 @@ _POLYGONS: dict[str, list[tuple[float, float]]] = {
         *((-0.3, -0.92), (0.3, -0.92), (0.3, -0.3), (0.92, -0.3), (0.92, 0.3), (0.3, 0.3)),
         *((0.3, 0.92), (-0.3, 0.92), (-0.3, 0.3), (-0.92, 0.3), (-0.92, -0.3), (-0.3, -0.3)),
     ],
+}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is covered: columns [1, width] and rows [height, 1] in pixels, and the texture's pitch in pixels."""
+
+    x: Plane
+    y: Plane
+    pitch: float
+    rng: np.random.Generator
+
+    def along(self, angle: float) -> Plane:
+        """Return how far each pixel lies in a direction."""
+        return self.x * math.cos(angle) + self.y * math.sin(angle)
+
+    def long(self, pitches: float, more: float) -> float:
+        """Draw a length of so many pitches and up to so many more, in pixels."""
+        return self.pitch * (pitches + more * self.rng.random())
+
+    def bands(self, u: Plane, width: float = 1.0) -> Plane:
+        """Return even stripes along `u`."""
+        pitch = self.pitch * width
+        return 0.5 + np.sin(u * (math.tau / pitch)) * (pitch / 6)
+
+    def cells(self) -> Iterator[Plane]:
+        """Yield how far each column, and each row, lies from the middle of its cell, in cells."""
+        return ((u / self.pitch + self.rng.random()) % 1 - 0.5 for u in (self.x, self.y))
+
+    def smooth(self, cells: float, stretch: float = 1) -> Plane:
+        """Return smooth noise: uniform values on `cells` × `stretch` by `cells` pixels, enlarged bicubically."""
+        height, width = len(self.y), self.x.shape[1]
+        lattice = self.rng.random((max(2, int(height / cells)), max(2, int(width / cells / stretch))), np.float32)
+        return np.asarray(Image.fromarray(lattice).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _gradient(g: Ground) -> Any:
+    u = g.along(g.rng.random() * math.tau)
+    return (u - u.min()) / (u.max() - u.min())
+
+
+def _checkerboard(g: Ground) -> Any:
+    across, down = (np.sin((u + g.pitch * g.rng.random()) * (math.pi / g.pitch)) for u in (g.x, g.y))
+    return 0.5 + across * down * g.pitch
+
+
+def _ripples(g: Ground) -> Any:
+    away = np.hypot(*(u - g.rng.random() * u.size for u in (g.x, g.y)))
+    return 0.5 + 0.5 * np.sin(away * (math.tau / g.pitch))
+
+
+def _clouds(g: Ground) -> Any:
+    coarse, middle, fine = (g.smooth(min(g.x.size, g.y.size) / cells) for cells in (3, 7, 15))
+    return (coarse * 0.55 + middle * 0.3 + fine * 0.15 - 0.5) * 2 + 0.5
+
+
+def _bricks(g: Ground) -> Any:
+    row = np.floor(g.y / g.pitch)
+    along = g.x / (2 * g.pitch) + 0.5 * (row % 2)
+    tones = g.rng.random((int(row.max()) + 1, int(along.max()) + 1), np.float32) * 0.35
+    upright, level = np.abs(along % 1 - 0.5) * 2 - 0.94, np.abs((g.y / g.pitch) % 1 - 0.5) - 0.44
+    return np.maximum(tones[row.astype(np.intp), along.astype(np.intp)], np.maximum(upright, level) * g.pitch)
+
+
+def _wood(g: Ground) -> Any:
+    rings = (g.y / g.pitch + 1.2 * g.smooth(g.pitch * 2, stretch=4)) * math.tau
+    return 0.5 + 0.3 * np.sin(rings) + 0.2 * np.sin(rings * 3.7)
+
+
+# Up to 0 is the first colour, from 1 on the second.
+_TEXTURES: dict[str, Callable[[Ground], Plane]] = {
+    "stripes": lambda g: g.bands(g.along(int(g.rng.random() * 4) * math.pi / 4)),
+    "gradient": _gradient,
+    "dots": lambda g: (0.3 - np.hypot(*g.cells())) * g.pitch + 0.5,
+    "waves": lambda g: g.bands(g.y + np.sin(g.x * (math.tau / g.long(2.5, 2))) * (g.pitch * 0.6), 1.3),
+    "noise": lambda g: (g.smooth(6) - 0.5) * 1.6 + 0.5,
+    "checkerboard": _checkerboard,
+    "grid": lambda g: (0.07 - np.minimum(*map(np.abs, g.cells()))) * g.pitch + 0.5,
+    "clouds": _clouds,
+    "bricks": _bricks,
+    "zigzags": lambda g: g.bands(g.y + np.abs((g.x / g.long(2, 1)) % 1 - 0.5) * (g.pitch * 2.2), 1.3),
+    "ripples": _ripples,
+    "wood": _wood,
 }

@@ -162,7 +162,7 @@ def test_a_blocklist_in_a_plan_and_a_run(cli: Cli, pool: Path, finished: Finishe
     (tmp_path / "gone.txt").write_text(f"{row['url']}\n")
     setting = ("--set", f"blocklist={tmp_path}/gone.txt")
     planned = cli("plan", str(pool / "texts.yaml"), *setting)
-    assert planned.status == 0 and "forgotten −1 (0.5%)" in plain(planned), planned
+    assert planned.status == 0 and "forgotten −1 (0.50%)" in plain(planned), planned
     done = cli("run", str(pool / "texts.yaml"), "--out", f"{tmp_path}/run", *setting)
     assert done.status == 0 and "forgotten" in done.out
     assert row["url"] not in {r["url"] for r in published(tmp_path / "run")}

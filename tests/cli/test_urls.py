@@ -82,7 +82,7 @@ def test_a_plan_a_run_and_a_plan_after_it(cli: Cli, recipe: Path, web: Web) -> N
     text = " ".join(again.out.split())
     assert again.status == 0 and len(web.log) == asked
     assert "URLs 90, 90 of them in finished shards" in text and "to download" not in text
-    assert "kept 0 (0.0%)" in text and "failed −18" in text
+    assert "kept 0 (0.00%)" in text and "failed −18" in text
     more = recipe.parent / "more.parquet"
     table = pq.read_table(recipe.parent / "list.parquet")
     pq.write_table(table.set_column(1, "text", pa.array([f"another {i}" for i in range(ROWS)])), more)
