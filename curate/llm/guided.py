@@ -53,15 +53,16 @@ class Guided(EngineOptions):
     takes_words: ClassVar[bool] = False
     is_local: ClassVar[bool] = True
 
-    model: ModelPath = Field(description="Name on the hub, or a local folder.", examples=["microsoft/git-base"])
-    gamma: float = Field(
-        2.0, description="Guidance scale γ: 1 is greedy decoding; the paper has 1.5 to 2.", examples=[1.5], ge=0, le=10
-    )
-    device: Device = Field("auto", description="`auto`: every GPU, else the CPU.", examples=["cuda"])
-    precision: Precision = Field("fp32", description="Precision; logits are joined in float32.", examples=["fp16"])
-    batch: int = Field(
-        16, description="Images at a time; fewer where memory runs out.", examples=[64], ge=1, le=4096, strict=True
-    )
+    model: ModelPath = Field(examples=["microsoft/git-base"])
+    """Name on the hub, or a local folder."""
+    gamma: float = Field(2.0, examples=[1.5], ge=0, le=10)
+    """Guidance scale γ: 1 is greedy decoding; the paper has 1.5 to 2."""
+    device: Device = Field("auto", examples=["cuda"])
+    """`auto`: every GPU, else the CPU."""
+    precision: Precision = Field("fp32", examples=["fp16"])
+    """Precision; logits are joined in float32."""
+    batch: int = Field(16, examples=[64], ge=1, le=4096, strict=True)
+    """Images at a time; fewer where memory runs out."""
 
     def open(self) -> "GuidedEngine":
         """See `EngineOptions`."""

@@ -59,33 +59,22 @@ class OpenAI(EngineOptions):
 
     example: ClassVar[Any] = {"base_url": "http://localhost:8000/v1", "model": "my-vlm", "key": "MY_KEY"}
 
-    base_url: str = Field(
-        description="Its address with the version, without user, password, query or fragment.",
-        examples=["http://localhost:8000/v1"],
-    )
-    model: str = Field(description="The model's name, as the endpoint knows it.", examples=["my-vlm"], min_length=1)
-    key: str | None = Field(
-        None,
-        description="NAME of the environment variable that holds the key, never the key itself. null: no key.",
-        examples=["OPENAI_API_KEY"],
-    )
-    concurrency: int = Field(
-        16, description="Requests at a time, over all threads of a process.", examples=[64], ge=1, le=4096, strict=True
-    )
-    timeout: float = Field(
-        60.0, description="Seconds per attempt, connecting to last byte.", examples=[120], gt=0, allow_inf_nan=False
-    )
-    attempts: int = Field(6, description="Attempts at a request in all.", examples=[3], ge=1, le=100, strict=True)
-    patience: float = Field(
-        600.0,
-        description="Seconds after which an endpoint that only fails or is too busy is given up.",
-        examples=[60],
-        gt=0,
-        allow_inf_nan=False,
-    )
-    extra: dict[str, Any] = Field(
-        {}, description="Further fields of each request's body; they override sampling's.", examples=[{"top_k": 40}]
-    )
+    base_url: str = Field(examples=["http://localhost:8000/v1"])
+    """Its address with the version, without user, password, query or fragment."""
+    model: str = Field(examples=["my-vlm"], min_length=1)
+    """The model's name, as the endpoint knows it."""
+    key: str | None = Field(None, examples=["OPENAI_API_KEY"])
+    """NAME of the environment variable that holds the key, never the key itself. null: no key."""
+    concurrency: int = Field(16, examples=[64], ge=1, le=4096, strict=True)
+    """Requests at a time, over all threads of a process."""
+    timeout: float = Field(60.0, examples=[120], gt=0, allow_inf_nan=False)
+    """Seconds per attempt, connecting to last byte."""
+    attempts: int = Field(6, examples=[3], ge=1, le=100, strict=True)
+    """Attempts at a request in all."""
+    patience: float = Field(600.0, examples=[60], gt=0, allow_inf_nan=False)
+    """Seconds after which an endpoint that only fails or is too busy is given up."""
+    extra: dict[str, Any] = Field({}, examples=[{"top_k": 40}])
+    """Further fields of each request's body; they override sampling's."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> "OpenAI":

@@ -31,10 +31,10 @@ class Recorded(EngineOptions):
 
     example: ClassVar[Any] = {"path": "run1", "model": "my-vlm"}
 
-    path: UserFile = Field(
-        description="A run's folder, or Parquet files of table `answers`; ranges and globs too.", examples=["run1"]
-    )
-    model: str = Field(description="What the replayed run called its model.", examples=["my-vlm"], min_length=1)
+    path: UserFile = Field(examples=["run1"])
+    """A run's folder, or Parquet files of table `answers`; ranges and globs too."""
+    model: str = Field(examples=["my-vlm"], min_length=1)
+    """What the replayed run called its model."""
 
     def open(self) -> "RecordedEngine":
         """See `EngineOptions`."""

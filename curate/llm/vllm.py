@@ -37,10 +37,10 @@ class Vllm(EngineOptions):
     is_local: ClassVar[bool] = True
     batch_size: ClassVar[int] = 1024
 
-    model: ModelPath = Field(
-        description="Name on the hub, or a folder (`./FOLDER`).", examples=["HuggingFaceTB/SmolLM2-1.7B-Instruct"]
-    )
-    options: dict[str, Any] = Field({}, description="More arguments of `vllm.LLM`.", examples=[{"max_model_len": 4096}])
+    model: ModelPath = Field(examples=["HuggingFaceTB/SmolLM2-1.7B-Instruct"])
+    """Name on the hub, or a folder (`./FOLDER`)."""
+    options: dict[str, Any] = Field({}, examples=[{"max_model_len": 4096}])
+    """More arguments of `vllm.LLM`."""
 
     def open(self) -> "VllmEngine":
         """See `EngineOptions`."""

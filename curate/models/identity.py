@@ -41,38 +41,19 @@ class OpenClip(Embedder):
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
-    model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(
-        description="A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. "
-        "FOLDER is local, relative to the recipe's.",
-        examples=["ViT-B-32"],
-    )
-    pretrained: Annotated[str, path_at(_weights_start)] | None = Field(
-        None,
-        description="A tag of open_clip, or a file of weights. Only for a plain model name, which needs it.",
-        examples=["laion2b_s34b_b79k"],
-    )
-    device: str = Field(
-        "auto",
-        description="`auto`, `cpu`, `mps`, `cuda` (all GPUs) or one such as `cuda:0`. Changes scores only by rounding.",
-        examples=["cuda:0"],
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Precision of weights, sums. `auto`: `fp32` on a CPU, `fp16` on a GPU.", examples=["bf16"]
-    )
-    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = Field(
-        "auto",
-        description="Images and texts per batch; changes scores only by rounding. `auto` chooses by the device.",
-        examples=[256],
-    )
-    context_length: int | None = Field(
-        None,
-        description="Tokens of the text tower, stretched for longer captions (Long-CLIP). null: the model's own.",
-        examples=[248],
-        gt=0,
-        le=4096,
-        strict=True,
-    )
+    model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(examples=["ViT-B-32"])
+    """A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. FOLDER is local,
+    relative to the recipe's."""
+    pretrained: Annotated[str, path_at(_weights_start)] | None = Field(None, examples=["laion2b_s34b_b79k"])
+    """A tag of open_clip, or a file of weights. Only for a plain model name, which needs it."""
+    device: str = Field("auto", examples=["cuda:0"], pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """`auto`, `cpu`, `mps`, `cuda` (all GPUs) or one such as `cuda:0`. Changes scores only by rounding."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", examples=["bf16"])
+    """Precision of weights, sums. `auto`: `fp32` on a CPU, `fp16` on a GPU."""
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=65536, strict=True)] = Field("auto", examples=[256])
+    """Images and texts per batch; changes scores only by rounding. `auto` chooses by the device."""
+    context_length: int | None = Field(None, examples=[248], gt=0, le=4096, strict=True)
+    """Tokens of the text tower, stretched for longer captions (Long-CLIP). null: the model's own."""
 
     @property
     def is_onnx(self) -> bool:

@@ -29,8 +29,10 @@ class Axis(OnEmbeddings):
         Column("scores", "NAME", "float32", "−1 to 1; larger is nearer to the good ones."),
     )
 
-    good: UserPaths = Field(description="Images that are as they should be.", examples=["examples/good/*.jpg"])
-    bad: UserPaths = Field(description="Images that are not.", examples=["examples/bad/*.jpg"])
+    good: UserPaths = Field(examples=["examples/good/*.jpg"])
+    """Images that are as they should be."""
+    bad: UserPaths = Field(examples=["examples/bad/*.jpg"])
+    """Images that are not."""
 
 
 def _identify(name: str, options: Axis, known: Known) -> list[list[str]]:

@@ -81,18 +81,10 @@ class Clip(OpenClip):
         ),
     )
 
-    embeddings: bool = Field(
-        False,
-        description="Keep the embeddings as table `embeddings`, for deduplication and further signals.",
-        examples=[True],
-        strict=True,
-    )
-    words: bool = Field(
-        False,
-        description="Find words that do not match the image; adds `misaligned_words` and `f_clipscore`.",
-        examples=[True],
-        strict=True,
-    )
+    embeddings: bool = Field(False, examples=[True], strict=True)
+    """Keep the embeddings as table `embeddings`, for deduplication and further signals."""
+    words: bool = Field(False, examples=[True], strict=True)
+    """Find words that do not match the image; adds `misaligned_words` and `f_clipscore`."""
 
     @property
     def keeps_embeddings(self) -> bool:

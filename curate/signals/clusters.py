@@ -47,14 +47,10 @@ class Clusters(OnEmbeddings):
     )
 
     needs_encoder = False
-    centroids: UserFile = Field(
-        description="A .npy or .pt file of centroids [k, dimension], of unit length.", examples=["centroids.pt"]
-    )
-    selected: UserPaths | None = Field(
-        None,
-        description="Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones.",
-        examples=["imagenet.npy"],
-    )
+    centroids: UserFile = Field(examples=["centroids.pt"])
+    """A .npy or .pt file of centroids [k, dimension], of unit length."""
+    selected: UserPaths | None = Field(None, examples=["imagenet.npy"])
+    """Files that select clusters: their numbers from 0, or embeddings, which select their nearest ones."""
 
 
 class LoadedClusters(NamedTuple):

@@ -30,19 +30,13 @@ class Context(OnEmbeddings):
     )
 
     values: dict[str, str] = Field(
-        description="Each tag and its prompt, two or more. With `classes`, prompts hold `{}`, where a class is put in.",
-        examples=[{"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}],
-        min_length=2,
+        examples=[{"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}], min_length=2
     )
-    classes: tuple[str, ...] = Field(
-        (), description="Classes that are put into the prompts' `{}`.", examples=[["dog", "cat"]]
-    )
-    temperature: float = Field(
-        0.01,
-        description="Divides cosines before the softmax. 0.01 is the scale that CLIP was trained to.",
-        examples=[0.02],
-        gt=0,
-    )
+    """Each tag and its prompt, two or more. With `classes`, prompts hold `{}`, where a class is put in."""
+    classes: tuple[str, ...] = Field((), examples=[["dog", "cat"]])
+    """Classes that are put into the prompts' `{}`."""
+    temperature: float = Field(0.01, examples=[0.02], gt=0)
+    """Divides cosines before the softmax. 0.01 is the scale that CLIP was trained to."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Context":

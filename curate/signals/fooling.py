@@ -31,16 +31,10 @@ class Fooling(OnEmbeddings):
         Column("scores", "fooling", "float32", "Least cosine of the image and a prompt; large is suspect."),
     )
 
-    prompts: tuple[str, ...] = Field(
-        description="Unrelated texts, two or more; the paper takes 25 to 100.",
-        examples=[["a dog", "a plate of food", "a city at night"]],
-        min_length=2,
-    )
-    shift: UserPath | None = Field(
-        None,
-        description="A finished run that keeps embeddings of this model, for their means. null: no shift.",
-        examples=["run1"],
-    )
+    prompts: tuple[str, ...] = Field(examples=[["a dog", "a plate of food", "a city at night"]], min_length=2)
+    """Unrelated texts, two or more; the paper takes 25 to 100."""
+    shift: UserPath | None = Field(None, examples=["run1"])
+    """A finished run that keeps embeddings of this model, for their means. null: no shift."""
 
 
 def _identify(name: str, options: Fooling, known: Known) -> Any:

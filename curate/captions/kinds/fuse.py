@@ -39,9 +39,8 @@ class Fuse(CaptionKind):
     relation: ClassVar[Relation] = "rewritten"
     form: ClassVar[Form] = Form("fuse", "v1", data=("caption", "recaption"))
 
-    style: Literal["short", "long", "plain"] = Field(
-        "short", description="Style of the recaption that is fused.", examples=["long"]
-    )
+    style: Literal["short", "long", "plain"] = Field("short", examples=["long"])
+    """Style of the recaption that is fused."""
 
     @property
     def source(self) -> tuple[type[Recaption], str]:

@@ -58,9 +58,11 @@ class Recaption(CaptionKind):
     relation: ClassVar[Relation] = "seen"
 
     styles: Annotated[tuple[Literal["short", "long", "plain"], ...], Unique] = Field(
-        ("short",), description="Styles to write.", examples=[["short", "long"]], min_length=1
+        ("short",), examples=[["short", "long"]], min_length=1
     )
-    alt_text: bool = Field(False, description="Show the model the original caption too.", examples=[True], strict=True)
+    """Styles to write."""
+    alt_text: bool = Field(False, examples=[True], strict=True)
+    """Show the model the original caption too."""
 
     @property
     def needs_words(self) -> bool:

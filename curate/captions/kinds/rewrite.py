@@ -70,21 +70,12 @@ class Rewrite(CaptionKind):
     kind: ClassVar[str] = "rewrite"
     relation: ClassVar[Relation] = "rewritten"
 
-    styles: Annotated[tuple[Name, ...], Unique] = Field(
-        STYLES,
-        description="Styles of examples: `chat_a`, `chat_b`, `human`, `coco`, and keys of `examples`.",
-        examples=[["chat_a", "human"]],
-        min_length=1,
-    )
-    prompt: Literal["completion", "chat"] = Field(
-        "completion", description="Form of the prompt: `chat` for chat models.", examples=["chat"]
-    )
-    examples: dict[Name, UserFile] | None = Field(
-        None,
-        description="Styles of your own, each with a file of pairs. null: none.",
-        examples=[{"chatgpt": "pairs.txt"}],
-        min_length=1,
-    )
+    styles: Annotated[tuple[Name, ...], Unique] = Field(STYLES, examples=[["chat_a", "human"]], min_length=1)
+    """Styles of examples: `chat_a`, `chat_b`, `human`, `coco`, and keys of `examples`."""
+    prompt: Literal["completion", "chat"] = Field("completion", examples=["chat"])
+    """Form of the prompt: `chat` for chat models."""
+    examples: dict[Name, UserFile] | None = Field(None, examples=[{"chatgpt": "pairs.txt"}], min_length=1)
+    """Styles of your own, each with a file of pairs. null: none."""
 
     @model_validator(mode="before")
     @classmethod

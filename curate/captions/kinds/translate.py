@@ -64,8 +64,9 @@ class Translate(CaptionKind):
     form: ClassVar[Form] = Form("translate", "v1", fields=("language",), data=("caption",))
 
     languages: Annotated[tuple[str, ...], Unique, AfterValidator(_check_languages)] = Field(
-        description="ISO 639-1 codes of the languages to write.", examples=[["de", "ja"]], min_length=1
+        examples=[["de", "ja"]], min_length=1
     )
+    """ISO 639-1 codes of the languages to write."""
 
     def language(self, style: str) -> str | None:
         """See `CaptionKind`."""

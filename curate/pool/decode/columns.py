@@ -41,19 +41,24 @@ class Columns(Section):
 
     example: ClassVar[Any] = {"caption": "TEXT", "url": "URL", "scores": ["similarity"]}
 
-    caption: str | None = Field(None, description="Column of the caption.", examples=["TEXT"])
-    uid: str | None = Field(None, description="Column of the uid, 32 hex digits.", examples=["uid"])
-    url: str | None = Field(None, description="Column of the URL.", examples=["URL"])
-    key: str | None = Field(None, description="Column of the sample's key.", examples=["key"])
-    width: str | None = Field(None, description="Column of the width; of sources without images.", examples=["WIDTH"])
-    height: str | None = Field(None, description="Column of the height; likewise.", examples=["HEIGHT"])
-    language: str | None = Field(None, description="Column of the caption's language.", examples=["LANGUAGE"])
-    image: str | None = Field(None, description="Image column: bytes, or a struct with `bytes`.", examples=["image"])
-    scores: tuple[str, ...] | None = Field(
-        None,
-        description="Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all of floats.",
-        examples=[["similarity", "NSFW"]],
-    )
+    caption: str | None = Field(None, examples=["TEXT"])
+    """Column of the caption."""
+    uid: str | None = Field(None, examples=["uid"])
+    """Column of the uid, 32 hex digits."""
+    url: str | None = Field(None, examples=["URL"])
+    """Column of the URL."""
+    key: str | None = Field(None, examples=["key"])
+    """Column of the sample's key."""
+    width: str | None = Field(None, examples=["WIDTH"])
+    """Column of the width; of sources without images."""
+    height: str | None = Field(None, examples=["HEIGHT"])
+    """Column of the height; likewise."""
+    language: str | None = Field(None, examples=["LANGUAGE"])
+    """Column of the caption's language."""
+    image: str | None = Field(None, examples=["image"])
+    """Image column: bytes, or a struct with `bytes`."""
+    scores: tuple[str, ...] | None = Field(None, examples=[["similarity", "NSFW"]])
+    """Columns for rules: numbers, text, booleans, dates, lists of numbers. null: all of floats."""
 
 
 def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:

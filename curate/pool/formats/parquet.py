@@ -51,11 +51,8 @@ class ParquetSource(Source):
 
     example: ClassVar[Any] = {"name": "laion", "format": "parquet", "path": "laion/part-{00000..00127}.snappy.parquet"}
 
-    columns: Columns = Field(
-        Columns(),
-        description="Which column holds what, where it is not found by its name.",
-        examples=[{"caption": "TEXT", "scores": ["similarity"]}],
-    )
+    columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "scores": ["similarity"]}])
+    """Which column holds what, where it is not found by its name."""
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: not which columns are scores."""

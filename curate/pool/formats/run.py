@@ -65,7 +65,8 @@ class RunSource(Source):
         Column("scores", "input_repeats", "int32", "How often it was repeated there, if the run repeats rows."),
     )
 
-    path: UserPath = Field(description="The folder of the finished run.", examples=["run1"])
+    path: UserPath = Field(examples=["run1"])
+    """The folder of the finished run."""
 
     @property
     def input_run(self) -> str:

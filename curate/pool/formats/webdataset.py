@@ -52,13 +52,12 @@ class WebdatasetSource(Source):
 
     example: ClassVar[Any] = {"name": "cc12m", "format": "webdataset", "path": "cc12m/{00000..01242}.tar"}
 
-    caption_key: str = Field("caption", description="Json field of captions without a `.txt`.", examples=["alt_text"])
+    caption_key: str = Field("caption", examples=["alt_text"])
+    """Json field of captions without a `.txt`."""
     columns: dict[str, JsonType] = Field(
-        {},
-        exclude_if=not_,
-        description="Fields of the json that rules see, with their types; null for another type or none.",
-        examples=[{"similarity": "float", "original_width": "int"}],
+        {}, exclude_if=not_, examples=[{"similarity": "float", "original_width": "int"}]
     )
+    """Fields of the json that rules see, with their types; null for another type or none."""
 
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: not which fields are columns."""

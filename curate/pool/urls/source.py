@@ -60,89 +60,59 @@ class UrlsSource(Source):
     model_config = ConfigDict(serialize_by_alias=True)
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"thread_count"})
 
-    path: UserPaths = Field(
-        (), exclude_if=not_, description="The lists. Give either `path` or `from`.", examples=["list/*.parquet"]
-    )
-    from_run: UserPath | None = Field(
-        None,
-        exclude_if=not_,
-        description="A finished run over lists as text: its kept rows are downloaded, with columns and weights.",
-        examples=["text-run"],
-        alias="from",
-        min_length=1,
-    )
-    columns: Columns = Field(
-        Columns(),
-        description="Which column of a list holds what, where it is not found by its name.",
-        examples=[{"caption": "TEXT", "url": "URL"}],
-    )
+    path: UserPaths = Field((), exclude_if=not_, examples=["list/*.parquet"])
+    """The lists. Give either `path` or `from`."""
+    from_run: UserPath | None = Field(None, exclude_if=not_, examples=["text-run"], alias="from", min_length=1)
+    """A finished run over lists as text: its kept rows are downloaded, with columns and weights."""
+    columns: Columns = Field(Columns(), examples=[{"caption": "TEXT", "url": "URL"}])
+    """Which column of a list holds what, where it is not found by its name."""
     column_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        None,
-        exclude_if=not_,
-        description="Columns of CSV or TSV without a header line, in order. null: the first line names them.",
-        examples=[["url", "caption"]],
-        min_length=2,
+        None, exclude_if=not_, examples=[["url", "caption"]], min_length=2
     )
-    network: NetworkPolicy = Field(description="How servers are asked.", examples=[{"contact": "you@example.org"}])
-    store: UserPath | None = Field(
-        None,
-        description="Folder of the downloads, which outlives the run. null: `pool/` of the run.",
-        examples=["s3://bucket/images"],
-    )
-    number_sample_per_shard: int = Field(
-        1000, description="URLs of a shard (img2dataset: 10,000).", examples=[10000], ge=2, le=100_000
-    )
-    thread_count: int = Field(256, description="Downloads at a time, per shard.", examples=[64], ge=1)
-    timeout: float = Field(
-        10.0, description="Seconds to wait for a connection, or for a server's next bytes.", examples=[20], gt=0
-    )
-    extract_exif: bool = Field(True, description="Write each image's EXIF data into its json.", examples=[False])
-    compute_hash: Hash | None = Field(
-        "sha256", description="Hash of the downloaded bytes, written into the json. null: none.", examples=["md5"]
-    )
-    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = Field(
-        None,
-        description="Column of the list with a hash, and its kind; another image is refused. null: none.",
-        examples=[["sha256", "sha256"]],
-    )
-    disallowed_header_directives: tuple[str, ...] | None = Field(
-        None,
-        description="Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`.",
-        examples=[["noai", "noimageai"]],
-    )
-    image_size: int | None = Field(
-        None, description="Pixels of the side to resize to. null: images are not resized.", examples=[256], ge=1
-    )
+    """Columns of CSV or TSV without a header line, in order. null: the first line names them."""
+    network: NetworkPolicy = Field(examples=[{"contact": "you@example.org"}])
+    """How servers are asked."""
+    store: UserPath | None = Field(None, examples=["s3://bucket/images"])
+    """Folder of the downloads, which outlives the run. null: `pool/` of the run."""
+    number_sample_per_shard: int = Field(1000, examples=[10000], ge=2, le=100_000)
+    """URLs of a shard (img2dataset: 10,000)."""
+    thread_count: int = Field(256, examples=[64], ge=1)
+    """Downloads at a time, per shard."""
+    timeout: float = Field(10.0, examples=[20], gt=0)
+    """Seconds to wait for a connection, or for a server's next bytes."""
+    extract_exif: bool = Field(True, examples=[False])
+    """Write each image's EXIF data into its json."""
+    compute_hash: Hash | None = Field("sha256", examples=["md5"])
+    """Hash of the downloaded bytes, written into the json. null: none."""
+    verify_hash: tuple[Annotated[str, Field(min_length=1)], Hash] | None = Field(None, examples=[["sha256", "sha256"]])
+    """Column of the list with a hash, and its kind; another image is refused. null: none."""
+    disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
+    """Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`."""
+    image_size: int | None = Field(None, examples=[256], ge=1)
+    """Pixels of the side to resize to. null: images are not resized."""
     resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
-        "border",
-        description="`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; "
-        "`center_crop` crops; `no` leaves it.",
-        examples=["keep_ratio"],
+        "border", examples=["keep_ratio"]
     )
-    resize_only_if_bigger: bool = Field(False, description="Leave images that are smaller.", examples=[True])
-    upscale_interpolation: _Interpolation = Field(
-        "lanczos", description="Interpolation of images that are enlarged.", examples=["cubic"]
-    )
-    downscale_interpolation: _Interpolation = Field(
-        "area", description="Interpolation of images that are reduced.", examples=["lanczos"]
-    )
-    encode_quality: int = Field(
-        95, description="Quality of jpg and webp, 0 to 100; compression of png, 0 to 9.", examples=[90], ge=0, le=100
-    )
-    encode_format: Literal["jpg", "png", "webp"] = Field(
-        "jpg", description="Format of resized images.", examples=["webp"]
-    )
-    skip_reencode: bool = Field(False, description="Keep the bytes of images that are not resized.", examples=[True])
-    min_image_size: int = Field(0, description="Pixels: refuse images with a shorter side.", examples=[100], ge=0)
-    max_image_area: float | None = Field(
-        None, description="Pixels: refuse images with more. null: no limit.", examples=[20_000_000], gt=0
-    )
-    max_aspect_ratio: float | None = Field(
-        None,
-        description="Refuse images whose longer side is more than this many times the shorter. null: no limit.",
-        examples=[3],
-        gt=0,
-    )
+    """`border` pads; `keep_ratio` fits the shorter side, `keep_ratio_largest` the longer; `center_crop` crops; `no`
+    leaves it."""
+    resize_only_if_bigger: bool = Field(False, examples=[True])
+    """Leave images that are smaller."""
+    upscale_interpolation: _Interpolation = Field("lanczos", examples=["cubic"])
+    """Interpolation of images that are enlarged."""
+    downscale_interpolation: _Interpolation = Field("area", examples=["lanczos"])
+    """Interpolation of images that are reduced."""
+    encode_quality: int = Field(95, examples=[90], ge=0, le=100)
+    """Quality of jpg and webp, 0 to 100; compression of png, 0 to 9."""
+    encode_format: Literal["jpg", "png", "webp"] = Field("jpg", examples=["webp"])
+    """Format of resized images."""
+    skip_reencode: bool = Field(False, examples=[True])
+    """Keep the bytes of images that are not resized."""
+    min_image_size: int = Field(0, examples=[100], ge=0)
+    """Pixels: refuse images with a shorter side."""
+    max_image_area: float | None = Field(None, examples=[20_000_000], gt=0)
+    """Pixels: refuse images with more. null: no limit."""
+    max_aspect_ratio: float | None = Field(None, examples=[3], gt=0)
+    """Refuse images whose longer side is more than this many times the shorter. null: no limit."""
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:

@@ -28,16 +28,10 @@ class EmbeddingCosine(Section):
 
     example: ClassVar[Any] = {"cosine": 0.95}
 
-    cosine: float = Field(
-        description="Pairs with at least this cosine are near, above 0 and below 1.",
-        examples=[0.95],
-        gt=0,
-        lt=1,
-        strict=True,
-    )
-    of: ColumnName = Field(
-        "clip", description="Whose embeddings: the `name` of a model, or of precomputed ones.", examples=["l14"]
-    )
+    cosine: float = Field(examples=[0.95], gt=0, lt=1, strict=True)
+    """Pairs with at least this cosine are near, above 0 and below 1."""
+    of: ColumnName = Field("clip", examples=["l14"])
+    """Whose embeddings: the `name` of a model, or of precomputed ones."""
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,8 @@ class PhashDistance(Section):
 
     example: ClassVar[Any] = {"distance": 4}
 
-    distance: int = Field(
-        description="Pairs whose hashes differ in at most this many of 64 bits are near.",
-        examples=[4],
-        ge=1,
-        le=16,
-        strict=True,
-    )
+    distance: int = Field(examples=[4], ge=1, le=16, strict=True)
+    """Pairs whose hashes differ in at most this many of 64 bits are near."""
 
 
 @dataclass(frozen=True)

@@ -45,44 +45,29 @@ class NetworkPolicy(Section):
     example: ClassVar[Any] = {"contact": "you@example.org"}
 
     contact: Annotated[str, AfterValidator(_contact), Field(json_schema_extra={"pattern": _CONTACT})] = Field(
-        description="Your email address or page, sent to every server, so that its owner can write to you.",
-        examples=["you@example.org"],
+        examples=["you@example.org"]
     )
-    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
-        (),
-        description="Networks that may be asked although they are not public; 127.0.0.0/8 is this machine.",
-        examples=[["10.0.0.0/8"]],
-    )
-    robots: Literal["respect", "ignore"] = Field(
-        "respect", description="What to do with robots.txt.", examples=["ignore"]
-    )
-    opt_out: Literal["respect", "ignore"] = Field(
-        "respect",
-        description="What to do with headers that reserve an image from machine learning.",
-        examples=["ignore"],
-    )
-    max_bytes: int = Field(100_000_000, description="Bytes of one download, at most.", examples=[20_000_000], gt=0)
-    max_seconds: float = Field(
-        60.0,
-        description="Seconds of one download, from the first look-up to the last byte, at most.",
-        examples=[30],
-        gt=0,
-    )
-    max_redirects: int = Field(5, description="Redirects of one download, at most.", examples=[3], ge=0)
-    per_host: int = Field(4, description="Connections to one host at a time, per worker, at most.", examples=[2], gt=0)
-    attempts: int = Field(
-        3,
-        description="Attempts in a run, and in each `--retry`, after 408, 425, 429, 5xx, DNS errors and timeouts.",
-        examples=[5],
-        ge=1,
-    )
-    pause: float = Field(
-        1.0,
-        description="Seconds before the second attempt; doubles, unless the server says how long.",
-        examples=[2],
-        gt=0,
-    )
-    max_pause: float = Field(30.0, description="Seconds of a pause, at most.", examples=[60], gt=0)
+    """Your email address or page, sent to every server, so that its owner can write to you."""
+    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field((), examples=[["10.0.0.0/8"]])
+    """Networks that may be asked although they are not public; 127.0.0.0/8 is this machine."""
+    robots: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
+    """What to do with robots.txt."""
+    opt_out: Literal["respect", "ignore"] = Field("respect", examples=["ignore"])
+    """What to do with headers that reserve an image from machine learning."""
+    max_bytes: int = Field(100_000_000, examples=[20_000_000], gt=0)
+    """Bytes of one download, at most."""
+    max_seconds: float = Field(60.0, examples=[30], gt=0)
+    """Seconds of one download, from the first look-up to the last byte, at most."""
+    max_redirects: int = Field(5, examples=[3], ge=0)
+    """Redirects of one download, at most."""
+    per_host: int = Field(4, examples=[2], gt=0)
+    """Connections to one host at a time, per worker, at most."""
+    attempts: int = Field(3, examples=[5], ge=1)
+    """Attempts in a run, and in each `--retry`, after 408, 425, 429, 5xx, DNS errors and timeouts."""
+    pause: float = Field(1.0, examples=[2], gt=0)
+    """Seconds before the second attempt; doubles, unless the server says how long."""
+    max_pause: float = Field(30.0, examples=[60], gt=0)
+    """Seconds of a pause, at most."""
 
     @property
     def networks(self) -> tuple[Network, ...]:
