@@ -11,12 +11,12 @@ from curate.decide.decide_rows import decide_rows
 from curate.decide.settings import DecideSettings
 from curate.emit.settings import EmitSettings
 from curate.emit.steps import emit, hash_names
-from curate.match.steps import match
+from curate.match.unit import match
 from curate.measure.steps import measure
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.steps import apply_blocklist
-from curate.publish.steps import Findings, audit, compact, measure_drift, publish_run, sources_of
+from curate.publish.steps import audit, compact, measure_drift, publish_run, sources_of
 from curate.publish.uids import sort_uids
 from curate.run.context import RunContext
 from curate.run.units import Units
@@ -33,14 +33,15 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
         match(units, context)
     if context.blocklist_key:
         apply_blocklist(units, publishing)
-    decided = decide_rows(units, DecideSettings.of(context), context, unread, n_buckets)
+    decided, survivors = decide_rows(units, DecideSettings.of(context), unread, n_buckets)
     names = hash_names(units, emitting, n_buckets)
     uids = sort_uids(units, context.store, recipe.output.repeat is not None, n_buckets)
     drift = measure_drift(units, publishing) if recipe.measure.kept else None
     audited, captioned = audit(units, publishing), None
     if recipe.captions:
-        audited, captioned = caption(units, context, audited, decided.survivors)
+        audited, captioned = caption(units, context, audited, survivors)
     sources = sources_of(plan)
     tables = compact(units, publishing, audited, sources)
     shards = emit(units, emitting, audited, names)
-    publish_run(units, context, Findings(audited, tables, shards, decided, uids, drift, captioned), sources)
+    findings = {"audit": audited, "decided": decided, "uids": uids, "drift": drift, "captioned": captioned}
+    publish_run(units, context, sources, tables, shards, **findings)

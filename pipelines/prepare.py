@@ -9,7 +9,7 @@ from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
 from curate.captions.settings import check_captions
 from curate.decide.decontamination import evaluation_key
-from curate.decide.draw.other_counts import counts_key
+from curate.decide.draw.balance import counts_key
 from curate.decide.rules.rules import named_columns
 from curate.decide.settings import DecideSettings
 from curate.emit.columns import find_emitted

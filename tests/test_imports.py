@@ -27,7 +27,7 @@ ROOMS = (
     ),
     *("curate.pool", "curate.models", "curate.llm", "curate.signals.formulas", "curate.signals", "curate.run"),
     *("curate.match", "curate.measure"),
-    *("curate.decide.draw.schemes", "curate.decide.draw", "curate.decide.rules", "curate.decide.statistics"),
+    *("curate.decide.draw", "curate.decide.rules", "curate.decide.statistics"),
     *("curate.decide.dedup", "curate.decide.dedup.passes", "curate.decide"),
     *("curate.captions.gates", "curate.captions.kinds", "curate.captions", "curate.emit"),
     *("curate.publish", "curate.publish.forget", "curate.ask", "curate.ask.whatif", "curate.ask.report"),

@@ -14,7 +14,7 @@ from curate.ask.explain_parts import NO, OPEN, VALUE, YES, fetch, marked, show
 from curate.ask.page import Line, Part, columns, heading, line
 from curate.base import schema
 from curate.base.wording import pluralise
-from curate.decide.draw import balance
+from curate.decide.draw.inclusion import entry_draws
 from curate.decide.rules.rules import Rule
 from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts
@@ -123,8 +123,8 @@ def entry_lines(connection: Any, run: RunFacts, row: dict[str, Any]) -> Iterator
 
 
 def _draws(run: RunFacts, uid: str, entries: list[tuple[str, int, int, float]], earlier: float | None) -> list[float]:
-    """Return u/p of each entry alone, of which `decisions` has the smallest. `earlier` is as `balance.draw` has it."""
+    """Return u/p of each entry alone, of which `decisions` has the smallest. `earlier` is as of `inclusion.draw`."""
     is_of_another = (run.recipe.get("balance") or {}).get("counts")  # whether counts of another run decided
     counts = None if is_of_another else np.array([survivors for _, _, survivors, _ in entries], np.int64)
     p, names = np.array([p for *_, p in entries]), [entry for entry, *_ in entries]
-    return balance.entry_draws(uid, names, p, counts, run.t, run.seed, earlier)
+    return entry_draws(uid, names, p, counts, run.t, run.seed, earlier)

@@ -4,172 +4,241 @@ A state holds two bytes a row. Top rules count digits in rounds; quantiles' dist
 go back to their units as counts.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I64
-from curate.decide import unit_rules
-from curate.decide.rules.top import Counts, TopSearch, add_counts
+from curate.base import schema
+from curate.base.numeric.arrays import F64, I64, U64, whole
+from curate.base.numeric.quantiles import key_bits, order_keys
+from curate.base.schema import CODES
+from curate.decide.decontamination import find_contaminated
+from curate.decide.rules.rules import first_failed
+from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import Fitted, Scale, StatisticCall
-from curate.decide.statistics.ranks import count_up_to, rows_below, split_keys
-from curate.decide.unit_state import UnitState
-from curate.expressions.check import STATISTICS
+from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall, StatisticValues, argument_values
+from curate.decide.statistics.ranks import count_up_to, ranks_of, split_keys
+from curate.decide.unit_state import ALIVE, Contaminated, UnitState
+from curate.match.unit import read_matches
 from curate.pool.plan import Unit
-from curate.run.units import Answer, Fold, Units, of_unit
+from curate.recipe.deciding import Top
+from curate.run.units import Answer, Fold, ToUnit, Units
+from curate.store.forgotten import forgotten_mask
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
 
-At = tuple[str, int]  # where a statistic is: a derived column, and its place in it
-
-
-@dataclass
-class RuleSteps:
-    """The rules of a run, before and after deduplication, with what all units were asked on the way."""
-
-    units: Units
-    settings: DecideSettings
-    thresholds: list[Answer] = field(default_factory=list)  # of each top rule: (rule, TopSearch)
-    scales: list[Answer] = field(default_factory=list)  # of each segment: {At: Scale}
-
-    def apply(self) -> None:
-        """Apply all that comes before deduplication (`unit_rules.finish_rules` too)."""
-        self.start()
-        self.go_on()
-
-    def start(self) -> None:
-        """Apply the rules of the first segment."""
-        self.units.then("Rules", _start, self.settings)
-
-    def apply_later(self) -> None:
-        """Apply the rules that come after deduplication."""
-        if self.settings.has_later_rules:
-            self.units.then("Later rules", _start_later, self.settings)
-            self.go_on(self.settings.later)
-
-    def go_on(self, first: int = 0) -> None:
-        """Apply what follows a segment, the first of all or the first after deduplication."""
-        for i, segment in enumerate(self.settings.segments[first:], first):
-            if segment.dedup:
-                break
-            if segment.derive:
-                self.scales.append(_derive(self.units, self.settings, i))
-            elif segment.top is not None:
-                self.thresholds.append(_apply_top(self.units, self.settings, i))
-
-
-def _start(tables: OpenTables, unit: Unit, settings: DecideSettings) -> UnitState:
-    with time_step(settings.store, "rules", unit.name) as timer:
-        state = unit_rules.start_unit(tables, unit)
-        timer.rows = len(state.verdicts)
-        return unit_rules.apply_segment(settings, tables, state, 0)
-
-
-def _start_later(tables: OpenTables, state: UnitState, settings: DecideSettings) -> UnitState:
-    return unit_rules.apply_segment(settings, tables, state, settings.later)
-
-
-def _derive(units: Units, settings: DecideSettings, index: int) -> Answer:
-    """Compute the statistics that follow a segment, and apply the next one; return {At: Scale}."""
-    name, steps = f"Derive {index}", _Derive(settings, index)
-    summaries = units.ask(f"{name}: summarise", steps.summarise, combine=Fold(_add_summaries))
-    if not steps.ranked():
-        scales = units.get(f"{name}: scales", steps.scales, summaries)
-        units.then(f"{name}: apply", steps.apply, scales)
-        return scales
-    keys = units.pairs(f"{name}: keys", steps.keys)
-    scales = units.get(f"{name}: scales", steps.scales, summaries)
-    below = units.get(f"{name}: below", steps.below, summaries)
-    ranks = units.group(f"{name}: count", keys, _count_up_to, below, units.together)
-    units.then(f"{name}: apply", steps.apply_ranks, scales, sent=ranks)
-    return scales
-
-
-def _add_summaries(left: list[Fitted], right: list[Fitted]) -> list[Fitted]:
-    return [a + b for a, b in zip(left, right, strict=True)]
-
-
-def _count_up_to(
-    key: tuple[At, int], parts: Sequence[Any], below: dict[At, I64], together: int
-) -> Iterator[tuple[int, Any]]:
-    """Yield for each unit how many rows of all units have at most each of its keys of a digit."""
-    at, digit = key
-    parts = sorted(parts, key=lambda part: part[0])
-    for (unit, *_), counts in zip(parts, count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
-        yield unit // together, (unit, (at, digit, counts + below[at][digit]))
-
 
 @dataclass(frozen=True)
-class _Derive:
-    """What units are asked of the statistics after a segment."""
+class RuleAnswers:
+    """What all units were asked for the rules."""
 
-    settings: DecideSettings
-    index: int
-
-    def ranked(self) -> list[At]:
-        """Return the statistics that are of ranks."""
-        return [at for at, call in self._statistics() if STATISTICS.find(call.function).of_ranks]
-
-    def _statistics(self) -> Iterator[tuple[At, StatisticCall]]:
-        for name in self.settings.segments[self.index].derive:
-            yield from (((name, i), statistic) for i, statistic in enumerate(self.settings.derived[name].statistics))
-
-    def summarise(self, tables: OpenTables, state: UnitState) -> Iterator[list[Fitted]]:
-        yield unit_rules.summarise_statistics(self.settings, tables, state, self.index)
-
-    def scales(self, summaries: list[Fitted]) -> dict[At, Scale]:
-        return {at: summary.scale(of) for (at, of), summary in zip(self._statistics(), summaries, strict=True)}
-
-    def below(self, summaries: list[Fitted]) -> dict[At, I64]:
-        pairs = zip(self._statistics(), summaries, strict=True)
-        return {at: rows_below(summary.digits) for (at, _), summary in pairs if summary.digits is not None}
-
-    def keys(self, tables: OpenTables, state: UnitState) -> Iterator[tuple[Any, Any]]:
-        ranked = self.ranked()
-        for at, _, values in unit_rules.statistic_values(self.settings, tables, state, self.index):
-            if at in ranked:
-                for digit, keys, counts in split_keys(values, state.alive):
-                    yield (at, digit), (state.unit.index, keys, counts)
-
-    def apply(self, tables: OpenTables, state: UnitState, scales: dict[At, Scale]) -> UnitState:
-        return unit_rules.apply_derived(self.settings, tables, state, self.index, scales, {})
-
-    def apply_ranks(self, tables: OpenTables, state: UnitState, sent: list[Any], scales: dict[At, Scale]) -> UnitState:
-        """Return the state with the columns that are known now; the ranks of its keys were sent digit by digit."""
-        by_digit = sorted(of_unit(sent, state.unit.index), key=lambda part: part[:2])
-        up_to = {
-            at: np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])
-            for at in self.ranked()
-        }
-        return unit_rules.apply_derived(self.settings, tables, state, self.index, scales, up_to)
+    thresholds: Mapping[str, TopSearch] = field(default_factory=dict)  # of each top rule, its finished search
+    scales: Mapping[At, Scale] = field(default_factory=dict)
 
 
-def _apply_top(units: Units, settings: DecideSettings, index: int) -> Answer:
-    """Search a top rule's thresholds by radix histograms, apply them and the next segment; return (rule, search)."""
-    begin = unit_rules.start_top(settings, index)
-    name = f"Rule {begin.rule}"
+Answers = Answer[RuleAnswers] | None  # None where nothing was asked
+
+
+def apply_rules(units: Units, settings: DecideSettings) -> Answers:
+    """Apply all that comes before deduplication."""
+    start_rules(units, settings)
+    return apply_segments(units, settings)
+
+
+def start_rules(units: Units, settings: DecideSettings) -> None:
+    """Apply the rules of the first segment."""
+    units.then("Rules", start_unit, settings)
+
+
+def apply_later_rules(units: Units, settings: DecideSettings, answers: Answers) -> Answers:
+    """Apply the rules that come after deduplication; `answers` are those of the rules before."""
+    if not settings.has_later_rules:
+        return answers
+    units.then("Later rules", apply_segment, settings, settings.later)
+    return apply_segments(units, settings, settings.later, answers)
+
+
+def apply_segments(units: Units, settings: DecideSettings, first: int = 0, answers: Answers = None) -> Answers:
+    """Apply what follows a segment, the first of all or the first after deduplication; return answers with its own."""
+    for i, segment in enumerate(settings.segments[first:], first):
+        if segment.dedup:
+            break
+        if segment.derive:
+            answers = _derive(units, settings, i, answers)
+        elif segment.top is not None:
+            answers = _apply_top(units, settings, i, answers)
+    return answers
+
+
+def start_unit(tables: OpenTables, unit: Unit, settings: DecideSettings) -> UnitState:
+    """Return all rows of a unit, the unreadable and the forgotten ones dropped, and the first segment applied."""
+    with time_step(settings.store, "rules", unit.name) as timer:
+        samples = tables.read("samples", ["status", "characters"])
+        is_readable = pc.equal(samples["status"], pa.scalar(schema.OK)).to_numpy()
+        state = UnitState(unit, np.where(is_readable, np.int16(ALIVE), np.int16(CODES[schema.FAILED])))
+        timer.rows = len(state.verdicts)
+        return apply_segment(tables, state.drop(forgotten_mask(samples), CODES[schema.FORGOTTEN]), settings, 0)
+
+
+def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> UnitState:
+    """Apply the SQL rules of a segment; before deduplication, drop what matches no entry, or is near an evaluation."""
+    segment = settings.segments[index]
+    if segment.rules:
+        columns = list(dict.fromkeys(column for rule in segment.rules for column in rule.columns)) or ["row"]
+        alive = state.alive
+        table = settings.read(tables, state, columns)
+        failed = first_failed(segment.rules, table if alive.all() else table.filter(pa.array(alive)))
+        verdicts = state.verdicts.copy()
+        verdicts[alive] = np.where(failed >= 0, failed + segment.first, ALIVE)
+        state = replace(state, verdicts=verdicts)
+    if segment.dedup and settings.matching:
+        unmatched = pc.equal(pc.list_value_length(read_matches(tables)), pa.scalar(0)).to_numpy(zero_copy_only=False)
+        state = state.drop(unmatched, CODES[schema.UNMATCHED])
+    if segment.dedup and settings.against:
+        rows, values = settings.against.read(tables, state.alive)
+        near, images = find_contaminated(settings.store, settings.against, values)
+        dropped = np.zeros(len(state.verdicts), bool)
+        dropped[rows[near]] = True
+        contaminated = Contaminated(rows[near], images)
+        state = replace(state.drop(dropped, CODES[schema.CONTAMINATED]), contaminated=contaminated)
+    return state
+
+
+# ---- top rules
+
+
+def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
+    """Search a top rule's thresholds by radix histograms, apply them and the next segment."""
+    top = settings.segments[index].top
+    assert top is not None and isinstance(top.spec, Top)
+    begin = TopSearch(top.name, top.spec, settings.columns.field(top.columns[0]).type)
     search: Any = begin
     for n in range(begin.rounds):
-        counts = units.ask(f"{name}: digit {n}", _count_top, search, settings, index, combine=Fold(add_counts))
-        search = units.get(f"{name}: narrow {n}", TopSearch.narrow, search, counts)
-    units.then(f"{name}: cut", _apply_top_to_unit, search, settings, index)
-    return units.get(f"{name}: threshold", _name_search, search)
+        counts = units.ask(f"Rule {top.name}: digit {n}", _count_top, search, settings, index, combine=Fold(add_counts))
+        search = units.get(f"Rule {top.name}: narrow {n}", TopSearch.narrow, search, counts)
+    units.then(f"Rule {top.name}: cut", _cut, search, settings, index)
+    return units.get(f"Rule {top.name}: threshold", _with_threshold, search, answers)
 
 
 def _count_top(
     tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int
 ) -> Iterator[Counts]:
-    yield search.count(unit_rules.top_values(settings, tables, state, index), state.alive)
+    yield search.count(top_values(tables, state, settings, index), state.alive)
 
 
-def _apply_top_to_unit(
-    tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int
+def _cut(tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int) -> UnitState:
+    """Drop what is below the threshold of the segment's top rule, then apply the next segment."""
+    segment = settings.segments[index]
+    passing = search.passing(top_values(tables, state, settings, index))
+    return apply_segment(tables, state.drop(~passing, segment.first + len(segment.rules)), settings, index + 1)
+
+
+def _with_threshold(search: TopSearch, answers: RuleAnswers | None) -> RuleAnswers:
+    answers = answers or RuleAnswers()
+    return replace(answers, thresholds={**answers.thresholds, search.rule: search})
+
+
+def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> TopValues:
+    """Return the values of the column of a segment's top rule, of all rows."""
+    top = settings.segments[index].top
+    assert top is not None
+    of, *by = top.columns
+    table = settings.read(tables, state, top.columns)
+    keys, valid = order_keys(whole(table[of]), key_bits(settings.columns.field(of).type))
+    return TopValues.of(keys, valid, table[by[0]] if by else None)
+
+
+# ---- statistics of derived columns
+
+
+def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
+    """Compute the statistics that follow a segment, and apply the next one."""
+    name, ranks = f"Derive {index}", None
+    summaries = units.ask(f"{name}: summarise", _summarise, settings, index, combine=Fold(_add_summaries))
+    if _statistics(settings, index, of_ranks=True):
+        keys = units.pairs(f"{name}: keys", _split_keys, settings, index)
+        ranks = units.group(f"{name}: count", keys, _count_up_to, summaries)
+    answers = units.get(f"{name}: scales", _with_scales, summaries, answers)
+    if ranks is None:
+        units.then(f"{name}: apply", _apply_derived, (), settings, index, answers)
+    else:
+        units.then(f"{name}: apply", _apply_derived, settings, index, answers, sent=ranks)
+    return answers
+
+
+def _statistics(settings: DecideSettings, index: int, of_ranks: bool = False) -> dict[At, StatisticCall]:
+    """Return the statistics after a segment, all or those of ranks."""
+    columns = [settings.derived[name] for name in settings.segments[index].derive]
+    calls = {(column.name, i): call for column in columns for i, call in enumerate(column.statistics)}
+    return {at: call for at, call in calls.items() if call.statistic.of_ranks or not of_ranks}
+
+
+def _values(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, index: int, of_ranks: bool = False
+) -> Iterator[tuple[At, StatisticCall, F64]]:
+    """Yield the statistics after a segment with x of each row, NaN unless finite."""
+    calls = _statistics(settings, index, of_ranks)
+    read = dict.fromkeys(column for name, _ in calls for column in settings.derived[name].columns)
+    if calls:
+        table = settings.read(tables, state, list(read))
+        yield from ((at, call, argument_values(call, table)) for at, call in calls.items())
+
+
+def _summarise(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, index: int
+) -> Iterator[dict[At, Fitted]]:
+    values = _values(tables, state, settings, index)
+    yield {at: Fitted.of(call, x[state.alive & ~np.isnan(x)]) for at, call, x in values}
+
+
+def _add_summaries(left: dict[At, Fitted], right: dict[At, Fitted]) -> dict[At, Fitted]:
+    return {at: fitted + right[at] for at, fitted in left.items()}
+
+
+def _split_keys(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, index: int
+) -> Iterator[tuple[tuple[At, int], tuple[int, U64, I64]]]:
+    for at, _, x in _values(tables, state, settings, index, of_ranks=True):
+        for digit, keys, counts in split_keys(x, state.alive):
+            yield (at, digit), (state.unit.index, keys, counts)
+
+
+def _count_up_to(
+    key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries: dict[At, Fitted]
+) -> Iterator[ToUnit]:
+    """Yield for each unit how many rows of all units have at most each of its keys of a digit."""
+    at, digit = key
+    digits = summaries[at].digits
+    assert digits is not None
+    below = digits[:digit].sum()
+    for (unit, *_), counts in zip(parts, count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
+        yield ToUnit(unit, (at, digit, counts + below))
+
+
+def _apply_derived(
+    tables: OpenTables,
+    state: UnitState,
+    sent: Sequence[tuple[At, int, I64]],
+    settings: DecideSettings,
+    index: int,
+    answers: RuleAnswers,
 ) -> UnitState:
-    return unit_rules.apply_top(settings, tables, state, index, search)
+    """Return the state with the columns that are known after a segment, and the next segment applied.
+
+    The ranks of the unit's keys were sent digit by digit.
+    """
+    known = {at: StatisticValues(answers.scales[at]) for at in _statistics(settings, index)}
+    by_digit = sorted(sent, key=lambda part: part[:2])
+    for at, _, x in _values(tables, state, settings, index, of_ranks=True):
+        up_to = np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])
+        known[at] = replace(known[at], ranks=ranks_of(x, up_to))
+    return apply_segment(tables, replace(state, derived={**state.derived, **known}), settings, index + 1)
 
 
-def _name_search(search: TopSearch) -> tuple[str, TopSearch]:
-    return search.rule, search
+def _with_scales(summaries: dict[At, Fitted], answers: RuleAnswers | None) -> RuleAnswers:
+    answers = answers or RuleAnswers()
+    return replace(answers, scales={**answers.scales, **{at: fitted.scale for at, fitted in summaries.items()}})

@@ -47,12 +47,6 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     options, observers = ImageOptions(phash=encoder is None), [encoder.view] if encoder else []
     names, hashes, encoded, unread = [], [], [], []
     views: list[Any] = []
-
-    def flush() -> None:
-        if encoder and views:
-            encoded.append(encoder.encode_images(views))
-            views.clear()
-
     for name, data in read_pictures(picture_files(_IMAGES, against.images)):
         fact = measure_image(data, options, observers)
         if fact.status != schema.OK or (encoder and fact.observed[0] is None):
@@ -63,8 +57,10 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
         if encoder:
             views.append(fact.observed[0])
             if len(views) >= encoder.batch:
-                flush()
-    flush()
+                encoded.append(encoder.encode_images(views))
+                views.clear()
+    if encoder and views:
+        encoded.append(encoder.encode_images(views))
     total = len(names) + len(unread)
     if not names or len(unread) / total > recipe.max_failed:
         raise RecipeError(
@@ -74,7 +70,7 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     store.write_json(
         EVALUATION_FACTS_FILE, {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
     )
-    columns = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
+    columns: dict[str, pa.Array] = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(np.concatenate(encoded), np.arange(len(names)), len(names))
     table = pa.table(columns)
@@ -90,4 +86,4 @@ def find_contaminated(store: RunStore, nearness: ImageNearness, values: Any) -> 
     table = process_cache(f"evaluation {content}", lambda: store.read_parquet(EVALUATION_FILE), replaces="evaluation ")
     images = nearness.nearest(values, table)
     rows = np.flatnonzero(images >= 0)
-    return rows, table["name"].combine_chunks().take(pa.array(images[rows]))
+    return rows, table["name"].combine_chunks().take(pa.array(images[rows], pa.int64()))

@@ -6,143 +6,180 @@ that is near another. One machine would hold all of that in memory, so there the
 `Nearness.search` works on all cores.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I64, U64
+from curate.base import schema
+from curate.base.numeric.arrays import I64, U64, whole
 from curate.decide.dedup import exact
-from curate.decide.dedup.exact import Records
+from curate.decide.dedup.exact import HashBatch, PackedHashes, Records
 from curate.decide.dedup.groups import Groups
-from curate.decide.dedup.hashes import HashBatch, PackedHashes, repeated_of_units, unpack_hashes
-from curate.decide.dedup.passes.dedup_pass import Nearness, Part, join_parts
+from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, Part, join_parts
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_duplicates import drop_duplicates, find_candidates, hash_keys, read_nodes
-from curate.decide.unit_state import UnitState
-from curate.run.units import Answer, Aside, Combine, Fold, Pairs, Units
-from curate.store.tables import OpenTables
+from curate.decide.unit_state import Duplicates, UnitState
+from curate.run.units import Answer, Aside, Combine, Fold, Pairs, ToUnit, Units
+from curate.store.tables import OpenTables, UnitTables
+
+Recalls = list[Answer[I64]]  # of each pass by nearness: int64[2], the sum of `Nearness.recall`
+LargeGroups = Answer[list[tuple[int, str]]]  # the largest groups of duplicates: rows, and their representative's uid
 
 
-def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[dict[int, Answer], Answer]:
-    """Drop the duplicates, pass by pass, and return `recalls` and `large` of `Decided`.
-
-    `n_buckets` has no influence on the result.
-    """
+def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Recalls, LargeGroups]:
+    """Drop the duplicates, pass by pass. `n_buckets` has no influence on the result."""
     records, recalls = find_records(units, settings, n_buckets)
     return recalls, drop_records(units, settings, records, n_buckets)
 
 
-def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs, dict[int, Answer]]:
+def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
     """Find the rows still in that share a key of some pass with another; return their records, by the first's bucket.
 
-    Also returns `Decided.recalls`. Hashes go to buckets, and repeated ones back to their units.
+    Hashes go to buckets, and repeated ones back to their units.
     """
-    near = {place: _find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()}
-    groups = [pair[0] for pair in near.values()]
-    steps = _Steps(settings, n_buckets)
-    hashes = units.pairs("Duplicates: hash", steps.hash, *groups, batch=HashBatch)
-    repeated = units.group("Duplicates: repeated", hashes, _repeated, units.together)
-    records = units.pairs("Duplicates: records", steps.records, *groups, sent=repeated)
-    return records, {place: pair[1] for place, pair in near.items()}
+    near = [_find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()]
+    groups = [pair[0] for pair in near]
+    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups, batch=HashBatch)
+    repeated = units.group("Duplicates: repeated", hashes, _repeated)
+    records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
+    return records, [pair[1] for pair in near]
 
 
-def drop_records(units: Units, settings: DecideSettings, records: Pairs, n_buckets: int = 1) -> Answer:
-    """Take records through the passes, and drop the rows that lose; return `Decided.large`."""
+def drop_records(
+    units: Units, settings: DecideSettings, records: Pairs[int, Records], n_buckets: int = 1
+) -> LargeGroups:
+    """Take records through the passes, and drop the rows that lose."""
     for i in range(len(settings.passes)):
-        resolve = _Resolve(i, len(settings.passes), n_buckets, units.together)
-        records = units.group(f"Duplicates: resolve {i}", records, resolve)
+        records = units.group(f"Duplicates: resolve {i}", records, _resolve, i, n_buckets)
     units.then("Duplicates: drop", _drop, sent=records)
     return records.aside
 
 
-def records_again(records: Records, state: UnitState, n_buckets: int = 1) -> Iterator[tuple[int, Records]]:
-    """Yield the records of a unit's living rows, of those of all units in order, by bucket of the first pass."""
+def records_again(tables: OpenTables, state: UnitState, records: Records) -> Iterator[tuple[int, Records]]:
+    """Yield the records of a unit's living rows, of those of all units in order, in one bucket."""
     part = records[slice(*np.searchsorted(records["unit"].copy(), [state.unit.index, state.unit.index + 1]))]
     part = part[state.alive[part["row"]]]
-    yield from _by_number(part, exact.buckets_for(part, 0, n_buckets))
+    yield from [(0, part)] if len(part) else []
 
 
-def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes], together: int) -> Iterator[tuple[int, Any]]:
+# ---- phase 1: which hashes of keys repeat
+
+
+def _key_columns(tables: UnitTables, settings: DecideSettings, groups: Sequence[Groups]) -> list[pa.Array]:
+    """Return the keys of each pass; `groups` are of those by nearness, in their order."""
+    of_near = iter(groups)
+    return [by.keys(tables, next(of_near)) if isinstance(by, Nearness) else by.keys(tables) for by in settings.passes]
+
+
+def _hash(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, n_buckets: int, *groups: Groups
+) -> Iterator[tuple[tuple[int, int], tuple[int, U64]]]:
+    """Yield the unit and the hashes of each pass's keys, by (pass, bucket)."""
+    for i, column in enumerate(_key_columns(tables, settings, groups)):
+        for bucket, hashes in enumerate(exact.split_buckets(exact.key_hashes(column, state.alive), n_buckets)):
+            if len(hashes):
+                yield (i, bucket), (state.unit.index, hashes)
+
+
+def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes]) -> Iterator[ToUnit]:
     """Yield the hashes of a bucket that repeat, for their units: (pass, hashes)."""
-    yield from ((number, (key[0], hashes)) for number, hashes in repeated_of_units(bucket, together))
+    yield from (ToUnit(unit, (key[0], hashes)) for unit, hashes in exact.repeated_of_units(bucket))
+
+
+# ---- phase 2: records of the rows whose hash repeats
+
+
+def _records(
+    tables: OpenTables,
+    state: UnitState,
+    repeated: list[tuple[int, U64]],
+    settings: DecideSettings,
+    n_buckets: int,
+    *groups: Groups,
+) -> Iterator[tuple[int, Records]]:
+    """Yield the records of the unit's rows whose hash repeats somewhere in the pool, by bucket of the first pass."""
+    if not repeated:
+        return
+    hashes = [
+        np.sort(np.concatenate([np.zeros(0, np.uint64), *(part for i, part in repeated if i == place)]))
+        for place in range(len(settings.passes))
+    ]
+    columns = _key_columns(tables, settings, groups)
+    rows = exact.candidates(columns, state.alive, hashes)
+    take = pa.array(rows, pa.int64())
+    prefer = None
+    if settings.prefer is not None:
+        prefer = exact.preferences(whole(settings.read(tables, state, [settings.prefer])[settings.prefer]).take(take))
+    taken = [column.take(take) for column in columns]
+    uids = taken[next(i for i, by in enumerate(settings.passes) if isinstance(by, KeyPass) and by.key == "uid")]
+    if settings.compares_content:  # between rows of one uid: caption and image (its sha256, or URL without images)
+        table = tables.read("samples", ["sha256", "url", "caption"]).take(take)
+        images = pc.coalesce(whole(table["sha256"]), whole(table["url"]))
+        content = exact.content_hashes(images, whole(table["caption"]))
+    else:
+        content = np.zeros(len(rows), np.uint64)
+    nearest = {place: by.cosines(tables, of) for (place, by), of in zip(settings.near.items(), groups, strict=True)}
+    cosines = {place: values[rows] for place, values in nearest.items() if values is not None}
+    records = exact.make_records(state.unit.index, rows, uids, taken, content, prefer, cosines)
+    yield from _by_number(records, exact.buckets_for(records, 0, n_buckets))
+
+
+def _resolve(bucket: int, records: Sequence[Records], place: int, n_buckets: int) -> Iterator[Any]:
+    """Yield the records by bucket of the next pass; after the last the dead for their units, and large groups aside."""
+    resolved = exact.resolve(np.concatenate(records), place)
+    if place + 1 < resolved["present"].shape[1]:
+        yield from _by_number(resolved, exact.buckets_for(resolved, place + 1, n_buckets))
+    else:
+        lost = resolved[resolved["dead"]]
+        yield from map(Aside, exact.largest_groups(resolved))
+        yield from (ToUnit(unit, losers) for unit, losers in _by_number(lost, lost["unit"]))
 
 
 def _drop(tables: OpenTables, state: UnitState, lost: list[Records]) -> UnitState:
+    """Return the state with the unit's losers dropped, in the order of their rows."""
     if not lost:
         return state
-    losers = np.concatenate(lost)
-    return drop_duplicates(state, losers[losers["unit"] == state.unit.index])
+    records = np.concatenate(lost)
+    records = records[np.argsort(records["row"])]
+    rows = np.zeros(len(state.verdicts), bool)
+    rows[records["row"]] = True
+    representatives = np.stack([records["rep_hi"], records["rep_lo"]])
+    cosines = records["cosine"].copy() if records["cosine"].any() else None
+    duplicates = Duplicates(records["row"].copy(), representatives, cosines)
+    return replace(state.drop(rows, schema.CODES[schema.DUPLICATE]), duplicates=duplicates)
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """What units are asked; the last arguments are the groups of each pass by nearness, in their order."""
-
-    settings: DecideSettings
-    n_buckets: int
-
-    def _groups(self, groups: tuple[Groups, ...]) -> dict[int, Groups]:
-        return dict(zip(self.settings.near, groups, strict=True))
-
-    def hash(self, tables: OpenTables, state: UnitState, *groups: Groups) -> Iterator[tuple[Any, tuple[int, U64]]]:
-        for bucket, hashes in hash_keys(self.settings, tables, state, self.n_buckets, self._groups(groups)):
-            yield bucket, (state.unit.index, hashes)
-
-    def records(
-        self, tables: OpenTables, state: UnitState, repeated: list[tuple[int, PackedHashes]], *groups: Groups
-    ) -> Iterator[tuple[int, Records]]:
-        """Yield the records of the unit's candidates by bucket of the first pass."""
-        index = state.unit.index
-        shared = [(place, part) for place, packed in repeated for unit, part in unpack_hashes(packed) if unit == index]
-        if shared:
-            records = find_candidates(self.settings, tables, state, shared, self._groups(groups))
-            yield from _by_number(records, exact.buckets_for(records, 0, self.n_buckets))
+def _by_number(records: Records, numbers: npt.NDArray[np.integer]) -> Iterator[tuple[int, Records]]:
+    order = np.argsort(numbers, kind="stable")
+    distinct, starts = np.unique(numbers[order], return_index=True)
+    parts = np.split(records[order], starts[1:]) if len(records) else []
+    yield from zip(distinct.tolist(), parts, strict=True)
 
 
-@dataclass(frozen=True)
-class _Resolve:
-    """One pass over the records of a bucket."""
-
-    place: int
-    passes: int
-    n_buckets: int
-    together: int
-
-    def __call__(self, bucket: int, records: Sequence[Records]) -> Iterator[Any]:
-        """Yield the records by bucket of the next pass; after the last the dead by unit, and largest groups aside."""
-        resolved = exact.resolve(np.concatenate(records), self.place)
-        if self.place + 1 < self.passes:
-            yield from _by_number(resolved, exact.buckets_for(resolved, self.place + 1, self.n_buckets))
-        else:
-            lost = resolved[resolved["dead"]]
-            yield from map(Aside, exact.largest_groups(resolved))
-            yield from _by_number(lost, lost["unit"] // self.together)
-
-
-def _by_number(records: Records, numbers: Any) -> Iterator[tuple[int, Records]]:
-    for number in np.unique(numbers):
-        yield int(number), records[numbers == number]
+# ---- passes by nearness
 
 
 def _find_groups(
     units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int
-) -> tuple[Answer, Answer]:
+) -> tuple[Answer[Groups], Answer[I64]]:
     """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
-    name, steps = f"Duplicates, pass {place + 1}", _Near(nearness, n_buckets)
+    name = f"Duplicates, pass {place + 1}"
     if not units.place.is_cluster:
         states = units.ask(f"{name}: together", _state)
         both = units.get(f"{name}: search", _search, states, settings, nearness)
         return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
     plan: Any = None
     for n in range(nearness.rounds):
-        surveys = units.ask(f"{name}: survey {n}", steps.survey, plan)
-        plan = units.get(f"{name}: plan {n}", steps.plan, surveys, plan)
-    recall = units.ask(f"{name}: recall", steps.recall, plan, combine=Fold())
-    parts = units.pairs(f"{name}: split", steps.split, plan)
-    buckets = units.group(f"{name}: groups of buckets", parts, steps.groups)
+        surveys = units.ask(f"{name}: survey {n}", _of_nodes, nearness, nearness.survey, plan)
+        plan = units.get(f"{name}: plan {n}", nearness.plan, plan, surveys)
+    recall = units.ask(f"{name}: recall", _of_nodes, nearness, nearness.recall, plan, combine=Fold[I64]())
+    parts = units.pairs(f"{name}: split", _split, nearness, plan, n_buckets)
+    buckets = units.group(f"{name}: groups of buckets", parts, _groups_of_bucket, nearness)
     return units.combine(f"{name}: groups", [buckets.aside], JoinGroups()), recall
 
 
@@ -152,31 +189,31 @@ def _state(tables: OpenTables, state: UnitState) -> Iterator[UnitState]:
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness) -> tuple[Groups, I64]:
     in_order = sorted(states, key=lambda state: state.unit.index)
-    nodes = (read_nodes(settings.tables(state.unit), nearness, state) for state in in_order)
+    nodes = (_read_nodes(settings.tables(state.unit), state, nearness) for state in in_order)
     return nearness.search(nodes, settings.store.spool)
 
 
-@dataclass(frozen=True)
-class _Near:
-    """What units are asked for a pass by nearness."""
+def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tuple[U64, npt.NDArray[Any]]:
+    """Return the nodes and values of the rows still in that a pass by nearness compares."""
+    rows, values = nearness.read(tables, state.alive)
+    return nearness.nodes(state.unit.index, rows, values), values
 
-    nearness: Nearness
-    n_buckets: int
 
-    def survey(self, tables: OpenTables, state: UnitState, plan: Any) -> Iterator[Any]:
-        yield self.nearness.survey(*read_nodes(tables, self.nearness, state), plan)
+def _of_nodes(
+    tables: OpenTables, state: UnitState, nearness: Nearness, method: Callable[..., Any], plan: Any
+) -> Iterator[Any]:
+    """Yield what a method of the pass gives for a unit."""
+    yield method(*_read_nodes(tables, state, nearness), plan)
 
-    def plan(self, surveys: list[Any], plan: Any) -> Any:
-        return self.nearness.plan(plan, surveys)
 
-    def recall(self, tables: OpenTables, state: UnitState, plan: Any) -> Iterator[I64]:
-        yield self.nearness.recall(*read_nodes(tables, self.nearness, state), plan)
+def _split(
+    tables: OpenTables, state: UnitState, nearness: Nearness, plan: Any, n_buckets: int
+) -> Iterator[tuple[Hashable, Part]]:
+    yield from nearness.split(*_read_nodes(tables, state, nearness), plan, n_buckets)
 
-    def split(self, tables: OpenTables, state: UnitState, plan: Any) -> Iterator[tuple[Hashable, Part]]:
-        yield from self.nearness.split(*read_nodes(tables, self.nearness, state), plan, self.n_buckets)
 
-    def groups(self, bucket: Hashable, parts: Sequence[Part]) -> Iterator[Aside]:
-        yield Aside(self.nearness.groups(bucket, join_parts(parts)))
+def _groups_of_bucket(bucket: Hashable, parts: Sequence[Part], nearness: Nearness) -> Iterator[Aside]:
+    yield Aside(nearness.groups(bucket, join_parts(parts)))
 
 
 class JoinGroups(Combine[Groups, Groups]):

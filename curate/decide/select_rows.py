@@ -1,22 +1,26 @@
-"""The last choice among the rows left, over all units: entries are counted, a choice is made, and each row is drawn."""
+"""The last choice among the rows left: entries are counted, a choice is made, each row is drawn; table `decisions`."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I64
-from curate.decide.draw import balance
-from curate.decide.draw.balance import EntryVector, SparseSums
+from curate.base import ids, schema
+from curate.base.numeric.arrays import F64, I32, I64
+from curate.base.schema import CODES
+from curate.decide.draw.entry_sums import EntryVector, SparseSums, sparse_counts, sparse_sums
+from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice
+from curate.decide.rules.row_counts import RowFacts, count_rows
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_decisions import decide
-from curate.decide.unit_matches import all_matches, count_entries, sum_entries
-from curate.decide.unit_state import UnitState
+from curate.decide.unit_state import UnitState, name_verdicts
+from curate.match.unit import read_matches
 from curate.pool.plan import Unit
+from curate.recipe.output import MAX_REPEATS
 from curate.run.units import Answer, Fold, Units
-from curate.store.tables import OpenTables
+from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
 
@@ -30,36 +34,26 @@ class AddEntries(Fold):
     def add(self, accumulator: I64 | None, part: SparseSums) -> I64:
         """Return the vector with a unit's sums."""
         if accumulator is None:
-            return _travelling(part.dense(len(self._settings.entries.table)))
+            return EntryVector.of(part.dense(self._settings.n_entries))
         accumulator[..., part.entries] += part.values
         return accumulator
 
     def result(self, accumulator: I64) -> I64:
         """Return the sums."""
-        return _travelling(accumulator)
+        return EntryVector.of(accumulator)
 
 
-def _travelling(sums: Any) -> I64:
-    """Return numbers of all entries as what travels small where few are other than 0."""
-    return np.asarray(sums).view(EntryVector)
-
-
-def count_matches(units: Units, settings: DecideSettings) -> Answer:
+def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
     """Count the rows that match each entry: int64[2, entries], all rows and those that reach deduplication."""
     return units.ask("Counts: matches", _count_all_and_alive, settings, combine=AddEntries(settings))
 
 
 def _count_all_and_alive(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
     weights = [np.ones(len(state.verdicts), np.int64), state.alive.astype(np.int64)]
-    yield balance.sparse_sums(all_matches(tables), weights, len(settings.entries.table))
+    yield sparse_sums(read_matches(tables), weights, settings.n_entries)
 
 
-def pool_counts(matches: I64) -> I64:
-    """Return the counts of all rows, of those of `count_matches`."""
-    return _travelling(matches[0])
-
-
-def count_survivors(units: Units, settings: DecideSettings, matches: Answer) -> Answer:
+def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]) -> Answer[I64]:
     """Count the rows left that match each entry: int64[entries].
 
     They are those of `matches` (of `count_matches`) less the duplicates: a unit that has none is not read again. With
@@ -72,66 +66,163 @@ def count_survivors(units: Units, settings: DecideSettings, matches: Answer) -> 
 
 
 def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
-    if len(state.duplicates):
-        lost = all_matches(tables).take(pa.array(state.duplicates))
-        yield balance.sparse_counts(lost, None, len(settings.entries.table))
+    if state.duplicates:
+        lost = read_matches(tables).take(pa.array(state.duplicates.rows, pa.int64()))
+        yield sparse_counts(lost, None, settings.n_entries)
     else:
         yield SparseSums(np.zeros(0, np.int32), np.zeros(0, np.int64))
 
 
 def _less_duplicates(matches: I64, duplicates: I64) -> I64:
-    return _travelling(matches[1] - duplicates)
+    return EntryVector.of(matches[1] - duplicates)
 
 
-def count_alive(units: Units, settings: DecideSettings) -> Answer:
+def count_alive(units: Units, settings: DecideSettings) -> Answer[I64]:
     """Count the rows left that match each entry, by reading all of them: int64[entries]."""
     return units.ask("Counts: survivors", _count_alive, settings, combine=AddEntries(settings))
 
 
 def _count_alive(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
-    yield count_entries(settings, tables, state.alive)
+    yield sparse_counts(read_matches(tables), state.alive, settings.n_entries)
 
 
-def choose(units: Units, settings: DecideSettings, counts: Answer | None) -> Answer | None:
-    """Ask all units what the recipe's selection goes by: a Choice; None where all rows that are left are kept.
+def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -> Answer[Choice] | None:
+    """Ask all units what the recipe's selection goes by; None where all rows that are left are kept.
 
     `counts` are of `count_survivors`, None without `match`.
     """
     if settings.selection is None:
         return None
     selection, section = settings.selection
-    return selection.choose(units, section, settings, counts)
+    return selection.choose(units, section, settings.selection_run, counts)
 
 
 def draw_rows(
-    units: Units, settings: DecideSettings, unread: Answer, choice: Answer | None, counts: Answer | None
-) -> Answer | None:
+    units: Units,
+    settings: DecideSettings,
+    unread: Answer[list[str]],
+    choice: Answer[Choice] | None,
+    counts: Answer[I64] | None,
+) -> Answer[I64] | None:
     """Draw, and write `decisions` of each unit; states become units again.
 
     `unread` are the files of all units that could not be read, `choice` is of `choose`, and `counts` of
     `count_survivors`. Returns int64[2, entries], the expected (fixed point) and kept rows of each entry; None without
     `match`.
     """
-    units.then("Decide: decisions", _draw, unread, choice, counts, settings)
+    units.then("Decide: decisions", decide, settings, choice, counts, unread)
     if counts is None:
         return None
     return units.ask("Decide: sum entries", _sum_entries, settings, combine=AddEntries(settings))
 
 
-def _draw(
+def _sum_entries(tables: OpenTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
+    yield sum_entries(tables, settings.n_entries)
+
+
+def sum_entries(tables: UnitTables, n: int) -> SparseSums:
+    """Return of each of n entries the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
+    table = tables.read("decisions", ["kept", "probability"])
+    expected = fixed_point(table["probability"].to_numpy()).astype(np.int64)
+    return sparse_sums(read_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], n)
+
+
+# ---- a unit's decisions
+
+
+def decide(
     tables: OpenTables,
     state: UnitState,
-    unread: list[str],
+    settings: DecideSettings,
     choice: Choice | None,
     counts: I64 | None,
-    settings: DecideSettings,
+    unread: Sequence[str] = (),
 ) -> Unit:
+    """Draw, and write the unit's `decisions`, and `derived` where the recipe derives columns, unless they are current.
+
+    Args:
+        tables: the unit's.
+        state: after deduplication.
+        settings: of deciding.
+        choice: of the recipe's selection; None where all rows that are left are kept.
+        counts: int64[entries], the rows of all units that match each entry when it is chosen; None without `match`.
+        unread: the files of all units that could not be read, in any order: without other files all is decided again.
+    """
     with time_step(settings.store, "decide", state.unit.name) as timer:
-        timer.rows = len(state.verdicts)
-        decide(settings, tables, state, choice, counts, unread)
+        timer.rows, key = len(state.verdicts), settings.key_without(unread)
+        # Not adopted from other runs: they are cheap.
+        if not tables.is_current("decisions", key, adopt=False):
+            tables.write("decisions", _decisions(tables, state, settings, choice, counts), key)
+        if settings.derived and not tables.is_current("derived", key, adopt=False):
+            tables.write("derived", _derived(tables, state, settings), key)
         timer.idle = "decisions" not in tables.written
         return state.unit
 
 
-def _sum_entries(tables: OpenTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
-    yield sum_entries(tables, len(settings.entries.table))
+def _derived(tables: OpenTables, state: UnitState, settings: DecideSettings) -> pa.Table:
+    base = tables.read("samples", [field.name for field in schema.ALIGNED])
+    table = settings.read(tables, state, list(settings.derived))
+    for column in settings.derived.values():
+        base = base.append_column(pa.field(column.name, column.kind), table[column.name])
+    return base
+
+
+def _decisions(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, choice: Choice | None, counts: I64 | None
+) -> pa.Table:
+    base = tables.read("samples", ["unit", "row", "uid"])
+    left = state.alive
+    probability = left.astype(np.float64)
+    draws = np.full(len(base), np.nan)
+    if choice is not None and left.any():
+        rows = settings.rows_left(tables, state)
+        probability[left], draws[left] = choice.inclusion(rows), choice.draws(rows)
+        state = state.drop(left & (draws >= 1), CODES[schema.SELECTION])
+    selection = settings.selection[0].key if settings.selection else None
+    columns = [
+        *base.columns,
+        pa.array(state.alive),
+        name_verdicts(state.verdicts, settings.rules, selection),
+        _partners(state, len(base)),
+        pa.array(probability),
+        pa.array(draws, mask=np.isnan(draws)),
+    ]
+    table = pa.Table.from_arrays(columns, schema=schema.DECISIONS)
+    if settings.has_cosines:  # by which each row that lost was joined
+        cosines = np.zeros(len(base), np.float32)
+        if state.duplicates and state.duplicates.cosines is not None:
+            cosines[state.duplicates.rows] = state.duplicates.cosines
+        table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
+    if settings.repeat is None:
+        return table
+    return table.append_column(schema.REPEATS, pa.array(_repeats(tables, state, settings, counts, probability)))
+
+
+def _repeats(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64
+) -> I32:
+    """Return how often each row is in the curated set: at least once where it is kept, else 0."""
+    assert settings.repeat is not None
+    rows = np.flatnonzero(state.alive)
+    matches = None if counts is None else settings.rows_left(tables, state).matches
+    facts = RowFacts(rows, probability[rows], matches, counts)
+    out = np.zeros(len(state.verdicts), np.int32)
+    read = partial(settings.read, tables, state)
+    out[rows] = np.maximum(1, count_rows(settings.repeat, settings.columns, read, facts, MAX_REPEATS))
+    return out
+
+
+def _partners(state: UnitState, n_rows: int) -> pa.Array:
+    """Return what a duplicate is one of, or the evaluation image that a row is near (string[rows])."""
+    partners: pa.Array = pa.nulls(n_rows, pa.string())
+    if state.duplicates:
+        partners = _put(partners, state.duplicates.rows, ids.hex_uids(*state.duplicates.representatives))
+    return _put(partners, state.contaminated.rows, state.contaminated.images) if state.contaminated else partners
+
+
+def _put(column: pa.Array, rows: I32 | I64, values: pa.Array) -> pa.Array:
+    """Return the column with these values in these rows, which ascend."""
+    mask = np.zeros(len(column), bool)
+    mask[rows] = True
+    replaced: pa.Array = pc.replace_with_mask(column, pa.array(mask), values)
+    return replaced

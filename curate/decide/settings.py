@@ -1,6 +1,6 @@
 """What deciding needs to know of a run, and the key of the tables that it writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -11,23 +11,36 @@ import pyarrow as pa
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, UnknownColumn
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
-from curate.decide.draw.selection import RowsLeft, Selection
+from curate.decide.draw.selection import RowsLeft, Selection, SelectionRun
 from curate.decide.rules.row_counts import count_columns
-from curate.decide.rules.rules import check_rules
-from curate.decide.segments import Segment, cut_segments
-from curate.decide.statistics.derived import Derived, check_derived, read_columns
+from curate.decide.rules.rules import Rule, check_rules
+from curate.decide.statistics.derived import Derived, check_derived, needed_columns, read_columns
 from curate.decide.unit_state import UnitState
 from curate.expressions.check import CheckedExpression, check_count
 from curate.match.unit import Entries, MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Pool
-from curate.recipe.deciding import KEYS, NEARNESS, SELECTIONS, Dedup, Near
+from curate.recipe.deciding import DEDUP, KEYS, NEARNESS, SELECTIONS, Dedup, Near, Top
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+
+@dataclass(frozen=True)
+class Segment:
+    """SQL rules that units evaluate alone, and what all of them must be asked then.
+
+    That is statistics of derived columns, which the next rule uses; a top rule; deduplication; or nothing more.
+    """
+
+    first: int  # position of the first of them among all rules
+    rules: tuple[Rule, ...] = ()
+    derive: tuple[str, ...] = ()  # derived columns whose statistics are computed then, of the rows that are still in
+    top: Rule | None = None
+    dedup: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,20 +107,24 @@ class DecideSettings(StepSettings):
         return load_entries(self.matching)
 
     @property
-    def metadata_key(self) -> str:
-        """The digest of the metadata's entries; empty without `match`."""
-        return self.matching.metadata_key if self.matching else ""
+    def n_entries(self) -> int:
+        """How many these are."""
+        return len(self.entries.table)
 
-    @property
-    def place(self) -> str:
-        """The run's folder, for messages."""
-        return self.store.url
+    def read(self, tables: UnitTables, state: UnitState, names: Sequence[str]) -> pa.Table:
+        """Return columns that rules see, of all rows of a unit."""
+        return read_columns(tables, self.derived, state.derived, names)
 
     def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
         """Return the rows of a unit that are left, for a selection."""
         entries = self.entries if self.matching else None
-        read = partial(read_columns, tables, self.derived, state.derived)
+        read = partial(self.read, tables, state)
         return RowsLeft(tables, state.unit.source, self.seed, state.alive, entries, read)
+
+    @property
+    def selection_run(self) -> SelectionRun:
+        """What a selection may use of the run."""
+        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left)
 
     @property
     def later(self) -> int:
@@ -189,3 +206,43 @@ def _check_dedup(dedup: Dedup, pool: Pool, columns: pa.Schema) -> None:
     kind = columns.field(name).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise RecipeError(f"dedup.prefer: needs a numeric column; {name!r} is {kind}")
+
+
+def cut_segments(rules: Sequence[Rule], derived: Mapping[str, Derived], prefer: str | None) -> list[Segment]:
+    """Return the segments of a recipe's rules; the last one is followed by nothing.
+
+    `prefer` is the column that deduplication prefers, if any. A derived column is known before the first rule that uses
+    it, or before deduplication; where nothing uses it, after all rules.
+    """
+    cut: list[Segment] = []
+    group: list[Rule] = []
+    known: set[str] = set()
+    first = 0
+
+    def know(columns: Iterable[str]) -> None:
+        nonlocal group, first
+        needed = needed_columns(derived, list(columns))
+        wanted = [name for name in needed if name not in known and derived[name].statistics]
+        while wanted:  # a column comes after those that it is computed from
+            ready = tuple(name for name in wanted if {*needed_columns(derived, [name])} & {*wanted} == {name})
+            cut.append(Segment(first, tuple(group), derive=ready))
+            group, first = [], first + len(group)
+            known.update(ready)
+            wanted = [name for name in wanted if name not in ready]
+
+    for rule in rules:
+        know(rule.columns)
+        if isinstance(rule.spec, Top):
+            cut.append(Segment(first, tuple(group), top=rule))
+            group, first = [], first + len(group) + 1
+        elif rule.spec == DEDUP:
+            know([prefer] if prefer else [])
+            cut.append(Segment(first, tuple(group), dedup=True))
+            group, first = [], first + len(group) + 1
+        else:
+            group.append(rule)
+    know(derived)
+    if not any(segment.dedup for segment in cut):
+        cut.append(Segment(first, tuple(group), dedup=True))
+        group, first = [], first + len(group)
+    return [*cut, Segment(first, tuple(group))]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -11,17 +10,27 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
 from curate.base.schema import CODES, KEPT, SELECTION
-from curate.decide.statistics.derived import DerivedValues
+from curate.decide.statistics.derived import At, StatisticValues
 from curate.pool.plan import Unit
 
 ALIVE = CODES[KEPT]
-_NO_ROWS, _NO_UIDS = np.zeros(0, np.int64), np.zeros((2, 0), np.uint64)
 
 
-@cache
-def _no_names() -> pa.Array:
-    """Return an empty array, made at its first use: Arrow imports pandas with the first array."""
-    return pa.array([], pa.string())
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows that lost to another."""
+
+    rows: I32
+    representatives: U64  # [2, rows], the halves of the uid of each one's representative
+    cosines: F32 | None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
+
+
+@dataclass(frozen=True)
+class Contaminated:
+    """Rows that are near an evaluation image."""
+
+    rows: I64
+    images: pa.Array  # of each the name of that image
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,9 @@ class UnitState:
 
     unit: Unit
     verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
-    # Rows that lost to another, and of each the halves of its representative's uid (uint64[2, duplicates]).
-    duplicates: I32 | I64 = field(default_factory=lambda: _NO_ROWS)
-    representatives: U64 = field(default_factory=lambda: _NO_UIDS)
-    cosines: F32 | None = None  # of each, see `schema.DUPLICATE_COSINE`, 0 where it has none; None: none has
-    # Rows that are near an evaluation image, and of each the name of that image.
-    contaminated: I64 = field(default_factory=lambda: _NO_ROWS)
-    evaluated: pa.Array = field(default_factory=_no_names)
-    # Columns with statistics, as far as they are known.
-    derived: Mapping[str, DerivedValues] = field(default_factory=dict)
+    duplicates: Duplicates | None = None
+    contaminated: Contaminated | None = None
+    derived: Mapping[At, StatisticValues] = field(default_factory=dict)  # of derived columns, as far as they are known
 
     @property
     def alive(self) -> Mask:
@@ -47,18 +50,15 @@ class UnitState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel small: states wait by the thousand."""
-        names = ["duplicates", "representatives", "cosines"] if len(self.duplicates) else []
-        names += ["contaminated", "evaluated"] if len(self.contaminated) else []
-        names += ["derived"] if self.derived else []
-        return _restore, (self.unit, self.verdicts.tobytes(), {name: getattr(self, name) for name in names})
+        return _restore, (self.unit, self.verdicts.tobytes(), self.duplicates, self.contaminated, self.derived)
 
     def drop(self, rows: Mask, code: int) -> Self:
         """Return the state with these rows dropped where they were alive, by a rule's position or a stage's code."""
         return replace(self, verdicts=np.where(rows & self.alive, np.int16(code), self.verdicts))
 
 
-def _restore(unit: Unit, verdicts: bytes, fields: Mapping[str, Any]) -> UnitState:
-    return UnitState(unit, np.frombuffer(verdicts, np.int16), **fields)
+def _restore(unit: Unit, verdicts: bytes, *others: Any) -> UnitState:
+    return UnitState(unit, np.frombuffer(verdicts, np.int16), *others)
 
 
 def name_verdicts(verdicts: I16, rules: Sequence[str], selection: str | None = None) -> pa.Array:

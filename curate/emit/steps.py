@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import U64
 from curate.decide.dedup import exact
-from curate.decide.dedup.hashes import HashBatch, PackedHashes, repeated_hashes
+from curate.decide.dedup.exact import HashBatch, PackedHashes
 from curate.emit.layout import Layout, Shard, Slice
 from curate.emit.output_format import emit_shard, find_output
 from curate.emit.settings import EmitSettings
@@ -34,7 +34,7 @@ def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int
 
 
 def _repeated(bucket: int, hashes: Sequence[PackedHashes]) -> Iterator[Aside]:
-    yield Aside(repeated_hashes(hashes))
+    yield Aside(exact.repeated(part for _, _, part in hashes))
 
 
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:

@@ -23,6 +23,7 @@ STATISTICS: Registry[Any] = Registry(
     "statistic", f"{_STATISTICS}.registry:KINDS", "curate.statistics", f"{_STATISTICS}.statistic:Statistic"
 )
 """Functions of derived columns that look at many rows."""
+_CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 
 
@@ -39,6 +40,17 @@ def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]
     """Return statements as DuckDB parses them. Raises RecursionError where they are nested too deeply."""
     ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     tree: dict[str, Any] = json.loads(text)
+    return tree
+
+
+def parse_expression(where: str, sql: str, accepted: str) -> dict[str, Any]:
+    """Return the statement `SELECT (sql)` as DuckDB parses it. Raises RecipeError, which begins with `where`."""
+    try:
+        tree = parse_sql(connect(), f"SELECT ({sql}\n)")
+    except RecursionError:
+        raise RecipeError(f"{where[:200]}… is nested too deeply; accepted: {accepted}") from None
+    if tree["error"]:
+        raise RecipeError(f"{where} is not a SQL expression: {tree['error_message']}")
     return tree
 
 
@@ -68,21 +80,18 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
     Raises RecipeError, which names the recipe's `key`.
     """
     where = f"{key}: {shown or sql!r}"
-    try:
-        tree = parse_sql(connect(), f"SELECT ({sql}\n)")
-    except RecursionError:
-        raise RecipeError(f"{where[:200]}… is nested too deeply; accepted: several rules, or fewer operators") from None
-    if tree["error"]:
-        raise RecipeError(f"{where} is not a SQL expression: {tree['error_message']}")
+    tree = parse_expression(where, sql, "several rules, or fewer operators")
     node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
     plain = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and not node["modifiers"]
-    if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or _has_clauses(node):
+    has_clauses = any(node.get(clause) for clause in _CLAUSES) or node.get("cte_map", {}).get("map")
+    if not plain or len(node["select_list"]) != 1 or node["select_list"][0]["alias"] or has_clauses:
         raise RecipeError(f"{where} is not one SQL expression")
     parts = [part for part in walk_tree(node["select_list"][0]) if "class" in part]
     used = _check_parts(key, where, parts, columns)
+    nulls = pa.Table.from_pylist([{}], columns)  # finds what cannot be bound and constants of a wrong type, in any pool
     try:
-        query(f"SELECT ({sql}\n) AS rule FROM batch", _nulls(columns))
-        kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", _nulls(columns))["column_type"][0]
+        query(f"SELECT ({sql}\n) AS rule FROM batch", nulls)
+        kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", nulls)["column_type"][0]
         if not any(part["class"] == "CAST" for part in parts):
             _try_values(sql, columns)
     except duckdb.Error as error:
@@ -121,19 +130,14 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
     return tuple(dict.fromkeys(used))
 
 
-def _nulls(columns: pa.Schema) -> pa.Table:
-    """Return one row of nulls, which finds what cannot be bound and constants of a wrong type, in any pool."""
-    return pa.table({field.name: pa.nulls(1, field.type) for field in columns})
-
-
 def _try_values(sql: str, columns: pa.Schema) -> None:
     """Try a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
 
     def value(kind: pa.DataType) -> pa.Array:
         try:
-            return pa.array(["a" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else 1]).cast(kind)
+            return pa.array(["a"] if pa.types.is_string(kind) or pa.types.is_large_string(kind) else [1]).cast(kind)
         except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
-            return pa.nulls(1, kind)
+            return pa.array([None], kind)
 
     try:
         query(f"SELECT ({sql}\n) AS rule FROM batch", pa.table({f.name: value(f.type) for f in columns}))
@@ -141,11 +145,6 @@ def _try_values(sql: str, columns: pa.Schema) -> None:
         raise
     except duckdb.Error:  # the value itself, as in a logarithm of 0: a row that fails, not a rule that is wrong
         return
-
-
-def _has_clauses(node: dict[str, Any]) -> bool:
-    clauses = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
-    return any(node.get(clause) for clause in clauses) or bool(node.get("cte_map", {}).get("map"))
 
 
 def _check_function(key: str, where: str, name: str, arguments: int) -> None:

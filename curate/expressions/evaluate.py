@@ -5,6 +5,8 @@ error on one row's value (a cast, say) is NULL.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -31,12 +33,8 @@ def connect() -> Any:
 
 def compute(sql: str, kind: pa.DataType, table: pa.Table) -> pa.ChunkedArray:
     """Return what an expression gives for each row of a table, as an array of a type."""
-    connection = connect()
-    connection.register("batch", table)
-    try:
-        answers = connection.sql(f"SELECT TRY(({sql}\n)) AS answer FROM batch").to_arrow_table()
-    finally:
-        connection.unregister("batch")
+    with _batch(table) as connection:
+        answers: pa.Table = connection.sql(f"SELECT TRY(({sql}\n)) AS answer FROM batch").to_arrow_table()
     return answers["answer"].cast(kind)
 
 
@@ -50,10 +48,17 @@ def count_values(sql: str, table: pa.Table, highest: int) -> I32:
 
 def query(sql: str, table: pa.Table) -> dict[str, Any]:
     """Return the columns of the answer to a query of a table, which it calls `batch`, as numpy's; NULLs are masked."""
+    with _batch(table) as connection:
+        return dict(connection.execute(sql).fetchnumpy())
+
+
+@contextmanager
+def _batch(table: pa.Table) -> Iterator[Any]:
+    """Yield this thread's connection, to which the table is `batch`."""
     connection = connect()
     connection.register("batch", table)
     try:
-        return dict(connection.execute(sql).fetchnumpy())
+        yield connection
     finally:
         connection.unregister("batch")
 
@@ -84,7 +89,7 @@ class _Prepared:
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """Return the rows of the table that is asked about, whenever DuckDB reads what was registered."""
-        return self._table.__arrow_c_stream__(requested_schema)
+        return self._table.__arrow_c_stream__(requested_schema)  # type: ignore[no-untyped-call]
 
     def answer(self, table: pa.Table) -> Any:
         """Return what the expression gives for each row."""

@@ -1,6 +1,6 @@
 """The compiled half of the matcher: token table, entry trie and the matching loop, over Arrow buffers (numba, no GIL).
 
-In: UTF-8 bytes (uint8) and offsets (int64) of tokens or of texts. Out: `Tables` of the entries; offsets (int64) and
+In: entries; UTF-8 bytes (uint8) and offsets (int64) of texts. Out: `Tables` of the entries; offsets (int64) and
 ids (int32) of the distinct entries in each text. A token is what lies between single spaces of the spaced text, the
 empty one included; `curate.match.matcher` states the definition.
 
@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I32, I64, U8, U64, Mask
+from curate.base.numeric.arrays import I32, I64, U8, U64, Mask, string_buffers
 from curate.match.primitives import load_u64, prefetch, sort_unique
 
 Int = int | np.int64
@@ -163,56 +165,16 @@ def _finish_tables(tables: Tables, ends: I32, flags: U8) -> None:
         word[slot + 3] = np.uint64(terminal[token]) << _U32 | np.uint64(token)
 
 
-@_jit
-def _cut_entries(data: U8, offsets: I64, home_bits: int) -> tuple[U8, I64, I32, I32]:
-    """Cut entries at single spaces; return the distinct tokens and those of the entries, by number.
+def build_tables(entries: pa.Array, home_bits: int = 64) -> Tables:
+    """Return the tables of entries (strings), whose ids are their places.
 
-    That is the bytes of the distinct tokens, one behind the other, and PADDING more; where each begins, and the end of
-    the last; the tokens of all entries; where those of each entry begin, and the end of the last.
+    Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
-    tokens = len(offsets) - 1
-    for i in range(offsets[0], offsets[-1]):
-        tokens += data[i] == _SPACE
-    bits = 4
-    while 1 << bits < 2 * tokens:
-        bits += 1
-    slots = np.full(1 << bits, -1, np.int32)  # open addressing by token hash
-    shift = np.uint64(64 - min(bits, home_bits))
-    pool, token_at = np.empty(offsets[-1] - offsets[0] + PADDING, np.uint8), np.zeros(tokens + 1, np.int64)
-    ids, entry_at = np.empty(tokens, np.int32), np.zeros(len(offsets), np.int32)
-    n = distinct = 0
-    for entry in range(len(offsets) - 1):
-        at, stop = offsets[entry], offsets[entry + 1]
-        while at <= stop:
-            start = end = token_at[distinct]
-            while at < stop and data[at] != _SPACE:
-                pool[end] = data[at]
-                end += 1
-                at += 1
-            at += 1
-            slot: Int = np.int64(_token_hash(pool, start, end - start) >> shift)
-            while slots[slot] >= 0:
-                other, length = token_at[slots[slot]], token_at[slots[slot] + 1] - token_at[slots[slot]]
-                if length == end - start and _same_bytes(pool, other, pool, start, length):
-                    break
-                slot = slot + 1 if slot + 1 < len(slots) else 0
-            if slots[slot] < 0:
-                slots[slot] = distinct
-                distinct += 1
-                token_at[distinct] = end
-            ids[n] = slots[slot]
-            n += 1
-        entry_at[entry + 1] = n
-    return pool[: token_at[distinct] + PADDING].copy(), token_at[: distinct + 1].copy(), ids, entry_at
-
-
-def build_tables(data: U8, offsets: I64, home_bits: int = 64) -> Tables:
-    """Return the tables of entries, whose ids are their places.
-
-    `data` (uint8) are the bytes of the entries, `offsets` (int64, one more than entries) where each begins. Only the
-    `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
-    """
-    pool, token_at, ids, entry_at = _cut_entries(data, offsets, home_bits)
+    cut = pc.split_pattern(entries, " ")
+    tokens = cut.flatten().dictionary_encode()
+    ids, entry_at = tokens.indices.to_numpy(), cut.offsets.to_numpy()
+    data, token_at = string_buffers(tokens.dictionary)
+    pool = np.concatenate([data[: token_at[-1]], np.zeros(PADDING, np.uint8)])
     # Of the number of slots, of which at most half are taken.
     bits = [max(4, (2 * keys - 1).bit_length()) for keys in (len(token_at) - 1, len(ids) - len(entry_at) + 1)]
     tables = Tables(

@@ -43,7 +43,7 @@ class Matcher:
         array = _strings(pa.array(entries, pa.string()) if isinstance(entries, Sequence) else entries)
         if array.null_count:
             raise RecipeError(f"metadata entry {array.is_null().index(True).as_py()} is null; accepted: strings")
-        self._tables = kernel.build_tables(*string_buffers(array))
+        self._tables = kernel.build_tables(array)
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return the ids of the entries in each text: list<int32>, ascending, each once; of a null text none.

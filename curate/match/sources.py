@@ -192,7 +192,7 @@ def _reason(error: Exception) -> str:
 def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
     """Drop what the reference drops, and report; an entry's id is its place in the list, as MetaCLIP counts them."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
-    empty = pc.equal(entries, "")
+    empty = pc.equal(entries, pa.scalar(""))
     punctuation = pc.is_in(entries, pa.array(list(string.punctuation)))
     duplicates = pc.and_not(_repeated(entries), pc.or_(empty, punctuation))
     dropped = pc.or_(pc.or_(empty, punctuation), duplicates)

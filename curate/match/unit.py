@@ -14,12 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids, schema
+from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
-from curate.match.matcher import Matcher
+from curate.match.matcher import Matcher, compile_kernels
+from curate.pool.plan import Unit
 from curate.run.context import VERSIONS, RunContext
+from curate.run.units import Units
 from curate.store.layout import ENTRIES_FILE, METADATA_FILE
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
+from curate.store.tables import OpenTables, UnitTables
+from curate.store.timings import time_step
 
 _COLUMNS = ["entry", "source", "language"]
 NO_ENTRY = "\0"  # where the list has a line that is no entry: no caption holds it
@@ -59,12 +63,12 @@ class Entries:
         if len(rows) == len(entry_ids):
             return cls(metadata.select(_COLUMNS))
         table = metadata.select(_COLUMNS).combine_chunks().take(pa.array(rows, mask=rows < 0))
-        return cls(pa.table([pc.fill_null(column, NO_ENTRY) for column in table.columns], names=_COLUMNS))
+        return cls(pa.table([whole(column).fill_null(NO_ENTRY) for column in table.columns], names=_COLUMNS))
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint64]:
         """`ids.entry_keys` of the entries."""
-        return ids.entry_keys(self.table["entry"])
+        return ids.entry_keys(whole(self.table["entry"]))
 
 
 def load_entries(settings: MatchSettings) -> Entries:
@@ -95,8 +99,28 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
     if key and tables.is_current("matches", key):
         return
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
-    readable = pc.equal(samples["status"], schema.OK)
+    readable = pc.equal(samples["status"], pa.scalar(schema.OK))
     captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
     entry_ids = load_matcher(settings).match(captions)
     table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", entry_ids)
     tables.write("matches", table.cast(schema.MATCHES), key)
+
+
+def read_matches(tables: UnitTables) -> pa.ListArray:
+    """Return the entry ids of all rows of a unit (list<int32>)."""
+    matches = whole(tables.read("matches", ["entry_ids"])["entry_ids"])
+    assert isinstance(matches, pa.ListArray)
+    return matches
+
+
+def match(units: Units, context: RunContext) -> None:
+    """Write `matches` of each measured unit, whose captions are in memory where they were read just now."""
+    units.then("Match", _match, MatchSettings.of(context))
+
+
+def _match(tables: OpenTables, unit: Unit, settings: MatchSettings) -> Unit:
+    compile_kernels()
+    with time_step(settings.store, "match", unit.name) as timer:
+        match_unit(settings, tables)
+        timer.rows, timer.idle = tables.rows(), "matches" not in tables.written
+    return unit

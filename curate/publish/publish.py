@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.numeric.arrays import F64, I64
+from curate.captions.work import Captioned, summarise
+from curate.decide.decide_rows import Decided
 from curate.decide.dedup import exact
-from curate.decide.draw import balance
+from curate.decide.draw.inclusion import ONE
 from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
@@ -28,7 +30,6 @@ from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
 from curate.recipe.recipe import Recipe
 from curate.store import layout
 from curate.store.facts import (
-    CaptionWork,
     DerivedFacts,
     DriftFacts,
     GroupThreshold,
@@ -51,42 +52,22 @@ _PUBLISHED = "published"  # the ticket of what describes a run
 
 @dataclass(frozen=True)
 class Results:
-    """What the pipeline knows that is not in the tables of units."""
+    """What the pipeline knows of the whole run that is not in the tables of units."""
 
-    choice: Choice | None  # of the recipe's selection; None where all rows that are left are kept
-    thresholds: dict[str, TopSearch]  # of each top rule its search, finished
-    # By place of a pass by nearness, int64[2]: how many close pairs a sample has, and how many were compared.
-    recalls: dict[int, I64]
-    pool: I64 | None  # [entries], matching rows of the pool; None without match
-    survivors: I64 | None  # [entries], matching rows when balancing began
-    sums: I64 | None  # [2, entries], expected (fixed point) and kept rows
+    sources: Sequence[tuple[str, int]]  # the source of units that follow each other, and how many these are
+    shards: Mapping[int, int]  # the rows of each
+    audit: Audit
+    decided: Decided
     uids: Sequence[UidsPart]  # of `sort_uids`
-    scales: Mapping[tuple[str, int], Scale] = field(default_factory=dict)  # statistics, by derived column and place
-    large_groups: Sequence[tuple[int, str]] = ()  # of duplicates: rows, and the uid of the one that represents them
-    drift: list[DriftFacts] = field(default_factory=list)
-    caption_work: list[CaptionWork] = field(default_factory=list)
+    drift: list[DriftFacts] | None = None
+    captioned: Sequence[Captioned] | None = None
 
 
-def publish(
-    settings: PublishSettings,
-    audit: Audit,
-    shards: Mapping[int, int],
-    results: Results,
-    sources: Sequence[tuple[str, int]],
-    digests: Lines,
-) -> None:
+def publish(settings: PublishSettings, results: Results, digests: Lines) -> None:
     """Write everything but tables and shards, then the manifest, then `_SUCCESS`, unless another attempt did.
 
-    Args:
-        settings: of publishing.
-        audit: of all units.
-        shards: the rows of each.
-        results: what else is known of the whole run.
-        sources: the source of units that follow each other, and how many these are.
-        digests: the manifest's lines of all tables and shards.
-
-    Raises:
-        ConservationError: rows in are not kept + dropped + failed.
+    `digests` are the manifest's lines of all tables and shards. Raises ConservationError where rows in are not kept +
+    dropped + failed.
     """
     store, kind = settings.store, settings.output
     if store.exists(layout.SUCCESS_FILE):
@@ -94,25 +75,26 @@ def publish(
     if store.complete(_PUBLISHED):
         mark_published(store)
         return
-    counts = check_conservation(audit, sum(shards.values()))
+    counts, decided = check_conservation(results.audit, sum(results.shards.values())), results.decided
     store.write_parquet(layout.FAILURES_FILE, all_failures(store))
-    if results.pool is not None and results.survivors is not None and results.sums is not None:
+    if decided.pool is not None and decided.survivors is not None and decided.sums is not None:
         assert settings.matching is not None
-        p = results.choice.entry_probabilities() if results.choice else None
+        p = decided.choice.entry_probabilities() if decided.choice else None
         entries = load_entries(settings.matching).table
-        entries = write_entries(store, entries, results.pool, results.survivors, results.sums, p)
+        entries = write_entries(store, entries, decided.pool, decided.survivors, decided.sums, p)
     else:
         entries = schema.ENTRIES.empty_table()
         store.write_parquet(layout.ENTRIES_FILE, entries)
-    store.write_json(layout.SIZES_FILE, {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(shards.items())})
+    sizes = {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(results.shards.items())}
+    store.write_json(layout.SIZES_FILE, sizes)
     _remove_strays(store, digests)
     with ThreadPoolExecutor() as pool:
         files = [*store.files(layout.POOL), *store.files(layout.INPUTS)]
         known = pool.map(lambda path: (path, find_digest(store, path)), files)
         digests.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
     with store.together(_PUBLISHED) as together:
-        facts = _summarise(settings, counts, results, sources, audit, entries)
-        describe_run(together, facts, digests, audit, results.uids, entries)
+        facts = _summarise(settings, counts, results, entries)
+        describe_run(together, facts, digests, results.audit, results.uids, entries)
     mark_published(store)
 
 
@@ -135,7 +117,7 @@ def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64,
     """
     p = np.ones(len(survivors)) if p is None else p
     entry_ids = np.arange(len(entries), dtype=np.int32)
-    columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(balance.ONE), sums[1]]
+    columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     table = pa.Table.from_arrays(arrays, schema=schema.ENTRIES)
     is_entry = pc.not_equal(table["entry"], NO_ENTRY)
@@ -144,26 +126,19 @@ def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64,
     return table
 
 
-def _summarise(
-    settings: PublishSettings,
-    counts: Counter[str],
-    results: Results,
-    sources: Sequence[tuple[str, int]],
-    audit: Audit,
-    entries: pa.Table,
-) -> RunFacts:
+def _summarise(settings: PublishSettings, counts: Counter[str], results: Results, entries: pa.Table) -> RunFacts:
     """Return what run.json will hold, but for `content`."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
+    audit, decided, captioned = results.audit, results.decided, results.captioned
     claim = read_claim(store)
     now = time.time()
     evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
-    chunks = lay_out_chunks(sources, audit.sizes)
+    chunks = lay_out_chunks(results.sources, audit.sizes)
     stages = [stage.name for stage in recipe.stages(settings.has_blocklist)]
-    values: Mapping[str, Any] = results.choice.values if results.choice else {}
+    values: Mapping[str, Any] = decided.choice.values if decided.choice else {}
     near = [
         NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
-        for place, by in recipe.dedup.near.items()
-        for pairs, compared in [results.recalls[place]]
+        for (place, by), (pairs, compared) in zip(recipe.dedup.near.items(), decided.recalls, strict=True)
     ]
     failing = sorted(audit.errors.items())
     signal_errors = [SignalErrors(signal=signal, rows=part.rows, first=part.example) for signal, part in failing]
@@ -173,18 +148,18 @@ def _summarise(
         pool=PoolFacts(
             images=pool.has_images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),
-        units=list(sources),
+        units=list(results.sources),
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
-        rules=[_rule_facts(name, spec, results.thresholds.get(name)) for name, spec in recipe.rules.items()],
-        derived=_derived_facts(recipe.derive, results.scales) if recipe.derive else None,
-        selection=_selection_facts(recipe, results.choice, counts, entries),
+        rules=[_rule_facts(name, spec, decided.rules.thresholds.get(name)) for name, spec in recipe.rules.items()],
+        derived=_derived_facts(recipe.derive, decided.rules.scales) if recipe.derive else None,
+        selection=_selection_facts(recipe, decided.choice, counts, entries),
         **{name: values.get(name) for name in ("t", "expected", "expected_above")},
         steps=sum_timings(store),
         downloads=sum_downloads(store),
-        drift=results.drift,
-        caption_work=results.caption_work,
+        drift=results.drift or [],
+        caption_work=summarise(recipe.captions, claim.engine_ids, captioned) if recipe.captions and captioned else [],
         near=near,
-        large_groups=_large_groups(results.large_groups, stages, counts, recipe.dedup) or None,
+        large_groups=_large_groups(decided.large, stages, counts, recipe.dedup) or None,
         signal_errors=signal_errors or None,
         counts={stage: counts[stage] for stage in stages},
         finished=now,

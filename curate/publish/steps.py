@@ -1,13 +1,10 @@
 """Publishing over all units: the audit, drift, the manifest's lines, and once all are there, what describes the run."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
 
-from curate.captions.work import summarise
-from curate.decide.decide_rows import Decided
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
 from curate.publish.compact import compact_chunk, lay_out_chunks
@@ -75,57 +72,24 @@ def _compact(chunk: Chunk, settings: PublishSettings) -> list[Published]:
     return [written_file(settings.store, path) for path in compact_chunk(settings, chunk)]
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What is known of the whole run once it is published: each the answer of a step."""
+def publish_run(
+    units: Units,
+    context: RunContext,
+    sources: Sources,
+    tables: Answer,
+    shards: tuple[Answer, Answer],
+    **findings: Answer | None,
+) -> Answer:
+    """Write what describes the run and its shards, and `_SUCCESS` last; the answer is None once the run is complete.
 
-    audit: Answer  # Audit
-    tables: Answer  # of `compact`
-    shards: tuple[Answer, Answer]  # of `emit`
-    decided: Decided
-    uids: Answer  # of `sort_uids`
-    drift: Answer | None = None  # of `measure_drift`
-    captioned: Answer | None = None  # of `captions.unit.caption`
-
-
-def publish_run(units: Units, context: RunContext, findings: Findings, sources: Sources) -> Answer:
-    """Write what describes the run and its shards, and `_SUCCESS` last; the answer is None once the run is complete."""
-    decided = findings.decided
-    shard_rows, shard_lines = findings.shards
-    lines = units.combine("Publish: lines", [findings.tables, shard_lines], Total(Lines))
-    thresholds = units.combine("Publish: thresholds", decided.thresholds) if decided.thresholds else None
-    scales = units.combine("Publish: derived", decided.scales) if decided.scales else None
-    counts = (decided.pool, decided.survivors, decided.sums)
-    answers = (thresholds, scales, decided.choice, findings.drift, findings.captioned, decided.large, findings.uids)
-    return units.get(
-        "Publish",
-        partial(_publish, context, list(sources), tuple(decided.recalls)),
-        *(lines, findings.audit, shard_rows, *answers, *counts, *decided.recalls.values()),
-    )
+    `tables` are of `compact`, `shards` of `emit`, `findings` the fields of `Results` that answers of all units give.
+    """
+    rows, lines = shards
+    lines = units.combine("Publish: lines", [tables, lines], Total(Lines))
+    return units.get("Publish", partial(_publish, context, list(sources)), lines, rows, **findings)
 
 
 def _publish(
-    context: RunContext,
-    sources: list[tuple[str, int]],
-    places: tuple[int, ...],
-    lines: Lines,
-    audit: Audit,
-    shards: list[tuple[int, int]],
-    *values: Any,
+    context: RunContext, sources: list[tuple[str, int]], lines: Lines, shards: list[tuple[int, int]], **findings: Any
 ) -> None:
-    thresholds, scales, choice, drift, captioned, large, uids, pool, survivors, sums, *recalls = values
-    captions = context.recipe.captions
-    results = Results(
-        choice=choice,
-        thresholds=dict(thresholds or ()),
-        recalls=dict(zip(places, recalls, strict=True)),
-        pool=pool,
-        survivors=survivors,
-        sums=sums,
-        uids=uids,
-        scales={at: scale for part in scales or () for at, scale in part.items()},
-        large_groups=large,
-        drift=drift or [],
-        caption_work=summarise(captions, context.engine_ids, captioned) if captions and captioned else [],
-    )
-    publish(PublishSettings.of(context), audit, dict(shards), results, sources, lines)
+    publish(PublishSettings.of(context), Results(sources=sources, shards=dict(shards), **findings), lines)

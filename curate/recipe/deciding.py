@@ -33,7 +33,7 @@ NEARNESS: Registry[Any] = Registry(
 SELECTIONS: Registry[Any] = Registry(
     "selection", "curate.decide.draw.registry:KINDS", "curate.selections", "curate.decide.draw.selection:Selection"
 )
-SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.schemes.registry:KINDS")
+SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.schemes:KINDS")
 
 
 class Top(Section):

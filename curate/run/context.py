@@ -94,12 +94,14 @@ def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
     sources = [source for source, count in facts.units for _ in range(count)]
     chunks = chunks_of(facts.units_per_file or [1] * len(sources))
     units = [Unit(first, sources[first], (), last=None if first == last else last) for first, last in chunks]
+    files = folder.files("tables/scores") if facts.pool.scores else []
+    columns = folder.schema(files[0]) if files else ()
     pool = Pool(  # without its groups: nothing is read or joined again
         key=facts.keys["pool"],
         has_images=facts.pool.images,
         rows=None,
         supplied=frozenset(facts.pool.supplied),
-        scores=_score_columns(folder, facts.pool.scores),
+        scores=pa.schema([field for field in columns if field.name in facts.pool.scores]),
         output=None,
         embeddings=facts.pool.embeddings,
     )
@@ -149,9 +151,3 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
             f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the "
             f"recipe again into another folder with --reuse {folder.url}, or open the run with curate {facts.curate}"
         ) from None
-
-
-def _score_columns(folder: RunStore, names: list[str]) -> pa.Schema:
-    files = folder.files("tables/scores") if names else []
-    columns = folder.schema(files[0]) if files else ()
-    return pa.schema([field for field in columns if field.name in names])

@@ -2,42 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from curate.base.process import in_threads, unit_threads
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Batch, Combine, Pairs, Units
+from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, Units, W, Yields
 
 
-class _Value(Answer):
-    def __init__(self, value: Any, is_list: bool = False) -> None:
-        self.value, self.is_list = value, is_list
+class _Value(Answer[T_co]):
+    def __init__(self, value: T_co) -> None:
+        self.value = value
 
 
 class _Grouped(Pairs):
-    def __init__(self, batch: Callable[[], Batch] | None = None) -> None:
-        self.by_key: dict[Any, Any] = defaultdict(batch or list)
-        self._is_batched = batch is not None
-        self._asides: list[Any] = []
-        self.aside = _Value(self._asides, is_list=True)
-
-    @property
-    def items(self) -> Answer:  # type: ignore[override]
-        return _Value([(key, value) for key in self.by_key for value in self.values(key)], is_list=True)
-
-    def take(self, items: Iterable[Any]) -> None:
-        for item in items:
-            if isinstance(item, Aside):
-                self._asides.append(item.value)
-            elif self._is_batched:
-                self.by_key[item[0]].add(item[1])
-            else:
-                self.by_key[item[0]].append(item[1])
-
-    def values(self, key: Any) -> list[Any]:
-        if key not in self.by_key:
-            return []
-        return [self.by_key[key].pack()] if self._is_batched else list(self.by_key[key])
+    def __init__(self, by_key: dict[Any, list[Any]], asides: Sequence[Any] = ()) -> None:
+        self.by_key, self.aside = by_key, _Value(list(asides))
+        self.items = _Value([(key, value) for key, values in by_key.items() for value in values])
 
 
 class InProcessUnits(Units):
@@ -46,86 +27,76 @@ class InProcessUnits(Units):
     def __init__(self, elements: Sequence[Any], context: RunContext) -> None:
         self.elements, self._context = list(elements), context
 
-    def value(self, answer: Answer) -> Any:
+    def value(self, answer: Answer[W]) -> W:
         """Return an answer's value."""
         assert isinstance(answer, _Value)
-        return answer.value
+        value: W = answer.value
+        return value
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
         """Give each unit its next state."""
         self.elements = list(self._do(function, values, sent))
 
-    def ask(
-        self, name: str, function: Callable[..., Iterable[Any]], *values: Any, combine: Combine[Any, Any] | None = None
-    ) -> Answer:
+    def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Ask each unit; parts are combined as they come."""
-        parts = (part for parts in self._do(_listed(function), values, None) for part in parts)
-        return _Value(list(parts), is_list=True) if combine is None else _Value(combine.whole(parts))
+        parts = chain.from_iterable(self._do(function, values, None, list))
+        return _Value(list(parts) if combine is None else combine.whole(parts))
 
     def pairs(
-        self,
-        name: str,
-        function: Callable[..., Iterable[tuple[Any, Any]]],
-        *values: Any,
-        sent: Pairs | None = None,
-        batch: Callable[[], Batch] | None = None,
+        self, name: str, function: Yields, *values: Any, sent: Pairs | None = None, batch: type[Batch] | None = None
     ) -> Pairs:
         """Ask each unit for pairs."""
-        pairs = _Grouped(batch)
-        for items in self._do(_listed(function), values, sent):
-            pairs.take(items)
-        return pairs
+        by_key: dict[Any, Any] = defaultdict(batch or list)
+        for key, value in chain.from_iterable(self._do(function, values, sent, list)):
+            (by_key[key].add if batch else by_key[key].append)(value)
+        return _Grouped({key: [waiting.pack()] for key, waiting in by_key.items()} if batch else by_key)
 
-    def group(self, name: str, pairs: Pairs, function: Callable[..., Iterable[Any]], *values: Any) -> Pairs:
+    def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
         """Work on the values of each key."""
         assert isinstance(pairs, _Grouped)
-        known, grouped = _plain(values), _Grouped()
+        known, grouped, asides = _plain(values), defaultdict(list), []
 
-        def work(key: Any) -> list[Any]:
-            return list(function(key, pairs.values(key), *known))
+        def work(item: tuple[Any, list[Any]]) -> list[Any]:
+            return list(function(item[0], list(item[1]), *known))
 
-        for items in in_threads(work, list(pairs.by_key), threads=unit_threads()):
-            grouped.take(items)
-        return grouped
+        for part in chain.from_iterable(in_threads(work, pairs.by_key.items(), threads=unit_threads())):
+            if isinstance(part, Aside):
+                asides.append(part.value)
+            else:
+                grouped[part[0]].append(part[1])
+        return _Grouped(grouped, asides)
 
-    def get(self, name: str, function: Callable[..., Any], *values: Any) -> Answer:
+    def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
         """Compute what follows from answers."""
-        return _Value(function(*_plain(values)))
+        return _Value(function(*_plain(values), **dict(zip(named, _plain(named.values()), strict=True))))
 
-    def combine(self, name: str, answers: Sequence[Answer], combine: Combine[Any, Any] | None = None) -> Answer:
+    def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
         """Combine lists."""
-        items = [item for answer in answers for item in _items(answer)]
-        return _Value(items, is_list=True) if combine is None else _Value(combine.whole(items))
+        return _Value(combine.whole(chain.from_iterable(map(self.value, answers))))
 
-    def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
+    def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
         """Work on the items of an answer."""
         known = _plain(values)
-        results = in_threads(lambda item: function(item, *known), self.value(items), threads=unit_threads())
-        return _Value(list(results), is_list=True)
+        return _Value(list(in_threads(lambda item: function(item, *known), self.value(items), threads=unit_threads())))
 
-    def _do(self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None) -> Iterator[Any]:
-        """Yield what the function returns for each element."""
+    def _do(
+        self,
+        function: Callable[..., Any],
+        values: tuple[Any, ...],
+        sent: Pairs | None,
+        finish: Callable[[Any], Any] = lambda result: result,
+    ) -> Iterator[Any]:
+        """Yield what the function returns for each element, finished before its tables are closed."""
         known = _plain(values)
 
         def work(element: Any) -> Any:
             unit = getattr(element, "unit", element)
+            own_values = [sent.by_key.get(unit.index, [])] if isinstance(sent, _Grouped) else []
             with self._context.open_tables(unit) as tables:
-                if isinstance(sent, _Grouped):
-                    return function(tables, element, sent.values(unit.index), *known)
-                return function(tables, element, *known)
+                return finish(function(tables, element, *own_values, *known))
 
         return in_threads(work, self.elements, threads=unit_threads())
 
 
-def _plain(values: tuple[Any, ...]) -> list[Any]:
+def _plain(values: Iterable[Any]) -> list[Any]:
     return [value.value if isinstance(value, _Value) else value for value in values]
-
-
-def _items(answer: Answer) -> list[Any]:
-    assert isinstance(answer, _Value)
-    return answer.value if answer.is_list else [answer.value]
-
-
-def _listed(function: Callable[..., Iterable[Any]]) -> Callable[..., list[Any]]:
-    """Return the function with a list in place of what it yields: its tables are closed when it returns."""
-    return lambda *arguments: list(function(*arguments))

@@ -89,7 +89,14 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     changed = {"measure": _move(Measure.full(), recipe.measure, place)}
     if recipe.captions:
         changed["captions"] = _move(Captions.full(), recipe.captions, place)
-    _check_size(files)
+    sizes = {path: os.path.getsize(path) for path in files.values()}
+    if (total := sum(sizes.values())) > MAX_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise RecipeError(
+            f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}, of which "
+            f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and "
+            "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
+        )
     return recipe.model_copy(update=changed), files
 
 
@@ -102,15 +109,3 @@ def copy_inputs(files: dict[str, str], store: RunStore) -> None:
 
 def _move(section: Any, value: Any, place: Callable[[str], str]) -> Any:
     return section.model_validate(json.loads(value.model_dump_json()), context=place)
-
-
-def _check_size(files: dict[str, str]) -> None:
-    sizes = {path: os.path.getsize(path) for path in files.values()}
-    total = sum(sizes.values())
-    if total > MAX_BYTES:
-        largest = max(sizes, key=lambda path: sizes[path])
-        raise RecipeError(
-            f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}, of which "
-            f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and "
-            "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
-        )

@@ -7,45 +7,55 @@ What a unit does alone alternates with what all of them must be asked first (a t
     limits = units.get("Limits", limit, counts)             what follows from answers
     units.then("Decide", draw, limits)                      answers are arguments of later steps
 
-Where units must learn of each other (rows with one hash), `pairs` sends values by key, `group` works on those of a key,
-and `then(…, sent=…)` hands units what was sent to them. Only counts, keys and file names travel, never a row's text or
-image. Elements are units or their states, which have a `unit`. A step is a function of the unit's open tables, the
-element, and values.
+Where units must learn of each other (rows with one hash), `pairs` sends values by key, `group` works on those of a key
+and yields what is for a unit as `ToUnit`, and `then(…, sent=…)` hands it to that unit. Only counts, keys and file names
+travel, never a row's text or image. Elements are units or their states, which have a `unit`. A step is a function of
+the unit's open tables, the element, and values.
 """
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 from curate.run.place import Place
 
 P = TypeVar("P")
 W = TypeVar("W")
+T_co = TypeVar("T_co", covariant=True)
+K_co = TypeVar("K_co", covariant=True)
+Yields = Callable[..., Iterable[Any]]  # what yields the parts of an answer
 
 
-class Answer:
+class Answer(Generic[T_co]):
     """What units answered, or what follows from it: a value of later steps. Each form of `Units` has its own class."""
 
 
-class Pairs:
-    """Pairs of key and value on their way to `group` or, by `Units.together`, to units.
+class Pairs(Generic[K_co, T_co]):
+    """Pairs of key and value on their way to `group`, or to units.
 
     Attributes:
         aside: a list of what `group`'s function yielded as `Aside`.
         items: the pairs as a list.
     """
 
-    aside: Answer
-    items: Answer
+    aside: Answer[list[Any]]
+    items: Answer[list[tuple[K_co, T_co]]]
 
 
 @dataclass(frozen=True)
 class Aside:
     """What a function of `group` yields for all to know, and not for a key."""
 
+    value: Any
+
+
+class ToUnit(NamedTuple):
+    """What a function of `group` yields for a unit, by its index."""
+
+    unit: int
     value: Any
 
 
@@ -77,7 +87,7 @@ class Combine(ABC, Generic[P, W]):
 class Fold(Combine[P, P]):
     """Combine by an associative function of two; there is at least one part. Sums that decide are of integers."""
 
-    def __init__(self, function: Callable[[Any, Any], Any] = operator.add) -> None:
+    def __init__(self, function: Callable[[P, P], P] = operator.add) -> None:
         self._function = function
 
     def create(self) -> Any:
@@ -134,26 +144,28 @@ class Batch(Protocol):
 class Units(ABC):
     """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes.
 
-    Attributes:
-        together: how many units in a row are one element; what is sent to unit i has the key i // together.
-        place: where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores.
+    `place` is where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores.
     """
 
-    together: int = 1
     place: Place = Place.THIS_PROCESS
 
     @abstractmethod
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
         """Give each unit its next state: `function(tables, element, *values)`.
 
-        With `sent`, `function(tables, element, values of the unit's key, *values)`: a list in any order, which also
-        holds what was sent to the other units of one key, see `together`.
+        With `sent`, of `group`, `function(tables, element, what was sent to the unit, *values)`: a list in any order.
         """
 
+    @overload
+    @abstractmethod
+    def ask(self, name: str, function: Callable[..., Iterable[P]], *values: Any) -> Answer[list[P]]: ...
+    @overload
     @abstractmethod
     def ask(
-        self, name: str, function: Callable[..., Iterable[Any]], *values: Any, combine: Combine[Any, Any] | None = None
-    ) -> Answer:
+        self, name: str, function: Callable[..., Iterable[P]], *values: Any, combine: Combine[P, W]
+    ) -> Answer[W]: ...
+    @abstractmethod
+    def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Ask each unit, which stays as it is, and combine the parts that `function(tables, element, *values)` yields.
 
         Without `combine` the answer is the list of them all.
@@ -161,32 +173,22 @@ class Units(ABC):
 
     @abstractmethod
     def pairs(
-        self,
-        name: str,
-        function: Callable[..., Iterable[tuple[Any, Any]]],
-        *values: Any,
-        sent: Pairs | None = None,
-        batch: Callable[[], Batch] | None = None,
+        self, name: str, function: Yields, *values: Any, sent: Pairs | None = None, batch: type[Batch] | None = None
     ) -> Pairs:
         """Ask each unit for pairs of key and value, as `ask` does; `sent` as of `then`."""
 
     @abstractmethod
-    def group(self, name: str, pairs: Pairs, function: Callable[..., Iterable[Any]], *values: Any) -> Pairs:
-        """Return what `function(key, its values in any order, *values)` yields: further pairs, and `Aside`."""
+    def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
+        """Return what `function(key, its values in any order, *values)` yields: pairs again, `ToUnit`, and `Aside`."""
 
     @abstractmethod
-    def get(self, name: str, function: Callable[..., Any], *values: Any) -> Answer:
-        """Return `function(*values)`, computed once."""
+    def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
+        """Return `function(*values, **named)`, computed once."""
 
     @abstractmethod
-    def combine(self, name: str, answers: Sequence[Answer], combine: Combine[Any, Any] | None = None) -> Answer:
-        """Combine the items of several lists; without `combine`, into one list. An answer of one value is one item."""
+    def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
+        """Combine the items of several lists."""
 
     @abstractmethod
-    def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
+    def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
         """Return the list of `function(item, *values)` for each item of an answer's value, spread over all workers."""
-
-
-def of_unit(sent: Iterable[tuple[int, P]], unit: int) -> Iterator[P]:
-    """Yield what was sent to one unit, of pairs that begin with a unit's number."""
-    return (value for number, value in sent if number == unit)

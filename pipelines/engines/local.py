@@ -1,6 +1,6 @@
 """The local engine, the default: Beam's FnApiRunner in this process, with one worker, whose steps have threads.
 
-See `do_in_threads`. `direct_running_mode: multi_processing` has several processes. Beam's other runners that work on
+See `InThreads`. `direct_running_mode: multi_processing` has several processes. Beam's other runners that work on
 this machine count as this one.
 """
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -24,33 +23,25 @@ _LONG = 0.1  # as good as any longer
 _WEIGHT = 0.2  # of the latest element in the average
 
 
-def do_in_threads(function: Callable[..., Sequence[Any]], units: int = 1) -> beam.DoFn:
-    """Return the DoFn that gives all that the function does for an element, which may be tagged, CORES elements at a
-    time.
+class InThreads(PlainDoFn):
+    """Give all that the function does for an element, which may be tagged, CORES elements at a time.
 
-    An element holds so many units: whether threads are worth it depends on the work for one, after which they take
-    turns.
-    """
-    return _InThreads(function, units)
-
-
-class _InThreads(PlainDoFn):
-    """Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had
-    begun.
-
-    Where units are short work, threads would spend their time on taking the interpreter from each other: then there are
-    none.
+    Results follow in the order of elements; an error ends the bundle, once the threads have ended what they had begun.
+    An element holds so many units: where these are short work, threads would spend their time on taking the interpreter
+    from each other, and there are none.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Any]], units: int) -> None:
+    def __init__(self, function: Callable[..., Sequence[Any]], units: int = 1) -> None:
         self._function, self._units = function, units
         self._waiting: deque[Future[tuple[float, Sequence[Any]]]] = deque()
         self._seconds = _LONG  # that a unit takes, on a moving average
 
     def start_bundle(self) -> None:
+        """Begin with none."""
         self._waiting = deque()
 
     def process(self, element: Any, *side: Any) -> Iterator[Any]:
+        """Give what is done of the elements so far."""
         if self._seconds < _SHORT:
             yield from self._rest()
             seconds, outputs = _timed(self._function, element, *side)
@@ -62,6 +53,7 @@ class _InThreads(PlainDoFn):
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
+        """Give the rest."""
         yield from map(_in_window, self._rest())
 
     def _rest(self) -> Iterator[Any]:

@@ -8,10 +8,11 @@ so a run has only so many, whatever its units.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import islice, starmap
+from itertools import chain, islice, starmap
 from typing import Any
 
 import apache_beam as beam
@@ -19,11 +20,11 @@ from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Batch, Combine, Pairs, Units
+from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, ToUnit, Units, W, Yields
 from curate.store.error_notes import noting_errors
-from pipelines.steps.combine import CombineAll
-from pipelines.steps.functions import FlatMap, InBatches, Map
-from pipelines.steps.threads import do_in_threads
+from curate.store.tables import OpenTables
+from pipelines.steps.functions import CombineAll, FlatMap, InBatches, Map
+from pipelines.steps.threads import InThreads
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
 _PACKETS_OF_MANY = 16384  # where it is one
@@ -51,11 +52,8 @@ def unpack(packet: Packet) -> list[Any]:
     return elements
 
 
-class _Collected(Answer):
-    """An answer as a PCollection: of one element, or of any number where it is a list.
-
-    It is made once somebody needs it.
-    """
+class _Collected(Answer[T_co]):
+    """An answer as a PCollection, made once somebody needs it: of one element, or of any number where it is a list."""
 
     def __init__(self, is_list: bool, make: Callable[[], beam.PCollection[Any]]) -> None:
         self.is_list, self._make = is_list, make
@@ -71,7 +69,7 @@ class _Collected(Answer):
 
 
 class _Keyed(Pairs):
-    def __init__(self, items: _Collected, aside: _Collected | None = None) -> None:
+    def __init__(self, items: _Collected[Any], aside: _Collected[Any] | None = None) -> None:
         self.items = self.answer = items
         if aside is not None:
             self.aside = aside
@@ -91,13 +89,13 @@ class BeamUnits(Units):
     def __init__(self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> None:
         self.place = context.place
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
-        self.together = max(1, -(-len(plan) // most))
+        self._together = max(1, -(-len(plan) // most))  # units of a packet
         self._root, self._context = root, context
         self._steps: list[_Step] = []
         self._packets = self._create(plan)
 
     def _create(self, plan: Sequence[Unit]) -> beam.PCollection[Packet]:
-        n, units = self.together, iter(plan)
+        n, units = self._together, iter(plan)
         packets = ((number, list(islice(units, n))) for number in range(-(-len(plan) // n)))
         created = []
         while some := list(islice(packets, max(1, _TOGETHER // n))):
@@ -108,22 +106,16 @@ class BeamUnits(Units):
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
         """Add a step that gives units their next state."""
-        if sent is None:
-            self._steps.append(_Step(name, function, _sides(values)))
-        else:
-            self._packets = self._receive(name, function, values, sent, gives_state=True)
+        self._add(_Step(name, function, _sides(values)), sent)
 
-    def ask(
-        self, name: str, function: Callable[..., Iterable[Any]], *values: Any, combine: Combine[Any, Any] | None = None
-    ) -> Answer:
+    def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Add a question, which is answered by the pass that it is of."""
         answer = self._ask(name, function, values)
         return answer if combine is None else self.combine(name, [answer], combine)
 
-    def _ask(self, name: str, function: Callable[..., Iterable[Any]], values: Iterable[Any]) -> _Collected:
+    def _ask(self, name: str, function: Yields, values: Iterable[Any], sent: Pairs | None = None) -> _Collected[Any]:
         outputs: list[beam.PCollection[Any]] = []  # one, once the pass has ended
-        step = _Step(name, function, _sides(values), outputs)
-        self._steps.append(step)
+        self._add(_Step(name, function, _sides(values), outputs), sent)
 
         def make() -> beam.PCollection[Any]:
             if not outputs:
@@ -133,98 +125,86 @@ class BeamUnits(Units):
         return _Collected(True, make)
 
     def pairs(
-        self,
-        name: str,
-        function: Callable[..., Iterable[tuple[Any, Any]]],
-        *values: Any,
-        sent: Pairs | None = None,
-        batch: Callable[[], Batch] | None = None,
+        self, name: str, function: Yields, *values: Any, sent: Pairs | None = None, batch: type[Batch] | None = None
     ) -> Pairs:
         """Add a question whose parts have keys."""
-        if sent is None:
-            asked = self._ask(name, function, values)
-        else:
-            received = self._receive(name, function, values, sent, gives_state=False)
-            asked = _Collected(True, lambda: received)
+        asked = self._ask(name, function, values, sent)
         if batch is None:
             return _Keyed(asked)
         return _Keyed(_Collected(True, lambda: asked.elements | f"{name}: batch" >> beam.ParDo(InBatches(batch))))
 
-    def group(self, name: str, pairs: Pairs, function: Callable[..., Iterable[Any]], *values: Any) -> Pairs:
+    def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
         """Bring the values of each key together."""
         assert isinstance(pairs, _Keyed)
 
         @cache
         def outputs() -> Any:
-            work = beam.ParDo(do_in_threads(_OfKey(self._context, function)), *_sides(values))
+            work = beam.ParDo(InThreads(_OfKey(self._context, function, self._together)), *_sides(values))
             grouped = pairs.answer.elements | f"{name}: meet" >> beam.GroupByKey()
             return grouped | name >> work.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
 
-    def get(self, name: str, function: Callable[..., Any], *values: Any) -> Answer:
+    def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
         """Compute what follows from answers: for one of them that is a single value, with the others beside it."""
-        single = (i for i, value in enumerate(values) if isinstance(value, _Collected) and not value.is_list)
-        place = next(single, None)
-        main = self._root | f"{name}: begin" >> beam.Create([None]) if place is None else values[place].elements
-        others = _sides(value for i, value in enumerate(values) if i != place)
-        computed = main | name >> Map(_Computing(self._context, function, place), *others)
+        others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
+        singles = (key for key, value in others.items() if isinstance(value, _Collected) and not value.is_list)
+        if (place := next(singles, None)) is None:
+            main = self._root | f"{name}: begin" >> beam.Create([None])
+        else:
+            main = others.pop(place).elements
+        computed = main | name >> Map(_Computing(self._context, function, place, (*others,)), *_sides(others.values()))
         return _Collected(False, lambda: computed)
 
-    def combine(self, name: str, answers: Sequence[Answer], combine: Combine[Any, Any] | None = None) -> Answer:
+    def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
         """Combine lists as they come."""
 
-        @cache
-        def together() -> beam.PCollection[Any]:
-            parts = [answer.elements for answer in answers if isinstance(answer, _Collected)]
-            return parts[0] if len(parts) == 1 else tuple(parts) | name >> beam.Flatten()
+        def whole() -> beam.PCollection[Any]:
+            parts = tuple(answer.elements for answer in answers if isinstance(answer, _Collected))
+            together = parts[0] if len(parts) == 1 else parts | name >> beam.Flatten()
+            return together | f"{name}: all" >> CombineAll(combine)
 
-        if combine is None:
-            return _Collected(True, together)
-        return _Collected(False, lambda: together() | f"{name}: all" >> CombineAll(combine))
+        return _Collected(False, whole)
 
-    def each(self, name: str, items: Answer, function: Callable[..., Any], *values: Any) -> Answer:
+    def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
         """Work on the items of an answer."""
         assert isinstance(items, _Collected)
-        listed = items.elements | f"{name}: items" >> FlatMap(_items)
+        listed = items.elements | f"{name}: items" >> FlatMap(iter)
         if self.place.is_cluster:
             listed |= f"{name}: spread" >> beam.Reshuffle()
-        done = listed | name >> beam.ParDo(do_in_threads(_OfItem(self._context, function)), *_sides(values))
+        done = listed | name >> beam.ParDo(InThreads(_OfItem(self._context, function)), *_sides(values))
         return _Collected(True, lambda: done)
 
     def end_pass(self) -> beam.PCollection[Packet]:
         """Do the steps that wait, and return the units or states after them."""
         if steps := self._steps:
             self._steps = []
-            name = "; ".join(step.name for step in steps)
-            asked = {_tag(i): step.answer for i, step in enumerate(steps) if step.answer is not None}
-            sides = [value for step in steps for value in step.values]
-            parts = tuple((step.function, len(step.values), step.answer is not None) for step in steps)
-            in_threads = do_in_threads(_Pass(self._context, parts), self.together)
-            outputs = self._packets | name >> beam.ParDo(in_threads, *sides).with_outputs(*asked, main=_PACKET_OUTPUT)
-            if any(step.answer is None for step in steps):
-                self._packets = outputs[_PACKET_OUTPUT]  # else they stay, and are not kept once more
-            for tag, answer in asked.items():
-                answer.append(outputs[tag])
+            self._do("; ".join(step.name for step in steps), self._packets, steps)
         return self._packets
 
-    def _receive(
-        self, name: str, function: Callable[..., Any], values: Iterable[Any], sent: Pairs, gives_state: bool
-    ) -> beam.PCollection[Any]:
-        """Bring packets and what is sent to their units together, at half the steps of `CoGroupByKey`."""
-        assert isinstance(sent, _Keyed)
-        sides, packets = _sides(values), self.end_pass()
-        both = (packets, sent.answer.elements) | f"{name}: both" >> beam.Flatten()
-        work = do_in_threads(_Receiving(self._context, function, gives_state), self.together)
-        return both | f"{name}: meet" >> beam.GroupByKey() | name >> beam.ParDo(work, *sides)
+    def _add(self, step: _Step, sent: Pairs | None) -> None:
+        """Let a step wait; one that gets what is sent to units is done at once, at half the steps of `CoGroupByKey`."""
+        if sent is None:
+            self._steps.append(step)
+        else:
+            assert isinstance(sent, _Keyed)
+            both = (self.end_pass(), sent.answer.elements) | f"{step.name}: both" >> beam.Flatten()
+            self._do(step.name, both | f"{step.name}: meet" >> beam.GroupByKey(), [step])
+
+    def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
+        asked = {_tag(i): step.answer for i, step in enumerate(steps) if step.answer is not None}
+        sides = [value for step in steps for value in step.values]
+        parts = tuple((step.function, len(step.values), step.answer is not None) for step in steps)
+        work = InThreads(_Pass(self._context, parts), self._together)
+        outputs = packets | name >> beam.ParDo(work, *sides).with_outputs(*asked, main=_PACKET_OUTPUT)
+        if any(step.answer is None for step in steps):
+            self._packets = outputs[_PACKET_OUTPUT]  # else they stay, and are not kept once more
+        for tag, answer in asked.items():
+            answer.append(outputs[tag])
 
 
 def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
-
-
-def _items(values: Iterable[Any]) -> Iterable[Any]:
-    return values
 
 
 def _tag(number: int) -> str:
@@ -239,47 +219,41 @@ class _Pass:
     context: RunContext
     steps: tuple[tuple[Callable[..., Any], int, bool], ...]
 
-    def __call__(self, packet: Packet, *values: Any) -> list[Any]:
-        """Return the answers, tagged, then the packet after the steps where one of them gives a next state."""
+    def __call__(self, item: tuple[int, Any], *values: Any) -> list[Any]:
+        """Return the answers, tagged, then the packet after the steps where one of them gives a next state.
+
+        Args:
+            item: a packet; or its number, and its data with lists of (unit, value), which are sent to these units.
+            values: of all steps.
+        """
+        number, data = item
+        sent: dict[int, list[Any]] | None = None
+        if not isinstance(data, bytes):
+            parts, sent = list(data), defaultdict(list)
+            [data] = [part for part in parts if isinstance(part, bytes)]
+            for unit, value in chain.from_iterable(part for part in parts if not isinstance(part, bytes)):
+                sent[unit].append(value)
         outputs: list[Any] = []
-        elements = [self._do(element, values, outputs) for element in unpack(packet)]
-        if not all(is_question for _, _, is_question in self.steps):
-            outputs.append(pack(packet[0], elements))
-        return outputs
+        elements = []
+        for element in unpack((number, data)):
+            unit = getattr(element, "unit", element)
+            own_values = [] if sent is None else [sent[unit.index]]
+            with noting_errors(self.context.store), self.context.open_tables(unit) as tables:
+                elements.append(self._do(tables, element, own_values, values, outputs))
+        return outputs if all(is_question for _, _, is_question in self.steps) else [*outputs, pack(number, elements)]
 
-    def _do(self, element: Any, values: tuple[Any, ...], outputs: list[Any]) -> Any:
+    def _do(
+        self, tables: OpenTables, element: Any, own_values: list[Any], values: tuple[Any, ...], outputs: list[Any]
+    ) -> Any:
         """Return a unit's next state, or the same, and add the answers to the outputs."""
-        with noting_errors(self.context.store), self.context.open_tables(getattr(element, "unit", element)) as tables:
-            for i, (function, n, is_question) in enumerate(self.steps):
-                of_step, values = values[:n], values[n:]
-                result = function(tables, element, *of_step)
-                if is_question:
-                    outputs += (TaggedOutput(_tag(i), answer) for answer in result)
-                else:
-                    element = result
+        for i, (function, n, is_question) in enumerate(self.steps):
+            of_step, values = values[:n], values[n:]
+            result = function(tables, element, *own_values, *of_step)
+            if is_question:
+                outputs += (TaggedOutput(_tag(i), answer) for answer in result)
+            else:
+                element = result
         return element
-
-
-@dataclass(frozen=True)
-class _Receiving:
-    """A step with what was sent to the units of a packet."""
-
-    context: RunContext
-    function: Callable[..., Any]
-    gives_state: bool
-
-    def __call__(self, item: tuple[int, Iterable[Any]], *values: Any) -> list[Any]:
-        """Return the packet of the next states, or what the function yields for each unit."""
-        both = list(item[1])
-        [packet] = [value for value in both if isinstance(value, bytes)]
-        sent = [value for value in both if not isinstance(value, bytes)]
-        results = [self._do(element, sent, values) for element in unpack((item[0], packet))]
-        return [pack(item[0], results)] if self.gives_state else [pair for pairs in results for pair in pairs]
-
-    def _do(self, element: Any, sent: list[Any], values: tuple[Any, ...]) -> Any:
-        with noting_errors(self.context.store), self.context.open_tables(getattr(element, "unit", element)) as tables:
-            result = self.function(tables, element, sent, *values)
-            return result if self.gives_state else list(result)
 
 
 @dataclass(frozen=True)
@@ -287,16 +261,20 @@ class _OfKey:
     """Work on the values of a key."""
 
     context: RunContext
-    function: Callable[..., Iterable[Any]]
+    function: Yields
+    together: int  # units of a packet
 
     def __call__(self, item: tuple[Any, Iterable[Any]], *values: Any) -> list[Any]:
-        """Return pairs, and asides as the other output."""
+        """Return pairs, what is for the units of each packet as one of them, and asides as the other output."""
+        outputs: list[Any] = []
+        sent = defaultdict(list)
         with noting_errors(self.context.store):
-            return [_output(part) for part in self.function(item[0], list(item[1]), *values)]
-
-
-def _output(part: Any) -> Any:
-    return TaggedOutput(_ASIDE, part.value) if isinstance(part, Aside) else part
+            for part in self.function(item[0], list(item[1]), *values):
+                if isinstance(part, ToUnit):
+                    sent[part.unit // self.together].append(tuple(part))
+                else:
+                    outputs.append(TaggedOutput(_ASIDE, part.value) if isinstance(part, Aside) else part)
+        return [*outputs, *sent.items()]
 
 
 @dataclass(frozen=True)
@@ -318,11 +296,13 @@ class _Computing:
 
     context: RunContext
     function: Callable[..., Any]
-    place: int | None  # of the element among the values; None where it is none of them
+    place: int | str | None  # of the element among the values, or its name; None where it is none of them
+    places: tuple[int | str, ...]  # of the others
 
     def __call__(self, element: Any, *others: Any) -> Any:
         """Return the function's value."""
-        values: Iterator[Any] = iter(others)
-        count = len(others) + (self.place is not None)
+        values = dict(zip((self.place, *self.places), (element, *others), strict=True))
+        positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
+        named = {name: value for name, value in values.items() if isinstance(name, str)}
         with noting_errors(self.context.store):
-            return self.function(*(element if i == self.place else next(values) for i in range(count)))
+            return self.function(*positional, **named)

@@ -10,7 +10,7 @@ from curate.ask.explain import explain_sample
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import entry_keys
 from curate.cli.finished import explain
-from curate.decide.draw import balance
+from curate.decide.draw import inclusion
 from tests.publish.runs import RUN, finish, run_query, sample, uid, verdict, write_bare, write_small, write_units
 
 
@@ -119,7 +119,7 @@ def test_entries_and_their_draws(small: str) -> None:
     assert shown[0] == "entry in pool at balance p u u/p"
     assert shown[1].startswith("✓ red 2 1 1 ") and shown[2].split()[1:5] == ["cat", "7", "4", "0.5"]
     ledger = run_query(small, "SELECT survivors FROM entries WHERE entry = 'cat'").rows[0][0]
-    drawn = balance.draw(
+    drawn = inclusion.draw(
         pa.array([uid("a1")]), pa.array([[0]], pa.list_(pa.int32())), np.array([ledger]), np.array([2]),
         entry_keys(pa.array(["cat"])), 7,
     )[0]  # fmt: skip

@@ -26,8 +26,8 @@ from curate.captions.kinds.rewrite import load_pairs
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
+from curate.decide.select_rows import draw_rows
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_decisions import decide
 from curate.llm.engine import Request
 from curate.recipe.recipe import parse_recipe
 from pipelines.claim import claim_folder
@@ -73,8 +73,8 @@ def main() -> None:
             for unit in prepared.plan.units:
                 pools.measure(prepared.context, unit)
             settings = DecideSettings.of(prepared.context)
-            for state in decide_in_process(settings, prepared.context, prepared.plan.units).elements:
-                decide(settings, settings.tables(state.unit), state, None)
+            states = decide_in_process(settings, prepared.context, prepared.plan.units)
+            draw_rows(states, settings, states.ask("Unread", lambda *_: []), None, None)
             began = time.perf_counter()
             for unit in prepared.plan.units:
                 caption_unit(CaptionSettings.of(prepared.context), unit, prepared.context.unit_tables(unit), None)
@@ -86,9 +86,10 @@ def main() -> None:
         for unit in prepared.plan.units:
             pools.measure(prepared.context, unit)
         settings = DecideSettings.of(prepared.context)
-        for state in decide_in_process(settings, prepared.context, prepared.plan.units).elements:
-            decide(settings, settings.tables(state.unit), state, None)
-            tables = prepared.context.unit_tables(state.unit)
+        states = decide_in_process(settings, prepared.context, prepared.plan.units)
+        draw_rows(states, settings, states.ask("Unread", lambda *_: []), None, None)
+        for unit in prepared.plan.units:
+            tables = prepared.context.unit_tables(unit)
             captioning = CaptionSettings.of(prepared.context)
             requests += make_requests(captioning, tables, asked.tasks[0], Rows.read(tables, None))
         grouped = sorted(requests, key=lambda request: request.group)

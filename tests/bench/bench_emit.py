@@ -32,8 +32,8 @@ import webdataset
 from PIL import Image
 
 from curate.base.process import Recent
+from curate.decide.select_rows import draw_rows
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_decisions import decide
 from curate.emit.layout import Layout
 from curate.emit.output_format import emit_shard
 from curate.emit.settings import EmitSettings
@@ -104,10 +104,10 @@ def plan_run(recipe: Recipe, out: Path) -> tuple[RunContext, list[Unit]]:
 def decide_units(context: RunContext, units: list[Unit]) -> list[tuple[Unit, int]]:
     """How many rows of each measured unit are kept."""
     settings = DecideSettings.of(context)
-    states = decide_in_process(settings, context, units).elements
-    for state in states:
-        decide(settings, settings.tables(state.unit), state, None)
-    return [(state.unit, int(state.alive.sum())) for state in states]
+    states = decide_in_process(settings, context, units)
+    kept = [(state.unit, int(state.alive.sum())) for state in states.elements]
+    draw_rows(states, settings, states.ask("Unread", lambda *_: []), None, None)
+    return kept
 
 
 def make_run(pool: Path, out: Path, rows_per_shard: int) -> tuple[RunContext, list[tuple[Unit, int]]]:

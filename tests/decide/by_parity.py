@@ -1,10 +1,10 @@
-"""A balancing scheme as a new file of `curate.decide.draw.schemes` would be."""
+"""A balancing scheme as a new class of `curate.decide.draw.schemes` would be."""
 
 import numpy as np
 import pyarrow as pa
 
 from curate.base.numeric.arrays import I64
-from curate.decide.draw.schemes.scheme import Scheme
+from curate.decide.draw.schemes import Scheme
 
 
 class ByParity(Scheme):

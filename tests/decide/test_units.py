@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base import ids, schema
-from curate.decide.draw import balance
-from curate.decide.select_rows import choose, count_alive, draw_rows
+from curate.decide.draw import entry_sums, inclusion
+from curate.decide.select_rows import choose, count_alive, draw_rows, sum_entries
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_matches import alive_matches, count_entries, sum_entries
 from curate.match.sources import read_metadata
+from curate.match.unit import read_matches
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
@@ -344,7 +344,9 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     context, plan, _ = curate(tmp_path, table, ["cat"], rules=rules, balance={"t": 10})
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
     read = DecideSettings.of(context)
-    pool = np.sum([count_entries(read, read.tables(unit)).dense(1) for unit in plan.units], axis=0)
+    pool = np.sum(
+        [entry_sums.sparse_counts(read_matches(read.tables(unit)), None, 1).dense(1) for unit in plan.units], axis=0
+    )
     assert pool.tolist() == [100]
 
 
@@ -354,10 +356,10 @@ def test_sums_of_expected_rows_agree_with_the_probabilities(tmp_path: Path) -> N
     states = decide_in_process(read, context, plan.units)
     counts = states.value(count_alive(states, read))
     ts = np.array([1, 20, 1000], np.int64)
-    matches = [alive_matches(read.tables(state.unit), state) for state in states.elements]
-    sums = np.sum([balance.expected_rows(part, counts, ts[:, None]) for part in matches], axis=0)
+    matches = [read.rows_left(read.tables(state.unit), state).matches for state in states.elements]
+    sums = np.sum([inclusion.expected_rows(part, counts, ts[:, None]) for part in matches], axis=0)
     probabilities = decisions(context, plan)["probability"].to_numpy()
-    assert int(sums[1]) == int(balance.fixed_point(probabilities).sum())
+    assert int(sums[1]) == int(inclusion.fixed_point(probabilities).sum())
     assert sums[0] < sums[1] < sums[2]
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from curate.ask.verify import verify_run
 from curate.base.schema import DAMAGE_REASONS, FILE_REASONS, KEPT, SAMPLE_REASONS
-from curate.decide.apply_rules import RuleSteps
+from curate.decide.apply_rules import apply_later_rules, apply_rules
 from curate.decide.deduplicate import deduplicate
 from curate.decide.settings import DecideSettings
 from curate.match.unit import MatchSettings, match_unit
@@ -390,10 +390,9 @@ def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool 
 def decide_in_process(settings: DecideSettings, context: RunContext, units: Sequence[Unit]) -> InProcessUnits:
     """Takes measured units through rules, deduplication and later rules."""
     states = InProcessUnits(units, context)
-    rules = RuleSteps(states, settings)
-    rules.apply()
+    answers = apply_rules(states, settings)
     deduplicate(states, settings)
-    rules.apply_later()
+    apply_later_rules(states, settings, answers)
     return states
 
 

@@ -25,7 +25,7 @@ from curate.base import ids, registry
 from curate.base.errors import TransientError
 from curate.captions.settings import CaptionSettings
 from curate.captions.unit import caption_unit
-from curate.decide import unit_rules
+from curate.decide import apply_rules
 from curate.decide.decide_rows import decide_rows
 from curate.decide.settings import DecideSettings
 from curate.match.unit import MatchSettings, match_unit
@@ -162,8 +162,8 @@ class Prepared:
 
     def count(self, tables: Any, unit: Unit) -> tuple[Any, ...]:
         settings = DecideSettings.of(self.context)
-        state = unit_rules.apply_segment(settings, tables, unit_rules.start_unit(tables, unit), 0)
-        values = unit_rules.top_values(settings, tables, state, 0)
+        state = apply_rules.start_unit(tables, unit, settings)
+        values = apply_rules.top_values(tables, state, settings, 0)
         matches = tables.read("matches", ["entry_ids"])["entry_ids"].to_pylist()
         return tables.key("scores"), state.verdicts.tobytes(), repr(values), matches
 
@@ -262,7 +262,7 @@ def test_texts_are_of_the_answers_that_are_there(tmp_path: Path, monkeypatch: py
             context, [unit] = prepared.context, prepared.plan.units
             pools.measure(context, unit)
             units = InProcessUnits([unit], context)
-            decide_rows(units, DecideSettings.of(context), context, units.ask("Unread", lambda *_: []))
+            decide_rows(units, DecideSettings.of(context), units.ask("Unread", lambda *_: []))
             settings = CaptionSettings.of(context)
             answers = attempt_both(lambda: caption_unit(settings, unit, context.open_tables(unit), None), before)  # noqa: B023
             store = context.store

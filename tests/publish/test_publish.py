@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from curate.base import schema
 from curate.base.errors import ConservationError
-from curate.decide.draw.balance import ONE
+from curate.decide.draw.inclusion import ONE
 from curate.publish import publish as module
 from curate.publish import steps
 from curate.publish.audit import Audit, PublishSettings
@@ -35,10 +35,7 @@ class Unpublished:
 
     folder: Path
     settings: PublishSettings
-    audit: Audit
-    shards: Mapping[int, int]
     results: Results
-    sources: Sequence[tuple[str, int]]
     lines: Sequence[Published]
 
     def copy(self, folder: Path) -> "Unpublished":
@@ -47,8 +44,7 @@ class Unpublished:
         return replace(self, folder=folder, settings=replace(self.settings, store=store))
 
     def publish(self, **others: Any) -> None:
-        arguments = {name: getattr(self, name) for name in ("settings", "audit", "shards", "results", "sources")}
-        publish(**(arguments | {"digests": Lines(self.lines)} | others))
+        publish(self.settings, replace(self.results, **others), Lines(self.lines))
 
     @property
     def files(self) -> dict[str, str]:
@@ -90,7 +86,7 @@ def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished: Unpubli
     last = max(written, key=lambda name: (run.folder / name).stat().st_mtime_ns)
     assert last == "_SUCCESS" and (run.folder / last).read_bytes() == b""
     sizes = json.loads((run.folder / "shards/sizes.json").read_text())
-    assert sizes == {f"{index:05d}.tar": rows for index, rows in unpublished.shards.items()} and len(sizes) > 1
+    assert sizes == {f"{index:05d}.tar": rows for index, rows in unpublished.results.shards.items()} and len(sizes) > 1
     assert listed["uids.npy"]["rows"] == sum(sizes.values())
     failures = pq.read_table(run.folder / "failures.parquet")
     assert [row["reason"] for row in failures.to_pylist() if row["row"] is None] == ["not_a_tar"]
@@ -119,8 +115,8 @@ def test_strays_of_tables_and_shards_go_and_nothing_else(unpublished: Unpublishe
 @pytest.mark.parametrize("wrong", ["a shard less", "a row more", "a row of a rule less", "a unit twice"])
 def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Path, wrong: str) -> None:
     run = unpublished.copy(tmp_path / "run")
-    before, audit, shards = pools.files_of(run.folder), Audit(), dict(run.shards)
-    audit.add(run.audit)
+    before, audit, shards = pools.files_of(run.folder), Audit(), dict(run.results.shards)
+    audit.add(run.results.audit)
     if wrong == "a shard less":
         shards.popitem()
     elif wrong == "a row more":
@@ -128,7 +124,7 @@ def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Pa
     elif wrong == "a row of a rule less":
         audit.drops.subtract({("pool", "words"): 1})
     else:
-        audit.drops.update(run.audit.drops)
+        audit.drops.update(run.results.audit.drops)
     with pytest.raises(ConservationError, match="the sums do not match"):
         run.publish(audit=audit, shards=shards)
     assert pools.files_of(run.folder) == before

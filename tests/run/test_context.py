@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.decide.draw import balance
+from curate.decide.draw import inclusion
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_matches import alive_matches
 from curate.decide.unit_state import name_verdicts
 from curate.run.context import open_context
 from curate.store.store import RunStore
@@ -41,6 +40,6 @@ def test_a_finished_run_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
         kept = decisions["kept"].to_pylist()
         expected = [name if name or k else "balance" for name, k in zip(names, kept, strict=True)]
         assert decisions["rule"].to_pylist() == expected
-        p = balance.probabilities(counts, limits)
-        pi = balance.inclusion_probability(alive_matches(settings.tables(state.unit), state), p)
+        p = inclusion.probabilities(counts, limits)
+        pi = inclusion.inclusion_probability(settings.rows_left(tables, state).matches, p)
         assert np.array_equal(pi, decisions["probability"].to_numpy()[state.alive])

@@ -29,7 +29,7 @@ from curate.base import schema
 from curate.base.numeric.arrays import F64, I64
 from curate.base.process import in_threads
 from curate.base.wording import all_digits
-from curate.decide.draw import balance
+from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.decide.draw.selection import Choice
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
@@ -124,7 +124,7 @@ def _was_uniform(run: FinishedRun) -> bool:
 
 def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
     """Return what one of _EXACT is in rows: where all rows left have one probability, the part of them that is kept."""
-    return Fraction(1, balance.ONE) if not is_uniform else Fraction(round(kept), max(1, left))
+    return Fraction(1, ONE) if not is_uniform else Fraction(round(kept), max(1, left))
 
 
 def _thresholds(survivors: DecidedRows) -> dict[str, str]:
@@ -198,8 +198,8 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
         language = tables.read("samples", ["language"])["language"]
     numbers = {
         "run": was.alive,
-        "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else balance.fixed_point(before),
-        "whatif": now.alive if expectation.is_uniform else balance.fixed_point(after),
+        "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else fixed_point(before),
+        "whatif": now.alive if expectation.is_uniform else fixed_point(after),
     }
     rows = pa.table({"language": language, **{name: column.astype(np.int64) for name, column in numbers.items()}})
     by_language = rows.group_by("language", use_threads=False)
@@ -244,5 +244,5 @@ def _shares_of_run(run: FinishedRun, survivors: DecidedRows, counts: I64, kept: 
     if run.recipe.selection is None or run.facts.selection is None:
         return {}
     key, section = run.recipe.selection
-    choice = SELECTIONS.find(key).recorded(section, run.facts, survivors, counts)
+    choice = SELECTIONS.find(key).recorded(section, run.facts, survivors.selection_run, counts)
     return choice.shares(counts, kept) if choice else {}

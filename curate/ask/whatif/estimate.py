@@ -21,15 +21,14 @@ from curate.base.process import temporary_folder
 from curate.base.schema import FAILED, KEPT, MISSING_REASONS, OK
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
-from curate.decide.apply_rules import RuleSteps
+from curate.decide.apply_rules import apply_later_rules, apply_rules
 from curate.decide.decontamination import write_evaluation
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
 from curate.llm.engine import Request
-from curate.match.steps import match
-from curate.match.unit import MatchSettings
+from curate.match.unit import MatchSettings, match
 from curate.measure.settings import MeasureSettings
 from curate.measure.steps import measure
 from curate.pool.plan import Unit
@@ -141,11 +140,10 @@ def estimate(
 def _decide(units: InProcessUnits, context: RunContext) -> DecidedRows:
     """Return the rows of units that are left before the last choice."""
     settings = DecideSettings.of(context)
-    rules = RuleSteps(units, settings)
-    rules.apply()
+    answers = apply_rules(units, settings)
     deduplicate(units, settings)
-    rules.apply_later()
-    return DecidedRows.of(units, context, context.recipe, settings, rules)
+    answers = apply_later_rules(units, settings, answers)
+    return DecidedRows.of(units, context, context.recipe, settings, answers)
 
 
 def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:

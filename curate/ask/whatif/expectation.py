@@ -12,7 +12,8 @@ import numpy as np
 from curate.ask.whatif.survivors import DecidedRows
 from curate.base.numeric.arrays import F64
 from curate.base.process import in_threads
-from curate.decide.draw import balance
+from curate.decide.draw.entry_sums import dense_sums
+from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
@@ -47,7 +48,7 @@ def choose(survivors: DecidedRows, recipe: Recipe) -> Choice | None:
     key, section = recipe.selection
     units = InProcessUnits(survivors.states, survivors.context)
     counts = units.get("Counts", _same, survivors.counts) if recipe.match else None
-    choice: Choice = units.value(SELECTIONS.find(key).choose(units, section, survivors, counts))
+    choice: Choice = units.value(SELECTIONS.find(key).choose(units, section, survivors.selection_run, counts))
     return choice
 
 
@@ -66,7 +67,7 @@ def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
         return Expectation(choice, rows, error, inclusion, {})
     n = len(survivors.counts)
     kept = in_threads(
-        lambda pair: balance.entry_sums(pair[0].matches, balance.fixed_point(pair[1]), n).astype(np.float64),
+        lambda pair: dense_sums(pair[0].matches, fixed_point(pair[1]), n).astype(np.float64),
         zip(survivors.rows, inclusion, strict=True),
     )
     shares = choice.shares(survivors.counts, sum(kept, np.zeros(n)))

@@ -31,15 +31,14 @@ from curate.base.numeric.arrays import I16, I64, Mask
 from curate.base.process import in_threads
 from curate.base.schema import CODES
 from curate.base.wording import did_you_mean
-from curate.decide.apply_rules import RuleSteps
+from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments, start_rules
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
-from curate.decide.draw.selection import RowsLeft
+from curate.decide.draw.selection import RowsLeft, SelectionRun
 from curate.decide.rules.top import TopSearch
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
-from curate.match.unit import Entries
 from curate.pool.plan import Unit
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe, change_recipe
@@ -49,7 +48,7 @@ from curate.run.units import Aside
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 from curate.store.table_file import TableFile
-from curate.store.tables import OpenTables, UnitTables
+from curate.store.tables import UnitTables
 
 _DECIDING = ("derive", "rules", "dedup")
 _HINT = (
@@ -180,7 +179,7 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class DecidedRows:
-    """The rows left when the last choice begins; to a selection, the run (see `SelectionRun`) that it chooses in."""
+    """The rows left when the last choice begins."""
 
     context: RunContext
     recipe: Recipe
@@ -191,10 +190,10 @@ class DecidedRows:
 
     @classmethod
     def of(
-        cls, units: InProcessUnits, context: RunContext, recipe: Recipe, settings: DecideSettings, rules: RuleSteps
+        cls, units: InProcessUnits, context: RunContext, recipe: Recipe, settings: DecideSettings, answers: Answers
     ) -> Self:
-        """Return those of units after `rules`."""
-        thresholds = dict(units.value(answer) for answer in rules.thresholds)
+        """Return those of units after rules that gave these answers."""
+        thresholds = units.value(answers).thresholds if answers else {}
         counts = units.value(count_alive(units, settings)) if recipe.match else np.zeros(0, np.int64)
         return cls(context, recipe, settings, units.elements, counts, thresholds)
 
@@ -207,29 +206,14 @@ class DecidedRows:
     def _by_unit(self) -> dict[int, RowsLeft]:
         return {state.unit.index: rows for state, rows in zip(self.states, self.rows, strict=True)}
 
-    def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
+    def _rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
         """Return the rows left of a unit, which are the same for all choices."""
         return self._by_unit[state.unit.index]
 
     @property
-    def seed(self) -> int:
-        """The seed of draws."""
-        return self.settings.seed
-
-    @property
-    def entries(self) -> Entries:
-        """The metadata's entries."""
-        return self.settings.entries
-
-    @property
-    def metadata_key(self) -> str:
-        """The digest of the metadata's entries."""
-        return self.settings.metadata_key
-
-    @property
-    def place(self) -> str:
-        """Nothing: no run is on its way that messages could continue."""
-        return ""
+    def selection_run(self) -> SelectionRun:
+        """The run to a selection: none is on its way that messages could continue."""
+        return replace(self.settings.selection_run, place="", rows_left=self._rows_left)
 
 
 def open_finished(url: str) -> FinishedRun:
@@ -275,13 +259,13 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     is_derived = any(segment.derive for segment in settings.segments)  # its values are in no table of verdicts
     reached = [among(state.verdicts, run.reached) for state in run.states]
     units = InProcessUnits([], run.context)
-    rules = RuleSteps(units, settings)
+    answers: Answers = None
     if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
         units.elements = [
             UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
         ]
     else:
-        _apply_rules(run, rules, recipe)
+        answers = _apply_rules(run, units, settings, recipe)
     before = (run.recipe.dedup.by, run.recipe.dedup.prefer)
     if (
         before == (recipe.dedup.by, recipe.dedup.prefer)
@@ -294,13 +278,9 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     elif repeats is None:
         deduplicate(units, settings)
     else:
-        drop_records(units, settings, units.pairs("Duplicates: records", _alive_records, repeats))
-    rules.apply_later()
-    return DecidedRows.of(units, run.context, recipe, settings, rules)
-
-
-def _alive_records(tables: OpenTables, state: UnitState, records: exact.Records) -> Iterator[tuple[int, exact.Records]]:
-    yield from records_again(records, state)
+        drop_records(units, settings, units.pairs("Duplicates: records", records_again, repeats))
+    answers = apply_later_rules(units, settings, answers)
+    return DecidedRows.of(units, run.context, recipe, settings, answers)
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
@@ -357,19 +337,17 @@ def has_same_rules(old: Recipe, new: Recipe) -> bool:
     return same and old.dedup.against == new.dedup.against
 
 
-def _apply_rules(run: FinishedRun, rules: RuleSteps, recipe: Recipe) -> None:
+def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettings, recipe: Recipe) -> Answers:
     """Apply rules and what precedes deduplication; forgotten rows stay out."""
-    units, settings = rules.units, rules.settings
-    assert isinstance(units, InProcessUnits)
     first = settings.segments[0]
     key = repr((first.rules, first.dedup, settings.derived))
     if key not in run.opened:
         run.opened.clear()
         units.elements = list(run.units)
-        rules.start()
+        start_rules(units, settings)
         run.opened[key] = units.elements
     units.elements = run.opened[key]
-    rules.go_on()
+    answers = apply_segments(units, settings)
     states, unknown = [], 0
     for state, was in zip(units.elements, run.states, strict=True):
         forgotten = was.verdicts == _FORGOTTEN
@@ -383,3 +361,4 @@ def _apply_rules(run: FinishedRun, rules: RuleSteps, recipe: Recipe) -> None:
         accepted = "rules that let no other rows through, dedup.against=null, or `curate run RECIPE --reuse DIR`"
         raise RecipeError(f"{unknown:,} rows {why}; accepted: {accepted}")
     units.elements = states
+    return answers

@@ -21,7 +21,7 @@ from curate.ask.whatif.survivors import (
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
 from curate.base import schema
 from curate.base.errors import RecipeError, RunError
-from curate.decide.draw.metaclip import LimitsChoice
+from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.selection import Choice
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe

@@ -84,7 +84,9 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are
     sorted out in ranges.
     """
-    counts, homes = _counts(cell_of)
+    cells = int(cell_of.max(initial=-1)) + 1
+    by_visit = [np.bincount(column[column >= 0], minlength=cells) for column in cell_of.T]
+    counts, homes = np.sum(by_visit, axis=0), by_visit[0]
     ends = np.cumsum(counts)
     first = 0
     while first < len(counts):
@@ -97,22 +99,6 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
             rows = order[starts[cell] : starts[cell + 1]].astype(np.int64)
             yield first + int(cell), rows, int(homes[first + cell])
         first = last
-
-
-@njit(nogil=True, cache=True)
-def _counts(cell_of: I16) -> tuple[I64, I64]:
-    """Return how many rows visit each cell, up to the last that is visited, and how many are at home in it."""
-    cells = 0
-    for row in range(len(cell_of)):
-        for k in range(cell_of.shape[1]):
-            cells = max(cells, cell_of[row, k] + 1)
-    counts, homes = np.zeros(cells, np.int64), np.zeros(cells, np.int64)
-    for row in range(len(cell_of)):
-        for k in range(cell_of.shape[1]):
-            if cell_of[row, k] >= 0:
-                counts[cell_of[row, k]] += 1
-                homes[cell_of[row, k]] += k == 0
-    return counts, homes
 
 
 def usable(vectors: Vectors) -> Mask:

@@ -14,6 +14,7 @@ is not compared with all others for its last digits.
 
 import math
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -118,15 +119,21 @@ def _sampled(vectors: Vectors, block: slice, rows: int, count: int) -> I64:
 
 def _equals(vectors: Vectors) -> I64:
     """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
-    hashes = cells.row_hashes(vectors)
-    order = np.argsort(hashes, kind="stable")
-    starts = np.concatenate([np.ones(min(1, len(order)), bool), hashes[order[1:]] != hashes[order[:-1]]])
-    same = np.empty(len(order), np.int64)
-    same[order] = order[np.flatnonzero(starts)[np.cumsum(starts) - 1]] if len(order) else order
+    _, first, places = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
+    same = first[places]
     for rows in cells.split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
     return same
+
+
+class _Forest(NamedTuple):
+    """The close pairs so far."""
+
+    parent: I64  # [n], see `groups.find`
+    edges: I64  # [n, 2], a spanning forest
+    joins: I64  # [1], how many edges there are
+    nearest: F64  # [n], the largest cosine of each row's pairs; 0 where it has none
 
 
 def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F32]:
@@ -134,17 +141,14 @@ def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F3
 
     And of each row the largest cosine of its close pairs (float32[n]), 1 from `ALIKE` on; 0 where it has none.
     """
-    points = vectors.astype(np.float32)
+    points, n = vectors.astype(np.float32), len(vectors)
     lengths = squares(points)
-    parent, tree, nearest = np.arange(len(points)), np.zeros((len(points), 2), np.int64), np.zeros(len(points))
-    joins = 0
+    forest = _Forest(np.arange(n), np.zeros((n, 2), np.int64), np.zeros(1, np.int64), np.zeros(n))
     for theirs in cells.blocks(members):
-        for ours in cells.blocks(len(points)):
+        for ours in cells.blocks(n):
             if ours.start >= theirs.start:
-                scores = points[ours] @ points[theirs].T
-                corner = ours.start, theirs.start
-                joins = _join(scores, points, lengths, corner, cosine, parent, tree, joins, nearest)
-    return tree[:joins], np.where(nearest >= ALIKE, 1, nearest).astype(np.float32)
+                _join(points[ours] @ points[theirs].T, (ours.start, theirs.start), points, lengths, cosine, forest)
+    return forest.edges[: forest.joins[0]], np.where(forest.nearest >= ALIKE, 1, forest.nearest).astype(np.float32)
 
 
 @njit(nogil=True, cache=True)
@@ -164,21 +168,12 @@ def _limit(cosine: float, square: float, dimensions: int) -> float:
 
 
 @njit(nogil=True, cache=True)
-def _join(
-    scores: F32,
-    points: F32,
-    lengths: F64,
-    corner: tuple[int, int],
-    cosine: float,
-    parent: I64,
-    tree: I64,
-    joins: int,
-    nearest: F64,
-) -> int:
-    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet, and update `nearest`.
+def _join(scores: F32, corner: tuple[int, int], points: F32, lengths: F64, cosine: float, forest: _Forest) -> None:
+    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet.
 
-    Returns the number of joins so far. Pairs that are joined already count only where they may be nearest to a row.
+    Pairs that are joined already count only where they may be nearest to a row.
     """
+    parent, nearest, joins = forest.parent, forest.nearest, forest.joins[0]
     columns = scores.shape[1]
     roots = np.sqrt(lengths[corner[1] : corner[1] + columns])
     for r in range(scores.shape[0]):
@@ -196,9 +191,9 @@ def _join(
                     nearest[i], nearest[j] = max(nearest[i], value), max(nearest[j], value)
                     if a != b:
                         parent[max(a, b)] = min(a, b)
-                        tree[joins, 0], tree[joins, 1] = j, i
+                        forest.edges[joins] = j, i
                         joins += 1
-    return joins
+    forest.joins[0] = joins
 
 
 @njit(nogil=True, cache=True)

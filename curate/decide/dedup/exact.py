@@ -15,7 +15,9 @@ its representative through later passes, and follows it if that one dies too, wi
 """
 
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base import ids
-from curate.base.numeric.arrays import F32, I64, U64, Mask, split_by, string_buffers
+from curate.base.numeric.arrays import F32, I32, I64, U64, Mask, split_by, string_buffers
 from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
@@ -61,37 +63,31 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
     Strings of 32 or 64 lower-case hex digits (uids, sha256) are read as numbers, the longer ones folded; other strings
     are hashed by xxh3-128; a number's key is its `order_keys`.
     """
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
     kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         keys, valid = order_keys(column)
         return np.zeros(len(keys), np.uint64), keys, valid
     present = column.is_valid().to_numpy(zero_copy_only=False)
-    text = column.cast(pa.large_string()).fill_null("")
+    text: pa.Array = column.cast(pa.large_string()).fill_null("")
+    lengths = np.diff(string_buffers(text)[1])
     hi, lo, is_other = np.zeros(len(text), np.uint64), np.zeros(len(text), np.uint64), present.copy()
     for digits in (32, 64):
-        rows, words = _hex_words(text, digits)
-        hi[rows], lo[rows] = words[0], words[1]
+        if not (lengths == digits).any():
+            continue
+        is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
+        data, ends = string_buffers(text.filter(is_hex))
+        words = np.frombuffer(binascii.unhexlify(data[ends[0] : ends[-1]].data), ">u8").reshape(-1, digits // 16)
+        rows, parts = is_hex.to_numpy(zero_copy_only=False), words.T.astype(np.uint64, order="C")
+        hi[rows], lo[rows] = parts[0], parts[1]
         if digits == 64:
-            hi[rows] ^= mix64(words[2] + GOLDEN)
-            lo[rows] ^= mix64(words[3] + GOLDEN)
-        is_other[rows] = False
+            hi[rows] ^= mix64(parts[2] + GOLDEN)
+            lo[rows] ^= mix64(parts[3] + GOLDEN)
+        is_other &= ~rows
     if is_other.any():
-        octets = text.filter(pa.array(is_other)).cast(pa.large_binary()).to_pylist()
-        digests = b"".join(map(xxhash.xxh3_128_digest, octets))
+        data, ends = string_buffers(text.filter(pa.array(is_other)))
+        digests = b"".join(xxhash.xxh3_128_digest(data.data[a:b]) for a, b in itertools.pairwise(ends.tolist()))
         hi[is_other], lo[is_other] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
     return hi, lo, present
-
-
-def _hex_words(text: pa.Array, digits: int) -> tuple[I64, U64]:
-    """Return the rows that have so many lower-case hex digits, and these as numbers (uint64[digits / 16, rows])."""
-    if not pc.any(pc.equal(pc.binary_length(text), digits)).as_py():
-        return np.zeros(0, np.int64), np.zeros((digits // 16, 0), np.uint64)
-    is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
-    data, ends = string_buffers(text.filter(is_hex))
-    words = np.frombuffer(binascii.unhexlify(data[ends[0] : ends[-1]].data), ">u8").reshape(-1, digits // 16)
-    return np.flatnonzero(is_hex.to_numpy(zero_copy_only=False)), words.T.astype(np.uint64, order="C")
 
 
 def key_hashes(column: pa.Array, alive: Mask) -> U64:
@@ -113,6 +109,43 @@ def repeated(parts: Iterable[U64]) -> U64:
     same = hashes[1:] == hashes[:-1]
     same[1:] &= ~same[:-1]
     return np.asarray(hashes[1:][same])
+
+
+PackedHashes = tuple[I32, I32, U64]  # of some units their numbers, how many hashes each has, and the hashes
+
+
+class HashBatch:
+    """Pairs of unit and hashes that wait: as bytes, for an array of a few of them takes ten times what they do."""
+
+    def __init__(self) -> None:
+        self._units, self._sizes, self._hashes = array("i"), array("i"), bytearray()
+
+    @property
+    def size(self) -> int:
+        """Bytes of hashes."""
+        return len(self._hashes)
+
+    def add(self, value: tuple[int, U64]) -> None:
+        """Add a unit's number and hashes."""
+        unit, hashes = value
+        self._units.append(unit)
+        self._sizes.append(len(hashes))
+        self._hashes += hashes.tobytes()
+
+    def pack(self) -> PackedHashes:
+        """Return all of them."""
+        units, sizes = (np.array(numbers, np.int32) for numbers in (self._units, self._sizes))
+        return units, sizes, np.frombuffer(bytes(self._hashes), np.uint64)
+
+
+def repeated_of_units(bucket: Sequence[PackedHashes]) -> Iterator[tuple[int, U64]]:
+    """Yield which hashes of units repeat in the bucket, with the unit."""
+    repeats = repeated(hashes for _, _, hashes in bucket)
+    for units, sizes, packed in bucket if len(repeats) else ():
+        for unit, hashes in zip(units.tolist(), np.split(packed, np.cumsum(sizes)[:-1]), strict=True):
+            chosen = hashes[np.isin(hashes, repeats)]
+            if len(chosen):
+                yield unit, chosen
 
 
 def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:
@@ -222,7 +255,7 @@ def largest_groups(records: Records) -> list[tuple[int, str]]:
     sizes = np.diff(starts, append=len(lost)) + 1  # with the one that represents them
     largest = np.argsort(-sizes, kind="stable")[:LARGE_GROUPS]
     uids = ids.hex_uids(hi[starts[largest]], lo[starts[largest]]).to_pylist()
-    return list(zip(sizes[largest].tolist(), uids, strict=True))
+    return list(zip(sizes[largest].tolist(), map(str, uids), strict=True))
 
 
 def _fold(hi: U64, lo: U64) -> U64:

@@ -97,8 +97,6 @@ def rows_of(nodes: U64) -> tuple[I32, I32]:
 
 def label_hashes(hashes: pa.Array, groups: Groups) -> pa.Array:
     """Return the key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
-    if isinstance(hashes, pa.ChunkedArray):
-        hashes = hashes.combine_chunks()
     null = hashes.is_null().to_numpy(zero_copy_only=False)
     numbers = hashes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
     return pa.array(groups.label(numbers), mask=null)

@@ -37,12 +37,27 @@ _BUCKET = 1 << 20  # hashes that are searched at a time, about
 _CHUNK = 128  # hashes compared before looking whether one of them is close: a loop without a branch is vectorised
 
 
-def bands(distance: int, rows: int) -> U64:
+def bands(distance: int, rows: int, pairs: float | None = None) -> U64:
     """Return the bands for about so many hashes (uint64[t] masks); complete whatever the real number is.
 
-    Where comparing all is cheapest, the one band of no bits. All workers must use the same `rows`.
+    They are of the number of blocks for which sorting the rows, and comparing pairs (by default all of them), is
+    cheapest; where comparing all is, the one band of no bits. All workers must use the same `rows`.
     """
-    return _cheapest(distance, rows, rows * rows / 2)
+    pairs = rows * rows / 2 if pairs is None else pairs
+
+    def cost(blocks: int) -> float:
+        if blocks == distance:
+            return pairs * _COMPARE
+        agree = sum(sorted(_sizes(blocks))[: blocks - distance])  # the bits of the poorest band
+        return math.comb(blocks, distance) * (rows * _SORT + pairs * _COMPARE / 2.0**agree)
+
+    possible = [b for b in range(distance, BITS + 1) if math.comb(b, distance) <= _MAX_BANDS]
+    blocks = min(possible, key=cost)
+    if blocks == distance:
+        return np.zeros(1, np.uint64)
+    edges_of_blocks = np.concatenate([[0], np.cumsum(_sizes(blocks))]).tolist()
+    parts = [(1 << b) - (1 << a) for a, b in itertools.pairwise(edges_of_blocks)]
+    return np.array([sum(choice) for choice in itertools.combinations(parts, blocks - distance)], np.uint64)
 
 
 def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple[int, int], U64]]:
@@ -104,7 +119,7 @@ def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
     index = order[np.searchsorted(evaluation[order], targets)]
     best = np.full(len(pool), distance + 1, np.int64)
     chosen = np.full(len(pool), -1, np.int64)
-    for mask in _cheapest(distance, len(pool) + len(targets), len(pool) * len(targets)):
+    for mask in bands(distance, len(pool) + len(targets), len(pool) * len(targets)):
         ours, theirs = np.argsort(pool & mask), np.argsort(targets & mask)
         _meet(pool[ours], ours, targets[theirs], index[theirs], mask, best, chosen)
     return chosen[np.searchsorted(pool, hashes)]
@@ -114,24 +129,6 @@ def _buckets(hashes: U64, mask: np.uint64, n_buckets: int) -> npt.NDArray[np.uin
     """Return the bucket of each hash; those that agree under the band share one."""
     high = mix64(hashes & mask) >> np.uint64(32)
     return np.asarray(high * np.uint64(n_buckets) >> np.uint64(32), np.uint16)
-
-
-def _cheapest(distance: int, rows: int, pairs: float) -> U64:
-    """Return the masks of the number of blocks for which sorting the rows, and comparing pairs, is cheapest."""
-
-    def cost(blocks: int) -> float:
-        if blocks == distance:
-            return pairs * _COMPARE
-        agree = sum(sorted(_sizes(blocks))[: blocks - distance])  # the bits of the poorest band
-        return math.comb(blocks, distance) * (rows * _SORT + pairs * _COMPARE / 2.0**agree)
-
-    possible = [b for b in range(distance, BITS + 1) if math.comb(b, distance) <= _MAX_BANDS]
-    blocks = min(possible, key=cost)
-    if blocks == distance:
-        return np.zeros(1, np.uint64)
-    edges_of_blocks = np.concatenate([[0], np.cumsum(_sizes(blocks))]).tolist()
-    parts = [(1 << b) - (1 << a) for a, b in itertools.pairwise(edges_of_blocks)]
-    return np.array([sum(choice) for choice in itertools.combinations(parts, blocks - distance)], np.uint64)
 
 
 def _sizes(blocks: int) -> list[int]:

@@ -1,363 +1,261 @@
-"""Balancing: a limit of rows for each entry, and the deterministic draw that enforces it (MetaCLIP).
+"""`balance`: a limit of rows for each entry, from one number t of the recipe or solved, and the draw (MetaCLIP).
 
-In: `matches`, a list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
-the rows that match each entry, and `limits`, the rows that each entry may have: int64[n], or int64[1] where all entries
-have the same, each at least 1 (`schemes` return them). Out: per row the probability π of being kept (float64), a `draw`
-(float64, kept iff below 1), and expected sizes. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
-p[e] = limit[e] / max(count[e], limit[e]); a row stays if any of its entries' independent draws succeeds:
-π = 1 − ∏(1 − p[e]).
-
-Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
-nest as limits grow. Integers decide: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of π
-rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
+Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv
+2507.22062). The arithmetic is `inclusion`'s, the search for a target size `bracket`'s; limits follow from t by one of
+`schemes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from curate.base import ids
-from curate.base.numeric.arrays import F64, I32, I64, U64, Mask
-from curate.base.numeric.mix import GOLDEN, mix64
-
-ONE = 1 << 32  # a probability of 1 in fixed point
-
-_SPARSE = 16  # where entries are fewer than 1 in so many, they are sorted, and there is no vector of all
-_BELOW_ONE = float(np.nextafter(1.0, 0.0))
-_TWO52_BITS = np.float64(2.0**52).view(np.uint64)
-
-
-def probabilities(counts: I64, limits: I64) -> F64:
-    """Return p = limit / max(count, limit) of each entry (float64[n]): 1 in the tail, of entries up to their limit."""
-    return np.asarray(_checked(limits, len(counts)) / np.maximum(counts, limits).astype(np.float64), np.float64)
-
-
-def limits_of(p: F64, counts: I64) -> I64:
-    """Return limits (int64[n]) that give these `probabilities` and the same draws: of the tail, its counts."""
-    return np.maximum(1, np.rint(p * counts)).astype(np.int64)
-
-
-def tail_shares(counts: I64) -> tuple[I64, F64]:
-    """Return the distinct counts, ascending and without 0, and of each the share of smaller ones in the sum of all."""
-    distinct, entries = np.unique(counts[counts > 0], return_counts=True)
-    sums = distinct * entries
-    return distinct, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
-
-
-def tail_share_t(counts: I64, share: float) -> int:
-    """Return the count whose share in `tail_shares` is nearest to `share`, the first of equals; 1 without counts.
-
-    As MetaCLIP 2 takes t from the share that English has ("Meta CLIP 2", arXiv 2507.22062), zero counts left out.
-    """
-    distinct, shares = tail_shares(counts)
-    return int(distinct[np.argmin(np.abs(shares - share))]) if len(distinct) else 1
-
-
-def draw(
-    uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: U64, seed: int, earlier: F64 | None = None
-) -> F64:
-    """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
-
-    Where a run before this one drew the row, that probability is part of the hash: else u would be known to be small.
-
-    Args:
-        uids: string[rows] of 32 hex digits; the low 64 bits take part.
-        matches, counts, limits: as the module says.
-        keys: uint64[n], `curate.base.ids.entry_keys` of the entries.
-        seed: any integer, taken modulo 2⁶⁴.
-        earlier: float64[rows], the probability with which the row came into the pool; NaN and 1: it was not drawn;
-            None: no row was.
-
-    Returns:
-        float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers
-        (where rounding differs, the value is moved to the side of 1 that the integers say); +inf without a match.
-
-    Raises:
-        ValueError: a limit < 1, an id is not in [0, n), or lengths differ.
-    """
-    counts = np.asarray(counts, np.int64)
-    offsets, entries = _lists(matches, len(counts))
-    units, keys = ids.uid_halves(uids)[1], np.asarray(keys, np.uint64)
-    if len(units) != len(offsets) - 1 or len(keys) != len(counts):
-        raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
-    if earlier is not None:
-        was_drawn = ~(np.isnan(earlier) | (earlier == 1))
-        units = np.where(was_drawn, units ^ mix64(np.asarray(earlier, np.float64).view(np.uint64)), units)
-    limits = _checked(limits, len(counts))
-    return np.asarray(_draw(units, offsets, entries, counts, limits, keys, np.uint64(seed % (1 << 64))))
-
-
-def entry_draws(
-    uid: str, entries: Sequence[str], p: F64, counts: I64 | None, t: int | None, seed: int, earlier: float | None
-) -> list[float]:
-    """Return u/p of each entry of a row alone, as `draw` has them.
-
-    `counts` are None where they are of another run: then they follow from p = t / max(count, t).
-    """
-    if counts is None:
-        counts = np.rint((t or 1) / p).astype(np.int64)
-    alone = pa.array([[place] for place in range(len(entries))], pa.list_(pa.int32()))
-    keys, uids = ids.entry_keys(pa.array(entries, pa.string())), pa.array([uid] * len(entries), pa.string())
-    before = None if earlier is None else np.full(len(entries), earlier, np.float64)
-    return [float(u) for u in draw(uids, alone, counts, limits_of(p, counts), keys, seed, before)]
-
-
-def inclusion_probability(matches: pa.ListArray, p: F64) -> F64:
-    """Return π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
-    return np.asarray(_inclusion(*_lists(matches, len(p)), np.asarray(p, np.float64)))
-
-
-def fixed_point(pi: F64) -> U64:
-    """Return π rounded to 2⁻³², half to even, as an integer number of 2⁻³² (uint64)."""
-    return np.asarray(np.rint(pi * float(ONE)), np.uint64)
-
-
-def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
-    """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
-
-    `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add
-    up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds.
-    """
-    return np.asarray(_expected(*_lists(matches, len(counts)), *_choices(counts, limits)))
-
-
-def variances(matches: pa.ListArray, counts: I64, limits: I64) -> F64:
-    """Return Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k]); see `expected_rows`."""
-    return np.asarray(_variances(*_lists(matches, len(counts)), *_choices(counts, limits)))
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F64, I64
+from curate.base.process import in_threads
+from curate.base.wording import next_size, pluralise
+from curate.decide.draw import inclusion
+from curate.decide.draw.bracket import ROUNDS, Bracket, Solution
+from curate.decide.draw.entry_sums import EntryVector
+from curate.decide.draw.schemes import STACK, Scheme, stack_limits
+from curate.decide.draw.selection import Choice, Outcome, OutOfReach, RowsLeft, Selection, SelectionRun
+from curate.recipe.deciding import SCHEMES, Balance
+from curate.run.units import Answer, Fold, Units
+from curate.store.facts import RunFacts, SelectionWords, read_facts
+from curate.store.layout import ENTRIES_FILE, RUN_FILE, SUCCESS_FILE
+from curate.store.store import RunStore
+from curate.store.tables import OpenTables
 
 
 @dataclass(frozen=True)
-class SparseSums:
-    """Sums over some rows by entry: those entries alone that one of the rows matches."""
+class LimitsChoice(Choice):
+    """Limits of entries."""
 
-    entries: I32  # [k], ascending
-    values: npt.NDArray  # [k] or, of several weights, [weights, k], of the weights' type
+    solution: Solution
+    counts: I64  # [entries], by which rows are drawn: the survivors', or those of another run
+    limits: I64  # [entries] or [1], the rows that each entry may have
 
-    def dense(self, n: int) -> npt.NDArray:
-        """Return the sums of all of n entries ([n] or [weights, n])."""
-        out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
-        out[..., self.entries] = self.values
-        return out
+    @cached_property
+    def p(self) -> F64:
+        """Return of each entry the probability that one of its rows is drawn for it (float64[entries])."""
+        return inclusion.probabilities(self.counts, self.limits)
 
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return π = 1 − ∏(1 − p)."""
+        return inclusion.inclusion_probability(rows.matches, self.p)
 
-class EntryVector(np.ndarray):
-    """Numbers of all entries that travel as those other than 0, where these are few; what arrives is a plain array."""
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return the smallest u/p over a row's entries, compared with 1 in exact integers."""
+        assert rows.entries is not None
+        keys = rows.entries.keys
+        return inclusion.draw(rows.uids, rows.matches, self.counts, self.limits, keys, rows.seed, rows.earlier)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return what `pickle` asks for."""
-        plain = np.asarray(self)
-        places = np.flatnonzero(plain)
-        if len(places) > plain.size // 4:
-            return plain.__reduce_ex__(protocol)
-        return _from_sparse, (plain.shape, plain.dtype, places, plain.ravel()[places])
+    def entry_probabilities(self) -> F64:
+        """Return p."""
+        return self.p
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Return t, and where it was solved for a size, what is expected of it and of t + 1."""
+        return {"t": self.solution.t, "expected": self.solution.expected, "expected_above": self.solution.above}
 
-def _from_sparse(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
-    out = np.zeros(shape, kind)
-    out.ravel()[places] = values
-    return out
+    @property
+    def label(self) -> str:
+        """Return t."""
+        return f"t = {self.solution.t:,}"
 
+    def say(self, section: Balance, fraction: float) -> str:
+        """Return t, and where it was solved for a size that it misses, the size at t + 1."""
+        solution = self.solution
+        if section.rows is None or solution.expected is None or solution.above is None:
+            return self.label
+        above = next_size(section.rows, solution.t, solution.expected / fraction, solution.above / fraction)
+        return f"{self.label}; {above}" if above else self.label
 
-def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
-    """Sum rows' integer weights (each int64 or uint64[rows]) over the entries, of n, that they match."""
-    offsets, entries = _lists(matches, n)
-    kinds = {weight.dtype for weight in weights}
-    if any(len(w) != len(offsets) - 1 for w in weights) or kinds not in ({np.dtype("i8")}, {np.dtype("u8")}):
-        raise ValueError(f"weights of {len(offsets) - 1} rows are expected, all int64 or all uint64")
-    summands = np.stack(weights, axis=1).view(np.int64)  # which wraps around as uint64 does
-    if len(entries) * _SPARSE > n:
-        matched, sums = _entry_sums(offsets, entries, summands, n)
-    else:
-        matched, places = np.unique(entries, return_inverse=True)
-        _, sums = _entry_sums(offsets, places.astype(np.int32), summands, len(matched))
-    return SparseSums(matched.astype(np.int32, copy=False), sums.view(*kinds))
+    @property
+    def tail_share(self) -> float | None:
+        """The share of the counts that entries below their limit have; None without any."""
+        return _share(self.counts, self.counts < self.limits)
 
-
-def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
-    """Count the rows that match each entry, of n, among those that `alive` marks (bool[rows]; all of them if None)."""
-    weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
-    sums = sparse_sums(matches, [weights], n)
-    return SparseSums(sums.entries, sums.values[0])
-
-
-def entry_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
-    """Sum rows' integer weights (int64 or uint64[rows]) over the entries that they match: [n] of the weights' type."""
-    return np.asarray(sparse_sums(matches, [weights], n).dense(n)[0])
-
-
-def _checked(limits: I64, n: int) -> I64:
-    limits = np.asarray(limits, np.int64)
-    if limits.shape[-1] not in (1, n):
-        raise ValueError(f"{limits.shape[-1]} limits for {n} entries")
-    if limits.size and limits.min() < 1:
-        raise ValueError(f"a limit is {limits.min()}, not at least 1")
-    return limits
+    def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
+        """Return the shares of matches that entries below their limit have, and entries of which all rows stay."""
+        whole, below = self.counts <= self.limits, inclusion.tail_shares(self.counts)[1]
+        return {
+            "whole_share": _share(survivors, whole),
+            "whole_share_kept": _share(kept, whole),
+            "tail_share": self.tail_share,
+            "smallest_tail_share": float(below[1]) if len(below) > 1 else None,
+        }
 
 
-def _choices(counts: I64, limits: I64) -> tuple[I64, I64, F64]:
-    """Return counts, and limits (int64 and float64) as kernels take them: [n, k], or [k] where entries share them."""
-    counts, limits = np.asarray(counts, np.int64), _checked(limits, len(counts))
-    if (np.diff(limits, axis=0) < 0).any():
-        raise ValueError("limits fall from one choice to the next; accepted: ascending ones")
-    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)
-    return counts, by_entry, by_entry.astype(np.float64)
+def _share(weights: Any, chosen: Any) -> float | None:
+    total = float(weights.sum())
+    return float(weights[chosen].sum()) / total if total else None
 
 
-def _lists(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
-    """Return offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
-    if isinstance(matches, pa.ChunkedArray):
-        matches = matches.combine_chunks()
-    if matches.null_count:
-        matches = pc.if_else(matches.is_valid(), matches, pa.scalar([], matches.type))
-    offsets = matches.offsets.to_numpy().astype(np.int64)  # of a slice, its own
-    values = matches.values.slice(offsets[0], offsets[-1] - offsets[0])
-    entries = (values if values.type == pa.int32() else values.cast(pa.int32())).to_numpy()
-    offsets -= offsets[0]
-    # The kernels index by these ids without a check.
-    if len(entries) and (entries.min() < 0 or entries.max() >= n):
-        raise ValueError(f"entry ids are in [{entries.min()}, {entries.max()}], but there are {n} entries")
-    return offsets, entries
+class BalanceSelection(Selection):
+    """Balanced sampling over metadata entries."""
+
+    key, section, needs_match = "balance", Balance, True
+    meaning = "not drawn: all its entries are frequent"
+    sizes_of = ("rows",)
+
+    def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return the limits of the recipe's t, or of the one by its target number of rows or share of the tail.
+
+        A target number is searched k-ary: in each of ROUNDS the units sum π at some t, and the bracket narrows.
+        """
+        assert counts is not None
+        if section.counts is not None:
+            of_other_run = read_counts(section.counts, run.metadata_key)
+            counts = units.get("Counts: given", of_other_run.view, EntryVector)
+        scheme = SCHEMES.find(section.scheme)
+        if section.rows is None:
+            return units.get("Balance: t", _fixed, counts, section, scheme, run)
+        bracket = units.get("Balance: begin", _begin, counts, section.rows, scheme, run)
+        for n in range(ROUNDS):
+            sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold[Any]())
+            bracket = units.get(f"Balance: narrow {n}", _narrow, sums, bracket)
+        return units.get("Balance: t", _solved, bracket, counts, scheme, run)
+
+    def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
+        """Return the limits of its t; None where they are of another run's counts, which are not read again."""
+        if section.counts is not None or facts.t is None:
+            return None
+        return _choice(Solution(facts.t), counts, SCHEMES.find(section.scheme), run)
+
+    def sizes(self, choices: Sequence[LimitsChoice], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:
+        """Return the sizes for several limits, which never fall from one t to the next, in one pass over the rows."""
+        order = sorted(range(len(choices)), key=lambda i: choices[i].solution.t)
+        counts = choices[0].counts
+        some = max(1, STACK // max(len(choice.limits) for choice in choices))
+        sizes: dict[int, tuple[float, float]] = {}
+        for places in (order[first : first + some] for first in range(0, len(order), some)):
+            stack = np.stack([choices[i].limits for i in places])
+
+            def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
+                sums, variances = inclusion.expected_and_variances(part.matches, counts, stack)
+                return sums.astype(object), variances
+
+            sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
+            errors = np.sqrt(variances)
+            sizes |= {i: (int(sums[k]) / inclusion.ONE, float(errors[k])) for k, i in enumerate(places)}
+        return [sizes[i] for i in range(len(choices))]
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        """Return what people are told of it."""
+        label = outcome.choice.label
+        lines = [f"balance: {label}{_say_why(outcome.section, outcome.choice)}"]
+        if not outcome.dropped:
+            lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
+        downsampled = f"entries with more than {label} samples are downsampled to t, in expectation (MetaCLIP)"
+        return SelectionWords(
+            kept=": its draw u/p = {draw} is below 1 (probability {probability})",
+            dropped="its draw u/p = {draw} is not below 1 (probability {probability})",
+            card=f"{downsampled}; seed {outcome.seed}",
+            summary=lines,
+            by_entries=True,
+        )
 
 
-@njit(nogil=True, cache=True)
-def _threshold(t: int, count: int) -> np.uint64:
-    """Return ⌊t·2⁶⁴ / count⌋ for 1 ≤ t < count < 2⁶³, by long division: two digits of 32 bits, or 64 of one bit."""
-    rest, divisor = np.uint64(t), np.uint64(count)
-    if count < 1 << 32:
-        rest <<= np.uint64(32)
-        high = rest // divisor
-        return (high << np.uint64(32)) | (((rest - high * divisor) << np.uint64(32)) // divisor)
-    quotient = np.uint64(0)
-    for _ in range(64):
-        rest <<= np.uint64(1)
-        quotient <<= np.uint64(1)
-        if rest >= divisor:
-            rest -= divisor
-            quotient |= np.uint64(1)
-    return quotient
+def _choice(solution: Solution, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+    return LimitsChoice(solution, counts, scheme.limits(solution.t, counts, run.entries.table))
 
 
-@njit(nogil=True, cache=True)
-def _draw(units: U64, offsets: I64, entries: I32, counts: I64, limits: I64, keys: U64, seed: np.uint64) -> F64:
-    out, each = np.empty(len(units)), len(limits) > 1
-    for row in range(len(units)):
-        best = np.inf
-        for i in range(offsets[row], offsets[row + 1]):
-            e = entries[i]
-            u = mix64(units[row] ^ mix64(keys[e] * GOLDEN + seed))
-            value, count, limit = u * 2.0**-64, counts[e], limits[e if each else 0]
-            if count <= limit:
-                value = min(value, _BELOW_ONE)
-            else:
-                value /= limit / count
-                value = min(value, _BELOW_ONE) if u < _threshold(limit, count) else max(value, 1.0)
-            best = min(best, value)
-        out[row] = best
-    return out
+def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+    t = section.t if section.tail_share is None else inclusion.tail_share_t(counts, section.tail_share)
+    assert t is not None
+    return _choice(Solution(t), counts, scheme, run)
 
 
-@njit(nogil=True, cache=True)
-def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
-    out = np.empty(len(offsets) - 1)
-    for row in range(len(out)):
-        miss = 1.0
-        for i in range(offsets[row], offsets[row + 1]):
-            miss *= 1.0 - p[entries[i]]
-        out[row] = 1.0 - miss
-    return out
+def _begin(counts: I64, rows: int, scheme: Scheme, run: SelectionRun) -> Bracket:
+    return Bracket.start(scheme.highest(counts, run.entries.table), rows)
 
 
-# Numba compiles these kernels for limits of either shape, [k] (the same for all entries) or [n, k], and drops the
-# branches of the other.
+def _expect(
+    tables: OpenTables, state: Any, counts: I64, bracket: Bracket, scheme: Scheme, run: SelectionRun
+) -> Iterator[Any]:
+    if bracket.solved:
+        yield np.zeros(0, object)
+        return
+    matches = run.rows_left(tables, state).matches
+    stacks = stack_limits(scheme, bracket.points, counts, run.entries.table)
+    sums = [inclusion.expected_rows(matches, counts, limits) for limits in stacks]
+    # Python integers: a sum over units may pass 2⁶⁴.
+    yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
 
 
-@njit(nogil=True, cache=True)
-def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64) -> int:
-    """Return the first choice in which one of a row's entries may have all its rows: from there on π is 1."""
-    if limits.ndim == 1:
-        rarest = counts[entries[begin]]
-        for i in range(begin + 1, end):
-            rarest = min(rarest, counts[entries[i]])
-        return int(np.searchsorted(limits, rarest))
-    first = int(limits.shape[1])
-    for i in range(begin, end):
-        first = min(first, int(np.searchsorted(limits[entries[i]], counts[entries[i]])))
-    return first
+def _narrow(sums: Any, bracket: Bracket) -> Bracket:
+    return bracket.narrow(bracket.points, sums)
 
 
-@njit(nogil=True, cache=True)
-def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64) -> U64:
-    """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
-    k = limits.shape[-1]
-    sums = np.zeros(k, np.uint64)
-    certain = np.zeros(k + 1, np.uint64)  # rows by their first certain choice
-    miss = np.empty(k)
-    bits = miss.view(np.uint64)
-    for row in range(len(offsets) - 1):
-        begin, end = offsets[row], offsets[row + 1]
-        if begin == end:
-            continue
-        first = _first_certain(entries, begin, end, counts, limits)
-        certain[first] += np.uint64(1)
-        miss[:first] = 1.0
-        for i in range(begin, end):
-            count = np.float64(counts[entries[i]])
-            limit = floats if floats.ndim == 1 else floats[entries[i]]
-            for j in range(first):
-                miss[j] *= 1.0 - limit[j] / count
-        # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.
-        for j in range(first):
-            miss[j] = (1.0 - miss[j]) * 2.0**32 + 2.0**52
-        for j in range(first):
-            sums[j] += bits[j] - _TWO52_BITS
-    reached = np.uint64(0)
-    for j in range(k):
-        reached += certain[j]
-        sums[j] += reached << np.uint64(32)
-    return sums
+def _solved(bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:
+    try:
+        return _choice(bracket.solution, counts, scheme, run)
+    except RunError as error:
+        smallest = _choice(Solution(1), counts, scheme, run)
+        again = f"change the recipe, then run with --out NEW --reuse {run.place}"
+        how = f". Nothing is downloaded or measured again: {again}" if run.place else ""
+        raise OutOfReach(f"{error}{how}", smallest, "t = 1, the smallest") from None
 
 
-@njit(nogil=True, cache=True)
-def _variances(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64) -> F64:
-    """Return Σπ(1−π) per choice (ascending); a row adds nothing where π is 1."""
-    k = limits.shape[-1]
-    sums = np.zeros(k)
-    miss = np.empty(k)
-    for row in range(len(offsets) - 1):
-        begin, end = offsets[row], offsets[row + 1]
-        if begin == end:
-            continue
-        first = _first_certain(entries, begin, end, counts, limits)
-        miss[:first] = 1.0
-        for i in range(begin, end):
-            count = np.float64(counts[entries[i]])
-            limit = floats if floats.ndim == 1 else floats[entries[i]]
-            for j in range(first):
-                miss[j] *= 1.0 - limit[j] / count
-        for j in range(first):
-            sums[j] += miss[j] * (1.0 - miss[j])
-    return sums
+def _say_why(section: Balance, choice: LimitsChoice) -> str:
+    """Return by what t was solved, in words; nothing where the recipe says it."""
+    solution = choice.solution
+    if section.tail_share is not None:
+        counts = choice.counts
+        reached = f", {counts[counts < solution.t].sum() / max(1, counts.sum()):.4g},"
+        return f", whose tail share{'' if section.counts else reached} is nearest to {section.tail_share:.4g}"
+    if section.rows is None:
+        return ""
+    why = f", the largest whose expected size is at most {section.rows:,}"
+    if solution.expected is None:
+        return why
+    above = next_size(section.rows, solution.t, solution.expected, solution.above)
+    return f"{why}; expected {solution.expected:,.0f}, and {above}" if above else why
 
 
-@njit(nogil=True, cache=True)
-def _entry_sums(offsets: I64, entries: I32, weights: I64, n: int) -> tuple[I32, I64]:
-    """Return the entries of n that occur, ascending, and their sums of weights (int64[rows, k]): int64[k, entries]."""
-    sums, occurs = np.zeros((n, weights.shape[1]), np.int64), np.zeros(n, np.bool_)
-    for row in range(len(weights)):
-        for i in range(offsets[row], offsets[row + 1]):
-            e = entries[i]
-            occurs[e] = True
-            for j in range(weights.shape[1]):
-                sums[e, j] += weights[row, j]
-    matched = np.flatnonzero(occurs).astype(np.int32)
-    out = np.empty((weights.shape[1], len(matched)), np.int64)
-    for i in range(len(matched)):
-        for j in range(weights.shape[1]):
-            out[j, i] = sums[matched[i], j]
-    return matched, out
+def _say_why_all_stay(outcome: Outcome) -> str:
+    if not outcome.kept:
+        return "no row reached it"
+    rows = outcome.section.rows
+    if rows is not None and rows >= outcome.kept:
+        return f"balance.rows is {rows:,}, and {pluralise(outcome.kept, 'row')} reached it"
+    entries: pa.Table = outcome.entries
+    if pc.min(entries["probability"]).as_py() == 1:
+        most = int(pc.index(entries["survivors"], pc.max(entries["survivors"])).as_py())
+        entry, count = (entries[name][most].as_py() for name in ("entry", "survivors"))
+        return f"no entry has more than t rows; the most frequent, {entry!r}, has {count:,}"
+    return "each row has an entry of at most t rows, or was drawn"
+
+
+# ---- the counts of another run (`balance.counts`): each part of a pool, say, is balanced as the whole would be
+
+
+def read_counts(url: str, metadata_key: str) -> I64:
+    """Return the survivors of each entry in another run (int64[entries], by id).
+
+    `metadata_key` is the digest of the recipe's own entries. Raises RecipeError unless there is a finished run with
+    these entries.
+    """
+    store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
+    if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):
+        raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")
+    facts = read_facts(store)
+    if facts.metadata is None or facts.metadata.digest != metadata_key:
+        raise RecipeError(f"balance.counts: {url} has {'different' if facts.metadata else 'no'} entries; {accepted}")
+    table = store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors"])
+    entry_ids = table["entry_id"].to_numpy()
+    counts = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)  # ids of entries that were dropped are no entry's
+    counts[entry_ids] = table["survivors"].to_numpy()
+    return counts
+
+
+def counts_key(url: str | None, metadata_key: str) -> str:
+    """Return the digest of such counts; empty where the recipe names none. Raises as `read_counts`."""
+    return "" if url is None else ids.digest(read_counts(url, metadata_key).tolist())

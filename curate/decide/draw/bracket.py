@@ -1,7 +1,7 @@
 """The search for a target size: the largest t whose expected size Σπ is at most a number of rows, exactly.
 
-In: sums of π in fixed point (see `balance.fixed_point`), of the whole pool, at values of t that each round names. Out:
-t, and the sizes between which the target is.
+In: sums of π in fixed point (`inclusion.fixed_point`), of the whole pool, at values of t that each round names. Out: t,
+and the sizes between which the target is.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from curate.base.errors import RunError
 from curate.base.numeric.arrays import I64
-from curate.decide.draw.balance import ONE
+from curate.decide.draw.inclusion import ONE
 
 ROUNDS = 3
 _POINTS = 64  # of a round, at least, where there are as many

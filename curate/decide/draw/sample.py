@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate.base import ids
-from curate.base.numeric.arrays import F64, I64, U64, Mask
+from curate.base.numeric.arrays import F64, I64, U64
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
 from curate.recipe.deciding import Sample
 from curate.run.units import Answer, Fold, Units
@@ -23,30 +22,18 @@ from curate.store.facts import SelectionWords
 from curate.store.tables import OpenTables
 
 _BITS = 16
+_SHIFT = np.uint64(64 - _BITS)
 _BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
-@dataclass(frozen=True)
-class SampleKeys:
-    """What rows are ordered by."""
+def sample_keys(uids: pa.Array, seed: int) -> U64:
+    """Return what rows are ordered by (uint64[n, 3]): a hash of the uid (32 hex digits) and seed, and its halves."""
+    return np.stack([hash_uids(uids, seed), *ids.uid_halves(uids)], axis=1)
 
-    hashes: U64
-    high: U64  # halves of the uid
-    low: U64
 
-    @classmethod
-    def of(cls, uids: pa.Array, seed: int) -> Self:
-        """Return those of rows by their uids (string of 32 hex digits), of which both halves take part."""
-        return cls(hash_uids(uids, seed), *ids.uid_halves(uids))
-
-    def below(self, last: tuple[int, int, int] | None) -> Mask:
-        """Return which rows come before a key (bool[rows]); all without one."""
-        if last is None:
-            return np.ones(len(self.hashes), bool)
-        first, second, third = (np.uint64(part) for part in last)
-        same = self.hashes == first
-        ahead = (self.high < second) | ((self.high == second) & (self.low < third))
-        return np.asarray((self.hashes < first) | (same & ahead))
+def count_keys(keys: U64) -> I64:
+    """Count rows by the first bits of their keys (int64[65536])."""
+    return np.bincount((keys[:, 0] >> _SHIFT).astype(np.int64), minlength=1 << _BITS).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -58,10 +45,6 @@ class SampleSearch:
     digit: int | None = None  # the first bits of the key; None where all are taken
     before: int = 0  # rows whose first bits are smaller
 
-    def histogram(self, keys: SampleKeys) -> I64:
-        """Count a unit's rows by their first bits (int64[65536])."""
-        return np.bincount(self._digits(keys), minlength=1 << _BITS).astype(np.int64)
-
     def narrow(self, histogram: I64) -> Self:
         """Return the search after the first pass, by the counts of all units."""
         up_to = np.cumsum(histogram)
@@ -71,21 +54,18 @@ class SampleSearch:
         digit = int(np.searchsorted(up_to, self.rows, side="right"))
         return replace(self, survivors=total, digit=digit, before=int(up_to[digit] - histogram[digit]))
 
-    def inside(self, keys: SampleKeys) -> npt.NDArray[np.uint64]:
-        """Return the keys of a unit's rows with the first bits that were found (uint64[rows, 3])."""
-        chosen = self._digits(keys) == (-1 if self.digit is None else self.digit)
-        return np.stack([keys.hashes[chosen], keys.high[chosen], keys.low[chosen]], axis=1)
+    def inside(self, keys: U64) -> U64:
+        """Return the keys of a unit's rows with the first bits that were found."""
+        return keys[:0] if self.digit is None else keys[keys[:, 0] >> _SHIFT == np.uint64(self.digit)]
 
-    def cut(self, inside: npt.NDArray[np.uint64]) -> "SampleCut":
+    def cut(self, parts: Sequence[U64]) -> "SampleCut":
         """Return the sample, by the keys of `inside` of all units."""
         if self.digit is None:
             return SampleCut(min(self.rows, self.survivors), self.survivors, None)
+        inside = np.concatenate(parts)
         order = np.lexsort(inside.T[::-1])
         last = inside[order[self.rows - self.before]]
         return SampleCut(self.rows, self.survivors, (int(last[0]), int(last[1]), int(last[2])))
-
-    def _digits(self, keys: SampleKeys) -> I64:
-        return (keys.hashes >> np.uint64(64 - _BITS)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -109,12 +89,18 @@ class SampleCut(Choice):
 
     def draws(self, rows: RowsLeft) -> F64:
         """Return each row's hash over that of the first row that is not taken (float64), below 1 iff it is taken."""
-        return self.draws_of(SampleKeys.of(rows.uids, rows.seed))
+        return self.draws_of(sample_keys(rows.uids, rows.seed))
 
-    def draws_of(self, keys: SampleKeys) -> F64:
+    def draws_of(self, keys: U64) -> F64:
         """Return the draws of rows with these keys."""
-        values = keys.hashes.astype(np.float64) / (2.0**64 if self.last is None else max(1, self.last[0]))
-        return np.where(keys.below(self.last), np.minimum(values, _BELOW_ONE), np.maximum(values, 1.0))
+        hashes, high, low = keys.T
+        if self.last is None:
+            return np.asarray(np.minimum(hashes.astype(np.float64) / 2.0**64, _BELOW_ONE))
+        first, second, third = (np.uint64(part) for part in self.last)
+        is_ahead = (high < second) | ((high == second) & (low < third))
+        values = hashes.astype(np.float64) / max(1, self.last[0])
+        is_taken = (hashes < first) | ((hashes == first) & is_ahead)
+        return np.asarray(np.where(is_taken, np.minimum(values, _BELOW_ONE), np.maximum(values, 1.0)))
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
         """Return the number of rows, which is exact."""
@@ -131,9 +117,9 @@ class SampleSelection(Selection):
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return the sample of the rows left, by two questions: counts by first bits, then the keys of one count."""
         begin = SampleSearch(section.rows)
-        histogram = units.ask("Sample: count", _count, begin, run, combine=Fold())
+        histogram = units.ask("Sample: count", _count, run, combine=Fold[I64]())
         search = units.get("Sample: narrow", begin.narrow, histogram)
-        keys = units.ask("Sample: inside", _inside, search, run, combine=Fold(_append))
+        keys = units.ask("Sample: inside", _inside, search, run)
         return units.get("Sample: cut", SampleSearch.cut, search, keys)
 
     def words(self, outcome: Outcome) -> SelectionWords:
@@ -146,13 +132,10 @@ class SampleSelection(Selection):
         )
 
 
-def _count(tables: OpenTables, state: Any, search: SampleSearch, run: SelectionRun) -> Iterator[I64]:
-    yield search.histogram(SampleKeys.of(run.rows_left(tables, state).uids, run.seed))
+def _count(tables: OpenTables, state: Any, run: SelectionRun) -> Iterator[I64]:
+    yield count_keys(sample_keys(run.rows_left(tables, state).uids, run.seed))
 
 
-def _inside(tables: OpenTables, state: Any, search: SampleSearch, run: SelectionRun) -> Iterator[Any]:
-    yield search.inside(SampleKeys.of(run.rows_left(tables, state).uids, run.seed))
-
-
-def _append(left: Any, right: Any) -> Any:
-    return np.concatenate([left, right])
+def _inside(tables: OpenTables, state: Any, search: SampleSearch, run: SelectionRun) -> Iterator[U64]:
+    keys = search.inside(sample_keys(run.rows_left(tables, state).uids, run.seed))
+    yield from [keys] if len(keys) else []

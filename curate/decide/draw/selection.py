@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +39,8 @@ from curate.base.errors import RunError
 from curate.base.numeric.arrays import F64, I64, U64, Mask, whole
 from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.process import in_threads
-from curate.decide.draw.balance import ONE, fixed_point
-from curate.match.unit import Entries
+from curate.decide.draw.inclusion import ONE, fixed_point
+from curate.match.unit import Entries, MatchSettings, load_entries, read_matches
 from curate.recipe.section import Section
 from curate.run.units import Answer, Units
 from curate.store.facts import RunFacts, SelectionWords
@@ -86,7 +86,8 @@ class RowsLeft:
     @cached_property
     def matches(self) -> pa.ListArray:
         """The ids of the entries in each caption (list<int32>)."""
-        return self._left(whole(self.tables.read("matches", ["entry_ids"])["entry_ids"]))
+        matches: pa.ListArray = self._left(read_matches(self.tables))
+        return matches
 
     @cached_property
     def earlier(self) -> F64 | None:
@@ -98,27 +99,32 @@ class RowsLeft:
         return np.asarray(column.to_numpy(), np.float64)
 
 
-class SelectionRun(Protocol):
-    """What a selection may use of a run."""
+@dataclass(frozen=True)
+class SelectionRun:
+    """What a selection may use of a run.
 
-    @property
-    def seed(self) -> int:
-        """The seed of draws."""
+    Attributes:
+        seed: of draws.
+        matching: where the metadata's entries are; None without `match`.
+        place: the run's folder, for messages; empty where none is on its way.
+        rows_left: from a unit's tables and state to its rows that are left.
+    """
+
+    seed: int
+    matching: MatchSettings | None
+    place: str
+    rows_left: Callable[[UnitTables, Any], RowsLeft]
 
     @property
     def metadata_key(self) -> str:
         """The digest of the metadata's entries; empty without `match`."""
+        return self.matching.metadata_key if self.matching else ""
 
     @property
     def entries(self) -> Entries:
         """The metadata's entries, which there must be."""
-
-    @property
-    def place(self) -> str:
-        """The run's folder, for messages."""
-
-    def rows_left(self, tables: UnitTables, state: Any) -> RowsLeft:
-        """Return the rows of a unit that are left."""
+        assert self.matching is not None
+        return load_entries(self.matching)
 
 
 class Choice(ABC):
@@ -207,7 +213,7 @@ class Selection(ABC):
         """Return what people are told of it: see `SelectionWords`."""
 
     @abstractmethod
-    def choose(self, units: Units, section: Any, run: SelectionRun, counts: Answer | None) -> Answer:
+    def choose(self, units: Units, section: Any, run: SelectionRun, counts: Answer[I64] | None) -> Answer[Any]:
         """Ask all units what the choice goes by, and return it: a Choice.
 
         `counts` (int64[entries]) are the rows left that match each entry; None without `match`. Raises RunError, in a

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F64, I32, I64
+from curate.base.schema import define
 from curate.expressions.check import CheckedExpression
 from curate.expressions.evaluate import count_values
 
 # What such expressions see besides the columns that rules see: π, how many entries the caption has, and the least of
 # their counts among the survivors.
-DECIDED = pa.schema([("probability", pa.float64()), ("entries", pa.int32()), ("rarest", pa.int64())])
+DECIDED = define(probability=pa.float64(), entries=pa.int32(), rarest=pa.int64())
 _NO_ENTRY = np.iinfo(np.int64).max
 
 
@@ -49,7 +50,7 @@ def count_rows(
     `read` returns columns of `visible` of all rows of the unit.
     """
     read_names = [name for name in expression.columns if name in visible.names]
-    table = read(read_names or ["row"]).take(pa.array(facts.rows))
+    table = read(read_names or ["row"]).take(pa.array(facts.rows, pa.int64()))
     known = {"probability": pa.array(facts.probability)}
     if facts.entry_ids is not None and facts.counts is not None:
         lengths = pc.fill_null(pc.list_value_length(facts.entry_ids), 0)

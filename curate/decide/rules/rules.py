@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import I16
-from curate.decide.rules.top import is_groupable
 from curate.expressions.check import check_expression, find_column, parse_sql, walk_tree
 from curate.expressions.evaluate import connect, evaluate, query
 from curate.recipe.deciding import DEDUP, Top
@@ -33,8 +32,8 @@ def named_columns(recipe: Recipe) -> frozenset[str]:
     expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str) and rule != DEDUP]
     expressions += recipe.derive.values()
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
-    named = [name for name in (recipe.dedup.prefer, *(top.of for top in tops), *(top.by for top in tops)) if name]
-    named += [*(recipe.output.columns or ()), *recipe.output.json_columns]
+    known = (recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by)))
+    named = [*filter(None, known), *(recipe.output.columns or ()), *recipe.output.json_columns]
     expressions += [recipe.output.repeat] if recipe.output.repeat else []
     if recipe.captions:
         per_row = [task.section.per_row for task in recipe.captions.tasks]
@@ -54,7 +53,13 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
     def check(name: str, spec: str | Top) -> Rule:
         if isinstance(spec, Top):
             return _check_top(name, spec, columns)
-        return Rule(name, DEDUP, ()) if spec == DEDUP else _check_rule(f"rules.{name}", spec, columns)
+        if spec == DEDUP:
+            return Rule(name, DEDUP, ())
+        checked = check_expression(f"rules.{name}", spec, columns)
+        if checked.kind != "BOOLEAN":
+            wrong = f"{spec!r} is of type {checked.kind}; a rule is true or false, such as words > 2"
+            raise RecipeError(f"rules.{name}: {wrong}")
+        return Rule(name, spec, checked.columns)
 
     return [check(name, spec) for name, spec in rules.items()]
 
@@ -86,13 +91,8 @@ def _check_top(name: str, spec: Top, columns: pa.Schema) -> Rule:
     if spec.by is None:
         return Rule(name, spec, (column,))
     by = find_column(f"rules.{name}", spec.by, columns)
-    if not is_groupable(kind := columns.field(by).type):
+    kind = columns.field(by).type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise RecipeError(f"rules.{name}: by needs a column of text, integers or booleans; {spec.by!r} is {kind}")
     return Rule(name, spec, (column, by))
-
-
-def _check_rule(key: str, sql: str, columns: pa.Schema) -> Rule:
-    checked = check_expression(key, sql, columns)
-    if checked.kind != "BOOLEAN":
-        raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; a rule is true or false, such as words > 2")
-    return Rule(key.rpartition(".")[2], sql, checked.columns)

@@ -130,9 +130,3 @@ def add_counts(left: Counts, right: Counts) -> Counts:
         elif len(total) <= MAX_GROUPS:
             total[name] = counts
     return total
-
-
-def is_groupable(kind: pa.DataType) -> bool:
-    """Return whether rows can be grouped by a column of this type: text, integers or booleans."""
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return bool(is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind))

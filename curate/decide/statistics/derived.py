@@ -7,25 +7,28 @@ any order.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64, I64
 from curate.decide.statistics.ranks import count_digits
-from curate.expressions.check import STATISTICS, check_expression, parse_sql, walk_tree
+from curate.decide.statistics.statistic import Statistic
+from curate.expressions.check import STATISTICS, check_expression, parse_expression, parse_sql, walk_tree
 from curate.expressions.evaluate import compute, connect
 from curate.store.tables import UnitTables
 
 _STATISTIC = "curate_statistic_"  # what stands for a statistic in the expression around it
-_TYPES = {"BOOLEAN": pa.bool_(), "VARCHAR": pa.string()}
+_TYPES: dict[str, pa.DataType] = {"BOOLEAN": pa.bool_(), "VARCHAR": pa.string()}
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _FLOATS = ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT")
+
+
+At = tuple[str, int]  # where a statistic is: a derived column, and its place in it
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,13 @@ class StatisticCall:
     """One of STATISTICS, of an expression."""
 
     function: str
-    sql: str
+    sql: str  # of x
+
+    @property
+    def statistic(self) -> Statistic:
+        """The statistic."""
+        statistic: Statistic = STATISTICS.find(self.function)
+        return statistic
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,7 @@ def check_derived(derive: Mapping[str, str], columns: pa.Schema) -> dict[str, De
 
 def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
     key = f"derive.{name}"
-    try:
-        tree = parse_sql(connect(), f"SELECT ({sql}\n)")
-    except RecursionError:
-        raise RecipeError(f"{key}: {sql[:200]!r}… is nested too deeply; accepted: several columns") from None
-    if tree["error"]:
-        raise RecipeError(f"{key}: {sql!r} is not a SQL expression: {tree['error_message']}")
+    tree = parse_expression(f"{key}: {sql!r}", sql, "several columns")
     functions = STATISTICS.kinds()
     statistics: list[StatisticCall] = []
     read: list[str] = []
@@ -80,7 +84,7 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
             accepted = f"takes one argument, which must not contain {', '.join(functions)}"
             raise RecipeError(f"{key}: {function}() {accepted}")
         argument = _deparse(arguments[0])
-        checked = check_expression(key, argument, columns, repr(sql))
+        checked = check_expression(key, argument, columns, sql)
         if (kind := checked.kind) == "VARCHAR" or not _arrow_type(kind):
             raise RecipeError(f"{key}: {function}() needs a number; {argument} is {kind}")
         read += checked.columns
@@ -91,7 +95,7 @@ def _check(name: str, sql: str, columns: pa.Schema) -> Derived:
         call |= {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0, "column_names": column}
     outer = _deparse(tree["statements"][0]["node"]["select_list"][0]) if statistics else sql
     seen = pa.schema([*columns, *(pa.field(f"{_STATISTIC}{i}", pa.float64()) for i in range(len(statistics)))])
-    checked = check_expression(key, outer, seen, repr(sql))
+    checked = check_expression(key, outer, seen, sql)
     if (arrow_type := _arrow_type(checked.kind)) is None:
         raise RecipeError(f"{key}: {sql!r} is of type {checked.kind}; accepted: numbers, text and booleans")
     read += [name for name in checked.columns if not name.startswith(_STATISTIC)]
@@ -119,58 +123,56 @@ def _arrow_type(kind: str) -> pa.DataType | None:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(StatisticCall):
     """A statistic with what it was fitted to."""
 
-    function: str
-    sql: str  # of x
     rows: int  # that it looked at
     parameters: Mapping[str, float]
 
     def apply(self, values: F64) -> F64:
         """Return it for some values, or ranks; NaN stays."""
-        parameters = {"rows": float(self.rows), **self.parameters}
-        return np.asarray(STATISTICS.find(self.function).apply(values, parameters), np.float64)
+        return np.asarray(self.statistic.apply(values, {"rows": float(self.rows), **self.parameters}), np.float64)
 
 
 @dataclass(frozen=True)
 class Fitted:
     """What a statistic needs of some rows, how many these are, and of ranks how many by their keys' first digit."""
 
+    call: StatisticCall
     summary: Any
     rows: int
     digits: I64 | None = None  # int64[65536]
 
     @classmethod
-    def of(cls, function: str, values: F64) -> Self:
+    def of(cls, call: StatisticCall, values: F64) -> Self:
         """Return it for a part's values, which are finite."""
-        statistic = STATISTICS.find(function)
-        return cls(statistic.fit(values), len(values), count_digits(values) if statistic.of_ranks else None)
+        digits = count_digits(values) if call.statistic.of_ranks else None
+        return cls(call, call.statistic.fit(values), len(values), digits)
 
     def __add__(self, other: Self) -> Self:
         """Return that of both parts."""
         digits = None if self.digits is None or other.digits is None else self.digits + other.digits
-        return type(self)(self.summary + other.summary, self.rows + other.rows, digits)
+        return replace(self, summary=self.summary + other.summary, rows=self.rows + other.rows, digits=digits)
 
-    def scale(self, statistic: StatisticCall) -> Scale:
-        """Return the statistic, of all parts."""
-        parameters = STATISTICS.find(statistic.function).parameters(self.summary)
-        return Scale(statistic.function, statistic.sql, self.rows, parameters)
+    @property
+    def scale(self) -> Scale:
+        """The statistic, of all parts."""
+        parameters = self.call.statistic.parameters(self.summary)
+        return Scale(self.call.function, self.call.sql, self.rows, parameters)
 
 
 @dataclass(frozen=True)
-class DerivedValues:
-    """What a unit knows of a column with statistics."""
+class StatisticValues:
+    """What a unit knows of a statistic: of one of ranks, how many rows have at most each row's value, or −1."""
 
-    scales: tuple[Scale, ...]
-    # Of quantiles by their place: of each row the rows with at most its value, or −1.
-    ranks: Mapping[int, I64] = field(default_factory=dict)
+    scale: Scale
+    ranks: I64 | None = None
 
 
 def read_columns(
-    tables: UnitTables, derived: Mapping[str, Derived], known: Mapping[str, DerivedValues], names: Sequence[str]
+    tables: UnitTables, derived: Mapping[str, Derived], known: Mapping[At, StatisticValues], names: Sequence[str]
 ) -> pa.Table:
-    """Return columns of a unit, measured and derived ones; `known` are those with statistics, where they are read."""
+    """Return columns of a unit, measured and derived ones; `known` are the statistics of those that are read."""
     needed = needed_columns(derived, names)
     inputs = [column for name in needed for column in derived[name].columns]
     measured = [name for name in dict.fromkeys([*names, *inputs]) if name not in derived]
@@ -178,12 +180,9 @@ def read_columns(
     for name in needed:
         column, seen = derived[name], table
         for place, statistic in enumerate(column.statistics):
-            if STATISTICS.find(statistic.function).of_ranks:
-                ranks = known[name].ranks[place].astype(np.float64)
-                values = np.where(ranks < 0, np.nan, ranks)
-            else:
-                values = argument_values(statistic, table)
-            values = known[name].scales[place].apply(values)
+            of = known[name, place]
+            values = argument_values(statistic, table) if of.ranks is None else np.where(of.ranks < 0, np.nan, of.ranks)
+            values = of.scale.apply(values)
             seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=np.isnan(values)))
         table = table.append_column(name, compute(column.sql, column.kind, seen))
     return table
@@ -191,7 +190,7 @@ def read_columns(
 
 def argument_values(statistic: StatisticCall, table: pa.Table) -> F64:
     """Return x of each row (float64); NaN where it is no finite number."""
-    values = pc.fill_null(compute(statistic.sql, pa.float64(), table), np.nan).to_numpy()
+    values = compute(statistic.sql, pa.float64(), table).to_numpy()
     return np.where(np.isfinite(values), values, np.nan)
 
 

@@ -12,11 +12,6 @@ from curate.base.numeric.arrays import F64, I64, U64, Mask
 from curate.base.numeric.quantiles import DIGIT_BITS, order_keys
 
 
-def rows_below(digits: I64) -> I64:
-    """Return the rows with a smaller first digit than each (int64[65536]), of `count_digits`."""
-    return np.cumsum(digits) - digits
-
-
 def count_digits(values: F64) -> I64:
     """Count values by the first digit of their keys (int64[65536])."""
     return np.bincount(_digits(rank_keys(values)), minlength=1 << DIGIT_BITS).astype(np.int64)
@@ -32,20 +27,14 @@ def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
 
     `values` (float64[rows]) are NaN where there is none.
     """
-    keys, counts = distinct_keys(values, reached)
-    digits = _digits(keys)
-    for digit in np.unique(digits).tolist():
-        chosen = slice(*np.searchsorted(digits, [digit, digit + 1]))
-        yield digit, keys[chosen], counts[chosen]
-
-
-def distinct_keys(values: F64, reached: Mask) -> tuple[U64, I64]:
-    """Return the distinct keys of a unit's values, ascending, and how many rows of each reached the column (int64)."""
     known = ~np.isnan(values)
     keys, places = np.unique(rank_keys(values[known]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
     np.add.at(counts, places, reached[known].astype(np.int64))
-    return keys, counts
+    digits = _digits(keys)
+    for digit in np.unique(digits).tolist():
+        chosen = slice(*np.searchsorted(digits, [digit, digit + 1]))
+        yield digit, keys[chosen], counts[chosen]
 
 
 def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
@@ -58,7 +47,7 @@ def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
 
 
 def ranks_of(values: F64, up_to: I64) -> I64:
-    """Return of each row how many have at most its value, by those of `distinct_keys` in order; −1 without a value."""
+    """Return of each row how many have at most its value, by those of its `split_keys` in order; −1 without a value."""
     ranks = np.full(len(values), -1, np.int64)
     known = ~np.isnan(values)
     ranks[known] = up_to[np.unique(rank_keys(values[known]), return_inverse=True)[1]]

@@ -1,8 +1,87 @@
-"""The statistics: a new one is a file of this folder, and a line here."""
+"""The statistics: a new one is a class of this file, or of one of its own, and among KINDS."""
 
-from curate.decide.statistics.minmax import MinMax
-from curate.decide.statistics.quantile import Quantile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from curate.base.numeric.arrays import F64
+from curate.decide.statistics.exact_sums import ExactSums
 from curate.decide.statistics.statistic import Statistic
-from curate.decide.statistics.zscore import ZScore
+
+
+class ZScore(Statistic):
+    """zscore(x): (x - mean) / standard deviation (the population's), as scikit-learn's StandardScaler."""
+
+    key = "zscore"
+
+    def fit(self, values: F64) -> ExactSums:
+        """Return exact sums of the values and of their squares."""
+        return ExactSums.of(values)
+
+    def parameters(self, summary: ExactSums) -> Mapping[str, float]:
+        """Return mean and standard deviation."""
+        mean, deviation = (summary.mean, summary.standard_deviation) if summary.rows else (0.0, 0.0)
+        return {"mean": mean, "standard_deviation": deviation}
+
+    def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
+        """Return the distance of each value from the mean, in standard deviations."""
+        return _scaled(values, parameters["mean"], parameters["standard_deviation"])
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The least and the greatest of some values: infinite, and the other way round, of none."""
+
+    least: float
+    greatest: float
+
+    def __add__(self, other: Self) -> Self:
+        """Return that of both parts."""
+        return type(self)(min(self.least, other.least), max(self.greatest, other.greatest))
+
+
+class MinMax(Statistic):
+    """minmax(x): (x − least) / (greatest − least), as scikit-learn's MinMaxScaler."""
+
+    key = "minmax"
+
+    def fit(self, values: F64) -> Extent:
+        """Return the extent of the values."""
+        return Extent(float(np.min(values, initial=np.inf)), float(np.max(values, initial=-np.inf)))
+
+    def parameters(self, summary: Extent) -> Mapping[str, float]:
+        """Return the least and the greatest value."""
+        least, greatest = (summary.least, summary.greatest) if summary.least <= summary.greatest else (0.0, 0.0)
+        return {"least": least, "greatest": greatest}
+
+    def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
+        """Return the place of each value, 0 to 1."""
+        return _scaled(values, parameters["least"], parameters["greatest"] - parameters["least"])
+
+
+class Quantile(Statistic):
+    """quantile(x): the share of rows with at most this value (SQL's cume_dist). Ranks are exact: see `ranks`."""
+
+    key, of_ranks = "quantile", True
+
+    def fit(self, values: F64) -> np.int64:
+        """Return the number of values."""
+        return np.int64(len(values))
+
+    def parameters(self, summary: np.int64) -> Mapping[str, float]:
+        """Return nothing: `apply` gets the number of rows anyway."""
+        return {}
+
+    def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
+        """Return the share of each rank."""
+        return _scaled(values, 0.0, parameters["rows"])
+
+
+def _scaled(values: F64, shift: float, width: float) -> F64:
+    """Return (values − shift) / width, 0 where all are equal; NaN stays."""
+    return (values - shift) / width if width else np.where(np.isnan(values), np.nan, 0.0)
+
 
 KINDS: tuple[Statistic, ...] = (ZScore(), MinMax(), Quantile())

@@ -21,8 +21,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from curate.base.numeric.arrays import F64
 
 
@@ -49,8 +47,3 @@ class Statistic(ABC):
     @abstractmethod
     def apply(self, values: F64, parameters: Mapping[str, float]) -> F64:
         """Return the statistic of each value (float64[n]); NaN stays."""
-
-
-def scaled(values: F64, shift: float, width: float) -> F64:
-    """Return (values − shift) / width, 0 where all are equal; NaN stays."""
-    return (values - shift) / width if width else np.where(np.isnan(values), np.nan, 0.0)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import RecipeError, RunError
-from curate.decide.draw import balance
+from curate.decide.draw.entry_sums import dense_sums
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
 from curate.publish.describe import describe_run, mark_published
@@ -181,7 +181,7 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
     for tables in all_tables:
         matches = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
         is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
-        kept += balance.entry_sums(matches, is_kept, len(kept)).astype(np.int64)
+        kept += dense_sums(matches, is_kept, len(kept)).astype(np.int64)
     place = entries.column_names.index("kept")
     counted = entries.set_column(place, entries.schema.field(place), pa.array(kept[entry_ids]))
     if not counted.equals(entries):

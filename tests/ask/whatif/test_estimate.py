@@ -18,10 +18,9 @@ from curate.ask.whatif.answer import whatif
 from curate.ask.whatif.estimate import Estimate, estimate
 from curate.base import ids
 from curate.base.schema import CODES
-from curate.decide.draw import balance
+from curate.decide.draw import inclusion
 from curate.decide.select_rows import count_alive
 from curate.decide.settings import DecideSettings
-from curate.decide.unit_matches import alive_matches
 from curate.match.sources import read_metadata
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
@@ -75,9 +74,9 @@ def truth(context: RunContext, plan: Plan, metadata: pa.Table | None) -> dict[st
     counted: dict[str, float] = dict(Counter(names[int(code)] for state in states for code in state.verdicts))
     target = context.recipe.balance
     if target and target.t:
-        p = balance.probabilities(units.value(count_alive(units, settings)), np.array([target.t]))
-        matches = [alive_matches(settings.tables(state.unit), state) for state in states]
-        kept = sum(float(balance.inclusion_probability(part, p).sum()) for part in matches)
+        p = inclusion.probabilities(units.value(count_alive(units, settings)), np.array([target.t]))
+        matches = [settings.rows_left(settings.tables(state.unit), state).matches for state in states]
+        kept = sum(float(inclusion.inclusion_probability(part, p).sum()) for part in matches)
         counted |= {"balance": counted["kept"] - kept, "kept": kept}
     return counted
 

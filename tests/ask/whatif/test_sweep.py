@@ -15,7 +15,7 @@ from curate.ask.whatif.survivors import FinishedRun, all_repeats, changed_recipe
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
-from curate.decide.draw.metaclip import BalanceSelection
+from curate.decide.draw.balance import BalanceSelection
 from curate.recipe.deciding import Balance
 from tests.laws.pools import Ran
 
@@ -84,13 +84,13 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
-    for name in ("RuleSteps.start", "RuleSteps.go_on", "find_records"):
+    for name in ("start_rules", "apply_segments", "find_records"):
         monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
     fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
-    for name in ("RuleSteps.start", "find_records"):
+    for name in ("start_rules", "find_records"):
         monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):

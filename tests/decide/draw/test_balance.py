@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base import ids
-from curate.decide.draw import balance
+from curate.decide.draw import entry_sums, inclusion
 
 WORD = 1 << 64
 
@@ -74,7 +74,7 @@ TS = st.integers(1, 50) | st.integers(1, 1 << 34) | st.integers(1, (1 << 63) - 1
 def test_draw_is_the_naive_integer_decision(rows, counts, t, seed, kind):
     keys = [ids.hash64(f"entry {e}") for e in range(N)]
     uids = [uid_of(i) for i in range(len(rows))]
-    got = balance.draw(
+    got = inclusion.draw(
         pa.array(uids, pa.string()),
         list_array(rows, kind),
         np.array(counts),
@@ -98,7 +98,7 @@ def test_draw_at_the_threshold(count, data):
     hashes = [min(max(threshold + d, 0), WORD - 1) for d in (-2, -1, 0, 1, 2)] + [WORD - 1, 0]
     inner = mix64(0x9E3779B97F4A7C15 * 7 % WORD)
     uids = [f"{0:016x}{unmix64(u) ^ inner:016x}" for u in hashes]
-    got = balance.draw(
+    got = inclusion.draw(
         pa.array(uids), pa.array([[0]] * len(uids)), np.array([count]), np.array([t]), np.array([7], np.uint64), 0
     )
     assert (got < 1).tolist() == [count <= t or u < threshold for u in hashes]
@@ -107,13 +107,15 @@ def test_draw_at_the_threshold(count, data):
 def test_threshold_is_exact_on_both_sides_of_2_to_the_32():
     for count in (2, 3, 7, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, (1 << 61) + 5, (1 << 63) - 1):
         for t in {1, 2, count // 3 or 1, count // 2, count - 1} - {count}:
-            assert int(balance._threshold(t, count)) == t * WORD // count, (t, count)
+            assert int(inclusion._threshold(t, count)) == t * WORD // count, (t, count)
 
 
 @given(ROWS, COUNTS, TS, KINDS)
 @settings(max_examples=100, deadline=None)
 def test_inclusion_is_naive(rows, counts, t, kind):
-    got = balance.inclusion_probability(list_array(rows, kind), balance.probabilities(np.array(counts), np.array([t])))
+    got = inclusion.inclusion_probability(
+        list_array(rows, kind), inclusion.probabilities(np.array(counts), np.array([t]))
+    )
     assert got.tolist() == [naive_pi(row or [], counts, t) for row in rows]
     for row, pi in zip(rows, got, strict=True):
         if not row:
@@ -124,14 +126,14 @@ def test_inclusion_is_naive(rows, counts, t, kind):
 
 def test_fixed_point_rounds_half_to_even():
     steps = np.array([0, 0.5, 1.5, 2.5, 0.49999999999999994, 2.0**32])
-    assert balance.fixed_point(steps * 2.0**-32).tolist() == [0, 0, 2, 2, 0, 1 << 32]
+    assert inclusion.fixed_point(steps * 2.0**-32).tolist() == [0, 0, 2, 2, 0, 1 << 32]
 
 
 @given(ROWS, COUNTS, st.lists(TS, max_size=8), KINDS)
 @settings(max_examples=100, deadline=None)
 def test_expected_rows_are_the_rounded_sums(rows, counts, ts, kind):
     ts = sorted(ts)
-    got = balance.expected_rows(list_array(rows, kind), np.array(counts), np.array(ts, np.int64)[:, None])
+    got = inclusion.expected_rows(list_array(rows, kind), np.array(counts), np.array(ts, np.int64)[:, None])
     assert got.dtype == np.uint64
     assert got.tolist() == [naive_sum(rows, counts, t) for t in ts]
 
@@ -144,11 +146,11 @@ def test_entry_sums_and_counts(rows, kind, data):
     weights = np.array(data.draw(st.lists(st.integers(0, 1 << 32), min_size=size, max_size=size)), np.uint64)
     matches = list_array(rows, kind)
     expected = [sum(e in (row or []) for row in rows) for e in range(N)]
-    assert balance.sparse_counts(matches, None, N).dense(N).tolist() == expected
+    assert entry_sums.sparse_counts(matches, None, N).dense(N).tolist() == expected
     expected = [sum(bool(a) and e in (row or []) for row, a in zip(rows, alive, strict=True)) for e in range(N)]
-    assert balance.sparse_counts(matches, alive, N).dense(N).tolist() == expected
+    assert entry_sums.sparse_counts(matches, alive, N).dense(N).tolist() == expected
     expected = [sum(int(w) for row, w in zip(rows, weights, strict=True) if e in (row or [])) for e in range(N)]
-    sums = balance.entry_sums(matches, weights, N)
+    sums = entry_sums.dense_sums(matches, weights, N)
     assert (sums.dtype, sums.tolist()) == (np.uint64, expected)
 
 
@@ -160,7 +162,7 @@ def test_several_sums_at_once_are_those_of_each(rows, kind, entries, data):
     draw = st.lists(st.integers(0, (1 << 64) - 1), min_size=size, max_size=size)
     weights = [np.array(data.draw(draw), np.uint64) for _ in range(3)]
     matches = list_array(rows, kind)
-    sums = balance.sparse_sums(matches, weights, entries)
+    sums = entry_sums.sparse_sums(matches, weights, entries)
     found = sorted({e for row in rows for e in row or []})
     assert (sums.entries.dtype, sums.entries.tolist()) == (np.int32, found)
     want = [
@@ -173,7 +175,7 @@ def test_several_sums_at_once_are_those_of_each(rows, kind, entries, data):
 def test_weights_of_other_kinds_are_refused():
     for bad in ([np.ones(2)], [np.ones(1, np.int64)], [np.ones(2, np.int64), np.ones(2, np.uint64)], []):
         with pytest.raises(ValueError, match="weights of 2 rows are expected"):
-            balance.sparse_sums(pa.array([[0], [1]]), bad, N)
+            entry_sums.sparse_sums(pa.array([[0], [1]]), bad, N)
 
 
 def test_a_null_row_may_cover_values():
@@ -181,21 +183,21 @@ def test_a_null_row_may_cover_values():
     matches = pa.ListArray.from_arrays(
         pa.array([0, 2, 3], pa.int32()), pa.array([0, 1, 2]), mask=pa.array([True, False])
     )
-    assert balance.sparse_counts(matches, None, 3).dense(3).tolist() == [0, 0, 1]
+    assert entry_sums.sparse_counts(matches, None, 3).dense(3).tolist() == [0, 0, 1]
 
 
 def test_ids_out_of_range_are_refused():
     for bad in ([-1], [N]):
         with pytest.raises(ValueError, match=f"there are {N} entries"):
-            balance.sparse_counts(pa.array([[0], bad]), None, N).dense(N)
+            entry_sums.sparse_counts(pa.array([[0], bad]), None, N).dense(N)
     with pytest.raises(ValueError, match="a limit is 0"):
-        balance.probabilities(np.array([1]), np.array([0]))
+        inclusion.probabilities(np.array([1]), np.array([0]))
     with pytest.raises(ValueError, match="a limit is 0"):
-        balance.expected_rows(pa.array([[0]]), np.array([1]), np.array([[0], [3]]))
+        inclusion.expected_rows(pa.array([[0]]), np.array([1]), np.array([[0], [3]]))
     with pytest.raises(ValueError, match="limits fall"):
-        balance.expected_rows(pa.array([[0]]), np.array([1]), np.array([[3], [2]]))
+        inclusion.expected_rows(pa.array([[0]]), np.array([1]), np.array([[3], [2]]))
     with pytest.raises(ValueError, match="2 limits for 3 entries"):
-        balance.probabilities(np.array([1, 2, 3]), np.array([1, 1]))
+        inclusion.probabilities(np.array([1, 2, 3]), np.array([1, 1]))
 
 
 # A Zipf-like pool, the shape of real metadata matches: few entries hold most matches.
@@ -210,13 +212,15 @@ class Pool:
         sizes = rng.poisson(2.5, self.rows)
         self.lists = [sorted(set(rng.choice(self.n, k, p=weights / weights.sum()).tolist())) for k in sizes]
         self.matches = pa.array(self.lists, pa.list_(pa.int32()))
-        self.counts = balance.sparse_counts(self.matches, None, self.n).dense(self.n)
+        self.counts = entry_sums.sparse_counts(self.matches, None, self.n).dense(self.n)
         self.uids = pa.array([uid_of(i) for i in range(self.rows)])
         self.keys = ids.entry_keys(pa.array([f"entry {e}" for e in range(self.n)]))
-        self.pi = balance.inclusion_probability(self.matches, balance.probabilities(self.counts, np.array([self.t])))
+        self.pi = inclusion.inclusion_probability(
+            self.matches, inclusion.probabilities(self.counts, np.array([self.t]))
+        )
 
     def draws(self, seed, t=None):
-        return balance.draw(self.uids, self.matches, self.counts, np.array([t or self.t]), self.keys, seed)
+        return inclusion.draw(self.uids, self.matches, self.counts, np.array([t or self.t]), self.keys, seed)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +276,7 @@ def test_sets_nest_in_t(pool):
 def test_head_entries_keep_more_than_t(pool, kept):
     """Not a hard cap: rows of a head entry come in through their rarer entries too."""
     head = int(pool.counts.argmax())
-    assert balance.sparse_counts(pool.matches, kept[0], pool.n).dense(pool.n)[head] > 2 * pool.t
+    assert entry_sums.sparse_counts(pool.matches, kept[0], pool.n).dense(pool.n)[head] > 2 * pool.t
 
 
 def test_draws_do_not_depend_on_order_or_sharding(pool):
@@ -281,7 +285,7 @@ def test_draws_do_not_depend_on_order_or_sharding(pool):
     for shards in (1, 7, 40):
         out = np.empty(pool.rows)
         for part in np.array_split(order, shards):
-            out[part] = balance.draw(
+            out[part] = inclusion.draw(
                 pool.uids.take(pa.array(part)),
                 pool.matches.take(pa.array(part)),
                 pool.counts,
@@ -298,7 +302,7 @@ def test_draws_follow_the_entry_not_its_id(pool):
     counts, keys = np.empty_like(pool.counts), np.empty_like(pool.keys)
     counts[new_id], keys[new_id] = pool.counts, pool.keys
     lists = pa.array([sorted(new_id[row].tolist()) for row in pool.lists], pa.list_(pa.int32()))
-    assert (balance.draw(pool.uids, lists, counts, np.array([pool.t]), keys, 0) == pool.draws(0)).all()
+    assert (inclusion.draw(pool.uids, lists, counts, np.array([pool.t]), keys, 0) == pool.draws(0)).all()
 
 
 def test_seeds_differ(pool, kept):
@@ -310,7 +314,7 @@ def test_seeds_differ(pool, kept):
 def test_a_vector_of_entries_arrives_as_it_was(shape, places):
     plain = np.zeros(shape, np.int64)
     plain[..., list(places)] = np.arange(1, len(places) + 1)
-    sent = pickle.dumps(plain.view(balance.EntryVector), protocol=5)
+    sent = pickle.dumps(plain.view(entry_sums.EntryVector), protocol=5)
     found = pickle.loads(sent)
     assert type(found) is np.ndarray and found.dtype == plain.dtype and np.array_equal(found, plain)
     assert len(sent) < (1000 if len(places) < 3 else plain.nbytes + 1000)
@@ -319,7 +323,7 @@ def test_a_vector_of_entries_arrives_as_it_was(shape, places):
 
 def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> None:
     counts = np.array([0, 5, 1, 5, 3, 90, 0, 1], np.int64)
-    assert [array.tolist() for array in balance.tail_shares(counts)] == [
+    assert [array.tolist() for array in inclusion.tail_shares(counts)] == [
         [1, 3, 5, 90],
         [0, 2 / 105, 5 / 105, 15 / 105],
     ]
@@ -328,6 +332,6 @@ def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> No
         found = {int(t): counts[counts < t].sum() / counts.sum() for t in np.unique(counts[counts > 0])}
         nearest = min(abs(below - share) for below in found.values())
         expected = next(t for t, below in found.items() if abs(below - share) == nearest)
-        assert balance.tail_share_t(counts, share) == expected
-    assert balance.tail_share_t(np.array([2, 4, 2], np.int64), 0.25) == 2  # 0 and 0.5 are as near
-    assert balance.tail_share_t(np.zeros(3, np.int64), 0.06) == 1
+        assert inclusion.tail_share_t(counts, share) == expected
+    assert inclusion.tail_share_t(np.array([2, 4, 2], np.int64), 0.25) == 2  # 0 and 0.5 are as near
+    assert inclusion.tail_share_t(np.zeros(3, np.int64), 0.06) == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.base.errors import RunError
-from curate.decide.draw import balance
+from curate.decide.draw import entry_sums, inclusion
 from curate.decide.draw.bracket import ROUNDS, Bracket
 from tests.decide.draw.test_balance import ROWS, N, Pool, list_array, naive_sum
 
@@ -23,7 +23,7 @@ def pool() -> Pool:
 def solve_t(counts, matches, rows):
     bracket = Bracket.start(int(counts.max(initial=0)), rows)
     while not bracket.solved:
-        bracket = bracket.narrow(bracket.points, balance.expected_rows(matches, counts, bracket.points[:, None]))
+        bracket = bracket.narrow(bracket.points, inclusion.expected_rows(matches, counts, bracket.points[:, None]))
     return bracket.solution.t
 
 
@@ -31,7 +31,7 @@ def solve_t(counts, matches, rows):
 @settings(max_examples=150, deadline=None)
 def test_solve_t_is_the_largest(rows, target):
     matches = list_array(rows)
-    counts = balance.sparse_counts(matches, None, N).dense(N)
+    counts = entry_sums.sparse_counts(matches, None, N).dense(N)
     largest = max(1, int(counts.max()))
     possible = [t for t in range(1, largest + 1) if naive_sum(rows, counts.tolist(), t) <= target << 32]
     if not possible:
@@ -47,13 +47,13 @@ def test_bracket_over_partial_sums(pool, left):
     parts = [pa.array(pool.lists[i::7], pa.list_(pa.int32())) for i in range(7)]
     target, bracket = 1500, replace(Bracket.start(pool.counts.max(), 1500), left=left)
     while len(ts := bracket.points):
-        bracket = bracket.narrow(ts, sum(balance.expected_rows(part, pool.counts, ts[:, None]) for part in parts))
+        bracket = bracket.narrow(ts, sum(inclusion.expected_rows(part, pool.counts, ts[:, None]) for part in parts))
     solution = bracket.solution
     t = solution.t
     assert t == solve_t(pool.counts, pool.matches, target)
-    below, above = balance.expected_rows(pool.matches, pool.counts, np.array([[t], [t + 1]])).tolist()
+    below, above = inclusion.expected_rows(pool.matches, pool.counts, np.array([[t], [t + 1]])).tolist()
     assert below <= target << 32 < above
-    assert (solution.expected, solution.above) == (below / balance.ONE, above / balance.ONE)
+    assert (solution.expected, solution.above) == (below / inclusion.ONE, above / inclusion.ONE)
     assert replace(bracket.narrow([], []), left=bracket.left) == bracket and bracket.solved
 
 

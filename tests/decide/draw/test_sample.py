@@ -13,27 +13,28 @@ from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
-from curate.decide.draw.sample import SampleCut, SampleKeys, SampleSearch
+from curate.base.numeric.arrays import U64
+from curate.decide.draw.sample import SampleCut, SampleSearch, count_keys, sample_keys
 from tests.laws import pools
 from tests.laws.pools import Ran
 
 UIDS = st.lists(st.integers(0, 2**128 - 1) | st.integers(0, 50), unique=True, max_size=80)
 
 
-def take(parts: list[SampleKeys], rows: int) -> SampleCut:
+def take(parts: list[U64], rows: int) -> SampleCut:
     search = SampleSearch(rows)
-    search = search.narrow(np.sum([search.histogram(part) for part in (keys_of([], 0), *parts)], axis=0))
-    return search.cut(np.concatenate([search.inside(part) for part in (keys_of([], 0), *parts)]))
+    search = search.narrow(np.sum([count_keys(part) for part in (keys_of([], 0), *parts)], axis=0))
+    return search.cut([search.inside(part) for part in (keys_of([], 0), *parts)])
 
 
-def keys_of(uids: list[int], seed: int) -> SampleKeys:
-    return SampleKeys.of(pa.array([f"{uid:032x}" for uid in uids], pa.string()), seed)
+def keys_of(uids: list[int], seed: int) -> U64:
+    return sample_keys(pa.array([f"{uid:032x}" for uid in uids], pa.string()), seed)
 
 
 @given(UIDS, st.integers(1, 90), st.integers(0, 2**63 - 1), st.integers(1, 4))
 def test_exactly_so_many_whatever_the_parts(uids: list[int], rows: int, seed: int, parts: int) -> None:
     keys = keys_of(uids, seed)
-    hashes = dict(zip(uids, keys.hashes.tolist(), strict=True))
+    hashes = dict(zip(uids, keys[:, 0].tolist(), strict=True))
     expected = set(sorted(uids, key=lambda uid: (hashes[uid], uid))[:rows])
     pieces = [uids[i::parts] for i in range(parts)]
     cut = take([keys_of(piece, seed) for piece in pieces], rows)
@@ -47,7 +48,7 @@ def test_exactly_so_many_whatever_the_parts(uids: list[int], rows: int, seed: in
 
 def test_rows_of_equal_hashes_are_told_apart() -> None:
     same = np.full(6, 7, np.uint64)
-    keys = SampleKeys(same, np.array([0, 0, 0, 1, 1, 1], np.uint64), np.array([3, 1, 2, 3, 1, 2], np.uint64))
+    keys = np.stack([same, np.array([0, 0, 0, 1, 1, 1], np.uint64), np.array([3, 1, 2, 3, 1, 2], np.uint64)], axis=1)
     draws = take([keys], 4).draws_of(keys)
     assert (draws < 1).tolist() == [True, True, True, False, True, False]
 

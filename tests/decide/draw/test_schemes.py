@@ -1,4 +1,4 @@
-"""A new balancing scheme, a class and a line of a registry, through the pipeline, what-if and explain."""
+"""A new balancing scheme, a class among KINDS, through the pipeline, what-if and explain."""
 
 import math
 import subprocess
@@ -16,9 +16,8 @@ from curate.api import Run
 from curate.ask.whatif.answer import whatif
 from curate.base.errors import RecipeError
 from curate.base.registry import _load
-from curate.decide.draw.schemes import registry, scheme
-from curate.decide.draw.schemes.metaclip import Metaclip
-from curate.decide.draw.schemes.scheme import stack_limits
+from curate.decide.draw import schemes
+from curate.decide.draw.schemes import OneLimit, stack_limits
 from curate.recipe.recipe import parse_recipe
 from tests.decide.by_parity import ByParity
 from tests.laws import pools
@@ -26,7 +25,7 @@ from tests.laws import pools
 
 @pytest.fixture
 def by_parity(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, ByParity()))
+    monkeypatch.setattr(schemes, "KINDS", (*schemes.KINDS, ByParity()))
     _load.cache_clear()
     yield
     monkeypatch.undo()
@@ -100,12 +99,12 @@ def _check_questions(folder: Path, beam: Any, expected: float) -> None:
 def test_stacks_of_limits_are_those_of_each_t(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.arange(1, 8)
     entries = pa.table({"entry": ["e"] * 7, "source": ["s"] * 7, "language": ["l"] * 7})
-    monkeypatch.setattr(scheme, "STACK", 15)
+    monkeypatch.setattr(schemes, "STACK", 15)
     stacks = list(stack_limits(ByParity(), [1, 2, 5, 9, 30], counts, entries))
     assert [len(stack) for stack in stacks] == [2, 2, 1]
     assert np.concatenate(stacks)[:, 1].tolist() == [1, 1, 2, 4, 15]
-    assert np.concatenate(list(stack_limits(Metaclip(), [3, 4], counts, entries))).tolist() == [[3], [4]]
-    assert list(stack_limits(Metaclip(), [], counts, entries)) == []
+    assert np.concatenate(list(stack_limits(OneLimit(), [3, 4], counts, entries))).tolist() == [[3], [4]]
+    assert list(stack_limits(OneLimit(), [], counts, entries)) == []
 
 
 def test_the_file_of_a_new_scheme_does_not_import_the_registry_that_imports_it() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
 from curate.decide.rules.rules import Rule, check_rules, first_failed, named_columns, rule_values
-from curate.decide.segments import Segment, cut_segments
+from curate.decide.settings import Segment, cut_segments
 from curate.recipe.deciding import Top
 from curate.recipe.recipe import parse_recipe
 from tests.expressions.tables import COLUMNS, table

@@ -10,18 +10,18 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.userstate import get_dofn_specs
 
-from curate.decide.dedup.hashes import HashBatch
+from curate.decide.dedup.exact import HashBatch
 from pipelines.steps.functions import FlatMap, InBatches, Map
-from pipelines.steps.threads import do_in_threads
+from pipelines.steps.threads import InThreads
 
-STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": do_in_threads(list), "batch": InBatches(HashBatch)}
+STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": InThreads(list), "batch": InBatches(HashBatch)}
 
 
 def test_side_inputs_follow_the_element() -> None:
     with beam.Pipeline("FnApiRunner") as root:
         side = root | "Side" >> beam.Create([1, 2])
         numbers = root | beam.Create([3, 4])
-        mapped = numbers | Map(lambda n, more, named: (n, sum(more), named), AsList(side), named="x")
+        mapped = numbers | Map(lambda n, more, last: (n, sum(more), last), AsList(side), "x")
         assert_that(mapped, equal_to([(3, 3, "x"), (4, 3, "x")]))
         flat = numbers | FlatMap(lambda n, more: [n] * len(more), AsList(side))
         assert_that(flat, equal_to([3, 3, 4, 4]), label="flat")

@@ -11,7 +11,7 @@ from apache_beam.pvalue import AsList
 from apache_beam.testing.util import assert_that, equal_to
 
 from curate.base.process import CORES, in_threads
-from pipelines.steps.threads import do_in_threads
+from pipelines.steps.threads import InThreads
 
 MEETING = threading.Barrier(CORES)
 begun: list[int] = []
@@ -32,7 +32,7 @@ def fail(number: int) -> int:
 
 def in_units(function: Callable[..., Any], *side: Any) -> beam.ParDo:
     """What gives the function's value of each element."""
-    return beam.ParDo(do_in_threads(lambda *arguments: [function(*arguments)]), *side)
+    return beam.ParDo(InThreads(lambda *arguments: [function(*arguments)]), *side)
 
 
 def pipeline() -> beam.Pipeline:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate.base.numeric.arrays import I64, U64, Mask
+from curate.base.numeric.arrays import I64, U64, Mask, whole
 from curate.decide.dedup import hamming
 from curate.decide.dedup.groups import Groups, label_hashes
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, NearnessKind, Part
@@ -44,7 +44,7 @@ class PhashNearness(ImageNearness):
         """Return the hashes (uint64[n])."""
         hashes = tables.read("samples", ["phash"])["phash"]
         rows = np.flatnonzero(alive & hashes.is_valid().to_numpy())
-        return rows, hashes.take(pa.array(rows)).to_numpy().astype(np.uint64)
+        return rows, hashes.take(pa.array(rows, pa.int64())).to_numpy().astype(np.uint64)
 
     def nodes(self, unit: int, rows: I64, values: Any) -> U64:
         """Return the hashes."""
@@ -62,7 +62,7 @@ class PhashNearness(ImageNearness):
 
     def keys(self, tables: UnitTables, groups: Groups) -> pa.Array:
         """Return the label of each row's hash; null where the hash is."""
-        return label_hashes(tables.read("samples", ["phash"])["phash"], groups)
+        return label_hashes(whole(tables.read("samples", ["phash"])["phash"]), groups)
 
     def nearest(self, values: Any, evaluation: pa.Table) -> I64:
         """Compare with column `phash`."""

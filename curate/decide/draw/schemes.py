@@ -1,4 +1,7 @@
-"""What a balancing scheme is: how limits, the rows that each entry may have, follow from a number t. See `balance`."""
+"""Balancing schemes: how limits, the rows that each entry may have, follow from a number t. See `inclusion`.
+
+A new one is a class of this file, and among KINDS.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -40,6 +43,23 @@ class Scheme(ABC):
     def highest(self, counts: I64, entries: pa.Table) -> int:
         """Return a t from which on every entry may have all of its rows; here the largest count."""
         return int(np.max(counts, initial=0))
+
+
+class OneLimit(Scheme):
+    """Every entry may have t rows ("Demystifying CLIP Data", arXiv 2309.16671, section 3.3)."""
+
+    key = "metaclip"
+
+    def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
+        """Return t."""
+        return np.array([t], np.int64)
+
+    def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:
+        """Return ts, without a call for each: units ask for some 64 at a time."""
+        return np.asarray(ts, np.int64)[:, np.newaxis]
+
+
+KINDS: tuple[Scheme, ...] = (OneLimit(),)
 
 
 def stack_limits(scheme: Scheme, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> Iterator[I64]:

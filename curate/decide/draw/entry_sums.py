@@ -1,0 +1,117 @@
+"""Sums over the rows that match each metadata entry: exact ones, of integers, which add up over units.
+
+In: `matches`, a list of entry ids a row (list<int32>; null and empty lists are rows without a match), and integer
+weights of rows. Out: sums by entry, of some rows only for those entries that occur.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from curate.base.numeric.arrays import I32, I64, Mask
+
+_SPARSE = 16  # where entries are fewer than 1 in so many, they are sorted, and there is no vector of all
+
+
+def list_entries(matches: pa.ListArray, n: int) -> tuple[I64, I32]:
+    """Return offsets (int64[rows + 1]) and ids (int32) of a possibly sliced list array; a null row is an empty one."""
+    if isinstance(matches, pa.ChunkedArray):
+        matches = matches.combine_chunks()
+    if matches.null_count:
+        matches = pc.if_else(matches.is_valid(), matches, pa.scalar([], matches.type))
+    offsets = matches.offsets.to_numpy().astype(np.int64)  # of a slice, its own
+    values = matches.values.slice(offsets[0], offsets[-1] - offsets[0])
+    entries = (values if values.type == pa.int32() else values.cast(pa.int32())).to_numpy()
+    offsets -= offsets[0]
+    # The kernels index by these ids without a check.
+    if len(entries) and (entries.min() < 0 or entries.max() >= n):
+        raise ValueError(f"entry ids are in [{entries.min()}, {entries.max()}], but there are {n} entries")
+    return offsets, entries
+
+
+@dataclass(frozen=True)
+class SparseSums:
+    """Sums over some rows by entry: those entries alone that one of the rows matches."""
+
+    entries: I32  # [k], ascending
+    values: npt.NDArray  # [k] or, of several weights, [weights, k], of the weights' type
+
+    def dense(self, n: int) -> npt.NDArray:
+        """Return the sums of all of n entries ([n] or [weights, n])."""
+        out = np.zeros((*self.values.shape[:-1], n), self.values.dtype)
+        out[..., self.entries] = self.values
+        return out
+
+
+class EntryVector(np.ndarray[Any, np.dtype[Any]]):
+    """Numbers of all entries that travel as those other than 0, where these are few; what arrives is a plain array."""
+
+    @classmethod
+    def of(cls, numbers: npt.NDArray) -> Self:
+        """Return the numbers as one."""
+        return np.asarray(numbers).view(cls)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return what `pickle` asks for."""
+        plain = np.asarray(self)
+        places = np.flatnonzero(plain)
+        if len(places) > plain.size // 4:
+            return plain.__reduce_ex__(protocol)
+        return _from_sparse, (plain.shape, plain.dtype, places, plain.ravel()[places])
+
+
+def _from_sparse(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
+    out = np.zeros(shape, kind)
+    out.ravel()[places] = values
+    return out
+
+
+def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
+    """Sum rows' integer weights (each int64 or uint64[rows]) over the entries, of n, that they match."""
+    offsets, entries = list_entries(matches, n)
+    kinds = {weight.dtype for weight in weights}
+    if any(len(w) != len(offsets) - 1 for w in weights) or kinds not in ({np.dtype("i8")}, {np.dtype("u8")}):
+        raise ValueError(f"weights of {len(offsets) - 1} rows are expected, all int64 or all uint64")
+    summands = np.stack(weights, axis=1).view(np.int64)  # which wraps around as uint64 does
+    if len(entries) * _SPARSE > n:
+        matched, sums = _entry_sums(offsets, entries, summands, n)
+    else:
+        matched, places = np.unique(entries, return_inverse=True)
+        _, sums = _entry_sums(offsets, places.astype(np.int32), summands, len(matched))
+    return SparseSums(matched.astype(np.int32, copy=False), sums.view(*kinds))
+
+
+def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
+    """Count the rows that match each entry, of n, among those that `alive` marks (bool[rows]; all of them if None)."""
+    weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
+    sums = sparse_sums(matches, [weights], n)
+    return SparseSums(sums.entries, sums.values[0])
+
+
+def dense_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
+    """Sum rows' integer weights (int64 or uint64[rows]) over the entries that they match: [n] of the weights' type."""
+    return np.asarray(sparse_sums(matches, [weights], n).dense(n)[0])
+
+
+@njit(nogil=True, cache=True)
+def _entry_sums(offsets: I64, entries: I32, weights: I64, n: int) -> tuple[I32, I64]:
+    """Return the entries of n that occur, ascending, and their sums of weights (int64[rows, k]): int64[k, entries]."""
+    sums, occurs = np.zeros((n, weights.shape[1]), np.int64), np.zeros(n, np.bool_)
+    for row in range(len(weights)):
+        for i in range(offsets[row], offsets[row + 1]):
+            e = entries[i]
+            occurs[e] = True
+            for j in range(weights.shape[1]):
+                sums[e, j] += weights[row, j]
+    matched = np.flatnonzero(occurs).astype(np.int32)
+    out = np.empty((weights.shape[1], len(matched)), np.int64)
+    for i in range(len(matched)):
+        for j in range(weights.shape[1]):
+            out[j, i] = sums[matched[i], j]
+    return matched, out

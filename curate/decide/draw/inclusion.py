@@ -1,0 +1,249 @@
+"""The probability that balancing keeps a row, by a limit of rows for each entry, and the draw (MetaCLIP).
+
+In: `matches`, a list of ascending entry ids a row (null and empty lists are rows without a match), `counts` (int64[n]),
+the rows that match each entry, and `limits`, the rows that each entry may have: int64[n], or int64[1] where all entries
+have the same, each at least 1 (`schemes` return them). Out: per row the probability π of being kept (float64), a `draw`
+(float64, kept iff below 1), and expected sizes. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
+p[e] = limit[e] / max(count[e], limit[e]); a row stays if any of its entries' independent draws succeeds:
+π = 1 − ∏(1 − p[e]).
+
+Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
+nest as limits grow. Integers decide: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of π
+rounded to 2⁻³². Both trade a little arithmetic for results that are equal on every machine and for every partition.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from curate.base import ids
+from curate.base.numeric.arrays import F64, I32, I64, U64
+from curate.base.numeric.mix import GOLDEN, mix64
+from curate.decide.draw.entry_sums import list_entries
+
+ONE = 1 << 32  # a probability of 1 in fixed point
+
+_BELOW_ONE = float(np.nextafter(1.0, 0.0))
+_TWO52_BITS = np.float64(2.0**52).view(np.uint64)
+
+
+def probabilities(counts: I64, limits: I64) -> F64:
+    """Return p = limit / max(count, limit) of each entry (float64[n]): 1 in the tail, of entries up to their limit."""
+    return np.asarray(_checked(limits, len(counts)) / np.maximum(counts, limits).astype(np.float64), np.float64)
+
+
+def tail_shares(counts: I64) -> tuple[I64, F64]:
+    """Return the distinct counts, ascending and without 0, and of each the share of smaller ones in the sum of all."""
+    distinct, entries = np.unique(counts[counts > 0], return_counts=True)
+    sums = distinct * entries
+    return distinct, (np.cumsum(sums) - sums) / max(1, int(sums.sum()))
+
+
+def tail_share_t(counts: I64, share: float) -> int:
+    """Return the count whose share in `tail_shares` is nearest to `share`, the first of equals; 1 without counts.
+
+    As MetaCLIP 2 takes t from the share that English has ("Meta CLIP 2", arXiv 2507.22062), zero counts left out.
+    """
+    distinct, shares = tail_shares(counts)
+    return int(distinct[np.argmin(np.abs(shares - share))]) if len(distinct) else 1
+
+
+def draw(
+    uids: pa.Array, matches: pa.ListArray, counts: I64, limits: I64, keys: U64, seed: int, earlier: F64 | None = None
+) -> F64:
+    """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
+
+    Where a run before this one drew the row, that probability is part of the hash: else u would be known to be small.
+
+    Args:
+        uids: string[rows] of 32 hex digits; the low 64 bits take part.
+        matches, counts, limits: as the module says.
+        keys: uint64[n], `curate.base.ids.entry_keys` of the entries.
+        seed: any integer, taken modulo 2⁶⁴.
+        earlier: float64[rows], the probability with which the row came into the pool; NaN and 1: it was not drawn;
+            None: no row was.
+
+    Returns:
+        float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers
+        (where rounding differs, the value is moved to the side of 1 that the integers say); +inf without a match.
+
+    Raises:
+        ValueError: a limit < 1, an id is not in [0, n), or lengths differ.
+    """
+    counts = np.asarray(counts, np.int64)
+    offsets, entries = list_entries(matches, len(counts))
+    units, keys = ids.uid_halves(uids)[1], np.asarray(keys, np.uint64)
+    if len(units) != len(offsets) - 1 or len(keys) != len(counts):
+        raise ValueError(f"{len(units)} uids for {len(offsets) - 1} rows, {len(keys)} keys for {len(counts)} counts")
+    if earlier is not None:
+        was_drawn = ~(np.isnan(earlier) | (earlier == 1))
+        units = np.where(was_drawn, units ^ mix64(np.asarray(earlier, np.float64).view(np.uint64)), units)
+    limits = _checked(limits, len(counts))
+    return np.asarray(_draw(units, offsets, entries, counts, limits, keys, np.uint64(seed % (1 << 64))))
+
+
+def entry_draws(
+    uid: str, entries: Sequence[str], p: F64, counts: I64 | None, t: int | None, seed: int, earlier: float | None
+) -> list[float]:
+    """Return u/p of each entry of a row alone, as `draw` has them.
+
+    `counts` are None where they are of another run: then they follow from p = t / max(count, t).
+    """
+    if counts is None:
+        counts = np.rint((t or 1) / p).astype(np.int64)
+    places = pa.array(range(len(entries) + 1), pa.int32())
+    alone = pa.ListArray.from_arrays(places, places[:-1])
+    keys, uids = ids.entry_keys(pa.array(entries, pa.string())), pa.array([uid] * len(entries), pa.string())
+    before = None if earlier is None else np.full(len(entries), earlier, np.float64)
+    limits = np.maximum(1, np.rint(p * counts)).astype(np.int64)  # which give these p and the same draws
+    return [float(u) for u in draw(uids, alone, counts, limits, keys, seed, before)]
+
+
+def inclusion_probability(matches: pa.ListArray, p: F64) -> F64:
+    """Return π = 1 − ∏(1 − p[e]) of each row (float64[rows]): exactly 1 where some p is 1, 0 without a match."""
+    return np.asarray(_inclusion(*list_entries(matches, len(p)), np.asarray(p, np.float64)))
+
+
+def fixed_point(pi: F64) -> U64:
+    """Return π rounded to 2⁻³², half to even, as an integer number of 2⁻³² (uint64)."""
+    return np.asarray(np.rint(pi * float(ONE)), np.uint64)
+
+
+def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
+    """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
+
+    `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add
+    up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds.
+    """
+    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), None))
+
+
+def expected_and_variances(matches: pa.ListArray, counts: I64, limits: I64) -> tuple[U64, F64]:
+    """Return `expected_rows`, and Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k])."""
+    variances = np.zeros(len(limits))
+    expected = _expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances)
+    return np.asarray(expected), variances
+
+
+def _checked(limits: I64, n: int) -> I64:
+    limits = np.asarray(limits, np.int64)
+    if limits.shape[-1] not in (1, n):
+        raise ValueError(f"{limits.shape[-1]} limits for {n} entries")
+    if limits.size and limits.min() < 1:
+        raise ValueError(f"a limit is {limits.min()}, not at least 1")
+    return limits
+
+
+def _choices(counts: I64, limits: I64) -> tuple[I64, I64, F64]:
+    """Return counts, and limits (int64 and float64) as kernels take them: [n, k], or [k] where entries share them."""
+    counts, limits = np.asarray(counts, np.int64), _checked(limits, len(counts))
+    if (np.diff(limits, axis=0) < 0).any():
+        raise ValueError("limits fall from one choice to the next; accepted: ascending ones")
+    by_entry = np.ascontiguousarray(limits[:, 0] if limits.shape[1] == 1 else limits.T)
+    return counts, by_entry, by_entry.astype(np.float64)
+
+
+@njit(nogil=True, cache=True)
+def _threshold(t: int, count: int) -> np.uint64:
+    """Return ⌊t·2⁶⁴ / count⌋ for 1 ≤ t < count < 2⁶³, by long division: two digits of 32 bits, or 64 of one bit."""
+    rest, divisor = np.uint64(t), np.uint64(count)
+    if count < 1 << 32:
+        rest <<= np.uint64(32)
+        high = rest // divisor
+        return (high << np.uint64(32)) | (((rest - high * divisor) << np.uint64(32)) // divisor)
+    quotient = np.uint64(0)
+    for _ in range(64):
+        rest <<= np.uint64(1)
+        quotient <<= np.uint64(1)
+        if rest >= divisor:
+            rest -= divisor
+            quotient |= np.uint64(1)
+    return quotient
+
+
+@njit(nogil=True, cache=True)
+def _draw(units: U64, offsets: I64, entries: I32, counts: I64, limits: I64, keys: U64, seed: np.uint64) -> F64:
+    out, each = np.empty(len(units)), len(limits) > 1
+    for row in range(len(units)):
+        best = np.inf
+        for i in range(offsets[row], offsets[row + 1]):
+            e = entries[i]
+            u = mix64(units[row] ^ mix64(keys[e] * GOLDEN + seed))
+            value, count, limit = u * 2.0**-64, counts[e], limits[e if each else 0]
+            if count <= limit:
+                value = min(value, _BELOW_ONE)
+            else:
+                value /= limit / count
+                value = min(value, _BELOW_ONE) if u < _threshold(limit, count) else max(value, 1.0)
+            best = min(best, value)
+        out[row] = best
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
+    out = np.empty(len(offsets) - 1)
+    for row in range(len(out)):
+        miss = 1.0
+        for i in range(offsets[row], offsets[row + 1]):
+            miss *= 1.0 - p[entries[i]]
+        out[row] = 1.0 - miss
+    return out
+
+
+# Numba compiles these kernels for limits of either shape, [k] (the same for all entries) or [n, k], and drops the
+# branches of the other; so too without variances.
+
+
+@njit(nogil=True, cache=True)
+def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64) -> int:
+    """Return the first choice in which one of a row's entries may have all its rows: from there on π is 1."""
+    if limits.ndim == 1:
+        rarest = counts[entries[begin]]
+        for i in range(begin + 1, end):
+            rarest = min(rarest, counts[entries[i]])
+        return int(np.searchsorted(limits, rarest))
+    first = int(limits.shape[1])
+    for i in range(begin, end):
+        first = min(first, int(np.searchsorted(limits[entries[i]], counts[entries[i]])))
+    return first
+
+
+@njit(nogil=True, cache=True)
+def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64, variances: F64 | None) -> U64:
+    """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give.
+
+    Adds Σπ(1−π) to `variances`, unless it is None; a row adds nothing where π is 1.
+    """
+    k = limits.shape[-1]
+    sums = np.zeros(k, np.uint64)
+    certain = np.zeros(k + 1, np.uint64)  # rows by their first certain choice
+    miss = np.empty(k)
+    bits = miss.view(np.uint64)
+    for row in range(len(offsets) - 1):
+        begin, end = offsets[row], offsets[row + 1]
+        if begin == end:
+            continue
+        first = _first_certain(entries, begin, end, counts, limits)
+        certain[first] += np.uint64(1)
+        miss[:first] = 1.0
+        for i in range(begin, end):
+            count = np.float64(counts[entries[i]])
+            limit = floats if floats.ndim == 1 else floats[entries[i]]
+            for j in range(first):
+                miss[j] *= 1.0 - limit[j] / count
+        if variances is not None:
+            for j in range(first):
+                variances[j] += miss[j] * (1.0 - miss[j])
+        # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.
+        for j in range(first):
+            miss[j] = (1.0 - miss[j]) * 2.0**32 + 2.0**52
+        for j in range(first):
+            sums[j] += bits[j] - _TWO52_BITS
+    reached = np.uint64(0)
+    for j in range(k):
+        reached += certain[j]
+        sums[j] += reached << np.uint64(32)
+    return sums
