@@ -18,8 +18,8 @@ from curate.cli.main import main
 from curate.models import hugging_face, text_lines
 from curate.models.clip_model import identify
 from curate.pool.files.listing import list_files
+from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.format import UrlsInput
-from curate.pool.urls.source import UrlsSource
 from curate.recipe.files import read_whole
 from curate.signals import nsfw
 from curate.signals.clip import Clip

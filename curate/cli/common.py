@@ -58,7 +58,7 @@ def check_beam_options(words: list[str]) -> None:
 def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
     """Yield a warning for each source whose images become squares of one size, where rules name sizes."""
     from curate.decide.rules.rules import named_columns
-    from curate.pool.urls.source import UrlsSource
+    from curate.pool.urls.download.source import UrlsSource
 
     named = sorted(named_columns(recipe) & {"width", "height", "min_side", "aspect"})
     for source in recipe.input:

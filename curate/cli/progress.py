@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
-from curate.pool.urls.download.download_log import sum_downloads
+from curate.pool.urls.download.rates import sum_downloads
 from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore

@@ -21,10 +21,10 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.pool.decode.columns import plain_type
-from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource, Retry
+from curate.pool.formats.input_format import FileColumns, InputPart, PlannedSource
 from curate.pool.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
-from curate.pool.urls.download.retry_record import Retries
+from curate.pool.urls.download.retry_record import Retries, Retry
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source
 from curate.store.chunks import Chunk

@@ -10,6 +10,7 @@ from curate.base import schema
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.urls.download.fetch_fault import REFUSED_BY_LIMITS
+from curate.pool.urls.download.source import UrlsSource
 from curate.recipe.source import Source, find_source
 
 _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"])
@@ -30,11 +31,11 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: pa
     for unit in (unit for unit in units if unit.index in of_units):
         source = find_source(sources, unit.source)
         kind = find_downloading(source)
-        assert kind is not None  # nothing else says whether a row may come
+        assert kind and isinstance(source, UrlsSource)  # nothing else says whether a row may come
         parts = {kind.shard(source, part): part for part in unit.parts}
         lists = {shard: kind.list_key(source, part) for shard, part in parts.items()}
         for may_pass, reason, detail, shard, key, attempts in of_units[unit.index]:
-            if may_pass or kind.is_allowed_now(source, reason, detail or ""):
+            if may_pass or source.network.allows_now(reason, detail):
                 values = (source.name, lists[shard], kind.list_row(source, parts[shard], key), key, attempts)
                 rows.append(dict(zip(_COLUMNS.names, values, strict=True)))
     return pa.Table.from_pylist(rows, schema=_COLUMNS)

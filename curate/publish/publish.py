@@ -21,7 +21,7 @@ from curate.decide.draw.selection import Choice, Outcome
 from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
 from curate.match.unit import NO_ENTRY, load_entries
-from curate.pool.urls.download.download_log import sum_downloads
+from curate.pool.urls.download.rates import sum_downloads
 from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published

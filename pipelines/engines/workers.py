@@ -29,7 +29,7 @@ from curate.pool.files.listing import list_files
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.urls.download.lists import kind_of
-from curate.pool.urls.source import UrlsSource
+from curate.pool.urls.download.source import UrlsSource
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs, place_inputs
 from curate.store.layout import RUN_FILE

@@ -13,7 +13,7 @@ import pytest
 from curate.base.process import CORES
 from curate.base.wording import format_bytes, pluralise
 from curate.cli.progress import describe_downloads, show_progress
-from curate.pool.urls.download.download_log import log_download, sum_downloads
+from curate.pool.urls.download.rates import log_download, sum_downloads
 from curate.store.facts import DownloadFacts, RunFacts, write_facts
 from curate.store.lock import clear_tmp
 from curate.store.store import RunStore

@@ -33,7 +33,7 @@ from curate.measure import unit as unit_module
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
-from curate.pool.urls.download.download_log import sum_downloads
+from curate.pool.urls.download.rates import sum_downloads
 from curate.pool.urls.shards import make_shard
 from curate.publish import steps as publishing_steps
 from curate.recipe.recipe import Recipe

@@ -11,7 +11,6 @@ import pytest
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.pool.urls.download.fetch import Fetcher
-from curate.pool.urls.download.fetch_fault import is_allowed_now
 from curate.pool.urls.download.policy import NetworkPolicy
 from pipelines.prepare import prepare
 from tests.laws.pools import Ran, encode, picture, run_local
@@ -113,4 +112,4 @@ def test_what_decides_rows_may_not_change_in_a_folder(web: Web, tmp_path: Path) 
     ],
 )
 def test_is_allowed_now(reason: str, detail: str, changed: dict[str, Any], allowed: bool) -> None:
-    assert is_allowed_now(NetworkPolicy(contact="me@example.org", **changed), reason, detail) == allowed
+    assert NetworkPolicy(contact="me@example.org", **changed).allows_now(reason, detail) == allowed

@@ -3,7 +3,7 @@
 Names are compared without regard to case, in order; see `COLUMN_NAMES`. And columns of any type as `samples` has them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,12 +93,16 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
 
 def _fits(part: str, kind: pa.DataType) -> bool:
     """Return whether a column of this type can hold a part of a sample."""
-    if part == "image" and pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
-    binary = (pa.types.is_binary, pa.types.is_large_binary)
-    numbers = (pa.types.is_integer, pa.types.is_floating)
-    tests = {"caption": texts + binary, "image": binary, "width": numbers, "height": numbers}.get(part, texts)
+    if part == "image" and isinstance(kind, pa.StructType):
+        return kind.get_field_index("bytes") >= 0
+    if part in ("width", "height"):
+        return is_any(kind, pa.types.is_integer, pa.types.is_floating)
+    is_text = part != "image" and is_any(kind, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+    return is_text or (part in ("caption", "image") and is_any(kind, pa.types.is_binary, pa.types.is_large_binary))
+
+
+def is_any(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:
+    """Return whether a type is of one of the kinds that these functions of `pa.types` test."""
     return any(test(kind) for test in tests)
 
 
@@ -112,12 +116,11 @@ def score_type(kind: pa.DataType) -> pa.DataType | None:
         return pa.float32()  # DuckDB has no half floats
     if pa.types.is_large_string(kind):
         return pa.string()
-    if any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         inner = score_type(kind.value_type)
         return None if inner is None or pa.types.is_string(inner) else pa.list_(inner)
     plain = (pa.types.is_null, pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    exact = (pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp)
-    return kind if any(test(kind) for test in (*plain, *exact)) else None
+    return kind if is_any(kind, *plain, pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp) else None
 
 
 def unify_scores(schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -136,22 +139,23 @@ def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that a column is read as: without a dictionary, and without views (see `_without_views`)."""
-    return _without_views(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    return _without_views(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
     """Return the type with string and binary views, which few of Arrow's kernels take, as plain ones, at any depth."""
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
-    if kind in plain:
-        return plain[kind]
-    if pa.types.is_struct(kind):
-        return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
-    if pa.types.is_map(kind):
-        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_plain_field(kind.value_field), kind.list_size)
-    makers = {pa.types.is_list: pa.list_, pa.types.is_large_list: pa.large_list}
-    return next((make(_plain_field(kind.value_field)) for test, make in makers.items() if test(kind)), kind)
+    match kind:
+        case pa.StructType():
+            return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
+        case pa.MapType():
+            return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
+        case pa.FixedSizeListType():
+            return pa.list_(_plain_field(kind.value_field), kind.list_size)
+        case pa.LargeListType():
+            return pa.large_list(_plain_field(kind.value_field))
+        case pa.ListType():
+            return pa.list_(_plain_field(kind.value_field))
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
 
 
 def _plain_field(field: pa.Field) -> pa.Field:

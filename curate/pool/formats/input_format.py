@@ -21,19 +21,11 @@ from curate.pool.decode.columns import Columns, find_columns
 from curate.pool.decode.field_types import FieldCounts
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.faults import InputFault
+from curate.pool.urls.download.retry_record import Retry
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 Places = npt.NDArray[np.int64]
-
-
-class Retry(NamedTuple):
-    """Rows of a list that are tried again."""
-
-    round: int
-    rows: tuple[int, ...]  # their numbers in the list, ascending
-    keys: tuple[str, ...]  # before this round, as are `attempts`
-    attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

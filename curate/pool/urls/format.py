@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import ids, schema
-from curate.base.numeric.arrays import Mask
+from curate.base.numeric.arrays import Mask, whole
 from curate.base.wording import one_line
 from curate.pool.decode.columns import valid_text
-from curate.pool.files.faults import InputFault, retry
+from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import list_source
 from curate.pool.formats.input_format import (
     Batch,
@@ -31,25 +31,16 @@ from curate.pool.formats.input_format import (
     InputSample,
     PartRows,
     PlannedSource,
-    Retry,
 )
 from curate.pool.formats.run import list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
-from curate.pool.urls.download.lists import describe_list, share_list
-from curate.pool.urls.download.rates import BYTES, Outlook, measured_rates
+from curate.pool.urls.download.lists import share_list
+from curate.pool.urls.download.rates import BYTES, Outlook, assumed_rates, measured_rates
+from curate.pool.urls.download.retry_record import Retry
 from curate.pool.urls.download.shard_names import keys_of, row_of, shard_stem, stem_of
-from curate.pool.urls.rows import (
-    ORIGINAL,
-    check_header,
-    check_kind,
-    check_order,
-    file_columns,
-    find_in_list,
-    list_of,
-    read_list,
-)
-from curate.pool.urls.shards import assume_rates, find_shards, identify_list, make_shard, number_of, shards_in
-from curate.pool.urls.source import UrlsSource
+from curate.pool.urls.download.source import UrlsSource
+from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list
+from curate.pool.urls.shards import find_shards, identify_list, make_shard, number_of, shards_in
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.store import RunStore
@@ -76,35 +67,25 @@ class UrlsInput(InputFormat):
                 remedy = "install it with: pip install '.[img2dataset]' in a checkout of curate"
                 raise source.error(f"format urls needs the package {package}; {remedy}")
         parts: list[InputPart] = []
-        kinds: dict[pa.Schema, FileColumns] = {}
+        kinds: dict[FileColumns, None] = {}
         for file in list_kept(source) if source.from_run else list_source(source, content):
-            whole = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
-            urls = list_of(source, whole)
-            check_kind(source, urls)
+            part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
             try:
-                columns, rows = retry(lambda: describe_list(urls))  # noqa: B023
-                check_header(source, urls, columns)
-                roles = find_in_list(source, columns)
-                check_order(source, urls, roles)
+                columns, rows = describe_rows(source, part)
             except InputFault as fault:
                 raise source.error(f"{file.path}: {fault.detail}") from None
-            except (pa.ArrowException, ValueError) as error:
-                parts.append(replace(whole, fault=("unreadable_list", one_line(error, 300))))
+            except (pa.ArrowException, ValueError, OSError) as error:
+                reason = "unreadable_list" if isinstance(error, pa.ArrowException | ValueError) else "unreadable"
+                parts.append(replace(part, fault=(reason, one_line(error, 300))))
                 continue
-            except OSError as error:
-                parts.append(replace(whole, fault=("unreadable", one_line(error, 300))))
-                continue
-            if columns not in kinds:
-                supplied = file_columns(source, columns, roles)
-                kinds[columns] = see_columns(source, supplied) if source.from_run else supplied
-            max_rows = source.number_sample_per_shard
-            for first in range(0, rows, max_rows):
-                count = min(max_rows, rows - first)
-                parts.append(replace(whole, groups=(first, first + count), rows=count, size=count * BYTES))
+            kinds[see_columns(source, columns) if source.from_run else columns] = None
+            for first in range(0, rows, source.number_sample_per_shard):
+                count = min(source.number_sample_per_shard, rows - first)
+                parts.append(replace(part, groups=(first, first + count), rows=count, size=count * BYTES))
         if parts and not kinds:
             assert parts[0].fault is not None
             raise source.error(f"none of {len(parts)} lists can be read: {parts[0].path}: {parts[0].fault[1]}")
-        return PlannedSource(tuple(parts), tuple(kinds.values()))
+        return PlannedSource(tuple(parts), tuple(kinds))
 
     def share(self, source: Any, parts: Sequence[InputPart], run: RunStore) -> None:
         """Put lists that are not Parquet into the run's folder as such, for all processes. Raises OSError."""
@@ -129,52 +110,54 @@ class UrlsInput(InputFormat):
         places = find_shards(source, parts)
         complete = {part for _, some in places for part in some}
         left = [part for part in parts if part not in complete and not part.fault]
-        theirs = [(RunStore(place), [shard_stem(number) for number in some.values()]) for place, some in places]
+        theirs = [(RunStore(place), list(some.values())) for place, some in places]
         theirs.sort(key=lambda stems: -len(stems[1]))
         others = ((store, shards_in(store)) for store, _ in theirs)
         measured = (measured_rates(store, stems) for store, stems in chain(theirs, others))
         rows, of_left = (sum(part.rows or 0 for part in some) for some in (parts, left))
-        rates = next(filter(None, measured), None) or assume_rates(source, max(1, of_left) / max(1, len(left)))
+        rates = next(filter(None, measured), None) or assumed_rates(source, max(1, of_left) / max(1, len(left)))
         return Outlook(rows, of_left, len(left), _AT_ONCE, rates)
 
     def read(self, source: UrlsSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read a shard, with the columns of its list."""
         number, rows = make_shard(source, part), read_list(source, part)
-        roles = find_in_list(source, rows.schema)
+        listed, roles = set(rows.schema.names), find_in_list(source, rows.schema)
         keys = pa.array(keys_of(number, len(rows), source.number_sample_per_shard))
-        texts = {
-            name: valid_text(rows[column].combine_chunks())
-            for name in ("caption", "url", "uid", "language")
-            if (column := getattr(roles, name))
-        }
+        names = {name: getattr(roles, name) for name in ("caption", "url", "uid", "language")}
+        texts = {name: valid_text(whole(rows[column])) for name, column in names.items() if column}
         left_out = pa.array(self.left_out_keys(source, part), pa.string())
-        tar = InputPart(source.url_of(self.shard(source, part)), 0, "", listing_fingerprint="there")
         # Of rows that never come, too
         texts["uid"] = ids.make_uids(texts.get("uid"), texts["url"], None, texts["caption"])
-        assert roles.caption is not None
-        texts["caption"] = rows[roles.caption].combine_chunks()  # as it came: its faults are for its verdict
-        of_json = [name for name in scores.names if name in ORIGINAL and name not in rows.schema.names]
-        for whole in _TARS.read(_tar_source(source, tar.path, of_json), tar, pa.schema([]), None):
-            stay = ~np.asarray(pc.is_in(whole.columns["key"], left_out))
-            batch = whole if stay.all() else _only(whole, stay)
+        texts["caption"] = whole(rows[names["caption"]])  # as it came: its faults are for its verdict
+        of_json = [name for name in scores.names if name in ORIGINAL and name not in listed]
+        tar, shard = self._tar(source, part, of_json)
+        for batch in _TARS.read(tar, shard, pa.schema([]), None):
+            stay = ~np.asarray(pc.is_in(batch.columns["key"], left_out))
+            batch = batch if stay.all() else _only(batch, stay)  # noqa: PLW2901
             places = pc.index_in(batch.columns["key"], keys)
             if places.null_count:
-                raise InputFault("damaged_tar", f"{tar.path}: has samples that are not in its list")
+                raise InputFault("damaged_tar", f"{shard.path}: has samples that are not in its list")
             columns = batch.columns | {name: column.take(places) for name, column in texts.items()}
-            supplied = {name: rows[name].take(places) for name in scores.names if name in rows.schema.names}
+            supplied = {name: rows[name].take(places) for name in scores.names if name in listed}
             nothing = pa.chunked_array([pa.nulls(len(places), pa.int64())])  # of what never came
             supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
             yield replace(batch, columns=columns, scores=supplied)
 
     def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples by their offsets."""
-        path = source.url_of(self.shard(source, part))
-        return _TARS.reread(_tar_source(source, path), replace(part, path=path), rows)
+        return _TARS.reread(*self._tar(source, part), rows)
 
     def reread_images(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images by their offsets."""
-        path = source.url_of(self.shard(source, part))
-        return _TARS.reread_images(_tar_source(source, path), replace(part, path=path), rows)
+        return _TARS.reread_images(*self._tar(source, part), rows)
+
+    def _tar(
+        self, source: UrlsSource, part: InputPart, numbers: Sequence[str] = ()
+    ) -> tuple[WebdatasetSource, InputPart]:
+        """Return a shard as a source of its own, which supplies these numbers of its json, and as its part."""
+        path, columns = source.url_of(self.shard(source, part)), dict.fromkeys(numbers, "int")
+        tar = WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=columns)
+        return tar, InputPart(path, 0, "", listing_fingerprint="there")
 
     def clear(self, source: Any, shard: str, keys: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
         """Take samples out of a shard (see `shard`), and return the files of the run that were rewritten.
@@ -192,12 +175,6 @@ class UrlsInput(InputFormat):
         rewritten += clear_samples(store, stem, keys, spans)
         return [] if source.store else rewritten
 
-    def is_allowed_now(self, source: Any, reason: str, detail: str) -> bool:
-        """Return whether a URL was refused by limits of `network` that the recipe does not have any more."""
-        from curate.pool.urls.download.fetch_fault import is_allowed_now
-
-        return is_allowed_now(source.network, reason, detail)
-
     def list_key(self, source: Any, part: InputPart) -> str:
         """Return the digest of the list that a part is of, and of what determines what becomes of its rows."""
         return ids.digest([*identify_list(part), source.row_fields()])
@@ -205,7 +182,7 @@ class UrlsInput(InputFormat):
     def list_row(self, source: Any, part: InputPart, key: str) -> int:
         """Return which row of its list the sample of a part with this key is."""
         assert part.groups is not None
-        row = row_of(key, source.number_sample_per_shard)
+        row = row_of(key)
         return part.retry.rows[row] if part.retry else part.groups[0] + row
 
     def retry_parts(self, source: Any, of: InputPart, retry: Retry, later: Collection[int]) -> list[InputPart]:
@@ -238,7 +215,7 @@ class UrlsInput(InputFormat):
             table = store.read_parquet(f"{stem}.parquet", ["key", "reason", "detail", *schema.ATTEMPTS.names])
             rows = zip(*(table[name].to_pylist() for name in ("may_pass", "reason", "detail")), strict=True)
             may = [
-                passes if passes is None else passes or self.is_allowed_now(source, reason or "", detail or "")
+                passes if passes is None else passes or source.network.allows_now(reason, detail)
                 for passes, reason, detail in rows
             ]
             table = table.set_column(table.column_names.index("may_pass"), "may_pass", pa.array(may, pa.bool_()))
@@ -250,14 +227,9 @@ class UrlsInput(InputFormat):
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"
 
 
-def _tar_source(source: UrlsSource, path: str, numbers: Sequence[str] = ()) -> WebdatasetSource:
-    """Return a shard as a source of its own, which supplies these numbers of its json."""
-    return WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=dict.fromkeys(numbers, "int"))
-
-
 def _only(batch: Batch, stay: Mask) -> Batch:
     """Return some rows of a batch. What `fields` counts is of all: they have some name and type all the same."""
-    rows, of_images = pa.array(stay), batch.images
+    rows, of_images, faults, members = pa.array(stay), batch.images, batch.faults, batch.members
 
     def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
         assert of_images is not None
@@ -268,8 +240,8 @@ def _only(batch: Batch, stay: Mask) -> Batch:
     return replace(
         batch,
         columns={name: column.filter(rows) for name, column in batch.columns.items()},
-        faults=batch.faults and (batch.faults[0].filter(rows), batch.faults[1].filter(rows)),
+        faults=faults and (faults[0].filter(rows), faults[1].filter(rows)),
         scores={name: column.filter(rows) for name, column in batch.scores.items()},
         images=of_images and images,
-        members=batch.members and tuple(column.filter(rows) for column in batch.members),
+        members=members and (members[0].filter(rows), members[1].filter(rows), members[2].filter(rows)),
     )

@@ -1,38 +1,26 @@
 """Rows of lists of URLs: which columns hold what, and as img2dataset takes them."""
 
+from functools import partial
 from itertools import chain
 
 import pyarrow as pa
 
-from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
 from curate.base.wording import one_line
-from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, plain_type, score_type, valid_text
-from curate.pool.files.faults import InputFault
+from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_type, score_type, valid_text
+from curate.pool.files.faults import InputFault, retry
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.formats.run import see_rows, which_columns
-from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, read_rows, read_some_rows
-from curate.pool.urls.source import UrlsSource
+from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, read_some_rows
+from curate.pool.urls.download.source import UrlsSource
 from curate.store.store import RunStore
 
 _TEXTS = ("caption", "uid", "url", "language")
-# Names that img2dataset gives its own columns
-_IMG2DATASET = {
-    "url",
-    "caption",
-    "key",
-    "status",
-    "error_message",
-    "width",
-    "height",
-    "original_width",
-    "original_height",
-    "exif",
-}
-
-
-# Of its json, for rules: pixels before it resized the image
+# Of img2dataset's json, for rules: pixels before it resized the image
 ORIGINAL = ("original_width", "original_height")
+# Names that img2dataset gives its own columns
+_IMG2DATASET = {"url", "caption", "key", "status", "error_message", "width", "height", *ORIGINAL, "exif"}
 
 
 def list_of(source: UrlsSource, part: InputPart) -> UrlList:
@@ -42,72 +30,85 @@ def list_of(source: UrlsSource, part: InputPart) -> UrlList:
     return UrlList(part.path, part.fingerprint, source.storage, source.column_names, texts)
 
 
-def check_kind(source: UrlsSource, urls: UrlList) -> None:
+def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int]:
+    """Return what the list that a part is of supplies, and how many rows it has.
+
+    Raises RecipeError for what is no list, or whose columns are misnamed; InputFault where columns are missing;
+    pa.ArrowException or ValueError where it is damaged, and OSError.
+    """
+    urls = list_of(source, part)
+    _check_kind(source, urls)
+    columns, rows = retry(partial(describe_list, urls))
+    _check_header(source, urls, columns)
+    roles = find_in_list(source, columns)
+    _check_order(source, urls, roles)
+    return _file_columns(source, columns, roles), rows
+
+
+def _check_kind(source: UrlsSource, urls: UrlList) -> None:
     """Raise RecipeError for a file that is no list, or whose columns have their names in it."""
-    where = f"input {source.name!r}: {urls.path}"
     if urls.kind is None:
-        accepted = f"accepted: {', '.join(f'.{name}' for name in KINDS)}, plain or with .gz, .bz2, .xz, .zst"
-        if ".txt" in urls.path.lower():
-            raise RecipeError(f"{where}: a list of URLs alone has no captions, which rows need; {accepted}")
-        raise RecipeError(f"{where}: not a list of URLs, by its name; {accepted}")
+        is_txt = ".txt" in urls.path.lower()
+        what = "a list of URLs alone has no captions, which rows need" if is_txt else "not a list of URLs, by its name"
+        kinds = ", ".join(f".{name}" for name in KINDS)
+        raise source.error(f"{urls.path}: {what}; accepted: {kinds}, plain or with .gz, .bz2, .xz, .zst")
     if source.column_names and urls.kind not in TABULAR:
-        raise RecipeError(
-            f"{where}: {KINDS[urls.kind]} has column names of its own; "
-            "accepted: column_names for CSV and TSV without a header line"
-        )
+        accepted = "accepted: column_names for CSV and TSV without a header line"
+        raise source.error(f"{urls.path}: {KINDS[urls.kind]} has column names of its own; {accepted}")
 
 
-def check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
+def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None:
     """Raise RecipeError where the first line of a list is not the names of its columns."""
-    if urls.kind in TABULAR and (row := [name for name in columns.names if name.startswith(("http://", "https://"))]):
+    if urls.kind in TABULAR and (row := [name for name in columns.names if _is_url(name)]):
         order = "[caption, url]" if len(columns) == 2 and columns.names[1] == row[0] else "[url, caption]"
-        raise RecipeError(
-            f"input {source.name!r}: {urls.path}: its first line is a row, not a header ({row[0][:80]!r}); name its "
-            f"{len(columns)} columns in their order, such as column_names: {order}"
+        raise source.error(
+            f"{urls.path}: its first line is a row, not a header ({row[0][:80]!r}); name its {len(columns)} columns in "
+            f"their order, such as column_names: {order}"
         )
 
 
-def check_order(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
+def _check_order(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
     """Raise RecipeError where `column_names` are in another order: only another column begins with a URL."""
     if not source.column_names or roles.url is None or not (rows := read_rows(urls, 0, 1).to_pylist()):
         return
     row = {name: str(value) for name, value in rows[0].items()}
-    holders = [name for name, value in row.items() if value.startswith(("http://", "https://"))]
+    holders = [name for name, value in row.items() if _is_url(value)]
     if holders and roles.url not in holders:
         swapped = {roles.url: holders[0], holders[0]: roles.url}
         order = ", ".join(swapped.get(name, name) for name in source.column_names)
-        raise RecipeError(
-            f"input {source.name!r}: {urls.path}: column_names: the first row has its URL in column {holders[0]!r}, "
-            f"and in {roles.url!r} {row[roles.url][:80]!r}; "
-            f"accepted: the names in the order of the columns, such as [{order}]"
+        raise source.error(
+            f"{urls.path}: column_names: the first row has its URL in column {holders[0]!r}, and in {roles.url!r} "
+            f"{row[roles.url][:80]!r}; accepted: the names in the order of the columns, such as [{order}]"
         )
 
 
-def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
-    """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
-    roles = find_columns(columns, which_columns(source) if source.from_run else source.columns)
-    if roles.url is None:
-        raise InputFault(
-            "wrong_type", f"no column of URLs; columns: {', '.join(columns.names)}; name it with columns: {{url: NAME}}"
-        )
-    if source.verify_hash and source.verify_hash[0] not in columns.names:
-        raise InputFault(
-            "wrong_type", f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(columns.names)}"
-        )
-    return roles
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
 
 
-def file_columns(source: UrlsSource, columns: pa.Schema, roles: Columns) -> FileColumns:
+def _file_columns(source: UrlsSource, columns: pa.Schema, roles: Columns) -> FileColumns:
     """Return what lists with these columns supply."""
     supplied = frozenset(name for name in ("uid", "url", "language") if getattr(roles, name))
     scores = roles.scores or ()
-    others = tuple(field.name for field in columns if field.name not in scores and score_type(field.type) is not None)
+    others = tuple(f.name for f in columns if f.name not in scores and score_type(f.type) is not None)
     others = others if source.columns.scores is None else ()
     if source.image_size is not None:
         for name in ORIGINAL:
             if name not in columns.names:
                 columns, others = columns.append(pa.field(name, pa.int64())), (*others, name)
     return FileColumns(True, columns, supplied, scores, others)
+
+
+def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
+    """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
+    roles, names = find_columns(columns, which_columns(source) if source.from_run else source.columns), columns.names
+    if roles.url is None:
+        detail = f"no column of URLs; columns: {', '.join(names)}; name it with columns: {{url: NAME}}"
+        raise InputFault("wrong_type", detail)
+    if source.verify_hash and source.verify_hash[0] not in names:
+        detail = f"verify_hash: no column {source.verify_hash[0]!r}; columns: {', '.join(names)}"
+        raise InputFault("wrong_type", detail)
+    return roles
 
 
 def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
@@ -125,19 +126,11 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     """Return the rows as img2dataset takes them: numbers, texts and booleans, `caption`, a hash, and `url`."""
     roles = find_in_list(source, rows.schema)
-    verified: dict[str, str] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
+    verified = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
     columns_of = {"caption": roles.caption, **verified, "url": roles.url}
-    columns = {}
-    taken = {*_IMG2DATASET, *columns_of, *filter(None, (*columns_of.values(), source.compute_hash))}
-    taken |= {*INPUT_DECISIONS.values()} if source.from_run else {*()}
-    for field in rows.schema:
-        plain = (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_boolean,
-            pa.types.is_integer,
-            pa.types.is_floating,
-        )
-        if field.name not in taken and any(test(field.type) for test in plain):
-            columns[field.name] = rows[field.name].combine_chunks()
-    return pa.table(columns | {name: valid_text(rows[column].combine_chunks()) for name, column in columns_of.items()})
+    taken = {*_IMG2DATASET, *columns_of, *columns_of.values(), source.compute_hash}
+    taken |= set(INPUT_DECISIONS.values()) if source.from_run else set()
+    numbers, texts = (pa.types.is_integer, pa.types.is_floating), (pa.types.is_string, pa.types.is_large_string)
+    fields = [f.name for f in rows.schema if is_any(f.type, *numbers, *texts, pa.types.is_boolean)]
+    columns = {name: whole(rows[name]) for name in fields if name not in taken}
+    return pa.table(columns | {name: valid_text(whole(rows[column])) for name, column in columns_of.items() if column})

@@ -1,6 +1,5 @@
 """Shards of lists of URLs: what they are called, which are there, and how one is downloaded that is not."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +7,14 @@ from curate.base import ids
 from curate.base.process import process_cache
 from curate.pool.formats.input_format import InputPart
 from curate.pool.formats.run import SHA256
-from curate.pool.urls.download.download_log import log_download
-from curate.pool.urls.download.rates import STATISTICS, Rates, assumed_rates
-from curate.pool.urls.download.shard_names import NUMBERS, shard_stem
+from curate.pool.urls.download.rates import log_download
+from curate.pool.urls.download.shard_names import NUMBERS, STATISTICS, shard_stem
+from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.rows import read_list, with_url
-from curate.pool.urls.source import RESIZING, UrlsSource
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
     from curate.pool.urls.download.fetch import Fetcher
-    from curate.pool.urls.download.shard import ShardOptions
 
 
 def identify_list(part: InputPart) -> list[str]:
@@ -38,32 +35,22 @@ def make_shard(source: UrlsSource, part: InputPart) -> int:
     store, stem = source.place(shard_stem(number))
     if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
         # here: other pools have no use for what it imports
-        from curate.pool.urls.download.shard import Before, complete, download_shard, read_facts
+        from curate.pool.urls.download.resize import make_resizer
+        from curate.pool.urls.download.shard import complete, download_shard, read_facts
 
         if not complete(store, stem):
             rows = with_url(source, read_list(source, part))
-            before = Before(part.retry.keys, part.retry.attempts) if part.retry else None
-            download_shard(rows, number, (store, stem), _fetcher(source), _options(source), before)
+            download_shard(rows, number, source, _fetcher(source), make_resizer(source), part.retry)
             complete(store, stem)
         log_download(RunStore(source._run), shard_stem(number), read_facts(store, stem))
     return number
 
 
-def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, int]]]:
-    """Return the places that shards may be in, each with those parts whose shard is there, and its number."""
-    numbers = {part: number_of(source, part) for part in parts if not part.fault}
-    names = {place: set(shards_in(RunStore(place))) for place in source.places()}
-    return [
-        (place, {part: number for part, number in numbers.items() if shard_stem(number) in stems})
-        for place, stems in names.items()
-    ]
-
-
-def assume_rates(source: UrlsSource, urls: float) -> Rates:
-    """Return assumptions for shards of so many URLs, on the average."""
-    policy = source.network
-    slowest = policy.attempts * source.timeout + sum(policy.pause * 2**n for n in range(policy.attempts - 1))
-    return assumed_rates(urls, source.thread_count, slowest, source.image_size)
+def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, str]]]:
+    """Return the places that shards may be in, each with those parts whose shard is there, and its name there."""
+    stems = {part: shard_stem(number_of(source, part)) for part in parts if not part.fault}
+    places = [(place, set(shards_in(RunStore(place)))) for place in source.places()]
+    return [(place, {part: stem for part, stem in stems.items() if stem in names}) for place, names in places]
 
 
 def shards_in(store: RunStore) -> list[str]:
@@ -77,24 +64,3 @@ def _fetcher(source: UrlsSource) -> "Fetcher":
 
     key = ids.digest([source.network.model_dump(), source.disallowed_header_directives])
     return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))
-
-
-def _options(source: UrlsSource) -> "ShardOptions":
-    """Return how a shard of the source is made."""
-    from curate.pool.urls.download.resize import make_resizer
-    from curate.pool.urls.download.shard import ShardOptions
-
-    resizing = None
-    if source.image_size is not None:
-        values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
-        resizing = {name: math.inf if value is None else value for name, value in values.items()}
-    return ShardOptions(
-        thread_count=source.thread_count,
-        timeout=source.timeout,
-        number_sample_per_shard=source.number_sample_per_shard,
-        extract_exif=source.extract_exif,
-        compute_hash=source.compute_hash,
-        verify_hash_type=source.verify_hash[1] if source.verify_hash else None,
-        encode_format=source.encode_format,
-        resize=make_resizer(resizing),
-    )

@@ -1,16 +1,24 @@
-"""Which addresses are public: URLs must not reach the machine itself, its network, or a cloud's metadata service.
+"""The addresses of names, looked up once in five minutes, and which addresses are public.
 
-An address is checked when a connection is made to it, not when a name is looked up: a name may have another address the
-next time. Addresses of IPv6 that stand for one of IPv4 (mapped, translated, tunnelled) are as public as that.
+URLs must not reach the machine itself, its network, or a cloud's metadata service. An address is checked when a
+connection is made to it, not when a name is looked up: a name may have another address the next time. Addresses of IPv6
+that stand for one of IPv4 (mapped, translated, tunnelled) are as public as that.
 """
 
 import ipaddress
+import socket
+import time
 from functools import lru_cache
+from typing import Any
 
-from curate.pool.urls.download.policy import Network
+from curate.pool.urls.download.fetch_fault import FetchFault
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Addresses = list[tuple[int, Any]]  # families, and addresses as sockets take them
 
+# For how many seconds is remembered what was found, that there is no such name, and a failure which may pass
+_FOUND_SECONDS, _MISSING_SECONDS, _AGAIN_SECONDS = 300.0, 60.0, 0.5
+_NAMES = 100_000  # that are remembered
 # Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 # Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
@@ -18,6 +26,33 @@ _PREFIXES = tuple(
     (ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))
 )
 _KINDS = ("unspecified", "loopback", "link_local", "multicast", "reserved", "private")
+
+# By name and port, the addresses or what is wrong, and until when that holds
+_names: dict[tuple[str, int], tuple[Addresses | str, float]] = {}
+
+
+def look_up(host: str, port: int) -> Addresses:
+    """Return families and addresses of a host. Raises FetchFault."""
+    addresses, until = _names.get((host, port), ("", 0.0))
+    if until < time.monotonic():
+        addresses, seconds = _resolve(host, port)
+        if len(_names) >= _NAMES:
+            _names.clear()
+        _names[host, port] = addresses, time.monotonic() + seconds
+    if isinstance(addresses, str):
+        raise FetchFault("dns", f"{host}: {addresses}")
+    return addresses
+
+
+def _resolve(host: str, port: int) -> tuple[Addresses | str, float]:
+    """Return a host's addresses, or what is wrong, and for how many seconds that holds."""
+    try:
+        return [(info[0], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)], _FOUND_SECONDS
+    except socket.gaierror as error:
+        may_pass = error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM)
+        return error.strerror or str(error), _AGAIN_SECONDS if may_pass else _MISSING_SECONDS
+    except (OSError, UnicodeError) as error:
+        return str(error), _MISSING_SECONDS
 
 
 @lru_cache(1 << 14)
@@ -27,26 +62,21 @@ def refusal(text: str, allowed: tuple[Network, ...] = ()) -> str | None:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return "no address"
-    meant = _meant(address)
+    meant = [address]
+    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:  # not :: and ::1
+        bits = next((bits for network, bits in _PREFIXES if address in network), None)
+        if address.ipv4_mapped:
+            meant = [address.ipv4_mapped]
+        elif address.teredo:
+            meant = [*address.teredo]
+        elif bits is not None:
+            meant = [ipaddress.IPv4Address(int(address) >> bits & 0xFFFFFFFF)]
     if any(a in network for a in (address, *meant) for network in allowed):  # False for another version's
         return None
     return next((kind for address in meant if (kind := _kind(address))), None)
 
 
-def _meant(address: Address) -> tuple[Address, ...]:
-    """Return the addresses of IPv4 that one of IPv6 stands for; of any other, itself."""
-    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:  # not :: and ::1
-        if address.ipv4_mapped:
-            return (address.ipv4_mapped,)
-        if address.teredo:
-            return address.teredo
-        for network, bits in _PREFIXES:
-            if address in network:
-                return (ipaddress.IPv4Address(int(address) >> bits & 0xFFFFFFFF),)
-    return (address,)
-
-
-def _kind(address: Address) -> str | None:
+def _kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
     """Return why an address is not public."""
     if any(address in network for network in _SERVICES):
         return "a cloud's own service"

@@ -6,8 +6,8 @@ import string
 import time
 import urllib.parse
 from dataclasses import dataclass
-from email.message import Message
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Self
 
@@ -15,9 +15,8 @@ from curate import __version__
 from curate.base.schema import MISSING_REASONS
 from curate.pool.urls.download.fetch_fault import FetchFault
 from curate.pool.urls.download.hosts import Hosts
-from curate.pool.urls.download.opt_out import NO_TRAINING, opt_out
 from curate.pool.urls.download.policy import NetworkPolicy
-from curate.pool.urls.download.robots import Robots
+from curate.pool.urls.download.robots import NO_TRAINING, Robots, opt_out
 from curate.pool.urls.download.transport import Answer, Deadline, HttpTransport, Site, Transport, connections
 
 AGENT = "curate"  # as robots.txt and headers name it
@@ -32,19 +31,12 @@ _SAFE = "%/:=&?~#+!$,;'@()*[]"  # what a path has of these is as its author wrot
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a URL.
+    """What became of a URL."""
 
-    Attributes:
-        data: what it gave; None where it gave nothing.
-        fault: why it gave nothing; None where it gave something.
-        attempts: how many there were.
-        time: when the last one ended, in seconds since 1970.
-    """
-
-    data: bytes | None
-    fault: FetchFault | None
-    attempts: int
-    time: float
+    data: bytes | None  # what it gave; None where it gave nothing
+    fault: FetchFault | None  # why it gave nothing; None where it gave something
+    attempts: int  # how many there were
+    time: float  # when the last one ended, in seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -106,7 +98,8 @@ class Fetcher:
         """Fetch a URL; `timeout`: seconds that connecting and each wait for bytes may take."""
         for attempt in range(1, self._policy.attempts + 1):
             try:
-                return Outcome(self._follow(url, timeout), None, attempt, time.time())
+                deadline = Deadline(timeout, self._policy.max_seconds)
+                return Outcome(self._follow(url, deadline), None, attempt, time.time())
             except FetchFault as error:
                 fault = error.fresh()
             pause = self._policy.pause * 2 ** (attempt - 1) if fault.retry_after is None else fault.retry_after
@@ -119,31 +112,23 @@ class Fetcher:
         """Close the connections that are kept open; others are made as they are needed."""
         self._transport.close()
 
-    def _follow(self, url: str, timeout: float) -> bytes:
-        """Fetch a URL, or what it redirects to."""
-        deadline = Deadline(timeout, self._policy.max_seconds)
-        for _ in range(self._policy.max_redirects + 1):
+    def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
+        """Fetch a URL, or what it redirects to; of a robots.txt that is long, the beginning."""
+        redirects = max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
+        for _ in range(redirects + 1):
             target = _Target.of(url)
-            if self._policy.robots == "respect":
-                waited = self._robots.check(target.site.url, target.url, lambda url: self._read_robots(url, deadline))
-                deadline.extend(waited)
-            reply = self._ask(target, deadline)
+            if self._policy.robots == "respect" and not is_robots:
+                read = partial(self._follow, deadline=deadline, is_robots=True)
+                deadline.extend(self._robots.check(target.site.url, target.url, read))
+            reply = self._ask(target, deadline, is_robots)
             if isinstance(reply, bytes):
                 return reply
             url = target.join(reply)
-        raise FetchFault("too_many_redirects", f"more than {self._policy.max_redirects}")
+        if is_robots:
+            return b""  # as where there is none
+        raise FetchFault("too_many_redirects", f"more than {redirects}")
 
-    def _read_robots(self, url: str, deadline: Deadline) -> bytes:
-        """Fetch a robots.txt, or the beginning of a long one."""
-        for _ in range(max(_ROBOTS_REDIRECTS, self._policy.max_redirects) + 1):
-            target = _Target.of(url)
-            reply = self._ask(target, deadline, is_robots=True)
-            if isinstance(reply, bytes):
-                return reply
-            url = target.join(reply)
-        return b""  # as where there is none
-
-    def _ask(self, target: _Target, deadline: Deadline, is_robots: bool = False) -> bytes | str:
+    def _ask(self, target: _Target, deadline: Deadline, is_robots: bool) -> bytes | str:
         """Return what one request gives, or where it redirects to."""
         began = time.monotonic()
         host, has_answered = target.site.host, False
@@ -170,9 +155,11 @@ class Fetcher:
         """Return a body. Raises FetchFault where it is reserved, a part, or larger than the policy lets it be."""
         if self._policy.opt_out == "respect" and (header := opt_out(answer.headers, AGENT, self._directives)):
             raise FetchFault("opted_out", header)
-        if answer.status == HTTPStatus.PARTIAL_CONTENT and not _is_whole(answer.headers):
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:
             part = answer.headers.get("Content-Range", "a part that was not asked for")
-            raise FetchFault("incomplete", f"206: {part}")
+            span = _RANGE.fullmatch(part.strip())
+            if span is None or int(span[1]) + 1 != int(span[2]):  # not all there is (RFC 9110, 14.4)
+                raise FetchFault("incomplete", f"206: {part}")
         limit = self._policy.max_bytes
         if answer.length is not None and answer.length > limit:
             raise FetchFault("too_large", f"{answer.length:,} bytes")
@@ -192,12 +179,6 @@ def _begin_of(answer: Answer, limit: int) -> bytes:
     if answer.length is not None and body.tell() < min(answer.length, limit):
         raise FetchFault("incomplete", f"{body.tell():,} of {answer.length:,} bytes")
     return body.getvalue()  # which shares the bytes
-
-
-def _is_whole(headers: Message) -> bool:
-    """Return whether the part that an answer 206 brings is all there is (RFC 9110, 14.4): no part was asked for."""
-    part = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-    return part is not None and int(part[1]) + 1 == int(part[2])
 
 
 def _refused(answer: Answer) -> FetchFault:

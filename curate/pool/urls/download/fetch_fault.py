@@ -1,10 +1,6 @@
 """Why a URL gave nothing: FetchFault, and which of its reasons may pass, or are of limits that change."""
 
-import re
-
 from curate.base.wording import escape, one_line
-from curate.pool.urls.download.addresses import refusal
-from curate.pool.urls.download.policy import NetworkPolicy
 
 _DETAIL = 200  # characters
 REFUSED_BY_LIMITS = ("refused_address", "too_large", "too_many_redirects")  # of `network`, which may change
@@ -26,18 +22,3 @@ class FetchFault(Exception):
     def may_pass(self) -> bool:
         """Whether another attempt may go better."""
         return self.reason in _MAY_PASS or self.reason.startswith("http_5")
-
-
-def is_allowed_now(policy: NetworkPolicy, reason: str, detail: str) -> bool:
-    """Return whether a URL was refused by limits that this policy does not have: of addresses, sizes or numbers."""
-    if reason == "refused_address":
-        match = _ADDRESS.search(detail)
-        return match is not None and refusal(match[1], policy.networks) is None
-    limit = {"too_large": policy.max_bytes, "too_many_redirects": policy.max_redirects}.get(reason)
-    if limit is None or not (match := _NUMBER.fullmatch(detail)):
-        return False
-    return int(match[2].replace(",", "")) + bool(match[1]) <= limit
-
-
-_ADDRESS = re.compile(r"(\S+) is ")
-_NUMBER = re.compile(r"(more than )?([\d,]+)(?: bytes)?")  # as `fetch` says it

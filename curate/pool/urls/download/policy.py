@@ -6,9 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from curate.pool.urls.download.addresses import Network, refusal
 from curate.recipe.section import Section
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
+# Of what FetchFaults say of a limit: an address, and how much there was
+_ADDRESS, _NUMBER = re.compile(r"(\S+) is "), re.compile(r"(more than )?([\d,]+)(?: bytes)?")
 
 
 def _network(text: str) -> str:
@@ -16,9 +19,6 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise ValueError(f"{error}; accepted: a network such as 127.0.0.0/8 or fd00::/8") from None
-
-
-_CONTACT = r"^(https?://|mailto:)?[!-~]+[.@][!-~]+$"
 
 
 def _contact(text: str) -> str:
@@ -73,3 +73,14 @@ class NetworkPolicy(Section):
     def networks(self) -> tuple[Network, ...]:
         """The networks that may be asked though they are not public."""
         return tuple(map(ipaddress.ip_network, self.allow_networks))
+
+    def allows_now(self, reason: str | None, detail: str | None) -> bool:
+        """Return whether a URL was refused by limits that this policy does not have: of addresses, sizes or numbers."""
+        if reason == "refused_address":
+            address = _ADDRESS.search(detail or "")
+            return address is not None and refusal(address[1], self.networks) is None
+        limit = {"too_large": self.max_bytes, "too_many_redirects": self.max_redirects}.get(reason or "")
+        number = _NUMBER.fullmatch(detail or "")
+        if limit is None or number is None:
+            return False
+        return int(number[2].replace(",", "")) + bool(number[1]) <= limit

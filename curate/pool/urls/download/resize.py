@@ -8,12 +8,13 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from curate.base.errors import needing
 from curate.pool.decode.image import FORMATS, format_of, measure_image
+from curate.pool.urls.download.source import RESIZING, UrlsSource
 from curate.recipe.measure import Image as ImageOptions
 
 _NEEDED = ("input of format urls needs img2dataset", "'.[img2dataset]' in a checkout of curate")
@@ -42,34 +43,33 @@ class Resized(NamedTuple):
 Resize = Callable[[bytes], Resized]
 
 
-def make_resizer(options: Mapping[str, Any] | None) -> Resize:
-    """Return what resizes images by the options of a Resizer; None: leaves them as they are. Raises RecipeError.
+def make_resizer(source: UrlsSource) -> Resize:
+    """Return what resizes images as a source says. Raises RecipeError.
 
     What is no image that is accepted, or would have too many pixels to be resized, is refused before it is decoded.
     """
-    resize = Resized if options is None else _make_img2dataset_resizer(options)
-    limits = ImageOptions(decode=False)
-    if options and math.isfinite(options.get("max_image_area", math.inf)):
-        limits = limits.model_copy(update={"max_pixels": int(options["max_image_area"])})
-
-    def check_and_resize(data: bytes) -> Resized:
-        if not format_of(data[:64]):
-            return Resized(None, error=f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}")
-        if options and (facts := measure_image(data, limits)).status == "too_many_pixels":
-            return Resized(None, error=f"image area too large: {facts.error}")
-        return resize(data)
-
-    return check_and_resize
-
-
-def _make_img2dataset_resizer(options: Mapping[str, Any]) -> Resize:
+    if source.image_size is None:
+        return lambda data: _refusal(data, None) or Resized(data)
     # A library of the resizer else asks the package index for its newest version when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with needing(*_NEEDED):
         from img2dataset import resizer
     resizer.SuppressStdoutStderr = nullcontext
-    resize = resizer.Resizer(**options)
-    return lambda data: Resized(*resize(io.BytesIO(data)))
+    values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
+    resize = resizer.Resizer(**{name: math.inf if value is None else value for name, value in values.items()})
+    limits = ImageOptions(decode=False)
+    if source.max_image_area is not None:
+        limits = limits.model_copy(update={"max_pixels": int(source.max_image_area)})
+    return lambda data: _refusal(data, limits) or Resized(*resize(io.BytesIO(data)))
+
+
+def _refusal(data: bytes, limits: ImageOptions | None) -> Resized | None:
+    """Return the message for what is no image that is accepted, or beyond the limits by its header."""
+    if not format_of(data[:64]):
+        return Resized(None, error=f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}")
+    if limits and (facts := measure_image(data, limits)).status == "too_many_pixels":
+        return Resized(None, error=f"image area too large: {facts.error}")
+    return None
 
 
 def reason_of(error: str) -> str:

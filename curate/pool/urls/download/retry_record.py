@@ -8,6 +8,7 @@ first attempts gave.
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +21,15 @@ from curate.store.manifest import find_digest, is_equal
 from curate.store.store import RunStore
 
 _log = logging.getLogger(__name__)
+
+
+class Retry(NamedTuple):
+    """Rows of a list that are tried again."""
+
+    round: int
+    rows: tuple[int, ...]  # their numbers in the list, ascending
+    keys: tuple[str, ...]  # before this round, as are `attempts`
+    attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,11 @@ class Retries:
 
     def by_list(self, source: str) -> dict[str, pa.Table]:
         """Return the rows of each list of a source, by round and number."""
-        table = self.table.filter(pc.equal(self.table["source"], source))
+        table = self.table.filter(pc.equal(self.table["source"], pa.scalar(source)))
         table = table.sort_by([(name, "ascending") for name in ("list", "round", "row")])
         first, lists = 0, {}
-        for item in pc.value_counts(table["list"]).to_pylist():  # in the order in which they come
-            lists[item["values"]] = table.slice(first, item["counts"])
-            first += item["counts"]
+        counts = pc.value_counts(table["list"])  # in the order in which they come
+        for key, count in zip(*(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True):
+            lists[key] = table.slice(first, count)
+            first += count
         return lists

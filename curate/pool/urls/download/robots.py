@@ -1,11 +1,12 @@
-"""The robots.txt of hosts (RFC 9309), each read once a day in a process. Protego has the rules."""
+"""What hosts forbid: their robots.txt (RFC 9309), each read once a day in a process, and headers against training."""
 
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
 
 from curate.base.errors import needing
@@ -16,7 +17,13 @@ _OVERHEAD = 300  # of each site
 _DAY = 86_400.0
 _AGENT = re.compile(r"\s*user[- ]?agent(?:\s*:|\s)([^#]*)(?:#.*)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z_-]*")  # a product token
-_NONE: Future[Any] = Future()  # of a site that was not asked
+_NOT_ASKED: Future[Any] = Future()
+
+NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # img2dataset's
+_NONE = {"noindex", "nofollow"}  # what X-Robots-Tag: none stands for
+_USES = {"train-ai", "train-genai", "ai", "genai", "tdm", "bots", "automated", "all"}
+_TAG_OF_AGENT = re.compile(r"\s*([A-Za-z0-9_-]+)\s*:\s*(.*)")
+_WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 
 
 @dataclass
@@ -35,19 +42,11 @@ class Robots:
         Returns the seconds in which another thread read it.
         """
         began = time.monotonic()
-        rules, is_mine = self._rules(site, read)
-        waited = 0.0 if is_mine else time.monotonic() - began
-        if rules is not None and not rules.can_fetch(url, self.agent):
-            raise FetchFault("robots", f"{site}/robots.txt")
-        return waited
-
-    def _rules(self, site: str, read: Callable[[str], bytes]) -> tuple[Any, bool]:
-        now = time.monotonic()
         with self._lock:
-            until, rules = self._sites.get(site, (0.0, _NONE))
-            if is_mine := until < now:
+            until, rules = self._sites.get(site, (0.0, _NOT_ASKED))
+            if is_mine := until < began:
                 rules = Future()
-                self._sites[site] = now + _DAY, rules
+                self._sites[site] = began + _DAY, rules
         if is_mine:
             try:
                 parsed, characters = self._parse(read, site)
@@ -55,12 +54,14 @@ class Robots:
                 with self._lock:
                     self._characters += characters
                     if self._characters > _RULES:
-                        self._sites, self._characters = {site: (now + _DAY, rules)}, characters
+                        self._sites, self._characters = {site: (began + _DAY, rules)}, characters
             except BaseException as error:
                 with self._lock:
                     self._sites.pop(site, None)
                 rules.set_exception(error.fresh() if isinstance(error, FetchFault) else error)
-        return rules.result(), is_mine
+        if rules.result() is not None and not rules.result().can_fetch(url, self.agent):
+            raise FetchFault("robots", f"{site}/robots.txt")
+        return 0.0 if is_mine else time.monotonic() - began
 
     def _parse(self, read: Callable[[str], bytes], site: str) -> tuple[Any, int]:
         """Return the rules of a site, None where all is allowed, and what they are counted as."""
@@ -90,3 +91,32 @@ def _of_agent(text: str, agent: str) -> str:
             is_mine = token is not None and token[0].lower() == agent
             lines[number] = f"User-agent: {'*' if name == '*' else agent if is_mine else 'other'}"
     return "\n".join(lines)
+
+
+def opt_out(headers: Message, token: str, directives: Iterable[str] = NO_TRAINING) -> str | None:
+    """Return the header that reserves what it comes with from machine learning; None where there is none.
+
+    X-Robots-Tag with one of the directives, for all or for the agent `token`, where `none` is noindex and nofollow
+    (Google's definition); TDM-Reservation: 1 (W3C's TDM Reservation Protocol); Content-Usage with `train-ai=n` (IETF's
+    draft-ietf-aipref-vocab-06) or, of its earlier drafts, a use that includes it. Not read: /.well-known/tdmrep.json,
+    rules `Content-Usage` of robots.txt, metadata inside of images.
+    """
+    unwanted = {directive.strip().lower() for directive in directives}
+    unwanted |= {"none"} if not unwanted.isdisjoint(_NONE) else set()
+    for value in headers.get_all("X-Robots-Tag", []):
+        match = _TAG_OF_AGENT.fullmatch(value)
+        is_named = match is not None and match[1].lower() not in _WITH_VALUES
+        if match and is_named and match[1].lower() != token:
+            continue
+        text = match[2] if match and is_named else value
+        if not unwanted.isdisjoint(word.strip().lower() for word in text.split(",")):
+            return f"X-Robots-Tag: {value}"
+    for value in headers.get_all("TDM-Reservation", []):
+        if value.strip() == "1":
+            return f"TDM-Reservation: {value}"
+    for value in headers.get_all("Content-Usage", []):
+        for part in value.lower().split(","):
+            use, _, answer = part.partition("=")
+            if use.strip() in _USES and answer.partition(";")[0].strip() == "n":
+                return f"Content-Usage: {value}"
+    return None

@@ -9,16 +9,10 @@ import pyarrow as pa
 
 _DIGITS = 15
 NUMBERS = 1_000_000_000_000_000
+STATISTICS = "_stats.json"  # what the name of a shard's statistics ends with
 
-OUTCOMES = pa.schema(
-    [
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("attempts", pa.int32()),
-        ("attempted", pa.timestamp("s", "UTC")),
-        ("may_pass", pa.bool_()),
-    ]
-)
+_NAMES: dict[str, pa.DataType] = {"reason": pa.string(), "detail": pa.string(), "attempts": pa.int32()}
+OUTCOMES = pa.schema(_NAMES | {"attempted": pa.timestamp("s", "UTC"), "may_pass": pa.bool_()})
 
 
 def shard_stem(number: int) -> str:
@@ -28,8 +22,8 @@ def shard_stem(number: int) -> str:
 
 def keys_of(number: int, rows: int, max_rows: int) -> list[str]:
     """Return the keys that img2dataset gives the rows of a shard of at most `max_rows`."""
-    digits = _row_digits(max_rows)
-    return [f"{number * 10**digits + row:0{digits + _DIGITS}d}" for row in range(rows)]
+    digits = math.ceil(math.log10(max_rows))
+    return [f"{shard_stem(number)}{row:0{digits}d}" for row in range(rows)]
 
 
 def stem_of(key: str) -> str:
@@ -37,10 +31,6 @@ def stem_of(key: str) -> str:
     return key[:_DIGITS]
 
 
-def row_of(key: str, max_rows: int) -> int:
-    """Return which row of a shard of at most `max_rows` has a key."""
-    return int(key[-_row_digits(max_rows) :])
-
-
-def _row_digits(max_rows: int) -> int:
-    return math.ceil(math.log10(max_rows))
+def row_of(key: str) -> int:
+    """Return which row of its shard has a key."""
+    return int(key[_DIGITS:])

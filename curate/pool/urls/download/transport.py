@@ -23,10 +23,8 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from curate.base.wording import format_bytes
-from curate.pool.urls.download.addresses import refusal
-from curate.pool.urls.download.dns import look_up
+from curate.pool.urls.download.addresses import Network, look_up, refusal
 from curate.pool.urls.download.fetch_fault import FetchFault
-from curate.pool.urls.download.policy import Network
 
 _OTHER_FILES = 512  # that the process may have open besides connections in use
 _CHUNK = 1 << 16  # bytes that are read at once
@@ -75,20 +73,13 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says.
-
-    Attributes:
-        status, reason: of its first line.
-        headers: as they came, each byte a character.
-        length: bytes of the body, where the headers say it.
-        body: its bytes, as they come.
-    """
+    """What a server says."""
 
     status: int
-    reason: str
-    headers: Message
-    length: int | None
-    body: Iterator[bytes]
+    reason: str  # of its first line
+    headers: Message  # as they came, each byte a character
+    length: int | None  # bytes of the body, where the headers say it
+    body: Iterator[bytes]  # its bytes, as they come
 
 
 class Transport(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from curate.pool.urls.download import dns
+from curate.pool.urls.download import addresses
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.policy import NetworkPolicy
 from tests.pool.urls.download.web import Web, running
@@ -41,7 +41,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         return real("10.0.0.1" if host == "moves.test" and asked[host] > 1 else "127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(dns, "_names", {})
+    monkeypatch.setattr(addresses, "_names", {})
     yield asked
 
 
@@ -64,7 +64,7 @@ def test_a_name_is_looked_up_once(web: Web, names: Counter[str]) -> None:
 def test_what_it_means_is_checked_each_time(web: Web, names: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetch(fetcher("127.0.0.0/8"), web, "some.test") == "some bytes"
     assert fetch(fetcher(), web, "some.test") == "refused_address" and names["some.test"] == 1
-    monkeypatch.setattr(dns, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
+    monkeypatch.setattr(addresses, "_FOUND_SECONDS", -1.0)  # a name that means another address the next time
     own = fetcher("127.0.0.0/8")
     assert [fetch(own, web, "moves.test") for _ in range(2)] == ["some bytes", "refused_address"]
 
@@ -73,8 +73,8 @@ def test_what_may_pass_is_asked_again(web: Web, names: Counter[str], monkeypatch
     """After a while, in which it is remembered."""
     own = fetcher("127.0.0.0/8", attempts=2, pause=0.01)
     assert fetch(own, web, "again.test") == "dns" and names["again.test"] == 1
-    monkeypatch.setattr(dns, "_AGAIN_SECONDS", 0.0)
-    dns._names.clear()
+    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)
+    addresses._names.clear()
     assert fetch(own, web, "again.test") == "some bytes" and names["again.test"] == 3
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from curate.pool.urls.download import dns, transport
+from curate.pool.urls.download import addresses, transport
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.fetch_fault import FetchFault
-from curate.pool.urls.download.opt_out import opt_out
 from curate.pool.urls.download.policy import NetworkPolicy
+from curate.pool.urls.download.robots import opt_out
 from tests.pool.urls.download.fake_transport import FakeTransport
 from tests.pool.urls.download.fake_transport import fetcher as fake_fetcher
 from tests.pool.urls.download.web import Web, running
@@ -406,7 +406,7 @@ def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPat
             raise ConnectionRefusedError
         socket.socket.connect(sock, address)
 
-    monkeypatch.setattr(dns, "_FOUND_SECONDS", -1)
+    monkeypatch.setattr(addresses, "_FOUND_SECONDS", -1)
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(transport._Socket, "connect", connect)
     url, before = f"http://rebound.example:{web.port}/image/a", len(web.log)

@@ -6,17 +6,16 @@ import os
 import pytest
 from PIL import Image
 
+from curate.pool.urls.download.policy import NetworkPolicy
 from curate.pool.urls.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of
+from curate.pool.urls.download.source import UrlsSource
 
 pytest.importorskip("img2dataset")
 
-OPTIONS = {
-    "image_size": 50,
-    "resize_mode": "center_crop",
-    "resize_only_if_bigger": False,
-    "min_image_size": 60,
-    "max_image_area": 8000.0,
-}
+UNCHANGED = UrlsSource(name="web", format="urls", path="list.csv", network=NetworkPolicy(contact="me@example.org"))
+RESIZED = UNCHANGED.model_copy(
+    update={"image_size": 50, "resize_mode": "center_crop", "min_image_size": 60, "max_image_area": 8000.0}
+)
 
 
 def encoded(width: int, height: int, **options: object) -> bytes:
@@ -31,18 +30,18 @@ def test_the_private_class_is_the_one_that_takes_the_output_away() -> None:
 
     source = resizer.Resizer.__call__.__code__
     assert "SuppressStdoutStderr" in source.co_names
-    make_resizer(OPTIONS)
+    make_resizer(RESIZED)
     before = os.fstat(1)
     with resizer.SuppressStdoutStderr():
         assert os.fstat(1) == before
 
 
 def test_images() -> None:
-    resize = make_resizer(OPTIONS)
+    resize = make_resizer(RESIZED)
     resized = resize(encoded(80, 100))
     assert (resized.width, resized.height, resized.original_width, resized.original_height) == (50, 50, 80, 100)
     assert resized.data is not None and Image.open(io.BytesIO(resized.data)).size == (50, 50)
-    assert make_resizer(None)(encoded(80, 100)) == Resized(encoded(80, 100))
+    assert make_resizer(UNCHANGED)(encoded(80, 100)) == Resized(encoded(80, 100))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_images() -> None:
     [(b"nothing", "served_no_image"), (encoded(80, 55), "too_small"), (encoded(90, 90), "too_large_area")],
 )
 def test_messages_are_reasons(data: bytes, reason: str) -> None:
-    error = make_resizer(OPTIONS)(data).error
+    error = make_resizer(RESIZED)(data).error
     assert error is not None and reason_of(error) == reason
 
 

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +13,9 @@ import pytest
 
 from curate.pool.urls.download import shard as made
 from curate.pool.urls.download.fetch import Fetcher, Outcome
-from curate.pool.urls.download.resize import Resized
+from curate.pool.urls.download.resize import Resize, Resized
+from curate.pool.urls.download.retry_record import Retry
 from curate.pool.urls.download.shard import (
-    Before,
-    ShardOptions,
     clear_samples,
     complete,
     download_shard,
@@ -25,7 +23,8 @@ from curate.pool.urls.download.shard import (
     read_facts,
     read_previous_keys,
 )
-from curate.pool.urls.download.shard_names import OUTCOMES
+from curate.pool.urls.download.shard_names import OUTCOMES, shard_stem
+from curate.pool.urls.download.source import UrlsSource
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
@@ -41,27 +40,39 @@ ROWS = pa.table(
     }
 )
 WEB = {"http://a/1": b"image 1", "http://a/2": b"image 22"}
-OPTIONS = ShardOptions(4, 1.0, 100, True, "sha256", None, "jpg", Resized)
+STEM = f"pool/{shard_stem(7)}"
 
 
-def download(folder: Path, rows: pa.Table = ROWS, by: Fetcher | None = None, **changes: Any) -> RunStore:
-    store, before = RunStore(str(folder)), changes.pop("before", None)
+def source(**keys: Any) -> UrlsSource:
+    fixed = {"name": "web", "format": "urls", "path": "list.csv", "network": {"contact": "me@example.org"}}
+    common = {"thread_count": 4, "timeout": 1.0, "number_sample_per_shard": 100}
+    return UrlsSource.model_validate(fixed | common | keys)
+
+
+def download(
+    folder: Path,
+    rows: pa.Table = ROWS,
+    by: Fetcher | None = None,
+    resize: Resize = Resized,
+    retry: Retry | None = None,
+    **keys: Any,
+) -> RunStore:
     by = by or fetcher(FakeTransport(WEB), robots="ignore")
-    download_shard(rows, 7, (store, "pool/7"), by, replace(OPTIONS, **changes), before)
-    return store
+    download_shard(rows, 7, source(**keys).placed_in(str(folder)), by, resize, retry)
+    return RunStore(str(folder))
 
 
 def members(store: RunStore) -> dict[str, bytes]:
-    source = open_source(store.path("pool/7.tar"))
-    index = index_tar(source)
+    tar = open_source(store.path(f"{STEM}.tar"))
+    index = index_tar(tar)
     sizes = zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True)
-    return {name: bytes(source.read(offset, size)) for name, offset, size in sizes}
+    return {name: bytes(tar.read(offset, size)) for name, offset, size in sizes}
 
 
 def test_a_shard(tmp_path: Path) -> None:
     store = download(tmp_path)
     keys = [f"0000000000000070{row}" for row in range(4)]
-    table = store.read_parquet("pool/7.parquet")
+    table = store.read_parquet(f"{STEM}.parquet")
     assert table.schema.names[:3] == ROWS.column_names and table.schema.names[-len(OUTCOMES) :] == OUTCOMES.names
     assert table.schema.field("number").type == pa.int8() and table["key"].to_pylist() == keys
     assert table["status"].to_pylist() == ["success", "success", "failed_to_download", "failed_to_download"]
@@ -72,11 +83,11 @@ def test_a_shard(tmp_path: Path) -> None:
     assert files[f"{keys[1]}.jpg"] == b"image 22" and files[f"{keys[1]}.txt"] == b""
     described = json.loads(files[f"{keys[0]}.json"])
     assert described["sha256"] == sha256(b"image 1").hexdigest() and described["number"] == 1
-    statistics = store.read_json("pool/7_stats.json")
+    statistics = store.read_json(f"{STEM}_stats.json")
     assert statistics["status_dict"]["success"] == 2 and statistics["failed_to_download"] == 2
-    facts = read_facts(store, "pool/7")
+    facts = read_facts(store, STEM)
     assert (facts.urls, facts.came, facts.bytes, facts.reasons) == (4, 2, 15, {"bad_url": 1, "http_404": 1})
-    assert is_complete(store, "pool/7") and complete(store, "pool/7")
+    assert is_complete(store, STEM) and complete(store, STEM)
 
 
 def test_the_first_complete_one_stays(tmp_path: Path) -> None:
@@ -108,10 +119,10 @@ def test_what_images_are_refused_for(tmp_path: Path) -> None:
         tmp_path,
         rows,
         fetcher(FakeTransport({f"http://a/{row}": str(row).encode() for row in range(4)}), robots="ignore"),
-        verify_hash_type="sha256",
+        verify_hash=("sha256", "sha256"),
         resize=resize,
     )
-    table = store.read_parquet("pool/7.parquet")
+    table = store.read_parquet(f"{STEM}.parquet")
     assert table["reason"].to_pylist() == ["hash_mismatch", "served_no_image", "too_small", "lost"]
     assert table["status"].to_pylist() == [
         "failed_to_download",
@@ -142,14 +153,14 @@ class Odd(Fetcher):
 
 def test_one_url_ends_no_shard(tmp_path: Path) -> None:
     rows = pa.table({"caption": ["a"] * 5, "url": [f"http://a/{row}" for row in range(5)]})
-    table = download(tmp_path, rows, Odd()).read_parquet("pool/7.parquet")
+    table = download(tmp_path, rows, Odd()).read_parquet(f"{STEM}.parquet")
     assert table["reason"].to_pylist() == [None, None, None, "lost", None]
     assert table["error_message"][3].as_py() == "lost: ZeroDivisionError: by zero"
 
 
 def test_no_more_wait_to_be_resized_than_two_a_thread() -> None:
     by = Odd()
-    outcomes = made._fetch_all([f"http://a/{row}0" for row in range(100)], by, replace(OPTIONS, thread_count=3))
+    outcomes = made._fetch_all([f"http://a/{row}0" for row in range(100)], by, source(thread_count=3))
     next(outcomes)
     time.sleep(0.2)
     assert by.begun <= 7
@@ -157,26 +168,25 @@ def test_no_more_wait_to_be_resized_than_two_a_thread() -> None:
 
 
 def test_rows_that_are_tried_again(tmp_path: Path) -> None:
-    before = Before(["1", "2", "3", "4"], [3, 1, 2, 1])
-    store = download(tmp_path, before=before)
-    table = store.read_parquet("pool/7.parquet")
+    store = download(tmp_path, retry=Retry(1, (0, 1, 2, 3), ("1", "2", "3", "4"), (3, 1, 2, 1)))
+    table = store.read_parquet(f"{STEM}.parquet")
     assert table["previous_key"].to_pylist() == ["1", "2", "3", "4"] and table["attempts"].to_pylist() == [4, 2, 3, 2]
-    assert read_previous_keys(store, "pool/7", table["key"].to_pylist()[1:3]) == ["2", "3"]
+    assert read_previous_keys(store, STEM, table["key"].to_pylist()[1:3]) == ["2", "3"]
     assert table["attempted"][0].as_py() <= datetime.now(UTC)
 
 
 def test_what_is_cleared_is_zeros(tmp_path: Path) -> None:
     store = download(tmp_path)
-    key = store.read_parquet("pool/7.parquet")["key"][1].as_py()
-    index = index_tar(open_source(store.path("pool/7.tar")))
+    key = store.read_parquet(f"{STEM}.parquet")["key"][1].as_py()
+    index = index_tar(open_source(store.path(f"{STEM}.tar")))
     spans = [
         (o, s) for n, o, s in zip(index.names, index.offsets.tolist(), index.sizes.tolist(), strict=True) if key in n
     ]
-    assert clear_samples(store, "pool/7", [key], spans) == ["pool/7.tar", "pool/7.parquet"]
+    assert clear_samples(store, STEM, [key], spans) == [f"{STEM}.tar", f"{STEM}.parquet"]
     assert {name: data.strip(b"\0") for name, data in members(store).items() if key in name} == {
         f"{key}.{suffix}": b"" for suffix in ("jpg", "json", "txt")
     }
-    row = store.read_parquet("pool/7.parquet").to_pylist()[1]
+    row = store.read_parquet(f"{STEM}.parquet").to_pylist()[1]
     assert {name for name, value in row.items() if value is not None} == {"key", "status"}
 
 
