@@ -37,23 +37,14 @@ _MAX_BUCKETS = 1024  # files that are open at once
 _PAIR = np.dtype("u8,u8")
 
 
-@dataclass(frozen=True)
-class JoinIdentity:
-    """The columns of a join under their new names, as in table `scores`, and a digest of what decides their values."""
-
-    columns: pa.Schema
-    digest: str
-
-
-def identify_join(join: Join, where: str) -> JoinIdentity:
-    """Return what a join gives, once its files are read.
+def identify_join(join: Join, where: str) -> tuple[pa.Schema, str]:
+    """Return the columns of a join, as in table `scores`, once its files are read, and a digest of what decides them.
 
     Raises RecipeError that begins with `where`: a file is missing, cannot be read or lacks columns, or a key occurs
     twice.
     """
     files, digest = _list(join, where)
-    table = process_cache(f"join {digest}", partial(_read, join, files, where))
-    return JoinIdentity(table.columns, digest)
+    return process_cache(f"join {digest}", partial(_read, join, files, where)).columns, digest
 
 
 def open_join(join: Join, digest: str) -> "JoinTable":
@@ -85,7 +76,7 @@ class JoinTable:
             bucket, mine = self._buckets[number], numbers == number
             highs, lows = (whole(bucket[half]).to_numpy() for half in ("high", "low"))  # of the file, not copied
             at = _search(highs, lows, high[mine], low[mine])
-            parts.append(bucket.select(self.columns.names).take(pa.array(at[at >= 0])))
+            parts.append(bucket.select(self.columns.names).take(at[at >= 0]))
             rows_of_parts.append(rows[mine][at >= 0])
         places = np.full(len(keys), -1)
         places[np.concatenate(rows_of_parts)] = np.arange(sum(map(len, rows_of_parts)))
@@ -101,12 +92,13 @@ class JoinTable:
                 writers = [stack.enter_context(pa.ipc.new_stream(f"{name}.unsorted", fields)) for name in names]
                 for keys, values in batches:
                     rows, high, low = _hash_keys(self.on, keys)
-                    table = pa.table([high, low, *values.take(pa.array(rows)).columns], schema=fields)
+                    halves: list[pa.Array | pa.ChunkedArray] = [pa.array(half, pa.uint64()) for half in (high, low)]
+                    table = pa.table([*halves, *values.take(rows).columns], schema=fields)
                     numbers = self._numbers(high)
                     for number in np.unique(numbers):
                         writers[number].write_table(table.filter(pa.array(numbers == number)))
             for name in names:
-                with pa.OSFile(f"{name}.unsorted") as file:
+                with pa.OSFile(f"{name}.unsorted", "r") as file:
                     table = pa.ipc.open_stream(file).read_all()
                 os.unlink(f"{name}.unsorted")
                 high, low = (table[half].to_numpy() for half in ("high", "low"))
@@ -116,7 +108,7 @@ class JoinTable:
                 if len(twice):
                     return high[twice[:1]], low[twice[:1]]
                 with pa.ipc.new_file(name, fields) as writer:
-                    writer.write_table(table.take(pa.array(order)).combine_chunks())
+                    writer.write_table(table.take(order).combine_chunks())
                 self._buckets.append(pa.ipc.open_file(pa.memory_map(name)).read_all())
         return None
 
@@ -141,8 +133,8 @@ def _search(highs: U64, lows: U64, high: U64, low: U64) -> I64:
 
 def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
     """Return the rows whose key is neither null nor empty, and the halves of its hash. Raises ValueError for no uid."""
-    rows = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(keys), 0), False).to_numpy(zero_copy_only=False))
-    present = keys.take(pa.array(rows))
+    rows = np.flatnonzero(pc.not_equal(keys, pa.scalar("")).fill_null(False).to_numpy(zero_copy_only=False))
+    present = keys.take(rows)
     hashes = pc.ascii_lower(present) if on == "uid" else ids.hash_pairs(pa.nulls(len(present), pa.string()), present)
     return rows, *ids.uid_halves(hashes)
 
@@ -159,11 +151,16 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
 
 
 def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
-    """Return the table of a join. Raises RecipeError."""
+    """Return the table of a join, its columns in types that hold those of every file. Raises RecipeError."""
+    names = join.columns.items()
     try:
         readers = [_open(file.path, join, where) for file in files]
         rows = sum(reader.rows or file.size // _ROW_BYTES for reader, file in zip(readers, files, strict=True))
-        columns = _unify(readers, join, where)
+        types = [[(new, score_type(reader.columns.field(old).type)) for new, old in names] for reader in readers]
+        try:
+            columns = unify_scores([pa.schema([(n, kind) for n, kind in of_file if kind]) for of_file in types])
+        except pa.ArrowException as error:
+            raise RecipeError(f"{where}.columns: files hold different types: {one_line(error)}") from None
         table = JoinTable(join.on, columns, min(_MAX_BUCKETS, 1 + rows // _BUCKET))
         twice = table.fill(_renamed(readers, join, columns))
     except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
@@ -254,18 +251,6 @@ def _npy_rows(file: Any, path: str) -> int:
         if kind == _PAIR and len(shape) == 1:
             return int(shape[0])
     raise ValueError(f"{path}: is not an array of uids (dtype u8,u8, as uids.npy of a run and DataComp's subset files)")
-
-
-def _unify(readers: Sequence[_Reader], join: Join, where: str) -> pa.Schema:
-    """Return the columns under their new names, in types that hold those of every file. Raises RecipeError."""
-    names = join.columns.items()
-    files = [reader.columns for reader in readers]
-    try:
-        return unify_scores(
-            [pa.schema([(new, score_type(file.field(old).type)) for new, old in names]) for file in files]
-        )
-    except pa.ArrowException as error:
-        raise RecipeError(f"{where}.columns: files hold different types: {one_line(error)}") from None
 
 
 def _renamed(readers: Sequence[_Reader], join: Join, columns: pa.Schema) -> Iterator[tuple[pa.Array, pa.Table]]:

@@ -35,9 +35,9 @@ def write(path: Path, table: pa.Table) -> Path:
 def look_up(keys: list[str | None], path: Any, on: str = "key", **columns: str) -> dict[str, list[Any]]:
     """What a join gives for these keys."""
     join = Join(path=str(path), on=on, columns=columns)  # type: ignore[arg-type]
-    found = identify_join(join, "join")
-    table = open_join(join, found.digest).look_up(pa.array(keys, pa.string()))
-    assert table.schema == found.columns
+    schema, digest = identify_join(join, "join")
+    table = open_join(join, digest).look_up(pa.array(keys, pa.string()))
+    assert table.schema == schema
     return table.to_pydict()
 
 
@@ -145,9 +145,9 @@ def test_files_that_are_missing_or_of_other_types(tmp_path: Path) -> None:
 def test_files_that_change_after_the_plan(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", pa.table({"key": ["changed"], "score": [1]}))
     join = Join(path=str(path), on="key", columns={"mine": "score"})
-    before = identify_join(join, "join").digest
+    before = identify_join(join, "join")[1]
     write(path, pa.table({"key": ["changed"], "score": [2]}))
-    assert identify_join(join, "join").digest != before
+    assert identify_join(join, "join")[1] != before
     with pytest.raises(RunError, match="changed since the run was planned"):
         open_join(join, "a digest that no process has read")
 

@@ -137,6 +137,11 @@ def score_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return valid_text(column) if pa.types.is_string(kind) else column.cast(kind, safe=False)
 
 
+def plain_columns(table: pa.Table) -> pa.Table:
+    """Return a table with columns of plain types (see `plain_type`)."""
+    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that a column is read as: without a dictionary, and without views (see `_without_views`)."""
     return _without_views(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
@@ -155,7 +160,8 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
             return pa.large_list(_plain_field(kind.value_field))
         case pa.ListType():
             return pa.list_(_plain_field(kind.value_field))
-    return {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
+    plain: dict[pa.DataType, pa.DataType] = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
+    return plain.get(kind, kind)
 
 
 def _plain_field(field: pa.Field) -> pa.Field:

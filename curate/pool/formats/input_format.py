@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from curate.base.numeric.arrays import Mask
-from curate.pool.decode.columns import Columns, find_columns
+from curate.pool.decode.columns import Columns, find_columns, score_type
 from curate.pool.decode.field_types import FieldCounts
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.faults import InputFault
@@ -26,6 +26,7 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 Places = npt.NDArray[np.int64]
+_SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,14 @@ class FileColumns:
     supplied: frozenset[str] = frozenset()  # which of uid, url, key, width, height and language there are
     scores: tuple[str, ...] = ()  # the names of columns that land in table `scores`
     nameable: tuple[str, ...] = ()  # of further ones that land there where an expression of the recipe names them
+
+    @classmethod
+    def of(cls, schema: pa.Schema, wanted: Columns) -> Self:
+        """Return what files with these columns hold. Raises InputFault where the caption's is missing, or misfits."""
+        roles = find_columns(schema, wanted)
+        supplied, scores = frozenset(part for part in _SUPPLIED if getattr(roles, part)), roles.scores or ()
+        nameable = tuple(f.name for f in schema if f.name not in scores and score_type(f.type) is not None)
+        return cls(bool(roles.image), schema, supplied, scores, nameable if wanted.scores is None else ())
 
 
 @dataclass(frozen=True)

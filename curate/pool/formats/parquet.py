@@ -7,8 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import fsspec
@@ -24,6 +23,8 @@ from curate.pool.decode.columns import (
     Columns,
     find_columns,
     integers,
+    is_any,
+    plain_columns,
     plain_type,
     score_type,
     stated_sha256,
@@ -33,13 +34,23 @@ from curate.pool.decode.field_types import count_columns
 from curate.pool.decode.precomputed import FileRows, read_embeddings
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import file_state, list_source
-from curate.pool.formats.input_format import Batch, InputFormat, InputPart, InputSample, PartRows, Places, PlannedSource
-from curate.pool.formats.parquet_footers import embedding_dimension, file_columns, read_footers
+from curate.pool.formats.input_format import (
+    Batch,
+    FileColumns,
+    InputFormat,
+    InputPart,
+    InputSample,
+    PartRows,
+    Places,
+    PlannedSource,
+)
+from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _footers: Recent[pq.FileMetaData] = Recent()
 _LOOKED = 20  # files whose columns a message goes by
+_STATING = ("original_sha256", "sha256")
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
@@ -70,7 +81,8 @@ class ParquetInput(InputFormat):
         footers = read_footers(source, source.columns, list_source(source, content), embeddings, content)
         dimensions = {options.name: embedding_dimension(options, source, footers) for options in embeddings}
         parts = tuple(part for footer in footers for part in footer.parts)
-        columns = file_columns(footers, source.columns)
+        schemas = dict.fromkeys(footer.schema for footer in footers if footer.schema)
+        columns = tuple(FileColumns.of(schema, source.columns) for schema in schemas)
         unused = [side for side in ("width", "height") if getattr(source.columns, side)]
         if unused and any(kind.has_images for kind in columns):
             what = "the source has images, whose sizes are measured"
@@ -85,40 +97,59 @@ class ParquetInput(InputFormat):
             table, roles = _read_rows(source, part)
             if output is not None:
                 _output_columns(table, output)
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError) as error:
-            if isinstance(error, MemoryError):
-                raise
             raise _damage(source, part, error) from None
-        texts = ("url", "uid", "key", "language")
+
+        def texts(*names: str | None) -> list[pa.Array]:
+            return [valid_text(_whole(table[name])) for name in names if name]
+
+        assert roles.caption is not None
         columns = {"caption": _whole(table[roles.caption])}
-        columns |= {name: valid_text(_whole(table[column])) for name in texts if (column := getattr(roles, name))}
-        images, fields = None, Counter[tuple[str, str]]()
-        if roles.image:
-            fields = count_columns(_json_columns(table, roles.image), len(table))
-            sizes = [None if data is None else len(data) for data in image_bytes(table[roles.image])]
+        for name in ("url", "uid", "key", "language"):
+            columns |= {name: column for column in texts(getattr(roles, name))}
+        images, fields, image = None, Counter[tuple[str, str]](), roles.image
+        if image:
+            fields = count_columns(_json_columns(table, image), len(table))
+            sizes = [None if data is None else len(data) for data in image_bytes(table[image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
-            columns["original_sha256"] = _stated_digests(table)
-            images = partial(_wanted_images, table[roles.image])
+            # The sha256 that columns state of each image as it was first downloaded, or of the stored one
+            stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
+            values = [column.to_pylist() for column in texts(*sorted(stating))]
+            digests = map(stated_sha256, *values) if values else [None] * len(table)
+            columns["original_sha256"] = pa.array(digests, pa.string())
+
+            def images(wanted: Mask) -> Iterator[bytes | None]:
+                of_rows = zip(image_bytes(table[image]), wanted.tolist(), strict=True)
+                return (data if is_wanted else None for data, is_wanted in of_rows)
+
         else:
             sides = [(name, getattr(roles, name)) for name in ("width", "height")]
             columns |= {name: integers(_whole(table[column])) for name, column in sides if column}
         supplied = {name: table[name] for name in scores.names if name in table.schema.names}
 
         def embeddings(names: tuple[str, str], dimension: int, usable: Mask) -> tuple[pa.Array, pa.Array]:
-            return read_embeddings(names, dimension, (table, usable), _file_rows(source, part))
+            with fsspec.open(part.path, "rb", **source.storage) as opened:
+                metadata = pq.read_metadata(opened)
+            first = sum(metadata.row_group(i).num_rows for i in range(_groups(part)[0]))
+            place = FileRows(part.path, first, metadata.num_rows, part.sidecar_fingerprint, source.storage)
+            return read_embeddings(names, dimension, (table, usable), place)
 
         yield Batch(columns, None, images, supplied, embeddings=embeddings, fields=fields)
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""
         table, roles = _read_rows(source, part)
-        table = table.take(pa.array(rows.places))
+        table = table.take(rows.places)
         assert roles.image is not None
         fields = {f.name: _values(table[f.name]) for f in _json_columns(table, roles.image)}
         kinds = rows.samples["format"].to_pylist()
         for i, (data, kind) in enumerate(zip(image_bytes(table[roles.image]), kinds, strict=True)):
-            suffix = "jpg" if kind == "jpeg" else kind
-            yield InputSample([(suffix, data or b"")], _plain_json({name: fields[name][i] for name in fields}))
+            suffix = "jpg" if kind == "jpeg" else str(kind)
+            # What JSON has no word for (dates, decimals, bytes) is text
+            values = json.loads(json.dumps({name: fields[name][i] for name in fields}, default=str))
+            yield InputSample([(suffix, data or b"")], values)
 
     def reread_images(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images again: of the row groups that hold one of the rows the image column alone."""
@@ -130,16 +161,19 @@ class ParquetInput(InputFormat):
                 wanted = rows.places[(rows.places >= first) & (rows.places < stop)] - first
                 if len(wanted):
                     images = file.read_row_group(group, [column], use_threads=False)[0]
-                    yield from image_bytes(images.cast(plain_type(images.type)).take(pa.array(wanted)))
+                    yield from image_bytes(images.cast(plain_type(images.type)).take(wanted))
 
     def reread_table(self, source: ParquetSource, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again."""
         table, _ = _read_rows(source, part)
-        return _output_columns(table.take(pa.array(places)), output)
+        return _output_columns(table.take(places), output)
 
     def missing_column(self, source: ParquetSource, name: str) -> str:
         """Return what to change, by the footers of the first files."""
-        fields = [field for file in list_source(source, False)[:_LOOKED] for field in _columns(source, file.path)]
+        fields: list[pa.Field] = []
+        for file in list_source(source, False)[:_LOOKED]:
+            with suppress(pa.ArrowException, OSError), fsspec.open(file.path, "rb", **source.storage) as opened:
+                fields += pq.read_schema(opened)
         field = next((field for field in fields if field.name.lower() == name.lower()), None)
         if field is None:
             return f"the columns of its files: {', '.join(dict.fromkeys(field.name for field in fields))}"[:300]
@@ -156,44 +190,31 @@ class ParquetInput(InputFormat):
             return None
 
 
-def _columns(source: ParquetSource, path: str) -> pa.Schema:
-    """Return the columns of a file; none where it cannot be read."""
-    try:
-        with fsspec.open(path, "rb", **source.storage) as opened:
-            return pq.read_schema(opened)
-    except (pa.ArrowException, OSError):
-        return pa.schema([])
-
-
 @contextmanager
 def _opened(source: ParquetSource, part: InputPart) -> Iterator[pq.ParquetFile]:
     """Yield the part's file, whose footer was read once for many of its row groups."""
     is_local = os.path.isabs(part.path)
     state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
-    with pa.OSFile(part.path) if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
+    with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
         yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
 
 
 def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:
     """Return the part's rows with all columns, in plain types, and which columns hold what."""
-    first, stop = part.groups or (0, 0)
     with _opened(source, part) as file:
         roles = find_columns(file.schema_arrow, source.columns)
-        table = file.read_row_groups(list(range(first, stop)), use_threads=False)
-    return table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])), roles
+        table = file.read_row_groups(list(range(*_groups(part))), use_threads=False)
+    return plain_columns(table), roles
+
+
+def _groups(part: InputPart) -> tuple[int, int]:
+    return part.groups or (0, 0)
 
 
 def _json_columns(table: pa.Table, image: str) -> list[pa.Field]:
     """Return the columns that are fields of the json: all but images and bytes."""
-    return [f for f in table.schema if f.name != image and not any(test(f.type) for test in _BYTES)]
-
-
-def _stated_digests(table: pa.Table) -> pa.Array:
-    """Return the sha256 that columns state of each image as it was first downloaded, or of the stored one."""
-    names = [name for name in ("original_sha256", "sha256") if name in table.schema.names]
-    columns = [valid_text(_whole(table[name])).to_pylist() for name in names if pa.types.is_string(table[name].type)]
-    return pa.array(map(stated_sha256, *columns) if columns else [None] * len(table), pa.string())
+    return [f for f in table.schema if f.name != image and not is_any(f.type, *_BYTES)]
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -212,17 +233,8 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFa
         opened.seek(0)
         while opened.read(1 << 24):
             pass
-    group = part.groups[0] if part.groups else 0
-    detail = f"row group {group}, {part.rows or 0:,} rows: {one_line(error)}"
+    detail = f"row group {_groups(part)[0]}, {part.rows or 0:,} rows: {one_line(error)}"
     return InputFault("not_parquet" if is_only else "damaged_row_group", detail[:300])
-
-
-def _file_rows(source: ParquetSource, part: InputPart) -> FileRows:
-    with fsspec.open(part.path, "rb", **source.storage) as opened:
-        metadata = pq.read_metadata(opened)
-    first = part.groups[0] if part.groups else 0
-    rows_before = sum(metadata.row_group(i).num_rows for i in range(first))
-    return FileRows(part.path, rows_before, metadata.num_rows, part.sidecar_fingerprint, source.storage)
 
 
 def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
@@ -230,7 +242,7 @@ def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
 
     Raises ArrowInvalid for a value that its type cannot hold; integers become floats where other files hold floats.
     """
-    columns = []
+    columns: list[pa.Array | pa.ChunkedArray] = []
     for field in output:
         column = table[field.name] if field.name in table.schema.names else pa.nulls(len(table))
         is_exact = not (pa.types.is_integer(column.type) and pa.types.is_floating(field.type))
@@ -241,14 +253,8 @@ def _output_columns(table: pa.Table, output: pa.Schema) -> pa.Table:
 def image_bytes(column: pa.ChunkedArray) -> Iterator[bytes | None]:
     """Yield the bytes of each image: the column's value, or its field `bytes`."""
     for chunk in column.chunks:
-        values = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
-        for value in values:
+        for value in chunk.field("bytes") if isinstance(chunk, pa.StructArray) else chunk:
             yield value.as_py()
-
-
-def _wanted_images(column: pa.ChunkedArray, wanted: Mask) -> Iterator[bytes | None]:
-    for data, is_wanted in zip(image_bytes(column), wanted.tolist(), strict=True):
-        yield data if is_wanted else None
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -268,8 +274,3 @@ def _value(value: pa.Scalar) -> Any:
         return raw and raw.as_py().decode(errors="replace")
     except Exception:
         return getattr(value, "value", None)
-
-
-def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Return column values as JSON: what it has no word for (dates, decimals, bytes) is text."""
-    return dict(json.loads(json.dumps(values, default=str)))

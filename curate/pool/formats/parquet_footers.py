@@ -13,18 +13,17 @@ import pyarrow.parquet as pq
 
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
-from curate.pool.decode.columns import Columns, find_columns, score_type
+from curate.pool.decode.columns import Columns, find_columns
 from curate.pool.decode.precomputed import find_dimension, sidecar_arrays, sidecar_fingerprint
 from curate.pool.files.faults import EmbeddingFault, InputFault, retry
 from curate.pool.files.listing import InputFile
-from curate.pool.formats.input_format import FileColumns, InputPart
+from curate.pool.formats.input_format import InputPart
 from curate.pool.urls.download.lists import KINDS, kind_of
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _THREADS = 16
 _TRIED = 20  # files without embeddings before a source is said to supply none
-_SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
 
 @dataclass(frozen=True)
@@ -75,39 +74,20 @@ def _read_footer(
     except InputFault as fault:
         return faulty(fault.reason, fault.detail)
     except (pa.ArrowException, ValueError) as error:
-        return faulty("not_parquet", one_line(error, 300) + _remedy(file.path))
+        kind, remedy = kind_of(file.path), ""
+        if kind not in (None, "parquet"):  # a list by its name
+            converts = f"DuckDB converts it to Parquet: COPY (FROM '{file.path}') TO 'list.parquet'"
+            remedy = f"; {KINDS[kind]} is read by format: urls; {converts}"
+        return faulty("not_parquet", one_line(error, 300) + remedy)
     except OSError as error:
         return faulty("unreadable", one_line(error, 300))
     in_sidecar = sidecar_arrays(embeddings, schema.names)
     fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
     parts = []
-    for index in range(metadata.num_row_groups):
-        group, span = metadata.row_group(index), (index, index + 1)
-        size, rows = group.total_byte_size, group.num_rows
-        parts.append(InputPart(file.path, size, file.fingerprint, span, rows, sidecar_fingerprint=fingerprint))
+    for i in range(metadata.num_row_groups):
+        size, rows = metadata.row_group(i).total_byte_size, metadata.row_group(i).num_rows
+        parts.append(replace(whole, size=size, groups=(i, i + 1), rows=rows, sidecar_fingerprint=fingerprint))
     return Footer(tuple(parts or [whole]), schema)
-
-
-def _remedy(path: str) -> str:
-    """Return what to do with a file that is a list by its name."""
-    kind = kind_of(path)
-    if kind is None or kind == "parquet":
-        return ""
-    converts = f"DuckDB converts it to Parquet: COPY (FROM '{path}') TO 'list.parquet'"
-    return f"; {KINDS[kind]} is read by format: urls; {converts}"
-
-
-def file_columns(footers: Sequence[Footer], columns: Columns) -> tuple[FileColumns, ...]:
-    """Return the columns of each kind of file that can be used, in order of appearance."""
-    kinds = []
-    for schema in dict.fromkeys(footer.schema for footer in footers if footer.schema):
-        roles = find_columns(schema, columns)
-        supplied = frozenset(part for part in _SUPPLIED if getattr(roles, part))
-        scores = roles.scores or ()
-        nameable = [field.name for field in schema if field.name not in scores and score_type(field.type) is not None]
-        names = tuple(nameable) if columns.scores is None else ()
-        kinds.append(FileColumns(bool(roles.image), schema, supplied, scores, names))
-    return tuple(kinds)
 
 
 def embedding_dimension(embeddings: PrecomputedEmbeddings, source: Source, footers: Sequence[Footer]) -> int:

@@ -9,6 +9,7 @@ such as the URLs to download, reads the Parquet files by `list_kept` and what fo
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.base.errors import CurateError, DamagedError, RecipeError
+from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.schema import INPUT_DECISIONS, INPUT_PROBABILITY, OWN_COLUMNS
 from curate.base.wording import one_line
@@ -76,17 +78,64 @@ class RunSource(Source):
 
 @dataclass(frozen=True)
 class _Run:
-    """A finished run that is read."""
+    """A finished run that a source reads."""
 
+    source: Source
     store: RunStore
     facts: RunFacts
-    names: dict[str, str]  # of the columns that it decided, as its shards have them → as they are seen here
-    columns: dict[str, str]  # of a pool without images: which of its columns hold what, where its recipe names them
+    column_names: dict[str, str]  # of a pool without images: which of its columns hold what, where its recipe says so
 
-    @property
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The columns that it decided, as its shards have them → as they are seen here."""
+        return {theirs: name for theirs, name in INPUT_DECISIONS.items() if theirs in self.facts.emitted}
+
+    @cached_property
     def theirs(self) -> dict[str, str]:
         """The reverse of `names`."""
         return {name: theirs for theirs, name in self.names.items()}
+
+    @property
+    def columns(self) -> Columns:
+        """Which column holds what, as the run's own sources say."""
+        return Columns() if self.facts.pool.images else Columns.model_validate({"uid": "uid", **self.column_names})
+
+    def tables(self) -> dict[str, str]:
+        """Return the Parquet files of its shards, with the digests of their content. Raises CurateError."""
+        lines = [(line.path, line.sha256) for line in read_manifest(self.store)]
+        return {path: digest for path, digest in lines if path.startswith("shards/") and path.endswith(".parquet")}
+
+    def parquet(self, path: str) -> ParquetSource:
+        """Return Parquet files of the run as a source."""
+        name, storage = self.source.name, self.source.storage
+        return ParquetSource(name=name, format=_PARQUET.key, path=path, storage=storage, columns=self.columns)
+
+    def shards(self, suffix: str) -> str:
+        """Return the paths of all shards' files with a suffix, as a list of names, which are looked up together.
+
+        Raises RecipeError where there are none.
+        """
+        try:
+            paths = [line.path for line in read_manifest(self.store) if line.path.startswith("shards/")]
+        except CurateError as error:
+            raise self.source.error(error) from None
+        names = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
+        names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
+        if not names:
+            raise self.source.error(f"{self.source.input_run}: the run kept no sample")
+        folder = f"{_folder(self.source).rstrip('/')}/shards"
+        return f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"
+
+    def check_probability(self, columns: Iterable[FileColumns]) -> None:
+        """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
+        drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
+        drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # a run before it did
+        if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
+            raise self.source.error(
+                f"{self.source.input_run}: the run drew its rows, and its shards do not say with which probability: "
+                "output.columns leaves `probability` out, or its input has a column of that name; accepted: a run "
+                "whose shards have it"
+            )
 
 
 class RunInput(InputFormat):
@@ -98,42 +147,40 @@ class RunInput(InputFormat):
 
     def plan(self, source: RunSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
         """List the shards. Raises RecipeError where the run is unfinished, kept nothing, or hides its probabilities."""
-        run = _open_input(source)
-        paths = _shards(source, run, ".tar" if run.facts.pool.images else ".parquet")
+        run = _open(source)
         if run.facts.pool.images:
-            planned = _plan_tars(source, run, paths, content)
+            planned = _plan_tars(source, run, content)
         else:
-            planned = _PARQUET.plan(_parquet_source(source, run, paths), embeddings, content)
+            planned = _PARQUET.plan(run.parquet(run.shards(".parquet")), embeddings, content)
             planned = replace(planned, columns=tuple(_rename(kind, run.names) for kind in planned.columns))
-        _check_probability(source, run, planned.columns)
+        run.check_probability(planned.columns)
         return planned
 
     def read(self, source: RunSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None) -> Iterator[Batch]:
         """Read a shard, as one batch."""
         run = _read(source)
-        theirs, wanted = run.theirs, _renamed(scores, run.theirs)
+        wanted = _renamed(scores, run.theirs)
         if part.path.endswith(".tar"):
             batches = _read_tar(source, part, run.store, wanted)
         else:
-            inner = _parquet_source(source, run, [part.path])
-            batches = _PARQUET.read(inner, part, wanted, None if output is None else _renamed(output, theirs))
+            theirs = None if output is None else _renamed(output, run.theirs)
+            batches = _PARQUET.read(run.parquet(part.path), part, wanted, theirs)
         for batch in batches:
-            columns = {name: batch.scores.get(theirs.get(name, name)) for name in scores.names}
+            columns = {name: batch.scores.get(run.theirs.get(name, name)) for name in scores.names}
             yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
 
     def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples of a tar by their offsets."""
-        return _TARS.reread(_tar_source(source, [part.path]), part, rows)
+        return _TARS.reread(_tars(source, part.path), part, rows)
 
     def reread_images(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images of a tar by their offsets."""
-        return _TARS.reread_images(_tar_source(source, [part.path]), part, rows)
+        return _TARS.reread_images(_tars(source, part.path), part, rows)
 
     def reread_table(self, source: RunSource, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again."""
         run = _read(source)
-        inner = _parquet_source(source, run, [part.path])
-        table = _PARQUET.reread_table(inner, part, places, _renamed(output, run.theirs))
+        table = _PARQUET.reread_table(run.parquet(part.path), part, places, _renamed(output, run.theirs))
         columns = {run.names.get(name, name): table[name] for name in table.column_names}
         return pa.table([columns.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
 
@@ -141,16 +188,15 @@ class RunInput(InputFormat):
         """Return which columns there are."""
         try:
             run = _read(source)
-            table = next(line.path for line in read_manifest(run.store) if _is_table(line.path))
-            return f"the columns of its shards: {', '.join(_renamed(run.store.schema(table), run.names).names)}"[:300]
+            columns = _renamed(run.store.schema(next(iter(run.tables()))), run.names)
+            return f"the columns of its shards: {', '.join(columns.names)}"[:300]
         except (CurateError, OSError, pa.ArrowException, StopIteration):
             return ""
 
     def url_column(self, source: RunSource, output: pa.Schema) -> str | None:
         """Return the column that holds URLs, as the run's recipe names it, if the run is still there."""
         try:
-            run = _read(source)
-            return _PARQUET.url_column(_parquet_source(source, run, [source.path]), output)
+            return _PARQUET.url_column(_read(source).parquet(source.path), output)
         except (CurateError, OSError):
             return super().url_column(source, output)
 
@@ -160,7 +206,7 @@ def read_input_runs(sources: Iterable[Source]) -> dict[str, InputRunFacts]:
     runs = {source.name: _open(source) for source in sources if source.input_run}
     names = ("name", "identity", "rows", "kept")
     return {
-        source: InputRunFacts(column_names=run.columns, **{name: getattr(run.facts, name) for name in names})
+        source: InputRunFacts(column_names=run.column_names, **{name: getattr(run.facts, name) for name in names})
         for source, run in runs.items()
     }
 
@@ -170,27 +216,26 @@ def list_kept(source: Source) -> list[InputFile]:
 
     Raises RecipeError where it has images, is not finished, kept nothing, or lacks a shard.
     """
-    run = _open_input(source)
+    run = _open(source)
     if run.facts.pool.images:
         raise source.error(
             f"{source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: parquet); "
             "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
         )
-    files = list_source(_parquet_source(source, run, _shards(source, run, ".parquet")), False)
-    digests = {line.path: line.sha256 for line in read_manifest(run.store) if _is_table(line.path)}
+    files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.tables()
     return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
 
 
 def which_columns(source: Source) -> Columns:
     """Return which columns of those files hold what, as far as they are not found by their names."""
-    return _parquet_columns(_read(source))
+    return _read(source).columns
 
 
 def see_columns(source: Source, columns: FileColumns) -> FileColumns:
     """Return what one of those files supplies, with what the run decided. Raises RecipeError if it hides its draws."""
     run = _read(source)
     seen = _rename(columns, run.names)
-    _check_probability(source, run, [seen])
+    run.check_probability([seen])
     return seen
 
 
@@ -201,31 +246,9 @@ def see_rows(source: Source, rows: pa.Table) -> pa.Table:
     return rows.select([run.theirs.get(name, name) for name in names]).rename_columns(names)
 
 
-def _is_table(path: str) -> bool:
-    return path.startswith("shards/") and path.endswith(".parquet")
-
-
 def _name_of(path: str) -> str:
     """Return the name of a shard's file in its run."""
     return f"shards/{path.rpartition('/')[2]}"
-
-
-def _open_input(source: Source) -> _Run:
-    """Return the run of a source, which is finished. Raises RecipeError, which names the source."""
-    try:
-        return _open(source)
-    except CurateError as error:
-        raise source.error(error) from None
-
-
-def _open(source: Source) -> _Run:
-    """Return a finished run. Raises RecipeError where there is none or it is not, RunError where it is damaged."""
-    store, url = _store(source), _folder(source)
-    if not store.exists(RUN_FILE):
-        raise no_run(store, url)
-    if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
-        raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {how_to_go_on(store, url)}")
-    return _read(source)
 
 
 def _folder(source: Source) -> str:
@@ -233,66 +256,38 @@ def _folder(source: Source) -> str:
     return source.input_run
 
 
-def _store(source: Source) -> RunStore:
-    return RunStore(_folder(source), source.storage)
+def _open(source: Source) -> _Run:
+    """Return the run of a source, which is finished. Raises RecipeError, which names the source."""
+    store, url = RunStore(_folder(source), source.storage), _folder(source)
+    try:
+        if not store.exists(RUN_FILE):
+            raise no_run(store, url)
+        if missing := [name for name in (SUCCESS_FILE, MANIFEST_FILE) if not store.exists(name)]:
+            how = how_to_go_on(store, url)
+            raise RecipeError(f"{url}: this run is not finished (no {', no '.join(missing)}); {how}")
+        return _read(source)
+    except CurateError as error:
+        raise source.error(error) from None
 
 
 def _read(source: Source) -> _Run:
-    """Return what run.json says, which a process reads once."""
-    store = _store(source)
+    """Return the run of a source, of which a process reads run.json once."""
+    store = RunStore(_folder(source), source.storage)
     of_run = f"run {store.url} "
-    return process_cache(f"{of_run}{store.state(RUN_FILE)}", lambda: _load(store), replaces=of_run)
+    facts = process_cache(f"{of_run}{store.state(RUN_FILE)}", partial(read_facts, store), replaces=of_run)
+    return _Run(source, store, facts, {} if facts.pool.images else _named_columns(store.url, facts))
 
 
-def _load(store: RunStore) -> _Run:
-    facts = read_facts(store)
-    names = {theirs: name for theirs, name in INPUT_DECISIONS.items() if theirs in facts.emitted}
-    return _Run(store, facts, names, {} if facts.pool.images else _named_columns(store.url, facts))
+def _tars(source: RunSource, path: str) -> WebdatasetSource:
+    return WebdatasetSource(name=source.name, format=_TARS.key, path=path, storage=source.storage)
 
 
-def _check_probability(source: Source, run: _Run, columns: Iterable[FileColumns]) -> None:
-    """Raise RecipeError where rows were kept by chance, and none of the columns says with which probability."""
-    drew = any(run.facts.recipe.get(name) for name in ("balance", "sample"))
-    drew = drew or INPUT_PROBABILITY in run.facts.pool.scores  # a run before it did
-    if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
-        raise source.error(
-            f"{source.input_run}: the run drew its rows, and its shards do not say with which probability: "
-            "output.columns leaves `probability` out, or its input has a column of that name; accepted: a run whose "
-            "shards have it"
-        )
-
-
-def _shards(source: Source, run: _Run, suffix: str) -> list[str]:
-    """Return the paths of all shards' files with a suffix: one path with a list of names, which are looked up together.
-
-    Raises RecipeError where there are none.
-    """
-    try:
-        paths = [line.path for line in read_manifest(run.store) if line.path.startswith("shards/")]
-    except CurateError as error:
-        raise source.error(error) from None
-    names = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
-    names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
-    if not names:
-        raise source.error(f"{source.input_run}: the run kept no sample")
-    folder = f"{_folder(source).rstrip('/')}/shards"
-    return [f"{folder}/{names[0]}{suffix}" if len(names) == 1 else f"{folder}/{{{','.join(names)}}}{suffix}"]
-
-
-def _tar_source(source: RunSource, paths: Sequence[str]) -> WebdatasetSource:
-    return WebdatasetSource(name=source.name, format=_TARS.key, path=tuple(paths), storage=source.storage)
-
-
-def _table_of(part: InputPart) -> str:
-    return sidecar(_name_of(part.path))
-
-
-def _plan_tars(source: RunSource, run: _Run, tars: Sequence[str], content: bool) -> PlannedSource:
+def _plan_tars(source: RunSource, run: _Run, content: bool) -> PlannedSource:
     """Return the tars as parts, and the columns of the Parquet files beside them."""
-    planned = _TARS.plan(_tar_source(source, tars), (), content)
+    planned = _TARS.plan(_tars(source, run.shards(".tar")), (), content)
     if alone := [part.path for part in planned.parts if not part.listing_fingerprint]:
         raise source.error(f"{sidecar(alone[0])}: no such file; see `curate verify {source.path}`")
-    columns = run.store.schema(_table_of(planned.parts[0]))
+    columns = run.store.schema(sidecar(_name_of(planned.parts[0].path)))
     fields = [f for f in _renamed(columns, run.names) if f.name.lower() not in OWN_COLUMNS | _DOWNLOAD]
     scores = pa.schema([field for field in fields if score_type(field.type) is not None])
     supplied = frozenset({"language"} & set(columns.names))
@@ -301,49 +296,39 @@ def _plan_tars(source: RunSource, run: _Run, tars: Sequence[str], content: bool)
 
 def _read_tar(source: RunSource, part: InputPart, store: RunStore, scores: pa.Schema) -> Iterator[Batch]:
     """Read a tar, with the columns of the Parquet file beside it."""
-    name, alone = _table_of(part), replace(part, listing_fingerprint="")  # all that it lists are in the tar
+    name, alone = sidecar(_name_of(part.path)), replace(part, listing_fingerprint="")  # all that it lists are in it
     try:
         present = store.schema(name).names
         wanted = dict.fromkeys(["key", "language", *scores.names])
         table = store.read_parquet(name, [column for column in wanted if column in present])
     except (DamagedError, pa.ArrowException) as error:
         raise InputFault("unreadable", one_line(error, 300)) from None
-    for batch in _TARS.read(_tar_source(source, [part.path]), alone, pa.schema([]), None):
-        places = pc.index_in(batch.columns["key"], table["key"].combine_chunks())
+    for batch in _TARS.read(_tars(source, part.path), alone, pa.schema([]), None):
+        places = pc.index_in(batch.columns["key"], whole(table["key"]))
         if places.null_count:
             lost = batch.columns["key"].filter(pc.is_null(places))[0]
             raise InputFault("unreadable", f"{store.path(name)}: has no row of sample {one_line(lost)!r}")
         rows = table.take(places)
-        languages = {"language": rows["language"].combine_chunks()} if "language" in present else {}
+        languages = {"language": whole(rows["language"])} if "language" in present else {}
         supplied = {column: rows[column] for column in scores.names if column in present}
         yield replace(batch, columns=batch.columns | languages, scores=supplied)
 
 
-def _parquet_source(source: Source, run: _Run, paths: Sequence[str]) -> ParquetSource:
-    """Return Parquet files of the run as a source."""
-    path, storage, columns = tuple(paths), source.storage, _parquet_columns(run)
-    return ParquetSource(name=source.name, format=_PARQUET.key, path=path, storage=storage, columns=columns)
-
-
-def _parquet_columns(run: _Run) -> Columns:
-    """Return which column holds what, as the run's own sources say."""
-    return Columns() if run.facts.pool.images else Columns.model_validate({"uid": "uid", **run.columns})
-
-
 def _named_columns(url: str, facts: RunFacts) -> dict[str, str]:
     """Return the columns that a run's sources name for the parts of a sample. Raises RecipeError where they differ."""
-    named: dict[str, set[str | None]] = {}
+    named = []
     for source in facts.recipe["input"]:
         before = (facts.input_runs or {}).get(source["name"])
-        columns = before.column_names if before else source.get("columns") or {}
-        for part in Columns.model_fields.keys() - {"uid", "image", "scores"}:
-            named.setdefault(part, set()).add(columns.get(part))
-    for part, names in sorted(named.items()):
-        if len(names) > 1:
-            which = sorted("one that is found by its name" if name is None else repr(name) for name in names)
-            what = f"its inputs have the {part} in different columns ({' and '.join(which)})"
+        named.append(before.column_names if before else source.get("columns") or {})
+    roles: dict[str, str] = {}
+    for part in sorted(Columns.model_fields.keys() - {"uid", "image", "scores"}):
+        name, *others = {columns.get(part) for columns in named}
+        if others:
+            names = ["one that is found by its name" if n is None else repr(n) for n in (name, *others)]
+            what = f"its inputs have the {part} in different columns ({' and '.join(sorted(names))})"
             raise RecipeError(f"{url}: {what}; accepted: runs whose inputs name the same")
-    return {part: name for part, names in sorted(named.items()) for name in names if name is not None}
+        roles |= {} if name is None else {part: name}
+    return roles
 
 
 def _renamed(columns: pa.Schema, names: Mapping[str, str]) -> pa.Schema:

@@ -1,5 +1,6 @@
 """Rows of lists of URLs: which columns hold what, and as img2dataset takes them."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -8,11 +9,18 @@ import pyarrow as pa
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
 from curate.base.wording import one_line
-from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_type, score_type, valid_text
+from curate.pool.decode.columns import (
+    COLUMN_NAMES,
+    Columns,
+    find_columns,
+    is_any,
+    plain_columns,
+    valid_text,
+)
 from curate.pool.files.faults import InputFault, retry
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.formats.run import see_rows, which_columns
-from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows, read_some_rows
+from curate.pool.urls.download.lists import KINDS, TABULAR, UrlList, describe_list, read_rows
 from curate.pool.urls.download.source import UrlsSource
 from curate.store.store import RunStore
 
@@ -38,11 +46,21 @@ def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int
     """
     urls = list_of(source, part)
     _check_kind(source, urls)
-    columns, rows = retry(partial(describe_list, urls))
-    _check_header(source, urls, columns)
-    roles = find_in_list(source, columns)
-    _check_order(source, urls, roles)
-    return _file_columns(source, columns, roles), rows
+    schema, rows = retry(partial(describe_list, urls))
+    _check_header(source, urls, schema)
+    roles = find_in_list(source, schema)
+    if rows:
+        _check_order(source, urls, roles)
+    columns = FileColumns.of(schema, _named_columns(source))
+    others = [name for name in ORIGINAL if source.image_size is not None and name not in schema.names]
+    for name in others:
+        schema = schema.append(pa.field(name, pa.int64()))
+    supplied, nameable = columns.supplied & {"uid", "url", "language"}, (*columns.nameable, *others)
+    return replace(columns, has_images=True, schema=schema, supplied=supplied, nameable=nameable), rows
+
+
+def _named_columns(source: UrlsSource) -> Columns:
+    return which_columns(source) if source.from_run else source.columns
 
 
 def _check_kind(source: UrlsSource, urls: UrlList) -> None:
@@ -69,9 +87,9 @@ def _check_header(source: UrlsSource, urls: UrlList, columns: pa.Schema) -> None
 
 def _check_order(source: UrlsSource, urls: UrlList, roles: Columns) -> None:
     """Raise RecipeError where `column_names` are in another order: only another column begins with a URL."""
-    if not source.column_names or roles.url is None or not (rows := read_rows(urls, 0, 1).to_pylist()):
+    if not source.column_names or roles.url is None:
         return
-    row = {name: str(value) for name, value in rows[0].items()}
+    row = {name: str(value) for name, value in read_rows(urls, [0]).to_pylist()[0].items()}
     holders = [name for name, value in row.items() if _is_url(value)]
     if holders and roles.url not in holders:
         swapped = {roles.url: holders[0], holders[0]: roles.url}
@@ -86,22 +104,9 @@ def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def _file_columns(source: UrlsSource, columns: pa.Schema, roles: Columns) -> FileColumns:
-    """Return what lists with these columns supply."""
-    supplied = frozenset(name for name in ("uid", "url", "language") if getattr(roles, name))
-    scores = roles.scores or ()
-    others = tuple(f.name for f in columns if f.name not in scores and score_type(f.type) is not None)
-    others = others if source.columns.scores is None else ()
-    if source.image_size is not None:
-        for name in ORIGINAL:
-            if name not in columns.names:
-                columns, others = columns.append(pa.field(name, pa.int64())), (*others, name)
-    return FileColumns(True, columns, supplied, scores, others)
-
-
 def find_in_list(source: UrlsSource, columns: pa.Schema) -> Columns:
     """Return which columns hold what. Raises InputFault where one of URLs or captions is missing."""
-    roles, names = find_columns(columns, which_columns(source) if source.from_run else source.columns), columns.names
+    roles, names = find_columns(columns, _named_columns(source)), columns.names
     if roles.url is None:
         detail = f"no column of URLs; columns: {', '.join(names)}; name it with columns: {{url: NAME}}"
         raise InputFault("wrong_type", detail)
@@ -116,18 +121,17 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
     assert part.groups is not None
     try:
         urls, run = list_of(source, part), RunStore(source._run) if source._run else None
-        table = read_some_rows(urls, part.retry.rows, run) if part.retry else read_rows(urls, *part.groups, run)
+        table = read_rows(urls, part.retry.rows if part.retry else range(*part.groups), run)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
-    table = table.cast(pa.schema([field.with_type(plain_type(field.type)) for field in table.schema]))
-    return see_rows(source, table) if source.from_run else table
+    return see_rows(source, plain_columns(table)) if source.from_run else plain_columns(table)
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     """Return the rows as img2dataset takes them: numbers, texts and booleans, `caption`, a hash, and `url`."""
     roles = find_in_list(source, rows.schema)
     verified = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
-    columns_of = {"caption": roles.caption, **verified, "url": roles.url}
+    columns_of: dict[str, str | None] = {"caption": roles.caption, **verified, "url": roles.url}
     taken = {*_IMG2DATASET, *columns_of, *columns_of.values(), source.compute_hash}
     taken |= set(INPUT_DECISIONS.values()) if source.from_run else set()
     numbers, texts = (pa.types.is_integer, pa.types.is_floating), (pa.types.is_string, pa.types.is_large_string)

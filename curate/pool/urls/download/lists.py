@@ -5,15 +5,16 @@ run, by the process that plans it, which puts it into the run's folder where oth
 """
 
 import atexit
-import bisect
+import io
 import re
 import shutil
 import tempfile
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -27,24 +28,14 @@ from curate.base.process import at_interrupt
 from curate.store.layout import LISTS
 from curate.store.store import RunStore
 
-KINDS = {
-    "parquet": "Parquet",
-    "csv": "CSV",
-    "tsv": "TSV",
-    "jsonl": "JSON lines",
-    "ndjson": "JSON lines",
-    "json": "JSON lines",
-}
+KINDS = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV"} | dict.fromkeys(("jsonl", "ndjson", "json"), "JSON lines")
 TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
 _JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
-_WIDER = {
-    "null": pa.int64(),
-    "int64": pa.float64(),
-    "string": pa.binary(),
-}  # else text; text that is not UTF-8 is bytes
+# What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
+_WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
 
 _lock = threading.Lock()
 _converted: dict[str, str] = {}  # by digest: files of this process
@@ -52,21 +43,13 @@ _converted: dict[str, str] = {}  # by digest: files of this process
 
 @dataclass(frozen=True)
 class UrlList:
-    """A list: a file of one of KINDS, and how it is read.
-
-    Attributes:
-        path: of the file.
-        fingerprint: differs where the file does.
-        storage: options of its file system.
-        column_names: of CSV or TSV without a header line; None: the first line is one.
-        texts: the names of columns that are text, whatever is in them, in lower case.
-    """
+    """A list: a file of one of KINDS, and how it is read."""
 
     path: str
-    fingerprint: str
-    storage: dict[str, Any] = field(default_factory=dict)
-    column_names: tuple[str, ...] | None = None
-    texts: frozenset[str] = frozenset()
+    fingerprint: str  # differs where the file does
+    storage: dict[str, Any] = field(default_factory=dict)  # options of its file system
+    column_names: tuple[str, ...] | None = None  # of CSV or TSV without a header line; None: the first line is one
+    texts: frozenset[str] = frozenset()  # names of columns that are text, whatever is in them, in lower case
 
     @property
     def kind(self) -> str | None:
@@ -93,29 +76,18 @@ def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
         return file.schema_arrow.remove_metadata(), file.metadata.num_rows
 
 
-def read_rows(urls: UrlList, first: int, stop: int, run: RunStore | None = None) -> pa.Table:
-    """Return rows of a list, which may be in the run's folder. Raises pa.ArrowException of a damaged one, OSError."""
-    with _opened(urls, run) as file:
-        ends = _ends(file)
-        begin = bisect.bisect_right(ends, first)
-        end = bisect.bisect_left(ends, stop) + 1
-        table = file.read_row_groups(list(range(begin, min(end, len(ends)))), use_threads=False)
-        return table.slice(first - (ends[begin - 1] if begin else 0), stop - first)
+def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
+    """Return rows of a list, which may be in the run's folder, by their numbers, ascending, at least one.
 
-
-def read_some_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
-    """Return rows of a list by their numbers, ascending, at least one. Raises as `read_rows` does."""
+    Raises pa.ArrowException where it is damaged, and OSError.
+    """
     with _opened(urls, run) as file:
-        ends, pieces = _ends(file), []
-        for group, some in groupby(rows, lambda row: bisect.bisect_right(ends, row)):
+        sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+        ends, pieces = list(accumulate(sizes)), []
+        for group, some in groupby(rows, partial(bisect_right, ends)):
             first = ends[group - 1] if group else 0
             pieces.append(file.read_row_group(group, use_threads=False).take([row - first for row in some]))
         return pa.concat_tables(pieces)
-
-
-def _ends(file: pq.ParquetFile) -> list[int]:
-    """Return the number of the row behind each row group."""
-    return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
 
 
 def share_list(urls: UrlList, run: RunStore) -> None:
@@ -155,10 +127,7 @@ def _convert_once(urls: UrlList) -> str:
 @cache
 def _folder() -> str:
     folder = tempfile.mkdtemp(prefix="curate-lists-")
-
-    def remove() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(remove)
     at_interrupt(remove)
     return folder
@@ -193,7 +162,7 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]
                 raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
             if data.strip():
                 whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
-                yield pyarrow.json.read_json(pa.BufferReader(data), whole, options)
+                yield pyarrow.json.read_json(io.BytesIO(data), whole, options)
 
 
 def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
@@ -203,11 +172,15 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
     """
     with _tabular(urls, {}, quote) as batches:
         names = batches.schema.names
-    types = {name: pa.string() for name in names if name.lower() in urls.texts}
+    types: dict[str, pa.DataType] = {name: pa.string() for name in names if name.lower() in urls.texts}
     while True:
         try:
-            with _tabular(urls, types, quote) as batches:
-                return _write(batches, path, is_by_lines=urls.kind == "tsv" and bool(quote))
+            with _tabular(urls, types, quote) as batches, pq.ParquetWriter(path, batches.schema) as writer:
+                for batch in batches:
+                    if urls.kind == "tsv" and quote and any(map(_has_lines, batch)):
+                        return False
+                    writer.write_batch(batch, row_group_size=_GROUP)
+            return True
         except pa.ArrowInvalid as error:
             unfit = _UNFIT.search(str(error))
             if unfit is None:
@@ -224,26 +197,16 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
     """Yield the batches of a list of CSV or TSV."""
     import pyarrow.csv
 
-    is_csv = urls.kind == "csv"
+    is_csv, names = urls.kind == "csv", None if urls.column_names is None else list(urls.column_names)
+    mark = "," if is_csv else "\t"
     with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
         yield pyarrow.csv.open_csv(
             file,
-            pyarrow.csv.ReadOptions(column_names=urls.column_names and list(urls.column_names)),
-            pyarrow.csv.ParseOptions(
-                delimiter="," if is_csv else "\t", quote_char=quote or False, newlines_in_values=is_csv
-            ),
+            pyarrow.csv.ReadOptions(column_names=names),
+            pyarrow.csv.ParseOptions(delimiter=mark, quote_char=quote or False, newlines_in_values=is_csv),
             pyarrow.csv.ConvertOptions(column_types=types),
         )
 
 
-def _write(batches: Any, path: str, is_by_lines: bool = False) -> bool:
-    with pq.ParquetWriter(path, batches.schema) as writer:
-        for batch in batches:
-            if is_by_lines and any(_has_lines(column) for column in batch if pa.types.is_string(column.type)):
-                return False
-            writer.write_batch(batch, row_group_size=_GROUP)
-    return True
-
-
 def _has_lines(column: pa.Array) -> bool:
-    return bool(pc.any(pc.match_substring_regex(column, "[\t\n]")).as_py())
+    return pa.types.is_string(column.type) and bool(pc.any(pc.match_substring_regex(column, "[\t\n]")).as_py())

@@ -25,6 +25,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.base.schema import define
 from curate.pool.urls.download.fetch import Fetcher, Outcome
 from curate.pool.urls.download.fetch_fault import FetchFault
 from curate.pool.urls.download.rates import by_frequency
@@ -110,7 +111,7 @@ class _Shard:
         self._listed = {name: rows[name].to_pylist() for name in rows.column_names}
         optional = filter(None, ("exif" if source.extract_exif else None, source.compute_hash))
         texts, sizes = dict.fromkeys(("key", "status", "error_message"), pa.string()), dict.fromkeys(_SIZES, pa.int32())
-        self._schema = pa.schema([*texts.items(), *sizes.items(), *((name, pa.string()) for name in optional)])
+        self._schema = define(**texts, **sizes, **dict.fromkeys(optional, pa.string()))
         self._facts: dict[str, list[Any]] = {n: [None] * len(keys) for n in (*self._schema.names, *OUTCOMES.names)}
         self._facts["key"] = list(keys)
         self._images: dict[int, tuple[int, int]] = {}  # by row, offset and size

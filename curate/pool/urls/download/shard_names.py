@@ -7,12 +7,16 @@ import math
 
 import pyarrow as pa
 
+from curate.base.schema import define
+
 _DIGITS = 15
 NUMBERS = 1_000_000_000_000_000
 STATISTICS = "_stats.json"  # what the name of a shard's statistics ends with
 
-_NAMES: dict[str, pa.DataType] = {"reason": pa.string(), "detail": pa.string(), "attempts": pa.int32()}
-OUTCOMES = pa.schema(_NAMES | {"attempted": pa.timestamp("s", "UTC"), "may_pass": pa.bool_()})
+_TEXT = pa.string()
+OUTCOMES = define(
+    reason=_TEXT, detail=_TEXT, attempts=pa.int32(), attempted=pa.timestamp("s", "UTC"), may_pass=pa.bool_()
+)
 
 
 def shard_stem(number: int) -> str:

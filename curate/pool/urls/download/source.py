@@ -114,18 +114,6 @@ class UrlsSource(Source):
     max_aspect_ratio: float | None = Field(None, examples=[3], gt=0)
     """Refuse images whose longer side is more than this many times the shorter. null: no limit."""
 
-    @model_validator(mode="after")
-    def _one_list(self) -> Self:
-        if bool(self.path) == bool(self.from_run):
-            raise ValueError(
-                "give either path, of lists of URLs, or from, the folder of a finished run over such lists"
-            )
-        if self.from_run and self.columns != Columns():
-            raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
-        if twice := find_twice(self.column_names or ()):
-            raise ValueError(f"column_names: two columns are named {twice!r}")
-        return self
-
     @property
     def makes_squares(self) -> bool:
         """Whether all images become squares of one size, of which rules on sizes see nothing."""
@@ -138,27 +126,26 @@ class UrlsSource(Source):
         return self.from_run
 
     @model_validator(mode="after")
-    def _resizes(self) -> Self:
+    def _fit_each_other(self) -> Self:
+        if bool(self.path) == bool(self.from_run):
+            raise ValueError(
+                "give either path, of lists of URLs, or from, the folder of a finished run over such lists"
+            )
+        if self.from_run and self.columns != Columns():
+            raise ValueError("columns: the run named by `from` says which column is which; accepted: columns with path")
+        if twice := find_twice(self.column_names or ()):
+            raise ValueError(f"column_names: two columns are named {twice!r}")
         fields = type(self).model_fields
         named = [name for name in RESIZING if getattr(self, name) != fields[name].default]
         if named and self.image_size is None:
-            raise ValueError(
-                f"{named[0]}: images are not resized without image_size; accepted: with image_size, or a rule such as "
-                "min_side >= 100"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _as_img2dataset_takes_them(self) -> Self:
+            accepted = "with image_size, or a rule such as min_side >= 100"
+            raise ValueError(f"{named[0]}: images are not resized without image_size; accepted: {accepted}")
         if self.verify_hash and self.verify_hash[1] != self.compute_hash:
-            raise ValueError(
-                f"verify_hash: {self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}; "
-                "accepted: the same for both"
-            )
+            what = f"{self.verify_hash[1]} is verified, but compute_hash is {self.compute_hash}"
+            raise ValueError(f"verify_hash: {what}; accepted: the same for both")
         if self.encode_format == "png" and self.encode_quality > 9:
-            raise ValueError(
-                f"encode_quality: {self.encode_quality}; for png it is the compression level; accepted: 0 to 9"
-            )
+            what = f"{self.encode_quality}; for png it is the compression level"
+            raise ValueError(f"encode_quality: {what}; accepted: 0 to 9")
         return self
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
