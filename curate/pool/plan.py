@@ -26,7 +26,7 @@ from curate.pool.registry import find_downloading, find_format
 from curate.pool.score_groups import ScoreGroup, find_score_groups
 from curate.pool.urls.download.retry_record import Retries, Retry
 from curate.recipe.recipe import Recipe
-from curate.recipe.source import Source, find_source
+from curate.recipe.source import Source
 from curate.store.chunks import Chunk
 from curate.store.layout import unit_stem
 
@@ -265,19 +265,16 @@ def _group(source: Source, parts: Iterable[InputPart], has_images: bool, size: i
     filled = 0
     for part in parts:
         weight = find_format(source).weight(part, has_images)
-        if group and (filled + weight > size or (4 * filled >= 3 * size and _may_begin(part))):
+        # A nearly full unit ends before one part in four; by its name, so that units change little
+        name = part.path.rpartition("/")[2]
+        may_begin = xxhash.xxh3_64_intdigest(f"{name} {part.groups}".encode()) % 4 == 0
+        if group and (filled + weight > size or (4 * filled >= 3 * size and may_begin)):
             yield source.name, tuple(group)
             group, filled = [], 0
         group.append(part)
         filled += weight
     if group:
         yield source.name, tuple(group)
-
-
-def _may_begin(part: InputPart) -> bool:
-    """Return whether a nearly full unit ends before this part, one in four; by name, so that units change little."""
-    name = part.path.rpartition("/")[2]
-    return xxhash.xxh3_64_intdigest(f"{name} {part.groups}".encode()) % 4 == 0
 
 
 def _number(units: Iterable[NamedParts]) -> Iterator[Unit]:
@@ -288,32 +285,28 @@ def _with_retries(
     units: Iterable[Unit], sources: Sequence[Source], retries: Retries, has_images: bool, size: int
 ) -> Iterator[NamedParts]:
     """Yield the parts of units without the rows that are tried again, then those of units of these, round by round."""
-    downloading = [(source, kind) for source in sources if (kind := find_downloading(source))]
-    kinds = {source.name: kind for source, kind in downloading}
-    tried = {name: retries.by_list(name) for name in kinds}
-    lists: dict[str, dict[str, InputPart]] = {name: {} for name in kinds}  # a part of each list that has some
+    downloading = {source.name: (source, kind) for source in sources if (kind := find_downloading(source))}
+    tried = {name: retries.by_list(name) for name in downloading}
+    lists: dict[str, dict[str, InputPart]] = {name: {} for name in downloading}  # a part of each list that has some
     for unit in units:
-        source = find_source(sources, unit.source)
-        parts = unit.parts
-        if tried.get(source.name):
-            left: list[InputPart] = []
-            for part in unit.parts:
-                key = kinds[source.name].list_key(source, part)
-                rows = tried[source.name].get(key)
-                left.append(part if rows is None else _leave_out(part, rows))
-                if rows is not None:
-                    lists[source.name].setdefault(key, left[-1])
-            parts = tuple(left)
-        yield source.name, parts
+        parts = list(unit.parts)
+        if by_list := tried.get(unit.source):
+            source, kind = downloading[unit.source]
+            for place, part in enumerate(parts):
+                key = kind.list_key(source, part)
+                if key in by_list:
+                    parts[place] = _leave_out(part, by_list[key])
+                    lists[unit.source].setdefault(key, parts[place])
+        yield unit.source, tuple(parts)
     for number in range(1, retries.rounds + 1):
-        for source, kind in downloading:
+        for name, (source, kind) in downloading.items():
             again: list[InputPart] = []
-            for key, part in lists[source.name].items():
-                table = tried[source.name][key]
-                of_round = table.filter(pc.equal(table["round"], number))
-                columns = (tuple(of_round[name].to_pylist()) for name in ("row", "key", "attempts"))
-                later = set(table.filter(pc.greater(table["round"], number))["row"].to_pylist())
-                again += kind.retry_parts(source, part, Retry(number, *columns), later)
+            for key, part in lists[name].items():
+                table = tried[name][key]
+                of_round = table.filter(pc.equal(table["round"], pa.scalar(number))).to_pydict()
+                retry = Retry(number, *(tuple(of_round[column]) for column in ("row", "key", "attempts")))
+                later = table.filter(pc.greater(table["round"], pa.scalar(number)))
+                again += kind.retry_parts(source, part, retry, set(later.to_pydict()["row"]))
             yield from _group(source, again, has_images, size)
 
 

@@ -34,19 +34,19 @@ class UnitRereader:
         """Yield samples; `samples` has their columns row and format, `members` their wanted members; None: all."""
         kind, rows = find_format(self.source), samples["row"].to_numpy()
         if kind.has_members and members is None:
-            members = self.tables.read("members", ["suffix", "offset", "size"]).take(pa.array(rows))
+            members = self.tables.read("members", ["suffix", "offset", "size"]).take(rows)
         for part, wanted in self._parts(rows, samples, members):
             yield from kind.reread(self.source, part, wanted)
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""
-        samples = self.tables.read("samples", ["offset", "bytes"]).take(pa.array(rows))
+        samples = self.tables.read("samples", ["offset", "bytes"]).take(rows)
         for part, wanted in self._parts(rows, samples):
             yield from find_format(self.source).reread_images(self.source, part, wanted)
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
         """Yield rows without images as tables of these columns, part by part."""
-        for part, wanted in self._parts(rows, pa.table({"row": rows})):
+        for part, wanted in self._parts(rows, pa.table({"row": pa.array(rows, pa.int64())})):
             yield find_format(self.source).reread_table(self.source, part, wanted.places, output)
 
     def _parts(

@@ -153,7 +153,8 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
         case pa.StructType():
             return pa.struct([_plain_field(kind.field(i)) for i in range(kind.num_fields)])
         case pa.MapType():
-            return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
+            key, item = _plain_field(kind.key_field), _plain_field(kind.item_field)
+            return pa.map_(key, item, kind.keys_sorted)  # type: ignore[call-overload,no-any-return] # takes fields too
         case pa.FixedSizeListType():
             return pa.list_(_plain_field(kind.value_field), kind.list_size)
         case pa.LargeListType():

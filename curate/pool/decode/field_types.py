@@ -69,22 +69,20 @@ def _most_frequent(counts: FieldCounts) -> list[str]:
 
 
 def find_field_columns(counts: FieldCounts, reserved: Collection[str]) -> pa.Schema:
-    """Return the columns of a pool's fields, by name; none whose name, but for case, is reserved or that of another."""
+    """Return the columns of a pool's fields, by name; none whose name, but for case, is reserved or that of another.
+
+    A column has the kind that most values of its field have; a number is a float where one is.
+    """
     used = {name.lower() for name in reserved}
     columns: dict[str, pa.DataType] = {}
     for name in _most_frequent(counts):
         if name.lower() not in used:
             used.add(name.lower())
-            columns[name] = TYPES[_kind(counts, name)]
+            numbers: JsonType = "float" if counts[name, "float"] else "int"
+            often: dict[JsonType, int] = {"text": counts[name, "text"]}
+            often |= {numbers: counts[name, "float"] + counts[name, "int"], "bool": counts[name, "bool"]}
+            columns[name] = TYPES[max(often, key=often.__getitem__)]  # the first of equals
     return pa.schema([(name, columns[name]) for name in sorted(list(columns)[:MAX_FIELDS])])
-
-
-def _kind(counts: FieldCounts, name: str) -> JsonType:
-    """Return the kind that most values of a field have; a number is a float where one is."""
-    numbers: JsonType = "float" if counts[name, "float"] else "int"
-    often = {"text": counts[name, "text"], numbers: counts[name, "float"] + counts[name, "int"]}
-    often["bool"] = counts[name, "bool"]
-    return max(often, key=lambda kind: often[kind])  # the first of equals
 
 
 def field_values(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> list[pa.Array]:
@@ -123,6 +121,8 @@ def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:
 
 def _kind_of(kind: pa.DataType) -> str:
     """Return the kind of a column's values in a json; empty for lists and structs."""
-    tests = {"null": pa.types.is_null, "bool": pa.types.is_boolean, "int": pa.types.is_integer}
-    tests |= {"float": pa.types.is_floating, "": pa.types.is_nested}
-    return next((name for name, test in tests.items() if test(kind)), "text")
+    if pa.types.is_nested(kind):
+        return ""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "int" if pa.types.is_integer(kind) else "float"
+    return "null" if pa.types.is_null(kind) else "bool" if pa.types.is_boolean(kind) else "text"

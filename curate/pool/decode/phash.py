@@ -35,7 +35,7 @@ def shrink(image: Image.Image) -> bytes:
     is_plain = SIDE not in image.size and height <= _MAX_ASPECT * width and image.mode in ("RGB", "L")
     if is_plain and not image.readonly:  # Pillow 12 crashes on one that lies on other memory than its own
         try:
-            memory = pa.array(image)
+            memory = pa.array(image)  # type: ignore[call-overload] # it has Arrow's interface
         except ValueError:  # it lies in several blocks
             pass
         else:

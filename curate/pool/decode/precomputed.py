@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_column
 from curate.base.wording import one_line
+from curate.pool.decode.columns import is_any
 from curate.pool.files.faults import EmbeddingFault, retry
 from curate.pool.files.listing import check_state, file_state, list_files
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -81,10 +82,10 @@ def read_embeddings(
     table, usable = rows
     sides = []
     for name in names:
-        is_column = name in table.schema.names
-        vectors = (
-            _of_column(name, table[name], dimension) if is_column else _of_array(name, place, len(table), dimension)
-        )
+        if name in table.schema.names:
+            vectors: npt.NDArray[Any] = _of_column(name, table[name], dimension)
+        else:
+            vectors = _of_array(name, place, len(table), dimension)
         sides.append(embedding_column(_unit_rows(vectors, usable), np.arange(len(table)), len(table)))
     return sides[0], sides[1]
 
@@ -113,7 +114,7 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
         with fsspec.open(path, "rb", **source.storage) as opened:
             for batch in pq.ParquetFile(opened, pre_buffer=False).iter_batches(1024, columns=[name], use_threads=False):
                 lengths = pc.list_value_length(batch.column(0))
-                frequent = pc.mode(lengths.filter(pc.greater(lengths, 0)))
+                frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
                 if len(frequent):
                     return int(frequent[0]["mode"].as_py())
     except (pa.ArrowException, OSError) as error:
@@ -122,8 +123,9 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
 
 
 def _check_lists(name: str, kind: pa.DataType) -> None:
-    is_list = any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
-    if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+    numbers = (pa.types.is_floating, pa.types.is_integer)
+    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    if not (isinstance(kind, lists) and is_any(kind.value_type, *numbers)):
         raise EmbeddingFault(f"column {name!r} is {kind}; accepted: lists of numbers, all of one length")
 
 
@@ -131,10 +133,10 @@ def _of_column(name: str, column: pa.ChunkedArray, dimension: int) -> F32:
     lists = column.combine_chunks()
     _check_lists(name, lists.type)
     out = np.zeros((len(lists), dimension), np.float32)
-    fit = pc.fill_null(pc.equal(pc.list_value_length(lists), dimension), False)
+    fit = pc.equal(pc.list_value_length(lists), pa.scalar(dimension)).fill_null(False)
     if lists.null_count < len(lists) and not pc.any(fit).as_py():
         raise EmbeddingFault(f"column {name!r} has no row of {dimension} numbers, as the first file's have")
-    values = lists.filter(fit).flatten().cast(pa.float32(), safe=False)  # a null is NaN, so not finite
+    values = pc.list_flatten(lists.filter(fit)).cast(pa.float32(), safe=False)  # a null is NaN, so not finite
     out[fit.to_numpy(zero_copy_only=False)] = values.to_numpy(zero_copy_only=False).reshape(-1, dimension)
     return out
 

@@ -53,10 +53,9 @@ class TarSamples:
 
     def member_columns(self, index: TarIndex) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
         """Return the columns suffix list<string>, offset list<int64> and size list<int64> of schema.MEMBERS."""
-        starts = pa.array(self.starts.astype(np.int32))
-        flat = pa.array(self.suffixes, pa.string()), index.offsets[self.members], index.sizes[self.members]
-        suffix, offset, size = (pa.ListArray.from_arrays(starts, values) for values in flat)
-        return suffix, offset, size
+        starts, numbers = pa.array(self.starts, pa.int32()), (index.offsets[self.members], index.sizes[self.members])
+        offset, size = (pa.ListArray.from_arrays(starts, pa.array(values, pa.int64())) for values in numbers)
+        return pa.ListArray.from_arrays(starts, pa.array(self.suffixes, pa.string())), offset, size
 
 
 @dataclass(slots=True)
@@ -110,33 +109,28 @@ def _columns(index: TarIndex, samples: list[_Parts]) -> TarSamples:
     rows: list[tuple[Any, ...]] = []
     for parts in samples:
         members = parts.members
-        status, error = _trouble(index, parts, cut)
         if special:
             members = {suffix: i for suffix, i in members.items() if i not in special}
         image = members.get("jpg", -1)
         if image < 0:
             image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), -1)
         txt, json = members.get("txt", -1), members.get("json", -1)
-        if status == OK and image < 0:
-            status, error = "no_image", f"members: {', '.join(members)}"
-        elif status == OK and txt < 0 and json < 0:
-            status, error = "no_caption", f"members: {', '.join(members)}"
+        status, error = OK, None
+        if parts.second:
+            status = "duplicate_key"
+            error = f"the key {parts.key} appears earlier in this tar, with other samples in between"
+        elif parts.repeated:
+            status, error = "duplicate_member", f"{parts.repeated} occurs more than once"
+        elif parts.link:
+            status, error = "link_member", f"{parts.link} is a link or another special member"
+        elif cut >= 0 and cut in parts.members.values():
+            detail = index.damage.detail if index.damage else f"{index.names[cut]} is truncated"
+            status, error = "truncated_member", detail
+        elif image < 0 or (txt < 0 and json < 0):
+            status, error = "no_image" if image < 0 else "no_caption", f"members: {', '.join(members)}"
         rows.append((parts.key, status, error, image, txt, json, members))
     keys, codes, errors, images, txts, jsons, kept = ([row[i] for row in rows] for i in range(7))
     starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
     positions = np.array([i for members in kept for i in members.values()], np.int64)
     suffixes = [suffix for members in kept for suffix in members]
     return TarSamples(keys, codes, errors, images, txts, jsons, starts, positions, suffixes)
-
-
-def _trouble(index: TarIndex, parts: _Parts, cut: int) -> tuple[str, str | None]:
-    """Return status and error by what the members are, apart from those that are missing."""
-    if parts.second:
-        return "duplicate_key", f"the key {parts.key} appears earlier in this tar, with other samples in between"
-    if parts.repeated:
-        return "duplicate_member", f"{parts.repeated} occurs more than once"
-    if parts.link:
-        return "link_member", f"{parts.link} is a link or another special member"
-    if cut >= 0 and cut in parts.members.values():
-        return "truncated_member", index.damage.detail if index.damage else f"{index.names[cut]} is truncated"
-    return OK, None

@@ -13,15 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE
+from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, define
 from curate.base.wording import one_line
 from curate.pool.files.faults import InputFault
 from curate.pool.urls.download.shard_names import OUTCOMES
 
-_SUCCESS = "success"
 _ROWS = 10_000  # a shard of img2dataset
 _ERROR = 300  # characters
-MISSING = pa.schema([(name, pa.string()) for name in ("key", "url", "uid", "caption", "status", "error")])
+MISSING = define(**dict.fromkeys(("key", "url", "uid", "caption", "status", "error"), pa.string()))
 
 
 def sidecar(path: str) -> str:
@@ -60,24 +59,25 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     if set(OUTCOMES.names) <= set(file.schema_arrow.names):  # it is one of ours
         names += ["reason", "detail"]
     batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
-    has_some = (batch for batch in batches if pc.any(pc.not_equal(batch["status"], _SUCCESS)).as_py())
-    table = pa.concat_tables([MISSING.empty_table(), *(_select(batch, caption) for batch in has_some)])
+    tables = (_select(pa.Table.from_batches([batch]), caption) for batch in batches)
+    table = pa.concat_tables([MISSING.empty_table(), *(some for some in tables if len(some))])
     table.validate(full=True)  # texts that are not UTF-8
     return table
 
 
-def _select(batch: pa.RecordBatch, caption: str) -> pa.Table:
+def _select(rows: pa.Table, caption: str) -> pa.Table:
     """Return the rows that are not in the tar."""
-    rows = pa.Table.from_batches([batch]).filter(pc.not_equal(batch["status"], _SUCCESS))  # a null is no answer
+    rows = rows.filter(pc.not_equal(rows["status"], pa.scalar("success")))  # a null is no answer
     none = pa.nulls(len(rows), pa.string())
 
-    def column(*names: str) -> Any:
+    def column(*names: str) -> pa.Array | pa.ChunkedArray:
         return next((rows[name].cast(pa.string()) for name in names if name in rows.column_names), none)
 
-    status = column("status").to_pylist(), column("error_message").to_pylist()
-    errors = [one_line(": ".join(filter(None, words)), _ERROR) for words in zip(*status, strict=True)]
-    reasons = pa.repeat(MISSING_SAMPLE, len(rows))
     if "reason" in rows.column_names:
         reasons, errors = column("reason"), column("detail")
+    else:
+        words = zip(column("status").to_pylist(), column("error_message").to_pylist(), strict=True)
+        reasons = pa.repeat(pa.scalar(MISSING_SAMPLE), len(rows))
+        errors = pa.array([one_line(": ".join(filter(None, both)), _ERROR) for both in words], pa.string())
     texts = [column("key"), column("url"), column("uid"), column("caption", caption)]
     return pa.table([*texts, reasons, errors], schema=MISSING)

@@ -6,16 +6,17 @@ come, as rows that failed, those that img2dataset lists beside it and did not fe
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from itertools import islice
 from operator import not_
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.base import schema
 from curate.base.errors import CurateError
-from curate.base.numeric.arrays import Mask
+from curate.base.numeric.arrays import Mask, whole
 from curate.pool.decode.columns import stated_sha256
 from curate.pool.decode.field_types import KINDS, TYPES, FieldCounter, FieldCounts, JsonType, as_type
 from curate.pool.decode.json_fields import read_json
@@ -76,10 +77,15 @@ class WebdatasetInput(InputFormat):
     ) -> PlannedSource:
         """List the tars; none is opened."""
         files = list_source(source, content)
-        parts = _with_listings([InputPart(file.path, file.size, file.fingerprint) for file in files], source, content)
+        names = {file.path: sidecar(file.path) for file in files}
+        try:
+            beside = fingerprints_beside(list(filter(None, names.values())), source.storage, content)
+        except OSError as error:
+            raise source.error(f"the files beside its tars cannot be listed: {error}") from None
+        listed = [(file, beside.get(names[file.path], "")) for file in files]
+        parts = [InputPart(file.path, file.size, file.fingerprint, listing_fingerprint=f) for file, f in listed]
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
-        columns = FileColumns(True, declared, scores=tuple(declared.names))
-        return PlannedSource(parts, (columns,))
+        return PlannedSource(tuple(parts), (FileColumns(True, declared, scores=tuple(declared.names)),))
 
     def read(
         self, source: WebdatasetSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
@@ -88,7 +94,7 @@ class WebdatasetInput(InputFormat):
         opened = open_copy(part.path, source.storage)
         index = index_tar(opened)
         samples = group_members(index)
-        texts, faults, scores, fields = _read_texts(opened, index, samples, source)
+        texts, faults, declared, fields = _read_texts(opened, index, samples, source)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
         columns = texts | {
             "key": pa.array(samples.keys, pa.string()),
@@ -101,7 +107,7 @@ class WebdatasetInput(InputFormat):
             for is_wanted, member in zip(wanted.tolist(), samples.image, strict=True):
                 yield opened.read(offsets[member], sizes[member]) if is_wanted else None
 
-        yield Batch(columns, faults, images, scores, samples.member_columns(index), fields=fields)
+        yield Batch(columns, faults, images, declared, samples.member_columns(index), fields=fields)
         fault: InputFault | None = None
         if part.listing_fingerprint:
             try:
@@ -139,21 +145,12 @@ class WebdatasetInput(InputFormat):
     def reread_images(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images by their offsets; None where the tar ends before."""
         offsets, sizes = (rows.samples[name].to_pylist() for name in ("offset", "bytes"))
+        spans = [(o, s) if o is not None and s is not None else None for o, s in zip(offsets, sizes, strict=True)]
         opened = open_source(part.path, source.storage)
-        opened.expect((offset, size) for offset, size in zip(offsets, sizes, strict=True) if None not in (offset, size))
-        for offset, size in zip(offsets, sizes, strict=True):
-            data = b"" if offset is None or size is None else bytes(opened.read(offset, size))
-            yield data if len(data) == size else None
-
-
-def _with_listings(parts: Sequence[InputPart], source: WebdatasetSource, content: bool) -> tuple[InputPart, ...]:
-    """Return tars with the fingerprints of the Parquet files beside them."""
-    names = {part.path: sidecar(part.path) for part in parts}
-    try:
-        beside = fingerprints_beside([name for name in names.values() if name], source.storage, content)
-    except OSError as error:
-        raise source.error(f"the files beside its tars cannot be listed: {error}") from None
-    return tuple(replace(part, listing_fingerprint=beside.get(names[part.path], "")) for part in parts)
+        opened.expect(filter(None, spans))
+        for span in spans:
+            data = bytes(opened.read(*span)) if span else b""
+            yield data if span and len(data) == span[1] else None
 
 
 def _missing_batch(missing: pa.Table) -> Batch:
@@ -195,10 +192,11 @@ def _read_texts(
             if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
                 captions[row] = caption.encode(errors="surrogatepass")
-    columns = {"caption": pa.array(captions, pa.binary())}
+    columns: dict[str, pa.Array] = {"caption": pa.array(captions, pa.binary())}
     columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    kinds = {name: TYPES[kind] for name, kind in source.columns.items()}
-    scores = {name: pa.chunked_array([pa.array(values, kinds[name])]) for name, values in declared.items()}
+    scores: dict[str, pa.ChunkedArray] = {
+        name: pa.chunked_array([pa.array(values, TYPES[source.columns[name]])]) for name, values in declared.items()
+    }
     return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), scores, counter.counts
 
 
@@ -219,28 +217,24 @@ def _text(value: Any) -> str | None:
 
 def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
     """Yield suffix, offset and size of the members of each row."""
-    columns = [members[name].combine_chunks() for name in ("suffix", "offset", "size")]
-    flat = list(zip(*(column.flatten().to_pylist() for column in columns), strict=True))
-    start = 0
-    for count in columns[0].value_lengths().to_pylist():
-        yield flat[start : start + count]
-        start += count
+    columns = [whole(members[name]) for name in ("suffix", "offset", "size")]
+    flat = zip(*(pc.list_flatten(column).to_pylist() for column in columns), strict=True)
+    for count in pc.list_value_length(columns[0]).to_pylist():
+        yield list(islice(flat, count))
 
 
 def _read_sample(source: ByteSource, path: str, locations: list[tuple[str, int, int]]) -> InputSample:
     members: list[tuple[str, bytes | memoryview]] = []
-    text: bytes | memoryview = b""
-    json: bytes | memoryview = b""
-    fields: dict[str, Any] = {}
+    sample = InputSample(members, {})
     for suffix, offset, size in locations:
         data = source.read(offset, size)
         if len(data) != size:
             raise OSError(f"{path}: ends before byte {offset + size}")
         if suffix == "txt":
-            text = data
+            sample = sample._replace(text=data)
         elif suffix == "json":
             fields, fault = read_json(data)
-            json = b"" if fault else data
+            sample = sample._replace(fields=fields, json=b"" if fault else data)
         else:
             members.append((suffix, data))
-    return InputSample(members, fields, text, json)
+    return sample

@@ -130,7 +130,7 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:
     """Return the rows as img2dataset takes them: numbers, texts and booleans, `caption`, a hash, and `url`."""
     roles = find_in_list(source, rows.schema)
-    verified = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
+    verified: dict[str, str | None] = {source.verify_hash[1]: source.verify_hash[0]} if source.verify_hash else {}
     columns_of: dict[str, str | None] = {"caption": roles.caption, **verified, "url": roles.url}
     taken = {*_IMG2DATASET, *columns_of, *columns_of.values(), source.compute_hash}
     taken |= set(INPUT_DECISIONS.values()) if source.from_run else set()

@@ -442,8 +442,8 @@ def test_footer_is_not_kept_for_a_file_that_came_between(tmp_path, monkeypatch: 
     pq.write_table(pa.table({"n": [1, 2, 3]}), other)
     os_file = pa.OSFile
 
-    def replaced_once_open(name):
-        opened = os_file(name)
+    def replaced_once_open(name, mode):
+        opened = os_file(name, mode)
         if os.path.exists(other):
             os.replace(other, name)
         return opened
