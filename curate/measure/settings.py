@@ -88,7 +88,7 @@ class MeasureSettings:
         keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
         for signal in self.signals:
             if (signal.of if isinstance(signal, EmbeddingSignal) else signal.name) in supplied:
-                keys[signal.name] = ids.digest([signal.key, unit.sidecar_fingerprints])
+                keys[signal.name] = ids.digest([signal.key, [part.sidecar_fingerprint for part in unit.parts]])
         for group in self.groups(unit.source):
             columns = [[name, str(self.pool.scores.field(name).type)] for name in group.columns]
             keys[group.name] = ids.digest(columns if group.join is None else [group.digest, columns])

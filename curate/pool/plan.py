@@ -63,11 +63,6 @@ class Unit:
         """Digest of everything that determines what is measured but the recipe; not of its place among the units."""
         return ids.digest([self.source, [_determining(part) for part in self.parts]])
 
-    @property
-    def sidecar_fingerprints(self) -> list[str]:
-        """The fingerprints of the embeddings that lie beside its files."""
-        return [part.sidecar_fingerprint for part in self.parts]
-
 
 def _determining(part: InputPart) -> list[Any]:
     """Return what determines the rows of a part."""
@@ -228,10 +223,9 @@ def _dimensions(recipe: Recipe, sources: Planned) -> dict[str, int]:
                 accepted = "Parquet sources, or a model in measure.clip"
                 raise RecipeError(f"measure.embeddings: {what}; accepted: {accepted}")
             if dimensions.setdefault(name, dimension) != dimension:
-                raise RecipeError(
-                    f"measure.embeddings {name!r}: those of source {source.name!r} have {dimension} dimensions, those "
-                    f"of an earlier one {dimensions[name]}; embeddings of one model have the same dimension"
-                )
+                what = f"have {dimension} dimensions, those of an earlier one {dimensions[name]}"
+                remedy = "embeddings of one model have the same dimension"
+                raise RecipeError(f"measure.embeddings {name!r}: those of source {source.name!r} {what}; {remedy}")
     return dimensions
 
 
@@ -241,10 +235,9 @@ def _has_images(columns: Sequence[tuple[Source, FileColumns]]) -> bool:
     imageless = [source.name for source, kind in columns if not kind.has_images]
     if images and imageless:
         has = "files without" if imageless[0] in images else "none"
-        raise RecipeError(
-            f"input: source {images[0]!r} has images and source {imageless[0]!r} has {has}; a recipe has sources with "
-            "images (tars, Parquet with an image column) or imageless Parquet sources, not both"
-        )
+        what = f"source {images[0]!r} has images and source {imageless[0]!r} has {has}"
+        accepted = "sources with images (tars, Parquet with an image column) or imageless Parquet sources, not both"
+        raise RecipeError(f"input: {what}; a recipe has {accepted}")
     return bool(images)
 
 

@@ -22,22 +22,20 @@ of times the size of the file for a moment.
 import hashlib
 import io
 import re
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from curate.base.schema import OK
 from curate.base.wording import ADDRESS
@@ -119,7 +117,10 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     # taken the filter away, and here it would not be thread-safe.
     if _QUIET not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    source = (_Metered if name == "tiff" else io.BytesIO)(data)
+    source = io.BytesIO(data)
+    if name == "tiff":  # the entries of its directory may all point at the same data
+        too_much = OSError("its directory refers to more data than the file holds")
+        source = Metered(data, 4 * len(data) + (1 << 20), too_much)
     try:
         image = _READERS[name](source)
     except Exception as error:
@@ -152,8 +153,7 @@ def _decoded(
     turn = _orientation(image)
     observed = tuple([_observe(observer, image) for observer in observe])
     small = shrink(as_rgb(_rotate(image, turn))) if options.phash else None
-    width, height = _upright(size, turn)
-    return ImageFacts(width, height, name, facts.sha256, small, OK, None, observed)
+    return _sized(facts, size, turn)._replace(small=small, observed=observed)
 
 
 def rotate_by_exif(image: Image.Image) -> Image.Image:
@@ -193,29 +193,32 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-class _Metered(io.BytesIO):
-    """Bytes that refuse to be read many times over: the entries of a TIFF directory may all point at the same data."""
+class Metered(io.BytesIO):
+    """Bytes that raise an error where they are read many times over: more bytes, or more often, than these limits."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(
+        self, data: bytes | memoryview, max_bytes: int, error: BaseException, max_reads: int = sys.maxsize
+    ) -> None:
         super().__init__(data)
-        self._left = 4 * len(data) + (1 << 20)
+        self._bytes, self._reads, self._error = max_bytes, max_reads, error
 
     def read(self, size: int | None = -1, /) -> bytes:
-        got = super().read(size)
-        self._left -= len(got)
-        if self._left < 0:
-            raise OSError("its directory refers to more data than the file holds")
-        return got
+        """Return bytes, unless these are too many."""
+        data = super().read(size)
+        self._bytes, self._reads = self._bytes - len(data), self._reads - 1
+        if min(self._bytes, self._reads) < 0:
+            raise self._error
+        return data
 
 
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-    "avif": AvifImagePlugin.AvifImageFile,
-    "bmp": BmpImagePlugin.BmpImageFile,
-    "gif": GifImagePlugin.GifImageFile,
+    "avif": AvifImageFile,
+    "bmp": BmpImageFile,
+    "gif": GifImageFile,
     "jpeg": PlainJpeg,
-    "png": PngImagePlugin.PngImageFile,
-    "tiff": TiffImagePlugin.TiffImageFile,
-    "webp": WebPImagePlugin.WebPImageFile,
+    "png": PngImageFile,
+    "tiff": TiffImageFile,
+    "webp": WebPImageFile,
 }
 FORMATS = tuple(_READERS)
 
@@ -241,7 +244,7 @@ def _foreign(head: bytes) -> str:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 without one, or if its block is damaged. Pillow turns TIFFs by itself."""
     is_plain = isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING)
-    if is_plain or isinstance(image, TiffImagePlugin.TiffImageFile):
+    if is_plain or isinstance(image, TiffImageFile):
         return 1
     block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
     if len(block) > _MAX_EXIF:
@@ -255,15 +258,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
-    width, height = _upright(size, turn)
-    return facts._replace(width=width, height=height)
-
-
-def _upright(size: tuple[int, int], turn: int) -> tuple[int, int] | tuple[None, None]:
-    """Return width and height of the image once it is turned; None where it states more than an int32."""
-    if max(size) > _MAX_SIDE:
-        return None, None
-    return (size[1], size[0]) if turn >= 5 else size
+    """Return the facts with the image's size once it is turned; none where it states more than an int32."""
+    width, height = size[::-1] if turn >= 5 else size
+    return facts if max(size) > _MAX_SIDE else facts._replace(width=width, height=height)
 
 
 def _check_png(data: memoryview) -> None:

@@ -9,7 +9,7 @@ raised while it is read is a fault of the embeddings.
 
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import fsspec
@@ -46,11 +46,6 @@ class FileRows(NamedTuple):
 def sidecar(path: str) -> str:
     """Return the .npz that goes with a Parquet file."""
     return f"{path.rpartition('.')[0] if '.' in path.rpartition('/')[2] else path}.npz"
-
-
-def sidecar_arrays(embeddings: Sequence[PrecomputedEmbeddings], columns: Sequence[str]) -> list[str]:
-    """Return the names that are no column of a Parquet file, so they must be arrays of the .npz beside it."""
-    return [name for options in embeddings for name in (options.image, options.text) if name not in columns]
 
 
 def sidecar_fingerprint(path: str, storage: dict[str, Any], content: bool) -> str:

@@ -57,7 +57,16 @@ def caption_status(raw: bytes) -> tuple[str | None, str, str | None]:
 
 def check_captions(column: pa.Array) -> Captions:
     """Check captions, and count their words and characters. Raises TypeError where they are neither text nor binary."""
-    words, characters, flags = _scan_column(column)
+    if column.type not in _TYPES:
+        raise TypeError(f"captions are {column.type}, not string, large_string, binary or large_binary")
+    n = len(column)
+    # Of each row; a null row counts 0 and 0
+    words, characters, flags = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.uint8)
+    if n and column.buffers()[1] is not None:
+        data, offsets = string_buffers(column)
+        # A null row may own bytes: they are not to be looked at.
+        valid = np.asarray(column.is_valid()) if column.null_count else np.ones(0, np.bool_)
+        _scan(offsets, data, valid, (words, characters, flags))
     status, error = pa.repeat(OK, len(column)), pa.nulls(len(column), pa.string())
     fault = (flags & (_NOT_UTF8 | _NUL) != 0) | (words == 0) | (characters > MAX_CHARACTERS)
     mask = fault | (flags & _BOM != 0)
@@ -82,21 +91,6 @@ def _as_string(column: pa.Array) -> pa.Array:
     elif pa.types.is_binary(column.type):
         column = column.view(pa.string())
     return column.cast(pa.string())
-
-
-def _scan_column(column: pa.Array) -> tuple[I32, I32, U8]:
-    """Return words, characters and flags of each row; a null row counts 0 and 0."""
-    if column.type not in _TYPES:
-        raise TypeError(f"captions are {column.type}, not string, large_string, binary or large_binary")
-    n = len(column)
-    words, characters, flags = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.uint8)
-    if not n or column.buffers()[1] is None:
-        return words, characters, flags
-    data, offsets = string_buffers(column)
-    # A null row may own bytes: they are not to be looked at.
-    valid = np.asarray(column.is_valid()) if column.null_count else np.ones(0, np.bool_)
-    _scan(offsets, data, valid, (words, characters, flags))
-    return words, characters, flags
 
 
 @numba.njit(nogil=True, cache=True)

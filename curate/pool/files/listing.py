@@ -6,7 +6,7 @@ A file that a brace range names and that is missing is an error before the run; 
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,18 +96,14 @@ def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = 
     return files
 
 
-def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> Iterator[InputFile]:
-    missing, such_as = 0, ""
+def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> list[InputFile]:
     with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
-        for name, files in zip(names, pool.map(lambda name: _find(path, name, storage, content), names), strict=True):
-            if files is None:
-                missing, such_as = missing + 1, such_as or name
-            else:
-                yield from files
-    if missing:
-        more = f" and {missing - 1} more" if missing > 1 else ""
-        rest = f" ({len(names) - missing} of the {len(names)} named exist)" if len(names) > 1 else ""
-        raise RecipeError(f"{such_as}{more}: no such file{rest}")
+        files = list(pool.map(lambda name: _find(path, name, storage, content), names))
+    if missing := [name for name, some in zip(names, files, strict=True) if some is None]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
+        raise RecipeError(f"{missing[0]}{more}: no such file{rest}")
+    return [file for some in files for file in some or ()]
 
 
 def _find(path: str, name: str, storage: dict[str, Any], content: bool) -> list[InputFile] | None:
@@ -170,7 +166,11 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
     Folders are listed, which takes fewer requests than to look each file up. Raises OSError.
     """
     fingerprints: dict[str, str] = {}
-    for folder, some in itertools.groupby(sorted(names, key=_folder), _folder):
+
+    def folder_of(name: str) -> str:
+        return name.rpartition("/")[0] or "/"
+
+    for folder, some in itertools.groupby(sorted(names, key=folder_of), folder_of):
         fs, inner = fsspec.core.url_to_fs(folder, **storage)
         wanted = {fsspec.core.url_to_fs(name, **storage)[1]: name for name in some}
         try:
@@ -182,10 +182,6 @@ def fingerprints_beside(names: Iterable[str], storage: dict[str, Any], content: 
             if info["name"] in wanted and info["type"] == "file":
                 fingerprints[wanted[info["name"]]] = f"{info['size']} bytes, {_state(fs, info, content)}"
     return fingerprints
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0] or "/"
 
 
 def _look_up(fs: Any, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -204,7 +200,7 @@ def file_state(path: str, storage: dict[str, Any]) -> str:
     """Return size and etag or mtime of a file, as its file system states them now. Raises OSError."""
     if os.path.isabs(path):  # of this machine, as the plan has it
         stat = os.stat(path)
-        return f"{stat.st_size} bytes, {_modified(stat)}"
+        return f"{stat.st_size} bytes, mtime:{stat.st_mtime_ns}"
     fs, inner = fsspec.core.url_to_fs(path, **storage)
     fs.invalidate_cache(inner)
     info = _info(fs, inner)
@@ -236,12 +232,8 @@ def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:
     if content:
         return _hash(fs, info["name"])
     if isinstance(fs, LocalFileSystem):
-        return _modified(os.stat(info["name"]))  # of the file, where the name is a link
+        return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
     return next((f"{name}:{info[name]}" for name in _VERSIONS if info.get(name)), "unknown")
-
-
-def _modified(stat: os.stat_result) -> str:
-    return f"mtime:{stat.st_mtime_ns}"
 
 
 def _hash(fs: Any, name: str) -> str:

@@ -102,13 +102,13 @@ class ParquetInput(InputFormat):
         except (pa.ArrowException, OSError) as error:
             raise _damage(source, part, error) from None
 
-        def texts(*names: str | None) -> list[pa.Array]:
-            return [valid_text(_whole(table[name])) for name in names if name]
+        def text(name: str) -> pa.Array:
+            return valid_text(_whole(table[name]))
 
         assert roles.caption is not None
         columns = {"caption": _whole(table[roles.caption])}
-        for name in ("url", "uid", "key", "language"):
-            columns |= {name: column for column in texts(getattr(roles, name))}
+        texts = {name: getattr(roles, name) for name in ("url", "uid", "key", "language")}
+        columns |= {name: text(column) for name, column in texts.items() if column}
         images, fields, image = None, Counter[tuple[str, str]](), roles.image
         if image:
             fields = count_columns(_json_columns(table, image), len(table))
@@ -116,7 +116,7 @@ class ParquetInput(InputFormat):
             columns["bytes"] = pa.array(sizes, pa.int64())
             # The sha256 that columns state of each image as it was first downloaded, or of the stored one
             stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
-            values = [column.to_pylist() for column in texts(*sorted(stating))]
+            values = [text(name).to_pylist() for name in sorted(stating)]
             digests = map(stated_sha256, *values) if values else [None] * len(table)
             columns["original_sha256"] = pa.array(digests, pa.string())
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.pool.decode.columns import Columns, find_columns
-from curate.pool.decode.precomputed import find_dimension, sidecar_arrays, sidecar_fingerprint
+from curate.pool.decode.precomputed import find_dimension, sidecar_fingerprint
 from curate.pool.files.faults import EmbeddingFault, InputFault, retry
 from curate.pool.files.listing import InputFile
 from curate.pool.formats.input_format import InputPart
@@ -81,7 +81,8 @@ def _read_footer(
         return faulty("not_parquet", one_line(error, 300) + remedy)
     except OSError as error:
         return faulty("unreadable", one_line(error, 300))
-    in_sidecar = sidecar_arrays(embeddings, schema.names)
+    # What is no column is an array of the .npz beside the file
+    in_sidecar = {name for options in embeddings for name in (options.image, options.text)} - set(schema.names)
     fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
     parts = []
     for i in range(metadata.num_row_groups):

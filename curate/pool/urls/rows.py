@@ -9,14 +9,7 @@ import pyarrow as pa
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
 from curate.base.wording import one_line
-from curate.pool.decode.columns import (
-    COLUMN_NAMES,
-    Columns,
-    find_columns,
-    is_any,
-    plain_columns,
-    valid_text,
-)
+from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_columns, valid_text
 from curate.pool.files.faults import InputFault, retry
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.formats.run import see_rows, which_columns

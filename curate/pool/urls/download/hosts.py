@@ -51,7 +51,13 @@ class Hosts:
             host.users += 1
         try:
             with host.slots:
-                _wait(host)
+                while True:
+                    now = time.monotonic()
+                    if host.fault and host.left_alone_until > now:
+                        raise host.fault.fresh()
+                    if host.pause_ends <= now:
+                        break
+                    time.sleep(min(host.pause_ends - now, 1.0))
                 yield
         finally:
             with self._lock:
@@ -80,14 +86,3 @@ class Hosts:
         """Note, in its slot, that a host answered."""
         host = self._hosts[name]
         host.failures, host.fault = 0, None
-
-
-def _wait(host: _Host) -> None:
-    """Wait until a host may be asked. Raises FetchFault where it is left alone."""
-    while True:
-        now = time.monotonic()
-        if host.fault and host.left_alone_until > now:
-            raise host.fault.fresh()
-        if host.pause_ends <= now:
-            return
-        time.sleep(min(host.pause_ends - now, 1.0))

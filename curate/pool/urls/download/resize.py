@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from curate.base.errors import needing
-from curate.pool.decode.image import FORMATS, format_of, measure_image
+from curate.pool.decode.image import FORMATS, Metered, format_of, measure_image
 from curate.pool.urls.download.source import RESIZING, UrlsSource
 from curate.recipe.measure import Image as ImageOptions
 
@@ -77,21 +77,8 @@ def reason_of(error: str) -> str:
     return _REASONS.get(error.partition(":")[0], "not_resized")
 
 
-class _Metered(io.BytesIO):
-    """An image whose EXIF is read within limits: directories may name the same bytes, and each other, endlessly."""
-
-    reads_left, bytes_left = 10_000, 50_000_000
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        self.reads_left, self.bytes_left = self.reads_left - 1, self.bytes_left - len(data)
-        if min(self.reads_left, self.bytes_left) < 0:
-            raise _Endless
-        return data
-
-
 class _Endless(BaseException):
-    """What the reader of EXIF does not catch itself."""
+    """What the reader of EXIF does not catch itself: directories may name the same bytes, and each other, endlessly."""
 
 
 def read_exif(data: bytes) -> str | None:
@@ -99,7 +86,7 @@ def read_exif(data: bytes) -> str | None:
     with needing(*_NEEDED):
         import exifread
     try:
-        tags = exifread.process_file(_Metered(data), details=False)
+        tags = exifread.process_file(Metered(data, 50_000_000, _Endless(), 10_000), details=False)
         return json.dumps({name: str(value).strip() for name, value in tags.items() if value is not None})
     except (Exception, _Endless):
         return None

@@ -48,15 +48,8 @@ def download_shard(
 ) -> None:
     """Download the rows of a list into a shard, unless another writer's is there by then: the first complete one stays.
 
-    Args:
-        rows: columns `url`, `caption`, and that of the hash to verify under the name of its kind (string), and those
-            that go along; at most `source.number_sample_per_shard`.
-        number: of the shard, of `shard_names.NUMBERS`.
-        source: where it is, and how it is made.
-        fetcher: what fetches.
-        resize: what images become.
-        retry: what the rows were before, where they are tried again.
-
+    `rows` have columns `url`, `caption`, and that of the hash to verify under the name of its kind (string), and those
+    that go along; `number` is of `shard_names.NUMBERS`; `retry` says what they were where they are tried again.
     Raises RecipeError where img2dataset is not installed, OSError where the store cannot be written.
     """
     (store, stem), began = source.place(shard_stem(number)), time.time()
