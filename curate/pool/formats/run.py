@@ -100,10 +100,13 @@ class _Run:
         """Which column holds what, as the run's own sources say."""
         return Columns() if self.facts.pool.images else Columns.model_validate({"uid": "uid", **self.column_names})
 
-    def tables(self) -> dict[str, str]:
-        """Return the Parquet files of its shards, with the digests of their content. Raises CurateError."""
-        lines = [(line.path, line.sha256) for line in read_manifest(self.store)]
-        return {path: digest for path, digest in lines if path.startswith("shards/") and path.endswith(".parquet")}
+    def files(self, suffix: str) -> dict[str, str]:
+        """Return the files of its shards that have a suffix, with digests of their content. Raises RecipeError."""
+        try:
+            lines = [line for line in read_manifest(self.store) if line.path.startswith("shards/")]
+        except CurateError as error:
+            raise self.source.error(error) from None
+        return {line.path: line.sha256 for line in lines if line.path.endswith(suffix)}
 
     def parquet(self, path: str) -> ParquetSource:
         """Return Parquet files of the run as a source."""
@@ -115,11 +118,7 @@ class _Run:
 
         Raises RecipeError where there are none.
         """
-        try:
-            paths = [line.path for line in read_manifest(self.store) if line.path.startswith("shards/")]
-        except CurateError as error:
-            raise self.source.error(error) from None
-        names = [path.removeprefix("shards/").removesuffix(suffix) for path in paths if path.endswith(suffix)]
+        names = [path.removeprefix("shards/").removesuffix(suffix) for path in self.files(suffix)]
         names.sort(key=lambda name: (len(name), name))  # numbers may have six digits
         if not names:
             raise self.source.error(f"{self.source.input_run}: the run kept no sample")
@@ -188,7 +187,7 @@ class RunInput(InputFormat):
         """Return which columns there are."""
         try:
             run = _read(source)
-            columns = _renamed(run.store.schema(next(iter(run.tables()))), run.names)
+            columns = _renamed(run.store.schema(next(iter(run.files(".parquet")))), run.names)
             return f"the columns of its shards: {', '.join(columns.names)}"[:300]
         except (CurateError, OSError, pa.ArrowException, StopIteration):
             return ""
@@ -222,7 +221,7 @@ def list_kept(source: Source) -> list[InputFile]:
             f"{source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: parquet); "
             "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
         )
-    files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.tables()
+    files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.files(".parquet")
     return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
 
 

@@ -77,12 +77,12 @@ class WebdatasetInput(InputFormat):
     ) -> PlannedSource:
         """List the tars; none is opened."""
         files = list_source(source, content)
-        names = {file.path: sidecar(file.path) for file in files}
         try:
-            beside = fingerprints_beside(list(filter(None, names.values())), source.storage, content)
+            sidecars = filter(None, (sidecar(file.path) for file in files))
+            beside = fingerprints_beside(sidecars, source.storage, content)
         except OSError as error:
             raise source.error(f"the files beside its tars cannot be listed: {error}") from None
-        listed = [(file, beside.get(names[file.path], "")) for file in files]
+        listed = [(file, beside.get(sidecar(file.path), "")) for file in files]
         parts = [InputPart(file.path, file.size, file.fingerprint, listing_fingerprint=f) for file, f in listed]
         declared = pa.schema([(name, TYPES[kind]) for name, kind in source.columns.items()])
         return PlannedSource(tuple(parts), (FileColumns(True, declared, scores=tuple(declared.names)),))
