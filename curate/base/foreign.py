@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from curate.base.errors import CurateError, RunError
-from curate.base.registry import ForeignKind, foreign_kinds
+from curate.base.registry import FOREIGN, ForeignKind
 from curate.base.wording import describe_error, package_of
 
 INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # of whoever runs or reads, not of the code that runs
@@ -52,10 +52,9 @@ def naming_packages() -> Iterator[None]:
 
 def _find_kinds(caught: BaseException) -> tuple[list[ForeignKind], str]:
     """Return the foreign kinds whose code raised an exception, mostly one, and their package of modules."""
-    foreign = foreign_kinds()
-    for frame, _ in traceback.walk_tb(caught.__traceback__) if foreign else ():
+    for frame, _ in traceback.walk_tb(caught.__traceback__) if FOREIGN else ():
         module = package_of(frame)
-        if kinds := [kind for kind in foreign if kind.module.partition(".")[0] == module]:
+        if kinds := [kind for kind in FOREIGN.values() if kind.module.partition(".")[0] == module]:
             same = [kind for kind in kinds if kind.module == frame.f_globals.get("__name__")] or kinds
             return [kind for kind in same if _is_of(kind, frame)] or same, module
     return [], ""

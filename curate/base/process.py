@@ -76,7 +76,12 @@ class Lazy(Generic[Value]):
                     return self._free.popleft()
                 self._is_loading = True  # libraries set types and devices for the whole process: one at a time
             try:
-                return self._load_next()
+                if self._unloaded is None:
+                    self._unloaded = deque([(device,) for device in self._devices()] if self._devices else [()])
+                value = self._load(*self._unloaded[0])
+                self._unloaded.popleft()
+                self._loaded += 1
+                return value
             except Exception as error:  # of many kinds: of memory that other processes use, say
                 if not self._loaded or not self._unloaded:
                     raise
@@ -86,14 +91,6 @@ class Lazy(Generic[Value]):
                 with self._changed:
                     self._is_loading = False
                     self._changed.notify_all()
-
-    def _load_next(self) -> Value:
-        if self._unloaded is None:
-            self._unloaded = deque([()] if self._devices is None else [(device,) for device in self._devices()])
-        value = self._load(*self._unloaded[0])
-        self._unloaded.popleft()
-        self._loaded += 1
-        return value
 
 
 class Recent(Generic[Value]):

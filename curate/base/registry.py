@@ -66,12 +66,8 @@ class ForeignKind:
 
 
 _REGISTRIES: list["Registry[Any]"] = []  # that other packages may add to
-_FOREIGN: dict[tuple[str, str], ForeignKind] = {}  # by what they are and their keys
-
-
-def foreign_kinds() -> list[ForeignKind]:
-    """Return the kinds of other packages that were loaded in this process."""
-    return list(_FOREIGN.values())
+FOREIGN: dict[tuple[str, str], ForeignKind] = {}
+"""The kinds of other packages that were loaded in this process, by what they are and their keys."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any
             raise RecipeError(f"{twice}: one of {other}, one of package {package}; uninstall one")
         kinds[entry.name] = loaded
         foreign[entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, loaded)
-    _FOREIGN.update({(kind.what, kind.key): kind for kind in foreign.values()})
+    FOREIGN.update({(kind.what, kind.key): kind for kind in foreign.values()})
     return MappingProxyType(kinds), MappingProxyType(foreign)
 
 
@@ -169,17 +165,12 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
         is_class = isinstance(kind, type)
         named = f"the class {kind.__name__}" if is_class else f"an object of class {type(kind).__name__}"
         raise RecipeError(f"{where} is {named}; accepted: {' or '.join(other.accepted for other in sharing)}")
-    if missing := _find_missing(registry, kind):
-        raise RecipeError(f"{where} has no attribute {missing}; accepted: {registry.accepted}, with its attributes")
-    if kind.key != entry.name:
-        raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
-    return kind
-
-
-def _find_missing(registry: Registry[Any], kind: Any) -> str | None:
-    """Return an attribute that the interface states and a kind lacks."""
     bases = _import(registry.interface).__mro__ if registry.interface else ()
     stated = [name for base in bases if base.__module__.startswith(_PREFIX) for name in inspect.get_annotations(base)]
     # A model of pydantic's keeps its fields elsewhere, and has them.
     fields = getattr(kind, "model_fields", {}) if registry.by_class else {}
-    return next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None)
+    if missing := next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None):
+        raise RecipeError(f"{where} has no attribute {missing}; accepted: {registry.accepted}, with its attributes")
+    if kind.key != entry.name:
+        raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
+    return kind

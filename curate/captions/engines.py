@@ -13,8 +13,8 @@ from curate.recipe.captions import Captions, EngineSpec
 
 def open_engine(spec: EngineSpec, engine_id: str) -> Engine:
     """Return a recipe's engine, one per process until its options, what they name or its model (`engine_id`) change."""
-    key = ids.digest([spec.options.model_dump(mode="json"), engine_id, spec.options.fingerprint()])
-    engine: Engine = process_cache(f"engine {key}", spec.options.open)
+    key = ids.digest([spec.section.model_dump(mode="json"), engine_id, spec.section.fingerprint()])
+    engine: Engine = process_cache(f"engine {key}", spec.section.open)
     return engine
 
 
@@ -22,7 +22,7 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
     """Yield what keeps each engine that is used from working: endpoints are called, models loaded if `load` is set."""
     for name in dict.fromkeys(task.section.engine for task in captions.tasks):
         spec = captions.engines[name]
-        if load or not spec.options.is_local:
+        if load or not spec.section.is_local:
             try:
                 with _named(f"engines.{name}"):
                     open_engine(spec, engine_ids[name]).check()
@@ -44,7 +44,7 @@ def identify_engines(captions: Captions) -> dict[str, str]:
     for task in captions.tasks:
         name = task.section.engine
         with _named(f"engines.{name}"):
-            engine_ids[name] = captions.engines[name].options.open().model
+            engine_ids[name] = captions.engines[name].section.open().model
         with _named(f"{task.key}.template"):
             engine_ids[f"template of {task.key}"] = task.section.load_template().version
         with _named(f"{task.key}.examples"):

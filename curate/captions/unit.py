@@ -112,7 +112,7 @@ def _answer(
     known = cache.find(digests)
     missing = [i for i, digest in enumerate(digests) if digest not in known]
     missing.sort(key=lambda i: (requests[i].group, i))
-    size = task.section.batch or spec.options.batch_size
+    size = task.section.batch or spec.section.batch_size
     for first in range(0, len(missing), size):
         batch = missing[first : first + size]
         sent = _with_images(images, rows, [requests[i] for i in batch])

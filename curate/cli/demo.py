@@ -18,7 +18,7 @@ from curate.base.wording import format_bytes
 from curate.cli.common import print_lines
 from curate.cli.run import run as run_recipe
 from curate.demo.pool import write_pool
-from curate.demo.score import Caught, Rate, rate_rules, score
+from curate.demo.score import Caught, rate_rules, score
 from curate.store.facts import read_facts
 from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
@@ -60,7 +60,11 @@ def demo(
     counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
     print_lines(line(), line("Injected defects, and the rules that dropped them"), *_defects(caught, list(counts)))
-    print_lines(line(), *map(line, _RATES), *_rates(rate_rules(caught, list(counts))))
+    rows = [("rule", "dropped", "precision", "injected", "recall")]
+    for rate in rate_rules(caught, list(counts)):
+        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (rate.precision, rate.recall))
+        rows.append((rate.rule, str(rate.dropped), precision, str(rate.injected), recall))
+    print_lines(line(), *map(line, _RATES), *columns(rows, right=range(1, 5), indent=0))
     page, size = write_report(run)
     print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
@@ -96,14 +100,6 @@ def _write_recipe(out: str, recipe: str) -> None:
     with as_file(files("curate.demo").joinpath("clip")) as model:
         shutil.copytree(model, f"{out}/clip", dirs_exist_ok=True)
     Path(recipe).write_text(_packaged_recipe(), encoding="utf-8")
-
-
-def _rates(rates: list[Rate]) -> list[Line]:
-    rows = [("rule", "dropped", "precision", "injected", "recall")]
-    for rate in rates:
-        precision, recall = ("–" if share is None else f"{share:.1%}" for share in (rate.precision, rate.recall))
-        rows.append((rate.rule, str(rate.dropped), precision, str(rate.injected), recall))
-    return columns(rows, right=range(1, 5), indent=0)
 
 
 def _defects(caught: list[Caught], rules: list[str]) -> list[Line]:

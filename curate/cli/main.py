@@ -79,13 +79,6 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _words() -> list[str]:
-    """Return the words of the command line, or of the one that a shell completes."""
-    if "_CURATE_COMPLETE" not in os.environ:
-        return sys.argv[1:]
-    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
-
-
 def main() -> None:
     """Run the command; an error of curate becomes its message and exit status."""
     _show_warnings()
@@ -94,8 +87,11 @@ def main() -> None:
         for argument in sys.argv[1:]:
             if find_surrogate(argument):  # no table, run.json or SQL could hold it
                 raise RecipeError(f"argument {argument!a}: holds bytes that are not UTF-8; accepted: UTF-8")
+        words = sys.argv[1:]
+        if "_CURATE_COMPLETE" in os.environ:  # of a line that a shell completes
+            words = (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
         with naming_packages():
-            build_app(_words())(prog_name="curate", standalone_mode=True)
+            build_app(words)(prog_name="curate", standalone_mode=True)
     except CurateError as error:
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

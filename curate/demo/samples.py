@@ -110,7 +110,12 @@ def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
     suffix = pick(rng, ("jpg",) if defect in ("truncated_image", "not_an_image") else _SUFFIXES)
     for attempt in count():
         chance = make_rng(seed, "scene", row, attempt)
-        scene = compose(chance, *_canvas(defect, chance))
+        if defect == "extreme":
+            width, height = pick(chance, _EXTREMES)
+        else:
+            low, high = (20, 63) if defect == "tiny" else (220, 400)
+            width, height = (low + int(chance.random() * (high - low + 1)) for _ in range(2))
+        scene = compose(chance, width, height)
         image = encode(draw(scene, chance), suffix, 85)
         value = phash(image)
         if all((value ^ other).bit_count() >= MIN_DISTANCE for other in hashes):
@@ -118,13 +123,6 @@ def _clean(seed: int, row: int, hashes: list[int], defect: str = "") -> Sample:
             break
     text = caption(scene, rng)
     return Sample(scene, image, suffix, _url(rng, scene, suffix, row), text)
-
-
-def _canvas(defect: str, rng: np.random.Generator) -> tuple[int, int]:
-    if defect == "extreme":
-        return pick(rng, _EXTREMES)
-    low, high = (20, 63) if defect == "tiny" else (220, 400)
-    return low + int(rng.random() * (high - low + 1)), low + int(rng.random() * (high - low + 1))
 
 
 def _url(rng: np.random.Generator, scene: Scene, suffix: str, row: int) -> str:
@@ -147,7 +145,11 @@ def _spoil(sample: Sample, defect: str, seed: int, row: int) -> Sample:
             spoilt["text"] = pick(rng, words.BOILERPLATE).format(number=1 + int(rng.random() * 2000))
         case "language":
             code = list(words.LANGUAGES)[row % len(words.LANGUAGES)]  # in turn, so that a small pool has each
-            spoilt |= {"text": _translate(sample.scene, words.LANGUAGES[code], rng), "language": code}
+            item, language = sample.scene.items[0], words.LANGUAGES[code]
+            shape = language.shapes[words.SHAPES.index(item.shape)]
+            colour = language.colours[list(words.COLOURS).index(item.colour)]
+            text = pick(rng, language.templates).format(shape=shape, colour=colour)
+            spoilt |= {"text": text[0].upper() + text[1:], "language": code}
         case "truncated_image":
             spoilt["image"] = sample.image[: int(len(sample.image) * (0.4 + 0.4 * rng.random()))]
         case "not_an_image":
@@ -161,14 +163,6 @@ def _spoil(sample: Sample, defect: str, seed: int, row: int) -> Sample:
         case "no_caption":
             spoilt["text"] = None
     return replace(sample, **spoilt)
-
-
-def _translate(scene: Scene, language: words.Language, rng: np.random.Generator) -> str:
-    item = scene.items[0]
-    shape = language.shapes[words.SHAPES.index(item.shape)]
-    colour = language.colours[list(words.COLOURS).index(item.colour)]
-    text = pick(rng, language.templates).format(shape=shape, colour=colour)
-    return text[0].upper() + text[1:]
 
 
 def _duplicate(defect: str, original: Sample, seed: int, row: int) -> Sample | None:
@@ -201,11 +195,10 @@ def _near_duplicate(defect: str, original: Sample, seed: int, row: int) -> Sampl
     # Places and sizes stay the original's: cropping moves them by at most 3 %.
     scene = replace(original.scene, width=width, height=height)
     copy = replace(original, image=image, suffix="jpg", scene=scene, url=_url(rng, scene, "jpg", row))
-    return copy if rng.random() < 0.5 else replace(copy, text=_retouch(original.text or "", rng))
-
-
-def _retouch(text: str, rng: np.random.Generator) -> str:
-    """Return a caption as another site gives it: in other capitals, or with something added."""
+    if rng.random() < 0.5:
+        return copy
+    # As another site has the caption: in other capitals, or with something added.
+    text = original.text or ""
     bare, brand = text.rstrip("."), pick(rng, words.BRANDS)
     ways = (text.lower(), text.title(), f"{bare} | {brand}", f"{bare} (image {2 + int(rng.random() * 98)})")
-    return pick(rng, [way for way in ways if way != text])
+    return replace(copy, text=pick(rng, [way for way in ways if way != text]))

@@ -62,11 +62,6 @@ class EngineSpec(OneKind):
     price: Price = Field(Price(), examples=[{"input": 0.1, "output": 0.4}])
     """What it costs. 0: nothing."""
 
-    @property
-    def options(self) -> Any:
-        """The options, an `EngineOptions`."""
-        return self.section
-
 
 class CaptionSection(Section):
     """Base of what is written: `engine` names one of `engines`; `per_row` how many texts a sample gets of each style.
@@ -269,7 +264,7 @@ class Captions(KindsSection):
         name, key = task.section.engine, f"{task.key}.engine"
         if name not in self.engines:
             raise fault(key, f"no engine is named {name!r}; engines: {', '.join(self.engines) or 'none'}")
-        if task.section.needs_words and not self.engines[name].options.takes_words:
+        if task.section.needs_words and not self.engines[name].section.takes_words:
             raise fault(key, f"{name!r} takes an image and no prompt; accepted: recaption, styles [plain]")
 
     def _check_source(self, task: Task) -> None:
@@ -286,7 +281,13 @@ class Captions(KindsSection):
         """Return what texts depend on, as plain data; `engine_ids` (`captions.engines`) name engines and templates."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name in CAPTION_KINDS.kinds():
-            fields = [_task_fields(task, engine_ids) for task in self.tasks if task.section.key == name]
+            fields = []
+            for task in self.tasks:
+                if task.section.key == name:
+                    ids = {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
+                    if examples := engine_ids.get(f"examples of {task.key}"):
+                        ids["examples"] = examples
+                    fields.append(task.section.model_dump(exclude={"batch", "examples"}) | ids)
             if fields or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
                 plain[name] = fields if len(fields) > 1 else next(iter(fields), None)
             else:
@@ -312,13 +313,6 @@ class Captions(KindsSection):
         """Return the name of the engine that writes these texts."""
         written = (task.section for task in self.tasks if task.kind == kind)
         return next(str(section.engine) for section in written if style in section.all_styles)
-
-
-def _task_fields(task: Task, engine_ids: Mapping[str, str]) -> dict[str, Any]:
-    plain: dict[str, Any] = task.section.model_dump(exclude={"batch", "examples"})
-    if examples := engine_ids.get(f"examples of {task.key}"):
-        plain["examples"] = examples
-    return plain | {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
 
 
 def _one_or_several(section: type[CaptionSection]) -> Any:

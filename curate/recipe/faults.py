@@ -116,24 +116,15 @@ def _describe(fault: Any, place: Place) -> str:
         return f": unknown key; {near}known keys: {', '.join(known) or 'none'}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"
-        needed = _needed(_inner(place.section, place.keys[-1])) if place.section else []
+        forms = alternatives(_inner(place.section, place.keys[-1])) if place.section else ()
+        keys = [key for form, _ in forms if is_section(form) for key in form.model_fields.items()]
+        needed = [field.alias or name for name, field in keys if field.is_required()]
         mapping = needed and f"a mapping with {', '.join(needed)}"
         accepted = "{top: 0.3, of: COLUMN}, or an expression" if rule else mapping
         return f": is missing{f'; accepted: {accepted}' if accepted else ''}"
     value = "" if fault["type"] == "value_error" and len(place.keys) < 2 else f" (found {shorten(fault['input'])})"
     message = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
     return f": {re.sub(r'valid dictionary( or instance of .*)?', 'mapping', message)}{value}"
-
-
-def _needed(hint: Any) -> list[str]:
-    """Return the keys that a section must have; none of a value that is no section."""
-    return [
-        field.alias or name
-        for form, _ in alternatives(hint)
-        if is_section(form)
-        for name, field in form.model_fields.items()
-        if field.is_required()
-    ]
 
 
 def shorten(value: Any) -> str:

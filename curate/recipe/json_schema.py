@@ -25,12 +25,9 @@ def recipe_schema() -> dict[str, Any]:
         if "description" in section:
             section["description"] = section["description"].partition("\n\nAttributes:")[0]  # which are for developers
     for section in schema["properties"].values():
-        if section.get("type") == "object" or "$ref" in section:
-            _allow_nothing(section)
+        if (
+            section.get("type") == "object" or "$ref" in section
+        ):  # it may have no value, as a key with nothing behind it
+            names = section.keys() - {"default", "description", "examples", "title"}
+            section["anyOf"] = [{name: section.pop(name) for name in [*section] if name in names}, {"type": "null"}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A recipe of curate"}
-
-
-def _allow_nothing(section: dict[str, Any]) -> None:
-    """Let a section stand without a value, as YAML has a key with nothing behind it."""
-    names = section.keys() - {"default", "description", "examples", "title"}
-    section["anyOf"] = [{name: section.pop(name) for name in [*section] if name in names}, {"type": "null"}]

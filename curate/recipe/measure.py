@@ -196,7 +196,9 @@ class Measure(KindsSection):
                 what = "no model of measure.clip, or of measure.embeddings, is named"
                 raise ValueError(f"{name}: {what} {section.of!r}; available: {available}")
             if section.needs_encoder and not embedders[section.of].encodes:
-                accepted = [k for k, kind in SIGNALS.kinds().items() if _takes_any_embeddings(kind.section)]
+                sections = {key: kind.section for key, kind in SIGNALS.kinds().items()}
+                scores = {key: scored for key, scored in sections.items() if issubclass(scored, OnEmbeddings)}
+                accepted = [key for key, scored in scores.items() if not scored.needs_encoder]
                 what = f"needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed"
                 raise ValueError(f"{name}: {what}; accepted on its embeddings: {', '.join(accepted)}")
         return self
@@ -210,7 +212,3 @@ def _requested(key: str, value: Any) -> Iterator[Requested]:
         yield from (Requested(key, section.name, section) for section in value)
     elif value is not None:
         yield Requested(key, key, value)
-
-
-def _takes_any_embeddings(section: type[Section]) -> bool:
-    return issubclass(section, OnEmbeddings) and not section.needs_encoder
