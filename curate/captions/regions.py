@@ -116,7 +116,8 @@ class ZeroShotDetector:
 
     def __init__(self, options: Regions) -> None:
         self._options = options
-        self._loaded = Lazy(partial(_load, options), partial(find_devices, _name(options), options.device))
+        where = f"captions.regions: {options.model}"
+        self._loaded = Lazy(partial(_load, options, where), partial(find_devices, where, options.device))
         self.batch = options.batch  # images at a time
 
     @cached_property
@@ -199,14 +200,9 @@ class _Loaded(NamedTuple):
 _FAMILIES = ("owlvit", "owlv2", "grounding-dino")
 
 
-def _name(options: Regions) -> str:
-    return f"captions.regions: {options.model}"
-
-
-def _load(options: Regions, device: str) -> _Loaded:
+def _load(options: Regions, where: str, device: str) -> _Loaded:
     import transformers
 
-    where = _name(options)
     family = load(where, lambda: transformers.AutoConfig.from_pretrained(options.model)).model_type
     if family not in _FAMILIES:
         raise RecipeError(f"{where}: its model type {family!r} is not supported; accepted: {', '.join(_FAMILIES)}")

@@ -54,17 +54,18 @@ class CircuitBreaker:
         elif reply.is_no_answer:
             self._refusals += 1
             return self._refusals % MAX_REFUSALS == 0
-        else:
-            self._close()
+        else:  # about its request: the endpoint works
+            self._refusals, self._since, self._was_failing = 0, None, False
         return False
 
     def note_probe(self, reply: Reply) -> None:
         """Note what came of a harmless request."""
         if reply.is_no_answer:
-            self._trip("{}: stopped, since it answers no request: {}".format(*_split_error(reply)))
+            code, detail = _split_error(reply)
+            self._trip(f"{code}: stopped, since it answers no request: {detail}")
             self._refusals = MAX_REFUSALS - 1
         elif not reply.is_transient:
-            self._close()
+            self._refusals, self._since, self._was_failing = 0, None, False
 
     def note_no_reply(self) -> None:
         """Note a request that got no reply at any attempt."""
@@ -87,10 +88,6 @@ class CircuitBreaker:
             limit = f"curate gives up after {self._patience:.0f} s (patience)"
             self._warn(f"has answered no request for {passed:.0f} s: {detail}; {limit}")
             self._next_word = now + NEXT_WORD
-
-    def _close(self) -> None:
-        """Note an endpoint that works: a reply was about its request."""
-        self._refusals, self._since, self._was_failing = 0, None, False
 
     def _trip(self, why: str) -> None:
         self.tripped.why = why

@@ -46,12 +46,11 @@ def read_key(variable: str | None) -> str:
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
-    name = f"the environment variable {variable}"
     if not key:
         remedy = "it must hold the endpoint's key; leave `key` out if the endpoint needs none"
-        raise RecipeError(f"key: {name} is not set; {remedy}")
+        raise RecipeError(f"key: the environment variable {variable} is not set; {remedy}")
     if not re.fullmatch(r"[!-~]+", key):
-        what = f"the value of {name} cannot be a key"
+        what = f"the value of the environment variable {variable} cannot be a key"
         raise RecipeError(f"key: {what}; accepted: ASCII letters, digits and punctuation, without spaces")
     return key
 
@@ -90,17 +89,11 @@ class Endpoint:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True).start()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`, done in the endpoint's loop. It ends with the waiting, as by Ctrl-C."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
     def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-        """Yield what `work`, done in the endpoint's loop, gives to the function that it gets; ends with the waiting."""
+        """Yield what `work`, done in the endpoint's loop, gives to the function that it gets.
+
+        It ends with the waiting, as by Ctrl-C.
+        """
         results: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
         future = asyncio.run_coroutine_threadsafe(work(results.put), self._loop)
         future.add_done_callback(results.put)  # the last that comes
@@ -136,21 +129,17 @@ class Endpoint:
             response.headers.get("location", ""),
         )
 
-    def hide_key(self, text: str) -> str:
-        """Return the text with `[key]` in the key's places."""
-        return text.replace(self._key, "[key]") if self._key else text
-
     def hide_in_answer(self, answer: Answer) -> Answer:
-        """Return the answer without the key, which an endpoint may give back; its error on one printable line."""
+        """Return the answer with `[key]` for the key, which an endpoint may give back; its error on one line."""
         if answer.error is not None:
             return replace(answer, error=self.one_line(answer.error))
         if answer.text is None or len(self._key) < _LONG_KEY:
             return answer
-        return replace(answer, text=self.hide_key(answer.text))
+        return replace(answer, text=answer.text.replace(self._key, "[key]"))
 
     def one_line(self, text: str) -> str:
         """Return the text as one printable line, the key hidden in it before it is cut."""
-        text = self.hide_key(text)[: 8 * MAX_DETAIL]
+        text = (text.replace(self._key, "[key]") if self._key else text)[: 8 * MAX_DETAIL]
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
 

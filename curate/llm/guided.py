@@ -74,7 +74,8 @@ class GuidedEngine(Engine):
 
     def __init__(self, options: Guided) -> None:
         self._options = options
-        self._loaded = Lazy(partial(_load, options), partial(hf.find_devices, _name(options), options.device))
+        where = f"guided {options.model}"
+        self._loaded = Lazy(partial(_load, options, where), partial(hf.find_devices, where, options.device))
         self._batch = options.batch  # halved for good where memory does not suffice
 
     @cached_property
@@ -223,14 +224,9 @@ def _with_zeros(states: Any, guided: bool) -> Any:
     return torch.cat([states, torch.zeros_like(states)]) if guided else states
 
 
-def _name(options: Guided) -> str:
-    return f"guided {options.model}"
-
-
-def _load(options: Guided, device: str) -> _Loaded:
+def _load(options: Guided, where: str, device: str) -> _Loaded:
     import transformers
 
-    where = _name(options)
     config = hf.load(where, lambda: transformers.AutoConfig.from_pretrained(options.model))
     if config.model_type not in _FAMILIES:
         what = f"its model type is {config.model_type!r}, which cannot be guided here"

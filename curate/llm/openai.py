@@ -103,21 +103,19 @@ class OpenAI(EngineOptions):
 
 
 def _check_address(base_url: str) -> None:
-    what, example = "is not an address; accepted: an address such as", "http://localhost:8000/v1"
+    example = "an address such as http://localhost:8000/v1"
     try:
         url = urlsplit(base_url)
         _ = url.port
     except ValueError:
-        raise fault("base_url", f"{what} {example}") from None
+        raise fault("base_url", f"is not an address; accepted: {example}") from None
     if "@" in url.netloc or url.query or url.fragment:
         # Not shown, here and above: it may hold a key.
-        parts, key = (
-            "a user, a password, a query or a fragment",
-            "give a key by `key`, the name of an environment variable",
-        )
-        raise fault("base_url", f"holds {parts}; accepted: an address without these, such as {example}; {key}")
+        what = "holds a user, a password, a query or a fragment; accepted: an address without these, such as"
+        key = "give a key by `key`, the name of an environment variable"
+        raise fault("base_url", f"{what} http://localhost:8000/v1; {key}")
     if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in base_url):
-        raise fault("base_url", f"{base_url!r} {what} {example}")
+        raise fault("base_url", f"{base_url!r} is not an address; accepted: {example}")
 
 
 class OpenAIEngine(Engine):
@@ -144,7 +142,8 @@ class OpenAIEngine(Engine):
         RunError where it cannot be reached, or fails.
         """
         endpoint = self._open()
-        endpoint.run(self._check(endpoint))
+        for _ in endpoint.stream(lambda _: self._check(endpoint)):
+            raise AssertionError("a check yields nothing")
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield one answer for each request; those of one group are sent together. Raises RecipeError without a key."""
@@ -152,11 +151,10 @@ class OpenAIEngine(Engine):
         yield from endpoint.stream(partial(self._ask, endpoint, requests))
 
     def _open(self) -> Endpoint:
-        options = self.options
         with self._lock:
             if self._endpoint is None:
-                limits = options.concurrency, options.timeout, options.patience
-                self._endpoint = Endpoint(self._base_url, read_key(options.key), *limits)
+                limits = self.options.concurrency, self.options.timeout, self.options.patience
+                self._endpoint = Endpoint(self._base_url, read_key(self.options.key), *limits)
             return self._endpoint
 
     async def _ask(self, endpoint: Endpoint, requests: Sequence[Request], put: Callable[[Numbered], None]) -> None:
@@ -176,6 +174,15 @@ class OpenAIEngine(Engine):
     async def _answer(self, endpoint: Endpoint, request: Request, tripped: Tripped) -> Answer:
         from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
 
+        async def attempt() -> Reply | None:
+            if tripped.is_set():  # the endpoint is given up
+                return None
+            reply = await endpoint.send(call)
+            if endpoint.breaker.note(reply):
+                hello = self._call(_HELLO if request.prompt is None else _HELLO_PROMPT)
+                endpoint.breaker.note_probe(await endpoint.send(hello))
+            return reply
+
         async def sleep(seconds: float) -> None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(tripped.wait(), seconds)
@@ -191,7 +198,7 @@ class OpenAIEngine(Engine):
             retry=retry_if_result(lambda reply: reply is not None and reply.is_transient),
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
-        last: Reply | None = await retrying(self._try, endpoint, request, call, tripped)
+        last: Reply | None = await retrying(attempt)
         if last is None:
             return Answer(None, tripped.why)
         if not last.is_transient:
@@ -199,16 +206,6 @@ class OpenAIEngine(Engine):
         if not last.status and not tripped.is_set():
             endpoint.breaker.note_no_reply()
         return replace(last.answer, error=f"{last.answer.error} (the last of {self.options.attempts} attempts)")
-
-    async def _try(self, endpoint: Endpoint, request: Request, call: Call, tripped: Tripped) -> Reply | None:
-        """Send a request once; None where the endpoint is given up."""
-        if tripped.is_set():
-            return None
-        reply = await endpoint.send(call)
-        if endpoint.breaker.note(reply):
-            hello = self._call(_HELLO if request.prompt is None else _HELLO_PROMPT)
-            endpoint.breaker.note_probe(await endpoint.send(hello))
-        return reply
 
     def _call(self, request: Request) -> Call:
         return write_call(request, self.options.model, self.options.extra)
@@ -223,9 +220,8 @@ class OpenAIEngine(Engine):
             raise self._no_such_endpoint("/models: the answer is not a list of models")
         if model not in names:
             near = difflib.get_close_matches(model, names, 3, 0.4) or names[:3]
-            has = ", ".join(map(repr, near)) or "none"
-            more = f" (of {len(names)})" if len(names) > len(near) else ""
-            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}{more}"))
+            has = (", ".join(map(repr, near)) or "none") + (f" (of {len(names)})" if len(names) > len(near) else "")
+            raise RecipeError(endpoint.one_line(f"{self._base_url}: has no model {model!r}; it has {has}"))
 
     async def _check_by_asking(self, endpoint: Endpoint) -> None:
         call = self._call(_HELLO)

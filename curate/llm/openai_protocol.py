@@ -151,25 +151,16 @@ def read_answer(body: bytes) -> Answer:
     message = _field(choice, "message", dict)
     text = _read_content(choice.get("text", ...) if message is None else message.get("content"))
     finish = _field(choice, "finish_reason", str)
-    return Answer(
-        text if text and text.strip() else None,
-        _why_not(text, message, finish),
-        _count(reply, "prompt_tokens"),
-        _count(reply, "completion_tokens"),
-        finish if finish and _FINISH.fullmatch(finish) else None,
-    )
-
-
-def _why_not(text: str | None, message: dict[str, Any] | None, finish: str | None) -> str | None:
+    error = None
     if text is None:
-        return "malformed: the content of the first choice is not text"
-    if text.strip():
-        return None
-    parts = [message, *(_field(message, "content", list) or [])]
-    refusals = [refusal for part in parts if (refusal := _field(part, "refusal", str))]
-    if refusals:
-        return f"refused: the model refused: {refusals[0]}"
-    return f"empty: the answer contains no text{f' (finish_reason {finish})' if finish else ''}"
+        error = "malformed: the content of the first choice is not text"
+    elif not text.strip():
+        parts = [message, *(_field(message, "content", list) or [])]
+        refusal = next(filter(None, (_field(part, "refusal", str) for part in parts)), None)
+        error = f"empty: the answer contains no text{f' (finish_reason {finish})' if finish else ''}"
+        error = f"refused: the model refused: {refusal}" if refusal else error
+    tokens = _count(reply, "prompt_tokens"), _count(reply, "completion_tokens")
+    return Answer(None if error else text, error, *tokens, finish if finish and _FINISH.fullmatch(finish) else None)
 
 
 def _read_content(content: object) -> str | None:

@@ -103,11 +103,14 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
 
     answers: dict[int, Answer] = {}
     for write, is_chat, form in ((llm.generate, False, _prompt), (llm.chat, True, _conversation)):
-        places = [place for place, request in enumerate(requests) if bool(request.messages) == is_chat]
-        if places:
-            some = [requests[place] for place in places]
-            outputs = write(list(map(form, some)), list(map(sampling, some)), use_tqdm=False)
-            answers.update(zip(places, map(_answer, outputs), strict=True))
+        some = {place: request for place, request in enumerate(requests) if bool(request.messages) == is_chat}
+        if not some:
+            continue
+        outputs = write(list(map(form, some.values())), list(map(sampling, some.values())), use_tqdm=False)
+        for place, output in zip(some, outputs, strict=True):
+            completion, tokens_in = output.outputs[0], len(output.prompt_token_ids or ())
+            tokens_out, finish = len(completion.token_ids), completion.finish_reason
+            answers[place] = Answer.of_tokens(completion.text, tokens_in, tokens_out, finish)
     return [answers[place] for place in range(len(requests))]
 
 
@@ -140,8 +143,3 @@ def _conversation(request: Request) -> list[dict[str, Any]]:
         picture = {"type": "image_pil", "image_pil": open_picture(request.image)}
         turns[last]["content"] = [picture, {"type": "text", "text": request.messages[last].text}]
     return turns
-
-
-def _answer(output: Any) -> Answer:
-    completion, tokens_in = output.outputs[0], len(output.prompt_token_ids or ())
-    return Answer.of_tokens(completion.text, tokens_in, len(completion.token_ids), completion.finish_reason)

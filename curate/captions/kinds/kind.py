@@ -63,7 +63,7 @@ class CaptionKind(CaptionSection):
     def requests(self, rows: pa.Table, seed: int) -> list[Request]:
         """Return the requests by row, style and ordinal."""
         return [
-            replace(draft, ordinal=ordinal, sampling=seeded(self.sampling(draft.style, ordinal), draft, ordinal, seed))
+            seeded(replace(draft, ordinal=ordinal, sampling=self.sampling(draft.style, ordinal)), seed)
             for count, draft in self.drafts(rows, seed)
             for ordinal in range(count or 0)
         ]
@@ -100,12 +100,12 @@ def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> S
     return Sampling(temperature, 1.0 if temperature == GREEDY else NUCLEUS_TOP_P, max_tokens)
 
 
-def seeded(sampling: Sampling, request: Request, ordinal: int, seed: int) -> Sampling:
-    """Return the sampling with a seed of 31 bits, a hash of what the text is for and of the recipe's seed.
+def seeded(request: Request, seed: int) -> Request:
+    """Return the request with a seed of 31 bits, a hash of what the text is for and of the recipe's seed.
 
     A greedy one has none, so that its cached answer serves any seed of the recipe.
     """
-    if sampling.temperature == GREEDY:
-        return sampling
-    purpose = f"{request.uid}\0{request.kind}\0{request.style}\0{ordinal}\0{seed}"
-    return replace(sampling, seed=ids.hash64(purpose) >> 33)
+    if request.sampling.temperature == GREEDY:
+        return request
+    purpose = f"{request.uid}\0{request.kind}\0{request.style}\0{request.ordinal}\0{seed}"
+    return replace(request, sampling=replace(request.sampling, seed=ids.hash64(purpose) >> 33))

@@ -98,19 +98,19 @@ def load_template(form: Form, path: str | None = None) -> Template:
     if path is None:
         return _packaged(form)
     text = "\n".join(read_lines(path, f"template of {form.name}", ("the ", "a ")))
-    return _check(Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text), path)
+    return _check(Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text.strip()), path)
 
 
 @functools.cache
 def _packaged(form: Form) -> Template:
     file = f"{form.name}.{form.version}.txt"
     text = files("curate.captions").joinpath("templates", file).read_text("utf-8")
-    return _check(Template(form, form.version, text), file)
+    return _check(Template(form, form.version, text.strip()), file)
 
 
 def _check(template: Template, path: str) -> Template:
-    """Return the template, stripped. Raises RecipeError where it is not as its form says."""
-    form, text = template.form, template.text.strip()
+    """Return the template. Raises RecipeError where it is not as its form says."""
+    form, text = template.form, template.text
     accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
     fields = _FIELD.findall(text)
     for field in fields:
@@ -119,14 +119,9 @@ def _check(template: Template, path: str) -> Template:
     for field in form.required:
         if field not in fields:
             raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
-    if form.is_chat:
-        _check_chat(text, form, path)
-    return Template(form, template.version, text)
-
-
-def _check_chat(text: str, form: Form, path: str) -> None:
-    before = _TURN.split(text)[0].strip()
-    turns = _turns(text)
+    if not form.is_chat:
+        return template
+    before, turns = _TURN.split(text)[0].strip(), _turns(text)
     if not turns or before:
         raise RecipeError(f"{path}: begins with {before[:40]!r}; accepted: a line [system] or [user] before any text")
     if turns[-1][0] != "user":
@@ -135,6 +130,7 @@ def _check_chat(text: str, form: Form, path: str) -> None:
         wrapped = f"<{field}>{{{field}}}</{field}>"
         if text.count(f"{{{field}}}") != text.count(wrapped):
             raise RecipeError(f"{path}: {{{field}}} is not between its delimiters; accepted: {wrapped}")
+    return template
 
 
 def _turns(text: str) -> list[tuple[str, str]]:

@@ -22,7 +22,6 @@ from importlib.resources import files
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -126,14 +125,13 @@ class Rewrite(CaptionKind):
         """See `CaptionKind`."""
         template, is_chat = self.load_template(), self.prompt == "chat"
         columns = [rows[name].to_pylist() for name in ("uid", "caption", "per_row")]
-        shown = {style: _examples(style, self.pairs(style)) for style in self.styles}
+        shown = [_examples(style, self.pairs(style)) for style in self.styles]
         uids = rows["uid"].combine_chunks()
-        chosen = [_choose(uids, style, seed, len(shown[style])).tolist() for style in self.styles]
-        for uid, caption, count, triples in zip(*columns, zip(*chosen, strict=True), strict=True):
-            if not (caption and one_line(caption)):
-                continue
-            for style, triple in zip(self.styles, triples, strict=True):
-                values = {**shown[style][triple], "caption": caption}
+        chosen = [_choose(uids, style, seed, len(pool)) for style, pool in zip(self.styles, shown, strict=True)]
+        for uid, caption, count, *triples in zip(*columns, *chosen, strict=True):
+            styles = zip(self.styles, shown, triples, strict=True) if caption and one_line(caption) else ()
+            for style, pool, triple in styles:
+                values = {**pool[triple], "caption": caption}
                 prompt = None if is_chat else template.prompt(**values)
                 messages = template.messages(**values) if is_chat else ()
                 group = f"{self.kind}/{style}/{triple}"
@@ -208,9 +206,9 @@ def _examples(style: str, pairs: tuple[Pair, ...]) -> tuple[dict[str, str], ...]
     return tuple(examples) or ({},)
 
 
-def _choose(uids: pa.Array, style: str, seed: int, count: int) -> npt.NDArray[np.int64]:
+def _choose(uids: pa.Array, style: str, seed: int, count: int) -> list[int]:
     """Return which of its triples, 32 at most, each uid gets: by the top bits of a hash of uid, style and seed."""
     high, low = ids.uid_halves(uids)
     key = np.uint64(ids.hash64(f"captions.rewrite\0{style}\0{seed}"))
-    chosen = np.asarray(mix64(low ^ mix64(high ^ key)) >> np.uint64(32)).astype(np.int64)
-    return chosen * count >> 32
+    chosen = mix64(low ^ mix64(high ^ key)) >> np.uint64(32)
+    return list(chosen.astype(np.int64) * count >> 32)

@@ -43,18 +43,18 @@ def one_line(text: str) -> str:
     return " ".join(_INVISIBLE.sub("", _CONTROL.sub(" ", text)).split())
 
 
-def as_data(text: str, words: int = MAX_WORDS, characters: int = MAX_CHARACTERS) -> str:
+def as_data(text: str) -> str:
     """Return the text as prompts may hold it, see above, cut between words where that costs less than half of it.
 
     Idempotent; empty where nothing is left.
     """
-    text = _cut(one_line(text).translate(_BRACKETS), words, characters)
+    text = _cut(one_line(text).translate(_BRACKETS))
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
     replaced = 1
     while replaced:  # what is taken away may have been between the parts of the next one
         text, replaced = _DELIMITER.subn(r" \1 ", text)
     text = " ".join(_HEADING.sub("#", _MARK.sub(r"(\1)", text)).split())
-    return _cut(text, words, characters)
+    return _cut(text)
 
 
 def first_line(answer: str) -> str:
@@ -75,9 +75,9 @@ def without_quotes(text: str) -> str:
     return text if re.search(rf"(?<!\w)[{marks}]|[{marks}](?!\w)", inner) else inner
 
 
-def _cut(text: str, words: int, characters: int) -> str:
-    text = " ".join(text.split(" ")[:words])
-    if len(text) <= characters:
+def _cut(text: str) -> str:
+    text = " ".join(text.split(" ")[:MAX_WORDS])
+    if len(text) <= MAX_CHARACTERS:
         return text
-    end = text.rfind(" ", characters // 2, characters + 1)
-    return text[: end if end > 0 else characters].rstrip()
+    end = text.rfind(" ", MAX_CHARACTERS // 2, MAX_CHARACTERS + 1)
+    return text[: end if end > 0 else MAX_CHARACTERS].rstrip()
