@@ -37,7 +37,7 @@ class EmittedTexts(NamedTuple):
 _NO_TEXTS = EmittedTexts(None, {}, None, {})
 
 
-def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> dict[str, Texts]:
+def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> Mapping[str, Texts]:
     """Return the texts of the unit's samples by uid, of those that have some; of these samples, or of all."""
     table = tables.read("captions", ["uid", "kind", "style", "ordinal", "text", "gate"])
     table = table.filter(pc.equal(table["gate"], pa.scalar(PASSED)))
@@ -46,7 +46,7 @@ def read_texts(tables: UnitTables, uids: pa.Array | None = None) -> dict[str, Te
     texts: dict[str, dict[str, list[Text]]] = {}
     for uid, kind, *text in zip(*(column.to_pylist() for column in table.columns[:5]), strict=True):
         texts.setdefault(uid, {}).setdefault(kind, []).append(Text(*text))
-    return dict(texts)
+    return texts
 
 
 def choose_text(captions: Captions, seed: int, uid: str, texts: Texts) -> tuple[str, Text] | None:
@@ -86,18 +86,21 @@ def emitted_texts(
     if captions.regions:
         table = tables.read("regions", ["uid", "regions"])
         table = table.filter(pc.is_in(table["uid"], uid_array))
-        regions = dict(zip(table["uid"].to_pylist(), table["regions"].to_pylist(), strict=True))
+        regions = {uid: {"regions": boxes} for uid, boxes in zip(*table.to_pydict().values(), strict=True)}
     emitted = []
     for uid, original in zip(uids, originals, strict=True):
         texts = texts_of.get(uid, {})
         choice = choose_text(captions, seed, uid, texts)
         fields = {task.kind: task.section.json_value(texts.get(task.kind, ())) for task in captions.tasks}
-        synthetic = None
-        if captions.output.syn_json:
-            synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())] or [original]
-        of_regions = {"regions": regions[uid]} if uid in regions else {}
-        text = choice[1].text if choice else None
-        emitted.append(EmittedTexts(text, {"original": original, **fields}, synthetic, of_regions))
+        synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())] or [original]
+        emitted.append(
+            EmittedTexts(
+                choice[1].text if choice else None,
+                {"original": original, **fields},
+                synthetic if captions.output.syn_json else None,
+                regions.get(uid, {}),
+            )
+        )
     return emitted
 
 

@@ -96,16 +96,11 @@ def _read_table(name: str) -> pa.Table:
     try:
         with fsspec.open(name, "rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in RunStore.read_parquet
-            fields = parquet.schema_arrow
-            types = {field.name: field.type for field in fields}
-            wrong = [field for field in LAYOUT if types.get(field.name) != field.type]
-            if wrong:
-                has, accepted = _list(fields), _list(wrong)
-                raise RecipeError(f"{name}: is not a table of answers: it has {has}; accepted: a file with {accepted}")
+            columns = [f"{field.name} {field.type}" for field in parquet.schema_arrow]
+            wanted = (f"{field.name} {field.type}" for field in LAYOUT)
+            if wrong := [column for column in wanted if column not in columns]:
+                what = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
+                raise RecipeError(f"{name}: {what}; accepted: a file with {', '.join(wrong)}")
             return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None
-
-
-def _list(fields: pa.Schema | list[pa.Field]) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in fields) or "no column"
