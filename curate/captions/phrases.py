@@ -16,6 +16,7 @@ On 62 captions annotated by hand (48 of the web, 14 of the demo's) precision is 
 web, unseen before, 0.93 and 0.92 (tests/captions/test_regions.py), a word too many or too few being wrong.
 """
 
+import itertools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -54,16 +55,14 @@ def noun_phrases(captions: pa.Array) -> pa.Array:
 
     Phrases have single spaces, and no two of a caption differ by case alone. Raises RecipeError without TextBlob.
     """
-    rows = [None if text is None else _phrases(text) for text in captions.to_pylist()]
+    rows: list[list[str] | None] = []
+    for text in captions.to_pylist():
+        phrases: dict[str, str] = {}
+        for phrase in (_trimmed(run, after) for run, after in _runs(_words(text or ""))):
+            if phrase:
+                phrases.setdefault(phrase.lower(), phrase)
+        rows.append(None if text is None else list(phrases.values()))
     return pa.array(rows, pa.list_(pa.string()))
-
-
-def _phrases(text: str) -> list[str]:
-    phrases: dict[str, str] = {}
-    for run, after in _runs(_words(text)):
-        if phrase := _trimmed(run, after):
-            phrases.setdefault(phrase.lower(), phrase)
-    return list(phrases.values())
 
 
 def _words(text: str) -> list[_Word]:
@@ -158,12 +157,9 @@ def _goes_on(run: list[_Word], before: _Word, word: _Word, after: _Word) -> bool
 
 def _trimmed(run: list[_Word], after: _Word) -> str:
     """Return the phrase of a run, from behind its counts to its last noun; empty where nothing is left."""
-    begin, end = 0, len(run)
-    while begin < end and run[begin].kind in ("number", "and"):
-        begin += 1
-    while begin < end and (run[end - 1].kind != "noun" or _is_picture(run[end - 1].text, end - begin)):
-        end -= 1
-    words = run[begin:end]
+    words = list(itertools.dropwhile(lambda word: word.kind in ("number", "and"), run))
+    while words and (words[-1].kind != "noun" or _is_picture(words[-1].text, len(words))):
+        words.pop()
     if all(len(word.text) == 1 or word.text.lower() in _WORDS["colours"] for word in words):
         return ""
     bare = all(word.kind == "modifier" for word in words[:-1])

@@ -51,9 +51,8 @@ class AnswerCache:
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer]:
         """Return the answers that are known, by digest."""
-        missing = [digest for digest in digests if digest not in self._known]
-        if missing and self._reuse is not None:
-            reuse = self._reuse
+        missing, reuse = [digest for digest in digests if digest not in self._known], self._reuse
+        if missing and reuse is not None:
             for name, rows in load_index(reuse).find(missing):
                 self._learn(reuse.read_parquet(name).take(rows))
         return {digest: self._known[digest] for digest in digests if digest in self._known}
@@ -83,12 +82,12 @@ class AnswerCache:
 
     def restore_spent(self) -> None:
         """Write the unit's statistics, where only those of its chunk are there."""
+        store = self._store
         for place in self._tables.places:
-            if isinstance(place, ChunkTables) and place.store == self._store:
+            if isinstance(place, ChunkTables) and place.store == store:
                 of_unit, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
-                known = not self._store.exists(of_unit) and self._store.exists(of_chunk)
-                if known and is_as_written(self._store, of_chunk):
-                    self._store.write_json(of_unit, self._store.read_json(of_chunk)[place.unit - place.chunk.first])
+                if not store.exists(of_unit) and store.exists(of_chunk) and is_as_written(store, of_chunk):
+                    store.write_json(of_unit, store.read_json(of_chunk)[place.unit - place.chunk.first])
 
     def delete_parts(self) -> None:
         """Delete the unit's batches, once its table is there."""
@@ -144,13 +143,13 @@ def load_index(store: RunStore) -> Index:
     return process_cache(of_run + state, lambda: index_answers(store), replaces=of_run)
 
 
-def index_answers(folder: RunStore) -> Index:
+def index_answers(store: RunStore) -> Index:
     """Return where a run has the answer to each digest."""
-    tops = "tables/answers", ANSWER_PARTS
-    names = [name for top in tops for name in folder.files(top) if name.endswith(".parquet")]
+    files_of_run = (*store.files("tables/answers"), *store.files(ANSWER_PARTS))
+    names = [name for name in files_of_run if name.endswith(".parquet")]
     halves, files, rows = [np.zeros((2, 0), np.uint64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, name in enumerate(names):
-        table = folder.read_parquet(name, ["digest", "error"])
+        table = store.read_parquet(name, ["digest", "error"])
         good = np.flatnonzero(table["error"].is_null()).astype(np.int32)
         halves.append(np.stack(ids.uid_halves(table["digest"].take(good).combine_chunks())))
         files.append(np.full(len(good), number, np.int32))

@@ -22,37 +22,22 @@ nothing. Not read: Roman numerals, number words of other languages, spaces betwe
 
 import functools
 import re
+import tomllib
 from decimal import Decimal
+from importlib.resources import files
 from typing import NamedTuple
 
 from curate.captions.gates.plain_text import plain, without_places
 
-_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen; twenty thirty forty fifty sixty seventy eighty ninety; "
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
-)
-_SMALL, _TENS, _ORDINALS = (words.split() for words in _WORDS.split(";"))
+_WORDS = tomllib.loads(files("curate.captions.gates").joinpath("number_words.toml").read_text("ascii"))
+_SMALL, _TENS, _ORDINALS = (_WORDS[name].split() for name in ("small", "tens", "ordinals"))
 _VALUES = {
     **{word: n for n, word in enumerate(_SMALL)},
     **{word: 10 * n for n, word in enumerate(_TENS, 2)},
     **{word: n for n, word in enumerate(_ORDINALS, 1)},
 }
-_TIMES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_COVERS = {
-    word: str(n)
-    for n, words in {
-        1: "single once solo sole lone",
-        2: "pair pairs couple both twin twins double dual duo twice",
-        3: "trio triple triplet triplets thrice",
-        4: "quartet quad quadruple",
-        5: "quintet",
-        6: "half-dozen",
-        100: "hundred",
-        1000: "thousand",
-    }.items()
-    for word in words.split()
-}
+_TIMES: dict[str, int] = _WORDS["times"]
+_COVERS: dict[str, str] = {word: number for number, words in _WORDS["covers"].items() for word in words.split()}
 
 _DIGITS = r"(?P<digits>\d+(?:[.,']\d+)*)(?P<kilo>k\b)?"
 _FACTOR = rf"(?(kilo)|(?:[ -](?P<times>{'|'.join(_TIMES)})\b)?)"
