@@ -91,16 +91,11 @@ def emitted_texts(
     for uid, original in zip(uids, originals, strict=True):
         texts = texts_of.get(uid, {})
         choice = choose_text(captions, seed, uid, texts)
+        text = choice[1].text if choice else None
         fields = {task.kind: task.section.json_value(texts.get(task.kind, ())) for task in captions.tasks}
         synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())] or [original]
-        emitted.append(
-            EmittedTexts(
-                choice[1].text if choice else None,
-                {"original": original, **fields},
-                synthetic if captions.output.syn_json else None,
-                regions.get(uid, {}),
-            )
-        )
+        listed = synthetic if captions.output.syn_json else None
+        emitted.append(EmittedTexts(text, {"original": original, **fields}, listed, regions.get(uid, {})))
     return emitted
 
 

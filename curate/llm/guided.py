@@ -159,7 +159,7 @@ class _Prepared(NamedTuple):
     max_tokens: int
 
 
-def _encoder_decoder(model: Any, where: str) -> _Family:
+def _encoder_decoder(model: Any) -> _Family:
     import torch
     from transformers.modeling_outputs import BaseModelOutput
 
@@ -170,18 +170,15 @@ def _encoder_decoder(model: Any, where: str) -> _Family:
     limit = next((int(size) for size in sizes if size), 1 << 30)
     settings = model.generation_config
     first = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
-    if first is None:
-        raise RecipeError(f"{where}: its generation config has neither decoder_start_token_id nor bos_token_id")
 
     def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
-        states = project(model.encoder(pixel_values=pixels).last_hidden_state)
-        outputs = BaseModelOutput(last_hidden_state=_with_zeros(states, guided))
-        return model.generate(encoder_outputs=outputs, decoder_input_ids=start, **how)
+        states = _with_zeros(project(model.encoder(pixel_values=pixels).last_hidden_state), guided)
+        return model.generate(encoder_outputs=BaseModelOutput(states), decoder_input_ids=start, **how)
 
-    return _Family(limit, int(first), settings, generate)
+    return _Family(limit, first, settings, generate)
 
 
-def _blip(model: Any, where: str) -> _Family:
+def _blip(model: Any) -> _Family:
     text = model.config.text_config
     settings = copy.deepcopy(model.text_decoder.generation_config)
     settings.eos_token_id, settings.pad_token_id = text.sep_token_id, text.pad_token_id
@@ -195,14 +192,13 @@ def _blip(model: Any, where: str) -> _Family:
     return _Family(text.max_position_embeddings, text.bos_token_id, settings, generate)
 
 
-def _git(model: Any, where: str) -> _Family:
+def _git(model: Any) -> _Family:
     def generate(pixels: Any, start: Any, guided: bool, **how: Any) -> Any:
         # Its prefix is made inside, from pixels: so the zeros are added where it is made.
         projection = model.git.visual_projection
         hook = projection.register_forward_hook(lambda _, __, states: _with_zeros(states, guided))
         try:
-            mask = start.new_ones(start.shape)
-            return model.generate(input_ids=start, attention_mask=mask, pixel_values=pixels, **how)
+            return model.generate(start, attention_mask=start.new_ones(start.shape), pixel_values=pixels, **how)
         finally:
             hook.remove()
 
@@ -210,7 +206,7 @@ def _git(model: Any, where: str) -> _Family:
     return _Family(config.max_position_embeddings, config.bos_token_id, model.generation_config, generate)
 
 
-_FAMILIES: dict[str, tuple[str, Callable[[Any, str], _Family]]] = {
+_FAMILIES: dict[str, tuple[str, Callable[[Any], _Family]]] = {
     "vision-encoder-decoder": ("VisionEncoderDecoderModel", _encoder_decoder),
     "blip": ("BlipForConditionalGeneration", _blip),
     "git": ("GitForCausalLM", _git),
@@ -236,7 +232,10 @@ def _load(options: Guided, where: str, device: str) -> _Loaded:
     model = hf.load(where, lambda: getattr(transformers, name).from_pretrained(options.model, dtype=dtype))
     pixels = hf.load(where, lambda: transformers.AutoImageProcessor.from_pretrained(options.model))
     tokenizer = hf.load(where, lambda: transformers.AutoTokenizer.from_pretrained(options.model))
-    return _Loaded(family(model.to(device).eval(), where), pixels, tokenizer, device, dtype)
+    loaded = _Loaded(family(model.to(device).eval()), pixels, tokenizer, device, dtype)
+    if loaded.family.first is None:
+        raise RecipeError(f"{where}: its generation config has neither decoder_start_token_id nor bos_token_id")
+    return loaded
 
 
 def _prepare(loaded: _Loaded, place: int, request: Request) -> _Prepared | Answer:
