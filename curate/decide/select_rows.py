@@ -113,18 +113,14 @@ def draw_rows(
     units.then("Decide: decisions", decide, settings, choice, counts, unread)
     if counts is None:
         return None
-    return units.ask("Decide: sum entries", _sum_entries, settings, combine=AddEntries(settings))
+    return units.ask("Decide: sum entries", sum_entries, settings, combine=AddEntries(settings))
 
 
-def _sum_entries(tables: OpenTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
-    yield sum_entries(tables, settings.n_entries)
-
-
-def sum_entries(tables: UnitTables, n: int) -> SparseSums:
-    """Return of each of n entries the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
+def sum_entries(tables: UnitTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
+    """Yield of each entry the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
     table = tables.read("decisions", ["kept", "probability"])
     expected = fixed_point(table["probability"].to_numpy()).astype(np.int64)
-    return sparse_sums(read_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], n)
+    yield sparse_sums(read_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], settings.n_entries)
 
 
 # ---- a unit's decisions

@@ -62,8 +62,9 @@ def decide(context: RunContext, plan: Plan) -> list[npt.NDArray[np.int64]]:
     states = decide_in_process(settings, context, plan.units)
     counts = count_alive(states, settings) if context.recipe.match else None
     draw_rows(states, settings, states.ask("Unread", lambda *_: []), choose(states, settings, counts), counts)
-    n = len(settings.entries.table) if counts else 0
-    return [sum_entries(settings.tables(unit), n).dense(n) for unit in plan.units if counts]
+    units = plan.units if counts else []
+    sums = [next(sum_entries(settings.tables(unit), unit, settings)) for unit in units]
+    return [part.dense(settings.n_entries) for part in sums]
 
 
 def decisions(context: RunContext, plan: Plan) -> pa.Table:

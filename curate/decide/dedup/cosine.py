@@ -56,7 +56,11 @@ def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
     count = cells.cell_count(total)
     if count == 1:
         return groups_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
-    sample = vectors[np.concatenate([_sampled(vectors, block, total, count) for block in cells.blocks(len(vectors))])]
+    sampled = [np.zeros(0, np.int64)]
+    for block in cells.blocks(len(vectors)):
+        good = np.flatnonzero(cells.usable(vectors[block])) + block.start
+        sampled.append(good[cells.sample_rows(vectors[good], total, count)])
+    sample = vectors[np.concatenate(sampled)]
     centroids = cells.train(sample, count)
     same = _equals(vectors)  # of an image that occurs a million times one row goes to the cells
     is_first = same == np.arange(len(same))
@@ -110,11 +114,6 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
             met = (of_a == of_b[:, :1]).any(axis=1) | (of_b == of_a[:, :1]).any(axis=1)
             counts += np.array([len(met), np.count_nonzero(met)])
     return counts
-
-
-def _sampled(vectors: Vectors, block: slice, rows: int, count: int) -> I64:
-    good = np.flatnonzero(cells.usable(vectors[block])) + block.start
-    return np.asarray(good[cells.sample_rows(vectors[good], rows, count)])
 
 
 def _equals(vectors: Vectors) -> I64:
