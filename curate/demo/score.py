@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -86,7 +85,12 @@ def score(truth_path: str, run: str) -> list[Caught]:
     Where an injected copy stays for its scene, it changes places with the original.
     """
     truth = {(sample["shard"], sample["key"]): sample for sample in pq.read_table(truth_path).to_pylist()}
-    decided = _read_decisions(RunStore(run))
+    store, decided = RunStore(run), {}
+    for path in store.files("tables/decisions"):
+        rows = store.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
+        samples = store.read_parquet(path.replace("decisions", "samples"), ["shard", "key"]).to_pylist()
+        for sample, row in zip(samples, rows, strict=True):
+            decided[sample["shard"].rsplit("/", 1)[-1], sample["key"]] = row
     scenes = {place: sample["original_key"] or sample["key"] for place, sample in truth.items()}
     stays = {row["uid"]: place for place, row in decided.items() if row["rule"] != DUPLICATE}
     mistaken = Counter[str]()
@@ -102,14 +106,3 @@ def score(truth_path: str, run: str) -> list[Caught]:
     for place, sample in truth.items():
         caught[sample["defect"]][decided[place]["rule"] or KEPT] += 1
     return [Caught(defect or CLEAN, rules.total(), dict(rules), mistaken[defect]) for defect, rules in caught.items()]
-
-
-def _read_decisions(store: RunStore) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return what became of each sample (uid, rule, duplicate_of), by the name of its shard and its key."""
-    decided = {}
-    for path in store.files("tables/decisions"):
-        rows = store.read_parquet(path, ["uid", "rule", "duplicate_of"]).to_pylist()
-        samples = store.read_parquet(path.replace("decisions", "samples"), ["shard", "key"]).to_pylist()
-        for sample, row in zip(samples, rows, strict=True):
-            decided[sample["shard"].rsplit("/", 1)[-1], sample["key"]] = row
-    return decided
