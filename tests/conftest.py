@@ -1,6 +1,7 @@
 """What tests share: the folder of real and bad inputs, which lies beside the checkout and may be absent."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How fast an example is says nothing here: a machine may be busy with other tests.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a file whose tests all have a mark that `-m` excludes, unless it is named: imports alone take seconds."""
+    named = {Path(arg.split("::")[0]).resolve() for arg in config.args}
+    if collection_path.suffix != ".py" or collection_path in named:
+        return None
+    marks = re.search(r"^pytestmark = (.*?)\n\n", collection_path.read_text(), re.DOTALL | re.MULTILINE)
+    names = re.findall(r"pytest\.mark\.(\w+)", marks[1]) if marks else []
+    return any(f"not {name}" in config.option.markexpr for name in names) or None
 
 
 @pytest.fixture

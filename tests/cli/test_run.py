@@ -463,6 +463,7 @@ def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
         raise RuntimeError("inside")
 
 
+@pytest.mark.thorough
 def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None:
     """By their own uid, URL or place, in a pool without keys; and they are not taken for files."""
     uids = [f"{i:032x}" for i in range(9)]
@@ -531,6 +532,7 @@ def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None
     assert cli("verify", str(out)).status == 0
 
 
+@pytest.mark.thorough
 def test_an_engine_is_chosen_by_a_file(cli: Cli, pool: Path, tmp_path: Path) -> None:
     recipe, out, engine = str(pool / "texts.yaml"), str(tmp_path / "run"), tmp_path / "engine.yaml"
     assert cli("init", "--on", "local", "--out", str(engine)).status == 0

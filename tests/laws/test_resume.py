@@ -158,6 +158,7 @@ pools.run_local(load_recipe(recipe), Path(out))
 """
 
 
+@pytest.mark.thorough
 def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured of the unit is not measured again, and the run ends like the undisturbed one."""
     recipe, out = Path(small.input[0].paths[0]).parents[1] / "recipe.yaml", tmp_path / "out"

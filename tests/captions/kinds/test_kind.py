@@ -61,6 +61,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
     registry._load.cache_clear()
 
 
+@pytest.mark.thorough
 def test_a_kind_is_one_file_and_one_line(server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "tags.txt").write_text(TEMPLATE)
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)

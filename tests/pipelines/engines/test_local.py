@@ -3,6 +3,7 @@
 import time
 
 import apache_beam as beam
+import pytest
 from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.counters import CounterFactory
@@ -21,6 +22,7 @@ class Slow:
         return int, (self.number,)
 
 
+@pytest.mark.thorough
 def test_threads_of_the_local_runner_lose_no_element() -> None:
     """Encoding passes one second, after which Beam itself would send half an element (apache/beam issue 21104)."""
     options = choose_engine(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]).options

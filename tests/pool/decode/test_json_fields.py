@@ -61,6 +61,7 @@ def test_read_as_python_reads_it(fields: Any, ascii_only: bool, indent: int | No
     assert repr(read_json(raw)) == repr(fields_by_python(raw))
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None)
 @given(st.lists(tokens, max_size=3), st.lists(tokens, max_size=3))
 @example([], ["-0", "9223372036854775808", "18446744073709551616", "-9223372036854775809", "1e400"])
