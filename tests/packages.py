@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+needs_img2dataset = pytest.mark.skipif(not importlib.util.find_spec("img2dataset"), reason="img2dataset downloads")
 needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
 
 

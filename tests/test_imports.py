@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -69,22 +69,25 @@ def top_of(name: str) -> str:
     return ".".join(name.split(".")[: 1 if name.startswith("pipelines") else 2])
 
 
-def imports(file: Path, functions: bool = True) -> Iterator[str]:
+@cache
+def imports(file: Path, functions: bool = True) -> list[str]:
     """The modules that a file imports; without those that its functions import when they are called."""
+    names: list[str] = []
     waiting: list[ast.AST] = [ast.parse(file.read_text())]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: a relative import"
             assert node.module is not None
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
+                names.append(inner if inner in MODULES else node.module)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not functions:
             continue
         waiting.extend(ast.iter_child_nodes(node))
+    return names
 
 
 def test_every_module_is_in_a_listed_room() -> None:

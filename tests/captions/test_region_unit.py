@@ -15,10 +15,12 @@ from curate.recipe.captions import Regions
 from curate.recipe.recipe import Recipe
 from curate.store import checkpoints
 from pipelines.prepare import prepare
-from tests.captions.test_regions import owl, stir
+from tests.captions.test_regions import needs_textblob, owl, stir
 from tests.captions.test_unit import kept_samples
 from tests.laws import pools
 from tests.laws.pools import conserved
+
+pytestmark = needs_textblob
 
 
 @pytest.fixture(scope="module")

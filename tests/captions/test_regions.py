@@ -1,5 +1,6 @@
 """Noun phrases against annotated captions; regions against a detector's raw output and transformers' own post-processing."""
 
+import importlib.util
 import io
 import shutil
 import sys
@@ -25,7 +26,8 @@ from curate.captions.regions import (
 )
 from curate.recipe.captions import Regions
 
-pytest.importorskip("textblob")
+needs_textblob = pytest.mark.skipif(not importlib.util.find_spec("textblob"), reason="textblob tags words")
+pytestmark = needs_textblob
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -20,10 +20,11 @@ from curate.store.store import RunStore
 from tests.cli.conftest import Cli
 from tests.cli.test_run import Terminal
 from tests.laws.pools import encode, picture
+from tests.packages import needs_img2dataset
 from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import BARE
 
-pytest.importorskip("img2dataset")
+pytestmark = needs_img2dataset
 
 ROWS = 90
 

@@ -9,8 +9,9 @@ from PIL import Image
 from curate.pool.urls.download.policy import NetworkPolicy
 from curate.pool.urls.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of
 from curate.pool.urls.download.source import UrlsSource
+from tests.packages import needs_img2dataset
 
-pytest.importorskip("img2dataset")
+pytestmark = needs_img2dataset
 
 UNCHANGED = UrlsSource(name="web", format="urls", path="list.csv", network=NetworkPolicy(contact="me@example.org"))
 RESIZED = UNCHANGED.model_copy(
