@@ -165,7 +165,7 @@ def test_pickle_is_nowhere() -> None:
     """Untrusted input: no pickle is loaded, nor allowed in numpy's files; but arrays of .pt files, where all names are ours."""
     for name, file in MODULES.items():
         found = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(imports(file))
-        assert found == ({"pickle"} if name == "curate.models.torch_file" else set()), name
+        assert found == ({"pickle"} if name == "curate.models.tensor_files" else set()), name
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, name

@@ -32,7 +32,7 @@ class CurrentColumns:
     def read_scores(self, settings: MeasureSettings, source: str) -> dict[str, dict[str, Column]]:
         """Return the current columns of `scores`, by signal and group, and by name."""
         names = {signal.name: [field.name for field in signal.columns] for signal in settings.signals}
-        groups = {group.name: list(group.columns) for group in settings.groups(source)}
+        groups = {group.name: list(group.columns) for group in settings.pool.groups[source]}
         names |= groups
         columns: dict[str, dict[str, Column]] = {name: {} for name, named in groups.items() if not named}
         for name, tables in self.scores.items():
@@ -43,15 +43,10 @@ class CurrentColumns:
         """Return the current embeddings of those that are needed."""
         embeddings = {}
         for name in self.embeddings.keys() & needed:
-            image, text = _embedding_names(name)
-            table = self.embeddings[name].read("embeddings", [image, text])
-            embeddings[name] = EmbeddingColumns(table[image], table[text])
+            columns = [f"{column_prefix(name)}{side}" for side in EmbeddingColumns._fields]
+            table = self.embeddings[name].read("embeddings", columns)
+            embeddings[name] = EmbeddingColumns(*(table[column] for column in columns))
         return embeddings
-
-
-def _embedding_names(name: str) -> tuple[str, str]:
-    """Return the columns of table `embeddings` of a model: the image's and the text's."""
-    return f"{column_prefix(name)}image", f"{column_prefix(name)}text"
 
 
 def find_current_columns(
@@ -77,7 +72,7 @@ def find_current_columns(
                 if table == "scores":
                     if current.scores.setdefault(name, place) is place and name in note.get("errors", {}):
                         current.errors[name] = note["errors"][name]
-                elif name in embedders and _embedding_names(name)[0] in columns:
+                elif name in embedders and f"{column_prefix(name)}image" in columns:
                     current.embeddings.setdefault(name, place)
                 if name in embedders:
                     current.faults.setdefault(name, [tuple(fault) for fault in note.get("faults", {}).get(name, [])])
@@ -86,10 +81,9 @@ def find_current_columns(
 
 def needed_embeddings(settings: MeasureSettings, scores: Collection[str]) -> set[str]:
     """Return whose embeddings are kept, or needed by a signal whose columns are not among `scores`."""
-    computed = (
-        signal for signal in settings.signals if isinstance(signal, EmbeddingSignal) and signal.name not in scores
-    )
-    return {signal.of for signal in computed} | {model.name for model in settings.measure.kept}
+    missing = (signal for signal in settings.signals if signal.name not in scores)
+    needed = {signal.of for signal in missing if isinstance(signal, EmbeddingSignal)}
+    return needed | {model.name for model in settings.measure.kept}
 
 
 def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> list[Signal]:
@@ -106,10 +100,8 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
         return []
     current = find_current_columns(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if isinstance(signal, TextSignal | EmbeddingSignal))
-    return [
-        *observing_signals(settings, current),
-        *(signal for signal in computed if signal.name not in current.scores),
-    ]
+    missing = (signal for signal in computed if signal.name not in current.scores)
+    return [*observing_signals(settings, current), *missing]
 
 
 def count_needed(

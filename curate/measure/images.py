@@ -6,7 +6,6 @@ signals; each model holds at most a batch of each unit.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 from curate.base import schema
 from curate.base.process import CORES, Backlog, groups, in_threads
 from curate.measure.outputs import output_columns, output_schema
-from curate.pool.decode.image import ImageFacts, Observer, measure_image
+from curate.pool.decode.image import ImageFacts, measure_image
 from curate.pool.decode.phash import hash_small
 from curate.recipe.measure import Image
 from curate.signals.signal import Collector, ImageSignal
@@ -46,7 +45,11 @@ def measure_images(
     Raises SignalError where a signal of another package fails; its row is counted from the first of these.
     """
     collectors = [signal.start(captions) for signal in signals]
-    measure = partial(_measure_some, options, [collector.observe for collector in collectors])
+    observers = [collector.observe for collector in collectors]
+
+    def measure(some: list[ImageBytes]) -> list[ImageFacts]:
+        return [_NO_IMAGE if data is None else measure_image(data, options, observers) for data in some]
+
     some_at_a_time = groups(images, lambda data: len(data or b""), _TOGETHER_BYTES, 1 if signals else _TOGETHER)
     facts: list[ImageFacts] = []
     for some in in_threads(measure, some_at_a_time, _DECODED):
@@ -56,10 +59,6 @@ def measure_images(
     for signal, collector in zip(signals, collectors, strict=True):
         columns |= output_columns(signal, collector.finish(), len(facts))
     return pa.table(columns, schema=image_schema(signals))
-
-
-def _measure_some(options: Image, observers: Sequence[Observer], images: list[ImageBytes]) -> list[ImageFacts]:
-    return [_NO_IMAGE if data is None else measure_image(data, options, observers) for data in images]
 
 
 def _collect(collectors: Sequence[Collector], row: int, facts: ImageFacts) -> ImageFacts:

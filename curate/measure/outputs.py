@@ -1,7 +1,7 @@
 """What signals observe of a part, as columns of one table, whose names hold the signal's.
 
-Of a signal `S`: `S.COLUMN` of each column, `S errors` where it keeps some, `S image` and `S text` where it gives
-embeddings.
+Of a signal `S`: `S.COLUMN` of each column, `S errors` where it is of another package, `S image` and `S text` where it
+gives embeddings.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def output_schema(signals: Sequence[Signal]) -> pa.Schema:
     fields: list[pa.Field] = []
     for signal in signals:
         fields += [field.with_name(f"{signal.name}.{field.name}") for field in signal.columns]
-        if isinstance(signal, ImageSignal) and signal.keeps_errors:
+        if isinstance(signal, ImageSignal) and signal.package:
             fields.append(pa.field(f"{signal.name} errors", pa.string()))
         if isinstance(signal, Embedder):
             kind = pa.list_(pa.float16(), signal.dimension)
@@ -49,7 +49,7 @@ def scores_of(signal: Signal, outputs: pa.Table) -> dict[str, Column]:
 
 
 def errors_of(signal: ImageSignal, outputs: pa.Table) -> pa.ChunkedArray:
-    """Return the error of each row on which a signal that keeps errors failed (string)."""
+    """Return the error of each row on which a signal of another package failed (string)."""
     return outputs[f"{signal.name} errors"]
 
 

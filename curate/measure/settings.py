@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from curate.base import ids
 from curate.pool.plan import Pool, Unit
-from curate.pool.score_groups import ScoreGroup
 from curate.recipe.measure import Measure
 from curate.recipe.source import Source, find_source
 from curate.run.columns import embedding_schema, score_schema, table_names
@@ -22,9 +21,8 @@ from curate.run.context import VERSIONS, RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import EmbeddingSignal, PrecomputedSignal, Signal, filled_columns
 
-_SAMPLES = (
-    "uids of rows that could not be read; original_sha256; fields"  # what else `samples` depends on, and nothing but it
-)
+# What else `samples` depends on, and nothing but it.
+_SAMPLES = "uids of rows that could not be read; original_sha256; fields"
 TABLES = ("samples", "scores", "embeddings", "members")
 
 
@@ -51,13 +49,10 @@ class MeasureSettings:
         """Return the source that the unit belongs to."""
         return find_source(self.sources, unit.source)
 
-    def groups(self, source: str) -> tuple[ScoreGroup, ...]:
-        """Return the groups of columns of `scores` that units of a source have from the pool: read, or joined."""
-        return self.pool.groups[source]
-
     def read_columns(self, source: str) -> pa.Schema:
         """Return the columns of `scores` that are read from the inputs of a source."""
-        return pa.schema([self.pool.scores.field(n) for g in self.groups(source) if g.join is None for n in g.columns])
+        groups = [group for group in self.pool.groups[source] if group.join is None]
+        return pa.schema([self.pool.scores.field(name) for group in groups for name in group.columns])
 
     @cached_property
     def score_schema(self) -> pa.Schema:
@@ -74,7 +69,7 @@ class MeasureSettings:
     def key(self, table: str, unit: Unit) -> str:
         """Return the key of one of TABLES."""
         if table == "scores":
-            signal_columns = {name for group in self.groups(unit.source) for name in group.columns}
+            signal_columns = {name for group in self.pool.groups[unit.source] for name in group.columns}
             others = [[field.name, str(field.type)] for field in self.pool.scores if field.name not in signal_columns]
             return ids.digest([*self.signal_keys(unit).items(), *([others] if others else [])])
         if table == "embeddings":
@@ -83,13 +78,13 @@ class MeasureSettings:
         return ids.digest([self._rows_key(unit), self.value_versions])  # one reading writes both
 
     def signal_keys(self, unit: Unit) -> dict[str, str]:
-        """Return the key of the columns of each signal, and of each of `groups`, by name."""
+        """Return the key of the columns of each signal, and of each of the pool's groups, by name."""
         supplied = {signal.name for signal in self.signals if isinstance(signal, PrecomputedSignal)}
         keys: dict[str, Any] = {signal.name: signal.key for signal in self.signals}
         for signal in self.signals:
             if (signal.of if isinstance(signal, EmbeddingSignal) else signal.name) in supplied:
                 keys[signal.name] = ids.digest([signal.key, [part.sidecar_fingerprint for part in unit.parts]])
-        for group in self.groups(unit.source):
+        for group in self.pool.groups[unit.source]:
             columns = [[name, str(self.pool.scores.field(name).type)] for name in group.columns]
             keys[group.name] = ids.digest(columns if group.join is None else [group.digest, columns])
         return {name: ids.digest([self._rows_key(unit), key]) for name, key in keys.items()}

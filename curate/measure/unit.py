@@ -96,7 +96,8 @@ class _UnitWork:
         self.scores = self.current.read_scores(settings, unit.source)
         self.parts: list[MeasuredPart] = []
         self.joined: MeasuredPart | None = None
-        source, groups = settings.source(unit), [g for g in settings.groups(unit.source) if g.join is None]
+        source = settings.source(unit)
+        groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
         if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current_tables}:
             self.parts = [measure_part(settings, source, part, self.signals, self.checkpoints) for part in unit.parts]
             self.joined = join_measured(self.parts)
@@ -191,7 +192,7 @@ class _UnitWork:
 
     def _join(self) -> None:
         """Look up the columns of joins that are not current."""
-        for group in self.settings.groups(self.unit.source):
+        for group in self.settings.pool.groups[self.unit.source]:
             if group.join is not None and group.name not in self.scores:
                 join = self.settings.source(self.unit).join[group.join]
                 columns = open_join(join, group.digest).look_up(whole(self.samples[join.on]))
@@ -218,7 +219,7 @@ class _UnitWork:
         if self.joined is None:
             return errors
         for signal in self.signals:
-            if isinstance(signal, ImageSignal) and signal.keeps_errors and signal.name not in self.scores:
+            if isinstance(signal, ImageSignal) and signal.package and signal.name not in self.scores:
                 texts = errors_of(signal, self.joined.outputs).drop_null()
                 if len(texts):
                     errors[signal.name] = {"signal": signal.label, "rows": len(texts), "first": texts[0].as_py()}

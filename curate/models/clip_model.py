@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from curate.base import ids
+from curate.base.errors import needing
 from curate.base.process import process_cache
 from curate.models.encoder import Encoder
 from curate.models.identity import OpenClip
@@ -19,7 +20,9 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
 
     Raises RecipeError where a library, the model, its weights or the device is not there.
     """
-    identity: dict[str, Any] = _library(options).identify(options, is_local)
+    library = _library(options)
+    device = library.resolve_device(options) if is_local or options.device == "auto" else options.device
+    identity: dict[str, Any] = library.identify(options, device)
     return identity
 
 
@@ -31,10 +34,9 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
     """
     library = _library(options)
     device = library.resolve_device(options)
-    precision = library.resolve_precision(options, device)
     known, identity = identity, identify(options) if identity is None else identity
     content = {name: value for name, value in identity.items() if name not in ("device", "precision")}
-    key = ids.digest(["encoder", content, device, precision, options.batch])
+    key = ids.digest(["encoder", content, device, options.resolve_precision(device), options.batch])
 
     def load() -> Encoder:
         if known is not None:
@@ -51,6 +53,10 @@ def _library(options: OpenClip) -> ModuleType:
         from curate.models import onnx_encoder
 
         return onnx_encoder
+    where = f"measure.clip {options.name!r}"
+    with needing(f"{where}: a library is not installed", "'.[clip]' in a checkout of curate"):
+        import open_clip  # noqa: F401
+        import torch  # noqa: F401
     from curate.models import open_clip_encoder
 
     return open_clip_encoder

@@ -36,7 +36,7 @@ class Tokens(NamedTuple):
     """Texts as a model reads them."""
 
     ids: I64  # [n, context]: cut, and padded
-    lengths: I64  # [n]: how many of them count; all where sequences may not be cut
+    lengths: I64  # [n]: how many of them count
     counts: I64  # [n]: how many they are before they are cut, those of the begin and the end included
 
 
@@ -59,6 +59,7 @@ class Encoder(ABC):
     # [3, height, width] where the model's own transform has steps that pixels cannot wait for.
     view: Callable[[Image.Image], npt.NDArray[Any]]
     batch: int  # images or texts a forward pass; halved where memory runs out
+    _is_cut: bool  # texts may be of any length, up to the context
 
     @abstractmethod
     def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
@@ -85,6 +86,7 @@ class Encoder(ABC):
             part = slice(first, first + _TOKENS_AT_ONCE)
             ids, lengths, counts[part] = self._tokenize(list(texts[part]))
             truncated[part] = counts[part] > ids.shape[1]
+            lengths = lengths if self._is_cut else np.full_like(lengths, ids.shape[1])
             order = waiting = np.argsort(-lengths, kind="stable")
             encoded: list[Encoded] = []
             while len(waiting):

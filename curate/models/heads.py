@@ -33,8 +33,7 @@ from numba import njit
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
 from curate.base.wording import one_line
-from curate.models.safetensors_file import read_safetensors
-from curate.models.torch_file import read_torch_file
+from curate.models.tensor_files import read_safetensors, read_torch_file
 from curate.recipe.files import read_whole
 
 Activation = Literal["none", "relu", "gelu", "silu"]  # between layers: the exact gelu (erf), and x · sigmoid(x)
@@ -79,14 +78,11 @@ class Head:
             raise RecipeError(f"head {self.path}: {what}; accepted: those of the model that it was trained on")
         scores = np.empty(len(embeddings), np.float32)
         for start in range(0, len(embeddings), ROWS):
-            scores[start : start + ROWS] = self._forward(embeddings[start : start + ROWS])
+            x = np.asarray(embeddings[start : start + ROWS], np.float32)
+            for i, layer in enumerate(self.layers):
+                x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
+            scores[start : start + ROWS] = _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
         return scores
-
-    def _forward(self, rows: F32) -> F32:
-        x = np.asarray(rows, np.float32)
-        for i, layer in enumerate(self.layers):
-            x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
-        return _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
 
 
 def load_head(path: str, activation: Activation, output: Output) -> Head:
@@ -98,8 +94,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
     ends in one output.
     """
     content = _read(path)
-    tensors = _state_dict(content, path)
-    names, layers = zip(*_chain(tensors, path), strict=True)
+    names, layers = zip(*_chain(_state_dict(content, path), path), strict=True)
     merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
     digest = hashlib.sha256(content).hexdigest()
     return Head(path, digest, len(merged[0].weight), merged, activation, output)
@@ -120,8 +115,14 @@ def _read(path: str) -> bytes:
 
 
 def _state_dict(content: bytes, path: str) -> dict[str, F32]:
-    """Return the tensors by name, as float32."""
-    loaded = _load(content, path)
+    """Return the tensors by name, as float32; never code."""
+    is_safe = path.lower().endswith(".safetensors")
+    try:
+        loaded = read_safetensors(content) if is_safe else read_torch_file(content, MAX_BYTES)
+    except ValueError as error:
+        contents = str(error) if is_safe else f"no tensors, damaged ones, or code, which is never loaded ({error})"
+        remedy = "" if is_safe else ". To take a head out of a saved module: torch.save(module.state_dict(), …)"
+        raise RecipeError(f"head {path}: found {contents}; {_ACCEPTED}{remedy}") from error
     if isinstance(loaded, Mapping):
         loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
     if not isinstance(loaded, Mapping) or not loaded:
@@ -138,17 +139,6 @@ def _state_dict(content: bytes, path: str) -> dict[str, F32]:
     return tensors
 
 
-def _load(content: bytes, path: str) -> Any:
-    """Return what the file holds: arrays, and containers of them; never code."""
-    is_safe = path.lower().endswith(".safetensors")
-    try:
-        return read_safetensors(content) if is_safe else read_torch_file(content, MAX_BYTES)
-    except ValueError as error:
-        contents = str(error) if is_safe else f"no tensors, damaged ones, or code, which is never loaded ({error})"
-        remedy = "" if is_safe else ". To take a head out of a saved module: torch.save(module.state_dict(), …)"
-        raise RecipeError(f"head {path}: found {contents}; {_ACCEPTED}{remedy}") from error
-
-
 def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
     """Yield the layers with their names, in order. Raises RecipeError where they are no chain to one output."""
     parts: dict[str, dict[str, F32]] = {}
@@ -158,7 +148,7 @@ def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
         if {"weight": 2, "bias": 1}.get(kind) != tensor.ndim:
             raise _wrong(path, tensors, f"{key} belongs to no linear layer")
     width = None
-    for name in sorted(parts, key=_by_numbers):
+    for name in sorted(parts, key=lambda name: [int(s) if i % 2 else s for i, s in enumerate(_NUMBERS.split(name))]):
         if (weight := parts[name].get("weight")) is None:
             raise _wrong(path, tensors, f"{name} has a bias alone")
         bias = parts[name].get("bias", np.zeros(len(weight), np.float32))
@@ -168,10 +158,6 @@ def _chain(tensors: dict[str, F32], path: str) -> Iterator[tuple[str, Layer]]:
         yield name, Layer(np.ascontiguousarray(weight.T), bias)
     if width != 1:
         raise _wrong(path, tensors, f"the last layer has {width} outputs")
-
-
-def _by_numbers(name: str) -> list[int | str]:
-    return [int(part) if i % 2 else part for i, part in enumerate(_NUMBERS.split(name))]
 
 
 def _joints(names: tuple[str, ...]) -> list[bool]:

@@ -16,13 +16,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from curate.base.errors import RecipeError, RunError, needing
+from curate.base.errors import RecipeError, RunError
 from curate.base.wording import one_line
 from curate.models.weights import alone_with, find_digest
 from curate.recipe.measure import Embedder
 from curate.recipe.section import fault, path_at
 
 ONNX = "onnx:"
+_CONFIG = "open_clip_config.json"
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 
 
@@ -60,6 +61,10 @@ class OpenClip(Embedder):
         """Whether it is a folder of graphs, which ONNX Runtime runs."""
         return self.model.startswith(ONNX)
 
+    def resolve_precision(self, device: str) -> str:
+        """Return the precision that `auto` is: fp32 on a CPU and of graphs, fp16 on a GPU."""
+        return ("fp32" if self.is_onnx or device == "cpu" else "fp16") if self.precision == "auto" else self.precision
+
     @model_validator(mode="after")
     def _fits_onnx(self) -> Self:
         if not self.is_onnx:
@@ -78,31 +83,25 @@ class OpenClip(Embedder):
         return self
 
 
-def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
-    """See `curate.models.clip_model.identify`."""
-    where = f"measure.clip {options.name!r}"
-    with needing(f"{where}: a library is not installed", "'.[clip]' in a checkout of curate"):
-        import open_clip  # noqa: F401
-        import torch  # noqa: F401
-
-        versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    device = resolve_device(options) if is_local or options.device == "auto" else options.device
+def identify(options: OpenClip, device: str) -> dict[str, Any]:
+    """Return what a model is that will run on a device; see `curate.models.clip_model.identify`."""
     config, preprocess, weights = _find_files(options)
     context = config.get("text_cfg", {}).get("context_length", 77)
     size = config.get("vision_cfg", {}).get("image_size")
     preprocess = preprocess | ({} if size is None else {"size": size})  # the model's own, as open_clip does it
     if options.context_length and options.context_length <= context:
-        raise RecipeError(f"{where}: context_length {options.context_length} is not above the model's own {context}")
+        what = f"context_length {options.context_length} is not above the model's own {context}"
+        raise RecipeError(f"measure.clip {options.name!r}: {what}")
     return {
         "model": options.model if not options.model.startswith("local-dir:") else "local-dir",
-        "pretrained": "file" if _is_file(options) else options.pretrained,
+        "pretrained": "file" if weights == options.pretrained else options.pretrained,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
         "weights": {"file": os.path.basename(weights), "sha256": find_digest(weights)},
         "preprocess": preprocess,
         "dimension": config["embed_dim"],
         "context_length": options.context_length or context,
-        "precision": resolve_precision(options, device),
-        "versions": versions,
+        "precision": options.resolve_precision(device),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "device": device,
     }
 
@@ -110,12 +109,17 @@ def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
 def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
     """Raise RunError where this machine's weights are not those that were identified, RecipeError where it has none."""
     _, _, weights = _find_files(options)
-    digest, expected = find_digest(weights), identity["weights"]["sha256"]
-    if digest != expected:
-        raise RunError(
-            f"measure.clip {options.name!r}: {weights} has sha256 {digest[:16]}… on {platform.node()}, and the run "
-            f"is of weights with {expected[:16]}…; accepted: the same file on all machines, until the run is finished"
-        )
+    expected = identity["weights"]["sha256"]
+    check_digests(f"measure.clip {options.name!r}", {weights: find_digest(weights)}, {weights: expected})
+
+
+def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise RunError, which begins with `where`, where files have other digests than they should, both by name."""
+    for name in sorted({*digests, *expected}):
+        digest, other = (str(of.get(name))[:16] for of in (digests, expected))
+        if digest != other:
+            what = f"{name} has sha256 {digest}… on {platform.node()}, and the run is of one with {other}…"
+            raise RunError(f"{where}: {what}; accepted: the same files on all machines, until the run is finished")
 
 
 def resolve_device(options: OpenClip) -> str:
@@ -131,15 +135,6 @@ def resolve_device(options: OpenClip) -> str:
         what = f"device {options.device} is requested, and torch {torch.__version__} finds {devices} here"
         raise RecipeError(f"measure.clip {options.name!r}: {what}; accepted: auto, cpu, or a device that is there")
     return options.device
-
-
-def resolve_precision(options: OpenClip, device: str) -> str:
-    """Return the precision that `auto` is: fp32 on a CPU and fp16 on a GPU."""
-    return ("fp32" if device == "cpu" else "fp16") if options.precision == "auto" else options.precision
-
-
-def _is_file(options: OpenClip) -> bool:
-    return options.pretrained is not None and os.path.isfile(options.pretrained)
 
 
 def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -162,25 +157,25 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
 def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Return the model's configuration, its preprocessing and its file of weights."""
     import open_clip
-    from open_clip import factory
+    from open_clip import factory, pretrained
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     schema, name = factory.parse_model_name(options.model)
-    defaults = vars(open_clip.transform.PreprocessCfg())
+    defaults = vars(PreprocessCfg())
     if schema is not None:
         if options.pretrained:
             raise RecipeError(f"pretrained is for plain names; {options.model} has its own weights")
         if schema == "local-dir":
-            path = Path(name) / "open_clip_config.json"
+            path, weights = Path(name) / _CONFIG, factory._find_checkpoint_in_dir(Path(name))
             if not path.is_file():
                 graphs = "; it has ONNX graphs: write onnx:FOLDER" if any(Path(name).glob("**/*.onnx")) else ""
-                raise RecipeError(f"{name}: no folder with open_clip_config.json{graphs}")
-            files = json.loads(path.read_text("utf-8")), factory._find_checkpoint_in_dir(Path(name))
+                raise RecipeError(f"{name}: no folder with {_CONFIG}{graphs}")
         else:
-            files = factory._get_hf_config(name), open_clip.download_pretrained_from_hf(name)
-        settings, weights = files
+            path, weights = (pretrained.download_pretrained_from_hf(name, filename=file) for file in (_CONFIG, None))
+        settings = json.loads(Path(path).read_text("utf-8"))
         if not weights:
             raise RecipeError(f"{name}: no weights; accepted: open_clip_model.safetensors or another checkpoint there")
-        preprocess = factory.merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))
+        preprocess = merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))
         return settings["model_cfg"], preprocess, str(weights)
     config = open_clip.get_model_config(name.replace("/", "-"))
     if config is None:
@@ -188,11 +183,11 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
         close = ", ".join(difflib.get_close_matches(name, known, 3))
         hint = f"near: {close}" if close else f"it has {len(known)}, such as {', '.join(known[:3])}"
         raise RecipeError(f"open_clip has no model {name!r}; {hint}")
-    if _is_file(options):
-        return config, defaults, str(options.pretrained)
+    if options.pretrained is not None and os.path.isfile(options.pretrained):
+        return config, defaults, options.pretrained
     tags = open_clip.list_pretrained_tags_by_model(name)
     tag = open_clip.get_pretrained_cfg(name, options.pretrained) if options.pretrained else None
     if not tag:
         missing = f"no pretrained {options.pretrained!r}" if options.pretrained else "pretrained is missing"
         raise RecipeError(f"{missing}; accepted for {name}: {', '.join(tags) or 'no tag'}, or a file of weights")
-    return config, factory.merge_preprocess_dict(defaults, tag), str(open_clip.download_pretrained(tag))
+    return config, merge_preprocess_dict(defaults, tag), str(open_clip.download_pretrained(tag))

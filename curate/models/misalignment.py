@@ -26,10 +26,7 @@ import numpy as np
 
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F32
-from curate.models.positions import TextTower, project, text_tower
-
-Tensor = Any  # torch.Tensor, and Module below: torch is imported by the functions that use it
-Module = Any
+from curate.models.positions import Module, Tensor, TextTower, project, text_tower
 
 TEMPLATE = "A photo depicts "
 LAYERS = 3  # used, from the last; a smaller transformer has fewer, and the mean is over those
@@ -79,19 +76,28 @@ def word_scores(
         ValueError: the images are not as many as the captions.
     """
     import torch
+    from open_clip.transformer import ResidualAttentionBlock
 
     if len(images) != len(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} captions; accepted: one for each")
     tower = text_tower(model)
-    _check_blocks(tower)
+    holder = tower.holder
+    for block in holder.transformer.resblocks:
+        if not isinstance(block, ResidualAttentionBlock) or not block.attn.batch_first:
+            raise RecipeError(
+                "measure.clip: words can be scored with attention of the usual kind only; found: a text transformer "
+                f"of {type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
+            )
     if not captions:
         return []
     ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
     if ids.shape[1] > tower.context_length:
         accepted = f"up to {tower.context_length}, the positions of the model's text tower"
         raise RecipeError(f"measure.clip: the tokenizer gives {ids.shape[1]} tokens; accepted: {accepted}")
-    ends, holder = tower.ends(ids), tower.holder
-    tail = list(map(_constant, (*holder.transformer.resblocks[-LAYERS:], holder.ln_final, holder.text_projection)))
+    ends = tower.ends(ids)
+    modules = *holder.transformer.resblocks[-LAYERS:], holder.ln_final, holder.text_projection
+    with torch.inference_mode(False):  # callers may be in it; copies in float32 that record no gradients
+        tail = [m if m is None else copy.deepcopy(m).requires_grad_(False).float() for m in modules]
     scored: dict[int, WordScores] = {}
     for rows in torch.split(torch.argsort(ends, stable=True), batch):
         cosines, relevance = _relevance(tower, tail, images[rows.to(images.device)], ids[rows], ends[rows])
@@ -100,17 +106,6 @@ def word_scores(
             means = np.array([scores[part].mean() for _, part in inside], np.float32)
             scored[row] = WordScores(tuple(word for word, _ in inside), means, cosine)
     return [scored[row] for row in range(len(captions))]
-
-
-def _check_blocks(tower: TextTower) -> None:
-    from open_clip.transformer import ResidualAttentionBlock
-
-    for block in tower.holder.transformer.resblocks:
-        if not isinstance(block, ResidualAttentionBlock) or not block.attn.batch_first:
-            raise RecipeError(
-                "measure.clip: words can be scored with attention of the usual kind only; found: a text transformer "
-                f"of {type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
-            )
 
 
 def _relevance(
@@ -149,14 +144,6 @@ def _relevance(
             gradients = torch.autograd.grad(cosines.sum(), maps)
         relevance = sum((g * a.detach()).mean(dim=1) for g, a in zip(gradients, maps, strict=True)) / len(maps)
     return cosines.detach(), relevance
-
-
-def _constant(module: Module) -> Module:
-    """Return a copy in float32 that records no gradients for its parameters; None where there is no module."""
-    import torch
-
-    with torch.inference_mode(False):  # callers may be in it
-        return None if module is None else copy.deepcopy(module).requires_grad_(False).float()
 
 
 def _end_of_text(block: Module, x: Tensor, end: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,7 +192,11 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
             " open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast one without a "
             "tokenizer_mode"
         )
-    return ids, [[(word, part) for word, part in row if not _is_punctuation(word)] for row in words]
+
+    def is_punctuation(word: str) -> bool:
+        return all(char in _SYMBOLS or unicodedata.category(char).startswith("P") for char in word)
+
+    return ids, [[(word, part) for word, part in row if not is_punctuation(word)] for row in words]
 
 
 def _simple_words(tokenizer: Any, row: list[int]) -> Words:
@@ -223,24 +214,20 @@ def _simple_words(tokenizer: Any, row: list[int]) -> Words:
 
 
 def _fast_words(tokenizer: Any, texts: list[str]) -> list[Words]:
-    """Return the words of texts by the fast tokenizer's own word boundaries, in the text as open_clip cleans it."""
-    clean, length = tokenizer.clean_fn, tokenizer.context_length
-    texts = [clean(text) for text in texts]
+    """Return the words of texts by the fast tokenizer's own word boundaries, in the text as open_clip cleans it.
+
+    Those of the template are left out, and the one that is cut.
+    """
+    template, *texts = (tokenizer.clean_fn(text) for text in (TEMPLATE, *texts))
+    length = tokenizer.context_length
     encoded = tokenizer.tokenizer(texts, max_length=length, padding="max_length", truncation=True)
-    pairs = zip(texts, encoded.encodings, strict=True)
-    return [_encoded_words(text, encoding, len(clean(TEMPLATE))) for text, encoding in pairs]
-
-
-def _encoded_words(text: str, encoding: Any, template: int) -> Words:
-    """Return the words of one text that start behind the first `template` characters, without the one that is cut."""
-    cut = next((word for part in encoding.overflowing for word in part.word_ids if word is not None), None)
-    parts: dict[int, slice] = {}
-    for place, word in enumerate(encoding.word_ids):
-        if word is not None and word != cut:
-            parts[word] = slice(parts[word].start if word in parts else place, place + 1)
-    spans = [(encoding.word_to_chars(word), part) for word, part in parts.items()]
-    return [(text[start:end].strip(), part) for (start, end), part in spans if start >= template]
-
-
-def _is_punctuation(word: str) -> bool:
-    return all(char in _SYMBOLS or unicodedata.category(char).startswith("P") for char in word)
+    words: list[Words] = []
+    for text, encoding in zip(texts, encoded.encodings, strict=True):
+        cut = next((word for part in encoding.overflowing for word in part.word_ids if word is not None), None)
+        parts: dict[int, slice] = {}
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None and word != cut:
+                parts[word] = slice(parts[word].start if word in parts else place, place + 1)
+        spans = [(encoding.word_to_chars(word), part) for word, part in parts.items()]
+        words.append([(text[start:end].strip(), part) for (start, end), part in spans if start >= len(template)])
+    return words

@@ -21,24 +21,17 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, I64
 from curate.base.process import CORES, Lazy
 from curate.base.wording import one_line
-from curate.models import onnx_folder
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.identity import OpenClip
-from curate.models.installed import open_session
-from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights
+from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify
+from curate.models.weights import open_session
 
-__all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resolve_precision")
+__all__ = ("check_weights", "identify", "open_encoder", "resolve_device")
 
 _BATCH = {"cpu": 32, "cuda": 256}
 _PIECE = 4  # images or texts that a thread takes at a time at least: with fewer, matrix products are slow
 _CUDA = "CUDAExecutionProvider"
 _KINDS = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
-
-
-def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
-    """See `curate.models.clip_model.identify`."""
-    device = resolve_device(options) if is_local or options.device == "auto" else options.device
-    return onnx_folder.identify(options, device)
 
 
 def resolve_device(options: OpenClip) -> str:
@@ -58,11 +51,6 @@ def resolve_device(options: OpenClip) -> str:
             "package onnxruntime-gpu in place of onnxruntime"
         )
     return options.device
-
-
-def resolve_precision(options: OpenClip, device: str) -> str:
-    """Return what goes in and out: weights are as the graphs have them."""
-    return "fp32"
 
 
 def _count_gpus() -> int:
@@ -107,7 +95,6 @@ class OnnxEncoder(Encoder):
 
     _folder: OnnxFolder
     _tokenizer: Tokenizer
-    _is_cut: bool
     _use: Callable[[], AbstractContextManager[_Graphs]]
     _threads: int
 
@@ -119,8 +106,7 @@ class OnnxEncoder(Encoder):
         return self._encode(self._encode_ids, ids)
 
     def _tokenize(self, texts: list[str]) -> Tokens:
-        tokens = pad([self._tokenizer.encode(text) for text in texts], self._folder.context_length)
-        return tokens if self._is_cut else tokens._replace(lengths=np.full(len(texts), tokens.ids.shape[1], np.int64))
+        return pad([self._tokenizer.encode(text) for text in texts], self._folder.context_length)
 
     def _encode(self, encode: Callable[[Any], F32], items: Any) -> Encoded:
         piece = max(_PIECE, -(-len(items) // self._threads))
@@ -164,7 +150,7 @@ def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
         is_cut = graphs.is_cut
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     threads = CORES if device == "cpu" else 1
-    return OnnxEncoder(folder.dimension, folder.pixels.view, batch, folder, tokenizer, is_cut, use, threads)
+    return OnnxEncoder(folder.dimension, folder.pixels.view, batch, is_cut, folder, tokenizer, use, threads)
 
 
 def _load(folder: OnnxFolder, tokenizer: Tokenizer, device: str) -> _Graphs:

@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import mmap
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,16 +24,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.base.errors import RecipeError, RunError
+from curate.base.errors import RecipeError
 from curate.base.wording import one_line
-from curate.models.identity import ONNX, OpenClip
+from curate.models.identity import ONNX, OpenClip, check_digests
 from curate.models.weights import find_digest
+from curate.recipe.files import read_whole
 
 _ACCEPTED = (
     "accepted: a folder with config.json, preprocessor_config.json and tokenizer.json, and with vision_model.onnx and "
     "text_model.onnx, or one model.onnx, beside them or in onnx/"
 )
-_SPLIT, _JOINT = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
+_GRAPHS = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
 _NORMALIZERS = ["NFC", "Replace", "Lowercase"]  # of OpenAI's tokenizer: what open_clip's cleaning has done before it
@@ -51,6 +51,8 @@ class OnnxFolder:
     config: dict[str, Any]
     pixels: "Pixels"
     tokenizer: bytes  # tokenizer.json
+    dimension: int  # of the embeddings
+    context_length: int  # how many tokens fit, begin and end included
 
     @classmethod
     def of(cls, options: OpenClip) -> "OnnxFolder":
@@ -61,25 +63,23 @@ class OnnxFolder:
         if config.get("model_type") != "clip":
             what = f"config.json has model_type {config.get('model_type')!r}"
             raise RecipeError(f"{where}: {what}; accepted: clip, whose texts are read causally")
+
+        def number(settings: Mapping[str, Any], key: str, usual: int) -> int:
+            value = settings.get(key, usual)  # transformers leaves out what is as usual
+            if type(value) is not int or value < 2:
+                accepted = "a number, as transformers writes it"
+                raise RecipeError(f"{where}: config.json has {key} {value!r}; accepted: {accepted}")
+            return value
+
         pixels = Pixels.of(_read_json(folder / "preprocessor_config.json", where), where)
-        return cls(where, _find_graphs(folder, where), config, pixels, _read(folder / "tokenizer.json", where))
-
-    @property
-    def dimension(self) -> int:
-        """Of the embeddings."""
-        return self._positive(self.config, "projection_dim", 512)
-
-    @property
-    def context_length(self) -> int:
-        """How many tokens fit, begin and end included."""
-        return self._positive(self.config.get("text_config") or {}, "max_position_embeddings", 77)
-
-    def _positive(self, config: Mapping[str, Any], key: str, usual: int) -> int:
-        value = config.get(key, usual)  # transformers leaves out what is as usual
-        if type(value) is not int or value < 2:
-            accepted = "a number, as transformers writes it"
-            raise RecipeError(f"{self.where}: config.json has {key} {value!r}; accepted: {accepted}")
-        return value
+        places = [[place / name for name in names] for names in _GRAPHS for place in (folder / "onnx", folder)]
+        graphs = next((paths for paths in places if all(path.is_file() for path in paths)), None)
+        if graphs is None:
+            raise RecipeError(f"{where}: no graphs; {_ACCEPTED}")
+        tokenizer = _read(folder / "tokenizer.json", where)
+        dimension = number(config, "projection_dim", 512)
+        context_length = number(config.get("text_config") or {}, "max_position_embeddings", 77)
+        return cls(where, tuple(graphs), config, pixels, tokenizer, dimension, context_length)
 
     def digests(self) -> dict[str, str]:
         """Return the sha256 of each graph, and of each file of weights that it names, by name. Raises RecipeError."""
@@ -101,29 +101,25 @@ class OnnxFolder:
                 raise RecipeError(f"{self.where}: {what}; accepted: a file beside it")
             yield name
 
-    def weights(self) -> dict[str, Any]:
-        """Return the files of weights, one digest of all, and that of each."""
-        files = self.digests()
-        digest = "".join(sorted(files.values()))
-        if len(files) > 1:
-            digest = hashlib.sha256(digest.encode()).hexdigest()
-        return {"file": ", ".join(graph.name for graph in self.graphs), "sha256": digest, "files": files}
-
 
 def identify(options: OpenClip, device: str) -> dict[str, Any]:
     """Return what a model is that will run on a device; see `curate.models.clip_model.identify`."""
     import onnxruntime
 
     folder = OnnxFolder.of(options)
+    files = folder.digests()
+    digest = "".join(sorted(files.values()))
+    if len(files) > 1:
+        digest = hashlib.sha256(digest.encode()).hexdigest()
     versions = {"onnxruntime": onnxruntime.__version__}
     versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
     return {
         "model": "onnx",
         "pretrained": None,
         "config": hashlib.sha256(json.dumps(folder.config, sort_keys=True).encode()).hexdigest(),
-        "weights": folder.weights(),
+        "weights": {"file": ", ".join(graph.name for graph in folder.graphs), "sha256": digest, "files": files},
         "tokenizer": hashlib.sha256(folder.tokenizer).hexdigest(),
-        "preprocess": folder.pixels.as_json(),
+        "preprocess": vars(folder.pixels) | {"resample": int(folder.pixels.resample)},
         "dimension": folder.dimension,
         "context_length": folder.context_length,
         "precision": "fp32",
@@ -136,33 +132,14 @@ def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
     """Raise RunError where this machine's folder is not the one that was identified, RecipeError where it has none."""
     folder = OnnxFolder.of(options)
     files = folder.digests() | {"tokenizer.json": hashlib.sha256(folder.tokenizer).hexdigest()}
-    expected = identity["weights"]["files"] | {"tokenizer.json": identity["tokenizer"]}
-    for name in sorted(files | expected):
-        digest, other = (str(digests.get(name))[:16] for digests in (files, expected))
-        if digest != other:
-            what = f"{name} has sha256 {digest}… on {platform.node()}, and the run is of one with {other}…"
-            accepted = "the same files on all machines, until the run is finished"
-            raise RunError(f"{folder.where}: {what}; accepted: {accepted}")
-
-
-def _find_graphs(folder: Path, where: str) -> tuple[Path, ...]:
-    for names in (_SPLIT, _JOINT):
-        for place in (folder / "onnx", folder):
-            graphs = tuple(place / name for name in names)
-            if all(graph.is_file() for graph in graphs):
-                return graphs
-    raise RecipeError(f"{where}: no graphs; {_ACCEPTED}")
+    check_digests(folder.where, files, identity["weights"]["files"] | {"tokenizer.json": identity["tokenizer"]})
 
 
 def _read(path: Path, where: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            content = file.read(_MAX_JSON + 1)
-    except OSError as error:
+        return read_whole(str(path), _MAX_JSON)
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: {path.name} cannot be read ({one_line(error)}); {_ACCEPTED}") from None
-    if len(content) > _MAX_JSON:
-        raise RecipeError(f"{where}: {path.name} is larger than {_MAX_JSON >> 20} MiB")
-    return content
 
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
@@ -216,10 +193,6 @@ class Pixels:
                 "image_mean, image_std"
             ) from None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as run.json shows it."""
-        return {name: int(v) if name == "resample" else v for name, v in vars(self).items()}
-
     def view(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Return an image of any mode as uint8 [height, width, 3]."""
         width, height = image.size
@@ -237,9 +210,7 @@ class Pixels:
 
     def normalise(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Return views as the model takes them, float32 [n, 3, height, width]; the floats of ToTensor and Normalize."""
-        pixels = np.empty((len(views), 3, *views[0].shape[:2]), np.float32)
-        for at, view in zip(pixels, views, strict=True):
-            at[:] = view.transpose(2, 0, 1)
+        pixels = np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2), np.float32)
         if self.factor is None:
             pixels /= np.float32(255)
         else:

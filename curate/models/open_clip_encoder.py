@@ -21,11 +21,11 @@ from curate.base.process import Lazy
 from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.hugging_face import each_device, to_dtype
-from curate.models.identity import OpenClip, check_weights, identify, resolve_device, resolve_precision
+from curate.models.identity import OpenClip, check_weights, identify, resolve_device
 from curate.models.misalignment import WordScores, word_scores
 from curate.models.positions import TextTower, project, stretch, text_tower
 
-__all__ = ("check_weights", "identify", "open_encoder", "resolve_device", "resolve_precision")
+__all__ = ("check_weights", "identify", "open_encoder", "resolve_device")
 
 _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 
@@ -57,12 +57,14 @@ class _Net(NamedTuple):
             # ToTensor and Normalize, operation by operation: the same floats.
             pixels = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
             pixels = pixels.div_(255).sub_(mean).div_(std)
-        return _unit(self.net.encode_image(pixels.to(self.dtype)))
+        return self.net.encode_image(pixels.to(self.dtype))
 
-    def encode_ids(self, ids: Any) -> Any:
-        """Return the embeddings of texts, which are token ids [n, length]."""
-        ids = ids.to(self.device)
-        return _unit(self.net.encode_text(ids) if self.tower is None else encode_cut(self.tower, ids))
+    def encode_ids(self, ids: I64) -> Any:
+        """Return the embeddings of texts, which are token ids int64 [n, length]."""
+        import torch
+
+        ids = torch.from_numpy(ids).to(self.device)
+        return self.net.encode_text(ids) if self.tower is None else encode_cut(self.tower, ids)
 
 
 @dataclass
@@ -71,22 +73,22 @@ class OpenClipEncoder(Encoder):
 
     _tokenizer: Any
     _nets: Lazy[_Net]
-    _is_cut: bool  # sequences may be cut
 
     def start_images(self, views: Sequence[npt.NDArray[Any]]) -> Encoded:
         """Encode views on a free device, and return what waits for their embeddings."""
-        import torch
-
-        with self._nets.use() as net, torch.inference_mode():
-            features = torch.cat(self._in_halves(net.encode_images, list(views)))
-        return partial(_wait, features)
+        return self._start(_Net.encode_images, list(views))
 
     def _start_texts(self, ids: I64) -> Encoded:
+        return self._start(_Net.encode_ids, ids)
+
+    def _start(self, encode: Callable[[_Net, Any], Any], items: Any) -> Encoded:
         import torch
+        from torch.nn import functional
 
         with self._nets.use() as net, torch.inference_mode():
-            features = torch.cat(self._in_halves(net.encode_ids, torch.from_numpy(ids)))
-        return partial(_wait, features)
+            features = torch.cat(self._in_halves(partial(encode, net), items))
+            embeddings = functional.normalize(features.float(), dim=-1)
+        return lambda: np.asarray(embeddings.cpu().numpy())
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:
         """Return how well each word of each caption fits its image, by the images' embeddings [n, dimension]."""
@@ -102,15 +104,15 @@ class OpenClipEncoder(Encoder):
 
     def _tokenize(self, texts: list[str]) -> Tokens:
         if hasattr(self._tokenizer, "sot_token_id") and getattr(self._tokenizer, "reduction_fn", None) is None:
-            context = self._tokenizer.context_length
             begin, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
-            tokens = pad([[begin, *self._tokenizer.encode(text), end] for text in texts], context)
-        else:
-            ids = self._tokenizer(texts).numpy()
-            context = ids.shape[1]
-            counts = _unpadded(self._tokenizer(texts, context_length=8 * context).numpy())
-            tokens = Tokens(ids, np.minimum(counts, context), counts)
-        return tokens if self._is_cut else tokens._replace(lengths=np.full(len(texts), context, np.int64))
+            lists = [[begin, *self._tokenizer.encode(text), end] for text in texts]
+            return pad(lists, self._tokenizer.context_length)
+        ids = self._tokenizer(texts).numpy()
+        context = ids.shape[1]
+        longer = self._tokenizer(texts, context_length=8 * context).numpy()
+        kept = longer != longer[:, -1:]  # what is not padding, which the last column holds
+        counts = np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
+        return Tokens(ids, np.minimum(counts, context), counts)
 
 
 def encode_cut(tower: TextTower, ids: Any) -> Any:
@@ -125,29 +127,12 @@ def encode_cut(tower: TextTower, ids: Any) -> Any:
     return project(holder.text_projection, x[torch.arange(x.shape[0], device=x.device), tower.ends(ids)])
 
 
-def _wait(features: Any) -> F32:
-    embeddings: F32 = features.cpu().numpy()
-    return embeddings
-
-
-def _unit(features: Any) -> Any:
-    from torch.nn import functional
-
-    return functional.normalize(features.float(), dim=-1)
-
-
-def _unpadded(ids: I64) -> I64:
-    """Return how many tokens come before the padding, which is what the last column holds."""
-    kept = ids != ids[:, -1:]
-    return np.asarray((kept.shape[1] - np.argmax(kept[:, ::-1], axis=1)) * kept.any(axis=1), np.int64)
-
-
 def open_encoder(options: OpenClip, device: str) -> OpenClipEncoder:
     """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
-    nets = Lazy(partial(_load, options, resolve_precision(options, device)), partial(each_device, device))
+    nets = Lazy(partial(_load, options, options.resolve_precision(device)), partial(each_device, device))
     batch = _BATCH[device.partition(":")[0]] if options.batch == "auto" else options.batch
     with nets.use() as net:
-        return OpenClipEncoder(net.dimension, net.view, batch, net.tokenizer, nets, net.tower is not None)
+        return OpenClipEncoder(net.dimension, net.view, batch, net.tower is not None, net.tokenizer, nets)
 
 
 def _load(options: OpenClip, precision: str, device: str) -> _Net:

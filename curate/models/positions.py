@@ -112,7 +112,13 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
         raise RecipeError(f"measure.clip: {what}; accepted: above {before}")
     old = holder.positional_embedding
     with torch.no_grad():
-        holder.positional_embedding = torch.nn.Parameter(_stretched(old, context_length), old.requires_grad)
+        learnt = old[KEPT:].float()
+        rows = torch.cat([learnt, 2 * learnt[-1:] - learnt[-2:-1]])
+        place = torch.arange(context_length - KEPT, dtype=torch.float64) * (len(learnt) / (context_length - KEPT))
+        lower = place.long()
+        weight = (place - lower).float()[:, None].to(old.device)
+        new = torch.cat([old[:KEPT], torch.lerp(rows[lower], rows[lower + 1], weight).to(old.dtype)])
+        holder.positional_embedding = torch.nn.Parameter(new, old.requires_grad)
         mask = torch.full((context_length, context_length), -torch.inf, device=old.device).triu_(1)
         holder.attn_mask = mask.to(holder.attn_mask.dtype)
     for owner in {model, holder}:
@@ -122,16 +128,3 @@ def stretch(model: Module, tokenizer: Any, context_length: int = 248) -> Any:
     longer = copy.copy(tokenizer)
     longer.context_length = context_length
     return longer
-
-
-def _stretched(positions: Tensor, context_length: int) -> Tensor:
-    """Return [c, width] → [context_length, width], of the same dtype; interpolated in float32."""
-    import torch
-
-    learnt = positions[KEPT:].float()
-    rows = torch.cat([learnt, 2 * learnt[-1:] - learnt[-2:-1]])
-    place = torch.arange(context_length - KEPT, dtype=torch.float64) * (len(learnt) / (context_length - KEPT))
-    lower = place.long()
-    weight = (place - lower).float()[:, None].to(positions.device)
-    stretched = torch.lerp(rows[lower], rows[lower + 1], weight)
-    return torch.cat([positions[:KEPT], stretched.to(positions.dtype)])

@@ -10,7 +10,6 @@ Sources: Liao et al., Real-time Scene Text Detection with Differentiable Binariz
 Practical Ultra Lightweight OCR System, 2020.
 """
 
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from curate.base.errors import RecipeError, needing
 from curate.base.process import process_cache
-from curate.models.installed import identify_models, open_session, package_folder
+from curate.models.weights import identify_models, open_session, shipped_files
 
 _PACKAGE = "rapidocr-onnxruntime"
-_MODELS = ("ch_PP-OCRv4_det_infer.onnx", "ch_PP-OCRv4_rec_infer.onnx")
+_MODELS = ("models/ch_PP-OCRv4_det_infer.onnx", "models/ch_PP-OCRv4_rec_infer.onnx")
 _STRIDE = 32  # of the networks, pixels
 _THINNEST = 3  # pixels: what is thinner is no line
 _GREY = (127, 127, 127)  # the networks' zero, which lies beyond the image
@@ -63,7 +61,11 @@ def find_lines(raster: Image.Image) -> list[Line]:
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     lines = []
     for label, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        line = _smallest_rectangle(_outline(labels[rows, columns] == label) + np.array([columns.start, rows.start]))
+        part = labels[rows, columns] == label
+        # The centres of each row's first and last pixel, which share the hull of all.
+        y = np.arange(rows.start, rows.stop) + 0.5
+        left, right = columns.start + part.argmax(1) + 0.5, columns.stop - part[:, ::-1].argmax(1) - 0.5
+        line = _smallest_rectangle(np.stack([np.concatenate([left, right]), np.concatenate([y, y])], 1))
         if 2 * min(_sides(line)) < _THINNEST:
             continue
         where, inside = _pixels(line, raster.size)
@@ -109,14 +111,6 @@ def _scaled(pixels: np.ndarray) -> np.ndarray:
 def _up(length: int) -> int:
     """Return the next multiple of the networks' stride."""
     return -(-length // _STRIDE) * _STRIDE
-
-
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """Return the centres of each row's first and last pixel of a connected part, (n, 2) x, y; they share its hull."""
-    rows = np.arange(len(mask)) + 0.5
-    first = mask.argmax(1) + 0.5
-    last = mask.shape[1] - mask[:, ::-1].argmax(1) - 0.5
-    return np.concatenate([np.stack([first, rows], 1), np.stack([last, rows], 1)])
 
 
 def _smallest_rectangle(points: np.ndarray) -> Line:
@@ -183,14 +177,7 @@ def covered_share(lines: Sequence[Line], size: tuple[int, int]) -> float:
 
 
 def _model_paths() -> list[Path]:
-    with needing(f"measure.text_area needs the package {_PACKAGE}", "'.[ocr]' in a checkout of curate"):
-        for needed in ("onnxruntime", "shapely"):
-            package_folder(needed)
-        folder = package_folder("rapidocr_onnxruntime") / "models"
-    if not all((folder / name).is_file() for name in _MODELS):
-        what = f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)} does not hold {' and '.join(_MODELS)}"
-        raise RecipeError(f"{what}; install it with: pip install '.[ocr]' in a checkout of curate")
-    return [folder / name for name in _MODELS]
+    return shipped_files("measure.text_area", _PACKAGE, _MODELS, "ocr", "onnxruntime", "shapely")
 
 
 def _load() -> _Networks:

@@ -1,16 +1,22 @@
-"""A model's weights on one machine: found, or downloaded, by one process at a time, and hashed once.
+"""Files of models on one machine: of installed packages, or found or downloaded, by one process at a time; sessions.
 
-On a cluster each core may have a process of its own, and all begin together. What is known of a file is noted in one of
-this user's temporary files, which is the lock too.
+On a cluster each core may have a process of its own, and all begin together. What is known of a large file is noted in
+one of this user's temporary files, which is the lock too. Sessions of onnxruntime have one thread: parallelism comes
+from the caller's threads.
 """
 
 import fcntl
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
+
+from curate.base.errors import RecipeError, needing
 
 
 @contextmanager
@@ -41,3 +47,55 @@ def find_digest(path: str) -> str:
             note.truncate()
             note.write(f"{state}\n{digest}")
     return digest
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, without an import. Raises ModuleNotFoundError where there is none."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    return Path(spec.origin).parent
+
+
+def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *needed: str) -> list[Path]:
+    """Return files that an installed package ships, and for which others are needed.
+
+    Raises RecipeError, which begins with `where`, where a package or a file is missing; `extra` installs them.
+    """
+    install = f"'.[{extra}]' in a checkout of curate"
+    with needing(f"{where} needs the package {package}", install):
+        folder, *_ = map(package_folder, (package.replace("-", "_"), *needed))
+    if not all((folder / name).is_file() for name in names):
+        what = f"{package} {importlib.metadata.version(package)} does not hold {' and '.join(names)}"
+        raise RecipeError(f"{what}; install it with: pip install {install}")
+    return [folder / name for name in names]
+
+
+def identify_files(package: str, *paths: Path) -> str:
+    """Return the package, its version and the digests of some of its files: what results depend on."""
+    digests = [f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
+    return " ".join([package, importlib.metadata.version(package), *digests])
+
+
+def identify_models(package: str, *paths: Path) -> str:
+    """Return what `identify_files` does, and the version of onnxruntime, on which the last digits depend."""
+    return f"{identify_files(package, *paths)} onnxruntime {importlib.metadata.version('onnxruntime')}"
+
+
+def open_session(path: Path, device: str = "cpu") -> Any:
+    """Return a session with a model's weights, on the CPU or a GPU (`cuda:N`); its `run` is safe in many threads.
+
+    Raises OSError where the GPU cannot be used, else what onnxruntime raises.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    kind, _, number = device.partition(":")
+    first = [("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"})] if kind == "cuda" else []
+    session = onnxruntime.InferenceSession(str(path), options, providers=[*first, "CPUExecutionProvider"])
+    if first and session.get_providers()[0] != first[0][0]:
+        what = f"onnxruntime {onnxruntime.__version__} cannot use {device}, though it is there"
+        raise OSError(f"{what}: is its CUDA or cuDNN missing?")
+    return session

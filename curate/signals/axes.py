@@ -35,23 +35,23 @@ class Axis(OnEmbeddings):
     """Images that are not."""
 
 
+def _sides(name: str, options: Axis) -> list[tuple[str, UserPaths]]:
+    return [(f"measure.axes.{name}.good", options.good), (f"measure.axes.{name}.bad", options.bad)]
+
+
 def _identify(name: str, options: Axis, known: Known) -> list[list[str]]:
-    sides = (("good", options.good), ("bad", options.bad))
-    return [on_embeddings.exemplar_digests(f"measure.axes.{name}.{side}", paths) for side, paths in sides]
+    return [on_embeddings.exemplar_digests(where, paths) for where, paths in _sides(name, options)]
 
 
 def _build(name: str, options: Axis, built: Built) -> Iterator[Signal]:
-    where = f"measure.axes.{name}"
-
     def load() -> F32:
         encoder = on_embeddings.encoder_of(options, built)
-        good, good_digests = on_embeddings.encode_exemplars(f"{where}.good", encoder, options.good)
-        bad, bad_digests = on_embeddings.encode_exemplars(f"{where}.bad", encoder, options.bad)
-        on_embeddings.check_unchanged(name, [good_digests, bad_digests], built.identities[name])
+        sides = [on_embeddings.encode_exemplars(where, encoder, paths) for where, paths in _sides(name, options)]
+        on_embeddings.check_unchanged(name, [digests for _, digests in sides], built.identities[name])
         try:
-            return quality_axis(good, bad)
+            return quality_axis(*(rows for rows, _ in sides))
         except RecipeError as error:
-            raise RecipeError(f"{where}: {error}") from None
+            raise RecipeError(f"measure.axes.{name}: {error}") from None
 
     method = on_embeddings.Method(
         columns=(pa.field(name, pa.float32()),),

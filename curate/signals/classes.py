@@ -41,12 +41,7 @@ class Classes(OnEmbeddings):
         description="A text for each class, whose fit is added to that of the images.",
         examples=[{"photo": "a photo", "logo": "a logo"}],
     )
-    alpha: float = Field(
-        1.0,
-        description="Weight of the classifier against the prompts.",
-        examples=[0.5],
-        ge=0,
-    )
+    alpha: float = Field(1.0, description="Weight of the classifier against the prompts.", examples=[0.5], ge=0)
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Classes":
@@ -65,14 +60,11 @@ def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
 
     def load() -> tuple[gda.Classifier, F32 | None]:
         encoder = on_embeddings.encoder_of(options, built)
-        parts = {
-            key: on_embeddings.encode_exemplars(f"{where}.{key}", encoder, paths)
-            for key, paths in options.examples.items()
-        }
-        on_embeddings.check_unchanged(
-            name, {key: digests for key, (_, digests) in parts.items()}, built.identities[name]
-        )
-        images = [rows for rows, _ in parts.values()]
+        images, identity = [], {}
+        for key, paths in options.examples.items():
+            rows, identity[key] = on_embeddings.encode_exemplars(f"{where}.{key}", encoder, paths)
+            images.append(rows)
+        on_embeddings.check_unchanged(name, identity, built.identities[name])
         labels = np.repeat(np.arange(len(images)), [len(rows) for rows in images])
         prompts = [options.prompts[key] for key in options.examples] if options.prompts else []
         try:
@@ -87,9 +79,8 @@ def _build(name: str, options: Classes, built: Built) -> Iterator[Signal]:
         return on_embeddings.tag_values(tags, list(options.examples))
 
     settings = options.model_dump(exclude={"of"}) | {"examples": list(options.examples)}
-    yield on_embeddings.embedding_signal(
-        name, options, built, on_embeddings.Method(on_embeddings.tag_columns(name), settings, load, compute)
-    )
+    method = on_embeddings.Method(on_embeddings.tag_columns(name), settings, load, compute)
+    yield on_embeddings.embedding_signal(name, options, built, method)
 
 
 KIND = SignalKind("classes", Classes, _identify, _build, "named")

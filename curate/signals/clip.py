@@ -1,8 +1,7 @@
 """CLIP scores: how well each caption fits its image, by an open_clip model, and the embeddings.
 
-In: images as they were decoded, and captions. Out, one value a row: `clip_score` float32, the cosine of image and text
-embedding; `tokens` int32, how many the model's tokenizer makes of the caption, its begin and end tokens included;
-`truncated` bool, whether they were more than the model reads. Null where the row could not be read.
+In: images as they were decoded, and captions. Out, one value a row: `clip_score` float32, `tokens` int32, `truncated`
+bool, as the section says. Null where the row could not be read.
 
 Images are encoded batch by batch while the threads decode the next ones, texts of a part at its end, sorted by length.
 Source: Hessel et al., CLIPScore, 2021, whose score is 2.5·max(clip_score, 0): column `clipscore` of view `measured`.
@@ -25,16 +24,9 @@ from curate.models.clip_model import identify, load_encoder
 from curate.models.encoder import Encoded, Encoder
 from curate.models.identity import OpenClip
 from curate.recipe.section import Column
-from curate.signals.signal import (
-    Built,
-    Embeddings,
-    EmbeddingSignal,
-    Known,
-    ModelSignal,
-    Signal,
-    SignalKind,
-    SignalOutput,
-)
+from curate.signals.signal import Built, Embeddings, EmbeddingSignal, ModelSignal, Signal, SignalKind, SignalOutput
+
+_VECTOR = "fixed_size_list<float16>"
 
 
 class Clip(OpenClip):
@@ -68,16 +60,10 @@ class Clip(OpenClip):
         Column("scores", "misaligned_words", "list<string>", "Words that do not match the image; with `words: true`."),
         Column("scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; nearer 0 is better; with `words: true`."),
         Column(
-            "embeddings",
-            "image",
-            "fixed_size_list<float16>",
-            "Embedding of the image; with `embeddings: true`. Zeros where unreadable.",
+            "embeddings", "image", _VECTOR, "Embedding of the image; with `embeddings: true`. Zeros where unreadable."
         ),
         Column(
-            "embeddings",
-            "text",
-            "fixed_size_list<float16>",
-            "Embedding of the caption; with `embeddings: true`. Zeros where unreadable.",
+            "embeddings", "text", _VECTOR, "Embedding of the caption; with `embeddings: true`. Zeros where unreadable."
         ),
     )
 
@@ -95,10 +81,6 @@ class Clip(OpenClip):
     def scores_words(self) -> bool:
         """Whether words that do not fit an image are measured."""
         return self.words
-
-
-def _identify(name: str, options: Clip, known: Known) -> dict[str, Any]:
-    return identify(options, known.is_local)
 
 
 def _key(identity: dict[str, Any]) -> str:
@@ -143,7 +125,8 @@ def _words_signal(options: Clip, score: ModelSignal) -> EmbeddingSignal:
     """
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
-        per_row = score.encoder(False).score_words(embeddings.images, embeddings.captions.to_pylist())
+        captions = [caption for caption in embeddings.captions.to_pylist() if caption is not None]  # all of them
+        per_row = score.encoder(False).score_words(embeddings.images, captions)
         words = pa.array([scores.misaligned_words for scores in per_row], pa.list_(pa.string()))
         return words, pa.array([scores.f_clipscore for scores in per_row], pa.float32())
 
@@ -190,7 +173,8 @@ class ClipScorer:
         if not len(rows):
             return SignalOutput(tuple(pa.nulls(n, kind) for kind in (pa.float32(), pa.int32(), pa.bool_())))
         images: F32 = np.concatenate([wait() for wait in self._encoded])
-        texts = self._encoder.encode_texts(self._captions.take(pa.array(rows)).to_pylist())
+        captions = [caption for caption in self._captions.take(rows).to_pylist() if caption is not None]  # all of them
+        texts = self._encoder.encode_texts(captions)
         scores = np.einsum("ij,ij->i", images, texts.embeddings, dtype=np.float64).astype(np.float32)
         missing = np.ones(n, bool)
         missing[rows] = False
@@ -204,4 +188,4 @@ class ClipScorer:
             self._waiting = []
 
 
-KIND = SignalKind("clip", Clip, _identify, _build, "listed")
+KIND = SignalKind("clip", Clip, lambda name, options, known: identify(options, known.is_local), _build, "listed")

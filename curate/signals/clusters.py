@@ -17,10 +17,10 @@ from pydantic import Field
 
 from curate.base import ids
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import F32, I64
+from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import normalised
 from curate.base.wording import one_line
-from curate.models.torch_file import read_torch_file
+from curate.models.tensor_files import read_torch_file
 from curate.pool.files.listing import list_files
 from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
@@ -83,32 +83,24 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     centroids = centroids.astype(np.float32)
     if options.selected is None:
         return LoadedClusters(centroids, None)
-    selected = np.zeros(len(centroids), bool)
-    for path in _list_selected(where, options.selected):
-        selected[_read_selected(f"{where}.selected", path, centroids)] = True
-    return LoadedClusters(centroids, selected)
-
-
-def _list_selected(where: str, paths: UserPaths) -> list[str]:
-    """Return the files that `paths` name, ranges and globs expanded."""
     try:
-        return [file.path for file in list_files((paths,) if isinstance(paths, str) else paths, {})]
+        paths = (options.selected,) if isinstance(options.selected, str) else options.selected
+        files = list_files(paths, {})
     except (RecipeError, OSError) as error:
         raise RecipeError(f"{where}.selected: {error}; {_ACCEPTED}") from None
-
-
-def _read_selected(where: str, path: str, centroids: F32) -> I64:
-    """Return the numbers of the centroids that a file selects."""
     k, dimension = centroids.shape
-    selected = _read_array(where, path)
-    if selected.ndim == 2 and selected.dtype.kind == "f" and selected.shape[1] == dimension:
-        selected = nearest_centroid(selected.astype(np.float32), centroids)
-    elif not (selected.ndim == 1 and selected.dtype.kind in "iu" and ((selected >= 0) & (selected < k)).all()):
-        raise RecipeError(
-            f"{where}: {path} is {selected.dtype} {list(selected.shape)}; accepted: numbers of centroids, "
-            f"0 to {k - 1}, or embeddings [n, {dimension}]"
-        )
-    return selected.astype(np.int64)
+    is_selected = np.zeros(k, bool)
+    for file in files:
+        selected = _read_array(f"{where}.selected", file.path)
+        if selected.ndim == 2 and selected.dtype.kind == "f" and selected.shape[1] == dimension:
+            selected = nearest_centroid(selected.astype(np.float32), centroids)
+        elif not (selected.ndim == 1 and selected.dtype.kind in "iu" and ((selected >= 0) & (selected < k)).all()):
+            raise RecipeError(
+                f"{where}.selected: {file.path} is {selected.dtype} {list(selected.shape)}; accepted: numbers of "
+                f"centroids, 0 to {k - 1}, or embeddings [n, {dimension}]"
+            )
+        is_selected[selected.astype(np.int64)] = True
+    return LoadedClusters(centroids, is_selected)
 
 
 def _read_array(where: str, path: str) -> npt.NDArray[Any]:
@@ -116,29 +108,22 @@ def _read_array(where: str, path: str) -> npt.NDArray[Any]:
     is_torch = path.lower().endswith((".pt", ".pth"))
     try:
         content = read_whole(path, _MAX_BYTES)
-        array = (
-            _only(read_torch_file(content, _MAX_BYTES))
-            if is_torch
-            else np.load(io.BytesIO(content), allow_pickle=False)
+        array: Any = (
+            read_torch_file(content, _MAX_BYTES) if is_torch else np.load(io.BytesIO(content), allow_pickle=False)
         )
     except FileNotFoundError:
         raise RecipeError(f"{where}: {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:
         what = ".pt file of an array" if is_torch else ".npy file"
         raise RecipeError(f"{where}: {path} is no {what}: {one_line(error, 200)}") from None
+    if isinstance(array, dict):  # as DataComp's embeddings of ImageNet are
+        arrays = [value for value in array.values() if isinstance(value, np.ndarray)]
+        array = array.get("image_features", arrays[0] if len(arrays) == 1 else None)
     if not isinstance(array, np.ndarray):
         raise RecipeError(f"{where}: {path} holds several arrays; {_ACCEPTED} with one")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RecipeError(f"{where}: {path} holds NaN or infinity")
     return array
-
-
-def _only(saved: Any) -> Any:
-    """Return the array that torch saved, alone or in a dict, as DataComp's embeddings of ImageNet are."""
-    if not isinstance(saved, dict):
-        return saved
-    arrays = [value for value in saved.values() if isinstance(value, np.ndarray)]
-    return saved.get("image_features", arrays[0] if len(arrays) == 1 else None)
 
 
 def _identify(name: str, options: Clusters, known: Known) -> str:

@@ -42,11 +42,8 @@ class Context(OnEmbeddings):
     def _prompts_fit(self) -> "Context":
         for tag, prompt in self.values.items():
             if ("{}" in prompt) != bool(self.classes):
-                needs = (
-                    "must contain {}, which a class replaces"
-                    if self.classes
-                    else "contains {}, but no classes are given"
-                )
+                needs = "contains {}, but no classes are given"
+                needs = "must contain {}, which a class replaces" if self.classes else needs
                 raise ValueError(f"values.{tag}: {prompt!r} {needs}")
         return self
 

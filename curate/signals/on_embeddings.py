@@ -48,7 +48,7 @@ def embedding_signal(name: str, options: OnEmbeddings, built: Built, method: Met
         return process_cache(key, method.load)
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
-        has_embedding = pa.array(embeddings.side(method.side).any(axis=1))
+        has_embedding = pa.array(np.asarray(embeddings.side(method.side).any(axis=1)))
         columns = method.compute(embeddings, load())
         return [pc.if_else(has_embedding, column, pa.scalar(None, column.type)) for column in columns]
 
@@ -75,7 +75,7 @@ def tag_columns(name: str) -> tuple[pa.Field, ...]:
 
 def tag_values(tags: Tags, names: Sequence[str]) -> Sequence[pa.Array]:
     """Return the values of these columns: the best tag's name and its probability."""
-    return [pa.array(names, pa.string()).take(pa.array(tags.best)), pa.array(tags.probability)]
+    return [pa.array(names, pa.string()).take(tags.best), pa.array(tags.probability)]
 
 
 def exemplar_digests(where: str, paths: UserPaths) -> list[str]:

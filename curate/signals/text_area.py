@@ -9,12 +9,10 @@ In: a decoded image, then its caption. Out, both float32:
   caption where it equals one of the caption's words, or several in a row written together, since spaces between words
   are often not recognised. Null where no word is recognised, and where there is no caption.
 
-A pair with a large text_area and text_overlap can be matched by reading alone; T-MARS drops what does not match once
-the text is painted over, and these columns are what it takes to find such pairs without the painting.
+T-MARS drops what does not match once the text is painted over; these columns find such pairs without the painting.
 
-Trade-offs, for speed: lines are searched in the image reduced to at most 640 pixels a side, where type below some 10
-pixels is lost or misread, and read at 2000 pixels a side, the 32 largest. Text that climbs steeply or is upside down is
-found, and misread.
+Trade-offs, for speed: lines are searched in the image reduced to at most 640 pixels a side, and read at 2000 pixels a
+side, the 32 largest. Text that climbs steeply or is upside down is found, and misread.
 
 Source: Maini et al., T-MARS: Improving Visual Representations by Circumventing Text Feature Learning, ICLR 2024.
 """
@@ -23,7 +21,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +32,7 @@ from curate.models.text_lines import Line, area, covered_share, find_lines, iden
 from curate.pool.decode.image import as_rgb, rotate_by_exif
 from curate.recipe.section import Column, Section
 from curate.signals.image_signal import image_signal
-from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.signal import SignalKind
 
 _DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # at most this many of an image are read, the largest
@@ -108,16 +106,15 @@ def overlap(words: Sequence[str], caption: str) -> float | None:
     caption_words = words_of(caption[:MAX_CHARACTERS])
     joined = "".join(caption_words)
     edges = set(itertools.accumulate(map(len, caption_words), initial=0))
-    n_found = sum(times for word, times in Counter(words).items() if _occurs(word, joined, edges))
-    return n_found / len(words)
 
+    def occurs(word: str) -> bool:
+        """Return whether it is made of whole words."""
+        at = joined.find(word)
+        while at >= 0 and not (at in edges and at + len(word) in edges):
+            at = joined.find(word, at + 1)
+        return at >= 0
 
-def _occurs(word: str, joined: str, edges: set[int]) -> bool:
-    """Return whether word is made of whole words of a text written together, of which edges are the limits."""
-    at = joined.find(word)
-    while at >= 0 and not (at in edges and at + len(word) in edges):
-        at = joined.find(word, at + 1)
-    return at >= 0
+    return sum(times for word, times in Counter(words).items() if occurs(word)) / len(words)
 
 
 def _fitted(image: Image.Image, longest: int) -> Image.Image:
@@ -128,12 +125,9 @@ def _fitted(image: Image.Image, longest: int) -> Image.Image:
     return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def _identify(name: str, options: TextArea, known: Known) -> str:
-    return identify()
-
-
-def _build(name: str, options: TextArea, built: Built) -> Iterator[Signal]:
-    yield image_signal(name, TextObserver(), built.identities[name])
-
-
-KIND = SignalKind("text_area", TextArea, _identify, _build)
+KIND = SignalKind(
+    "text_area",
+    TextArea,
+    identify=lambda name, options, known: identify(),
+    build=lambda name, options, built: [image_signal(name, TextObserver(), built.identities[name])],
+)

@@ -261,6 +261,35 @@ def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     )
 
 
+def test_what_is_private_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says only in private which file of a folder it loads, and what the parts of a model's name are."""
+    import open_clip
+    from open_clip import factory
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    name, find, seen = write_model(tmp_path / "m"), factory._find_checkpoint_in_dir, []
+    monkeypatch.setattr(factory, "_find_checkpoint_in_dir", lambda folder: seen.append(find(folder)) or seen[-1])
+    open_clip.create_model(name)
+    assert seen == [str(tmp_path / "m/open_clip_model.safetensors")] and find(tmp_path) is None
+    assert factory.parse_model_name(name) == ("local-dir", str(tmp_path / "m"))
+    assert factory.parse_model_name("hf-hub:org/repo") == ("hf-hub", "org/repo")
+    assert factory.parse_model_name("ViT-B-32") == (None, "ViT-B-32")
+    defaults = vars(PreprocessCfg())
+    assert merge_preprocess_dict(defaults, {"size": 8, "mean": None, "other": 1}) == defaults | {"size": 8}
+
+
+def test_a_model_of_the_hub_is_what_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip import pretrained
+
+    def download(model_id: str, filename: str | None = None) -> str:
+        assert model_id == "org/repo"
+        return str(tmp_path / "m" / (filename or "open_clip_model.safetensors"))
+
+    here = identify(Clip(model=write_model(tmp_path / "m")))
+    monkeypatch.setattr(pretrained, "download_pretrained_from_hf", download)
+    assert identify(Clip(model="hf-hub:org/repo")) == here | {"model": "hf-hub:org/repo"}
+
+
 def test_broken_weights(tmp_path: Path) -> None:
     name = write_model(tmp_path / "m")
     (tmp_path / "m/open_clip_model.safetensors").write_bytes(b"no weights")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from curate.base import process
 from curate.base.errors import RecipeError, RunError
-from curate.models import installed, onnx_encoder
+from curate.models import onnx_encoder, weights
 from curate.models.clip_model import identify, load_encoder
 from curate.models.identity import OpenClip
 from curate.models.onnx_encoder import OnnxEncoder
@@ -345,13 +345,13 @@ def test_a_provider_that_cannot_be_used(models: tuple[str, str]) -> None:
     """onnxruntime falls back to the CPU: a run that was to use a GPU does not."""
     graph = Path(models[1].removeprefix("onnx:")) / "onnx/vision_model.onnx"
     with pytest.warns(UserWarning, match="not in available"), pytest.raises(OSError, match="cannot use cuda:0"):
-        installed.open_session(graph, "cuda:0")
+        weights.open_session(graph, "cuda:0")
 
 
 def test_each_gpu_has_a_session(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is needed: the CPU by two names."""
     opened: list[str] = []
-    whole = installed.open_session
+    whole = weights.open_session
 
     def opening(path: Path, device: str) -> Any:
         opened.append(device)

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import F32, F64, I32, I64
+from curate.base.numeric.arrays import F32, I32, I64
 from curate.base.numeric.vectors import dot, normalised, squares
 
 GAP_SHARE = 0.25  # of the distance between the modalities' means: CLIPMasterPrints' shift
@@ -30,8 +30,7 @@ class Tags(NamedTuple):
     @property
     def probability(self) -> F32:
         """Of the best value."""
-        probability: F32 = self.probabilities[np.arange(len(self.best)), self.best]
-        return probability
+        return np.asarray(self.probabilities[np.arange(len(self.best)), self.best])
 
 
 def mean_shift(images: F32, texts: F32) -> F32:
@@ -42,7 +41,8 @@ def mean_shift(images: F32, texts: F32) -> F32:
     Source: Freiberger et al., Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints, 2023,
     mitigation by shifting; the gap is Liang et al.'s, Mind the Gap, 2022.
     """
-    return (GAP_SHARE * (_mean(images) - _mean(texts))).astype(np.float32)
+    gap = images.mean(axis=0, dtype=np.float64) - texts.mean(axis=0, dtype=np.float64)
+    return np.asarray(GAP_SHARE * gap, np.float32)
 
 
 def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
@@ -61,8 +61,7 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
     """
     if g is not None:
         images, prompts = shift(images, prompts, g)
-    lowest: F32 = (images @ prompts.T).min(axis=1)
-    return lowest
+    return np.asarray((images @ prompts.T).min(axis=1))
 
 
 def quality_axis(good: F32, bad: F32) -> F32:
@@ -73,7 +72,7 @@ def quality_axis(good: F32, bad: F32) -> F32:
     Raises:
         RecipeError: their means are the same, so that there is no direction.
     """
-    axis = (_mean(good) - _mean(bad)).astype(np.float32)
+    axis = np.asarray(good.mean(axis=0, dtype=np.float64) - bad.mean(axis=0, dtype=np.float64), np.float32)
     if not axis.any():
         raise RecipeError("good and bad exemplars have the same mean; accepted: exemplars that differ")
     return axis
@@ -81,8 +80,7 @@ def quality_axis(good: F32, bad: F32) -> F32:
 
 def quality_score(images: F32, axis: F32) -> F32:
     """Return where an image lies between the exemplars of a `quality_axis`: the cosine, higher nearer the good ones."""
-    cosines: F32 = images @ normalised(axis[None])[0]
-    return cosines
+    return np.asarray(images @ normalised(axis[None])[0])
 
 
 def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
@@ -140,8 +138,3 @@ def _best(products: F32, images: F32, centroids: F32, longest: float, out: I32) 
                 if product > best:
                     best, chosen = product, j
         out[i] = chosen
-
-
-def _mean(rows: F32) -> F64:
-    mean: F64 = rows.mean(axis=0, dtype=np.float64)
-    return mean

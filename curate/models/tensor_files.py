@@ -1,9 +1,9 @@
-"""Read the arrays of a file that `torch.save` wrote, without torch, and without code: a pickle of arrays alone.
+"""Read the arrays of a file that `torch.save` or safetensors wrote, without torch, and without code.
 
-In: the bytes of a .pt file. Out: what was saved, with numpy arrays for tensors and arrays, in dicts, lists and tuples.
-Names that a pickle asks for are looked up in a list of a few, which are ours: nothing is imported, and nothing of a
-stranger's is called. torch's own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are. bfloat16
-becomes float32.
+In: the bytes of a .pt file, which holds a pickle of arrays alone, or of a .safetensors file. Out: what was saved, with
+numpy arrays for tensors and arrays, in dicts, lists and tuples; bfloat16 becomes float32. Names that a pickle asks for
+are looked up in a list of a few, which are ours: nothing is imported, and nothing of a stranger's is called. torch's
+own `weights_only` refuses pickles of protocol 4, which DataComp's centroids are.
 
 Source: torch/serialization.py: a zip of ROOT/data.pkl, ROOT/byteorder and, of each storage, ROOT/data/KEY. Before torch
 1.6: pickles of a magic number, a version, the machine, what was saved and the storages' keys; then of each its length
@@ -20,13 +20,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.models.safetensors_file import bfloat16
-
 Array = npt.NDArray[Any]
 
 _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
 _MAGIC = 0x1950A86A20F9469CFC6C
+_SAFE = {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
+_SAFE |= {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8", "BOOL": "?", "BF16": "bfloat16"}
+
+
+def read_safetensors(content: bytes) -> dict[str, Array]:
+    """Return the arrays by name. Raises ValueError where the file is none of safetensors, or damaged."""
+    import safetensors
+
+    try:
+        arrays: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+        return {
+            name: _numbers(array["data"], _SAFE[array["dtype"]]).reshape(array["shape"])
+            for name, array in sorted(arrays)
+        }
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"no safetensors, or damaged ones ({error})") from None
 
 
 def read_torch_file(content: bytes, limit: int) -> Any:
@@ -82,9 +96,11 @@ def _read_old(content: bytes) -> Any:
     return _Unpickler(file, lambda kind, key, count: storages[key]).load()
 
 
-def _numbers(raw: bytes, kind: str, count: int) -> Array:
+def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
     """Return the numbers of a storage. Raises ValueError where they are fewer."""
-    return bfloat16(np.frombuffer(raw, "<u2", count)) if kind == "bfloat16" else np.frombuffer(raw, kind, count)
+    if kind == "bfloat16":
+        return (np.frombuffer(raw, "<u2", count).astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(raw, kind, count)
 
 
 class _Dtype:

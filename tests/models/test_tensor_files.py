@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.models.torch_file import read_torch_file
+from curate.models.tensor_files import read_torch_file
 
 LIMIT = 1 << 20
 RNG = np.random.default_rng(0)
