@@ -1,49 +1,6 @@
 """Signals that observe each image once, and at the end perhaps its caption: `nsfw`, `text_area`, most of packages.
 
-One of another package, with a small torch model in a file:
-
-    import hashlib
-    import io
-    import numpy as np
-    import pyarrow as pa
-    import torch
-    from curate.plugins import Section, SignalKind, UserFile, image_signal, process_cache, read_whole
-
-    LIMIT = 1 << 30  # bytes
-
-    class Liked(Section):
-        weights: UserFile  # a text: a path, relative to the recipe's folder, or a URL; read_whole reads both
-
-    class Scorer:
-        columns = pa.schema([("liked", pa.float32())])
-
-        def __init__(self, weights, identity):
-            self.weights, self.identity = weights, identity
-
-        def read(self):
-            model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
-            model.load_state_dict(torch.load(io.BytesIO(read_whole(self.weights, LIMIT)), weights_only=True))
-            return model.eval()
-
-        def load(self):  # once per process; the key names the content
-            return process_cache(self.identity, self.read)
-
-        def observe(self, image):
-            pixels = np.asarray(image.convert("RGB").resize((32, 32)), np.float32) / 255
-            with torch.inference_mode():
-                return float(self.load()(torch.from_numpy(pixels).flatten()))
-
-        def finish(self, observed, captions):
-            return [pa.array(observed, pa.float32())]
-
-    def identify(name, options, known):  # raise the 1 when the values change by something else than the weights
-        return f"liked 1, {hashlib.sha256(read_whole(options.weights, LIMIT)).hexdigest()}"
-
-    def build(name, options, built):
-        scorer = Scorer(options.weights, built.identities[name])
-        return [image_signal(name, scorer, scorer.identity, load=scorer.load)]
-
-    KIND = SignalKind("liked", Liked, identify, build)
+The folder's README has one of another package, with a small torch model in a file.
 """
 
 from collections.abc import Callable, Sequence

@@ -10,44 +10,7 @@ A signal adds columns to `scores`. Its class says what it takes its values from:
     ├── EmbeddingSignal   embeddings, those of a ModelSignal or precomputed ones, without images or the model
     └── PrecomputedSignal embeddings that the pool supplies; it has no column in `scores`
 
-A signal of captions, with a file of weights (`image_signal` has one of images):
-
-    import hashlib
-    import json
-    import pyarrow as pa
-    from curate.plugins import Section, SignalKind, TextSignal, UserFile
-    from curate.plugins import check_unchanged, digest, process_cache, read_whole
-
-    class Tone(Section):
-        weights: UserFile  # relative to the recipe's folder; on a cluster it may be a URL, which `read_whole` reads too
-
-    def identify(name, options, known):
-        return hashlib.sha256(read_whole(options.weights, 1 << 30)).hexdigest()
-
-    def build(name, options, built):
-        identity = built.identities[name]
-
-        def read():
-            data = read_whole(options.weights, 1 << 30)
-            check_unchanged(name, hashlib.sha256(data).hexdigest(), identity)
-            return json.loads(data)
-
-        def load():  # once per process; the key names the content
-            return process_cache(f"{name} {identity}", read)
-
-        def score(captions):  # string; null where a row cannot be read: null in, null out
-            weights = load()
-            tone = lambda text: None if text is None else sum(weights.get(word, 0) for word in text.split())
-            return [pa.array(map(tone, captions.to_pylist()), pa.float32())]
-
-        # Raise the 1 when the values change.
-        key = digest([name, 1, identity])
-        return [TextSignal(name, (pa.field("tone", pa.float32()),), key, compute=score, load=load)]
-
-    KIND = SignalKind("tone", Tone, identify, build)
-
-On a cluster the Python of each worker needs the package, in one version. Files named by `UserFile` travel in the run's
-folder, up to 64 MB in all; larger ones are named by URLs that all workers can read.
+The folder's README has whole ones, of images and of captions, each with a file of weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,7 +90,8 @@ class Signal:
         columns: what it adds to `scores`.
         key: digest of all that its values depend on but the samples.
         load: loads what all parts share, once per process, so that what is wrong with it is reported before the run.
-        package: that it comes from, with its version, filled in by `curate.signals.foreign`; None for curate's own.
+        package: that it comes from, with its version, filled in by `curate.signals.foreign`, by which its outputs have
+            `errors`; None for curate's own.
     """
 
     name: str
@@ -151,11 +115,6 @@ class ImageSignal(Signal):
     """
 
     start: Callable[[pa.Array], Collector]
-
-    @property
-    def keeps_errors(self) -> bool:
-        """Whether its `SignalOutput` has `errors`."""
-        return self.package is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,6 @@ from PIL import Image
 from curate.base.errors import RunError, SignalError
 from curate.base.process import process_cache
 from curate.signals import foreign
-from curate.signals import image_signal as image_signals
-from curate.signals import signal as signals
 from curate.signals.foreign import guard_signal
 from curate.signals.image_signal import image_signal
 from curate.signals.signal import Built, ImageSignal, Known, TextSignal
@@ -301,22 +298,22 @@ def test_a_plan_measures_only_what_is_not_reused(site: Path, recipe: str, tmp_pa
 
 
 def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
-    """That of the interface's docstring."""
+    """That of the folder's README."""
     path = tmp_path / "weights.json"
     path.write_text('{"good": 1, "bad": -1}')
-    signal = build_example(signals, "tone", path)
+    signal = build_example("tone", path)
     found = guard_signal(signal, "tone", "my-tone 1").compute(pa.array(["good good dog", None, "bad cat"]))
     assert [column.to_pylist() for column in found] == [[2, None, -1]]
 
 
 @pytest.mark.thorough
 def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
-    """That of the interface's docstring; a file that holds no model is reported when it is loaded, before a run."""
+    """That of the folder's README; a file that holds no model is reported when it is loaded, before a run."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pt"
     model = torch.nn.Sequential(torch.nn.Linear(3 * 32 * 32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
     torch.save(model.state_dict(), path)
-    signal = guard_signal(build_example(image_signals, "liked", path), "liked", "my-liked 1")
+    signal = guard_signal(build_example("liked", path), "liked", "my-liked 1")
     part = signal.start(pa.array(["a caption"] * 2))
     part.add(1, part.observe(Image.new("RGB", (40, 50), (255, 0, 0))))
     [column] = part.finish().columns
@@ -324,15 +321,15 @@ def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
     assert column[0].as_py() is None and column[1].as_py() == pytest.approx(expected, abs=1e-6)
     path.write_text("no model")
     with pytest.raises(RunError, match="signal 'liked' of package my-liked 1: "):
-        guard_signal(build_example(image_signals, "liked", path), "liked", "my-liked 1").load()
+        guard_signal(build_example("liked", path), "liked", "my-liked 1").load()
 
 
-def build_example(module: ModuleType, key: str, weights: Path) -> Any:
-    """The signal of a module's docstring, of these weights."""
-    code = re.findall("^    import hashlib\n(?:    .*\n|\n)*", module.__doc__ or "", re.MULTILINE)
-    assert len(code) == 1
+def build_example(key: str, weights: Path) -> Any:
+    """The signal of this key in the section of the folder's README on weights, of these."""
+    page = (ROOT / "curate/signals/README.md").read_text().partition("## A signal with a file of weights\n")[2]
+    [code] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'SignalKind("{key}"' in code]
     names: dict[str, Any] = {}
-    exec(re.sub("^    ", "", code[0], flags=re.MULTILINE), names)
+    exec(code, names)
     options = names["KIND"].section(weights=str(weights))
     identity = names["KIND"].identify(key, options, Known({}, {}, True))
     [signal] = names["KIND"].build(key, options, Built({key: identity}, {}))
