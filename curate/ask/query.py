@@ -28,7 +28,7 @@ from curate.base.process import at_interrupt, temporary_folder
 from curate.base.wording import escape, one_line
 from curate.emit.output_format import find_written
 from curate.expressions.check import parse_sql, walk_tree
-from curate.publish.statistics import TABLES
+from curate.publish.stats_duckdb import TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.store.facts import read_facts
 from curate.store.layout import MANIFEST_FILE, RUN_FILE, STATISTICS_FILE, SUCCESS_FILE

@@ -5,7 +5,7 @@ What publishing tells of the kept samples is counted with it, in the same readin
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -27,7 +27,7 @@ from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source, find_source, place_sources
 from curate.run.columns import table_names
 from curate.run.context import RunContext, StepSettings
-from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, caption_statistics_file, failures_part, table_file
+from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, failures_part
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -64,11 +64,6 @@ class PublishSettings(StepSettings):
         """The format of the shards."""
         return find_output(self.recipe.output.format, self.pool.has_images)
 
-    def unit_files(self, first: int, last: int | None = None) -> list[str]:
-        """Return the published files of a unit; with `last`, those of the chunk of units from `first` to it."""
-        files = [table_file(name, first, last) for name in self.table_names]
-        return [*files, caption_statistics_file(first, last)] if self.recipe.captions else files
-
 
 class Failing(NamedTuple):
     """How often something failed for a reason, and the first example of it, with its unit."""
@@ -104,12 +99,13 @@ class Audit:
     def add(self, other: Self) -> None:
         """Add what other units hold."""
         self.sizes |= other.sizes
+        self.kept |= other.kept
+        self.unread |= other.unread
         for name in ("drops", "languages", "suffixes", "sums", "known", "fields"):
             getattr(self, name).update(getattr(other, name))
-        self.kept |= other.kept
-        for total, more in ((self.failing, other.failing), (self.errors, other.errors)):
-            total |= {key: total[key].add(part) if key in total else part for key, part in more.items()}
-        self.unread |= other.unread
+        for name in ("failing", "errors"):
+            for key, part in getattr(other, name).items():
+                _add(getattr(self, name), key, part)
 
     merge = add
 
@@ -127,115 +123,103 @@ class Audit:
         return total
 
 
+def _add(failing: dict[str, Failing], key: str, part: Failing) -> None:
+    failing[key] = failing[key].add(part) if key in failing else part
+
+
 def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Audit:
     """Count a unit's rows, and write which could not be read. Raises ConservationError where tables contradict."""
     samples = tables.read("samples", ["uid", "status", "language", "format", *MEASURES])
     decisions = tables.read("decisions", ["uid", "kept", "rule"])
-    if not samples["uid"].equals(decisions["uid"]):
-        raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
-    verdicts = _count_values(decisions["rule"])
-    if kept := pc.sum(decisions["kept"]).as_py():
-        verdicts[KEPT] = kept
-    unreadable = pc.not_equal(samples["status"], schema.OK)
-    bad = pc.sum(unreadable).as_py() or 0
-    dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
-    failed = pc.equal(pc.fill_null(pc.equal(decisions["rule"], schema.FAILED), False), unreadable)
-    # A null in a column that may hold none counts as neither.
-    if sum(pc.sum(part).as_py() or 0 for part in (dropped, failed)) != 2 * len(samples):
-        raise ConservationError(
-            f"unit {unit.name}: of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}, "
-            "or a row is both kept and dropped, or neither"
-        )
+    verdicts = _count_verdicts(samples, decisions, unit)
     notes = tables.notes("samples")
     files = [failure for note in notes for failure in note["failures"]]
     files += _embedding_faults(settings, tables)
-    columns = ("shard", "reason", "detail")
-    of_files = [dict(zip(columns, failure, strict=True)) | {"unit": unit.index} for failure in files]
-    failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
-    if bad:
-        named = ["unit", "row", "uid", "shard", "key", "status", "error"]
-        of_samples = tables.read("samples", named).filter(unreadable)
-        attempts = _attempts(settings, unit.source, of_samples)
-        rows = pa.Table.from_arrays([*of_samples.columns, *attempts.columns], schema=schema.FAILURES)
-        failures = pa.concat_tables([failures, rows])
-    if len(failures):
-        settings.store.write_parquet(failures_part(unit.index), failures)
     audit = Audit(
         sizes={unit.index: len(samples)},
         drops=Counter({(unit.source, None if rule == KEPT else rule): rows for rule, rows in verdicts.items()}),
         kept={unit.index: verdicts[KEPT]} if verdicts[KEPT] else {},
-        failing=_count_failures(failures, unit),
         unread={shard for shard, reason, _ in files if _is_unread(reason)},
-        fields=_count_values_of_fields(notes),
-        errors=_signal_errors(settings, tables, unit),
     )
-    _count_content(settings, tables, samples.drop_columns(["uid", "status"]).filter(decisions["kept"]), audit)
-    return audit
-
-
-def _signal_errors(settings: PublishSettings, tables: UnitTables, unit: Unit) -> dict[str, Failing]:
-    """Return which signals of other packages failed on images of the unit."""
-    audit = Audit()
+    failures = _failures(settings, tables, unit, files, bool(verdicts[schema.FAILED]))
+    if len(failures):
+        settings.store.write_parquet(failures_part(unit.index), failures)
+    for row in failures.to_pylist():
+        place = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
+        words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
+        example = " ".join(repr(word)[1:-1] for word in words if word)
+        _add(audit.failing, row["reason"], Failing(1, unit.index, example))
     if any(SIGNALS.package(requested.kind) for requested in settings.recipe.measure.requested):
         for note in tables.notes("scores") if "scores" in settings.table_names else ():
             for error in note.get("errors", {}).values():
-                audit.add(Audit(errors={error["signal"]: Failing(error["rows"], unit.index, error["first"])}))
-    return audit.errors
-
-
-def _attempts(settings: PublishSettings, name: str, samples: pa.Table) -> pa.Table:
-    """Return schema.ATTEMPTS of samples of a source, null where it downloads nothing."""
-    source = find_source(settings.sources, name)
-    kind = find_downloading(source)
-    if kind is None:
-        return pa.table([pa.nulls(len(samples), field.type) for field in schema.ATTEMPTS], schema=schema.ATTEMPTS)
-    parts, places = [schema.ATTEMPTS.empty_table()], []
-    shards = samples["shard"].to_numpy(zero_copy_only=False)
-    for shard in dict.fromkeys(shards.tolist()):
-        of_shard = np.flatnonzero(shards == shard)
-        places.append(of_shard)
-        parts.append(kind.read_attempts(source, shard, samples["key"].take(pa.array(of_shard)).to_pylist()))
-    return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
-
-
-def _count_values_of_fields(notes: Iterable[dict[str, Any]]) -> FieldCounts:
-    counts: FieldCounts = Counter()
+                _add(audit.errors, error["signal"], Failing(error["rows"], unit.index, error["first"]))
     for note in notes:
-        counts.update({(name, kind): often for name, kind, often in note.get("fields", ())})
-    return counts
+        audit.fields.update({(name, kind): often for name, kind, often in note.get("fields", ())})
+    _count_content(settings, tables, samples.filter(decisions["kept"]), audit)
+    return audit
+
+
+def _count_verdicts(samples: pa.Table, decisions: pa.Table, unit: Unit) -> Counter[str]:
+    """Return a unit's rows per rule, and `kept`. Raises ConservationError where its tables contradict each other."""
+    if not samples["uid"].equals(decisions["uid"]):
+        raise ConservationError(f"unit {unit.name}: samples and decisions are not aligned")
+    verdicts = _count_values(decisions["rule"])
+    if kept := _count_values(decisions["kept"])[True]:
+        verdicts[KEPT] = kept
+    unreadable = pc.not_equal(samples["status"], pa.scalar(schema.OK))
+    dropped = pc.equal(decisions["kept"], pc.is_null(decisions["rule"]))
+    failed = pc.equal(pc.is_in(decisions["rule"], pa.array([schema.FAILED])), unreadable)
+    # A null in a column that may hold none counts as neither.
+    if _count_values(dropped)[True] + _count_values(failed)[True] != 2 * len(samples):
+        bad = _count_values(unreadable)[True]
+        what = f"of {len(samples)} samples {bad} could not be read, but rows by rule are {verdicts}"
+        raise ConservationError(f"unit {unit.name}: {what}, or a row is both kept and dropped, or neither")
+    return verdicts
+
+
+def _failures(
+    settings: PublishSettings, tables: UnitTables, unit: Unit, files: Iterable[list[str]], has_samples: bool
+) -> pa.Table:
+    """Return schema.FAILURES of a unit: of files (shard, reason, detail), and, if it has some, of its samples."""
+    columns = ("shard", "reason", "detail")
+    of_files = [dict(zip(columns, failure, strict=True)) | {"unit": unit.index} for failure in files]
+    failures = pa.Table.from_pylist(of_files, schema=schema.FAILURES)
+    if not has_samples:
+        return failures
+    samples = tables.read("samples", ["unit", "row", "uid", "shard", "key", "status", "error"])
+    samples = samples.filter(pc.not_equal(samples["status"], pa.scalar(schema.OK)))
+    rows = samples.rename_columns({"status": "reason", "error": "detail"})
+    source = find_source(settings.sources, unit.source)
+    if kind := find_downloading(source):  # others have no attempts, which are null then
+        shards = samples["shard"].to_numpy()
+        of_shards = {shard: np.flatnonzero(shards == shard) for shard in dict.fromkeys(shards.tolist())}
+        attempts = pa.concat_tables(
+            kind.read_attempts(source, shard, samples["key"].take(of_shard).to_pylist())
+            for shard, of_shard in of_shards.items()
+        ).take(np.argsort(np.concatenate([*of_shards.values()])))
+        rows = pa.table([*rows.columns, *attempts.columns], names=[*rows.column_names, *attempts.column_names])
+    return pa.concat_tables([failures, rows], promote_options="default")
 
 
 def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table, audit: Audit) -> None:
     """Count a unit's kept samples: rows by language, files by suffix, the sum of each measure and how many have it."""
-    if not len(kept):
-        return
     audit.languages = _count_values(kept["language"])
     for name in MEASURES:
         if known := len(kept) - kept[name].null_count:
             audit.known[name], audit.sums[name] = known, pc.sum(kept[name]).as_py()
-    if not settings.output.has_members:
+    if not settings.output.has_members or not len(kept):
         return
     if "members" in settings.table_names:
         suffixes = tables.read("members", ["suffix"]).filter(tables.read("decisions", ["kept"])["kept"])["suffix"]
         audit.suffixes = _count_values(pc.list_flatten(suffixes))
     else:
-        audit.suffixes = _count_values(pc.if_else(pc.equal(kept["format"], "jpeg"), "jpg", kept["format"]))
+        is_jpeg = pc.equal(kept["format"], pa.scalar("jpeg"))
+        audit.suffixes = _count_values(pc.if_else(is_jpeg, pa.scalar("jpg"), kept["format"]))
     audit.suffixes |= Counter({"txt": len(kept), "json": len(kept)})  # which every sample has in the tars
 
 
-def _count_values(column: Any) -> Counter[str]:
-    counts = pc.value_counts(column.drop_null()).to_pylist()
-    return Counter({item["values"]: item["counts"] for item in counts})
-
-
-def _count_failures(failures: pa.Table, unit: Unit) -> dict[str, Failing]:
-    audit = Audit()
-    for row in failures.to_pylist():
-        place = None if row["row"] is None else f"unit {row['unit']} row {row['row']}"
-        words = [row["shard"], row["key"] or place, row["detail"] and f"({row['detail']})"]
-        example = " ".join(repr(word)[1:-1] for word in words if word)
-        audit.add(Audit(failing={row["reason"]: Failing(1, unit.index, example)}))
-    return audit.failing
+def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
+    return Counter({item["values"]: item["counts"] for item in pc.value_counts(column.drop_null()).to_pylist()})
 
 
 def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:
@@ -253,8 +237,8 @@ def allow(limit: str, bad: int, rows: int) -> str:
     return f"--set {limit}={min(100, 100 * bad // rows + 1) / 100}"
 
 
-def check_damage(settings: PublishSettings, audit: Audit) -> None:
-    """Raise RunError where more samples or files are unread than the recipe allows, or a signal failed on all."""
+def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
+    """Return the audit. Raises RunError where more is unread than the recipe allows, or a signal failed on all."""
     failed, recipe = audit.verdicts[schema.FAILED], settings.recipe
     for signal, error in audit.errors.items():
         if error.rows >= audit.rows - failed:
@@ -274,24 +258,20 @@ def check_damage(settings: PublishSettings, audit: Audit) -> None:
         if bad and bad / total > limit:
             how = "were never downloaded" if name == "max_missing" else "could not be read"
             lines.append(f"{bad:,} of {total:,} {what} ({bad / total:.1%}) {how}, and {name} is {limit}")
-            lines += [f"  {line}" for line in _reasons(audit, reasons)]
+            failing = [(reason, audit.failing[reason]) for reason in reasons]
+            for reason, part in sorted(failing, key=lambda item: (-item[1].rows, item[0])):
+                lines.append(f"  {reason} {part.rows:,}, such as {part.example}")
             remedies.append(allow(name, bad, total))
     if lines:
         settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
         repaired = "Once they are repaired, run with --out NEW --reuse this folder."
         lines.append(f"All are in failures.parquet of the run folder. {repaired}")
         raise RunError("\n".join([*lines, f"To continue anyway, run again with {' '.join(remedies)}"]))
+    return audit
 
 
 def _is_unread(reason: str) -> bool:
     return reason in schema.FILE_REASONS or reason == schema.DAMAGED_EMBEDDINGS
-
-
-def _reasons(audit: Audit, wanted: Collection[str]) -> Iterator[str]:
-    """Yield a line for each of some reasons: how often, and an example."""
-    failing_of = [(reason, failing) for reason, failing in audit.failing.items() if reason in wanted]
-    for reason, failing in sorted(failing_of, key=lambda item: (-item[1].rows, item[0])):
-        yield f"{reason} {failing.rows:,}, such as {failing.example}"
 
 
 def all_failures(store: RunStore) -> pa.Table:

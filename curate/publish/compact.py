@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import concat_small
 from curate.pool.plan import UNIT_ROWS
-from curate.publish.audit import PublishSettings
 from curate.store.chunks import Chunk, units_note
 from curate.store.layout import caption_statistics_file, table_file
 from curate.store.store import RunStore
@@ -48,26 +47,21 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
     return chunks
 
 
-def compact_chunk(settings: PublishSettings, chunk: Chunk) -> list[str]:
-    """Put the tables of a chunk's units into one file each, and return the files; one unit's stay as they are."""
-    if len(chunk.units) == 1:
-        return settings.unit_files(chunk.first)
-    return compact_units(settings.store, settings.table_names, chunk)
-
-
 def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> list[str]:
-    """Put the tables of these names of a chunk's units into one file each, and return the files that were written."""
-    merged = UnitTables(store, chunk.first, last=chunk.last)
-    for name in table_names:
-        footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
-        table = concat_small(_read_all(store, name, chunk, footers))
-        merged.rewrite(name, table, None, units_note(*zip(*footers, strict=True)))
-    files = [merged.file(name) for name in table_names]
-    if "captions" not in table_names:
-        return files
-    statistics = caption_statistics_file(*chunk)
-    store.write_json(statistics, [store.read_json(caption_statistics_file(unit)) for unit in chunk.units])
-    return [*files, statistics]
+    """Put the tables of a chunk's units into one file each, and return the files; those of one unit stay as they are.
+
+    The tables are those of these names; with captions the files that say what they took are put together too.
+    """
+    last = None if chunk.first == chunk.last else chunk.last
+    merged, captions = UnitTables(store, chunk.first, last=last), caption_statistics_file(chunk.first, last)
+    if last is not None:
+        for name in table_names:
+            footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
+            table = concat_small(_read_all(store, name, chunk, footers))
+            merged.rewrite(name, table, None, units_note(*zip(*footers, strict=True)))
+        if "captions" in table_names:
+            store.write_json(captions, [store.read_json(caption_statistics_file(unit)) for unit in chunk.units])
+    return [*map(merged.file, table_names), *([captions] if "captions" in table_names else [])]
 
 
 def _read_all(

@@ -18,7 +18,7 @@ from curate.emit.output_format import OutputFormat, find_written
 from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
-from curate.publish.statistics import build_statistics
+from curate.publish.stats_duckdb import write_stats
 from curate.publish.uids import UidsPart, write_uids
 from curate.publish.views import write_views
 from curate.store import layout
@@ -54,7 +54,7 @@ def describe_run(
     shards = digests.below("shards/")
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(shards, kind, audit))
     _write_facts(store, facts, shards)
-    statistics = partial(build_statistics, store, facts, audit.drops, entries)
+    statistics = partial(write_stats, store, facts, audit.drops, entries)
     writes: list[Callable[[], int | None]] = [statistics, partial(write_uids, store, uids)]  # the two that take long
     _, written = in_threads(lambda write: write(), writes)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
@@ -73,7 +73,7 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     store.write_json(layout.DESCRIBING_FILE, [[source, rule, rows] for (source, rule), rows in drops.items()])
     store.delete(layout.SUCCESS_FILE)
     _write_facts(store, facts, Lines(lines).below("shards/"))
-    build_statistics(store, facts, drops)
+    write_stats(store, facts, drops)
     rewritten = (layout.RUN_FILE, layout.CARD_FILE, layout.CROISSANT_FILE, layout.STATISTICS_FILE)
     digests = Lines(line for line in lines if line.path not in (*rewritten, layout.REPORT_FILE))
     digests.add(written_file(store, path) for path in rewritten)

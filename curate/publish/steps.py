@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_damage
-from curate.publish.compact import compact_chunk, lay_out_chunks
+from curate.publish.compact import compact_units, lay_out_chunks
 from curate.publish.drift import DriftSample, Group, measure_drifts, merge, sample_unit
 from curate.publish.publish import Results, publish
 from curate.run.context import RunContext
@@ -27,16 +27,11 @@ def sources_of(plan: Sequence[Unit]) -> list[tuple[str, int]]:
 def audit(units: Units, settings: PublishSettings) -> Answer:
     """Count all rows of all units: an Audit. Too much damage ends the run."""
     counted = units.ask("Audit: count", _count, settings, combine=Total(Audit))
-    return units.get("Audit: check", _check, counted, settings)
+    return units.get("Audit: check", check_damage, settings, counted)
 
 
 def _count(tables: OpenTables, unit: Unit, settings: PublishSettings) -> Iterator[Audit]:
     yield audit_unit(settings, tables, unit)
-
-
-def _check(counted: Audit, settings: PublishSettings) -> Audit:
-    check_damage(settings, counted)
-    return counted
 
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answer:
@@ -69,7 +64,8 @@ def _chunks(audited: Audit, sources: Sources) -> list[Chunk]:
 
 
 def _compact(chunk: Chunk, settings: PublishSettings) -> list[Published]:
-    return [written_file(settings.store, path) for path in compact_chunk(settings, chunk)]
+    files = compact_units(settings.store, settings.table_names, chunk)
+    return [written_file(settings.store, path) for path in files]
 
 
 def publish_run(

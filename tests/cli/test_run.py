@@ -115,7 +115,7 @@ def test_a_name_and_a_license_may_change(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("step", ["write_facts", "build_statistics", "write_manifest", "mark_published"])
+@pytest.mark.parametrize("step", ["write_facts", "write_stats", "write_manifest", "mark_published"])
 def test_a_stop_while_a_name_changes(
     cli: Cli,
     pool: Path,

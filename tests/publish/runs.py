@@ -12,7 +12,7 @@ from curate.ask.query import asking
 from curate.base import schema
 from curate.emit.output_format import find_written
 from curate.publish.audit import Drops
-from curate.publish.statistics import build_statistics
+from curate.publish.stats_duckdb import write_stats
 from curate.publish.views import write_views
 from curate.store.facts import CaptionWork, DriftFacts, RunFacts, write_facts
 from curate.store.layout import MANIFEST_FILE, SUCCESS_FILE
@@ -255,7 +255,7 @@ def finish(folder: RunStore, run: dict[str, Any]) -> RunStore:
     facts = RunFacts.model_validate(run)
     write_facts(folder, facts)
     folder.delete("tmp")
-    build_statistics(folder, facts, count_drops(folder))
+    write_stats(folder, facts, count_drops(folder))
     write_views(folder, folder.files(), find_written(facts))
     folder.delete("tmp")
     folder.delete("parts")

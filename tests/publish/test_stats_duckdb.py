@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from curate.base.errors import ConservationError
-from curate.publish.statistics import TABLES, build_statistics
+from curate.publish.stats_duckdb import TABLES, write_stats
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 from tests.publish.runs import BARE, RULES, RUN, SMALL, count_drops, write_bare, write_small
@@ -75,7 +75,7 @@ def test_what_a_run_does_not_have_is_empty(tmp_path: Path) -> None:
 def test_a_strange_rule_is_a_defect(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     with pytest.raises(ConservationError, match="side"):
-        build_statistics(folder, RunFacts.model_validate(RUN | {"rules": [RULES[0], RULES[2]]}), count_drops(folder))
+        write_stats(folder, RunFacts.model_validate(RUN | {"rules": [RULES[0], RULES[2]]}), count_drops(folder))
 
 
 def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_rules_may_be_called_like_the_ends_of_the_funnel(tmp_path: Path) -> None
         renamed = table.from_pylist([row | {"rule": name} for row in rows], schema=table.schema)
         folder.write_parquet("tables/decisions/00000.parquet", renamed)
         rule = {"name": name, "sql": "words > 2", "threshold": None}
-        build_statistics(folder, RunFacts.model_validate(BARE | {"rules": [rule]}), count_drops(folder))
+        write_stats(folder, RunFacts.model_validate(BARE | {"rules": [rule]}), count_drops(folder))
         with duckdb.connect(folder.path("stats.duckdb"), read_only=True) as connection:
             rows_of = connection.execute("SELECT kind, rule, rows FROM funnel ORDER BY position").fetchall()
         assert rows_of[0] == ("pool", "pool", 1) and rows_of[-1] == ("kept", "kept", 0)
@@ -109,5 +109,5 @@ def test_a_remote_run_is_built_alike(tmp_path: Path) -> None:
 
 def test_nothing_is_left_over(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
-    build_statistics(RunStore(str(tmp_path)), read_facts(folder), count_drops(folder))
+    write_stats(RunStore(str(tmp_path)), read_facts(folder), count_drops(folder))
     assert [name for name in folder.files() if "tmp" in name or name.endswith((".wal", ".tmp"))] == []

@@ -7,7 +7,8 @@ In: a run folder with its tables, failures.parquet and entries.parquet. Views ov
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -30,18 +31,23 @@ TABLES = (
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
 
 
-def build_statistics(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
+def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
     """Put stats.duckdb into place; `entries` is what entries.parquet holds, unless that is to be read.
 
     Raises ConservationError where a row's rule is not one of the run's.
     """
+    tables = _small_tables(folder, run, drops)
+    tables["entries"] = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
     with temporary_folder() as temporary:
         path = f"{temporary}/{STATISTICS_FILE}"
         # One thread takes half the time for tables of this size, and the file is smaller.
         config = {"storage_compatibility_version": _STORAGE, "python_enable_replacements": False, "threads": 1}
         with duckdb.connect(path, config=config) as connection:
-            connection.execute(f"BEGIN; CREATE TABLE entries ({', '.join(map(_entry_column, schema.ENTRIES))})")
-            for name, table in _small_tables(folder, run, drops, entries).items():
+            # With the compression of a column named, DuckDB need not try all of them.
+            columns = [f"{field.name} {sql_type(field.type)}" for field in schema.ENTRIES]
+            columns = [f"{column} USING COMPRESSION fsst" if column[:6] == "entry " else column for column in columns]
+            connection.execute(f"BEGIN; CREATE TABLE entries ({', '.join(columns)})")
+            for name, table in tables.items():
                 rows = connection.from_arrow(table)
                 rows.insert_into(name) if name == "entries" else rows.create(name)
             connection.execute("COMMIT")
@@ -49,30 +55,40 @@ def build_statistics(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _entry_column(field: pa.Field) -> str:
-    """Return a column of `entries` in SQL: with its compression named, DuckDB need not try all of them."""
-    return f"{field.name} {sql_type(field.type)}{' USING COMPRESSION fsst' if field.name == 'entry' else ''}"
-
-
-def _small_tables(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None) -> dict[str, pa.Table]:
+def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
+    """Return the tables but `entries`; of run.json, without `format`, text is as it is, and all else JSON."""
+    reasons = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
     dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
+    facts = [(key, value) for key, value in run.to_json().items() if key != "format"]
     return {
         "failures": _without_zones(folder.read_parquet(FAILURES_FILE), "attempted"),
-        "reasons": _reasons(),
-        "entries": folder.read_parquet(ENTRIES_FILE) if entries is None else entries,
-        "rules": _rules(run),
-        "run": _facts(run),
+        "reasons": pa.Table.from_pylist(
+            [
+                {"reason": name, "kind": kind, "meaning": text, "never_came": name in schema.MISSING_REASONS}
+                for kind, of_kind in reasons.items()
+                for name, text in of_kind.items()
+            ]
+        ),
+        "rules": _table(
+            {"position": pa.int32(), "name": pa.string(), "expression": pa.string(), "threshold": pa.float64()},
+            ((place, rule.name, rule.expression, rule.threshold) for place, rule in enumerate(run.rules, 1)),
+        ),
+        "run": _table(
+            {"key": pa.string(), "value": pa.string()},
+            ((key, value if isinstance(value, str | None) else json.dumps(value)) for key, value in facts),
+        ),
         "steps": _rows(StepFacts, run.steps),
         "forgotten": _without_zones(Record.read(folder).table, "time"),
         "drift": _rows(DriftFacts, run.drift),
         "caption_work": _rows(CaptionWork, run.caption_work),
-        "drops": pa.Table.from_pylist(
-            [{"source": source, "rule": rule, "rows": n} for source, rule, n in sorted(dropped)],
-            pa.schema([("source", pa.string()), ("rule", pa.string()), ("rows", pa.int64())]),
-        ),
+        "drops": _table({"source": pa.string(), "rule": pa.string(), "rows": pa.int64()}, sorted(dropped)),
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
+
+
+def _table(columns: Mapping[str, pa.DataType], rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], pa.schema(columns))
 
 
 def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
@@ -84,39 +100,6 @@ def _without_zones(table: pa.Table, name: str) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, table[name].cast(pa.timestamp("ms")))
 
 
-def _reasons() -> pa.Table:
-    kinds = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
-    rows = [
-        (reason, kind, text, reason in schema.MISSING_REASONS)
-        for kind, reasons in kinds.items()
-        for reason, text in reasons.items()
-    ]
-    return pa.table(list(zip(*rows, strict=True)), names=["reason", "kind", "meaning", "never_came"])
-
-
-def _rules(run: RunFacts) -> pa.Table:
-    return pa.table(
-        {
-            "position": pa.array(range(1, len(run.rules) + 1), pa.int32()),
-            "name": pa.array([rule.name for rule in run.rules], pa.string()),
-            "expression": pa.array([rule.expression for rule in run.rules], pa.string()),
-            "threshold": pa.array(
-                [None if rule.threshold is None else float(rule.threshold) for rule in run.rules], pa.float64()
-            ),
-        }
-    )
-
-
-def _facts(run: RunFacts) -> pa.Table:
-    """Return run.json as keys and values: text as it is, all else as JSON; without `format`, which is of the file."""
-    rows = [
-        {"key": key, "value": value if isinstance(value, str) or value is None else json.dumps(value)}
-        for key, value in run.to_json().items()
-        if key != "format"
-    ]
-    return pa.Table.from_pylist(rows, pa.schema([("key", pa.string()), ("value", pa.string())]))
-
-
 def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     by_rule: Counter[str | None] = Counter()
     for (_, rule), count in drops.items():
@@ -124,24 +107,17 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
     steps = [stage.name for stage in run.stages(bool(by_rule[schema.FORGOTTEN]))[:-1]]
     if strange := sorted(str(name) for name in by_rule if name is not None and name not in steps):
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
-    names = [schema.POOL, *steps, schema.KEPT]
-    rows = [by_rule.total(), *(by_rule[name] for name in steps), by_rule[None]]
-    return pa.table(
-        {
-            "position": pa.array(range(len(names)), pa.int32()),
-            "kind": pa.array([schema.POOL, *["drop"] * len(steps), schema.KEPT]),
-            "rule": pa.array(names),
-            "rows": pa.array(rows, pa.int64()),
-        }
-    )
+    drop_rows = [("drop", name, by_rule[name]) for name in steps]
+    ends = (schema.POOL, schema.POOL, by_rule.total()), (schema.KEPT, schema.KEPT, by_rule[None])
+    columns = {"position": pa.int32(), "kind": pa.string(), "rule": pa.string(), "rows": pa.int64()}
+    return _table(columns, ((place, *row) for place, row in enumerate([ends[0], *drop_rows, ends[1]])))
 
 
 def _sources(run: RunFacts, drops: Drops) -> pa.Table:
     rows = []
-    for position, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
+    for place, name in enumerate(dict.fromkeys([*run.sources, *sorted(source for source, _ in drops)])):
         counts = {rule: count for (source, rule), count in drops.items() if source == name}
         pool, failed, kept = sum(counts.values()), counts.get(schema.FAILED, 0), counts.get(None, 0)
-        row = {"position": position, "source": name, "pool": pool, "failed": failed}
-        rows.append(row | {"dropped": pool - failed - kept, "kept": kept})
-    numbers = [(name, pa.int64()) for name in ("pool", "failed", "dropped", "kept")]
-    return pa.Table.from_pylist(rows, pa.schema([("position", pa.int32()), ("source", pa.string()), *numbers]))
+        rows.append((place, name, pool, failed, pool - failed - kept, kept))
+    numbers = dict.fromkeys(("pool", "failed", "dropped", "kept"), pa.int64())
+    return _table({"position": pa.int32(), "source": pa.string(), **numbers}, rows)
