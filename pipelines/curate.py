@@ -15,7 +15,7 @@ from curate.match.unit import match
 from curate.measure.steps import measure
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
-from curate.publish.forget.steps import apply_blocklist
+from curate.publish.forget.block import apply_blocklist
 from curate.publish.steps import audit, compact, measure_drift, publish_run, sources_of
 from curate.publish.uids import sort_uids
 from curate.run.context import RunContext

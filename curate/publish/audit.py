@@ -219,7 +219,8 @@ def _count_content(settings: PublishSettings, tables: UnitTables, kept: pa.Table
 
 
 def _count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
-    return Counter({item["values"]: item["counts"] for item in pc.value_counts(column.drop_null()).to_pylist()})
+    counts = pc.value_counts(column.drop_null())
+    return Counter(dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)))
 
 
 def _embedding_faults(settings: PublishSettings, tables: UnitTables) -> list[list[str]]:

@@ -7,7 +7,7 @@ In: a run folder with its tables, failures.parquet and entries.parquet. Views ov
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import duckdb
@@ -28,6 +28,7 @@ TABLES = (
     "forgotten",
 )  # fmt: skip
 
+_TEXT, _INT32, _INT64 = pa.string(), pa.int32(), pa.int64()
 _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by older clients
 
 
@@ -59,7 +60,10 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
     """Return the tables but `entries`; of run.json, without `format`, text is as it is, and all else JSON."""
     reasons = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
     dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
+    limits = [None if rule.threshold is None else float(rule.threshold) for rule in run.rules]
+    rules = [(i, rule.name, rule.expression, limits[i - 1]) for i, rule in enumerate(run.rules, 1)]
     facts = [(key, value) for key, value in run.to_json().items() if key != "format"]
+    facts = [(key, value if isinstance(value, str | None) else json.dumps(value)) for key, value in facts]
     return {
         "failures": _without_zones(folder.read_parquet(FAILURES_FILE), "attempted"),
         "reasons": pa.Table.from_pylist(
@@ -69,26 +73,20 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
                 for name, text in of_kind.items()
             ]
         ),
-        "rules": _table(
-            {"position": pa.int32(), "name": pa.string(), "expression": pa.string(), "threshold": pa.float64()},
-            ((place, rule.name, rule.expression, rule.threshold) for place, rule in enumerate(run.rules, 1)),
-        ),
-        "run": _table(
-            {"key": pa.string(), "value": pa.string()},
-            ((key, value if isinstance(value, str | None) else json.dumps(value)) for key, value in facts),
-        ),
+        "rules": _table(rules, position=_INT32, name=_TEXT, expression=_TEXT, threshold=pa.float64()),
+        "run": _table(facts, key=_TEXT, value=_TEXT),
         "steps": _rows(StepFacts, run.steps),
         "forgotten": _without_zones(Record.read(folder).table, "time"),
         "drift": _rows(DriftFacts, run.drift),
         "caption_work": _rows(CaptionWork, run.caption_work),
-        "drops": _table({"source": pa.string(), "rule": pa.string(), "rows": pa.int64()}, sorted(dropped)),
+        "drops": _table(sorted(dropped), source=_TEXT, rule=_TEXT, rows=_INT64),
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
 
 
-def _table(columns: Mapping[str, pa.DataType], rows: Iterable[tuple[Any, ...]]) -> pa.Table:
-    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], pa.schema(columns))
+def _table(lines: Iterable[tuple[Any, ...]], **columns: pa.DataType) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in lines], pa.schema(columns))
 
 
 def _rows(kind: type[Facts], facts: Sequence[Facts]) -> pa.Table:
@@ -109,8 +107,8 @@ def _funnel(run: RunFacts, drops: Drops) -> pa.Table:
         raise ConservationError(f"decisions name rules that the run does not have: {', '.join(strange)}")
     drop_rows = [("drop", name, by_rule[name]) for name in steps]
     ends = (schema.POOL, schema.POOL, by_rule.total()), (schema.KEPT, schema.KEPT, by_rule[None])
-    columns = {"position": pa.int32(), "kind": pa.string(), "rule": pa.string(), "rows": pa.int64()}
-    return _table(columns, ((place, *row) for place, row in enumerate([ends[0], *drop_rows, ends[1]])))
+    lines = ((place, *row) for place, row in enumerate([ends[0], *drop_rows, ends[1]]))
+    return _table(lines, position=_INT32, kind=_TEXT, rule=_TEXT, rows=_INT64)
 
 
 def _sources(run: RunFacts, drops: Drops) -> pa.Table:
@@ -119,5 +117,5 @@ def _sources(run: RunFacts, drops: Drops) -> pa.Table:
         counts = {rule: count for (source, rule), count in drops.items() if source == name}
         pool, failed, kept = sum(counts.values()), counts.get(schema.FAILED, 0), counts.get(None, 0)
         rows.append((place, name, pool, failed, pool - failed - kept, kept))
-    numbers = dict.fromkeys(("pool", "failed", "dropped", "kept"), pa.int64())
-    return _table({"position": pa.int32(), "source": pa.string(), **numbers}, rows)
+    numbers = dict.fromkeys(("pool", "failed", "dropped", "kept"), _INT64)
+    return _table(rows, position=_INT32, source=_TEXT, **numbers)

@@ -34,7 +34,7 @@ from curate.measure.steps import measure
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
-from curate.publish.forget.steps import apply_blocklist
+from curate.publish.forget.block import apply_blocklist
 from curate.recipe.deciding import SELECTIONS
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits

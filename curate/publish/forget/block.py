@@ -5,17 +5,21 @@ step sees them. Other names of such a row (the image behind a URL that was reque
 steps from row to row; they are recorded before anything is cleared, since cleared rows no longer show them.
 """
 
+from collections.abc import Iterator
+from operator import or_
 from typing import NamedTuple
 
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
+from curate.publish.forget.clear import clear_unit
 from curate.publish.forget.rows import find_attached, find_rows, readable_names
 from curate.recipe.source import find_source
+from curate.run.units import Answer, Fold, Units
 from curate.store.forgotten import ENCOUNTERED, Record
 from curate.store.items import NOTHING, Items
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
+from curate.store.tables import OpenTables
 
 ROUNDS = 3  # each looks at all units; rows that are linked only by a longer chain stay
 TABLES = ("samples", "scores", "embeddings", "members", "matches")  # that have rows when the blocklist is applied
@@ -41,20 +45,39 @@ class Frontier(NamedTuple):
         """Return the state after a round that encountered these names."""
         return Frontier(self.known | names, names, self.encountered | names)
 
+    def record(self, store: RunStore) -> "Frontier":
+        """Add the names that were encountered to the run's record."""
+        record = Record.read(store)
+        extended = record.append(self.encountered, ENCOUNTERED)
+        if extended is not record:
+            extended.write(store)
+        return self
 
-def follow(settings: PublishSettings, tables: UnitTables, unit: Unit, frontier: Frontier) -> Items:
-    """Return the names of the unit's rows that have one of the fresh names, without those that are known."""
+
+def apply_blocklist(units: Units, settings: PublishSettings) -> None:
+    """Blank the rows of all units that forgotten.parquet names, and those linked to them.
+
+    Names are followed for `ROUNDS`, those that were encountered recorded, then rows cleared.
+    """
+    frontier: Answer = units.get("Blocklist: begin", Frontier.begin, settings.store)
+    for n in range(ROUNDS):
+        names = units.ask(f"Blocklist: follow {n}", _follow, frontier, settings, combine=Fold(or_))
+        frontier = units.get(f"Blocklist: advance {n}", Frontier.advance, frontier, names)
+    frontier = units.get("Blocklist: record", Frontier.record, frontier, settings.store)
+    units.then("Blocklist: clear", _clear, frontier, settings)
+
+
+def _follow(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Iterator[Items]:
+    """Yield the names of the unit's rows that have one of the fresh names, without those that are known."""
     if not len(frontier.fresh):
-        return NOTHING
+        yield NOTHING
+        return
     reader = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     rows = find_rows(tables, frontier.fresh) | find_attached(reader, frontier.fresh)
-    return readable_names(tables, rows) - frontier.known
+    yield readable_names(tables, rows) - frontier.known
 
 
-def record_encountered(store: RunStore, frontier: Frontier) -> Frontier:
-    """Add the names that were encountered to the run's record, and return the frontier."""
-    record = Record.read(store)
-    extended = record.append(frontier.encountered, ENCOUNTERED)
-    if extended is not record:
-        extended.write(store)
-    return frontier
+def _clear(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Unit:
+    names = [name for name in TABLES if name in settings.table_names]
+    clear_unit(tables, frontier.known, names, settings.sources)
+    return unit

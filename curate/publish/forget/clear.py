@@ -47,22 +47,21 @@ def _clear_downloads(tables: UnitTables, items: Items, sources: Iterable[Source]
     kinds = {source.name: (kind, source) for source in sources if (kind := find_downloading(source))}
     if not kinds:
         return []
-    rows = find_rows(tables, items)
-    rows |= _same_key(tables, rows) if rows.any() else rows
     samples = tables.read("samples", ["source", "shard", "key"])
-    members = tables.read("members", ["offset", "size"])
-    rewritten: list[str] = []
-    places: dict[tuple[str, str], list[int]] = {}
-    for row in np.flatnonzero(rows).tolist():
-        source, shard = samples["source"][row].as_py(), samples["shard"][row].as_py()
-        if source in kinds and samples["key"][row].is_valid:
-            places.setdefault((source, shard), []).append(row)
-    for (name, shard), some in places.items():
+    rows = np.flatnonzero(_find_rows(tables, items) & samples["key"].is_valid().to_numpy())
+    columns = samples.take(rows).to_pydict()
+    columns |= tables.read("members", ["offset", "size"]).take(rows).to_pydict()
+    cleared: dict[tuple[str, str], tuple[list[str], list[tuple[int, int]]]] = {}
+    for name, shard, key, offsets, sizes in zip(*columns.values(), strict=True):
+        if name in kinds:
+            keys, spans = cleared.setdefault((name, shard), ([], []))
+            keys.append(key)
+            spans += zip(offsets, sizes, strict=True)
+    files = []
+    for (name, shard), (keys, spans) in cleared.items():
         kind, source = kinds[name]
-        offsets, sizes = (pc.list_flatten(members[column].take(pa.array(some))) for column in ("offset", "size"))
-        spans = list(zip(offsets.to_pylist(), sizes.to_pylist(), strict=True))
-        rewritten += kind.clear(source, shard, samples["key"].take(pa.array(some)).to_pylist(), spans)
-    return rewritten
+        files += kind.clear(source, shard, keys, spans)
+    return files
 
 
 def find_leftovers(tables: UnitTables, items: Items, names: Sequence[str]) -> list[str]:
@@ -74,22 +73,18 @@ def _cleared(
     tables: UnitTables, items: Items, names: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table, dict[str, Any] | None]]:
     """Yield the tables that need clearing: name, the cleared table and its note; `samples` last."""
-    rows = find_rows(tables, items)
+    rows = _find_rows(tables, items)
     if not rows.any():
         return
-    rows |= _same_key(tables, rows)
-    for name in sorted(names, key=lambda name: name == "samples"):
-        if not tables.exists(name):
-            continue
+    mask = pa.array(rows)
+    for name in sorted(filter(tables.exists, names), key=lambda name: name == "samples"):
         old, note = tables.read(name), tables.note(name) or None
         if name in _TEXT_TABLES:
             stay = ~items.find("uid", old["uid"])
             if not stay.all():
                 yield name, old.filter(pa.array(stay)), note and keep_rows(note, stay)
             continue
-        mask = pa.array(rows)
-        new = _clear_aligned(name, old, rows)
-        new_note = note
+        new, new_note = _clear_aligned(name, old, mask), note
         if name == "samples" and note:
             new_note = map_notes(note, partial(_clear_note, rows=old.filter(mask)))
         # Compared where they may differ alone: a NaN elsewhere is not equal to itself.
@@ -97,34 +92,35 @@ def _cleared(
             yield name, new, new_note
 
 
-def _same_key(tables: UnitTables, rows: Mask) -> Mask:
-    """Return unreadable rows that have the key of one of these rows in the same file: their errors name it."""
+def _find_rows(tables: UnitTables, items: Items) -> Mask:
+    """Return the rows that items name, and unreadable ones with the key of one in its file: their errors name it."""
+    rows = find_rows(tables, items)
     samples = tables.read("samples", ["shard", "key", "status"])
-    failed = np.asarray(pc.not_equal(samples["status"], schema.OK).to_numpy())
-    if not failed.any():
-        return failed
-    pairs = list(zip(samples["shard"].to_pylist(), samples["key"].to_pylist(), strict=True))
-    named = {pairs[i] for i in np.flatnonzero(rows) if pairs[i][1] is not None}
-    return np.asarray(failed & np.fromiter((pair in named for pair in pairs), bool, len(pairs)))
+    failed = np.flatnonzero(pc.not_equal(samples["status"], pa.scalar(schema.OK)).to_numpy())
+    if rows.any() and len(failed):
+        pairs = list(zip(samples["shard"].to_pylist(), samples["key"].to_pylist(), strict=True))
+        named = {pairs[i] for i in np.flatnonzero(rows) if pairs[i][1] is not None}
+        rows[[i for i in failed if pairs[i] in named]] = True
+    return rows
 
 
-def _clear_aligned(name: str, table: pa.Table, rows: Mask) -> pa.Table:
+def _clear_aligned(name: str, table: pa.Table, rows: pa.BooleanArray) -> pa.Table:
     """Return a row-aligned table with these rows cleared: they then have what rows have that could not be read."""
     stays, blanks = _ALIGNED, {}
     if name == "samples":
         stays = _SAMPLES_KEEP
     elif name == "decisions":  # where one that could not be read stays `failed`
-        failed = pc.fill_null(pc.equal(table["rule"], schema.FAILED), False)
+        failed = pc.is_in(table["rule"], pa.array([schema.FAILED]))
         blanks = {
             "kept": False,
-            "rule": pc.if_else(failed, schema.FAILED, schema.FORGOTTEN),
+            "rule": pc.if_else(failed, pa.scalar(schema.FAILED), pa.scalar(schema.FORGOTTEN)),
             "probability": 0.0,
             schema.REPEATS.name: pa.scalar(0, schema.REPEATS.type),
         }
     for place, field in enumerate(table.schema):
         if field.name not in stays:
             blank = blanks.get(field.name, _blank(field.type))
-            table = table.set_column(place, field, pc.if_else(pa.array(rows), blank, table.column(place)))
+            table = table.set_column(place, field, pc.if_else(rows, blank, table.column(place)))
     return table
 
 
@@ -137,7 +133,7 @@ def _blank(kind: pa.DataType) -> pa.Scalar:
 def _clear_note(note: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
     """Return the note of `samples` without details of damage that name one of these rows, in which a tar ends, say."""
     keys: dict[str, list[str]] = {}
-    for shard, key in zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True):
+    for shard, key in zip(*rows.select(["shard", "key"]).to_pydict().values(), strict=True):
         if key:
             keys.setdefault(shard, []).append(f"{key}.")
 

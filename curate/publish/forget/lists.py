@@ -113,7 +113,7 @@ def _from_record(path: str, table: pa.Table) -> Items:
                 f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet; "
                 f"accepted: {', '.join(f'{kind} and {2 * width} hex digits' for kind, width in WIDTHS.items())}"
             )
-        values[name].append(bytes.fromhex(value))
+        values[name].append(bytes.fromhex(str(value)))
     return Items.of(values)
 
 

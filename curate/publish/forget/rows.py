@@ -6,7 +6,7 @@ besides its image and texts) that is the other's image.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.base.numeric.arrays import Mask
+from curate.base.numeric.arrays import Mask, whole
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
@@ -22,7 +22,6 @@ from curate.publish.forget.shards import find_holders
 from curate.publish.uids import pair_bytes, read_uids
 from curate.store.forgotten import forgotten_mask
 from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, column_hashes, hex_of, unite
-from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 _NAMES = [(kind, kind) for kind in KINDS]  # columns of `samples` that link rows, each after its kind
@@ -40,13 +39,6 @@ def find_rows(tables: UnitTables, items: Items) -> Mask:
     return rows
 
 
-def _find_duplicates(tables: UnitTables, items: Items) -> Mask:
-    """Return the rows that lost to one of these uids when duplicates were dropped."""
-    decisions = tables.read("decisions", ["rule", "duplicate_of"])
-    lost = pc.fill_null(pc.equal(decisions["rule"], schema.DUPLICATE), False)
-    return items.find("uid", pc.if_else(lost, decisions["duplicate_of"], pa.scalar(None, pa.string())))
-
-
 def find_attached(reader: UnitRereader, items: Items) -> Mask:
     """Return the rows that have one of the images as an attachment, which is read from the pool."""
     tables = reader.tables
@@ -55,8 +47,8 @@ def find_attached(reader: UnitRereader, items: Items) -> Mask:
         files = _attachments(tables.read("members", _MEMBER_COLUMNS), tables.read("samples", ["offset"]))
         rows, first = np.unique(files["row"].to_numpy(), return_index=True)
         starts = pa.array([*first.tolist(), len(files)], pa.int32())
-        lists = [pa.ListArray.from_arrays(starts, files[name].combine_chunks()) for name in _MEMBER_COLUMNS]
-        samples = pa.table({"row": rows.astype(np.int64), "format": pa.nulls(len(rows), pa.string())})
+        lists = [pa.ListArray.from_arrays(starts, whole(files[name])) for name in _MEMBER_COLUMNS]
+        samples = pa.table({"row": pa.array(rows, pa.int64()), "format": pa.nulls(len(rows), pa.string())})
         attached = reader.samples(samples, pa.table(lists, names=_MEMBER_COLUMNS))
         for row, sample in zip(rows, attached, strict=True):
             has_one[row] = any(items.has_image(hashlib.sha256(data).digest()) for _, data in sample.members)
@@ -82,39 +74,41 @@ def readable_names(tables: UnitTables, rows: Mask) -> Items:
     image as it was downloaded: one that says the same of all would link them.
     """
     if rows.any():
-        rows = rows & pc.equal(tables.read("samples", ["status"])["status"], schema.OK).to_numpy(zero_copy_only=False)
+        rows = rows & pc.equal(tables.read("samples", ["status"])["status"], pa.scalar(schema.OK)).to_numpy()
     return Items.of({kind: [values.tobytes()] for kind, values in names_of(tables, rows, _NAMES).items()})
 
 
-def _uids_with_attachments(tables: UnitTables, sizes: set[int] | None) -> pa.Array:
+def _uids_with_attachments(tables: UnitTables, sizes: pa.Array | None) -> Hashes:
     """Return the uids of kept rows that have an attachment of one of these sizes in bytes; None: of any size."""
     if not tables.exists("members"):
-        return pa.array([], pa.string())
+        return NOTHING.uid
     kept = tables.read("decisions", ["kept"])["kept"]
-    members = tables.read("members", _MEMBER_COLUMNS).filter(kept)
-    samples = tables.read("samples", ["uid", "offset"]).filter(kept).combine_chunks()
-    files = _attachments(members, samples)
+    samples = tables.read("samples", ["uid", "offset"]).filter(kept)
+    files = _attachments(tables.read("members", _MEMBER_COLUMNS).filter(kept), samples)
     if sizes is not None:
-        files = files.filter(pc.is_in(files["size"], pa.array(sorted(sizes), pa.int64())))
-    return samples["uid"].combine_chunks().take(files["row"].combine_chunks()).unique()
+        files = files.filter(pc.is_in(files["size"], sizes))
+    return column_hashes(samples["uid"].take(files["row"]), "uid")[0]
 
 
-def _image_sizes(tables: UnitTables, items: Items) -> tuple[Items, set[int]]:
+def _image_sizes(tables: UnitTables, items: Items) -> tuple[Hashes, pa.Array]:
     """Return which of the images the unit's rows have, and the sizes of those in bytes."""
     samples = tables.read("samples", ["sha256", "bytes"])
     samples = samples.filter(pa.array(items.find("sha256", samples["sha256"])))
-    values, _ = column_hashes(samples["sha256"], "sha256")
-    return Items.of({"sha256": [values.tobytes()]}), set(samples["bytes"].to_pylist())
+    return column_hashes(samples["sha256"], "sha256")[0], whole(samples["bytes"])
 
 
 def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
     """Return the files that rows have besides their image and texts: row, suffix, offset, size."""
-    members = members.combine_chunks()
-    row = pc.list_parent_indices(members["suffix"]).combine_chunks()
-    suffix, offset, size = (pc.list_flatten(members[name]).combine_chunks() for name in _MEMBER_COLUMNS)
-    is_image = pc.fill_null(pc.equal(offset, samples["offset"].combine_chunks().take(row)), False)
-    is_attachment = pc.invert(pc.or_(is_image, pc.is_in(suffix, pa.array(["txt", "json"]))))
-    return pa.table({"row": row, "suffix": suffix, "offset": offset, "size": size}).filter(is_attachment)
+    lists = [whole(members[name]) for name in _MEMBER_COLUMNS]
+    files = pa.table([pc.list_parent_indices(lists[0]), *map(pc.list_flatten, lists)], names=["row", *_MEMBER_COLUMNS])
+    is_image = files["offset"].to_numpy() == samples["offset"].take(files["row"]).to_numpy()  # false for nulls
+    is_text = pc.is_in(files["suffix"], pa.array(["txt", "json"])).to_numpy()
+    return files.filter(pa.array(~(is_image | is_text)))
+
+
+def _lost(decisions: pa.Table) -> pa.BooleanArray:
+    """Return the rows that lost to another when duplicates were dropped."""
+    return pc.is_in(decisions["rule"], pa.array([schema.DUPLICATE]))
 
 
 @dataclass(frozen=True)
@@ -140,10 +134,9 @@ def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Item
     items = _follow_rows(all_tables, requested)
     while len(items.sha256):
         images = [_image_sizes(tables, items) for tables in all_tables]
-        all_known = len(unite(names for names, _ in images)) == len(items.sha256)
-        sizes = set().union(*(lengths for _, lengths in images)) if all_known else None
-        uids = [_uids_with_attachments(tables, sizes) for tables in all_tables]
-        candidates = Items.of({"uid": (bytes.fromhex(uid) for part in uids for uid in part.to_pylist())}) - items
+        all_known = len(_items_of("sha256", (hashes for hashes, _ in images))) == len(items.sha256)
+        sizes = pa.concat_arrays([of_images for _, of_images in images]) if all_known else None
+        candidates = _items_of("uid", (_uids_with_attachments(tables, sizes) for tables in all_tables)) - items
         holders = find_holders(settings.store, settings.output, items, candidates) if len(candidates) else NOTHING
         if not len(holders):
             break
@@ -151,12 +144,20 @@ def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Item
     return items
 
 
+def _items_of(kind: str, values: Iterable[Hashes]) -> Items:
+    return Items.of({kind: [hashes.tobytes() for hashes in values]})
+
+
 def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
     """Return the items and the names of rows that are linked to them in tables, step by step until all are there."""
     known = fresh = items
     while len(fresh):
-        rows = ((tables, find_rows(tables, fresh) | _find_duplicates(tables, fresh)) for tables in all_tables)
-        fresh = unite(readable_names(tables, named) for tables, named in rows) - known
+        linked = []
+        for tables in all_tables:
+            decisions = tables.read("decisions", ["rule", "duplicate_of"])
+            lost = fresh.find("uid", decisions["duplicate_of"]) & _lost(decisions).to_numpy()
+            linked.append(readable_names(tables, find_rows(tables, fresh) | lost))
+        fresh = unite(linked) - known
         known |= fresh
     return known
 
@@ -164,7 +165,8 @@ def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
 def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:
     """Return which rows the items name; `items` are those requested and all that are linked to them."""
     names: dict[str, list[Hashes]] = {kind: [items[kind][:0]] for kind in KINDS}
-    holding, representatives = [], set()
+    representatives: list[Hashes] = []
+    holding = []
     totals = dict.fromkeys(("requested", "linked", "failed", "kept"), 0)
     for unit in units if len(items) else ():
         tables = settings.tables(unit)
@@ -178,22 +180,19 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
             names[kind].append(values)
         named = rows & find_rows(tables, requested)
         decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])
-        lost = pc.fill_null(pc.equal(decisions["rule"], schema.DUPLICATE), False)
-        representatives |= set(decisions["duplicate_of"].filter(pc.and_(lost, pa.array(named))).to_pylist())
-        failed = pc.fill_null(pc.equal(decisions["rule"], schema.FAILED), False).to_numpy()
+        lost = decisions["duplicate_of"].filter(pa.array(named & _lost(decisions).to_numpy()))
+        representatives.append(column_hashes(lost, "uid")[0])
+        failed = pc.is_in(decisions["rule"], pa.array([schema.FAILED])).to_numpy()
         masks = {"requested": named, "linked": ~named, "failed": failed, "kept": decisions["kept"].to_numpy()}
         for name, mask in masks.items():
             totals[name] += int((rows & mask).sum())
+    stay = _items_of("uid", representatives) - items
+    if len(stay):
+        published = _items_of("uid", [pair_bytes(read_uids(settings.store))])
+        stay = _items_of("uid", [stay.uid[published.holds("uid", stay.uid)]])
     return Survey(
         names={kind: np.concatenate(parts) for kind, parts in names.items()},
         units=tuple(holding),
-        representatives=_published(settings.store, representatives, items) if representatives else (),
+        representatives=tuple(hex_of(stay.uid)),
         **totals,
     )
-
-
-def _published(store: RunStore, uids: set[str], items: Items) -> tuple[str, ...]:
-    """Return which of the uids are published and not among the items, sorted."""
-    stay = Items.of({"uid": [pair_bytes(read_uids(store)).tobytes()]}) - items
-    named = Items.of({"uid": map(bytes.fromhex, uids)})
-    return tuple(hex_of(named.uid[stay.holds("uid", named.uid)]))

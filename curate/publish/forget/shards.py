@@ -57,7 +57,8 @@ def find_holders(folder: RunStore, kind: OutputFormat, items: Items, candidates:
     for name in find_shards(folder, candidates):
         rows = folder.read_parquet(f"{stem_of(name)}.parquet", ["uid", "key"])
         rows = rows.filter(pa.array(candidates.find("uid", rows["uid"])))
-        uids = dict(zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True))
+        columns = rows.to_pydict()
+        uids = dict(zip(columns["key"], columns["uid"], strict=True))
         for member, digest in digest_members(folder, kind, name, uids.keys()):
             if items.has_image(digest):
                 holders.append(bytes.fromhex(uids[split_name(member)[0]]))
