@@ -28,7 +28,7 @@ from curate.store.layout import (
     SUCCESS_FILE,
     digest_name,
 )
-from curate.store.manifest import find_digest, is_equal, read_manifest
+from curate.store.manifest import find_digest, read_manifest
 from curate.store.store import RunStore
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
     if not folder.exists(RUN_FILE):
         return None
     digest = find_digest(folder, RUN_FILE)
-    if digest and not is_equal(digest, folder.digest(RUN_FILE)):
+    if digest and not digest.is_of(folder.digest(RUN_FILE)):
         return None
     try:
         return read_claim(folder)

@@ -33,7 +33,7 @@ from curate.run.units import Units
 from curate.store import checkpoints
 from curate.store.checkpoints import Checkpoints
 from curate.store.layout import caption_statistics_file
-from curate.store.manifest import is_as_written
+from curate.store.manifest import check_written
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
 
@@ -77,7 +77,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     cache.restore_spent()
     statistics = caption_statistics_file(tables.unit)
     are_current = all(tables.is_current(name, key, adopt=False) for name in _TABLES)
-    if are_current and tables.store.exists(statistics) and is_as_written(tables.store, statistics):
+    if are_current and tables.store.exists(statistics) and check_written(tables.store, statistics):
         cache.delete_parts()
         return sum_unit(settings, unit, tables)
     rows = Rows.read(tables, counts)

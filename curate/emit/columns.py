@@ -18,11 +18,9 @@ from curate.store.tables import UnitTables
 # What the Parquet files beside tars have in any case: img2dataset's columns, the uid and the source. `sha256` is of the
 # stored image; that of the image as img2dataset downloaded it, where it differs, is `original_sha256`.
 SIDECAR = pa.schema(
-    [
-        *((name, pa.string()) for name in ("url", "key", "caption", "status", "error_message")),
-        *((name, pa.int32()) for name in ("width", "height", "original_width", "original_height")),
-        *((name, pa.string()) for name in ("exif", "sha256", "original_sha256", "uid", "source")),
-    ]
+    dict.fromkeys(("url", "key", "caption", "status", "error_message"), pa.string())
+    | dict.fromkeys(("width", "height", "original_width", "original_height"), pa.int32())
+    | dict.fromkeys(("exif", "sha256", "original_sha256", "uid", "source"), pa.string())
 )
 _TEXTS = ("curated_caption", "captions")  # of a pool without images that is captioned
 _REPEATS = schema.REPEATS.name
@@ -46,10 +44,10 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     signals = find_signals(recipe.measure, context.models)
     visible = visible_columns(recipe.measure, signals, pool).names
     scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
-    if INPUT_PROBABILITY in pool.scores.names and not _is_number(pool.scores.field(INPUT_PROBABILITY).type):
+    drawn = pool.scores.field(INPUT_PROBABILITY).type if INPUT_PROBABILITY in pool.scores.names else pa.float64()
+    if not (pa.types.is_floating(drawn) or pa.types.is_integer(drawn)):
         accepted = "numbers, by which `probability` is multiplied, or another name"
-        kind = pool.scores.field(INPUT_PROBABILITY).type
-        raise RecipeError(f"input: column {INPUT_PROBABILITY!r} is {kind}; accepted: {accepted}")
+        raise RecipeError(f"input: column {INPUT_PROBABILITY!r} is {drawn}; accepted: {accepted}")
     repeats = [_REPEATS] if output.repeat else []
     known = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
     inputs = [] if pool.output is None else pool.output.names
@@ -86,16 +84,12 @@ def read_kept(
     values = {name: decisions[name] for name in decided}
     if was_drawn and _DECIDED[0] in values:
         before = tables.read("scores", [INPUT_PROBABILITY])[0].cast(pa.float64())
-        values[_DECIDED[0]] = pc.multiply(values[_DECIDED[0]], pc.fill_null(before, 1.0))
+        values[_DECIDED[0]] = pc.multiply(values[_DECIDED[0]], pc.if_else(before.is_valid(), before, pa.scalar(1.0)))
     if of_recipe := [name for name in columns if name in derived]:
         values |= zip(of_recipe, tables.read("derived", of_recipe).columns, strict=True)
     measured = tables.read_measured([name for name in columns if name not in values])
-    table = {name: values[name] if name in values else measured[name] for name in columns}
-    return pa.table(table).filter(decisions["kept"])
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    table = pa.table([values[name] if name in values else measured[name] for name in columns], names=list(columns))
+    return table.filter(decisions["kept"])
 
 
 def _check(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from curate.emit.layout import Shard
 from curate.emit.settings import EmitSettings
 from curate.recipe.output import OUTPUTS
 from curate.store.facts import RunFacts
-from curate.store.manifest import is_as_written
+from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
@@ -115,7 +115,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
     store, key = settings.store, settings.shard_key(shard)
     kind = find_output(settings.output.format, settings.pool.has_images)
     last, files = f"{shard.stem}.parquet", kind.files(shard.stem)
-    if store.is_current(last, key) and all(store.exists(name) and is_as_written(store, name) for name in files):
+    if store.is_current(last, key) and all(store.exists(name) and check_written(store, name) for name in files):
         return shard
     table = kind.write(settings, shard, repeated)
     _check_rows(kind, shard, table)

@@ -3,7 +3,6 @@
 import pyarrow as pa
 
 from curate.base.numeric.arrays import U64, concat_small
-from curate.captions.mix import EmittedTexts
 from curate.emit.layout import Shard, Slice
 from curate.emit.output_format import OutputFormat
 from curate.emit.settings import EmitSettings
@@ -26,32 +25,31 @@ class ParquetOutput(OutputFormat):
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Return the rows of the shard."""
-
-        def read_slice(part: Slice) -> pa.Table:
-            with settings.open_tables(part.unit) as tables:
-                return _read_rows(settings, part, tables)
-
-        return concat_small(map(read_slice, shard.slices))
+        return concat_small(_read_rows(settings, part) for part in shard.slices)
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what img2dataset finds."""
         return ["- `shards/*.parquet` hold all input columns of the kept rows, ready for img2dataset."]
 
 
-def _read_rows(settings: EmitSettings, part: Slice, tables: UnitTables) -> pa.Table:
-    """Return the slice's rows: the uid, and all columns of the inputs.
+def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
+    """Return the slice's rows: the uid, all columns of the inputs, and the texts that were written.
 
     `uid` is the run's, whatever an input has in a column of that name; the first one, which SQL resolves `uid` to.
     """
-    rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
-    table = rows.slice(part.first, part.count)
-    values = settings.kept_values(part, tables, settings.columns)
-    for name, column in zip(values.column_names, values.columns, strict=True):
-        table = table.append_column(name, column)
-    if settings.captioning is None:
-        return table
-    uids, captions = settings.kept_rows(part, tables, ["uid", "caption"]).columns
-    return _with_texts(table, settings.texts_to_emit(tables, uids.to_pylist(), captions.to_pylist()))
+    with settings.open_tables(part.unit) as tables:
+        rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
+        values = settings.kept_values(part, tables, settings.columns)
+        table = rows.slice(part.first, part.count)
+        table = pa.table([*table.columns, *values.columns], names=[*table.column_names, *values.column_names])
+        if settings.captioning is None:
+            return table
+        uids, captions = settings.kept_rows(part, tables, ["uid", "caption"]).to_pydict().values()
+        written = settings.texts_to_emit(tables, uids, captions)
+    chosen = [texts.chosen or texts.fields["original"] for texts in written]
+    fields = [json_bytes(texts.fields).decode() for texts in written]  # as the json of tars has them
+    table = table.append_column("curated_caption", pa.array(chosen, pa.string()))
+    return table.append_column("captions", pa.array(fields, pa.string()))
 
 
 def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Table:
@@ -60,11 +58,3 @@ def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Tab
     kept = tables.read("samples", ["row", "uid"]).filter(tables.read("decisions", ["kept"])["kept"])
     inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))
     return pa.table([kept["uid"], *inputs.columns], names=["uid", *inputs.column_names])
-
-
-def _with_texts(table: pa.Table, written: list[EmittedTexts]) -> pa.Table:
-    """Return the rows with the written texts: `curated_caption`, and `captions` as the json of tars has it."""
-    chosen = [texts.chosen or texts.fields["original"] for texts in written]
-    fields = [json_bytes(texts.fields).decode() for texts in written]
-    table = table.append_column("curated_caption", pa.array(chosen, pa.string()))
-    return table.append_column("captions", pa.array(fields, pa.string()))

@@ -6,7 +6,7 @@ that is safe and no other kept sample has it, else its uid: names are unique ove
 a path.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache, partial
 from typing import Any
 
@@ -38,8 +38,8 @@ _ORIGINAL = pa.schema([SIDECAR.field(name) for name in ("original_width", "origi
 _TEXTS = ("txt", "json")
 _JSON = (str, int, float, bool, list, type(None))  # what json has a word for
 _BATCH_BYTES = 1 << 22  # that are written together
-# Name, caption, what is written of the texts, what is put into the json, what came
-_Sample = tuple[str, str, EmittedTexts, dict[str, bytes], InputSample]
+# Name, caption, sha256, what is written of the texts, what is put into the json, what came
+_Sample = tuple[str, str, str, EmittedTexts, dict[str, bytes], InputSample]
 
 
 class WebdatasetOutput(OutputFormat):
@@ -61,12 +61,7 @@ class WebdatasetOutput(OutputFormat):
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
         """Put the tar into place, and return its sidecar."""
         with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
-
-            def write_slice(part: Slice) -> pa.Table:
-                with settings.open_tables(part.unit) as tables:
-                    return _write_slice(settings, part, tables, repeated, writer)
-
-            return concat_small(map(write_slice, shard.slices))
+            return concat_small(_write_slice(settings, part, repeated, writer) for part in shard.slices)
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what training reads, and what the sidecars are."""
@@ -83,8 +78,7 @@ class WebdatasetOutput(OutputFormat):
     def name_hashes(self, tables: UnitTables) -> U64:
         """Return the hashes of each kept row's key, where that is safe, and of its uid."""
         kept = tables.read("decisions", ["kept"])["kept"]
-        rows = tables.read("samples", ["key", "uid"]).filter(kept)
-        pairs = zip(rows["key"].to_pylist(), rows["uid"].to_pylist(), strict=True)
+        pairs = zip(*tables.read("samples", ["key", "uid"]).filter(kept).to_pydict().values(), strict=True)
         names = (name for key, uid in pairs for name in ({key, uid} if key is not None and safe_key(key) else {uid}))
         return np.fromiter(map(ids.hash64, names), np.uint64)
 
@@ -116,25 +110,25 @@ def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callab
         yield name, *split_name(name), partial(source.read, offset, size)
 
 
-def _write_slice(settings: EmitSettings, part: Slice, tables: UnitTables, repeated: U64, writer: TarWriter) -> pa.Table:
+def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: TarWriter) -> pa.Table:
     """Add a slice's samples to the tar, and return their rows of the sidecar."""
-    rows = settings.kept_rows(part, tables, _COLUMNS)
-    uids, captions = rows["uid"].to_pylist(), rows["caption"].to_pylist()
-    names = _names(rows["key"].to_pylist(), uids, repeated)
-    written = settings.texts_to_emit(tables, uids, captions)
-    facts: list[pa.Table] = []
-    put = _json_fields(settings.kept_values(part, tables, settings.json_columns), uids, written)
-    read = zip(names, captions, written, put, settings.reader(part.unit, tables).samples(rows), strict=True)
-    samples = _with_digests(read, rows["sha256"].to_pylist())
-    for batch in groups(samples, lambda sample: sum([len(data) for _, data in sample[-1].members]), _BATCH_BYTES):
-        _write_samples(batch, writer)
-        facts.append(_original_facts([sample.fields for *_, sample in batch], settings.fields))
+    with settings.open_tables(part.unit) as tables:
+        rows = settings.kept_rows(part, tables, _COLUMNS)
+        keys, uids, captions, digests = rows.select(["key", "uid", "caption", "sha256"]).to_pydict().values()
+        names, written = _names(keys, uids, repeated), settings.texts_to_emit(tables, uids, captions)
+        put = _json_fields(settings.kept_values(part, tables, settings.json_columns), uids, written)
+        read = settings.reader(part.unit, tables).samples(rows)
+        samples = zip(names, captions, digests, written, put, read, strict=True)
+        facts: list[pa.Table] = []
+        for batch in groups(samples, lambda sample: sum([len(data) for _, data in sample[-1].members]), _BATCH_BYTES):
+            _write_samples(batch, writer)
+            facts.append(_original_facts([sample.fields for *_, sample in batch], settings.fields))
+        values = settings.kept_values(part, tables, settings.columns)
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     of_source = pa.concat_tables(facts)
-    fields, values = of_source.select(settings.fields.names), settings.kept_values(part, tables, settings.columns)
-    columns = [*_sidecar(rows, names, of_source).columns, *fields.columns, *values.columns]
-    return pa.table(columns, schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
+    columns = [*_sidecar(rows, names, of_source).columns, *of_source.select(settings.fields.names).columns]
+    return pa.table([*columns, *values.columns], schema=pa.schema([*SIDECAR, *settings.fields, *values.schema]))
 
 
 def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -> list[dict[str, bytes]]:
@@ -153,23 +147,19 @@ def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -
     return fields
 
 
-def _with_digests(samples: Iterable[_Sample], sha256: list[str]) -> Iterator[_Sample]:
-    """Yield samples whose json states the stored image's `sha256`, if any, and another one as `original_sha256`."""
-    for sample, stored in zip(samples, sha256, strict=True):
-        fields, came = sample[3], sample[4].fields
-        stated = came.get("sha256", stored)
-        if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
-            fields["sha256"] = json_bytes(stored)
-            if stated is not None and came.get("original_sha256") is None:
-                fields["original_sha256"] = json_bytes(stated)
-        yield sample
-
-
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
-    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
+    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none.
+
+    The json of one states the stored image's sha256, if it has any, and another one as `original_sha256`.
+    """
     names: list[str] = []
     contents: list[bytes | memoryview] = []
-    for name, caption, texts, fields, sample in samples:
+    for name, caption, stored, texts, fields, sample in samples:
+        stated = sample.fields.get("sha256", stored)
+        if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
+            fields["sha256"] = json_bytes(stored)
+            if stated is not None and sample.fields.get("original_sha256") is None:
+                fields["original_sha256"] = json_bytes(stated)
         files = [data for _, data in sample.members]
         files.append(sample.text or caption.encode() if texts.chosen is None else texts.chosen.encode())
         files.append(put_fields(sample.json, sample.fields, fields))
@@ -193,21 +183,20 @@ def _names(keys: list[str | None], uids: list[str], repeated: U64) -> list[str]:
 
 def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.Table:
     """Return size and EXIF of each sample's original image, as its json states them, and these columns of it."""
-    width = [_pixels(of_sample.get("original_width", of_sample.get("width"))) for of_sample in fields]
-    height = [_pixels(of_sample.get("original_height", of_sample.get("height"))) for of_sample in fields]
+    arrays: list[pa.Array] = []
+    for side in ("width", "height"):
+        sizes = [of_sample.get(f"original_{side}", of_sample.get(side)) for of_sample in fields]
+        pixels = [size if type(size) is int and 0 <= size < 2**31 else None for size in sizes]
+        arrays.append(pa.array(pixels, pa.int32()))
     exif = [of_sample.get("exif") for of_sample in fields]
     texts = [text.encode(errors="replace").decode() if isinstance(text, str) else None for text in exif]
-    originals = [pa.array(width, pa.int32()), pa.array(height, pa.int32()), pa.array(texts, pa.string())]
-    return pa.table([*originals, *field_values(fields, columns)], schema=pa.schema([*_ORIGINAL, *columns]))
-
-
-def _pixels(size: Any) -> int | None:
-    return size if type(size) is int and 0 <= size < 2**31 else None
+    arrays.append(pa.array(texts, pa.string()))
+    return pa.table([*arrays, *field_values(fields, columns)], schema=pa.schema([*_ORIGINAL, *columns]))
 
 
 def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
     """Return img2dataset's columns of a slice."""
-    columns = {
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "key": pa.array(names, pa.string()),
         "status": pa.repeat("success", len(rows)),
         "error_message": pa.nulls(len(rows), pa.string()),
@@ -220,24 +209,19 @@ def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
 
 @lru_cache(256)
 def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
-    """Return the sorted endings of a sample's files, with their places: these suffixes, .txt, .json, and .syn.json."""
-    files = list(zip([*_safe_suffixes(suffixes), "txt", "json"], range(len(suffixes) + 2), strict=True))
+    """Return the sorted endings of a sample's files, with their places: these suffixes, .txt, .json, and .syn.json.
+
+    A suffix that is not safe in a path is its hash, made unique by x.
+    """
+    taken, endings = set(suffixes), []
+    for suffix in suffixes:
+        ending = suffix if safe_suffix(suffix) else f"unsafe-{ids.hash64(suffix):016x}"
+        while ending != suffix and ending in taken:
+            ending += "x"
+        taken.add(ending)
+        endings.append(ending)
+    files = list(zip([*endings, "txt", "json"], range(len(suffixes) + 2), strict=True))
     if has_synthetic:  # which replaces a member of that name
         files = [file for file in files if file[0] != "syn.json"]
         files.append(("syn.json", len(suffixes) + 2))
     return [(f".{suffix}", place) for suffix, place in sorted(files)]
-
-
-def _safe_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the suffixes of a sample's members: one that is not safe in a path as its hash, made unique by x."""
-    taken = set(suffixes)
-    safe = []
-    for suffix in suffixes:
-        name = suffix
-        if not safe_suffix(suffix):
-            name = f"unsafe-{ids.hash64(suffix):016x}"
-            while name in taken:
-                name += "x"
-            taken.add(name)
-        safe.append(name)
-    return tuple(safe)

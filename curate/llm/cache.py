@@ -18,7 +18,7 @@ from curate.base.numeric.arrays import I32, I64, U64, Mask
 from curate.base.process import process_cache
 from curate.llm.engine import Answer, Request
 from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts, caption_statistics_file
-from curate.store.manifest import is_as_written
+from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables
 
@@ -44,7 +44,7 @@ class AnswerCache:
                 self._learn(of_unit.read("answers"))
             for name in () if isinstance(of_unit, ChunkTables) else of_unit.store.files(answer_parts(of_unit.unit)):
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
-                    if is_as_written(of_unit.store, name):
+                    if check_written(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))
                     elif of_unit.store == self._store:
                         self._store.delete(name)
@@ -86,7 +86,7 @@ class AnswerCache:
         for place in self._tables.places:
             if isinstance(place, ChunkTables) and place.store == store:
                 of_unit, of_chunk = caption_statistics_file(place.unit), caption_statistics_file(*place.chunk)
-                if not store.exists(of_unit) and store.exists(of_chunk) and is_as_written(store, of_chunk):
+                if not store.exists(of_unit) and store.exists(of_chunk) and check_written(store, of_chunk):
                     store.write_json(of_unit, store.read_json(of_chunk)[place.unit - place.chunk.first])
 
     def delete_parts(self) -> None:

@@ -14,7 +14,7 @@ from curate.base import schema
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
-from curate.store.tables import UnitTables
+from curate.store.tables import UnitTables, as_made
 
 
 def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
@@ -34,7 +34,7 @@ def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None
         place = tables.find(name, settings.key(name, before))
         if place is None or tables.is_current(name, key := settings.key(name, unit)):
             continue
-        table, note = place.read_as_made(name).filter(stay), place.note(name)
+        table, note = as_made(place.read(name)).filter(stay), place.note(name)
         for column, numbers in (("unit", np.full(len(table), unit.index)), ("row", np.arange(len(table)))):
             field = schema.SAMPLES.field(column)
             number_column = pa.array(numbers, field.type)

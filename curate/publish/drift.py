@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.base import ids
+from curate.base.numeric.arrays import whole
 from curate.base.numeric.mix import mix64
 from curate.base.numeric.vectors import embedding_matrix
 from curate.publish.wasserstein import measure_drift
@@ -43,7 +44,7 @@ def sample_unit(measure: Measure, source: str, tables: UnitTables) -> Iterator[t
     for model in measure.kept:
         table = tables.read("embeddings", ["uid", f"{model.prefix}image", f"{model.prefix}text"])
         readable = table["uid"].is_valid().to_numpy()
-        high, low = ids.uid_halves(table["uid"])
+        high, low = ids.uid_halves(whole(table["uid"]))
         hashes = mix64(high ^ mix64(low))
         for side, column in zip(("image", "text"), table.columns[1:], strict=True):
             rows = embedding_matrix(column)

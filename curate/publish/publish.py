@@ -120,7 +120,7 @@ def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64,
     columns = [entry_ids, *entries.columns, pool, survivors, p, sums[0] / float(ONE), sums[1]]
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     table = pa.Table.from_arrays(arrays, schema=schema.ENTRIES)
-    is_entry = pc.not_equal(table["entry"], NO_ENTRY)
+    is_entry = pc.not_equal(table["entry"], pa.scalar(NO_ENTRY))
     table = table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
     store.write_parquet(layout.ENTRIES_FILE, table)
     return table

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.ids import uid_halves
+from curate.base.numeric.arrays import whole
 from curate.pool.plan import Unit
 from curate.run.units import Answer, Aside, Units
 from curate.store.layout import UIDS_FILE
@@ -82,7 +83,7 @@ def _split(
     table = tables.read("decisions", names).filter(pc.field("kept"))
     if not len(table):
         return
-    pairs = uid_pairs(table["uid"])
+    pairs = uid_pairs(whole(table["uid"]))
     if repeated:
         pairs = np.repeat(pairs, table[schema.REPEATS.name].to_numpy())
     places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)

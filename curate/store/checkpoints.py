@@ -10,6 +10,7 @@ bytes: a file that is not what its name says is damaged, and not used.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -72,7 +73,7 @@ class Checkpoints:
                 with pa.ipc.new_file(sink, tables[0].schema) as writer:
                     for table in tables:
                         writer.write_table(table)
-                data = sink.getvalue()
+                data = memoryview(sink.getvalue())
                 file = _file(f"{name}-{first:09d}-", data)
                 try:
                     self._store.write_bytes(f"{self._folder}/{file}", data)
@@ -83,23 +84,16 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def _read(self, name: str) -> list[pa.Table]:
-        """Return the tables of a table's first rows; what follows a gap is not used."""
+        """Return the tables of a table's first rows: of files that can be read and are sound, up to a gap."""
         tables: list[pa.Table] = []
-        while table := self._read_from(f"{name}-{sum(map(len, tables)):09d}-"):
-            tables.append(table)
-        return tables
-
-    def _read_from(self, prefix: str) -> pa.Table | None:
-        """Return the table of a file whose name begins so; None where there is none that can be read and is sound."""
         for file in sorted(self._files):
+            prefix = f"{name}-{sum(map(len, tables)):09d}-"
             if file.startswith(prefix):
-                try:
+                with suppress(OSError):
                     data = self._store.read_bytes(f"{self._folder}/{file}")
-                except OSError:
-                    continue
-                if file == _file(prefix, data):
-                    return pa.ipc.open_file(data).read_all()
-        return None
+                    if file == _file(prefix, data):
+                        tables.append(pa.ipc.open_file(data).read_all())
+        return tables
 
 
 def _file(prefix: str, data: Any) -> str:

@@ -36,7 +36,7 @@ class Facts(BaseModel):
     @classmethod
     def columns(cls) -> pa.Schema:
         """Return the columns of a table with a row for each of several facts of texts and numbers."""
-        types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+        types: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
         kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in cls.model_fields.items()}
         return pa.schema([(name, next(types[kind] for kind in types if kind in kinds[name])) for name in kinds])
 
@@ -121,8 +121,7 @@ class RuleFacts(Facts):
     @property
     def best(self) -> dict[str, Any]:
         """Return the rule as a recipe has it, where it is not SQL."""
-        fields = {name: getattr(self, name) for name in ("top", "rows", "of", "over", "by")}
-        return {name: value for name, value in fields.items() if value is not None}
+        return self.model_dump(include={"top", "rows", "of", "over", "by"}, exclude_none=True)
 
     def threshold_of(self, group: Any = None) -> int | float | None:
         """Return the least value of a group that passed, or of any row where there are no groups."""

@@ -21,9 +21,9 @@ from curate.base import ids, schema
 from curate.base.errors import DamagedError, RunError
 from curate.base.wording import one_line
 from curate.store.facts import ForgottenFacts, read_forgotten
-from curate.store.items import KINDS, NOTHING, WIDTHS, Hashes, Items, hex_of
+from curate.store.items import KINDS, Hashes, Items, column_hashes, hex_of
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
-from curate.store.manifest import find_digest, is_equal
+from curate.store.manifest import find_digest
 from curate.store.store import RunStore
 
 # Why an item is in the record: a request or blocklist named it; it names a row that one named; it names a row that a
@@ -76,7 +76,7 @@ class Record:
         digest = find_digest(folder, FORGOTTEN_FILE)
         if digest is None or find_digest(folder, RUN_FILE) is None:  # a folder is claimed by the record first
             return True
-        return folder.exists(FORGOTTEN_FILE) and is_equal(digest, folder.digest(FORGOTTEN_FILE))
+        return folder.exists(FORGOTTEN_FILE) and digest.is_of(folder.digest(FORGOTTEN_FILE))
 
     def write(self, folder: RunStore) -> None:
         """Put the record into place."""
@@ -96,7 +96,7 @@ class Record:
 
         What the run encountered follows from that and from its pool.
         """
-        before = _items(self.table.filter(pc.not_equal(self.table["origin"], ENCOUNTERED)))
+        before = _items(self.table.filter(pc.not_equal(self.table["origin"], pa.scalar(ENCOUNTERED))))
         return ids.digest([hashlib.sha256(before[kind].tobytes()).hexdigest() for kind in KINDS]) if len(before) else ""
 
     @cached_property
@@ -153,9 +153,8 @@ class Record:
         """Return the record with the items that only another run's record has, with their times."""
         fresh = np.zeros(len(other.table), bool)
         for kind in KINDS:
-            of_kind = pc.equal(other.table["kind"], kind).to_numpy(zero_copy_only=False)
-            values = np.frombuffer(_octets(other.table["value"].filter(pa.array(of_kind))), f"S{WIDTHS[kind]}")
-            fresh[of_kind] = ~self.items.holds(kind, values)
+            of_kind = pc.equal(other.table["kind"], pa.scalar(kind)).to_numpy()
+            fresh[of_kind] = ~self.items.holds(kind, _values(other.table, kind))
         rows = other.table.filter(pa.array(fresh))
         columns = {name: rows[name].to_pylist() for name in ("kind", "value", "origin", "time")}
         columns["origin"] = [LINKED if origin == ENCOUNTERED else origin for origin in columns["origin"]]
@@ -163,7 +162,7 @@ class Record:
 
     def time_of(self, value: str, kind: str = "uid") -> datetime | None:
         """Return when a uid, or another value of the record (hex digits), was forgotten."""
-        named = pc.and_(pc.equal(self.table["kind"], kind), pc.equal(self.table["value"], value))
+        named = (pc.field("kind") == kind) & (pc.field("value") == value)
         times = self.table.filter(named)["time"].to_pylist()
         return times[0] if times else None
 
@@ -178,13 +177,13 @@ class Record:
 
 
 def _items(table: pa.Table) -> Items:
-    if not len(table):
-        return NOTHING
-    return Items.of({kind: [_octets(table.filter(pc.equal(table["kind"], kind))["value"])] for kind in KINDS})
+    return Items.of({kind: [_values(table, kind).tobytes()] for kind in KINDS})
 
 
-def _octets(column: pa.ChunkedArray) -> bytes:
-    return bytes.fromhex("".join(column.to_pylist()))
+def _values(table: pa.Table, kind: str) -> Hashes:
+    """Return the values of a kind, in their order; of a URL the record has the hash, as it has an image's."""
+    column = table.filter(pc.equal(table["kind"], pa.scalar(kind)))["value"]
+    return column_hashes(column, "sha256" if kind == "url" else kind)[0]
 
 
 def origins(items: Items, requested: Items) -> dict[str, list[str]]:
@@ -204,5 +203,5 @@ def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, npt.NDArray[n
 
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows of `samples` (status, characters) are forgotten: readable, and without a caption."""
-    mask = pc.and_(pc.equal(samples["status"], schema.OK), samples["characters"].is_null())
+    mask = pc.and_(pc.equal(samples["status"], pa.scalar(schema.OK)), samples["characters"].is_null())
     return np.asarray(mask.to_numpy())

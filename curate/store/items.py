@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import string_buffers
+from curate.base.numeric.arrays import string_buffers, whole
 
 Hashes = npt.NDArray[np.bytes_]
 
@@ -48,11 +48,11 @@ def hex_of(hashes: Hashes) -> list[str]:
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
     """Return the hash of each value of a column of `samples`, and which rows have one: not nulls and empty URLs."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    has_value = pc.fill_null(pc.not_equal(array, ""), False)
+    array = whole(column) if isinstance(column, pa.ChunkedArray) else column
+    has_value = pc.and_kleene(array.is_valid(), pc.not_equal(array, pa.scalar("")))
     width = WIDTHS[kind]
-    text = pc.if_else(has_value, array, "" if kind == "url" else "0" * 2 * width).cast(pa.large_string())
-    data, offsets = string_buffers(text)
+    text = pc.if_else(has_value, array, pa.scalar("" if kind == "url" else "0" * 2 * width))
+    data, offsets = string_buffers(text.cast(pa.large_string()))
     if kind == "url":
         octets, digest = data.data, hashlib.sha256  # `hash_url`, without a call for each of millions of rows
         raw = b"".join([digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist())])

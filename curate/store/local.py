@@ -18,6 +18,10 @@ class Digest(NamedTuple):
     sha256: str
     rows: int | None = None
 
+    def is_of(self, other: "Digest") -> bool:
+        """Return whether both are of the same bytes."""
+        return self[:2] == other[:2]
+
 
 class HashedFile(io.FileIO):
     """A file that is hashed as it is written, from its beginning to its end."""

@@ -62,11 +62,6 @@ def written_file(folder: RunStore, path: str, rows: int | None = None) -> Publis
     return Published(path, digest.rows if rows is None else rows, digest.bytes, digest.sha256)
 
 
-def is_as_written(folder: RunStore, path: str) -> bool:
-    """Return whether a file is what was written (see `check_written`)."""
-    return check_written(folder, path) is not None
-
-
 def check_written(folder: RunStore, path: str) -> Digest | None:
     """Read a file of a table or shard, and return its digest if it is what was written; else log that it is not.
 
@@ -78,15 +73,10 @@ def check_written(folder: RunStore, path: str) -> Digest | None:
             what = "its digest was not recorded; it is recomputed, as is every other such file"
             _log.warning("%s: %s", folder.path(path), what)
         return None
-    if is_equal(digest, now):
+    if digest.is_of(now):
         return digest
     _log.warning("%s: differs from what was written; it is recomputed", folder.path(path))
     return None
-
-
-def is_equal(digest: Digest, other: Digest) -> bool:
-    """Return whether two digests are of the same bytes."""
-    return (digest.bytes, digest.sha256) == (other.bytes, other.sha256)
 
 
 def find_digest(folder: RunStore, path: str) -> Digest | None:
@@ -157,7 +147,7 @@ class Lines:
     @property
     def paths(self) -> list[str]:
         """The path of each line."""
-        return list(self.table["path"].to_pylist())
+        return list(map(str, self.table["path"].to_pylist()))
 
     def below(self, top: str) -> list[Published]:
         """Return the lines of files whose path begins so."""

@@ -24,7 +24,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, Any
@@ -179,10 +179,10 @@ class RunStore(StoredFiles):
             if keep():
                 return False
         else:
-            return lasts or self._decide(ticket_file(name), {})
+            return lasts or self._decide(name, {})
         staged = _Together(self.url, self.storage)
         staged._put(name, aside, digest)
-        return self._decide(ticket_file(name), staged.placed, staged)
+        return self._decide(name, staged.placed, staged)
 
     def _replace(self, aside: str, name: str) -> None:
         if self.is_local:
@@ -250,11 +250,25 @@ class RunStore(StoredFiles):
         except BaseException:
             self.delete(staged.folder)
             raise
-        self._decide(ticket_file(ticket), staged.placed, staged, done)
+        self._decide(ticket, staged.placed, staged, done)
 
     def complete(self, ticket: str) -> bool:
         """Put into place what the ticket of this name says, as far as it is not; return whether there is one."""
-        return self._complete(ticket_file(ticket))
+        file = ticket_file(ticket)
+        try:
+            with self._reading(file):
+                staged = self.read_json(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        for name, (aside, *digest) in staged.items():
+            self._note(name, Digest(*digest))
+            with suppress(FileNotFoundError):  # it is in place
+                if self.is_local:
+                    self._replace(self.path(aside), name)
+                else:
+                    self.fs.cp_file(self.path(aside), self.path(name))
+                    self.fs.rm_file(self.path(aside))
+        return True
 
     def delete_ticket(self, ticket: str) -> None:
         """Delete a ticket, once something else says that its files are in place."""
@@ -269,12 +283,13 @@ class RunStore(StoredFiles):
         if store is not None and (is_done or not is_ours):
             self.delete(store.folder)
         if not is_done:
-            self._complete(ticket)
+            self.complete(ticket)
         elif is_ours:
-            self.delete(ticket)
+            self.delete_ticket(ticket)
         return is_ours and not is_done
 
-    def _make_ticket(self, ticket: str, staged: Staged) -> bool:
+    def _make_ticket(self, name: str, staged: Staged) -> bool:
+        ticket = ticket_file(name)
         with self._aside() as aside:
             write_at_once(aside, json.dumps(staged).encode())
             try:
@@ -283,22 +298,6 @@ class RunStore(StoredFiles):
                 with suppress(FileNotFoundError):
                     return bool(self.read_json(ticket) == {name: [*place] for name, place in staged.items()})
                 return False
-        return True
-
-    def _complete(self, ticket: str) -> bool:
-        try:
-            with self._reading(ticket):
-                staged = self.read_json(ticket)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        for name, (aside, *digest) in staged.items():
-            self._note(name, Digest(*digest))
-            with suppress(FileNotFoundError):  # it is in place
-                if self.is_local:
-                    self._replace(self.path(aside), name)
-                else:
-                    self.fs.cp_file(self.path(aside), self.path(name))
-                    self.fs.rm_file(self.path(aside))
         return True
 
     def _note(self, name: str, digest: Digest) -> None:
@@ -312,11 +311,9 @@ class RunStore(StoredFiles):
 
     # ---- what is not put into place
 
-    @contextmanager
-    def temporary_folder(self) -> Iterator[str]:
-        """Yield a new folder on this machine: of a local run in `tmp`, where the next command removes leftovers."""
-        with temporary_folder(self._local_tmp()) as folder:
-            yield folder
+    def temporary_folder(self) -> AbstractContextManager[str]:
+        """Make a new folder on this machine: of a local run in `tmp`, where the next command removes leftovers."""
+        return temporary_folder(self._local_tmp())
 
     def spool(self) -> IO[bytes]:
         """Return a file without a name, for this process alone: in the run's `tmp`, or on this machine's disk."""

@@ -149,33 +149,30 @@ class StoredFiles:
                 size += len(block)
         return Digest(size, state.hexdigest())
 
-    def _notes(self, name: str) -> Iterator[Digest]:
-        """Yield the digests of a file that `RunStore` put there: names, in a folder of the file's."""
-        if not (note := digest_name(name)):
-            return
-        self.fs.invalidate_cache(self.path(note))
-        for text in self.names(note):
-            with suppress(ValueError):
-                size, sha256, *rows = text.split("-")
-                yield Digest(int(size), sha256, *map(int, rows))
-
     def written(self, name: str) -> Digest | None:
         """Return what the file was when it was written; None where that is not known, so that nobody can believe it.
 
         Where several attempts wrote it, it is read, and what it is now counts if one of them wrote that. Raises OSError
         where that cannot be read now.
         """
-        digests = list(self._notes(name))
+        if not (note := digest_name(name)):
+            return None
+        digests = []
+        self.fs.invalidate_cache(self.path(note))
+        for text in self.names(note):
+            with suppress(ValueError):
+                size, sha256, *rows = text.split("-")
+                digests.append(Digest(int(size), sha256, *map(int, rows)))
         if len(digests) > 1:
             with suppress(FileNotFoundError):
                 now = self.digest(name)
-                digests = [digest for digest in digests if digest[:2] == now[:2]] or digests
+                digests = [digest for digest in digests if digest.is_of(now)] or digests
         return digests[-1] if digests else None
 
     def is_noted(self, name: str) -> bool:
         """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
         written = self.written(name)
-        return written is not None and written[:2] == self.digest(name)[:2]
+        return written is not None and written.is_of(self.digest(name))
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns.

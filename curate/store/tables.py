@@ -24,6 +24,7 @@ from curate.store.store import RunStore
 from curate.store.table_file import TableFile, footer_metadata
 
 Answer = TypeVar("Answer")
+_OF_SIDES = {"min_side": sides.min_side, "aspect": sides.aspect}
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,18 @@ class UnitTables:
 
     def read_measured(self, columns: list[str]) -> pa.Table:
         """Return columns of `samples` and `scores`, and of `sides` where these have none of the name, side by side."""
-        in_samples = [name for name in columns if name in schema.SAMPLES.names]
-        in_scores = [name for name in columns if name not in schema.SAMPLES.names]
-        computed = self._computed(in_scores)
-        table = self.read("samples", in_samples or ["row"])
-        if in_scores := [name for name in in_scores if name not in computed]:
+        table = self.read("samples", [name for name in columns if name in schema.SAMPLES.names] or ["row"])
+        others = [name for name in columns if name not in schema.SAMPLES.names]
+        of_sides = [name for name in others if name in schema.SIDES.names]
+        if of_sides and self.exists("scores"):
+            of_sides = [name for name in of_sides if name not in self.column_names("scores")]
+        if in_scores := [name for name in others if name not in of_sides]:
             for name, column in zip(in_scores, self.read("scores", in_scores).columns, strict=True):
                 table = table.append_column(name, column)
-        for name, column in computed.items():
-            table = table.append_column(name, column)
+        for name in of_sides:
+            width, height = self.read("samples", ["width", "height"]).columns
+            table = table.append_column(name, _OF_SIDES[name](width, height))
         return table
-
-    def _computed(self, columns: list[str]) -> dict[str, pa.ChunkedArray]:
-        """Return those of some columns that follow from the sides, where the pool or a signal has none of the name."""
-        names = [name for name in columns if name in schema.SIDES.names]
-        if names and self.exists("scores"):
-            names = [name for name in names if name not in self.column_names("scores")]
-        if not names:
-            return {}
-        width, height = self.read("samples", ["width", "height"]).columns
-        makers = {"min_side": sides.min_side, "aspect": sides.aspect}
-        return {name: makers[name](width, height) for name in names}
 
     def rows(self) -> int:
         """Return how many rows the unit has; it must be measured."""
@@ -169,10 +161,6 @@ class UnitTables:
         """Return the tables, of this or another place, of which this one was made with a key; nothing is adopted."""
         return next((place for place in self.places if place.has(table, key) and place.is_as_written(table)), None)
 
-    def read_as_made(self, table: str) -> pa.Table:
-        """Return the table as it was before it was written: equal tables then give equal bytes."""
-        return _as_made(self.read(table))
-
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
         """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
@@ -184,13 +172,13 @@ class UnitTables:
         try:
             if not other.is_as_written(table):
                 return False
-            rows, note = other._ask(table, lambda file: (file.read(), file.note))
+            rows, note = other._ask(table, lambda file: (as_made(file.read()), file.note))
         except DamagedError:
             return False
         if not is_alike:
             number = pa.repeat(pa.scalar(self.unit, pa.int32()), len(rows))
             rows = rows.set_column(rows.schema.get_field_index("unit"), schema.SAMPLES.field("unit"), number)
-        self.store.write_parquet(self.file(table), _as_made(rows), key, note, keep=lambda: self._stays(table, key))
+        self.store.write_parquet(self.file(table), rows, key, note, keep=lambda: self._stays(table, key))
         return True
 
 
@@ -198,15 +186,14 @@ def _text(note: dict[str, Any] | None) -> str | None:
     return None if note is None else json.dumps(note, ensure_ascii=False, sort_keys=True)
 
 
-def _as_made(rows: pa.Table) -> pa.Table:
+def as_made(rows: pa.Table) -> pa.Table:
     """Return a table with its lists as they were before Parquet renamed their items: equal tables give equal bytes."""
-
-    def as_made(kind: pa.DataType) -> pa.DataType:
-        if pa.types.is_fixed_size_list(kind):
-            return pa.list_(kind.value_type, kind.list_size)
-        return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
-
-    return rows.cast(pa.schema([field.with_type(as_made(field.type)) for field in rows.schema]))
+    columns = rows.schema
+    for place, column in enumerate(columns):
+        if isinstance(column.type, pa.ListType | pa.FixedSizeListType):
+            size = column.type.list_size if isinstance(column.type, pa.FixedSizeListType) else -1
+            columns = columns.set(place, column.with_type(pa.list_(column.type.value_type, size)))
+    return rows.cast(columns)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import whole
 from curate.decide.draw.entry_sums import dense_sums
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
@@ -179,7 +180,8 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
     entry_ids = entries["entry_id"].to_numpy()
     kept = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)
     for tables in all_tables:
-        matches = tables.read("matches", ["entry_ids"])["entry_ids"].combine_chunks()
+        matches = whole(tables.read("matches", ["entry_ids"])["entry_ids"])
+        assert isinstance(matches, pa.ListArray)
         is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
         kept += dense_sums(matches, is_kept, len(kept)).astype(np.int64)
     place = entries.column_names.index("kept")

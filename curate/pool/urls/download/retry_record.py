@@ -17,7 +17,7 @@ from curate.base import ids, schema
 from curate.base.errors import DamagedError
 from curate.store.facts import RetriesFacts, names_retries
 from curate.store.layout import RETRIES_FILE
-from curate.store.manifest import find_digest, is_equal
+from curate.store.manifest import find_digest
 from curate.store.store import RunStore
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Retries:
         if not is_there and not names_retries(folder):
             return cls()
         fault = "differs from what was written" if is_there else "is missing"
-        if is_there and (digest is None or is_equal(digest, folder.digest(RETRIES_FILE))):
+        if is_there and (digest is None or digest.is_of(folder.digest(RETRIES_FILE))):
             try:
                 return cls(folder.read_parquet(RETRIES_FILE).cast(schema.RETRIES))
             except (DamagedError, pa.ArrowException, ValueError):
