@@ -100,25 +100,23 @@ def find_written(run: RunFacts) -> OutputFormat:
     return find_output((run.recipe.get("output") or {}).get("format"), run.pool.images)
 
 
-def _check_rows(kind: OutputFormat, shard: Shard, table: Any) -> None:
-    """Check the rows that a format returned for the Parquet file. Raises RunError, which names the package."""
-    names = getattr(table, "column_names", [])
-    if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
-        where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
-        returned = f"{len(table)} rows of {', '.join(names)}" if names else type(table).__name__
-        raise RunError(f"{where}: write returned {returned}; accepted: {shard.rows} rows, as an Arrow table with uid")
-
-
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
-    """Write the files of the shard, unless they are current; see `OutputFormat.write`."""
+    """Write the files of the shard, unless they are current; see `OutputFormat.write`.
+
+    Raises RunError, which names the package, where a format returns other rows for the Parquet file.
+    """
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
     kind = find_output(settings.output.format, settings.pool.has_images)
     last, files = f"{shard.stem}.parquet", kind.files(shard.stem)
     if store.is_current(last, key) and all(store.exists(name) and check_written(store, name) for name in files):
         return shard
-    table = kind.write(settings, shard, repeated)
-    _check_rows(kind, shard, table)
+    table: Any = kind.write(settings, shard, repeated)
+    names = getattr(table, "column_names", [])
+    if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
+        where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
+        returned = f"{len(table)} rows of {', '.join(names)}" if names else type(table).__name__
+        raise RunError(f"{where}: write returned {returned}; accepted: {shard.rows} rows, as an Arrow table with uid")
     stats = {
         "count": shard.rows,
         "successes": shard.rows,

@@ -12,9 +12,8 @@ from curate.base.schema import INPUT_PROBABILITY
 from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
-from curate.emit.columns import SIDECAR, find_emitted, read_kept
+from curate.emit.columns import find_emitted, read_kept
 from curate.emit.layout import Shard, Slice
-from curate.pool.decode.field_types import FieldCounts, find_field_columns
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
 from curate.recipe.captions import Captions
@@ -66,10 +65,6 @@ class EmitSettings(StepSettings):
             json_columns=emitted.json,
             derived=tuple(context.recipe.derive),
         )
-
-    def find_fields(self, counts: FieldCounts) -> pa.Schema:
-        """Return the columns that follow from the fields of a pool's samples: `fields`."""
-        return find_field_columns(counts, [*SIDECAR.names, *self.columns])
 
     @property
     def key(self) -> str:

@@ -11,9 +11,11 @@ import pyarrow as pa
 from curate.base.numeric.arrays import U64
 from curate.decide.dedup import exact
 from curate.decide.dedup.exact import HashBatch, PackedHashes
+from curate.emit.columns import SIDECAR
 from curate.emit.layout import Layout, Shard, Slice
 from curate.emit.output_format import emit_shard, find_output
 from curate.emit.settings import EmitSettings
+from curate.pool.decode.field_types import find_field_columns
 from curate.pool.plan import Unit
 from curate.run.units import Answer, Aside, Units
 from curate.store.manifest import written_file
@@ -71,7 +73,7 @@ def _lay_out(audit: Any, settings: EmitSettings) -> Layout:
 
 
 def _find_fields(audit: Any, settings: EmitSettings) -> pa.Schema:
-    return settings.find_fields(audit.fields)
+    return find_field_columns(audit.fields, [*SIDECAR.names, *settings.columns])
 
 
 def _slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:

@@ -62,18 +62,6 @@ def in_folder(path: str, put: Callable[[str], None]) -> None:
         put(path)
 
 
-def make_name(path: str) -> None:
-    """Make an empty file, whose name is what it says, in a folder that mostly is not there yet."""
-    folder = os.path.dirname(path)
-    try:
-        os.mkdir(folder)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        os.makedirs(folder, exist_ok=True)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
-
-
 def move_to_new(aside: str, path: str) -> None:
     """Move a file to a path where none is. Raises FileExistsError.
 

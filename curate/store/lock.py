@@ -103,17 +103,13 @@ def _lock(file: IO[str], path: str) -> None:
         if error.errno in _NO_LOCKS:
             return
         file.seek(0)
-        folder, holder = os.path.dirname(os.path.dirname(path)), _holder(file.read())
+        folder, holder = os.path.dirname(os.path.dirname(path)), "another curate command"
+        with suppress(ValueError, KeyError, TypeError):  # not written yet, or by something else
+            about = json.loads(file.read())
+            holder = (
+                f"curate {about['command']} (process {about['process']} on {about['host']}, since {about['since']})"
+            )
         raise RunError(f"{folder}: {holder} is running here; wait until it ends, or stop it") from None
-
-
-def _holder(text: str) -> str:
-    """Describe who holds a lock, from its file."""
-    try:
-        about = json.loads(text)
-        return f"curate {about['command']} (process {about['process']} on {about['host']}, since {about['since']})"
-    except (ValueError, KeyError, TypeError):  # not written yet, or by something else
-        return "another curate command"
 
 
 def _is_at(file: IO[str], path: str) -> bool:

@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from curate.base.process import temporary_folder
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
-from curate.store.local import Digest, HashedFile, in_folder, make_name, move_to_new, write_at_once
+from curate.store.local import Digest, HashedFile, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
@@ -305,7 +305,7 @@ class RunStore(StoredFiles):
         if note := digest_name(name):
             path = self.path(f"{note}/{'-'.join(str(part) for part in digest if part is not None)}")
             if self.is_local:
-                make_name(path)
+                in_folder(path, lambda path: write_at_once(path, b""))
             else:
                 self.fs.pipe_file(path, b"")
 

@@ -199,24 +199,13 @@ class StoredFiles:
             return pq.read_schema(file)
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """Return the key, the footer note and the rows of a Parquet file.
+        """Return the key, the footer note and the rows of a Parquet file, whose end is read, at once or in two parts.
 
         Raises:
             OSError: the file is missing, or cannot be read now.
             DamagedError: it was read, and holds no complete footer.
         """
-        with self._reading(name):
-            tail = self._read_tail(name)
-        try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
-            metadata = pq.read_metadata(pa.BufferReader(tail))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
-        values = metadata.metadata or {}
-        return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
-
-    def _read_tail(self, name: str) -> bytes:
-        """Return the end of a file, which holds all of a Parquet file's footer, in one read or two."""
-        with self.open(name) as file:
+        with self._reading(name), self.open(name) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL))
             tail = bytes(file.read())
@@ -224,7 +213,12 @@ class StoredFiles:
             if len(tail) < length <= size:
                 file.seek(size - length)
                 tail = bytes(file.read())
-        return tail
+        try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
+            metadata = pq.read_metadata(pa.BufferReader(tail))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
+        values = metadata.metadata or {}
+        return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
 
     def is_current(self, name: str, key: str) -> bool:
         """Return whether the Parquet file is there with a complete footer and this key; errors as of `key`."""

@@ -6,7 +6,7 @@ be read.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ _PLAIN = frozenset(("uid", "url", "caption", "sha256", "original_sha256", "key",
 _ENCODINGS = dict.fromkeys(("unit", "row", "words", "characters"), "DELTA_BINARY_PACKED")
 _ENCODINGS |= {"uid": "DELTA_LENGTH_BYTE_ARRAY"}
 
+_open_parquet = partial(pq.ParquetFile, pre_buffer=False, page_checksum_verification=True)
 Parsed = TypeVar("Parsed")
 
 
@@ -157,7 +158,3 @@ def footer_metadata(key: str | None, note: str | None) -> dict[bytes, bytes]:
 def footer_text(metadata: Mapping[bytes, bytes], name: bytes) -> str | None:
     """Return what a footer says under a name; an empty key or note stands for none."""
     return metadata[name].decode() if metadata.get(name) else None
-
-
-def _open_parquet(source: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)

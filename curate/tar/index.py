@@ -103,20 +103,16 @@ def decode_name(raw: bytes) -> str:
     return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in kept)
 
 
+# What is wrong where the walk ended so: `truncated_tar`, and of BAD_CHECKSUM and those after it `damaged_tar`.
 _DAMAGE = {
-    walk.CUT_BODY: ("truncated_tar", "the file ends inside {name}: {held} of {size} bytes are present"),
-    walk.CUT_PADDING: ("truncated_tar", "the file ends inside the padding of {name}, whose data is complete"),
-    walk.CUT_HEADER: ("truncated_tar", "the file ends inside the header {last}: {left} bytes of it are present"),
-    walk.CUT_EXTENSION: (
-        "truncated_tar",
-        "the file ends inside or right after the extension header {last}, at byte {at}",
-    ),
-    walk.BAD_CHECKSUM: ("damaged_tar", "the header {last}, at byte {at}, has a wrong checksum"),
-    walk.BAD_SIZE: ("damaged_tar", "the header {last}, at byte {at}, has a size that is not a number or too large"),
-    walk.BAD_EXTENSION: (
-        "damaged_tar",
-        "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a member",
-    ),
+    walk.CUT_BODY: "the file ends inside {name}: {held} of {size} bytes are present",
+    walk.CUT_PADDING: "the file ends inside the padding of {name}, whose data is complete",
+    walk.CUT_HEADER: "the file ends inside the header {last}: {left} bytes of it are present",
+    walk.CUT_EXTENSION: "the file ends inside or right after the extension header {last}, at byte {at}",
+    walk.BAD_CHECKSUM: "the header {last}, at byte {at}, has a wrong checksum",
+    walk.BAD_SIZE: "the header {last}, at byte {at}, has a size that is not a number or too large",
+    walk.BAD_EXTENSION: "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a "
+    "member",
 }
 
 
@@ -130,13 +126,12 @@ def _damage(source: ByteSource, status: int, at: int, index: TarIndex) -> Damage
         return _second_archive(source, at) if left else None
     if status == walk.CUT_HEADER and not any(source.read(at, left)):
         return None  # what is cut is the end marker
-    reason, detail = _DAMAGE[status]
     name, offset, size = "", 0, 0
     if len(index):
         name, offset, size = index.names[-1], int(index.offsets[-1]), int(index.sizes[-1])
-    last = f"after {name}" if len(index) else "at the start"
-    fields = {"name": name, "held": source.size - offset, "size": size, "last": last, "left": left, "at": at}
-    return Damage(reason, detail.format(**fields))
+    fields = {"name": name, "held": source.size - offset, "size": size, "left": left, "at": at}
+    detail = _DAMAGE[status].format(**fields, last=f"after {name}" if len(index) else "at the start")
+    return Damage("damaged_tar" if status >= walk.BAD_CHECKSUM else "truncated_tar", detail)
 
 
 def _no_tar(source: ByteSource) -> Damage:

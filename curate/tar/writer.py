@@ -150,12 +150,8 @@ class TarWriter:
 
     def add(self, name: str, data: bytes | memoryview) -> int:
         """Add a member and return the offset of its data. Raises ValueError where the name cannot be a member's."""
-        size, header = len(data), tar_header(name, len(data))
-        for block in (header, data, _ZEROS[: -size % BLOCK]):
-            self._file.write(block)
-        start = self.offset + len(header)
-        self.offset = start + size + -size % BLOCK
-        return start
+        self.add_all([name], [data])
+        return self.offset - len(data) - -len(data) % BLOCK
 
     def add_all(self, names: Sequence[str], contents: Sequence[bytes | memoryview]) -> None:
         """Add members in order, as `add` does."""
