@@ -70,6 +70,11 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     return EmittedColumns(tuple(dict.fromkeys(parquet)), tuple(in_json))
 
 
+def read_kept_samples(tables: UnitTables, columns: list[str]) -> pa.Table:
+    """Return columns of `samples` of a unit's kept rows."""
+    return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
+
+
 def read_kept(
     tables: UnitTables, columns: Sequence[str], derived: Collection[str] = (), was_drawn: bool = False
 ) -> pa.Table:

@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from curate.base.numeric.arrays import U64, concat_small
+from curate.emit.columns import read_kept_samples
 from curate.emit.layout import Shard, Slice
 from curate.emit.output_format import OutputFormat
 from curate.emit.settings import EmitSettings
@@ -55,6 +56,6 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
 def _read_unit(settings: EmitSettings, unit: Unit, tables: UnitTables) -> pa.Table:
     """Return the uid and all columns of the inputs, of the unit's kept rows."""
     assert settings.pool.output is not None
-    kept = tables.read("samples", ["row", "uid"]).filter(tables.read("decisions", ["kept"])["kept"])
+    kept = read_kept_samples(tables, ["row", "uid"])
     inputs = pa.concat_tables(settings.reader(unit, tables).rows(kept["row"].to_numpy(), settings.pool.output))
     return pa.table([kept["uid"], *inputs.columns], names=["uid", *inputs.column_names])

@@ -12,7 +12,7 @@ from curate.base.schema import INPUT_PROBABILITY
 from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
-from curate.emit.columns import find_emitted, read_kept
+from curate.emit.columns import find_emitted, read_kept, read_kept_samples
 from curate.emit.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
@@ -89,19 +89,14 @@ class EmitSettings(StepSettings):
 
     def kept_rows(self, part: Slice, tables: UnitTables, columns: list[str]) -> pa.Table:
         """Return columns of `samples` for a slice's rows."""
-
-        def read() -> pa.Table:
-            return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
-
-        return self.recent.get((part.unit.index, *columns), read).slice(part.first, part.count)
+        rows = self.recent.get((part.unit.index, *columns), lambda: read_kept_samples(tables, columns))
+        return rows.slice(part.first, part.count)
 
     def kept_values(self, part: Slice, tables: UnitTables, columns: tuple[str, ...]) -> pa.Table:
         """Return columns of `samples`, `scores` and `decisions` for a slice's rows."""
-
-        def read() -> pa.Table:
-            return read_kept(tables, columns, self.derived, INPUT_PROBABILITY in self.pool.scores.names)
-
-        return self.recent.get((part.unit.index, "values", *columns), read).slice(part.first, part.count)
+        name, was_drawn = (part.unit.index, "values", *columns), INPUT_PROBABILITY in self.pool.scores.names
+        values = self.recent.get(name, lambda: read_kept(tables, columns, self.derived, was_drawn))
+        return values.slice(part.first, part.count)
 
     def texts_to_emit(self, tables: UnitTables, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""

@@ -18,7 +18,7 @@ from curate.base import ids
 from curate.base.numeric.arrays import U64, concat_small
 from curate.base.process import groups
 from curate.captions.mix import EmittedTexts
-from curate.emit.columns import SIDECAR
+from curate.emit.columns import SIDECAR, read_kept_samples
 from curate.emit.layout import Shard, Slice
 from curate.emit.output_format import OutputFormat
 from curate.emit.settings import EmitSettings
@@ -77,8 +77,7 @@ class WebdatasetOutput(OutputFormat):
 
     def name_hashes(self, tables: UnitTables) -> U64:
         """Return the hashes of each kept row's key, where that is safe, and of its uid."""
-        kept = tables.read("decisions", ["kept"])["kept"]
-        pairs = zip(*tables.read("samples", ["key", "uid"]).filter(kept).to_pydict().values(), strict=True)
+        pairs = zip(*read_kept_samples(tables, ["key", "uid"]).to_pydict().values(), strict=True)
         names = (name for key, uid in pairs for name in ({key, uid} if key is not None and safe_key(key) else {uid}))
         return np.fromiter(map(ids.hash64, names), np.uint64)
 

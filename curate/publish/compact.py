@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import concat_small
 from curate.pool.plan import UNIT_ROWS
-from curate.store.chunks import Chunk, units_note
+from curate.store.chunks import Chunk
 from curate.store.layout import caption_statistics_file, table_file
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
@@ -58,7 +58,8 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
         for name in table_names:
             footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
             table = concat_small(_read_all(store, name, chunk, footers))
-            merged.rewrite(name, table, None, units_note(*zip(*footers, strict=True)))
+            rows, keys, notes = map(list, zip(*footers, strict=True))
+            merged.rewrite(name, table, None, {"units": {"rows": rows, "keys": keys, "notes": notes}})
         if "captions" in table_names:
             store.write_json(captions, [store.read_json(caption_statistics_file(unit)) for unit in chunk.units])
     return [*map(merged.file, table_names), *([captions] if "captions" in table_names else [])]

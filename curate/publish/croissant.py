@@ -7,8 +7,10 @@ finished.
 """
 
 import datetime
+import json
 import re
 from collections.abc import Iterable, Mapping
+from importlib import resources
 from typing import Any
 
 import pyarrow as pa
@@ -20,24 +22,6 @@ from curate.store.manifest import Published
 
 _LISTED = 200  # files that are listed singly
 
-_TERMS = (
-    "citeAs column equivalentProperty extract field fileProperty fileObject fileSet format includes isLiveDataset "
-    "jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate separator source "
-    "subField transform"
-)
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "dct": "http://purl.org/dc/terms/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "sc": "https://schema.org/",
-    "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    **{term: f"cr:{term}" for term in _TERMS.split()},
-}
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")  # a column's name that is part of an @id as it is
 _PARQUET = "application/x-parquet"
 
@@ -55,7 +39,7 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
     files = [*(_sets(kind) if shards else ()), *(_file(line, types) for line in shards if len(shards) <= _LISTED)]
     personal = "Captions and images come from the sources as they are, and may show or name people."
     return {
-        "@context": _CONTEXT,
+        "@context": json.loads(resources.files("curate.publish").joinpath("croissant_context.json").read_bytes()),
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": run.name,

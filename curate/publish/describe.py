@@ -42,13 +42,8 @@ def describe_run(
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
 
-    Args:
-        store: the run folder.
-        facts: what run.json will hold, but for `content` and `forgotten`, which are found here.
-        digests: the manifest's lines of all tables and shards.
-        audit: of all units.
-        uids: of `sort_uids`.
-        entries: what entries.parquet holds; None: it is read.
+    `facts` are what run.json will hold, but for `content` and `forgotten`, which are found here; `digests` the
+    manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` what entries.parquet holds, None: read.
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")

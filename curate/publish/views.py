@@ -6,6 +6,7 @@ does not have is an empty view with the same columns, so that every query works 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import pyarrow as pa
@@ -17,19 +18,13 @@ from curate.recipe.files import shipped_folder
 from curate.store.layout import MANIFEST_FILE, RETRIES_FILE, VIEWS_FILE
 from curate.store.store import RunStore
 
-LARGE = {
-    "samples": schema.SAMPLES,
-    "scores": pa.schema(schema.ALIGNED),
-    "embeddings": pa.schema(schema.ALIGNED),
-    "matches": schema.MATCHES,
-    "decisions": schema.DECISIONS,
-    "derived": pa.schema(schema.ALIGNED),
-    "answers": schema.ANSWERS,
-    "captions": schema.CAPTIONS,
-    "regions": schema.REGIONS,
-    "members": schema.MEMBERS,
-    "manifest": schema.MANIFEST,
-    "retries": schema.RETRIES,
+_ALIGNED = pa.schema(schema.ALIGNED)  # of tables whose other columns depend on the recipe
+LARGE: dict[str, pa.Schema] = {
+    name: getattr(schema, name.upper(), _ALIGNED)
+    for name in (
+        *("samples", "scores", "embeddings", "matches", "decisions", "derived", "answers", "captions", "regions"),
+        *("members", "manifest", "retries"),
+    )
 }
 _TYPES = {
     pa.bool_(): "BOOLEAN",
@@ -42,23 +37,7 @@ _TYPES = {
 }
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
-_HEAD = """\
--- Views over the large tables of this run, for any DuckDB client; stats.duckdb holds the small ones. In the run folder:
---     duckdb -readonly -init views.sql stats.duckdb
--- From elsewhere, and over https:// or s3:// (by the extension httpfs), set the location of the run first:
---     SET VARIABLE run = 's3://bucket/run';
---     .read views.sql
--- The views are temporary: nothing is written. `curate sql DIR` has them too, and can read nothing else.
-"""
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"
-_NO_RUN = (
-    "this folder is no run: first SET VARIABLE run = ''path or URL of the run''; or start DuckDB in the run folder"
-)
-_CHECK = f"""\
-SET VARIABLE run_is_known = CASE
-    WHEN getvariable('run') IS NULL AND (SELECT count(*) FROM glob('{MANIFEST_FILE}')) = 0
-    THEN error('{_NO_RUN}')
-    ELSE true END"""
 _RUN = "coalesce(rtrim(getvariable('run'), '/') || '/', '')"
 
 
@@ -88,18 +67,19 @@ def create_views(connection: Any, files: Mapping[str, tuple[str, ...]], kind: Ou
 def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> None:
     """Write views.sql into a run folder with these tables, and shards of this format; its manifest may come later."""
     paths = sorted(paths)
-    files = table_files(paths)
+    by_table = table_files(paths)
     places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
     variables = []
-    for table in files:
+    for table in by_table:
         patterns = {"published": "shards/%.parquet", "retries": RETRIES_FILE}
         pattern = patterns.get(table, f"tables/{table}/%.parquet")
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"
-    scores = folder.schema(files["scores"][0]).names if "scores" in files else []
-    statements = [_CHECK, *variables, *_statements("OR REPLACE TEMP VIEW", places, scores, kind)]
-    folder.write_bytes(VIEWS_FILE, (_HEAD + "".join(f"{statement};\n" for statement in statements)).encode())
+    scores = folder.schema(by_table["scores"][0]).names if "scores" in by_table else []
+    statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, scores, kind)]
+    head = files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # comments, and whether there is a run
+    folder.write_bytes(VIEWS_FILE, (head + "".join(f"{statement};\n" for statement in statements)).encode())
 
 
 def quote(text: str) -> str:
@@ -115,11 +95,7 @@ def quote_name(name: str) -> str:
 def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind: OutputFormat) -> list[str]:
     """Return one CREATE statement for each view.
 
-    Args:
-        view: VIEW, with what precedes it.
-        files: SQL for the list of files of each table that has some.
-        scores: names of the columns of `scores`.
-        kind: of the shards.
+    `view` is VIEW, with what precedes it; `files` SQL for the list of files of each table that has some.
     """
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
     bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files), "verdicts": _VERDICTS}

@@ -5,7 +5,7 @@ said: rows, key and note. A row group holds whole units, so that one unit is rea
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,11 +41,6 @@ def find_chunks(store: RunStore) -> dict[int, Chunk]:
     names = (name for table in store.names("tables") for name in store.names(f"tables/{table}"))
     chunks = {Chunk(int(m[1]), int(m[2])) for name in names if (m := re.fullmatch(r"(\d+)-(\d+)\.parquet", name))}
     return {unit: chunk for chunk in sorted(chunks) for unit in chunk.units}
-
-
-def units_note(rows: Sequence[int], keys: Sequence[str | None], notes: Sequence[Any]) -> dict[str, Any]:
-    """Return the footer note of a chunk's file, from the rows, key and note of each of its units."""
-    return {"units": {"rows": list(rows), "keys": list(keys), "notes": list(notes)}}
 
 
 def map_notes(note: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 
@@ -39,8 +39,6 @@ class UnitTables:
     unit: int
     reuse: "UnitTables | None" = None
     last: int | None = None  # of a chunk, whose units are one to its readers: the number of its last unit
-
-    has_own_files: ClassVar[bool] = True  # no other unit's tables are in them
 
     @property
     def places(self) -> Iterator["UnitTables"]:
@@ -111,12 +109,18 @@ class UnitTables:
         One that is not final, for something may succeed another time, has no key: it holds until the run's next start.
         """
         name, stated = self.file(table), key if is_final else ""
-        return self.store.write_parquet(name, rows, stated, _text(note), keep=lambda: self._stays(table, key))
+        is_put = self.store.write_parquet(name, rows, stated, _text(note), keep=lambda: self._stays(table, key))
+        self._wrote(table, rows, stated, note, is_put)
+        return is_put
 
     def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
         """Put the table in the place of the one that is there, by which alone it is determined."""
         groups = None if self.last is None else list(row_groups(note or {}))
         self.store.write_parquet(self.file(table), rows, key, _text(note), groups)
+        self._wrote(table, rows, key, note, True)
+
+    def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
+        """Take note of a table that was written, and whether it was put into place."""
 
     def is_current(self, table: str, key: str, adopt: bool = True) -> bool:
         """Return whether the table is what was written, with this key or, since the run started, without one.
@@ -164,7 +168,7 @@ class UnitTables:
     def _adopt(self, table: str, key: str, other: "UnitTables") -> bool:
         """Put the same table of another place into this one, with this unit's number; False where it is damaged."""
         is_alike = other.unit == self.unit or "unit" not in other.column_names(table)
-        if is_alike and other.has_own_files:
+        if is_alike and not isinstance(other, ChunkTables):  # whose files have other units' tables too
             name = other.file(table)
             if digest := check_written(other.store, name):
                 self.store.adopt(other.store, name, self.file(table), digest, lambda: self._stays(table, key))
@@ -211,20 +215,8 @@ class OpenTables(UnitTables):
             self._files[table] = self.store.open_parquet(self.file(table))
         return question(self._files[table])
 
-    def write(
-        self, table: str, rows: pa.Table, key: str, note: dict[str, Any] | None = None, is_final: bool = True
-    ) -> bool:
-        """Put the table into place, and keep it for readers; where another attempt's is there, they read that one."""
-        is_put = super().write(table, rows, key, note, is_final)
-        self._wrote(table, rows, key if is_final else "", note, is_put)
-        return is_put
-
-    def rewrite(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None = None) -> None:
-        """Put the table in the place of the one that is there, and keep it for those who read it."""
-        super().rewrite(table, rows, key, note)
-        self._wrote(table, rows, key, note, True)
-
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
+        """Keep the table for readers; where another attempt's is there, they read that one."""
         self.drop_read(table)
         self.written.add(table)
         if is_put:
@@ -248,8 +240,6 @@ class ChunkTables(UnitTables):
     """A unit's tables in the files of its chunk, to be read only."""
 
     chunk: Chunk
-
-    has_own_files: ClassVar[bool] = False
 
     def file(self, table: str) -> str:
         """Return the file that holds the table, and those of the chunk's other units."""

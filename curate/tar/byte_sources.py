@@ -49,10 +49,6 @@ class MmapSource(ByteSource):
         """Return a view of all that follows `offset`, without a copy."""
         return self._view[offset:]
 
-    def read(self, offset: int, length: int) -> memoryview:
-        """Return a view of `length` bytes, fewer where the file ends."""
-        return self._view[offset : offset + length]
-
 
 @contextmanager
 def _errors_of(path: str) -> Iterator[None]:

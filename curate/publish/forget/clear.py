@@ -136,11 +136,8 @@ def _clear_note(note: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
     for shard, key in zip(*rows.select(["shard", "key"]).to_pydict().values(), strict=True):
         if key:
             keys.setdefault(shard, []).append(f"{key}.")
-
-    def cleared(shard: str, reason: str, detail: str | None) -> list[str | None]:
-        names_one = any(key in (detail or "") for key in keys.get(shard, ()))
-        return [shard, reason, _DETAIL if names_one else detail]
-
-    if "failures" not in note:
-        return note
-    return note | {"failures": [cleared(*failure) for failure in note["failures"]]}
+    failures = [
+        [shard, reason, _DETAIL if any(key in (detail or "") for key in keys.get(shard, ())) else detail]
+        for shard, reason, detail in note.get("failures", ())
+    ]
+    return note | ({"failures": failures} if "failures" in note else {})
