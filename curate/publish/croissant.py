@@ -58,32 +58,23 @@ def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | 
     }
 
 
+def _node(kind: str, name: str, identity: str, **more: Any) -> dict[str, Any]:
+    return {"@type": f"cr:{kind}", "@id": identity, "name": name, **more}
+
+
 def _sets(kind: OutputFormat) -> list[dict[str, Any]]:
     sets = {kind.suffix: (*kind.file_set, kind.media_type)}
     sets.setdefault("parquet", ("parquet", "one row per sample, one file per shard", _PARQUET))
     return [
-        {
-            "@type": "cr:FileSet",
-            "@id": name,
-            "name": name,
-            "description": description,
-            "encodingFormat": media_type,
-            "includes": f"shards/*.{suffix}",
-        }
-        for suffix, (name, description, media_type) in sets.items()
+        _node("FileSet", name, name, description=text, encodingFormat=media_type, includes=f"shards/*.{suffix}")
+        for suffix, (name, text, media_type) in sets.items()
     ]
 
 
 def _file(line: Published, types: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject",
-        "@id": line.path,
-        "name": line.path.rpartition("/")[2],
-        "contentUrl": line.path,
-        "contentSize": f"{line.bytes} B",
-        "encodingFormat": types[line.path.rpartition(".")[2]],
-        "sha256": line.sha256,
-    }
+    name, kind = line.path.rpartition("/")[2], types[line.path.rpartition(".")[2]]
+    about = {"contentUrl": line.path, "contentSize": f"{line.bytes} B", "encodingFormat": kind, "sha256": line.sha256}
+    return _node("FileObject", name, line.path, **about)
 
 
 def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
@@ -92,22 +83,12 @@ def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
     for place, field in enumerate(columns):
         data_type, repeated = _data_type(field.type)
         if data_type and field.name:
-            about = {
-                "@type": "cr:Field",
-                "@id": f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}",
-                "name": field.name,
-                "dataType": data_type,
-                "source": {"fileSet": {"@id": "parquet"}, "extract": {"column": field.name}},
-            }
-            fields.append(about | ({"repeated": True} if repeated else {}))
-    return {
-        "@type": "cr:RecordSet",
-        "@id": "samples",
-        "name": "samples",
-        "description": "The kept samples, without their images." if kind.has_members else "The kept samples.",
-        "key": {"@id": "samples/uid"},
-        "field": fields,
-    }
+            identity = f"samples/{field.name if _PLAIN.fullmatch(field.name) else place}"
+            source = {"fileSet": {"@id": "parquet"}, "extract": {"column": field.name}}
+            about = {"dataType": data_type, "source": source} | ({"repeated": True} if repeated else {})
+            fields.append(_node("Field", field.name, identity, **about))
+    text = "The kept samples, without their images." if kind.has_members else "The kept samples."
+    return _node("RecordSet", "samples", "samples", description=text, key={"@id": "samples/uid"}, field=fields)
 
 
 def _data_type(kind: pa.DataType) -> tuple[str | None, bool]:

@@ -49,8 +49,16 @@ def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIREC
     """
     theta = draw_directions(directions, raw.shape[1], seed)
     shift = raw.mean(axis=0, dtype=np.float64) - curated.mean(axis=0, dtype=np.float64)
-    control = (theta @ shift) ** 2
-    return _with_control(_slices(raw, curated, theta), control, float(shift @ shift) / len(shift))
+    control, squares = (theta @ shift) ** 2, _slices(raw, curated, theta)
+    # The mean of `squares` at control = E C by linear regression, and its standard error.
+    residuals, offset = squares - squares.mean(), control - control.mean()
+    scatter, away = float(offset @ offset), float(control.mean()) - float(shift @ shift) / len(shift)
+    gamma, leverage = 0.0, 1 / directions
+    if scatter > 0:  # else C is the same for all directions (equal means, or one dimension), and tells nothing
+        gamma, leverage = float(offset @ residuals) / scatter, 1 / directions + away**2 / scatter
+        residuals = residuals - gamma * offset
+    variance = float(residuals @ residuals) / (directions - 2)
+    return Drift(float(squares.mean()) - gamma * away, math.sqrt(variance * leverage))
 
 
 def draw_directions(count: int, dimension: int, seed: int) -> F64:
@@ -86,16 +94,3 @@ def _pieces(n: int, m: int) -> tuple[F64, I64, I64]:
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     starts = np.concatenate([[0], ends[:-1]])
     return (ends - starts) / (n * m), starts // m, starts // n
-
-
-def _with_control(squares: F64, control: F64, expected: float) -> Drift:
-    """Return the mean of `squares` at control = `expected` by linear regression, and its standard error."""
-    size = len(squares)
-    residuals, offset = squares - squares.mean(), control - control.mean()
-    scatter, away = float(offset @ offset), float(control.mean()) - expected
-    gamma, leverage = 0.0, 1 / size
-    if scatter > 0:  # else C is the same for all directions (equal means, or one dimension), and tells nothing
-        gamma, leverage = float(offset @ residuals) / scatter, 1 / size + away**2 / scatter
-        residuals = residuals - gamma * offset
-    variance = float(residuals @ residuals) / (size - 2)
-    return Drift(float(squares.mean()) - gamma * away, math.sqrt(variance * leverage))

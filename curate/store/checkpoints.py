@@ -43,11 +43,8 @@ class Checkpoints:
     ) -> pa.Table:
         """Return a table of the rows that a killed process left, and those that the steps give; a column is one chunk.
 
-        Args:
-            of: what names the table, and determines it beside the key, as plain data.
-            schema: of the table.
-            steps: from a row to tables of the rows from that one on, in order.
-            check: called before rows are put into place; raises where they are not to be used.
+        `of`, plain data, names the table, and determines it beside the key. `steps` leads from a row to tables of the
+        rows from that one on, in order. `check`, called before rows are put into place, raises where none is to be.
         """
         name = ids.digest([self._key, of])
         tables = self._read(name)

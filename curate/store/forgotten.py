@@ -131,12 +131,8 @@ class Record:
     ) -> "Record":
         """Return the record with one more request, of those items that are not in it yet; itself where all are.
 
-        Args:
-            items: what is forgotten.
-            origin: why, for all of them, or kind → list with one value for each of `items[kind]`.
-            time: when, in UTC; now by default.
-            rows: kind → how many rows of the pool each of `items[kind]` named; 0 by default.
-            shards: how many shards the request changed.
+        `origin` is why, for all of them, or kind → list with one value for each of `items[kind]`; `rows` kind → how
+        many rows of the pool each of those named, 0 by default; `time` in UTC; `shards` how many the request changed.
         """
         columns: dict[str, list[Any]] = {"kind": [], "value": [], "origin": [], "rows": []}
         for kind in KINDS:

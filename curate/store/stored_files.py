@@ -199,11 +199,9 @@ class StoredFiles:
             return pq.read_schema(file)
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """Return the key, the footer note and the rows of a Parquet file, whose end is read, at once or in two parts.
+        """Return the key, the footer note and the rows of a Parquet file; errors as of `read_parquet`.
 
-        Raises:
-            OSError: the file is missing, or cannot be read now.
-            DamagedError: it was read, and holds no complete footer.
+        Its end is read, which mostly holds the footer, and where it does not, the rest of that.
         """
         with self._reading(name), self.open(name) as file:
             size = file.seek(0, os.SEEK_END)

@@ -278,8 +278,19 @@ class ChunkTables(UnitTables):
         """Return what the chunk's file says of its units, once per process and state. Raises OSError, DamagedError."""
         name = self.file(table)
         of_file = f"units of {self.store.path(name)} "
-        key = f"{of_file}{self.store.state(name)}"
-        index = process_cache(key, lambda: _read_index(self.store, name), replaces=of_file)
+
+        def read() -> _Index | None:
+            if check_written(self.store, name) is None:
+                return None
+            try:
+                note = json.loads(self.store.footer(name)[1] or "")
+                units = note["units"]
+            except (DamagedError, ValueError, KeyError):
+                return None
+            notes = [inner and _text(inner) for inner in units["notes"]]
+            return _Index(units["rows"], units["keys"], notes, list(accumulate(row_groups(note))))
+
+        index = process_cache(f"{of_file}{self.store.state(name)}", read, replaces=of_file)
         if index is None:
             raise DamagedError(f"{self.store.path(name)}: is damaged; run again to recompute it")
         return index
@@ -292,16 +303,3 @@ class _Index(NamedTuple):
     keys: list[str | None]
     notes: list[str | None]
     ends: list[int]  # of row groups: the rows of each and of those before it
-
-
-def _read_index(store: RunStore, name: str) -> _Index | None:
-    """Return what a chunk's file says of its units; None where it is not what was written, which is logged."""
-    if check_written(store, name) is None:
-        return None
-    try:
-        note = json.loads(store.footer(name)[1] or "")
-        units = note["units"]
-    except (DamagedError, ValueError, KeyError):
-        return None
-    notes = [inner and _text(inner) for inner in units["notes"]]
-    return _Index(units["rows"], units["keys"], notes, list(accumulate(row_groups(note))))

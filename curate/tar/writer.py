@@ -150,8 +150,12 @@ class TarWriter:
 
     def add(self, name: str, data: bytes | memoryview) -> int:
         """Add a member and return the offset of its data. Raises ValueError where the name cannot be a member's."""
-        self.add_all([name], [data])
-        return self.offset - len(data) - -len(data) % BLOCK
+        size, header = len(data), tar_header(name, len(data))
+        for block in (header, data, _ZEROS[: -size % BLOCK]):
+            self._file.write(block)
+        start = self.offset + len(header)
+        self.offset = start + size + -size % BLOCK
+        return start
 
     def add_all(self, names: Sequence[str], contents: Sequence[bytes | memoryview]) -> None:
         """Add members in order, as `add` does."""

@@ -66,22 +66,16 @@ def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         raw = line.strip()
-        if raw:
-            name, value = _item(raw, kind, f"{path}, line {number}")
-            values[name].append(value)
+        text = raw.decode("utf-8", "surrogateescape")
+        of_hex = [name for name in ("uid", "sha256") if kind in (name, None) and _HEX[name].fullmatch(text)]
+        if of_hex:
+            values[of_hex[0]].append(bytes.fromhex(text))
+        elif kind in ("url", None) and (b"/" in raw or b":" in raw):  # as in every URL; and in no mistyped hex digits
+            values["url"].append(hash_url(raw))
+        elif raw:
+            accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
+            raise RecipeError(f"{path}, line {number}: {text[:100]!r} is not an item; accepted: {accepted}")
     return Items.of(values)
-
-
-def _item(raw: bytes, kind: str | None, where: str) -> tuple[str, bytes]:
-    text = raw.decode("utf-8", "surrogateescape")
-    for name in ("uid", "sha256"):
-        if kind in (name, None) and _HEX[name].fullmatch(text):
-            return name, bytes.fromhex(text)
-    # Every URL has one of these; a hex digit too few or too many has none.
-    if kind in ("url", None) and (b"/" in raw or b":" in raw):
-        return "url", hash_url(raw)
-    accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
-    raise RecipeError(f"{where}: {text[:100]!r} is not an item; accepted: {accepted}")
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
