@@ -97,10 +97,9 @@ def languages(run: RunFacts) -> list[str]:
 
 
 def _front_matter(run: RunFacts) -> dict[str, Any]:
-    kind, kept = find_written(run), run.kept
+    kind, kept, codes = find_written(run), run.kept, languages(run)
     front: dict[str, Any] = {"pretty_name": escape(run.name), "license": run.recipe.get("license", UNKNOWN)}
-    if codes := languages(run):
-        front["language"] = codes
+    front |= {"language": codes} if codes else {}
     front["task_categories"] = ["image-to-text", "text-to-image", "zero-shot-image-classification"]
     front["size_categories"] = [next((name for limit, name in _SIZES if kept < limit), "n>1T")]
     front["tags"] = ["image-text", "curated", *kind.tags]

@@ -107,13 +107,9 @@ def _remove_strays(store: RunStore, digests: Lines) -> None:
 def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
     """Write entries.parquet, and return what it holds.
 
-    Args:
-        store: the run folder.
-        entries: columns entry, source, language, as `Entries` has them.
-        pool: int64[entries], rows of the pool that match, before any rule.
-        survivors: int64[entries], rows that match when balancing begins.
-        sums: int64[2, entries], expected rows in fixed point (2⁻³²), and kept rows.
-        p: float64[entries], `Choice.entry_probabilities`; None: 1.
+    `entries` has columns entry, source, language. Of each entry, `pool` are the rows that match before any rule, and
+    `survivors` those when balancing begins (int64); `sums` the expected rows in fixed point (2⁻³²), and the kept ones
+    (int64[2, entries]); `p` (float64) is `Choice.entry_probabilities`, None: 1.
     """
     p = np.ones(len(survivors)) if p is None else p
     entry_ids = np.arange(len(entries), dtype=np.int32)

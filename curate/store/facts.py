@@ -373,12 +373,7 @@ def read_claim(store: RunStore) -> RunClaim:
 
 
 def read_facts(store: RunStore) -> RunFacts:
-    """Return the facts of a finished run.
-
-    Raises:
-        DamagedError: run.json is not what curate writes.
-        RunError: it is of a later format.
-    """
+    """Return a finished run's facts. Raises DamagedError, and RunError where run.json has a later format."""
     return _parse(RunFacts, store, _read(store))
 
 

@@ -52,10 +52,7 @@ class Record:
 
     @classmethod
     def read_checked(cls, folder: RunStore) -> "Record":
-        """Return the record of a run folder.
-
-        Raises RunError where it does not begin with the one that run.json names, or is not what was written.
-        """
+        """Return a folder's record. Raises RunError unless it begins with run.json's, and is what was written."""
         record = cls.read(folder)
         try:
             named, is_lost = read_forgotten(folder), not folder.exists(RUN_FILE)

@@ -175,12 +175,7 @@ class StoredFiles:
         return written is not None and written.is_of(self.digest(name))
 
     def read_parquet(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the table, or some of its columns.
-
-        Raises:
-            OSError: the file is missing, or cannot be read now.
-            DamagedError: it was read, and something else than us damaged it.
-        """
+        """Return the table, or some columns. Raises OSError if missing or unreadable now, DamagedError if damaged."""
         with self.open_parquet(name) as file:
             return file.read(columns)
 
@@ -199,10 +194,7 @@ class StoredFiles:
             return pq.read_schema(file)
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
-        """Return the key, the footer note and the rows of a Parquet file; errors as of `read_parquet`.
-
-        Its end is read, which mostly holds the footer, and where it does not, the rest of that.
-        """
+        """Return the key, the note and the rows in the footer of a Parquet file; errors as of `read_parquet`."""
         with self._reading(name), self.open(name) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL))

@@ -31,10 +31,7 @@ _DETAIL = "a name in it was removed on request"
 
 
 def clear_unit(tables: UnitTables, items: Items, names: Sequence[str], sources: Iterable[Source]) -> list[str]:
-    """Clear the rows that the items name in the unit's tables of these names, and in what `sources` downloaded.
-
-    Returns the files of the run that were rewritten.
-    """
+    """Clear the rows of the items in a unit's tables and in what `sources` downloaded; return the files rewritten."""
     rewritten = _clear_downloads(tables, items, sources)
     for name, table, note in _cleared(tables, items, names):
         tables.rewrite(name, table, tables.key(name), note)

@@ -65,9 +65,7 @@ class Forgotten:
 def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
     """Forget items, none to only complete a request that was interrupted; with `dry_run`, only look what would change.
 
-    Raises:
-        RecipeError: there is no run.
-        RunError: it is not finished, or another `forget` is at work.
+    Raises RecipeError where there is no run, RunError where it is not finished, or another `forget` is at work.
     """
     folder = RunStore(url)
     if not folder.exists(layout.RUN_FILE):

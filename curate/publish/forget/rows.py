@@ -125,11 +125,7 @@ class Survey:
 
 
 def link_items(settings: PublishSettings, units: Sequence[Unit], requested: Items) -> Items:
-    """Return the requested items and all names of rows that are linked to them.
-
-    A row is linked by an equal uid, URL or image, by having lost to one as a duplicate (it would be kept in a later run
-    instead), and a published sample by an attachment that is one of the images.
-    """
+    """Return the requested items and all names of rows linked to them; by attachments, of published samples."""
     all_tables = [settings.tables(unit) for unit in units]
     items = _follow_rows(all_tables, requested)
     while len(items.sha256):
