@@ -106,9 +106,10 @@ def _attachments(members: pa.Table, samples: pa.Table) -> pa.Table:
     return files.filter(pa.array(~(is_image | is_text)))
 
 
-def _lost(decisions: pa.Table) -> pa.BooleanArray:
-    """Return the rows that lost to another when duplicates were dropped."""
-    return pc.is_in(decisions["rule"], pa.array([schema.DUPLICATE]))
+def _lost_rows(decisions: pa.Table) -> tuple[Mask, Hashes]:
+    """Return which rows lost to another when duplicates were dropped, and the uid of that other for each of these."""
+    lost = np.array(pc.is_in(decisions["rule"], pa.array([schema.DUPLICATE])))
+    return lost, column_hashes(decisions["duplicate_of"].filter(pa.array(lost)), "uid")[0]
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
     while len(fresh):
         linked = []
         for tables in all_tables:
-            decisions = tables.read("decisions", ["rule", "duplicate_of"])
-            lost = fresh.find("uid", decisions["duplicate_of"]) & _lost(decisions).to_numpy()
+            lost, uids = _lost_rows(tables.read("decisions", ["rule", "duplicate_of"]))
+            lost[lost] = fresh.holds("uid", uids)
             linked.append(readable_names(tables, find_rows(tables, fresh) | lost))
         fresh = unite(linked) - known
         known |= fresh
@@ -176,8 +177,8 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
             names[kind].append(values)
         named = rows & find_rows(tables, requested)
         decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])
-        lost = decisions["duplicate_of"].filter(pa.array(named & _lost(decisions).to_numpy()))
-        representatives.append(column_hashes(lost, "uid")[0])
+        lost, uids = _lost_rows(decisions)
+        representatives.append(uids[named[lost]])
         failed = pc.is_in(decisions["rule"], pa.array([schema.FAILED])).to_numpy()
         masks = {"requested": named, "linked": ~named, "failed": failed, "kept": decisions["kept"].to_numpy()}
         for name, mask in masks.items():
