@@ -9,7 +9,7 @@ and so does the file's end on a member's boundary. A second archive after it is 
 Headers are untrusted: whatever they claim, the walk moves forward, allocates a fixed amount and ends in `damage`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -71,9 +71,9 @@ def index_tar(source: ByteSource) -> TarIndex:
         tables.append(rows[:count].copy())
         names += _names(text, rows[:count, 3].tolist())
     table = np.concatenate(tables)
-    offsets, sizes, types = table[:, 0].copy(), table[:, 1].copy(), table[:, 2].astype(np.uint8)
-    index = TarIndex(names, types, offsets, sizes, table[:, 4] == 1, None)
-    return replace(index, damage=_damage(source, status, at, index))
+    damage = _damage(source, status, at, names, table)
+    types = table[:, 2].astype(np.uint8)
+    return TarIndex(names, types, table[:, 0].copy(), table[:, 1].copy(), table[:, 4] == 1, damage)
 
 
 def compile_kernels() -> None:
@@ -116,7 +116,7 @@ _DAMAGE = {
 }
 
 
-def _damage(source: ByteSource, status: int, at: int, index: TarIndex) -> Damage | None:
+def _damage(source: ByteSource, status: int, at: int, names: list[str], table: I64) -> Damage | None:
     left = source.size - at
     if source.size == 0:
         return Damage("empty_file", "the file has 0 bytes")
@@ -126,11 +126,9 @@ def _damage(source: ByteSource, status: int, at: int, index: TarIndex) -> Damage
         return _second_archive(source, at) if left else None
     if status == walk.CUT_HEADER and not any(source.read(at, left)):
         return None  # what is cut is the end marker
-    name, offset, size = "", 0, 0
-    if len(index):
-        name, offset, size = index.names[-1], int(index.offsets[-1]), int(index.sizes[-1])
+    name, offset, size = (names[-1], *table[-1, :2].tolist()) if names else ("", 0, 0)
     fields = {"name": name, "held": source.size - offset, "size": size, "left": left, "at": at}
-    detail = _DAMAGE[status].format(**fields, last=f"after {name}" if len(index) else "at the start")
+    detail = _DAMAGE[status].format(**fields, last=f"after {name}" if names else "at the start")
     return Damage("damaged_tar" if status >= walk.BAD_CHECKSUM else "truncated_tar", detail)
 
 
