@@ -185,15 +185,6 @@ def origins(items: Items, requested: Items) -> dict[str, list[str]]:
     return {kind: [REQUESTED if is_named else LINKED for is_named in named[kind]] for kind in KINDS}
 
 
-def counts(items: Items, names: Mapping[str, Hashes]) -> dict[str, npt.NDArray[np.int64]]:
-    """Return for each kind how often each of `items` is among the names of rows (unsorted, one for each row)."""
-    result = {}
-    for kind in KINDS:
-        ordered, wanted = np.sort(names[kind]), items[kind]
-        result[kind] = np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
-    return result
-
-
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows of `samples` (status, characters) are forgotten: readable, and without a caption."""
     mask = pc.and_(pc.equal(samples["status"], pa.scalar(schema.OK)), samples["characters"].is_null())

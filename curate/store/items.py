@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import string_buffers, whole
+from curate.base.numeric.arrays import I64, string_buffers, whole
 
 Hashes = npt.NDArray[np.bytes_]
 
@@ -94,6 +94,11 @@ class Items:
             return np.zeros(len(values), bool)
         place = np.minimum(np.searchsorted(known, values), len(known) - 1)
         return np.asarray(known[place] == values)
+
+    def count(self, kind: str, values: Hashes) -> I64:
+        """Return how often each of the items is among the values, in any order (int64[items])."""
+        ordered = np.sort(values)
+        return np.searchsorted(ordered, self[kind], "right") - np.searchsorted(ordered, self[kind], "left")
 
     def has_image(self, digest: bytes) -> bool:
         """Return whether the image of this sha256 is among the items."""

@@ -53,10 +53,9 @@ def check_unlocked(store: RunStore) -> None:
 
 def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
     """Remove what is in the folder's `tmp`, but the lock and what is to `keep`. The caller holds the lock."""
-    with suppress(FileNotFoundError):
-        for path in store.fs.ls(store.path("tmp"), detail=False):
-            if not path.rstrip("/").endswith((f"/{LOCK_FILE}", f"/{keep}")):
-                store.delete(path[len(store.root) + 1 :])
+    for name in store.names("tmp"):
+        if f"tmp/{name}" not in (LOCK_FILE, keep):
+            store.delete(f"tmp/{name}")
     if store.is_local:
         with suppress(OSError):  # it holds the lock
             os.rmdir(store.path("tmp"))

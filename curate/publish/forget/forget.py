@@ -32,7 +32,7 @@ from curate.run.context import open_context
 from curate.run.in_process import InProcessUnits
 from curate.store import layout
 from curate.store.facts import ForgottenFacts, read_facts
-from curate.store.forgotten import Record, counts, origins
+from curate.store.forgotten import Record, origins
 from curate.store.items import KINDS, NOTHING, Items
 from curate.store.lock import clear_tmp, locked
 from curate.store.manifest import Lines, digest_file, no_run, read_manifest
@@ -122,17 +122,16 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     items = link_items(settings, units, requested) if len(requested) else NOTHING
     rows = survey(settings, units, requested, items)
     shards = tuple(find_shards(folder, items))
-    absent = Items(**{kind: requested[kind][~np.isin(requested[kind], rows.names[kind])] for kind in KINDS})
+    present = Items(**{kind: items[kind][rows.counts[kind] > 0] for kind in KINDS})
     result = Forgotten(
         requested=len(requested),
         known=len(requested) - len(requested - record.items),
-        absent=absent - record.items,
+        absent=requested - present - record.items,
         rows=rows,
         shards=shards,
         has_images=settings.pool.has_images,
     )
-    counted = counts(items, rows.names)
-    return result, record.append(items, origins(items, requested), rows=counted, shards=len(shards))
+    return result, record.append(items, origins(items, requested), rows=rows.counts, shards=len(shards))
 
 
 # ---- writing the run again

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.base.numeric.arrays import Mask, whole
+from curate.base.numeric.arrays import I64, Mask, whole
 from curate.pool.plan import Unit
 from curate.pool.reread import UnitRereader
 from curate.publish.audit import PublishSettings
@@ -116,7 +116,7 @@ def _lost_rows(decisions: pa.Table) -> tuple[Mask, Hashes]:
 class Survey:
     """The rows of a pool that items name and that are not forgotten yet."""
 
-    names: dict[str, Hashes] = field(compare=False)  # of `names_of`
+    counts: dict[str, I64] = field(compare=False)  # by kind, how many of them each of the items names
     units: tuple[Unit, ...]  # that hold some of the rows
     requested: int = 0  # how many have a requested name
     linked: int = 0  # how many are linked to those
@@ -161,7 +161,7 @@ def _follow_rows(all_tables: Sequence[UnitTables], items: Items) -> Items:
 
 def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, items: Items) -> Survey:
     """Return which rows the items name; `items` are those requested and all that are linked to them."""
-    names: dict[str, list[Hashes]] = {kind: [items[kind][:0]] for kind in KINDS}
+    counts = {kind: np.zeros(len(items[kind]), np.int64) for kind in KINDS}
     representatives: list[Hashes] = []
     holding = []
     totals = dict.fromkeys(("requested", "linked", "failed", "kept"), 0)
@@ -174,7 +174,7 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
             continue
         holding.append(unit)
         for kind, values in names_of(tables, rows, _LOOKUPS).items():
-            names[kind].append(values)
+            counts[kind] += items.count(kind, values)
         named = rows & find_rows(tables, requested)
         decisions = tables.read("decisions", ["kept", "rule", "duplicate_of"])
         lost, uids = _lost_rows(decisions)
@@ -188,7 +188,7 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
         published = _items_of("uid", [pair_bytes(read_uids(settings.store))])
         stay = _items_of("uid", [stay.uid[published.holds("uid", stay.uid)]])
     return Survey(
-        names={kind: np.concatenate(parts) for kind, parts in names.items()},
+        counts=counts,
         units=tuple(holding),
         representatives=tuple(hex_of(stay.uid)),
         **totals,
