@@ -9,6 +9,7 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
+from curate.store.layout import ticket_file
 from curate.store.manifest import check_written, written_file
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables, UnitTables
@@ -80,13 +81,13 @@ def test_what_a_kill_left_of_a_replacement_is_completed(folder: RunStore, monkey
     """The ticket decides: whoever comes next puts into place what it names."""
 
     def complete(self: RunStore, ticket: str) -> bool:
-        if self.exists(ticket):
+        if self.exists(ticket_file(ticket)):
             raise KeyboardInterrupt
         return False
 
     put(folder, 0.0, "older")
     with monkeypatch.context() as patched:
-        patched.setattr(RunStore, "_complete", complete)
+        patched.setattr(RunStore, "complete", complete)
         with pytest.raises(KeyboardInterrupt):
             put(folder, 1.0)
     assert folder.read_parquet(NAME)["score"].to_pylist() == [0.0]
