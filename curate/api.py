@@ -107,18 +107,18 @@ class Run:
 
     def look(self, query: str, **params: object) -> "HtmlPage":
         """Return a page, shown by notebooks, with a query's rows and their images; it must yield a column `uid`."""
+        from curate.ask.opened import connected
         from curate.ask.report.look import look_at
-        from curate.ask.report.source import open_source_run
 
-        with open_source_run(self.path) as run, asking(self.path, query, params) as result:
+        with connected(self.path) as run, asking(self.path, query, params) as result:
             return look_at(run, result, query)
 
     def plot(self, *columns: str) -> "HtmlPage":
         """Return histograms, shown by notebooks, of numeric columns in pool and kept set; by default of all columns."""
+        from curate.ask.opened import connected
         from curate.ask.report.look import plot_columns
-        from curate.ask.report.source import open_source_run
 
-        with open_source_run(self.path) as run:
+        with connected(self.path) as run:
             return plot_columns(run, columns)
 
     def diff(self, other: "Run | str | os.PathLike[str]") -> Diff:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate import __version__
-from curate.ask.query import connected
+from curate.ask.opened import connected
 from curate.base.errors import RecipeError, RunError
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
@@ -171,9 +171,9 @@ def redescribe(prepared: Prepared) -> list[str]:
     with locked(store, "run"):
         facts = read_facts(store)
         changed = {key: plain[key] for key in DESCRIPTIVE_KEYS if facts.recipe[key] != plain[key]}
-        with connected(store.url) as connection:
-            rows = "SELECT source, rule, rows FROM drops UNION ALL SELECT source, NULL, kept FROM sources"
-            drops = Counter({(source, rule): n for source, rule, n in connection.execute(rows).fetchall()})
+        with connected(store.url) as run:
+            rows = run.rows("SELECT source, rule, rows FROM drops UNION ALL SELECT source, NULL, kept FROM sources")
+            drops = Counter({(row["source"], row["rule"]): row["rows"] for row in rows})
         describe_again(store, facts.changed(name=plain["name"], recipe=facts.recipe | changed), drops)
     return list(changed)
 

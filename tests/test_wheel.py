@@ -50,7 +50,7 @@ def test_it_holds_everything(unpacked: Path) -> None:
     queries = {f"curate/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
     assert queries <= found and len(queries) > 10
     assert {f"curate/infra/{path.name}" for path in (ROOT / "infra").glob("*.yaml")} <= found
-    assert {"curate/ask/report/page.html", "curate/ask/report/style.css"} <= found
+    assert {f"curate/ask/report/{name}" for name in ("page.html", "style.css", "theme.json")} <= found
     assert {"curate/publish/croissant_context.json", "curate/publish/views_head.sql"} <= found
     assert {"curate/demo/recipe.yaml", "curate/demo/words.yaml", "curate/py.typed", "curate/sql/views.sql"} <= found
 

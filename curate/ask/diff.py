@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from curate.ask.query import connected, find_run
+from curate.ask.opened import OpenRun, connected
+from curate.ask.query import find_run
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import I64, U64, Mask
@@ -27,19 +28,21 @@ from curate.decide.rules.rules import check_rules
 from curate.publish.uids import read_uids
 from curate.publish.views import quote, quote_name
 from curate.recipe.diff import changes
-from curate.store.facts import RuleFacts, RunFacts, read_facts
+from curate.store.facts import RunFacts
 
 NOT_IN_POOL = "not in the pool"
 LOST, GAINED = "lost", "gained"
 
 # A row a rule, entry, source or language: rows of A and of B, samples lost and gained; null where the run has none.
-CHANGES = pa.schema([("name", pa.string()), *((name, pa.int64()) for name in ("a", "b", "lost", "gained"))])
+_TEXT, _ROWS = pa.string(), pa.int64()
+CHANGES = schema.define(name=_TEXT, a=_ROWS, b=_ROWS, lost=_ROWS, gained=_ROWS)
 # A recipe's key, or another fact of a run, with its value in A and B as JSON; null where there is none.
-SETTINGS = pa.schema([(name, pa.string()) for name in ("key", "a", "b")])
+SETTINGS = schema.define(key=_TEXT, a=_TEXT, b=_TEXT)
 # A changed sample. `rule` is what dropped it in the run that does not keep it, `value` that run's numbers that the rule
 # reads, as `name = number`; the rest is from the run that keeps it.
-SAMPLES = pa.schema(
-    [(n, pa.string()) for n in ("side", "uid", "rule", "value", "duplicate_of", "source", "language", "url", "caption")]
+SAMPLES = schema.define(
+    *schema.define(side=_TEXT, uid=_TEXT, rule=_TEXT, value=_TEXT, duplicate_of=_TEXT),
+    *schema.define(source=_TEXT, language=_TEXT, url=_TEXT, caption=_TEXT),
 )
 
 _REASONS = """
@@ -81,6 +84,8 @@ FROM (
 )
 GROUP BY name
 """
+_MOST_FREQUENT = "a + b DESC"
+_MOST_CHANGED = "coalesce(lost, 0) + coalesce(gained, 0) DESC, coalesce(a, 0) + coalesce(b, 0) DESC"
 _SAMPLES = """
 SELECT $side AS side, uid, r.rule, r.value, r.duplicate_of, source, language, url, caption
 FROM kept JOIN reasons r USING (uid)
@@ -157,18 +162,10 @@ class Diff:
 
 
 @dataclass(frozen=True)
-class _Open:
+class _Compared(OpenRun):
     """An open run, with the uids that it alone keeps as table `only_here`, and those of the other as `wanted`."""
 
     side: Side
-    run: RunFacts
-    connection: Any
-
-    def fetch(self, sql: str, **params: object) -> pa.Table:
-        return self.connection.sql(sql, params=params).to_arrow_table()
-
-    def count(self, sql: str, **params: object) -> dict[str, int]:
-        return dict(self.connection.execute(sql, params or None).fetchall())
 
 
 def diff_runs(a: str, b: str) -> Diff:
@@ -185,11 +182,11 @@ def diff_runs(a: str, b: str) -> Diff:
             lost=lost,
             gained=gained,
             repeated=repeated,
-            settings=_settings(first.run, second.run),
+            settings=_settings(first.facts, second.facts),
             rules=_rules(first, second, lost, gained),
-            entries=_entries(first, second),
-            sources=_kept_by("source", first, second),
-            languages=_kept_by("language", first, second),
+            entries=_side_by_side(first, second, _ENTRIES, _MOST_CHANGED, "match"),
+            sources=_side_by_side(first, second, _KEPT.format(column="source"), _MOST_FREQUENT),
+            languages=_side_by_side(first, second, _KEPT.format(column="language"), _MOST_FREQUENT),
         )
 
 
@@ -206,15 +203,14 @@ def changed_samples(
             yield from (batch.cast(SAMPLES) for batch in batches)
 
 
-def _with_values(run: _Open, limit: int | None) -> pa.Table:
+def _with_values(run: _Compared, limit: int | None) -> pa.Table:
     """Return the reasons of the first `limit` wanted samples by uid: uid, rule, value, duplicate_of; see SAMPLES."""
-    columns = run.fetch("FROM verdicts LIMIT 0").schema
+    columns = run.table("FROM verdicts LIMIT 0").schema
     cases = []
-    for rule in run.run.rules:
-        read = check_rules({rule.name: rule.sql}, columns)[0].columns if rule.sql else filter(None, [rule.of])
-        kinds = {name: columns.field(name).type for name in read}
+    for rule in run.facts.rules:
         texts = []
-        for name, kind in kinds.items():
+        for name in check_rules({rule.name: rule.sql}, columns)[0].columns if rule.sql else filter(None, [rule.of]):
+            kind = columns.field(name).type
             if pa.types.is_integer(kind) or pa.types.is_floating(kind):
                 # Of the best rows in all digits, as thresholds are shown.
                 all_digits = pa.types.is_integer(kind) or not rule.sql
@@ -222,16 +218,13 @@ def _with_values(run: _Open, limit: int | None) -> pa.Table:
                 texts.append(f"{quote(f'{name} = ')} || coalesce({text}, 'NULL')")
         if texts:
             cases.append(f"WHEN '{rule.name}' THEN concat_ws(', ', {', '.join(texts)})")
-    run.connection.register("reasons", run.fetch(f"{_REASONS} LIMIT $limit", outside=NOT_IN_POOL, limit=limit))
+    run.connection.register("reasons", run.table(f"{_REASONS} LIMIT $limit", outside=NOT_IN_POOL, limit=limit))
     value = f"CASE r.rule {' '.join(cases)} END" if cases else "NULL"
-    return run.fetch(f"SELECT r.*, {value} AS value FROM reasons r LEFT JOIN verdicts USING (unit, row)")
-
-
-# ---- the two runs
+    return run.table(f"SELECT r.*, {value} AS value FROM reasons r LEFT JOIN verdicts USING (unit, row)")
 
 
 @contextmanager
-def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int, int]]:
+def _open_both(a: str, b: str) -> Iterator[tuple[_Compared, _Compared, int, int, int]]:
     """Open both runs, and count the samples lost, gained, and kept by both but not equally often."""
     first, second = _kept_uids(a), _kept_uids(b)
     only_a, only_b = _not_in(*first[:2], *second[:2]), _not_in(*second[:2], *first[:2])
@@ -241,13 +234,12 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Open, _Open, int, int, int]]:
     repeated = int((first[2][~only_a] != second[2][~only_b]).sum())
     with connected(a) as of_a, connected(b) as of_b:
         opened = []
-        for url, connection, only, other, uids in ((a, of_a, lost, gained, first), (b, of_b, gained, lost, second)):
-            connection.register("only_here", only)
-            connection.register("wanted", other)
-            run = read_facts(find_run(url))
-            rows = dict(connection.execute("SELECT rule, rows FROM funnel").fetchall())
-            side = Side(url, run.name, rows[schema.POOL], rows[schema.FAILED], rows[schema.KEPT], int(uids[2].sum()))
-            opened.append(_Open(side, run, connection))
+        for url, run, only, other, uids in ((a, of_a, lost, gained, first), (b, of_b, gained, lost, second)):
+            run.connection.register("only_here", only)
+            run.connection.register("wanted", other)
+            pool, failed, kept = (run.counts[name] for name in (schema.POOL, schema.FAILED, schema.KEPT))
+            side = Side(url, run.facts.name, pool, failed, kept, int(uids[2].sum()))
+            opened.append(_Compared(run.folder, run.facts, run.connection, side))
         yield opened[0], opened[1], len(lost), len(gained), repeated
 
 
@@ -273,48 +265,35 @@ def _not_in(high: U64, low: U64, other_high: U64, other_low: U64) -> Mask:
     return mask
 
 
-# ---- tables
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
-
-
 def _settings(a: RunFacts, b: RunFacts) -> pa.Table:
     """Return the differences of the recipes, and of what else determines a run."""
-    differences = changes(_recipe(a), _recipe(b))
-    old, new = a.to_json(), b.to_json()
-    for key in ("models", "engine_ids", "metadata", "curate", "t"):
-        differences += changes(old[key], new[key], key)
-    old, new = ({rule.name: _thresholds(rule) for rule in run.rules} for run in (a, b))
-    differences += changes(old, new, "threshold")
-    rows = [{"key": change.key, "a": _json(change.old), "b": _json(change.new)} for change in differences]
+    sides = []
+    for facts in (a, b):
+        recipe, plain = dict(facts.recipe), facts.to_json()
+        if isinstance(recipe.get("input"), list):  # by name, so that an added source is one change
+            recipe["input"] = {source["name"]: source for source in recipe["input"]}
+        others = {key: plain[key] for key in ("models", "engine_ids", "metadata", "curate", "t")}
+        others["threshold"] = {
+            rule.name: {str(group.group): group.threshold for group in rule.thresholds}
+            if rule.thresholds is not None
+            else rule.threshold
+            for rule in facts.rules
+        }
+        sides.append((recipe, others))
+    rows = []
+    for key, *values in (change for old, new in zip(*sides, strict=True) for change in changes(old, new)):
+        old, new = (None if value is None else json.dumps(value, ensure_ascii=False) for value in values)
+        rows.append({"key": key, "a": old, "b": new})
     return pa.Table.from_pylist(rows, SETTINGS)
 
 
-def _thresholds(rule: RuleFacts) -> Any:
-    """Return the threshold of a rule, or those of its groups."""
-    if rule.thresholds is None:
-        return rule.threshold
-    return {str(group.group): group.threshold for group in rule.thresholds}
-
-
-def _recipe(run: RunFacts) -> dict[str, Any]:
-    """Return the recipe with its inputs by name, so that an added source is one change."""
-    recipe = dict(run.recipe)
-    if isinstance(recipe.get("input"), list):
-        recipe["input"] = {source["name"]: source for source in recipe["input"]}
-    return recipe
-
-
-def _rules(a: _Open, b: _Open, lost: int, gained: int) -> pa.Table:
-    funnels = [side.count("SELECT rule, rows FROM funnel ORDER BY position") for side in (a, b)]
-    count = f"SELECT rule, count(*) FROM ({_REASONS}) GROUP BY rule"
-    why_lost, why_gained = (side.count(count, outside=NOT_IN_POOL) for side in (b, a))
-    names = merge_names(*map(list, funnels))
+def _rules(a: _Compared, b: _Compared, lost: int, gained: int) -> pa.Table:
+    sql = f"SELECT rule, count(*) AS n FROM ({_REASONS}) GROUP BY rule"
+    why_lost, why_gained = ({row["rule"]: row["n"] for row in run.rows(sql, outside=NOT_IN_POOL)} for run in (b, a))
+    names = merge_names(list(a.counts), list(b.counts))
     names.insert(-1, NOT_IN_POOL)
     rows: list[dict[str, Any]] = [
-        {"name": name, "a": funnels[0].get(name), "b": funnels[1].get(name)}
+        {"name": name, "a": a.counts.get(name), "b": b.counts.get(name)}
         | {"lost": why_lost.get(name, 0), "gained": why_gained.get(name, 0)}
         for name in names
     ]
@@ -332,22 +311,11 @@ def merge_names(a: list[str], b: list[str]) -> list[str]:
     return merged
 
 
-def _entries(a: _Open, b: _Open) -> pa.Table:
-    """Return CHANGES by entry, those that changed most first, then the most frequent ones."""
-    of_a, of_b = (side.fetch(_ENTRIES) if side.run.recipe.get("match") else None for side in (a, b))
-    order = "coalesce(lost, 0) + coalesce(gained, 0) DESC, coalesce(a, 0) + coalesce(b, 0) DESC"
-    return _side_by_side(a, of_a, of_b, order)
-
-
-def _kept_by(column: str, a: _Open, b: _Open) -> pa.Table:
-    """Return CHANGES of kept samples by a column of `samples`, the most frequent value first."""
-    sql = _KEPT.format(column=column)
-    return _side_by_side(a, a.fetch(sql), b.fetch(sql), "a + b DESC")
-
-
-def _side_by_side(run: _Open, of_a: pa.Table | None, of_b: pa.Table | None, order: str) -> pa.Table:
-    empty = pa.schema([("name", pa.string()), ("kept", pa.int64()), ("changed", pa.int64())]).empty_table()
-    run.connection.register("of_a", empty if of_a is None else of_a)
-    run.connection.register("of_b", empty if of_b is None else of_b)
-    sql = f"SELECT * FROM ({_SIDE_BY_SIDE}) ORDER BY {order}, name"
-    return run.fetch(sql, has_a=of_a is not None, has_b=of_b is not None).cast(CHANGES)
+def _side_by_side(a: OpenRun, b: OpenRun, sql: str, order: str, section: str | None = None) -> pa.Table:
+    """Return CHANGES of what a query yields of both runs (name, kept, changed), if their recipes have the section."""
+    has = {name: section is None or bool(run.facts.recipe.get(section)) for name, run in (("a", a), ("b", b))}
+    for name, run in (("a", a), ("b", b)):
+        empty = schema.define(name=_TEXT, kept=_ROWS, changed=_ROWS).empty_table()
+        a.connection.register(f"of_{name}", run.table(sql) if has[name] else empty)
+    ordered = f"SELECT * FROM ({_SIDE_BY_SIDE}) ORDER BY {order}, name"
+    return a.table(ordered, has_a=has["a"], has_b=has["b"]).cast(CHANGES)

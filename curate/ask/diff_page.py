@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,40 +18,31 @@ _VALUE = 120  # characters of a setting's value
 
 def diff_page(diff: Diff) -> Page:
     """Return the summary: both runs, settings that differ, and the changes by rule, source, language and entry."""
-    parts = [*_runs(diff), line(), *_verdict(diff), *_repeats(diff), *_settings(diff)]
+    parts = [*_summary(diff), *_settings(diff)]
     if not diff.is_same:
-        parts += _rules(diff)
-        parts += _table("by source", diff.sources)
-        parts += _languages(diff)
-        parts += _entries(diff)
+        parts += [*_rules(diff), *_table("by source", diff.sources), *_languages(diff), *_entries(diff)]
         more = "--by sample lists every sample, --by entry every entry; --format csv or json for programs"
         parts += [line(), line((more, "dim"))]
     return Page(tuple(parts))
 
 
-def _runs(diff: Diff) -> Iterator[Line]:
-    rows: list[list[Part]] = [
+def _summary(diff: Diff) -> Iterator[Line]:
+    runs: list[list[Part]] = [
         [name, side.name, f"{side.pool:,} in the pool", (f"{side.kept:,} kept", "bold"), side.url]
         for name, side in (("A", diff.a), ("B", diff.b))
     ]
-    yield from columns(rows, right=(2, 3), indent=0)
-
-
-def _verdict(diff: Diff) -> Iterator[Line]:
+    yield from (*columns(runs, right=(2, 3), indent=0), line())
     if diff.is_same:
         yield line((f"Both keep the same {diff.a.kept:,} samples.", "bold green"))
-        return
-    lost, gained = (f"lost {diff.lost:,}", "bold red"), (f"gained {diff.gained:,}", "bold green")
-    yield line(lost, ", ", gained, f", {diff.shared:,} in both")
-    if diff.shares_no_pool:
-        yield line("No sample kept by one run is in the pool of the other: their pools have nothing in common.")
-    elif not diff.lost:
-        yield line("B keeps all that A keeps, and more.")
-    elif not diff.gained:
-        yield line("A keeps all that B keeps, and more.")
-
-
-def _repeats(diff: Diff) -> Iterator[Line]:
+    else:
+        lost, gained = (f"lost {diff.lost:,}", "bold red"), (f"gained {diff.gained:,}", "bold green")
+        yield line(lost, ", ", gained, f", {diff.shared:,} in both")
+        if diff.shares_no_pool:
+            yield line("No sample kept by one run is in the pool of the other: their pools have nothing in common.")
+        elif not diff.lost:
+            yield line("B keeps all that A keeps, and more.")
+        elif not diff.gained:
+            yield line("A keeps all that B keeps, and more.")
     if any(side.uids != side.kept for side in (diff.a, diff.b)):
         differ = f"; repeats differ for {pluralise(diff.repeated, 'sample')} in both" if diff.repeated else ""
         yield line(f"uids.npy: {diff.a.uids:,} → {diff.b.uids:,} uids{differ}")
@@ -61,7 +53,8 @@ def _settings(diff: Diff) -> Iterator[Line]:
     yield from (line(), heading("settings that differ", "A → B" if rows else "none"))
     margin = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
-        old, new = ("–" if value is None else _cut(value) for value in (row["a"], row["b"]))
+        texts = ["–" if row[side] is None else row[side] for side in ("a", "b")]
+        old, new = (text if len(text) <= _VALUE else f"{text[:_VALUE]}…" for text in texts)
         yield named(row["key"], margin, (old, "red"), " → ", (new, "green"))
 
 
@@ -94,14 +87,14 @@ def _entries(diff: Diff) -> Iterator[Line]:
     table = diff.entries
     if not len(table):
         return
-    a, b = (pc.fill_null(table[name], 0) for name in ("a", "b"))
+    a, b = (np.nan_to_num(table[name].to_numpy()) for name in ("a", "b"))  # null is 0
     counts = {
-        "lost": pc.and_(pc.greater(a, 0), pc.equal(b, 0)),
-        "new": pc.and_(pc.equal(a, 0), pc.greater(b, 0)),
-        "with fewer": pc.and_(pc.less(b, a), pc.greater(b, 0)),
-        "with more": pc.and_(pc.greater(b, a), pc.greater(a, 0)),
+        "lost": (a > 0) & (b == 0),
+        "new": (a == 0) & (b > 0),
+        "with fewer": (b < a) & (b > 0),
+        "with more": (b > a) & (a > 0),
     }
-    changed = ", ".join(f"{pc.sum(mask).as_py() or 0:,} {name}" for name, mask in counts.items())
+    changed = ", ".join(f"{mask.sum():,} {name}" for name, mask in counts.items())
     yield from (line(), heading("by entry", f"{changed}; the {min(_TOP, len(table))} that changed most"))
     yield from _columns(table.slice(0, _TOP).to_pylist())
 
@@ -124,7 +117,3 @@ def _columns(rows: list[dict[str, Any]], funnel: bool = False) -> list[Line]:
 
 def _count(value: int | None, minus: bool = False) -> str:
     return "" if value is None else f"{'−' if minus and value else ''}{value:,}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _VALUE else f"{text[:_VALUE]}…"

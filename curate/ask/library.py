@@ -17,10 +17,10 @@ with an integer as default accept 0 too. `numbers`: null, or numbers separated b
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
+from typing import NamedTuple
 
 from curate.base.errors import RecipeError
 from curate.base.schema import SAMPLES, SIDES
@@ -51,8 +51,7 @@ _FALLBACK = "words"
 Columns = Callable[[str], Mapping[str, str]]
 
 
-@dataclass(frozen=True)
-class Param:
+class Param(NamedTuple):
     """A parameter of a named query. A required one has no default and is text."""
 
     name: str
@@ -68,8 +67,7 @@ class Param:
         return f"{self.name}={'…' if self.required else 'null' if self.default is None else self.default}"
 
 
-@dataclass(frozen=True)
-class NamedQuery:
+class NamedQuery(NamedTuple):
     """A file of sql/: theme, summary in one line, notes, parameters, columns (name → meaning), SQL."""
 
     name: str
@@ -79,6 +77,11 @@ class NamedQuery:
     params: tuple[Param, ...]
     columns: dict[str, str]
     sql: str
+
+    @property
+    def table(self) -> str:
+        """The query as a table in another one."""
+        return f"({self.sql.strip().rstrip(';')})"
 
 
 @cache
@@ -90,12 +93,12 @@ def named_queries() -> tuple[NamedQuery, ...]:
 
 def is_name(text: str) -> bool:
     """Return whether a text is the name of a query: one word is, and is never SQL."""
-    return re.fullmatch(r"[\w-]+", _word(text)) is not None
+    return re.fullmatch(r"\s*[\w-]+\s*;*\s*", text) is not None
 
 
 def find_query(text: str) -> NamedQuery:
     """Return the query of that name. Raises RecipeError, with the nearest name, where there is none."""
-    word = _word(text)
+    word = text.strip().rstrip(";").strip()
     known = {query.name: query for query in named_queries()}
     name = word.lower().replace("-", "_")
     if name in known:
@@ -141,11 +144,11 @@ def _check_value(param: Param, value: object, steps: Sequence[str]) -> None:
         if wrong := [part for part in parts if not isinstance(read_number(part), int | float)]:
             accepted = "numbers separated by spaces or commas"
             raise RecipeError(f"{option}: {wrong[0]!r} is not a number; accepted: {accepted}")
-    if isinstance(param.default, int | float) and not isinstance(value, int | float | None):
-        raise RecipeError(f"{option}: needs a number, such as {param.default}")
-    if isinstance(param.default, int) and value is not None:
+    if isinstance(param.default, int | float) and value is not None:
         least = 1 if param.kind == "positive" else 0
-        if isinstance(value, float) or (isinstance(value, int) and value < least):
+        if not isinstance(value, int | float):
+            raise RecipeError(f"{option}: needs a number, such as {param.default}")
+        if isinstance(param.default, int) and (isinstance(value, float) or value < least):
             raise RecipeError(f"{option}: needs an integer of at least {least}, such as {param.default}")
 
 
@@ -212,10 +215,6 @@ def _parse_query(name: str, text: str) -> NamedQuery:
     notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
     theme = (headers["theme:"] or [""])[0]
     return NamedQuery(name, theme, lines[0], notes, tuple(params), {k: v.strip() for k, v in columns.items()}, text)
-
-
-def _word(text: str) -> str:
-    return text.strip().rstrip(";").strip()
 
 
 if __name__ == "__main__":

@@ -92,7 +92,6 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Return the value as text, unescaped."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -109,13 +108,12 @@ def _write_table(result: Result, file: IO[str]) -> None:
     rows = list(result.rows)
     exact = [result.exact.get(name) for name in result.names]
     cells = [list(map(cell_text, row, exact)) for row in rows]
-    file.writelines(f"{text}\n" for text in _table(result, rows, cells))
+    file.writelines(f"{text}\n" for text in _table(list(map(escape, result.names)), rows, cells))
     is_cut = any(len(cell) == _CELL and cell.endswith("…") for row in cells for cell in row)
     Page((line(f"({pluralise(len(cells), 'row')})"), *([line((_CUT, "dim"))] if is_cut else []))).write(file)
 
 
-def _table(result: Result, rows: list[tuple[Any, ...]], cells: list[list[str]]) -> Iterator[str]:
-    names = [escape(name) for name in result.names]
+def _table(names: list[str], rows: list[tuple[Any, ...]], cells: list[list[str]]) -> Iterator[str]:
     widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if sum(widths) + 2 * len(widths) > _LINE:
         margin = max(map(cell_len, names))
@@ -123,12 +121,8 @@ def _table(result: Result, rows: list[tuple[Any, ...]], cells: list[list[str]]) 
             yield f"── row {number} of {len(cells)}"
             yield from (f"{pad(name, margin)}  {cell}" for name, cell in zip(names, row, strict=True))
     else:
-        columns = list(zip(*rows, strict=True)) or [() for _ in names]
-        right = [
-            any(v is not None for v in column)
-            and all(v is None or (isinstance(v, int | float | Decimal) and not isinstance(v, bool)) for v in column)
-            for column in columns
-        ]
+        kinds = [{type(value) for value in column} - {type(None)} for column in zip(*rows, strict=True)]
+        right = [bool(types) and types <= {int, float, Decimal} for types in kinds] or [False for _ in names]
         for row in [names, ["─" * width for width in widths], *cells]:
             yield "  ".join(map(pad, row, widths, right)).rstrip()
 

@@ -73,13 +73,12 @@ def open_run(url: str) -> Any:
         allowed = ", ".join(quote(path) for every in (files, plain) for paths in every.values() for path in paths)
         connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-    except duckdb.Error as error:
+    except BaseException as error:
         connection.close()
+        if not isinstance(error, duckdb.Error):
+            raise
         reason = one_line(str(error).partition("LINE 1:")[0])
         raise RunError(f"{url}: its tables cannot be opened: {reason}; see `curate verify {url}`") from None
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -94,16 +93,6 @@ def find_run(url: str) -> RunStore:
         what = f"this run is not finished (no {', no '.join(missing)}), and only finished runs can be queried"
         raise RunError(f"{url}: {what}; {how_to_go_on(folder, url)}")
     return folder
-
-
-@contextmanager
-def connected(url: str) -> Iterator[Any]:
-    """Yield a connection of `open_run`, for statements of ours. Raises RunError too where what they read is damaged."""
-    with open_run(url) as connection:
-        try:
-            yield connection
-        except duckdb.Error as error:
-            raise RunError(f"{url}: cannot be read: {one_line(error)}; see `curate verify {url}`") from None
 
 
 @contextmanager
@@ -131,10 +120,11 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
         statement = _check(connection, sql, values)
         _wait(connection, lambda: connection.execute(statement, values or None))
         names = _unique([column[0] for column in connection.description])
-        singles = {name: str(column[1]) == "FLOAT" for name, column in zip(names, connection.description, strict=True)}
-        # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
-        is_sql = not is_name(text)
-        exact = {name: single for name, single in singles.items() if single or is_sql or name == "threshold"}
+        exact = {}
+        for name, (_, kind, *_) in zip(names, connection.description, strict=True):
+            # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
+            if (is_single := str(kind) == "FLOAT") or not is_name(text) or name == "threshold":
+                exact[name] = is_single
         rows = _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH)))
         return Result(names, rows, exact)
 
@@ -147,8 +137,11 @@ def _resolve(connection: Any, text: str, params: dict[str, object]) -> tuple[str
     with _errors():
         [(rules,)] = connection.execute("SELECT string_agg(expression, ' ' ORDER BY position) FROM rules").fetchall()
         steps = connection.execute("SELECT rule FROM funnel WHERE kind = 'drop' ORDER BY position").fetchall()
-    filled = fill_params(query, params, partial(_columns, connection), rules or "", [rule for (rule,) in steps])
-    return query.sql, filled
+
+    def columns(view: str) -> dict[str, str]:
+        return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
+
+    return query.sql, fill_params(query, params, columns, rules or "", [rule for (rule,) in steps])
 
 
 def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None = None) -> pa.Table:
@@ -165,7 +158,8 @@ def fetch_arrow(connection: Any, text: str, params: Mapping[str, object] | None 
         if str(kind) in ("HUGEINT", "UHUGEINT"):  # of sums of integers: decimals in Arrow
             with suppress(pa.ArrowInvalid):
                 table = table.set_column(place, table.column_names[place], table.column(place).cast(pa.int64()))
-    return table.rename_columns(list(_unique(table.column_names)))
+    renamed: pa.Table = table.rename_columns(list(_unique(table.column_names)))
+    return renamed
 
 
 def _fetch(connection: Any, batch: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -219,11 +213,6 @@ def _hint(error: str, sql: str, connection: Any) -> str:
     return f"{column} is in {', '.join(tables)}{condition}\n" if tables else ""
 
 
-def _columns(connection: Any, view: str) -> dict[str, str]:
-    """Return the columns of a view, with their types."""
-    return {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()}
-
-
 # ---- opening
 
 
@@ -272,7 +261,9 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     if len(statements) != 1:
         raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")
     statement = statements[0]
-    reading, kind = statement.query, _kind(statement)
+    reading, kind = statement.query, "another statement"
+    with suppress(ValueError):  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
+        kind = str(statement.type).rpartition(".")[2].replace("_", " ")
     if kind == "EXPLAIN":
         reading = _EXPLAIN.sub("", reading, count=1)
     try:
@@ -296,14 +287,6 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     known = sorted(statement.named_parameters)
     check_params("the query", params, known, known)
     return statement
-
-
-def _kind(statement: Any) -> str:
-    """Return the kind of a statement, in words."""
-    try:
-        return str(statement.type).rpartition(".")[2].replace("_", " ")
-    except ValueError:  # DuckDB's Python names some kinds only, and UPDATE EXTENSIONS is not among them
-        return "another statement"
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from contextlib import suppress
+from typing import IO, Any, cast
 
 from curate.ask.library import named_queries
 from curate.ask.output import Format, Result, write_result
@@ -28,7 +29,6 @@ A statement ends with ; and may span several lines. It is read-only SQL, or a na
 # Where a ; does not end a statement.
 _QUIET = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|--[^\n]*(?:\n|\Z)|/\*.*?\*/""", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w-]+)((?:\s+\w+=(?:'[^']*'|[^\s;]*))*)\s*;\s*\Z")
-_FORMATS: dict[str, Format] = {"table": "table", "csv": "csv", "json": "json"}
 
 
 def run_shell(url: str, format: Format, file: IO[str]) -> int:
@@ -102,17 +102,14 @@ class _Shell:
         elif named and named[1].lower().replace("-", "_") in {query.name for query in named_queries()}:
             self._query(named[1], dict(word.split("=", 1) for word in shlex.split(named[2])))
         else:
-            for statement in self._statements(text):
+            statements = [text]
+            with suppress(Exception):  # the answer will name the error
+                statements = [statement.query for statement in self.connection.extract_statements(text)]
+            for statement in statements:
                 self._query(statement)
 
     def _query(self, text: str, params: Mapping[str, str] | None = None) -> None:
         write_result(answer(self.connection, text, params), self.format, self.file)
-
-    def _statements(self, text: str) -> list[str]:
-        try:
-            return [statement.query for statement in self.connection.extract_statements(text)]
-        except Exception:  # the answer will name the error
-            return [text]
 
     def _command(self, text: str) -> None:
         name, *words = text.split()
@@ -123,8 +120,8 @@ class _Shell:
         elif name == ".queries":
             rows = [(q.name, " ".join(param.usage for param in q.params), q.summary) for q in named_queries()]
             write_result(Result(("query", "parameters", "answers"), rows), self.format, self.file)
-        elif name == ".format" and len(words) == 1 and words[0] in _FORMATS:
-            self.format = _FORMATS[words[0]]
+        elif name == ".format" and words in (["table"], ["csv"], ["json"]):
+            self.format = cast(Format, words[0])
         else:
             accepted = ".queries, .tables, .format table|csv|json, .help, .quit"
             raise RecipeError(f"{escape(text)}: unknown command; accepted: {accepted}")

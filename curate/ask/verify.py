@@ -6,7 +6,6 @@ no text are hashed, and sidecars and Parquet shards are searched for uids, URLs 
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,10 +46,8 @@ def verify_run(url: str) -> tuple[list[str], list[str]]:
     if missing := [name for name in (layout.SUCCESS_FILE, layout.MANIFEST_FILE) if not folder.exists(name)]:
         raise RunError(f"{url}: the run is not finished (no {', no '.join(missing)}); {how_to_go_on(folder, url)}")
     lines = read_manifest(folder)
-    faults = list(_check_files(folder, lines))
     checked = [f"{len(lines):,} files by sha256 ({sum(line.bytes for line in lines):,} bytes)"]
-    if not faults:
-        faults += _check_complete(folder, {line.path for line in lines})
+    faults = list(_check_files(folder, lines)) or list(_check_complete(folder, {line.path for line in lines}))
     if not faults:
         for check in (_check_rows, _check_absence):
             summary, differing = check(folder)
@@ -90,25 +87,24 @@ def _check_complete(folder: RunStore, listed: set[str]) -> Iterator[str]:
 
 def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
     """Check that every row is counted once, and that shards and uids.npy hold the kept ones."""
-    faults = []
-    rows = failed = 0
+    faults, rows, failed = [], 0, 0
     kept, listed = [np.zeros(0, PAIR)], [np.zeros(0, PAIR)]
-    facts = read_facts(folder)
-    verdicts: Counter[str] = Counter()
+    facts, verdicts = read_facts(folder), Counter[str]()
     for path in [line.path for line in read_manifest(folder) if line.path.startswith("tables/decisions/")]:
         table = folder.read_parquet(path, ["uid", "kept", "rule", *([schema.REPEATS.name] if facts.repeats else [])])
         samples = folder.read_parquet(path.replace("/decisions/", "/samples/"), ["uid", "status"])
         rows += len(samples)
-        failed += pc.sum(pc.not_equal(samples["status"], schema.OK)).as_py() or 0
+        failed += len(samples.filter(pc.field("status") != schema.OK))
         if not samples["uid"].equals(table["uid"]):
             faults.append(f"{path}: is not aligned with samples")
-        if pc.sum(pc.equal(table["kept"], pc.is_null(table["rule"]))).as_py() not in (len(table), None):
+        is_kept = table["kept"].to_numpy()
+        if (is_kept != table["rule"].is_null().to_numpy()).any():
             faults.append(f"{path}: a row is both kept and dropped by a rule, or neither")
         kept.append(uid_pairs(table["uid"].filter(table["kept"])))
         if facts.repeats:
             repeats = table[schema.REPEATS.name].to_numpy()
-            listed.append(np.repeat(kept[-1], repeats[table["kept"].to_numpy()]))
-            if (repeats[~table["kept"].to_numpy()] != 0).any():
+            listed.append(np.repeat(kept[-1], repeats[is_kept]))
+            if (repeats[~is_kept] != 0).any():
                 faults.append(f"{path}: a row that is not kept has repeats")
         rules = pc.if_else(table["kept"], schema.KEPT, table["rule"]).combine_chunks()
         verdicts.update({item["values"]: item["counts"] for item in pc.value_counts(rules).to_pylist()})
@@ -171,19 +167,14 @@ def _find_forgotten(folder: RunStore, items: Items) -> Iterator[str]:
         yield f"{layout.UIDS_FILE}: {_FORGOTTEN}"
     for name in folder.read_json(layout.SIZES_FILE):
         sidecar = folder.read_parquet(f"{layout.stem_of(name)}.parquet")
-        if any(items.find(kind, column).any() for kind, column in _named_columns(settings, sidecar)):
+        columns = {("uid", "uid"), *settings.output.item_columns}
+        if not settings.output.item_columns:  # it has the columns of the inputs
+            urls = (find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input)
+            columns |= {("url", url) for url in urls if url}
+        listed = [(kind, sidecar[column]) for kind, column in columns if column in sidecar.column_names]
+        if any(items.find(kind, values.cast(pa.string())).any() for kind, values in listed):
             yield f"{layout.stem_of(name)}.parquet: {_FORGOTTEN}"
         if len(items.sha256):
             for member, digest in digest_members(folder, settings.output, name):
                 if items.has_image(digest):
                     yield f"shards/{name}: {member!r} is an image that was forgotten"
-
-
-def _named_columns(settings: PublishSettings, sidecar: pa.Table) -> Iterator[tuple[str, Any]]:
-    """Yield the columns of a shard's Parquet file with uids, URLs and images, each after its kind in `Items`."""
-    yield "uid", sidecar["uid"]
-    if pairs := settings.output.item_columns:
-        yield from ((kind, sidecar[name]) for kind, name in pairs if name in sidecar.column_names)
-    else:
-        urls = {find_format(source).url_column(source, sidecar.schema) for source in settings.recipe.input}
-        yield from (("url", sidecar[url].cast(pa.string())) for url in urls if url)

@@ -68,7 +68,7 @@ def hex_uids(high: U64, low: U64) -> pa.Array:
     return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
 
 
-def uid_halves(uids: pa.Array) -> tuple[U64, U64]:
+def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[U64, U64]:
     """Return the high and low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
     text = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
     text = text.fill_null("0" * 32) if text.null_count else text

@@ -80,12 +80,12 @@ def diff(
 
 def _write_images(first: str, second: str, side: Side, limit: int | None, out: str) -> None:
     """Write the page of one side's samples, from the run that keeps them."""
+    from curate.ask.opened import connected
     from curate.ask.report.look import look_at
-    from curate.ask.report.source import open_source_run
 
     batches = changed_samples(first, second, limit, [side])
     rows = (row for batch in batches for row in _tuples(batch))
-    with open_source_run(first if side == LOST else second) as run:
+    with connected(first if side == LOST else second) as run:
         page = look_at(run, Result(tuple(SAMPLES.names), rows), f"{side} from {first} to {second}")
     save_page(page, out)
 

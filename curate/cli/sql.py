@@ -86,21 +86,21 @@ def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str
 
 def _write_images(directory: str, query: str, params: dict[str, str], out: str) -> None:
     """Write the page of a query's rows with their images."""
+    from curate.ask.opened import connected
     from curate.ask.report.look import look_at
-    from curate.ask.report.source import open_source_run
 
-    with open_source_run(directory) as run, asking(directory, query, params) as result:
+    with connected(directory) as run, asking(directory, query, params) as result:
         page = look_at(run, result, query)
     save_page(page, out)
 
 
 def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:
     """Write a query's rows for FiftyOne."""
-    from curate.ask.report.fiftyone import export_rows
-    from curate.ask.report.source import open_source_run
+    from curate.ask.opened import connected
+    from curate.ask.report.look import export_rows
 
     try:
-        with open_source_run(directory) as run, asking(directory, query, params) as result:
+        with connected(directory) as run, asking(directory, query, params) as result:
             written, missing = export_rows(run, result, folder)
     except OSError as error:
         raise RecipeError(f"--fiftyone {folder}: cannot be written: {error}") from None

@@ -12,9 +12,8 @@ import typer
 from curate.ask.output import Result
 from curate.ask.page import line
 from curate.ask.whatif.answer import WhatIf, answer
-from curate.ask.whatif.plot import check_plot, write_plot
 from curate.ask.whatif.survivors import FinishedRun, changed_recipe, has_same_rules, open_finished
-from curate.ask.whatif.sweep import Point, points_table, search, sweep
+from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
 from curate.base.wording import next_size, pluralise

@@ -26,7 +26,7 @@ PAIR = np.dtype("u8,u8")
 _COPIED = 1 << 22  # bytes at a time
 
 
-def uid_pairs(uids: pa.Array) -> npt.NDArray[np.void]:
+def uid_pairs(uids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.void]:
     """Return uids as PAIR, in their order."""
     high, low = uid_halves(uids)
     return np.rec.fromarrays([high, low], PAIR)

@@ -1,11 +1,10 @@
 """The blocks of a section of the report: plain values, which page.html lays out. No HTML but the charts' SVG."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A cell with a bar behind its text; lengths are fractions of the column's width."""
 
     text: str
@@ -16,8 +15,7 @@ class Bar:
 Cell = str | Bar
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table. Columns named in `words` are text, to the left; the others are numbers. Folded: shown when opened."""
 
     heads: Sequence[str]
@@ -29,34 +27,30 @@ class Table:
     last_is_sum: bool = False
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """Tables side by side, where there is room."""
 
     tables: Sequence[Table]
 
 
-@dataclass(frozen=True)
-class Tiles:
+class Tiles(NamedTuple):
     """Numbers with a label each."""
 
     tiles: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A chart: SVG by `charts.render_svg`; `narrow` may hold one for phones. The legend's first item is a colour."""
 
     title: str
     svg: str
+    table: Table
     narrow: str = ""
     legend: Sequence[tuple[str, str]] = ()
     note: str = ""
-    table: Table | None = None
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """Figures in a grid, with a legend for all of them (color, name)."""
 
     figures: Sequence[Figure]
@@ -64,8 +58,7 @@ class Figures:
     legend: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A thumbnail as a data URI, or why it is missing; neither where the pool has no images."""
 
     data: str = ""
@@ -74,8 +67,7 @@ class Picture:
     label: str = ""
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """A sample: pictures, texts by label, values by name, and its name for `curate explain`: uid or key."""
 
     pictures: Sequence[Picture]
@@ -84,8 +76,7 @@ class Card:
     name: str
 
 
-@dataclass(frozen=True)
-class Gallery:
+class Gallery(NamedTuple):
     """Samples in a grid."""
 
     title: str
@@ -93,8 +84,7 @@ class Gallery:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """Text as it is, folded."""
 
     title: str
@@ -104,8 +94,7 @@ class Code:
 Block = str | Table | Tables | Tiles | Figures | Gallery | Code  # a text is a paragraph
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section of the page."""
 
     id: str

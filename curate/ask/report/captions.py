@@ -1,11 +1,13 @@
 """Synthetic captions: results of the quality filters, lengths against the originals', samples side by side, cost."""
 
 from collections import defaultdict
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
 
+from curate.ask.library import find_query
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Block, Card, Figure, Figures, Gallery, Section, Table
 from curate.ask.report.charts import Bin, compare_bins
-from curate.ask.report.source import Run
 from curate.ask.report.text import SHORT, clean, count, counts, names, number, percent
 from curate.base.wording import format_seconds
 
@@ -15,7 +17,7 @@ MOST = 40
 _LONGEST = 60  # words, above which all lengths count together
 
 
-def captions_section(run: Run) -> Section | None:
+def captions_section(run: OpenRun) -> Section | None:
     """Return the section; None where no captions were written."""
     if not run.rows("FROM captions LIMIT 1"):
         return None
@@ -26,25 +28,16 @@ def captions_section(run: Run) -> Section | None:
     return Section("captions", "Captions", [text, _gates(run), *_lengths(run), _side_by_side(run), *_work(run)])
 
 
-def _gates(run: Run) -> Table:
-    rows = run.rows(
-        """WITH judged AS (SELECT kind, style,
-            CASE WHEN status <> 'ok' THEN [status] WHEN gate = 'passed' THEN ['passed'] ELSE failed END AS gates
-            FROM captions
-        ), totals AS (SELECT kind, style, count(*) AS total FROM judged GROUP BY ALL)
-        SELECT kind, style, gate, count(*) AS texts, any_value(total) AS total
-        FROM (SELECT kind, style, unnest(gates) AS gate FROM judged) JOIN totals USING (kind, style)
-        GROUP BY kind, style, gate ORDER BY kind, style, gate <> 'passed', texts DESC, gate LIMIT 100"""
-    )
-    cells = [
-        [*names(row, "kind", "style", "gate"), count(row["texts"]), percent(row["texts"], row["total"])] for row in rows
-    ]
+def _gates(run: OpenRun) -> Table:
+    order = "kind, style, gate <> 'passed', texts DESC, gate"
+    rows = run.rows(f"FROM {find_query('caption_gates').table} ORDER BY {order} LIMIT 100")
+    cells = [[*names(row, "kind", "style", "gate"), count(row["texts"]), percent(row["share"], 1)] for row in rows]
     heads = ("kind", "style", "result", "captions", "share of its style")
     note = "A caption may fail several gates, so the shares of a style may sum to more than 100 %."
     return Table(heads, cells, words=heads[:3], title="Quality filters", note=note)
 
 
-def _lengths(run: Run) -> list[Block]:
+def _lengths(run: OpenRun) -> list[Block]:
     """Return charts of words per caption that passed, by kind, and of the originals of the same samples."""
     rows = run.rows(
         f"""WITH written AS (SELECT uid, kind, text FROM captions WHERE gate = 'passed'),
@@ -57,52 +50,42 @@ def _lengths(run: Run) -> list[Block]:
     for row in rows:
         lengths[row["kind"]][row["words"]] = row["n"]
     original = lengths.pop("original", {})
-    figures = [_length_figure(clean(kind, SHORT), original, written) for kind, written in lengths.items()][:MOST]
+    figures = []
+    for kind, written in list(lengths.items())[:MOST]:
+        bins = [
+            Bin(f"{n} and more" if n == _LONGEST else str(n), n, n + 1, original.get(n, 0), written.get(n, 0))
+            for n in range(max([*original, *written]) + 1)
+        ]
+        name = clean(kind, SHORT)
+        title = f"Words per caption: originals and {name}"
+        figures.append(Figure(name, *compare_bins(bins, {"title": "words"}, title, ("originals", "synthetic"))))
     legend = (("pool", "originals"), ("kept", "synthetic, passed"))
     return [Figures(figures, title="Lengths", legend=legend)] if figures else []
 
 
-def _length_figure(name: str, original: dict[int, int], written: dict[int, int]) -> Figure:
-    bins = [
-        Bin(f"{n} and more" if n == _LONGEST else str(n), n, n + 1, original.get(n, 0), written.get(n, 0))
-        for n in range(max([*original, *written]) + 1)
-    ]
-    title = f"Words per caption: originals and {name}"
-    svg, table = compare_bins(bins, {"title": "words"}, title, sets=("originals", "synthetic"))
-    return Figure(name, svg, table=table)
-
-
-def _side_by_side(run: Run) -> Gallery:
+def _side_by_side(run: OpenRun) -> Gallery:
     """Return originals with the synthetic captions of their samples, chosen by a hash of the uid."""
-    chosen = run.rows(
-        f"""SELECT k.uid, any_value(k.caption) AS caption FROM kept k
-        WHERE k.uid IN (SELECT uid FROM captions GROUP BY uid ORDER BY md5(uid) LIMIT {SAMPLES})
-        GROUP BY k.uid ORDER BY md5(k.uid)"""
+    rows = run.rows(
+        f"""WITH chosen AS (SELECT uid FROM captions GROUP BY uid ORDER BY md5(uid) LIMIT {SAMPLES}), originals AS (
+            SELECT uid, any_value(caption) AS caption FROM kept SEMI JOIN chosen USING (uid) GROUP BY uid)
+        FROM captions JOIN originals USING (uid) ORDER BY md5(uid), kind, style, ordinal"""
     )
     cards = []
-    for row in chosen:
-        texts = run.rows(
-            f"""SELECT kind, style, text, gate, failed, status, error, clip_score FROM captions WHERE uid = $uid
-            ORDER BY kind, style, ordinal LIMIT {TEXTS}""",
-            uid=row["uid"],
-        )
-        lines = [("original", clean(row["caption"])), *map(_synthetic, texts)]
-        cards.append(Card((), lines, (), clean(row["uid"], 32)))
+    for uid, of_uid in groupby(rows, itemgetter("uid")):
+        texts = list(of_uid)[:TEXTS]
+        lines = [("original", clean(texts[0]["caption"]))]
+        for text in texts:
+            result = "passed" if text["gate"] == "passed" else f"failed {', '.join(text['failed'] or [])}"
+            score = "" if text["clip_score"] is None else f", score {number(text['clip_score'])}"
+            result = result if text["gate"] else f"no text: {text['status']}"
+            label = clean(f"{text['kind']} {text['style'] or ''}: {result}{score}", SHORT)
+            lines.append((label, clean(text["error"] if text["text"] is None else text["text"])))
+        cards.append(Card((), lines, (), clean(uid, 32)))
     note = "Each original with the synthetic captions of its sample, and the result of the gates for each."
     return Gallery("Side by side", cards, note=note)
 
 
-def _synthetic(row: dict[str, Any]) -> tuple[str, str]:
-    """Return a synthetic caption's label, with the result of the gates, and its text."""
-    verdict = f"no text: {row['status']}"
-    if row["gate"]:
-        verdict = row["gate"] if row["gate"] == "passed" else f"failed {', '.join(row['failed'] or [])}"
-    score = "" if row["clip_score"] is None else f", score {number(row['clip_score'])}"
-    label = clean(f"{row['kind']} {row['style'] or ''}: {verdict}{score}", SHORT)
-    return label, clean(row["error"] if row["text"] is None else row["text"])
-
-
-def _work(run: Run) -> list[Block]:
+def _work(run: OpenRun) -> list[Block]:
     heads = "kind, model, captions, requested in this run, no answer, passed, tokens in, tokens out"
     heads += ", engine, tokens/s, cost"
     cells = []

@@ -1,13 +1,11 @@
 """Compare the run with another one: settings, and samples gained and lost by rule, source, language and entry."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 
 from curate.ask.diff import Diff, changed_samples
 from curate.ask.report.blocks import Block, Section, Table, Tables, Tiles
-from curate.ask.report.source import Run
 from curate.ask.report.text import SHORT, clean, count, names
 from curate.base.schema import KEPT, POOL
 
@@ -15,11 +13,8 @@ _MOST = 20  # rows of a table
 _SAMPLES = 12  # of each side
 
 
-def changes_section(run: Run) -> Section | None:
-    """Return the comparison; None without another run."""
-    diff = run.against
-    if diff is None:
-        return None
+def changes_section(diff: Diff) -> Section:
+    """Return the comparison with another run."""
     other = diff.a.name if diff.a.name != diff.b.name else diff.a.url
     return Section("changes", f"Compared with {clean(other, SHORT)}", list(_blocks(diff)))
 
@@ -30,8 +25,9 @@ def _blocks(diff: Diff) -> Iterable[Block]:
         f"which keeps {count(diff.b.kept)}. Lost: kept by A and not by B. Gained: kept by B and not by A."
     )
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
-    if len(diff.settings):
-        yield _settings(diff.settings)
+    if settings := diff.settings.slice(0, _MOST).to_pylist():
+        values = [[*names(row, "key"), clean(row["a"]), clean(row["b"])] for row in settings]
+        yield Table(("setting", "A", "B"), values, words=("setting", "A", "B"), title="Settings that differ")
     if diff.is_same:
         return
     drops = "A and B: samples that the rule drops. Lost: dropped by it in B; gained: dropped by it in A."
@@ -43,13 +39,13 @@ def _blocks(diff: Diff) -> Iterable[Block]:
         ("language", "By language", diff.languages, ""),
     )
     yield Tables([_changes(name, title, table, note) for name, title, table, note in tables if len(table)])
-    yield _samples(diff)
-
-
-def _settings(table: pa.Table) -> Table:
-    rows = [[*names(row, "key"), clean(row["a"]), clean(row["b"])] for row in table.slice(0, _MOST).to_pylist()]
-    heads = ("setting", "A", "B")
-    return Table(heads, rows, words=heads, title="Settings that differ")
+    samples = [
+        [row["side"], *names(row, "rule", "source"), clean(row["caption"]), row["uid"]]
+        for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)  # by uid, which is a hash
+        for row in batch.to_pylist()
+    ]
+    heads, note = ("side", "dropped by", "source", "caption", "uid"), "`curate diff A B --by sample` lists all."
+    yield Table(heads, samples, words=heads, title="Some of the samples", note=note)
 
 
 def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
@@ -59,24 +55,9 @@ def _changes(name: str, title: str, table: pa.Table, note: str) -> Table:
     if name != "rule" and len(rows) > _MOST:
         note = f"{note} The first {_MOST} of {count(len(rows))} that changed.".strip()
         rows = rows[:_MOST]
-    values = ["unknown" if row["name"] is None else clean(row["name"], SHORT) for row in rows]
-    counted = ("a", "b", "lost", "gained")
-    cells = [[value, *(_count(row, n) for n in counted)] for value, row in zip(values, rows, strict=True)]
+    cells = []
+    for row in rows:
+        missing = "" if row["name"] in (POOL, KEPT) else "–"
+        numbers = [missing if row[side] is None else count(row[side]) for side in ("a", "b", "lost", "gained")]
+        cells.append(["unknown" if row["name"] is None else clean(row["name"], SHORT), *numbers])
     return Table((name, "A", "B", "lost", "gained"), cells, words=(name,), title=title, note=note)
-
-
-def _count(row: dict[str, Any], column: str) -> str:
-    if row[column] is None:
-        return "" if row["name"] in (POOL, KEPT) else "–"
-    return count(row[column])
-
-
-def _samples(diff: Diff) -> Table:
-    """Return the first samples of each side by uid, which is a hash."""
-    rows = [
-        [row["side"], *names(row, "rule", "source"), clean(row["caption"]), row["uid"]]
-        for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)
-        for row in batch.to_pylist()
-    ]
-    heads = ("side", "dropped by", "source", "caption", "uid")
-    return Table(heads, rows, words=heads, title="Some of the samples", note="`curate diff A B --by sample` lists all.")

@@ -1,37 +1,26 @@
 """Charts as static SVG: Vega-Lite specs as dicts in, SVG for an HTML page out, without a network or a script.
 
-Colours are CSS variables, which the page defines for light and dark (`curate/ask/report/style.css`). A mark with
-`aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed `text.clean`.
+Colours are CSS variables, which the page defines for light and dark (`style.css`); `theme.json` is Vega-Lite's config.
+A mark with `aria: true` that encodes `description` gets it as a native tooltip. Untrusted texts must have passed
+`text.clean`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from curate.ask.report.blocks import Table
 from curate.ask.report.text import count, percent
 
-INK, MUTED, GRID, PANEL = "var(--ink)", "var(--muted)", "var(--grid)", "var(--panel)"
-POOL, BEFORE, KEPT = "var(--pool)", "var(--before)", "var(--kept)"
+POOL, BEFORE, KEPT, PANEL = "var(--pool)", "var(--before)", "var(--kept)", "var(--panel)"
 THRESHOLD = {"type": "rule", "color": "var(--mark)", "strokeDash": [4, 3], "strokeWidth": 1.5}
 HEIGHT = 150  # pixels of a histogram
 
-_CONFIG: dict[str, Any] = {
-    "font": "system-ui, sans-serif",
-    "background": None,
-    "padding": 2,
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 11,
-        "gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "tickSize": 4, "labelFlush": True,
-    },
-    "axisY": {"domain": False, "ticks": False, "tickCount": 4},
-    "axisX": {"grid": False},
-    "text": {"fontSize": 11, "color": INK},
-    # No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a
-    # stranger's column name breaks the chart.
-    "mark": {"aria": False},
-}  # fmt: skip
+# No descriptions by default: Vega-Lite makes expressions of the titles, unescaped, so that a backslash in a stranger's
+# column name breaks the chart.
+_THEME = json.loads(files("curate.ask.report").joinpath("theme.json").read_text("utf-8"))
 _ELEMENTS = {"svg", "g", "path", "line", "text", "tspan", "rect", "circle", "title"}
 _FRAMES = {"axis", "legend", "title", "group mark container", None}
 _DROPPED = ("aria-", "role", "class", "id", "version", "width", "height", "on", "href", "pointer-events")
@@ -44,7 +33,7 @@ def render_svg(spec: Mapping[str, Any], title: str) -> str:
     """
     import vl_convert  # here: a JavaScript engine, 0.4 s to start
 
-    themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec, "config": _CONFIG}
+    themed = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", **spec, "config": _THEME}
     # No base URL is allowed: a spec that refers to data elsewhere fails, and nothing is fetched.
     svg = vl_convert.vegalite_to_svg(themed, allowed_base_urls=[])
     root = ElementTree.fromstring(svg)

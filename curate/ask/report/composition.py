@@ -1,17 +1,15 @@
 """Sources, languages and formats before and after, what each source lost at each step, and drift of embeddings."""
 
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Section, Table, Tables
-from curate.ask.report.source import Run
 from curate.ask.report.text import SHORT, clean, count, names, percent, shares
 
 MOST = 12  # values that are shown one by one
 _STEPS = 40
-_COLUMNS = (("source", "Sources"), ("language", "Languages"), ("format", "Image formats"))
-
-Group = tuple[str | None, int, int]  # a value, its rows in the pool and those kept
+_COLUMNS = (("source", "Sources", 0b011), ("language", "Languages", 0b101), ("format", "Image formats", 0b110))
 
 
-def composition_section(run: Run) -> Section:
+def composition_section(run: OpenRun) -> Section:
     """Return a table for each column that has values, and one of sources by step where there are several sources."""
     rows = run.rows(
         """SELECT source, language, format, grouping(source, language, format) AS others, count(*) AS pool,
@@ -19,7 +17,7 @@ def composition_section(run: Run) -> Section:
         GROUP BY GROUPING SETS ((source), (language), (format)) ORDER BY pool DESC, source, language, format"""
     )
     tables: list[Table] = []
-    for (column, title), others in zip(_COLUMNS, (0b011, 0b101, 0b110), strict=True):
+    for column, title, others in _COLUMNS:
         groups = [(row[column], row["pool"], row["kept"]) for row in rows if row["others"] == others]
         if any(name is not None for name, *_ in groups):
             tables.append(_before_and_after(column, title, groups))
@@ -27,7 +25,7 @@ def composition_section(run: Run) -> Section:
     return Section("composition", "Sources and languages", [Tables(tables), *_drift(run)])
 
 
-def _before_and_after(column: str, title: str, groups: list[Group]) -> Table:
+def _before_and_after(column: str, title: str, groups: list[tuple[str | None, int, int]]) -> Table:
     values = ["unknown" if name is None else clean(name, SHORT) for name, *_ in groups]
     if len(groups) > MOST:
         rest = groups[MOST - 1 :]
@@ -50,7 +48,7 @@ def _before_and_after(column: str, title: str, groups: list[Group]) -> Table:
     return Table(heads, cells, words=(column, "pool share", "kept share"), title=title)
 
 
-def _by_step(run: Run) -> Table:
+def _by_step(run: OpenRun) -> Table:
     """Return the rows that each source lost at each step, as shares of the source."""
     sources = run.rows("SELECT source, pool FROM sources WHERE pool > 0 ORDER BY pool DESC, source LIMIT 8")
     drops = {(row["source"], row["rule"]): row["rows"] for row in run.rows("SELECT source, rule, rows FROM drops")}
@@ -64,7 +62,7 @@ def _by_step(run: Run) -> Table:
     return Table(heads, cells, words=("step",), title="Samples lost by source and step", note=note)
 
 
-def _drift(run: Run) -> list[Block]:
+def _drift(run: OpenRun) -> list[Block]:
     rows = run.rows("SELECT * FROM drift ORDER BY ALL LIMIT 60")
     if not rows:
         return []
@@ -74,8 +72,8 @@ def _drift(run: Run) -> list[Block]:
     )
     cells = []
     for row in rows:
-        values = (row["distance"], row["standard_error"], row["unchanged"])
-        measured = ("–" if value is None else f"{value:.5f}" for value in values)
+        values = [row[column] for column in ("distance", "standard_error", "unchanged")]
+        measured = ["–" if value is None else f"{value:.5f}" for value in values]
         cells.append([*names(row, "source", "model", "side"), *measured])
     heads = ("source", "model", "side", "distance", "standard error", "random subset")
     return [Table(heads, cells, words=("source", "model", "side"), title="Drift of embeddings", note=note)]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Figure, Figures, Section
 from curate.ask.report.charts import PANEL, THRESHOLD, Bin, compare_bins
-from curate.ask.report.source import Run
 from curate.ask.report.text import SHORT, clean, number
 from curate.ask.report.thresholds import ASPECT, drawn_thresholds
 from curate.base.wording import all_digits
@@ -32,31 +32,27 @@ _SIZES = {
 }
 
 
-class Axis(NamedTuple):
-    """A column with the edges of its bins: bin i holds values above edges[i], up to edges[i + 1]."""
+class Histogram(NamedTuple):
+    """A column's rows by bin, of the pool's readable rows and of the kept set.
+
+    Bin i holds values above edges[i], up to edges[i + 1]; values beyond the edges count in the end bins.
+    """
 
     name: str
-    sql: str
     label: str
     edges: tuple[float, ...]
     log: bool
-
-
-class Histogram(NamedTuple):
-    """Rows by bin, of the pool's readable rows and of the kept set; values beyond the edges count in the end bins."""
-
-    axis: Axis
     pool: tuple[int, ...]
     kept: tuple[int, ...]
 
 
-def distributions_section(run: Run, histograms: Sequence[Histogram] | None = None) -> Section | None:
+def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None = None) -> Section | None:
     """Return figures of scores, then of sizes, or of these histograms; None where nothing was measured."""
     histograms = count_bins(run) if histograms is None else histograms
     if not histograms:
         return None
     drawn = drawn_thresholds(run)
-    figures = [_figure(histogram, drawn.get(histogram.axis.name, [])) for histogram in histograms]
+    figures = [_figure(histogram, drawn.get(histogram.name, [])) for histogram in histograms]
     text = (
         "Each chart compares the kept set (line) with all readable samples (grey), each as shares of its own total: "
         "where the line is above the grey, curation prefers such samples. Dashed lines are thresholds of rules. The "
@@ -67,26 +63,8 @@ def distributions_section(run: Run, histograms: Sequence[Histogram] | None = Non
     return Section("distributions", "Scores and sizes", [text, Figures(figures, legend=LEGEND), *more])
 
 
-def count_bins(run: Run) -> list[Histogram]:
+def count_bins(run: OpenRun) -> list[Histogram]:
     """Return a histogram of each measured number that has more than one value, scores first."""
-    axes = _axes(run)
-    parts = []
-    for i, axis in enumerate(axes):
-        counts = f"histogram({axis.sql}, {list(axis.edges[1:-1])}::DOUBLE[])"
-        parts.append(f"{counts} AS p{i}, {counts} FILTER (d.kept) AS k{i}")
-    row = run.row(f"SELECT {', '.join(parts)} FROM {_SCAN}") if axes else {}
-    return [Histogram(axis, _by_bin(axis, row[f"p{i}"]), _by_bin(axis, row[f"k{i}"])) for i, axis in enumerate(axes)]
-
-
-def _by_bin(axis: Axis, histogram: dict[float, int] | None) -> tuple[int, ...]:
-    """Return counts in the order of the bins; DuckDB counts values above the last bound under infinity."""
-    counts = histogram or {}
-    inner = [counts.get(edge, 0) for edge in axis.edges[1:-1]]
-    return (*inner, sum(counts.values()) - sum(inner))
-
-
-def _axes(run: Run) -> list[Axis]:
-    """Return the columns that are drawn, with their bins."""
     columns = {name: (f"c.{quote_name(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
@@ -96,14 +74,29 @@ def _axes(run: Run) -> list[Axis]:
         f"quantile_disc(x{i}, [0.001, 0.5, 0.999]) AS q{i}, bool_and(x{i} = floor(x{i})) AS w{i}"
         for i in range(len(columns))
     )
-    row = run.row(f"SELECT {facts} FROM (SELECT {values} FROM {_SCAN}{sampled})")
-    axes = []
+    [row] = run.rows(f"SELECT {facts} FROM (SELECT {values} FROM {_SCAN}{sampled})")
+    edges, parts = {}, []
+    for i in range(len(columns)):
+        low, middle, high = row[f"q{i}"] or (0, 0, 0)
+        if low == high:
+            continue
+        edges[i] = bounds, _ = bin_edges(low, middle, high, bool(row[f"w{i}"]))
+        counts = f"histogram({finite[i]}, {list(bounds[1:-1])}::DOUBLE[])"
+        parts.append(f"{counts} AS p{i}, {counts} FILTER (d.kept) AS k{i}")
+    [counted] = run.rows(f"SELECT {', '.join(parts)} FROM {_SCAN}") if parts else [{}]
+    histograms = []
     for i, (name, (_, label)) in enumerate(columns.items()):
-        if row[f"q{i}"] and row[f"q{i}"][0] < row[f"q{i}"][2]:
-            low, middle, high = row[f"q{i}"]
-            edges, log = bin_edges(low, middle, high, bool(row[f"w{i}"]))
-            axes.append(Axis(name, finite[i], clean(label, SHORT), edges, log))
-    return axes
+        if i in edges:
+            sets = (_by_bin(edges[i][0], counted[f"{kind}{i}"]) for kind in "pk")
+            histograms.append(Histogram(name, clean(label, SHORT), *edges[i], *sets))
+    return histograms
+
+
+def _by_bin(edges: Sequence[float], histogram: dict[float, int] | None) -> tuple[int, ...]:
+    """Return counts in the order of the bins; DuckDB counts values above the last bound under infinity."""
+    counts = histogram or {}
+    inner = [counts.get(edge, 0) for edge in edges[1:-1]]
+    return (*inner, sum(counts.values()) - sum(inner))
 
 
 def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tuple[float, ...], bool]:
@@ -121,18 +114,19 @@ def bin_edges(low: float, middle: float, high: float, whole: bool) -> tuple[tupl
     return tuple(low + (high - low) * i / BINS for i in range(BINS + 1)), False
 
 
-def _figure(histogram: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
-    axis, title = histogram.axis, f"{histogram.axis.label}: shares of the pool and of the kept set by value"
-    counts = zip(pairwise(axis.edges), histogram.pool, histogram.kept, strict=True)
-    bins = [Bin(_bin_name(low, high), low, high, pool, kept) for (low, high), pool, kept in counts]
-    scale = {"type": "log" if axis.log else "linear", "domain": [axis.edges[0], axis.edges[-1]], "nice": False}
-    ticks = {"tickCount": 5, "format": "~s" if axis.edges[-1] >= 10_000 or axis.log else ",~f"}
-    lines = [(clean(rule, 24), value) for rule, value in thresholds if axis.edges[0] <= value <= axis.edges[-1]][:8]
-    marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(axis, scale, i, *line)]
+def _figure(of: Histogram, thresholds: list[tuple[str, float]]) -> Figure:
+    title, (low, *_, high) = f"{of.label}: shares of the pool and of the kept set by value", of.edges
+    counts = zip(pairwise(of.edges), of.pool, of.kept, strict=True)
+    bins = [Bin(_bin_name(*bounds), *bounds, pool, kept) for bounds, pool, kept in counts]
+    scale = {"type": "log" if of.log else "linear", "domain": [low, high], "nice": False}
+    ticks = {"tickCount": 5, "format": "~s" if high >= 10_000 or of.log else ",~f"}
+    lines = [(clean(rule, 24), value) for rule, value in thresholds if low <= value <= high][:8]
+    marks = [mark for i, line in enumerate(lines) for mark in _threshold_marks(of, scale, i, *line)]
+    x = {"title": of.label, "scale": scale, "axis": ticks}
     room = 0.05 + 0.1 * len(lines[:4])  # for the names
-    svg, table = compare_bins(bins, {"title": axis.label, "scale": scale, "axis": ticks}, title, marks=marks, room=room)
-    notes = [f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8]]
-    return Figure(clean(axis.name, SHORT), svg, note=f"Thresholds: {', '.join(notes)}" if notes else "", table=table)
+    notes = ", ".join(f"{clean(rule, SHORT)}: {all_digits(value)}" for rule, value in thresholds[:8])
+    drawn = compare_bins(bins, x, title, marks=marks, room=room)
+    return Figure(clean(of.name, SHORT), *drawn, note=notes and f"Thresholds: {notes}")
 
 
 def _bin_name(low: float, high: float) -> str:
@@ -141,10 +135,10 @@ def _bin_name(low: float, high: float) -> str:
     return number(low) if low == high else f"{number(low)} – {number(high)}"
 
 
-def _threshold_marks(axis: Axis, scale: dict[str, Any], i: int, rule: str, value: float) -> list[dict[str, Any]]:
+def _threshold_marks(of: Histogram, scale: dict[str, Any], i: int, rule: str, value: float) -> list[dict[str, Any]]:
     """Return a dashed line at the threshold of a rule, the i-th one here, and the rule's name."""
-    low, high = axis.edges[0], axis.edges[-1]
-    place = math.log(value / low) / math.log(high / low) if axis.log else (value - low) / (high - low)
+    low, *_, high = of.edges
+    place = math.log(value / low) / math.log(high / low) if of.log else (value - low) / (high - low)
     side = {"align": "right", "dx": -4} if place > 0.6 else {"align": "left", "dx": 4}
     name = {"type": "text", "y": 7 + 13 * i, **side}
     data = {"data": {"values": [{"at": value, "rule": rule}]}}

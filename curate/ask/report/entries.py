@@ -7,10 +7,13 @@ caption that matches three entries counts in three.
 import math
 from typing import Any
 
+import numpy as np
+
+from curate.ask.library import find_query
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Figure, Figures, Section, Table, Tables, Tiles
 from curate.ask.report.charts import BEFORE, KEPT, THRESHOLD, Bin, compare_bins, layers, render_svg
 from curate.ask.report.distributions import LEGEND
-from curate.ask.report.source import Run
 from curate.ask.report.text import count, counts, names, number, percent
 
 POINTS = 250  # of each curve
@@ -18,24 +21,29 @@ TOP = 15  # entries in a list
 _MANY = 30  # entries in a caption, from where all count together
 
 
-def entries_section(run: Run) -> Section | None:
+def entries_section(run: OpenRun) -> Section | None:
     """Return the figure, key numbers, matches per caption, and the entries that changed most; None without `match`."""
     if not run.facts.recipe.get("match"):
         return None
     before = "survivors" if run.balanced else "pool"
-    facts = run.row(
+    [facts] = run.rows(
         f"""SELECT count(*) AS entries, count(*) FILTER (pool > 0) AS in_pool, count(*) FILTER (kept > 0) AS in_kept,
         count(*) FILTER (probability < 1) AS head,
         coalesce(sum({before}), 0)::BIGINT AS matches, coalesce(sum(kept), 0)::BIGINT AS matches_kept,
         coalesce(sum({before}) FILTER (probability = 1), 0)::BIGINT AS tail,
         coalesce(sum(kept) FILTER (probability = 1), 0)::BIGINT AS tail_kept FROM entries"""
     )
-    per_text = run.rows(
-        """SELECT coalesce(len(m.entry_ids), 0) AS entries, count(*) AS pool, count(*) FILTER (d.kept) AS kept
-        FROM matches m JOIN decisions d USING (unit, row) WHERE d.rule IS DISTINCT FROM 'failed'
-        GROUP BY entries ORDER BY entries"""
-    )
-    blocks: list[Block] = [_reading(run), _tiles(run, facts, per_text)]
+    per_text = run.rows(find_query("matches_per_text").sql)
+    reading = "Entries are the strings of the metadata; a caption matches those that occur in it."
+    if run.facts.t is None:
+        reading += " This run does not balance."
+    else:
+        reading += (
+            f" Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps "
+            "every sample of the others (the tail). A frequent entry may keep more than t, through captions that also "
+            "match rarer ones."
+        )
+    blocks: list[Block] = [reading, _tiles(run, facts, per_text)]
     figures = [figure for figure in (_ranks(run, before), _per_text(per_text)) if figure]
     blocks += [Figures(figures)] if figures else []
     if facts["matches"] and facts["matches_kept"]:
@@ -44,18 +52,7 @@ def entries_section(run: Run) -> Section | None:
     return Section("entries", "Entries", [*blocks, _lost(run)])
 
 
-def _reading(run: Run) -> str:
-    text = "Entries are the strings of the metadata; a caption matches those that occur in it."
-    if run.facts.t is None:
-        return f"{text} This run does not balance."
-    return (
-        f"{text} Balancing downsamples entries with more than t = {count(run.facts.t)} samples (the head) and keeps "
-        "every sample of the others (the tail). A frequent entry may keep more than t, through captions that also "
-        "match rarer ones."
-    )
-
-
-def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> Tiles:
+def _tiles(run: OpenRun, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> Tiles:
     texts = sum(row["pool"] for row in per_text)
     matched = sum(row["pool"] for row in per_text if row["entries"])
     matches = sum(row["pool"] * row["entries"] for row in per_text)
@@ -77,17 +74,14 @@ def _tiles(run: Run, facts: dict[str, Any], per_text: list[dict[str, Any]]) -> T
 
 def log_ranks(length: int) -> list[int]:
     """Return at most POINTS ranks from 1 to `length`, evenly spaced on a log axis."""
-    if length < 1:
-        return []
-    last = POINTS - 1
-    return sorted({round(math.exp(math.log(length) * i / last)) for i in range(POINTS)})
+    return np.unique(np.rint(np.geomspace(1, length, POINTS))).astype(int).tolist() if length else []
 
 
-def _ranks(run: Run, before: str) -> Figure | None:
+def _ranks(run: OpenRun, before: str) -> Figure | None:
     """Return counts by rank, before and after, each set in its own order."""
     rows: list[dict[str, Any]] = []
     for series, column in (("before", before), ("kept", "kept")):
-        length = run.row(f"SELECT count(*) FILTER ({column} > 0) AS n FROM entries")["n"]
+        [[length]] = (row.values() for row in run.rows(f"SELECT count(*) FILTER ({column} > 0) FROM entries"))
         rows += run.rows(
             f"""SELECT '{series}' AS series, rank, rows,
             format('rank {{:,}}: {{:,}} samples {series}', rank, rows) AS tooltip FROM (
@@ -108,7 +102,7 @@ def _ranks(run: Run, before: str) -> Figure | None:
     legend = (("before", "before balancing" if run.balanced else "pool"), ("kept", "kept"))
     cells = [[row["series"], *counts(row, "rank", "rows")] for row in rows[::5]]
     table = Table(("set", "rank", "samples"), cells, words=("set",), folded=True)
-    return Figure(title, wide, narrow, legend=legend, note=note, table=table)
+    return Figure(title, wide, table, narrow, legend, note)
 
 
 def _rank_spec(rows: list[dict[str, Any]], t: int | None, width: int, height: int) -> dict[str, Any]:
@@ -142,17 +136,16 @@ def _per_text(per_text: list[dict[str, Any]]) -> Figure | None:
     if not any(row["pool"] for row in per_text):
         return None
     bins = []
-    for entries in range(min(_MANY, per_text[-1]["entries"]) + 1):
-        rows = [row for row in per_text if row["entries"] == entries or entries == _MANY <= row["entries"]]
+    for n in range(min(_MANY, per_text[-1]["entries"]) + 1):
+        rows = [row for row in per_text if min(row["entries"], _MANY) == n]
         pool, kept = (sum(row[name] for row in rows) for name in ("pool", "kept"))
-        name = f"{entries} and more" if entries == _MANY else str(entries)
-        bins.append(Bin(name, entries - 0.5, entries + 0.5, pool, kept))
+        bins.append(Bin(f"{n} and more" if n == _MANY else str(n), n - 0.5, n + 0.5, pool, kept))
     x = {"title": "entries per caption", "axis": {"format": "d", "tickMinStep": 1}}
-    svg, table = compare_bins(bins, x, "Entries per caption: shares of the pool and of the kept set")
-    return Figure("Entries per caption", svg, legend=LEGEND, table=table)
+    title = "Entries per caption"
+    return Figure(title, *compare_bins(bins, x, f"{title}: shares of the pool and of the kept set"), legend=LEGEND)
 
 
-def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Table:
+def _changed(run: OpenRun, before: str, facts: dict[str, Any], gained: bool) -> Table:
     """Return the entries whose share of all matches grew or shrank most."""
     rows = run.rows(
         f"""SELECT entry, pool, {before} AS before, kept, {before} / $all AS old, kept / $all_kept AS new FROM entries
@@ -177,7 +170,7 @@ def _changed(run: Run, before: str, facts: dict[str, Any], gained: bool) -> Tabl
     return Table(heads, cells, words=("entry", "share before", "share after"), title=title)
 
 
-def _lost(run: Run) -> Block:
+def _lost(run: OpenRun) -> Block:
     """Return the most frequent entries of the pool that no kept sample matches."""
     rows = run.rows(
         """SELECT entry, pool, survivors, count(*) OVER () AS lost FROM entries

@@ -1,7 +1,10 @@
-"""Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns.
+"""Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns; and rows for FiftyOne.
 
 In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report.
 Of rows that share a uid one is shown, a kept one if any. The page's room goes to the rows in their order.
+
+For FiftyOne (`curate sql RUN QUERY --fiftyone DIR`) a folder: `data/` with the original images, and `samples.json`, a
+`fiftyone.types.FiftyOneDataset`: fields are the columns of the query, uid and caption; a tag says kept, or the rule.
 """
 
 import html
@@ -11,17 +14,21 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from curate.ask.output import Result
+from curate.ask.opened import OpenRun
+from curate.ask.output import Result, write_json
 from curate.ask.report.blocks import Card, Gallery, Section
 from curate.ask.report.distributions import count_bins, distributions_section
+from curate.ask.report.galleries import sample_texts
 from curate.ask.report.page import render_sections
-from curate.ask.report.source import Run
 from curate.ask.report.text import SHORT, clean, count
-from curate.ask.report.thumbnails import Row, make_pictures, place_of
+from curate.ask.report.thumbnails import Row, make_pictures, place_of, read_originals
 from curate.base.errors import RecipeError
+from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page
+_TOGETHER = 256  # rows whose images are in memory
+_RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
 _NO_UID = "no uid: a row that could not be read has none, and its image is not shown; `curate explain` takes its key"
 _NO_UID += " or URL"
@@ -53,12 +60,12 @@ class HtmlPage:
         return f'<iframe sandbox srcdoc="{html.escape(self.text)}" style="{frame}"></iframe>'
 
 
-def plot_columns(run: Run, columns: Sequence[str] = ()) -> HtmlPage:
+def plot_columns(run: OpenRun, columns: Sequence[str] = ()) -> HtmlPage:
     """Return histograms of measured numbers in the pool and in the kept set; of all without `columns`.
 
     Raises RecipeError where a column is no measured number, or has one value only.
     """
-    histograms = {histogram.axis.name: histogram for histogram in count_bins(run)}
+    histograms = {histogram.name: histogram for histogram in count_bins(run)}
     for name in columns:
         if name not in histograms:
             raise RecipeError(f"plot: no histogram of {name!r}; accepted: {', '.join(histograms) or 'none'}")
@@ -77,19 +84,19 @@ def uid_column(result: Result) -> int:
     return names.index("uid")
 
 
-def samples_of(run: Run, uids: Sequence[Any]) -> dict[str, Row]:
+def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, Row]:
     """Return what is known of the rows of these uids, by uid: of several a kept one, if any."""
     return {row["uid"]: row for row in run.rows(_KNOWN, uids=list(uids))}
 
 
-def look_at(run: Run, result: Result, query: str) -> HtmlPage:
+def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
     names, at = [name.lower() for name in result.names], uid_column(result)
     rows = list(islice(result.rows, MOST + 1))
     is_cut, rows = len(rows) > MOST, rows[:MOST]
     known = samples_of(run, [row[at] for row in rows])
     samples = [known[row[at]] for row in rows if row[at] in known]
-    pictures = make_pictures(run, samples) if run.has_images else {}
+    pictures = make_pictures(run, samples) if run.facts.pool.images else {}
     cards = []
     for row in rows:
         sample = known.get(row[at])
@@ -100,19 +107,53 @@ def look_at(run: Run, result: Result, query: str) -> HtmlPage:
             for name, lower, value in zip(result.names, names, row, strict=True)
             if lower not in shown
         ]
-        texts = _texts(sample) if sample else [("", _NO_UID if row[at] is None else "no row of this run has the uid")]
+        missing = _NO_UID if row[at] is None else "no row of this run has the uid"
+        texts = sample_texts(sample) if sample else [("", missing)]
         cards.append(Card([picture] if picture else [], texts, values, clean(row[at])))
     title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
-    lead = (
-        "In the query's order, with the values that it yields. Captions, URLs and images come from the pool unchecked."
-    )
+    lead = "In the query's order, with the values that it yields."
+    lead += " Captions, URLs and images come from the pool unchecked."
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
 
 
-def _texts(sample: Row) -> Sequence[tuple[str, str]]:
-    """Return the texts of a row's card."""
-    texts = [] if sample["caption"] is None else [("", clean(sample["caption"]))]
-    if sample["url"]:
-        texts.append(("url", clean(sample["url"], 160)))
-    return texts
+def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
+    """Write a new folder of a query's rows; return how many samples it has, and how many rows have no readable image.
+
+    Rows that share a uid are one sample. Raises RecipeError where the query yields no uid, the pool has no images, or
+    the folder is not new or empty.
+    """
+    at = uid_column(result)
+    if not run.facts.pool.images:
+        accepted = "a run over tars, or over Parquet with images"
+        raise RecipeError(f"--fiftyone: the pool of this run has no images; accepted: {accepted}")
+    if os.path.isdir(folder) and os.listdir(folder):
+        raise RecipeError(f"--fiftyone {folder}: holds {min(os.listdir(folder))!r}; accepted: a new or empty folder")
+    os.makedirs(f"{folder}/data", exist_ok=True)
+    samples: dict[str, dict[str, Any]] = {}
+    missing, rows = 0, iter(result.rows)
+    while batch := list(islice(rows, _TOGETHER)):
+        known = samples_of(run, [row[at] for row in batch])
+        images, _ = read_originals(run, list(known.values()))
+        for row in batch:
+            sample = known.get(row[at])
+            data = images.get(place_of(sample)) if sample else None
+            if sample is None or not data:
+                missing += 1
+            elif row[at] not in samples:
+                path = f"data/{row[at]}.{sample['format'].replace('jpeg', 'jpg')}"
+                with open(f"{folder}/{path}", "wb") as file:
+                    file.write(data)
+                values = zip(result.names, row, strict=True)
+                fields = {_field(name): value for name, value in values if value is not None}
+                standard = {"filepath": path, "tags": [sample["rule"] or KEPT], "caption": sample["caption"]}
+                samples[row[at]] = fields | standard | {"uid": row[at]}
+    with open(f"{folder}/samples.json", "w", encoding="utf-8") as file:
+        write_json({"samples": list(samples.values())}, file)
+    return len(samples), missing
+
+
+def _field(name: str) -> str:
+    """Return the name of a column as FiftyOne takes it for a field."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_") or "column"
+    return f"{plain}_" if plain in _RESERVED else plain

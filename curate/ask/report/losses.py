@@ -1,26 +1,37 @@
-"""What was dropped: by each step, in shares that sum exactly; duplicates by kind of match, failures by reason."""
+"""What was dropped: by each step, in shares that sum exactly; duplicates by kind of match, failures by reason.
 
+And link rot: how many URLs of each source came, why the others did not, and on which hosts.
+"""
+
+from collections import Counter
+from typing import Any
+
+from curate.ask.library import find_query
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Section, Table, Tables
-from curate.ask.report.source import Run
-from curate.ask.report.text import SHORT, clean, count, counts, percent, shares
+from curate.ask.report.text import SHORT, clean, count, counts, names, percent, shares
 from curate.base import schema
 
-MOST = 40
+MOST = 40  # lines of a table
 _STEPS = 200  # lines of the funnel that are shown one by one
+_HOSTS = 15
+_ATTEMPTS = ("most attempts", "last attempt (UTC)")
 
-_MATCH_TYPES = """
-WITH dropped AS (SELECT uid, sha256, duplicate_of FROM verdicts WHERE rule = 'duplicate'), representatives AS (
-    SELECT uid, any_value(sha256) AS sha256 FROM verdicts
-    WHERE (kept OR rule = 'forgotten' OR rule IN (FROM later_rules)) AND uid IN (SELECT duplicate_of FROM dropped)
-    GROUP BY uid
-)
-SELECT CASE WHEN a.uid = a.duplicate_of THEN 'same uid' WHEN a.sha256 = b.sha256 THEN 'same image bytes'
-    ELSE 'near-duplicate' END AS match_type, count(*) AS rows
-FROM dropped a LEFT JOIN representatives b ON b.uid = a.duplicate_of GROUP BY match_type ORDER BY rows DESC, match_type
+_SUMS = """
+SELECT source, outcome, sum(count)::BIGINT AS urls,
+    coalesce(sum(count) FILTER (outcome <> 'came'), 0)::BIGINT AS missing,
+    sum(may_pass)::BIGINT AS may_pass, max(attempts) AS attempts, max(last) AS last, any_value(meaning) AS meaning
+FROM {} LEFT JOIN reasons ON reason = outcome GROUP BY GROUPING SETS ((), (source), (outcome))
+ORDER BY source, urls DESC, outcome
+"""
+_HOSTS_OF = """
+SELECT host, sum(count)::BIGINT AS missing, round(any_value(count / share))::BIGINT AS urls,
+    arg_max(reason, (count, reason)) AS most, sum(may_pass)::BIGINT AS may_pass
+FROM {} JOIN reasons USING (reason) WHERE never_came GROUP BY host ORDER BY missing DESC, urls, host LIMIT {}
 """
 
 
-def funnel_section(run: Run) -> Section:
+def funnel_section(run: OpenRun) -> Section:
     """Return the steps in order: what each is, what it dropped, and what was left."""
     pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", schema.FAILED))
     text = (
@@ -31,7 +42,7 @@ def funnel_section(run: Run) -> Section:
     return Section("funnel", "Funnel", [text, funnel_table(run)])
 
 
-def funnel_table(run: Run) -> Table:
+def funnel_table(run: OpenRun) -> Table:
     """Return a line for each step; shares are of the pool, so those of all drops and of the kept set sum to 100 %."""
     drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
     pool, kept = run.counts["pool"], run.counts["kept"]
@@ -42,8 +53,8 @@ def funnel_table(run: Run) -> Table:
         rest = drops[_STEPS:]
         drops = [*drops[:_STEPS], (f"{len(rest):,} more steps", sum(n for _, n in rest))]
     parts = shares([*(n for _, n in drops), kept])
-    whole = Bar(count(pool), 1.0, "pool")
-    rows: list[list[Cell]] = [["pool", count(pool), percent(pool, pool), whole, "", "all samples found"]]
+    bar = Bar(count(pool), 1.0, "pool")
+    rows: list[list[Cell]] = [["pool", count(pool), percent(pool, pool), bar, "", "all samples found"]]
     left = pool
     for (rule, dropped), share in zip(drops, parts, strict=False):
         reached, left = left, left - dropped
@@ -56,7 +67,7 @@ def funnel_table(run: Run) -> Table:
     return Table(heads, rows, words=("step", "left", "meaning"), last_is_sum=True)
 
 
-def duplicates_section(run: Run) -> Section | None:
+def duplicates_section(run: OpenRun) -> Section | None:
     """Return how many there are, by kind of match and by size of their groups; None where there are none."""
     dropped = run.counts.get(schema.DUPLICATE, 0)
     if not dropped:
@@ -65,13 +76,14 @@ def duplicates_section(run: Run) -> Section | None:
         """SELECT least(n, 10) AS n, count(*) AS groups, sum(n)::BIGINT AS rows FROM
         (SELECT count(*) AS n FROM decisions WHERE rule = 'duplicate' GROUP BY duplicate_of) GROUP BY 1 ORDER BY 1"""
     )
-    matches = run.rows(_MATCH_TYPES)
+    matches: Counter[str] = Counter()
+    for row in run.rows(find_query("duplicate_kinds").sql):
+        words = {"pair": "same uid", "image": "same image bytes"}
+        matches[words.get(row["match_type"], "near-duplicate")] += row["dropped"]
     groups = sum(row["groups"] for row in sizes)
     text = f"{count(dropped)} samples were dropped as duplicates; {count(groups)} other samples represent them."
-    kinds = [
-        [row["match_type"], count(row["rows"]), share]
-        for row, share in zip(matches, shares([row["rows"] for row in matches]), strict=True)
-    ]
+    parts = sorted(matches.items(), key=lambda part: (-part[1], part[0]))
+    kinds = [[name, count(n), share] for (name, n), share in zip(parts, shares([n for _, n in parts]), strict=True)]
     by_size = [["10 and more" if row["n"] == 10 else count(row["n"]), *counts(row, "groups", "rows")] for row in sizes]
     size = "duplicates of one sample"
     tables = [
@@ -88,26 +100,92 @@ def duplicates_section(run: Run) -> Section | None:
     return Section("duplicates", "Duplicates", [text, *large, Tables(tables), *near])
 
 
-def failures_section(run: Run) -> Section | None:
+def failures_section(run: OpenRun) -> Section | None:
     """Return samples and files that could not be read, by reason; None where all could."""
-    failures = run.rows(
-        """SELECT kind, reason, count(*) AS n, any_value(meaning) AS meaning,
-        arg_min(detail, (shard, key, unit, row)) AS detail FROM (
-            SELECT f.*, r.meaning, coalesce(r.kind, CASE WHEN f.row IS NULL THEN 'file' ELSE 'sample' END) AS kind
-            FROM failures f LEFT JOIN reasons r USING (reason)
-        ) GROUP BY kind, reason ORDER BY kind DESC, n DESC, reason"""
-    )
+    failures = run.rows(f"FROM {find_query('failures').table} ORDER BY kind DESC, count DESC, reason")
     if not failures:
         return None
     blocks: list[Block] = []
     for samples in (True, False):
         rows = [row for row in failures if (row["kind"] == "sample") == samples][:MOST]
-        parts = shares([row["n"] for row in rows]) if samples else [row["kind"] for row in rows]
+        parts = shares([row["count"] for row in rows]) if samples else [row["kind"] for row in rows]
         cells = [
-            [clean(row["reason"], SHORT), count(row["n"]), part, clean(row["meaning"], 160), clean(row["detail"], 160)]
+            [*names(row, "reason"), count(row["count"]), part, clean(row["meaning"], 160), clean(row["detail"], 160)]
             for row, part in zip(rows, parts, strict=True)
         ]
         heads = ("reason", "samples" if samples else "files", "share" if samples else "what", "meaning", "example")
         title = "Samples that could not be used" if samples else "Files that could not be read, entirely or in part"
         blocks += [Table(heads, cells, words=("reason", "meaning", "what", "example"), title=title)] if cells else []
     return Section("failures", "Failures", blocks)
+
+
+def downloads_section(run: OpenRun) -> Section | None:
+    """Return what came of the URLs; None where none were downloaded."""
+    rows = run.rows(_SUMS.format(find_query("downloads").table))
+    total = next(row for row in rows if row["source"] is row["outcome"] is None)
+    if not total["urls"]:
+        return None
+    urls, missing, may_pass = total["urls"], total["missing"], total["may_pass"]
+    text = f"{count(urls - missing)} of {count(urls)} URLs were downloaded ({percent(urls - missing, urls)})."
+    if missing:
+        mend = f"{count(may_pass)} of them may succeed on another attempt (curate run … --retry)"
+        text += f" {count(missing)} were not; {mend if may_pass else 'none of them is worth another attempt'}."
+    blocks: list[Block] = [text, _by_source([row for row in rows if row["source"]])]
+    if missing:
+        blocks += [_by_reason([row for row in rows if row["outcome"] not in (None, "came")], missing), _by_host(run)]
+    return Section("downloads", "Downloads", blocks)
+
+
+def _by_source(rows: list[dict[str, Any]]) -> Table:
+    cells: list[list[Cell]] = [
+        [
+            clean(row["source"], SHORT),
+            count(row["urls"]),
+            count(row["urls"] - row["missing"]),
+            Bar(percent(row["urls"] - row["missing"], row["urls"]), 1 - row["missing"] / row["urls"]),
+            *counts(row, "missing", "may_pass"),
+            *_attempts(row),
+        ]
+        for row in rows[:MOST]
+    ]
+    heads = ("source", "URLs", "downloaded", "share downloaded", "not downloaded", "may succeed", *_ATTEMPTS)
+    return Table(heads, cells, words=("source", "share downloaded"), title="Sources")
+
+
+def _by_reason(rows: list[dict[str, Any]], missing: int) -> Table:
+    cells: list[list[Cell]] = [
+        [
+            clean(row["outcome"], SHORT),
+            count(row["urls"]),
+            Bar(percent(row["urls"], missing), row["urls"] / rows[0]["urls"], "drop"),
+            count(row["may_pass"]),
+            *_attempts(row),
+            clean(row["meaning"], 160),
+        ]
+        for row in rows[:MOST]
+    ]
+    heads = ("reason", "URLs", "share", "may succeed", *_ATTEMPTS, "meaning")
+    note = "Shares of the URLs that were not downloaded. May succeed: another attempt may, if the reason is temporary."
+    return Table(heads, cells, words=("reason", "share", "meaning"), title="Why URLs were not downloaded", note=note)
+
+
+def _by_host(run: OpenRun) -> Table:
+    rows = run.rows(_HOSTS_OF.format(find_query("failures_by_host").table, _HOSTS), limit=None)
+    cells: list[list[Cell]] = [
+        [
+            clean(row["host"], SHORT),
+            *counts(row, "urls", "missing"),
+            Bar(percent(row["missing"], row["urls"]), row["missing"] / row["urls"], "drop"),
+            count(row["may_pass"]),
+            clean(row["most"], SHORT),
+        ]
+        for row in rows
+    ]
+    heads = ("host", "URLs", "not downloaded", "share of the host", "may succeed", "most frequent reason")
+    words = ("host", "share of the host", "most frequent reason")
+    return Table(heads, cells, words=words, title="Hosts with most URLs not downloaded")
+
+
+def _attempts(row: dict[str, Any]) -> tuple[str, str]:
+    last = row["last"]
+    return count(row["attempts"]), "–" if last is None else f"{last:%Y-%m-%d %H:%M}"

@@ -6,23 +6,23 @@ Untrusted texts are escaped by the template and cleaned by `text.clean`; the pag
 only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 
 import fsspec
 import jinja2
 
+from curate.ask.diff import Diff, diff_runs
+from curate.ask.opened import OpenRun, connected
 from curate.ask.report.blocks import Section
 from curate.ask.report.captions import captions_section
 from curate.ask.report.changes import changes_section
 from curate.ask.report.composition import composition_section
 from curate.ask.report.distributions import distributions_section
-from curate.ask.report.downloads import downloads_section
 from curate.ask.report.entries import entries_section
 from curate.ask.report.galleries import galleries_section
-from curate.ask.report.losses import duplicates_section, failures_section, funnel_section
+from curate.ask.report.losses import downloads_section, duplicates_section, failures_section, funnel_section
 from curate.ask.report.provenance import provenance_section, time_section
-from curate.ask.report.source import Run, open_source_run
 from curate.ask.report.text import SHORT, clean, count, percent
 from curate.base.errors import RecipeError, RunError
 from curate.base.wording import format_bytes
@@ -32,22 +32,6 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 
 MOST_BYTES = 5_000_000
-
-# The page's sections in order; those that do not apply to a run are left out.
-SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
-    funnel_section,
-    downloads_section,
-    changes_section,
-    distributions_section,
-    entries_section,
-    composition_section,
-    captions_section,
-    duplicates_section,
-    failures_section,
-    galleries_section,
-    time_section,
-    provenance_section,
-)
 
 
 def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
@@ -59,8 +43,8 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
         RecipeError: there is no run, or `out` cannot be written.
         RunError: the run is not finished, or was changed meanwhile: the page could show samples that were taken out.
     """
-    with open_source_run(url, against) as run:
-        page = render_page(run).encode()
+    with connected(url) as run:
+        page = render_page(run, diff_runs(against, url) if against else None).encode()
     if out is not None:
         _check_unchanged(run)
         try:
@@ -80,21 +64,53 @@ def write_report(url: str, out: str | None = None, against: str | None = None) -
     return f"{url.rstrip('/')}/{REPORT_FILE}", len(page)
 
 
-def _check_unchanged(run: Run) -> None:
-    """Raise RunError where the run has changed since it was opened."""
+def _check_unchanged(run: OpenRun) -> None:
     if not run.folder.exists(SUCCESS_FILE) or read_facts(run.folder) != run.facts:
         what = "was changed while its report was written; write it again once the change is complete"
         raise RunError(f"{run.folder.url}: {what}")
 
 
-def render_page(run: Run) -> str:
-    """Return the page as HTML."""
-    sections = [section for make in SECTIONS if (section := make(run)) is not None]
-    return render_sections("Curation report", run, _lead(run), sections, _tiles(run))
+def render_page(run: OpenRun, against: Diff | None = None) -> str:
+    """Return the page as HTML; `against` is a comparison with another run. Sections that do not apply are left out."""
+    sections = (
+        funnel_section(run),
+        downloads_section(run),
+        changes_section(against) if against else None,
+        distributions_section(run),
+        entries_section(run),
+        composition_section(run),
+        captions_section(run),
+        duplicates_section(run),
+        failures_section(run),
+        galleries_section(run),
+        time_section(run),
+        provenance_section(run),
+    )
+    facts = run.facts
+    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
+    lead = f"{count(kept)} of {count(pool)} {'image-text pairs' if facts.pool.images else 'texts'} kept"
+    lead += f" ({percent(kept, pool)})"
+    drops = [line for line in run.funnel if line["kind"] == "drop" and line["rows"] and line["rule"] != "failed"]
+    if drops:
+        most = max(drops, key=lambda line: line["rows"])
+        lead += f"; most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
+    if failed:
+        lead += f"; {count(failed)} could not be used ({percent(failed, pool)})"
+    tiles = [
+        ("in the pool", count(pool)),
+        ("kept", count(kept)),
+        ("dropped", count(pool - kept - failed)),
+        ("failed", count(failed)),
+        ("source" if len(facts.sources) == 1 else "sources", count(len(facts.sources))),
+        ("shard" if facts.content.shards == 1 else "shards", count(facts.content.shards)),
+        ("size of the shards", format_bytes(facts.content.bytes)),
+    ]
+    tiles += [("t, samples per entry", count(facts.t))] if facts.t is not None else []
+    return render_sections("Curation report", run, f"{lead}.", [s for s in sections if s is not None], tiles)
 
 
 def render_sections(
-    kind: str, run: Run, lead: str, sections: Sequence[Section], tiles: Sequence[tuple[str, str]] = ()
+    kind: str, run: OpenRun, lead: str, sections: Sequence[Section], tiles: Sequence[tuple[str, str]] = ()
 ) -> str:
     """Return a page of these sections as HTML, under what kind of page it is, the run's name, a sentence and tiles."""
     package = files("curate.ask.report")
@@ -103,28 +119,3 @@ def render_sections(
     style = package.joinpath("style.css").read_text("utf-8")
     title = clean(run.facts.name, SHORT)
     return template.render(kind=kind, title=title, lead=lead, tiles=tiles, sections=sections, style=style)
-
-
-def _lead(run: Run) -> str:
-    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
-    what = "image-text pairs" if run.has_images else "texts"
-    drops = [line for line in run.funnel if line["kind"] == "drop" and line["rows"] and line["rule"] != "failed"]
-    most = max(drops, key=lambda line: line["rows"], default=None)
-    text = f"{count(kept)} of {count(pool)} {what} kept ({percent(kept, pool)})"
-    if most:
-        text += f"; most were dropped by {clean(most['rule'], SHORT)} ({percent(most['rows'], pool)} of the pool)"
-    return f"{text}." if not failed else f"{text}; {count(failed)} could not be used ({percent(failed, pool)})."
-
-
-def _tiles(run: Run) -> list[tuple[str, str]]:
-    pool, kept, failed = (run.counts.get(name, 0) for name in ("pool", "kept", "failed"))
-    tiles = [
-        ("in the pool", count(pool)),
-        ("kept", count(kept)),
-        ("dropped", count(pool - kept - failed)),
-        ("failed", count(failed)),
-        ("source" if len(run.facts.sources) == 1 else "sources", count(len(run.facts.sources))),
-        ("shard" if run.facts.content.shards == 1 else "shards", count(run.facts.content.shards)),
-        ("size of the shards", format_bytes(run.facts.content.bytes)),
-    ]
-    return tiles + ([("t, samples per entry", count(run.facts.t))] if run.facts.t is not None else [])

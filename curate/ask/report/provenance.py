@@ -4,14 +4,13 @@ Times are those of run.json: wall time of the run, and work of its steps, which 
 """
 
 import hashlib
-from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Bar, Block, Cell, Code, Section, Table, Tables
-from curate.ask.report.source import Run
 from curate.ask.report.text import SHORT, clean, count, names, percent
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import RunFacts
@@ -20,7 +19,7 @@ from curate.store.layout import REPORT_FILE
 _LONGEST = 40_000  # characters of the recipe that are shown
 
 
-def time_section(run: Run) -> Section | None:
+def time_section(run: OpenRun) -> Section | None:
     """Return how long the run took, and its throughput; None where run.json holds no times."""
     started, seconds = run.facts.started, run.facts.seconds
     if not started or not seconds:
@@ -28,19 +27,15 @@ def time_section(run: Run) -> Section | None:
     moment = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     speed = count(round(run.counts["pool"] / seconds))
     text = f"The run started at {moment} and finished {format_seconds(seconds)} later"
-    return Section("time", "Time", [f"{text}: {speed} samples of the pool per second.", *_work(run)])
-
-
-def _work(run: Run) -> list[Block]:
-    """Return the work of each step; nothing where all tables were present already."""
+    blocks: list[Block] = [f"{text}: {speed} samples of the pool per second."]
     total = sum(step.seconds for step in run.facts.steps)
-    if not total:
-        return []
+    if not total:  # all tables were present already
+        return Section("time", "Time", blocks)
     cells: list[list[Cell]] = [
         [
             step.step,
             count(step.units),
-            "–" if step.rows is None else count(step.rows),
+            count(step.rows),
             format_seconds(step.seconds),
             Bar(percent(step.seconds, total, 1), step.seconds / total),
             count(round(step.rows / step.seconds)) if step.rows and step.seconds else "–",
@@ -52,20 +47,24 @@ def _work(run: Run) -> list[Block]:
         "Tables that were reused are not counted."
     )
     heads = ("step", "units", "samples", "work", "share", "samples per second")
-    return [Table(heads, cells, words=("step", "share"), note=note)]
+    return Section("time", "Time", [*blocks, Table(heads, cells, words=("step", "share"), note=note)])
 
 
-def provenance_section(run: Run) -> Section:
+def provenance_section(run: OpenRun) -> Section:
     """Return what determines the run, and its digests."""
     facts = run.facts
     recipe = yaml.safe_dump(_plain(facts.recipe), sort_keys=False, allow_unicode=True, width=110)
+    lines = [clean(line, 500) for line in recipe[:_LONGEST].splitlines()] + (["…"] if len(recipe) > _LONGEST else [])
+    # The lines `sha256  path` of all files but the report, as sha256sum prints them.
+    files = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT_FILE)
+    digests = "".join(f"{file['sha256']}  {file['path']}\n" for file in files)
     main = {
         "curate": facts.curate,
         "run": facts.name,
         "seed": facts.seed,
         "identity": facts.identity,
         "python": facts.python,
-        "all other files, sha256": _digest(run),
+        "all other files, sha256": hashlib.sha256(digests.encode()).hexdigest(),
     }
     if facts.metadata:
         main["metadata"] = f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"
@@ -74,18 +73,7 @@ def provenance_section(run: Run) -> Section:
         main[f"source {source}"] = f"what run {before.name} kept, {kept}; its identity: {before.identity}"
     blocks: list[Block] = [_pairs("Run", main, folded=False), *_models(facts), Tables([_inputs(run), _files(run)])]
     blocks += [_pairs("Table keys", facts.keys), _pairs("Packages", facts.packages)]
-    return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", _clean_lines(recipe))])
-
-
-def _digest(run: Run) -> str:
-    """Return the sha256 of the lines `sha256  path` of all files but the report, as sha256sum prints them, by path."""
-    lines = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT_FILE)
-    return hashlib.sha256("".join(f"{line['sha256']}  {line['path']}\n" for line in lines).encode()).hexdigest()
-
-
-def _clean_lines(text: str) -> str:
-    lines = [clean(line, 500) for line in text[:_LONGEST].splitlines()]
-    return "\n".join([*lines, "…"] if len(text) > _LONGEST else lines)
+    return Section("provenance", "Provenance", [*blocks, Code("Recipe, resolved", "\n".join(lines))])
 
 
 def _plain(value: Any) -> Any:
@@ -118,20 +106,17 @@ def _parts(identity: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return [part for key, value in parts.items() for part in _parts(value, key)]
 
 
-def _inputs(run: Run) -> Table:
-    units: Counter[str] = Counter()
-    for name, number in run.facts.units:
-        units[name] += number
+def _inputs(run: OpenRun) -> Table:
     rows = []
     for source in run.facts.recipe.get("input", [])[:60]:
         path = source.get("path") or source["from"]
-        paths = [path] if isinstance(path, str) else path
-        where = clean(", ".join(paths), 300)
-        rows.append([*names(source, "name", "format"), where, count(units.get(source["name"], 0))])
+        where = clean(path if isinstance(path, str) else ", ".join(path), 300)
+        units = sum(number for name, number in run.facts.units if name == source["name"])
+        rows.append([*names(source, "name", "format"), where, count(units)])
     return Table(("source", "format", "path", "units"), rows, words=("source", "format", "path"), title="Inputs")
 
 
-def _files(run: Run) -> Table:
+def _files(run: OpenRun) -> Table:
     files = run.rows(
         """SELECT CASE WHEN path LIKE 'shards/%.tar' THEN 'shards, tar'
         WHEN path LIKE 'shards/%' THEN 'shards, Parquet and statistics'

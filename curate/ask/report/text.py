@@ -42,9 +42,9 @@ def number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def count(value: int) -> str:
-    """Return an integer with thousands separated, and a true minus."""
-    return f"{value:,}".replace("-", "−")
+def count(value: int | None) -> str:
+    """Return an integer with thousands separated, and a true minus; "–" for none."""
+    return "–" if value is None else f"{value:,}".replace("-", "−")
 
 
 def percent(part: float, whole: float, digits: int = 2) -> str:

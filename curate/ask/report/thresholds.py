@@ -7,7 +7,7 @@ A rule is read as DuckDB parses it: of conditions joined by AND each that compar
 from collections.abc import Iterator
 from typing import Any
 
-from curate.ask.report.source import Run
+from curate.ask.opened import OpenRun
 from curate.expressions.check import parse_sql, walk_tree
 from curate.store.facts import RuleFacts
 
@@ -15,7 +15,7 @@ ASPECT = "aspect"  # the longer side by the shorter one
 _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
 
 
-def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
+def drawn_thresholds(run: OpenRun) -> dict[str, list[tuple[str, float]]]:
     """Return column → the rules that have a threshold on it, with its value."""
     thresholds: dict[str, list[tuple[str, float]]] = {}
     for rule in run.facts.rules:
@@ -23,40 +23,39 @@ def drawn_thresholds(run: Run) -> dict[str, list[tuple[str, float]]]:
             shown = float(rule.show(rule.threshold))
             thresholds.setdefault(_measured_name(run, rule.of), []).append((rule.name, shown))
         elif rule.sql:
-            for column, value in _comparisons(run, rule.sql):
-                thresholds.setdefault(_measured_name(run, column), []).append((rule.name, value))
+            for part in _conjuncts(_parse(run, rule.sql)):
+                for column, value in _comparisons(part):
+                    thresholds.setdefault(_measured_name(run, column), []).append((rule.name, value))
     return thresholds
 
 
-def rule_columns(run: Run, rule: RuleFacts) -> list[str]:
+def rule_columns(run: OpenRun, rule: RuleFacts) -> list[str]:
     """Return the columns that a rule reads, in the order of its text."""
     if rule.of:
         return [_measured_name(run, rule.of)]
-    tree = _parse(run, rule.sql or "true")
-    return list(dict.fromkeys(_measured_name(run, name) for name in _columns(tree)))
+    columns = _columns(_parse(run, rule.sql or "true"))
+    return list(dict.fromkeys(_measured_name(run, name) for name in columns))
 
 
-def _measured_name(run: Run, column: str) -> str:
+def _measured_name(run: OpenRun, column: str) -> str:
     """Return a column's name as it was measured: a rule may write Width."""
     return run.column_names.get(column.lower(), column)
 
 
-def _comparisons(run: Run, sql: str) -> Iterator[tuple[str, float]]:
-    for part in _conjuncts(_parse(run, sql)):
-        kind = part.get("class")
-        if kind == "BETWEEN":
-            sides = [(part["input"], part["lower"]), (part["input"], part["upper"])]
-        elif kind == "COMPARISON" and part["type"] in _CUTS:
-            sides = [(part["left"], part["right"]), (part["right"], part["left"])]
-        else:
-            continue
-        for measured, constant in sides:
-            value = _number(constant)
-            if value is not None:
-                yield from ((name, value) for name in _measures(measured))
+def _comparisons(node: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield what a condition compares with numbers, and these."""
+    sides = []
+    if node.get("class") == "BETWEEN":
+        sides = [(node["input"], node["lower"]), (node["input"], node["upper"])]
+    elif node.get("class") == "COMPARISON" and node["type"] in _CUTS:
+        sides = [(node["left"], node["right"]), (node["right"], node["left"])]
+    for measured, constant in sides:
+        literal = constant.get("literal") or {}
+        if literal.get("kind") in ("INTEGER", "NUMERIC"):
+            yield from ((name, float(literal["text"])) for name in _measures(measured))
 
 
-def _parse(run: Run, sql: str) -> dict[str, Any]:
+def _parse(run: OpenRun, sql: str) -> dict[str, Any]:
     """Return the condition as DuckDB parses it; {} where it is none."""
     try:
         tree = parse_sql(run.connection, f"SELECT 1 WHERE ({sql}\n)")
@@ -95,9 +94,3 @@ def _called(node: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     """Return the function that an expression calls, and its arguments."""
     arguments = [argument["expression"] for argument in node.get("arguments", ())]
     return str(node.get("function_name", "")).lower(), arguments
-
-
-def _number(node: dict[str, Any]) -> float | None:
-    """Return the number that an expression is, if it is one."""
-    literal = node.get("literal") or {}
-    return float(literal["text"]) if literal.get("kind") in ("INTEGER", "NUMERIC") else None

@@ -17,8 +17,8 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Picture
-from curate.ask.report.source import Run
 from curate.base.process import in_threads
 from curate.base.schema import OK
 from curate.emit.output_format import find_written
@@ -48,7 +48,7 @@ def at_places(places: Iterable[Place]) -> dict[str, list[int]]:
     return {"units": [unit for unit, _ in places], "rows": [row for _, row in places]}
 
 
-def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
+def make_pictures(run: OpenRun, rows: Sequence[Row]) -> dict[Place, Picture]:
     """Return a picture for each row of samples, scores and decisions. The page's budget is spent in their order."""
     images, changed = read_originals(run, rows)
     thumbnails = in_threads(thumbnail, (images.get(place_of(row), b"") for row in rows))
@@ -60,19 +60,15 @@ def make_pictures(run: Run, rows: Sequence[Row]) -> dict[Place, Picture]:
             continue
         data = "data:image/jpeg;base64," + base64.b64encode(jpeg or b"").decode()
         if not jpeg:
-            pictures[place] = Picture(missing=_why_not(row, place in images, place in changed))
+            gone = "the input has changed" if place in changed else "the input no longer exists"
+            why = "cannot be shown" if place in images else gone
+            pictures[place] = Picture(missing=why if row["status"] == OK else f"not shown: {row['status']}")
         elif len(data) > left:
             pictures[place] = Picture(missing="left out: the page's size limit is reached")
         else:
             left -= len(data)
             pictures[place] = Picture(data, blurred=(row.get("nsfw") or 0) > BLURRED)
     return pictures
-
-
-def _why_not(row: Row, exists: bool, changed: bool) -> str:
-    if row["status"] != OK:
-        return f"not shown: {row['status']}"
-    return "cannot be shown" if exists else "the input has changed" if changed else "the input no longer exists"
 
 
 def thumbnail(data: bytes) -> bytes | None:
@@ -91,42 +87,39 @@ def _shrink(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def read_originals(run: Run, rows: Sequence[Row]) -> tuple[dict[Place, bytes], set[Place]]:
+def read_originals(run: OpenRun, rows: Sequence[Row]) -> tuple[dict[Place, bytes], set[Place]]:
     """Return the images that can still be read, and the rows whose place in the input holds something else now."""
     wanted = [row for row in rows if row["sha256"] is not None]
-    sources = {source.name: source for source in _sources(run)}
+    sources: dict[str, Source] = {}
+    for section in run.facts.recipe.get("input", ()):
+        with suppress(ValidationError):  # of a format that is not installed here
+            source = TypeAdapter[Source](source_sections()).validate_python(section).placed_in(run.folder.url)
+            sources[source.name] = source
     images: dict[Place, bytes] = {}
     changed: set[Place] = set()
     unreachable: set[str] = set()
     for shard in dict.fromkeys(row["shard"] for row in wanted):
         of_shard = [row for row in wanted if row["shard"] == shard]
-        source = sources.get(of_shard[0]["source"])
-        if source is None or source.name in unreachable:
+        name = of_shard[0]["source"]
+        if name not in sources or name in unreachable:
             continue
         try:
-            for row, data in _from_input(run, source, shard, of_shard):
+            for row, data in _from_input(run, sources[name], shard, of_shard):
                 (images.update({place_of(row): data}) if _same(row, data) else changed.add(place_of(row)))
         except FileNotFoundError:
             continue
         except Exception:
             # Stores, drivers and replaced files raise errors of many kinds, and all of them mean: not there.
             if "://" in shard:  # a store that does not answer is not tried again for each file
-                unreachable.add(source.name)
+                unreachable.add(name)
     return images | _published(run, [row for row in wanted if row["kept"] and place_of(row) not in images]), changed
-
-
-def _sources(run: Run) -> Iterator[Source]:
-    """Yield the sources of a recipe; not those of formats that are not installed here."""
-    for source in run.facts.recipe.get("input", ()):
-        with suppress(ValidationError):
-            yield TypeAdapter[Source](source_sections()).validate_python(source).placed_in(run.folder.url)
 
 
 def _same(row: Row, data: bytes) -> bool:
     return hashlib.sha256(data).hexdigest() == str(row["sha256"])
 
 
-def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
+def _from_input(run: OpenRun, source: Source, path: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
     """Yield images of an input file: its n-th row is the n-th of the run that names the file, unless it is damaged."""
     places = run.rows(
         f"""SELECT unit, row, place FROM (SELECT unit, row, row_number() OVER (ORDER BY unit, row) - 1 AS place
@@ -142,7 +135,7 @@ def _from_input(run: Run, source: Source, path: str, rows: Sequence[Row]) -> Ite
     yield from ((row, data or b"") for row, data in zip(wanted, images, strict=False))
 
 
-def _published(run: Run, rows: Sequence[Row]) -> dict[Place, bytes]:
+def _published(run: OpenRun, rows: Sequence[Row]) -> dict[Place, bytes]:
     """Return images of kept rows, from the run's own shards."""
     by_uid = {row["uid"]: row for row in rows}
     of_uids = "uid IN (SELECT unnest($uids::VARCHAR[])) AND key IS NOT NULL"

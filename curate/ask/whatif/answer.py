@@ -5,9 +5,11 @@ and deduplication drop are exact counts; what balancing keeps is an expectation,
 draws, compared with the run's own, from which the rows that it kept differ by chance.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +28,6 @@ from curate.ask.whatif.survivors import (
     open_finished,
 )
 from curate.base import schema
-from curate.base.numeric.arrays import F64, I64
 from curate.base.process import in_threads
 from curate.base.wording import all_digits
 from curate.decide.draw.inclusion import ONE, fixed_point
@@ -35,24 +36,22 @@ from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
 from curate.store.layout import ENTRIES_FILE
 
+_TEXT, _ROWS, _MEAN = pa.string(), pa.int64(), pa.float64()
 # Counts of the run, their expectation, that of the other settings, and the difference of the two expectations.
-_NUMBERS = [("run", pa.int64()), *((name, pa.float64()) for name in ("run_expected", "whatif", "change"))]
+_NUMBERS = schema.define(run=_ROWS, run_expected=_MEAN, whatif=_MEAN, change=_MEAN)
 # Kinds are pool, drop and kept; dropped rows are negative, so that all add up to the kept ones. The error is one
 # standard error of a run's draws. Null: that recipe has no such rule.
-FUNNEL = pa.schema(
-    [("position", pa.int32()), ("kind", pa.string()), ("rule", pa.string()), *_NUMBERS, ("error", pa.float64())]
-)
+FUNNEL = schema.define(*schema.define(position=pa.int32(), kind=_TEXT, rule=_TEXT), *_NUMBERS, pa.field("error", _MEAN))
 # Rows of the pool, and kept ones.
-SOURCES = pa.schema([("source", pa.string()), ("pool", pa.int64()), *_NUMBERS])
-LANGUAGES = pa.schema([("language", pa.string()), ("pool", pa.int64()), *_NUMBERS])
+SOURCES = schema.define(*schema.define(source=_TEXT, pool=_ROWS), *_NUMBERS)
+LANGUAGES = schema.define(*schema.define(language=_TEXT, pool=_ROWS), *_NUMBERS)
 # Rows of the pool and kept ones; expected ones in fixed point with balance, else rows left before a sample: exact sums.
 _EXACT = pa.decimal128(38)
-_KEYS = [("language", pa.string()), ("source", pa.string())]
-_WEIGHTS = pa.schema([*_KEYS, ("pool", pa.int64()), ("run", pa.int64()), ("run_expected", _EXACT), ("whatif", _EXACT)])
+_WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, run_expected=_EXACT, whatif=_EXACT)
 # t; survivors, the rows left when balancing begins; entries that some survivor matches, and how many are gained and
 # lost; the share of entries of which all rows stay in the matches of survivors, and of kept rows; that of entries with
 # fewer than t rows (`balance.tail_share`), and the smallest above 0 that the counts allow.
-FACTS = pa.schema([("fact", pa.string()), ("run", pa.float64()), ("whatif", pa.float64())])
+FACTS = schema.define(fact=_TEXT, run=_MEAN, whatif=_MEAN)
 
 
 @dataclass(frozen=True)
@@ -90,36 +89,44 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
     expectation = expect(survivors, choose(survivors, recipe))
-    units = list(in_threads(lambda place: _weigh(run, survivors, expectation, place), range(len(run.units))))
-    weights = pa.concat_tables([_WEIGHTS.empty_table(), *(unit.weights for unit in units)])
+    was, will = count_verdicts(run.states, run.recipe), count_verdicts(survivors.states, recipe)
+    weighed = list(in_threads(lambda place: _weigh(run, survivors, expectation, place), range(len(run.units))))
+    weights = pa.concat_tables([_WEIGHTS.empty_table(), *(table for table, _ in weighed)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
-    left = sum(int(state.alive.sum()) for state in survivors.states)
-    shares = _share_of_run(run), _share(expectation.is_uniform, expectation.rows, left)
+    shares = (
+        _share(_was_uniform(run), was[schema.KEPT], _rows_left(was, run.recipe)),
+        _share(expectation.is_uniform, expectation.rows, will[schema.KEPT]),
+    )
     has_languages = "language" in survivors.settings.columns.names
     run_expected = float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])
     return WhatIf(
         changes=tuple(overrides),
-        funnel=_funnel(run, survivors, expectation, run_expected),
+        funnel=_funnel(run.recipe, was, run_expected, recipe, will, expectation),
         sources=_parts(pa.concat_tables([weights, sources], promote_options="default"), SOURCES, shares),
         languages=_parts(weights, LANGUAGES, shares) if has_languages else LANGUAGES.empty_table(),
-        facts=_facts(run, survivors, expectation),
+        facts=_facts(run, survivors, expectation, _rows_left(was, run.recipe), will[schema.KEPT]),
         expected=expectation.rows,
         error=expectation.error,
         choice=expectation.choice,
         t=expectation.values.get("t"),
         above=expectation.values.get("expected_above"),
-        is_same=expectation.values.get("t") == run.facts.t and all(unit.is_same for unit in units),
-        thresholds=_thresholds(survivors),
+        is_same=expectation.values.get("t") == run.facts.t and all(is_same for _, is_same in weighed),
+        thresholds={
+            rule: all_digits(threshold, search.single)
+            for rule, search in survivors.thresholds.items()
+            for threshold in search.thresholds.values()
+            if search.spec.by is None
+        },
     )
-
-
-def _share_of_run(run: FinishedRun) -> Fraction:
-    left = sum(int(among(state.verdicts, LEFT).sum()) for state in run.states)
-    return _share(_was_uniform(run), sum(int(state.alive.sum()) for state in run.states), left)
 
 
 def _was_uniform(run: FinishedRun) -> bool:
     return run.facts.selection is None or run.facts.selection.is_uniform
+
+
+def _rows_left(counts: Counter[str], recipe: Recipe) -> int:
+    """Return the rows that were left when the last choice began."""
+    return counts[schema.KEPT] + sum(counts[drawn] for drawn in (recipe.selection or ())[:1])
 
 
 def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
@@ -127,73 +134,45 @@ def _share(is_uniform: bool, kept: float, left: int) -> Fraction:
     return Fraction(1, ONE) if not is_uniform else Fraction(round(kept), max(1, left))
 
 
-def _thresholds(survivors: DecidedRows) -> dict[str, str]:
-    return {
-        rule: all_digits(threshold, search.single)
-        for rule, search in survivors.thresholds.items()
-        for threshold in search.thresholds.values()
-        if search.spec.by is None
-    }
-
-
-def _funnel(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, run_expected: float) -> pa.Table:
-    """Return FUNNEL; `run_expected` is the expected number of rows that the run keeps."""
-    old, new = run.recipe, survivors.recipe
-    was = count_verdicts(run.states, old)
-    likely = _with_kept(was, old, run_expected)
-    will = _with_kept(count_verdicts(survivors.states, new), new, expectation.rows)
+def _funnel(
+    old: Recipe, was: Counter[str], run_expected: float, new: Recipe, will: Counter[str], expectation: Expectation
+) -> pa.Table:
+    """Return FUNNEL of counts by both recipes; `run_expected` is the expected number of rows that the run keeps."""
     forgotten = bool(was[schema.FORGOTTEN])
-    olds, news = ([s.name for s in recipe.stages(forgotten)] for recipe in (old, new))
-    names = [schema.POOL, *merge_names(news, olds)]
-    olds, news = [schema.POOL, *olds], [schema.POOL, *news]
-    was[schema.POOL] = was.total()
-    likely[schema.POOL] = will[schema.POOL] = was[schema.POOL]
-    kinds = [name if name in (schema.POOL, schema.KEPT) else "drop" for name in names]
 
-    def column(counts: Mapping[str, float], stages: Sequence[str]) -> list[float | None]:
-        rows = [counts.get(name, 0) if name in stages else None for name in names]
-        return [n if n is None or kind != "drop" else 0 - n for n, kind in zip(rows, kinds, strict=True)]
+    def stages(counts: Counter[str], recipe: Recipe, kept: float) -> dict[str, float]:
+        """Return rows by stage with so many rows kept; the selection drops the others that are left."""
+        rows: dict[str, float] = {schema.POOL: counts.total()}
+        rows |= {stage.name: counts[stage.name] for stage in recipe.stages(forgotten)}
+        if recipe.selection:
+            rows |= {recipe.selection[0]: _rows_left(counts, recipe) - kept, schema.KEPT: kept}
+        return rows
 
-    before, between, after = column(was, olds), column(likely, olds), column(will, news)
-    errors = dict.fromkeys((schema.KEPT, *(new.selection or ())[:1]), expectation.error)
     columns = {
-        "position": list(range(len(names))),
-        "kind": kinds,
-        "rule": names,
-        "run": before,
-        "run_expected": between,
-        "whatif": after,
-        "change": [(b or 0) - (a or 0) for a, b in zip(between, after, strict=True)],
-        "error": [errors.get(name, 0.0) if name in news else None for name in names],
+        "run": stages(was, old, was[schema.KEPT]),
+        "run_expected": stages(was, old, run_expected),
+        "whatif": stages(will, new, expectation.rows),
     }
-    return pa.table(columns, FUNNEL)
+    drawn = (schema.KEPT, *(new.selection or ())[:1])
+    lines: list[dict[str, Any]] = []
+    for position, name in enumerate(merge_names(list(columns["whatif"]), list(columns["run"]))):
+        kind = name if name in (schema.POOL, schema.KEPT) else "drop"
+        rows = {column: counts.get(name) for column, counts in columns.items()}
+        rows = {column: 0 - n if n is not None and kind == "drop" else n for column, n in rows.items()}
+        change = (rows["whatif"] or 0) - (rows["run_expected"] or 0)
+        error = None if rows["whatif"] is None else expectation.error if name in drawn else 0.0
+        lines.append({"position": position, "kind": kind, "rule": name, **rows, "change": change, "error": error})
+    return pa.Table.from_pylist(lines, FUNNEL)
 
 
-def _with_kept(counts: Mapping[str, int], recipe: Recipe, kept: float) -> dict[str, float]:
-    """Return the counts with so many rows kept; the selection drops the others that are left."""
-    if recipe.selection is None:
-        return {**counts}
-    drawn = recipe.selection[0]
-    left = counts.get(schema.KEPT, 0) + counts.get(drawn, 0)
-    return {**counts, drawn: left - kept, schema.KEPT: kept}
-
-
-@dataclass(frozen=True)
-class _UnitWeights:
-    """Rows of a unit."""
-
-    weights: pa.Table  # _WEIGHTS, by language
-    is_same: bool  # whether each is kept with the probability of the run
-
-
-def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, place: int) -> _UnitWeights:
-    """Return rows of the pool, kept and expected ones, of one unit."""
+def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, place: int) -> tuple[pa.Table, bool]:
+    """Return _WEIGHTS of a unit by language, and whether each of its rows is kept with the probability of the run."""
     was, now = run.states[place], survivors.states[place]
     tables = survivors.settings.tables(was.unit)
     before = tables.read("decisions", ["probability"])["probability"].to_numpy()
     after = np.zeros(len(was.verdicts))
     after[now.alive] = expectation.inclusion[place]
-    language = pa.nulls(len(after), pa.string())
+    language: pa.Array | pa.ChunkedArray = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]
     numbers = {
@@ -201,30 +180,33 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
         "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else fixed_point(before),
         "whatif": now.alive if expectation.is_uniform else fixed_point(after),
     }
-    rows = pa.table({"language": language, **{name: column.astype(np.int64) for name, column in numbers.items()}})
+    rows = pa.table(
+        [language, *(pa.array(column.astype(np.int64)) for column in numbers.values())], ["language", *numbers]
+    )
     by_language = rows.group_by("language", use_threads=False)
     sums = by_language.aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
-    weights = sums.add_column(1, "source", pa.repeat(was.unit.source, len(sums))).rename_columns(_WEIGHTS.names)
-    return _UnitWeights(weights.cast(_WEIGHTS), np.array_equal(before, after))
+    weights = sums.add_column(1, "source", pa.repeat(pa.scalar(was.unit.source), len(sums)))
+    return weights.rename_columns(_WEIGHTS.names).cast(_WEIGHTS), np.array_equal(before, after)
 
 
 def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fraction]) -> pa.Table:
     """Return the table of parts of the pool, the largest first; `shares` are of the run and of the other settings."""
     by, numbers = columns.names[0], _WEIGHTS.names[2:]
     sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
-    pool, kept, *expected = (pc.fill_null(sums[f"{name}_sum"], 0) for name in numbers)
-    before, after = (
-        pa.array([float(int(n) * share) for n in part.to_pylist()], pa.float64())
-        for part, share in zip(expected, shares, strict=True)
-    )
-    table = pa.table([sums[by], pool, kept, before, after, pc.subtract(after, before)], names=columns.names)
-    return table.sort_by([("pool", "descending"), (by, "ascending")]).cast(columns)
+    lines = []
+    for name, *rows in zip(*(column.to_pylist() for column in sums.columns), strict=True):
+        pool, kept, *expected = (int(n or 0) for n in rows)
+        before, after = (float(n * share) for n, share in zip(expected, shares, strict=True))
+        lines.append(dict(zip(columns.names, (name, pool, kept, before, after, after - before), strict=True)))
+    return pa.Table.from_pylist(lines, columns).sort_by([("pool", "descending"), (by, "ascending")])
 
 
-def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation) -> pa.Table:
-    rows: list[tuple[str, float | None, float | None]] = [("t", run.facts.t, expectation.values.get("t"))]
-    reached = sum(int(among(b.verdicts, LEFT).sum()) for b in run.states)
-    rows.append(("survivors", reached, sum(int(b.alive.sum()) for b in survivors.states)))
+def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, was_left: int, left: int) -> pa.Table:
+    """Return FACTS; `was_left` and `left` are the rows that were, and would be, left when balancing begins."""
+    rows: list[tuple[str, float | None, float | None]] = [
+        ("t", run.facts.t, expectation.values.get("t")),
+        ("survivors", was_left, left),
+    ]
     if run.recipe.match:
         entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected"])
         entry_ids, before, expected = (column.to_numpy() for column in entries.columns)
@@ -234,15 +216,10 @@ def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation) -
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
         counts, kept = np.zeros_like(survivors.counts), np.zeros(len(survivors.counts))
         counts[entry_ids], kept[entry_ids] = before, expected
-        was, will = _shares_of_run(run, survivors, counts, kept), expectation.shares
+        choice = None
+        if run.recipe.selection and run.facts.selection:  # by another run's counts, only where they are read anyway
+            key, section = run.recipe.selection
+            choice = SELECTIONS.find(key).recorded(section, run.facts, survivors.selection_run, counts)
+        was, will = choice.shares(counts, kept) if choice else {}, expectation.shares
         rows += [(name, was.get(name), will.get(name)) for name in {**was, **will}]
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)
-
-
-def _shares_of_run(run: FinishedRun, survivors: DecidedRows, counts: I64, kept: F64) -> Mapping[str, float | None]:
-    """Return `Choice.shares` of the run's choice; by another run's counts, only where they are read anyway."""
-    if run.recipe.selection is None or run.facts.selection is None:
-        return {}
-    key, section = run.recipe.selection
-    choice = SELECTIONS.find(key).recorded(section, run.facts, survivors.selection_run, counts)
-    return choice.shares(counts, kept) if choice else {}

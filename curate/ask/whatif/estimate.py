@@ -6,28 +6,27 @@ several, else that of the rows, and that of a run's draws.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
-from curate.base.numeric.arrays import F64
 from curate.base.process import temporary_folder
 from curate.base.schema import FAILED, KEPT, MISSING_REASONS, OK
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
-from curate.decide.apply_rules import apply_later_rules, apply_rules
+from curate.decide.apply_rules import apply_rules
 from curate.decide.decontamination import write_evaluation
 from curate.decide.deduplicate import deduplicate
 from curate.decide.draw.selection import OutOfReach
 from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
-from curate.llm.engine import Request
 from curate.match.unit import MatchSettings, match
 from curate.measure.settings import MeasureSettings
 from curate.measure.steps import measure
@@ -47,8 +46,7 @@ _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 
 
-@dataclass(frozen=True)
-class EstimatedRequests:
+class EstimatedRequests(NamedTuple):
     """What one engine would have to answer for one kind."""
 
     kind: str  # for what, and by its name in the recipe
@@ -60,8 +58,7 @@ class EstimatedRequests:
     cost: float  # by the engine's price
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What the sample says of the pool."""
 
     units: int  # how many were measured
@@ -90,8 +87,7 @@ def estimate(
     if not sample:
         return None
     left = _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
-    folders = [folder for folder in (context.store, context.reuse) if folder]
-    known = [index_answers(folder) for folder in folders] if context.recipe.captions else []
+    known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
     with temporary_folder() as aside:
         # Where all units are alike, their time is that of what the run to reuse does not have.
         context = replace(context, store=RunStore(aside), reuse=context.reuse if left in (0, 1) else None)
@@ -109,7 +105,10 @@ def estimate(
         if context.blocklist_key:
             apply_blocklist(measured, PublishSettings.of(context))
         seconds = (time.process_time() - began) * left
-        survivors = _decide(measured, context)
+        settings = DecideSettings.of(context)
+        answers = apply_rules(measured, settings)
+        deduplicate(measured, settings)
+        survivors = DecidedRows.of(measured, settings, answers, context, context.recipe)
         sampled = sum(len(state.verdicts) for state in survivors.states)
         is_counted = rows is not None or len(sample) == len(units)
         if rows is None:
@@ -118,10 +117,9 @@ def estimate(
             return None
         fraction = sampled / rows
         survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64))
-        left_rows = sum(map(len, survivors.rows))
         expectation, chosen, unreached = _select(survivors, fraction)
-        # A sample has its size, where there are more rows.
-        is_certain = expectation.choice and expectation.is_uniform and expectation.rows < left_rows
+        is_sample = expectation.choice and expectation.is_uniform  # it has its size, where there are more rows
+        is_certain = is_sample and expectation.rows < sum(map(len, survivors.rows))
         return Estimate(
             units=len(sample),
             sampled=sampled,
@@ -135,15 +133,6 @@ def estimate(
             chosen=chosen,
             warnings=[*_too_many_failed(survivors), *unreached],
         )
-
-
-def _decide(units: InProcessUnits, context: RunContext) -> DecidedRows:
-    """Return the rows of units that are left before the last choice."""
-    settings = DecideSettings.of(context)
-    answers = apply_rules(units, settings)
-    deduplicate(units, settings)
-    answers = apply_later_rules(units, settings, answers)
-    return DecidedRows.of(units, context, context.recipe, settings, answers)
 
 
 def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
@@ -219,14 +208,15 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
     """Yield a warning where more rows failed, or are missing, than the recipe allows: see `audit.check_damage`."""
-    recipe = survivors.recipe
-    tables = (survivors.settings.tables(state.unit).read("samples", ["status"]) for state in survivors.states)
-    status = pa.concat_tables(tables)["status"]
-    missing = pc.sum(pc.is_in(status, pa.array(MISSING_REASONS))).as_py() or 0
-    failed = pc.sum(pc.not_equal(status, OK)).as_py() - missing
+    statuses: Counter[str | None] = Counter()
+    for state in survivors.states:
+        statuses.update(survivors.settings.tables(state.unit).read("samples", ["status"])["status"].to_pylist())
+    recipe, total = survivors.recipe, statuses.total()
+    missing = sum(statuses[reason] for reason in MISSING_REASONS)
+    failed = total - statuses[OK] - missing
     for name, what, bad, rows, limit in (
-        ("max_failed", "could not be read", failed, len(status) - missing, recipe.max_failed),
-        ("max_missing", "were never downloaded", missing, len(status), recipe.max_missing),
+        ("max_failed", "could not be read", failed, total - missing, recipe.max_failed),
+        ("max_missing", "were never downloaded", missing, total, recipe.max_missing),
     ):
         if bad > limit * rows:
             how = f"the run would probably end with an error; {allow(name, bad, rows)} allows it"
@@ -234,37 +224,31 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float) -> dict[str, float]:
-    """Return rows of the pool by stage."""
     recipe = survivors.recipe
     counts = count_verdicts(survivors.states, recipe)
-    verdicts = {stage.name: counts[stage.name] / fraction for stage in recipe.stages(True)}
-    kept, always = expectation.rows / fraction, (FAILED, *recipe.rules)
+    left, kept = counts[KEPT] / fraction, expectation.rows / fraction
     drawn, section = recipe.selection or (None, None)
     if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
-        kept = min([counts[KEPT] / fraction, *(getattr(section, name) for name in SELECTIONS.find(drawn).sizes_of)])
-    verdicts = {name: n for name, n in verdicts.items() if (n or name in always) and name not in (drawn, KEPT)}
-    if drawn:
-        verdicts[drawn] = counts[KEPT] / fraction - kept
-    return {**verdicts, KEPT: kept}
+        kept = min([left, *(getattr(section, name) for name in SELECTIONS.find(drawn).sizes_of)])
+    stages = [stage.name for stage in recipe.stages(True) if stage.name not in (drawn, KEPT)]
+    shown = [name for name in stages if counts[name] or name in (FAILED, *recipe.rules)]
+    return {**{name: counts[name] / fraction for name in shown}, **({drawn: left - kept} if drawn else {}), KEPT: kept}
 
 
 def _error(survivors: DecidedRows, expectation: Expectation, fraction: float) -> float:
     sizes = np.array([len(state.verdicts) for state in survivors.states])
     shares = np.array([pi.sum() for pi in expectation.inclusion]) / np.maximum(1, sizes)
     share = expectation.rows / sizes.sum()
-    if len(shares) > 1:
-        scatter = np.std(shares, ddof=1) / np.sqrt(len(shares))
-    else:
-        scatter = np.sqrt(share * (1 - share) / sizes.sum())
+    of_rows = np.sqrt(share * (1 - share) / sizes.sum())
+    scatter = np.std(shares, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else of_rows
     sampling = (scatter * sizes.sum() / fraction) ** 2 * (1 - fraction)  # none where all was sampled
     return float(np.sqrt(sampling + expectation.error**2 / fraction))
 
 
 def _bytes(survivors: DecidedRows, expectation: Expectation, fraction: float) -> int:
-    total = 0.0
-    for state in survivors.states:
-        sizes = survivors.settings.tables(state.unit).read("samples", ["bytes"])["bytes"].to_numpy().astype(np.float64)
-        total += float(np.nansum(sizes[state.alive]))
+    tables = [survivors.settings.tables(state.unit).read("samples", ["bytes"]) for state in survivors.states]
+    sizes = [table["bytes"].to_numpy().astype(np.float64) for table in tables]
+    total = sum(float(np.nansum(of[state.alive])) for of, state in zip(sizes, survivors.states, strict=True))
     return round(total / fraction * expectation.rows / max(1, sum(map(len, expectation.inclusion))))
 
 
@@ -275,6 +259,7 @@ def _requests(
     captioning = CaptionSettings.of(context)
     captions = captioning.captions
     counts = survivors.counts if context.recipe.match else None
+    # By kind and engine requests that are answered, that are not, and tokens in and out of these.
     sums = {(task.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
         alive = np.flatnonzero(state.alive)
@@ -287,21 +272,17 @@ def _requests(
         for task in captions.tasks:
             requests = make_requests(captioning, tables, task, rows)
             digests = [request.digest(context.engine_ids[task.section.engine]) for request in requests]
-            answered = np.any([index.holds(digests) for index in known], axis=0)
-            sums[task.kind, task.section.engine] += _weigh(requests, likely, answered.tolist())
+            answered = np.any([index.holds(digests) for index in known], axis=0).tolist()
+            texts = [len(r.prompt or "") + sum(len(message.text) for message in r.messages) for r in requests]
+            each = [
+                [1, 0, 0, 0] if is_answered else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
+                for request, text, is_answered in zip(requests, texts, answered, strict=True)
+            ]
+            weights = np.array([likely[request.uid] for request in requests])
+            sums[task.kind, task.section.engine] += weights @ np.array(each, np.float64).reshape(-1, 4)
     estimated = []
     for (kind, engine), total in sums.items():
         cached, missing, tokens_in, tokens_out = (total / fraction).tolist()
         cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
         estimated.append(EstimatedRequests(kind, engine, cached, missing, tokens_in, tokens_out, cost))
     return estimated
-
-
-def _weigh(requests: Sequence[Request], likely: Mapping[str, float], answered: Sequence[bool]) -> F64:
-    """Return requests that are answered, that are not, and tokens in and out of these, as likely as rows are kept."""
-    total = np.zeros(4)
-    for request, is_answered in zip(requests, answered, strict=True):
-        text = len(request.prompt or "") + sum(len(message.text) for message in request.messages)
-        weights = [1, 0, 0, 0] if is_answered else [0, 1, text / _CHARACTERS, request.sampling.max_tokens]
-        total += likely[request.uid] * np.array(weights)
-    return total

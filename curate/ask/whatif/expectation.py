@@ -4,8 +4,7 @@ In: `DecidedRows`, and a recipe's selection. Out: π of each row left (float64),
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +19,7 @@ from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(NamedTuple):
     """What a selection keeps."""
 
     choice: Choice | None  # None where all rows that are left are kept
@@ -47,13 +45,9 @@ def choose(survivors: DecidedRows, recipe: Recipe) -> Choice | None:
         return None
     key, section = recipe.selection
     units = InProcessUnits(survivors.states, survivors.context)
-    counts = units.get("Counts", _same, survivors.counts) if recipe.match else None
+    counts = units.get("Counts", np.asarray, survivors.counts) if recipe.match else None
     choice: Choice = units.value(SELECTIONS.find(key).choose(units, section, survivors.selection_run, counts))
     return choice
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:

@@ -16,7 +16,8 @@ bytes a row of the pool, and 20 bytes a survivor.
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import IO, Any, Self, cast
@@ -44,7 +45,6 @@ from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext, check_signals, open_context
 from curate.run.in_process import InProcessUnits
-from curate.run.units import Aside
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 from curate.store.table_file import TableFile
@@ -98,40 +98,34 @@ class _KeptColumnsStore(RunStore):
         return cast(TableFile, _KeptColumnsFile(open_file, name, self.columns))
 
 
-class _KeptColumnsFile:
+class _KeptColumnsFile(AbstractContextManager["_KeptColumnsFile"]):
     """A file of a table: columns that are kept are not read again, and the file is opened for others alone."""
 
     def __init__(self, open_file: Callable[[], TableFile], name: str, columns: _Columns) -> None:
         self._open, self._name, self._columns = open_file, name, columns
-        self._file: TableFile | None = None
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         if columns is None or not self._name.startswith("tables/"):
-            return self.file.read(columns)
-        kept = {column: self._columns.kept.get((self._name, column)) for column in columns}
-        if missing := [column for column, values in kept.items() if values is None]:
-            table = self.file.read(missing)
-            for column, values in zip(table.column_names, table.columns, strict=True):
-                kept[column] = values
-                if not self._name.startswith("tables/embeddings/") and column not in _READ_AGAIN:
-                    self._columns.keep(self._name, column, values)
-        return pa.table(kept)
+            return self._file.read(columns)
+        kept = {name: values for name in columns if (values := self._columns.kept.get((self._name, name))) is not None}
+        if missing := [name for name in columns if name not in kept]:
+            table = self._file.read(missing)
+            for name, values in zip(table.column_names, table.columns, strict=True):
+                kept[name] = values
+                if not self._name.startswith("tables/embeddings/") and name not in _READ_AGAIN:
+                    self._columns.keep(self._name, name, values)
+        return pa.table([kept[name] for name in columns], names=columns)
 
-    @property
-    def file(self) -> TableFile:
-        if self._file is None:
-            self._file = self._open()
-        return self._file
+    @cached_property
+    def _file(self) -> TableFile:
+        return self._open()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
+        return getattr(self._file, name)
 
     def close(self) -> None:
-        if self._file is not None:
+        if "_file" in vars(self):
             self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -190,9 +184,10 @@ class DecidedRows:
 
     @classmethod
     def of(
-        cls, units: InProcessUnits, context: RunContext, recipe: Recipe, settings: DecideSettings, answers: Answers
+        cls, units: InProcessUnits, settings: DecideSettings, answers: Answers, context: RunContext, recipe: Recipe
     ) -> Self:
-        """Return those of units after rules that gave these answers."""
+        """Return those of units after deduplication, to which the rules that follow it are applied."""
+        answers = apply_later_rules(units, settings, answers)
         thresholds = units.value(answers).thresholds if answers else {}
         counts = units.value(count_alive(units, settings)) if recipe.match else np.zeros(0, np.int64)
         return cls(context, recipe, settings, units.elements, counts, thresholds)
@@ -223,8 +218,18 @@ def open_finished(url: str) -> FinishedRun:
     facts = read_facts(folder)
     check_signals(folder, facts)
     context, units = open_context(folder)
-    states = list(in_threads(lambda unit: _recorded(context, unit), units))
-    return FinishedRun(context, units, states, facts)
+    recipe = context.recipe
+
+    def state_of(unit: Unit) -> UnitState:
+        tables = context.unit_tables(unit)
+        try:
+            rules = tables.read("decisions", ["rule"])["rule"]
+            return UnitState(unit, read_verdicts(rules, list(recipe.rules), recipe.selection and recipe.selection[0]))
+        except ValueError:
+            where = f"{store.url}: {tables.file('decisions')}"
+            raise RunError(f"{where} names rules that the run does not have") from None
+
+    return FinishedRun(context, units, list(in_threads(state_of, units)), facts)
 
 
 def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -234,13 +239,12 @@ def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         section = override.partition("=")[0].partition(".")[0]
         if section in accepted:
             continue
+        why = f"{section!r} is not a section that can be changed; {did_you_mean(section, accepted)}"
         if section == "seed":
-            raise RecipeError(f"--set {override}: a seed changes which rows are drawn, not how many to expect; {_HINT}")
-        if section in Recipe.full().model_fields:
-            why = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`)"
-            raise RecipeError(f"--set {override}: {why}; {_HINT}")
-        hint = did_you_mean(section, accepted)
-        raise RecipeError(f"--set {override}: {section!r} is not a section that can be changed; {hint}{_HINT}")
+            why = "a seed changes which rows are drawn, not how many to expect; "
+        elif section in Recipe.full().model_fields:
+            why = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
+        raise RecipeError(f"--set {override}: {why}{_HINT}")
     changed = change_recipe(recipe, overrides)
     if changed.dedup.against not in (recipe.dedup.against, None):
         why = "the images of an evaluation set are compared by a run only"
@@ -279,8 +283,7 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
         deduplicate(units, settings)
     else:
         drop_records(units, settings, units.pairs("Duplicates: records", records_again, repeats))
-    answers = apply_later_rules(units, settings, answers)
-    return DecidedRows.of(units, run.context, recipe, settings, answers)
+    return DecidedRows.of(units, settings, answers, run.context, recipe)
 
 
 def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
@@ -294,40 +297,26 @@ def all_repeats(run: FinishedRun, recipe: Recipe) -> exact.Records | None:
     readable = [UnitState(state.unit, codes) for state, codes in zip(run.states, verdicts, strict=True)]
     units = InProcessUnits(readable, run.context)
     records, _ = find_records(units, settings)
-    together = units.value(units.group("Duplicates: together", records, _together).aside)
+    parts = [part for _, part in units.value(records.items)]
     none = np.zeros(0, exact.record_type(len(recipe.dedup.by)))
-    return np.sort(np.concatenate([none, *together]), order=["unit", "row"], kind="stable")
-
-
-def _together(bucket: int, records: Sequence[exact.Records]) -> Iterator[Aside]:
-    yield Aside(np.concatenate(records))
+    return np.sort(np.concatenate([none, *parts]), order=["unit", "row"], kind="stable")
 
 
 def count_verdicts(states: Sequence[UnitState], recipe: Recipe) -> Counter[str]:
     """Return rows by rule, stage and selection; those alive as `kept`."""
-    codes: Counter[int] = Counter()
-    for state in states:
-        codes.update(dict(zip(*(part.tolist() for part in np.unique(state.verdicts, return_counts=True)), strict=True)))
     names = {**{code: name for name, code in CODES.items()}, **dict(enumerate(recipe.rules))}
     if recipe.selection:
         names[CODES[schema.SELECTION]] = recipe.selection[0]
-    return Counter({names[code]: rows for code, rows in codes.items()})
+    counts: Counter[str] = Counter()
+    for state in states:
+        for code, rows in zip(*np.unique(state.verdicts, return_counts=True), strict=True):
+            counts[names[int(code)]] += int(rows)
+    return counts
 
 
 def among(verdicts: I16, codes: Sequence[int]) -> Mask:
     """Return which verdicts are among a few codes; numpy's `isin` takes ten times as long."""
     return np.asarray(np.logical_or.reduce([verdicts == code for code in codes]))
-
-
-def _recorded(context: RunContext, unit: Unit) -> UnitState:
-    """Return the unit's state by its decisions."""
-    tables, recipe = context.unit_tables(unit), context.recipe
-    try:
-        rules = tables.read("decisions", ["rule"])["rule"]
-        return UnitState(unit, read_verdicts(rules, list(recipe.rules), recipe.selection and recipe.selection[0]))
-    except ValueError:
-        where = f"{tables.store.url}: {tables.file('decisions')}"
-        raise RunError(f"{where} names rules that the run does not have") from None
 
 
 def has_same_rules(old: Recipe, new: Recipe) -> bool:

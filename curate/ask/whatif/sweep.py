@@ -1,11 +1,15 @@
 """Sweep a number of a run's recipe over a range: the yield of each value; and search the value of a target size.
 
 In: an open run, overrides, a `SweptNumber`. Out: one `Point` a value. What all points share is computed once: survivors
-for a number of balance, the rows that may be duplicates for one of a rule.
+for a number of balance, the rows that may be duplicates for one of a rule. Their plot has expected rows over values,
+with two standard errors of the draws: SVG, PNG or HTML, drawn offline and self-contained.
 """
 
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -26,19 +30,17 @@ from curate.decide.draw.selection import Choice
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
 
-POINTS = pa.schema(
-    [
-        *((name, pa.float64()) for name in ("value", "expected", "error")),
-        *((name, pa.int64()) for name in ("survivors", "dropped", "duplicate")),
-        ("tail_share", pa.float64()),
-        ("t", pa.int64()),
-    ]
+_ROWS, _NUMBER = pa.int64(), pa.float64()
+POINTS = schema.define(
+    *schema.define(value=_NUMBER, expected=_NUMBER, error=_NUMBER),
+    *schema.define(survivors=_ROWS, dropped=_ROWS, duplicate=_ROWS, tail_share=_NUMBER, t=_ROWS),
 )
+_KINDS = ("svg", "png", "html")  # of plots
+_KEPT, _BEFORE, _MUTED = "#2563a8", "#9a9a9a", "#666666"
 _STEPS = 60  # of a search: enough to halve any range down to neighbours
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """What one value would yield."""
 
     value: float  # of the number
@@ -129,13 +131,18 @@ def find_value(size: Callable[[float], float], number: SweptNumber, rows: int) -
 
 def points_table(points: Sequence[Point]) -> pa.Table:
     """Return points as a table (POINTS): columns as the attributes of `Point`."""
-    return pa.Table.from_pylist([vars(point) for point in points], POINTS)
+    return pa.Table.from_pylist([point._asdict() for point in points], POINTS)
 
 
 def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], rule: str | None) -> list[Point]:
     counts = count_verdicts(survivors.states, survivors.recipe)
     alive = counts[schema.KEPT]
-    choices = [_choose(survivors, recipe) for recipe in recipes]
+    choices: list[tuple[Choice | None, str]] = []  # and why a target cannot be reached
+    for recipe in recipes:
+        try:
+            choices.append((choose(survivors, recipe), ""))
+        except RunError as out_of_reach:
+            choices.append((None, str(out_of_reach)))
     reached = [choice for choice, _ in choices if choice is not None]
     selection = recipes[0].selection
     sizes = iter(SELECTIONS.find(selection[0]).sizes(reached, survivors.rows) if selection and reached else ())
@@ -150,9 +157,71 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
     return points
 
 
-def _choose(survivors: DecidedRows, recipe: Recipe) -> tuple[Choice | None, str]:
-    """Return the choice, or None and why its target cannot be reached."""
-    try:
-        return choose(survivors, recipe), ""
-    except RunError as error:
-        return None, str(error)
+def check_plot(path: str) -> str:
+    """Return the kind of a plot's file. Raises RecipeError where its name tells none, or it has no folder."""
+    kind = path.rpartition(".")[2].lower()
+    if kind not in _KINDS or "." not in path:
+        raise RecipeError(f"--plot {path}: accepted: a name that ends in {', '.join('.' + kind for kind in _KINDS)}")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise RecipeError(f"--plot {path}: no folder {os.path.dirname(path)}; accepted: a file in an existing folder")
+    return kind
+
+
+def write_plot(path: str, points: Sequence[Point], number: SweptNumber, kept: int) -> None:
+    """Write the chart of a sweep; `kept` is what the run kept. Raises RecipeError as `check_plot`, or OSError."""
+    import vl_convert  # here: a JavaScript engine, 0.4 s to start
+
+    kind, spec = check_plot(path), sweep_chart(points, number, kept)
+    if kind == "png":
+        data = vl_convert.vegalite_to_png(spec, scale=2)
+    else:
+        text = vl_convert.vegalite_to_svg(spec) if kind == "svg" else vl_convert.vegalite_to_html(spec, bundle=True)
+        data = text.encode()
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def sweep_chart(points: Sequence[Point], number: SweptNumber, kept: int) -> dict[str, Any]:
+    """Return the Vega-Lite spec: expected rows with their band, survivors above, and what the run kept, dashed."""
+    rows = [
+        {
+            "value": point.value,
+            "rows": point.expected,
+            "low": max(0.0, point.expected - 2 * point.error),
+            "high": point.expected + 2 * point.error,
+            "survivors": point.survivors,
+        }
+        for point in points
+        if point.expected is not None and point.error is not None
+    ]
+    text = f"{number.key}={number.before}…{number.after}" if number.before or number.after else number.key
+    title = re.sub("<(?=[/!a-zA-Z])", "<\u200b", text)  # the spec is in a script of the HTML, which a tag would end
+    scale = {"type": "log"} if number.logarithmic else {"zero": False}
+    x = {"field": "value", "type": "quantitative", "scale": scale, "title": title}
+
+    def y(field: str) -> dict[str, Any]:
+        return {"field": field, "type": "quantitative", "title": "rows", "axis": {"format": "~s"}}
+
+    band = {"x": x, "y": y("low"), "y2": {"field": "high"}}
+    run_line = {"data": {"values": [{"kept": kept, "label": f"the run kept {kept:,}"}]}}
+    run_y = {"field": "kept", "type": "quantitative"}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": 560,
+        "height": 320,
+        "background": "white",
+        "config": {"mark": {"aria": False}},  # descriptions would be made of titles, which Vega-Lite does not escape
+        "title": {"text": "Expected rows kept", "subtitle": "grey: rows left when balancing begins", "anchor": "start"},
+        "data": {"values": rows},
+        "layer": [
+            {"mark": {"type": "line", "color": _BEFORE}, "encoding": {"x": x, "y": y("survivors")}},
+            {"mark": {"type": "area", "color": _KEPT, "opacity": 0.25}, "encoding": band},
+            {"mark": {"type": "line", "color": _KEPT, "point": {"color": _KEPT}}, "encoding": {"x": x, "y": y("rows")}},
+            {**run_line, "mark": {"type": "rule", "strokeDash": [4, 4], "color": _MUTED}, "encoding": {"y": run_y}},
+            {
+                **run_line,
+                "mark": {"type": "text", "align": "left", "dx": 4, "dy": -6, "color": _MUTED},
+                "encoding": {"y": run_y, "x": {"value": 0}, "text": {"field": "label"}},
+            },
+        ],
+    }  # fmt: skip

@@ -22,10 +22,9 @@ import numpy as np
 from curate.base.errors import RecipeError
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
-_IN_BRACES = re.compile(rf"\{{({_NUMBER})\.\.({_NUMBER})\}}")
-_LIST_IN_BRACES = re.compile(rf"\{{({_NUMBER}(?:\s*,\s*{_NUMBER})+)\}}")
-_LIST = re.compile(rf"{_NUMBER}(?:\s*,\s*{_NUMBER})*")
+_RANGE, _LIST = rf"{_NUMBER}\.\.{_NUMBER}", rf"{_NUMBER}(?:\s*,\s*{_NUMBER})"
+_ALONE = re.compile(rf"(\{{)?(?P<values>{_RANGE}|{_LIST}*)(?(1)\}})")
+_IN_BRACES = [re.compile(rf"\{{(?P<values>{values})\}}") for values in (_RANGE, f"{_LIST}+")]
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
 _EDGE = 1e-9  # a top rule's fraction is above 0
@@ -74,7 +73,9 @@ class SweptNumber:
         if self.listed:
             return list(self.listed)
         spaced = (np.geomspace if self.logarithmic else np.linspace)(self.low, self.high, points)
-        inner = [_readable(value, value - before) for before, value in pairwise(spaced[:-1].tolist())]
+        # Rounded to the first digit of the distance from the value before: by less than half of it.
+        digits = [math.floor(math.log10(b - a)) if a < b else -9 for a, b in pairwise(spaced[:-1].tolist())]
+        inner = [round(value, -n) for value, n in zip(spaced[1:-1].tolist(), digits, strict=True)]
         return list(dict.fromkeys(self.rounded(value) for value in [self.low, *inner, self.high]))
 
     def rounded(self, value: float) -> float:
@@ -87,50 +88,27 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
 
     Raises RecipeError, with what is `accepted`: SEARCHED for a search, where `rules.NAME.rows` may be alone too.
     """
-    key, equals, value = text.partition("=")
-    key, value = key.strip(), value.strip()
-    plain = key in ("balance.t", "balance.rows", "sample.rows") or bool(_TOP.fullmatch(key) or _ROWS.fullmatch(key))
-    if _TOP.fullmatch(key) and not equals:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    is_top, is_rows = bool(_TOP.fullmatch(key)), bool(_ROWS.fullmatch(key))
+    if is_top and not equals:
         return SweptNumber(key, "", "", _EDGE, 1.0, (), False)
-    if _ROWS.fullmatch(key) and not equals and accepted == SEARCHED:
+    if is_rows and not equals and accepted == SEARCHED:
         return SweptNumber(key, "", "", 1, _MOST_ROWS, (), True)
-    bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
-    if plain and (match := _RANGE.fullmatch(bare)):
-        return _ranged(text, key, ("", ""), match)
-    if plain and _LIST.fullmatch(bare):
-        return _listed(key, ("", ""), bare)
-    # {2,3} may also be of a regular expression, so a range goes first.
-    for braces in (_IN_BRACES, _LIST_IN_BRACES) if _RULE.fullmatch(key) else ():
-        matches = list(braces.finditer(value))
-        if len(matches) == 1:
-            [match] = matches
-            around = value[: match.start()], value[match.end() :]
-            return _ranged(text, key, around, match) if braces is _IN_BRACES else _listed(key, around, match[1])
-        if matches:
-            break
-    raise RecipeError(f"{text!r} names no value to {'search' if accepted == SEARCHED else 'sweep'}; {accepted}")
-
-
-def _listed(key: str, around: tuple[str, str], value: str) -> SweptNumber:
-    words = [word.strip() for word in value.split(",")]
-    numbers = tuple(map(float, words))
-    return SweptNumber(key, *around, min(numbers), max(numbers), numbers, _whole(key, *words))
-
-
-def _ranged(text: str, key: str, around: tuple[str, str], match: re.Match[str]) -> SweptNumber:
-    low, high = float(match[1]), float(match[2])
-    if low >= high:
+    matches: list[re.Match[str]] = []
+    if is_top or is_rows or key in ("balance.t", "balance.rows", "sample.rows"):
+        matches = [match for match in [_ALONE.fullmatch(value)] if match]
+    elif _RULE.fullmatch(key):  # {2,3} may also be of a regular expression, so a range goes first
+        matches = next(filter(None, (list(braces.finditer(value)) for braces in _IN_BRACES)), [])
+    if len(matches) != 1:
+        raise RecipeError(f"{text!r} names no value to {'search' if accepted == SEARCHED else 'sweep'}; {accepted}")
+    [match] = matches
+    words = re.split(r"\.\.|\s*,\s*", match["values"])
+    numbers, is_range = tuple(map(float, words)), ".." in match["values"]
+    if is_range and numbers[0] >= numbers[1]:
         accepted = "a range from a smaller number to a larger one"
-        raise RecipeError(f"{text!r}: {match[1]}..{match[2]} is empty; accepted: {accepted}")
-    if (key.startswith(("balance.", "sample.")) or _ROWS.fullmatch(key)) and low < 1:
+        raise RecipeError(f"{text!r}: {match['values']} is empty; accepted: {accepted}")
+    if is_range and (is_rows or key.startswith(("balance.", "sample."))) and numbers[0] < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
-    return SweptNumber(key, *around, low, high, (), _whole(key, match[1], match[2]))
-
-
-def _readable(value: float, gap: float) -> float:
-    """Return the value, rounded to the first digit of its distance from the value before: by less than half of that."""
-    return round(value, -math.floor(math.log10(gap))) if gap > 0 else value
-
-
-def _whole(key: str, *numbers: str) -> bool:
-    return not _TOP.fullmatch(key) and not any("." in number for number in numbers)
+    is_whole = not is_top and not any("." in word for word in words)
+    around = value[: match.start()], value[match.end() :]
+    return SweptNumber(key, *around, min(numbers), max(numbers), () if is_range else numbers, is_whole)

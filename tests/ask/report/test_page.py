@@ -8,12 +8,12 @@ import fsspec
 import pytest
 
 from curate.ask.diff import changed_samples, diff_runs
+from curate.ask.opened import connected
 from curate.ask.report import thumbnails
 from curate.ask.report.blocks import Bar, Table
 from curate.ask.report.losses import funnel_table
 from curate.ask.report.page import MOST_BYTES, render_page, write_report
 from curate.ask.report.provenance import time_section
-from curate.ask.report.source import open_source_run
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError, RunError
 from curate.cli.finished import report
@@ -30,7 +30,7 @@ from tests.publish.runs import RUN, sample, uid, verdict, write_bare, write_smal
 
 
 def page_of(url: str) -> Page:
-    with open_source_run(url) as run:
+    with connected(url) as run:
         return Page(render_page(run))
 
 
@@ -101,7 +101,7 @@ def test_what_came_of_urls(tmp_path: Path, small: str) -> None:
 
 
 def test_the_funnel_sums(small: str) -> None:
-    with open_source_run(small) as run:
+    with connected(small) as run:
         table = funnel_table(run)
     rows = [[getattr(cell, "text", cell) for cell in row] for row in table.rows]
     assert [row[:2] for row in rows] == [
@@ -360,7 +360,7 @@ def test_runs_that_are_none_or_not_finished(small: str, tmp_path: Path) -> None:
 
 def test_times_of_the_steps(tmp_path: Path) -> None:
     pools.run_beam(pool(tmp_path, 2), tmp_path / "run")
-    with open_source_run(str(tmp_path / "run")) as run:
+    with connected(str(tmp_path / "run")) as run:
         section = time_section(run)
         assert section is not None and isinstance(section.blocks[1], Table)
         assert [row[0] for row in section.blocks[1].rows][-2:] == ["decide", "emit"]

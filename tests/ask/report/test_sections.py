@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from curate.ask.opened import connected
 from curate.ask.report import thumbnails
 from curate.ask.report.distributions import BINS, bin_edges, count_bins
 from curate.ask.report.entries import POINTS, log_ranks
-from curate.ask.report.source import open_source_run
 from curate.ask.report.text import clean, count, number, shares
 from curate.ask.report.thresholds import drawn_thresholds, rule_columns
 from curate.ask.report.thumbnails import SIDE, thumbnail
@@ -76,12 +76,12 @@ def test_sizes() -> None:
 
 def test_bins_count_every_row(tmp_path: Any) -> None:
     write_units(str(tmp_path), SMALL)
-    with open_source_run(str(tmp_path)) as run:
-        found = {histogram.axis.name: histogram for histogram in count_bins(run)}
+    with connected(str(tmp_path)) as run:
+        found = {histogram.name: histogram for histogram in count_bins(run)}
     assert sum(found["clip_score"].pool) == 11 and sum(found["clip_score"].kept) == 4
     words = found["words"]
     lengths = [row[0]["words"] for rows in SMALL for row in rows if row[0]["status"] == "ok"]
-    edges = zip(words.axis.edges, words.axis.edges[1:], strict=False)
+    edges = zip(words.edges, words.edges[1:], strict=False)
     assert list(words.pool) == [sum(low < n <= high for n in lengths) for low, high in edges]
 
 
@@ -115,7 +115,7 @@ def test_ranks(length: int) -> None:
 def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tmp_path: Any) -> None:
     rule = {"name": "r", "sql": sql, "top": None, "of": None, "threshold": None}
     write_units(str(tmp_path), [SMALL[0][:1]], RUN | {"rules": [rule]})
-    with open_source_run(str(tmp_path)) as run:
+    with connected(str(tmp_path)) as run:
         found = drawn_thresholds(run)
         columns = rule_columns(run, RuleFacts.model_validate(rule))
     assert {column: value for column, cuts in found.items() for _, value in cuts} == expected
@@ -125,7 +125,7 @@ def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tm
 
 def test_thresholds_of_top_rules(tmp_path: Any) -> None:
     write_units(str(tmp_path), SMALL)
-    with open_source_run(str(tmp_path)) as run:
+    with connected(str(tmp_path)) as run:
         assert drawn_thresholds(run)["clip_score"] == [("aligned", 0.25)]
 
 

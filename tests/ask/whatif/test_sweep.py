@@ -10,9 +10,8 @@ import pytest
 from curate.ask.whatif import survivors
 from curate.ask.whatif.answer import answer, whatif
 from curate.ask.whatif.expectation import choose, expect
-from curate.ask.whatif.plot import sweep_chart, write_plot
 from curate.ask.whatif.survivors import FinishedRun, all_repeats, changed_recipe, find_survivors, open_finished
-from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep
+from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
 from curate.decide.draw.balance import BalanceSelection
@@ -98,7 +97,8 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
 
 
 def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.ask.whatif.survivors._together", lambda *_: iter(()))
+    nothing = lambda units, _: (units.pairs("Nothing", lambda *_: iter(())), {})  # noqa: E731
+    monkeypatch.setattr("curate.ask.whatif.survivors.find_records", nothing)
     repeats = all_repeats(run, run.recipe)
     assert repeats is not None and len(repeats) == 0
     assert find_survivors(run, changed_recipe(run.recipe, ["rules.words=words > 3"]), repeats).states

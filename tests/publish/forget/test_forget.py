@@ -449,8 +449,8 @@ def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.M
     victims = iter(kept_rows(run)[:2])
     render = page.render_page
 
-    def rendering(opened: Any) -> str:
-        text = render(opened)
+    def rendering(*opened: Any) -> str:
+        text = render(*opened)
         forget(str(run.folder), uids(next(victims)["uid"]))
         return text
 

@@ -1,4 +1,4 @@
-"""Open a finished run for the report, through the read-only connection of `curate sql`."""
+"""A finished run that is open for statements of ours, through the read-only connection of `curate sql`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from curate.ask.diff import Diff, diff_runs
-from curate.ask.query import connected, find_run
+import duckdb
+import pyarrow as pa
+
+from curate.ask.query import find_run, open_run
+from curate.base.errors import RunError
+from curate.base.wording import one_line
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
 
@@ -15,23 +19,23 @@ _NUMBERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT",
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: its folder, run.json's content, a connection to its tables, and a comparison with another run."""
+class OpenRun:
+    """A finished run: its folder, run.json's content, and a connection to its tables."""
 
     folder: RunStore
     facts: RunFacts
     connection: Any
-    against: Diff | None = None
+
+    def table(self, sql: str, **params: object) -> pa.Table:
+        """Return the result of a query, whose parameters are `$name`, as a table."""
+        table: pa.Table = self.connection.sql(sql, params=params).to_arrow_table()
+        return table
 
     def rows(self, sql: str, **params: object) -> list[dict[str, Any]]:
         """Return the rows of a query."""
         cursor = self.connection.execute(sql, params or None)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-    def row(self, sql: str, **params: object) -> dict[str, Any]:
-        """Return the one row of a query."""
-        return self.rows(sql, **params)[0]
 
     @cached_property
     def funnel(self) -> list[dict[str, Any]]:
@@ -40,7 +44,7 @@ class Run:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Rows by line of the funnel: pool, each rule, kept."""
+        """Rows by line of the funnel, in its order: pool, each rule, kept."""
         return {line["rule"]: line["rows"] for line in self.funnel}
 
     @cached_property
@@ -63,16 +67,14 @@ class Run:
         """Whether entries drew their rows."""
         return self.facts.selection is not None and self.facts.selection.by_entries
 
-    @property
-    def has_images(self) -> bool:
-        """Whether the pool has images."""
-        return self.facts.pool.images
-
 
 @contextmanager
-def open_source_run(url: str, against: str | None = None) -> Iterator[Run]:
-    """Open a finished run, and compare it with another one. Raises as `diff_runs` does."""
+def connected(url: str) -> Iterator[OpenRun]:
+    """Open a finished run. Raises as `open_run`, and RunError too where what is read within is damaged."""
     folder = find_run(url)
-    facts = read_facts(folder)  # first: `_check_unchanged` compares it when the page is written
-    with connected(url) as connection:
-        yield Run(folder, facts, connection, diff_runs(against, url) if against else None)
+    facts = read_facts(folder)  # first: who compares them later learns of changes
+    with open_run(url) as connection:
+        try:
+            yield OpenRun(folder, facts, connection)
+        except duckdb.Error as error:
+            raise RunError(f"{url}: cannot be read: {one_line(error)}; see `curate verify {url}`") from None

@@ -1,0 +1,273 @@
+"""Sections of an explanation: verdict, origin, rules, entries with their draws, duplicates, captions, files, values.
+
+Rules are evaluated again over the row, so that those after the first failed one can be shown too, and so are draws of
+single entries.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from curate.ask.opened import OpenRun
+from curate.ask.page import Line, Part, columns, heading, line, named
+from curate.base import schema
+from curate.base.wording import pluralise
+from curate.captions.gates.gate import PASSED
+from curate.decide.draw.inclusion import entry_draws
+from curate.decide.rules.rules import Rule
+from curate.recipe.deciding import Top
+from curate.store.facts import RunFacts
+
+AT = "SEMI JOIN (SELECT unnest($places, recursive := true)) USING (unit, row)"  # rows at `places`
+_VALUE = 40  # characters of a value that are shown with a rule
+_YES, _NO, _OPEN = ("✓ ", "green"), ("✗ ", "bold red"), ("– ", "dim")
+# Columns that rules do not see.
+UNSEEN = ("unit", "row", "offset", "status", "error", *schema.DECISIONS.names[len(schema.ALIGNED) :])
+UNSEEN += (schema.REPEATS.name, schema.DUPLICATE_COSINE.name)
+_TEXT = 300  # characters of a caption or URL that are shown
+_ENTRIES = 100  # entries that are shown
+_DUPLICATES = 10  # duplicates that are shown
+
+
+def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line:
+    """Return a line `mark name  value`."""
+    shown = named("", margin, *value)
+    text = line("  ", mark, (name, "cyan")).text
+    text.pad_right(max(0, margin + 4 - text.cell_len))
+    return Line(text.append_text(shown.text[margin + 4 :]), shown.hang)
+
+
+def _show(value: object, most: int = _TEXT) -> str:
+    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> Iterator[Line]:
+    """Yield whether a row is kept, and why; `forgotten`: when it was."""
+    rule, status, error = row["rule"], row["status"], row["error"]
+    failure = f"{status} ({schema.SAMPLE_REASONS.get(status, 'unknown reason')}){f': {error}' if error else ''}"
+    is_missing = status in schema.MISSING_REASONS
+    if is_missing:
+        sql = "SELECT attempts, attempted FROM failures WHERE unit = $unit AND row = $row AND attempted IS NOT NULL"
+        for download in run.rows(sql, unit=row["unit"], row=row["row"]):
+            last = f"{download['attempted']:%Y-%m-%d %H:%M:%S} UTC"
+            failure += f" ({pluralise(download['attempts'], 'attempt')}, the last at {last})"
+    facts = {
+        "failure": f"{'not downloaded' if is_missing else 'could not be read'}: {failure}",
+        "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
+        "duplicate_of": row["duplicate_of"],
+        "draw": _show(row["draw"]),
+        "probability": _show(row["probability"]),
+    }
+    words = run.facts.selection
+    if row["kept"]:
+        why = words.kept.format(**facts) if words and row["draw"] is not None else ""
+        why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""
+        if (earlier := row.get(schema.INPUT_PROBABILITY)) is not None and row["probability"] is not None:
+            why += f"; probability of both stages {_show(earlier * row['probability'])}"
+        yield line(("verdict: kept", "bold green"), why)
+        return
+    stage = schema.STAGE.get(rule, schema.STAGE_OF_RULES)
+    reason = words.dropped if words and rule == words.key else stage.reason
+    yield line((f"verdict: dropped by {rule}", "bold red"), f", {reason.format(**facts)}", hang=9)
+
+
+def sample_lines(row: dict[str, Any]) -> Iterator[Line]:
+    """Yield where the row came from, its caption and its URL."""
+    yield named("source", 7, _origin(row), (f"  (unit {row['unit']}, row {row['row']})", "dim"))
+    yield from (named(name, 7, _show(row[name])) for name in ("caption", "url") if row[name] is not None)
+
+
+def _origin(row: dict[str, Any]) -> str:
+    """Return where a row came from: source, shard and key."""
+    place = " ".join(str(part) for part in (row["shard"], row["key"]) if part is not None)
+    return f"{row['source']}: {place}" if place else str(row["source"])
+
+
+def rule_lines(
+    facts: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]
+) -> Iterator[Line]:
+    """Yield each rule with its result, and the values of the columns that it reads."""
+    if not rules:
+        return
+    names = [rule.name for rule in rules]
+    # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
+    place = next((place for place, fact in enumerate(facts.rules) if fact.dedup), len(names))
+    ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), place)}
+    ended |= {name: position for position, name in enumerate(names)}
+    passed = ended.get(row["rule"], len(names))
+    yield from (line(), heading("rules", "in order; the first one that it fails drops the sample"))
+    margin = max(map(len, names)) + 2
+    for position, (rule, fact) in enumerate(zip(rules, facts.rules, strict=True)):
+        if isinstance(rule.spec, Top):
+            value, *group = (row[name] for name in rule.columns)
+            threshold = fact.threshold_of(*group)
+            passes = None if value is None else threshold is not None and value >= threshold
+            reached = "which no row reached" if threshold is None else f"threshold {fact.show(threshold)}"
+            text = f"{fact.expression}, {reached}"
+        elif fact.dedup:
+            passes = row["rule"] != schema.DUPLICATE
+            text = "no duplicate" if position < passed else row["rule"] if position == passed else "deduplication"
+        else:
+            passes, text = values[rule.name], " ".join(rule.spec.split())
+        readable = row["status"] == schema.OK
+        would = f", would {'pass' if passes else 'fail'}" if readable and not fact.dedup else ""
+        word = "" if position < passed else "fails here: " if position == passed else f"not reached{would}: "
+        mark = _YES if position < passed else _NO if position == passed else _OPEN
+        cells = {name: _show(row[name], _VALUE) for name in rule.columns}
+        if isinstance(rule.spec, Top) and row[rule.columns[0]] is not None:
+            cells[rule.columns[0]] = fact.show(row[rule.columns[0]])  # beside the threshold, which it may equal
+        shown = ", ".join(f"{name} = {value}" for name, value in cells.items())
+        null = "; NULL fails" if passes is None and readable else ""
+        yield _marked(mark, rule.name, margin, (word, mark[1]), text, (f"  [{shown}{null}]" if shown else "", "cyan"))
+
+
+def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
+    """Yield the entries that the caption matches, the rarest first, since those decide, with the draw of each."""
+    facts = run.facts
+    if not facts.recipe.get("match") or row["status"] != schema.OK:
+        return
+    entries = run.rows(
+        "SELECT e.entry, e.pool, e.survivors, e.probability AS p FROM entries e JOIN "
+        "(SELECT unnest(entry_ids) AS entry_id FROM matches WHERE unit = $unit AND row = $row) USING (entry_id) "
+        "ORDER BY e.probability DESC, e.survivors, e.entry",
+        **{"unit": row["unit"], "row": row["row"]},
+    )
+    drawn = row["draw"] is not None and facts.selection is not None and facts.selection.by_entries
+    more = "; one draw u/p below 1 is enough" if drawn else ""
+    yield from (line(), heading("entries", f"{len(entries)} matched{more}" if entries else "none matched"))
+    if not entries:
+        return
+    head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
+    table: list[list[Part]] = [
+        ["", _show(entry["entry"]), f"{entry['pool']:,}", f"{entry['survivors']:,}", f"{entry['p']:.4g}"]
+        for entry in entries
+    ]
+    if drawn:
+        # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
+        is_of_another = (facts.recipe.get("balance") or {}).get("counts")
+        counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
+        names, p = [entry["entry"] for entry in entries], np.array([entry["p"] for entry in entries])
+        earlier = row.get(schema.INPUT_PROBABILITY)
+        draws = entry_draws(str(row["uid"]), names, p, counts, facts.t, facts.seed, earlier)
+        head += [("u", "dim"), ("u/p", "dim"), ""]
+        for cells, draw, entry in zip(table, draws, entries, strict=True):
+            cells[0] = _YES if draw < 1 else _NO
+            cells += [f"{draw * entry['p']:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
+    yield from columns([head, *table[:_ENTRIES]], right=range(2, 7))
+    if len(entries) > _ENTRIES:
+        yield line(f"  and {len(entries) - _ENTRIES} more")
+
+
+def duplicate_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
+    """Yield the representative of a duplicate and how the two are joined, or the duplicates of a representative."""
+    if row["rule"] == schema.DUPLICATE:
+        came = "kept OR rule IN (FROM later_rules) OR rule = 'forgotten'"
+        sql = f"SELECT * FROM verdicts WHERE uid = $uid AND ({came}) ORDER BY unit, row LIMIT 1"
+        yield from (line(), heading("duplicates"), named("representative", 14, row["duplicate_of"]))
+        for other in run.rows(sql, uid=row["duplicate_of"]):
+            verdict = "kept" if other["kept"] else f"dropped by {other['rule']}"
+            yield named("", 14, f"{verdict}: {_show(other['caption'])}", (f"  ({_origin(other)})", "dim"))
+            facts = {"joined": _joined(run, row, other), "match": "; ".join(_compare(run, row, other))}
+            facts["url"] = other["url"]
+            yield from (named(name, 14, _show(text)) for name, text in facts.items() if text)
+    elif row["kept"] or {"rule": row["rule"]} in run.rows("FROM later_rules"):
+        duplicates = run.rows("SELECT * FROM verdicts WHERE duplicate_of = $uid ORDER BY unit, row", uid=row["uid"])
+        if duplicates:
+            yield from (line(), heading("duplicates", f"represents {pluralise(len(duplicates), 'other row')}"))
+        for other in duplicates[:_DUPLICATES]:
+            yield named(other["uid"], 32, _show(other["caption"]), (f"  ({_origin(other)})", "dim"))
+        if len(duplicates) > _DUPLICATES:
+            yield line(f"  and {len(duplicates) - _DUPLICATES:,} more")
+
+
+def _joined(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return which pass by nearness dropped a duplicate, and through which row of its group; empty where a key did."""
+    near = [by for by in (run.facts.recipe.get("dedup") or {}).get("by") or () if isinstance(by, dict)]
+    if (cosine := row.get(schema.DUPLICATE_COSINE.name)) is not None:
+        by = _pass([pass_ for pass_ in near if "embedding" in pass_], "embedding")
+        return f"by {by}: {cosine:.4f} is the cosine to the nearest of the rows that its embedding was compared with"
+    if any(row[name] is not None and row[name] == other[name] for name in ("uid", "sha256", "phash")):
+        return ""
+    by_hash = [pass_ for pass_ in near if "phash" in pass_]
+    if row["phash"] is not None and by_hash:
+        most = max(pass_["phash"]["distance"] for pass_ in by_hash)
+        if other["phash"] is not None and (row["phash"] ^ other["phash"]).bit_count() <= most:
+            return f"by {_pass(by_hash, 'phash')}"
+        links = run.rows(
+            "SELECT uid, bit_count(xor(phash, $phash::UBIGINT)) AS bits FROM verdicts WHERE duplicate_of = $group "
+            "AND bits <= $most AND (unit, row) <> ($unit, $row) "
+            "ORDER BY bit_count(xor(phash, $other::UBIGINT)), bits, uid LIMIT 1",
+            **{"phash": row["phash"], "other": other["phash"], "group": other["uid"], "most": most},
+            **{"unit": row["unit"], "row": row["row"]},
+        )
+        for link in links:
+            return f"by {_pass(by_hash, 'phash')}, through {link['uid']} of its group: {link['bits']} of 64 bits differ"
+    return "through other rows of its group"
+
+
+def _pass(by: list[dict[str, Any]], kind: str) -> str:
+    """Return a pass as the recipe has it; its kind alone where there are several, since which one is not recorded."""
+    return str(by[0]).replace("'", "") if len(by) == 1 else kind
+
+
+def _compare(run: OpenRun, row: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """Yield what two rows have in common, and how near they are, but for the cosine that joined them."""
+    joined = "" if (cosine := row.get(schema.DUPLICATE_COSINE.name)) is None else f"{cosine:.4f}"
+    words = {"uid": "uid", "sha256": "image", "url": "URL"}
+    same = [name for name in words if row[name] is not None and row[name] == other[name]]
+    yield from (f"same {words[name]}" for name in same)
+    if "sha256" in same:
+        return
+    if row["phash"] is not None and other["phash"] is not None:
+        yield f"{(row['phash'] ^ other['phash']).bit_count()} of 64 bits of phash differ"
+    places = [{"unit": of["unit"], "row": of["row"]} for of in (row, other)]
+    table = run.table(f"SELECT * FROM embeddings {AT}", places=places)
+    for name in table.column_names:
+        if name.rpartition("_")[2] == "image" and len(table) == 2:
+            a, b = (np.asarray(vector, float) for vector in table[name].to_pylist())
+            lengths = np.linalg.norm(a) * np.linalg.norm(b)
+            if lengths and (cosine := f"{a @ b / lengths:.4f}") != joined:
+                yield f"{cosine} is the cosine of {name} embeddings"
+
+
+def caption_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
+    """Yield a kept row's synthetic captions with the results of the gates, and its regions."""
+    captions = run.rows("SELECT * FROM captions WHERE uid = $uid ORDER BY kind, style, ordinal", uid=row["uid"])
+    if captions:
+        yield from (line(), heading("captions", "synthetic, with the results of the gates"))
+    names = [f"{caption['kind']} {caption['style']}" for caption in captions]
+    for name, caption in zip(names, captions, strict=True):
+        result = f"no caption: {caption['status']} ({caption['error']})"
+        if caption["gate"]:
+            result = PASSED if caption["gate"] == PASSED else f"failed {', '.join(caption['failed'] or [])}"
+        mark = _YES if result == PASSED else _NO
+        shown = "" if caption["text"] is None else f": {_show(caption['text'])}"
+        yield _marked(mark, name, max(map(len, names)) + 2, (result, mark[1]), shown)
+    for regions in run.rows("SELECT regions, error FROM regions WHERE uid = $uid", uid=row["uid"]):
+        shown = ", ".join(f"{region['phrase']} ({region['score']:.2f})" for region in regions["regions"] or ())
+        yield from (line(), heading("regions"), line(f"  {shown or regions['error'] or 'none'}", hang=2))
+
+
+def published_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
+    """Yield a kept row's shard, and its files there."""
+    sql = "SELECT suffix FROM members WHERE unit = $unit AND row = $row"
+    members = run.rows(sql, unit=row["unit"], row=row["row"])
+    image = "jpg" if row["format"] == "jpeg" else row["format"]
+    suffixes = sorted({*(members[0]["suffix"] if members else [image]), "json", "txt"} - {None})
+    yield from (line(), heading("published"))
+    for place in run.rows("SELECT shard, key FROM published WHERE uid = $uid ORDER BY ALL", uid=row["uid"]):
+        files = ", ".join(f"{place['key']}.{suffix}" for suffix in suffixes)
+        yield line(f"  {place['shard']}{'' if place['key'] is None else f': {files}'}", hang=4)
+
+
+def measured_lines(row: dict[str, Any]) -> Iterator[Line]:
+    """Yield all measured values, by their SQL names."""
+    hidden = {*UNSEEN, "uid", "source", "shard", "key", "caption", "url"}
+    shown = {name: value for name, value in row.items() if name not in hidden and value is not None}
+    if shown:
+        yield from (line(), heading("measured"))
+    margin = min(max(map(len, shown), default=0), _VALUE)
+    yield from (named(name, margin, _show(value)) for name, value in shown.items())
