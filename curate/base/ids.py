@@ -36,18 +36,20 @@ def make_uids(supplied: pa.Array | None, url: pa.Array | None, sha256: pa.Array 
     """Return each row's uid: `own_uid` of the first column, else `content_uid` of the rest where there is a caption."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
-    is_missing = pc.fill_null(pc.equal(pc.binary_length(url), 0), True)
+    is_missing: Any = pc.equal(url, pa.scalar("", url.type)).fill_null(True)
     uids = hash_pairs(pc.if_else(is_missing, sha256, url) if pc.any(is_missing).as_py() else url, caption)
     if supplied is None or supplied.null_count == len(supplied):
         return uids
-    is_uid = pc.fill_null(pc.match_substring_regex(supplied, _WHOLE_UID), False)
-    return pc.if_else(is_uid, pc.ascii_lower(supplied), uids)
+    is_uid = pc.match_substring_regex(supplied, _WHOLE_UID).fill_null(False)
+    chosen: pa.Array = pc.if_else(is_uid, pc.ascii_lower(supplied), uids)
+    return chosen
 
 
 def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
     """Return the xxh3-128 of `first NUL second`, string[rows] of 32 hex digits, null where the second is null."""
     wide = pa.large_string()
-    joined = pc.binary_join_element_wise(first.fill_null("").cast(wide), second.cast(wide), pa.scalar("\0", wide))
+    sides: list[Any] = [first.fill_null("").cast(wide), second.cast(wide), pa.scalar("\0", wide)]  # the last joins
+    joined: pa.Array = pc.binary_join_element_wise(*sides)
     data, ends = string_buffers(joined)
     halves = np.empty((len(joined), 2), np.uint64)
     hash_texts(data, ends, halves)
@@ -64,13 +66,13 @@ def hex_uids(high: U64, low: U64) -> pa.Array:
     """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
     octets = np.stack([high, low], axis=1).astype(">u8").tobytes()
     offsets = np.arange(0, 2 * len(octets) + 1, 32, dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(binascii.hexlify(octets))]
+    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(binascii.hexlify(octets))]
     return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
 
 
 def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[U64, U64]:
     """Return the high and low 64 bits (uint64) of each uid; nulls give 0, 0. Raises ValueError for what is no uid."""
-    text = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
+    text: Any = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
     text = text.fill_null("0" * 32) if text.null_count else text
     try:
         digits = text.cast(pa.binary(32)).buffers()[1]
@@ -89,7 +91,7 @@ def hash64(text: str) -> int:
 
 def entry_keys(entries: pa.Array) -> U64:
     """Return the xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change."""
-    octets = entries.cast(pa.binary()).to_pylist()
+    octets: list[Any] = entries.cast(pa.binary()).to_pylist()
     return np.fromiter(map(xxhash.xxh3_64_intdigest, octets), np.uint64, len(entries))
 
 
@@ -97,7 +99,7 @@ def table_digest(table: pa.Table) -> str:
     """Return 32 hex digits that name a table of strings and integers by its values, however it is chunked."""
     state = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
-        text = column.cast(pa.large_string()).combine_chunks()
+        text: Any = column.cast(pa.large_string()).combine_chunks()
         lengths = pc.fill_null(pc.binary_length(text), -1).to_numpy()
         state.update(f"{name} {len(text)}".encode())
         state.update(lengths.astype("<i8").tobytes())

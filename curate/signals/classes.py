@@ -32,16 +32,13 @@ class Classes(OnEmbeddings):
     )
 
     examples: dict[str, UserPaths] = Field(
-        description="Each class and its images, two classes or more.",
-        examples=[{"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}],
-        min_length=2,
+        examples=[{"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}], min_length=2
     )
-    prompts: dict[str, str] = Field(
-        {},
-        description="A text for each class, whose fit is added to that of the images.",
-        examples=[{"photo": "a photo", "logo": "a logo"}],
-    )
-    alpha: float = Field(1.0, description="Weight of the classifier against the prompts.", examples=[0.5], ge=0)
+    """Each class and its images, two classes or more."""
+    prompts: dict[str, str] = Field({}, examples=[{"photo": "a photo", "logo": "a logo"}])
+    """A text for each class, whose fit is added to that of the images."""
+    alpha: float = Field(1.0, examples=[0.5], ge=0)
+    """Weight of the classifier against the prompts."""
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> "Classes":

@@ -27,16 +27,14 @@ class Head(OnEmbeddings):
     gives: ClassVar[tuple[Column, ...]] = (Column("scores", "NAME", "float32", "What the head gives."),)
 
     needs_encoder = False
-    path: UserFile = Field(
-        description="File of weights, .safetensors or .pth.", examples=["sac+logos+ava1-l14-linearMSE.pth"]
-    )
-    input: Literal["image", "text"] = Field(
-        "image", description="Which embedding the head is applied to: the image's or the caption's.", examples=["text"]
-    )
-    activation: Activation = Field(
-        "none", description="Activation between the layers. LAION's aesthetic MLP has none.", examples=["relu"]
-    )
-    output: Output = Field("none", description="What is applied to the last layer's output.", examples=["sigmoid"])
+    path: UserFile = Field(examples=["sac+logos+ava1-l14-linearMSE.pth"])
+    """File of weights, .safetensors or .pth."""
+    input: Literal["image", "text"] = Field("image", examples=["text"])
+    """Which embedding the head is applied to: the image's or the caption's."""
+    activation: Activation = Field("none", examples=["relu"])
+    """Activation between the layers. LAION's aesthetic MLP has none."""
+    output: Output = Field("none", examples=["sigmoid"])
+    """What is applied to the last layer's output."""
 
 
 def _identify(name: str, options: Head, known: Known) -> str:

@@ -14,16 +14,13 @@ bytes a row of the pool, and 20 bytes a survivor.
 """
 
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import IO, Any, Self, cast
+from functools import cached_property
+from typing import IO, Self
 
 import numpy as np
-import pyarrow as pa
 
 from curate.ask.query import find_run
 from curate.base import schema
@@ -47,7 +44,6 @@ from curate.run.context import RunContext, check_signals, open_context
 from curate.run.in_process import InProcessUnits
 from curate.store.facts import RunFacts, read_facts
 from curate.store.store import RunStore
-from curate.store.table_file import TableFile
 from curate.store.tables import UnitTables
 
 _DECIDING = ("derive", "rules", "dedup")
@@ -56,35 +52,13 @@ _HINT = (
     "rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to remove it), "
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )
-_LIMIT = 2 << 30  # bytes of columns that are kept
-_READ_AGAIN = {"uid", "url", "caption", "sha256", "key"}
 LEFT = (ALIVE, CODES[schema.SELECTION])  # verdicts of the rows left when the last choice begins
 _DUPLICATE, _CONTAMINATED, _FORGOTTEN = (CODES[n] for n in (schema.DUPLICATE, schema.CONTAMINATED, schema.FORGOTTEN))
 
 
-@dataclass
-class _Columns:
-    """Columns by file and name, of `_LIMIT` bytes at most."""
-
-    kept: dict[tuple[str, str], pa.ChunkedArray] = field(default_factory=dict)
-    bytes: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def keep(self, file: str, name: str, column: pa.ChunkedArray) -> None:
-        with self.lock:
-            if (file, name) not in self.kept and self.bytes + column.nbytes <= _LIMIT:
-                self.kept[file, name] = column
-                self.bytes += column.nbytes
-
-
 @dataclass(frozen=True)
-class _KeptColumnsStore(RunStore):
-    """The folder of a finished run, which may be read only; keeps the columns that were read in memory.
-
-    Embeddings and columns of text, most of a run's bytes and needed once, are read again each time.
-    """
-
-    columns: _Columns = field(default_factory=_Columns)
+class _ReadOnlyStore(RunStore):
+    """The folder of a finished run, which may be read only."""
 
     @property
     def is_read_only(self) -> bool:
@@ -92,43 +66,6 @@ class _KeptColumnsStore(RunStore):
 
     def spool(self) -> IO[bytes]:
         return tempfile.TemporaryFile()  # without a name, on this machine's disk
-
-    def open_parquet(self, name: str) -> TableFile:
-        open_file = partial(super().open_parquet, name)
-        return cast(TableFile, _KeptColumnsFile(open_file, name, self.columns))
-
-
-class _KeptColumnsFile(AbstractContextManager["_KeptColumnsFile"]):
-    """A file of a table: columns that are kept are not read again, and the file is opened for others alone."""
-
-    def __init__(self, open_file: Callable[[], TableFile], name: str, columns: _Columns) -> None:
-        self._open, self._name, self._columns = open_file, name, columns
-
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        if columns is None or not self._name.startswith("tables/"):
-            return self._file.read(columns)
-        kept = {name: values for name in columns if (values := self._columns.kept.get((self._name, name))) is not None}
-        if missing := [name for name in columns if name not in kept]:
-            table = self._file.read(missing)
-            for name, values in zip(table.column_names, table.columns, strict=True):
-                kept[name] = values
-                if not self._name.startswith("tables/embeddings/") and name not in _READ_AGAIN:
-                    self._columns.keep(self._name, name, values)
-        return pa.table([kept[name] for name in columns], names=columns)
-
-    @cached_property
-    def _file(self) -> TableFile:
-        return self._open()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def close(self) -> None:
-        if "_file" in vars(self):
-            self._file.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -214,7 +151,7 @@ class DecidedRows:
 def open_finished(url: str) -> FinishedRun:
     """Open a finished run. Raises as `find_run`, `check_signals` and `open_context`, and RunError if it is damaged."""
     store = find_run(url)
-    folder = _KeptColumnsStore(store.url, store.storage)
+    folder = _ReadOnlyStore(store.url, store.storage)
     facts = read_facts(folder)
     check_signals(folder, facts)
     context, units = open_context(folder)

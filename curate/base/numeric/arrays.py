@@ -28,7 +28,7 @@ def distinct(values: U64) -> U64:
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array: without a copy, which `combine_chunks` always makes, where it has one chunk."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
 
 
 def string_buffers(array: pa.Array) -> tuple[U8, I64]:
@@ -40,8 +40,9 @@ def string_buffers(array: pa.Array) -> tuple[U8, I64]:
         data, offsets = np.zeros(0, np.uint8), np.zeros(1, np.int64)
     else:
         _, ends, chars = array.buffers()
-        data = np.zeros(0, np.uint8) if chars is None else np.frombuffer(chars, np.uint8)
-        wide = np.frombuffer(ends, np.int64 if array.type in (pa.large_string(), pa.large_binary()) else np.int32)
+        data = np.zeros(0, np.uint8) if chars is None else np.frombuffer(memoryview(chars), np.uint8)
+        kind = np.int64 if array.type in (pa.large_string(), pa.large_binary()) else np.int32
+        wide = np.frombuffer(memoryview(ends), kind)  # type: ignore[arg-type]
         offsets = np.require(wide[array.offset : array.offset + len(array) + 1], np.int64, "A")
     data.flags.writeable = offsets.flags.writeable = False
     return data, offsets

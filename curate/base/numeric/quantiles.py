@@ -8,9 +8,10 @@ instead of a sort or a sketch with an error.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from curate.base.numeric.arrays import I64, U64, Mask
@@ -42,7 +43,8 @@ def order_keys(values: pa.Array, bits: int = 64) -> tuple[U64, Mask]:
         floats, unsigned = (np.float32, np.uint32) if bits == 32 else (np.float64, np.uint64)
         numbers = numbers.astype(floats)
         valid = valid & ~np.isnan(numbers)
-        pattern, sign = (numbers + floats(0)).view(unsigned), unsigned(1 << (bits - 1))
+        pattern: npt.NDArray[Any] = (numbers + floats(0)).view(unsigned)
+        sign = unsigned(1 << (bits - 1))
         keys = np.where(pattern & sign, ~pattern, pattern | sign).astype(np.uint64)
     elif pa.types.is_signed_integer(values.type):
         keys = numbers.astype(np.int64).view(np.uint64) + np.uint64(1 << (bits - 1))

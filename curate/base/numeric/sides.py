@@ -15,11 +15,13 @@ SQL = {
 
 def min_side(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the shorter side (of the sides' type); null where one of them is null."""
-    return pc.min_element_wise(width, height, skip_nulls=False)
+    shorter: pa.ChunkedArray = pc.min_element_wise(width, height, skip_nulls=False)
+    return shorter
 
 
 def aspect(width: pa.ChunkedArray, height: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the longer side by the shorter one (float64, at least 1); null where one is null or not positive."""
     shorter = min_side(width, height).cast(pa.float64())
     ratio = pc.divide(pc.max_element_wise(width, height, skip_nulls=False).cast(pa.float64()), shorter)
-    return pc.if_else(pc.greater(shorter, 0), ratio, None)
+    positive: pa.ChunkedArray = pc.if_else(pc.greater(shorter, pa.scalar(0.0)), ratio, pa.scalar(None, pa.float64()))
+    return positive

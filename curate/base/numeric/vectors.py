@@ -28,6 +28,7 @@ def no_embeddings(dimension: int, n: int) -> pa.FixedSizeListArray:
 def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float16]:
     """Return the column as float16 [n, dimension]; a view of it where it is one array."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    assert isinstance(array, pa.FixedSizeListArray)
     flat = array.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(array), array.type.list_size))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curate.ask.whatif import survivors
-from curate.ask.whatif.answer import answer, whatif
+from curate.ask.whatif.answer import answer
 from curate.ask.whatif.expectation import choose, expect
 from curate.ask.whatif.survivors import FinishedRun, all_repeats, changed_recipe, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
@@ -102,14 +102,6 @@ def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypa
     repeats = all_repeats(run, run.recipe)
     assert repeats is not None and len(repeats) == 0
     assert find_survivors(run, changed_recipe(run.recipe, ["rules.words=words > 3"]), repeats).states
-
-
-def test_columns_that_do_not_fit_are_read_anew(text_run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = whatif(str(text_run.folder), ["rules.words=words > 3"])
-    monkeypatch.setattr("curate.ask.whatif.survivors._LIMIT", 1000)
-    run = open_finished(str(text_run.folder))
-    assert answer(run, ["rules.words=words > 3"]).funnel == whole.funnel
-    assert run.context.store.columns.bytes <= 1000
 
 
 def test_sizes_in_one_pass(run: FinishedRun) -> None:
