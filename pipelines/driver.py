@@ -85,7 +85,9 @@ def run(prepared: Prepared) -> None:
 
     def add_steps(root: beam.Pipeline) -> None:
         sent = replace(context, recipe=prepared.sent)
-        build(BeamUnits(root, prepared.plan.units, sent), sent, prepared.plan.units, n_buckets)
+        units = BeamUnits(root, prepared.plan.units, sent)
+        build(units, sent, prepared.plan.units, n_buckets)
+        units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
     try:

@@ -92,6 +92,7 @@ class BeamUnits(Units):
         self._together = max(1, -(-len(plan) // most))  # units of a packet
         self._root, self._context = root, context
         self._steps: list[_Step] = []
+        self._computed: list[_Collected[Any]] = []
         self._packets = self._create(plan)
 
     def _create(self, plan: Sequence[Unit]) -> beam.PCollection[Packet]:
@@ -147,14 +148,19 @@ class BeamUnits(Units):
 
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
         """Compute what follows from answers: for one of them that is a single value, with the others beside it."""
-        others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
-        singles = (key for key, value in others.items() if isinstance(value, _Collected) and not value.is_list)
-        if (place := next(singles, None)) is None:
-            main = self._root | f"{name}: begin" >> beam.Create([None])
-        else:
-            main = others.pop(place).elements
-        computed = main | name >> Map(_Computing(self._context, function, place, (*others,)), *_sides(others.values()))
-        return _Collected(False, lambda: computed)
+
+        def compute() -> beam.PCollection[Any]:
+            others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
+            singles = (key for key, value in others.items() if isinstance(value, _Collected) and not value.is_list)
+            if (place := next(singles, None)) is None:
+                main = self._root | f"{name}: begin" >> beam.Create([None])
+            else:
+                main = others.pop(place).elements
+            computing = _Computing(self._context, function, place, (*others,))
+            return main | name >> Map(computing, *_sides(others.values()))
+
+        self._computed.append(_Collected(False, compute))
+        return self._computed[-1]
 
     def combine(self, name: str, answers: Sequence[Answer[list[P]]], combine: Combine[P, W]) -> Answer[W]:
         """Combine lists as they come."""
@@ -174,6 +180,12 @@ class BeamUnits(Units):
             listed |= f"{name}: spread" >> beam.Reshuffle()
         done = listed | name >> beam.ParDo(InThreads(_OfItem(self._context, function)), *_sides(values))
         return _Collected(True, lambda: done)
+
+    def finish(self) -> None:
+        """Put what no step has asked for into the pipeline too; all other answers are there once a step needs them."""
+        for answer in self._computed:
+            _ = answer.elements
+        self.end_pass()
 
     def end_pass(self) -> beam.PCollection[Packet]:
         """Do the steps that wait, and return the units or states after them."""

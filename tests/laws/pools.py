@@ -333,7 +333,9 @@ def run_beam(
     claim_folder(prepared)
     root = beam.Pipeline(options=prepared.engine.options)
     context, plan = replace(prepared.context, place=Place.THIS_PROCESS if here else Place.CLUSTER), prepared.plan.units
-    build(BeamUnits(root, plan, context), context, plan, n_buckets)
+    units = BeamUnits(root, plan, context)
+    build(units, context, plan, n_buckets)
+    units.finish()
     root.run().wait_until_finish()
     prepared.context.store.delete("tmp")
     return Ran(out)

@@ -44,7 +44,9 @@ def rich(tmp_path: Path) -> beam.Pipeline:
     prepared = prepare(recipe, str(tmp_path / "run"))
     root = beam.Pipeline(options=prepared.engine.options)
     plan = prepared.plan.units
-    build(BeamUnits(root, plan, prepared.context), prepared.context, plan)
+    units = BeamUnits(root, plan, prepared.context)
+    build(units, prepared.context, plan)
+    units.finish()
     return root
 
 

@@ -72,12 +72,12 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
     lengths = np.diff(string_buffers(text)[1])
     hi, lo, is_other = np.zeros(len(text), np.uint64), np.zeros(len(text), np.uint64), present.copy()
     for digits in (32, 64):
-        if not (lengths == digits).any():
-            continue
-        is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
-        data, ends = string_buffers(text.filter(is_hex))
-        words = np.frombuffer(binascii.unhexlify(data[ends[0] : ends[-1]].data), ">u8").reshape(-1, digits // 16)
-        rows, parts = is_hex.to_numpy(zero_copy_only=False), words.T.astype(np.uint64, order="C")
+        rows = lengths == digits
+        octets = _unhexlify(text.filter(pa.array(rows)))
+        if octets is None:  # some of these are others
+            is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
+            rows, octets = is_hex.to_numpy(zero_copy_only=False), _unhexlify(text.filter(is_hex)) or b""
+        parts = np.frombuffer(octets, ">u8").reshape(-1, digits // 16).T.astype(np.uint64, order="C")
         hi[rows], lo[rows] = parts[0], parts[1]
         if digits == 64:
             hi[rows] ^= mix64(parts[2] + GOLDEN)
@@ -88,6 +88,17 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
         digests = b"".join(xxhash.xxh3_128_digest(data.data[a:b]) for a, b in itertools.pairwise(ends.tolist()))
         hi[is_other], lo[is_other] = np.frombuffer(digests, ">u8").reshape(-1, 2).T
     return hi, lo, present
+
+
+def _unhexlify(texts: pa.Array) -> bytes | None:
+    """Return the bytes that texts of lower-case hex digits, an even number in each, are together; None of others."""
+    data, ends = string_buffers(texts)
+    digits = data[ends[0] : ends[-1]].tobytes()
+    try:
+        octets = binascii.unhexlify(digits)
+    except binascii.Error:
+        return None
+    return octets if binascii.hexlify(octets) == digits else None
 
 
 def key_hashes(column: pa.Array, alive: Mask) -> U64:
