@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.base.numeric.arrays import whole
 from curate.base.schema import INPUT_DECISIONS
 from curate.base.wording import one_line
-from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, is_any, plain_columns, valid_text
+from curate.pool.decode.columns import COLUMN_NAMES, Columns, find_columns, is_any, valid_text
 from curate.pool.files.faults import InputFault, retry
 from curate.pool.formats.input_format import FileColumns, InputPart
 from curate.pool.formats.run import see_rows, which_columns
@@ -117,7 +117,7 @@ def read_list(source: UrlsSource, part: InputPart) -> pa.Table:
         table = read_rows(urls, part.retry.rows if part.retry else range(*part.groups), run)
     except (pa.ArrowException, ValueError) as error:
         raise InputFault("unreadable_list", one_line(error, 300)) from None
-    return see_rows(source, plain_columns(table)) if source.from_run else plain_columns(table)
+    return see_rows(source, table) if source.from_run else table
 
 
 def with_url(source: UrlsSource, rows: pa.Table) -> pa.Table:

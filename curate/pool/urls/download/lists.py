@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from curate.base import ids
 from curate.base.process import at_interrupt
+from curate.pool.decode.columns import plain_columns
 from curate.store.layout import LISTS
 from curate.store.store import RunStore
 
@@ -79,14 +80,16 @@ def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
 def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
     """Return rows of a list, which may be in the run's folder, by their numbers, ascending, at least one.
 
-    Raises pa.ArrowException where it is damaged, and OSError.
+    Their columns are of plain types: Arrow takes no rows of views. Raises pa.ArrowException where the list is damaged,
+    and OSError.
     """
     with _opened(urls, run) as file:
         sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
         ends, pieces = list(accumulate(sizes)), []
         for group, some in groupby(rows, partial(bisect_right, ends)):
             first = ends[group - 1] if group else 0
-            pieces.append(file.read_row_group(group, use_threads=False).take([row - first for row in some]))
+            table = plain_columns(file.read_row_group(group, use_threads=False))
+            pieces.append(table.take([row - first for row in some]))
         return pa.concat_tables(pieces)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.pool.urls.download import lists
@@ -35,6 +36,14 @@ def test_without_a_header(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "cc3m.csv.gz", ("caption", "url")) == [
         {"caption": "a dog, red", "url": "https://a.example/1"}
     ]
+
+
+def test_columns_of_views(tmp_path: Path) -> None:
+    """As some libraries write them: rows come from all row groups, their texts as strings."""
+    table = pa.table({"url": [f"https://a.example/{row}" for row in range(5)]})
+    path = tmp_path / "list.parquet"
+    pq.write_table(table.cast(pa.schema([("url", pa.string_view())])), path, row_group_size=2)
+    assert read_rows(UrlList(str(path), ""), range(1, 4)).equals(table.slice(1, 3))
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
