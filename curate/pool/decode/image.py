@@ -26,6 +26,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,7 +120,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         warnings.filterwarnings("ignore", module=r"PIL\.")
     source = io.BytesIO(data)
     if name == "tiff":  # the entries of its directory may all point at the same data
-        too_much = OSError("its directory refers to more data than the file holds")
+        too_much = partial(OSError, "its directory refers to more data than the file holds")
         source = Metered(data, 4 * len(data) + (1 << 20), too_much)
     try:
         image = _READERS[name](source)
@@ -197,7 +198,7 @@ class Metered(io.BytesIO):
     """Bytes that raise an error where they are read many times over: more bytes, or more often, than these limits."""
 
     def __init__(
-        self, data: bytes | memoryview, max_bytes: int, error: BaseException, max_reads: int = sys.maxsize
+        self, data: bytes | memoryview, max_bytes: int, error: Callable[[], BaseException], max_reads: int = sys.maxsize
     ) -> None:
         super().__init__(data)
         self._bytes, self._reads, self._error = max_bytes, max_reads, error
@@ -207,7 +208,7 @@ class Metered(io.BytesIO):
         data = super().read(size)
         self._bytes, self._reads = self._bytes - len(data), self._reads - 1
         if min(self._bytes, self._reads) < 0:
-            raise self._error
+            raise self._error()  # a new one: an error that the file holds would hold the file, by its traceback
         return data
 
 

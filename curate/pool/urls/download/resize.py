@@ -56,10 +56,11 @@ def make_resizer(source: UrlsSource) -> Resize:
         from img2dataset import resizer
     resizer.SuppressStdoutStderr = nullcontext
     values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
-    resize = resizer.Resizer(**{name: math.inf if value is None else value for name, value in values.items()})
+    values = {name: math.inf if value is None else value for name, value in values.items()}
+    resize = resizer.Resizer(**values)
     limits = ImageOptions(decode=False)
-    if source.max_image_area is not None:
-        limits = limits.model_copy(update={"max_pixels": int(source.max_image_area)})
+    if math.isfinite(values["max_image_area"]):
+        limits = limits.model_copy(update={"max_pixels": int(values["max_image_area"])})
     return lambda data: _refusal(data, limits) or Resized(*resize(io.BytesIO(data)))
 
 
@@ -86,7 +87,7 @@ def read_exif(data: bytes) -> str | None:
     with needing(*_NEEDED):
         import exifread
     try:
-        tags = exifread.process_file(Metered(data, 50_000_000, _Endless(), 10_000), details=False)
+        tags = exifread.process_file(Metered(data, 50_000_000, _Endless, 10_000), details=False)
         return json.dumps({name: str(value).strip() for name, value in tags.items() if value is not None})
     except (Exception, _Endless):
         return None
