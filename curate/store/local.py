@@ -84,10 +84,12 @@ def move_to_new(aside: str, path: str) -> None:
 
 def walk(folder: str, skip: int) -> Iterator[str]:
     """Yield the paths of all files below a local folder, if it is there, without the first `skip` characters."""
-
-    def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
-    for path, _, names in os.walk(folder, onerror=fail, followlinks=True):
-        yield from (f"{path}/{name}"[skip:] for name in names)
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:  # not by os.walk, to which what cannot be looked at now is a file
+        if entry.is_dir():
+            yield from walk(entry.path, skip)
+        else:
+            yield entry.path[skip:]
