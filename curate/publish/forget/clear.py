@@ -92,9 +92,11 @@ def _cleared(
 def _find_rows(tables: UnitTables, items: Items) -> Mask:
     """Return the rows that items name, and unreadable ones with the key of one in its file: their errors name it."""
     rows = find_rows(tables, items)
+    if not rows.any():
+        return rows
     samples = tables.read("samples", ["shard", "key", "status"])
     failed = np.flatnonzero(pc.not_equal(samples["status"], pa.scalar(schema.OK)).to_numpy())
-    if rows.any() and len(failed):
+    if len(failed):
         pairs = list(zip(samples["shard"].to_pylist(), samples["key"].to_pylist(), strict=True))
         named = {pairs[i] for i in np.flatnonzero(rows) if pairs[i][1] is not None}
         rows[[i for i in failed if pairs[i] in named]] = True
