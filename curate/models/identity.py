@@ -116,9 +116,9 @@ def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:
     """Raise RunError, which begins with `where`, where files have other digests than they should, both by name."""
     for name in sorted({*digests, *expected}):
-        digest, other = (str(of.get(name))[:16] for of in (digests, expected))
+        digest, other = (str(of.get(name)) for of in (digests, expected))
         if digest != other:
-            what = f"{name} has sha256 {digest}… on {platform.node()}, and the run is of one with {other}…"
+            what = f"{name} has sha256 {digest[:16]}… on {platform.node()}, and the run is of one with {other[:16]}…"
             raise RunError(f"{where}: {what}; accepted: the same files on all machines, until the run is finished")
 
 
