@@ -6,7 +6,7 @@ does not have is an empty view with the same columns, so that every query works 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from importlib import resources
 from typing import Any
 
 import pyarrow as pa
@@ -78,7 +78,7 @@ def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> N
         places[table] = f"getvariable('{table}_files')"
     scores = folder.schema(by_table["scores"][0]).names if "scores" in by_table else []
     statements = [*variables, *_statements("OR REPLACE TEMP VIEW", places, scores, kind)]
-    head = files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # comments, and whether there is a run
+    head = resources.files("curate.publish").joinpath("views_head.sql").read_text("utf-8")  # says if there is no run
     folder.write_bytes(VIEWS_FILE, (head + "".join(f"{statement};\n" for statement in statements)).encode())
 
 
