@@ -75,8 +75,8 @@ def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[t
     from curate.pool.registry import find_downloading
 
     for source in context.sources:
-        of_source = [unit for unit in units if unit.source == source.name]
         if kind := find_downloading(source):
+            of_source = [unit for unit in units if unit.source == source.name]
             yield source, len(of_source), kind.outlook(source, [part for unit in of_source for part in unit.parts])
 
 

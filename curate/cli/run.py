@@ -113,7 +113,7 @@ def run(
 def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:
     """Return which round --retry begins, or goes on with."""
     number = retries.rounds
-    urls = retries.table["round"].to_pylist().count(number)
+    urls = int((retries.table["round"].to_numpy() == number).sum())
     what = f"round {number} of retries, {pluralise(urls, 'URL')}"
     if not is_new:
         goes_on = f"{out}: is not finished: continuing {what if number else 'the run'}"
