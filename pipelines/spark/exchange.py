@@ -77,7 +77,7 @@ class Block:
         files, path = fsspec.core.url_to_fs(self.path)
         at = self.start + self.n_bytes
         sizes = array("Q", files.cat_file(path, at, at + 8 * self.n_elements))
-        ends = list(accumulate(sizes, initial=self.start))[self.first : self.last + 1]
+        ends = list(accumulate(sizes[self.first : self.last], initial=self.start + sum(sizes[: self.first])))
         data = files.cat_file(path, ends[0], ends[-1]) if ends[0] < ends[-1] else b""
         for begin, end in pairwise(ends):
             yield data[begin - ends[0] : end - ends[0]]
