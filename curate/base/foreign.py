@@ -54,7 +54,7 @@ def _find_kinds(caught: BaseException) -> tuple[list[ForeignKind], str]:
     """Return the foreign kinds whose code raised an exception, mostly one, and their package of modules."""
     for frame, _ in traceback.walk_tb(caught.__traceback__) if FOREIGN else ():
         module = package_of(frame)
-        if kinds := [kind for kind in FOREIGN.values() if kind.module.partition(".")[0] == module]:
+        if kinds := [kind for kind in list(FOREIGN.values()) if kind.module.partition(".")[0] == module]:
             same = [kind for kind in kinds if kind.module == frame.f_globals.get("__name__")] or kinds
             return [kind for kind in same if _is_of(kind, frame)] or same, module
     return [], ""
