@@ -105,7 +105,7 @@ def tell_damage(folder: RunStore) -> None:
 
 
 def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
-    """Yield the path of each file of a published run that is missing or as long as it was not, and how.
+    """Yield the path of each file of a published run that is missing or of another length, and how.
 
     Only the record is read: others are checked where they are used.
     """

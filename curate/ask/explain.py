@@ -98,7 +98,7 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
         sql = f"SELECT unit, row FROM samples WHERE {kind} = $name ORDER BY unit, row"
         if name and (places := run.rows(sql, name=name)):
             return kind, name, places
-    [[total]] = (row.values() for row in run.rows("SELECT rows FROM funnel WHERE kind = 'pool'"))
+    total = run.counts[schema.POOL]
     if uid:
         raise RunError(f"{url}: none of its {total:,} rows has uid {uid}")
     if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):

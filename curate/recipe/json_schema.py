@@ -25,9 +25,7 @@ def recipe_schema() -> dict[str, Any]:
         if "description" in section:
             section["description"] = section["description"].partition("\n\nAttributes:")[0]  # which are for developers
     for section in schema["properties"].values():
-        if (
-            section.get("type") == "object" or "$ref" in section
-        ):  # it may have no value, as a key with nothing behind it
+        if section.get("type") == "object" or "$ref" in section:  # or nothing, as YAML has a key without a value
             names = section.keys() - {"default", "description", "examples", "title"}
             section["anyOf"] = [{name: section.pop(name) for name in [*section] if name in names}, {"type": "null"}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A recipe of curate"}

@@ -157,7 +157,7 @@ def _walk_sources(known: set[type[Section]]) -> Iterator[Entry]:
     yield Entry("input", Source, shared, {"input": Recipe.model_fields["input"].examples[0]})  # type: ignore[index]
     for key, kind in FORMATS.kinds().items():
         fields, example = kind.section.model_fields, kind.section.example
-        listed = {name: field for name, field in fields.items() if name in vars(kind.section)["__annotations__"]}
+        listed = {name: field for name, field in fields.items() if name in kind.section.__annotations__}
         yield Entry(f"input, format: {key}", kind.section, listed, {"input": example})
         yield from _walk(kind.section, "input", partial(_add_to_input, example), known)
 

@@ -20,7 +20,7 @@ PARTS = {
     "claim": ["pipelines.claim:claim_folder"],
     "graph": ["pipelines.driver:build"],
     "run": ["pipelines.driver:run"],
-    "publish": ["pipelines.steps.publish:publish"],
+    "publish": ["curate.publish.steps:publish"],
 }
 
 
