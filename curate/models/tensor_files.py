@@ -11,10 +11,14 @@ and numbers.
 """
 
 import io
+import math
 import pickle
+import pickletools
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,7 @@ Array = npt.NDArray[Any]
 
 _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
+_MOST_VALUES = 1_000_000  # in containers: one that is in another several times counts as often
 _MAGIC = 0x1950A86A20F9469CFC6C
 _SAFE = {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 _SAFE |= {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8", "BOOL": "?", "BF16": "bfloat16"}
@@ -47,53 +52,53 @@ def read_torch_file(content: bytes, limit: int) -> Any:
     """Return what was saved. Raises ValueError where it is something else, or unpacks to more than `limit` bytes."""
     try:
         if not zipfile.is_zipfile(io.BytesIO(content)):
-            return _finished(_read_old(content))
+            return _read_old(content, limit)
         with zipfile.ZipFile(io.BytesIO(content)) as opened:
             if sum(member.file_size for member in opened.infolist()) > limit:
-                raise ValueError(f"it holds more than {limit:,} bytes, unpacked")
+                raise _too_large(limit)
             names = [name for name in opened.namelist() if name.endswith("/data.pkl")]
             if len(names) != 1:
                 raise ValueError("a zip that torch.save has not written")
             root = names[0].removesuffix("data.pkl")
             if f"{root}byteorder" in opened.namelist() and opened.read(f"{root}byteorder") != b"little":
                 raise ValueError("its numbers are big-endian")
-            of_key = {}
+            of_key: dict[str, _Storage] = {}
 
-            def read(kind: str, key: str, count: int) -> Array:
+            def read(kind: str, key: str, count: int) -> _Storage:
                 if key not in of_key:
-                    of_key[key] = _numbers(opened.read(f"{root}data/{key}"), kind, count)
+                    of_key[key] = _Storage(_numbers(opened.read(f"{root}data/{key}"), kind, count))
                 return of_key[key]
 
-            return _finished(_Unpickler(io.BytesIO(opened.read(f"{root}data.pkl")), read).load())
+            return _Unpickler(io.BytesIO(opened.read(f"{root}data.pkl")), read, limit).arrays()
     except ValueError:
         raise
     except Exception as error:  # of any kind, of hostile bytes
         raise ValueError(f"damaged, or not written by torch.save ({type(error).__name__})") from error
 
 
-def _read_old(content: bytes) -> Any:
+def _read_old(content: bytes, limit: int) -> Any:
     """Return what torch saved before 1.6: read twice, since the numbers come after what is made of them."""
     kinds: dict[str, str] = {}
 
-    def expect(kind: str, key: str, count: int) -> Array:
+    def expect(kind: str, key: str, count: int) -> _Storage:
         if not 0 <= count <= len(content):
             raise ValueError("a storage that is larger than the file")
         kinds[key] = kind
-        return np.zeros(count, "<f4" if kind == "bfloat16" else kind)
+        return _Storage(np.zeros(count, "<f4" if kind == "bfloat16" else kind))
 
     file = io.BytesIO(content)
-    magic, *_ = (_Unpickler(file, expect).load() for _ in range(3))
+    magic, *_ = (_Unpickler(file, expect, limit).load() for _ in range(3))
     if magic != _MAGIC:
         raise ValueError("a pickle that torch.save has not written")
     start = file.tell()
-    _Unpickler(file, expect).load()
+    _Unpickler(file, expect, limit).load()
     storages = {}
-    for key in _Unpickler(file, expect).load():
+    for key in _Unpickler(file, expect, limit).load():
         count = int.from_bytes(file.read(8), "little")
         size = 2 if kinds[key] == "bfloat16" else np.dtype(kinds[key]).itemsize
-        storages[key] = _numbers(file.read(count * size), kinds[key], count)
+        storages[key] = _Storage(_numbers(file.read(count * size), kinds[key], count))
     file.seek(start)
-    return _Unpickler(file, lambda kind, key, count: storages[key]).load()
+    return _Unpickler(file, lambda kind, key, count: storages[key], limit).arrays()
 
 
 def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
@@ -101,6 +106,17 @@ def _numbers(raw: bytes, kind: str, count: int = -1) -> Array:
     if kind == "bfloat16":
         return (np.frombuffer(raw, "<u2", count).astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(raw, kind, count)
+
+
+def _too_large(limit: int) -> ValueError:
+    return ValueError(f"it holds more than {limit:,} bytes, unpacked")
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """The numbers of tensors, in one dimension: a class of its own, so that nothing else passes for one."""
+
+    numbers: Array
 
 
 class _Dtype:
@@ -114,10 +130,9 @@ class _Dtype:
 
     def array(self, raw: Any, shape: tuple[int, ...], order: str) -> Array:
         """Return numbers of this type. Raises ValueError where these are none, or do not fit the shape."""
-        kind = np.dtype(f"{self.order}{self.name}")
-        if kind.kind not in "fiu" or not isinstance(raw, bytes | bytearray):
-            raise ValueError(f"an array of {kind}; accepted: of numbers")
-        return np.frombuffer(raw, kind).reshape(shape, order="F" if order == "F" else "C")
+        if not re.fullmatch("[fiu][1248]", self.name) or not isinstance(raw, bytes | bytearray):
+            raise ValueError(f"an array of {str(self.name)[:80]}; accepted: of numbers")
+        return np.frombuffer(raw, f"{self.order}{self.name}").reshape(shape, order="F" if order == "F" else "C")
 
 
 class _Array:
@@ -130,62 +145,101 @@ class _Array:
         self.value = kind.array(raw, shape, "F" if is_fortran else "C")
 
 
-def _tensor(storage: Array, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
-    """Return a tensor of its storage, copied. Raises ValueError where it reaches beyond it."""
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if min((offset, *size, *stride)) < 0 or int(np.prod(size, dtype=object)) > len(storage):
-        raise ValueError("a tensor that its storage does not hold")
-    if 0 in size:
-        return np.zeros(size, storage.dtype)
-    if last >= len(storage):
-        raise ValueError("a tensor that its storage does not hold")
-    steps = [step * storage.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
-
-
-# By the last part of the module, which numpy renamed, and the name.
-_NAMES: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_utils", "_rebuild_tensor_v2"): _tensor,
-    ("_utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-    ("multiarray", "_reconstruct"): lambda *_: _Array(),
-    ("numeric", "_frombuffer"): lambda raw, kind, shape, order: kind.array(raw, shape, order),
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # bytes, in pickles before protocol 3
-    ("__builtin__", "bytes"): lambda: b"",
-    **{("torch", f"{name}Storage"): kind for name, kind in _STORAGES.items()},
-}
-
-
 class _Unpickler(pickle.Unpickler):
-    """Gives what a pickle holds that names nothing but arrays and tensors."""
+    """Gives what a pickle holds that names nothing but arrays and tensors, of which it makes `limit` bytes at most.
 
-    def __init__(self, file: io.BytesIO, read: Callable[[str, str, int], Array]) -> None:
-        """`read` gives the numbers of a storage: of a type, by its key, so many."""
+    What a name stands for is a bound method, a number's type, or a class with a `__setstate__`: of these a pickle can
+    set no attributes.
+    """
+
+    def __init__(self, file: io.BytesIO, read: Callable[[str, str, int], _Storage], limit: int) -> None:
+        """`read` gives the numbers of a storage: of a type, by its key, so many. Raises ValueError by `_check`."""
+        start = file.tell()
+        _check(file)
+        file.seek(start)
         super().__init__(file)
-        self._read = read
+        self._read, self._limit, self._made, self._values = read, limit, 0, 0
+        # By the last part of the module, which numpy renamed, and the name.
+        self._meanings: Mapping[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("_utils", "_rebuild_tensor_v2"): self._tensor,
+            ("_utils", "_rebuild_parameter"): self._parameter,
+            ("multiarray", "_reconstruct"): self._reconstruct,
+            ("numeric", "_frombuffer"): self._frombuffer,
+            ("numpy", "ndarray"): _Array,
+            ("numpy", "dtype"): _Dtype,
+            ("_codecs", "encode"): self._encode,
+            ("__builtin__", "bytes"): self._no_bytes,
+            **{("torch", f"{name}Storage"): kind for name, kind in _STORAGES.items()},
+        }
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name. Raises ValueError where it is none of arrays."""
-        meaning = _NAMES.get((module.rpartition(".")[2], name))
+        meaning = self._meanings.get((module.rpartition(".")[2], name))
         if meaning is None:
             accepted = "tensors and arrays of numbers, never code"
             raise ValueError(f"it asks for {f'{module}.{name}'[:80]!r}; accepted: {accepted}")
         return meaning
 
-    def persistent_load(self, pid: Any) -> Array:
+    def persistent_load(self, pid: Any) -> _Storage:
         """Return the numbers of a storage."""
         _, kind, key, _, count, *_ = pid
+        if kind not in _STORAGES.values():
+            raise ValueError(f"a storage of {str(kind)[:80]!r}; accepted: of numbers")
         return self._read(kind, key, count)
 
+    def arrays(self) -> Any:
+        """Return what the pickle holds, with numpy's arrays, in containers of any depth."""
+        return self._finished(self.load())
 
-def _finished(value: Any) -> Any:
-    """Return the value with numpy's arrays, in containers of any depth."""
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise ValueError("an array without numbers")
-        return value.value
-    if isinstance(value, dict):
-        return {key: _finished(item) for key, item in value.items()}
-    return type(value)(map(_finished, value)) if isinstance(value, list | tuple) else value
+    def _finished(self, value: Any) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+        if isinstance(value, _Array):
+            if value.value is None:
+                raise ValueError("an array without numbers")
+            return value.value
+        if isinstance(value, dict):
+            return {key: self._finished(item) for key, item in value.items()}
+        return type(value)(map(self._finished, value)) if isinstance(value, list | tuple) else value
+
+    def _tensor(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
+        """Return a tensor of its storage, copied. Raises ValueError where it reaches beyond it."""
+        is_whole = isinstance(storage, _Storage) and all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if not is_whole or math.prod(size) > len(storage.numbers) or (0 not in size and last >= len(storage.numbers)):
+            raise ValueError("a tensor that its storage does not hold")
+        numbers = storage.numbers
+        if 0 in size:
+            return np.zeros(size, numbers.dtype)
+        self._made += math.prod(size) * numbers.itemsize
+        if self._made > self._limit:
+            raise _too_large(self._limit)
+        steps = [step * numbers.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
+
+    def _parameter(self, tensor: Any, *_: Any) -> Any:
+        return tensor
+
+    def _reconstruct(self, *_: Any) -> _Array:
+        return _Array()
+
+    def _frombuffer(self, raw: Any, kind: _Dtype, shape: tuple[int, ...], order: str) -> Array:
+        return kind.array(raw, shape, order)
+
+    def _encode(self, text: str, _encoding: str) -> bytes:
+        return text.encode("latin1")  # bytes, in pickles before protocol 3
+
+    def _no_bytes(self) -> bytes:
+        return b""
+
+
+def _check(file: io.BytesIO) -> None:
+    """Raise ValueError of a pickle that ends too early, or numbers what it keeps beyond what it holds.
+
+    The reader allocates as many places as the largest number says, before anything is there.
+    """
+    for count, (code, number, _) in enumerate(pickletools.genops(file)):
+        if "PUT" in code.name and int(number or 0) > count:
+            raise ValueError("a pickle whose numbering no pickler writes")

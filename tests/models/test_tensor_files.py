@@ -140,6 +140,60 @@ def test_a_tensor_stays_in_its_storage() -> None:
             read_torch_file(crafted(tensor(offset, size, stride), **FOUR), LIMIT)
 
 
+def name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def pushed(*values: Any) -> bytes:
+    """The operations that push a tuple of values: of integers, texts, and operations as bytes."""
+    operations = (value if isinstance(value, bytes) else pickle.dumps(value, 2)[2:-1] for value in values)
+    return b"(" + b"".join(operations) + b"t"
+
+
+def rebuilt(storage: bytes, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    arguments = pushed(storage, 0, size, stride, False, name("collections", "OrderedDict") + b")R")
+    return name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
+
+
+def stored(kind: Any, count: int) -> bytes:
+    return pushed("storage", kind, "0", "cpu", count) + b"Q"
+
+
+def pickled(*operations: bytes) -> bytes:
+    return b"\x80\x02" + b"".join(operations) + b"."
+
+
+FLOATS = name("torch", "FloatStorage")
+NO_NUMBERS = rebuilt(stored(FLOATS, 4), (1_000_000_000, 0), (1, 1))  # long, and without a byte
+LISTS = b"]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 40))
+COPIES = b"(" + 5 * rebuilt(stored(FLOATS, LIMIT // 16), (LIMIT // 16,), (1,)) + b"l"
+LONG_NAME = name("numpy", "dtype") + pushed("i4," * 100_000, False, True) + b"R"
+HOSTILE = {
+    "a tensor in a tensor's place": crafted(pickled(rebuilt(NO_NUMBERS, (100_000_000, 4), (4, 1))), **FOUR),
+    "a list in a tensor's place": crafted(pickled(rebuilt(b"]", (0,), (1,))), **FOUR),
+    "sizes that are no integers": crafted(pickled(rebuilt(stored(FLOATS, 4), (1.5,), (1,))), **FOUR),
+    "a storage of objects": crafted(pickled(rebuilt(stored("O", 2), (2,), (1,))), **FOUR),
+    "a number of 2³¹ in the memo": crafted(pickled(b"Nr\xfe\xff\xff\x7f")),
+    "a number of 2⁶⁰ in the memo": crafted(pickled(b"Np%d\n" % (1 << 60))),
+    "lists of lists": crafted(pickled(LISTS)),
+    "deep": crafted(pickled(b"]" * 100_000 + b"a" * 99_999)),
+    "copies": crafted(pickled(COPIES), **{"data/0": bytes(LIMIT // 4)}),
+    "a type of many": crafted(
+        pickled(name("numpy.core.numeric", "_frombuffer"), pushed(b"C\x04abcd", LONG_NAME, (1,), "C"), b"R")
+    ),
+    "attributes of a function": crafted(
+        pickled(name("torch._utils", "_rebuild_tensor_v2"), b"N}", pickle.dumps("__doc__", 2)[2:-1], b"Ns\x86b")
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files_are_refused(case: str) -> None:
+    """The first ended the process, the third of the memo took gigabytes, and lists of lists all time there is."""
+    with pytest.raises(ValueError):
+        read_torch_file(HOSTILE[case], LIMIT)
+
+
 HOLDS_ITSELF: dict[str, Any] = {}
 HOLDS_ITSELF["a"] = HOLDS_ITSELF
 REFUSED = {
