@@ -7,6 +7,7 @@ held: an array is read from where its rows begin (stored), or streamed up to the
 raised while it is read is a fault of the embeddings.
 """
 
+import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -31,6 +32,10 @@ from curate.recipe.source import Source
 
 MAX_DIMENSION = 1 << 16
 _MAX_HEADER = 4096
+_HEADERS = {  # by version: the bytes of its length, and what reads it
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
+}
 
 
 class FileRows(NamedTuple):
@@ -142,20 +147,25 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
         raise EmbeddingFault(f"{path}: has no column {name!r}, and there is no {sidecar(path)}")
 
     def read(opened: Any) -> npt.NDArray[Any]:
-        stream, shape, kind = _open(opened, name, path)
+        stream, shape, kind, is_fortran = _open(opened, name, path)
         with stream:
             if shape != (place.total, dimension):
                 accepted = f"{place.total:,} × {dimension}, one row for each of the Parquet file's"
                 what = f"{where} is {shape[0]:,} × {shape[1]}"
                 raise EmbeddingFault(f"{what}; accepted: {accepted}, of the dimension in the first file")
-            size = dimension * kind.itemsize
-            stream.seek(place.first * size, 1)
-            data = stream.read(rows * size)
+            # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
+            n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
+            data = bytearray()
+            for _ in range(n):
+                stream.seek(place.first * size, 1)
+                data += stream.read(rows * size)
+                if (rest := place.total - place.first - rows) and is_fortran:
+                    stream.seek(rest * size, 1)
             if place.first + rows == place.total:
                 stream.read(1)  # the end of a member is where its checksum is compared
-        if len(data) != rows * size:
+        if len(data) != n * rows * size:
             raise EmbeddingFault(f"{where} ends before its last row")
-        return np.frombuffer(data, kind).reshape(rows, dimension)
+        return np.frombuffer(data, kind).reshape(rows, dimension, order="F" if is_fortran else "C")
 
     check_state(sidecar(path), place.storage, place.sidecar_fingerprint, place.sidecar_fingerprint)
     array: npt.NDArray[Any] = _safely(path, place.storage, read)
@@ -186,8 +196,11 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         raise EmbeddingFault(f"{where}: cannot be read: {what}", is_transient) from None
 
 
-def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any]]:
-    """Return an array of an .npz, as a stream behind its header; its shape, rows and dimension, and its type."""
+def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
+    """Return an array of an .npz, as a stream behind its header; its shape, rows and dimension, its type, and order.
+
+    The last is true for Fortran's.
+    """
     where = f"{sidecar(path)}: array {name!r}"
     archive = zipfile.ZipFile(opened)
     members = archive.namelist()
@@ -195,10 +208,15 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
         raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
     stream = archive.open(f"{name}.npy")
-    if np.lib.format.read_magic(stream) != (1, 0):  # other headers may announce gigabytes
-        raise EmbeddingFault(f"{where} is not an array of numbers: the version of its header is not 1.0")
-    shape, fortran, kind = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
-    if len(shape) != 2 or fortran or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise EmbeddingFault(f"{where} is not an array of numbers: the version of its header is not 1.0 or 2.0")
+    width, parse = _HEADERS[version]
+    length = stream.read(width)
+    if (announced := int.from_bytes(length, "little")) > _MAX_HEADER:  # may be gigabytes
+        raise EmbeddingFault(f"{where} has a header of {announced:,} bytes; accepted: at most {_MAX_HEADER:,}")
+    shape, is_fortran, kind = parse(io.BytesIO(length + stream.read(announced)), max_header_size=_MAX_HEADER)
+    if len(shape) != 2 or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
         what = f"{kind} {list(shape)}"[:100]
         raise EmbeddingFault(f"{where} is {what}; accepted: floating-point numbers [rows, dimension]")
-    return stream, (int(shape[0]), int(shape[1])), kind
+    return stream, (int(shape[0]), int(shape[1])), kind, is_fortran
