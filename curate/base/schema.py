@@ -242,7 +242,7 @@ DAMAGED_SIDECAR = "damaged_sidecar"
 DAMAGE_REASONS = {
     "truncated_tar": "the file ends inside a member, a header or its padding",
     "damaged_tar": "a header is damaged; nothing after it can be read",
-    "damaged_row_group": "a row group of a Parquet file cannot be decoded; the others are used",
+    "damaged_row_group": "a row group of a Parquet file cannot be decoded, or holds over 2 GiB; the others are used",
     DAMAGED_EMBEDDINGS: "the precomputed embeddings of a file are missing, damaged or do not fit; its rows have none",
     DAMAGED_SIDECAR: "the Parquet beside a tar cannot be read; which samples were never downloaded is unknown",
 }

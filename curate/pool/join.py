@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +27,7 @@ from curate.base.process import process_cache
 from curate.base.wording import did_you_mean, one_line
 from curate.pool.decode.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
 from curate.pool.files.listing import InputFile, list_files
+from curate.pool.files.text_tables import check_first_line, open_text
 from curate.recipe.source import Join
 
 _BATCH = 1 << 16  # rows that are read at a time
@@ -214,6 +214,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
         elif magic == b"\x93NUMPY":
             form, rows, columns = "npy", _npy_rows(file, path), pa.schema([("uid", pa.string())])
         else:
+            check_first_line(path, {}, ",")
             form, columns = "csv", pcsv.open_csv(file).schema
     known = ", ".join(columns.names)[:300]
     by_lower = {name.lower(): name for name in reversed(columns.names)}
@@ -238,7 +239,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     try:
-        with fsspec.open(path, "rb", compression="infer") as file:
+        with open_text(path, {}) as file:
             yield file
     except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read: {one_line(error, 300)}") from None

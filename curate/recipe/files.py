@@ -9,12 +9,12 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
 import curate
+from curate.base.decoded_size import check_decoded
 
 # What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
 for _scheme, _name, _extra in (
@@ -24,8 +24,6 @@ for _scheme, _name, _extra in (
     _install = f"install it with: pip install '.[{_extra}]' in a checkout of curate"
     _error = f"{_scheme}:// needs {_name.partition('.')[0]}; {_install}"
     register_implementation(_scheme, _name, clobber=True, errtxt=_error)
-
-_VALUE = 4  # bytes that any value takes in memory, a null too
 
 
 def shipped_folder(name: str) -> Path:
@@ -64,29 +62,7 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
         ValueError: unpacked, their values come to more than `limit` bytes.
         pa.ArrowException, OSError: the file is damaged.
     """
-    footer = pq.read_metadata(pa.BufferReader(content))
-    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    kept = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
-    _check(sum(max(chunk.total_uncompressed_size, _VALUE * chunk.num_values) for chunk in kept), limit)
-    # Texts as dictionaries first, as they are in the file: a text of a megabyte in each row is there once.
-    paths = list({chunk.path_in_schema for chunk in kept})
-    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=paths)
-    table = file.read(columns, use_threads=False)
-    texts = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
-    _check(sum(_text_bytes(chunk) for i in texts for chunk in table.column(i).iterchunks()), limit)
-    for i in texts:
-        field = table.schema.field(i)
-        table = table.set_column(i, field.name, table.column(i).cast(field.type.value_type))
-    return table
-
-
-def _text_bytes(chunk: pa.Array) -> int:
-    assert isinstance(chunk, pa.DictionaryArray)
-    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())  # type: ignore[call-overload]
-    return pc.sum(lengths.take(chunk.indices)).as_py() or 0
-
-
-def _check(size: int, limit: int) -> None:
-    if size > limit:
-        raise ValueError(f"it holds more than {limit:,} bytes, unpacked; accepted: at most that")
+    buffer = pa.py_buffer(content)
+    file = pq.ParquetFile(pa.BufferReader(buffer))
+    check_decoded(pa.BufferReader(buffer), file.metadata, range(file.num_row_groups), columns, limit)
+    return file.read(columns, use_threads=False)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import Recent
 from curate.base.wording import one_line
@@ -49,6 +50,7 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _footers: Recent[pq.FileMetaData] = Recent()
+_MOST_ROWS = 1 << 24  # of a row group, whose samples take some 100 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
@@ -153,7 +155,7 @@ class ParquetInput(InputFormat):
 
     def reread_images(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read images again: of the row groups that hold one of the rows the image column alone."""
-        with _opened(source, part) as file:
+        with _opened(source, part) as (file, _):
             column = find_columns(file.schema_arrow, source.columns).image
             stop = 0
             for group in range(*(part.groups or (0, file.num_row_groups))) if column else ():
@@ -191,20 +193,24 @@ class ParquetInput(InputFormat):
 
 
 @contextmanager
-def _opened(source: ParquetSource, part: InputPart) -> Iterator[pq.ParquetFile]:
-    """Yield the part's file, whose footer was read once for many of its row groups."""
+def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.ParquetFile, Any]]:
+    """Yield the part's file, whose footer was read once for many of its row groups, and what it reads from."""
     is_local = os.path.isabs(part.path)
     state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
-        yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
+        yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False), opened
 
 
 def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:
     """Return the part's rows with all columns, in plain types, and which columns hold what."""
-    with _opened(source, part) as file:
+    with _opened(source, part) as (file, opened):
         roles = find_columns(file.schema_arrow, source.columns)
-        table = file.read_row_groups(list(range(*_groups(part))), use_threads=False)
+        groups = range(*_groups(part))
+        if (rows := sum(file.metadata.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
+            raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MOST_ROWS:,}")
+        check_decoded(opened, file.metadata, groups, None, MAX_DECODED)
+        table = file.read_row_groups(list(groups), use_threads=False)
     return plain_columns(table), roles
 
 
@@ -229,7 +235,7 @@ def _damage(source: ParquetSource, part: InputPart, error: Exception) -> InputFa
     Raises OSError where the file cannot be read at all.
     """
     with fsspec.open(part.path, "rb", **source.storage) as opened:
-        is_only = pq.read_metadata(opened).num_row_groups <= 1
+        is_only = pq.read_metadata(opened).num_row_groups <= 1 and not isinstance(error, TooLarge)
         opened.seek(0)
         while opened.read(1 << 24):
             pass

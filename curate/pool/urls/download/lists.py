@@ -24,8 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base import ids
+from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded
 from curate.base.process import at_interrupt
 from curate.pool.decode.columns import plain_columns
+from curate.pool.files.text_tables import check_first_line, check_json_lines, open_text
 from curate.store.layout import LISTS
 from curate.store.store import RunStore
 
@@ -73,8 +75,9 @@ def kind_of(path: str) -> str | None:
 
 def describe_list(urls: UrlList) -> tuple[pa.Schema, int]:
     """Return a list's columns and the number of its rows. Raises pa.ArrowException where it is damaged, and OSError."""
-    with _opened(urls, None) as file:
-        return file.schema_arrow.remove_metadata(), file.metadata.num_rows
+    with _opened(urls, None) as (file, _):
+        check_claimed(file.metadata, MAX_DECODED)
+        return file.schema_arrow.remove_metadata(), max(_ends(file), default=0)
 
 
 def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -> pa.Table:
@@ -83,14 +86,19 @@ def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -
     Their columns are of plain types: Arrow takes no rows of views. Raises pa.ArrowException where the list is damaged,
     and OSError.
     """
-    with _opened(urls, run) as file:
-        sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
-        ends, pieces = list(accumulate(sizes)), []
+    with _opened(urls, run) as (file, source):
+        ends, pieces = _ends(file), []
         for group, some in groupby(rows, partial(bisect_right, ends)):
             first = ends[group - 1] if group else 0
+            check_decoded(source, file.metadata, [group], None, MAX_DECODED)
             table = plain_columns(file.read_row_group(group, use_threads=False))
             pieces.append(table.take([row - first for row in some]))
         return pa.concat_tables(pieces)
+
+
+def _ends(file: pq.ParquetFile) -> list[int]:
+    """Return the number of the row behind each row group."""
+    return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
 
 
 def share_list(urls: UrlList, run: RunStore) -> None:
@@ -105,8 +113,8 @@ def _shared(urls: UrlList) -> str:
 
 
 @contextmanager
-def _opened(urls: UrlList, run: RunStore | None) -> Iterator[pq.ParquetFile]:
-    """Yield a list as a Parquet file."""
+def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFile, Any]]:
+    """Yield a list as a Parquet file, and what it is read from."""
     if urls.kind == "parquet":
         opened = fsspec.open(urls.path, "rb", **urls.storage)
     elif run is not None and urls.digest not in _converted and run.exists(_shared(urls)):
@@ -114,7 +122,7 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[pq.ParquetFile]:
     else:
         opened = fsspec.open(_convert_once(urls), "rb")
     with opened as file:
-        yield pq.ParquetFile(file, pre_buffer=False)
+        yield pq.ParquetFile(file, pre_buffer=False), file
 
 
 def _convert_once(urls: UrlList) -> str:
@@ -157,13 +165,17 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]
     """Yield the rows of JSON lines, some at a time, with these columns; None: with their own columns and types."""
     import pyarrow.json  # here: it takes time that lists of Parquet need not
 
-    options = pyarrow.json.ParseOptions(explicit_schema=columns)
-    with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+    options, names = pyarrow.json.ParseOptions(explicit_schema=columns), set[str]()
+    with open_text(urls.path, urls.storage) as file:
         while data := file.read(_JSON_BYTES):
-            data += file.readline()
+            data += (rest := file.readline(_JSON_BYTES + 1))
+            if len(rest) > _JSON_BYTES:
+                raise pa.ArrowInvalid(f"a line has more than {_JSON_BYTES:,} bytes; accepted: at most that")
             if data.lstrip().startswith(b"["):
                 raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
             if data.strip():
+                if columns is None:
+                    check_json_lines(data, names)
                 whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
                 yield pyarrow.json.read_json(io.BytesIO(data), whole, options)
 
@@ -202,7 +214,8 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
 
     is_csv, names = urls.kind == "csv", None if urls.column_names is None else list(urls.column_names)
     mark = "," if is_csv else "\t"
-    with fsspec.open(urls.path, "rb", compression="infer", **urls.storage) as file:
+    check_first_line(urls.path, urls.storage, mark)
+    with open_text(urls.path, urls.storage) as file:
         yield pyarrow.csv.open_csv(
             file,
             pyarrow.csv.ReadOptions(column_names=names),

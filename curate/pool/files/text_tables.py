@@ -1,0 +1,80 @@
+"""Tables as text (CSV, TSV, JSON lines), unpacked, and checked before Arrow's parsers see them.
+
+Arrow's parser of JSON ends the process where values are nested a hundred thousand deep, and it and that of CSV take
+minutes and gigabytes for a hundred thousand columns.
+"""
+
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+import orjson
+import pyarrow as pa
+
+from curate.base.wording import one_line
+
+MAX_COLUMNS = 10_000  # of a list, those of nested values too
+MAX_DEPTH = 64  # of nested values in a line of JSON
+_HEAD = 1 << 20  # bytes in which the first line of CSV ends
+
+
+@contextmanager
+def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
+    """Yield a file's bytes, unpacked by its suffix. Raises pa.ArrowInvalid where they are not, and OSError."""
+    from zstandard import ZstdError  # here: few lists are packed so
+
+    try:
+        with fsspec.open(path, "rb", compression="infer", **storage) as file:
+            yield file
+    except (EOFError, lzma.LZMAError, zlib.error, ZstdError) as error:
+        raise pa.ArrowInvalid(f"it is not packed as its name says, or damaged: {one_line(error, 200)}") from None
+
+
+def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
+    """Raise pa.ArrowInvalid where the first line of CSV has too many columns, with `mark` between them."""
+    with open_text(path, storage) as file:
+        head: bytes = file.read(_HEAD)
+    if (columns := head.partition(b"\n")[0].count(mark.encode()) + 1) > MAX_COLUMNS:
+        raise pa.ArrowInvalid(f"its first line has {columns:,} columns or more; accepted: at most {MAX_COLUMNS:,}")
+
+
+def check_json_lines(data: bytes, names: set[str]) -> None:
+    """Raise pa.ArrowInvalid where values are nested too deep, or there are too many names; adds the names to `names`.
+
+    `names` are of the lines before. A line that is no JSON is left to Arrow, which says where; unless it may be deep.
+    """
+    for line in data.splitlines():
+        opening = line.count(b"{") + line.count(b"[")
+        try:
+            row = orjson.loads(line) if line.strip() else {}
+        except orjson.JSONDecodeError as error:
+            if opening > MAX_DEPTH:
+                raise pa.ArrowInvalid(f"a line is no JSON: {one_line(error, 200)}") from None
+            continue
+        if opening > 1:
+            _check_nested(row, names)
+        elif isinstance(row, dict) and not row.keys() <= names:
+            names |= row.keys()
+        if len(names) > MAX_COLUMNS:
+            raise pa.ArrowInvalid(f"its lines have more than {MAX_COLUMNS:,} columns; accepted: at most that")
+
+
+def _check_nested(row: Any, names: set[str]) -> None:
+    level, depth = [("", row)], 0  # what is nested so deep, with the names that lead to it
+    while level:
+        if (depth := depth + 1) > MAX_DEPTH:
+            raise pa.ArrowInvalid(f"values are nested more than {MAX_DEPTH} deep; accepted: at most that")
+        inner = []
+        for place, values in level:
+            named = isinstance(values, dict)
+            items = values.items() if named else (("", value) for value in values)
+            for name, value in items:
+                path = ".".join(part for part in (place, name) if part)
+                if named:
+                    names.add(path)
+                if isinstance(value, dict | list):
+                    inner.append((path, value))
+        level = inner

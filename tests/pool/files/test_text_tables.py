@@ -1,0 +1,87 @@
+"""Lists as text are checked before Arrow's parsers see them."""
+
+import bz2
+import gzip
+import json
+import lzma
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import zstandard
+
+from curate.pool.files.text_tables import MAX_COLUMNS, MAX_DEPTH, check_first_line, check_json_lines, open_text
+
+LINES = b"url,caption\nhttp://x/1,a\n" * 1000
+
+
+def nested(depth: int) -> bytes:
+    return b'{"url": "u", "more": ' + b"[" * depth + b"]" * depth + b"}\n"
+
+
+def test_names_are_collected_with_those_of_nested_values() -> None:
+    names: set[str] = set()
+    check_json_lines(b'{"a": 1, "b": {"c": [{"d": 2}]}}\n\n{"e": "[[[{{{"}\r\n{"a": 3}', names)
+    assert names == {"a", "b", "b.c", "b.c.d", "e"}
+
+
+@pytest.mark.parametrize("line", [b"{", b"nothing", b'{"a": NaN}', b"[1, 2]", b"3", b"\xff"])
+def test_lines_that_are_no_objects_are_left_to_the_parser(line: bytes) -> None:
+    check_json_lines(line, set())
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    check_json_lines(nested(MAX_DEPTH - 1), set())
+    for content in (nested(MAX_DEPTH), nested(1000), b'{"a":' * 70 + b"1" + b"}" * 70):
+        with pytest.raises(pa.ArrowInvalid, match="nested more than 64 deep"):
+            check_json_lines(content, set())
+    for content in (nested(100_000), b"[" * 100_000, b'{"a":' * 100_000):
+        with pytest.raises(pa.ArrowInvalid, match="a line is no JSON"):
+            check_json_lines(content, set())
+
+
+def test_brackets_in_a_text_are_no_nesting() -> None:
+    check_json_lines(json.dumps({"url": "u", "caption": "[" * 10_000}).encode(), set())
+
+
+@pytest.mark.parametrize("per_line", [1, 10, MAX_COLUMNS + 1])
+def test_too_many_names_are_refused(per_line: int) -> None:
+    lines = [{f"k{i}_{j}": 1 for j in range(per_line)} for i in range(MAX_COLUMNS // per_line + 1)]
+    whole = "\n".join(map(json.dumps, lines))
+    with pytest.raises(pa.ArrowInvalid, match="more than 10,000 columns"):
+        check_json_lines(whole.encode(), set())
+    with pytest.raises(pa.ArrowInvalid, match="more than 10,000 columns"):
+        check_json_lines(json.dumps({"inner": [dict.fromkeys(map(str, range(10_001)))]}).encode(), set())
+
+
+@pytest.mark.parametrize("mark", [",", "\t"])
+def test_a_first_line_of_too_many_columns_is_refused(mark: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(mark.join(map(str, range(MAX_COLUMNS))) + "\n" + mark * 100_000)
+    check_first_line(str(path), {}, mark)
+    path.write_text(mark * MAX_COLUMNS)
+    with pytest.raises(pa.ArrowInvalid, match="10,001 columns or more; accepted: at most 10,000"):
+        check_first_line(str(path), {}, mark)
+
+
+PACKED = {
+    "gz": gzip.compress(LINES),
+    "bz2": bz2.compress(LINES),
+    "xz": lzma.compress(LINES),
+    "zst": zstandard.compress(LINES),
+}
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_files_are_unpacked_by_their_suffix(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"list.csv.{suffix}"
+    path.write_bytes(PACKED[suffix])
+    with open_text(str(path), {}) as file:
+        assert file.read() == LINES
+    for content in (LINES, PACKED[suffix][:-20], PACKED[suffix][:30] + bytes(30) + PACKED[suffix][60:]):
+        path.write_bytes(content)
+        with pytest.raises((pa.ArrowInvalid, OSError)) as error, open_text(str(path), {}) as file:
+            assert file.read() != LINES
+            raise pa.ArrowInvalid("of zstandard, which ends without a word")
+        assert not isinstance(error.value, zlib.error)
