@@ -218,6 +218,7 @@ SAMPLE_REASONS = {
     "empty_image": "the image has 0 bytes",
     "not_an_image": "the bytes are not an image in a known format",
     "truncated_image": "the image ends before its last pixel, or is damaged",
+    "too_slow": "the image is made to take long: hundreds of scans, or pieces of a few bytes",
     "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
     **MISSING_REASONS,
 }

@@ -7,6 +7,8 @@ faster.
 - Only the seven formats of `FORMATS` are opened, by the content, never a file name; any other is `not_an_image`.
 - Of an animation or a file of several pages the first frame alone is decoded and measured.
 - More than `max_pixels` pixels (width x height of the canvas) are refused from the header, before memory grows.
+- What is made to take long, a JPEG of hundreds of scans or an image in pieces of a few bytes, is `too_slow`: by counts
+  of these, for a deadline would say something else of the same image each time.
 - A header that ends too early, and pixels that are missing or that the decoder refuses, are `truncated_image`; a header
   that is whole and makes no sense is `not_an_image`.
 
@@ -50,6 +52,10 @@ Observers = Sequence[Observer]
 # EXIF blocks longer than a JPEG segment are not read: Pillow copies what each directory entry points at, and entries
 # may overlap, so that 1 MB could become 20 GB.
 _MAX_EXIF = 65_536
+_SMALL = 1 << 16  # bytes of images of which the pieces need not be counted
+_PIECES, _PIECE = 10_000, 512  # pieces in which any image may come, and bytes of further ones, but in a GIF
+_SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and pixels of all scans of one with more
+_SCAN = re.compile(rb"\xff\xda")
 _MAX_SIDE = 2**31 - 1
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
@@ -87,6 +93,10 @@ _FOREIGN: dict[str, bytes | tuple[bytes, ...]] = {
 }
 
 
+class _TooSlow(OSError):
+    """An image that is made to take long."""
+
+
 class ImageFacts(NamedTuple):
     """What is known of one image."""
 
@@ -95,7 +105,7 @@ class ImageFacts(NamedTuple):
     format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
     sha256: str = ""  # of the bytes, hex
     small: bytes | None = None  # what `phash.hash_small` takes; None where no perceptual hash is requested
-    status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`
+    status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`, `too_slow`
     error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
     observed: tuple[Any, ...] = ()  # what each observer returned, None where it cannot use the image; empty unless ok
 
@@ -122,11 +132,16 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     if name == "tiff":  # the entries of its directory may all point at the same data
         too_much = partial(OSError, "its directory refers to more data than the file holds")
         source = Metered(data, 4 * len(data) + (1 << 20), too_much)
+    elif len(data) > _SMALL:
+        pieces = partial(_TooSlow, "it is in too many pieces of a few bytes")
+        source = Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
     try:
         image = _READERS[name](source)
     except Exception as error:
-        status, what = ("truncated_image", "incomplete") if source.tell() >= len(data) else ("not_an_image", "invalid")
-        return facts._replace(status=status, error=_line(f"{name} header {what}", error))
+        is_at_end = source.tell() >= len(data)
+        status, what = ("truncated_image", " header incomplete") if is_at_end else ("not_an_image", " header invalid")
+        status, what = ("too_slow", "") if isinstance(error, _TooSlow) else (status, what)
+        return facts._replace(status=status, error=_line(f"{name}{what}", error))
     size = image.size
     if size[0] * size[1] > options.max_pixels:
         error_text = f"{name}: {size[0]} x {size[1]} pixels, more than {options.max_pixels}"
@@ -144,9 +159,13 @@ def _decoded(
     try:
         if name == "jpeg" and options.jpeg_side:
             image.draft(None, (options.jpeg_side, options.jpeg_side))
+        if name == "jpeg":
+            _check_scans(data, size)
         image.load()
         if name == "png":
             _check_png(memoryview(data))
+    except _TooSlow as error:
+        return _sized(facts, size, 1)._replace(status="too_slow", error=_line(name, error))
     except Exception as error:
         is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
         status = "too_many_pixels" if is_large else "truncated_image"
@@ -262,6 +281,13 @@ def _sized(facts: ImageFacts, size: tuple[int, int], turn: int) -> ImageFacts:
     """Return the facts with the image's size once it is turned; none where it states more than an int32."""
     width, height = size[::-1] if turn >= 5 else size
     return facts if max(size) > _MAX_SIDE else facts._replace(width=width, height=height)
+
+
+def _check_scans(data: bytes | memoryview, size: tuple[int, int]) -> None:
+    """Raise _TooSlow where a JPEG has so many scans, each of which takes as long as a whole image, or nearly."""
+    scans = len(_SCAN.findall(data))
+    if scans > _SCANS and scans * size[0] * size[1] > _SCANNED:
+        raise _TooSlow(f"{scans} scans of {size[0]} x {size[1]} pixels")
 
 
 def _check_png(data: memoryview) -> None:

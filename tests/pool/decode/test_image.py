@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import warnings
 import zlib
@@ -406,6 +407,54 @@ def test_threads_agree():
     want = [measure_image(data, FULL) for data in pictures]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda data: measure_image(data, FULL), pictures * 4)) == want * 4
+
+
+def many_scans(side: int, scans: int) -> bytes:
+    data = encode(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * scans + data[-2:]
+
+
+def inserted(kind: str, piece: bytes, count: int) -> bytes:
+    """An image with so many pieces behind its beginning."""
+    data = encode(Image.new("L", (64, 64)), kind)
+    at = {"JPEG": 2, "PNG": 33, "GIF": 13 + 3 * (2 << (data[10] & 7)) if data[10] & 128 else 13}[kind]
+    return data[:at] + piece * count + data[at:]
+
+
+COUNT = 300_000
+SLOW = {
+    "scans": many_scans(4096, 130),
+    "GIF comments": inserted("GIF", b"!\xfe\xff" + b"c" * 255 + b"\0", COUNT // 10),
+    "one GIF comment": inserted("GIF", b"!\xfe" + (b"\xff" + b"c" * 255) * (COUNT // 10) + b"\0", 1),
+    "empty PNG chunks": inserted("PNG", chunk(b"prVt", b""), COUNT),
+    "empty PNG pixels": inserted("PNG", chunk(b"IDAT", b""), COUNT),
+    "JPEG comments": inserted("JPEG", b"\xff\xfe\0\2", COUNT),
+    "JPEG profiles": inserted("JPEG", b"\xff\xe2\0\2", COUNT),
+    "JPEG tables": inserted("JPEG", b"\xff\xdb\0\2", COUNT),
+    "JPEG filling": inserted("JPEG", b"\xff", 4 * COUNT),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_images_that_are_made_to_take_long(case: str):
+    """They took 7 to 110 seconds each, of 20 MB and less."""
+    began = time.process_time()
+    facts = check(SLOW[case])
+    assert facts.status == "too_slow" and time.process_time() - began < 5
+    assert facts == check(SLOW[case])
+
+
+def test_many_scans_of_few_pixels_and_few_of_many_are_read():
+    assert check(many_scans(64, 500)).status == "ok"
+    assert check(many_scans(2048, 10)).status == "ok"
+
+
+def test_large_images_in_usual_pieces_are_read():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8))
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"):
+        facts = check(encode(noise, kind))
+        assert (facts.status, facts.width) == ("ok", 900), kind
 
 
 def test_bad_images(shared: Path):

@@ -36,6 +36,7 @@ TABULAR = ("csv", "tsv")
 _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
 _JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
+_LINE_BYTES = 1 << 24  # that one of them may have
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
 # What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
