@@ -169,9 +169,9 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]
     options, names = pyarrow.json.ParseOptions(explicit_schema=columns), set[str]()
     with open_text(urls.path, urls.storage) as file:
         while data := file.read(_JSON_BYTES):
-            data += (rest := file.readline(_JSON_BYTES + 1))
-            if len(rest) > _JSON_BYTES:
-                raise pa.ArrowInvalid(f"a line has more than {_JSON_BYTES:,} bytes; accepted: at most that")
+            data += (rest := file.readline(_LINE_BYTES + 1))
+            if len(rest) > _LINE_BYTES:
+                raise pa.ArrowInvalid(f"a line has more than {_LINE_BYTES:,} bytes; accepted: at most that")
             if data.lstrip().startswith(b"["):
                 raise pa.ArrowInvalid("it is a JSON array; accepted: JSON lines, one object per line")
             if data.strip():
