@@ -127,7 +127,7 @@ def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
     Pydantic's `use_attribute_docstrings` would read them all whenever curate starts, which takes a tenth of a second.
     """
     texts = []
-    with suppress(OSError, TypeError):  # of no file: `create_model` made it, or somebody in a notebook
+    with suppress(OSError, TypeError, SyntaxError):  # `create_model` made it, say, or a text lies left of its class
         [statement] = ast.parse(textwrap.dedent(inspect.getsource(section))).body
         for field, text in pairwise(statement.body if isinstance(statement, ast.ClassDef) else ()):
             match field, text:
