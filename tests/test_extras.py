@@ -27,7 +27,7 @@ from curate.store.store import RunStore
 from pipelines.engines.choose import choose_engine
 from tests.pipelines.engines.test_choose import DATAFLOW
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 TESTED_ELSEWHERE = {"captions", "vllm", "regions"}  # test_openai, test_vllm, test_regions
 NO_FEATURES = {"test", "runners", "all"}

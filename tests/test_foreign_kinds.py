@@ -107,7 +107,7 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "r.yaml")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_uses_them(site: Path, recipe: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = curate(site, "run", recipe, "--out", out)
@@ -128,7 +128,7 @@ def test_a_run_uses_them(site: Path, recipe: str, tmp_path: Path) -> None:
 PACKAGE = "of package curate-toolbox 0.1"
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "status", "message"),
     [

@@ -12,7 +12,7 @@ import yaml
 from tests.laws import pools
 from tests.packages import curate, install, needs_hatchling
 
-pytestmark = [pytest.mark.thorough, needs_hatchling]
+pytestmark = [pytest.mark.slow, needs_hatchling]
 
 CODE = '''
 import json

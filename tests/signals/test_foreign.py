@@ -69,14 +69,14 @@ def recipe(tmp_path: Path) -> str:
     return str(tmp_path / "r.yaml")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_editors_know_its_section(site: Path) -> None:
     done = curate(site, "schema")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["$defs"]["Blur"]["properties"]["side"]["type"] == "integer"
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     code = "from curate.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
@@ -84,7 +84,7 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     assert done.stdout == (ROOT / "pipelines/recipes/README.md").read_text()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path) -> None:
     values = []
     for out, options in (
@@ -213,7 +213,7 @@ def test_a_signal_that_fails_on_every_image_ends_the_run(site: Path, recipe: str
     assert json.loads(curate(site, "sql", str(tmp_path / "out"), sql, "--format", "json").stdout) == [{"n": 12}]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Path) -> None:
     slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
@@ -230,14 +230,14 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
     assert running.returncode == 130 and "interrupted\n" in said, said
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_an_unknown_key_of_its_section(site: Path, recipe: str, tmp_path: Path) -> None:
     done = curate(site, "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.blur.sied=3")
     assert done.returncode == 2
     assert "measure.blur.sied: unknown key; did you mean 'side'? known keys: side" in done.stderr
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_without_the_package_there_is_no_such_signal(recipe: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = curate(tmp_path / "empty", "run", recipe, "--out", str(tmp_path / "out"), "--set", "measure.tiny={}")
@@ -306,7 +306,7 @@ def test_the_example_of_a_signal_of_captions(tmp_path: Path) -> None:
     assert [column.to_pylist() for column in found] == [[2, None, -1]]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_example_of_a_signal_of_images(tmp_path: Path) -> None:
     """That of the folder's README; a file that holds no model is reported when it is loaded, before a run."""
     torch = pytest.importorskip("torch")

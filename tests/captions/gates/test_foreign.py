@@ -16,7 +16,7 @@ from tests.llm import server as servers
 from tests.llm.server import FaultServer
 from tests.packages import ROOT, curate, install, needs_hatchling
 
-pytestmark = [pytest.mark.thorough, needs_hatchling]
+pytestmark = [pytest.mark.slow, needs_hatchling]
 
 CODE = '''
 import numpy as np
@@ -93,7 +93,7 @@ def try_run(site: Path, sections: dict[str, Any], out: Path, **gates: Any) -> An
     return curate(site, "run", str(recipe), "--out", str(out))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_it_refuses_by_its_option_and_may_be_off(site: Path, sections: dict[str, Any], tmp_path: Path) -> None:
     first = run(site, sections, tmp_path / "first")
     assert first.keys() == {"passed", "shout"} and first["shout"] > 3
@@ -119,7 +119,7 @@ def test_its_keys_are_known(site: Path, sections: dict[str, Any], tmp_path: Path
     assert "shout" in schema["properties"]["off"]["items"]["enum"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
     code = "from curate.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}

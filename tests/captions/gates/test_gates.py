@@ -481,7 +481,7 @@ def candidates(rows: Rows, kind: str = "rewrite", **named: Any) -> Candidates:
 
 @pytest.mark.thorough
 @given(PAIRS, st.sampled_from(sorted(RELATIONS)))
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_text_raises_and_rows_do_not_see_each_other(rows: Rows, kind: str) -> None:
     language = "fr" if kind == "translation" else None
     whole = run_gates(candidates(rows, kind, languages=[language] * len(rows), sources=strings([b for _, b in rows])))

@@ -17,7 +17,7 @@ from tests.laws import pools
 from tests.packages import needs_hatchling
 
 ROOT = Path(__file__).resolve().parents[3]
-pytestmark = [pytest.mark.thorough, needs_hatchling]
+pytestmark = [pytest.mark.slow, needs_hatchling]
 
 CODE = '''
 """Every k-th row by hash, in each source."""

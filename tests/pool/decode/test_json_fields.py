@@ -45,7 +45,7 @@ def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
 
 
 @pytest.mark.thorough
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(objects)
 @example({"large": [2**64], "small": [{"x": 1e-5}], "nan": [math.nan]})
 def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:

@@ -141,7 +141,7 @@ def write_images(folder: Path, seed: int) -> Path:
     return folder
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_format_of_another_package_end_to_end(package: Path, tmp_path: Path) -> None:
     """Beside tars: read in several batches, decided, emitted, published, asked in SQL, reported and reused."""
     folders = [write_images(tmp_path / f"images{n}", 10 * n) for n in range(2)]
@@ -178,7 +178,7 @@ max_failed: 1.0
     assert again.returncode == 0 and "samples 3/3" in again.stderr, again.stderr
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_rows_of_text_of_another_package(package: Path, tmp_path: Path) -> None:
     lines = [{"caption": f"line {i}", "url": f"https://x/{i}" if i else None, "score": i / 8} for i in range(8)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
