@@ -106,6 +106,10 @@ class SampleCut(Choice):
         """Return the number of rows, which is exact."""
         return float(self.rows), 0.0
 
+    def say(self, section: Sample, fraction: float) -> str:
+        """Return where fewer rows are left than the sample is to have; empty where there are as many."""
+        return _shortage(section, round(self.survivors / fraction))
+
 
 class SampleSelection(Selection):
     """A random sample of a fixed number of rows."""
@@ -129,7 +133,12 @@ class SampleSelection(Selection):
             kept=f": among the {of_them}",
             dropped=f"not among the {of_them}",
             card=f"a random sample of {outcome.section.rows:,}, or all if there are fewer; seed {outcome.seed}",
+            summary=[line] if (line := _shortage(outcome.section, outcome.kept + outcome.dropped)) else [],
         )
+
+
+def _shortage(section: Sample, left: int) -> str:
+    return f"sample: {section.rows:,} wanted, {left:,} left" if left < section.rows else ""
 
 
 def _count(tables: OpenTables, state: Any, run: SelectionRun) -> Iterator[I64]:

@@ -1,5 +1,7 @@
 """A random sample: exactly N rows of any pool, those with the smallest hashes, each as likely as another."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,12 +11,15 @@ from hypothesis import strategies as st
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.whatif.answer import answer, whatif
+from curate.ask.whatif.estimate import estimate
 from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import U64
+from curate.cli.summary import summary
 from curate.decide.draw.sample import SampleCut, SampleSearch, count_keys, sample_keys
+from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.laws.pools import Ran
 
@@ -93,6 +98,18 @@ def test_probabilities_and_draws(runs: list[Ran]) -> None:
     for kept, verdict in ((True, f"verdict: kept: {which}"), (False, f"verdict: dropped by sample, not {which}")):
         page = str(explain_sample(str(runs[0].folder), next(row["uid"] for row in left if row["kept"] == kept)))
         assert verdict in " ".join(page.split())
+
+
+def test_too_few_rows_are_named(runs: list[Ran], tmp_path: Path) -> None:
+    """In the run's summary and by `plan`; not where there are as many as wanted."""
+    path = str(runs[1].folder.parent / "pool/*.parquet")
+    recipe = pools.recipe_of(path, "parquet", rules={"words": "words > 2"}, sample={"rows": 5000})
+    few = pools.run_local(recipe, tmp_path / "few")
+    line = f"sample: 5,000 wanted, {few.counts['kept']} left"
+    assert few.run["selection"]["summary"] == [line] and line in summary(str(few.folder), 1.0)
+    assert not runs[1].run["selection"].get("summary")
+    prepared = prepare(recipe, str(tmp_path / "out"))
+    assert estimate(prepared.context, prepared.plan.units, None).chosen == line
 
 
 def test_whatif_and_sweeps_know_the_size(runs: list[Ran]) -> None:
