@@ -1,4 +1,4 @@
-"""Samples that img2dataset tried to fetch and that are not in its tar, by the Parquet file that it writes beside it.
+"""Samples that img2dataset tried to fetch and has not, by the Parquet file that it writes beside a tar, or as output.
 
 In: NNNNN.parquet beside NNNNN.tar, one row for each URL of the shard, with columns `key`, `status` and `error_message`.
 Out: a row for each whose status is not `success`, unless the tar has a sample of its key. A file without these columns
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, define
+from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
 from curate.base.wording import one_line
 from curate.pool.files.faults import InputFault
 from curate.pool.urls.download.shard_names import OUTCOMES
@@ -76,8 +76,28 @@ def _select(rows: pa.Table, caption: str) -> pa.Table:
     if "reason" in rows.column_names:
         reasons, errors = column("reason"), column("detail")
     else:
-        words = zip(column("status").to_pylist(), column("error_message").to_pylist(), strict=True)
         reasons = pa.repeat(pa.scalar(MISSING_SAMPLE), len(rows))
-        errors = pa.array([one_line(": ".join(filter(None, both)), _ERROR) for both in words], pa.string())
+        errors = _errors(column("status"), column("error_message"))
     texts = [column("key"), column("url"), column("uid"), column("caption", caption)]
     return pa.table([*texts, reasons, errors], schema=MISSING)
+
+
+def missing_rows(rows: pa.Table, has_image: pa.Array) -> tuple[pa.Array, pa.Array] | None:
+    """Return status and error of each row of img2dataset's Parquet output, whose images are in it; None of another.
+
+    Rows without an image (`has_image`, bool) are MISSING_SAMPLE where their status is not `success`.
+    """
+    names = ("status", "error_message")
+    if any(name not in rows.schema.names or not pa.types.is_string(rows.schema.field(name).type) for name in names):
+        return None
+    status, message = (rows[name].combine_chunks() for name in names)
+    is_missing = pc.and_(pc.invert(has_image), pc.not_equal(status, pa.scalar("success"))).fill_null(False)
+    none = pa.scalar(None, pa.string())
+    statuses: pa.Array = pc.if_else(is_missing, pa.scalar(MISSING_SAMPLE), pa.scalar(OK))
+    errors: pa.Array = pc.if_else(is_missing, _errors(status, message), none)
+    return statuses, errors
+
+
+def _errors(status: pa.Array | pa.ChunkedArray, message: pa.Array | pa.ChunkedArray) -> pa.Array:
+    words = zip(status.to_pylist(), message.to_pylist(), strict=True)
+    return pa.array([one_line(": ".join(filter(None, both)), _ERROR) for both in words], pa.string())

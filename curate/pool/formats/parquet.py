@@ -45,6 +45,7 @@ from curate.pool.formats.input_format import (
     Places,
     PlannedSource,
 )
+from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
@@ -111,11 +112,12 @@ class ParquetInput(InputFormat):
         columns = {"caption": _whole(table[roles.caption])}
         texts = {name: getattr(roles, name) for name in ("url", "uid", "key", "language")}
         columns |= {name: text(column) for name, column in texts.items() if column}
-        images, fields, image = None, Counter[tuple[str, str]](), roles.image
+        images, fields, faults, image = None, Counter[tuple[str, str]](), None, roles.image
         if image:
             fields = count_columns(_json_columns(table, image), len(table))
             sizes = [None if data is None else len(data) for data in image_bytes(table[image])]
             columns["bytes"] = pa.array(sizes, pa.int64())
+            faults = missing_rows(table, columns["bytes"].is_valid())
             # The sha256 that columns state of each image as it was first downloaded, or of the stored one
             stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
             values = [text(name).to_pylist() for name in sorted(stating)]
@@ -138,7 +140,7 @@ class ParquetInput(InputFormat):
             place = FileRows(part.path, first, metadata.num_rows, part.sidecar_fingerprint, source.storage)
             return read_embeddings(names, dimension, (table, usable), place)
 
-        yield Batch(columns, None, images, supplied, embeddings=embeddings, fields=fields)
+        yield Batch(columns, faults, images, supplied, embeddings=embeddings, fields=fields)
 
     def reread(self, source: ParquetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read samples of an image column again: the other columns are fields of the json, but those of bytes."""

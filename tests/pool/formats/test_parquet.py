@@ -343,6 +343,38 @@ def test_a_struct_with_null_bytes_is_no_image(tmp_path: Path) -> None:
     assert found["phash"].null_count == 1
 
 
+def test_img2datasets_parquet_output_says_what_was_not_fetched(tmp_path: Path) -> None:
+    """Its columns `status` and `error_message`, of rows without an image; what is no answer of its stays no_image."""
+    rows: list[tuple[bytes | None, str | None, str | None]] = [
+        (jpeg(1), "success", None),
+        (None, "failed_to_download", "HTTP Error 404: Not Found"),
+        (None, "failed_to_resize", None),
+        (None, "success", None),
+        (None, None, None),
+        (jpeg(2), "failed_to_download", "and yet it is here"),
+    ]
+    images, statuses, messages = zip(*rows, strict=True)
+    table = pa.table(
+        {
+            "caption": ["a caption"] * len(rows),
+            "jpg": pa.array(images, pa.binary()),
+            "status": pa.array(statuses, pa.string()),
+            "error_message": pa.array(messages, pa.string()),
+        }
+    )
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    found = samples(*measure(tmp_path / "a", table))
+    assert found["status"].to_pylist() == ["ok", "missing_sample", "missing_sample", "no_image", "no_image", "ok"]
+    assert found["error"].to_pylist()[:3] == [
+        None,
+        "failed_to_download: HTTP Error 404: Not Found",
+        "failed_to_resize",
+    ]
+    found = samples(*measure(tmp_path / "b", table.drop(["error_message"])))
+    assert found["status"].to_pylist() == ["ok", "no_image", "no_image", "no_image", "no_image", "ok"]
+
+
 # ---- files
 
 
