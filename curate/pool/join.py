@@ -147,6 +147,8 @@ def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
         raise RecipeError(f"{where}: {error}") from None
     except (OSError, ImportError, ValueError) as error:
         raise RecipeError(f"{where}: {join.path} cannot be read: {one_line(error)}") from None
+    if empty := next((file.path for file in files if not file.size), None):
+        raise RecipeError(f"{where}: {empty} has 0 bytes; accepted: Parquet, CSV or uids")
     return files, ids.digest([1, join.on, list(join.columns.items()), [file.fingerprint for file in files]])
 
 

@@ -14,6 +14,7 @@ from curate.captions.kinds import recaption
 from curate.captions.kinds.prompts import load_template
 from curate.match.sources import read_metadata
 from curate.models.heads import load_head
+from curate.publish.forget.lists import read_list
 from curate.recipe.files import read_columns, read_whole
 from curate.signals.clusters import Clusters, load_clusters
 
@@ -92,3 +93,12 @@ def test_few_bytes_that_stand_for_many(kind: str) -> None:
         read_columns(data, ["column"], 20_000_000)
     assert pool.bytes_allocated() <= before
     assert len(read_columns(parquet(column=pa.array(["x"]), other=pa.nulls(1)), ["column"], 100)) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="the kernel's messages are not here")
+def test_a_file_of_the_kernel_is_not_waited_for() -> None:
+    """A regular file by its kind, and whoever reads it waits for the next message."""
+    with pytest.raises((OSError, ValueError)):
+        read_whole("/proc/kmsg", 0)
+    with pytest.raises(RecipeError, match=r"/proc/kmsg: cannot be read|not an item"):
+        read_list("/proc/kmsg", "uid")

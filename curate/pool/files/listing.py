@@ -229,8 +229,8 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
 
 def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:
     """Return a hash of a file's content, or what its file system says of its version."""
-    if content:
-        return _hash(fs, info["name"])
+    if content:  # an empty one is not opened: it may be the kernel's messages, which would be waited for
+        return _hash(fs, info["name"]) if info["size"] else f"{_HASHED}{xxhash.xxh3_128().hexdigest()}"
     if isinstance(fs, LocalFileSystem):
         return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
     return next((f"{name}:{info[name]}" for name in _VERSIONS if info.get(name)), "unknown")
