@@ -43,7 +43,7 @@ def funnel_section(run: OpenRun) -> Section:
 
 
 def funnel_table(run: OpenRun) -> Table:
-    """Return a line for each step; shares are of the pool, so those of all drops and of the kept set sum to 100 %."""
+    """Return a line for each step; shares are of the pool."""
     drops = [(line["rule"], line["rows"]) for line in run.funnel if line["kind"] == "drop"]
     pool, kept = run.counts["pool"], run.counts["kept"]
     meaning = {rule.name: rule.expression for rule in run.facts.rules}

@@ -1,8 +1,7 @@
-"""Texts and numbers of the report: untrusted texts escaped and shortened, shares that sum to 100 %."""
+"""Texts and numbers of the report: untrusted texts escaped and shortened, and shares."""
 
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from curate.base.wording import escape
@@ -53,18 +52,8 @@ def percent(part: float, whole: float, digits: int = 2) -> str:
 
 
 def shares(parts: Sequence[int]) -> list[str]:
-    """Return the share of each part in their sum, rounded so that they sum to exactly 100 % (largest remainders).
-
-    Two digits, or up to four where a smaller share would be printed as zero.
-    """
+    """Return the share of each part in their sum: two digits, or up to four where a smaller one would be zero."""
     whole = sum(parts)
-    if not whole:
-        return ["–" for _ in parts]
-    smallest = min(n for n in parts if n)
+    smallest = min((n for n in parts if n), default=0)
     digits = next((d for d in (2, 3) if smallest * 10 ** (d + 2) >= whole), 4)
-    scale = 10 ** (digits + 2)
-    floors = [n * scale // whole for n in parts]
-    by_rest = sorted(range(len(parts)), key=lambda i: (-(parts[i] * scale % whole), i))
-    for i in by_rest[: scale - sum(floors)]:
-        floors[i] += 1
-    return [f"{Decimal(n).scaleb(-digits)}\N{NO-BREAK SPACE}%" for n in floors]
+    return [percent(n, whole, digits) for n in parts]
