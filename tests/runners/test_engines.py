@@ -191,4 +191,4 @@ def test_same_bytes(
     assert took.files == here.files
     assert len([path for path in took.files if path.startswith("shards/")]) >= 5
     line = f"{recipe} on {name}: {took.seconds:.1f} s (local {here.seconds:.1f}), {took.memory} MB ({here.memory})"
-    print(f"{line}, {took.bytes_shuffled:,} bytes shuffled")
+    print(f"{line}, {took.shuffled:,} bytes shuffled")
