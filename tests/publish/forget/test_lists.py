@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.errors import RecipeError
 from curate.publish.forget.lists import read_list, read_lists
@@ -102,7 +101,7 @@ def test_parquet_is_read_by_one_thread(tmp_path: Path, monkeypatch: pytest.Monke
             readers.add(threading.get_ident())
             return super().read(-1 if size is None else size) or b""
 
-    monkeypatch.setattr(LocalFileSystem, "open", lambda fs, path, mode: Watched(path))
+    monkeypatch.setattr("curate.recipe.files.open", lambda path, mode, opener: Watched(path), raising=False)
     assert len(read_list(str(tmp_path / "u.parquet"))) == 20_000
     assert readers == {threading.get_ident()}
 
