@@ -218,7 +218,7 @@ def test_ten_thousand_captions_balanced_by_t(by_t: Ran, laion: list[Pair], entri
     ]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_ten_thousand_captions_balanced_by_rows(
     by_t: Ran, laion: list[Pair], entries: list[str], shared: Path, tmp_path: Path
 ) -> None:
@@ -279,7 +279,7 @@ def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
     assert list(sizes.values()) == [len(kept[i : i + 20]) for i in range(0, len(kept), 20)]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_list_decided_before_it_is_downloaded(rows: int, shared: Path, entries: list[str], tmp_path: Path) -> None:
     """Alt texts of the web are matched and balanced, and photos downloaded for what was kept, and for nothing else."""

@@ -21,7 +21,7 @@ from curate.store.items import Items
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
 
 pytestmark = [
-    pytest.mark.thorough,
+    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is not installed"),
 ]
 

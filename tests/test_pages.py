@@ -94,7 +94,7 @@ def test_the_architecture_lists_all_rooms_in_their_order() -> None:
     assert listed == [room.removeprefix("curate.") for room in ROOMS if room not in ("curate", "curate.__main__")]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
     """From the first recipe to the second run, over the demo's pool."""
     readme = (ROOT / "README.md").read_text()

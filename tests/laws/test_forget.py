@@ -284,6 +284,7 @@ def test_with_another_record_a_run_is_refused(original: Ran, recipe: Recipe, tmp
     assert prepare(recipe, str(run.folder)).finished
 
 
+@pytest.mark.slow
 def test_a_chain_of_runs_keeps_them_out(
     original: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +333,7 @@ def listed(path: Path, *lines: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_blocklist_keeps_rows_and_their_duplicates_out(recipe: Recipe, original: Ran, tmp_path: Path) -> None:
     """Also those that only hang together with what is listed; through Beam as in one process; and a resumed run as any."""
     rows = rows_of(original)

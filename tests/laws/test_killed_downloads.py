@@ -94,6 +94,7 @@ def _asked(url: str) -> str:
     return "/" + url.split("/", 3)[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_kills(kills: int, whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, undisturbed = whole
@@ -118,6 +119,7 @@ def test_kills(kills: int, whole: tuple[Path, Path], web: Web, tmp_path: Path, m
     assert asked.total() < URLS + kills * URLS / 2
 
 
+@pytest.mark.slow
 def test_the_order_of_downloads_changes_nothing(whole: tuple[Path, Path], web: Web) -> None:
     recipe, undisturbed = whole
     before = web.delay

@@ -158,7 +158,7 @@ pools.run_local(load_recipe(recipe), Path(out))
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured of the unit is not measured again, and the run ends like the undisturbed one."""
     recipe, out = Path(small.input[0].paths[0]).parents[1] / "recipe.yaml", tmp_path / "out"
@@ -182,7 +182,7 @@ def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkey
 
 
 # ---------------------------------------------------------------- one run a folder
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
     """It learns who is at work, and what the first one keeps in `tmp` stays."""
     recipe, out = write_recipe(tmp_path), tmp_path / "out"
@@ -280,7 +280,7 @@ def test_a_run_stopped_again_and_again(
 
 
 # ---------------------------------------------------------------- running again
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, 12, 3), tmp_path / "out"
     assert command("run", recipe, "--out", out).returncode == 0

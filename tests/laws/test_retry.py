@@ -317,6 +317,7 @@ def test_forgetting_reaches_what_came_later(small: tuple[Any, Path, Ran], web: W
     assert prepare(one, str(tmp_path / "run"), retry=True).finished  # nothing may come
 
 
+@pytest.mark.slow
 def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tmp_path: Path) -> None:
     """Units of several shards, so many that their tables lie in chunks; of some all rows are tried again."""
     urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(100)]

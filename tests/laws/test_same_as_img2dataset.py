@@ -24,7 +24,7 @@ from tests.laws.pools import encode, picture
 from tests.laws.test_urls import NETWORK, recipe
 from tests.pool.urls.download.web import Web, running
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("img2dataset")
 

@@ -216,6 +216,7 @@ def test_runs_that_are_no_list(stages: Stages, tmp_path: Path) -> None:
         prepare(second(images.folder), str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_the_readmes_lines_run(web: Web, tmp_path: Path) -> None:
     """But that this list's hosts are on this machine."""
     section = README.read_text().partition("**MetaCLIP from URLs, in two stages.**")[2].partition("\n**")[0]

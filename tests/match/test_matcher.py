@@ -126,7 +126,7 @@ def real(shared: Path) -> tuple[list[str], list[str], Matcher]:
     return entries, [*captions.to_pylist(), *lower.to_pylist()], Matcher(entries)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_equals_the_oracle_on_real_captions(real: tuple[list[str], list[str], Matcher]) -> None:
     entries, texts, matcher = real
     oracle = ByRuns(entries)

@@ -58,11 +58,13 @@ def test_embeddings_equal_open_clips(models: tuple[str, str]) -> None:
     assert agree(*models, batch=5)._is_cut
 
 
+@pytest.mark.slow
 def test_one_graph_of_both_sides(models: tuple[str, str], tmp_path: Path) -> None:
     agree(models[0], export_onnx(models[0], tmp_path / "joint", joint=True))
     agree(models[0], f"onnx:{move_up(tmp_path / 'joint')}")
 
 
+@pytest.mark.slow
 def test_texts_of_a_fixed_length(models: tuple[str, str], tmp_path: Path) -> None:
     assert not agree(models[0], export_onnx(models[0], tmp_path / "fixed", length=77))._is_cut
 

@@ -44,6 +44,7 @@ def test_without_room_for_a_copy_it_is_read_by_ranges(tmp_path: Path, monkeypatc
     assert ran.counts == expected and len(served.gets(".tar")) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "unreadable"), [(2, 0), (100, 1)])
 def test_a_store_that_is_busy_is_asked_three_times(times: int, unreadable: int, tmp_path: Path) -> None:
     """Then the file is unreadable, and another run with --reuse reads it."""

@@ -22,7 +22,7 @@ class Slow:
         return int, (self.number,)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_threads_of_the_local_runner_lose_no_element() -> None:
     """Encoding passes one second, after which Beam itself would send half an element (apache/beam issue 21104)."""
     options = choose_engine(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]).options

@@ -52,7 +52,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_an_engine_of_another_package(package: Path, tmp_path: Path) -> None:
     recipe, on = tmp_path / "recipe.yaml", tmp_path / "shed.yaml"
     path = pools.write_parquets(tmp_path / "pool", pools.make_rows(20), 1)
