@@ -6,17 +6,23 @@ A table's footer note lists the key of each signal's columns, so a signal that i
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import schema
 from curate.base.errors import DamagedError
 from curate.base.process import in_threads
 from curate.measure.outputs import Column, EmbeddingColumns, by_name
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Unit
+from curate.pool.registry import find_downloading
 from curate.recipe.measure import column_prefix
 from curate.signals.signal import Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
-from curate.store.tables import UnitTables
+from curate.store.tables import UnitTables, as_made
 
 
 @dataclass
@@ -110,3 +116,37 @@ def count_needed(
     """Return of how many units measuring would compute each signal now; `tables` gives a unit's."""
     needed = in_threads(lambda unit: needed_signals(settings, unit, tables(unit)), units)
     return Counter(signal.name for of_unit in needed for signal in of_unit)
+
+
+def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
+    """Write the tables that are not current yet, `samples` last, of a unit whose parts leave out rows to try again.
+
+    They are made of its tables as they were before, with these rows, in the run's folder or the one to reuse, and have
+    the unit's new keys: nothing is read or measured for it. Where a table was not there before, the unit is measured.
+    """
+    if not any(part.left_out for part in unit.parts):
+        return
+    before = replace(unit, parts=tuple(replace(part, left_out=()) for part in unit.parts))
+    rows = tables.find("samples", settings.key("samples", before))
+    if rows is None:
+        return
+    source = settings.source(unit)
+    downloading = find_downloading(source)
+    assert downloading is not None  # no other format's parts leave rows out
+    keys = [key for part in unit.parts for key in downloading.left_out_keys(source, part)]
+    stay = pc.invert(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
+    for name in sorted(settings.tables, key=lambda name: name == "samples"):
+        place = tables.find(name, settings.key(name, before))
+        if place is None or tables.is_current(name, key := settings.key(name, unit)):
+            continue
+        table, note = as_made(place.read(name)).filter(stay), place.note(name)
+        for column, numbers in (("unit", np.full(len(table), unit.index)), ("row", np.arange(len(table)))):
+            numbered = schema.SAMPLES.field(column)
+            number_column = pa.array(numbers, numbered.type)
+            table = table.set_column(table.schema.get_field_index(column), numbered, number_column)
+        if "signals" in note:
+            note["signals"] = settings.signal_keys(unit)
+        if "rows" in note:  # of each part
+            ends = np.cumsum([0, *note["rows"]])
+            note["rows"] = np.diff(np.cumsum([0, *np.asarray(stay)])[ends]).tolist()
+        tables.write(name, table.combine_chunks(), key, note)

@@ -17,8 +17,7 @@ from curate.base.errors import RunError, TransientError
 from curate.base.numeric.arrays import whole
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.current import find_current_columns, needed_embeddings, observing_signals
-from curate.measure.left_out import leave_out
+from curate.measure.current import find_current_columns, leave_out, needed_embeddings, observing_signals
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -40,9 +39,8 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     that has some have no key, so a later run measures the unit again. Where another attempt at the unit was first, its
     tables stay, and what is returned is what they say.
 
-    Raises:
-        TransientError: what tables that are current were made of cannot be read; or another attempt wrote tables with
-            other rows.
+    Raises TransientError where what tables that are current were made of cannot be read, or another attempt wrote
+    tables with other rows.
     """
     source = settings.source(unit)
     find_format(source).fetch(source, unit.parts)
@@ -70,16 +68,7 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
 
 
 class _UnitWork:
-    """A unit that is measured, and what its tables are made of.
-
-    Attributes:
-        current: the columns of `scores` and `embeddings` that are current.
-        signals: those that must see the inputs.
-        parts: what was read now; none where `samples` is current, and nothing else must see the inputs.
-        joined: all of them.
-        scores: columns of `scores` by signal and group, as far as they are known, and by name.
-        samples: table `samples`.
-    """
+    """A unit that is measured, and what its tables are made of."""
 
     def __init__(
         self, settings: MeasureSettings, unit: Unit, tables: UnitTables, current_tables: Collection[str]
@@ -93,7 +82,8 @@ class _UnitWork:
         self.current = find_current_columns(settings, unit, tables)
         self.checkpoints = Checkpoints(tables.store, "measured", tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
-        self.scores = self.current.read_scores(settings, unit.source)
+        self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as they are known
+        # What was read now, and all of it; none where `samples` is current, and nothing else must see the inputs.
         self.parts: list[MeasuredPart] = []
         self.joined: MeasuredPart | None = None
         source = settings.source(unit)
