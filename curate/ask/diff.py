@@ -171,9 +171,7 @@ class _Compared(OpenRun):
 def diff_runs(a: str, b: str) -> Diff:
     """Compare two runs; see `Diff`.
 
-    Raises:
-        RecipeError: one of them is not a run.
-        RunError: one of them is not finished, or its files are damaged.
+    Raises RecipeError where one of them is no run, RunError where one is not finished, or its files are damaged.
     """
     with _open_both(a, b) as (first, second, lost, gained, repeated):
         return Diff(

@@ -36,9 +36,7 @@ _OF_EVERY_RUN |= {layout.UIDS_FILE, layout.STATISTICS_FILE}
 def verify_run(url: str) -> tuple[list[str], list[str]]:
     """Return what was checked, and what differs: nothing, if the run is intact.
 
-    Raises:
-        RecipeError: there is no run.
-        RunError: it is not finished.
+    Raises RecipeError where there is no run, RunError where it is not finished.
     """
     folder = RunStore(url)
     if not folder.exists(layout.RUN_FILE):

@@ -136,13 +136,9 @@ def decide(
 ) -> Unit:
     """Draw, and write the unit's `decisions`, and `derived` where the recipe derives columns, unless they are current.
 
-    Args:
-        tables: the unit's.
-        state: after deduplication.
-        settings: of deciding.
-        choice: of the recipe's selection; None where all rows that are left are kept.
-        counts: int64[entries], the rows of all units that match each entry when it is chosen; None without `match`.
-        unread: the files of all units that could not be read, in any order: without other files all is decided again.
+    `choice` is of the recipe's selection, None where all rows that are left are kept; `counts` (int64[entries]) are the
+    rows of all units that match each entry when it is chosen, None without `match`; `unread` are the files of all units
+    that could not be read, in any order: without other files all is decided again.
     """
     with time_step(settings.store, "decide", state.unit.name) as timer:
         timer.rows, key = len(state.verdicts), settings.key_without(unread)

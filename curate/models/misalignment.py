@@ -64,16 +64,10 @@ def word_scores(
     the one that the cut goes through. Of a caption without words (empty, punctuation) there is only the cosine. Scores
     agree between batches to 1e-6 of their size or so, in float32.
 
-    Args:
-        model: an open_clip model on any device, in any precision; in eval mode.
-        tokenizer: the model's own.
-        images: floating [n, d], the model's image embeddings, on any device; normalised here if they are not.
-        captions: n of them.
-        batch: captions at a time.
-
-    Raises:
-        RecipeError: the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell words.
-        ValueError: the images are not as many as the captions.
+    The open_clip model may be on any device, in any precision, in eval mode; the tokenizer is its own. `images` are its
+    embeddings, floating [n, d], on any device, and normalised here if they are not; `batch` is captions at a time.
+    Raises RecipeError where the text tower is not causal or not of the usual blocks, or the tokenizer cannot tell
+    words; ValueError where the images are not as many as the captions.
     """
     import torch
     from open_clip.transformer import ResidualAttentionBlock

@@ -23,22 +23,17 @@ class ImageObserver(Protocol):
     def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
         """Return the columns of a part, one value a row.
 
-        Args:
-            observed: what `observe` returned for each row; None where the image could not be read or used.
-            captions: of each row.
+        `observed` is what `observe` returned for each row, None where the image could not be read or used.
         """
 
 
 def image_signal(
     name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None
 ) -> ImageSignal:
-    """Return the signal of an observer.
+    """Return the signal of an observer, by its name as `build` gets it.
 
-    Args:
-        name: that of the signal, as `build` gets it.
-        observer: takes what it needs of each image, and gives the columns.
-        identity: what its values depend on, as plain data.
-        load: loads its model, so that what is wrong with it is reported before the run.
+    `identity` is what its values depend on, as plain data; `load` loads its model, so that what is wrong with it is
+    reported before the run.
     """
     return ImageSignal(
         name=name,

@@ -135,12 +135,9 @@ def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[TextSign
 def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
     """Read WordNet and the list of ids, in half a second; some 40 MB stay in memory. Nothing is downloaded.
 
-    Args:
-        wordnet: local folder of WordNet 3.0's database files: index.noun, noun.exc, and so on for verb, adj and adv.
-        synsets: text file of one ImageNet id a line, whatever follows it after white space; None: timm's 21,843 ids.
-
-    Raises:
-        RecipeError: the folder, a file or timm is missing, or a file is something else.
+    `wordnet` is a local folder of WordNet 3.0's database files: index.noun, noun.exc, and so on for verb, adj and adv;
+    `synsets` a text file of one ImageNet id a line, whatever follows it after white space; None: timm's 21,843 ids.
+    Raises RecipeError where the folder, a file or timm is missing, or a file is something else.
     """
     folder = Path(wordnet)
     if not folder.is_dir():

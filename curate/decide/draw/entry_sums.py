@@ -58,7 +58,6 @@ class EntryVector(np.ndarray[Any, np.dtype[Any]]):
         return np.asarray(numbers).view(cls)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return what `pickle` asks for."""
         plain = np.asarray(self)
         places = np.flatnonzero(plain)
         if len(places) > plain.size // 4:

@@ -25,15 +25,10 @@ class Scheme(ABC):
 
     @abstractmethod
     def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
-        """Return the rows that each entry may have.
+        """Return the rows that each entry may have: int64[n], or int64[1] where it is the same for all entries.
 
-        Args:
-            t: at least 1.
-            counts: int64[n], the rows that match each entry when balancing begins.
-            entries: n rows: entry, source and language string.
-
-        Returns:
-            int64[n], or int64[1] where it is the same for all entries.
+        t is at least 1; `counts` (int64[n]) are the rows that match each entry when balancing begins; `entries` has n
+        rows: entry, source and language string.
         """
 
     def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:

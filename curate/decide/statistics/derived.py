@@ -150,7 +150,6 @@ class Fitted:
         return cls(call, call.statistic.fit(values), len(values), digits)
 
     def __add__(self, other: Self) -> Self:
-        """Return that of both parts."""
         digits = None if self.digits is None or other.digits is None else self.digits + other.digits
         return replace(self, summary=self.summary + other.summary, rows=self.rows + other.rows, digits=digits)
 

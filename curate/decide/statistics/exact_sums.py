@@ -49,7 +49,6 @@ class ExactSums:
         return cls(len(values), total, squares)
 
     def __add__(self, other: Self) -> Self:
-        """Return those of both parts."""
         return type(self)(self.rows + other.rows, self.total + other.total, self.squares + other.squares)
 
     @property

@@ -38,7 +38,6 @@ class Extent:
     greatest: float
 
     def __add__(self, other: Self) -> Self:
-        """Return that of both parts."""
         return type(self)(min(self.least, other.least), max(self.greatest, other.greatest))
 
 

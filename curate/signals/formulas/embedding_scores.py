@@ -67,10 +67,8 @@ def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
 def quality_axis(good: F32, bad: F32) -> F32:
     """Return the direction from bad exemplars to good ones, which are best alike in all else: mean good − mean bad.
 
-    Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided Backlit Image Enhancement, 2024.
-
-    Raises:
-        RecipeError: their means are the same, so that there is no direction.
+    Source: Gaintseva et al., RAVE: Residual Vector Embedding for CLIP-Guided Backlit Image Enhancement, 2024. Raises
+    RecipeError where their means are the same, so that there is no direction.
     """
     axis = np.asarray(good.mean(axis=0, dtype=np.float64) - bad.mean(axis=0, dtype=np.float64), np.float32)
     if not axis.any():
@@ -89,10 +87,8 @@ def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
     Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: its
     estimates of p(z|x) with classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
 
-    Args:
-        images: float32[n, d].
-        prompts: float32[y, z, d], of each class in each context ("a photo of a dog, in water").
-        temperature: T, above 0: the paper's, over the model's logit scale (CLIP's is 100); larger is flatter.
+    `images` are float32[n, d]; `prompts`, of each class in each context ("a photo of a dog, in water"), float32[y, z,
+    d]; T, above 0, is the paper's over the model's logit scale (CLIP's is 100): larger is flatter.
     """
     classes, contexts, dimension = prompts.shape
     flat = prompts.reshape(-1, dimension).T

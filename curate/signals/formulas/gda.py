@@ -59,8 +59,7 @@ class Classifier:
 def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
     """Fit the Gaussians to labelled examples, some of each class (4 to 16 do well in the paper); the module says how.
 
-    Raises:
-        RecipeError: the examples of each class are all alike, as where there is one each, and tell no covariance.
+    Raises RecipeError where the examples of each class are all alike, as with one each, and tell no covariance.
     """
     x = embeddings.astype(np.float64)
     means = np.stack([x[labels == label].mean(axis=0) for label in range(classes)])
