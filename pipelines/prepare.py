@@ -19,7 +19,7 @@ from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
 from curate.pool.registry import find_format
 from curate.pool.retry import find_mendable
 from curate.pool.urls.download.retry_record import Retries
-from curate.publish.forget.lists import read_lists
+from curate.publish.forget.lists import read_list
 from curate.recipe.recipe import Recipe
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
@@ -29,6 +29,7 @@ from curate.signals.signal import Signal
 from curate.store.chunks import find_chunks
 from curate.store.facts import read_unit_keys
 from curate.store.forgotten import REQUESTED, Record
+from curate.store.items import unite
 from curate.store.layout import FAILURES_FILE, INPUTS, RUN_FILE
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
@@ -160,5 +161,5 @@ def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Re
         record = record.inherit(Record.read_checked(old))
     if recipe.blocklist:
         paths = (recipe.blocklist,) if isinstance(recipe.blocklist, str) else recipe.blocklist
-        record = record.append(read_lists(paths), REQUESTED)
+        record = record.append(unite(map(read_list, paths)), REQUESTED)
     return record

@@ -34,7 +34,7 @@ from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
 from curate.pool.urls.download.rates import sum_downloads
-from curate.pool.urls.shards import make_shard
+from curate.pool.urls.format import make_shard
 from curate.publish import steps as publishing_steps
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section

@@ -36,7 +36,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture(scope="module", autouse=True)
 def fresh() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.pool.urls.shards._fetcher", lambda source: Fetcher(source.network))
+        patch.setattr("curate.pool.urls.format._fetcher", lambda source: Fetcher(source.network))
         yield
 
 

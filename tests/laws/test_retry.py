@@ -24,7 +24,7 @@ from curate.models.onnx_encoder import OnnxEncoder
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.forget import forget
-from curate.publish.forget.lists import read_lists
+from curate.publish.forget.lists import read_list
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
 from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
@@ -60,7 +60,7 @@ def web() -> Iterator[Web]:
 def short_memory() -> Iterator[None]:
     """Hosts that did not answer are asked by the next run, as if it were a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curate.pool.urls.shards._fetcher", lambda source: Fetcher(source.network))
+        patch.setattr("curate.pool.urls.format._fetcher", lambda source: Fetcher(source.network))
         yield
 
 
@@ -291,7 +291,7 @@ def test_what_is_forgotten_is_not_tried_again(small: tuple[Any, Path, Ran], web:
     samples = Ran(before).table("samples").to_pylist()
     gone = [next(row["url"] for row in samples if (row["status"] == "ok") == came) for came in (True, False)]
     (tmp_path / "gone.txt").write_text("\n".join(gone))
-    forget(str(tmp_path / "run"), read_lists([str(tmp_path / "gone.txt")]))
+    forget(str(tmp_path / "run"), read_list(str(tmp_path / "gone.txt")))
     web.log.clear()
     again = run_local(one, tmp_path / "run", retry=True)
     assert again.counts == {"failed": 1, "forgotten": 1, "kept": 10} and len(web.log) == 5 + web.asked("robots.txt")
@@ -305,7 +305,7 @@ def test_forgetting_reaches_what_came_later(small: tuple[Any, Path, Ran], web: W
     samples = after.table("samples").to_pylist()
     gone = next(row["url"] for row in samples if "later/1/4" in row["url"])
     (tmp_path / "gone.txt").write_text(gone)
-    forget(str(tmp_path / "run"), read_lists([str(tmp_path / "gone.txt")]))
+    forget(str(tmp_path / "run"), read_list(str(tmp_path / "gone.txt")))
     held = b"".join(file.read_bytes() for file in (tmp_path / "run/pool").iterdir())
     assert web.images["4"] not in held and web.images["2"] in held and f'{gone}"'.encode() not in held
     listed = [pq.read_table(path)["url"].to_pylist() for path in (tmp_path / "run/pool").glob("*.parquet")]

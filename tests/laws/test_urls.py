@@ -20,7 +20,7 @@ import pytest
 
 from curate.base.errors import RecipeError
 from curate.publish.forget.forget import forget
-from curate.publish.forget.lists import read_lists
+from curate.publish.forget.lists import read_list
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
 from tests.laws.pools import encode, picture, recipe_of, run_local
@@ -155,7 +155,7 @@ def test_what_is_forgotten_is_gone_from_the_shards(web: Web, tmp_path: Path) -> 
     path = write_list(tmp_path / "list.parquet", urls)
     ran = run_local(recipe(path), tmp_path / "run")
     (tmp_path / "gone.txt").write_text(f"{urls[3]}\n{urls[12]}\n")
-    forget(str(ran.folder), read_lists([str(tmp_path / "gone.txt")]))
+    forget(str(ran.folder), read_list(str(tmp_path / "gone.txt")))
     held = b"".join(file.read_bytes() for file in (ran.folder / "pool").iterdir())
     assert web.images["3"] not in held and web.images["4"] in held
     assert b"number 3" not in held and str(urls[3]).encode() + b'"' not in held

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from curate.base import ids, schema
 from curate.base.numeric.arrays import Mask, whole
+from curate.base.process import process_cache
 from curate.base.wording import one_line
 from curate.pool.decode.columns import valid_text
 from curate.pool.files.faults import InputFault
@@ -32,18 +33,20 @@ from curate.pool.formats.input_format import (
     PartRows,
     PlannedSource,
 )
-from curate.pool.formats.run import list_kept, see_columns
+from curate.pool.formats.run import SHA256, list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.download.lists import share_list
-from curate.pool.urls.download.rates import BYTES, Outlook, assumed_rates, measured_rates
+from curate.pool.urls.download.rates import BYTES, Outlook, assumed_rates, log_download, measured_rates
 from curate.pool.urls.download.retry_record import Retry
-from curate.pool.urls.download.shard_names import keys_of, row_of, shard_stem, stem_of
+from curate.pool.urls.download.shard_names import NUMBERS, STATISTICS, keys_of, row_of, shard_stem, stem_of
 from curate.pool.urls.download.source import UrlsSource
-from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list
-from curate.pool.urls.shards import find_shards, identify_list, make_shard, number_of, shards_in
+from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, with_url
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 from curate.store.store import RunStore
+
+if TYPE_CHECKING:
+    from curate.pool.urls.download.fetch import Fetcher
 
 _TARS = WebdatasetInput()
 _AT_ONCE = 2  # shards of a unit: while the slowest servers of one are waited for, the next is begun
@@ -155,7 +158,8 @@ class UrlsInput(InputFormat):
         self, source: UrlsSource, part: InputPart, numbers: Sequence[str] = ()
     ) -> tuple[WebdatasetSource, InputPart]:
         """Return a shard as a source of its own, which supplies these numbers of its json, and as its part."""
-        path, columns = source.url_of(self.shard(source, part)), dict.fromkeys(numbers, "int")
+        store, name = source.place(self.shard(source, part))
+        path, columns = f"{store.url}/{name}", dict.fromkeys(numbers, "int")
         tar = WebdatasetSource(name=source.name, format=_TARS.key, path=path, columns=columns)
         return tar, InputPart(path, 0, "", listing_fingerprint="there")
 
@@ -245,3 +249,52 @@ def _only(batch: Batch, stay: Mask) -> Batch:
         images=of_images and images,
         members=members and (members[0].filter(rows), members[1].filter(rows), members[2].filter(rows)),
     )
+
+
+def identify_list(part: InputPart) -> list[str]:
+    """Return what identifies the list that a part is of: its content, wherever it is, as far as that is known."""
+    return [part.fingerprint] if part.fingerprint.startswith(SHA256) else [part.path, part.fingerprint]
+
+
+def number_of(source: UrlsSource, part: InputPart) -> int:
+    """Return the number of a part's shard: of what determines it."""
+    determining: list[Any] = [*identify_list(part), part.groups, source.row_fields()]
+    determining += [part.retry.round, part.retry.rows] if part.retry else []
+    return int(ids.digest(determining)[:15], 16) % NUMBERS
+
+
+def make_shard(source: UrlsSource, part: InputPart) -> int:
+    """Return the number of a part's shard, which is downloaded unless it is there."""
+    number = number_of(source, part)
+    store, stem = source.place(shard_stem(number))
+    if not store.exists(f"{stem}{STATISTICS}") and not source.adopt(shard_stem(number)):
+        # here: other pools have no use for what it imports
+        from curate.pool.urls.download.resize import make_resizer
+        from curate.pool.urls.download.shard import complete, download_shard, read_facts
+
+        if not complete(store, stem):
+            rows = with_url(source, read_list(source, part))
+            download_shard(rows, number, source, _fetcher(source), make_resizer(source), part.retry)
+            complete(store, stem)
+        log_download(RunStore(source._run), shard_stem(number), read_facts(store, stem))
+    return number
+
+
+def find_shards(source: UrlsSource, parts: Sequence[InputPart]) -> list[tuple[str, dict[InputPart, str]]]:
+    """Return the places that shards may be in, each with those parts whose shard is there, and its name there."""
+    stems = {part: shard_stem(number_of(source, part)) for part in parts if not part.fault}
+    places = [(place, set(shards_in(RunStore(place)))) for place in source.places()]
+    return [(place, {part: stem for part, stem in stems.items() if stem in names}) for place, names in places]
+
+
+def shards_in(store: RunStore) -> list[str]:
+    """Return the paths without suffix of the shards in a store."""
+    return [name.removesuffix(STATISTICS) for name in store.names("") if name.endswith(STATISTICS)]
+
+
+def _fetcher(source: UrlsSource) -> "Fetcher":
+    """Return what fetches for a source, which all threads of the process share."""
+    from curate.pool.urls.download.fetch import Fetcher
+
+    key = ids.digest([source.network.model_dump(), source.disallowed_header_directives])
+    return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))

@@ -9,7 +9,7 @@ changed.
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.publish.uids import pair_bytes
 from curate.recipe.files import read_columns, read_whole
-from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hash_url, unite
+from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hash_url
 
 _HEX = {kind: re.compile(f"[0-9a-fA-F]{{{2 * width}}}") for kind, width in WIDTHS.items()}
 _FORMS = {
@@ -30,11 +30,6 @@ _FORMS = {
 }
 STDIN = "-"
 MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as several
-
-
-def read_lists(paths: Iterable[str]) -> Items:
-    """Return the items of blocklists; the form of each line shows its kind. Raises RecipeError."""
-    return unite(map(read_list, paths))
 
 
 def read_list(path: str, kind: str | None = None) -> Items:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.publish.forget.lists import read_list, read_lists
+from curate.publish.forget.lists import read_list
 from curate.store.forgotten import REQUESTED, Record
 from curate.store.items import KINDS, Items, hex_of
 from curate.store.store import RunStore
@@ -31,7 +31,7 @@ def shown(items: Items) -> dict[str, list[str]]:
 def test_lines_are_told_by_their_form(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes(f"\ufeff{UID.upper()}\r\n\n  {IMAGE}\n{URL}\n{UID}\n".encode())
-    assert shown(read_lists([str(path)])) == {"uid": [UID], "url": [HASHED], "sha256": [IMAGE]}
+    assert shown(read_list(str(path))) == {"uid": [UID], "url": [HASHED], "sha256": [IMAGE]}
 
 
 @pytest.mark.parametrize(("kind", "line", "value"), [("uid", UID, UID), ("sha256", IMAGE, IMAGE), ("url", URL, HASHED)])

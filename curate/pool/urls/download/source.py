@@ -179,11 +179,6 @@ class UrlsSource(Source):
             store.adopt(old, name, name, digest)
         return True
 
-    def url_of(self, name: str) -> str:
-        """Return where a file of a shard is."""
-        store, path = self.place(name)
-        return f"{store.url}/{path}"
-
     def row_fields(self) -> dict[str, Any]:
         """Return what determines the rows: of how servers are asked, what they may refuse."""
         fields = super().row_fields()
