@@ -17,7 +17,7 @@ from curate.base import ids, schema
 from curate.base.numeric.arrays import I32, I64, U64, Mask
 from curate.base.process import process_cache
 from curate.llm.engine import Answer, Request
-from curate.store.layout import ANSWER_PARTS, RUN_FILE, answer_parts, caption_statistics_file
+from curate.store.layout import ANSWER_PARTS, RUN_FILE, caption_statistics_file, unit_parts
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import ChunkTables, UnitTables
@@ -37,12 +37,14 @@ class AnswerCache:
 
     def __init__(self, tables: UnitTables, reuse: RunStore | None) -> None:
         self._tables, self._store, self._reuse = tables, tables.store, reuse
-        self._folder = answer_parts(tables.unit)
+        self._folder = unit_parts("answers", tables.unit)
         self._known: dict[str, Answer] = {}
         for of_unit in tables.places:
             if of_unit.exists("answers") and of_unit.is_as_written("answers"):
                 self._learn(of_unit.read("answers"))
-            for name in () if isinstance(of_unit, ChunkTables) else of_unit.store.files(answer_parts(of_unit.unit)):
+            for name in (
+                () if isinstance(of_unit, ChunkTables) else of_unit.store.files(unit_parts("answers", of_unit.unit))
+            ):
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
                     if check_written(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))

@@ -54,11 +54,6 @@ def failures_part(unit: int) -> str:
     return f"{FAILURES_PARTS}/{unit:05d}.parquet"
 
 
-def answer_parts(unit: int) -> str:
-    """Return the folder of a unit's batches of answers."""
-    return unit_parts("answers", unit)
-
-
 def unit_parts(work: str, unit: int) -> str:
     """Return the folder of what slow work on a unit has given so far, see `curate.store.checkpoints`."""
     return f"parts/{work}/{unit:05d}"

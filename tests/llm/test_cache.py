@@ -4,7 +4,7 @@ from pathlib import Path
 
 from curate.llm.cache import answer_table, load_index
 from curate.llm.engine import Answer, Request
-from curate.store.layout import RUN_FILE, answer_parts, table_file
+from curate.store.layout import RUN_FILE, table_file, unit_parts
 from curate.store.store import RunStore
 
 
@@ -15,7 +15,9 @@ def test_the_index_follows_the_run(tmp_path: Path) -> None:
     answers = [Answer("a cat"), Answer(None, "busy: 429"), Answer("a dog"), Answer("a fish")]
     store.write_json(RUN_FILE, {"started": 1})
     store.write_parquet(table_file("answers", 3), answer_table(requests[:2], digests[:2], answers[:2]))
-    store.write_parquet(f"{answer_parts(4)}/000000.parquet", answer_table(requests[2:3], digests[2:3], answers[2:3]))
+    store.write_parquet(
+        f"{unit_parts('answers', 4)}/000000.parquet", answer_table(requests[2:3], digests[2:3], answers[2:3])
+    )
     first = load_index(store)
     assert first.holds(digests).tolist() == [True, False, True, False]
     assert dict(first.find(digests)).keys() == {"tables/answers/00003.parquet", "parts/answers/00004/000000.parquet"}
