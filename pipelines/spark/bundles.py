@@ -7,6 +7,7 @@ however often the task was tried: outputs, Beam's counters, or the error that no
 import gc
 import logging
 import os
+import struct
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,18 +19,22 @@ from apache_beam.coders import PickleCoder
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.value_provider import RuntimeValueProvider
+from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_fn_api_pb2 as fn_api
+from apache_beam.portability.api import beam_runner_api_pb2 as proto
+from apache_beam.runners.portability.fn_api_runner.execution import WindowGroupingBuffer
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import StateServicer
 from apache_beam.runners.worker import data_plane, sdk_worker
 from apache_beam.runners.worker.statesampler import StateSampler
 
 from pipelines.spark.exchange import Part, Writer
 from pipelines.spark.groups import Keyed, group_sorted
-from pipelines.spark.side_inputs import CAPABILITIES, SideInputs
-from pipelines.spark.translation import READ, Group, Side, Stage
+from pipelines.spark.translation import READ, Group, Side, Stage, read_context
 
 CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn how many cores are theirs
 _CHUNK = 4 << 20  # bytes of input that a worker gets at once
 _SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
+_CAPABILITIES = frozenset([common_urns.runner_protocols.MULTIMAP_KEYS_VALUES_SIDE_INPUT.urn])
 _COLLECT_EVERY = 16  # stages, after which what was frozen is looked through again
 
 
@@ -113,13 +118,12 @@ class _Worker:
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
         take_resources()  # before any DoFn is loaded
         self._channel = _Channel()
-        self._sides = SideInputs()
+        self._sides = _SideInputs()
         self._stage, self._stages, self._is_frozen = "", 0, False
         self._cache: Any = None
         self._worker: Any = None
 
     def run(self, task: Task, parts: Iterable[Part], writer: Writer) -> tuple[bytes, ...]:
-        """Process a bundle; return its counters."""
         if task.id != self._stage:
             self._begin(task)
         counters = []
@@ -160,7 +164,7 @@ class _Worker:
         descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
         descriptor.id = task.id
         self._cache = sdk_worker.BundleProcessorCache(
-            CAPABILITIES, self._sides, data_plane.InMemoryDataChannelFactory(self._channel), {task.id: descriptor}
+            _CAPABILITIES, self._sides, data_plane.InMemoryDataChannelFactory(self._channel), {task.id: descriptor}
         )
         self._worker = sdk_worker.SdkWorker(self._cache)
 
@@ -190,7 +194,6 @@ class _Channel(data_plane.InMemoryDataChannel):
     def input_elements(
         self, instruction_id: str, expected_inputs: Any, abort_callback: Any = None
     ) -> Iterator[fn_api.Elements.Data]:
-        """Yield the elements of the bundle."""
         yield from self.inputs
 
     def output_stream(self, instruction_id: str, transform_id: str) -> data_plane.ClosableOutputStream:
@@ -198,3 +201,60 @@ class _Channel(data_plane.InMemoryDataChannel):
         return data_plane.SizeBasedBufferingClosableOutputStream(
             flush_callback=lambda element: self.write(transform_id, element), size_flush_threshold=0
         )
+
+
+class _SideInputs(StateServicer, sdk_worker.StateHandlerFactory):
+    """The side inputs of the stage that a process works on, as state of Beam's local runner.
+
+    Beam's SDK worker asks for them by its state API, by window, of multimaps by key too. They come with the task (a
+    Spark broadcast, or files of the exchange), and are arranged once a stage.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache = sdk_worker.StateCache(100 << 20)
+        self._handler = sdk_worker.GlobalCachingStateHandler(self._cache, self)
+        self._sides: list[Side] = []
+
+    def take(self, sides: Iterable[tuple[Side, Iterable[Part]]]) -> None:
+        """Take a stage's side inputs, in place of those of the stage before."""
+        self._cache.invalidate_all()
+        super().__init__()  # which holds nothing
+        self._sides = []
+        for side, parts in sides:
+            self._sides.append(side)
+            self._arrange(side, parts)
+
+    def create_state_handler(self, api_service_descriptor: Any) -> sdk_worker.CachingStateHandler:
+        """Return what decodes them, and keeps what it decoded."""
+        return self._handler
+
+    def tokens(self, stage: str) -> list[fn_api.ProcessBundleRequest.CacheToken]:
+        """Return what lets the decoded stay for all bundles of a stage."""
+        token = fn_api.ProcessBundleRequest.CacheToken
+        names = [token.SideInput(transform_id=side.transform, side_input_id=side.tag) for side in self._sides]
+        return [token(side_input=name, token=stage.encode()) for name in names]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _arrange(self, side: Side, parts: Iterable[Part]) -> None:
+        """Keep the encoded values by state key: of a window, of a window and key, all keys, keys with their values."""
+        pattern = proto.FunctionSpec.FromString(side.pattern)
+        buffer = WindowGroupingBuffer(pattern, read_context(side.coders).coders.get_by_id(side.coder))
+        for part in parts:
+            for element in part.read():
+                buffer.append(element)
+
+        def add(kind: str, data: bytes, **named: bytes) -> None:
+            field = fn_api.StateKey.DESCRIPTOR.fields_by_name[kind].message_type._concrete_class
+            side_key = field(transform_id=side.transform, side_input_id=side.tag, **named)
+            self.append_raw(fn_api.StateKey(**{kind: side_key}), data)
+
+        for key, window, values, count in buffer.encoded_items():
+            if pattern.urn == common_urns.side_inputs.ITERABLE.urn:
+                add("iterable_side_input", values, window=window)
+            else:
+                add("multimap_side_input", values, window=window, key=key)
+                add("multimap_keys_side_input", key, window=window)
+                add("multimap_keys_values_side_input", key + struct.pack(">i", count) + values, window=window)

@@ -52,7 +52,6 @@ def group_sorted(group: Group, keyed: Iterable[Keyed]) -> Iterator[bytes]:
 
 
 def _find_grouping(windowing: Any) -> Callable[[Any, Iterable[Any]], Iterable[Any]]:
-    """Return the function that makes groups of one key's windowed values."""
     if not windowing.is_default():
         driver = create_trigger_driver(windowing, True)
         return lambda key, values: driver.process_entire_key(key, list(values))

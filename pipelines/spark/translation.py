@@ -158,8 +158,6 @@ def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:
 
 
 class _Builder:
-    """Makes a step of each of Beam's stages."""
-
     def __init__(self, components: proto.Components, stages: Iterable[translations.Stage]) -> None:
         self._components = components
         self._readers = Counter(name for stage in stages for name in _find_inputs(stage.transforms))
