@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -87,7 +88,14 @@ class InBatches(PlainDoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Give the rest."""
         for key, batch in self._waiting.items():
-            yield WindowedValue((key, batch.pack()), GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield in_window((key, batch.pack()))
+
+
+def in_window(output: Any) -> Any:
+    """Return what a DoFn yields at the end of a bundle, for an output."""
+    if isinstance(output, TaggedOutput):
+        return TaggedOutput(output.tag, in_window(output.value))
+    return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
 
 class CombineAll(beam.PTransform):

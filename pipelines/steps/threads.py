@@ -11,12 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
-from apache_beam.pvalue import TaggedOutput
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
-
 from curate.base.process import CORES, unit_threads
-from pipelines.steps.functions import PlainDoFn
+from pipelines.steps.functions import PlainDoFn, in_window
 
 _SHORT = 0.01  # seconds
 _LONG = 0.1  # as good as any longer
@@ -54,7 +50,7 @@ class InThreads(PlainDoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         """Give the rest."""
-        yield from map(_in_window, self._rest())
+        yield from map(in_window, self._rest())
 
     def _rest(self) -> Iterator[Any]:
         while self._waiting:
@@ -76,14 +72,6 @@ class InThreads(PlainDoFn):
 
 
 def _timed(function: Callable[..., Sequence[Any]], *arguments: Any) -> tuple[float, Sequence[Any]]:
-    """Return how long a call took, and what it gave."""
     began = time.perf_counter()
     outputs = function(*arguments)
     return time.perf_counter() - began, outputs
-
-
-def _in_window(output: Any) -> Any:
-    """Return what a DoFn yields at the end of a bundle, for an output."""
-    if isinstance(output, TaggedOutput):
-        return TaggedOutput(output.tag, _in_window(output.value))
-    return WindowedValue(output, GlobalWindow().max_timestamp(), [GlobalWindow()])

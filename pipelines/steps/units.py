@@ -270,8 +270,6 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _OfKey:
-    """Work on the values of a key."""
-
     context: RunContext
     function: Yields
     together: int  # units of a packet
@@ -291,13 +289,10 @@ class _OfKey:
 
 @dataclass(frozen=True)
 class _OfItem:
-    """Work on an item."""
-
     context: RunContext
     function: Callable[..., Any]
 
     def __call__(self, item: Any, *values: Any) -> list[Any]:
-        """Return what the function gives."""
         with noting_errors(self.context.store):
             return [self.function(item, *values)]
 
@@ -312,7 +307,6 @@ class _Computing:
     places: tuple[int | str, ...]  # of the others
 
     def __call__(self, element: Any, *others: Any) -> Any:
-        """Return the function's value."""
         values = dict(zip((self.place, *self.places), (element, *others), strict=True))
         positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
         named = {name: value for name, value in values.items() if isinstance(name, str)}
