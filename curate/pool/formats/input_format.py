@@ -166,10 +166,11 @@ class InputFormat(ABC):
         return ""
 
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
-        """Return the column that holds URLs, of those that a pool without images emits."""
+        """Return the column that holds URLs, as the source names it, of those that a pool without images emits."""
+        named = getattr(source, "columns", None)
         try:
-            return find_columns(output, Columns()).url
-        except InputFault:
+            return find_columns(output, named if isinstance(named, Columns) else Columns()).url
+        except InputFault:  # columns of another source
             return None
 
     def shard(self, source: Any, part: InputPart) -> str:

@@ -186,13 +186,6 @@ class ParquetInput(InputFormat):
         scores = ", ".join([*(source.columns.scores or ()), field.name])
         return f"its files have one: write columns: {{scores: [{scores}]}}"
 
-    def url_column(self, source: ParquetSource, output: pa.Schema) -> str | None:
-        """Return the column that holds URLs, as the recipe names it."""
-        try:
-            return find_columns(output, source.columns).url
-        except InputFault:  # columns of another source
-            return None
-
 
 @contextmanager
 def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.ParquetFile, Any]]:
