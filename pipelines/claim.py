@@ -124,7 +124,6 @@ def claim_folder(prepared: Prepared) -> None:
 
 
 def _claim(prepared: Prepared) -> RunClaim:
-    """Return what run.json says of a run that begins."""
     context, record, metadata = prepared.context, prepared.record, prepared.metadata
     return RunClaim(
         curate=__version__,

@@ -55,7 +55,6 @@ def preflight(prepared: Prepared, report: Callable[[str], None] = lambda line: N
 
 
 def _load_models(prepared: Prepared) -> None:
-    """Load the models that measuring needs into this process."""
     context = prepared.context
     settings = MeasureSettings.of(context)
     waiting = {signal.name: signal.load for signal in settings.signals if signal.load}

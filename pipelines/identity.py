@@ -62,7 +62,6 @@ def is_finished(context: RunContext, out: str) -> bool:
 
 
 def _say_other(old: RunClaim, context: RunContext) -> str:
-    """Return in what an older run of another identity differs."""
     before, now = (_without_free(context.recipe, plain) for plain in (old.recipe, plain_recipe(context.recipe)))
     if changed := [change.key for change in changes(before, now)]:
         return f"of another recipe or pool (changed: {', '.join(changed)})"

@@ -52,8 +52,6 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
 
 
 class _SliceBatch:
-    """Slices of a shard that wait."""
-
     def __init__(self) -> None:
         self._slices: list[Slice] = []
 

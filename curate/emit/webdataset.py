@@ -194,7 +194,6 @@ def _original_facts(fields: Sequence[Mapping[str, Any]], columns: pa.Schema) -> 
 
 
 def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
-    """Return img2dataset's columns of a slice."""
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "key": pa.array(names, pa.string()),
         "status": pa.repeat("success", len(rows)),

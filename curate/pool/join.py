@@ -187,7 +187,6 @@ class _Reader:
     key: str
 
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the key and these columns."""
         wanted = list(dict.fromkeys([self.key, *names]))
         with _opened(self.path) as file:
             if self.form == "npy":

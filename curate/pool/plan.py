@@ -65,7 +65,6 @@ class Unit:
 
 
 def _determining(part: InputPart) -> list[Any]:
-    """Return what determines the rows of a part."""
     content = [part.path, part.size, part.fingerprint, part.groups]
     content += [part.listing_fingerprint] if part.listing_fingerprint else []
     content += [["retry", part.retry.round, part.retry.rows]] if part.retry else []
@@ -253,7 +252,6 @@ def _unit_size(sources: Planned, has_images: bool) -> int:
 
 
 def _group(source: Source, parts: Iterable[InputPart], has_images: bool, size: int) -> Iterator[NamedParts]:
-    """Yield the parts of each unit of a source, with the source's name."""
     group: list[InputPart] = []
     filled = 0
     for part in parts:

@@ -92,7 +92,6 @@ def _records(columns: pa.Schema, kind: OutputFormat) -> dict[str, Any]:
 
 
 def _data_type(kind: pa.DataType) -> tuple[str | None, bool]:
-    """Return Croissant's type, and whether there are several values."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _data_type(kind.value_type)[0], True
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

@@ -106,7 +106,6 @@ def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) 
 
 
 def _content(shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
-    """Return what there is of the kept samples."""
     shards = [line for line in shards if line.path.endswith(f".{kind.suffix}")]
     ordered = sorted(audit.languages.items(), key=lambda item: (-item[1], str(item[0])))
     return ContentFacts(

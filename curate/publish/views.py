@@ -141,7 +141,6 @@ def _scan(files: str, option: str = "") -> str:
 
 
 def _nothing(columns: pa.Schema) -> str:
-    """Return a query with these columns and no rows."""
     named = (f"NULL::{sql_type(field.type)} AS {quote_name(field.name)}" for field in columns)
     return f"SELECT {', '.join(named)} LIMIT 0"
 

@@ -94,7 +94,6 @@ class Checkpoints:
 
 
 def _file(prefix: str, data: Any) -> str:
-    """Return the name of a file that holds these bytes."""
     state = xxhash.xxh3_128(prefix.encode())
     state.update(data)
     return f"{prefix}{state.hexdigest()}.arrow"

@@ -349,7 +349,6 @@ class _Together(RunStore):
 
 
 def _write(path: str, data: bytes | memoryview, rows: int | None) -> Digest:
-    """Write a file of this machine at once, and return its digest."""
     write_at_once(path, data)
     return Digest(len(data), hashlib.sha256(data).hexdigest(), rows)
 

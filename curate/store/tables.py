@@ -297,8 +297,6 @@ class ChunkTables(UnitTables):
 
 
 class _Index(NamedTuple):
-    """What the file of a chunk says of each unit."""
-
     rows: list[int]
     keys: list[str | None]
     notes: list[str | None]

@@ -87,6 +87,5 @@ class _DataflowJob(Job):
 
     @property
     def logs(self) -> str:
-        """Return the job's page."""
         place = f"{self._region}/{self.result.job_id()}?project={self._project}"
         return f"https://console.cloud.google.com/dataflow/jobs/{place}"

@@ -125,11 +125,9 @@ def _make_parser(add_options: Callable[[Any], None] | None = None) -> argparse.A
 
 
 def _say_unknown(words: Sequence[str], unknown: Sequence[str], who: str) -> str:
-    """Return the message of words that nobody knows."""
     hint = _find_near(unknown[0].lstrip("-").partition("=")[0], "--")
     return f"Beam options {' '.join(words)}: {who} {' '.join(unknown)}{f'; {hint.rstrip()}' if hint else ''}"
 
 
 def _find_near(name: str, dashes: str) -> str:
-    """Return the nearest option of Beam as a hint."""
     return did_you_mean(f"{dashes}{name}", [f"{dashes}{known}" for known in PipelineOptions([]).get_all_options()])

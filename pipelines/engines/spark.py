@@ -82,7 +82,6 @@ class Spark(PipelineEngine):
 
 class _SparkJob(Job):
     def follow(self, on_costs: Callable[[], None]) -> None:
-        """Wait, and meanwhile look which stages have ended."""
         known = 0
         try:
             while not PipelineState.is_terminal(self.result.wait_until_finish(_BETWEEN)):

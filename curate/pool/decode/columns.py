@@ -92,7 +92,6 @@ def find_columns(schema: pa.Schema, wanted: Columns) -> Columns:
 
 
 def _fits(part: str, kind: pa.DataType) -> bool:
-    """Return whether a column of this type can hold a part of a sample."""
     if part == "image" and isinstance(kind, pa.StructType):
         return kind.get_field_index("bytes") >= 0
     if part in ("width", "height"):

@@ -61,7 +61,6 @@ class FieldCounter:
 
 
 def _most_frequent(counts: FieldCounts) -> list[str]:
-    """Return the names of fields, that with the most values first."""
     totals: Counter[str] = Counter()
     for (name, _), often in counts.items():
         totals[name] += often
@@ -91,7 +90,6 @@ def field_values(objects: Sequence[Mapping[str, Any]], columns: pa.Schema) -> li
 
 
 def _column(values: list[Any], kind: JsonType) -> pa.Array:
-    """Return values as a column of a kind, null where one is of another."""
     if {_COUNTED.get(value_type) for value_type in set(map(type, values))} <= {kind, "null"}:
         with suppress(ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
             return pa.array(values, TYPES[kind])

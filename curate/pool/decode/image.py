@@ -253,7 +253,6 @@ def format_of(head: bytes) -> str | None:
 
 
 def _foreign(head: bytes) -> str:
-    """Return what else the first bytes announce."""
     if head[4:8] == b"ftyp":
         return "HEIF or another ISO media file"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

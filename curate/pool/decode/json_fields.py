@@ -161,7 +161,6 @@ def _are_same(values: Iterable[Any]) -> bool:
 
 
 def _is_deep(value: Any) -> bool:
-    """Return whether `value` nests more than `_DEPTH` deep."""
     level = [value]
     for _ in range(_DEPTH):
         inner = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]

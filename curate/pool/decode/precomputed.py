@@ -197,10 +197,7 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
 
 
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
-    """Return an array of an .npz, as a stream behind its header; its shape, rows and dimension, its type, and order.
-
-    The last is true for Fortran's.
-    """
+    """Return an array of an .npz, a stream behind its header, its shape [rows, dimension], type, if Fortran's order."""
     where = f"{sidecar(path)}: array {name!r}"
     archive = zipfile.ZipFile(opened)
     members = archive.namelist()

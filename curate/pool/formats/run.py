@@ -78,8 +78,6 @@ class RunSource(Source):
 
 @dataclass(frozen=True)
 class _Run:
-    """A finished run that a source reads."""
-
     source: Source
     store: RunStore
     facts: RunFacts
@@ -109,7 +107,6 @@ class _Run:
         return {line.path: line.sha256 for line in lines if line.path.endswith(suffix)}
 
     def parquet(self, path: str) -> ParquetSource:
-        """Return Parquet files of the run as a source."""
         name, storage = self.source.name, self.source.storage
         return ParquetSource(name=name, format=_PARQUET.key, path=path, storage=storage, columns=self.columns)
 
@@ -246,7 +243,6 @@ def see_rows(source: Source, rows: pa.Table) -> pa.Table:
 
 
 def _name_of(path: str) -> str:
-    """Return the name of a shard's file in its run."""
     return f"shards/{path.rpartition('/')[2]}"
 
 

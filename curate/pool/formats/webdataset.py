@@ -154,7 +154,6 @@ class WebdatasetInput(InputFormat):
 
 
 def _missing_batch(missing: pa.Table) -> Batch:
-    """Return the rows of samples that are not in the tar."""
     columns = {name: missing[name].combine_chunks() for name in missing.column_names}
     faults = columns.pop("status"), columns.pop("error")
     empty = [pa.array([[]] * len(missing), pa.list_(kind)) for kind in (pa.string(), pa.int64(), pa.int64())]
@@ -164,10 +163,8 @@ def _missing_batch(missing: pa.Table) -> Batch:
 def _read_texts(
     opened: ByteSource, index: TarIndex, samples: TarSamples, source: WebdatasetSource
 ) -> tuple[dict[str, pa.Array], tuple[pa.Array, pa.Array], dict[str, pa.ChunkedArray], FieldCounts]:
-    """Return what .txt and .json say.
-
-    That is: columns caption, url, uid and original_sha256; the status and error of each row; `source.columns`; and how
-    many values each field has.
+    """Return columns caption, url, uid and original_sha256, each row's status and error, `source.columns`, and how many
+    values each field has.
     """
     captions: list[bytes | None] = [None] * len(samples)
     texts: dict[str, list[str | None]] = {name: [None] * len(samples) for name in ("url", "uid", "original_sha256")}
@@ -216,7 +213,6 @@ def _text(value: Any) -> str | None:
 
 
 def _locations(members: pa.Table) -> Iterator[list[tuple[str, int, int]]]:
-    """Yield suffix, offset and size of the members of each row."""
     columns = [whole(members[name]) for name in ("suffix", "offset", "size")]
     flat = zip(*(pc.list_flatten(column).to_pylist() for column in columns), strict=True)
     for count in pc.list_value_length(columns[0]).to_pylist():

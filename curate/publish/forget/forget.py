@@ -115,7 +115,6 @@ def lost_items(folder: RunStore, record: Record) -> int:
 
 
 def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
-    """Return what a request finds, and the record with it."""
     context, units = open_context(folder)
     settings = PublishSettings.of(context)
     record = Record.read_checked(folder)

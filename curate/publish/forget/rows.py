@@ -187,9 +187,4 @@ def survey(settings: PublishSettings, units: Sequence[Unit], requested: Items, i
     if len(stay):
         published = _items_of("uid", [pair_bytes(read_uids(settings.store))])
         stay = _items_of("uid", [stay.uid[published.holds("uid", stay.uid)]])
-    return Survey(
-        counts=counts,
-        units=tuple(holding),
-        representatives=tuple(hex_of(stay.uid)),
-        **totals,
-    )
+    return Survey(counts=counts, units=tuple(holding), representatives=tuple(hex_of(stay.uid)), **totals)

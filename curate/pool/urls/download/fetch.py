@@ -41,8 +41,6 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Target:
-    """A URL in its parts."""
-
     site: Site
     path: str  # and the query
 
@@ -129,7 +127,6 @@ class Fetcher:
         raise FetchFault("too_many_redirects", f"more than {redirects}")
 
     def _ask(self, target: _Target, deadline: Deadline, is_robots: bool) -> bytes | str:
-        """Return what one request gives, or where it redirects to."""
         began = time.monotonic()
         host, has_answered = target.site.host, False
         with self._hosts.slot(host), connections():

@@ -156,7 +156,6 @@ class _Shard:
                     writer.add(f"{self._facts['key'][row]}.{suffix}", members[suffix])
 
     def table(self, retry: Retry | None) -> pa.Table:
-        """Return the Parquet file's columns."""
         facts, table = self._facts, self._rows
         if retry:
             facts = facts | {"attempts": [sum(both) for both in zip(retry.attempts, facts["attempts"], strict=True)]}
