@@ -1,26 +1,33 @@
 """Which engine a run is on, and with which options: read once by Beam itself, so that nobody else looks at the words.
 
-In: the file of `--on`, and the words after `--`. Out: the engine. What Beam does not know is an error.
+In: the file of `--on`, YAML of Beam options under their own names, and the words after `--`. Out: the engine. In the
+file a list is an option that is repeated, a mapping one that is repeated as key=value (`spark_conf`) or one JSON text,
+a boolean a flag. What Beam does not know is an error.
 """
 
 import argparse
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, product
 from typing import Any, TypeVar
 
 import apache_beam as beam
+import yaml
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
+from curate.recipe.faults import shorten
+from curate.recipe.files import read_whole
+from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.beam import Beam
-from pipelines.engines.file import read_engine
 from pipelines.engines.local import Local
 from pipelines.engines.registry import ENGINES
 
 View = TypeVar("View", bound=PipelineOptions)
+_INIT = "`curate init --on ENGINE` writes one"
 
 
 def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine:
@@ -28,7 +35,7 @@ def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine
 
     Args:
         words: Beam's options, as on a command line.
-        on: a file of options, see `read_engine`. The words come after it.
+        on: a file of options. The words come after it.
 
     Raises:
         RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
@@ -36,7 +43,7 @@ def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine
     """
     engines = ENGINES.kinds()  # first, for their options become Beam's
     parser = _make_parser()
-    from_file = {} if on is None else read_engine(on, parser)
+    from_file = {} if on is None else _read_file(on, parser)
     every = [*chain(*from_file.values()), *words]  # of an option that has one value, the last one holds
     command = f"Beam options {' '.join(words)}"
     where = command if on is None else f"--on {on} and {command}" if words else f"--on {on}"
@@ -131,3 +138,64 @@ def _say_unknown(words: Sequence[str], unknown: Sequence[str], who: str) -> str:
 
 def _find_near(name: str, dashes: str) -> str:
     return did_you_mean(f"{dashes}{name}", [f"{dashes}{known}" for known in PipelineOptions([]).get_all_options()])
+
+
+def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
+    """Return the words of each option in a file, also of those that the parser does not know: somebody else may.
+
+    Raises RecipeError where it cannot be read, is no YAML or no mapping, or a value is none that its option takes.
+    """
+    try:
+        data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--on {path}: not valid YAML: {say_yaml_error(error)}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"--on {path}: cannot be read: {error}; accepted: YAML of Beam options; {_INIT}") from None
+    if data is not None and not isinstance(data, dict):
+        raise RecipeError(
+            f"--on {path}: holds {shorten(data)}; accepted: a mapping of Beam options, such as runner: spark"
+        )
+    options = {}
+    for key, value in (data or {}).items():
+        where = f"--on {path}: {key}"
+        if not isinstance(key, str) or key.startswith("-") or "=" in key:
+            name = str(key).lstrip("-").partition("=")[0]
+            raise RecipeError(f"{where}: is not the name of an option; accepted: the name alone, as in {name}: VALUE")
+        words = list(_to_words(key, value, parser._option_string_actions.get(f"--{key}"), where))
+        try:
+            parser.parse_known_args(words)
+        except argparse.ArgumentError as error:
+            raise RecipeError(f"{where}: {error.message}") from None
+        except ValueError as error:  # of JSON
+            raise RecipeError(f"{where}: {error} (found {shorten(value)})") from None
+        options[key] = words
+    return options
+
+
+def _to_words(key: str, value: Any, action: argparse.Action | None, where: str) -> Iterator[str]:
+    """Yield an option's words. Raises RecipeError where it does not take the value."""
+    is_flag = action is not None and action.nargs == 0
+    is_repeated = action is None or not (is_flag or isinstance(action, argparse._StoreAction))
+    if is_flag or (action is None and isinstance(value, bool)):
+        if not isinstance(value, bool):
+            raise RecipeError(f"{where}: found {shorten(value)}; accepted: true or false")
+        yield from [f"--{key}"] if value else []
+    elif isinstance(value, dict) and action is not None and action.type is json.loads:
+        yield f"--{key}={json.dumps(value, default=str)}"
+    elif isinstance(value, dict) and is_repeated:
+        yield from (f"--{key}={name}={_text(item, f'{where}.{name}')}" for name, item in value.items())
+    elif isinstance(value, list) and is_repeated:
+        yield from (f"--{key}={_text(item, where)}" for item in value)
+    elif isinstance(value, dict | list):
+        raise RecipeError(f"{where}: found {shorten(value)}; accepted: one value, as text or a number")
+    else:
+        yield f"--{key}={_text(value, where)}"
+
+
+def _text(value: Any, where: str) -> str:
+    """Return a value as a command line has it, booleans as Spark does. Raises RecipeError where it is none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise RecipeError(f"{where}: found {shorten(value)}; accepted: text, a number, true or false; else in quotes")
