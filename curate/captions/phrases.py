@@ -183,7 +183,6 @@ def _tags(segments: list[list[str]]) -> list[str]:
 
 
 def _load() -> Any:
-    """Return the tagger with its lexicon."""
     with needing("captions.regions: TextBlob cannot be imported", "'.[regions]' in a checkout of curate"):
         from textblob.en.taggers import PatternTagger
     tagger = PatternTagger()

@@ -12,7 +12,7 @@ from curate.decide.rules.row_counts import count_columns
 from curate.expressions.check import check_count
 from curate.match.unit import MatchSettings
 from curate.pool.plan import Unit
-from curate.recipe.captions import Captions, Task
+from curate.recipe.captions import Captions
 from curate.recipe.gates import GATES
 from curate.recipe.measure import Embedder
 from curate.recipe.source import Source
@@ -29,7 +29,9 @@ class CaptionSettings:
 
     captions: Captions
     seed: int
-    engine_ids: Mapping[str, str]  # the model of each engine and the version of each template, see `identify_engines`
+    engine_ids: Mapping[
+        str, str
+    ]  # the model of each engine, as tables name it, and the version of each template, see `identify_engines`
     sources: tuple[Source, ...]
     visible: pa.Schema  # the columns that rules see
     match: MatchSettings | None  # None without match
@@ -71,10 +73,6 @@ class CaptionSettings:
     def per_row_columns(self) -> pa.Schema:
         """What `per_row` of a section sees: the columns of rules, and what is known of a kept row."""
         return count_columns(self.visible, self.match is not None)
-
-    def model_of(self, task: Task) -> str:
-        """Return the model of a section's engine, as tables name it."""
-        return self.engine_ids[task.section.engine]
 
 
 def check_captions(context: RunContext) -> None:

@@ -15,7 +15,7 @@ from curate.ask.explain import explain_sample
 from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
-from curate.captions import judge as judging
+from curate.captions import unit as captioning
 from curate.captions.gates.gate import run_gates
 from curate.emit import steps
 from curate.emit.output_format import emit_shard
@@ -174,7 +174,7 @@ def test_texts_are_not_judged_again(server: FaultServer, tmp_path: Path, monkeyp
     asked = recipe(path, server)
     undisturbed = pools.run_local(asked, tmp_path / "a")
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
-    monkeypatch.setattr(judging, "_STEP_ROWS", 10)
+    monkeypatch.setattr(captioning, "_STEP_ROWS", 10)
     judged: list[int] = []
 
     def judge(given: Any, options: Any) -> Any:
@@ -183,7 +183,7 @@ def test_texts_are_not_judged_again(server: FaultServer, tmp_path: Path, monkeyp
             raise KeyboardInterrupt
         return run_gates(given, options)
 
-    monkeypatch.setattr(judging, "run_gates", judge)
+    monkeypatch.setattr(captioning, "run_gates", judge)
     with pytest.raises(KeyboardInterrupt):
         pools.run_local(asked, tmp_path / "b")
     done = pools.run_local(asked, tmp_path / "b")

@@ -49,24 +49,18 @@ class ClipScore(Gate):
 
     def check(self, candidates: Candidates, option: float) -> Mask:
         """See `Gate`."""
-        assert candidates.clip is not None
-        return falls(candidates.clip, option)
+        [name] = self.needs
+        return falls(getattr(candidates, name), option)
 
 
-class FClipScore(Gate):
+class FClipScore(ClipScore):
     """Fails a text whose F-CLIPScore is below its caption's by more than its option."""
 
     key = "f_clipscore"
     summary = "words that fit the image worse than the original's; needs a model with `embeddings: true, words: true`"
-    relations = frozenset({"rewritten", "seen"})
     needs = frozenset({"f_clip"})
     description = "Largest decrease of F-CLIPScore; needs `words: true` of the model."
     option = Option("f_clipscore", float, Field(3e-4, description=description, examples=[0.001], ge=0))
-
-    def check(self, candidates: Candidates, option: float) -> Mask:
-        """See `Gate`."""
-        assert candidates.f_clip is not None
-        return falls(candidates.f_clip, option)
 
 
 def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:

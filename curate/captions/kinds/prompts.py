@@ -134,7 +134,6 @@ def _check(template: Template, path: str) -> Template:
 
 
 def _turns(text: str) -> list[tuple[str, str]]:
-    """Return role and text of each turn."""
     parts = _TURN.split(text)[1:]
     return [(role, turn.strip()) for role, turn in zip(parts[::2], parts[1::2], strict=True)]
 
