@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from curate.base.errors import RecipeError
+from curate.cli.imports import import_beam
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Result
     from curate.ask.page import Line, Page
-    from curate.ask.report.look import HtmlPage
     from curate.pool.plan import Unit
     from curate.pool.urls.download.rates import Outlook
     from curate.recipe.recipe import Recipe
@@ -48,11 +48,17 @@ OnOption = Annotated[
 ]
 
 
-def check_beam_options(words: list[str]) -> None:
-    """Raise RecipeError where what follows the recipe is no option, as a second recipe."""
+def prepare_beam(words: list[str] | None, on: str | None) -> list[str]:
+    """Return the options of Beam, which is imported where its local runner is all that a command needs.
+
+    Raises RecipeError where what follows the recipe is no option, as a second recipe.
+    """
+    if not words and on is None:
+        import_beam()
     if words and not words[0].startswith("-"):
         what = f"unexpected argument {words[0]!r}"
         raise RecipeError(f"{what}; accepted: one RECIPE, then Beam options after --")
+    return words or []
 
 
 def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
@@ -113,8 +119,13 @@ def print_lines(*lines: "Line") -> None:
     print_page(Page(lines))
 
 
-def save_page(page: "HtmlPage", out: str) -> None:
-    """Write a page of HTML. Raises RecipeError where it cannot be written."""
+def save_images(directory: str, result: "Result", title: str, out: str) -> None:
+    """Write the page of a run's rows with their images. Raises RecipeError where it cannot be written."""
+    from curate.ask.opened import connected
+    from curate.ask.report.look import look_at
+
+    with connected(directory) as run:
+        page = look_at(run, result, title)
     try:
         page.save(out)
     except OSError as error:

@@ -12,7 +12,7 @@ from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, dif
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
 from curate.base.errors import RecipeError
-from curate.cli.common import Format, FormatOption, open_output, print_page, print_result, save_page
+from curate.cli.common import Format, FormatOption, open_output, print_page, print_result, save_images
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 Side = StrEnum("Side", ["lost", "gained"])
@@ -53,7 +53,10 @@ def diff(
     if limit is not None and by is None:
         raise RecipeError(f"--limit needs --by; accepted: {', '.join(f'--by {name}' for name in By)}")
     if images and side is not None:
-        _write_images(first, second, side, limit, out or "images.html")
+        samples = (row for batch in changed_samples(first, second, limit, [side]) for row in _tuples(batch))
+        result = Result(tuple(SAMPLES.names), samples)
+        keeper = first if side == LOST else second
+        save_images(keeper, result, f"{side} from {first} to {second}", out or "images.html")
         return
     if by == By.sample:
         _print_samples(first, second, limit, side, format)
@@ -76,18 +79,6 @@ def diff(
         counts = {name: getattr(comparison, name) for name in ("lost", "gained", "shared", "repeated")}
         with open_output() as file:
             write_json(sides | counts | {_TABLES[kind]: table.to_pylist() for kind, table in tables.items()}, file)
-
-
-def _write_images(first: str, second: str, side: Side, limit: int | None, out: str) -> None:
-    """Write the page of one side's samples, from the run that keeps them."""
-    from curate.ask.opened import connected
-    from curate.ask.report.look import look_at
-
-    batches = changed_samples(first, second, limit, [side])
-    rows = (row for batch in batches for row in _tuples(batch))
-    with connected(first if side == LOST else second) as run:
-        page = look_at(run, Result(tuple(SAMPLES.names), rows), f"{side} from {first} to {second}")
-    save_page(page, out)
 
 
 def _print_samples(first: str, second: str, limit: int | None, side: Side | None, format: Format) -> None:

@@ -53,7 +53,6 @@ def forget(
 
 
 def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
-    """Yield what was done."""
     if result.lost:
         items = pluralise(result.lost, "item")
         yield line(f"{directory}: a request of {items} was interrupted before it was recorded; repeat it")

@@ -23,12 +23,11 @@ from curate.cli.common import (
     OnOption,
     RecipeArgument,
     SetOption,
-    check_beam_options,
     find_outlooks,
+    prepare_beam,
     print_lines,
     warn_of_sizes,
 )
-from curate.cli.imports import import_beam
 from curate.match.sources import never_match
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
@@ -59,12 +58,9 @@ def plan(
     It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from
     the recipe's folder.
     """
-    options = beam_options or []
-    if not options and on is None:
-        import_beam()
+    options = prepare_beam(beam_options, on)
     from pipelines.prepare import prepare
 
-    check_beam_options(options)
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, options, on=on)

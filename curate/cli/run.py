@@ -16,11 +16,10 @@ from curate.cli.common import (
     OnOption,
     RecipeArgument,
     SetOption,
-    check_beam_options,
     find_outlooks,
+    prepare_beam,
     warn_of_sizes,
 )
-from curate.cli.imports import import_beam
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.measure.current import count_needed
@@ -57,15 +56,12 @@ def run(
     detected by its size and its mtime or etag (stat), or by its bytes (content). On an unfinished run, --retry resumes
     it.
     """
-    options = beam_options or []
-    if not options and on is None:
-        import_beam()
+    options = prepare_beam(beam_options, on)
     from pipelines.claim import claimed, finish_redescribing, redescribe
     from pipelines.driver import preflight
     from pipelines.driver import run as run_pipeline
     from pipelines.prepare import prepare
 
-    check_beam_options(options)
     if not RunStore(out).exists(SUCCESS_FILE):
         check_unlocked(RunStore(out))  # before the pool is listed, which may take long
         finish_redescribing(RunStore(out))

@@ -12,7 +12,7 @@ from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
-from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result, save_page
+from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result, save_images
 from curate.cli.interrupt import raise_when_interrupted
 
 
@@ -66,7 +66,8 @@ def sql(
     elif fiftyone:
         _export(directory, query, params, fiftyone)
     elif images:
-        _write_images(directory, query, params, out or "images.html")
+        with asking(directory, query, params) as result:
+            save_images(directory, result, query, out or "images.html")
     else:
         with asking(directory, query, params) as result:
             print_result(result, format)
@@ -84,18 +85,7 @@ def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str
         raise RecipeError(f"{option} needs a query that yields a column uid, such as SELECT uid FROM kept LIMIT 50")
 
 
-def _write_images(directory: str, query: str, params: dict[str, str], out: str) -> None:
-    """Write the page of a query's rows with their images."""
-    from curate.ask.opened import connected
-    from curate.ask.report.look import look_at
-
-    with connected(directory) as run, asking(directory, query, params) as result:
-        page = look_at(run, result, query)
-    save_page(page, out)
-
-
 def _export(directory: str, query: str, params: dict[str, str], folder: str) -> None:
-    """Write a query's rows for FiftyOne."""
     from curate.ask.opened import connected
     from curate.ask.report.look import export_rows
 
@@ -119,7 +109,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _page() -> Page:
-    """Return a page of the named queries by theme."""
     margin = max(len(query.name) for query in named_queries())
     lines = []
     for theme in THEMES:

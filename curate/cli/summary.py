@@ -54,7 +54,6 @@ def _decided(store: RunStore, run: RunFacts) -> Iterator[str]:
     if run.repeats or not run.pool.images:
         uids = next(line.rows or 0 for line in read_manifest(store) if line.path == UIDS_FILE)
         yield f"{UIDS_FILE}: {pluralise(uids, 'uid')}{', repeated as output.repeat says' if run.repeats else ''}"
-
     for rule in run.rules:
         if rule.threshold is not None:
             yield f"{rule.name}: threshold {rule.show(rule.threshold)} of {rule.of}"
@@ -151,6 +150,5 @@ def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:
         how = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
         why = "open_clip's loader needs at least one shard for each worker on each GPU"
         yield f"note: {why}; for {_FEW_SHARDS} in all, {how}"
-
     if run.rows and not run.kept:
         yield f"warning: no sample is kept: see `curate sql {out} funnel` and `curate sql {out} failures`"
