@@ -68,22 +68,14 @@ class CaptionSection(Section):
 
     `per_row` may be a SQL expression over a kept row's columns, its `probability`, `entries` (how many entries it
     holds) and `rarest` (the least count of these among the survivors), so that more is spent on the tail.
-
-    Attributes:
-        key: the section's key in a recipe.
-        kind: the value of column `kind`, and the name of the JSON field.
-        is_list: whether there may be several sections, each with an engine and styles of its own.
-        styles_key: the key that names the values of column `style`.
-        needs_images: whether the pool must have images.
-        replaces: whether its texts may take the original's place as `.txt`, and are part of syn.json.
     """
 
-    key: ClassVar[str]
-    kind: ClassVar[str]
-    is_list: ClassVar[bool] = True
-    styles_key: ClassVar[str] = "styles"
-    needs_images: ClassVar[bool] = False
-    replaces: ClassVar[bool] = True
+    key: ClassVar[str]  # of the section in a recipe
+    kind: ClassVar[str]  # the value of column `kind`, and the name of the JSON field
+    is_list: ClassVar[bool] = True  # whether there may be several sections, each with an engine and styles of its own
+    styles_key: ClassVar[str] = "styles"  # the key that names the values of column `style`
+    needs_images: ClassVar[bool] = False  # whether the pool must have images
+    replaces: ClassVar[bool] = True  # whether its texts may take the original's place as `.txt`, and are in syn.json
 
     engine: Name = Field(examples=["vlm"])
     """Name of the engine in `captions.engines`."""

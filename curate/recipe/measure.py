@@ -4,7 +4,6 @@ A kind of signal brings its own section, in its own file of `curate.signals` or 
 together to one. Sections are plain data: what depends on files and models is checked when signals are identified.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -158,7 +157,16 @@ class Measure(KindsSection):
     @property
     def requested(self) -> list[Requested]:
         """The signals, in the order of their kinds."""
-        return [signal for key in SIGNALS.kinds() for signal in _requested(key, getattr(self, key))]
+        signals: list[Requested] = []
+        for key in SIGNALS.kinds():
+            value = getattr(self, key)
+            if isinstance(value, dict):
+                signals += [Requested(key, name, section) for name, section in value.items()]
+            elif isinstance(value, tuple):
+                signals += [Requested(key, section.name, section) for section in value]
+            elif value is not None:
+                signals.append(Requested(key, key, value))
+        return signals
 
     @property
     def embedders(self) -> list[Embedder]:
@@ -202,13 +210,3 @@ class Measure(KindsSection):
                 what = f"needs a model to encode prompts or exemplars with, and {section.of!r} is precomputed"
                 raise ValueError(f"{name}: {what}; accepted on its embeddings: {', '.join(accepted)}")
         return self
-
-
-def _requested(key: str, value: Any) -> Iterator[Requested]:
-    """Yield the signals that a field asks for."""
-    if isinstance(value, dict):
-        yield from (Requested(key, name, section) for name, section in value.items())
-    elif isinstance(value, tuple):
-        yield from (Requested(key, section.name, section) for section in value)
-    elif value is not None:
-        yield Requested(key, key, value)

@@ -43,7 +43,6 @@ _log = logging.getLogger(__name__)
 
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
-
 # Keys of which a section has one.
 _ONE_OF = (
     (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),

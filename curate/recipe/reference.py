@@ -51,19 +51,12 @@ Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A section of the page.
+    """A section of the page."""
 
-    Attributes:
-        title: its dotted key, with NAME where the recipe names something.
-        section: the class.
-        fields: those of its fields that are listed.
-        fragment: an example, as plain data of a recipe without `input`.
-    """
-
-    title: str
+    title: str  # its dotted key, with NAME where the recipe names something
     section: type[Section]
-    fields: Mapping[str, FieldInfo]
-    fragment: dict[str, Any]
+    fields: Mapping[str, FieldInfo]  # those of its fields that are listed
+    fragment: dict[str, Any]  # an example, as plain data of a recipe without `input`
 
     @property
     def level(self) -> int:

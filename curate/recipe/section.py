@@ -83,17 +83,13 @@ class Section(BaseModel):
 
     For users are the docstring of a section, whose first line says in one sentence what it is for, the text below each
     field, or its `description`, and its `examples`: `curate.recipe.reference` makes its page of them.
-
-    Attributes:
-        runtime_fields: the fields that say where and how fast something is computed: they may change in a rerun.
-        example: what a recipe may have under the section's key, as plain data.
-        gives: the columns that come of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # The fields that say where and how fast something is computed: they may change in a rerun.
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
-    example: ClassVar[Any] = None
-    gives: ClassVar[tuple[Column, ...]] = ()
+    example: ClassVar[Any] = None  # what a recipe may have under the section's key, as plain data
+    gives: ClassVar[tuple[Column, ...]] = ()  # the columns that come of it
 
     @classmethod
     def about(cls) -> dict[str, Any]:
@@ -105,7 +101,6 @@ class Section(BaseModel):
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema, with descriptions."""
         reference = handler(schema)
         cls.describe(handler.resolve_ref_schema(reference))
         return reference
@@ -168,8 +163,6 @@ class BuiltFrom:
     make: Callable[[], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Return the base's schema, behind the validation by the made section."""
-
         def validate(value: Any, info: ValidationInfo) -> Any:
             return TypeAdapter(self.make()).validate_python(value, context=info.context)
 
@@ -178,7 +171,6 @@ class BuiltFrom:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema of the made section."""
         made = self.make()
         schema = handler(TypeAdapter(made).core_schema)
         if isinstance(made, type) and issubclass(made, Section):  # whose own hook is asked of a field's type alone
@@ -263,13 +255,11 @@ class KindOf:
     registry: Registry[Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Return the schema of a text, and the check behind it."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema: which keys there are."""
         return handler(schema) | {"enum": list(self.registry.kinds())}
 
     def _check(self, key: str) -> str:
@@ -287,13 +277,11 @@ class OneOrSeveral:
     or_none: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Return the schema of the list, behind what makes one of a section."""
         return core_schema.no_info_before_validator_function(self._listed, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema of a section or a list."""
         several = handler(schema)
         return {"anyOf": [several["items"], several, *([{"type": "null"}] if self.or_none else [])]}
 
