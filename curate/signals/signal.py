@@ -32,12 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of consecutive rows of a unit by one model, as table `embeddings` holds them."""
+    """Embeddings of consecutive rows of a unit by one model, as table `embeddings` holds them.
 
-    rows: npt.NDArray[np.int64]  # int64 [n], which of these rows, from 0, have some: those that could be read
-    images: F32  # float32 [n, dimension], of unit length up to the rounding of float16; zero where a row has none
-    texts: F32  # float32 [n, dimension], likewise
-    captions: pa.Array  # string [n]
+    Attributes:
+        rows: int64 [n], which of these rows, from 0, have some: those that could be read.
+        images: float32 [n, dimension], of unit length up to the rounding of float16; zero where a row has none.
+        texts: float32 [n, dimension], likewise.
+        captions: string [n].
+    """
+
+    rows: npt.NDArray[np.int64]
+    images: F32
+    texts: F32
+    captions: pa.Array
 
     def side(self, side: Literal["image", "text"]) -> F32:
         """Return the image's embeddings, or the text's."""
@@ -63,7 +70,8 @@ class Collector(Protocol):
     def observe(self, image: Image.Image) -> Any:
         """Return what is needed of an image, as it was decoded; called in several threads at once.
 
-        Raises ValueError, OSError or MemoryError where the image cannot be used: its row is null.
+        Raises:
+            ValueError, OSError, MemoryError: the image cannot be used; its row is null.
         """
 
     def add(self, row: int, observation: Any) -> None:
@@ -75,15 +83,21 @@ class Collector(Protocol):
 
 @dataclass(frozen=True)
 class Signal:
-    """What all signals have."""
+    """What all signals have.
 
-    name: str  # unique among the recipe's signals
-    columns: tuple[pa.Field, ...]  # what it adds to `scores`
-    key: str  # digest of all that its values depend on but the samples
-    # Loads what all parts share, once per process, so that what is wrong with it is reported before the run.
+    Attributes:
+        name: unique among the recipe's signals.
+        columns: what it adds to `scores`.
+        key: digest of all that its values depend on but the samples.
+        load: loads what all parts share, once per process, so that what is wrong with it is reported before the run.
+        package: that it comes from, with its version, filled in by `curate.signals.foreign`, by which its outputs have
+            `errors`; None for curate's own.
+    """
+
+    name: str
+    columns: tuple[pa.Field, ...]
+    key: str
     load: Callable[[], Any] | None = field(default=None, kw_only=True)
-    # The package that it comes from, with its version, filled in by `curate.signals.foreign`, by which its outputs have
-    # `errors`; None for curate's own.
     package: str | None = field(default=None, kw_only=True)
 
     @property
@@ -94,46 +108,66 @@ class Signal:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSignal(Signal):
-    """A signal of images."""
+    """A signal of images.
 
-    # From a part's captions (string, null where the row could not be read) to what observes its images.
+    Attributes:
+        start: from a part's captions (string, null where the row could not be read) to what observes its images.
+    """
+
     start: Callable[[pa.Array], Collector]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSignal(ImageSignal):
-    """A signal of images by a model, which gives embeddings too."""
+    """A signal of images by a model, which gives embeddings too.
 
-    dimension: int  # of the embeddings
-    # Returns the model, loaded once per process, on the device of the run, or, where its argument is true, on the best
-    # one of this machine.
+    Attributes:
+        dimension: of the embeddings.
+        encoder: returns the model, loaded once per process, on the device of the run, or, where its argument is true,
+            on the best one of this machine.
+    """
+
+    dimension: int
     encoder: "Callable[[bool], Encoder]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSignal(Signal):
-    """A signal of captions."""
+    """A signal of captions.
 
-    # From captions (string, null where the row could not be read) to the columns' values.
+    Attributes:
+        compute: from captions (string, null where the row could not be read) to the columns' values.
+        sample_columns: those of table `samples` that it fills; `compute` gives their values first.
+    """
+
     compute: Callable[[pa.Array], Sequence[pa.Array]]
-    sample_columns: tuple[str, ...] = ()  # those of table `samples` that it fills; `compute` gives their values first
+    sample_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSignal(Signal):
-    """A signal of embeddings."""
+    """A signal of embeddings.
 
-    # From embeddings to the columns' values in the order of their rows.
+    Attributes:
+        compute: from embeddings to the columns' values in the order of their rows.
+        of: whose embeddings these are, by name.
+    """
+
     compute: Callable[[Embeddings], Sequence[pa.Array]]
-    of: str  # whose embeddings these are, by name
+    of: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputedSignal(Signal):
-    """Embeddings that the pool supplies."""
+    """Embeddings that the pool supplies.
 
-    supplied: tuple[str, str]  # the names of the columns or arrays of the image's and the text's embeddings
-    dimension: int  # of the embeddings
+    Attributes:
+        supplied: the names of the columns or arrays of the image's and the text's embeddings.
+        dimension: of the embeddings.
+    """
+
+    supplied: tuple[str, str]
+    dimension: int
 
 
 Embedder = ModelSignal | PrecomputedSignal
@@ -152,11 +186,17 @@ def label(name: str, package: str | None) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """What identifying a signal may go by."""
+    """What identifying a signal may go by.
 
-    identities: Mapping[str, Any]  # of the signals before, by name
-    supplied: Mapping[str, int]  # the dimensions of the embeddings that the pool supplies, by name
-    is_local: bool  # whether signals are measured on this machine
+    Attributes:
+        identities: of the signals before, by name.
+        supplied: the dimensions of the embeddings that the pool supplies, by name.
+        is_local: whether signals are measured on this machine.
+    """
+
+    identities: Mapping[str, Any]
+    supplied: Mapping[str, int]
+    is_local: bool
 
 
 @dataclass(frozen=True)
@@ -169,14 +209,21 @@ class Built:
 
 @dataclass(frozen=True)
 class SignalKind:
-    """One kind of signal."""
+    """One kind of signal.
 
-    key: str  # its key in a recipe's section `measure`, unique among kinds
-    section: type[Section]  # what a recipe says of one signal of this kind
-    # From a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
-    # files), as plain JSON data; None where there is nothing. Called once, where the run is started; raises
-    # RecipeError.
+    Attributes:
+        key: its key in a recipe's section `measure`, unique among kinds.
+        section: what a recipe says of one signal of this kind.
+        identify: from a signal's name and section to what its values depend on beyond the recipe (package, model,
+            digests of files), as plain JSON data; None where there is nothing. Called once, where the run is started.
+            Raises RecipeError.
+        build: from a signal's name and section to the signals that it gives; called in every process, so it loads
+            nothing.
+        form: how a recipe asks for signals of this kind.
+    """
+
+    key: str
+    section: type[Section]
     identify: Callable[[str, Any, Known], Any]
-    # From a signal's name and section to the signals that it gives; called in every process, so it loads nothing.
     build: Callable[[str, Any, Built], Iterable[Signal]]
-    form: Form = "one"  # how a recipe asks for signals of this kind
+    form: Form = "one"

@@ -40,11 +40,17 @@ class Text(NamedTuple):
 
 
 class CaptionKind(CaptionSection):
-    """Base of the kinds of captions."""
+    """Base of the kinds of captions.
 
-    relation: ClassVar[Relation]  # what its texts are to the caption, by which gates judge them
-    form: ClassVar[Form]  # of its template; a kind that has several chooses in `load_template`
-    tokens: ClassVar[int] = 77  # how long a text is at most
+    Attributes:
+        relation: what its texts are to the caption, by which gates judge them.
+        form: of its template; a kind that has several chooses in `load_template`.
+        tokens: how long a text is at most.
+    """
+
+    relation: ClassVar[Relation]
+    form: ClassVar[Form]
+    tokens: ClassVar[int] = 77
 
     def load_template(self) -> Template:
         """Return the user's template, or the package's. Raises RecipeError."""

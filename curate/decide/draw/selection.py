@@ -49,14 +49,23 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class RowsLeft:
-    """The rows of a unit among which is chosen, with what a choice may read of them; columns have a value for each."""
+    """The rows of a unit among which is chosen, with what a choice may read of them; columns have a value for each.
 
-    tables: UnitTables  # the unit's tables, with all its rows
-    source: str  # the name of the source that the unit is of
-    seed: int  # of draws
-    alive: Mask  # bool[rows], which rows of the unit these are
-    entries: Entries | None  # the metadata's entries; None without `match`
-    columns: Callable[[list[str]], pa.Table]  # from names of columns that rules see to a table of all rows of the unit
+    Attributes:
+        tables: the unit's tables, with all its rows.
+        source: the name of the source that the unit is of.
+        seed: of draws.
+        alive: bool[rows], which rows of the unit these are.
+        entries: the metadata's entries; None without `match`.
+        columns: from names of columns that rules see to a table of all rows of the unit.
+    """
+
+    tables: UnitTables
+    source: str
+    seed: int
+    alive: Mask
+    entries: Entries | None
+    columns: Callable[[list[str]], pa.Table]
 
     def __len__(self) -> int:
         return int(self.alive.sum())
@@ -92,12 +101,19 @@ class RowsLeft:
 
 @dataclass(frozen=True)
 class SelectionRun:
-    """What a selection may use of a run."""
+    """What a selection may use of a run.
 
-    seed: int  # of draws
-    matching: MatchSettings | None  # where the metadata's entries are; None without `match`
-    place: str  # the run's folder, for messages; empty where none is on its way
-    rows_left: Callable[[UnitTables, Any], RowsLeft]  # from a unit's tables and state to its rows that are left
+    Attributes:
+        seed: of draws.
+        matching: where the metadata's entries are; None without `match`.
+        place: the run's folder, for messages; empty where none is on its way.
+        rows_left: from a unit's tables and state to its rows that are left.
+    """
+
+    seed: int
+    matching: MatchSettings | None
+    place: str
+    rows_left: Callable[[UnitTables, Any], RowsLeft]
 
     @property
     def metadata_key(self) -> str:
@@ -157,24 +173,39 @@ class Choice(ABC):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run did by a choice."""
+    """What a finished run did by a choice.
 
-    section: Any  # of the recipe
-    choice: Any  # of all units
-    seed: int  # of draws
-    kept: int  # rows
+    Attributes:
+        section: of the recipe.
+        choice: of all units.
+        seed: of draws.
+        kept, dropped: rows.
+        entries: entries.parquet, empty without `match`.
+    """
+
+    section: Any
+    choice: Any
+    seed: int
+    kept: int
     dropped: int
-    entries: pa.Table  # entries.parquet, empty without `match`
+    entries: pa.Table
 
 
 class Selection(ABC):
-    """One selection; it has no state."""
+    """One selection; it has no state.
 
-    key: ClassVar[str]  # its section in a recipe, and in `decisions.rule` the name of the rows that it drops
-    section: ClassVar[type[Section]]  # the class of that section; its docstring and fields are the reference's
-    meaning: ClassVar[str]  # why a row is dropped, of all such rows
-    needs_match: ClassVar[bool] = False  # whether entries are what it goes by
-    # The keys of its section that are numbers of rows, which `plan` scales to its sample of the pool.
+    Attributes:
+        key: its section in a recipe, and in `decisions.rule` the name of the rows that it drops.
+        section: the class of that section; its docstring and fields are the reference's.
+        meaning: why a row is dropped, of all such rows.
+        needs_match: whether entries are what it goes by.
+        sizes_of: the keys of its section that are numbers of rows, which `plan` scales to its sample of the pool.
+    """
+
+    key: ClassVar[str]
+    section: ClassVar[type[Section]]
+    meaning: ClassVar[str]
+    needs_match: ClassVar[bool] = False
     sizes_of: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

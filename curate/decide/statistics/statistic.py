@@ -25,11 +25,15 @@ from curate.base.numeric.arrays import F64
 
 
 class Statistic(ABC):
-    """One statistic; it has no state."""
+    """One statistic; it has no state.
 
-    key: ClassVar[str]  # the name of the function
-    # Whether it is applied to each row's rank (how many rows have at most its x) in place of x; `apply` then has `rows`
-    # among its parameters.
+    Attributes:
+        key: the name of the function.
+        of_ranks: whether it is applied to each row's rank (how many rows have at most its x) in place of x; `apply`
+            then has `rows` among its parameters.
+    """
+
+    key: ClassVar[str]
     of_ranks: ClassVar[bool] = False
 
     @abstractmethod

@@ -26,10 +26,15 @@ Part = tuple[npt.NDArray[Any], ...]  # of a bucket: arrays of one length, the sa
 
 @dataclass(frozen=True)
 class KeyPass:
-    """A pass by equality, by default of a column of `samples` or `scores`."""
+    """A pass by equality, by default of a column of `samples` or `scores`.
 
-    key: str  # its word in `dedup.by`
-    needs_images: bool = False  # whether the pool must have images
+    Attributes:
+        key: its word in `dedup.by`.
+        needs_images: whether the pool must have images.
+    """
+
+    key: str
+    needs_images: bool = False
 
     def check(self, measure: Measure) -> None:
         """Check that the recipe measures what keys are made of. Raises ValueError."""
@@ -89,8 +94,9 @@ class Nearness(ABC):
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Return the groups over all units, and the sum of `recall`, in one process.
 
-        `units` are nodes and values of each; `spool` opens a file for what should not be in memory, which goes when it
-        is closed.
+        Args:
+            units: nodes and values of each unit.
+            spool: opens a file for what should not be in memory; it goes when it is closed.
         """
         parts = list(units)
         plan = None
@@ -114,19 +120,27 @@ class ImageNearness(Nearness):
 
 @dataclass(frozen=True)
 class NearnessKind:
-    """A kind of nearness."""
+    """A kind of nearness.
 
-    key: str  # its word in a pass of `dedup.by`
-    section: type[Section]  # what is under it in the recipe
-    form: str  # such a section, as messages show it
-    # From a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass.
+    Attributes:
+        key: its word in a pass of `dedup.by`.
+        section: what is under it in the recipe.
+        form: such a section, as messages show it.
+        build: from a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass.
+        check: raises ValueError where the recipe does not measure what is compared.
+        check_against: raises ValueError where it does not for images of an evaluation set.
+        compares_images: whether the pass is an ImageNearness, which `dedup.against` needs.
+        has_cosines: whether its groups have `nearest`, so that `decisions` have `schema.DUPLICATE_COSINE`.
+    """
+
+    key: str
+    section: type[Section]
+    form: str
     build: Callable[[Any, Measure, int | None], Nearness]
-    # Raises ValueError where the recipe does not measure what is compared.
     check: Callable[[Any, Measure], None] = lambda section, measure: None
-    # Raises ValueError where it does not for images of an evaluation set.
     check_against: Callable[[Any, Measure], None] = lambda section, measure: None
-    compares_images: bool = False  # whether the pass is an ImageNearness, which `dedup.against` needs
-    has_cosines: bool = False  # whether its groups have `nearest`, so that `decisions` have `schema.DUPLICATE_COSINE`
+    compares_images: bool = False
+    has_cosines: bool = False
 
 
 def join_parts(parts: Iterable[Part]) -> Part:
