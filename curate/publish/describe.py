@@ -12,7 +12,7 @@ from functools import partial
 import pyarrow as pa
 
 from curate.base import ids
-from curate.base.errors import DamagedError
+from curate.base.errors import DamagedError, RunError
 from curate.base.process import in_threads
 from curate.emit.output_format import OutputFormat, find_written
 from curate.publish.audit import MEASURES, Audit, Drops
@@ -91,7 +91,16 @@ def finish_description(store: RunStore) -> None:
 
 
 def mark_published(store: RunStore) -> None:
-    """Write `_SUCCESS`: from here on the manifest says what was written."""
+    """Write `_SUCCESS`: from here on the manifest says what was written.
+
+    Raises RunError where some of it is no longer there, as when somebody deletes the folder while the run works.
+    """
+    there = set(store.files())
+    lines = read_manifest(store) if layout.MANIFEST_FILE in there else []
+    missing = sorted({layout.MANIFEST_FILE, *(line.path for line in lines)} - there)
+    if missing:
+        what = f"{len(missing):,} files that the run wrote are gone, such as {missing[0]}"
+        raise RunError(f"{store.url}: {what}: something else changed the folder; run again to write them anew")
     store.delete("parts")
     store.write_bytes(layout.SUCCESS_FILE, b"")
 

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.base import schema
-from curate.base.errors import ConservationError
+from curate.base.errors import ConservationError, RunError
 from curate.decide.draw.inclusion import ONE
 from curate.publish import publish as module
 from curate.publish import steps
 from curate.publish.audit import Audit, PublishSettings
+from curate.publish.describe import mark_published
 from curate.publish.publish import Results, _large_groups, publish, write_entries
 from curate.recipe.deciding import Dedup
 from curate.store.manifest import Lines, Published
@@ -180,6 +181,22 @@ def test_what_another_attempt_described_is_not_described_again(
     run.publish(shards={})  # not even sums are asked again
     success = hashlib.sha256(b"").hexdigest()
     assert pools.files_of(run.folder) == described | {"_SUCCESS": success}
+
+
+@pytest.mark.parametrize("gone", ["entries.parquet", "manifest.parquet", "shards", "."])
+def test_what_is_deleted_while_a_run_works_is_missed(gone: str, unpublished: Unpublished, tmp_path: Path) -> None:
+    run = unpublished.copy(tmp_path / "run")
+
+    def mark(store: Any) -> None:
+        path = run.folder / gone
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        mark_published(store)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "mark_published", mark)
+        with pytest.raises(RunError, match=r"files that the run wrote are gone, such as .*: something else changed"):
+            run.publish()
+    assert not (run.folder / "_SUCCESS").exists()
 
 
 # The numbers of run.json
