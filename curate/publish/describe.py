@@ -95,9 +95,9 @@ def mark_published(store: RunStore) -> None:
 
     Raises RunError where some of it is no longer there, as when somebody deletes the folder while the run works.
     """
-    there = set(store.files())
-    lines = read_manifest(store) if layout.MANIFEST_FILE in there else []
-    missing = sorted({layout.MANIFEST_FILE, *(line.path for line in lines)} - there)
+    present = set(store.files())
+    lines = read_manifest(store) if layout.MANIFEST_FILE in present else []
+    missing = sorted({layout.MANIFEST_FILE, *(line.path for line in lines)} - present)
     if missing:
         what = f"{len(missing):,} files that the run wrote are gone, such as {missing[0]}"
         raise RunError(f"{store.url}: {what}: something else changed the folder; run again to write them anew")
