@@ -86,6 +86,7 @@ def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
     assert cli("report", str(out)).status == 0 and cli("verify", str(out)).status == 0
 
 
+@pytest.mark.thorough
 def test_a_name_and_a_license_may_change(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -109,6 +110,13 @@ def test_bad_captions(bad: Path, tmp_path: Path) -> None:
             assert samples[path.stem]["txt"] == path.read_bytes()
 
 
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read is tried again at once."""
+    monkeypatch.setattr("curate.pool.files.faults.time", SimpleNamespace(sleep=lambda _: None))
+
+
+@pytest.mark.usefixtures("no_waits")
 @pytest.mark.parametrize("case", PARQUETS, ids=lambda c: Path(c["path"]).stem)
 def test_bad_parquet(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
     name = Path(case["path"]).name
@@ -132,6 +140,7 @@ def test_bad_parquet(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
     assert sum(len(pq.read_table(shard)) for shard in shards) == case["rows_ok"]
 
 
+@pytest.mark.usefixtures("no_waits")
 @pytest.mark.parametrize("case", [c for c in PARQUETS if c["file_reported"]], ids=lambda c: Path(c["path"]).stem)
 def test_a_source_without_a_usable_file_is_refused(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=rf"none of 1 files can be used: .*{Path(case['path']).name}: .+"):

@@ -272,6 +272,7 @@ def test_near_duplicates_are_found_again(tmp_path: Path) -> None:
         assert found.expected == again.run["counts"]["kept"]
 
 
+@pytest.mark.thorough
 def test_near_duplicates_by_embeddings(tmp_path: Path) -> None:
     folder = tmp_path / "pool"
     folder.mkdir()

@@ -97,6 +97,7 @@ def test_few_hashes(hashes):
     assert hamming.nearest(np.zeros(0, np.uint64), hashes, 8).tolist() == []
 
 
+@pytest.mark.thorough
 @given(hash_pools(), hash_pools(), st.integers(0, 16), st.sampled_from([0.0, 60.0]))
 @example([0b111, 1, 0], [0b110, 0b11, 0b11, FULL], 2, 60.0)
 @settings(max_examples=200, deadline=None)
