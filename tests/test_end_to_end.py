@@ -239,6 +239,7 @@ def test_matching_is_by_substring(laion: list[Pair], entries: list[str]) -> None
         assert match(pair.caption, by_text, 9) == [i for i, entry in enumerate(entries) if f" {entry} " in spaced]
 
 
+@pytest.mark.thorough
 def test_photos(shared: Path, entries: list[str], tmp_path: Path) -> None:
     captions: dict[str, str] = {}
     images: dict[str, bytes] = {}

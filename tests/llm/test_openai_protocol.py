@@ -222,6 +222,7 @@ def test_a_text_is_a_text_though_the_model_says_more():
     assert read_answer(reply("a dog", refusal="no")).text == "a dog"
 
 
+@pytest.mark.thorough
 @given(REPLIES.map(lambda value: json.dumps(value).encode()) | JSON.map(lambda v: json.dumps(v).encode()) | st.binary())
 @settings(max_examples=400, deadline=None)
 def test_no_bytes_do_harm(body):

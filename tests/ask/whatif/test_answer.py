@@ -259,6 +259,7 @@ def agrees(run: Ran, overrides: list[str], out: Path) -> None:
     assert found.error == 0 or len(set(drawn)) > 1
 
 
+@pytest.mark.thorough
 def test_near_duplicates_are_found_again(tmp_path: Path) -> None:
     """Chains depend on who is in: without a link in the middle, its ends are no group."""
     path = pools.write_tars(tmp_path / "pool", pools.make_samples(60), 3)

@@ -233,6 +233,7 @@ def test_the_plot(run: FinishedRun, tmp_path: Path) -> None:
     assert b"the run kept 123" in (tmp_path / "plot.svg").read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_rule_does_not_leave_the_plot(tmp_path: Path) -> None:
     number = parse_swept_number("rules.x=caption <> '</script><script>alert(1)</script><!--' and words <{1..5}")
     write_plot(str(tmp_path / "plot.html"), [Point(1, 10, 2, 50, 3, 0, 0.5, 1)], number, 9)

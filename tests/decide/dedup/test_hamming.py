@@ -28,6 +28,7 @@ def hash_pools(draw) -> list[int]:
 ROWS = st.sampled_from([1, 300, 3_000, 10**6, 10**9])  # bands for so many: other schemes, the same result
 
 
+@pytest.mark.thorough
 @given(hash_pools(), st.integers(0, 16), ROWS, st.sampled_from([1 << 20, 4]))
 @settings(max_examples=200, deadline=None)
 def test_all_close_hashes_are_found(pool, distance, rows, bucket):
@@ -43,6 +44,7 @@ def test_all_close_hashes_are_found(pool, distance, rows, bucket):
         assert groups_of(Groups.join(map(Groups.of, parts))) == groups_of(hamming.groups(hashes, distance)) == expected
 
 
+@pytest.mark.thorough
 @given(hash_pools(), st.integers(1, 10), st.integers(1, 5), st.integers(1, 7), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
 def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_buckets, rng):
