@@ -104,8 +104,10 @@ def _bytes(array: Any) -> int:
         return pc.sum(lengths.take(array.indices)).as_py() or 0
     if pa.types.is_struct(array.type):
         return sum(map(_bytes, array.flatten()))
-    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
-    return _bytes(array.flatten()) if is_list else int(array.nbytes)
+    if pa.types.is_map(array.type):
+        return _bytes(array.keys) + _bytes(array.items)
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return _bytes(array.flatten()) if any(test(array.type) for test in tests) else int(array.nbytes)
 
 
 def _check(size: int, limit: int) -> None:

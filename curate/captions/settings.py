@@ -29,9 +29,8 @@ class CaptionSettings:
 
     captions: Captions
     seed: int
-    engine_ids: Mapping[
-        str, str
-    ]  # the model of each engine, as tables name it, and the version of each template, see `identify_engines`
+    # The model of each engine, as tables name it, and the version of each template, see `identify_engines`.
+    engine_ids: Mapping[str, str]
     sources: tuple[Source, ...]
     visible: pa.Schema  # the columns that rules see
     match: MatchSettings | None  # None without match

@@ -42,9 +42,8 @@ class AnswerCache:
         for of_unit in tables.places:
             if of_unit.exists("answers") and of_unit.is_as_written("answers"):
                 self._learn(of_unit.read("answers"))
-            for name in (
-                () if isinstance(of_unit, ChunkTables) else of_unit.store.files(unit_parts("answers", of_unit.unit))
-            ):
+            folder, is_chunk = unit_parts("answers", of_unit.unit), isinstance(of_unit, ChunkTables)
+            for name in () if is_chunk else of_unit.store.files(folder):
                 with suppress(FileNotFoundError):  # deleted since: another attempt is complete
                     if check_written(of_unit.store, name):
                         self._learn(of_unit.store.read_parquet(name))

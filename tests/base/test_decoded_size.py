@@ -42,6 +42,9 @@ BOMBS = {
     "a list": written(pa.table({"a": [["x" * LONG]] * ROWS})),
     "a list, first empty": written(pa.table({"a": [[], *[["x" * LONG]] * ROWS]})),
     "a list in a struct": written(pa.table({"a": [{"b": ["x" * LONG]}] * ROWS})),
+    "a map": written(pa.table({"a": pa.array([[("k", "x" * LONG)]] * ROWS, pa.map_(pa.string(), pa.string()))})),
+    "a list of one": written(pa.table({"a": pa.array([["x" * LONG]] * ROWS, pa.list_(pa.string(), 1))})),
+    "structs in a list": written(pa.table({"a": [[{"b": b"x" * LONG}]] * ROWS})),
     "deltas": written(
         pa.table({"a": ["x" * LONG] * ROWS}), use_dictionary=False, column_encoding={"a": "DELTA_BYTE_ARRAY"}
     ),

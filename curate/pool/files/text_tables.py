@@ -4,6 +4,7 @@ Arrow's parser of JSON ends the process where values are nested a hundred thousa
 minutes and gigabytes for a hundred thousand columns.
 """
 
+import json
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -44,22 +45,28 @@ def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
 def check_json_lines(data: bytes, names: set[str]) -> None:
     """Raise pa.ArrowInvalid where values are nested too deep, or there are too many names; adds the names to `names`.
 
-    `names` are of the lines before. A line that is no JSON is left to Arrow, which says where; unless it may be deep.
+    `names` are of the lines before. Each line must be JSON by itself: Arrow also takes an object of several lines, in
+    which depth would not be seen.
     """
-    for line in data.splitlines():
-        opening = line.count(b"{") + line.count(b"[")
-        try:
-            row = orjson.loads(line) if line.strip() else {}
-        except orjson.JSONDecodeError as error:
-            if opening > MAX_DEPTH:
-                raise pa.ArrowInvalid(f"a line is no JSON: {one_line(error, 200)}") from None
-            continue
-        if opening > 1:
+    for line in filter(bytes.strip, data.split(b"\n")):
+        row = _parse(line)
+        if line.count(b"{") + line.count(b"[") > 1:
             _check_nested(row, names)
         elif isinstance(row, dict) and not row.keys() <= names:
             names |= row.keys()
         if len(names) > MAX_COLUMNS:
             raise pa.ArrowInvalid(f"its lines have more than {MAX_COLUMNS:,} columns; accepted: at most that")
+
+
+def _parse(line: bytes) -> Any:
+    """Return the value of a line; as Arrow does, with NaN, and text that is not UTF-8."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(line.decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError) as error:
+            raise pa.ArrowInvalid(f"a line is no JSON: {one_line(error, 200)}; accepted: an object per line") from None
 
 
 def _check_nested(row: Any, names: set[str]) -> None:
