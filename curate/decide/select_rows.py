@@ -12,7 +12,7 @@ from curate.base.numeric.arrays import F64, I32, I64
 from curate.base.schema import CODES
 from curate.decide.draw.entry_sums import EntryVector, SparseSums, sparse_counts, sparse_sums
 from curate.decide.draw.inclusion import fixed_point
-from curate.decide.draw.selection import Choice
+from curate.decide.draw.selection import Choice, FindRows
 from curate.decide.rules.row_counts import RowFacts, count_rows
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import UnitState, name_verdicts
@@ -77,13 +77,19 @@ def _less_duplicates(matches: I64, duplicates: I64) -> I64:
     return EntryVector.of(matches[1] - duplicates)
 
 
-def count_alive(units: Units, settings: DecideSettings) -> Answer[I64]:
-    """Count the rows left that match each entry, by reading all of them: int64[entries]."""
-    return units.ask("Counts: survivors", _count_alive, settings, combine=AddEntries(settings))
+def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:
+    """Count the rows left that match each entry, by reading all of them: int64[entries].
+
+    `rows_left` gives a unit's rows where they are in memory already; None: they are read.
+    """
+    find = rows_left or settings.rows_left
+    return units.ask("Counts: survivors", _count_alive, settings, find, combine=AddEntries(settings))
 
 
-def _count_alive(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
-    yield sparse_counts(read_matches(tables), state.alive, settings.n_entries)
+def _count_alive(
+    tables: OpenTables, state: UnitState, settings: DecideSettings, find: FindRows
+) -> Iterator[SparseSums]:
+    yield sparse_counts(find(tables, state).matches, None, settings.n_entries)
 
 
 def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -> Answer[Choice] | None:

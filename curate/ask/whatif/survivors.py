@@ -116,6 +116,7 @@ class DecidedRows:
     recipe: Recipe
     settings: DecideSettings
     states: list[UnitState]  # one a unit, after deduplication and the rules that follow it
+    rows: list[RowsLeft]  # of each unit, the rows left; what is read of them stays in memory
     counts: I64  # int64[entries], the rows left that match each; empty without `match`
     thresholds: Mapping[str, TopSearch]  # of each top rule that was applied, its search
 
@@ -126,13 +127,13 @@ class DecidedRows:
         """Return those of units after deduplication, to which the rules that follow it are applied."""
         answers = apply_later_rules(units, settings, answers)
         thresholds = units.value(answers).thresholds if answers else {}
-        counts = units.value(count_alive(units, settings)) if recipe.match else np.zeros(0, np.int64)
-        return cls(context, recipe, settings, units.elements, counts, thresholds)
-
-    @cached_property
-    def rows(self) -> list[RowsLeft]:
-        """The rows left of each unit; what is read of them stays in memory."""
-        return [self.settings.rows_left(self.settings.tables(state.unit), state) for state in self.states]
+        rows = [settings.rows_left(settings.tables(state.unit), state) for state in units.elements]
+        decided = cls(context, recipe, settings, units.elements, rows, np.zeros(0, np.int64), thresholds)
+        if not recipe.match:
+            return decided
+        for _ in in_threads(lambda of_unit: of_unit.matches, rows):
+            pass  # all are read before the entries and counts come, which take what reading has freed
+        return replace(decided, counts=units.value(count_alive(units, settings, decided._rows_left)))
 
     @cached_property
     def _by_unit(self) -> dict[int, RowsLeft]:

@@ -99,6 +99,10 @@ class RowsLeft:
         return np.asarray(column.to_numpy(), np.float64)
 
 
+FindRows = Callable[[UnitTables, Any], RowsLeft]
+"""From a unit's tables and state to its rows that are left."""
+
+
 @dataclass(frozen=True)
 class SelectionRun:
     """What a selection may use of a run.
@@ -113,7 +117,7 @@ class SelectionRun:
     seed: int
     matching: MatchSettings | None
     place: str
-    rows_left: Callable[[UnitTables, Any], RowsLeft]
+    rows_left: FindRows
 
     @property
     def metadata_key(self) -> str:
