@@ -38,10 +38,6 @@ class AddEntries(Fold):
         accumulator[..., part.entries] += part.values
         return accumulator
 
-    def result(self, accumulator: I64) -> I64:
-        """Return the sums."""
-        return EntryVector.of(accumulator)
-
 
 def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
     """Count the rows that match each entry: int64[2, entries], all rows and those that reach deduplication."""
@@ -74,7 +70,8 @@ def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSett
 
 
 def _less_duplicates(matches: I64, duplicates: I64) -> I64:
-    return EntryVector.of(matches[1] - duplicates)
+    left: I64 = matches[1] - duplicates
+    return left
 
 
 def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:

@@ -11,7 +11,7 @@ import numpy as np
 from curate.ask.whatif.survivors import DecidedRows
 from curate.base.numeric.arrays import F64
 from curate.base.process import in_threads
-from curate.decide.draw.entry_sums import dense_sums
+from curate.decide.draw.entry_sums import sparse_sums
 from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice
 from curate.recipe.deciding import SELECTIONS
@@ -59,10 +59,8 @@ def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
     rows, error = choice.expected(inclusion)
     if not survivors.recipe.match:
         return Expectation(choice, rows, error, inclusion, {})
-    n = len(survivors.counts)
-    kept = in_threads(
-        lambda pair: dense_sums(pair[0].matches, fixed_point(pair[1]), n).astype(np.float64),
-        zip(survivors.rows, inclusion, strict=True),
-    )
-    shares = choice.shares(survivors.counts, sum(kept, np.zeros(n)))
-    return Expectation(choice, rows, error, inclusion, shares)
+    kept = np.zeros(len(survivors.counts))
+    pairs = zip(survivors.rows, inclusion, strict=True)
+    for part in in_threads(lambda pair: sparse_sums(pair[0].matches, [fixed_point(pair[1])], len(kept)), pairs):
+        kept[part.entries] += part.values[0]
+    return Expectation(choice, rows, error, inclusion, choice.shares(survivors.counts, kept))

@@ -50,7 +50,7 @@ class SparseSums:
 
 
 class EntryVector(np.ndarray[Any, np.dtype[Any]]):
-    """Numbers of all entries that travel as those other than 0, where these are few; what arrives is a plain array."""
+    """Numbers of all entries that travel as those other than 0, where these are few: wherever they are sent on to."""
 
     @classmethod
     def of(cls, numbers: npt.NDArray) -> Self:
@@ -61,14 +61,14 @@ class EntryVector(np.ndarray[Any, np.dtype[Any]]):
         plain = np.asarray(self)
         places = np.flatnonzero(plain)
         if len(places) > plain.size // 4:
-            return plain.__reduce_ex__(protocol)
+            return EntryVector.of, (plain,)
         return _from_sparse, (plain.shape, plain.dtype, places, plain.ravel()[places])
 
 
-def _from_sparse(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> npt.NDArray:
+def _from_sparse(shape: tuple[int, ...], kind: np.dtype, places: I64, values: npt.NDArray) -> EntryVector:
     out = np.zeros(shape, kind)
     out.ravel()[places] = values
-    return out
+    return EntryVector.of(out)
 
 
 def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | np.uint64]], n: int) -> SparseSums:
