@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from curate.base.registry import has_plugins
 
@@ -34,17 +34,18 @@ def without_unused() -> Iterator[None]:
 
     With a package of foreign signals or formats all is as installed: it may hand pandas' columns to Arrow. Arrow takes
     its memory by jemalloc, where it has it, unless the environment names another allocator: its default, mimalloc,
-    takes huge pages, which cost the kernel a tenth of the CPU of a run.
+    takes huge pages, which cost the kernel a tenth of the CPU of a run. An arena a core, and not four: threads do not
+    use what is free in others' arenas.
     """
     gc.disable()
     finders = [] if has_plugins() else [_Hidden]
     sys.meta_path[:0] = finders
+    if sys.platform == "linux":  # whose builds have it; what C++ reads as Arrow is imported
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+        os.environ.setdefault("JE_ARROW_MALLOC_CONF", f"narenas:{os.cpu_count()}")
     try:
         import pyarrow as pa
 
-        if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-            with suppress(NotImplementedError):
-                pa.set_memory_pool(pa.jemalloc_memory_pool())
         pa.array([])  # here Arrow looks for pandas
         yield
     finally:

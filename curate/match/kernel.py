@@ -171,9 +171,9 @@ def build_tables(entries: pa.Array, home_bits: int = 64) -> Tables:
     Only the `home_bits` highest bits of a hash choose a slot: tests make all hashes collide, nothing else sets it.
     """
     cut = pc.split_pattern(entries, " ")
-    tokens = cut.flatten().dictionary_encode()
-    ids, entry_at = tokens.indices.to_numpy(), cut.offsets.to_numpy()
-    data, token_at = string_buffers(tokens.dictionary)
+    tokens, entry_at = cut.flatten().dictionary_encode(), cut.offsets.to_numpy()
+    del cut  # as large as the tables, which follow
+    ids, (data, token_at) = tokens.indices.to_numpy(), string_buffers(tokens.dictionary)
     pool = np.concatenate([data[: token_at[-1]], np.zeros(PADDING, np.uint8)])
     # Of the number of slots, of which at most half are taken.
     bits = [max(4, (2 * keys - 1).bit_length()) for keys in (len(token_at) - 1, len(ids) - len(entry_at) + 1)]

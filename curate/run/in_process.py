@@ -95,6 +95,8 @@ class InProcessUnits(Units):
             with self._context.open_tables(unit) as tables:
                 return finish(function(tables, element, *own_values, *known))
 
+        if len(self.elements) == 1:  # in this thread, which has the memory that another one frees
+            return map(work, self.elements)
         return in_threads(work, self.elements, threads=unit_threads())
 
 
