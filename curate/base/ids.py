@@ -64,9 +64,10 @@ def hash_pairs(first: pa.Array, second: pa.Array) -> pa.Array:
 
 def hex_uids(high: U64, low: U64) -> pa.Array:
     """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
-    octets = np.stack([high, low], axis=1).astype(">u8").tobytes()
-    offsets = np.arange(0, 2 * len(octets) + 1, 32, dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(binascii.hexlify(octets))]
+    octets = np.empty((len(high), 2), ">u8")
+    octets[:, 0], octets[:, 1] = high, low
+    offsets = np.arange(0, 32 * len(octets) + 1, 32, dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(binascii.hexlify(octets.data))]
     return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
 
 

@@ -154,7 +154,9 @@ class _PartWork:
             status = pc.if_else(is_missing, pa.scalar("no_url"), OK)
             faults = _first_fault(faults, (status, pa.nulls(rows, pa.string())))
         is_ok = _is_ok(faults)
-        caption = pc.if_else(pa.array(is_ok), columns["caption"], pa.scalar(None, pa.string()))
+        caption = columns["caption"]
+        if not is_ok.all():
+            caption = pc.if_else(pa.array(is_ok), caption, pa.scalar(None, pa.string()))
         uids = ids.make_uids(columns.get("uid"), columns.get("url"), columns.get("sha256"), caption)
         columns |= {"uid": uids, "status": faults[0], "error": faults[1]}
         supplied, missing = self._supplied_embeddings(batch, is_ok)

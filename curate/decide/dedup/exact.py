@@ -18,6 +18,7 @@ import binascii
 import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,17 +73,18 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
     lengths = np.diff(string_buffers(text)[1])
     hi, lo, is_other = np.zeros(len(text), np.uint64), np.zeros(len(text), np.uint64), present.copy()
     for digits in (32, 64):
-        rows = lengths == digits
-        octets = _unhexlify(text.filter(pa.array(rows)))
+        rows: Any = lengths == digits
+        octets = _unhexlify(text if rows.all() else text.filter(pa.array(rows)))
         if octets is None:  # some of these are others
             is_hex = pc.match_substring_regex(text, rf"\A[0-9a-f]{{{digits}}}\z")
             rows, octets = is_hex.to_numpy(zero_copy_only=False), _unhexlify(text.filter(is_hex)) or b""
+        rows = slice(None) if rows.all() else rows
         parts = np.frombuffer(octets, ">u8").reshape(-1, digits // 16).T.astype(np.uint64, order="C")
         hi[rows], lo[rows] = parts[0], parts[1]
         if digits == 64:
             hi[rows] ^= mix64(parts[2] + GOLDEN)
             lo[rows] ^= mix64(parts[3] + GOLDEN)
-        is_other &= ~rows
+        is_other[rows] = False
     if is_other.any():
         data, ends = string_buffers(text.filter(pa.array(is_other)))
         digests = b"".join(xxhash.xxh3_128_digest(data.data[a:b]) for a, b in itertools.pairwise(ends.tolist()))
@@ -93,18 +95,19 @@ def pass_keys(column: pa.Array) -> tuple[U64, U64, Mask]:
 def _unhexlify(texts: pa.Array) -> bytes | None:
     """Return the bytes that texts of lower-case hex digits, an even number in each, are together; None of others."""
     data, ends = string_buffers(texts)
-    digits = data[ends[0] : ends[-1]].tobytes()
+    digits = data[ends[0] : ends[-1]].data
     try:
         octets = binascii.unhexlify(digits)
     except binascii.Error:
         return None
-    return octets if binascii.hexlify(octets) == digits else None
+    return octets if np.array_equal(np.frombuffer(binascii.hexlify(octets), np.uint8), digits) else None
 
 
 def key_hashes(column: pa.Array, alive: Mask) -> U64:
     """Return, for phase 1, a 64-bit hash of the pass key of each living row that has one (uint64, in order)."""
     hi, lo, present = pass_keys(column)
-    chosen = present & alive
+    chosen: Any = present & alive
+    chosen = slice(None) if chosen.all() else chosen
     return _fold(hi[chosen], lo[chosen])
 
 

@@ -6,7 +6,7 @@ All columns are read, those too that only the output needs: a damaged page in on
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -51,9 +51,11 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _footers: Recent[pq.FileMetaData] = Recent()
+_checked: Recent[None] = Recent(1 << 12)  # row groups that are not too large: shards need them again
 _MOST_ROWS = 1 << 24  # of a row group, whose samples take some 100 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
+Check = Callable[[range], None]  # raises TooLarge
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
@@ -188,23 +190,28 @@ class ParquetInput(InputFormat):
 
 
 @contextmanager
-def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.ParquetFile, Any]]:
-    """Yield the part's file, whose footer was read once for many of its row groups, and what it reads from."""
+def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.ParquetFile, Check]]:
+    """Yield the part's file, whose footer was read once for many of its row groups, and what checks row groups."""
     is_local = os.path.isabs(part.path)
     state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
-        yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False), opened
+
+        def check(groups: range) -> None:
+            key = part.path, state, groups
+            _checked.get(key, lambda: check_decoded(opened, footer, groups, None, MAX_DECODED))
+
+        yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False), check
 
 
 def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:
     """Return the part's rows with all columns, in plain types, and which columns hold what."""
-    with _opened(source, part) as (file, opened):
+    with _opened(source, part) as (file, check):
         roles = find_columns(file.schema_arrow, source.columns)
         groups = range(*_groups(part))
         if (rows := sum(file.metadata.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
             raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MOST_ROWS:,}")
-        check_decoded(opened, file.metadata, groups, None, MAX_DECODED)
+        check(groups)
         table = file.read_row_groups(list(groups), use_threads=False)
     return plain_columns(table), roles
 
