@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.ids import uid_halves
-from curate.base.numeric.arrays import whole
+from curate.base.numeric.arrays import split_by, whole
 from curate.pool.plan import Unit
 from curate.run.units import Answer, Aside, Units
 from curate.store.layout import UIDS_FILE
@@ -80,14 +79,15 @@ def _split(
     tables: OpenTables, unit: Unit, repeated: bool, n_buckets: int
 ) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
     names = ["uid", "kept", *([schema.REPEATS.name] if repeated else [])]
-    table = tables.read("decisions", names).filter(pc.field("kept"))
+    table = tables.read("decisions", names)
+    table = table.filter(table["kept"])
     if not len(table):
         return
     pairs = uid_pairs(whole(table["uid"]))
     if repeated:
         pairs = np.repeat(pairs, table[schema.REPEATS.name].to_numpy())
-    places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.int64)
-    yield from ((int(bucket), pairs[places == bucket]) for bucket in np.unique(places))
+    places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
+    yield from (pair for pair in enumerate(split_by(pairs, places, n_buckets)) if len(pair[1]))
 
 
 def _sort(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[Aside]:
