@@ -1,9 +1,10 @@
 """Columns that a user's own files add to a source's rows, looked up by key, URL or uid (`input[].join`).
 
-In: Parquet or CSV files with a column for the key and the requested columns, or .npy files of uids (DataComp's
-subsets); no key occurs twice. Out: for rows of a unit, the columns' values, null where the files have no such key. A
-process reads the files once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted, on this
-machine's disk: in memory are a bucket while it is sorted, then the pages that a unit's rows are in.
+In: Parquet or CSV files with a column for the key and the requested columns, in which no key occurs twice; or .npy
+files of uids (DataComp's subsets), with repeats: their columns are uid (string) and times (int32), how often it is in
+them. Out: for rows of a unit, the columns' values, null where the files have no such key. A process reads the files
+once, into buckets by the keys' hashes (xxh3-128; a uid is its own), each sorted, on this machine's disk: in memory are
+a bucket while it is sorted, then the pages that a unit's rows are in.
 """
 
 import os
@@ -35,6 +36,7 @@ _BUCKET = 1 << 20  # rows of a bucket, about
 _ROW_BYTES = 16  # that a row takes in a file, at least about
 _MAX_BUCKETS = 1024  # files that are open at once
 _PAIR = np.dtype("u8,u8")
+_UID_LIST = pa.schema([("uid", pa.string())]).append(pa.field("times", pa.int32()))  # of an .npy
 
 
 def identify_join(join: Join, where: str) -> tuple[pa.Schema, str]:
@@ -63,8 +65,9 @@ def open_join(join: Join, digest: str) -> "JoinTable":
 class JoinTable:
     """The rows of a join by the hashes of their keys, in buckets in the order of these."""
 
-    def __init__(self, on: str, columns: pa.Schema, buckets: int) -> None:
-        self.on, self.columns, self._count = on, columns, buckets
+    def __init__(self, on: str, columns: pa.Schema, buckets: int, times: Sequence[str] | None = None) -> None:
+        """`times` are the columns (int32) for how often a key occurs; None where each occurs once."""
+        self.on, self.columns, self._count, self._times = on, columns, buckets, times
         self._buckets: list[pa.Table] = []
 
     def look_up(self, keys: pa.Array) -> pa.Table:
@@ -83,7 +86,7 @@ class JoinTable:
         return pa.concat_tables(parts).take(pa.array(places, mask=places < 0))
 
     def fill(self, batches: Iterator[tuple[pa.Array, pa.Table]]) -> tuple[U64, U64] | None:
-        """Take batches of keys (string) and columns; return halves of the first hash that occurs twice, if any does."""
+        """Take batches of keys (string) and columns; return halves of the first hash that occurs twice, if none may."""
         fields = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), *self.columns])
         # Files go with their names, and what is mapped with the process, however it ends.
         with tempfile.TemporaryDirectory(prefix="curate-join-") as folder:
@@ -104,11 +107,15 @@ class JoinTable:
                 high, low = (table[half].to_numpy() for half in ("high", "low"))
                 order = np.lexsort((low, high))
                 high, low = high[order], low[order]
-                twice = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1]))
-                if len(twice):
-                    return high[twice[:1]], low[twice[:1]]
+                is_first = np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))[: len(high)]
+                if self._times is None and not is_first.all():
+                    return high[~is_first][:1], low[~is_first][:1]
+                table = table.take(order[is_first]).combine_chunks()
+                times = pa.array(np.diff(np.flatnonzero(is_first), append=len(high)), pa.int32())
+                for column in self._times or ():
+                    table = table.set_column(fields.get_field_index(column), fields.field(column), times)
                 with pa.ipc.new_file(name, fields) as writer:
-                    writer.write_table(table.take(order).combine_chunks())
+                    writer.write_table(table)
                 self._buckets.append(pa.ipc.open_file(pa.memory_map(name)).read_all())
         return None
 
@@ -163,7 +170,9 @@ def _read(join: Join, files: Sequence[InputFile], where: str) -> JoinTable:
             columns = unify_scores([pa.schema([(n, kind) for n, kind in of_file if kind]) for of_file in types])
         except pa.ArrowException as error:
             raise RecipeError(f"{where}.columns: files hold different types: {one_line(error)}") from None
-        table = JoinTable(join.on, columns, min(_MAX_BUCKETS, 1 + rows // _BUCKET))
+        are_lists = all(reader.form == "npy" for reader in readers)
+        times = [new for new, old in names if old == "times"] if are_lists else None
+        table = JoinTable(join.on, columns, min(_MAX_BUCKETS, 1 + rows // _BUCKET), times)
         twice = table.fill(_renamed(readers, join, columns))
     except (pa.ArrowException, OSError, ValueError, UnicodeError) as error:
         raise RecipeError(f"{where}: {one_line(error, 300)}") from None
@@ -193,7 +202,8 @@ class _Reader:
                 _npy_rows(file, self.path)
                 while data := file.read(_BATCH * _PAIR.itemsize):
                     pairs = np.frombuffer(data, _PAIR)
-                    yield pa.record_batch([ids.hex_uids(pairs["f0"], pairs["f1"])], names=["uid"])
+                    uids = ids.hex_uids(pairs["f0"], pairs["f1"])
+                    yield pa.record_batch([uids, pa.repeat(pa.scalar(1, pa.int32()), len(uids))], schema=_UID_LIST)
             elif self.form == "csv":
                 types = {name: self.columns.field(name).type for name in wanted}
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
@@ -213,7 +223,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
             form, footer = "parquet", pq.read_metadata(file)
             columns, rows = footer.schema.to_arrow_schema(), footer.num_rows
         elif magic == b"\x93NUMPY":
-            form, rows, columns = "npy", _npy_rows(file, path), pa.schema([("uid", pa.string())])
+            form, rows, columns = "npy", _npy_rows(file, path), _UID_LIST
         else:
             check_first_line(path, {}, ",")
             form, columns = "csv", pcsv.open_csv(file).schema

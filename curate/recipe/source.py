@@ -23,6 +23,9 @@ class Join(Section):
     The key's column in the files has the name that `on` says. A row without a counterpart gets null; a key that occurs
     twice is an error. Use it for signals of your own, decisions of another run, and allowlists:
     `columns: {listed: uid}`, rule `listed IS NOT NULL`. When a file changes, nothing else is measured again.
+
+    In a `.npy` of uids, as DataComp's subset files and `uids.npy` of a run, a uid may repeat. Its columns are `uid` and
+    `times` (int32), how often it is in all files of the join: `columns: {times: times}`.
     """
 
     path: UserPaths = Field(examples=["scores.parquet"])

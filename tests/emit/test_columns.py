@@ -82,6 +82,23 @@ def test_uids_are_there_as_often_as_they_repeat(ran: Ran) -> None:
     assert "3 times in uids.npy" in str(explain_sample(str(ran.folder), uid))
 
 
+def test_a_list_with_repeats_is_joined(ran: Ran, pool: str, tmp_path: Path) -> None:
+    """uids.npy of a run, as DataComp's filters write theirs: rules see how often each uid is in it, and it repeats again."""
+    expected = expected_repeats(ran)
+    join = {"path": f"{ran.folder}/uids.npy", "on": "uid", "columns": {"listed": "uid", "times": "times"}}
+    recipe = pools.recipe_of(pool, source={"join": join}, rules={"often": "times >= 3"}, output={"repeat": "times"})
+    run = pools.run_beam(recipe, tmp_path / "run")
+    scores = run.table("scores")
+    assert scores.schema.field("times").type == pa.int32()
+    for row in scores.to_pylist():
+        assert (row["listed"], row["times"]) == (
+            (row["uid"], expected[row["uid"]]) if row["uid"] in expected else (None, None)
+        )
+    was = np.load(ran.folder / "uids.npy")
+    often = np.isin(was["f1"], uid_pairs(pa.array([uid for uid, n in expected.items() if n >= 3]))["f1"])
+    assert np.array_equal(np.load(run.folder / "uids.npy"), was[often]) and not often.all()
+
+
 def test_parquet_has_scores_language_and_probability(ran: Ran) -> None:
     table = sidecars(ran)
     more = ["language_score", "number", "license", "language", "probability", "repeats"]

@@ -104,6 +104,36 @@ def test_uids_of_a_subset_file(tmp_path: Path) -> None:
     assert "not an array of uids" in refusal(f"{tmp_path}/other.npy", "uid", {"listed": "uid"})
 
 
+@pytest.mark.parametrize("rows_per_bucket", [1 << 20, 7])
+def test_uids_that_repeat_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_bucket: int) -> None:
+    """Of sorted lists and others, the counts are those over all files, whatever the number of buckets."""
+    monkeypatch.setattr(module, "_BUCKET", rows_per_bucket)
+    uids = [f"{i * 2**124 + i % 3:032x}" for i in range(16)]
+    listed = [uid for i, uid in enumerate(uids[:12]) for _ in range(1 + i % 4)]
+    np.save(tmp_path / "0.npy", sort_pairs(uid_pairs(pa.array(listed))))
+    np.save(tmp_path / "1.npy", uid_pairs(pa.array([uids[3], uids[15], uids[3]])))
+    expected = {uid: 1 + i % 4 for i, uid in enumerate(uids[:12])}
+    first = look_up([*uids, None], tmp_path / "0.npy", "uid", listed="uid", times="times")
+    assert first["listed"] == [*uids[:12], *[None] * 5]
+    assert first["times"] == [expected.get(uid) for uid in [*uids, ""]]
+    both = look_up(uids, tmp_path / "{0,1}.npy", "uid", n="times", again="times")
+    assert both["n"] == both["again"] == [(expected | {uids[3]: 6, uids[15]: 1}).get(uid) for uid in uids]
+    join = Join(path=f"{tmp_path}/0.npy", on="uid", columns={"n": "times"})
+    assert identify_join(join, "join")[0] == pa.schema([("n", pa.int32())])
+
+
+def test_where_uids_may_not_repeat(tmp_path: Path) -> None:
+    """In a list beside files with columns, whose rows would differ; a column `times` of these is their own."""
+    uid = f"{7:032x}"
+    np.save(tmp_path / "0.npy", uid_pairs(pa.array([uid, uid])))
+    write(tmp_path / "1.csv", pa.table({"uid": [f"{8:032x}"], "times": [5]}))
+    columns = {"n": "times"}
+    assert f"uid '{uid}' occurs twice" in refusal([f"{tmp_path}/0.npy", f"{tmp_path}/1.csv"], "uid", columns)
+    assert look_up([f"{8:032x}"], tmp_path / "1.csv", "uid", n="times") == {"n": [5]}
+    np.save(tmp_path / "0.npy", uid_pairs(pa.array([], pa.string())))
+    assert look_up([uid], tmp_path / "0.npy", "uid", n="times", listed="uid") == {"n": [None], "listed": [None]}
+
+
 def test_types_of_several_files_are_joined(tmp_path: Path) -> None:
     write(tmp_path / "0.parquet", pa.table({"key": ["a"], "v": pa.array([1], pa.int32()), "t": pa.nulls(1)}))
     write(
