@@ -5,8 +5,8 @@
 -- column: dropped   near-duplicates dropped; exact copies are not counted
 -- column: cosine    smallest of the members' cosines; null where no pass by embedding found them
 -- column: distance  largest number of bits in which a perceptual hash differs from the representative's; null without hashes
--- column: members   their uids, the first ten
--- column: cosines   of the first ten members: the largest cosine to a row that each was compared with; 1 from 0.9999 on
+-- column: members   their uids
+-- column: cosines   of each member: the largest cosine to a row that it was compared with; 1 from 0.9999 on
 -- column: captions  their captions, the first three
 -- column: caption   the caption of the representative
 -- column: url       its URL
@@ -22,8 +22,8 @@ WITH dropped AS (
         min(d.cosine) AS cosine,
         max(bit_count(xor(d.phash, k.phash))) AS distance,
         list((d.unit, d.row) ORDER BY d.unit, d.row) AS places,
-        list(d.uid ORDER BY d.unit, d.row)[:10] AS members,
-        list(d.cosine ORDER BY d.unit, d.row)[:10] AS cosines
+        list(d.uid ORDER BY d.unit, d.row) AS members,
+        list(d.cosine ORDER BY d.unit, d.row) AS cosines
     FROM dropped d JOIN representatives k ON k.uid = d.duplicate_of
     WHERE d.uid <> k.uid AND d.sha256 IS DISTINCT FROM k.sha256 AND d.url IS DISTINCT FROM k.url
     GROUP BY k.unit, k.row, k.uid

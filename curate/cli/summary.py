@@ -75,7 +75,7 @@ def _duplicates(run: RunFacts, out: str) -> Iterator[str]:
     if run.near and run.pool.images:
         rows = f"FROM decisions WHERE '{largest.uid}' IN (uid, duplicate_of)"
         yield f'  curate sql {out} "{rows}" --images      a page of the largest group'
-        yield f"  curate sql {out} near_duplicates --images      the largest groups, each by its representative"
+        yield f"  curate sql {out} near_duplicates --images      the largest groups, with all their images"
 
 
 def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Pages to look at: the rows that a query yields, with thumbnails, and histograms of columns; and rows for FiftyOne.
 
 In: a run, and for rows a query with a column `uid`. Out: HTML that needs no network and runs no script, as the report.
-Of rows that share a uid one is shown, a kept one if any. The page's room goes to the rows in their order.
+Of rows that share a uid one is shown, a kept one if any; a group of duplicates with all its pictures side by side,
+where the query yields `members`, `representative` or `duplicate_of`. The page's room goes to the rows in their order.
 
 For FiftyOne (`curate sql RUN QUERY --fiftyone DIR`) a folder: `data/` with the original images, and `samples.json`, a
 `fiftyone.types.FiftyOneDataset`: fields are the columns of the query, uid and caption; a tag says kept, or the rule.
@@ -27,6 +28,7 @@ from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page
+_PICTURES = 600  # of a page, but for one of each row
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
@@ -34,7 +36,8 @@ _NO_UID = "no uid: a row that could not be read has none, and its image is not s
 _NO_UID += " or URL"
 _KNOWN = """
 SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
-WHERE m.uid IN (SELECT unnest($uids::VARCHAR[])) ORDER BY d.kept, m.unit DESC, m.row DESC
+WHERE m.uid IN (SELECT unnest($uids::VARCHAR[]))
+ORDER BY d.kept, d.rule IN (FROM later_rules), d.rule IS DISTINCT FROM 'duplicate', m.unit DESC, m.row DESC
 """
 
 
@@ -84,9 +87,21 @@ def uid_column(result: Result) -> int:
     return names.index("uid")
 
 
-def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, Row]:
-    """Return what is known of the rows of these uids, by uid: of several a kept one, if any."""
-    return {row["uid"]: row for row in run.rows(_KNOWN, uids=list(uids))}
+def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
+    """Return what is known of the rows of these uids, by uid: of several a duplicate first, and a kept one last."""
+    rows: dict[str, list[Row]] = {}
+    for row in run.rows(_KNOWN, uids=list(uids)):
+        rows.setdefault(row["uid"], []).append(row)
+    return rows
+
+
+def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the label and uid of each picture of a query's row: of the whole group, where it names one."""
+    uid, members = row["uid"], row.get("members")
+    if isinstance(members, list):
+        return [("representative", uid), *(("dropped", member) for member in members if isinstance(member, str))]
+    partner = row.get("representative") or row.get("duplicate_of")
+    return [("dropped", uid), ("representative", partner)] if isinstance(partner, str) else [("", uid)]
 
 
 def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
@@ -94,22 +109,37 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     names, at = [name.lower() for name in result.names], uid_column(result)
     rows = list(islice(result.rows, MOST + 1))
     is_cut, rows = len(rows) > MOST, rows[:MOST]
-    known = samples_of(run, [row[at] for row in rows])
-    samples = [known[row[at]] for row in rows if row[at] in known]
-    pictures = make_pictures(run, samples) if run.facts.pool.images else {}
-    cards = []
+    groups, room = [], _PICTURES
     for row in rows:
-        sample = known.get(row[at])
-        picture = pictures.get(place_of(sample)) if sample else None
+        group = _group(dict(zip(names, row, strict=True)))
+        groups.append((group[: max(1, room)], len(group)))
+        room -= len(groups[-1][0])
+    known = samples_of(run, [uid for group, _ in groups for _, uid in group])
+    samples = [
+        {
+            place_of(of := known[uid][0 if label == "dropped" else -1]): (label, of)
+            for label, uid in group
+            if uid in known
+        }
+        for group, _ in groups
+    ]
+    has_images = run.facts.pool.images
+    pictures = make_pictures(run, [of for group in samples for _, of in group.values()]) if has_images else {}
+    cards = []
+    for row, (group, size), parts in zip(rows, groups, samples, strict=True):
+        sample = next((of for _, of in parts.values() if of["uid"] == row[at]), None)
         shown = ("uid", "caption", "url") if sample else ("uid",)
         values = [
             (clean(name, 40), clean(value, SHORT))
             for name, lower, value in zip(result.names, names, row, strict=True)
             if lower not in shown
         ]
+        if len(group) < size:
+            values.append(("pictures", f"the first {len(group)} of {count(size)}"))
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         texts = sample_texts(sample) if sample else [("", missing)]
-        cards.append(Card([picture] if picture else [], texts, values, clean(row[at])))
+        shots = [pictures[place]._replace(label=label) for place, (label, _) in parts.items() if has_images]
+        cards.append(Card(shots, texts, values, clean(row[at])))
     title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "In the query's order, with the values that it yields."
@@ -134,9 +164,9 @@ def export_rows(run: OpenRun, result: Result, folder: str) -> tuple[int, int]:
     missing, rows = 0, iter(result.rows)
     while batch := list(islice(rows, _TOGETHER)):
         known = samples_of(run, [row[at] for row in batch])
-        images, _ = read_originals(run, list(known.values()))
+        images, _ = read_originals(run, [rows[-1] for rows in known.values()])
         for row in batch:
-            sample = known.get(row[at])
+            sample = known[row[at]][-1] if row[at] in known else None
             data = images.get(place_of(sample)) if sample else None
             if sample is None or not data:
                 missing += 1

@@ -1,6 +1,7 @@
 """Pages to look at: rows of a query with images, histograms, and what notebooks show."""
 
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from PIL import Image
 
 from curate import Run
 from curate.api import table_html
+from curate.ask.report import look, thumbnails
 from curate.ask.report.look import HtmlPage
 from curate.base.errors import RecipeError
 from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
-from tests.publish.runs import EVIL, finish, write_small
+from tests.publish.runs import EVIL, finish, sample, uid, verdict, write_small, write_units
 
 
 @pytest.mark.thorough
@@ -80,6 +83,46 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
         assert "<script>" not in shown and "&lt;script&gt;" in shown
 
 
+def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fourteen of one group; two rows of one uid are two pictures; what exceeds the page's room is counted."""
+    rows = [(sample("a", "a cat"), verdict("balance", 0.5, 1.5), [0], 0.5)]
+    rows += [(sample(f"b{i:02}", "a cat!", phash=i), verdict("duplicate", of="a"), [0], 0.5) for i in range(13)]
+    rows += [(sample("a", "a cat", key="copy"), verdict("duplicate", of="a"), [0], 0.5)]
+
+    def jpeg(row: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (20, 20), (16 * row, 0, 0)).save(file, "JPEG")
+        return file.getvalue()
+
+    monkeypatch.setattr(
+        thumbnails, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg(row["row"]) for row in rows}, set())
+    )
+    write_units(f"{tmp_path}/run", [rows])
+
+    def cards(query: str, **params: object) -> list[tuple[list[str], list[str]]]:
+        with Run(tmp_path / "run") as opened:
+            articles = opened.look(query, **params).text.split("<article")[1:]
+        return [
+            (re.findall(r'src="(data:[^"]+)"', card), re.findall(r'<span class="label">(\w+)</span></div>', card))
+            for card in articles
+        ]
+
+    [(pictures, labels)] = cards("near_duplicates")
+    assert len(set(pictures)) == 14 and labels == ["representative"] + 13 * ["dropped"]
+    [(group, _)] = cards("duplicates")
+    assert len(set(group)) == 15 and group[:14] == pictures
+    pairs = cards("duplicate_pairs", limit=None)
+    assert len(pairs) == 14 and {len(set(pictures)) for pictures, _ in pairs} == {2}
+    assert {tuple(labels) for _, labels in pairs} == {("dropped", "representative")}
+    assert {representative for (_, representative), _ in pairs} == {pictures[0]}
+    assert {dropped for (dropped, _), _ in pairs} == set(group[1:])
+    assert cards("SELECT uid FROM kept") == [] and cards("SELECT $u AS uid", u=uid("b01")) == [([pictures[2]], [])]
+    monkeypatch.setattr(look, "_PICTURES", 5)
+    with Run(tmp_path / "run") as opened:
+        page = opened.look("near_duplicates").text
+    assert page.count("data:image") == 5 and "the first 5 of 14" in page
+
+
 def test_histograms(run: Path) -> None:  # noqa: F811
     with Run(run) as opened:
         assert opened.plot().text.count("<figure") > 1
@@ -124,11 +167,11 @@ def test_a_folder_that_fiftyone_opens(finished: dict[str, tuple[Path, Done]], cl
     with Run(run_folder) as opened:
         rows = {row["uid"]: row for row in opened.samples("uid IS NOT NULL AND status = 'ok'").to_pylist()}
     assert len(samples) == len(rows) > 20
-    for sample in samples:
-        row, image = rows[sample["uid"]], (out / sample["filepath"]).read_bytes()
+    for entry in samples:
+        row, image = rows[entry["uid"]], (out / entry["filepath"]).read_bytes()
         assert hashlib.sha256(image).hexdigest() == row["sha256"]
-        assert sample["tags"] == [row["rule"] or "kept"] and sample["caption"] == row["caption"]
-        assert (sample["d"], sample["tags_"], sample["kept"]) == (0.5, 1, row["kept"])
+        assert entry["tags"] == [row["rule"] or "kept"] and entry["caption"] == row["caption"]
+        assert (entry["d"], entry["tags_"], entry["kept"]) == (0.5, 1, row["kept"])
     assert cli("sql", run_folder, query, "--fiftyone", str(out)).status == 2  # it is not empty
     assert cli("sql", run_folder, "SELECT words FROM kept", "--fiftyone", str(tmp_path / "b")).status == 2
     texts = cli("sql", str(finished["texts"][0]), "SELECT uid FROM kept", "--fiftyone", str(tmp_path / "b"))
