@@ -12,6 +12,7 @@ judge.
 import functools
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -89,48 +90,52 @@ def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> li
     return text.removeprefix("\ufeff").splitlines()
 
 
-def load_template(form: Form, path: str | None = None) -> Template:
+def load_template(
+    form: Form, path: str | None = None, more: Callable[[Template], Iterable[str]] = lambda _: ()
+) -> Template:
     """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
-    Raises RecipeError, which names file and field, where it cannot be read, has an unknown field, lacks one, does not
-    end with a turn of the user, or shows a stranger's text without delimiters.
+    Raises RecipeError, which names file and field, where it cannot be read; and with all faults, each a line, where it
+    has an unknown field, lacks one, does not end with a turn of the user, shows a stranger's text without delimiters,
+    or the section has `more` against it.
     """
     if path is None:
         return _packaged(form)
     text = "\n".join(read_lines(path, f"template of {form.name}", ("the ", "a ")))
-    return _check(Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text.strip()), path)
+    template = Template(form, f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}", text.strip())
+    if faults := [*_faults(template), *more(template)]:
+        raise RecipeError("\n".join(f"{path}: {fault}" for fault in faults))
+    return template
 
 
 @functools.cache
 def _packaged(form: Form) -> Template:
     file = f"{form.name}.{form.version}.txt"
-    text = files("curate.captions").joinpath("templates", file).read_text("utf-8")
-    return _check(Template(form, form.version, text.strip()), file)
+    return Template(form, form.version, files("curate.captions").joinpath("templates", file).read_text("utf-8").strip())
 
 
-def _check(template: Template, path: str) -> Template:
-    """Return the template. Raises RecipeError where it is not as its form says."""
+def _faults(template: Template) -> Iterator[str]:
+    """Yield how the template is not as its form says."""
     form, text = template.form, template.text
     accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
-    fields = _FIELD.findall(text)
+    fields = dict.fromkeys(_FIELD.findall(text))
     for field in fields:
         if field not in form.all_fields:
-            raise RecipeError(f"{path}: unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}")
+            yield f"unknown field {{{field}}}; {did_you_mean(field, form.all_fields)}{accepted}"
     for field in form.required:
         if field not in fields:
-            raise RecipeError(f"{path}: field {{{field}}} is missing; {accepted}")
+            yield f"field {{{field}}} is missing; {accepted}"
     if not form.is_chat:
-        return template
+        return
     before, turns = _TURN.split(text)[0].strip(), _turns(text)
     if not turns or before:
-        raise RecipeError(f"{path}: begins with {before[:40]!r}; accepted: a line [system] or [user] before any text")
-    if turns[-1][0] != "user":
-        raise RecipeError(f"{path}: the last turn is [{turns[-1][0]}]; accepted: [user], which the model answers")
+        yield f"begins with {before[:40]!r}; accepted: a line [system] or [user] before any text"
+    if turns and turns[-1][0] != "user":
+        yield f"the last turn is [{turns[-1][0]}]; accepted: [user], which the model answers"
     for field in form.data:
         wrapped = f"<{field}>{{{field}}}</{field}>"
         if text.count(f"{{{field}}}") != text.count(wrapped):
-            raise RecipeError(f"{path}: {{{field}}} is not between its delimiters; accepted: {wrapped}")
-    return template
+            yield f"{{{field}}} is not between its delimiters; accepted: {wrapped}"
 
 
 def _turns(text: str) -> list[tuple[str, str]]:

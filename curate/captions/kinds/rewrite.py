@@ -97,17 +97,17 @@ class Rewrite(CaptionKind):
 
     def load_template(self) -> Template:
         """See `CaptionKind`: by the form of prompt. One that shows no examples has one style, of any name."""
-        template = load_template(FORMS[self.prompt], self.template)
+        return load_template(FORMS[self.prompt], self.template, self._faults_of_examples)
+
+    def _faults_of_examples(self, template: Template) -> Iterator[str]:
         if template.fields.isdisjoint(_EXAMPLES):
             if self.examples or len(self.styles) > 1:
                 what = "examples" if self.examples else f"{len(self.styles)} styles"
                 accepted = f"fields {', '.join(_EXAMPLES)}, or one style without examples"
-                reason = f"has no fields for examples, but the section has {what}"
-                raise RecipeError(f"{self.template}: {reason}; accepted: {accepted}")
+                yield f"has no fields for examples, but the section has {what}; accepted: {accepted}"
         elif unknown := self._without_examples():
-            reason = f"has fields for examples, but style {unknown[0]!r} has no examples"
-            raise RecipeError(f"{self.template}: {reason}; accepted: {', '.join(STYLES)}, and keys of examples")
-        return template
+            accepted = f"{', '.join(STYLES)}, and keys of examples"
+            yield f"has fields for examples, but style {unknown[0]!r} has no examples; accepted: {accepted}"
 
     def pairs(self, style: str) -> tuple[Pair, ...]:
         """Return the in-context pairs of a style; none where the section's prompt shows none. Raises RecipeError."""

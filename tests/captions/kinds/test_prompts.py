@@ -155,6 +155,36 @@ def test_a_wrong_template_is_refused(tmp_path: Path, name: str, text: str | byte
     assert str(error.value).startswith(f"{path}: ")
 
 
+def test_all_faults_of_a_template_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("Translate into {langauge}.\n[user]\n{caption} {caption}\n[assistant]\nyes {tone} {tone}")
+    with pytest.raises(RecipeError) as error:
+        load_template(FORMS["translate"], str(path))
+    accepted = "fields of translate: language, caption"
+    assert str(error.value).splitlines() == [
+        f"{path}: unknown field {{langauge}}; did you mean 'language'? {accepted}",
+        f"{path}: unknown field {{tone}}; {accepted}",
+        f"{path}: field {{language}} is missing; {accepted}",
+        f"{path}: begins with 'Translate into {{langauge}}.'; accepted: a line [system] or [user] before any text",
+        f"{path}: the last turn is [assistant]; accepted: [user], which the model answers",
+        f"{path}: {{caption}} is not between its delimiters; accepted: <caption>{{caption}}</caption>",
+    ]
+
+
+def test_the_captions_page_has_all_parts_of_templates_and_a_whole_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "curate/captions/README.md").read_text()
+    text = page.partition("```text\n")[2].partition("```")[0]
+    (tmp_path / "museum.txt").write_text(text)
+    template = load_template(FORMS["recaption_alt_text"], str(tmp_path / "museum.txt"))
+    roles = [message.role for message in template.messages(length="in a line", caption="a vase")]
+    assert roles == ["system", "user"] and "template: museum.txt" in page
+    parts = page.partition("## Prompts")[2].partition("## ")[0]
+    for form in FORMS.values():
+        assert all(f"`{{{field}}}`" in parts for field in form.all_fields if field[-1] not in "123"), form
+    for part in ("[system]", "[user]", "[assistant]", "<caption>{caption}</caption>", "{source_1}", "{target_3}"):
+        assert f"`{part}`" in parts
+
+
 def test_a_template_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"mine\.txt: no such file; the recipe names it as the template of fuse"):
         load_template(FORMS["fuse"], str(tmp_path / "mine.txt"))

@@ -295,7 +295,8 @@ def test_a_prompt_without_examples(tmp_path: Path) -> None:
     (tmp_path / "wrong.txt").write_text("{source_4} {caption} =>")
     with pytest.raises(
         RecipeError,
-        match=r"unknown field \{source_4\}; .*fields of rewrite_completion: caption, examples, source_1, target_1",
+        match=r"(?s)unknown field \{source_4\}; .*fields of rewrite_completion: caption, examples, source_1, target_1"
+        r".*\n.*wrong.txt: has no fields for examples, but the section has 4 styles",
     ):
         rewrite(template=f"{tmp_path}/wrong.txt").load_template()
 
