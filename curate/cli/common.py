@@ -12,6 +12,7 @@ import typer
 
 from curate.base.errors import RecipeError
 from curate.cli.imports import import_beam
+from curate.cli.terminal import plain
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Result
@@ -88,12 +89,16 @@ def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[t
 
 @contextmanager
 def open_output() -> Iterator[TextIO]:
-    """Open standard output in UTF-8 whatever the locale is, since captions are in every language."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+    """Open standard output in UTF-8 whatever the locale is, since captions are in every language.
+
+    What is written is data, or escaped by who writes it.
+    """
+    file = plain(sys.stdout)
+    if isinstance(file, io.TextIOWrapper):
+        file.reconfigure(encoding="utf-8")
     try:
-        yield sys.stdout
-        sys.stdout.flush()
+        yield file
+        file.flush()
     except BrokenPipeError:  # the reader has enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -19,6 +19,7 @@ from curate.base.errors import CurateError, RecipeError
 from curate.base.foreign import naming_packages
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
+from curate.cli.terminal import Escaped
 from curate.recipe.strict_yaml import find_surrogate
 
 # Each command and the first sentence of its help, which `curate --help` shows without its imports, on 80 columns.
@@ -81,6 +82,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """Run the command; an error of curate becomes its message and exit status."""
+    sys.stdout, sys.stderr = Escaped(sys.stdout), Escaped(sys.stderr)
     _show_warnings()
     warnings.filterwarnings("ignore")
     try:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
+from curate.cli.terminal import Escaped, plain
 from curate.pool.urls.download.rates import sum_downloads
 from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
@@ -131,7 +132,8 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
     texts = TextColumn("{task.description:8}"), TextColumn("{task.fields[what]}")
     bars = Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn())
     of_downloads = Text(style="dim")  # which would leave a bar no room in its line
-    with Live(Group(bars, of_downloads), console=Console(stderr=True), transient=True):
+    with Live(Group(bars, of_downloads), console=Console(file=plain(sys.stderr)), transient=True):
+        sys.stderr = Escaped(sys.stderr)  # that lets lines through above the bars
         tasks = {"download": bars.add_task("download", total=progress.urls, what="URLs", start=False, visible=False)}
         for step, _, _, what in STEPS:
             total = progress.units if what == "units" else None

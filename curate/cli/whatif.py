@@ -18,6 +18,7 @@ from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_nu
 from curate.base.errors import RecipeError
 from curate.base.wording import next_size, pluralise
 from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
+from curate.cli.terminal import plain
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -123,7 +124,8 @@ def _show_progress(points: Iterator[Point], total: int) -> Iterator[Point]:
         if point.fault:
             print(f"curate: {point.fault}", file=sys.stderr)
         if sys.stderr.isatty():
-            print(f"\r{count} of {total} points", end="" if count < total else "\r\n", file=sys.stderr, flush=True)
+            end = "" if count < total else "\r\n"
+            print(f"\r{count} of {total} points", end=end, file=plain(sys.stderr), flush=True)
         yield point
 
 

@@ -1,0 +1,120 @@
+"""Control characters of strangers' text never reach standard output or error raw; data in a pipe stays data."""
+
+import io
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from curate.base.wording import CONTROL
+from curate.cli.terminal import Escaped, plain
+from tests.cli.conftest import Cli, Done
+
+Finished = dict[str, tuple[Path, Done]]
+ROOT = Path(__file__).parents[2]
+CLEAR = "\x1b[2J\x9b31m\u202e"
+SPELLED = "\\x1b[2J\\x9b31m\\u202e"
+
+
+def test_escaped_writes_line_feeds_and_tabs_as_they_are() -> None:
+    file = io.StringIO()
+    print(f"a{CLEAR}\tb\r", "c", file=Escaped(Escaped(file)))
+    assert file.getvalue() == f"a{SPELLED}\tb\\r c\n"
+    assert plain(Escaped(file)) is file is plain(file)
+
+
+def is_clean(text: str) -> bool:
+    return not CONTROL.search(text.replace("\n", "").replace("\t", ""))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", "RUN", CLEAR],
+        ["explain", CLEAR, "a"],
+        ["sql", "RUN", f"SELECT * FROM kept WHERE {CLEAR}"],
+        ["sql", "RUN", f"SELECT '{CLEAR}' AS \"{CLEAR}\""],
+        ["sql", "RUN", "--shell", CLEAR],
+        ["sql", "RUN", "SELECT 1", "--param", f"a{CLEAR}"],
+        ["sql", "RUN", f"SELECT '{CLEAR}'", "--format", "json"],
+        ["whatif", "RUN", "--set", f"rules.{CLEAR}=words > 2"],
+        ["whatif", "RUN", "--set", f"rules.w=caption = '{CLEAR}'"],
+        ["whatif", "RUN", "--set", f"rules.w=words > {CLEAR}"],
+        ["whatif", "RUN", "--sweep", f"rules.words={CLEAR}"],
+        ["diff", "RUN", CLEAR],
+        ["report", "RUN", "--against", CLEAR],
+        ["forget", "RUN", "--uids", CLEAR],
+        ["plan", CLEAR],
+        ["plan", "RECIPE", "--set", f"input.path={CLEAR}"],
+        ["plan", "RECIPE", "--set", f"{CLEAR}=1"],
+        ["run", "RECIPE", "--out", "FOLDER/run", "--reuse", CLEAR],
+        ["run", "RECIPE", "--out", "FOLDER/run", "--", CLEAR],
+        ["init", CLEAR],
+        ["metadata", "import", CLEAR],
+        [CLEAR],
+        ["run", f"--{CLEAR}"],
+    ],
+    ids=lambda arguments: ascii(" ".join(arguments))[1:-1],
+)  # fmt: skip
+def test_arguments(cli: Cli, finished: Finished, pool: Path, tmp_path: Path, arguments: list[str]) -> None:
+    names = {"RUN": str(finished["texts"][0]), "RECIPE": str(pool / "texts.yaml")}
+    done = cli(*(names.get(word, word).replace("FOLDER", str(tmp_path)) for word in arguments))
+    assert "x1b[2J" in done.out + done.err or "u001b[2J" in done.out or "--shell" in arguments
+    assert is_clean(done.out + done.err), ascii(done)
+
+
+def test_csv_in_a_pipe_is_data(cli: Cli, finished: Finished) -> None:
+    assert cli("sql", str(finished["texts"][0]), f"SELECT '{CLEAR}' AS a", "--format", "csv").out == f"a\n{CLEAR}\n"
+
+
+@pytest.mark.thorough
+def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> None:
+    """Keys, captions, members of tars and files: in a run's bars and summary, and in all that shows it."""
+    (tmp_path / "tars").mkdir()
+    for tar_file in (pool / "tars").iterdir():
+        shutil.copy(tar_file, tmp_path / "tars" / f"0{CLEAR}{tar_file.name}")
+    with tarfile.open(tmp_path / "tars" / f"1{CLEAR}.tar", "w") as tar:
+        for suffix, data in (("jpg", b"broken"), ("txt", CLEAR.encode()), ("json", b'{"url": "http://\\u001b[2J"}')):
+            info = tarfile.TarInfo(f"key{CLEAR}.{suffix}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "tars" / f"2{CLEAR}.tar").write_bytes(b"no tar" * 1000)
+    shutil.copy(pool / "entries.txt", tmp_path)
+    recipe = (pool / "tars.yaml").read_text().replace("{00..02}", "*").replace("max_failed: 0.2", "max_failed: 1.0")
+    (tmp_path / "r.yaml").write_text(recipe)
+
+    def on_terminal(*arguments: str) -> str:
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "curate", *arguments]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+        running = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=env, cwd=tmp_path)
+        os.close(theirs)
+        data = b""
+        while True:
+            try:
+                data += os.read(ours, 4096)
+            except OSError:
+                break
+        os.close(ours)
+        assert running.wait() == 0, data
+        return data.decode()
+
+    sql = "SELECT key, caption, error FROM measured"
+    for arguments in (
+        ["plan", "r.yaml"],
+        ["run", "r.yaml", "--out", "out", "--set", "max_failed_files=1"],
+        ["sql", "out", sql],
+        ["sql", "out", sql, "--format", "csv"],
+        ["sql", "out", sql, "--format", "json"],
+        ["explain", "out", f"key{CLEAR}"],
+        ["whatif", "out", "--set", "rules.words=words > 3"],
+        ["verify", "out"],
+        ["diff", "out", "out"],
+    ):
+        text = on_terminal(*arguments)
+        assert "\x1b[2J" not in text and "\x9b" not in text and "\u202e" not in text, (arguments, ascii(text))
