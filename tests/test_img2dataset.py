@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.publish.forget.forget import forget
 from curate.store.items import Items
 from tests.laws.pools import Ran, encode, picture, recipe_of, run_local
@@ -164,6 +166,12 @@ def test_its_columns_stay_and_digests_are_of_what_is_stored(stages: tuple[Ran, P
     victim = ours["original_sha256"][0].as_py()
     result = forget(str(curated.folder), Items.of({"sha256": [bytes.fromhex(victim)]}), dry_run=True)
     assert (result.rows.requested, result.rows.kept, len(result.absent)) == (1, 1, 0)
+
+
+def test_images_that_it_made_squares_are_noticed(stages: tuple[Ran, Path, Ran]) -> None:
+    path = f"{stages[1]}/00000.tar"
+    noticed = WebdatasetInput().resized(WebdatasetSource(name="pool", format="webdataset", path=path), path)
+    assert re.match(r"\d+ of its first \d+ images were resized, one from 30\d x 30\d to 256 x 256 \(declare", noticed)
 
 
 def test_what_img2dataset_says_stays(stages: tuple[Ran, Path, Ran]) -> None:

@@ -62,17 +62,17 @@ def prepare_beam(words: list[str] | None, on: str | None) -> list[str]:
     return words or []
 
 
-def warn_of_sizes(recipe: "Recipe") -> Iterator[str]:
-    """Yield a warning for each source whose images become squares of one size, where rules name sizes."""
+def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
+    """Yield a warning for each source whose images are resized, or were, where rules name sizes."""
     from curate.decide.rules.rules import named_columns
-    from curate.pool.urls.download.source import UrlsSource
+    from curate.pool.registry import find_format
 
     named = sorted(named_columns(recipe) & {"width", "height", "min_side", "aspect"})
-    for source in recipe.input:
-        if named and isinstance(source, UrlsSource) and source.makes_squares:
+    for source in recipe.input if named else ():
+        first = next((unit.parts[0].path for unit in units if unit.source == source.name), "")
+        if what := find_format(source).resized(source, first):
             yield (
-                f"warning: input {source.name!r}: image_size with resize_mode {source.resize_mode} makes every image "
-                f"{source.image_size} x {source.image_size}, and the recipe names {', '.join(named)}; for the size "
+                f"warning: input {source.name!r}: {what}, and the recipe names {', '.join(named)}; for the size "
                 "before, write original_width and original_height"
             )
 

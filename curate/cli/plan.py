@@ -65,7 +65,7 @@ def plan(
     with temporary_folder() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, options, on=on)
         print_lines(*_inputs(loaded, prepared.plan, prepared.metadata), line())
-        print_lines(*map(line, warn_of_sizes(loaded)))
+        print_lines(*map(line, warn_of_sizes(loaded, prepared.plan.units)))
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
             print("  the run is finished: nothing to do")

@@ -165,6 +165,10 @@ class InputFormat(ABC):
         """Return what to change in a source so that expressions see a column of its inputs; empty without one."""
         return ""
 
+    def resized(self, source: Any, path: str) -> str:
+        """Return how images lost the sizes that rules may mean, by the source or its first file; empty where not."""
+        return ""
+
     def url_column(self, source: Any, output: pa.Schema) -> str | None:
         """Return the column that holds URLs, as the source names it, of those that a pool without images emits."""
         named = getattr(source, "columns", None)

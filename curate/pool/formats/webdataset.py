@@ -40,7 +40,8 @@ from curate.tar.index import TarIndex, index_tar
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
-_LOOKED = 100  # samples that a message goes by
+_LOOKED, _BEGIN = 100, 1 << 23  # samples that a message goes by, of so many bytes of a tar
+_SIZES = ("width", "height", "original_width", "original_height")
 
 
 class WebdatasetSource(Source):
@@ -125,13 +126,24 @@ class WebdatasetInput(InputFormat):
 
     def missing_column(self, source: WebdatasetSource, name: str) -> str:
         """Return what to declare, by the first samples of the first tar."""
-        for value in _first_values(source, name):
+        for fields in _first_fields(source):
+            value = fields.get(name)
             if kind := KINDS.get(type(value)):
                 declared = ", ".join(f"{name}: {kind}" for name, kind in {**source.columns, name: kind}.items())
                 return f"its .json files have a field of that name: write columns: {{{declared}}}"
             if value is not None:
                 return f"its .json files have a {type(value).__name__} under that name; accepted: {', '.join(TYPES)}"
         return ""
+
+    def resized(self, source: WebdatasetSource, path: str) -> str:
+        """Return how many of the first samples are stored in another size than their json says that they had."""
+        stated: Iterator[list[Any]] = ([fields.get(name) for name in _SIZES] for fields in _first_fields(source, path))
+        sizes = [size for size in stated if all(type(side) is int for side in size)]
+        if not (other := [size for size in sizes if sorted(size[:2]) != sorted(size[2:])]):
+            return ""
+        how = "one from {2} x {3} to {0} x {1}".format(*other[0])
+        declare = "declare columns: {original_width: int, original_height: int}"
+        return f"{len(other)} of its first {len(sizes)} images were resized, {how} ({declare})"
 
     def reread(self, source: WebdatasetSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples by their offsets. Raises OSError where the tar ends before."""
@@ -197,15 +209,17 @@ def _read_texts(
     return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), scores, counter.counts
 
 
-def _first_values(source: WebdatasetSource, name: str) -> Iterator[Any]:
-    """Yield what the first .json files have under a name; nothing where they cannot be read."""
+def _first_fields(source: WebdatasetSource, path: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the first .json files of a tar, by default of the source's first; nothing where they cannot be read."""
     with suppress(OSError, InputFault, CurateError):
-        for file in list_source(source, False)[:1]:
-            opened = open_source(file.path, source.storage)
-            index = index_tar(opened)
-            for member in [member for member in group_members(index).json if member >= 0][:_LOOKED]:
-                raw = opened.read(int(index.offsets[member]), min(int(index.sizes[member]), _JSON_BYTES))
-                yield read_json(bytes(raw))[0].get(name)
+        opened = open_source(path or list_source(source, False)[0].path, source.storage)
+        opened.size = min(opened.size, _BEGIN)  # its other headers may be minutes away
+        index = index_tar(opened)
+        spans = list(zip(index.offsets.tolist(), index.sizes.tolist(), strict=True))
+        first = [spans[member] for member in group_members(index).json if member >= 0][:_LOOKED]
+        opened.expect(first)
+        for offset, size in first:
+            yield read_json(bytes(opened.read(offset, min(size, _JSON_BYTES))))[0]
 
 
 def _text(value: Any) -> str | None:

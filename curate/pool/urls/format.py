@@ -226,6 +226,13 @@ class UrlsInput(InputFormat):
         rows_of_keys = pc.index_in(pa.array(keys, pa.string()), table["key"])
         return table.take(rows_of_keys).select(schema.ATTEMPTS.names).cast(schema.ATTEMPTS)
 
+    def resized(self, source: UrlsSource, path: str) -> str:
+        """Return whether all images become squares of one size, by the source."""
+        side, mode = source.image_size, source.resize_mode
+        if side is None or source.resize_only_if_bigger or mode not in ("border", "center_crop"):
+            return ""
+        return f"image_size with resize_mode {mode} makes every image {side} x {side}"
+
     def shard(self, source: Any, part: InputPart) -> str:
         """Return the name of a part's shard in its store; the path of any other part is a name already."""
         return part.path if part.groups is None else f"{shard_stem(number_of(source, part))}.tar"

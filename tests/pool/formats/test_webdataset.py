@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.pool.decode.json_fields import read_json
+from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
@@ -251,6 +253,55 @@ def test_images(tmp_path: Path) -> None:
     assert found["text"]["bytes"] == 8
     headers = measured(path, measure={"image": {"decode": False}})
     assert headers["cut"]["status"] == "ok" and headers["big"]["status"] == "ok"
+
+
+def resized(path: Path | str, members: dict[str, Any]) -> str:
+    """What is said of the sizes of a tar with these members, which is its source's first."""
+    with tempfile.NamedTemporaryFile() as file, fsspec.open(str(path), "wb") as out:
+        out.write(write_tar(Path(file.name), members).read_bytes())
+    source = WebdatasetSource(name="pool", format="webdataset", path=str(path))
+    return WebdatasetInput().resized(source, str(path))
+
+
+def sizes(width: Any, height: Any, original_width: Any, original_height: Any) -> dict[str, Any]:
+    return {
+        "width": width, "height": height, "original_width": original_width, "original_height": original_height,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["{tmp}/a.tar", "memory://{tmp}/a.tar"])
+def test_images_that_were_resized_are_noticed(tmp_path: Path, place: str) -> None:
+    """By the first hundred samples, as far as they are in the first megabytes: the rest of the tar is not read."""
+    path = place.format(tmp=tmp_path)
+    members: dict[str, Any] = {"0.jpg": b"x" * 1000, "0.json": sizes(256, 256, 256, 256)}
+    for i in range(1, 300):
+        members |= {f"{i}.jpg": b"x" * (5_000 if i < 150 else 100_000), f"{i}.json": sizes(256, 256, 640, 48 * i)}
+    how = "one from 640 x 48 to 256 x 256"
+    columns = "declare columns: {original_width: int, original_height: int}"
+    assert resized(path, members) == f"99 of its first 100 images were resized, {how} ({columns})"
+    members = {f"{i}.{suffix}": value for i in range(9) for suffix, value in (
+        ("jpg", b"x" * 1_500_000), ("json", sizes(9, 9, 8, 8)),
+    )}  # fmt: skip
+    assert resized(path, members).startswith("5 of its first 5 images were resized, one from 8 x 8 to 9 x 9")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        sizes(640, 480, 640, 480), sizes(480, 640, 640, 480), sizes(None, None, None, None),  # turned by EXIF; unknown
+        {"width": 256, "height": 256}, {"original_width": 640, "original_height": 480}, {}, "[1]",
+        sizes(True, False, 2, 3), sizes("256", "256", "640", "480"),
+    ],
+)  # fmt: skip
+def test_images_that_were_not_resized(tmp_path: Path, stated: Any) -> None:
+    assert resized(tmp_path / "a.tar", {"0.jpg": b"x", "0.json": stated, "1.jpg": b"x", "1.txt": "no json"}) == ""
+
+
+def test_tars_that_cannot_be_read_say_nothing_of_sizes(tmp_path: Path) -> None:
+    source = WebdatasetSource(name="pool", format="webdataset", path=f"{tmp_path}/a.tar")
+    assert WebdatasetInput().resized(source, f"{tmp_path}/a.tar") == ""
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
+    assert WebdatasetInput().resized(source, f"{tmp_path}/a.tar") == ""
 
 
 def test_many_images_stay_in_order(tmp_path: Path) -> None:

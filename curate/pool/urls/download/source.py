@@ -115,12 +115,6 @@ class UrlsSource(Source):
     """Refuse images whose longer side is more than this many times the shorter. null: no limit."""
 
     @property
-    def makes_squares(self) -> bool:
-        """Whether all images become squares of one size, of which rules on sizes see nothing."""
-        squares = self.resize_mode in ("border", "center_crop") and not self.resize_only_if_bigger
-        return self.image_size is not None and squares
-
-    @property
     def input_run(self) -> str | None:
         """The run that the rows are from."""
         return self.from_run

@@ -1,0 +1,78 @@
+"""What commands say of rules on sizes over tars whose images img2dataset made squares, as it does by default."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from tests.cli.conftest import Cli
+from tests.laws.pools import Sample, encode, write_tars
+
+pytestmark = pytest.mark.thorough
+
+ASPECT = "greatest(original_width, original_height) <= 3 * least(original_width, original_height)"
+
+
+@pytest.fixture(scope="module")
+def recipe(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of photographs, laid on white squares, with img2dataset's json."""
+    folder = tmp_path_factory.mktemp("sizes")
+    samples = []
+    with tarfile.open(shared / "photos.tar") as tar:
+        for name in tar.getnames()[:90:3]:
+            file = tar.extractfile(name)
+            assert file is not None
+            image = Image.open(io.BytesIO(file.read()))
+            square = encode(ImageOps.pad(image, (256, 256), color="white"))
+            sides = {"width": 256, "height": 256, "original_width": image.width, "original_height": image.height}
+            key = name.removesuffix(".jpg")
+            samples.append(Sample(key, square, f"a photo of {key}", fields={"status": "success", **sides}))
+    write_tars(folder / "pool", samples, 2)
+    path = folder / "recipe.yaml"
+    path.write_text('input: {name: tars, format: webdataset, path: "pool/*.tar"}\nrules: {side: min_side >= 200}\n')
+    return path
+
+
+def test_rules_on_sizes_of_resized_images_are_warned_of(cli: Cli, recipe: Path) -> None:
+    """A rule that sees the size before drops what the other does not."""
+    planned = cli("plan", str(recipe))
+    text = " ".join(planned.out.split())
+    assert planned.status == 0 and "side 0 (0.00%)" in text
+    assert "warning: input 'tars': " in text and "images were resized, one from " in text
+    assert (
+        " x 256 (declare columns: {original_width: int, original_height: int}), and the recipe names min_side" in text
+    )
+    assert "for the size before, write original_width and original_height" in text
+    done = cli("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert done.status == 0 and "images were resized, one from " in done.err
+    columns = ("--set", "input.columns={original_width: int, original_height: int}")
+    changed = "rules.side=least(original_width, original_height) >= 200"
+    planned = cli("plan", str(recipe), *columns, "--set", changed, "--set", f"rules.aspect={ASPECT}")
+    assert planned.status == 0 and "resized" not in planned.out and " side −" in " ".join(planned.out.split())
+    assert "resized" not in cli("plan", str(recipe), "--set", "rules.side=words > 2").out
+
+
+def test_the_first_recipe_says_it(cli: Cli, tmp_path: Path, recipe: Path) -> None:
+    """What its comment says to write works."""
+    out = tmp_path / "recipe.yaml"
+    assert cli("init", "--out", str(out)).status == 0
+    text = out.read_text()
+    assert "img2dataset's default makes every image 256 x 256" in text
+    for name in (
+        "columns: {original_width: int, original_height: int}",
+        "least(original_width, original_height) >= 200",
+    ):
+        assert name in text
+    changes = (
+        "columns={original_width: int, original_height: int}",
+        f"path={json.dumps(f'{recipe.parent}/pool/*.tar')}",
+    )
+    words = [word for change in changes for word in ("--set", f"input.{change}")]
+    rule = ("--set", "rules.side=least(original_width, original_height) >= 200", "--set", f"rules.aspect={ASPECT}")
+    planned = cli("plan", str(out), *words, *rule, "--set", "max_failed=1.0", "--set", "rules.english=words > 0")
+    assert planned.status == 0 and " side −" in " ".join(planned.out.split()) and "warning" not in planned.out, (
+        planned.out
+    )
