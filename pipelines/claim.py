@@ -20,6 +20,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
 from curate.emit.columns import find_emitted
+from curate.match.sources import ImportReport
 from curate.match.unit import keep_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.formats.run import read_input_runs
@@ -56,6 +57,7 @@ class Prepared:
     context: RunContext
     plan: Plan
     metadata: pa.Table | None  # None without `match`
+    imported: ImportReport | None  # of the metadata
     record: Record
     retries: Retries  # what of the pool is tried again
     finished: bool  # `_SUCCESS` is there, and nothing more is to be forgotten

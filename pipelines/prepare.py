@@ -83,8 +83,8 @@ def prepare(
         signals = find_signals(recipe.measure, models)
         measured = {column.name.lower() for signal in signals for column in signal.columns}
         plan = replace(plan, pool=plan.pool.without_named(measured))  # such names mean the signals'
-        metadata = None
-        if recipe.match and not len(metadata := read_metadata(recipe.match.metadata)[0]):
+        metadata, imported = read_metadata(recipe.match.metadata) if recipe.match else (None, None)
+        if recipe.match and not metadata:
             raise RecipeError(f"match.metadata: {recipe.match.metadata} has no entries")
         metadata_key = "" if metadata is None else ids.table_digest(metadata)
         record = _gather_record(recipe, folder, old)
@@ -103,7 +103,8 @@ def prepare(
             place=place,
         )
         _check(context, signals)
-    prepared = Prepared(context, plan, metadata, record, retries, is_finished(context, out), engine, sent, inputs)
+    finished = is_finished(context, out)
+    prepared = Prepared(context, plan, metadata, imported, record, retries, finished, engine, sent, inputs)
     if retry and prepared.finished:
         rows = find_mendable(plan.units, recipe.input, folder.read_parquet(FAILURES_FILE))
         if len(rows):

@@ -87,6 +87,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), target
 
 
+def test_what_differs_from_others_is_listed() -> None:
+    """What the code does with each is tested where the code is."""
+    for name, words in (
+        ("curate/pool/README.md", ["spaces or non-ASCII letters", "`user:password@`", "tabs and line feeds"]),
+        (
+            "pipelines/recipes/README.md",
+            ["A byte order mark", "single ASCII punctuation mark", "inverts MetaCLIP 2's `t_to_p`"],
+        ),
+        ("pipelines/recipes/datacomp_no_filter.yaml", ["sides are whole numbers", "2^31 pixels"]),
+    ):
+        assert [word for word in words if word not in (ROOT / name).read_text()] == []
+
+
 def test_the_architecture_lists_all_rooms_in_their_order() -> None:
     text = (ROOT / "curate/README.md").read_text().partition("## The rooms\n")[2]
     lines = text.split("```")[1].strip().splitlines()

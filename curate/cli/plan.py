@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 
 from curate.ask.page import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import whole
 from curate.base.process import CORES, temporary_folder
 from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, format_seconds, pluralise
@@ -28,7 +26,7 @@ from curate.cli.common import (
     print_lines,
     warn_of_sizes,
 )
-from curate.match.sources import never_match
+from curate.match.sources import ImportReport
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Plan
@@ -64,7 +62,7 @@ def plan(
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
         prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, options, on=on)
-        print_lines(*_inputs(loaded, prepared.plan, prepared.metadata), line())
+        print_lines(*_inputs(loaded, prepared.plan, prepared.imported), line())
         print_lines(*map(line, warn_of_sizes(loaded, prepared.plan.units)))
         print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
@@ -87,7 +85,7 @@ def plan(
                 print(f"\nwarning: {fault}")
 
 
-def _inputs(recipe: Recipe, plan: Plan, metadata: pa.Table | None) -> Iterator[Line]:
+def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterator[Line]:
     yield line("inputs")
     rows = []
     for source in recipe.input:
@@ -105,10 +103,8 @@ def _inputs(recipe: Recipe, plan: Plan, metadata: pa.Table | None) -> Iterator[L
     yield from (line(f"  {part.path}: {part.fault[0]}: {part.fault[1]}") for part in bad[:10] if part.fault)
     if plan.pool.rows is not None:
         yield line(f"  {plan.pool.rows:,} rows")
-    if metadata is not None:
-        never = len(metadata.filter(never_match(whole(metadata["entry"]))))
-        more = f"; {never:,} can never match, see `curate metadata import`" if never else ""
-        yield line(f"  metadata: {pluralise(len(metadata), 'entry', 'entries')}{more}")
+    if imported:
+        yield line(f"  {imported.summary}")
 
 
 def _steps(context: RunContext, plan: Plan) -> list[Line]:

@@ -96,6 +96,8 @@ def run(
         print(_retried(prepared.retries, is_new, prepared.context, out), file=sys.stderr)
     if reuse:
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
+    if prepared.imported:
+        print(prepared.imported.summary, file=sys.stderr)
     for warning in warn_of_sizes(loaded, prepared.plan.units):
         print(warning, file=sys.stderr)
     began = time.monotonic()

@@ -5,8 +5,8 @@ that was imported before (Parquet); any path or fsspec URL. Out: a table with `s
 string · source string · language string) and a report of what was dropped and of what can never match.
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
-marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its position after
-that. The whole list is held in memory: it is bounded by MAX_BYTES, as files are untrusted.
+marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its place in the
+list as it was read. The whole list is held in memory: it is bounded by MAX_BYTES, as files are untrusted.
 """
 
 import gzip
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.schema import METADATA
+from curate.base.wording import pluralise
 from curate.recipe.files import read_columns, read_whole
 
 MAX_BYTES = 1 << 30
@@ -56,6 +57,16 @@ class ImportReport:
     def never_match(self) -> pa.Array:
         """Return those of the kept entries that no text can match."""
         return self.kept.filter(never_match(self.kept))
+
+    @property
+    def summary(self) -> str:
+        """Return how many entries there are, which were dropped, and what else differs from the list and the texts."""
+        reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
+        dropped = ", ".join(f"{len(some):,} {why}" for why, some in reasons.items() if len(some))
+        never = len(self.never_match)
+        notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
+        notes += [f"{never:,} can never match, see `curate metadata import`" if never else ""]
+        return f"metadata: {'; '.join([*filter(None, notes), 'the byte order mark of a caption is cut off'])}"
 
 
 def never_match(entries: pa.Array) -> pa.Array:

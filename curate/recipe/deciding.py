@@ -175,7 +175,8 @@ class Balance(Section):
     A row is kept if the draw of any of its entries succeeds: p = t / max(count, t), and π = 1 − ∏(1 − p). Draws are
     hashes of uid, entry and seed. So the kept set does not depend on sharding, order, workers or retries, and only
     grows with t. Weights 1/π estimate, from the kept set, the pool before balancing. For the size
-    of another t: `curate whatif RUN --set balance.t=…`.
+    of another t: `curate whatif RUN --set balance.t=…`. `tail_share` inverts MetaCLIP 2's `t_to_p`. Its own `p_to_t`
+    counts entries with t rows too, and often gives another t.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (

@@ -54,7 +54,9 @@ class Match(Section):
     """Matches captions with metadata entries, as substrings (MetaCLIP); captions without any are dropped, `unmatched`.
 
     Matching is case-sensitive and exact by MetaCLIP's rule. Text and entry are delimited by single spaces, and spaces
-    are added around `, . ; : ? !` and the backtick. `curate metadata import FILE` reports entries that can never match.
+    are added around `, . ; : ? !` and the backtick. A byte order mark at the beginning of a caption or list is cut off.
+    Entries that are empty, repeated or a single ASCII punctuation mark are dropped. `curate metadata import FILE` lists
+    these, and entries that can never match.
     """
 
     gives: ClassVar[tuple[Column, ...]] = (

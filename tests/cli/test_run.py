@@ -43,6 +43,7 @@ def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: 
     assert f"curate sql {folder} funnel" in done.out
     assert ("threshold" in done.out) == (name == "texts")
     assert "measure" in done.err and "Traceback" not in done.err  # progress goes to standard error
+    assert "metadata: 5 entries; dropped: 1 empty, 1 of one punctuation mark" in done.err
     assert (folder / "_SUCCESS").exists() and not (folder / "tmp").exists()
     sizes = json.loads((folder / "shards" / "sizes.json").read_text())
     assert sum(sizes.values()) == run["counts"]["kept"] > 0
@@ -282,6 +283,7 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert "0 of 1 units done" in said["samples"] and "0 of 1 units done" in said["decisions"]
     assert "200 samples in 1 unit" in said["estimate,"]
     assert said["kept"].split()[1] == "58" and "±" in said["kept"]  # t is whole: the largest that expects at most 60
+    assert "metadata: 5 entries; dropped: 1 empty, 1 of one punctuation mark, 1 repeated; 1 can never" in done.out
     assert tree(pool) == before and list(tmp_path.iterdir()) == []
     short = cli("plan", str(pool / "texts.yaml"), "--no-estimate")
     assert short.status == 0 and "estimate" not in short.out

@@ -336,3 +336,13 @@ def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> No
         assert inclusion.tail_share_t(counts, share) == expected
     assert inclusion.tail_share_t(np.array([2, 4, 2], np.int64), 0.25) == 2  # 0 and 0.5 are as near
     assert inclusion.tail_share_t(np.zeros(3, np.int64), 0.06) == 1
+
+
+def test_it_inverts_the_share_of_metaclip_2_and_not_by_its_inverse() -> None:
+    """Its shares of a t lead back to this t; its own inverse counts the entries with t rows too, and leads elsewhere."""
+    counts = np.array([1, 5, 1, 5, 3, 90], np.int64)
+    for t in np.unique(counts):
+        assert inclusion.tail_share_t(counts, counts[counts < t].sum() / counts.sum()) == t
+    ascending = np.sort(counts)
+    with_t = ascending[np.argmin(np.abs(np.cumsum(ascending) / counts.sum() - 15 / 105))]
+    assert (int(with_t), inclusion.tail_share_t(counts, 15 / 105)) == (5, 90)

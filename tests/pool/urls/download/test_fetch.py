@@ -173,6 +173,8 @@ def test_redirects_and_odd_urls(web: Web) -> None:
     with pytest.raises(FetchFault, match="http_404"):
         get(one, web.url("bücher und so?q=ü&r=%20"))
     assert web.log[-1][1] == "/b%C3%BCcher%20und%20so?q=%C3%BC&r=%20"
+    assert get(one, web.url("image/a").replace("://", "://user:pass word@")) == IMAGE
+    assert "authorization" not in web.log[-1][2] and "user" not in web.log[-1][2]["host"]
 
 
 OPTED_OUT = [

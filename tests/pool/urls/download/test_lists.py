@@ -106,6 +106,10 @@ def test_quotation_marks(tmp_path: Path) -> None:
     assert [row["url"] for row in rows_of(path)] == ["http://a/1", "http://a/2"]
     path.write_text('"url"\t"caption"\n"http://a/1"\t"a ""big"" dog"\n')
     assert rows_of(path) == [{"url": "http://a/1", "caption": 'a "big" dog'}]
+    for value in ("a dog\nand more", "a\tdog"):
+        path.write_text(f'url\tcaption\nhttp://a/1\t"{value}"\nhttp://a/2\ta cat\n')
+        with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns"):
+            rows_of(path)
     (tmp_path / "a.csv").write_text('url,caption\nhttp://a/1,"a dog\nand more"\n')
     assert [row["caption"] for row in rows_of(tmp_path / "a.csv")] == ["a dog\nand more"]
 
