@@ -10,7 +10,7 @@ from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
 from curate.emit.settings import EmitSettings
 from curate.match.unit import MatchSettings
-from curate.measure.settings import MeasureSettings
+from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.plan import Unit
 from curate.run.columns import table_names
 from curate.run.context import RunContext
@@ -44,7 +44,11 @@ def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
         tables = context.unit_tables(unit)
         alone = replace(tables, reuse=None)  # decisions are never adopted: cheap, and by what could be read
         places = {"derived": alone, "decisions": alone}
-        return [places.get(name, tables).would_be_current(name, key(unit)) for name, key in keys.items()]
+        return [
+            places.get(name, tables).would_be_current(name, key(unit))
+            or (name in TABLES and tables.would_be_current(name, key(unit.before)))
+            for name, key in keys.items()
+        ]
 
     counts = dict.fromkeys(keys, 0)
     for current in in_threads(are_current, units):

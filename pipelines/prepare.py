@@ -1,7 +1,8 @@
 """Prepares a run: plans it, and checks what can be checked before it."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from curate.base import ids
@@ -75,7 +76,7 @@ def prepare(
     sent, inputs = (recipe, {}) if place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:
-        return _locate(make_plan(recipe, content, unit_size, named_columns(recipe), retries), folder, old)
+        return _locate(make_plan(recipe, content, unit_size, named_columns(recipe), retries), recipe, folder, old)
 
     with naming_all_missing(recipe):
         plan = make(retries)
@@ -137,22 +138,36 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
         raise RecipeError(f"{error}{hints}") from None
 
 
-def _locate(plan: Plan, folder: RunStore, old: RunStore | None) -> Plan:
+def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) -> Plan:
     """Return the plan whose units say which chunk holds them, where the run's folder was published before, and which
-    unit of an older run has the same inputs, whatever its number there.
+    unit of an older run has the same inputs, whatever its number there, and wherever the source's files were.
     """
     chunks = find_chunks(folder)
     old_chunks = find_chunks(old) if old else {}
-    numbers = {key: number for number, key in enumerate(read_unit_keys(old))} if old else {}
+    keys, paths = read_unit_keys(old) if old else ([], {})
+    numbers = {key: number for number, key in enumerate(keys)}
     if not chunks and not numbers:
         return plan
+    moves = {source.name: [None, *_moves(source.paths, paths.get(source.name, ()))] for source in recipe.input}
 
     def locate(unit: Unit) -> Unit:
-        number = numbers.get(unit.key)
-        reuse_chunk = None if number is None else old_chunks.get(number)
-        return replace(unit, chunk=chunks.get(unit.index), reuse_index=number, reuse_chunk=reuse_chunk)
+        for moved in moves[unit.source]:
+            unit = replace(unit, moved=moved)
+            if (number := numbers.get(unit.before.key if moved else unit.key)) is not None:
+                return replace(
+                    unit, chunk=chunks.get(unit.index), reuse_index=number, reuse_chunk=old_chunks.get(number)
+                )
+        return replace(unit, chunk=chunks.get(unit.index), moved=None)
 
     return replace(plan, units=PackedUnits(map(locate, plan.units)))
+
+
+def _moves(now: Sequence[str], was: str | Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield how paths of a source may begin now, and began in another run, where that differs."""
+    for pair in zip(now, [was] if isinstance(was, str) else was, strict=False):
+        new, old = (re.split(r"[{*?\[]", path, maxsplit=1)[0] for path in pair)
+        folders = new.rpartition("/")[0], old.rpartition("/")[0]
+        yield from ((a, b) for a, b in ((new, old), folders) if a and a != b)
 
 
 def _gather_record(recipe: Recipe, folder: RunStore, old: RunStore | None) -> Record:

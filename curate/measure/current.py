@@ -6,7 +6,7 @@ A table's footer note lists the key of each signal's columns, so a signal that i
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from curate.base.errors import DamagedError
 from curate.base.process import in_threads
 from curate.measure.outputs import Column, EmbeddingColumns, by_name
 from curate.measure.settings import MeasureSettings
+from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
-from curate.pool.registry import find_downloading
+from curate.pool.registry import find_downloading, find_format
 from curate.recipe.measure import column_prefix
+from curate.recipe.source import Source
 from curate.signals.signal import Embedder, EmbeddingSignal, ImageSignal, PrecomputedSignal, Signal, TextSignal
 from curate.store.tables import UnitTables, as_made
 
@@ -63,7 +65,10 @@ def find_current_columns(
     Where `checked`, files are read whole, and only those that are what was written count.
     """
     current = CurrentColumns()
-    keys = settings.signal_keys(unit)
+    before = unit.before
+    # Where rows are left out, the columns of all do not fit
+    as_it_was = [] if any(part.left_out for part in unit.parts) or before == unit else [before]
+    keys = [pair for each in (unit, *as_it_was) for pair in settings.signal_keys(each).items()]
     embedders = {signal.name for signal in settings.signals if isinstance(signal, Embedder)}
     for place in tables.places:
         for table in ("scores", "embeddings"):
@@ -74,7 +79,7 @@ def find_current_columns(
             except DamagedError:  # nothing in it is current
                 continue
             columns = place.column_names(table) if table == "embeddings" else []
-            for name in (name for name, key in keys.items() if note.get("signals", {}).get(name) == key):
+            for name in (name for name, key in keys if note.get("signals", {}).get(name) == key):
                 if table == "scores":
                     if current.scores.setdefault(name, place) is place and name in note.get("errors", {}):
                         current.errors[name] = note["errors"][name]
@@ -99,10 +104,15 @@ def observing_signals(settings: MeasureSettings, current: CurrentColumns) -> lis
     return [s for s in seeing if s.name in missing or (s.name not in current.scores and s.columns)]
 
 
+def would_be_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, name: str) -> bool:
+    """Return whether a table would not be measured, as far as footers say, and change nothing."""
+    return any(tables.would_be_current(name, settings.key(name, each)) for each in (unit, unit.before))
+
+
 def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[Signal]:
     """Return the signals that measuring the unit would compute now."""
     names = [name for name in ("samples", "scores", "embeddings") if name in settings.tables]
-    if all(tables.would_be_current(name, settings.key(name, unit)) for name in names):
+    if all(would_be_current(settings, unit, tables, name) for name in names):
         return []
     current = find_current_columns(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if isinstance(signal, TextSignal | EmbeddingSignal))
@@ -118,23 +128,30 @@ def count_needed(
     return Counter(signal.name for of_unit in needed for signal in of_unit)
 
 
-def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
-    """Write the tables that are not current yet, `samples` last, of a unit whose parts leave out rows to try again.
+def shard_column(source: Source, parts: Sequence[InputPart], rows: Sequence[int]) -> pa.ChunkedArray:
+    """Return column `shard` of `samples`, by the rows of each part."""
+    names = (find_format(source).shard(source, part) for part in parts)
+    return pa.chunked_array([pa.repeat(name, count) for name, count in zip(names, rows, strict=True)], pa.string())
 
-    They are made of its tables as they were before, with these rows, in the run's folder or the one to reuse, and have
-    the unit's new keys: nothing is read or measured for it. Where a table was not there before, the unit is measured.
+
+def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None:
+    """Write the tables that are not current yet, `samples` last, of a unit whose files were elsewhere before, or whose
+    parts leave out rows to try again.
+
+    They are made of its tables as they were before, in the run's folder or the one to reuse, and have the unit's new
+    keys: nothing is read or measured for it. Where a table was not there before, the unit is measured.
     """
-    if not any(part.left_out for part in unit.parts):
+    before = unit.before
+    if before == unit:
         return
-    before = replace(unit, parts=tuple(replace(part, left_out=()) for part in unit.parts))
     rows = tables.find("samples", settings.key("samples", before))
     if rows is None:
         return
     source = settings.source(unit)
     downloading = find_downloading(source)
-    assert downloading is not None  # no other format's parts leave rows out
-    keys = [key for part in unit.parts for key in downloading.left_out_keys(source, part)]
+    keys = [key for part in unit.parts for key in (downloading.left_out_keys(source, part) if downloading else ())]
     stay = pc.invert(pc.is_in(rows.read("samples", ["key"])["key"], pa.array(keys, pa.string())))
+    paths = {old.path: part.path for old, part in zip(before.parts, unit.parts, strict=True)}
     for name in sorted(settings.tables, key=lambda name: name == "samples"):
         place = tables.find(name, settings.key(name, before))
         if place is None or tables.is_current(name, key := settings.key(name, unit)):
@@ -146,7 +163,14 @@ def leave_out(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> None
             table = table.set_column(table.schema.get_field_index(column), numbered, number_column)
         if "signals" in note:
             note["signals"] = settings.signal_keys(unit)
+        if "failures" in note:
+            note["failures"] = [[paths.get(path, path), *why] for path, *why in note["failures"]]
+        if "faults" in note:
+            faults = note["faults"].items()
+            note["faults"] = {of: [[paths.get(path, path), why] for path, why in some] for of, some in faults}
         if "rows" in note:  # of each part
             ends = np.cumsum([0, *note["rows"]])
             note["rows"] = np.diff(np.cumsum([0, *np.asarray(stay)])[ends]).tolist()
+            shards = shard_column(source, unit.parts, note["rows"])
+            table = table.set_column(table.schema.get_field_index("shard"), schema.SAMPLES.field("shard"), shards)
         tables.write(name, table.combine_chunks(), key, note)

@@ -17,7 +17,7 @@ from curate.base.errors import RunError, TransientError
 from curate.base.numeric.arrays import whole
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.current import find_current_columns, leave_out, needed_embeddings, observing_signals
+from curate.measure.current import carry_over, find_current_columns, needed_embeddings, observing_signals, shard_column
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -44,7 +44,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     """
     source = settings.source(unit)
     find_format(source).fetch(source, unit.parts)
-    leave_out(settings, unit, tables)
+    carry_over(settings, unit, tables)
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
     if current_tables != keys.keys():
@@ -152,13 +152,11 @@ class _UnitWork:
     def _new_samples(self, samples: pa.Table) -> pa.Table:
         """Return table `samples`, before signals fill some of its columns."""
         source, rows = self.settings.source(self.unit), len(samples)
-        names = [find_format(source).shard(source, part) for part in self.unit.parts]
-        shards = [pa.repeat(name, len(part.samples)) for name, part in zip(names, self.parts, strict=True)]
         columns = by_name(samples) | {
             "unit": pa.repeat(pa.scalar(self.unit.index, pa.int32()), rows),
             "row": pa.array(np.arange(rows, dtype=np.int32)),
             "source": pa.repeat(self.unit.source, rows),
-            "shard": pa.chunked_array(shards, pa.string()),
+            "shard": shard_column(source, self.unit.parts, [len(part.samples) for part in self.parts]),
         }
         return pa.table([columns[name] for name in schema.SAMPLES.names], schema=schema.SAMPLES).combine_chunks()
 

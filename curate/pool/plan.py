@@ -52,6 +52,14 @@ class Unit:
     reuse_chunk: Chunk | None = None  # the chunk that it is in there
     chunk: Chunk | None = None  # the chunk that holds it in this run's folder, where that was published before
     last: int | None = None  # of a chunk in a finished run, one unit to its readers: the number of its last unit
+    moved: tuple[str, str] | None = None  # the folder of its files, and the one that they were in for the run to reuse
+
+    @property
+    def before(self) -> "Unit":
+        """The unit as an older run or round has it: its files where they were, with all their rows."""
+        folder, old = self.moved or ("", "")
+        parts = (replace(part, path=old + part.path.removeprefix(folder), left_out=()) for part in self.parts)
+        return replace(self, parts=tuple(parts), moved=None)
 
     @property
     def name(self) -> str:
@@ -117,9 +125,11 @@ def _values(unit: Unit) -> tuple[Any, ...]:
     return index, source, [_read_part(part) for part in parts], *rest
 
 
-def _unit(index: int, source: str, parts: Any, reuse_index: Any, reuse_chunk: Any, chunk: Any, last: Any) -> Unit:
+def _unit(index: int, source: str, parts: Any, reuse_index: Any, *rest: Any) -> Unit:
+    reuse_chunk, chunk, last, moved = rest
     reuse_chunk, chunk = (Chunk(*span) if span else None for span in (reuse_chunk, chunk))
-    return Unit(index, source, tuple(_part(*values) for values in parts), reuse_index, reuse_chunk, chunk, last)
+    moved = moved and tuple(moved)
+    return Unit(index, source, tuple(_part(*values) for values in parts), reuse_index, reuse_chunk, chunk, last, moved)
 
 
 def _part(path: str, size: int, fingerprint: str, groups: Any, rows: Any, fault: Any, *rest: Any) -> InputPart:

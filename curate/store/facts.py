@@ -393,9 +393,14 @@ def names_retries(store: RunStore) -> bool:
         return False
 
 
-def read_unit_keys(store: RunStore) -> list[str]:
-    """Return the keys of the run's units in order, of any format that has them: only equal ones are reused."""
-    return list(_read_object(store).get("unit_keys") or [])
+def read_unit_keys(store: RunStore) -> tuple[list[str], dict[str, Any]]:
+    """Return the keys of the run's units in order, and the path or paths of each source, of any format that has them.
+
+    Only units of equal keys are reused.
+    """
+    run = _read_object(store)
+    sources = (run.get("recipe") or {}).get("input") or []
+    return list(run.get("unit_keys") or []), {source["name"]: source["path"] for source in sources}
 
 
 def write_facts(store: RunStore, facts: RunClaim) -> None:

@@ -1,6 +1,7 @@
 """Law 4: a table is taken over where all that determines it is equal, and nowhere else."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from curate.decide.settings import DecideSettings
 from curate.emit.settings import EmitSettings
 from curate.match.unit import MatchSettings
+from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
@@ -214,14 +216,54 @@ def test_content_tells_changes_that_stamps_hide(tars: str, tmp_path: Path) -> No
     assert prepare(recipe, str(tmp_path / "out"), content=True).plan.pool.key != old
 
 
-def test_a_moved_pool_is_measured(tars: str, tmp_path: Path, measured: list[str]) -> None:
-    """Tables name the paths of their inputs, so another path is another input."""
-    old = pools.run_local(pools.recipe_of(tars), tmp_path / "old")
+@pytest.mark.parametrize("form", ["range", "glob", "list", "file"])
+def test_a_moved_pool_is_not_measured(form: str, tars: str, tmp_path: Path, measured: list[str]) -> None:
+    """Its tables name the paths of now, those of files that cannot be read too."""
+    (tmp_path / "tars/00001.tar").write_bytes(b"no tar" * 999)
+
+    def paths(folder: str) -> Any:
+        place = tars.replace("tars", folder, 1)
+        names = [f"{tmp_path}/{folder}/{i:05d}.tar" for i in range(6)]
+        return {"range": place, "glob": f"{tmp_path}/{folder}/*.tar", "list": names, "file": names[4]}[form]
+
+    old = pools.run_local(pools.recipe_of(paths("tars"), max_failed=1), tmp_path / "old")
     (tmp_path / "tars").rename(tmp_path / "moved")
+    recipe = pools.recipe_of(paths("moved"), max_failed=1, rules={"words": "words > 3"}, output={"rows_per_shard": 20})
     measured.clear()
-    new = pools.run_local(pools.recipe_of(tars.replace("tars", "moved")), tmp_path / "new", reuse=old.folder)
-    assert len(measured) == 6
-    assert new.kept == old.kept
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    assert measured == [] and len(new.kept)
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
+
+
+@pytest.mark.thorough
+def test_a_copied_pool_is_measured_unless_contents_are_compared(
+    tars: str, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `cp -r` copies: the files are written later."""
+    shutil.copytree(tmp_path / "tars", tmp_path / "copy", copy_function=shutil.copyfile)
+    copy = tars.replace("tars", "copy")
+    for content, count in ((False, 6), (True, 0)):
+        old, new = (tmp_path / f"{name} {content}" for name in ("old", "new"))
+        pools.run_local(pools.recipe_of(tars), old, content=content)
+        measured.clear()
+        pools.run_local(pools.recipe_of(copy), new, reuse=old, content=content)
+        assert len(measured) == count
+
+
+@pytest.mark.thorough
+def test_a_signal_is_added_to_a_moved_pool(tars: str, tmp_path: Path) -> None:
+    """Other columns of scores are taken over where the files were elsewhere."""
+    old = pools.run_local(pools.recipe_of(tars, measure={"text_area": {}}), tmp_path / "old")
+    (tmp_path / "tars").rename(tmp_path / "moved")
+    both = {"text_area": {}, "language": {}}
+    recipe = pools.recipe_of(tars.replace("tars", "moved"), measure=both)
+    prepared = prepare(recipe, str(tmp_path / "new"), str(old.folder))
+    settings, units = MeasureSettings.of(prepared.context), prepared.plan.units
+    assert count_needed(settings, units, prepared.context.unit_tables) == {"language": 6}
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    fresh = pools.run_local(recipe, tmp_path / "fresh")
+    assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
 
 
 def test_shards_added_at_the_end(tars: str, metadata: str, tmp_path: Path, measured: list[str]) -> None:
