@@ -17,11 +17,12 @@ from curate.emit.columns import find_emitted
 from curate.emit.output_format import find_output
 from curate.match.sources import read_metadata
 from curate.pool.plan import PackedUnits, Plan, Unit, make_plan
-from curate.pool.registry import find_format
+from curate.pool.registry import find_downloading, find_format
 from curate.pool.retry import find_mendable
 from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.lists import read_list
 from curate.recipe.recipe import Recipe
+from curate.recipe.source import Source
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
 from curate.run.inputs import naming_all_missing, place_inputs
@@ -148,18 +149,26 @@ def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) 
     numbers = {key: number for number, key in enumerate(keys)}
     if not chunks and not numbers:
         return plan
-    moves = {source.name: [None, *_moves(source.paths, paths.get(source.name, ()))] for source in recipe.input}
+    sources = {source.name: source for source in recipe.input}
+    moves = {name: [None, *_moves(source.paths, paths.get(name, ()))] for name, source in sources.items()}
 
     def locate(unit: Unit) -> Unit:
+        unit = replace(unit, chunk=chunks.get(unit.index))
         for moved in moves[unit.source]:
-            unit = replace(unit, moved=moved)
-            if (number := numbers.get(unit.before.key if moved else unit.key)) is not None:
-                return replace(
-                    unit, chunk=chunks.get(unit.index), reuse_index=number, reuse_chunk=old_chunks.get(number)
-                )
-        return replace(unit, chunk=chunks.get(unit.index), moved=None)
+            placed = replace(unit, moved=moved)
+            number = numbers.get(placed.before.key if moved else unit.key)
+            if number is not None and _has_shards(sources[unit.source], placed):
+                return replace(placed, reuse_index=number, reuse_chunk=old_chunks.get(number))
+        return unit
 
     return replace(plan, units=PackedUnits(map(locate, plan.units)))
+
+
+def _has_shards(source: Source, unit: Unit) -> bool:
+    """Return whether a unit whose files were elsewhere has the same shards, if its source is downloaded."""
+    kind = find_downloading(source)
+    lists = [[kind.list_key(source, part) for part in each.parts] for each in (unit, unit.before) if kind]
+    return not lists or lists[0] == lists[1]
 
 
 def _moves(now: Sequence[str], was: str | Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from curate.pool.retry import find_mendable
 from curate.pool.urls.download.retry_record import Retries
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
+from curate.store.facts import read_unit_keys
 from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.store import RunStore
@@ -132,10 +133,24 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     settings = MeasureSettings.of(context)
     signals = count_needed(settings, units, context.unit_tables)
     lost = say({name: len(units) - count for name, count in current.items()})
-    if current and lost and settings.signals:
-        which = f"signals {say(signals)}; columns of the others" if signals else "no signal, their columns"
-        lost = f"{lost} ({which} are reused)"
+    if lost and settings.signals:
+        is_any = any(signals[signal.name] < len(units) for signal in settings.signals)
+        others = "; columns of the others are reused" if is_any else ""
+        lost = f"{lost} ({f'signals {say(signals)}{others}' if signals else 'no signal, their columns are reused'})"
     derived = "derived columns" if context.recipe.derive else ""
     captions = "captions without a cached answer" if context.recipe.captions else ""
     recomputed = ", ".join(filter(None, [lost, derived, "decisions", captions, "shards"]))
-    return f"reused from {reuse}: {say(current) or 'no complete table'} (units)\nrecomputed: {recomputed}"
+    tables = say(current) or f"no complete table{_why_none(context, units)}"
+    return f"reused from {reuse}: {tables} (units)\nrecomputed: {recomputed}"
+
+
+def _why_none(context: RunContext, units: Sequence[Unit]) -> str:
+    """Return why no table of the older run is reused, as far as the plan says."""
+    if any(unit.reuse_index is not None for unit in units):
+        return ": it has the files, but not measured by the same keys of the source and measure, and libraries"
+    assert context.reuse is not None
+    _, paths = read_unit_keys(context.reuse)
+    if paths.keys().isdisjoint(source.name for source in context.recipe.input):
+        return f": its sources have other names ({', '.join(paths) or 'none'})"
+    what = "it has no unit of the same files; a file is the same by name, size and time of change"
+    return f": {what}, or by content where both runs have --fingerprint content"

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -238,13 +239,40 @@ def test_reuse_says_what_is_recomputed(
     assert f"samples {units}/{units}, members {units}/{units}, matches {units}/{units} (units)" in same
     assert "\nrecomputed: decisions, shards\n" in same
     read = said("read", "measure.image.phash=false", "dedup.by=[uid]")
-    assert "no complete table (units)" in read
+    assert "no complete table: it has the files, but not measured by the same keys of the source" in read
+    assert "are reused" not in read
     assert (
         f"recomputed: samples {units}/{units}, members {units}/{units}, matches {units}/{units}, decisions, shards"
         in read
     )
     more = said("more", "measure.language={}")
     assert f"scores {units}/{units}" in more and f"signals language {units}/{units}" in more
+    assert "columns of the others" not in more  # there are none
+
+
+@pytest.mark.thorough
+def test_reuse_says_why_nothing_of_a_pool_is_reused(
+    cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
+) -> None:
+    """Of one that was moved all is reused, of one that was copied without its times nothing."""
+
+    def said(name: str, copy: Any, text: tuple[str, str] = ("", "")) -> str:
+        shutil.copytree(pool, tmp_path / name, copy_function=copy)
+        recipe = tmp_path / name / "tars.yaml"
+        recipe.write_text(recipe.read_text().replace(*text))
+        done = cli("run", str(recipe), "--out", str(tmp_path / f"{name} run"), "--reuse", str(finished["tars"][0]))
+        assert done.status == 0
+        return done.err
+
+    units = len(list((finished["tars"][0] / "tables/samples").iterdir()))
+    assert f"samples {units}/{units}, members {units}/{units} (units)\nrecomputed: matches" in said(
+        "moved", shutil.copy2
+    )
+    later = said("copied", shutil.copyfile)
+    assert (
+        "it has no unit of the same files; a file is the same by name, size and time of change, or by content" in later
+    )
+    assert ": its sources have other names (" in said("renamed", shutil.copy2, ("name: ", "name: other_"))
 
 
 def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tmp_path: Path) -> None:

@@ -378,9 +378,7 @@ def measure_and_match(context: RunContext, units: Sequence[Unit], metadata: pa.T
             match(context, unit)
 
 
-def run_local(
-    recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool = False, content: bool = False
-) -> Ran:
+def run_local(recipe: Recipe, out: Path, reuse: Path | None = None, retry: bool = False, content: bool = False) -> Ran:
     """The same run without Beam: each step over all units of this process, one after the other."""
     prepared = prepare(recipe, str(out), str(reuse) if reuse else None, content, retry=retry)
     assert not prepared.finished

@@ -92,6 +92,21 @@ def test_a_run_that_is_reused_gives_its_shards(web: Web, tmp_path: Path) -> None
     assert (tmp_path / "third/shards/00000.tar").read_bytes() == (tmp_path / "first/shards/00000.tar").read_bytes()
 
 
+@pytest.mark.parametrize("content", [True, False])
+def test_a_list_that_was_moved_is_downloaded_again_unless_it_goes_by_content(
+    content: bool, web: Web, tmp_path: Path
+) -> None:
+    """Keys of samples hold the numbers of shards, which depend on what the list is."""
+    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{i}") for i in range(30)])
+    first = run_local(recipe(path), tmp_path / "first", content=content)
+    asked = len(web.log)
+    moved = recipe(path.rename(tmp_path / "moved.parquet"), rules={"small": "width < 1000"})
+    second = run_local(moved, tmp_path / "second", reuse=first.folder, content=content)
+    assert (len(web.log) == asked) == content and len(second.kept) == len(first.kept)
+    fresh = run_local(moved, tmp_path / "fresh", content=content)
+    assert (tmp_path / "second/shards/00000.tar").read_bytes() == (fresh.folder / "shards/00000.tar").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz"])
 def test_lists(web: Web, tmp_path: Path, name: str) -> None:
     urls: list[str | None] = [web.url(f"image/{i}", i % HOSTS) for i in range(30)]

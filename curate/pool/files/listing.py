@@ -23,7 +23,7 @@ from curate.recipe.strict_yaml import find_surrogate
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})\Z")
 MAX_NAMES = 10_000_000  # of files in one source, by ranges and lists
-_HASHED = "xxh3:"
+HASHED = "xxh3:"  # with which fingerprints of a content begin
 _LOCAL_OPTIONS = ("auto_mkdir",)  # of fsspec's local file system, which takes any other without a word
 _NOT_THERE = (404, 410)  # answers of HTTP
 _THREADS = 16  # files that are looked up, or hashed, at once
@@ -219,7 +219,7 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
         now = "deleted"
     if now == state:
         return
-    hashed = fingerprint.startswith(_HASHED) and now != "deleted"
+    hashed = fingerprint.startswith(HASHED) and now != "deleted"
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
         raise RunError(
             f"{path}: the file changed during the run: it was {state} before, now it is {now}. Inputs must stay as "
@@ -230,7 +230,7 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
 def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:
     """Return a hash of a file's content, or what its file system says of its version."""
     if content:  # an empty one is not opened: it may be the kernel's messages, which would be waited for
-        return _hash(fs, info["name"]) if info["size"] else f"{_HASHED}{xxhash.xxh3_128().hexdigest()}"
+        return _hash(fs, info["name"]) if info["size"] else f"{HASHED}{xxhash.xxh3_128().hexdigest()}"
     if isinstance(fs, LocalFileSystem):
         return f"mtime:{os.stat(info['name']).st_mtime_ns}"  # of the file, where the name is a link
     return next((f"{name}:{info[name]}" for name in _VERSIONS if info.get(name)), "unknown")
@@ -241,4 +241,4 @@ def _hash(fs: Any, name: str) -> str:
     with fs.open(name, "rb") as file:
         while block := file.read(1 << 22):
             state.update(block)
-    return f"{_HASHED}{state.hexdigest()}"
+    return f"{HASHED}{state.hexdigest()}"

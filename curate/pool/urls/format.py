@@ -23,7 +23,7 @@ from curate.base.process import process_cache
 from curate.base.wording import one_line
 from curate.pool.decode.columns import valid_text
 from curate.pool.files.faults import InputFault
-from curate.pool.files.listing import list_source
+from curate.pool.files.listing import HASHED, list_source
 from curate.pool.formats.input_format import (
     Batch,
     FileColumns,
@@ -260,7 +260,7 @@ def _only(batch: Batch, stay: Mask) -> Batch:
 
 def identify_list(part: InputPart) -> list[str]:
     """Return what identifies the list that a part is of: its content, wherever it is, as far as that is known."""
-    return [part.fingerprint] if part.fingerprint.startswith(SHA256) else [part.path, part.fingerprint]
+    return [part.fingerprint] if part.fingerprint.startswith((SHA256, HASHED)) else [part.path, part.fingerprint]
 
 
 def number_of(source: UrlsSource, part: InputPart) -> int:
