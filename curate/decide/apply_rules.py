@@ -45,13 +45,8 @@ Answers = Answer[RuleAnswers] | None  # None where nothing was asked
 
 def apply_rules(units: Units, settings: DecideSettings) -> Answers:
     """Apply all that comes before deduplication."""
-    start_rules(units, settings)
-    return apply_segments(units, settings)
-
-
-def start_rules(units: Units, settings: DecideSettings) -> None:
-    """Apply the rules of the first segment."""
     units.then("Rules", start_unit, settings)
+    return apply_segments(units, settings)
 
 
 def apply_later_rules(units: Units, settings: DecideSettings, answers: Answers) -> Answers:
@@ -158,7 +153,8 @@ def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, i
 def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
     """Compute the statistics that follow a segment, and apply the next one."""
     name, ranks = f"Derive {index}", None
-    summaries = units.ask(f"{name}: summarise", _summarise, settings, index, combine=Fold(_add_summaries))
+    add = Fold[Mapping[At, Fitted]](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
+    summaries = units.ask(f"{name}: summarise", _summarise, settings, index, combine=add)
     if _statistics(settings, index, of_ranks=True):
         keys = units.pairs(f"{name}: keys", _split_keys, settings, index)
         ranks = units.group(f"{name}: count", keys, _count_up_to, summaries)
@@ -193,10 +189,6 @@ def _summarise(
 ) -> Iterator[dict[At, Fitted]]:
     values = _values(tables, state, settings, index)
     yield {at: Fitted.of(call, x[state.alive & ~np.isnan(x)]) for at, call, x in values}
-
-
-def _add_summaries(left: dict[At, Fitted], right: dict[At, Fitted]) -> dict[At, Fitted]:
-    return {at: fitted + right[at] for at, fitted in left.items()}
 
 
 def _split_keys(

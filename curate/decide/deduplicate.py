@@ -170,7 +170,7 @@ def _find_groups(
     """Find the groups of a pass by nearness over the rows still in: Groups, and the sum of `Nearness.recall`."""
     name = f"Duplicates, pass {place + 1}"
     if not units.place.is_cluster:
-        states = units.ask(f"{name}: together", _state)
+        states = units.ask(f"{name}: together", lambda _, state: [state])
         both = units.get(f"{name}: search", _search, states, settings, nearness)
         return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
     plan: Any = None
@@ -181,10 +181,6 @@ def _find_groups(
     parts = units.pairs(f"{name}: split", _split, nearness, plan, n_buckets)
     buckets = units.group(f"{name}: groups of buckets", parts, _groups_of_bucket, nearness)
     return units.combine(f"{name}: groups", [buckets.aside], JoinGroups()), recall
-
-
-def _state(tables: OpenTables, state: UnitState) -> Iterator[UnitState]:
-    yield state
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness) -> tuple[Groups, I64]:

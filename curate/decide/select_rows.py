@@ -58,7 +58,7 @@ def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]
     if settings.has_later_rules:
         return count_alive(units, settings)
     duplicates = units.ask("Counts: duplicates", _count_duplicates, settings, combine=AddEntries(settings))
-    return units.get("Counts: less duplicates", _less_duplicates, matches, duplicates)
+    return units.get("Counts: less duplicates", lambda before, lost: before[1] - lost, matches, duplicates)
 
 
 def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
@@ -67,11 +67,6 @@ def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSett
         yield sparse_counts(lost, None, settings.n_entries)
     else:
         yield SparseSums(np.zeros(0, np.int32), np.zeros(0, np.int64))
-
-
-def _less_duplicates(matches: I64, duplicates: I64) -> I64:
-    left: I64 = matches[1] - duplicates
-    return left
 
 
 def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import U64
 from curate.decide.dedup import exact
-from curate.decide.dedup.exact import HashBatch, PackedHashes
+from curate.decide.dedup.exact import HashBatch
 from curate.emit.columns import SIDECAR
 from curate.emit.layout import Layout, Shard, Slice
 from curate.emit.output_format import emit_shard, find_output
@@ -26,7 +26,8 @@ from curate.store.timings import time_step
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
     """Hash the names that kept rows may get; return a list of uint64[n], those that several may and so none gets."""
     hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets, batch=HashBatch)
-    return units.group("Emit: repeated names", hashes, _repeated).aside
+    names = units.group("Emit: repeated names", hashes, lambda _, of: [Aside(exact.repeated(part for *_, part in of))])
+    return names.aside
 
 
 def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int) -> Iterator[tuple[int, Any]]:
@@ -35,18 +36,15 @@ def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int
         yield bucket, (unit.index, part)
 
 
-def _repeated(bucket: int, hashes: Sequence[PackedHashes]) -> Iterator[Aside]:
-    yield Aside(exact.repeated(part for _, _, part in hashes))
-
-
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
     """Lay the shards out and write them; return a list of (shard, rows), and of their files' list[Published].
 
     `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
-    layout = units.get("Emit: lay out", _lay_out, audit, settings)
-    fields = units.get("Emit: fields", _find_fields, audit, settings)
-    slices = units.pairs("Emit: slices", _slices, layout, batch=_SliceBatch)
+    output, names = settings.output, [*SIDECAR.names, *settings.columns]
+    layout = units.get("Emit: lay out", lambda counts: Layout.of(counts.kept, output.rows_per_shard), audit)
+    fields = units.get("Emit: fields", lambda counts: find_field_columns(counts.fields, names), audit)
+    slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout, batch=_SliceBatch)
     written = units.group("Emit: write", slices, _write, repeated, fields, settings)
     return written.items, written.aside
 
@@ -64,18 +62,6 @@ class _SliceBatch:
 
     def pack(self) -> tuple[Slice, ...]:
         return tuple(self._slices)
-
-
-def _lay_out(audit: Any, settings: EmitSettings) -> Layout:
-    return Layout.of(audit.kept, settings.output.rows_per_shard)
-
-
-def _find_fields(audit: Any, settings: EmitSettings) -> pa.Schema:
-    return find_field_columns(audit.fields, [*SIDECAR.names, *settings.columns])
-
-
-def _slices(tables: OpenTables, unit: Unit, layout: Layout) -> Iterator[tuple[int, Slice]]:
-    yield from layout.slices(unit)
 
 
 def _write(

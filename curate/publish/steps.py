@@ -26,12 +26,8 @@ def sources_of(plan: Sequence[Unit]) -> list[tuple[str, int]]:
 
 def audit(units: Units, settings: PublishSettings) -> Answer:
     """Count all rows of all units: an Audit. Too much damage ends the run."""
-    counted = units.ask("Audit: count", _count, settings, combine=Total(Audit))
+    counted = units.ask("Audit: count", lambda tables, unit: [audit_unit(settings, tables, unit)], combine=Total(Audit))
     return units.get("Audit: check", check_damage, settings, counted)
-
-
-def _count(tables: OpenTables, unit: Unit, settings: PublishSettings) -> Iterator[Audit]:
-    yield audit_unit(settings, tables, unit)
 
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answer:
@@ -55,12 +51,8 @@ def compact(units: Units, settings: PublishSettings, audited: Answer, sources: S
     `audited`, of all units, comes once all tables are there. Returns a list of list[Published], the manifest's lines of
     all tables.
     """
-    chunks = units.get("Compact: chunks", _chunks, audited, sources)
+    chunks = units.get("Compact: chunks", lambda counted: lay_out_chunks(sources, counted.sizes), audited)
     return units.each("Compact: merge", chunks, _compact, settings)
-
-
-def _chunks(audited: Audit, sources: Sources) -> list[Chunk]:
-    return lay_out_chunks(sources, audited.sizes)
 
 
 def _compact(chunk: Chunk, settings: PublishSettings) -> list[Published]:

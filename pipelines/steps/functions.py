@@ -110,26 +110,11 @@ class CombineAll(beam.PTransform):
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[part] → PCollection of one whole."""
-        keyed = elements | "Key" >> Map(_with_key).with_output_types(tuple[None, Any])
+        keyed = elements | "Key" >> Map(lambda element: (None, element)).with_output_types(tuple[None, Any])
         return keyed | "Combine" >> beam.CombinePerKey(_CombineFn(self._combine)) | "Value" >> Map(itemgetter(1))
 
 
 class _CombineFn(beam.CombineFn):
     def __init__(self, combine: Combine[Any, Any]) -> None:
-        self._combine = combine
-
-    def create_accumulator(self) -> Any:
-        return self._combine.create()
-
-    def add_input(self, accumulator: Any, element: Any) -> Any:
-        return self._combine.add(accumulator, element)
-
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        return self._combine.merge(accumulators)
-
-    def extract_output(self, accumulator: Any) -> Any:
-        return self._combine.result(accumulator)
-
-
-def _with_key(element: Any) -> tuple[None, Any]:
-    return None, element
+        self.create_accumulator, self.add_input = combine.create, combine.add
+        self.merge_accumulators, self.extract_output = combine.merge, combine.result

@@ -204,7 +204,7 @@ class BeamUnits(Units):
             self._do(step.name, both | f"{step.name}: meet" >> beam.GroupByKey(), [step])
 
     def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
-        asked = {_tag(i): step.answer for i, step in enumerate(steps) if step.answer is not None}
+        asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
         sides = [value for step in steps for value in step.values]
         parts = tuple((step.function, len(step.values), step.answer is not None) for step in steps)
         work = InThreads(_Pass(self._context, parts), self._together)
@@ -217,11 +217,6 @@ class BeamUnits(Units):
 
 def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
-
-
-def _tag(number: int) -> str:
-    """Return the name of the output that holds the answers to a step of a pass."""
-    return f"answers {number}"
 
 
 @dataclass(frozen=True)
@@ -262,7 +257,7 @@ class _Pass:
             of_step, values = values[:n], values[n:]
             result = function(tables, element, *own_values, *of_step)
             if is_question:
-                outputs += (TaggedOutput(_tag(i), answer) for answer in result)
+                outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
             else:
                 element = result
         return element

@@ -29,7 +29,7 @@ from curate.base.numeric.arrays import I16, I64, Mask
 from curate.base.process import in_threads
 from curate.base.schema import CODES
 from curate.base.wording import did_you_mean
-from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments, start_rules
+from curate.decide.apply_rules import Answers, apply_later_rules, apply_segments, start_unit
 from curate.decide.dedup import exact
 from curate.decide.deduplicate import deduplicate, drop_records, find_records, records_again
 from curate.decide.draw.selection import RowsLeft, SelectionRun
@@ -271,7 +271,7 @@ def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettin
     if key not in run.opened:
         run.opened.clear()
         units.elements = list(run.units)
-        start_rules(units, settings)
+        units.then("Rules", start_unit, settings)
         run.opened[key] = units.elements
     units.elements = run.opened[key]
     answers = apply_segments(units, settings)

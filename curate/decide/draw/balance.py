@@ -120,7 +120,7 @@ class BalanceSelection(Selection):
         bracket = units.get("Balance: begin", _begin, counts, section.rows, scheme, run)
         for n in range(ROUNDS):
             sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold[Any]())
-            bracket = units.get(f"Balance: narrow {n}", _narrow, sums, bracket)
+            bracket = units.get(f"Balance: narrow {n}", lambda of, by: of.narrow(of.points, by), bracket, sums)
         return units.get("Balance: t", _solved, bracket, counts, scheme, run)
 
     def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
@@ -188,10 +188,6 @@ def _expect(
     sums = [inclusion.expected_rows(matches, counts, limits) for limits in stacks]
     # Python integers: a sum over units may pass 2⁶⁴.
     yield np.concatenate([np.zeros(0, np.uint64), *sums]).astype(object)
-
-
-def _narrow(sums: Any, bracket: Bracket) -> Bracket:
-    return bracket.narrow(bracket.points, sums)
 
 
 def _solved(bracket: Bracket, counts: I64, scheme: Scheme, run: SelectionRun) -> LimitsChoice:

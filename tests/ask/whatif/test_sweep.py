@@ -83,13 +83,13 @@ def test_what_does_not_change_is_done_once(run: FinishedRun, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError("was done again")
 
-    for name in ("start_rules", "apply_segments", "find_records"):
+    for name in ("start_unit", "apply_segments", "find_records"):
         monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
     assert len(list(sweep(run, [], parse_swept_number("balance.t=1..100")))) > 5
     monkeypatch.undo()
     fractions = sweep(run, [], parse_swept_number("rules.best.top=0.1..0.9"), 3)
     next(fractions)
-    for name in ("start_rules", "find_records"):
+    for name in ("start_unit", "find_records"):
         monkeypatch.setattr(f"curate.ask.whatif.survivors.{name}", never)
     assert len(list(fractions)) == 2
     with pytest.raises(AssertionError, match="done again"):
