@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from curate.base.wording import one_line
 
@@ -141,9 +141,13 @@ def groups(
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """Return the process's threads for what releases the GIL (Pillow, numba), one per core."""
-    return ThreadPoolExecutor(CORES, thread_name_prefix="core")
+def threads(name: Literal["core", "unit", "onnx"]) -> ThreadPoolExecutor:
+    """Return the process's threads of a name, one per core.
+
+    "core" are for what releases the GIL (Pillow, numba); "unit" for units, which use those themselves; "onnx" for
+    sessions: those that decode images may wait for a model to be loaded.
+    """
+    return ThreadPoolExecutor(CORES, thread_name_prefix=name)
 
 
 class Backlog:
@@ -181,19 +185,13 @@ class Backlog:
             self._waiting -= count
 
 
-@cache
-def unit_threads() -> ThreadPoolExecutor:
-    """Return the process's threads for units: others than those of `in_threads`, which units use themselves."""
-    return ThreadPoolExecutor(CORES, thread_name_prefix="unit")
-
-
 def in_threads(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     backlog: Backlog | None = None,
-    threads: ThreadPoolExecutor | None = None,
+    of: Literal["core", "unit"] = "core",
 ) -> Iterator[Result]:
-    """Yield the function's result for each item, in order; the function must not use these threads itself.
+    """Yield the function's result for each item, in order; the function must not use these `threads` itself.
 
     The thread that asks for results takes items as threads come free: as many as `backlog` lets wait, by default CORES,
     and the next one.
@@ -212,7 +210,7 @@ def in_threads(
             for item in items:
                 while not backlog.add(len(waiting)):
                     yield read()
-                waiting.append((threads or _threads()).submit(function, item))
+                waiting.append(threads(of).submit(function, item))
             while waiting:
                 yield read()
         finally:

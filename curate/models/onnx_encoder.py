@@ -7,10 +7,9 @@ two are faster.
 
 import ctypes
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import F32, I64
-from curate.base.process import CORES, Lazy
+from curate.base.process import CORES, Lazy, threads
 from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.identity import OpenClip
@@ -111,7 +110,7 @@ class OnnxEncoder(Encoder):
     def _encode(self, encode: Callable[[Any], F32], items: Any) -> Encoded:
         piece = max(_PIECE, -(-len(items) // self._threads))
         pieces = [items[at : at + piece] for at in range(0, len(items), piece)]
-        parts = list((_threads().map if self._threads > 1 else map)(partial(self._in_halves, encode), pieces))
+        parts = list((threads("onnx").map if self._threads > 1 else map)(partial(self._in_halves, encode), pieces))
         return lambda: np.concatenate([half for part in parts for half in part])
 
     def _encode_images(self, views: Sequence[npt.NDArray[Any]]) -> F32:
@@ -122,12 +121,6 @@ class OnnxEncoder(Encoder):
         mask = np.arange(ids.shape[1]) <= (ids == self._tokenizer.end).argmax(axis=1)[:, None]
         with self._use() as graphs:
             return graphs.texts.run({"input_ids": ids, "attention_mask": mask})
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Return threads for sessions: others than those that decode images, which may wait for a model to be loaded."""
-    return ThreadPoolExecutor(CORES, thread_name_prefix="onnx")
 
 
 def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from curate.base.process import in_threads, unit_threads
+from curate.base.process import in_threads
 from curate.run.context import RunContext
 from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, Units, W, Yields
 
@@ -59,7 +59,7 @@ class InProcessUnits(Units):
         def work(item: tuple[Any, list[Any]]) -> list[Any]:
             return list(function(item[0], list(item[1]), *known))
 
-        for part in chain.from_iterable(in_threads(work, pairs.by_key.items(), threads=unit_threads())):
+        for part in chain.from_iterable(in_threads(work, pairs.by_key.items(), of="unit")):
             if isinstance(part, Aside):
                 asides.append(part.value)
             else:
@@ -77,7 +77,7 @@ class InProcessUnits(Units):
     def each(self, name: str, items: Answer[list[Any]], function: Callable[..., W], *values: Any) -> Answer[list[W]]:
         """Work on the items of an answer."""
         known = _plain(values)
-        return _Value(list(in_threads(lambda item: function(item, *known), self.value(items), threads=unit_threads())))
+        return _Value(list(in_threads(lambda item: function(item, *known), self.value(items), of="unit")))
 
     def _do(
         self,
@@ -97,7 +97,7 @@ class InProcessUnits(Units):
 
         if len(self.elements) == 1:  # in this thread, which has the memory that another one frees
             return map(work, self.elements)
-        return in_threads(work, self.elements, threads=unit_threads())
+        return in_threads(work, self.elements, of="unit")
 
 
 def _plain(values: Iterable[Any]) -> list[Any]:

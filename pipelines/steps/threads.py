@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
-from curate.base.process import CORES, unit_threads
+from curate.base.process import CORES, threads
 from pipelines.steps.functions import PlainDoFn, in_window
 
 _SHORT = 0.01  # seconds
@@ -44,7 +44,7 @@ class InThreads(PlainDoFn):
             self._count(seconds)
             yield from outputs
             return
-        self._waiting.append(unit_threads().submit(_timed, self._function, element, *side))
+        self._waiting.append(threads("unit").submit(_timed, self._function, element, *side))
         if len(self._waiting) > CORES:
             yield from self._next()
 

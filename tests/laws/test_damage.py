@@ -23,6 +23,7 @@ from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
+from curate.base import process
 from curate.base.errors import CurateError, RecipeError, RunError
 from curate.llm.cache import AnswerCache
 from curate.llm.recorded import RecordedEngine
@@ -30,7 +31,6 @@ from curate.measure import unit as unit_module
 from curate.publish import compact
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
-from curate.run import in_process
 from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.llm import server as servers
@@ -354,7 +354,7 @@ def test_what_was_forgotten_cannot_be_recomputed(images: Case, how: str, lost: s
 @pytest.mark.parametrize("how", DAMAGES)
 def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Those of a unit whose captions were under way: the ones that are intact are not requested again."""
-    out, added = tmp_path / "out", AnswerCache.add
+    out, added, threads = tmp_path / "out", AnswerCache.add, process.threads
     with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(1) as one:
 
         def add(self: AnswerCache, *batch: Any) -> None:
@@ -363,7 +363,7 @@ def test_batches_of_answers(images: Case, how: str, tmp_path: Path, caplog: pyte
             if len(list(out.glob("parts/answers/*/*"))) == 2:
                 raise Stopped
 
-        patched.setattr(in_process, "unit_threads", lambda: one)
+        patched.setattr(process, "threads", lambda name: one if name == "unit" else threads(name))
         patched.setattr(AnswerCache, "add", add)
         with pytest.raises(Stopped):
             pools.run_local(images.recipe, out)

@@ -139,13 +139,13 @@ KILLED_WITHIN = """
 import os, signal, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from curate.base import process
 from curate.measure import images as measuring_images, part
 from curate.recipe.recipe import load_recipe
-from curate.run import in_process
 from curate.store import checkpoints
 from tests.laws import pools
-part.STEP_ROWS, checkpoints.INTERVAL, one = 4, 0.0, ThreadPoolExecutor(1)
-in_process.unit_threads = lambda: one
+part.STEP_ROWS, checkpoints.INTERVAL, one, threads = 4, 0.0, ThreadPoolExecutor(1), process.threads
+process.threads = lambda name: one if name == "unit" else threads(name)
 measure, recipe, out, images = measuring_images.measure_image, *sys.argv[1:3], int(sys.argv[3])
 def measuring(*arguments):
     global images
