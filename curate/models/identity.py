@@ -27,14 +27,9 @@ _CONFIG = "open_clip_config.json"
 _LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 
 
-def _folder_start(model: str) -> int | None:
-    """Return where a model's name is a folder's path."""
-    return next((len(kind) for kind in ("local-dir:", ONNX) if model.startswith(kind)), None)
-
-
-def _weights_start(weights: str) -> int | None:
-    """Return where weights are a file's path, and no tag."""
-    return 0 if "/" in weights or weights.endswith((".pt", ".pth", ".bin", ".safetensors")) else None
+# Where a model's name is a folder's path, and where weights are a file's, and no tag.
+_FOLDER = path_at(lambda model: next((len(kind) for kind in ("local-dir:", ONNX) if model.startswith(kind)), None))
+_FILE = path_at(lambda name: 0 if "/" in name or name.endswith((".pt", ".pth", ".bin", ".safetensors")) else None)
 
 
 class OpenClip(Embedder):
@@ -42,10 +37,10 @@ class OpenClip(Embedder):
 
     runtime_fields: ClassVar[frozenset[str]] = frozenset({"device", "batch"})
 
-    model: Annotated[str, Field(min_length=1), path_at(_folder_start)] = Field(examples=["ViT-B-32"])
+    model: Annotated[str, Field(min_length=1), _FOLDER] = Field(examples=["ViT-B-32"])
     """A name of open_clip; `hf-hub:ORG/REPO`; `local-dir:FOLDER` in its layout; `onnx:FOLDER`. FOLDER is local,
     relative to the recipe's."""
-    pretrained: Annotated[str, path_at(_weights_start)] | None = Field(None, examples=["laion2b_s34b_b79k"])
+    pretrained: Annotated[str, _FILE] | None = Field(None, examples=["laion2b_s34b_b79k"])
     """A tag of open_clip, or a file of weights. Only for a plain model name, which needs it."""
     device: str = Field("auto", examples=["cuda:0"], pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto`, `cpu`, `mps`, `cuda` (all GPUs) or one such as `cuda:0`. Changes scores only by rounding."""

@@ -48,9 +48,10 @@ def read_whole(path: str, limit: int) -> bytes:
         mode = os.stat(inner).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening says what it is
             raise OSError("it is a pipe or a device; accepted: a regular file")
-        with open(inner, "rb", opener=_without_waiting) as local:
+        # Reading gives None where bytes are yet to come, as of the kernel's messages, which are a regular file.
+        with open(inner, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as local:
             content: bytes | None = local.read(limit + 1)
-        if content is None:  # as of the kernel's messages, which are a regular file
+        if content is None:
             raise OSError("its bytes are yet to come; accepted: a file that has them")
     else:
         with fs.open(inner, "rb") as file:
@@ -58,11 +59,6 @@ def read_whole(path: str, limit: int) -> bytes:
     if len(content) > limit:
         raise ValueError(f"it holds more than {limit:,} bytes; accepted: at most that")
     return content
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; of one whose bytes are yet to come reading gives None."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:

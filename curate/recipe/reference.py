@@ -152,11 +152,7 @@ def _walk_sources(known: set[type[Section]]) -> Iterator[Entry]:
         fields, example = kind.section.model_fields, kind.section.example
         listed = {name: field for name, field in fields.items() if name in kind.section.__annotations__}
         yield Entry(f"input, format: {key}", kind.section, listed, {"input": example})
-        yield from _walk(kind.section, "input", partial(_add_to_input, example), known)
-
-
-def _add_to_input(example: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
-    return {"input": example | inner}
+        yield from _walk(kind.section, "input", partial(lambda of, inner: {"input": of | inner}, example), known)
 
 
 def _nest(fill: Fill, key: str, example: Any, section: type[Section], inner: dict[str, Any]) -> dict[str, Any]:
