@@ -4,18 +4,17 @@ A unit is a partition of the input: consecutive parts of one source, as its form
 sample is looked at. The plan depends on the recipe's inputs alone, so the same inputs give the same units.
 """
 
-import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from operator import attrgetter
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
+from pydantic import TypeAdapter
 
 from curate.base import ids
 from curate.base.errors import RecipeError
@@ -83,13 +82,14 @@ class PackedUnits(Sequence[Unit]):
     """Units as a plan holds them, while all else that happens needs memory: compressed, a few hundred together."""
 
     _TOGETHER = 512
+    _JSON = TypeAdapter(list[Unit])
 
     def __init__(self, units: Iterable[Unit] = ()) -> None:
         self._parts: list[bytes] = []
         self._length = 0
         units = iter(units)
         while some := list(islice(units, self._TOGETHER)):
-            self._parts.append(zlib.compress(json.dumps([_values(unit) for unit in some]).encode(), 1))
+            self._parts.append(zlib.compress(self._JSON.dump_json(some, exclude_defaults=True), 1))
             self._length += len(some)
 
     def __eq__(self, other: object) -> bool:
@@ -114,29 +114,7 @@ class PackedUnits(Sequence[Unit]):
         return self._unpack(place // self._TOGETHER)[place % self._TOGETHER]
 
     def _unpack(self, part: int) -> list[Unit]:
-        return [_unit(*values) for values in json.loads(zlib.decompress(self._parts[part]))]
-
-
-_read_part, _read_unit = (attrgetter(*(f.name for f in fields(kind))) for kind in (InputPart, Unit))
-
-
-def _values(unit: Unit) -> tuple[Any, ...]:
-    index, source, parts, *rest = _read_unit(unit)
-    return index, source, [_read_part(part) for part in parts], *rest
-
-
-def _unit(index: int, source: str, parts: Any, reuse_index: Any, *rest: Any) -> Unit:
-    reuse_chunk, chunk, last, moved = rest
-    reuse_chunk, chunk = (Chunk(*span) if span else None for span in (reuse_chunk, chunk))
-    moved = moved and tuple(moved)
-    return Unit(index, source, tuple(_part(*values) for values in parts), reuse_index, reuse_chunk, chunk, last, moved)
-
-
-def _part(path: str, size: int, fingerprint: str, groups: Any, rows: Any, fault: Any, *rest: Any) -> InputPart:
-    sidecar, listing, retry, left_out = rest
-    groups, fault = (value and tuple(value) for value in (groups, fault))
-    retry = retry and Retry(retry[0], *map(tuple, retry[1:]))
-    return InputPart(path, size, fingerprint, groups, rows, fault, sidecar, listing, retry, tuple(left_out))
+        return self._JSON.validate_json(zlib.decompress(self._parts[part]))
 
 
 @dataclass(frozen=True)

@@ -336,9 +336,7 @@ def test_uids_that_are_none_do_not_count(tmp_path: Path) -> None:
 
 
 def test_packed_units_are_a_sequence() -> None:
-    units = [
-        Unit(i, "a", (InputPart(f"\udc80{i // 10}.parquet", i, "f", (i % 10, i % 10 + 1), 8),)) for i in range(1100)
-    ]
+    units = [Unit(i, "a", (InputPart(f"ü{i // 10}.parquet", i, "f", (i % 10, i % 10 + 1), 8),)) for i in range(1100)]
     fault = InputPart("b.parquet", 0, "g", None, None, ("empty_file", "0 bytes"), "s")
     units[3] = Unit(3, "b", (fault, *units[3].parts), 7, Chunk(5, 9), Chunk(3, 4), 11)
     packed = PackedUnits(iter(units))
