@@ -41,6 +41,10 @@ SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
 FingerprintOption = Annotated[Fingerprint, typer.Option(metavar="HOW", help="Detect changed files by stat or content.")]
+PageOption = Annotated[
+    str | None,
+    typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
+]
 BeamArgument = Annotated[
     list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
 ]

@@ -30,6 +30,7 @@ _RATES = (
     "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded",
     "ones as near too",
 )
+# The slowest kernels, which a process of its own compiles meanwhile: seconds, once on a machine.
 _KERNELS = ("curate.base.numeric.text_hash", "curate.tar.index", "curate.match.matcher")
 _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
@@ -53,7 +54,9 @@ def demo(
         _write_recipe(out, recipe)
     if not os.path.exists(f"{pool}/{_TRUTH}"):
         print(f"writing a synthetic pool of 2,000 scenes with injected defects to {pool} …", file=sys.stderr)
-        _compile_meanwhile()
+        compile_kernels = "; ".join(f"import {module}; {module}.compile_kernels()" for module in _KERNELS)
+        command, silent = [sys.executable, "-c", compile_kernels], subprocess.DEVNULL
+        at_interrupt(subprocess.Popen(command, stdout=silent, stderr=silent).kill)
         write_pool(pool, samples=2000, seed=0, shards=4)
     print(f"curate run {recipe} --out {run}", file=sys.stderr)
     run_recipe(recipe, run)
@@ -68,13 +71,6 @@ def demo(
     page, size = write_report(run)
     print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
     print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
-
-
-def _compile_meanwhile() -> None:
-    """Compile the slowest kernels in a process of its own: seconds, once on a machine."""
-    calls = "; ".join(f"import {module}; {module}.compile_kernels()" for module in _KERNELS)
-    silent = subprocess.DEVNULL
-    at_interrupt(subprocess.Popen([sys.executable, "-c", calls], stdout=silent, stderr=silent).kill)
 
 
 def _check_free(out: str) -> None:

@@ -12,7 +12,7 @@ from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, dif
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
 from curate.base.errors import RecipeError
-from curate.cli.common import Format, FormatOption, open_output, print_page, print_result, save_images
+from curate.cli.common import Format, FormatOption, PageOption, open_output, print_page, print_result, save_images
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 Side = StrEnum("Side", ["lost", "gained"])
@@ -31,10 +31,7 @@ def diff(
     ] = None,
     side: Annotated[Side | None, typer.Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
     images: Annotated[bool, typer.Option("--images", help="Write a page of these samples with their images.")] = False,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
-    ] = None,
+    out: PageOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Compare two runs: samples gained and lost, and why.

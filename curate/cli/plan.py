@@ -14,18 +14,7 @@ from curate.base.process import CORES, temporary_folder
 from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, format_seconds, pluralise
 from curate.captions.engines import find_faults
-from curate.cli.common import (
-    BeamArgument,
-    Fingerprint,
-    FingerprintOption,
-    OnOption,
-    RecipeArgument,
-    SetOption,
-    find_outlooks,
-    prepare_beam,
-    print_lines,
-    warn_of_sizes,
-)
+from curate.cli import common
 from curate.match.sources import ImportReport
 from curate.measure.current import count_needed
 from curate.measure.settings import MeasureSettings
@@ -38,17 +27,17 @@ from curate.store.layout import RUN_FILE
 
 
 def plan(
-    recipe: RecipeArgument,
-    beam_options: BeamArgument = None,
+    recipe: common.RecipeArgument,
+    beam_options: common.BeamArgument = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done.")
     ] = None,
     reuse: Annotated[
         str | None, typer.Option(metavar="DIR", help="An older run: shows which tables are reused.")
     ] = None,
-    overrides: SetOption = [],  # noqa: B006
-    fingerprint: FingerprintOption = Fingerprint.stat,
-    on: OnOption = None,
+    overrides: common.SetOption = [],  # noqa: B006
+    fingerprint: common.FingerprintOption = common.Fingerprint.stat,
+    on: common.OnOption = None,
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
@@ -56,21 +45,22 @@ def plan(
     It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from
     the recipe's folder.
     """
-    options = prepare_beam(beam_options, on)
+    options = common.prepare_beam(beam_options, on)
     from pipelines.prepare import prepare
 
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
-        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, fingerprint is Fingerprint.content, options, on=on)
-        print_lines(*_inputs(loaded, prepared.plan, prepared.imported), line())
-        print_lines(*map(line, warn_of_sizes(loaded, prepared.plan.units)))
-        print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
+        content = fingerprint is common.Fingerprint.content
+        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, content, options, on=on)
+        common.print_lines(*_inputs(loaded, prepared.plan, prepared.imported), line())
+        common.print_lines(*map(line, common.warn_of_sizes(loaded, prepared.plan.units)))
+        common.print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
         if prepared.finished:
             print("  the run is finished: nothing to do")
             return
-        downloads = list(find_outlooks(prepared.context, prepared.plan.units))
+        downloads = list(common.find_outlooks(prepared.context, prepared.plan.units))
         for source, units, outlook in downloads:
-            print_lines(line(), heading("downloads", source.name), *columns(list(_outlook(outlook, units))))
+            common.print_lines(line(), heading("downloads", source.name), *columns(list(_outlook(outlook, units))))
         if not no_estimate:
             try:
                 expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
@@ -79,7 +69,7 @@ def plan(
                     raise
                 print(f"\nestimate: none on this machine: {error}")
             else:
-                print_lines(line(), *_estimate(expected, prepared.context.pool.has_images, bool(downloads)))
+                common.print_lines(line(), *_estimate(expected, prepared.context.pool.has_images, bool(downloads)))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

@@ -9,17 +9,7 @@ import typer
 
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
-from curate.cli.common import (
-    BeamArgument,
-    Fingerprint,
-    FingerprintOption,
-    OnOption,
-    RecipeArgument,
-    SetOption,
-    find_outlooks,
-    prepare_beam,
-    warn_of_sizes,
-)
+from curate.cli import common
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.measure.current import count_needed
@@ -37,15 +27,15 @@ from curate.store.store import RunStore
 
 
 def run(
-    recipe: RecipeArgument,
+    recipe: common.RecipeArgument,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
-    beam_options: BeamArgument = None,
+    beam_options: common.BeamArgument = None,
     reuse: Annotated[
         str | None, typer.Option(metavar="DIR", help="An older run, whose tables are reused if current.")
     ] = None,
-    overrides: SetOption = [],  # noqa: B006
-    fingerprint: FingerprintOption = Fingerprint.stat,
-    on: OnOption = None,
+    overrides: common.SetOption = [],  # noqa: B006
+    fingerprint: common.FingerprintOption = common.Fingerprint.stat,
+    on: common.OnOption = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try again the URLs of a finished run that may succeed.")
     ] = False,
@@ -57,7 +47,7 @@ def run(
     detected by its size and its mtime or etag (stat), or by its bytes (content). On an unfinished run, --retry resumes
     it.
     """
-    options = prepare_beam(beam_options, on)
+    options = common.prepare_beam(beam_options, on)
     from pipelines.claim import claimed, finish_redescribing, redescribe
     from pipelines.driver import preflight
     from pipelines.driver import run as run_pipeline
@@ -71,7 +61,7 @@ def run(
         how = f"for repaired files run into another folder, with --reuse {out}"
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
-    prepared = prepare(loaded, out, reuse, fingerprint is Fingerprint.content, options, retry=retry, on=on)
+    prepared = prepare(loaded, out, reuse, fingerprint is common.Fingerprint.content, options, retry=retry, on=on)
     if prepared.finished:
         store = prepared.context.store
         remove_leftovers(store)
@@ -99,11 +89,11 @@ def run(
         print(_reused(prepared.context, prepared.plan.units, reuse), file=sys.stderr)
     if prepared.imported:
         print(prepared.imported.summary, file=sys.stderr)
-    for warning in warn_of_sizes(loaded, prepared.plan.units):
+    for warning in common.warn_of_sizes(loaded, prepared.plan.units):
         print(warning, file=sys.stderr)
     began = time.monotonic()
     preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
-    urls = sum(outlook.left for _, _, outlook in find_outlooks(prepared.context, prepared.plan.units))
+    urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
     with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
         run_pipeline(prepared)
     print(summary(out, time.monotonic() - began))

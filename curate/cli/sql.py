@@ -12,24 +12,21 @@ from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
-from curate.cli.common import Format, FormatOption, RunArgument, open_output, print_page, print_result, save_images
+from curate.cli import common
 from curate.cli.interrupt import raise_when_interrupted
 
 
 def sql(
-    directory: RunArgument,
+    directory: common.RunArgument,
     query: Annotated[
         str | None, typer.Argument(metavar="QUERY|NAME", help="SQL, a query's name, or - for standard input.")
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
     ] = None,
-    format: FormatOption = Format.table,
+    format: common.FormatOption = common.Format.table,
     images: Annotated[bool, typer.Option("--images", help="Write a page of the rows with their images.")] = False,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
-    ] = None,
+    out: common.PageOption = None,
     fiftyone: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write the rows with their images for FiftyOne.")
     ] = None,
@@ -49,7 +46,7 @@ def sql(
         if query is not None or params:
             raise RecipeError("--shell reads queries from standard input; accepted: --shell without QUERY and --param")
         raise_when_interrupted()  # it ends a query, not the shell
-        with open_output() as file:
+        with common.open_output() as file:
             failed = run_shell(directory, format.value, file)
         raise typer.Exit(1 if failed else 0)
     if query == "-":
@@ -58,19 +55,19 @@ def sql(
         if params:
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
-        if format is Format.table:
-            print_page(_page())
+        if format is common.Format.table:
+            common.print_page(_page())
         else:
             rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
-            print_result(Result(("query", "answers", "parameters"), rows), format)
+            common.print_result(Result(("query", "answers", "parameters"), rows), format)
     elif fiftyone:
         _export(directory, query, params, fiftyone)
     elif images:
         with asking(directory, query, params) as result:
-            save_images(directory, result, query, out or "images.html")
+            common.save_images(directory, result, query, out or "images.html")
     else:
         with asking(directory, query, params) as result:
-            print_result(result, format)
+            common.print_result(result, format)
 
 
 def _check_pages(query: str | None, images: bool, out: str | None, fiftyone: str | None) -> None:
