@@ -17,17 +17,8 @@ from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
 from curate.run.context import RunContext
+from curate.store import layout
 from curate.store.facts import RunClaim, read_claim
-from curate.store.layout import (
-    DIGESTS,
-    FORGOTTEN_FILE,
-    MANIFEST_FILE,
-    REPORT_FILE,
-    RETRIES_FILE,
-    RUN_FILE,
-    SUCCESS_FILE,
-    digest_name,
-)
 from curate.store.manifest import find_digest, read_manifest
 from curate.store.store import RunStore
 
@@ -44,8 +35,8 @@ def is_finished(context: RunContext, out: str) -> bool:
     old = _believed_claim(folder)
     if old is None:
         # The records come before run.json: killed between them, a run goes on.
-        others = (name for name in folder.files() if not name.startswith(("tmp/", f"{DIGESTS}/")))
-        if not _is_run(folder) and any(name not in (FORGOTTEN_FILE, RETRIES_FILE) for name in others):
+        others = (name for name in folder.files() if not name.startswith(("tmp/", f"{layout.DIGESTS}/")))
+        if not _is_run(folder) and any(name not in (layout.FORGOTTEN_FILE, layout.RETRIES_FILE) for name in others):
             raise RecipeError(
                 f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same "
                 "recipe"
@@ -58,7 +49,7 @@ def is_finished(context: RunContext, out: str) -> bool:
         )
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
-    return same and folder.exists(SUCCESS_FILE) and not any(_faults(folder))
+    return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
 
 
 def _say_other(old: RunClaim, context: RunContext) -> str:
@@ -76,10 +67,10 @@ def _say_other(old: RunClaim, context: RunContext) -> str:
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:
     """Return what run.json says; None where there is none, or it is not what was written."""
-    if not folder.exists(RUN_FILE):
+    if not folder.exists(layout.RUN_FILE):
         return None
-    digest = find_digest(folder, RUN_FILE)
-    if digest and not digest.is_of(folder.digest(RUN_FILE)):
+    digest = find_digest(folder, layout.RUN_FILE)
+    if digest and not digest.is_of(folder.digest(layout.RUN_FILE)):
         return None
     try:
         return read_claim(folder)
@@ -89,17 +80,17 @@ def _believed_claim(folder: RunStore) -> RunClaim | None:
 
 def _is_run(folder: RunStore) -> bool:
     """Return whether the folder was claimed, though run.json may be lost."""
-    return any(map(folder.exists, (RUN_FILE, digest_name(RUN_FILE), MANIFEST_FILE)))
+    return any(map(folder.exists, (layout.RUN_FILE, layout.digest_name(layout.RUN_FILE), layout.MANIFEST_FILE)))
 
 
 def tell_damage(folder: RunStore) -> None:
     """Log what of a published run is missing or damaged, and its run.json."""
     if _is_run(folder) and _believed_claim(folder) is None:
-        what = "differs from what was written" if folder.exists(RUN_FILE) else "is missing"
-        _log.warning("%s: %s; it is written again from the recipe", folder.path(RUN_FILE), what)
-    if folder.exists(SUCCESS_FILE):
+        what = "differs from what was written" if folder.exists(layout.RUN_FILE) else "is missing"
+        _log.warning("%s: %s; it is written again from the recipe", folder.path(layout.RUN_FILE), what)
+    if folder.exists(layout.SUCCESS_FILE):
         for path, fault in _faults(folder):
-            if path != RUN_FILE:
+            if path != layout.RUN_FILE:
                 _log.warning("%s: %s; it is recomputed", folder.path(path), fault)
 
 
@@ -108,22 +99,22 @@ def _faults(folder: RunStore) -> Iterator[tuple[str, str]]:
 
     Only the record is read: others are checked where they are used.
     """
-    if not folder.exists(MANIFEST_FILE):
-        yield MANIFEST_FILE, "is missing"
+    if not folder.exists(layout.MANIFEST_FILE):
+        yield layout.MANIFEST_FILE, "is missing"
         return
     try:
         lines = read_manifest(folder)
     except DamagedError:
-        yield MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
+        yield layout.MANIFEST_FILE, "is damaged, so no digest is known: all files are recomputed"
         return
     for line in lines:
-        if line.path == REPORT_FILE:  # it is no result of a run: `curate report` writes it
+        if line.path == layout.REPORT_FILE:  # it is no result of a run: `curate report` writes it
             continue
         if not folder.exists(line.path):
             yield line.path, "is missing"
         elif (size := folder.size(line.path)) != line.bytes:
             yield line.path, f"has {size:,} bytes, but had {line.bytes:,}"
-        elif line.path == FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
+        elif line.path == layout.FORGOTTEN_FILE and folder.digest(line.path).sha256 != line.sha256:
             # though its items are as they were: `Record.read_checked` compared them
             yield line.path, "differs from what was written"
 
