@@ -17,7 +17,7 @@ _TARS = WebdatasetInput()
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
     """Return the files that `paths` name, ranges and globs expanded. Raises RecipeError that begins with `where`."""
     try:
-        return list_files((paths,) if isinstance(paths, str) else paths, {})
+        return list_files(paths, {})
     except (RecipeError, OSError) as error:
         raise RecipeError(f"{where}: {error}") from None
 

@@ -26,7 +26,7 @@ from curate.recipe.files import read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile, UserPaths
 from curate.signals.formulas.embedding_scores import nearest_centroid
-from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
+from curate.signals.on_embeddings import Method, embedding_signal, unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
@@ -84,8 +84,7 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     if options.selected is None:
         return LoadedClusters(centroids, None)
     try:
-        paths = (options.selected,) if isinstance(options.selected, str) else options.selected
-        files = list_files(paths, {})
+        files = list_files(options.selected, {})
     except (RecipeError, OSError) as error:
         raise RecipeError(f"{where}.selected: {error}; {_ACCEPTED}") from None
     k, dimension = centroids.shape
@@ -137,16 +136,11 @@ def _identify(name: str, options: Clusters, known: Known) -> str:
 
 
 def _build(name: str, options: Clusters, built: Built) -> Iterator[Signal]:
-    def load() -> LoadedClusters:
-        clusters = load_clusters(name, options)
-        check_unchanged(name, clusters.digest, built.identities[name])
-        return clusters
-
     selected = [pa.field(f"in_selected_{name}", pa.bool_())] if options.selected else []
     method = Method(
         columns=(pa.field(name, pa.int32()), *selected),
         settings=options.model_dump(exclude={"centroids", "of"}) | {"selected": options.selected is not None},
-        load=load,
+        load=lambda: unchanged(name, load_clusters(name, options), built),
         compute=lambda embeddings, clusters: clusters.find(normalised(embeddings.images)),
     )
     yield embedding_signal(name, options, built, method)

@@ -9,10 +9,9 @@ from pydantic import Field
 from curate.base.errors import RecipeError
 from curate.base.numeric.vectors import normalised
 from curate.models.heads import Activation, Output, load_head
-from curate.models.heads import Head as LoadedHead
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile
-from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
+from curate.signals.on_embeddings import Method, embedding_signal, unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 
@@ -48,15 +47,10 @@ def _identify(name: str, options: Head, known: Known) -> str:
 
 
 def _build(name: str, options: Head, built: Built) -> Iterator[Signal]:
-    def load() -> LoadedHead:
-        head = load_head(options.path, options.activation, options.output)
-        check_unchanged(name, head.digest, built.identities[name])
-        return head
-
     method = Method(
         columns=(pa.field(name, pa.float32()),),
         settings=options.model_dump(exclude={"path", "of"}),
-        load=load,
+        load=lambda: unchanged(name, load_head(options.path, options.activation, options.output), built),
         compute=lambda embeddings, head: [pa.array(head.apply(normalised(embeddings.side(options.input))))],
         side=options.input,
     )

@@ -30,7 +30,7 @@ from curate.base.process import process_cache
 from curate.models.weights import package_folder
 from curate.recipe.files import read_whole
 from curate.recipe.section import Column, Section, UserFile, UserPath
-from curate.signals.on_embeddings import check_unchanged
+from curate.signals.on_embeddings import unchanged
 from curate.signals.signal import Built, Known, SignalKind, TextSignal
 
 IDS = "imagenet21k_goog_synsets.txt"  # timm ships it: the 21,843 ids of DataComp's own file, byte for byte
@@ -121,13 +121,9 @@ def _identify(name: str, options: ImagenetWords, known: Known) -> str:
 def _build(name: str, options: ImagenetWords, built: Built) -> Iterator[TextSignal]:
     key = ids.digest(["imagenet_words", 1, built.identities[name]])
 
-    def load() -> Vocabulary:
-        vocabulary = load_vocabulary(options.wordnet, options.synsets)
-        check_unchanged(name, vocabulary.digest, built.identities[name])
-        return vocabulary
-
     def find(captions: pa.Array) -> Sequence[pa.Array]:
-        return [find_words(captions, process_cache(key, load))]
+        known = process_cache(key, lambda: unchanged(name, load_vocabulary(options.wordnet, options.synsets), built))
+        return [find_words(captions, known)]
 
     yield TextSignal(name, (pa.field("imagenet_word", pa.string()),), key, compute=find)
 

@@ -68,6 +68,12 @@ def check_unchanged(name: str, now: Any, identity: Any) -> None:
         raise RunError(f"measure: a file of {name!r} changed during the run; run again")
 
 
+def unchanged(name: str, loaded: Any, built: Built) -> Any:
+    """Return what was loaded, which has a `digest`. Raises RunError unless it is what the signal was identified by."""
+    check_unchanged(name, loaded.digest, built.identities[name])
+    return loaded
+
+
 def tag_columns(name: str) -> tuple[pa.Field, ...]:
     """Return the columns of a signal that gives each image one of several tags."""
     return pa.field(name, pa.string()), pa.field(f"{name}_probability", pa.float32())

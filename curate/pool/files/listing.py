@@ -77,13 +77,13 @@ def _check_number(path: str, names: int) -> None:
         )
 
 
-def list_files(paths: tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
-    """Return the files that paths or URLs with brace ranges, lists and globs name, in order, each once.
+def list_files(paths: str | tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
+    """Return the files that one or several paths or URLs with brace ranges, lists and globs name, in order, each once.
 
     Raises RecipeError where a file is missing, a glob finds none, or one is named twice.
     """
     expanded: list[tuple[str, list[str]]] = []
-    for path in paths:
+    for path in (paths,) if isinstance(paths, str) else paths:
         expanded.append((path, expand_braces(path)))
         _check_number(path, sum(len(names) for _, names in expanded))
     files = [file for path, names in expanded for file in _list_path(path, names, storage, content)]
