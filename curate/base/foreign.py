@@ -1,20 +1,23 @@
 """Kinds of other packages that fail: what their code raises becomes an error that names kind, package and line.
 
 `naming_packages` is for all registries: it stands where work on a unit or a command ends, and knows by the traceback
-whose code failed. `guard` is for functions whose callers know more, such as which signal it is. Interrupts pass.
+whose code failed. `guard` is for functions whose callers know more, such as which signal it is. A user's interrupts
+pass.
 """
 
+import errno
+import os
+import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from types import FrameType
 from typing import Any
 
 from curate.base.errors import CurateError, RunError
-from curate.base.registry import FOREIGN, ForeignKind
+from curate.base.registry import FOREIGN, ForeignKind, is_interrupt
 from curate.base.wording import describe_error, package_of
-
-INTERRUPTS = (KeyboardInterrupt, GeneratorExit)  # of whoever runs or reads, not of the code that runs
 
 
 def guard(function: Callable[..., Any], where: str, error: type[CurateError] = RunError) -> Callable[..., Any]:
@@ -22,14 +25,39 @@ def guard(function: Callable[..., Any], where: str, error: type[CurateError] = R
 
     def guarded(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
-        except INTERRUPTS:
-            raise
+            result = function(*arguments)
+            check_descriptors()
+            return result
         except BaseException as caught:  # another package's code: of any kind
+            if is_interrupt(caught):
+                raise
             kind = type(caught) if isinstance(caught, CurateError) else error
             raise kind(f"{where}: {describe_error(caught)}") from caught
 
     return guarded
+
+
+@cache
+def _spare() -> tuple[int, os.stat_result]:
+    """Return another descriptor of standard error, as it was when code of other packages was first about to run."""
+    spare = os.dup(2)
+    return spare, os.fstat(spare)
+
+
+def check_descriptors() -> None:
+    """Raise RunError where code of another package, which just ran, has closed descriptors of this process.
+
+    What it closed is not known: the standard ones are looked at, and a spare, by which the error can still be printed.
+    """
+    spare, state = _spare()
+    try:
+        if not os.path.samestat(os.fstat(spare), state):
+            raise OSError  # closed, and opened again as something else
+        os.fstat(1), os.fstat(2)
+    except OSError:
+        with suppress(OSError):
+            os.dup2(spare, 2)
+        raise RunError("it closed file descriptors of this process that are not its own") from None
 
 
 @contextmanager
@@ -37,22 +65,39 @@ def naming_packages() -> Iterator[None]:
     """Let what a foreign kind raises in the block name kind, package and line: its CurateError, or a RunError."""
     try:
         yield
-    except INTERRUPTS:
-        raise
     except BaseException as caught:
-        kinds, module = _find_kinds(caught)
-        if not kinds or (package := f"package {kinds[0].package}") in str(caught):
+        if is_interrupt(caught):
             raise
-        where = f"{' or '.join(f'{kind.what} {kind.key!r}' for kind in kinds)} of {package}"
+        kinds, module = _find_kinds(frame for frame, _ in traceback.walk_tb(caught.__traceback__))
+        if not kinds and isinstance(caught, OSError) and caught.errno == errno.EBADF and FOREIGN:
+            packages = ", ".join(sorted({kind.package for kind in FOREIGN.values()}))
+            raise RunError(
+                f"{caught}: code closed a descriptor that is not its own; packages in use: {packages}"
+            ) from caught
+        if not kinds or f"package {kinds[0].package}" in str(caught):
+            raise
+        where = _label(kinds)
         if isinstance(caught, CurateError):
             caught.args = (f"{where}: {caught}", *caught.args[1:])
             raise
         raise RunError(f"{where}: {describe_error(caught, module)}") from caught
 
 
-def _find_kinds(caught: BaseException) -> tuple[list[ForeignKind], str]:
-    """Return the foreign kinds whose code raised an exception, mostly one, and their package of modules."""
-    for frame, _ in traceback.walk_tb(caught.__traceback__) if FOREIGN else ():
+def find_running() -> str:
+    """Return the foreign kind whose code a thread of this process is in now, and its package; empty where none is."""
+    for innermost in sys._current_frames().values():
+        if kinds := _find_kinds(frame for frame, _ in traceback.walk_stack(innermost))[0]:
+            return _label(kinds)
+    return ""
+
+
+def _label(kinds: Sequence[ForeignKind]) -> str:
+    return f"{' or '.join(f'{kind.what} {kind.key!r}' for kind in kinds)} of package {kinds[0].package}"
+
+
+def _find_kinds(frames: Iterable[FrameType]) -> tuple[list[ForeignKind], str]:
+    """Return the foreign kinds whose code is in some frames, mostly one, and their package of modules."""
+    for frame in frames if FOREIGN else ():
         module = package_of(frame)
         if kinds := [kind for kind in list(FOREIGN.values()) if kind.module.partition(".")[0] == module]:
             same = [kind for kind in kinds if kind.module == frame.f_globals.get("__name__")] or kinds

@@ -8,6 +8,9 @@ first use, by dotted name, so that `recipe` can look kinds up whose folders impo
 import importlib
 import importlib.metadata
 import inspect
+import logging
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,8 +24,15 @@ from curate.base.wording import describe_error, did_you_mean
 
 K = TypeVar("K")
 
+_log = logging.getLogger(__name__)
 _with_foreign = ContextVar("with_foreign", default=True)
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether a user interrupted the thread, by Python's own handler: else code raised KeyboardInterrupt."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and is_default and threading.current_thread() is threading.main_thread()
 
 
 def has_plugins() -> bool:
@@ -88,17 +98,25 @@ class Registry(Generic[K]):
     def kinds(self) -> Mapping[str, K]:
         """Return all kinds by key: the package's own in their order, then foreign ones by name.
 
-        Raises RecipeError, which names packages, for a foreign kind that cannot be loaded and for two kinds of one key.
+        A foreign kind that cannot be loaded is left out, with a warning. Raises RecipeError, which names packages, for
+        two kinds of one key.
         """
         return _load(self, _with_foreign.get())[0]
 
     def find(self, key: str) -> K:
         """Return one kind. Raises RecipeError where there is none of that key; names the nearest."""
         kinds = self.kinds()
+        if key in self.broken:
+            raise RecipeError(self.broken[key])
         if key not in kinds:
             accepted = f"{did_you_mean(key, kinds)}accepted: {', '.join(kinds) or 'none'}"
             raise RecipeError(f"no {self.what} is named {key!r}; {accepted}")
         return kinds[key]
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Why each foreign kind that cannot be loaded cannot, by its key; the text names its package."""
+        return _load(self, _with_foreign.get())[2]
 
     def package(self, key: str) -> str | None:
         """Return the package that a foreign kind comes from, with its version; None for the package's own."""
@@ -118,14 +136,22 @@ class Registry(Generic[K]):
 
 
 @cache  # by the registry: what is installed does not change while a process runs
-def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind]]:
-    """Return a registry's kinds, and the foreign ones."""
+def _load(
+    registry: Registry[Any], with_foreign: bool
+) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind], Mapping[str, str]]:
+    """Return a registry's kinds, the foreign ones, and why others could not be loaded."""
     kinds = {kind.key: kind for kind in _import(registry.builtin)}
     foreign: dict[str, ForeignKind] = {}
+    broken: dict[str, str] = {}
     entries = _installed().select(group=registry.group) if registry.group and with_foreign else ()
     for entry in sorted(entries, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-        loaded = _load_foreign(registry, entry, package)
+        try:
+            loaded = _load_foreign(registry, entry, package)
+        except RecipeError as error:
+            _log.warning("warning: %s", error)
+            broken[entry.name] = str(error)
+            continue
         if loaded is None:
             continue
         if entry.name in kinds:
@@ -135,7 +161,7 @@ def _load(registry: Registry[Any], with_foreign: bool) -> tuple[Mapping[str, Any
         kinds[entry.name] = loaded
         foreign[entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, loaded)
     FOREIGN.update({(kind.what, kind.key): kind for kind in foreign.values()})
-    return MappingProxyType(kinds), MappingProxyType(foreign)
+    return MappingProxyType(kinds), MappingProxyType(foreign), MappingProxyType(broken)
 
 
 def _import(name: str) -> Any:
@@ -154,9 +180,9 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     where = f"{what} {entry.name!r} of package {package}: {entry.value}"
     try:
         kind = entry.load()
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # another package's code: of any kind
+        if is_interrupt(error):
+            raise
         reason = describe_error(error, entry.module.partition(".")[0])
         raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
     if not registry.accepts(kind):

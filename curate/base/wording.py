@@ -81,7 +81,7 @@ def describe_error(error: BaseException, package: str | None = None) -> str:
     """
     if isinstance(error, CurateError):
         return str(error)
-    text = f"{type(error).__name__}: {ADDRESS.sub('', one_line(error, 400))}"
+    text = f"{type(error).__name__}: {ADDRESS.sub('', one_line(error, 400))}".removesuffix(": ")
     frames = [(package_of(frame), frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     outside = [frame for frame in frames if frame[0] == (package or frame[0]) != "curate"]
     if not outside:

@@ -40,9 +40,14 @@ def end_when_interrupted(message: str) -> None:
             os.write(writing, bytes([number]))
 
     def end() -> None:
-        while not (signals := [number for number in os.read(reading, 64) if number in ours]):
-            pass  # of other signals
-        text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}\n".encode()
+        try:
+            while not (signals := [number for number in os.read(reading, 64) if number in ours]):
+                pass  # of other signals
+        except OSError:  # code of another package has closed the pipe
+            return
+        foreign = sys.modules.get("curate.base.foreign")
+        where = f" in {running}" if foreign and (running := foreign.find_running()) else ""
+        text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}{where}\n".encode()
         with suppress(OSError):  # nobody reads it
             os.write(2, text)
         if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up

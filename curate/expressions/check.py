@@ -149,6 +149,8 @@ def _try_values(sql: str, columns: pa.Schema) -> None:
 
 def _check_function(key: str, where: str, name: str, arguments: int) -> None:
     kind = "a rule" if key.startswith("rules.") else key
+    if reason := STATISTICS.broken.get(name):
+        raise RecipeError(f"{where}: {reason}")
     if name in STATISTICS.kinds():
         remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
         raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")

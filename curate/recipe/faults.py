@@ -109,6 +109,8 @@ def _describe(fault: Any, place: Place) -> str:
         section, fields = place.section, place.section.model_fields if place.section else {}
         known = [field.alias or name for name, field in fields.items()]
         near = did_you_mean(place.keys[-1], known)
+        if section and issubclass(section, KindsSection) and (why := section.registry.broken.get(place.keys[-1])):
+            return f": {why}"
         if section and issubclass(section, KindsSection) and section.holds_kinds:
             what = section.registry.what
             added = "" if near else f"; a package may add {what}s: is one not installed?"

@@ -68,8 +68,10 @@ class Gates(KindsSection):
     def check_needs(self, has_entries: bool, models: Mapping[str, Embedder]) -> None:
         """Check that gates whose options are set have entries or scores, by one of the models that keep embeddings.
 
-        Raises ValueError.
+        Raises ValueError, also for a gate of a package that cannot be loaded: no text would pass through it.
         """
+        for reason in GATES.broken.values():
+            raise ValueError(reason)
         kinds = [gate for gate in GATES.kinds().values() if gate.option is not None]
         changed = [gate for gate in kinds if getattr(self, gate.option.key) != gate.option.field.default]
         for key, needs in ((gate.option.key, gate.needs) for gate in changed):

@@ -1,22 +1,28 @@
 """Guards signals of other packages: what their code raises names the package, its line, and the image or caption.
 
 An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside
-it. Anything else ends the run: so do a file that is missing, and what fails while `process_cache` loads.
+it. Anything else ends the run: so do a file that is missing, what fails while `process_cache` loads, and an image that
+takes longer than DEADLINE.
 """
 
 import logging
+import os
+import threading
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from curate.base import schema
 from curate.base.errors import RunError, SignalError
-from curate.base.foreign import INTERRUPTS, guard
+from curate.base.foreign import check_descriptors, guard
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
+from curate.base.registry import is_interrupt
 from curate.base.wording import describe_error, one_line, pluralise
 from curate.signals.signal import (
     Collector,
@@ -31,6 +37,8 @@ from curate.signals.signal import (
     label,
 )
 
+DEADLINE = float(os.environ.get("CURATE_OBSERVE_SECONDS") or 600)
+"""Seconds that `observe` may take for an image, with what it loads at first."""
 _CLASSES = (ImageSignal, ModelSignal, TextSignal, EmbeddingSignal, PrecomputedSignal)
 _OF_AN_IMAGE = (ValueError, OSError, MemoryError)
 _OF_A_FILE = (FileNotFoundError, PermissionError)
@@ -72,6 +80,34 @@ class _Failure(NamedTuple):
     is_of_image: bool
 
 
+class _Aside(threading.local):
+    """A thread beside each one that calls, left behind where a call does not end: it keeps no process alive."""
+
+    calls: SimpleQueue[tuple[Future[Any], Callable[[Any], Any], Any]] | None = None
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Return what a function that raises nothing does. Raises TimeoutError where it takes longer than DEADLINE."""
+        if self.calls is None:
+            self.calls = SimpleQueue()
+            threading.Thread(target=self._work, args=(self.calls,), name="observe", daemon=True).start()
+        future: Future[Any] = Future()
+        self.calls.put((future, function, argument))
+        try:
+            return future.result(DEADLINE)
+        except TimeoutError:
+            self.calls = None
+            raise
+
+    @staticmethod
+    def _work(calls: "SimpleQueue[tuple[Future[Any], Callable[[Any], Any], Any]]") -> None:
+        while True:
+            future, function, argument = calls.get()
+            future.set_result(function(argument))
+
+
+_aside = _Aside()
+
+
 class _GuardedCollector:
     """A `Collector` of another package at work on one part."""
 
@@ -83,9 +119,16 @@ class _GuardedCollector:
     def observe(self, image: Any) -> Any:
         """Return what the signal does, or what it raised: `add` knows the row."""
         try:
-            return self._inner.observe(image)
-        except INTERRUPTS:
-            raise
+            return _aside.call(self._observe, image)
+        except TimeoutError:
+            limit = "CURATE_OBSERVE_SECONDS sets the limit"
+            return _Failure(f"observe has not returned within {DEADLINE:g} s; {limit}", False)
+
+    def _observe(self, image: Any) -> Any:
+        try:
+            observation = self._inner.observe(image)
+            check_descriptors()
+            return observation
         except BaseException as caught:  # another package's code: of any kind
             codes = [frame.f_code for frame, _ in traceback.walk_tb(caught.__traceback__)]
             is_of_image = isinstance(caught, _OF_AN_IMAGE) and not isinstance(caught, _OF_A_FILE)
@@ -113,9 +156,9 @@ class _GuardedCollector:
 def _from_captions(signal: TextSignal, captions: pa.Array) -> Sequence[pa.Array]:
     try:
         columns = signal.compute(captions)
-    except INTERRUPTS:
-        raise
     except BaseException as caught:  # another package's code: of any kind
+        if is_interrupt(caught):
+            raise
         which = _find_caption(signal.compute, captions)
         raise RunError(f"{signal.label}: {describe_error(caught)}{which}") from caught
     return _checked(signal, "compute", columns, len(captions))
@@ -127,9 +170,9 @@ def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
     def fails(some: pa.Array) -> bool:
         try:
             function(some)
-        except INTERRUPTS:
-            raise
-        except BaseException:
+        except BaseException as caught:
+            if is_interrupt(caught):
+                raise
             return True
         return False
 

@@ -81,6 +81,8 @@ def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine
 
 def _check_runner(runner: str, where: str) -> None:
     """Raise RecipeError where Beam has no such runner; it takes its own without their last word too."""
+    if reason := ENGINES.broken.get(runner.lower()):
+        raise RecipeError(f"{where}: {reason}")
     names = StandardOptions.KNOWN_RUNNER_NAMES
     lower = [name.lower() for name in names]
     if "." not in runner and runner.lower() not in (*lower, *(name.removesuffix("runner") for name in lower)):

@@ -1,6 +1,8 @@
 """Registries: the order of kinds, nearest names, and kinds of other packages, whose faults name the package."""
 
 import importlib
+import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,19 +91,38 @@ def test_an_unknown_key_names_the_nearest() -> None:
             r"fruit 'x' of package fruit-x 1\.2: .* is an object of class int; accepted: an object of class Fruit",
         ),
         ("fruit-x", code("y"), "x", r"fruit 'x' of package fruit-x 1\.2: .* has the key 'y'"),
-        (
-            "fruit-x",
-            code("apple"),
-            "apple",
-            r"two fruits are named 'apple': one of curate itself, one of package fruit-x",
-        ),
+        ("fruit-x", "raise SystemExit(7)", "x", r"fruit 'x' of package fruit-x 1\.2: .* cannot be loaded: SystemExit: 7 at"),
+        ("fruit-x", "raise GeneratorExit", "x", r"package fruit-x 1\.2: .* cannot be loaded: GeneratorExit at fruit_x.py:1"),
     ],
-)
-def test_a_fault_of_a_foreign_kind_names_its_package(
-    install: Callable[..., None], package: str, text: str, name: str, message: str
+)  # fmt: skip
+def test_a_fault_of_a_foreign_kind_names_its_package_where_it_is_used(
+    install: Callable[..., None],
+    package: str,
+    text: str,
+    name: str,
+    message: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     install(package, text, name)
+    assert list(FRUITS.kinds()) == ["pear", "apple"] and FRUITS.find("pear") is BUILTIN[0]
+    [record] = caplog.records
+    assert re.search(f"^warning: .*{message}", record.getMessage())
     with pytest.raises(RecipeError, match=message):
+        FRUITS.find(name)
+
+
+def test_an_interrupt_is_one_of_a_user(install: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Python's handler, in the main thread; else the package's code raises it."""
+    install("fruit-x", "raise KeyboardInterrupt", "x")
+    with pytest.raises(KeyboardInterrupt):
+        FRUITS.kinds()
+    monkeypatch.setattr(signal, "getsignal", lambda number: print)
+    assert "KeyboardInterrupt at fruit_x.py:1" in FRUITS.broken["x"]
+
+
+def test_a_name_of_curates_own(install: Callable[..., None]) -> None:
+    install("fruit-x", code("apple"), "apple")
+    with pytest.raises(RecipeError, match="two fruits are named 'apple': one of curate itself, one of package fruit-x"):
         FRUITS.kinds()
 
 

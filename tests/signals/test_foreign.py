@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -395,6 +396,32 @@ def test_an_image_that_it_cannot_use_is_null_and_the_error_is_kept(caplog: pytes
     assert [record.getMessage() for record in caplog.records] == [
         f"signal 'blur' of package my-blur 1: null where it fails on an image, such as {errors[1]}"
     ]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_it_raises_names_it(kind: type[BaseException]) -> None:
+    """In another thread than the one that a user interrupts."""
+
+    def observe(image: float) -> float:
+        raise kind
+
+    part = guarded(Observer(fails=observe), 1)
+    with pytest.raises(
+        SignalError, match=rf"'blur' of package my-blur 1: {kind.__name__} at test_foreign.py:\d+ in obs"
+    ):
+        part.add(0, part.observe(1.0))
+
+
+def test_an_image_that_it_never_returns_from_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others, in other threads or after it, are observed."""
+    monkeypatch.setattr(foreign, "DEADLINE", 0.05)
+    part = guarded(Observer(fails=lambda image: image if image > 0 else threading.Event().wait()), 3)
+    part.add(0, part.observe(1.0))
+    failure = part.observe(-1.0)
+    with pytest.raises(SignalError, match=r"of package my-blur 1: observe has not returned within 0.05 s; CURATE_OBS"):
+        part.add(1, failure)
+    part.add(2, part.observe(2.0))
+    assert part.finish().columns[0].to_pylist() == [1.0, None, 2.0]
 
 
 def test_what_fails_to_load_ends_the_run() -> None:

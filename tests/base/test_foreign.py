@@ -1,0 +1,132 @@
+"""Code of other packages that ends the process, closes its descriptors or never returns, in runs: its package is named."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from curate.base import foreign
+from curate.base.errors import RunError
+from curate.base.foreign import find_running, guard, naming_packages
+from curate.base.registry import ForeignKind
+from tests.laws import pools
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import os, sys, time
+import pyarrow as pa
+from curate.plugins import Section, SignalKind, image_signal
+
+TOP
+
+class Evil(Section):
+    pass
+
+class Observer:
+    columns = pa.schema([("evil", pa.float32())])
+
+    def observe(self, image):
+        BODY
+        return 1.0
+
+    def finish(self, observed, captions):
+        return [pa.array(observed, pa.float32())]
+
+KIND = SignalKind(
+    "evil", Evil, lambda name, section, known: 1,
+    lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
+)
+"""
+PACKAGE = "signal 'evil' of package curate-evil 0.1: "
+
+
+def start(folder: Path, *arguments: str, top: str = "", body: str = "pass", seconds: str = "") -> subprocess.Popen[str]:
+    """Start curate with a package of one signal, as an installer lays it out, and a pool with two recipes."""
+    info = folder / "site" / "curate_evil-0.1.dist-info"
+    if not info.exists():
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-evil\nVersion: 0.1\n")
+        (info / "entry_points.txt").write_text("[curate.signals]\nevil = curate_evil:KIND\n")
+        samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(8)]
+        path = pools.write_tars(folder / "tars", samples, 2)
+        (folder / "clean.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
+        (folder / "evil.yaml").write_text((folder / "clean.yaml").read_text() + "measure: {evil: {}}\n")
+    (folder / "site" / "curate_evil.py").write_text(CODE.replace("TOP", top).replace("BODY", body))
+    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}", "CURATE_OBSERVE_SECONDS": seconds}
+    command = [sys.executable, "-m", "curate", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+
+
+def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
+    """Run it; return its status and what it printed on standard error."""
+    running = start(folder, *arguments, **code)
+    _, err = running.communicate(timeout=60)
+    assert "Traceback" not in err
+    return running.returncode, err
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("raised", ["SystemExit(7)", "KeyboardInterrupt"])
+def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, raised: str) -> None:
+    assert curate(tmp_path, "run", "clean.yaml", "--out", "out", top="") == (0, "measure 2/2  decide 2/2  emit 1\n")
+    top = f"raise {raised}"
+    warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {raised.replace('(', ': ').strip(')')} at"
+    for words in (["plan", "clean.yaml"], ["schema"], ["run", "clean.yaml", "--out", "out"]):
+        status, err = curate(tmp_path, *words, top=top)
+        assert status == 0 and err.startswith(warning), (words, status, err)
+    assert curate(tmp_path, "verify", "out", top=top)[0] == 0
+    for words in (["plan", "evil.yaml"], ["run", "evil.yaml", "--out", "other"]):
+        status, err = curate(tmp_path, *words, top=top)
+        assert status == 2 and f"curate: evil.yaml: measure.evil: {PACKAGE}" in err, (words, status, err)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise SystemExit(7)", PACKAGE + "SystemExit: 7 at curate_evil.py:"),
+        ("raise KeyboardInterrupt", PACKAGE + "KeyboardInterrupt at curate_evil.py:"),
+        ("raise GeneratorExit", PACKAGE + "GeneratorExit at curate_evil.py:"),
+        ("os.close(2)", PACKAGE + "it closed file descriptors of this process"),
+        ("os.close(1)", PACKAGE + "it closed file descriptors of this process"),
+        ("os.closerange(3, 200)", "package(s in use:)? curate-evil 0.1"),
+        ("time.sleep(1000)", PACKAGE + "observe has not returned within 2 s; CURATE_OBSERVE_SECONDS sets the limit, image"),
+    ],
+)  # fmt: skip
+def test_a_run_that_it_ends_names_it(tmp_path: Path, body: str, message: str) -> None:
+    status, err = curate(tmp_path, "run", "evil.yaml", "--out", "out", body=body, seconds="2")
+    assert status == 1 and re.search(f"curate: .*{message}", err), (status, err)
+
+
+@pytest.mark.thorough
+def test_an_interrupt_names_what_does_not_return(tmp_path: Path) -> None:
+    running = start(tmp_path, "run", "evil.yaml", "--out", "out", body="open('began', 'w'); time.sleep(1000)")
+    while not (tmp_path / "began").exists():
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=20)
+    assert running.returncode == 130 and f"curate: interrupted in {PACKAGE[:-2]}\n" in err, err
+
+
+def test_a_descriptor_that_was_closed_elsewhere_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = ForeignKind("gate", "shut", "my-gates 1", "my_gates", object())
+    monkeypatch.setattr(foreign, "FOREIGN", {("gate", "shut"): kind})
+    with pytest.raises(RunError, match=r"\[Errno 9\] no: code closed a .* in use: my-gates 1"), naming_packages():
+        raise OSError(errno.EBADF, "no")
+    with pytest.raises(OSError, match="other"), naming_packages():
+        raise OSError(errno.EIO, "other")
+
+
+def test_descriptors_that_it_opens_and_closes_are_its_own() -> None:
+    def read() -> int:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+        return 3
+
+    assert guard(read, "here")() == 3 and find_running() == ""
