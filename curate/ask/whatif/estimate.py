@@ -5,6 +5,7 @@ detected within the sample alone, so too few. The error is that of cluster sampl
 several, else that of the rows, and that of a run's draws.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
 from curate.base.process import temporary_folder
-from curate.base.schema import FAILED, KEPT, MISSING_REASONS, OK
+from curate.base.schema import CODES, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.decide.apply_rules import apply_rules
@@ -44,6 +46,9 @@ from curate.store.store import RunStore
 _BYTES, _ROWS = 32 << 20, 50_000  # how much is measured, about, in whole units: seconds, or minutes with a large model
 _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
+_WITHOUT_SPACES = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{4}"
+_WORDS = re.compile(r"\bwords\b", re.IGNORECASE)
+_SHARE = 0.01  # of captions in such scripts that is worth a warning
 
 
 class EstimatedRequests(NamedTuple):
@@ -131,7 +136,7 @@ def estimate(
             bytes=_bytes(survivors, expectation, fraction) if context.pool.has_images else 0,
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[*_too_many_failed(survivors), *unreached],
+            warnings=[*_too_many_failed(survivors), *_without_spaces(survivors), *unreached],
         )
 
 
@@ -221,6 +226,24 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
         if bad > limit * rows:
             how = f"the run would probably end with an error; {allow(name, bad, rows)} allows it"
             yield f"{bad / rows:.1%} of the samples {what}, and {name} is {limit}: {how}"
+
+
+def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
+    """Yield a warning where captions in languages without spaces are dropped by what goes by words."""
+    rules = enumerate(survivors.recipe.rules.items())
+    by_words = {i: name for i, (name, rule) in rules if isinstance(rule, str) and _WORDS.search(rule)}
+    by_words[CODES[UNMATCHED]] = UNMATCHED
+    rows, dropped = 0, Counter[str]()
+    for state in survivors.states:
+        captions = survivors.settings.tables(state.unit).read("samples", ["caption"])["caption"]
+        is_such = pc.match_substring_regex(captions, _WITHOUT_SPACES).fill_null(False).to_numpy()
+        for code, name in by_words.items():
+            dropped[name] += int((state.verdicts[is_such] == code).sum())
+        rows += len(captions)
+    if dropped.total() > _SHARE * rows:
+        what = f"{dropped.total() / rows:.1%} of the captions are in scripts without spaces, such as Chinese or Thai,"
+        how = "which go by words between spaces; `characters` is for every language"
+        yield f"{what} and dropped by {' and '.join(+dropped)}, {how}"
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float) -> dict[str, float]:

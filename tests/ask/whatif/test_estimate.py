@@ -140,6 +140,23 @@ def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.
     assert checked(estimate(context, plan.units, metadata)).warnings == []
 
 
+def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) -> None:
+    texts = ["a cat on a mat", "窓辺で眠る猫の写真", "แมวนอนหลับอยู่ริมหน้าต่าง", "un chat qui dort", "猫 dog cat"] * 50
+    source = parquet(tmp_path, pa.table({"url": [f"http://a/{i}" for i in range(250)], "caption": texts}))
+    rules = {"japanese": "caption NOT LIKE '%写真'", "long": "words > 2", "characters": "characters > 2"}
+    context, plan, metadata = prepare(tmp_path, source, rules=rules)
+    [warning] = checked(estimate(context, plan.units, metadata)).warnings
+    assert (
+        warning.startswith("20.0% of the captions are in scripts without spaces")
+        and " dropped by long, which" in warning
+    )
+    context, plan, metadata = prepare(tmp_path, source, **matching(tmp_path))
+    [warning] = checked(estimate(context, plan.units, metadata)).warnings
+    assert warning.startswith("40.0%") and " dropped by unmatched, " in warning
+    context, plan, metadata = prepare(tmp_path, source, rules={"characters": "characters > 9"})
+    assert checked(estimate(context, plan.units, metadata)).warnings == []
+
+
 @pytest.mark.parametrize("target", [{"t": 200}, {"rows": 4000}])
 def test_a_sample_comes_near_and_says_how_near(
     tmp_path: Path, target: dict[str, int], monkeypatch: pytest.MonkeyPatch
