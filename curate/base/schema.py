@@ -189,7 +189,7 @@ MISSING_REASONS = {
     "bad_response": "what its host sent is not HTTP",
     "robots": "robots.txt of its host forbids it",
     "opted_out": "its headers reserve it from machine learning",
-    "served_no_image": "what its host sent is not an image",
+    "served_no_image": "what its host sent is not an image, or cannot be decoded",
     "too_small": "its smaller side is below `min_image_size`",
     "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 if that is not set and it would be "
     "resized",

@@ -140,7 +140,7 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
     tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
     count = pc.sum(missing["may_pass"]).as_py()
     more = f"; {count:,} may succeed on another attempt: curate run … --retry" if count else ""
-    yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs were not downloaded{more}"
+    yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs gave no image{more}"
 
 
 def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ from curate.measure.outputs import output_columns, output_schema
 from curate.measure.settings import MeasureSettings
 from curate.pool.decode.columns import score_column
 from curate.pool.decode.field_types import FieldCounts
+from curate.pool.decode.image import DAMAGED
 from curate.pool.decode.text import check_captions
 from curate.pool.files.faults import EmbeddingFault, InputFault, retry
 from curate.pool.files.listing import check_state, file_state
@@ -145,7 +146,10 @@ class _PartWork:
             table = self._measure_images(number, batch, _is_ok(faults), captions.caption)
             observed = {name: whole(table[name]) for name in table.column_names}
             columns |= {name: observed[name] for name in FACTS}
-            faults = _first_fault(faults, (observed["status"], observed["error"]))
+            status = observed["status"]
+            if batch.damaged:
+                status = pc.if_else(pc.is_in(status, pa.array(DAMAGED)), pa.scalar(batch.damaged), status)
+            faults = _first_fault(faults, (status, observed["error"]))
             if (stated := columns.get("original_sha256")) is not None:
                 is_same = pc.equal(stated, columns["sha256"]).fill_null(False)
                 columns["original_sha256"] = pc.if_else(is_same, pa.scalar(None, pa.string()), stated)

@@ -349,9 +349,7 @@ def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
     web.day = 2
     first = command("run", *arguments)
     assert first.returncode == 0 and "is not finished: continuing the run" in first.stderr
-    assert (
-        "curate run" in first.stdout and "3 of 4 URLs were not downloaded" in first.stdout and "--retry" in first.stdout
-    )
+    assert "curate run" in first.stdout and "3 of 4 URLs gave no image" in first.stdout and "--retry" in first.stdout
     web.day = 3
     second = command("run", *arguments)
     assert second.returncode == 0 and "round 1 of retries, 3 URLs" in second.stderr

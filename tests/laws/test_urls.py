@@ -246,6 +246,26 @@ def test_max_missing(web: Web, tmp_path: Path) -> None:
     assert ran.counts == {"failed": 1, "kept": 1}
 
 
+def test_images_that_cannot_be_decoded_are_missing(web: Web, tmp_path: Path) -> None:
+    """As the servers sent them, whole by their length; whether or not they are resized, which is left to img2dataset."""
+    png = encode(picture(4, 120), "PNG")
+    web.images |= {"half": web.images["1"][:1500], "png": png[:-20] + b"\0" * 20, "cut": png[:20]}
+    names = ("half", "png", "cut", "2")
+    path = write_list(tmp_path / "list.parquet", [web.url(f"image/{name}") for name in names])
+    ran = run_local(recipe(path, max_failed=0.0), tmp_path / "run")
+    assert ran.counts == {"failed": 3, "kept": 1}
+    assert Counter(ran.table("samples")["status"].to_pylist()) == {"served_no_image": 3, "ok": 1}
+    failures = ran.table("failures").to_pylist()
+    assert {row["reason"] for row in failures} == {"served_no_image"}
+    assert all(row["attempts"] == 1 and row["may_pass"] is False and row["detail"] for row in failures)
+    limited = recipe(path, max_missing=0.5)
+    with pytest.raises(Exception, match=r"3 of 4 samples \(75.0%\) were never downloaded, and max_missing is 0.5"):
+        run_local(limited, tmp_path / "limited")
+    small = {"image_size": 500, "resize_only_if_bigger": True, "skip_reencode": True}
+    ran = run_local(recipe(path, small, max_failed=0.0), tmp_path / "small")
+    assert set(ran.table("samples")["status"].to_pylist()) <= {"served_no_image", "not_resized", "ok"}
+
+
 def test_captions_that_are_not_utf8(web: Web, tmp_path: Path) -> None:
     """Of CSV, and of Parquet that has them as bytes: each has its verdict, and the others are kept."""
     captions = ["a red dog", "un caf\xe9 noir", "a blue bird"]

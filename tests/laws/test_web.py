@@ -97,7 +97,7 @@ KINDS = {
     "slow_header": "timeout",
     "silent": "timeout",
     "image/bomb": "too_many_pixels",
-    "image/half": "truncated_image",
+    "image/half": "served_no_image",  # found where it is decoded
 }
 
 

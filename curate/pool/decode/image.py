@@ -241,6 +241,7 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "webp": WebPImageFile,
 }
 FORMATS = tuple(_READERS)
+DAMAGED = ("empty_image", "not_an_image", "truncated_image")  # of `ImageFacts.status`: what cannot be decoded
 
 
 def format_of(head: bytes) -> str | None:

@@ -90,6 +90,7 @@ class Batch:
             to two columns (see `curate.base.numeric.vectors`); raises `curate.pool.files.faults.EmbeddingFault`.
         fields: how many values the fields of rows with images have (see `InputSample`), which become columns beside the
             shards.
+        damaged: status of rows whose image cannot be decoded; empty: what `measure_image` says.
     """
 
     columns: dict[str, pa.Array]
@@ -99,6 +100,7 @@ class Batch:
     members: tuple[pa.Array, pa.Array, pa.Array] | None = None
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     fields: FieldCounts = field(default_factory=Counter)
+    damaged: str = ""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class UrlsInput(InputFormat):
             supplied = {name: rows[name].take(places) for name in scores.names if name in listed}
             nothing = pa.chunked_array([pa.nulls(len(places), pa.int64())])  # of what never came
             supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
-            yield replace(batch, columns=columns, scores=supplied)
+            yield replace(batch, columns=columns, scores=supplied, damaged="served_no_image")
 
     def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
         """Read the members of samples by their offsets."""

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from curate.base.errors import needing
-from curate.pool.decode.image import FORMATS, Metered, format_of, measure_image
+from curate.pool.decode.image import DAMAGED, FORMATS, Metered, format_of, measure_image
 from curate.pool.urls.download.source import RESIZING, UrlsSource
 from curate.recipe.measure import Image as ImageOptions
 
@@ -48,8 +48,9 @@ def make_resizer(source: UrlsSource) -> Resize:
 
     What is no image that is accepted, or would have too many pixels to be resized, is refused before it is decoded.
     """
+    limits = ImageOptions(decode=False)
     if source.image_size is None:
-        return lambda data: _refusal(data, None) or Resized(data)
+        return lambda data: _as_it_came(data, limits)
     # A library of the resizer else asks the package index for its newest version when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     with needing(*_NEEDED):
@@ -58,17 +59,23 @@ def make_resizer(source: UrlsSource) -> Resize:
     values = {name: getattr(source, name) for name in ("image_size", *RESIZING)}
     values = {name: math.inf if value is None else value for name, value in values.items()}
     resize = resizer.Resizer(**values)
-    limits = ImageOptions(decode=False)
     if math.isfinite(values["max_image_area"]):
         limits = limits.model_copy(update={"max_pixels": int(values["max_image_area"])})
     return lambda data: _refusal(data, limits) or Resized(*resize(io.BytesIO(data)))
 
 
-def _refusal(data: bytes, limits: ImageOptions | None) -> Resized | None:
+def _as_it_came(data: bytes, limits: ImageOptions) -> Resized:
+    """Return an image with its size after EXIF rotation, or the message for one that has no header."""
+    if (facts := measure_image(data, limits)).status in DAMAGED:
+        return Resized(None, error=f"Image decoding error: {facts.error}")
+    return Resized(data, *(facts.width, facts.height) * 2)
+
+
+def _refusal(data: bytes, limits: ImageOptions) -> Resized | None:
     """Return the message for what is no image that is accepted, or beyond the limits by its header."""
     if not format_of(data[:64]):
         return Resized(None, error=f"Image decoding error: the bytes are not an image of {', '.join(FORMATS)}")
-    if limits and (facts := measure_image(data, limits)).status == "too_many_pixels":
+    if (facts := measure_image(data, limits)).status == "too_many_pixels":
         return Resized(None, error=f"image area too large: {facts.error}")
     return None
 

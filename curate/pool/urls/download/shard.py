@@ -2,9 +2,9 @@
 
 In: rows of a list, with columns `url`, `caption` and others. Out: NUMBER.tar, NUMBER.parquet and NUMBER_stats.json, the
 last one last: with it the shard is complete. Tar and Parquet are in the order of the rows, whatever ended first, and
-members have no time. The Parquet file has the list's columns and img2dataset's, `error_message` being `reason: detail`,
-then OUTCOMES, and `previous_key` where rows are tried again. The statistics also have `bytes`, of what came as servers
-sent it, and `reasons` with the URLs that failed for each.
+members have no time, images the suffix of their format. The Parquet file has the list's columns and img2dataset's,
+`error_message` being `reason: detail`, then OUTCOMES, and `previous_key` where rows are tried again. The statistics
+also have `bytes`, of what came as servers sent it, and `reasons` with the URLs that failed for each.
 
 Trade-off: images wait in a temporary file until all are there, so that memory does not hold a shard.
 """
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.schema import define
+from curate.pool.decode.image import format_of
 from curate.pool.urls.download.fetch import Fetcher, Outcome
 from curate.pool.urls.download.fetch_fault import FetchFault
 from curate.pool.urls.download.rates import by_frequency
@@ -150,7 +151,9 @@ class _Shard:
                 offset, size = self._images[row]
                 images.seek(offset)
                 described = json.dumps({name: values[row] for name, values in fields.items()}, indent=4)
-                members = {self._source.encode_format: images.read(size), "json": described.encode()}
+                image = images.read(size)
+                kind = format_of(image[:64]) or self._source.encode_format
+                members = {"jpg" if kind == "jpeg" else kind: image, "json": described.encode()}
                 members["txt"] = (self._listed["caption"][row] or "").encode()
                 for suffix in sorted(members):
                     writer.add(f"{self._facts['key'][row]}.{suffix}", members[suffix])

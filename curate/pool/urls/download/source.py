@@ -26,18 +26,20 @@ class UrlsSource(Source):
 
     Needs `pip install '.[img2dataset]'`. The rows are those of lists (`path`), or what a finished run over lists as
     text kept (`from`). Options under img2dataset's names are its own, with two other defaults: without `image_size`
-    images are not resized, and shards have 1,000 rows. Its `retries` is `network.attempts` here, and its
-    `user_agent_token` is `network.contact`; there is no `bbox_col`. Numbers of shards have 15 digits, so that shards of
-    many lists can share a folder.
+    images stay as they came, as with its `disable_all_reencoding`, and shards have 1,000 rows. Its `retries` is
+    `network.attempts` here, and its `user_agent_token` is `network.contact`; there is no `bbox_col`. Numbers of shards
+    have 15 digits, so that shards of many lists can share a folder.
 
     - With `image_size`, `width` and `height` are of the resized image; rules see `original_width` and
       `original_height` too.
       By default (`border`) every image is a square of that size: write rules on sizes with these two.
+    - Without `image_size`, the json has the size all the same, and an image is named by its format, as in `.png`.
     - Numbers, texts and booleans of the list become fields of the samples' json; lists, structs and times do not.
     - `reason`, `detail`, `attempts`, `attempted` and `may_pass` are there too; `error_message` repeats them in words.
     - Rows are in the order of the list. Only AVIF, BMP, GIF, JPEG, PNG, TIFF and WebP are accepted.
     - Larger shards are faster; smaller ones lose less to a kill. A shard ends with its slowest URL.
-    - Every URL has a verdict: one that gave no image is a row with its reason, which counts towards `max_missing`.
+    - Every URL has a verdict: one that gave no image, or a damaged one, is a row with its reason, which counts towards
+      `max_missing`.
     - Several runs may share a `store` at once. What is there is not downloaded again.
     - `curate plan` says how many URLs, bytes and hours; `curate run … --retry` tries failed URLs that may succeed.
     """
@@ -89,7 +91,7 @@ class UrlsSource(Source):
     disallowed_header_directives: tuple[str, ...] | None = Field(None, examples=[["noai", "noimageai"]])
     """Directives of X-Robots-Tag that refuse an image. null: img2dataset's, and `none`."""
     image_size: int | None = Field(None, examples=[256], ge=1)
-    """Pixels of the side to resize to. null: images are not resized."""
+    """Pixels of the side to resize to. null: images stay as they came, as with `disable_all_reencoding`."""
     resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = Field(
         "border", examples=["keep_ratio"]
     )

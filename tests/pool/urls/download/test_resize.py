@@ -42,7 +42,21 @@ def test_images() -> None:
     resized = resize(encoded(80, 100))
     assert (resized.width, resized.height, resized.original_width, resized.original_height) == (50, 50, 80, 100)
     assert resized.data is not None and Image.open(io.BytesIO(resized.data)).size == (50, 50)
-    assert make_resizer(UNCHANGED)(encoded(80, 100)) == Resized(encoded(80, 100))
+
+
+def test_images_that_are_not_resized_have_their_size() -> None:
+    """After EXIF rotation; damage to pixels is for whoever decodes them."""
+    resize, exif = make_resizer(UNCHANGED), Image.Exif()
+    exif[274] = 6
+    assert resize(encoded(80, 100)) == Resized(encoded(80, 100), 80, 100, 80, 100)
+    assert resize(encoded(80, 100, exif=exif)) == Resized(encoded(80, 100, exif=exif), 100, 80, 100, 80)
+    assert resize(encoded(80, 100)[:-99]) == Resized(encoded(80, 100)[:-99], 80, 100, 80, 100)
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", encoded(80, 100)[:30], b"<html>", b"GIF89a" + bytes(5)])
+def test_what_has_no_header_is_no_image(data: bytes) -> None:
+    error = make_resizer(UNCHANGED)(data).error
+    assert error is not None and reason_of(error) == "served_no_image"
 
 
 @pytest.mark.parametrize(

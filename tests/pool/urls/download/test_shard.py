@@ -28,6 +28,7 @@ from curate.pool.urls.download.source import UrlsSource
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_source
 from curate.tar.index import index_tar
+from tests.laws.pools import encode, picture
 from tests.pool.urls.download.fake_transport import FakeTransport, fetcher
 
 pytest.importorskip("exifread")
@@ -88,6 +89,16 @@ def test_a_shard(tmp_path: Path) -> None:
     facts = read_facts(store, STEM)
     assert (facts.urls, facts.came, facts.bytes, facts.reasons) == (4, 2, 15, {"bad_url": 1, "http_404": 1})
     assert is_complete(store, STEM) and complete(store, STEM)
+
+
+def test_images_are_named_by_their_format(tmp_path: Path) -> None:
+    """A PNG is none, and what is not known here is what it was to become."""
+    rows = pa.table({"caption": ["a"] * 4, "url": [f"http://a/{row}" for row in range(4)]})
+    data = [encode(picture(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF")]
+    by = fetcher(FakeTransport({f"http://a/{row}": image for row, image in enumerate(data)}), robots="ignore")
+    files = members(download(tmp_path, rows, by))
+    images = {name[-6:].partition(".")[2]: image for name, image in files.items() if name[-4:] not in ("json", ".txt")}
+    assert images == dict(zip(("jpg", "png", "webp", "gif"), data, strict=True))
 
 
 def test_the_first_complete_one_stays(tmp_path: Path) -> None:
