@@ -399,7 +399,7 @@ def read_unit_keys(store: RunStore) -> tuple[list[str], dict[str, Any]]:
     Only units of equal keys are reused.
     """
     run = _read_object(store)
-    sources = (run.get("recipe") or {}).get("input") or []
+    sources = [source for source in (run.get("recipe") or {}).get("input") or [] if "path" in source]
     return list(run.get("unit_keys") or []), {source["name"]: source["path"] for source in sources}
 
 
