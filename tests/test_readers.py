@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -217,6 +218,36 @@ def test_hugging_face_reads_the_folder_by_its_card(
     for row in found["train"]:
         assert sum(row[suffix] is not None for suffix in IMAGES if suffix in row) == 1
         assert len(row["json"]["uid"]) == 32
+
+
+def test_hugging_face_reads_numbers_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floats to their last bit, NaN, and large integers; the type `json` rounds to ten digits, and has null for NaN."""
+    datasets = hugging_face(monkeypatch)
+    floats = [0.1 + 0.2, 1e-7, math.nan, math.inf, 1 / 3, 5e-324, 1e300, None]
+    large = [2**63 - 1, -(2**63), 2**53 + 1, 0, 7, 8, 9, 10]
+    wanted = [
+        {"score": score, "n": n, "hash": 2**64 - 1 - n % 9, "boxes": [[score or 0.1]], "more": {"p": 2 / 3}, "tag": "ü"}
+        for score, n in zip(floats, large, strict=True)
+    ]
+    wanted[-1] |= {"tag": None, "more": None}
+    wanted[0].pop("boxes")
+    with tarfile.open(tmp_path / "pool.tar", "w") as tar:
+        for number, fields in enumerate(wanted):
+            for suffix, data in {
+                "png": image(number, "PNG"),
+                "txt": b"a b",
+                "json": json.dumps(fields).encode(),
+            }.items():
+                add_member(tar, f"{number:06d}.{suffix}", data)
+    output = {"rows_per_shard": 3, "json_columns": ["aspect"]}
+    run = run_local(recipe_of(str(tmp_path / "pool.tar"), output=output), tmp_path / "run")
+    rows = datasets.load_dataset(str(run.folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == len(wanted)
+    for row in rows:
+        sides = row["png"].size
+        expected = wanted[int(row["__key__"])] | {"uid": row["json"]["uid"], "aspect": max(sides) / min(sides)}
+        assert repr(row["json"]) == repr({name: expected.get(name) for name in row["json"]})
+        assert expected.keys() <= row["json"].keys()
 
 
 def test_hugging_face_reads_what_is_there_now(

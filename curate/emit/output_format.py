@@ -6,6 +6,7 @@ carries the key. A recipe chooses a format by its key; else the first that accep
 file of this folder and a line in its registry.
 """
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Set
@@ -23,6 +24,8 @@ from curate.store.facts import RunFacts
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
+
+JSON_DTYPE = "json_dtype"  # in a shard's statistics: the type of all its samples' jsons, of `merge_dtypes`
 
 
 class OutputFormat(ABC):
@@ -117,7 +120,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
         where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
         returned = f"{len(table)} rows of {', '.join(names)}" if names else type(table).__name__
         raise RunError(f"{where}: write returned {returned}; accepted: {shard.rows} rows, as an Arrow table with uid")
-    stats = {
+    stats: dict[str, Any] = {
         "count": shard.rows,
         "successes": shard.rows,
         "failed_to_download": 0,
@@ -127,6 +130,8 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
         "end_time": time.time(),
         "status_dict": {"success": shard.rows},
     }
+    if of_jsons := (table.schema.metadata or {}).get(JSON_DTYPE.encode()):
+        stats[JSON_DTYPE], table = json.loads(of_jsons), table.replace_schema_metadata()
     name = f"{shard.stem}_stats.json"
 
     def keep() -> bool:

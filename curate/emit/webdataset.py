@@ -6,8 +6,9 @@ that is safe and no other kept sample has it, else its uid: names are unique ove
 a path.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from curate.base.process import groups
 from curate.captions.mix import EmittedTexts
 from curate.emit.columns import SIDECAR, read_kept_samples
 from curate.emit.layout import Shard, Slice
-from curate.emit.output_format import OutputFormat
+from curate.emit.output_format import JSON_DTYPE, OutputFormat
 from curate.emit.settings import EmitSettings
-from curate.pool.decode.field_types import field_values
+from curate.pool.decode.field_types import field_values, find_dtype, merge_dtypes
 from curate.pool.decode.json_fields import json_bytes, put_fields
 from curate.pool.decode.tar_samples import split_name
 from curate.pool.formats.input_format import InputSample
@@ -59,9 +60,11 @@ class WebdatasetOutput(OutputFormat):
         return has_images
 
     def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
-        """Put the tar into place, and return its sidecar."""
+        """Put the tar into place, and return its sidecar, with the type of all jsons as metadata."""
+        dtypes: list[Any] = []
         with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
-            return concat_small(_write_slice(settings, part, repeated, writer) for part in shard.slices)
+            table = concat_small(_write_slice(settings, part, repeated, writer, dtypes) for part in shard.slices)
+        return table.replace_schema_metadata({JSON_DTYPE: json.dumps(reduce(merge_dtypes, dtypes, "null"))})
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what training reads, and what the sidecars are."""
@@ -109,8 +112,8 @@ def _members(store: RunStore, stem: str) -> Iterator[tuple[str, str, str, Callab
         yield name, *split_name(name), partial(source.read, offset, size)
 
 
-def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: TarWriter) -> pa.Table:
-    """Add a slice's samples to the tar, and return their rows of the sidecar."""
+def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: TarWriter, dtypes: list[Any]) -> pa.Table:
+    """Add a slice's samples to the tar, and types of their jsons to `dtypes`; return their rows of the sidecar."""
     with settings.open_tables(part.unit) as tables:
         rows = settings.kept_rows(part, tables, _COLUMNS)
         keys, uids, captions, digests = rows.select(["key", "uid", "caption", "sha256"]).to_pydict().values()
@@ -121,6 +124,7 @@ def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: Tar
         facts: list[pa.Table] = []
         for batch in groups(samples, lambda sample: sum([len(data) for _, data in sample[-1].members]), _BATCH_BYTES):
             _write_samples(batch, writer)
+            dtypes.append(find_dtype([sample.fields | _read(fields) for *_, fields, sample in batch]))
             facts.append(_original_facts([sample.fields for *_, sample in batch], settings.fields))
         values = settings.kept_values(part, tables, settings.columns)
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
@@ -144,6 +148,11 @@ def _json_fields(values: pa.Table, uids: list[str], texts: list[EmittedTexts]) -
             captions = {"captions": written.fields, **written.regions}
             of_sample |= {name: json_bytes(value) for name, value in captions.items()}
     return fields
+
+
+def _read(fields: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return fields as they are read; for text, as that of uids, another one."""
+    return {name: "" if value[:1] == b'"' else json.loads(value) for name, value in fields.items()}
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:

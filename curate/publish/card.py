@@ -16,7 +16,7 @@ import yaml
 from curate.base.schema import FORGOTTEN
 from curate.base.wording import escape, format_bytes, pluralise
 from curate.emit.output_format import OutputFormat, find_written
-from curate.store.facts import RunFacts
+from curate.store.facts import ContentFacts, RunFacts
 
 UNKNOWN = "unknown"  # the licence, where the recipe gives none
 _SIZES = (
@@ -109,20 +109,29 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
         version = f"0.0.{int(run.content.digest[:8], 16)}"
         front["configs"] = [{"config_name": "default", "version": version, "data_files": [files]}]
     written = ["syn.json"] if ((run.recipe.get("captions") or {}).get("output") or {}).get("syn_json") else []
-    if kept and run.content.files and (features := _features([*run.content.files, *written], kind)):
+    if kept and run.content.files and (features := _features([*run.content.files, *written], kind, run.content)):
         front["dataset_info"] = {"config_name": "default", "features": features}
     return front
 
 
-def _features(suffixes: list[str], kind: OutputFormat) -> list[dict[str, str]]:
+def _features(suffixes: list[str], kind: OutputFormat, content: ContentFacts) -> list[dict[str, Any]]:
     """Return the columns for `datasets`, which else infers them from five samples and misses suffixes that these lack.
 
-    Empty where a suffix is not known here: then it infers them.
+    Empty where a suffix is not known here: then it infers them. A json is of typed fields, where each has one type: of
+    type `json`, it rounds floats, and NaN is null.
     """
-    kinds = {suffix: _DTYPES.get(suffix.rpartition(".")[2]) for suffix in sorted(suffixes)}
+    kinds: dict[str, Any] = {suffix: _DTYPES.get(suffix.rpartition(".")[2]) for suffix in sorted(suffixes)}
     if not all(kinds.values()):
         return []
-    return [{"name": name, "dtype": str(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
+    kinds |= {"json": content.json_dtype} if content.json_dtype not in (None, "mixed") else {}
+    return [{"name": name, **_feature(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
+
+
+def _feature(dtype: Any) -> dict[str, Any]:
+    """Return a type of `find_dtype` as the card has it."""
+    if isinstance(dtype, dict):
+        return {"struct": [{"name": name, **_feature(inner)} for name, inner in dtype.items()]}
+    return {"list": _feature(dtype[0])} if isinstance(dtype, list) else {"dtype": dtype}
 
 
 def citation(run: RunFacts) -> str:

@@ -7,14 +7,15 @@ does what changes a published run.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, reduce
 
 import pyarrow as pa
 
 from curate.base import ids
 from curate.base.errors import DamagedError, RunError
 from curate.base.process import in_threads
-from curate.emit.output_format import OutputFormat, find_written
+from curate.emit.output_format import JSON_DTYPE, OutputFormat, find_written
+from curate.pool.decode.field_types import merge_dtypes
 from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
@@ -47,7 +48,7 @@ def describe_run(
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
-    facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(shards, kind, audit))
+    facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(store, shards, kind, audit))
     _write_facts(store, facts, shards)
     statistics = partial(write_stats, store, facts, audit.drops, entries)
     writes: list[Callable[[], int | None]] = [statistics, partial(write_uids, store, uids)]  # the two that take long
@@ -114,7 +115,9 @@ def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) 
     store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, columns))
 
 
-def _content(shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
+def _content(store: RunStore, shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
+    statistics = [line.path for line in shards if kind.has_members and line.path.endswith("_stats.json")]
+    dtypes = (of_shard.get(JSON_DTYPE, "mixed") for of_shard in in_threads(store.read_json, statistics))
     shards = [line for line in shards if line.path.endswith(f".{kind.suffix}")]
     ordered = sorted(audit.languages.items(), key=lambda item: (-item[1], str(item[0])))
     return ContentFacts(
@@ -123,5 +126,6 @@ def _content(shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> C
         shards=len(shards),
         bytes=sum(line.bytes for line in shards),
         digest=ids.digest(sorted((line.path, line.sha256) for line in shards)),
+        json_dtype=reduce(merge_dtypes, dtypes) if statistics else None,
         means={name: round(audit.sums[name] / audit.known[name], 2) for name in MEASURES if audit.known[name]},
     )

@@ -259,6 +259,7 @@ class ContentFacts(Facts):
     bytes: int = 0  # of all shards
     digest: str = ""  # of the shards' names and sha256
     means: dict[str, float] = {}  # of words, width and height, as far as they are known
+    json_dtype: Any = None  # of the samples' jsons, as `merge_dtypes` has it; None where it is not known
 
 
 class RunClaim(Facts):

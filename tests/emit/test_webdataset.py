@@ -158,7 +158,7 @@ def test_the_sidecar_has_img2datasets_columns(rich: Rich) -> None:
 def test_stats_and_sizes(rich: Rich) -> None:
     ran, _ = rich
     stats = json.loads((ran.folder / "shards/00000_stats.json").read_text())
-    assert set(stats) == STATS
+    assert set(stats) == {*STATS, "json_dtype"}
     assert stats["count"] == stats["successes"] == 6 and stats["status_dict"] == {"success": 6}
     assert stats["failed_to_download"] == stats["failed_to_resize"] == 0
     assert 0 <= stats["end_time"] - stats["start_time"] < 60

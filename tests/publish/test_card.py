@@ -80,11 +80,26 @@ def test_hugging_face_reads_the_front_matter(images: Ran, texts: Ran) -> None:
         assert config == {"config_name": "default", "data_files": [{"split": "train", "path": f"shards/*.{kind}"}]}
     data = front(card(images))
     assert data["pretty_name"] == "small-one" and "en" in data["language"]
-    assert {one["name"]: one["dtype"] for one in data["dataset_info"]["features"]} == {
-        "jpg": "image", "jpeg": "image", "png": "image", "json": "json", "txt": "string",
-        "__key__": "string", "__url__": "string",
+    features = {one.pop("name"): one for one in data["dataset_info"]["features"]}
+    assert {"name": "uid", "dtype": "string"} in features.pop("json")["struct"]
+    assert {name: one["dtype"] for name, one in features.items()} == {
+        "jpg": "image", "jpeg": "image", "png": "image", "txt": "string", "__key__": "string", "__url__": "string",
     }  # fmt: skip
     assert "language" not in front(card(texts)) and "dataset_info" not in front(card(texts))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "feature"),
+    [
+        ({"a": "float64", "b": ["null"]}, {"struct": [{"name": "a", "dtype": "float64"}, {"name": "b", "list": {"dtype": "null"}}]}),
+        ({"c": [{"d": "int64"}]}, {"struct": [{"name": "c", "list": {"struct": [{"name": "d", "dtype": "int64"}]}}]}),
+        ("mixed", {"dtype": "json"}),
+        (None, {"dtype": "json"}),  # of an older run
+    ],
+)  # fmt: skip
+def test_the_json_has_the_types_of_its_fields(images: Ran, dtype: Any, feature: dict[str, Any]) -> None:
+    text = card_text(facts_of(images, content=images.run["content"] | {"json_dtype": dtype}))
+    assert {"name": "json", **feature} in front(text)["dataset_info"]["features"]
 
 
 def test_what_was_kept_is_counted(images: Ran) -> None:

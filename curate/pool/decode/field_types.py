@@ -3,12 +3,14 @@
 In: fields as `read_json` gives them. Out: how many values of each kind each field has, which adds up over the files of
 a pool; the columns that follow from the sum; and, of some rows, these columns. A column has the kind of most of its
 values in the whole pool, whatever is kept of it, so that all shards have the same columns. A value of another kind is
-null there, and stays in the json.
+null there, and stays in the json. And the one type that holds all jsons of a shard, as they are.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
+from itertools import chain
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ KINDS: dict[type, JsonType] = {float: "float", int: "int", str: "text", bool: "b
 MAX_FIELDS = 200  # those with the most values become columns
 _MAX_NAME = 100  # characters
 _COUNTED: dict[type, str] = {**KINDS, type(None): "null"}
+_DTYPES = {float: "float64", int: "int64", str: "string", bool: "bool", type(None): "null"}
 _SHAPES = 1000  # that are counted together
 _KINDS_OF = {kind: name for name, kind in TYPES.items()}
 
@@ -106,6 +109,44 @@ def as_type(kind: JsonType, value: Any) -> Any:
     if value_kind != kind or (kind == "int" and not -(2**63) <= value < 2**63):
         return None
     return value.encode(errors="replace").decode() if kind == "text" else value  # lone surrogates, which JSON can spell
+
+
+def find_dtype(values: Collection[Any]) -> Any:
+    """Return the one type of values of jsons, as `datasets` names it; of lists [type], of objects {name: type}.
+
+    It is `mixed` where values or names are such that no type keeps all of them; `json` keeps integers alone.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {dict}:
+        objects = [value for value in values if value is not None]
+        names = dict.fromkeys(chain.from_iterable(objects))
+        few = list(names)[: MAX_FIELDS + 1]
+        return _typed({name: find_dtype([fields.get(name) for fields in objects]) for name in few})
+    if kinds == {list}:
+        return merge_dtypes(["null"], [find_dtype(list(chain.from_iterable(filter(None, values))))])
+    # Floats skip some, and uint64 has more
+    is_large = int in kinds and any(type(value) is int and abs(value) > 2**53 for value in values)
+    dtypes = ["json" if is_large and kind is int else _DTYPES.get(kind, "mixed") for kind in kinds]
+    return reduce(merge_dtypes, dtypes, "null")
+
+
+def merge_dtypes(a: Any, b: Any) -> Any:
+    """Return the type that values of both types have (see `find_dtype`); `mixed` where a part has none."""
+    if a == b or "null" in (a, b):
+        return b if a == "null" else a
+    if type(a) is type(b) is dict:
+        return _typed({name: merge_dtypes(a.get(name, "null"), b.get(name, "null")) for name in a | b})
+    if type(a) is type(b) is list:
+        inner = merge_dtypes(a[0], b[0])
+        return "mixed" if inner == "mixed" else [inner]
+    wider = b if a == "int64" else a
+    return wider if "int64" in (a, b) and wider in ("json", "float64") else "mixed"
+
+
+def _typed(fields: dict[str, Any]) -> Any:
+    """Return the type of an object; `mixed` where a field has none, or names are too many or no columns."""
+    are_columns = len(fields) <= MAX_FIELDS and "".join(fields).isprintable() and "_type" not in fields
+    return fields if are_columns and "mixed" not in fields.values() else "mixed"
 
 
 def count_columns(columns: Iterable[pa.Field], rows: int) -> FieldCounts:

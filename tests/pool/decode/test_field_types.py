@@ -2,7 +2,9 @@
 
 import json
 import math
+import random
 from collections import Counter
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +18,9 @@ from curate.pool.decode.field_types import (
     FieldCounts,
     count_columns,
     field_values,
+    find_dtype,
     find_field_columns,
+    merge_dtypes,
 )
 
 NAMES = {float: "number", int: "number", str: "text", bool: "bool"}
@@ -103,6 +107,65 @@ def test_columns_of_parquet_count_as_jsons_of_their_values(value: Any) -> None:
     table = pa.table({"a": [value] * 3})
     assert count_columns(table.schema, 3) == count(json.loads(json.dumps(table.to_pylist())))
     assert count_columns(pa.schema([("a", pa.list_(pa.int8())), ("d", pa.date32())]), 2) == {("d", "text"): 2}
+
+
+def arrow_type(dtype: Any) -> pa.DataType:
+    """A type of `find_dtype`, as `datasets` makes it; `json` is for integers of up to 64 bits here."""
+    if isinstance(dtype, dict):
+        return pa.struct([(name, arrow_type(inner)) for name, inner in dtype.items()])
+    return (
+        pa.list_(arrow_type(dtype[0]))
+        if isinstance(dtype, list)
+        else pa.type_for_alias(dtype.replace("json", "uint64"))
+    )
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-9, 9), st.floats(), st.sampled_from(["", "x"]), st.just(2**63)
+)
+nested = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner)
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), nested), min_size=1, max_size=4), st.randoms())
+def test_a_type_of_jsons_holds_all_their_values(many: list[dict[str, Any]], order: random.Random) -> None:
+    dtype = find_dtype(many)
+    shuffled = order.sample(many, len(many))
+    assert find_dtype(shuffled) == reduce(merge_dtypes, ([find_dtype([fields]) for fields in shuffled])) == dtype
+    if dtype == "mixed" or "json" in repr(dtype):
+        return
+    back = pa.array(many, arrow_type(dtype)).to_pylist()
+    assert repr(back) == repr([filled(fields, dtype) for fields in many])
+
+
+def filled(value: Any, dtype: Any) -> Any:
+    """A value with null for each field that is missing, and numbers of one kind."""
+    if isinstance(dtype, dict) and value is not None:
+        return {name: filled(value.get(name), inner) for name, inner in dtype.items()}
+    if isinstance(dtype, list) and value is not None:
+        return [filled(item, dtype[0]) for item in value]
+    return float(value) if dtype == "float64" and value is not None else value
+
+
+@pytest.mark.parametrize(
+    ("several", "dtype"),
+    [
+        ([{"a": 1}, {"a": 0.5}, {"b": None}], {"a": "float64", "b": "null"}),
+        ([{"a": 2**63}, {"a": 1}], {"a": "json"}),
+        ([{"a": [1, None]}, {"a": []}], {"a": ["int64"]}),
+        ([{"a": {"x": True}}, {"a": {"y": "z"}}], {"a": {"x": "bool", "y": "string"}}),
+        ([{"a": "1"}, {"a": 1}], "mixed"),
+        ([{"a": 2**53 + 1}, {"a": 0.5}], "mixed"),  # of which datasets would make no float
+        ([{"a": [True, 1]}], "mixed"),
+        ([{"a": [{"b": 1}, 1]}], "mixed"),
+        ([{"_type": "Value"}], "mixed"),  # which datasets takes for a type
+        ([{"a\0": 1}], "mixed"),
+        ([{f"{row}-{i}": 1 for i in range(150)} for row in range(2)], "mixed"),
+    ],
+)
+def test_types_of_jsons(several: list[dict[str, Any]], dtype: Any) -> None:
+    assert find_dtype(several) == reduce(merge_dtypes, [find_dtype([fields]) for fields in several]) == dtype
 
 
 def test_infinities_stay() -> None:
