@@ -202,6 +202,7 @@ def _sigmoid(x: F32) -> F32:
 
 
 def _wrong(path: str, tensors: Mapping[Any, Any], why: str) -> RecipeError:
-    shown = [f"{key} {list(value.shape) if hasattr(value, 'shape') else ''}".strip() for key, value in tensors.items()]
-    keys = ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
-    return RecipeError(f"head {path}: {why}; found {keys}; {_ACCEPTED}")
+    first = itertools.islice(tensors.items(), 12)
+    shown = [f"{str(key)[:80]} {list(value.shape) if hasattr(value, 'shape') else ''}".strip() for key, value in first]
+    keys = ", ".join(shown) + (f" and {len(tensors) - 12} more" if len(tensors) > 12 else "")
+    return RecipeError(f"head {path}: {one_line(why, 300)}; found {keys}; {_ACCEPTED}")

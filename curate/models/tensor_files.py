@@ -13,13 +13,13 @@ and numbers.
 import io
 import math
 import pickle
-import pickletools
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ Array = npt.NDArray[Any]
 _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
 _MOST_VALUES = 1_000_000  # in containers: one that is in another several times counts as often
+_MOST_STEPS = 4_000_000  # of a pickle, some seconds
+_EVEN = slice(0, None, 2)  # where keys are among keys and values
+_MOST_DIMENSIONS, _MOST_NUMBERS = 64, 1 << 63  # of a tensor, as numpy's
 _MAGIC = 0x1950A86A20F9469CFC6C
 _SAFE = {f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 _SAFE |= {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8", "BOOL": "?", "BF16": "bfloat16"}
@@ -60,20 +63,25 @@ def read_torch_file(content: bytes, limit: int) -> Any:
             if len(names) != 1:
                 raise ValueError("a zip that torch.save has not written")
             root = names[0].removesuffix("data.pkl")
-            if f"{root}byteorder" in opened.namelist() and opened.read(f"{root}byteorder") != b"little":
+            if f"{root}byteorder" in opened.namelist() and _member(opened, f"{root}byteorder") != b"little":
                 raise ValueError("its numbers are big-endian")
             of_key: dict[str, _Storage] = {}
 
             def read(kind: str, key: str, count: int) -> _Storage:
                 if key not in of_key:
-                    of_key[key] = _Storage(_numbers(opened.read(f"{root}data/{key}"), kind, count))
+                    of_key[key] = _Storage(_numbers(_member(opened, f"{root}data/{key}"), kind, count))
                 return of_key[key]
 
-            return _Unpickler(io.BytesIO(opened.read(f"{root}data.pkl")), read, limit).arrays()
+            return _Unpickler(io.BytesIO(_member(opened, f"{root}data.pkl")), read, limit).arrays()
     except ValueError:
         raise
     except Exception as error:  # of any kind, of hostile bytes
         raise ValueError(f"damaged, or not written by torch.save ({type(error).__name__})") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as file:
+        return file.read(archive.getinfo(name).file_size)  # as it states: it may unpack to more
 
 
 def _read_old(content: bytes, limit: int) -> Any:
@@ -112,8 +120,7 @@ def _too_large(limit: int) -> ValueError:
     return ValueError(f"it holds more than {limit:,} bytes, unpacked")
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     """The numbers of tensors, in one dimension: a class of its own, so that nothing else passes for one."""
 
     numbers: Array
@@ -145,23 +152,51 @@ class _Array:
         self.value = kind.array(raw, shape, "F" if is_fortran else "C")
 
 
-class _Unpickler(pickle.Unpickler):
+class _Steps(dict[int, Callable[[Any], None]]):
+    """What the steps of a pickle do, by their codes: `_MOST_STEPS` of them, of which none makes a set."""
+
+    def __init__(self) -> None:
+        super().__init__(pickle._Unpickler.dispatch)
+        self._left = _MOST_STEPS
+        self[pickle.BYTEARRAY8[0]] = _read_bytearray
+        for code, keys in (pickle.SETITEM, slice(-2, -1)), (pickle.SETITEMS, _EVEN), (pickle.DICT, _EVEN):
+            self[code[0]] = partial(_set_items, self[code[0]], keys)
+        for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+            del self[code[0]]
+
+    def __getitem__(self, code: int) -> Callable[[Any], None]:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"a pickle of more than {_MOST_STEPS:,} steps")
+        return super().__getitem__(code)
+
+
+def _set_items(load: Callable[[Any], None], keys: slice, unpickler: Any) -> None:
+    if not all(type(key) in (str, int) for key in unpickler.stack[keys]):  # tuples in tuples may take years to hash
+        raise ValueError("a key that is neither text nor a number")
+    load(unpickler)
+
+
+def _read_bytearray(unpickler: Any) -> None:
+    (size,) = struct.unpack("<Q", unpickler.read(8))
+    unpickler.append(bytearray(unpickler.read(size)))  # as many as there are: the size may be any
+
+
+class _Unpickler(pickle._Unpickler):
     """Gives what a pickle holds that names nothing but arrays and tensors, of which it makes `limit` bytes at most.
 
     What a name stands for is a bound method, a number's type, or a class with a `__setstate__`: of these a pickle can
-    set no attributes.
+    set no attributes. It is Python's own reader in Python: that in C counts no steps, and hashes any key.
     """
 
     def __init__(self, file: io.BytesIO, read: Callable[[str, str, int], _Storage], limit: int) -> None:
-        """`read` gives the numbers of a storage: of a type, by its key, so many. Raises ValueError by `_check`."""
-        start = file.tell()
-        _check(file)
-        file.seek(start)
+        """`read` gives the numbers of a storage: of a type, by its key, so many."""
         super().__init__(file)
+        self.dispatch = _Steps()  # type: ignore[misc] # counts those of this pickle
         self._read, self._limit, self._made, self._values = read, limit, 0, 0
         # By the last part of the module, which numpy renamed, and the name.
         self._meanings: Mapping[tuple[str, str], Any] = {
-            ("collections", "OrderedDict"): OrderedDict,
+            ("collections", "OrderedDict"): self._dict,
             ("_utils", "_rebuild_tensor_v2"): self._tensor,
             ("_utils", "_rebuild_parameter"): self._parameter,
             ("multiarray", "_reconstruct"): self._reconstruct,
@@ -184,8 +219,8 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         """Return the numbers of a storage."""
         _, kind, key, _, count, *_ = pid
-        if kind not in _STORAGES.values():
-            raise ValueError(f"a storage of {str(kind)[:80]!r}; accepted: of numbers")
+        if kind not in _STORAGES.values() or not isinstance(key, str):
+            raise ValueError("a storage of other things than numbers, or without a name")
         return self._read(kind, key, count)
 
     def arrays(self) -> Any:
@@ -206,18 +241,27 @@ class _Unpickler(pickle.Unpickler):
 
     def _tensor(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Array:
         """Return a tensor of its storage, copied. Raises ValueError where it reaches beyond it."""
-        is_whole = isinstance(storage, _Storage) and all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
+        sizes = (offset, *size, *stride)
+        is_whole = isinstance(storage, _Storage) and len(size) == len(stride) <= _MOST_DIMENSIONS
+        if not is_whole or not all(type(n) is int and 0 <= n < _MOST_NUMBERS for n in sizes):
+            raise ValueError("a tensor that its storage does not hold")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if not is_whole or math.prod(size) > len(storage.numbers) or (0 not in size and last >= len(storage.numbers)):
+        if math.prod(size) > len(storage.numbers) or (0 not in size and last >= len(storage.numbers)):
             raise ValueError("a tensor that its storage does not hold")
         numbers = storage.numbers
         if 0 in size:
             return np.zeros(size, numbers.dtype)
-        self._made += math.prod(size) * numbers.itemsize
-        if self._made > self._limit:
-            raise _too_large(self._limit)
+        self._count(math.prod(size) * numbers.itemsize)
         steps = [step * numbers.itemsize for step in stride]
         return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
+
+    def _count(self, size: int) -> None:
+        self._made += size
+        if self._made > self._limit:
+            raise _too_large(self._limit)
+
+    def _dict(self) -> Any:
+        return OrderedDict()  # of no arguments: what is in it comes by `_set_items`
 
     def _parameter(self, tensor: Any, *_: Any) -> Any:
         return tensor
@@ -229,17 +273,8 @@ class _Unpickler(pickle.Unpickler):
         return kind.array(raw, shape, order)
 
     def _encode(self, text: str, _encoding: str) -> bytes:
+        self._count(len(text))
         return text.encode("latin1")  # bytes, in pickles before protocol 3
 
     def _no_bytes(self) -> bytes:
         return b""
-
-
-def _check(file: io.BytesIO) -> None:
-    """Raise ValueError of a pickle that ends too early, or numbers what it keeps beyond what it holds.
-
-    The reader allocates as many places as the largest number says, before anything is there.
-    """
-    for count, (code, number, _) in enumerate(pickletools.genops(file)):
-        if "PUT" in code.name and int(number or 0) > count:
-            raise ValueError("a pickle whose numbering no pickler writes")

@@ -30,6 +30,7 @@ from curate.signals.on_embeddings import Method, embedding_signal, unchanged
 from curate.signals.signal import Built, Known, Signal, SignalKind
 
 _MAX_BYTES = 8 << 30  # a million embeddings of 2,048 dimensions
+_MAX_UNPACKED = 1 << 30  # of a file that is packed, as torch writes none
 _ACCEPTED = "accepted: a .npy or .pt file"
 
 
@@ -107,9 +108,8 @@ def _read_array(where: str, path: str) -> npt.NDArray[Any]:
     is_torch = path.lower().endswith((".pt", ".pth"))
     try:
         content = read_whole(path, _MAX_BYTES)
-        array: Any = (
-            read_torch_file(content, _MAX_BYTES) if is_torch else np.load(io.BytesIO(content), allow_pickle=False)
-        )
+        limit = max(_MAX_UNPACKED, 2 * len(content))
+        array: Any = read_torch_file(content, limit) if is_torch else np.load(io.BytesIO(content), allow_pickle=False)
     except FileNotFoundError:
         raise RecipeError(f"{where}: {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:
