@@ -107,8 +107,8 @@ def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
 def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     """Return the page of a query's first MOST rows. Raises RecipeError where the query yields no column uid."""
     names, at = [name.lower() for name in result.names], uid_column(result)
-    rows = list(islice(result.rows, MOST + 1))
-    is_cut, rows = len(rows) > MOST, rows[:MOST]
+    rows = list(islice(of_query := iter(result.rows), MOST))
+    total = len(rows) + sum(1 for _ in of_query)
     groups, room = [], _PICTURES
     for row in rows:
         group = _group(dict(zip(names, row, strict=True)))
@@ -140,7 +140,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         texts = sample_texts(sample) if sample else [("", missing)]
         shots = [pictures[place]._replace(label=label) for place, (label, _) in parts.items() if has_images]
         cards.append(Card(shots, texts, values, clean(row[at])))
-    title = f"The first {count(MOST)} rows" if is_cut else pluralise(len(rows), "row")
+    title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
     lead = "In the query's order, with the values that it yields."
     lead += " Captions, URLs and images come from the pool unchecked."

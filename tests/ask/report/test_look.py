@@ -40,8 +40,9 @@ def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> N
 
 def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
     with Run(run) as opened:
-        page = opened.look("SELECT uid FROM samples CROSS JOIN range(20) WHERE uid IS NOT NULL")
-    assert "The first 300 rows" in page.text and page.text.count('class="uid"') == 300
+        query = "SELECT uid FROM samples CROSS JOIN range(20) WHERE uid IS NOT NULL"
+        total, page = opened.sql(query).num_rows, opened.look(query)
+    assert f"<h2>300 of {total:,} rows</h2>" in page.text and page.text.count('class="uid"') == 300
     done = cli(
         "sql", str(run), "SELECT $u AS UID, 1 AS n", "--param", "u=nothing", "--images", "-o", str(tmp_path / "a")
     )

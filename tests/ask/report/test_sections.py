@@ -11,7 +11,7 @@ from PIL import Image
 
 from curate.ask.opened import connected
 from curate.ask.report import thumbnails
-from curate.ask.report.distributions import BINS, bin_edges, count_bins
+from curate.ask.report.distributions import BINS, bin_edges, count_bins, distributions_section
 from curate.ask.report.entries import POINTS, log_ranks
 from curate.ask.report.text import clean, count, number, shares
 from curate.ask.report.thresholds import drawn_thresholds, rule_columns
@@ -123,6 +123,18 @@ def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tm
     assert {column: value for column, cuts in found.items() for _, value in cuts} == expected
     assert set(expected) - {"aspect"} <= set(columns)
     assert set(columns) <= set(schema.SAMPLES.names) | {"clip_score"}
+
+
+def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(tmp_path: Any) -> None:
+    rules = [rule | {"sql": "min_side >= 200"} if rule["name"] == "side" else rule for rule in RUN["rules"]]
+    write_units(str(tmp_path), SMALL, RUN | {"rules": rules})
+    with connected(str(tmp_path)) as run:
+        [histogram] = [histogram for histogram in count_bins(run) if histogram.name == "min_side"]
+        samples = [row[0] for rows in SMALL for row in rows if row[0]["status"] == "ok"]
+        known = [row for row in samples if None not in (row["width"], row["height"])]
+        assert sum(histogram.pool) == len(known) > 0
+        shown = str(distributions_section(run))
+    assert "shorter side, pixels" in shown and "Thresholds: side: 200" in shown
 
 
 def test_thresholds_of_top_rules(tmp_path: Any) -> None:
