@@ -224,6 +224,8 @@ def _attach(connection: Any, folder: RunStore) -> None:
             path = f"{temporary}/{STATISTICS_FILE}"
             with folder.open(STATISTICS_FILE) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
+        if os.path.isdir(path):
+            raise IsADirectoryError(0, "", path)
         connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
         names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
         if missing := set(TABLES) - {name for (name,) in names}:
@@ -247,6 +249,8 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
         path = os.path.realpath(path) if os.path.islink(path) else path
         if not path.startswith(f"{root}/"):
             raise RunError(f"{folder.url}: {escape(name)} is a link out of the run; links are not followed")
+        if os.path.isdir(path):  # which DuckDB would look for files in
+            raise IsADirectoryError(0, "", path)
         yield path
 
 

@@ -63,6 +63,13 @@ class DamagedError(RunError):
     """A file of a run was read, and is not what was written there. A read that fails is an OSError instead."""
 
 
+def describe(error: BaseException) -> str:
+    """Return what an error says; of a folder in a file's place its path, and what to do."""
+    if isinstance(error, IsADirectoryError):
+        return f"{error.filename2 or error.filename}: is a folder in a file's place; remove it, or move it away"
+    return str(error)
+
+
 @contextmanager
 def needing(what: str, install: str) -> Iterator[None]:
     """Raise RecipeError where a package that the block imports is missing: what needs it, and what pip installs."""

@@ -15,7 +15,7 @@ from typing import Annotated, TextIO
 import typer
 
 from curate import __version__
-from curate.base.errors import CurateError, RecipeError
+from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
@@ -101,7 +101,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        print(f"curate: {error}", file=sys.stderr)
+        print(f"curate: {describe(error)}", file=sys.stderr)
         sys.exit(1)
 
 

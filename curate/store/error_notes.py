@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from curate.base.errors import CurateError, RunError
+from curate.base.errors import CurateError, RunError, describe
 from curate.base.foreign import naming_packages
 from curate.store.store import RunStore
 
@@ -24,11 +24,11 @@ def noting_errors(folder: RunStore) -> Iterator[None]:
     try:
         with naming_packages():
             yield
-    except CurateError as error:
+    except (CurateError, IsADirectoryError) as error:
         note = uuid.uuid4().hex
         with suppress(Exception):  # a folder that takes no note must not hide the error
-            folder.write_json(f"{ERROR_NOTES}/{note}.json", {"message": str(error)})
-        raise RunError(f"{error} (error note {note})") from error
+            folder.write_json(f"{ERROR_NOTES}/{note}.json", {"message": describe(error)})
+        raise RunError(f"{describe(error)} (error note {note})") from error
 
 
 def read_error_note(folder: RunStore, error: BaseException) -> str | None:

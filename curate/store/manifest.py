@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base import schema
-from curate.base.errors import DamagedError, RecipeError
+from curate.base.errors import DamagedError, RecipeError, describe
 from curate.base.process import process_cache
 from curate.base.wording import one_line
 from curate.store.layout import FORGETTING_FILE, MANIFEST_FILE, RUN_FILE
@@ -108,7 +108,7 @@ def find_faults(folder: RunStore, lines: Sequence[Published]) -> dict[str, str]:
         except DamagedError as error:
             return str(error).removeprefix(f"{folder.path(line.path)}: ")
         except OSError as error:
-            return f"cannot be read: {one_line(error)}"
+            return f"cannot be read: {one_line(describe(error))}"
         for name in ("bytes", "rows"):
             if getattr(now, name) != getattr(line, name):
                 return f"has {getattr(now, name)} {name}, but the manifest says {getattr(line, name)}"

@@ -43,6 +43,18 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
         pass
 
 
+def test_by_a_link_to_the_folder_it_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("run")
+    (tmp_path / "run").mkdir()
+    link, run = RunStore(str(tmp_path / "link")), RunStore(str(tmp_path / "run"))
+    for first, second in ((link, run), (run, link)):
+        with locked(first, "forget"):
+            with pytest.raises(RunError, match=r"curate forget .* is running here"), locked(second, "run"):
+                pass
+            with pytest.raises(RunError, match=r"curate forget .* is running here"):
+                check_unlocked(second)
+
+
 def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> None:
     """After a kill its number may be another's, or one's own: in a container every command is the first process."""
     (tmp_path / "tmp").mkdir()

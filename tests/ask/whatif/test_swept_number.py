@@ -65,6 +65,12 @@ def test_a_fraction_alone_is_its_whole_range() -> None:
         ("rules.x=words > {2,3} and words < {4,5}", "names no value"),
         ("rules.x=words > {2..3:1}", "a range or list in braces"),
         ("rules.x.y.top=0.1..0.2", "names no value"),
+        (
+            "rules.x=words > {0..9999999999999999999}",
+            "rules.x: 2 values up to 1e+19; accepted: at most 1,000 values, none",
+        ),
+        ("balance.t={1..1" + "0" * 5000 + "}", "balance.t: 2 values up to inf; accepted"),
+        (f"rules.x=words > {{{','.join(['1'] * 1001)}}}", "rules.x: 1,001 values up to 1; accepted"),
         ("dedup.by=1..2", "names no value"),
         ("output.rows_per_shard=1..2", "names no value"),
     ],
