@@ -37,16 +37,12 @@ def is_finished(context: RunContext, out: str) -> bool:
         # The records come before run.json: killed between them, a run goes on.
         others = (name for name in folder.files() if not name.startswith(("tmp/", f"{layout.DIGESTS}/")))
         if not _is_run(folder) and any(name not in (layout.FORGOTTEN_FILE, layout.RETRIES_FILE) for name in others):
-            raise RecipeError(
-                f"--out {out}: is not empty and not a run; accepted: a new folder, or one that holds a run of the same "
-                "recipe"
-            )
+            accepted = "a new folder, or one that holds a run of the same recipe"
+            raise RecipeError(f"--out {out}: is not empty and not a run; accepted: {accepted}")
         return False
     if old.identity != find_identity(context):
-        raise RecipeError(
-            f"--out {out}: holds a run {_say_other(old, context)}. Choose another folder, or delete this one; "
-            f"with --reuse {out} another run reuses all that is still valid"
-        )
+        what = f"--out {out}: holds a run {_say_other(old, context)}. Choose another folder, or delete this one"
+        raise RecipeError(f"{what}; with --reuse {out} another run reuses all that is still valid")
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))

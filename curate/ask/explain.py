@@ -102,11 +102,9 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
     if uid:
         raise RunError(f"{url}: none of its {total:,} rows has uid {uid}")
     if taken := record.time_of(hash_url(sample.encode()).hex(), "url"):
-        raise RunError(
-            f"{url}: this URL was removed on request on {taken:%Y-%m-%d}; only the uids of such rows remain; "
-            f"to list them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
-        )
-    raise RecipeError(
-        f"{url}: none of its {total:,} rows has the URL or key {escape(sample)!r} (a uid has 32 hex digits); "
-        f"to find one: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
-    )
+        what = f"this URL was removed on request on {taken:%Y-%m-%d}; only the uids of such rows remain"
+        how = f"to list them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
+        raise RunError(f"{url}: {what}; {how}")
+    what = f"none of its {total:,} rows has the URL or key {escape(sample)!r} (a uid has 32 hex digits)"
+    how = f"to find one: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
+    raise RecipeError(f"{url}: {what}; {how}")

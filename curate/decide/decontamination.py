@@ -63,10 +63,9 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
         encoded.append(encoder.encode_images(views))
     total = len(names) + len(unread)
     if not names or len(unread) / total > recipe.max_failed:
-        raise RecipeError(
-            f"{_IMAGES}: {len(unread):,} of {total:,} images of the evaluation set cannot be read, and max_failed is "
-            f"{recipe.max_failed}: {unread[0] if unread else f'no image in {against.images}'}"
-        )
+        what = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"
+        why = unread[0] if unread else f"no image in {against.images}"
+        raise RecipeError(f"{_IMAGES}: {what}, and max_failed is {recipe.max_failed}: {why}")
     store.write_json(
         EVALUATION_FACTS_FILE, {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
     )

@@ -67,10 +67,9 @@ def load(where: str, loading: Callable[[], T]) -> T:
         return loading()
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON, of safetensors
         reason = one_line(error, 300).rstrip(".") or type(error).__name__
-        raise RecipeError(
-            f"{where}: cannot be loaded: {reason}. Accepted: a folder with the model's files, or a name on the Hugging "
-            "Face hub; without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
-        ) from None
+        what = f"{reason}. Accepted: a folder with the model's files, or a name on the Hugging Face hub"
+        how = "without network its files must be in the cache, and with HF_HUB_OFFLINE=1 no download is tried"
+        raise RecipeError(f"{where}: cannot be loaded: {what}; {how}") from None
 
 
 def open_picture(data: bytes) -> Image.Image:

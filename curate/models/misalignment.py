@@ -78,10 +78,9 @@ def word_scores(
     holder = tower.holder
     for block in holder.transformer.resblocks:
         if not isinstance(block, ResidualAttentionBlock) or not block.attn.batch_first:
-            raise RecipeError(
-                "measure.clip: words can be scored with attention of the usual kind only; found: a text transformer "
-                f"of {type(block).__name__}; accepted: open_clip's ResidualAttentionBlock (block_type default)"
-            )
+            what = f"of the usual kind only; found: a text transformer of {type(block).__name__}"
+            accepted = "open_clip's ResidualAttentionBlock (block_type default)"
+            raise RecipeError(f"measure.clip: words can be scored with attention {what}; accepted: {accepted}")
     if not captions:
         return []
     ids, words = _tokenize(tokenizer, [TEMPLATE + caption for caption in captions])
@@ -181,11 +180,10 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> tuple[Tensor, list[Words]]:
         ids = tokenizer(texts)
         words = _fast_words(tokenizer, texts)
     else:
-        raise RecipeError(
-            f"measure.clip: words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}; accepted:"
-            " open_clip's SimpleTokenizer without a reduction_mask, or its HFTokenizer around a fast one without a "
-            "tokenizer_mode"
-        )
+        what = f"words cannot be separated with this tokenizer; found: {type(tokenizer).__name__}"
+        fast = "its HFTokenizer around a fast one without a tokenizer_mode"
+        accepted = f"open_clip's SimpleTokenizer without a reduction_mask, or {fast}"
+        raise RecipeError(f"measure.clip: {what}; accepted: {accepted}")
 
     def is_punctuation(word: str) -> bool:
         return all(char in _SYMBOLS or unicodedata.category(char).startswith("P") for char in word)

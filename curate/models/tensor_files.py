@@ -43,10 +43,8 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
 
     try:
         arrays: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-        return {
-            name: _numbers(array["data"], _SAFE[array["dtype"]]).reshape(array["shape"])
-            for name, array in sorted(arrays)
-        }
+        flat = {name: (_numbers(array["data"], _SAFE[array["dtype"]]), array["shape"]) for name, array in arrays}
+        return {name: numbers.reshape(shape) for name, (numbers, shape) in sorted(flat.items())}
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"no safetensors, or damaged ones ({error})") from None
 

@@ -87,8 +87,7 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             holder = f"{labels[name]} has" if name in labels else "every run has"
             raise RecipeError(f"measure: {label} has a column {name}, and {holder} one of that name; rename it")
         if name in supplied:
-            raise RecipeError(
-                f"measure: {label} has a column {name}, and the pool has one already; leave the signal out, give it "
-                "another name, or choose the score columns with columns.scores, or names in join.columns"
-            )
+            what = f"{label} has a column {name}, and the pool has one already; leave the signal out"
+            how = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
+            raise RecipeError(f"measure: {what}, {how}")
         labels[name] = label

@@ -147,7 +147,6 @@ def _recipe(folder: RunStore, facts: RunFacts) -> Recipe:
         if missing := _not_installed(facts):
             what = f"this run used package {', '.join(missing)}, which is not installed"
             raise RecipeError(f"{folder.url}: {what}; install it ({error})") from None
-        raise RecipeError(
-            f"{error}\nThis is a run of curate {facts.curate}, and this version does not read its recipe: run the "
-            f"recipe again into another folder with --reuse {folder.url}, or open the run with curate {facts.curate}"
-        ) from None
+        what = f"This is a run of curate {facts.curate}, and this version does not read its recipe"
+        how = f"run the recipe again into another folder with --reuse {folder.url}"
+        raise RecipeError(f"{error}\n{what}: {how}, or open the run with curate {facts.curate}") from None

@@ -92,11 +92,10 @@ def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, 
     sizes = {path: os.path.getsize(path) for path in files.values()}
     if (total := sum(sizes.values())) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
-        raise RecipeError(
-            f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}, of which "
-            f"{largest} has {format_bytes(sizes[largest])}; accepted: at most {format_bytes(MAX_BYTES)} in all, and "
-            "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
-        )
+        what = f"{pluralise(len(sizes), 'local file')} that other machines need take up {format_bytes(total)}"
+        of_them = f"of which {largest} has {format_bytes(sizes[largest])}"
+        larger = "larger ones as URLs: of a store, or file:///… in a folder that all machines share"
+        raise RecipeError(f"{what}, {of_them}; accepted: at most {format_bytes(MAX_BYTES)} in all, and {larger}")
     return recipe.model_copy(update=changed), files
 
 

@@ -42,7 +42,7 @@ class Clusters(OnEmbeddings):
     """
 
     example: ClassVar[Any] = {"cluster": {"centroids": "centroids.pt", "selected": "imagenet.npy"}}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("scores", "NAME", "int32", "Number of the nearest centroid, from 0."),
         Column("scores", "in_selected_NAME", "bool", "Whether it is a selected cluster; with `selected`."),
     )
@@ -77,10 +77,8 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     where = f"measure.clusters.{name}"
     centroids = _read_array(f"{where}.centroids", options.centroids)
     if centroids.ndim != 2 or centroids.dtype.kind != "f" or not centroids.size:
-        raise RecipeError(
-            f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}; "
-            "accepted: floating-point numbers [k, dimension]"
-        )
+        what = f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}"
+        raise RecipeError(f"{what}; accepted: floating-point numbers [k, dimension]")
     centroids = centroids.astype(np.float32)
     if options.selected is None:
         return LoadedClusters(centroids, None)
@@ -95,10 +93,8 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
         if selected.ndim == 2 and selected.dtype.kind == "f" and selected.shape[1] == dimension:
             selected = nearest_centroid(selected.astype(np.float32), centroids)
         elif not (selected.ndim == 1 and selected.dtype.kind in "iu" and ((selected >= 0) & (selected < k)).all()):
-            raise RecipeError(
-                f"{where}.selected: {file.path} is {selected.dtype} {list(selected.shape)}; accepted: numbers of "
-                f"centroids, 0 to {k - 1}, or embeddings [n, {dimension}]"
-            )
+            what = f"{where}.selected: {file.path} is {selected.dtype} {list(selected.shape)}"
+            raise RecipeError(f"{what}; accepted: numbers of centroids, 0 to {k - 1}, or embeddings [n, {dimension}]")
         is_selected[selected.astype(np.int64)] = True
     return LoadedClusters(centroids, is_selected)
 
@@ -128,10 +124,8 @@ def _read_array(where: str, path: str) -> npt.NDArray[Any]:
 def _identify(name: str, options: Clusters, known: Known) -> str:
     clusters, dimension = load_clusters(name, options), known.identities[options.of]["dimension"]
     if clusters.centroids.shape[1] != dimension:
-        raise RecipeError(
-            f"measure.clusters.{name}: {options.centroids} holds {list(clusters.centroids.shape)}; accepted: "
-            f"[k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"
-        )
+        how = f"accepted: [k, {dimension}], since embeddings of {options.of!r} have {dimension} dimensions"
+        raise RecipeError(f"measure.clusters.{name}: {options.centroids} holds {list(clusters.centroids.shape)}; {how}")
     return clusters.digest
 
 

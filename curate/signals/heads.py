@@ -23,7 +23,7 @@ class Head(OnEmbeddings):
     """
 
     example: ClassVar[Any] = {"aesthetic": {"path": "sac+logos+ava1-l14-linearMSE.pth"}}
-    gives: ClassVar[tuple[Column, ...]] = (Column("scores", "NAME", "float32", "What the head gives."),)
+    gives = (Column("scores", "NAME", "float32", "What the head gives."),)
 
     needs_encoder = False
     path: UserFile = Field(examples=["sac+logos+ava1-l14-linearMSE.pth"])
@@ -39,10 +39,9 @@ class Head(OnEmbeddings):
 def _identify(name: str, options: Head, known: Known) -> str:
     head, model = load_head(options.path, options.activation, options.output), known.identities[options.of]
     if head.dimension != model["dimension"]:
-        raise RecipeError(
-            f"measure.heads.{name}: {options.path} is for embeddings of {head.dimension} dimensions; those of "
-            f"{options.of!r} ({model.get('model', 'precomputed')}) have {model['dimension']}"
-        )
+        what = f"{options.path} is for embeddings of {head.dimension} dimensions"
+        how = f"those of {options.of!r} ({model.get('model', 'precomputed')}) have {model['dimension']}"
+        raise RecipeError(f"measure.heads.{name}: {what}; {how}")
     return head.digest
 
 

@@ -70,9 +70,8 @@ class Dataflow(Beam):
     def check_folder(self, folder: RunStore) -> None:
         """Raise RecipeError where the folder is on this machine."""
         if folder.is_local:
-            raise RecipeError(
-                f"--out {folder.url}: is on this machine, and Dataflow's workers are not; accepted: gs://BUCKET/…"
-            )
+            what = f"--out {folder.url}: is on this machine, and Dataflow's workers are not"
+            raise RecipeError(f"{what}; accepted: gs://BUCKET/…")
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job, which has a page."""

@@ -87,10 +87,8 @@ def _check_runner(runner: str, where: str) -> None:
     lower = [name.lower() for name in names]
     if "." not in runner and runner.lower() not in (*lower, *(name.removesuffix("runner") for name in lower)):
         engines = ENGINES.kinds()
-        raise RecipeError(
-            f"{where}: no runner {runner!r}; {did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}; "
-            f"a runner of Beam ({', '.join(names)}); or the dotted path of a class"
-        )
+        what = f"no runner {runner!r}; {did_you_mean(runner, [*engines, *names])}accepted: {', '.join(engines)}"
+        raise RecipeError(f"{where}: {what}; a runner of Beam ({', '.join(names)}); or the dotted path of a class")
 
 
 class _Options(PipelineOptions):
@@ -154,9 +152,8 @@ def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"--on {path}: cannot be read: {error}; accepted: YAML of Beam options; {_INIT}") from None
     if data is not None and not isinstance(data, dict):
-        raise RecipeError(
-            f"--on {path}: holds {shorten(data)}; accepted: a mapping of Beam options, such as runner: spark"
-        )
+        accepted = "a mapping of Beam options, such as runner: spark"
+        raise RecipeError(f"--on {path}: holds {shorten(data)}; accepted: {accepted}")
     options = {}
     for key, value in (data or {}).items():
         where = f"--on {path}: {key}"

@@ -47,11 +47,9 @@ def check_that_a_worker_starts(engine: PipelineEngine, store: RunStore) -> None:
         with suppress(Exception):
             job.stop()
     output = f"; output: {one_line(' · '.join(heard), 500)}" if heard else ""
-    raise RunError(
-        f"{engine.name}: no worker started within {_SECONDS} s with environment_type {settings.environment_type}, "
-        f"environment_config {settings.environment_config}{output}; accepted: a command that starts Beam's boot in an "
-        "environment with curate, or LOOPBACK"
-    )
+    config = f"environment_type {settings.environment_type}, environment_config {settings.environment_config}{output}"
+    accepted = "a command that starts Beam's boot in an environment with curate, or LOOPBACK"
+    raise RunError(f"{engine.name}: no worker started within {_SECONDS} s with {config}; accepted: {accepted}")
 
 
 @contextmanager

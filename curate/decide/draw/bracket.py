@@ -65,11 +65,9 @@ class Bracket:
             raise ValueError(f"t is only known to be in [{self.lo}, {self.hi})")
         if self.lo == 0:
             smallest = self.hi_sum or 0
-            raise RunError(
-                f"balance.rows is {self.rows}, but even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} "
-                f"rows; accepted: balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter "
-                "rules before balancing"
-            )
+            what = f"even t = 1, the smallest, is expected to keep {smallest / ONE:.2f} rows"
+            accepted = f"balance.rows of at least {-(-smallest // ONE)}, `balance: {{t: 1}}`, or stricter rules"
+            raise RunError(f"balance.rows is {self.rows}, but {what}; accepted: {accepted} before balancing")
         return Solution(self.lo, self.lo_sum / ONE, None if self.hi_sum is None else self.hi_sum / ONE)
 
     @cached_property

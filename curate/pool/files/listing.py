@@ -71,10 +71,8 @@ def expand_braces(path: str) -> list[str]:
 
 def _check_number(path: str, names: int) -> None:
     if names > MAX_NAMES:
-        raise RecipeError(
-            f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, by ranges such as {{00000..00099}} "
-            "and lists such as {a,b}, in all paths together"
-        )
+        how = "by ranges such as {00000..00099} and lists such as {a,b}, in all paths together"
+        raise RecipeError(f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, {how}")
 
 
 def list_files(paths: str | tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
@@ -221,10 +219,9 @@ def check_state(path: str, storage: dict[str, Any], state: str, fingerprint: str
         return
     hashed = fingerprint.startswith(HASHED) and now != "deleted"
     if not hashed or _hash(*fsspec.core.url_to_fs(path, **storage)) != fingerprint:
-        raise RunError(
-            f"{path}: the file changed during the run: it was {state} before, now it is {now}. Inputs must stay as "
-            "they are until a run is finished: run into a new folder, with --reuse of this one for all other files"
-        )
+        what = f"the file changed during the run: it was {state} before, now it is {now}"
+        how = "run into a new folder, with --reuse of this one for all other files"
+        raise RunError(f"{path}: {what}. Inputs must stay as they are until a run is finished: {how}")
 
 
 def _state(fs: Any, info: dict[str, Any], content: bool = False) -> str:

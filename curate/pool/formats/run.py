@@ -61,7 +61,7 @@ class RunSource(Source):
     """
 
     example: ClassVar[Any] = {"name": "first", "format": "run", "path": "run1"}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("scores", "input_probability", "float64", "The row's probability in the first run."),
         Column("scores", "input_draw", "float64", "Its draw there."),
         Column("scores", "input_repeats", "int32", "How often it was repeated there, if the run repeats rows."),
@@ -127,11 +127,10 @@ class _Run:
         drew = any(self.facts.recipe.get(name) for name in ("balance", "sample"))
         drew = drew or INPUT_PROBABILITY in self.facts.pool.scores  # a run before it did
         if drew and not any(INPUT_PROBABILITY in kind.schema.names for kind in columns):
-            raise self.source.error(
-                f"{self.source.input_run}: the run drew its rows, and its shards do not say with which probability: "
-                "output.columns leaves `probability` out, or its input has a column of that name; accepted: a run "
-                "whose shards have it"
-            )
+            what = "the run drew its rows, and its shards do not say with which probability"
+            why = "output.columns leaves `probability` out, or its input has a column of that name"
+            accepted = "accepted: a run whose shards have it"
+            raise self.source.error(f"{self.source.input_run}: {what}: {why}; {accepted}")
 
 
 class RunInput(InputFormat):
@@ -214,10 +213,9 @@ def list_kept(source: Source) -> list[InputFile]:
     """
     run = _open(source)
     if run.facts.pool.images:
-        raise source.error(
-            f"{source.input_run}: the run has images; accepted: a run over a list of URLs as text (format: parquet); "
-            "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
-        )
+        what = "the run has images; accepted: a run over a list of URLs as text (format: parquet)"
+        how = "its images are a pool by format: run, and its URLs a list by path, such as RUN/shards/*.parquet"
+        raise source.error(f"{source.input_run}: {what}; {how}")
     files, digests = list_source(run.parquet(run.shards(".parquet")), False), run.files(".parquet")
     return [replace(file, fingerprint=f"{SHA256}{digests[_name_of(file.path)]}") for file in files]
 

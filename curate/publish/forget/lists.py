@@ -98,10 +98,9 @@ def _from_record(path: str, table: pa.Table) -> Items:
     columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
     for row, (name, value) in enumerate(columns):
         if name not in KINDS or not _HEX[name].fullmatch(str(value)):
-            raise RecipeError(
-                f"{path}, row {row}: {str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet; "
-                f"accepted: {', '.join(f'{kind} and {2 * width} hex digits' for kind, width in WIDTHS.items())}"
-            )
+            what = f"{str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet"
+            accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())
+            raise RecipeError(f"{path}, row {row}: {what}; accepted: {accepted}")
         values[name].append(bytes.fromhex(str(value)))
     return Items.of(values)
 

@@ -68,10 +68,8 @@ def fit_classifier(embeddings: F32, labels: I64, classes: int) -> Classifier:
     scatter = centred.T @ centred  # (N - 1) Σ̂: the centred rows have mean 0
     trace = np.trace(scatter) / max(size - 1, 1)
     if trace <= _ROUNDING:
-        raise RecipeError(
-            f"the {size} examples of {classes} classes do not differ within any class; accepted: two different "
-            "examples of a class at least"
-        )
+        what = f"the {size} examples of {classes} classes do not differ within any class"
+        raise RecipeError(f"{what}; accepted: two different examples of a class at least")
     # With the ridge above 0 the matrix is positive definite, so that its pseudo-inverse is its inverse.
     weight = dimension * np.linalg.solve(scatter + trace * np.eye(dimension), means.T)
     return Classifier(weight, -np.log(classes) - 0.5 * np.einsum("kd,dk->k", means, weight))

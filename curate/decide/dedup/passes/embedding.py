@@ -120,19 +120,15 @@ def _build(section: EmbeddingCosine, measure: Measure, rows: int | None) -> Near
 
 def _check(section: EmbeddingCosine, measure: Measure) -> None:
     if section.of not in {model.name for model in measure.kept}:
-        raise ValueError(
-            f"dedup by embedding needs the model {section.of!r} in measure.clip, with embeddings: true, or in "
-            "measure.embeddings, with keep: true"
-        )
+        needed = "in measure.clip, with embeddings: true, or in measure.embeddings, with keep: true"
+        raise ValueError(f"dedup by embedding needs the model {section.of!r} {needed}")
 
 
 def _check_against(section: EmbeddingCosine, measure: Measure) -> None:
     _check(section, measure)
     if section.of not in {model.name for model in measure.embedders if model.encodes}:
-        raise ValueError(
-            f"dedup.against: needs a model of measure.clip to encode its images with, and {section.of!r} is "
-            "precomputed; accepted: a model, or phash"
-        )
+        what = f"needs a model of measure.clip to encode its images with, and {section.of!r} is precomputed"
+        raise ValueError(f"dedup.against: {what}; accepted: a model, or phash")
 
 
 EMBEDDING = NearnessKind(
