@@ -58,7 +58,7 @@ def whatif(
     range or list in braces: balance.t={1000..100000}, balance.rows, sample.rows, rules.NAME.top or rules.NAME.rows
     likewise, or any number in a rule. --by takes the same for rules.
     """
-    _check_options(sweep_of, plot, rows, by, share)
+    _check(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
     number = parse_swept_number(swept, *((SEARCHED,) if by else ())) if swept else None
     run = open_finished(directory)
@@ -91,9 +91,7 @@ def whatif(
         _print_answer(result, solved, format)
 
 
-def _check_options(
-    sweep_of: str | None, plot: str | None, rows: int | None, by: str | None, share: float | None
-) -> None:
+def _check(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None, share: float | None) -> None:
     if share is not None and (rows is not None or sweep_of is not None):
         raise RecipeError("--tail-share excludes --rows and --sweep: each of them sets t; accepted: one of them")
     if plot is not None and sweep_of is None:

@@ -154,10 +154,10 @@ def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers
     """Compute the statistics that follow a segment, and apply the next one."""
     name, ranks = f"Derive {index}", None
     add = Fold[Mapping[At, Fitted]](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
-    summaries = units.ask(f"{name}: summarise", _summarise, settings, index, combine=add)
+    summaries = units.ask(f"{name}: summarise", _fit, settings, index, combine=add)
     if _statistics(settings, index, of_ranks=True):
         keys = units.pairs(f"{name}: keys", _split_keys, settings, index)
-        ranks = units.group(f"{name}: count", keys, _count_up_to, summaries)
+        ranks = units.group(f"{name}: count", keys, _count, summaries)
     answers = units.get(f"{name}: scales", _with_scales, summaries, answers)
     if ranks is None:
         units.then(f"{name}: apply", _apply_derived, (), settings, index, answers)
@@ -184,9 +184,7 @@ def _values(
         yield from ((at, call, argument_values(call, table)) for at, call in calls.items())
 
 
-def _summarise(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, index: int
-) -> Iterator[dict[At, Fitted]]:
+def _fit(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> Iterator[dict[At, Fitted]]:
     values = _values(tables, state, settings, index)
     yield {at: Fitted.of(call, x[state.alive & ~np.isnan(x)]) for at, call, x in values}
 
@@ -199,9 +197,7 @@ def _split_keys(
             yield (at, digit), (state.unit.index, keys, counts)
 
 
-def _count_up_to(
-    key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries: dict[At, Fitted]
-) -> Iterator[ToUnit]:
+def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries: dict[At, Fitted]) -> Iterator[ToUnit]:
     """Yield for each unit how many rows of all units have at most each of its keys of a digit."""
     at, digit = key
     digits = summaries[at].digits

@@ -75,12 +75,10 @@ def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | No
     `rows_left` gives a unit's rows where they are in memory already; None: they are read.
     """
     find = rows_left or settings.rows_left
-    return units.ask("Counts: survivors", _count_alive, settings, find, combine=AddEntries(settings))
+    return units.ask("Counts: survivors", _survivors, settings, find, combine=AddEntries(settings))
 
 
-def _count_alive(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, find: FindRows
-) -> Iterator[SparseSums]:
+def _survivors(tables: OpenTables, state: UnitState, settings: DecideSettings, find: FindRows) -> Iterator[SparseSums]:
     yield sparse_counts(find(tables, state).matches, None, settings.n_entries)
 
 
@@ -185,12 +183,10 @@ def _decisions(
         table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
     if settings.repeat is None:
         return table
-    return table.append_column(schema.REPEATS, pa.array(_repeats(tables, state, settings, counts, probability)))
+    return table.append_column(schema.REPEATS, pa.array(_times(tables, state, settings, counts, probability)))
 
 
-def _repeats(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64
-) -> I32:
+def _times(tables: OpenTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64) -> I32:
     """Return how often each row is in the curated set: at least once where it is kept, else 0."""
     assert settings.repeat is not None
     rows = np.flatnonzero(state.alive)

@@ -47,10 +47,8 @@ def find_score_groups(
         for kind in planned.columns:
             for name in (name for name in [*always, *extra] if name in kind.schema.names):
                 _add(fields, source, kind.schema.field(name), key)
-        of_source = [
-            ScoreGroup(SUPPLIED, tuple(always)),
-            *(ScoreGroup(f"{SUPPLIED}: {name}", (name,)) for name in extra),
-        ]
+        of_files = [ScoreGroup(SUPPLIED, tuple(always))]
+        of_source = of_files + [ScoreGroup(f"{SUPPLIED}: {name}", (name,)) for name in extra]
         for place, (columns, digest) in enumerate(joins):
             for column in columns:
                 _add(fields, source, column, f"join.{place}.columns")

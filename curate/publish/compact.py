@@ -57,7 +57,7 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     if last is not None:
         for name in table_names:
             footers: list[tuple[int, str | None, Any]] = []  # of each unit its rows, key and note
-            table = concat_small(_read_all(store, name, chunk, footers))
+            table = concat_small(_read(store, name, chunk, footers))
             rows, keys, notes = map(list, zip(*footers, strict=True))
             merged.rewrite(name, table, None, {"units": {"rows": rows, "keys": keys, "notes": notes}})
         if "captions" in table_names:
@@ -65,9 +65,7 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
     return [*map(merged.file, table_names), *([captions] if "captions" in table_names else [])]
 
 
-def _read_all(
-    store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]
-) -> Iterator[pa.Table]:
+def _read(store: RunStore, name: str, chunk: Chunk, footers: list[tuple[int, str | None, Any]]) -> Iterator[pa.Table]:
     """Yield the tables of a chunk's units, and add what their footers say: rows, key, note."""
     for unit in chunk.units:
         with store.open_parquet(table_file(name, unit)) as file:

@@ -148,7 +148,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
         units_per_file=[len(chunk.units) for chunk in chunks] if len(chunks) < len(audit.sizes) else None,
         rules=[_rule_facts(name, spec, decided.rules.thresholds.get(name)) for name, spec in recipe.rules.items()],
         derived=_derived_facts(recipe.derive, decided.rules.scales) if recipe.derive else None,
-        selection=_selection_facts(recipe, decided.choice, counts, entries),
+        selection=_selection(recipe, decided.choice, counts, entries),
         **{name: values.get(name) for name in ("t", "expected", "expected_above")},
         steps=sum_timings(store),
         downloads=sum_downloads(store),
@@ -163,9 +163,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
     )
 
 
-def _selection_facts(
-    recipe: Recipe, choice: Choice | None, counts: Counter[str], entries: pa.Table
-) -> SelectionFacts | None:
+def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entries: pa.Table) -> SelectionFacts | None:
     if choice is None or recipe.selection is None:
         return None
     key, section = recipe.selection

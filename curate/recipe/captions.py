@@ -147,7 +147,7 @@ class Regions(Section):
     json holds the boxes: pixels of the image after EXIF rotation, x0, y0, x1, y1.
     """
 
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("regions", "regions", "list<struct<bbox, phrase, score>>", "The box of each phrase that is found."),
     )
 
@@ -200,7 +200,7 @@ class Captions(KindsSection):
     """
 
     registry = CAPTION_KINDS
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("captions", "kind", "string", "`rewrite`, `recaption`, `fused` or `translation`."),
         Column("captions", "style", "string", "Style, or language."),
         Column("captions", "ordinal", "int32", "Number of the text among those of a style, from 0."),

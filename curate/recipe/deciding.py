@@ -4,7 +4,7 @@
 schemes of balancing are what their registries hold.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
@@ -44,7 +44,7 @@ class Top(Section):
     is made in each group of rows with one value of that column; NULL is a group.
     """
 
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("decisions", "kept", "bool", "Whether the row is in the set."),
         Column("decisions", "rule", "string", "The first rule that it fails, or another step; null if kept."),
     )
@@ -127,7 +127,7 @@ class Dedup(Section):
     smallest hash of image (or URL) and caption stays, whatever their order; `prefer` chooses by a column instead.
     """
 
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("decisions", "duplicate_of", "string", "uid of the row that stays in its place."),
         Column("decisions", "duplicate_cosine", "float32", "By embedding: largest cosine, 1 from 0.9999 on."),
     )
@@ -179,7 +179,7 @@ class Balance(Section):
     counts entries with t rows too, and often gives another t.
     """
 
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("decisions", "probability", "float64", "Probability π of being kept; 1 without balance and sample."),
         Column("decisions", "draw", "float64", "Smallest u/p over the entries; kept if below 1."),
     )

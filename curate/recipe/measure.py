@@ -34,7 +34,7 @@ class Image(Section):
     """
 
     example: ClassVar[Any] = {"phash": True}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("samples", "width", "int32", "Pixels, after EXIF rotation."),
         Column("samples", "height", "int32", "Pixels, after EXIF rotation."),
         Column("samples", "bytes", "int64", "Size of the image file."),
@@ -90,7 +90,7 @@ class PrecomputedEmbeddings(Embedder):
     """
 
     example: ClassVar[Any] = {"name": "l14", "image": "l14_img", "text": "l14_txt", "keep": True}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("embeddings", "NAME_image", "fixed_size_list<float16>", "Image embedding, supplied; with `keep: true`."),
         Column(
             "embeddings", "NAME_text", "fixed_size_list<float16>", "Caption embedding, supplied; with `keep: true`."

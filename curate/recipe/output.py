@@ -1,7 +1,7 @@
 """The section `output` of a recipe: what is written of the kept rows."""
 
 from operator import not_
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -38,7 +38,7 @@ class Output(Section):
         output: {repeat: CASE WHEN place > 0.5 THEN 2 ELSE 1 END}
     """
 
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("decisions", "repeats", "int32", "How often a row is in the set, 0 if it is not kept; with `repeat`."),
     )
 

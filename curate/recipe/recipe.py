@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -59,7 +59,7 @@ class Match(Section):
     these, and entries that can never match.
     """
 
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("matches", "entry_ids", "list<int32>", "Entries in the caption, ascending; see `entries.parquet`."),
     )
 

@@ -25,9 +25,7 @@ class Axis(OnEmbeddings):
     """
 
     example: ClassVar[Any] = {"quality": {"good": "examples/good/*.jpg", "bad": "examples/bad/*.jpg"}}
-    gives: ClassVar[tuple[Column, ...]] = (
-        Column("scores", "NAME", "float32", "−1 to 1; larger is nearer to the good ones."),
-    )
+    gives = (Column("scores", "NAME", "float32", "−1 to 1; larger is nearer to the good ones."),)
 
     good: UserPaths = Field(examples=["examples/good/*.jpg"])
     """Images that are as they should be."""

@@ -26,7 +26,7 @@ class Classes(OnEmbeddings):
     """
 
     example: ClassVar[Any] = {"kind": {"examples": {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}}}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("scores", "NAME", "string", "The likeliest class."),
         Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
     )

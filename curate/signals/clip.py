@@ -53,7 +53,7 @@ class Clip(OpenClip):
     """
 
     example: ClassVar[Any] = {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("scores", "clip_score", "float32", "Cosine of image and text embedding."),
         Column("scores", "tokens", "int32", "Tokens of the caption, begin and end included."),
         Column("scores", "truncated", "bool", "Whether the caption has more tokens than the model reads."),

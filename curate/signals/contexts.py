@@ -24,7 +24,7 @@ class Context(OnEmbeddings):
     example: ClassVar[Any] = {
         "setting": {"values": {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}}
     }
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("scores", "NAME", "string", "The likeliest tag."),
         Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
     )

@@ -27,9 +27,7 @@ class Fooling(OnEmbeddings):
     """
 
     example: ClassVar[Any] = {"prompts": ["a dog", "a plate of food", "a city at night"]}
-    gives: ClassVar[tuple[Column, ...]] = (
-        Column("scores", "fooling", "float32", "Least cosine of the image and a prompt; large is suspect."),
-    )
+    gives = (Column("scores", "fooling", "float32", "Least cosine of the image and a prompt; large is suspect."),)
 
     prompts: tuple[str, ...] = Field(examples=[["a dog", "a plate of food", "a city at night"]], min_length=2)
     """Unrelated texts, two or more; the paper takes 25 to 100."""

@@ -101,9 +101,7 @@ class ImagenetWords(Section):
     """
 
     example: ClassVar[Any] = {"wordnet": "wordnet"}
-    gives: ClassVar[tuple[Column, ...]] = (
-        Column("scores", "imagenet_word", "string", "The word as the caption has it; null where there is none."),
-    )
+    gives = (Column("scores", "imagenet_word", "string", "The word as the caption has it; null where there is none."),)
 
     wordnet: UserFile = Field(examples=["wordnet"])
     """A local folder of WordNet 3.0's database: index.noun, noun.exc, and so on."""

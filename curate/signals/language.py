@@ -54,7 +54,7 @@ class Language(Section):
     """
 
     example: ClassVar[Any] = {}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("samples", "language", "string", "ISO 639-1 code, or 639-3 where there is none: en, zh, ceb."),
         Column("scores", "language_score", "float32", "Its probability, 0 to 1."),
     )

@@ -49,7 +49,7 @@ class Nsfw(Section):
     """
 
     example: ClassVar[Any] = {}
-    gives: ClassVar[tuple[Column, ...]] = (Column("scores", "nsfw", "float32", "0 (safe) to 1."),)
+    gives = (Column("scores", "nsfw", "float32", "0 (safe) to 1."),)
 
 
 def identify() -> str:

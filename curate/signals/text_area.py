@@ -50,7 +50,7 @@ class TextArea(Section):
     """
 
     example: ClassVar[Any] = {}
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("scores", "text_area", "float32", "Share of the image that lines of text cover, 0 to 1."),
         Column(
             "scores",

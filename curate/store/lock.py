@@ -104,10 +104,8 @@ def _lock(file: IO[str], path: str) -> None:
         file.seek(0)
         folder, holder = os.path.dirname(os.path.dirname(path)), "another curate command"
         with suppress(ValueError, KeyError, TypeError):  # not written yet, or by something else
-            about = json.loads(file.read())
-            holder = (
-                f"curate {about['command']} (process {about['process']} on {about['host']}, since {about['since']})"
-            )
+            words = "curate {command} (process {process} on {host}, since {since})"
+            holder = words.format_map(json.loads(file.read()))
         raise RunError(f"{folder}: {holder} is running here; wait until it ends, or stop it") from None
 
 

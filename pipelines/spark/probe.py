@@ -57,9 +57,8 @@ def probe(
             spark, is_ours = open_context(settings)
             if is_ours:
                 failing.callback(spark.stop)
-            report(
-                f"Spark {spark.version} at {spark.master}{f'; its page: {spark.uiWebUrl}' if spark.uiWebUrl else ''}"
-            )
+            page = f"; its page: {spark.uiWebUrl}" if spark.uiWebUrl else ""
+            report(f"Spark {spark.version} at {spark.master}{page}")
             visits = _visit_all(spark, packages, look)
         except Exception as error:  # of Java, in many words
             text = find_python_error(error)

@@ -31,9 +31,7 @@ FROM samples s JOIN decisions d USING (unit, row) GROUP BY step
 
 def galleries_section(run: OpenRun) -> Section:
     """Return kept samples first, then those of each step that dropped any, in the order of the steps."""
-    lines = [
-        line for line in run.funnel if line["kind"] != "pool" and line["rows"] and line["rule"] != schema.FORGOTTEN
-    ]
+    lines = [row for row in run.funnel if row["kind"] != "pool" and row["rows"] and row["rule"] != schema.FORGOTTEN]
     largest = sorted(lines, key=lambda line: (line["kind"] != "kept", -line["rows"]))[:MOST]
     shown = sorted((line for line in lines if line in largest), key=lambda line: line["kind"] != "kept")
     chosen = _choose(run, SAMPLES if len(shown) <= MOST // 2 else SAMPLES // 2)

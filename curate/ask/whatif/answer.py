@@ -180,9 +180,8 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
         "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else fixed_point(before),
         "whatif": now.alive if expectation.is_uniform else fixed_point(after),
     }
-    rows = pa.table(
-        [language, *(pa.array(column.astype(np.int64)) for column in numbers.values())], ["language", *numbers]
-    )
+    columns = [language, *(pa.array(column.astype(np.int64)) for column in numbers.values())]
+    rows = pa.table(columns, ["language", *numbers])
     by_language = rows.group_by("language", use_threads=False)
     sums = by_language.aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
     weights = sums.add_column(1, "source", pa.repeat(pa.scalar(was.unit.source), len(sums)))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base.numeric.arrays import I32, U8, string_buffers
+from curate.base.numeric.arrays import I32, U8, Mask, string_buffers
 from curate.base.schema import OK
 
 MAX_CHARACTERS = 10_000
@@ -122,9 +122,7 @@ def _decode(data: U8, i: int, end: int) -> tuple[int, int]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _scan(
-    offsets: npt.NDArray[np.signedinteger], data: U8, valid: npt.NDArray[np.bool_], out: tuple[I32, I32, U8]
-) -> None:
+def _scan(offsets: npt.NDArray[np.signedinteger], data: U8, valid: Mask, out: tuple[I32, I32, U8]) -> None:
     """Fill words, characters and flags; `valid` is empty where no row is null."""
     words, characters, flags = out
     for row in range(len(words)):

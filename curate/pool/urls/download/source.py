@@ -51,7 +51,7 @@ class UrlsSource(Source):
         "network": {"contact": "you@example.org"},
         "image_size": 256,
     }
-    gives: ClassVar[tuple[Column, ...]] = (
+    gives = (
         Column("failures", "reason", "string", "Why there is no image: `dns`, `timeout`, `http_404`, `robots` …"),
         Column("failures", "detail", "string", "Details of it."),
         Column("failures", "attempts", "int32", "How often it was tried, in all rounds."),
