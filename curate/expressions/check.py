@@ -19,7 +19,7 @@ from curate.base.wording import did_you_mean, one_line
 from curate.expressions.evaluate import connect, query
 
 _STATISTICS = "curate.decide.statistics"
-STATISTICS: Registry[Any] = Registry(
+STATISTICS = Registry[Any](
     "statistic", f"{_STATISTICS}.registry:KINDS", "curate.statistics", f"{_STATISTICS}.statistic:Statistic"
 )
 """Functions of derived columns that look at many rows."""

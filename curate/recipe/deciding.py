@@ -24,16 +24,14 @@ from curate.recipe.section import (
 )
 
 _PASSES = "curate.decide.dedup.passes"
-KEYS: Registry[Any] = Registry(
-    "deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass"
-)
-NEARNESS: Registry[Any] = Registry(
+KEYS = Registry[Any]("deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass")
+NEARNESS = Registry[Any](
     "kind of nearness", f"{_PASSES}.registry:NEARNESS", "curate.passes", f"{_PASSES}.dedup_pass:NearnessKind"
 )
-SELECTIONS: Registry[Any] = Registry(
+SELECTIONS = Registry[Any](
     "selection", "curate.decide.draw.registry:KINDS", "curate.selections", "curate.decide.draw.selection:Selection"
 )
-SCHEMES: Registry[Any] = Registry("balancing scheme", "curate.decide.draw.schemes:KINDS")
+SCHEMES = Registry[Any]("balancing scheme", "curate.decide.draw.schemes:KINDS")
 
 
 class Top(Section):

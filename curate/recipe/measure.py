@@ -11,9 +11,7 @@ from pydantic import Field, model_validator
 from curate.base.registry import Registry
 from curate.recipe.section import Column, ColumnName, KindsSection, OneOrSeveral, Section, find_twice
 
-SIGNALS: Registry[Any] = Registry(
-    "signal", "curate.signals.registry:KINDS", "curate.signals", "curate.signals.signal:SignalKind"
-)
+SIGNALS = Registry[Any]("signal", "curate.signals.registry:KINDS", "curate.signals", "curate.signals.signal:SignalKind")
 """The kinds of signals, `curate.signals.signal.SignalKind`."""
 
 Form = Literal["one", "listed", "named"]

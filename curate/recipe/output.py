@@ -8,7 +8,7 @@ from pydantic import Field
 from curate.base.registry import Registry
 from curate.recipe.section import AnyColumn, Column, Expression, KindOf, Section, is_none
 
-OUTPUTS: Registry[Any] = Registry(
+OUTPUTS = Registry[Any](
     "output format", "curate.emit.registry:KINDS", "curate.outputs", "curate.emit.output_format:OutputFormat"
 )
 """The output formats, `curate.emit.output_format.OutputFormat`, in the order in which they are tried."""

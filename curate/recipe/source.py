@@ -11,7 +11,7 @@ from curate.base.errors import RecipeError
 from curate.base.registry import Registry
 from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
 
-FORMATS: Registry[Any] = Registry(
+FORMATS = Registry[Any](
     "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
 )
 _UNKNOWN = "unknown format"
