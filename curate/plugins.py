@@ -17,7 +17,11 @@ An entry point is named as its kind's key, which names it in a recipe, an engine
 kind raises becomes an error that names its package and line. The docstring of each interface says what it asks for.
 """
 
+import ast
 import importlib
+import inspect
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -84,47 +88,20 @@ __all__ = [
     "image_signal", "list_files", "process_cache", "read_whole",
 ]
 # fmt: on
-_NAMES = {  # by the module that has them
-    "curate.base.errors": "CurateError RecipeError RunError",
-    "curate.base.ids": "digest",
-    "curate.base.process": "process_cache",
-    "curate.captions.gates.gate": "Candidates Gate Option",
-    "curate.captions.kinds.kind": "CaptionKind",
-    "curate.decide.dedup.groups": "Groups",
-    "curate.decide.dedup.passes.dedup_pass": "ImageNearness KeyPass Nearness NearnessKind",
-    "curate.decide.draw.selection": "Choice Outcome RowsLeft Selection SelectionRun hash_uids",
-    "curate.decide.statistics.exact_sums": "ExactSums",
-    "curate.decide.statistics.statistic": "Statistic",
-    "curate.emit.layout": "Shard",
-    "curate.emit.output_format": "OutputFormat",
-    "curate.emit.settings": "EmitSettings",
-    "curate.llm.engine": "Answer Engine EngineKind EngineOptions Request",
-    "curate.pool.files.faults": "InputFault",
-    "curate.pool.files.listing": "list_files",
-    "curate.pool.formats.input_format": "Batch FileColumns InputFormat InputPart InputSample PartRows PlannedSource",
-    "curate.recipe.files": "read_whole",
-    "curate.recipe.measure": "OnEmbeddings",
-    "curate.recipe.section": "Column Section UserFile UserPath UserPaths",
-    "curate.recipe.source": "Source",
-    "curate.signals.image_signal": "ImageObserver image_signal",
-    "curate.signals.on_embeddings": "Method check_unchanged embedding_signal",
-    "curate.signals.signal": (
-        "Built Collector EmbeddingSignal Embeddings ImageSignal Known ModelSignal PrecomputedSignal SignalKind "
-        "SignalOutput TextSignal"
-    ),
-    "curate.run.place": "Place",
-    "curate.run.units": "Combine Fold",
-    "curate.store.facts": "SelectionWords",
-    "curate.store.tables": "UnitTables",
-    "pipelines.engines.base": "PipelineEngine",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Return the module that has each name, as the imports above say it for type checkers."""
+    [block] = (node for node in ast.parse(inspect.getsource(sys.modules[__name__])).body if isinstance(node, ast.If))
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    value = globals()[name] = getattr(importlib.import_module(_modules()[name]), name)
     return value
 
 
