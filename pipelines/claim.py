@@ -94,10 +94,8 @@ def claim_folder(prepared: Prepared) -> None:
     if is_finished(context, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
-        _log.error(
-            f"{store.url}: a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded; "
-            "repeat it"
-        )
+        what = f"a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded"
+        _log.error(f"{store.url}: {what}; repeat it")
     tell_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
     store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
@@ -105,11 +103,9 @@ def claim_folder(prepared: Prepared) -> None:
         record.write(store)
     prepared.retries.write(store)
     if context.place.is_cluster and not store.is_guarded():
-        _log.warning(
-            "%s: this store has no conditional PUT, or this disk no hard links, so a second attempt at a unit may "
-            "replace the files of the first: leave speculation off",
-            store.url,
-        )
+        what = f"{store.url}: this store has no conditional PUT, or this disk no hard links"
+        risk = "a second attempt at a unit may replace the files of the first"
+        _log.warning(f"{what}, so {risk}: leave speculation off")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
     copy_inputs(prepared.inputs, store)

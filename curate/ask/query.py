@@ -284,10 +284,9 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
         if kind == "TABLE_FUNCTION":
             name = str(part["function"].get("function_name", "")).lower()
             if name not in _FUNCTIONS:
-                raise RecipeError(
-                    f"SQL: the table function {name}() is not accepted; a query reads the run's tables and views "
-                    f"(SHOW TABLES lists them); accepted functions: {', '.join(sorted(_FUNCTIONS))}"
-                )
+                what = f"the table function {name}() is not accepted"
+                how = f"(SHOW TABLES lists them); accepted functions: {', '.join(sorted(_FUNCTIONS))}"
+                raise RecipeError(f"SQL: {what}; a query reads the run's tables and views {how}")
     known = sorted(statement.named_parameters)
     check_params("the query", params, known, known)
     return statement

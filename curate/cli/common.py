@@ -75,10 +75,8 @@ def warn_of_sizes(recipe: "Recipe", units: "Sequence[Unit]") -> Iterator[str]:
     for source in recipe.input if named else ():
         first = next((unit.parts[0].path for unit in units if unit.source == source.name), "")
         if what := find_format(source).resized(source, first):
-            yield (
-                f"warning: input {source.name!r}: {what}, and the recipe names {', '.join(named)}; for the size "
-                "before, write original_width and original_height"
-            )
+            how = "for the size before, write original_width and original_height"
+            yield f"warning: input {source.name!r}: {what}, and the recipe names {', '.join(named)}; {how}"
 
 
 def find_outlooks(context: "RunContext", units: "Sequence[Unit]") -> "Iterator[tuple[Source, int, Outlook]]":

@@ -104,10 +104,8 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
 def _captions(run: RunFacts, out: str) -> Iterator[str]:
     for work in run.caption_work:
         lost = f", {work.failed:,} without an answer" if work.failed else ""
-        yield (
-            f"{work.kind} by {work.engine}: {work.requests:,} texts ({work.sent:,} requested now{lost}), "
-            f"{work.passed:,} passed the gates, {work.replaced:,} are in .txt"
-        )
+        texts = f"{work.requests:,} texts ({work.sent:,} requested now{lost}), {work.passed:,} passed the gates"
+        yield f"{work.kind} by {work.engine}: {texts}, {work.replaced:,} are in .txt"
     if run.caption_work:
         what = "results of the gates; also caption_work (cost) and captions (texts)"
         yield f"  curate sql {out} caption_gates      {what}"

@@ -7,6 +7,7 @@ older run measured is reused column by column.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from curate.base.errors import RecipeError
@@ -14,28 +15,11 @@ from curate.base.foreign import guard
 from curate.base.wording import one_line
 from curate.models.encoder import Encoder
 from curate.recipe.measure import SIGNALS, Measure
-from curate.signals import (
-    axes,
-    classes,
-    clip,
-    clusters,
-    contexts,
-    fooling,
-    heads,
-    imagenet_words,
-    language,
-    nsfw,
-    precomputed,
-    text_area,
-)
 from curate.signals.foreign import guard_signal
 from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind, label
 
-_MODULES = (
-    *(language, clip, precomputed, heads, contexts, classes, axes, clusters, fooling),
-    *(imagenet_words, nsfw, text_area),
-)
-KINDS: tuple[SignalKind, ...] = tuple(module.KIND for module in _MODULES)
+_NAMES = "language clip precomputed heads contexts classes axes clusters fooling imagenet_words nsfw text_area"
+KINDS: tuple[SignalKind, ...] = tuple(import_module(f"curate.signals.{name}").KIND for name in _NAMES.split())
 
 
 def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signal, ...]:

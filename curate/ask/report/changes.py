@@ -20,10 +20,9 @@ def changes_section(diff: Diff) -> Section:
 
 
 def _blocks(diff: Diff) -> Iterable[Block]:
-    yield (
-        f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples; B is this run, {clean(diff.b.url)}, "
-        f"which keeps {count(diff.b.kept)}. Lost: kept by A and not by B. Gained: kept by B and not by A."
-    )
+    first = f"A is {clean(diff.a.url)}, which keeps {count(diff.a.kept)} samples"
+    second = f"B is this run, {clean(diff.b.url)}, which keeps {count(diff.b.kept)}"
+    yield f"{first}; {second}. Lost: kept by A and not by B. Gained: kept by B and not by A."
     yield Tiles([("lost", count(diff.lost)), ("gained", count(diff.gained)), ("in both", count(diff.shared))])
     if settings := diff.settings.slice(0, _MOST).to_pylist():
         values = [[*names(row, "key"), clean(row["a"]), clean(row["b"])] for row in settings]
