@@ -226,9 +226,8 @@ def _open_both(a: str, b: str) -> Iterator[tuple[_Compared, _Compared, int, int,
     """Open both runs, and count the samples lost, gained, and kept by both but not equally often."""
     first, second = _kept_uids(a), _kept_uids(b)
     only_a, only_b = _not_in(*first[:2], *second[:2]), _not_in(*second[:2], *first[:2])
-    lost, gained = (
-        pa.table({"uid": ids.hex_uids(of[0][only], of[1][only])}) for of, only in ((first, only_a), (second, only_b))
-    )
+    sides = ((first, only_a), (second, only_b))
+    lost, gained = (pa.table({"uid": ids.hex_uids(of[0][only], of[1][only])}) for of, only in sides)
     repeated = int((first[2][~only_a] != second[2][~only_b]).sum())
     with connected(a) as of_a, connected(b) as of_b:
         opened = []

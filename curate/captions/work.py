@@ -50,9 +50,8 @@ def sum_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables) -> Capti
     answers = tables.read("answers", ["kind", "style", "error", "tokens_in", "tokens_out"])
     passed = pc.equal(tables.read("captions", ["gate"])["gate"], pa.scalar(PASSED))  # a row a request, as in answers
     groups = answers.append_column("passed", passed).group_by(["kind", "style"])
-    sums = groups.aggregate(
-        [([], "count_all"), ("error", "count"), ("passed", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")]
-    )
+    added = ("passed", "tokens_in", "tokens_out")
+    sums = groups.aggregate([([], "count_all"), ("error", "count"), *((name, "sum") for name in added)])
     stats = caption_statistics_file(tables.unit)
     spent = tables.store.read_json(stats) if tables.store.exists(stats) else {}
     replaced = count_replaced(settings.captions, settings.seed, tables)

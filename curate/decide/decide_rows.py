@@ -42,9 +42,8 @@ def decide_rows(
     choice = choose(units, settings, survivors)
     sums = draw_rows(units, settings, unread, choice, survivors)
     entries = {"matches": matches, "survivors": survivors, "sums": sums}
-    return units.get(
-        "Decide: results", _decided, *recalls, rules=rules, large=large, choice=choice, **entries
-    ), survivors
+    others = {"rules": rules, "large": large, "choice": choice}
+    return units.get("Decide: results", _decided, *recalls, **others, **entries), survivors
 
 
 def _decided(*recalls: I64, rules: RuleAnswers | None, matches: I64 | None, **answers: Any) -> Decided:

@@ -66,9 +66,8 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
         what = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"
         why = unread[0] if unread else f"no image in {against.images}"
         raise RecipeError(f"{_IMAGES}: {what}, and max_failed is {recipe.max_failed}: {why}")
-    store.write_json(
-        EVALUATION_FACTS_FILE, {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
-    )
+    facts = {"images": len(names), "unread": len(unread), "such_as": (*unread, None)[0]}
+    store.write_json(EVALUATION_FACTS_FILE, facts)
     columns: dict[str, pa.Array] = {"name": pa.array(names, pa.string()), "phash": pa.array(hashes, pa.uint64())}
     if encoder:
         columns["image"] = embedding_column(np.concatenate(encoded), np.arange(len(names)), len(names))

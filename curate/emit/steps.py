@@ -49,19 +49,15 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
     return written.items, written.aside
 
 
-class _SliceBatch:
-    def __init__(self) -> None:
-        self._slices: list[Slice] = []
+class _SliceBatch(list[Slice]):
+    add = list.append
 
     @property
     def size(self) -> int:
-        return 1000 * len(self._slices)  # about
-
-    def add(self, part: Slice) -> None:
-        self._slices.append(part)
+        return 1000 * len(self)  # about
 
     def pack(self) -> tuple[Slice, ...]:
-        return tuple(self._slices)
+        return tuple(self)
 
 
 def _write(

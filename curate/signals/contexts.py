@@ -14,6 +14,8 @@ from curate.signals.formulas.embedding_scores import tag_contexts
 from curate.signals.on_embeddings import Method, embedding_signal, encoder_of, tag_columns, tag_values
 from curate.signals.signal import Built, Embeddings, Signal, SignalKind
 
+_PROMPTS = {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}
+
 
 class Context(OnEmbeddings):
     """Tags of one factor of an image, such as its background, by prompts (PerceptionCLIP; no training), by name.
@@ -21,17 +23,13 @@ class Context(OnEmbeddings):
     Each image gets the likeliest tag. With `classes`, the probability of a tag is summed over the classes.
     """
 
-    example: ClassVar[Any] = {
-        "setting": {"values": {"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}}
-    }
+    example: ClassVar[Any] = {"setting": {"values": _PROMPTS}}
     gives = (
         Column("scores", "NAME", "string", "The likeliest tag."),
         Column("scores", "NAME_probability", "float32", "Its probability, 0 to 1."),
     )
 
-    values: dict[str, str] = Field(
-        examples=[{"indoors": "a photo taken indoors", "outdoors": "a photo taken outdoors"}], min_length=2
-    )
+    values: dict[str, str] = Field(examples=[_PROMPTS], min_length=2)
     """Each tag and its prompt, two or more. With `classes`, prompts hold `{}`, where a class is put in."""
     classes: tuple[str, ...] = Field((), examples=[["dog", "cat"]])
     """Classes that are put into the prompts' `{}`."""

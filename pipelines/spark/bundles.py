@@ -133,9 +133,8 @@ class _Worker:
             bundle = uuid.uuid4().hex
             self._channel.inputs = _in_chunks(bundle, rest)
             self._channel.write = lambda transform, element: writer.add(names[transform], element)
-            process = fn_api.ProcessBundleRequest(
-                process_bundle_descriptor_id=task.id, cache_tokens=self._sides.tokens(task.id)
-            )
+            tokens = self._sides.tokens(task.id)
+            process = fn_api.ProcessBundleRequest(process_bundle_descriptor_id=task.id, cache_tokens=tokens)
             request = fn_api.InstructionRequest(instruction_id=bundle, process_bundle=process)
             done = self._worker.do_instruction(request).process_bundle
             counters += [info.SerializeToString() for info in done.monitoring_infos]
@@ -163,9 +162,8 @@ class _Worker:
         self._sides.take((side, getattr(parts, "value", parts)) for side, parts in task.sides)
         descriptor = fn_api.ProcessBundleDescriptor.FromString(task.stage.descriptor)
         descriptor.id = task.id
-        self._cache = sdk_worker.BundleProcessorCache(
-            _CAPABILITIES, self._sides, data_plane.InMemoryDataChannelFactory(self._channel), {task.id: descriptor}
-        )
+        channels = data_plane.InMemoryDataChannelFactory(self._channel)
+        self._cache = sdk_worker.BundleProcessorCache(_CAPABILITIES, self._sides, channels, {task.id: descriptor})
         self._worker = sdk_worker.SdkWorker(self._cache)
 
 

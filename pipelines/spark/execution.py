@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -119,7 +119,8 @@ class Execution:
             return [groups]
         tasks = self._spread(parts)
         n = min(self._most, max(self._spark.defaultParallelism, -(-size // _PARTITION)))
-        keyed = self._spark.parallelize(tasks, len(tasks)).flatMap(partial(_key_task, group))
+        inputs = self._spark.parallelize(tasks, len(tasks))
+        keyed = inputs.flatMap(lambda some: ((pair, None) for pair in key_elements(group, some)))
         parted = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n))
         reduce = partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n))
         job = parted.mapPartitions(reduce)
@@ -179,10 +180,6 @@ class Execution:
         if broadcast := self._broadcasts.pop(name, None):
             with suppress(Exception):  # of a context that has stopped
                 broadcast.destroy()
-
-
-def _key_task(group: Group, parts: list[Part]) -> Iterable[tuple[tuple[bytes, bytes], None]]:
-    return ((keyed, None) for keyed in key_elements(group, parts))
 
 
 def find_python_error(error: Exception) -> str:

@@ -17,7 +17,8 @@ from curate.ask.output import Result, write_result
 from curate.ask.query import answer, asking, open_run
 from curate.base.errors import RecipeError, RunError
 from curate.base.wording import escape
-from curate.cli.sql import Format, sql
+from curate.cli.common import Format
+from curate.cli.sql import sql
 from tests.publish.runs import EVIL, NEEDED, run_query, uid, write_bare, write_small
 
 

@@ -203,9 +203,8 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
     units = InProcessUnits([], run.context)
     answers: Answers = None
     if has_same_rules(run.recipe, recipe) and not (run.has_forgotten and looks_at_many) and not is_derived:
-        units.elements = [
-            UnitState(s.unit, np.where(rows, ALIVE, s.verdicts)) for s, rows in zip(run.states, reached, strict=True)
-        ]
+        both = zip(run.states, reached, strict=True)
+        units.elements = [UnitState(state.unit, np.where(rows, ALIVE, state.verdicts)) for state, rows in both]
     else:
         answers = _apply_rules(run, units, settings, recipe)
     before = (run.recipe.dedup.by, run.recipe.dedup.prefer)

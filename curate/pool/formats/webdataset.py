@@ -203,9 +203,8 @@ def _read_texts(
                 captions[row] = caption.encode(errors="surrogatepass")
     columns: dict[str, pa.Array] = {"caption": pa.array(captions, pa.binary())}
     columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    scores: dict[str, pa.ChunkedArray] = {
-        name: pa.chunked_array([pa.array(values, TYPES[source.columns[name]])]) for name, values in declared.items()
-    }
+    typed = {name: pa.array(values, TYPES[source.columns[name]]) for name, values in declared.items()}
+    scores = {name: pa.chunked_array([values]) for name, values in typed.items()}
     return columns, (pa.array(status, pa.string()), pa.array(errors, pa.string())), scores, counter.counts
 
 
