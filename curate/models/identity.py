@@ -142,11 +142,10 @@ def _find_files(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]
         raise RecipeError(f"{where}: {error}") from None
     except Exception as error:  # of many kinds: of the hub, of the network, of JSON
         name = f"{options.model}{f' ({options.pretrained})' if options.pretrained else ''}"
-        raise RecipeError(
-            f"{where}: {name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}. Without network: give "
-            "a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as pretrained, or put its files "
-            "into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
-        ) from None
+        what = f"{name} cannot be found or downloaded: {one_line(error, 400).rstrip('.')}. Without network"
+        how = "give a folder as model (local-dir:FOLDER, onnx:FOLDER) or a file of weights as pretrained"
+        cached = "put its files into the Hugging Face cache; with HF_HUB_OFFLINE=1 no download is tried"
+        raise RecipeError(f"{where}: {what}: {how}, or {cached}") from None
 
 
 def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:

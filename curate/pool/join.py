@@ -149,7 +149,7 @@ def _hash_keys(on: str, keys: pa.Array) -> tuple[I64, U64, U64]:
 def _list(join: Join, where: str) -> tuple[list[InputFile], str]:
     """Return the files of a join, and the digest of all that decides its values."""
     try:
-        files = list_files(join.paths, {}, content=True)
+        files = list_files(join.path, {}, content=True)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
     except (OSError, ImportError, ValueError) as error:

@@ -37,11 +37,6 @@ class Join(Section):
     )
     """The columns to take, new name: name in the files."""
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths as listed; ranges and globs not yet expanded."""
-        return (self.path,) if isinstance(self.path, str) else self.path
-
 
 class Source(Section):
     """One input of the pool. These are the keys of every format; those of one format follow.

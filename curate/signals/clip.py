@@ -27,6 +27,7 @@ from curate.recipe.section import Column
 from curate.signals.signal import Built, Embeddings, EmbeddingSignal, ModelSignal, Signal, SignalKind, SignalOutput
 
 _VECTOR = "fixed_size_list<float16>"
+_KEPT = "with `embeddings: true`. Zeros where unreadable."
 
 
 class Clip(OpenClip):
@@ -59,12 +60,8 @@ class Clip(OpenClip):
         Column("scores", "truncated", "bool", "Whether the caption has more tokens than the model reads."),
         Column("scores", "misaligned_words", "list<string>", "Words that do not match the image; with `words: true`."),
         Column("scores", "f_clipscore", "float32", "F-CLIPScore, at most 0; nearer 0 is better; with `words: true`."),
-        Column(
-            "embeddings", "image", _VECTOR, "Embedding of the image; with `embeddings: true`. Zeros where unreadable."
-        ),
-        Column(
-            "embeddings", "text", _VECTOR, "Embedding of the caption; with `embeddings: true`. Zeros where unreadable."
-        ),
+        Column("embeddings", "image", _VECTOR, f"Embedding of the image; {_KEPT}"),
+        Column("embeddings", "text", _VECTOR, f"Embedding of the caption; {_KEPT}"),
     )
 
     embeddings: bool = Field(False, examples=[True], strict=True)

@@ -38,6 +38,7 @@ _DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # at most this many of an image are read, the largest
 MAX_CHARACTERS = 10_000  # what lies beyond in a caption is not compared
 
+_OVERLAP = "Share of recognised words that the caption has; null without words or caption."
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
@@ -52,12 +53,7 @@ class TextArea(Section):
     example: ClassVar[Any] = {}
     gives = (
         Column("scores", "text_area", "float32", "Share of the image that lines of text cover, 0 to 1."),
-        Column(
-            "scores",
-            "text_overlap",
-            "float32",
-            "Share of recognised words that the caption has; null without words or caption.",
-        ),
+        Column("scores", "text_overlap", "float32", _OVERLAP),
     )
 
 

@@ -30,9 +30,7 @@ _open_parquet = partial(pq.ParquetFile, pre_buffer=False, page_checksum_verifica
 Parsed = TypeVar("Parsed")
 
 
-def write_table(
-    file: Any, table: pa.Table, metadata: Mapping[bytes, bytes], groups: Sequence[int] | None = None
-) -> None:
+def write_table(file: Any, table: pa.Table, footer: Mapping[bytes, bytes], groups: Sequence[int] | None = None) -> None:
     """Write a table with this footer, in row groups of so many rows; None: in one. Equal tables give equal bytes."""
     is_aligned = len(table) >= _FEW and table.schema.names[:2] == ["unit", "row"]
     plain = _PLAIN - {"caption"} if is_aligned else _PLAIN
@@ -41,7 +39,7 @@ def write_table(
     options |= {"compression": "none"} if len(table) < _FEW else {"compression": "zstd", "compression_level": 1}
     if is_aligned:
         options["column_encoding"] = {name: _ENCODINGS[name] for name in table.schema.names if name in _ENCODINGS}
-    table = table.replace_schema_metadata(dict(metadata) or None)
+    table = table.replace_schema_metadata(dict(footer) or None)
     with pq.ParquetWriter(file, table.schema, **options) as out:
         first = 0
         for rows in (len(table),) if groups is None else groups:

@@ -166,7 +166,7 @@ def _find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[st
                 yield f"input {name!r}", path, storage[name]
     for source in context.sources:
         for join in source.join:
-            yield f"input {source.name!r}: join", list_files(join.paths, {})[0].path, {}
+            yield f"input {source.name!r}: join", list_files(join.path, {})[0].path, {}
     if context.reuse is not None:
         yield "--reuse", f"{context.reuse.url}/{RUN_FILE}", context.reuse.storage
 
