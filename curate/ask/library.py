@@ -29,16 +29,9 @@ from curate.recipe.files import shipped_folder
 
 PAGE = "README.md"
 THEMES = (
-    "Overview",
-    "Sources, languages and hosts",
-    "Scores and thresholds",
-    "Entries and balancing",
-    "Duplicates",
-    "Captions",
-    "Images",
-    "Samples to look at",
-    "Files and failures",
-)
+    "Overview", "Sources, languages and hosts", "Scores and thresholds", "Entries and balancing", "Duplicates",
+    "Captions", "Images", "Samples to look at", "Files and failures",
+)  # fmt: skip
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][-+]?\d+)?\Z")
 _PARAM = re.compile(

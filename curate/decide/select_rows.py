@@ -167,14 +167,9 @@ def _decisions(
         probability[left], draws[left] = choice.inclusion(rows), choice.draws(rows)
         state = state.drop(left & (draws >= 1), CODES[schema.SELECTION])
     selection = settings.selection[0].key if settings.selection else None
-    columns = [
-        *base.columns,
-        pa.array(state.alive),
-        name_verdicts(state.verdicts, settings.rules, selection),
-        _partners(state, len(base)),
-        pa.array(probability),
-        pa.array(draws, mask=np.isnan(draws)),
-    ]
+    names = name_verdicts(state.verdicts, settings.rules, selection)
+    drawn = pa.array(draws, mask=np.isnan(draws))
+    columns = [*base.columns, pa.array(state.alive), names, _partners(state, len(base)), pa.array(probability), drawn]
     table = pa.Table.from_arrays(columns, schema=schema.DECISIONS)
     if settings.has_cosines:  # by which each row that lost was joined
         cosines = np.zeros(len(base), np.float32)

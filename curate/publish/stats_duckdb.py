@@ -59,6 +59,8 @@ def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table
 def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
     """Return the tables but `entries`; of run.json, without `format`, text is as it is, and all else JSON."""
     reasons = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
+    lines = ((name, kind, text) for kind, of_kind in reasons.items() for name, text in of_kind.items())
+    meanings = ((name, kind, text, name in schema.MISSING_REASONS) for name, kind, text in lines)
     dropped = [(source, rule, rows) for (source, rule), rows in drops.items() if rule is not None]
     limits = [None if rule.threshold is None else float(rule.threshold) for rule in run.rules]
     rules = [(i, rule.name, rule.expression, limits[i - 1]) for i, rule in enumerate(run.rules, 1)]
@@ -66,13 +68,7 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
     facts = [(key, value if isinstance(value, str | None) else json.dumps(value)) for key, value in facts]
     return {
         "failures": _without_zones(folder.read_parquet(FAILURES_FILE), "attempted"),
-        "reasons": pa.Table.from_pylist(
-            [
-                {"reason": name, "kind": kind, "meaning": text, "never_came": name in schema.MISSING_REASONS}
-                for kind, of_kind in reasons.items()
-                for name, text in of_kind.items()
-            ]
-        ),
+        "reasons": _table(meanings, reason=_TEXT, kind=_TEXT, meaning=_TEXT, never_came=pa.bool_()),
         "rules": _table(rules, position=_INT32, name=_TEXT, expression=_TEXT, threshold=pa.float64()),
         "run": _table(facts, key=_TEXT, value=_TEXT),
         "steps": _rows(StepFacts, run.steps),

@@ -26,15 +26,9 @@ LARGE: dict[str, pa.Schema] = {
         *("members", "manifest", "retries"),
     )
 }
-_TYPES = {
-    pa.bool_(): "BOOLEAN",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.uint64(): "UBIGINT",
-    pa.float32(): "FLOAT",
-    pa.float64(): "DOUBLE",
-    pa.string(): "VARCHAR",
-}
+_TYPES: dict[pa.DataType, str] = {pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR"}
+_TYPES |= {pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT"}
+_TYPES |= {pa.float32(): "FLOAT", pa.float64(): "DOUBLE"}
 PUBLISHED = pa.schema([("shard", pa.string()), ("key", pa.string()), ("uid", pa.string())])
 
 _VERDICTS = "SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)"

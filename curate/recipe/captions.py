@@ -29,12 +29,9 @@ ENGINES = Registry[Any](
     "caption engine", "curate.llm.registry:ENGINES", "curate.caption_engines", "curate.llm.engine:EngineKind"
 )
 """The kinds of engines, `curate.llm.engine.EngineKind`."""
+_KINDS = "curate.captions.kinds"
 CAPTION_KINDS = Registry[Any](
-    "kind of captions",
-    "curate.captions.kinds.registry:KINDS",
-    "curate.caption_kinds",
-    "curate.captions.kinds.kind:CaptionKind",
-    by_class=True,
+    "kind of captions", f"{_KINDS}.registry:KINDS", "curate.caption_kinds", f"{_KINDS}.kind:CaptionKind", by_class=True
 )
 """The kinds of captions, subclasses of `curate.captions.kinds.kind.CaptionKind`, in the order of their work."""
 

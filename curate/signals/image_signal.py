@@ -35,13 +35,8 @@ def image_signal(
     `identity` is what its values depend on, as plain data; `load` loads its model, so that what is wrong with it is
     reported before the run.
     """
-    return ImageSignal(
-        name=name,
-        columns=tuple(observer.columns),
-        key=ids.digest([name, 1, identity]),
-        start=lambda captions: _Part(observer, captions),
-        load=load,
-    )
+    key = ids.digest([name, 1, identity])
+    return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)
 
 
 class _Part:

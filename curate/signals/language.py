@@ -11,6 +11,7 @@ Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016; Fa
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -138,14 +139,9 @@ def _identify(name: str, options: Language, known: Known | None) -> str:
 
 def _build(name: str, options: Language, built: Built) -> Iterator[TextSignal]:
     identity = built.identities[name]
-    yield TextSignal(
-        name=name,
-        columns=(pa.field("language_score", pa.float32()),),
-        key=ids.digest(identity),
-        compute=lambda captions: detect_languages(captions, identity, options),
-        sample_columns=("language",),
-        load=lambda: _load(identity, options),
-    )
+    columns, load = (pa.field("language_score", pa.float32()),), partial(_load, identity, options)
+    compute = partial(detect_languages, identity=identity, options=options)
+    yield TextSignal(name, columns, ids.digest(identity), load=load, compute=compute, sample_columns=("language",))
 
 
 KIND = SignalKind("language", Language, _identify, _build)

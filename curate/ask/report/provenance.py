@@ -58,14 +58,8 @@ def provenance_section(run: OpenRun) -> Section:
     # The lines `sha256  path` of all files but the report, as sha256sum prints them.
     files = run.rows("SELECT path, sha256 FROM manifest WHERE path <> $path ORDER BY path", path=REPORT_FILE)
     digests = "".join(f"{file['sha256']}  {file['path']}\n" for file in files)
-    main = {
-        "curate": facts.curate,
-        "run": facts.name,
-        "seed": facts.seed,
-        "identity": facts.identity,
-        "python": facts.python,
-        "all other files, sha256": hashlib.sha256(digests.encode()).hexdigest(),
-    }
+    main = {"curate": facts.curate, "run": facts.name, "seed": facts.seed, "identity": facts.identity}
+    main |= {"python": facts.python, "all other files, sha256": hashlib.sha256(digests.encode()).hexdigest()}
     if facts.metadata:
         main["metadata"] = f"{count(facts.metadata.entries)} entries, digest {facts.metadata.digest}"
     for source, before in (facts.input_runs or {}).items():

@@ -148,11 +148,8 @@ def _funnel(
             rows |= {recipe.selection[0]: _rows_left(counts, recipe) - kept, schema.KEPT: kept}
         return rows
 
-    columns = {
-        "run": stages(was, old, was[schema.KEPT]),
-        "run_expected": stages(was, old, run_expected),
-        "whatif": stages(will, new, expectation.rows),
-    }
+    columns = {"run": stages(was, old, was[schema.KEPT]), "run_expected": stages(was, old, run_expected)}
+    columns["whatif"] = stages(will, new, expectation.rows)
     drawn = (schema.KEPT, *(new.selection or ())[:1])
     lines: list[dict[str, Any]] = []
     for position, name in enumerate(merge_names(list(columns["whatif"]), list(columns["run"]))):
@@ -175,11 +172,9 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
     language: pa.Array | pa.ChunkedArray = pa.nulls(len(after), pa.string())
     if "language" in survivors.settings.columns.names:
         language = tables.read("samples", ["language"])["language"]
-    numbers = {
-        "run": was.alive,
-        "run_expected": among(was.verdicts, LEFT) if _was_uniform(run) else fixed_point(before),
-        "whatif": now.alive if expectation.is_uniform else fixed_point(after),
-    }
+    expected = among(was.verdicts, LEFT) if _was_uniform(run) else fixed_point(before)
+    will = now.alive if expectation.is_uniform else fixed_point(after)
+    numbers = {"run": was.alive, "run_expected": expected, "whatif": will}
     columns = [language, *(pa.array(column.astype(np.int64)) for column in numbers.values())]
     rows = pa.table(columns, ["language", *numbers])
     by_language = rows.group_by("language", use_threads=False)

@@ -31,11 +31,8 @@ from curate.captions.gates.plain_text import plain, without_places
 
 _WORDS = tomllib.loads(files("curate.captions.gates").joinpath("number_words.toml").read_text("ascii"))
 _SMALL, _TENS, _ORDINALS = (_WORDS[name].split() for name in ("small", "tens", "ordinals"))
-_VALUES = {
-    **{word: n for n, word in enumerate(_SMALL)},
-    **{word: 10 * n for n, word in enumerate(_TENS, 2)},
-    **{word: n for n, word in enumerate(_ORDINALS, 1)},
-}
+_VALUES = {word: n for n, word in [*enumerate(_SMALL), *enumerate(_ORDINALS, 1)]}
+_VALUES |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _TIMES: dict[str, int] = _WORDS["times"]
 _COVERS: dict[str, str] = {word: number for number, words in _WORDS["covers"].items() for word in words.split()}
 

@@ -85,12 +85,9 @@ class LimitsChoice(Choice):
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
         """Return the shares of matches that entries below their limit have, and entries of which all rows stay."""
         whole, below = self.counts <= self.limits, inclusion.tail_shares(self.counts)[1]
-        return {
-            "whole_share": _share(survivors, whole),
-            "whole_share_kept": _share(kept, whole),
-            "tail_share": self.tail_share,
-            "smallest_tail_share": float(below[1]) if len(below) > 1 else None,
-        }
+        shares = {"whole_share": _share(survivors, whole), "whole_share_kept": _share(kept, whole)}
+        smallest = float(below[1]) if len(below) > 1 else None
+        return shares | {"tail_share": self.tail_share, "smallest_tail_share": smallest}
 
 
 def _share(weights: Any, chosen: Any) -> float | None:

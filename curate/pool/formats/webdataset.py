@@ -97,11 +97,8 @@ class WebdatasetInput(InputFormat):
         samples = group_members(index)
         texts, faults, declared, fields = _read_texts(opened, index, samples, source)
         image = pa.array([None if member < 0 else member for member in samples.image], pa.int64())
-        columns = texts | {
-            "key": pa.array(samples.keys, pa.string()),
-            "bytes": pa.array(index.sizes).take(image),
-            "offset": pa.array(index.offsets).take(image),
-        }
+        columns = texts | {"key": pa.array(samples.keys, pa.string())}
+        columns |= {"bytes": pa.array(index.sizes).take(image), "offset": pa.array(index.offsets).take(image)}
 
         def images(wanted: Mask) -> Iterator[bytes | memoryview | None]:
             offsets, sizes = index.offsets.tolist(), index.sizes.tolist()

@@ -110,12 +110,9 @@ def _clear_aligned(name: str, table: pa.Table, rows: pa.BooleanArray) -> pa.Tabl
         stays = _SAMPLES_KEEP
     elif name == "decisions":  # where one that could not be read stays `failed`
         failed = pc.is_in(table["rule"], pa.array([schema.FAILED]))
-        blanks = {
-            "kept": False,
-            "rule": pc.if_else(failed, pa.scalar(schema.FAILED), pa.scalar(schema.FORGOTTEN)),
-            "probability": 0.0,
-            schema.REPEATS.name: pa.scalar(0, schema.REPEATS.type),
-        }
+        rule = pc.if_else(failed, pa.scalar(schema.FAILED), pa.scalar(schema.FORGOTTEN))
+        no_repeats = pa.scalar(0, schema.REPEATS.type)
+        blanks = {"kept": False, "rule": rule, "probability": 0.0, schema.REPEATS.name: no_repeats}
     for place, field in enumerate(table.schema):
         if field.name not in stays:
             blank = blanks.get(field.name, _blank(field.type))
