@@ -22,7 +22,9 @@ READ = "read"  # the transform of a stage that takes elements
 _PRIMITIVES = common_urns.primitives
 _RESHUFFLE = common_urns.composites.RESHUFFLE.urn
 _EMPTY = "spark:empty"  # a Flatten of nothing, which no stage can be fused with
-_RUNNER_URNS = {_PRIMITIVES.IMPULSE.urn, _PRIMITIVES.FLATTEN.urn, _PRIMITIVES.GROUP_BY_KEY.urn, _RESHUFFLE, _EMPTY}
+_RUNNER_URNS = frozenset(
+    [_PRIMITIVES.IMPULSE.urn, _PRIMITIVES.FLATTEN.urn, _PRIMITIVES.GROUP_BY_KEY.urn, _RESHUFFLE, _EMPTY]
+)
 _BYTES = proto.Coder(spec=proto.FunctionSpec(urn=common_urns.coders.BYTES.urn))
 _REFUSED = {
     common_urns.requirements.REQUIRES_STATEFUL_PROCESSING.urn: "state and timers",
