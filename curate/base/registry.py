@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from curate.base.errors import RecipeError
-from curate.base.wording import describe_error, did_you_mean
+from curate.base.wording import describe_error, did_you_mean, source_line
 
 K = TypeVar("K")
 
@@ -185,18 +185,29 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
             raise
         reason = describe_error(error, entry.module.partition(".")[0])
         raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
+    kind_class = kind if isinstance(kind, type) else type(kind)
+    line = "" if kind_class.__module__.startswith(_PREFIX) else source_line(kind_class)
     if not registry.accepts(kind):
         if any(other.accepts(kind) for other in sharing):
             return None
-        is_class = isinstance(kind, type)
-        named = f"the class {kind.__name__}" if is_class else f"an object of class {type(kind).__name__}"
+        named = f"{'the class' if kind is kind_class else 'an object of class'} {kind_class.__name__}{line}"
         raise RecipeError(f"{where} is {named}; accepted: {' or '.join(other.accepted for other in sharing)}")
-    bases = _import(registry.interface).__mro__ if registry.interface else ()
-    stated = [name for base in bases if base.__module__.startswith(_PREFIX) for name in inspect.get_annotations(base)]
+    mro = _import(registry.interface).__mro__ if registry.interface else ()
+    bases = [base for base in mro if base.__module__.startswith(_PREFIX)]
+    stated = [name for base in bases for name in inspect.get_annotations(base)]
     # A model of pydantic's keeps its fields elsewhere, and has them.
     fields = getattr(kind, "model_fields", {}) if registry.by_class else {}
     if missing := next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None):
-        raise RecipeError(f"{where} has no attribute {missing}; accepted: {registry.accepted}, with its attributes")
+        raise RecipeError(f"{where} has no attribute {missing}{line}; accepted: {registry.accepted} that has it")
+    methods = {name: method for base in bases for name, method in vars(base).items() if inspect.isfunction(method)}
+    for name in (name for name in methods if not name.startswith("_")):
+        wanted = list(inspect.signature(methods[name]).parameters)[0 if registry.by_class else 1 :]
+        signature = inspect.signature(override := getattr(kind, name))
+        try:
+            signature.bind(*wanted)
+        except TypeError:
+            what = f"{name}{source_line(override)} takes {', '.join(signature.parameters) or 'nothing'}"
+            raise RecipeError(f"{where}: {what}; accepted: {', '.join(wanted)}") from None
     if kind.key != entry.name:
         raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
     return kind

@@ -1,6 +1,7 @@
 """Counts, sizes and durations in words, parts of error messages, and escapes of text that a terminal would obey."""
 
 import difflib
+import inspect
 import math
 import re
 import struct
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from curate.base.errors import CurateError
 
@@ -88,6 +90,14 @@ def describe_error(error: BaseException, package: str | None = None) -> str:
         return text
     _, code, line = [frame for frame in outside if frame[0] == outside[0][0]][-1]
     return f"{text} at {Path(code.co_filename).name}:{line} in {code.co_name}"
+
+
+def source_line(code: Any) -> str:
+    """Return " at FILE:LINE", where a class or function begins; empty where its source is not there."""
+    try:
+        return f" at {Path(inspect.getfile(code)).name}:{inspect.getsourcelines(code)[1]}"
+    except (OSError, TypeError):
+        return ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

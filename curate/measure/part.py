@@ -100,7 +100,8 @@ def measure_part(
     def read() -> MeasuredPart:
         """Return what the batches give together; where the file is damaged, those before, and what is wrong."""
         work = _PartWork(settings, source, part, columns, signals, checkpoints, file_state(part.path, source.storage))
-        batches = find_format(source).read(source, part, columns, settings.pool.output)
+        kind = find_format(source)
+        batches = kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch)
         measured, failure = [], None
         try:
             for number, batch in enumerate(batches):

@@ -172,7 +172,9 @@ def make_plan(
     Raises RecipeError where a file is missing, no file of a source can be used, or sources do not go together.
     """
     embeddings = recipe.measure.embeddings
-    sources = [(source, find_format(source).plan(source, embeddings, content)) for source in recipe.input]
+    kinds = [(source, find_format(source)) for source in recipe.input]
+    planned = ((kind, source, kind.plan(source, embeddings, content)) for source, kind in kinds)
+    sources = [(source, next(kind.checked("plan", value, PlannedSource))) for kind, source, value in planned]
     dimensions = _dimensions(recipe, sources)
     columns = [(source, kind) for source, planned in sources for kind in planned.columns]
     has_images = _has_images(columns)

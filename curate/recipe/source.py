@@ -5,7 +5,7 @@ from functools import cache
 from operator import not_
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, field_validator
+from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, ValidationInfo, field_validator
 
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
@@ -82,10 +82,11 @@ class Source(Section):
 
     @field_validator("path")
     @classmethod
-    def _some_path(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not path or ("" in path and not isinstance(path, str)):
+    def _some_path(cls, path: Any, info: ValidationInfo) -> str | tuple[str, ...]:
+        if not path or (isinstance(path, tuple) and "" in path):
             raise ValueError("names no file; accepted: a path, or a list of paths")
-        return path
+        absolute = info.context or str  # a foreign section may have another type of its own, such as str
+        return tuple(absolute(str(part)) for part in path) if isinstance(path, tuple) else str(absolute(str(path)))
 
     @field_validator("join")
     @classmethod

@@ -17,7 +17,7 @@ FILES = [*sorted((ROOT / "pipelines/recipes").glob("*.yaml")), ROOT / "curate/de
 PAGES = [ROOT / page for page in ("README.md", "curate/pool/README.md", "curate/captions/README.md")]
 BLOCKS = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 RECIPES = [path.read_text() for path in FILES] + [
-    block for block in BLOCKS if re.search(r"^input:", block, re.MULTILINE)
+    block for block in BLOCKS if re.search(r"^input:", block, re.MULTILINE) and "jsonl, path" not in block
 ]
 SOURCE = {"name": "a", "format": "webdataset", "path": "*.tar"}
 

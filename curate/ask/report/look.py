@@ -28,7 +28,7 @@ from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, pluralise
 
 MOST = 300  # rows of a page
-_PICTURES = 600  # of a page, but for one of each row
+_PICTURES = 600  # of a page, as many of each row, but two at least
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
@@ -109,36 +109,27 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     names, at = [name.lower() for name in result.names], uid_column(result)
     rows = list(islice(of_query := iter(result.rows), MOST))
     total = len(rows) + sum(1 for _ in of_query)
-    groups, room = [], _PICTURES
-    for row in rows:
-        group = _group(dict(zip(names, row, strict=True)))
-        groups.append((group[: max(1, room)], len(group)))
-        room -= len(groups[-1][0])
-    known = samples_of(run, [uid for group, _ in groups for _, uid in group])
+    groups, most = [_group(dict(zip(names, row, strict=True))) for row in rows], max(2, _PICTURES // max(1, len(rows)))
+    known = samples_of(run, [uid for group in groups for _, uid in group[:most]])
     samples = [
-        {
-            place_of(of := known[uid][0 if label == "dropped" else -1]): (label, of)
-            for label, uid in group
-            if uid in known
-        }
-        for group, _ in groups
+        [(label, known[uid][0 if label == "dropped" else -1]) for label, uid in group[:most] if uid in known]
+        for group in groups
     ]
-    has_images = run.facts.pool.images
-    pictures = make_pictures(run, [of for group in samples for _, of in group.values()]) if has_images else {}
+    pictures = make_pictures(run, [of for group in samples for _, of in group]) if run.facts.pool.images else {}
     cards = []
-    for row, (group, size), parts in zip(rows, groups, samples, strict=True):
-        sample = next((of for _, of in parts.values() if of["uid"] == row[at]), None)
+    for row, group, parts in zip(rows, groups, samples, strict=True):
+        sample = next((of for _, of in parts if of["uid"] == row[at]), None)
         shown = ("uid", "caption", "url") if sample else ("uid",)
         values = [
             (clean(name, 40), clean(value, SHORT))
             for name, lower, value in zip(result.names, names, row, strict=True)
             if lower not in shown
         ]
-        if len(group) < size:
-            values.append(("pictures", f"the first {len(group)} of {count(size)}"))
+        if len(group) > most:
+            values.append(("pictures", f"the first {most} of {count(len(group))}"))
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         texts = sample_texts(sample) if sample else [("", missing)]
-        shots = [pictures[place]._replace(label=label) for place, (label, _) in parts.items() if has_images]
+        shots = [pictures[place_of(of)]._replace(label=label) for label, of in parts] if pictures else []
         cards.append(Card(shots, texts, values, clean(row[at])))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])

@@ -7,24 +7,27 @@ format, does the rest.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curate.base.errors import RunError
 from curate.base.numeric.arrays import Mask
+from curate.base.wording import source_line
 from curate.pool.decode.columns import Columns, find_columns, score_type
 from curate.pool.decode.field_types import FieldCounts
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.faults import InputFault
 from curate.pool.urls.download.retry_record import Retry
 from curate.recipe.measure import PrecomputedEmbeddings
-from curate.recipe.source import Source
+from curate.recipe.source import FORMATS, Source
 
+T = TypeVar("T")
 Places = npt.NDArray[np.int64]
 _SUPPLIED = ("uid", "url", "key", "width", "height", "language")
 
@@ -71,6 +74,12 @@ class PlannedSource:
     parts: tuple[InputPart, ...]  # in order; consecutive ones are grouped into units
     columns: tuple[FileColumns, ...]  # of each kind of file that can be used, in order of appearance
     dimensions: dict[str, int] = field(default_factory=dict)  # of the supplied `measure.embeddings`, by name
+
+    def __post_init__(self) -> None:
+        """Raise TypeError, at the line of whose code it is, where an item is a class, say, or no tuple is around it."""
+        for name, items, kind in (("parts", self.parts, InputPart), ("columns", self.columns, FileColumns)):
+            if not isinstance(items, tuple) or not all(isinstance(item, kind) for item in items):
+                raise TypeError(f"{name} is {items!r:.80}; accepted: a tuple of objects of class {kind.__name__}")
 
 
 @dataclass(frozen=True)
@@ -155,12 +164,13 @@ class InputFormat(ABC):
 
     def reread_images(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read the image of each row again; None where it is not whole. Raises OSError."""
-        for sample in self.reread(source, part, rows):
+        for sample in self.checked("reread", self.reread(source, part, rows), InputSample):
             yield next((bytes(data) for suffix, data in sample.members if suffix in IMAGE_SUFFIXES), None)
 
     def reread_table(self, source: Any, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again, as a table of these columns. Raises OSError."""
-        samples = self.reread(source, part, PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())})))
+        rows = PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())}))
+        samples = self.checked("reread", self.reread(source, part, rows), InputSample)
         return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def missing_column(self, source: Any, name: str) -> str:
@@ -182,6 +192,15 @@ class InputFormat(ABC):
     def shard(self, source: Any, part: InputPart) -> str:
         """Return what column `shard` of table `samples` says of a part's rows."""
         return part.path
+
+    def checked(self, method: str, values: Any, kind: type[T]) -> Iterator[T]:
+        """Yield what a method gives. Raises RunError, which names its package and line, where that is no `kind`."""
+        for value in values if isinstance(values, Iterable) else (values,):
+            if not isinstance(value, kind):
+                where = f"input format {self.key!r} of package {FORMATS.package(self.key)}"
+                gives = f"{method}{source_line(getattr(self, method))} gives {value!r:.80}"
+                raise RunError(f"{where}: {gives}; accepted: objects of class {kind.__name__}")
+            yield value
 
     def weight(self, part: InputPart, has_images: bool) -> int:
         """Return how much of a unit the part takes: bytes of a pool with images, rows of one without."""

@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import create_model
 
+from curate.recipe.section import UserPath
+from curate.recipe.source import Source
 from tests.laws import pools
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -139,6 +145,89 @@ def write_images(folder: Path, seed: int) -> Path:
         (folder / f"{i}.jpg").write_bytes(pools.encode(pools.picture(seed + i)) if i != 3 else b"no image")
         (folder / f"{i}.txt").write_text(f"picture {seed + i}")
     return folder
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The package of the page on inputs, as an installer leaves it, beside a recipe and what it reads."""
+    page = (ROOT / "curate/pool/README.md").read_text().partition("## A format of your own\n")[2]
+    site, recipe = tmp_path / "site", tmp_path / "recipe"
+    info = site / "curate_jsonl-0.1.dist-info"
+    info.mkdir(parents=True)
+    (site / "curate_jsonl.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-jsonl\nVersion: 0.1\n")
+    stated = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["project"]["entry-points"]
+    lines = [f"{name} = {value}" for name, value in stated["curate.formats"].items()]
+    (info / "entry_points.txt").write_text("\n".join(["[curate.formats]", *lines]))
+    (recipe / "photos").mkdir(parents=True)
+    rows = [{"image": f"{i}.png", "caption": f"picture {i}", "likes": i} for i in range(4)] + [
+        {"image": "4.png", "caption": "no likes"}
+    ]
+    for i in (0, 1, 3, 4):
+        (recipe / f"photos/{i}.png").write_bytes(pools.encode(pools.picture(i), "PNG"))
+    (recipe / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (recipe / "r.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0] + "max_failed: 1.0\n")
+    return site
+
+
+@pytest.mark.thorough
+def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path) -> None:
+    """From another folder than the recipe's, to which its paths are relative."""
+    assert 35 < len((example / "curate_jsonl.py").read_text().splitlines()) < 50
+    done = curate(example, "run", tmp_path / "recipe/r.yaml", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    verdicts = rows(example, tmp_path / "run", "SELECT key, likes, status, rule FROM verdicts ORDER BY row")
+    assert [list(row.values()) for row in verdicts] == [
+        ["0", 0, "ok", "liked"],
+        ["1", 1, "ok", None],
+        ["2", 2, "no_image", "failed"],
+        ["3", 3, "ok", None],
+        ["4", None, "ok", "liked"],
+    ]
+    with tarfile.open(tmp_path / "run/shards/00000.tar") as tar:
+        assert tar.getnames() == [f"{key}.{suffix}" for key in (1, 3) for suffix in ("json", "png", "txt")]
+
+
+WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("FORMAT = JsonLines()", "FORMAT = JsonLines", r"curate_jsonl:FORMAT is the class JsonLines at curate_jsonl.py:\d+; accepted: an object of class InputFormat"),
+        ('    key = "jsonl"\n', "", r"curate_jsonl:FORMAT has no attribute key at curate_jsonl.py:\d+; accepted: an object of class InputFormat"),
+        ("part, scores, output)", "part, scores)", r"curate_jsonl:FORMAT: read at curate_jsonl.py:\d+ takes source, part, scores; accepted: source, part, scores, output"),
+        ("yield Batch(columns", "yield Batch; (columns", r"read at curate_jsonl.py:\d+ gives <class .*Batch'>; accepted: objects of class Batch"),
+        ("return PlannedSource(parts, (kind,))", "return PlannedSource", r"plan at curate_jsonl.py:\d+ gives <class .*PlannedSource'>; accepted: objects"),
+        ("(parts, (kind,))", "(parts, (FileColumns,))", r"TypeError: columns is .*; accepted: a tuple of objects of class FileColumns at curate_jsonl.py:\d+ in plan"),
+        ("(parts, (kind,))", "(parts)", r"TypeError: .* missing 1 required positional argument: 'columns' at curate_jsonl.py:\d+ in plan"),
+        ("yield InputSample(", "yield InputSample, (", r"reread at curate_jsonl.py:\d+ gives .*; accepted: objects of class InputSample"),
+        ("def reread(", "def read_again(", r"curate_jsonl:FORMAT cannot be loaded: TypeError: .* abstract .*reread.* at curate_jsonl.py:\d+"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_a_format_names_its_package_and_line(
+    old: str, new: str, message: str, example: Path, tmp_path: Path
+) -> None:
+    text = (example / "curate_jsonl.py").read_text()
+    assert text.count(old) == 1
+    if new.startswith("yield Batch;"):
+        text = re.sub(r"yield Batch\(columns.*", "yield Batch", text)
+    (example / "curate_jsonl.py").write_text(text.replace(old, new))
+    done = curate(example, "run", tmp_path / "recipe/r.yaml", "--out", tmp_path / "run")
+    assert done.returncode and re.search(WHERE + message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [str, Path, UserPath])
+def test_paths_of_a_section_are_relative_to_the_recipe_whatever_their_type(kind: Any) -> None:
+    """Of `path` in any case; of others where their type is one of paths."""
+    section = create_model("Own", __base__=Source, path=(kind, ...), folder=(Path | None, None), tag=(str, "x"))
+    plain = {"name": "a", "format": "webdataset", "path": "a.txt", "folder": "b"}
+    source = section.model_validate(plain, context=lambda path: path if path.startswith("/") else f"/recipe/{path}")
+    assert (source.paths, source.folder, source.tag) == (("/recipe/a.txt",), Path("/recipe/b"), "x")
+    again = section.model_validate(json.loads(source.model_dump_json()))
+    assert again == source and section.model_validate(plain).paths == ("a.txt",)
 
 
 @pytest.mark.slow
