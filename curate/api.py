@@ -5,29 +5,30 @@ run is closed, and which DuckDB (`duckdb.from_arrow`), pandas (`to_pandas`) and 
 whole: select by `where`, `columns` or SQL. As with `curate sql`, statements are read-only, over the run's tables alone.
 """
 
-import html
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.explain import explain_sample
-from curate.ask.output import cell_text
+from curate.ask.opened import connected
+from curate.ask.output import html_text, table_html
 from curate.ask.page import Page
 from curate.ask.query import asking, fetch_arrow, find_run, open_run
-from curate.base.wording import escape, pluralise
+from curate.ask.whatif.answer import WhatIf, answer
+from curate.ask.whatif.survivors import open_finished
+from curate.ask.whatif.sweep import points_table, sweep
+from curate.ask.whatif.swept_number import parse_swept_number
 from curate.store.facts import read_facts
 
 if TYPE_CHECKING:
     from curate.ask.report.look import HtmlPage
-    from curate.ask.whatif.answer import WhatIf
-
-_SHOWN = 50  # rows of a table that a notebook shows
 
 
 class Run:
@@ -107,7 +108,6 @@ class Run:
 
     def look(self, query: str, **params: object) -> "HtmlPage":
         """Return a page, shown by notebooks, with a query's rows and their images; it must yield a column `uid`."""
-        from curate.ask.opened import connected
         from curate.ask.report.look import look_at
 
         with connected(self.path) as run, asking(self.path, query, params) as result:
@@ -115,7 +115,6 @@ class Run:
 
     def plot(self, *columns: str) -> "HtmlPage":
         """Return histograms, shown by notebooks, of numeric columns in pool and kept set; by default of all columns."""
-        from curate.ask.opened import connected
         from curate.ask.report.look import plot_columns
 
         with connected(self.path) as run:
@@ -125,12 +124,18 @@ class Run:
         """Return how many samples another run gains and loses, by rule, entry, source and language; and `samples`."""
         return diff_runs(self.path, other.path if isinstance(other, Run) else os.fspath(other))
 
-    def whatif(self, changes: Mapping[str, object]) -> "WhatIf":
+    def whatif(self, changes: Mapping[str, object]) -> WhatIf:
         """Return the yield with settings such as {"balance.t": 5000, "rules.words": "words > 4"}, without a new run."""
-        from curate.ask.whatif.answer import whatif  # it needs numba, which takes a second
+        return answer(open_finished(self.path), _overrides(changes))
 
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
-        return whatif(self.path, [f"{key}={text}" for key, text in texts.items()])
+    def sweep(self, number: str, changes: Mapping[str, object] = MappingProxyType({}), points: int = 12) -> pa.Table:
+        """Return the yield of each value of a number, such as "rules.side=min_side >= {200..400}", a row a value.
+
+        `number` is as of `curate whatif --sweep`, `changes` as of `whatif`, `points` how many values a range has. The
+        columns are those of `curate whatif --sweep --format csv`. Raises RecipeError where a setting is wrong.
+        """
+        swept = parse_swept_number(number)
+        return points_table(list(sweep(open_finished(self.path), _overrides(changes), swept, points)))
 
     def close(self) -> None:
         """Close the run's files. Fetched tables stay valid."""
@@ -152,22 +157,16 @@ class Run:
         pool = max((row["kept"] for row in rows), default=0) or 1
         bar = '<div style="background:#4c78a8;height:0.8em;width:{:.0f}px"></div>'
         cells = [
-            f"<tr><td>{_html(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td>"
+            f"<tr><td>{html_text(row['rule'])}</td><td>{row['dropped']:,}</td><td>{row['kept']:,}</td>"
             f"<td>{bar.format(200 * row['kept'] / pool)}</td></tr>"
             for row in rows
         ]
         head = "<tr><th>rule</th><th>dropped</th><th>left</th><th></th></tr>"
-        return f"<b>{_html(self.facts['name'])}</b> {_html(self.path)}<table>{head}{''.join(cells)}</table>"
+        return f"<b>{html_text(self.facts['name'])}</b> {html_text(self.path)}<table>{head}{''.join(cells)}</table>"
 
 
-def table_html(table: pa.Table) -> str:
-    """Return the first rows of a table as HTML: what notebooks show of it."""
-    head = "".join(f"<th>{_html(name)}</th>" for name in table.column_names)
-    rows = zip(*(column.to_pylist() for column in table.slice(0, _SHOWN).columns), strict=True)
-    cells = ("".join(f"<td>{_html(cell_text(value))}</td>" for value in row) for row in rows)
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    count = f"{pluralise(len(table), 'row')}" + (f", the first {_SHOWN} shown" if len(table) > _SHOWN else "")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{count}</p>"
+def _overrides(changes: Mapping[str, object]) -> list[str]:
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
 
 
 def _show_tables() -> None:
@@ -178,7 +177,3 @@ def _show_tables() -> None:
         formatter = shell.display_formatter.formatters["text/html"]
         if pa.Table not in formatter.type_printers:
             formatter.for_type(pa.Table, table_html)
-
-
-def _html(text: str) -> str:
-    return html.escape(escape(text))

@@ -21,6 +21,7 @@ from curate.pool.registry import find_downloading, find_format
 from curate.pool.retry import find_mendable
 from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.lists import read_list
+from curate.recipe.measure import measured_by
 from curate.recipe.recipe import Recipe
 from curate.recipe.source import Source
 from curate.run.columns import check_columns
@@ -136,7 +137,7 @@ def _check(context: RunContext, signals: Sequence[Signal]) -> None:
     except UnknownColumn as error:
         missing = ((source.name, find_format(source).missing_column(source, error.column)) for source in recipe.input)
         hints = "".join(f"; input {name!r}: {hint}" for name, hint in missing if hint)
-        raise RecipeError(f"{error}{hints}") from None
+        raise RecipeError(f"{error}{hints}{measured_by(error.column)}") from None
 
 
 def _locate(plan: Plan, recipe: Recipe, folder: RunStore, old: RunStore | None) -> Plan:

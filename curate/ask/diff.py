@@ -20,6 +20,7 @@ import pyarrow as pa
 from numba import njit
 
 from curate.ask.opened import OpenRun, connected
+from curate.ask.output import Tables
 from curate.ask.query import find_run
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, RunError
@@ -107,7 +108,7 @@ class Side:
 
 
 @dataclass(frozen=True, repr=False)
-class Diff:
+class Diff(Tables):
     """What differs between two runs, A and B.
 
     Attributes:

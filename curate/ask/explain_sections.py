@@ -137,17 +137,20 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     )
     drawn = row["draw"] is not None and facts.selection is not None and facts.selection.by_entries
     more = "; one draw u/p below 1 is enough" if drawn else ""
+    is_of_another = (facts.recipe.get("balance") or {}).get("counts")  # then they follow from p = t / max(count, t)
+    more += f"; given are the counts of {is_of_another}" if is_of_another else ""
     yield from (line(), heading("entries", f"{len(entries)} matched{more}" if entries else "none matched"))
     if not entries:
         return
-    head: list[Part] = [(name, "dim") for name in ("", "entry", "in pool", "at balance", "p")]
-    table: list[list[Part]] = [
-        ["", _show(entry["entry"]), f"{entry['pool']:,}", f"{entry['survivors']:,}", f"{entry['p']:.4g}"]
-        for entry in entries
-    ]
+    titles = ("", "entry", "in pool", "at balance", *(["given"] if is_of_another else []), "p")
+    head: list[Part] = [(title, "dim") for title in titles]
+    table: list[list[Part]] = []
+    for entry in entries:
+        p, t = entry["p"], facts.t or 1
+        given = [f"{t / p:,.0f}" if p < 1 else f"at most {t:,}"] if is_of_another else []
+        table.append(["", _show(entry["entry"]), f"{entry['pool']:,}", f"{entry['survivors']:,}", *given, f"{p:.4g}"])
     if drawn:
         # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
-        is_of_another = (facts.recipe.get("balance") or {}).get("counts")
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
         names, p = [entry["entry"] for entry in entries], np.array([entry["p"] for entry in entries])
         earlier = row.get(schema.INPUT_PROBABILITY)
@@ -156,7 +159,7 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
         for cells, draw, entry in zip(table, draws, entries, strict=True):
             cells[0] = _YES if draw < 1 else _NO
             cells += [f"{draw * entry['p']:.4g}", f"{draw:.4g}", ("← smallest", "dim") if draw == min(draws) else ""]
-    yield from columns([head, *table[:_ENTRIES]], right=range(2, 7))
+    yield from columns([head, *table[:_ENTRIES]], right=range(2, len(titles) + 2))
     if len(entries) > _ENTRIES:
         yield line(f"  and {len(entries) - _ENTRIES} more")
 

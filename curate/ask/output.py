@@ -4,6 +4,7 @@ Captions, URLs and keys are untrusted: their control characters are escaped.
 """
 
 import csv
+import html
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import IO, Any, Literal
 
+import pyarrow as pa
 from rich.cells import cell_len
 
 from curate.ask.page import Page, line, pad
@@ -20,6 +22,7 @@ from curate.base.wording import CONTROL, all_digits, escape, pluralise
 Format = Literal["table", "csv", "json"]
 
 _CELL = 80  # characters of a value that a table shows
+_SHOWN = 50  # rows of a table that a notebook shows
 _LINE = 200  # characters of a line, above which a table shows one value a line
 _CUT = "long values are cut: --format csv has them whole"
 
@@ -138,3 +141,27 @@ def cell_text(value: Any, single: bool | None = None) -> str:
     else:
         text = escape(_plain(value))
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+
+
+def table_html(table: pa.Table) -> str:
+    """Return the first rows of a table as HTML: what notebooks show of it."""
+    head = "".join(f"<th>{html_text(name)}</th>" for name in table.column_names)
+    rows = zip(*(column.to_pylist() for column in table.slice(0, _SHOWN).columns), strict=True)
+    cells = ("".join(f"<td>{html_text(cell_text(value))}</td>" for value in row) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    count = f"{pluralise(len(table), 'row')}" + (f", the first {_SHOWN} shown" if len(table) > _SHOWN else "")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{count}</p>"
+
+
+def html_text(text: str) -> str:
+    """Return a text as HTML shows it."""
+    return html.escape(escape(text))
+
+
+class Tables:
+    """Base of results that notebooks show: what `repr` says, and each of their tables that has rows."""
+
+    def _repr_html_(self) -> str:
+        tables = {name: value for name, value in vars(self).items() if isinstance(value, pa.Table) and len(value)}
+        shown = (f"<p><b>{name}</b></p>{table_html(table)}" for name, table in tables.items())
+        return f"<p>{html_text(repr(self))}</p>{''.join(shown)}"

@@ -39,20 +39,20 @@ def forget(
     request that was interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it may be
     misspelt.
     """
-    requested = NOTHING
+    requested, typed = NOTHING, dict[str, str]()
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
         for path in paths or ():
-            items = read_list(path, kind)
+            items = read_list(path, kind, typed)
             if not len(items):
                 raise RecipeError(f"{path}: lists nothing; accepted: at least one item, one per line")
             requested |= items
     result = forget_items(directory, requested, dry_run)
-    print_lines(*_lines(directory, result, dry_run))
+    print_lines(*_lines(directory, result, dry_run, typed))
     if len(result.absent):
         raise typer.Exit(1)
 
 
-def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
+def _lines(directory: str, result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator[Line]:
     if result.lost:
         items = pluralise(result.lost, "item")
         yield line(f"{directory}: a request of {items} was interrupted before it was recorded; repeat it")
@@ -64,7 +64,7 @@ def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
         requested = f"{pluralise(result.requested, 'item')} requested"
         yield line(f"{directory}: nothing to do: {requested}, all forgotten already")
         return
-    yield from _counts(result, dry_run)
+    yield from _counts(result, dry_run, typed)
     if dry_run:
         yield line(f"{directory}: nothing was changed")
         return
@@ -74,8 +74,8 @@ def _lines(directory: str, result: Forgotten, dry_run: bool) -> Iterator[Line]:
     yield line(f"{directory}: forgotten, see {FORGOTTEN_FILE}; `curate verify {directory}` checks it. {copies}")
 
 
-def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
-    """Yield how many rows are concerned, and which items or samples deserve a look."""
+def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator[Line]:
+    """Yield how many rows are concerned, and which items, as `typed`, or samples deserve a look."""
     rows_of = result.rows
     known = f", {result.known:,} of them forgotten already" if result.known else ""
     verb = "to be" if dry_run else "which was" if len(result.shards) == 1 else "which were"
@@ -90,8 +90,8 @@ def _counts(result: Forgotten, dry_run: bool) -> Iterator[Line]:
     listed: list[str] = []
     if absent := len(result.absent):
         rows.append(("not in this pool", absent, f"{_items(absent)}, {'would be ' * dry_run}blocked in later runs too"))
-        named = [f"{_NAMES[kind]} {value}" for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]
-        listed += named[:_SHOWN]
+        values = [(kind, value) for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]
+        listed += [typed.get(value) or f"{_NAMES[kind]} {value}" for kind, value in values[:_SHOWN]]
         if len(result.absent.sha256) and not result.has_images:
             listed.append("this pool has no images, so no sha256 was compared")
     yield from columns([(name, f"{count:,}", more) for name, count, more in rows], right=[1], indent=0)

@@ -99,16 +99,14 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
     return CheckedExpression(sql, used, str(kind))
 
 
-def find_column(key: str, name: str, columns: pa.Schema) -> str:
-    """Return the name of a column, written in any case. Raises UnknownColumn, which says how it would be measured."""
+def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> str:
+    """Return the name of a column, written in any case. Raises UnknownColumn; `quoted` stands in double quotes."""
     by_lower: dict[str, str] = {known.lower(): known for known in columns.names}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    language = "measure: {language: {}}"
-    needs = {"language": language, "language_score": language, "phash": "measure: {image: {phash: true}}"}
-    hint = did_you_mean(name, columns.names)
-    if name.lower() in needs:
-        hint = f"it is measured by {needs[name.lower()]}; "
+    hint = f"a text has single quotes: '{quoted}'; " if quoted else did_you_mean(name, columns.names)
+    if set("()*/+") & set(name):
+        hint = f"an expression gets a name under derive: {{mean: {name!r}}}, then mean here; "
     raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}", name)
 
 
@@ -116,11 +114,13 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
     """Return the columns that the parts of an expression name. Raises RecipeError where a part is not accepted."""
     lambdas = [ref for part in parts if part["class"] == "LAMBDA" for ref in walk_tree(part["lhs"])]
     parameters = {ref["column_names"][-1] for ref in lambdas if "column_names" in ref} - set(columns.names)
+    names = (part["column_names"][-1] for part in parts if part["class"] == "COLUMN_REF")
+    quoted = next((name for name in names if f'"{name}"' in where and name not in columns.names), "")
     used = []
     for part in parts:
         kind = part["class"]
         if kind == "COLUMN_REF" and part["column_names"][-1] not in parameters:
-            used.append(find_column(key, part["column_names"][-1], columns))
+            used.append(find_column(key, part["column_names"][-1], columns, quoted))
         elif kind == "FUNCTION":
             arguments = len(part.get("arguments", part.get("children", [])))
             _check_function(key, where, part["function_name"].lower(), arguments)

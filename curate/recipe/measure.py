@@ -6,6 +6,7 @@ together to one. Sections are plain data: what depends on files and models is ch
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
+import yaml
 from pydantic import Field, model_validator
 
 from curate.base.registry import Registry
@@ -50,6 +51,16 @@ class Image(Section):
     """Pixels: decode JPEGs at 1/2, 1/4 or 1/8 while no side is below this. null: in full, as open_clip."""
     max_pixels: int = Field(89_478_485, examples=[40_000_000], gt=0, strict=True)
     """Refuse images with more pixels than this by their header, before they are decoded."""
+
+
+def measured_by(column: str) -> str:
+    """Return a hint with the section of `measure` that would give a column; empty where none would."""
+    for key, kind in SIGNALS.kinds().items():
+        gives, example = kind.section.gives, kind.section.example
+        if column.lower() in {part.name.replace("NAME", name) for part in gives for name in example or ("NAME",)}:
+            measure = yaml.safe_dump({"measure": {key: example}}, default_flow_style=True, width=1000, sort_keys=False)
+            return f"; a signal gives {column}: {measure.strip()[1:-1]}"
+    return "; a signal gives phash: measure: {image: {phash: true}}" if column.lower() == "phash" else ""
 
 
 def column_prefix(model: str) -> str:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import (
@@ -91,13 +90,6 @@ class Section(BaseModel):
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
     example: ClassVar[Any] = None  # what a recipe may have under the section's key, as plain data
     gives: ClassVar[tuple[Column, ...]] = ()  # the columns that come of it
-
-    @model_validator(mode="after")
-    def _paths_are_absolute(self, info: ValidationInfo) -> Self:
-        if info.context:  # foreign sections may have fields of type Path
-            changed = {name: value for name, value in self.__dict__.items() if isinstance(value, Path)}
-            self.__dict__.update({name: Path(info.context(str(value))) for name, value in changed.items()})
-        return self
 
     @classmethod
     def about(cls) -> dict[str, Any]:

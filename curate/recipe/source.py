@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import cache
 from operator import not_
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, ValidationInfo, field_validator
@@ -80,13 +81,15 @@ class Source(Section):
         """Return the error that something is wrong with the source."""
         return RecipeError(f"input {self.name!r}: {message}")
 
-    @field_validator("path")
+    @field_validator("*")
     @classmethod
-    def _some_path(cls, path: Any, info: ValidationInfo) -> str | tuple[str, ...]:
-        if not path or (isinstance(path, tuple) and "" in path):
+    def _paths_are_of_the_recipe(cls, value: Any, info: ValidationInfo) -> Any:
+        is_path, absolute = info.field_name == "path", info.context or str
+        if is_path and (not value or (isinstance(value, tuple) and "" in value)):
             raise ValueError("names no file; accepted: a path, or a list of paths")
-        absolute = info.context or str  # a foreign section may have another type of its own, such as str
-        return tuple(absolute(str(part)) for part in path) if isinstance(path, tuple) else str(absolute(str(path)))
+        if isinstance(value, Path) or (is_path and isinstance(value, str)):  # of types that a foreign section has
+            return (str if is_path else Path)(absolute(str(value)))
+        return value
 
     @field_validator("join")
     @classmethod

@@ -11,7 +11,19 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.ids import entry_keys
 from curate.cli.finished import explain
 from curate.decide.draw import inclusion
-from tests.publish.runs import RUN, finish, run_query, sample, uid, verdict, write_bare, write_small, write_units
+from tests.publish.runs import (
+    ENTRIES,
+    RUN,
+    SMALL,
+    finish,
+    run_query,
+    sample,
+    uid,
+    verdict,
+    write_bare,
+    write_small,
+    write_units,
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +140,19 @@ def test_entries_and_their_draws(small: str) -> None:
     assert sum("← smallest" in line for line in shown) == 1
     undrawn = section(lines(small, "a5"), "entries")  # a duplicate: it did not come to balancing
     assert undrawn == ["entry in pool at balance p", "cat 7 4 0.5"]
+
+
+def test_given_counts_are_shown(tmp_path: Path) -> None:
+    """Those of another run, by which rows are drawn: t / p where p is below 1."""
+    recipe = RUN["recipe"] | {"balance": {"t": 2, "counts": "/runs/whole"}}
+    entries = [(*entry[:6], 0.25, *entry[7:]) if entry[1] == "cat" else entry for entry in ENTRIES]
+    url = write_units(f"{tmp_path}/run", SMALL, RUN | {"recipe": recipe}, entries).url
+    [heading] = [line for line in lines(url, "a5") if line.startswith("entries")]
+    assert heading.endswith("given are the counts of /runs/whole")
+    assert section(lines(url, "a5"), "entries") == ["entry in pool at balance given p", "cat 7 4 8 0.25"]
+    shown = section(lines(url, "a1"), "entries")
+    assert shown[0] == "entry in pool at balance given p u u/p"
+    assert shown[1].startswith("✓ red 2 1 at most 2 1 ") and shown[2].split()[1:6] == ["cat", "7", "4", "8", "0.25"]
 
 
 def test_dropped_by_a_rule(small: str) -> None:

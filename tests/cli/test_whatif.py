@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from curate import Run
+from curate.base.errors import RecipeError
 from curate.cli import whatif
 from tests.cli.conftest import Cli, Done
 
@@ -140,6 +142,18 @@ def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     shown = cli("whatif", str(run), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
     assert shown.count("█") > 3 and "bars of expected" in shown and "(3 rows)" in shown
     assert "expected: rows kept" in shown and "dropped: by the swept rule" in shown
+
+
+def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:
+    """The same numbers."""
+    for name, number in (("tars", "balance.t={1..200}"), ("texts", "rules.best=clip_score > {0.1,0.9}")):
+        run = finished[name][0]
+        options = ("--sweep", number, "--points", "5", "--set", "rules.words=words > 3")
+        with Run(run) as opened:
+            table = opened.sweep(number, {"rules.words": "words > 3"}, points=5)
+            assert table.to_pylist() == ask(cli, run, *options) and len(table) > 1
+            with pytest.raises(RecipeError, match="names no value to sweep"):
+                opened.sweep("balance.t")
 
 
 def test_long_work_is_announced(cli: Cli, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:

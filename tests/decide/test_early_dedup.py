@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from curate.ask.explain import explain_sample
-from curate.ask.whatif.answer import whatif
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
+from tests.ask.whatif.asked import whatif
 from tests.decide.test_units import curate, cut, rules_of
 from tests.laws import pools
 

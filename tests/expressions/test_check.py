@@ -6,8 +6,10 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import RecipeError
+from curate.decide.rules.rules import check_rules
 from curate.expressions.check import CheckedExpression, check_count, check_expression
 from curate.expressions.evaluate import evaluate
+from curate.recipe.deciding import Top
 from tests.expressions.tables import COLUMNS, SECRET, table
 
 
@@ -119,6 +121,8 @@ def test_scalar_expressions_are_accepted(sql: str, columns: list[str]) -> None:
         ("#1 > 2", ["positional reference"]),
         ("default", ["default"]),
         ("rowid > 2", ["no column 'rowid'"]),
+        ('caption = "en"', ["no column 'en'", "a text has single quotes: 'en'"]),
+        ('missing = "en" and caption <> \'x\'', ["no column 'missing'", "a text has single quotes: 'en'"]),
         ("grouping(words) = 0", ["GROUPING"]),
         # parameters
         ("words > ?", ["parameter"]),
@@ -164,6 +168,12 @@ def test_everything_else_is_refused(sql: str, parts: list[str]) -> None:
     assert not [part for part in parts if part not in message], message
 
 
+def test_an_expression_in_place_of_a_column_belongs_under_derive() -> None:
+    with pytest.raises(RecipeError) as error:
+        check_rules({"best": Top(top=0.5, of="zscore(words)+1")}, pa.schema([("words", pa.int32())]))
+    assert "an expression gets a name under derive: {mean: 'zscore(words)+1'}, then mean here" in str(error.value)
+
+
 @pytest.mark.parametrize(
     "sql", ["caption > 2", "words < 2 or caption > 2", "caption = words", "caption between 1 and 2"]
 )
@@ -178,18 +188,12 @@ def test_text_is_not_taken_for_numbers(sql: str) -> None:
         ("wrods > 2", ["'wrods'", "did you mean 'words'?", "clip_score"]),
         ("clip_scores > 2", ["did you mean 'clip_score'?"]),
         ("zzzzz > 2", ["'zzzzz'", "columns: caption, url, words"]),
-        ("language = 'en'", ["'language'", "measure: {language: {}}"]),
-        ("language_score > 0.5", ["measure: {language: {}}"]),
     ],
 )
 def test_a_missing_column_is_named(sql: str, parts: list[str]) -> None:
     message = refusal(sql)
     assert message.startswith("rules.mine: ")
     assert not [part for part in parts if part not in message], message
-
-
-def test_phash_says_how_it_is_measured() -> None:
-    assert "measure: {image: {phash: true}}" in refusal("phash = 1", pa.schema([("words", pa.int32())]))
 
 
 def test_a_rule_that_is_nested_too_deeply_is_refused() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from curate.api import Run
 from curate.ask.explain import explain_sample
-from curate.ask.whatif.answer import whatif
 from curate.base.errors import RecipeError
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 

@@ -14,11 +14,11 @@ import pytest
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
 from curate.ask.verify import verify_run
-from curate.ask.whatif.answer import whatif
 from curate.publish import compact
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe
 from curate.store.items import Items, hash_url
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 

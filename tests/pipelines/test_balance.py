@@ -11,11 +11,11 @@ import pytest
 
 from curate.api import Run
 from curate.ask.explain import explain_sample
-from curate.ask.whatif.answer import whatif
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.prepare import prepare
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 
 

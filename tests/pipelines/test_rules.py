@@ -13,9 +13,9 @@ import pytest
 from curate.ask.diff import diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
-from curate.ask.whatif.answer import whatif
 from curate.cli.run import summary
 from curate.recipe.recipe import parse_recipe
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 

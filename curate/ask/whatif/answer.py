@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.ask.diff import merge_names
+from curate.ask.output import Tables
 from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import (
     LEFT,
@@ -25,7 +26,6 @@ from curate.ask.whatif.survivors import (
     changed_recipe,
     count_verdicts,
     find_survivors,
-    open_finished,
 )
 from curate.base import schema
 from curate.base.process import in_threads
@@ -54,8 +54,8 @@ _WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, ru
 FACTS = schema.define(fact=_TEXT, run=_MEAN, whatif=_MEAN)
 
 
-@dataclass(frozen=True)
-class WhatIf:
+@dataclass(frozen=True, repr=False)
+class WhatIf(Tables):
     """What a run kept (`run`), and would keep (`whatif`); `change` is `whatif` minus `run_expected`, without chance."""
 
     changes: tuple[str, ...]  # the overrides
@@ -71,21 +71,16 @@ class WhatIf:
     is_same: bool  # whether a run would keep just the rows that this one kept
     thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
 
-
-def whatif(url: str, overrides: Sequence[str]) -> WhatIf:
-    """Return what the finished run in a folder, local or remote, would yield with other settings.
-
-    `overrides` are `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
-
-    Raises:
-        RecipeError: there is no run, or an override is wrong or would need the pool.
-        RunError: the run is not finished, or not even t = 1 gives so few rows.
-    """
-    return answer(open_finished(url), overrides)
+    def __repr__(self) -> str:
+        return f"{', '.join(self.changes)}: {self.expected:,.0f} rows expected ± {self.error:,.0f}"
 
 
 def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
-    """Return what `whatif` does, for a run that is open."""
+    """Return what a run, opened by `open_finished`, would yield with other settings.
+
+    `overrides` are `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
+    Raises RecipeError where one is wrong or would need the pool, RunError where not even t = 1 gives so few rows.
+    """
     recipe = changed_recipe(run.recipe, overrides)
     survivors = find_survivors(run, recipe)
     expectation = expect(survivors, choose(survivors, recipe))

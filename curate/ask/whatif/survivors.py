@@ -39,6 +39,7 @@ from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import ALIVE, UnitState, read_verdicts
 from curate.pool.plan import Unit
 from curate.recipe.deciding import SELECTIONS
+from curate.recipe.measure import measured_by
 from curate.recipe.recipe import Recipe, change_recipe
 from curate.run.context import RunContext, check_signals, open_context
 from curate.run.in_process import InProcessUnits
@@ -105,7 +106,7 @@ class FinishedRun:
         except UnknownColumn as error:
             why = "a column of the pool that no rule named is not in this run's tables"
             how = f"name it in a run (`curate run RECIPE --reuse {context.store.url} --set …`)"
-            raise RecipeError(f"{error}; {why}: {how}") from None
+            raise RecipeError(f"{error}; {why}: {how}{measured_by(error.column)}") from None
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ STDIN = "-"
 MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as several
 
 
-def read_list(path: str, kind: str | None = None) -> Items:
+def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:
     """Return the items of a file of at most MAX_BYTES; `-` is standard input. Without a kind each line's form shows it.
 
+    `lines` gets the lines of a text as they are, up to a million, by the hex digits of their items.
     Raises RecipeError where the file cannot be read, or a line is no such item.
     """
     try:
@@ -42,20 +43,20 @@ def read_list(path: str, kind: str | None = None) -> Items:
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
             if len(data) > MAX_BYTES:
                 raise ValueError(f"it holds more than {MAX_BYTES:,} bytes; accepted: at most that")
-            return _from_lines("standard input", data, kind)
+            return _from_lines("standard input", data, kind, lines)
         data = read_whole(path, MAX_BYTES)
         if path.endswith(".parquet"):
             return _from_table(path, data, kind)
         if path.endswith(".npy"):
             return _from_array(path, np.load(io.BytesIO(data), allow_pickle=False), kind)
-        return _from_lines(path, data, kind)
+        return _from_lines(path, data, kind, lines)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file") from None
     except (OSError, EOFError, ValueError, ImportError, MemoryError, pa.ArrowException) as error:
         raise RecipeError(f"{path}: cannot be read as a list of items: {one_line(error)}") from None
 
 
-def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
+def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] | None) -> Items:
     if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that matches nothing
         raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
@@ -64,12 +65,17 @@ def _from_lines(path: str, data: bytes, kind: str | None) -> Items:
         text = raw.decode("utf-8", "surrogateescape")
         of_hex = [name for name in ("uid", "sha256") if kind in (name, None) and _HEX[name].fullmatch(text)]
         if of_hex:
-            values[of_hex[0]].append(bytes.fromhex(text))
+            name, value = of_hex[0], bytes.fromhex(text)
+        elif not raw:
+            continue
         elif kind in ("url", None) and (b"/" in raw or b":" in raw):  # as in every URL; and in no mistyped hex digits
-            values["url"].append(hash_url(raw))
-        elif raw:
+            name, value = "url", hash_url(raw)
+        else:
             accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
             raise RecipeError(f"{path}, line {number}: {text[:100]!r} is not an item; accepted: {accepted}")
+        values[name].append(value)
+        if lines is not None and len(lines) < 1_000_000:
+            lines[value.hex()] = raw.decode("utf-8", "backslashreplace")
     return Items.of(values)
 
 

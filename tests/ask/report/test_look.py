@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+from html import escape
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 from curate import Run
-from curate.api import table_html
+from curate.ask.output import table_html
 from curate.ask.report import look, thumbnails
 from curate.ask.report.look import HtmlPage
 from curate.base.errors import RecipeError
@@ -152,6 +153,12 @@ def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
         with Run(run) as opened:
             shown, _ = shell.display_formatter.format(opened.samples(limit=60, columns=["uid", "words"]))
             assert shown["text/html"].count("<tr>") == 51 and "60 rows, the first 50 shown" in shown["text/html"]
+            answers = [opened.whatif({"rules.words": "words > 4"}), opened.diff(run)]
+            for answer, names in zip(answers, (("funnel", "sources", "facts"), ("rules", "sources")), strict=True):
+                html = shell.display_formatter.format(answer)[0]["text/html"]
+                assert all(f"<b>{name}</b></p><table>" in html for name in names) and "settings" not in html
+                assert html.startswith(f"<p>{escape(repr(answer))}</p>") and "<td>words</td>" in html
+            assert re.fullmatch(r"rules.words=words > 4: \d+ rows expected ± \d+", repr(answers[0]))
             assert "<iframe" in shell.display_formatter.format(opened.plot("words"))[0]["text/html"]
     finally:
         shell.display_formatter.formatters["text/html"].pop(pa.Table)

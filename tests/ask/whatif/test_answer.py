@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from curate.ask.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES, WhatIf, whatif
+from curate.ask.whatif.answer import FACTS, FUNNEL, LANGUAGES, SOURCES, WhatIf
 from curate.base.errors import RecipeError, RunError
 from curate.publish.forget.forget import forget
 from curate.recipe.recipe import Recipe, change_recipe, parse_recipe
 from curate.store.items import Items
 from tests.ask.whatif import naive
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 
@@ -473,7 +474,8 @@ def matched(rows: list[naive.Row], chosen: list[dict[str, Any]]) -> list[tuple[n
         ("balance.t", ["write key=value"]),
         ("rules.nope=null", ["no rule 'nope' to remove", "words, best, side"]),
         ("rules.english=language = 'en'", ["rules.english: no column 'language'", "measure: {language: {}}", "columns:"]),
-        ("rules.sharp=aesthetic > 5", ["no column 'aesthetic'", "clip_score"]),
+        ("rules.sharp=aesthetic > 5", ["no column 'aesthetic'", "clip_score", "measure: {heads: {aesthetic: {path:"]),
+        ("rules.safe=NSFW < 1", ["no column 'NSFW'", "a signal gives NSFW: measure: {nsfw: {}}"]),
         ("rules.best={top: 0.5, of: sharpness}", ["rules.best: no column 'sharpness'"]),
         ("rules.best.top=1.5", ["rules.best.top", "less than or equal to 1"]),
         ("rules.x=words > 2; COPY samples TO '/tmp/stolen'", ["is not a SQL expression"]),

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from curate.ask.whatif import estimate as estimates
-from curate.ask.whatif.answer import whatif
 from curate.ask.whatif.estimate import Estimate, estimate
 from curate.base import ids
 from curate.base.schema import CODES
@@ -26,6 +25,7 @@ from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 from tests.laws.pools import run_local
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curate.ask.explain import explain_sample
 from curate.ask.query import asking
-from curate.ask.whatif.answer import answer, whatif
+from curate.ask.whatif.answer import answer
 from curate.ask.whatif.estimate import estimate
 from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import sweep
@@ -20,6 +20,7 @@ from curate.base.numeric.arrays import U64
 from curate.cli.summary import summary
 from curate.decide.draw.sample import SampleCut, SampleSearch, count_keys, sample_keys
 from pipelines.prepare import prepare
+from tests.ask.whatif.asked import whatif
 from tests.laws import pools
 from tests.laws.pools import Ran
 

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.api import Run
-from curate.ask.whatif.answer import whatif
 from curate.base.errors import RecipeError
 from curate.base.registry import _load
 from curate.decide.draw import schemes
 from curate.decide.draw.schemes import OneLimit, stack_limits
 from curate.recipe.recipe import parse_recipe
+from tests.ask.whatif.asked import whatif
 from tests.decide.by_parity import ByParity
 from tests.laws import pools
 
