@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -21,14 +21,12 @@ from curate.ask.opened import connected
 from curate.ask.output import html_text, table_html
 from curate.ask.page import Page
 from curate.ask.query import asking, fetch_arrow, find_run, open_run
+from curate.ask.report.look import HtmlPage, look_at, plot_columns
 from curate.ask.whatif.answer import WhatIf, answer
 from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import points_table, sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.store.facts import read_facts
-
-if TYPE_CHECKING:
-    from curate.ask.report.look import HtmlPage
 
 
 class Run:
@@ -106,17 +104,13 @@ class Run:
         """
         return explain_sample(self.path, uid)
 
-    def look(self, query: str, **params: object) -> "HtmlPage":
+    def look(self, query: str, **params: object) -> HtmlPage:
         """Return a page, shown by notebooks, with a query's rows and their images; it must yield a column `uid`."""
-        from curate.ask.report.look import look_at
-
         with connected(self.path) as run, asking(self.path, query, params) as result:
             return look_at(run, result, query)
 
-    def plot(self, *columns: str) -> "HtmlPage":
+    def plot(self, *columns: str) -> HtmlPage:
         """Return histograms, shown by notebooks, of numeric columns in pool and kept set; by default of all columns."""
-        from curate.ask.report.look import plot_columns
-
         with connected(self.path) as run:
             return plot_columns(run, columns)
 

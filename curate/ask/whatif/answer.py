@@ -72,7 +72,7 @@ class WhatIf(Tables):
     thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
 
     def __repr__(self) -> str:
-        return f"{', '.join(self.changes)}: {self.expected:,.0f} rows expected ± {self.error:,.0f}"
+        return f"{', '.join(self.changes) or 'no change'}: {self.expected:,.0f} rows expected ± {self.error:,.0f}"
 
 
 def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
