@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -122,14 +121,13 @@ class Run:
         """Return the yield with settings such as {"balance.t": 5000, "rules.words": "words > 4"}, without a new run."""
         return answer(open_finished(self.path), _overrides(changes))
 
-    def sweep(self, number: str, changes: Mapping[str, object] = MappingProxyType({}), points: int = 12) -> pa.Table:
+    def sweep(self, number: str, changes: Mapping[str, object] | None = None, points: int = 12) -> pa.Table:
         """Return the yield of each value of a number, such as "rules.side=min_side >= {200..400}", a row a value.
 
-        `number` is as of `curate whatif --sweep`, `changes` as of `whatif`, `points` how many values a range has. The
-        columns are those of `curate whatif --sweep --format csv`. Raises RecipeError where a setting is wrong.
+        It is what `curate whatif --sweep` gives: `points` values of a range, with `changes` as of `whatif`.
         """
         swept = parse_swept_number(number)
-        return points_table(list(sweep(open_finished(self.path), _overrides(changes), swept, points)))
+        return points_table(list(sweep(open_finished(self.path), _overrides(changes or {}), swept, points)))
 
     def close(self) -> None:
         """Close the run's files. Fetched tables stay valid."""

@@ -162,6 +162,7 @@ class Tables:
     """Base of results that notebooks show: what `repr` says, and each of their tables that has rows."""
 
     def _repr_html_(self) -> str:
-        tables = {name: value for name, value in vars(self).items() if isinstance(value, pa.Table) and len(value)}
-        shown = (f"<p><b>{name}</b></p>{table_html(table)}" for name, table in tables.items())
+        shown = (
+            f"<p><b>{n}</b></p>{table_html(t)}" for n, t in vars(self).items() if isinstance(t, pa.Table) and len(t)
+        )
         return f"<p>{html_text(repr(self))}</p>{''.join(shown)}"

@@ -199,15 +199,15 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     fields = getattr(kind, "model_fields", {}) if registry.by_class else {}
     if missing := next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None):
         raise RecipeError(f"{where} has no attribute {missing}{line}; accepted: {registry.accepted} that has it")
-    methods = {name: method for base in bases for name, method in vars(base).items() if inspect.isfunction(method)}
-    for name in (name for name in methods if not name.startswith("_")):
-        wanted = list(inspect.signature(methods[name]).parameters)[0 if registry.by_class else 1 :]
-        signature = inspect.signature(override := getattr(kind, name))
+    methods = (item for base in bases for item in vars(base).items() if inspect.isfunction(item[1]))
+    for name, method in (item for item in methods if not item[0].startswith("_")):
+        wanted = list(inspect.signature(method).parameters)[0 if registry.by_class else 1 :]
+        override = getattr(kind, name)
         try:
-            signature.bind(*wanted)
-        except TypeError:
-            what = f"{name}{source_line(override)} takes {', '.join(signature.parameters) or 'nothing'}"
-            raise RecipeError(f"{where}: {what}; accepted: {', '.join(wanted)}") from None
+            inspect.signature(override).bind(*wanted)
+        except TypeError as error:
+            accepted = f"a method with the parameters {', '.join(wanted)}"
+            raise RecipeError(f"{where}: {name}{source_line(override)}: {error}; accepted: {accepted}") from None
     if kind.key != entry.name:
         raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
     return kind

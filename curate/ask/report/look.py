@@ -125,16 +125,14 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
             for name, lower, value in zip(result.names, names, row, strict=True)
             if lower not in shown
         ]
-        if len(group) > most:
-            values.append(("pictures", f"the first {most} of {count(len(group))}"))
+        values += [("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         texts = sample_texts(sample) if sample else [("", missing)]
         shots = [pictures[place_of(of)]._replace(label=label) for label, of in parts] if pictures else []
         cards.append(Card(shots, texts, values, clean(row[at])))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])
-    lead = "In the query's order, with the values that it yields."
-    lead += " Captions, URLs and images come from the pool unchecked."
+    lead = "In the query's order, with its values. Captions, URLs and images come from the pool unchecked."
     return HtmlPage(render_sections("Rows of a query", run, lead, [section]))
 
 

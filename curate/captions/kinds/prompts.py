@@ -90,9 +90,7 @@ def read_lines(path: str, what: str, articles: tuple[str, str] = ("", "")) -> li
     return text.removeprefix("\ufeff").splitlines()
 
 
-def load_template(
-    form: Form, path: str | None = None, more: Callable[[Template], Iterable[str]] = lambda _: ()
-) -> Template:
+def load_template(form: Form, path: str | None = None, more: Callable[..., Iterable[str]] = lambda _: ()) -> Template:
     """Return the package's template, or the user's in its place, at a local path or any fsspec URL.
 
     Raises RecipeError, which names file and field, where it cannot be read; and with all faults, each a line, where it

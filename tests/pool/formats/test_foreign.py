@@ -197,7 +197,7 @@ WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
     [
         ("FORMAT = JsonLines()", "FORMAT = JsonLines", r"curate_jsonl:FORMAT is the class JsonLines at curate_jsonl.py:\d+; accepted: an object of class InputFormat"),
         ('    key = "jsonl"\n', "", r"curate_jsonl:FORMAT has no attribute key at curate_jsonl.py:\d+; accepted: an object of class InputFormat"),
-        ("part, scores, output)", "part, scores)", r"curate_jsonl:FORMAT: read at curate_jsonl.py:\d+ takes source, part, scores; accepted: source, part, scores, output"),
+        ("part, scores, output)", "part, scores)", r"curate_jsonl:FORMAT: read at curate_jsonl.py:\d+: too many positional arguments; accepted: a method with the parameters source, part, scores, output"),
         ("yield Batch(columns", "yield Batch; (columns", r"read at curate_jsonl.py:\d+ gives <class .*Batch'>; accepted: objects of class Batch"),
         ("return PlannedSource(parts, (kind,))", "return PlannedSource", r"plan at curate_jsonl.py:\d+ gives <class .*PlannedSource'>; accepted: objects"),
         ("(parts, (kind,))", "(parts, (FileColumns,))", r"TypeError: columns is .*; accepted: a tuple of objects of class FileColumns at curate_jsonl.py:\d+ in plan"),
