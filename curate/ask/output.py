@@ -162,7 +162,5 @@ class Tables:
     """Base of results that notebooks show: what `repr` says, and each of their tables that has rows."""
 
     def _repr_html_(self) -> str:
-        shown = (
-            f"<p><b>{n}</b></p>{table_html(t)}" for n, t in vars(self).items() if isinstance(t, pa.Table) and len(t)
-        )
+        shown = (f"<b>{n}</b>{table_html(t)}" for n, t in vars(self).items() if isinstance(t, pa.Table) and len(t))
         return f"<p>{html_text(repr(self))}</p>{''.join(shown)}"

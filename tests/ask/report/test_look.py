@@ -156,7 +156,7 @@ def test_notebooks_show_tables(run: Path) -> None:  # noqa: F811
             answers = [opened.whatif({"rules.words": "words > 4"}), opened.diff(run)]
             for answer, names in zip(answers, (("funnel", "sources", "facts"), ("rules", "sources")), strict=True):
                 html = shell.display_formatter.format(answer)[0]["text/html"]
-                assert all(f"<b>{name}</b></p><table>" in html for name in names) and "settings" not in html
+                assert all(f"<b>{name}</b><table>" in html for name in names) and "settings" not in html
                 assert html.startswith(f"<p>{escape(repr(answer))}</p>") and "<td>words</td>" in html
             assert re.fullmatch(r"rules.words=words > 4: \d+ rows expected ± \d+", repr(answers[0]))
             assert "<iframe" in shell.display_formatter.format(opened.plot("words"))[0]["text/html"]
