@@ -147,8 +147,8 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
     table: list[list[Part]] = []
     for entry in entries:
         p, t = entry["p"], facts.t or 1
-        given = [f"{t / p:,.0f}" if p < 1 else f"at most {t:,}"] if is_of_another else []
-        table.append(["", _show(entry["entry"]), f"{entry['pool']:,}", f"{entry['survivors']:,}", *given, f"{p:.4g}"])
+        counted = [f"{t / p:,.0f}" if p < 1 else f"at most {t:,}"] if is_of_another else []
+        table.append(["", _show(entry["entry"]), f"{entry['pool']:,}", f"{entry['survivors']:,}", *counted, f"{p:.4g}"])
     if drawn:
         # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
