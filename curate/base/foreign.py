@@ -38,26 +38,20 @@ def guard(function: Callable[..., Any], where: str, error: type[CurateError] = R
 
 
 @cache
-def _spare() -> tuple[int, os.stat_result]:
-    """Return another descriptor of standard error, as it was when code of other packages was first about to run."""
-    spare = os.dup(2)
-    return spare, os.fstat(spare)
+def _spare_stderr() -> int | None:
+    with suppress(OSError):  # the process has none
+        return os.dup(2)
+    return None
 
 
 def check_descriptors() -> None:
-    """Raise RunError where code of another package, which just ran, has closed descriptors of this process.
-
-    What it closed is not known: the standard ones are looked at, and a spare, by which the error can still be printed.
-    """
-    spare, state = _spare()
-    try:
-        if not os.path.samestat(os.fstat(spare), state):
-            raise OSError  # closed, and opened again as something else
-        os.fstat(1), os.fstat(2)
-    except OSError:
-        with suppress(OSError):
+    """Raise RunError where code of another package, which just ran, has closed standard error; open it again."""
+    if (spare := _spare_stderr()) is not None:
+        try:
+            os.fstat(2)
+        except OSError:
             os.dup2(spare, 2)
-        raise RunError("it closed file descriptors of this process that are not its own") from None
+            raise RunError("it closed standard error, which is not its own") from None
 
 
 @contextmanager

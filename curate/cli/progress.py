@@ -32,7 +32,7 @@ _WINDOW = 60.0  # seconds that rates are of
 _BETWEEN = 2.0  # seconds at least between two readings of the downloads' log
 _SHARE = 0.02  # of the time at most that readings take: there is a line a shard
 _REASONS = 4  # that are shown
-_NOTHING = "no unit was finished yet"
+_NOTHING = "no unit was finished yet; run the same command to continue"
 
 
 class _Progress:
@@ -109,7 +109,11 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
         if not stop.is_set():
             progress = _Progress(folder, units, urls)
             progress.read()
-            kept = f"finished: {'  '.join(progress.texts())}; run again to continue" if progress.texts() else _NOTHING
+            kept = (
+                f"finished: {'  '.join(progress.texts())}; run the same command to continue"
+                if progress.texts()
+                else _NOTHING
+            )
             os.write(2, f"{kept}\n".encode())
 
     at_interrupt(tell)

@@ -176,7 +176,11 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     running = start(code, "hang", *words)
     assert running.stdout and running.stdout.readline() == "begun\n"
     status, out, err = interrupt(running)
-    assert status == 130 and err.endswith(f"{SAID}no unit was finished yet\n") and "Traceback" not in err
+    assert (
+        status == 130
+        and err.endswith(f"{SAID}no unit was finished yet; run the same command to continue\n")
+        and "Traceback" not in err
+    )
     out, err = (running := start(code, *words)).communicate(timeout=120)
     assert running.returncode == 0 and "kept" in out
 
@@ -196,7 +200,9 @@ def test_a_job_that_was_handed_over_is_cancelled(
     said = (
         f"{SAID}curate: EndlessRunner: cancelling the job, for at most 30 s\ncurate: EndlessRunner: the job has ended\n"
     )
-    assert status == expected and err.endswith(f"{said}no unit was finished yet\n"), err
+    assert status == expected and err.endswith(f"{said}no unit was finished yet; run the same command to continue\n"), (
+        err
+    )
     assert (tmp_path / "cancelled").exists() and not (tmp_path / "out/tmp/lock").exists()
 
 
@@ -219,7 +225,7 @@ def test_what_is_finished_is_counted(tmp_path: Path, number: signal.Signals, exp
     running = start(code, str(tmp_path / "run"))
     assert running.stdout and running.stdout.readline() == "begun\n"
     status, _, err = interrupt(running, number)
-    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3; run again to continue\n")
+    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3; run the same command to continue\n")
 
 
 def test_a_background_job_can_be_ended(tmp_path: Path) -> None:

@@ -78,7 +78,11 @@ def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: di
     finally:
         running.kill()
     text = (tmp_path / "err").read_text()
-    assert "the job has ended\n" in text and text.endswith("no unit was finished yet\n") and "Traceback" not in text
+    assert (
+        "the job has ended\n" in text
+        and text.endswith("no unit was finished yet; run the same command to continue\n")
+        and "Traceback" not in text
+    )
     assert children and not psutil.wait_procs(children, 10)[1]
     assert not (tmp_path / "run/tmp/lock").exists()
     (tmp_path / "go").touch()
