@@ -103,17 +103,17 @@ def find_written(run: RunFacts) -> OutputFormat:
     return find_output((run.recipe.get("output") or {}).get("format"), run.pool.images)
 
 
-def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
-    """Write the files of the shard, unless they are current; see `OutputFormat.write`.
+def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
+    """Write the files of the shard, unless they are current; see `OutputFormat.write`. Returns its JSON_DTYPE, or None.
 
     Raises RunError, which names the package, where a format returns other rows for the Parquet file.
     """
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
     kind = find_output(settings.output.format, settings.pool.has_images)
-    last, files = f"{shard.stem}.parquet", kind.files(shard.stem)
+    last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
     if store.is_current(last, key) and all(store.exists(name) and check_written(store, name) for name in files):
-        return shard
+        return store.read_json(name).get(JSON_DTYPE)
     table: Any = kind.write(settings, shard, repeated)
     names = getattr(table, "column_names", [])
     if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
@@ -132,11 +132,10 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Shard:
     }
     if of_jsons := (table.schema.metadata or {}).get(JSON_DTYPE.encode()):
         stats[JSON_DTYPE], table = json.loads(of_jsons), table.replace_schema_metadata()
-    name = f"{shard.stem}_stats.json"
 
     def keep() -> bool:
         return store.is_noted(name) and store.read_json(name).get("count") == shard.rows
 
     store.write_json(name, stats, keep=keep)
     store.write_parquet(last, table, key)
-    return shard
+    return stats.get(JSON_DTYPE)

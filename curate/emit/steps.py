@@ -15,9 +15,9 @@ from curate.emit.columns import SIDECAR
 from curate.emit.layout import Layout, Shard, Slice
 from curate.emit.output_format import emit_shard, find_output
 from curate.emit.settings import EmitSettings
-from curate.pool.decode.field_types import find_field_columns
+from curate.pool.decode.field_types import find_field_columns, merge_dtypes
 from curate.pool.plan import Unit
-from curate.run.units import Answer, Aside, Units
+from curate.run.units import Answer, Aside, Fold, Units
 from curate.store.manifest import written_file
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
@@ -37,7 +37,7 @@ def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int
 
 
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
-    """Lay the shards out and write them; return a list of (shard, rows), and of their files' list[Published].
+    """Lay the shards out and write them; return (0, JSON_DTYPE of all), and a list of their files' list[Published].
 
     `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
@@ -46,7 +46,11 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
     fields = units.get("Emit: fields", lambda counts: find_field_columns(counts.fields, names), audit)
     slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout, batch=_SliceBatch)
     written = units.group("Emit: write", slices, _write, repeated, fields, settings)
-    return written.items, written.aside
+    return units.combine("Emit: types", [written.items], Fold(_wider)), written.aside
+
+
+def _wider(a: tuple[int, Any], b: tuple[int, Any]) -> tuple[int, Any]:
+    return 0, None if None in (a[1], b[1]) else merge_dtypes(a[1], b[1])
 
 
 class _SliceBatch(list[Slice]):
@@ -67,8 +71,8 @@ def _write(
     with time_step(store, "emit", f"{index:05d}") as timer:
         timer.rows = shard.rows
         hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated]))
-        emit_shard(replace(settings, fields=fields), shard, hashes)
+        dtype = emit_shard(replace(settings, fields=fields), shard, hashes)
         files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)
         lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
-        yield index, shard.rows
+        yield index, dtype
         yield Aside(lines)

@@ -7,15 +7,14 @@ does what changes a published run.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial, reduce
+from functools import partial
 
 import pyarrow as pa
 
 from curate.base import ids
 from curate.base.errors import DamagedError, RunError
 from curate.base.process import in_threads
-from curate.emit.output_format import JSON_DTYPE, OutputFormat, find_written
-from curate.pool.decode.field_types import merge_dtypes
+from curate.emit.output_format import OutputFormat, find_written
 from curate.publish.audit import MEASURES, Audit, Drops
 from curate.publish.card import card_text
 from curate.publish.croissant import croissant
@@ -43,12 +42,12 @@ def describe_run(
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
 
-    `facts` are what run.json will hold, but for `content` and `forgotten`, which are found here; `digests` the
+    `facts` are what run.json will hold, but for `forgotten` and most of `content`, which are found here; `digests` the
     manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` what entries.parquet holds, None: read.
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
-    facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(store, shards, kind, audit))
+    facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(facts, shards, kind, audit))
     _write_facts(store, facts, shards)
     statistics = partial(write_stats, store, facts, audit.drops, entries)
     writes: list[Callable[[], int | None]] = [statistics, partial(write_uids, store, uids)]  # the two that take long
@@ -115,9 +114,7 @@ def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) 
     store.write_json(layout.CROISSANT_FILE, croissant(facts, shards, columns))
 
 
-def _content(store: RunStore, shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
-    statistics = [line.path for line in shards if kind.has_members and line.path.endswith("_stats.json")]
-    dtypes = (of_shard.get(JSON_DTYPE, "mixed") for of_shard in in_threads(store.read_json, statistics))
+def _content(facts: RunFacts, shards: Sequence[Published], kind: OutputFormat, audit: Audit) -> ContentFacts:
     shards = [line for line in shards if line.path.endswith(f".{kind.suffix}")]
     ordered = sorted(audit.languages.items(), key=lambda item: (-item[1], str(item[0])))
     return ContentFacts(
@@ -126,6 +123,6 @@ def _content(store: RunStore, shards: Sequence[Published], kind: OutputFormat, a
         shards=len(shards),
         bytes=sum(line.bytes for line in shards),
         digest=ids.digest(sorted((line.path, line.sha256) for line in shards)),
-        json_dtype=reduce(merge_dtypes, dtypes) if statistics else None,
+        json_dtype=facts.content.json_dtype,
         means={name: round(audit.sums[name] / audit.known[name], 2) for name in MEASURES if audit.known[name]},
     )

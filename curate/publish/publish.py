@@ -30,6 +30,7 @@ from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
 from curate.recipe.recipe import Recipe
 from curate.store import layout
 from curate.store.facts import (
+    ContentFacts,
     DerivedFacts,
     DriftFacts,
     GroupThreshold,
@@ -55,7 +56,7 @@ class Results:
     """What the pipeline knows of the whole run that is not in the tables of units."""
 
     sources: Sequence[tuple[str, int]]  # the source of units that follow each other, and how many these are
-    shards: Mapping[int, int]  # the rows of each
+    json_dtype: Any  # see `ContentFacts`
     audit: Audit
     decided: Decided
     uids: Sequence[UidsPart]  # of `sort_uids`
@@ -75,7 +76,9 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     if store.complete(_PUBLISHED):
         mark_published(store)
         return
-    counts, decided = check_conservation(results.audit, sum(results.shards.values())), results.decided
+    lines = (line for line in digests.below("shards/") if line.path.endswith(f".{kind.suffix}"))
+    rows = {line.path.removeprefix("shards/"): line.rows for line in lines if line.rows is not None}
+    counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
     store.write_parquet(layout.FAILURES_FILE, all_failures(store))
     if decided.pool is not None and decided.survivors is not None and decided.sums is not None:
         assert settings.matching is not None
@@ -85,8 +88,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     else:
         entries = schema.ENTRIES.empty_table()
         store.write_parquet(layout.ENTRIES_FILE, entries)
-    sizes = {f"{index:05d}.{kind.suffix}": rows for index, rows in sorted(results.shards.items())}
-    store.write_json(layout.SIZES_FILE, sizes)
+    store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
     _remove_strays(store, digests)
     with ThreadPoolExecutor() as pool:
         files = [*store.files(layout.POOL), *store.files(layout.INPUTS)]
@@ -158,6 +160,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
         large_groups=_large_groups(decided.large, stages, counts, recipe.dedup) or None,
         signal_errors=signal_errors or None,
         counts={stage: counts[stage] for stage in stages},
+        content=ContentFacts(json_dtype=results.json_dtype),
         finished=now,
         seconds=now - claim.started,
     )

@@ -72,12 +72,13 @@ def publish_run(
 
     `tables` are of `compact`, `shards` of `emit`, `findings` the fields of `Results` that answers of all units give.
     """
-    rows, lines = shards
+    types, lines = shards
     lines = units.combine("Publish: lines", [tables, lines], Total(Lines))
-    return units.get("Publish", partial(_publish, context, list(sources)), lines, rows, **findings)
+    return units.get("Publish", partial(_publish, context, list(sources)), lines, types, **findings)
 
 
 def _publish(
-    context: RunContext, sources: list[tuple[str, int]], lines: Lines, shards: list[tuple[int, int]], **findings: Any
+    context: RunContext, sources: list[tuple[str, int]], lines: Lines, types: tuple[int, Any] | None, **findings: Any
 ) -> None:
-    publish(PublishSettings.of(context), Results(sources=sources, shards=dict(shards), **findings), lines)
+    json_dtype = types[1] if types else None
+    publish(PublishSettings.of(context), Results(sources=sources, json_dtype=json_dtype, **findings), lines)

@@ -87,7 +87,8 @@ def test_success_comes_last_and_the_manifest_lists_the_rest(unpublished: Unpubli
     last = max(written, key=lambda name: (run.folder / name).stat().st_mtime_ns)
     assert last == "_SUCCESS" and (run.folder / last).read_bytes() == b""
     sizes = json.loads((run.folder / "shards/sizes.json").read_text())
-    assert sizes == {f"{index:05d}.tar": rows for index, rows in unpublished.results.shards.items()} and len(sizes) > 1
+    tars = [row for row in listed.values() if row["path"].endswith(".tar")]
+    assert sizes == {row["path"].removeprefix("shards/"): row["rows"] for row in tars} and len(sizes) > 1
     assert listed["uids.npy"]["rows"] == sum(sizes.values())
     failures = pq.read_table(run.folder / "failures.parquet")
     assert [row["reason"] for row in failures.to_pylist() if row["row"] is None] == ["not_a_tar"]
@@ -97,7 +98,7 @@ def test_a_published_run_is_left_alone(unpublished: Unpublished, tmp_path: Path)
     run = unpublished.copy(tmp_path / "run")
     run.publish()
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")}
-    run.publish(audit=Audit(), shards={})
+    replace(run, lines=[]).publish(audit=Audit())
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")} == before
 
 
@@ -116,18 +117,19 @@ def test_strays_of_tables_and_shards_go_and_nothing_else(unpublished: Unpublishe
 @pytest.mark.parametrize("wrong", ["a shard less", "a row more", "a row of a rule less", "a unit twice"])
 def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Path, wrong: str) -> None:
     run = unpublished.copy(tmp_path / "run")
-    before, audit, shards = pools.files_of(run.folder), Audit(), dict(run.results.shards)
+    before, audit, lines = pools.files_of(run.folder), Audit(), list(run.lines)
     audit.add(run.results.audit)
+    place = next(place for place, line in enumerate(lines) if line.path == "shards/00000.tar")
     if wrong == "a shard less":
-        shards.popitem()
+        del lines[place]
     elif wrong == "a row more":
-        shards[0] += 1
+        lines[place] = replace(lines[place], rows=(lines[place].rows or 0) + 1)
     elif wrong == "a row of a rule less":
         audit.drops.subtract({("pool", "words"): 1})
     else:
         audit.drops.update(run.results.audit.drops)
     with pytest.raises(ConservationError, match="the sums do not match"):
-        run.publish(audit=audit, shards=shards)
+        replace(run, lines=lines).publish(audit=audit)
     assert pools.files_of(run.folder) == before
 
 
@@ -178,7 +180,7 @@ def test_what_another_attempt_described_is_not_described_again(
             run.publish()
     described = {name: digest for name, digest in pools.files_of(run.folder).items() if not name.startswith("parts/")}
     monkeypatch.setattr(module, "describe_run", lambda *_: pytest.fail("described twice"))
-    run.publish(shards={})  # not even sums are asked again
+    replace(run, lines=[]).publish()  # not even sums are asked again
     success = hashlib.sha256(b"").hexdigest()
     assert pools.files_of(run.folder) == described | {"_SUCCESS": success}
 
