@@ -18,6 +18,7 @@ import pyarrow as pa
 from curate.base.wording import one_line
 
 MAX_COLUMNS = 10_000  # of a list, those of nested values too
+MAX_VALUES = 1 << 26  # of lines of JSON that are read together: Arrow has a place for each column in each object
 MAX_DEPTH = 64  # of nested values in a line of JSON
 _HEAD = 1 << 20  # bytes in which the first line of CSV ends
 
@@ -35,10 +36,18 @@ def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
 
 
 def check_first_line(path: str, storage: dict[str, Any], mark: str) -> None:
-    """Raise pa.ArrowInvalid where the first line of CSV has too many columns, with `mark` between them."""
+    """Raise pa.ArrowInvalid where the first line of CSV has too many columns, with `mark` between them.
+
+    Empty lines before it are passed, and in CSV line feeds in quotation marks, as Arrow does.
+    """
     with open_text(path, storage) as file:
         head: bytes = file.read(_HEAD)
-    if (columns := head.partition(b"\n")[0].count(mark.encode()) + 1) > MAX_COLUMNS:
+    columns, quotes = 1, 0
+    for line in head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").splitlines():
+        columns, quotes = columns + line.count(mark.encode()), quotes + line.count(b'"')
+        if mark == "\t" or quotes % 2 == 0:
+            break
+    if columns > MAX_COLUMNS:
         raise pa.ArrowInvalid(f"its first line has {columns:,} columns or more; accepted: at most {MAX_COLUMNS:,}")
 
 
@@ -53,7 +62,7 @@ def check_json_lines(data: bytes, names: set[str]) -> None:
         if line.count(b"{") + line.count(b"[") > 1:
             _check_nested(row, names)
         elif isinstance(row, dict) and not row.keys() <= names:
-            names |= row.keys()
+            names.update(row)
         if len(names) > MAX_COLUMNS:
             raise pa.ArrowInvalid(f"its lines have more than {MAX_COLUMNS:,} columns; accepted: at most that")
 

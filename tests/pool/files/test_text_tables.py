@@ -76,6 +76,16 @@ def test_a_first_line_of_too_many_columns_is_refused(mark: str, tmp_path: Path) 
         check_first_line(str(path), {}, mark)
 
 
+@pytest.mark.parametrize("before", ["\n\r\n", "\ufeff\n", '"\n",', '"\r\n""\n\n",'])
+def test_columns_do_not_hide_behind_lines_that_are_none(before: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(before + "," * MAX_COLUMNS + "\n")
+    with pytest.raises(pa.ArrowInvalid, match="columns or more; accepted: at most 10,000"):
+        check_first_line(str(path), {}, ",")
+    path.write_text(before + ",\n" + "," * MAX_COLUMNS)
+    check_first_line(str(path), {}, ",")
+
+
 PACKED = {
     "gz": gzip.compress(LINES),
     "bz2": bz2.compress(LINES),

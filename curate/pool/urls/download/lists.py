@@ -27,7 +27,7 @@ from curate.base import ids
 from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded
 from curate.base.process import at_interrupt
 from curate.pool.decode.columns import plain_columns
-from curate.pool.files.text_tables import check_first_line, check_json_lines, open_text
+from curate.pool.files.text_tables import MAX_VALUES, check_first_line, check_json_lines, open_text
 from curate.store.layout import LISTS
 from curate.store.store import RunStore
 
@@ -37,6 +37,7 @@ _COMPRESSED = ("gz", "bz2", "xz", "zst")
 _GROUP = 10_000  # rows of a row group
 _JSON_BYTES = 1 << 24  # of JSON lines that are read at a time
 _LINE_BYTES = 1 << 24  # that one of them may have
+_MAX_READ = 30_000  # columns of CSV that are read, again for each one that does not fit its type
 _UNFIT = re.compile(r"In CSV column #(\d+): .*conversion error to (\w+)")
 # What comes after a type that does not fit, else text; text that is not UTF-8 is bytes
 _WIDER: dict[str, pa.DataType] = {"null": pa.int64(), "int64": pa.float64(), "string": pa.binary()}
@@ -148,9 +149,11 @@ def _folder() -> str:
 def _convert(urls: UrlList, path: str) -> None:
     """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
     if urls.kind not in TABULAR:
-        schema = pa.unify_schemas([table.schema for table in _json_tables(urls, None)], promote_options="permissive")
+        names = set[str]()
+        tables = _json_tables(urls, None, names)
+        schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
         with pq.ParquetWriter(path, schema) as writer:
-            for table in _json_tables(urls, schema):
+            for table in _json_tables(urls, schema, names):
                 writer.write_table(table, row_group_size=_GROUP)
         return
     try:
@@ -162,11 +165,11 @@ def _convert(urls: UrlList, path: str) -> None:
     _write_tabular(urls, path, "")
 
 
-def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]:
-    """Yield the rows of JSON lines, some at a time, with these columns; None: with their own columns and types."""
+def _json_tables(urls: UrlList, columns: pa.Schema | None, names: set[str]) -> Iterator[pa.Table]:
+    """Yield the rows of JSON lines, some at a time, with these columns; None: with their own, which `names` gets."""
     import pyarrow.json  # here: it takes time that lists of Parquet need not
 
-    options, names = pyarrow.json.ParseOptions(explicit_schema=columns), set[str]()
+    options = pyarrow.json.ParseOptions(explicit_schema=columns)
     with open_text(urls.path, urls.storage) as file:
         while data := file.read(_JSON_BYTES):
             data += (rest := file.readline(_LINE_BYTES + 1))
@@ -177,6 +180,8 @@ def _json_tables(urls: UrlList, columns: pa.Schema | None) -> Iterator[pa.Table]
             if data.strip():
                 if columns is None:
                     check_json_lines(data, names)
+                if data.count(b"{") * len(names) > MAX_VALUES:
+                    raise pa.ArrowInvalid(f"its lines have {len(names):,} columns, most of them without a value")
                 whole = pyarrow.json.ReadOptions(block_size=len(data) + 1)
                 yield pyarrow.json.read_json(io.BytesIO(data), whole, options)
 
@@ -189,7 +194,7 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
     with _tabular(urls, {}, quote) as batches:
         names = batches.schema.names
     types: dict[str, pa.DataType] = {name: pa.string() for name in names if name.lower() in urls.texts}
-    while True:
+    for _ in range(max(1, _MAX_READ // len(names))):
         try:
             with _tabular(urls, types, quote) as batches, pq.ParquetWriter(path, batches.schema) as writer:
                 for batch in batches:
@@ -206,6 +211,7 @@ def _write_tabular(urls: UrlList, path: str, quote: str) -> bool:
             if types.get(name) == wider:
                 raise
             types[name] = wider
+    raise pa.ArrowInvalid(f"{len(types):,} columns and more begin with numbers and hold text; accepted: fewer")
 
 
 @contextmanager
@@ -215,7 +221,8 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
 
     is_csv, names = urls.kind == "csv", None if urls.column_names is None else list(urls.column_names)
     mark = "," if is_csv else "\t"
-    check_first_line(urls.path, urls.storage, mark)
+    if names is None:
+        check_first_line(urls.path, urls.storage, mark)
     with open_text(urls.path, urls.storage) as file:
         yield pyarrow.csv.open_csv(
             file,

@@ -135,3 +135,28 @@ def test_other_processes_read_what_one_made(tmp_path: Path, kind: str, monkeypat
     path.write_text('{"url": "http://b/1", "caption": "b"}\n' if kind == "jsonl" else "url,caption\nhttp://b/1,b\n")
     run.delete("tmp")
     assert read_rows(UrlList(str(path), "b", {}, None, TEXTS), [0], run)["url"].to_pylist() == ["http://b/1"]
+
+
+@pytest.mark.parametrize("objects", ['{"k%d": 1}\n', '{"inner": [{"k%d": 1}, {}, {}]}\n'])
+def test_json_of_many_columns_that_few_lines_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: str
+) -> None:
+    """Arrow has a place for each column in each object: 15 MB of these took 90 GB. The last lines may bring the names."""
+    monkeypatch.setattr(lists, "MAX_VALUES", 50_000)
+    monkeypatch.setattr(lists, "_JSON_BYTES", 1 << 12)
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n" * 2000 + "".join(objects % i for i in range(40)))
+    with pytest.raises(pa.ArrowInvalid, match=r"4[01] columns, most of them without a value"):
+        rows_of(path)
+    path.write_text("".join(objects % (i % 4) for i in range(40)))
+    assert len(rows_of(path)) == 40
+
+
+def test_csv_of_many_columns_that_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes reading it once more."""
+    monkeypatch.setattr(lists, "_MAX_READ", 30)
+    path, columns = tmp_path / "a.csv", 6
+    lines = [",".join(f"c{i}" for i in range(columns)), *[",".join("1" * columns)] * 100_000]
+    path.write_text("\n".join([*lines, ",".join("x" * columns)]) + "\n")
+    with pytest.raises(pa.ArrowInvalid, match="5 columns and more begin with numbers and hold text"):
+        rows_of(path)
