@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base import ids
+from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.schema import METADATA
 from curate.base.wording import pluralise
@@ -168,7 +169,7 @@ def _parse_json(text: str, path: str) -> pa.Array:
 
 def _parse_parquet(content: bytes, path: str) -> pa.Table:
     try:
-        columns = pq.ParquetFile(pa.BufferReader(content)).schema_arrow.names
+        columns = read_footer(pa.BufferReader(content)).schema.to_arrow_schema().names
         if missing := [name for name in METADATA.names if name not in columns]:
             accepted = f"with columns {', '.join(METADATA.names)}"
             raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)

@@ -22,6 +22,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from curate.base import ids
+from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import I64, U64, whole
 from curate.base.process import process_cache
@@ -199,17 +200,24 @@ class _Reader:
         wanted = list(dict.fromkeys([self.key, *names]))
         with _opened(self.path) as file:
             if self.form == "npy":
-                _npy_rows(file, self.path)
+                left = _npy_rows(file, self.path)
                 while data := file.read(_BATCH * _PAIR.itemsize):
                     pairs = np.frombuffer(data, _PAIR)
                     uids = ids.hex_uids(pairs["f0"], pairs["f1"])
+                    left -= len(uids)
                     yield pa.record_batch([uids, pa.repeat(pa.scalar(1, pa.int32()), len(uids))], schema=_UID_LIST)
+                if left:
+                    raise ValueError(
+                        f"{self.path}: holds {abs(left):,} uids {'fewer' if left > 0 else 'more'} than it says"
+                    )
             elif self.form == "csv":
                 types = {name: self.columns.field(name).type for name in wanted}
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
                 yield from pcsv.open_csv(file, convert_options=options)
             else:
-                opened = pq.ParquetFile(file, pre_buffer=False)
+                opened = pq.ParquetFile(file, metadata=read_footer(file), pre_buffer=False)
+                for group in range(opened.num_row_groups):
+                    check_decoded(file, opened.metadata, [group], wanted, MAX_DECODED)
                 yield from opened.iter_batches(_BATCH, columns=wanted, use_threads=False)
 
 
@@ -220,7 +228,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
         magic = file.read(6)
         file.seek(0)
         if magic[:4] == b"PAR1":
-            form, footer = "parquet", pq.read_metadata(file)
+            form, footer = "parquet", read_footer(file)
             columns, rows = footer.schema.to_arrow_schema(), footer.num_rows
         elif magic == b"\x93NUMPY":
             form, rows, columns = "npy", _npy_rows(file, path), _UID_LIST

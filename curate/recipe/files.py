@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
 import curate
-from curate.base.decoded_size import check_decoded
+from curate.base.decoded_size import check_decoded, read_footer
 
 # What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
 for _scheme, _name, _extra in (
@@ -69,6 +69,6 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
         pa.ArrowException, OSError: the file is damaged.
     """
     buffer = pa.py_buffer(content)
-    file = pq.ParquetFile(pa.BufferReader(buffer))
+    file = pq.ParquetFile(pa.BufferReader(buffer), metadata=read_footer(pa.BufferReader(buffer)))
     check_decoded(pa.BufferReader(buffer), file.metadata, range(file.num_row_groups), columns, limit)
     return file.read(columns, use_threads=False)

@@ -20,6 +20,7 @@ import pytest
 from curate.api import Run
 from curate.base.errors import RunError
 from curate.cli.summary import summary
+from curate.pool.files.faults import InputFault
 from curate.pool.formats.missing import read_missing
 from curate.pool.plan import make_plan
 from tests.laws import pools
@@ -302,3 +303,12 @@ def test_what_img2dataset_leaves(images: str, tmp_path: Path) -> None:
     assert Counter(errors[uid] for uid in not_found) == {f"failed_to_download: {NOT_FOUND}": len(not_found)}
     assert all(errors[uid].startswith("failed_to_resize: ") for uid in no_image)
     assert ran.counts == {"failed": len(errors), "kept": 40 - len(errors)}
+
+
+def test_a_file_beside_a_tar_that_stands_for_gigabytes(tmp_path: Path) -> None:
+    """24 kB, of which 10,000 messages of a megabyte were made."""
+    message = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 1_000_000]))
+    rows = {"key": [f"{i:09d}" for i in range(10_000)], "status": ["failed"] * 10_000, "error_message": message}
+    pq.write_table(pa.table(rows), tmp_path / "0.parquet", store_schema=False)
+    with pytest.raises(InputFault, match="holds more than 268,435,456 bytes, unpacked"):
+        read_missing(str(tmp_path / "0.tar"), {}, [], "caption")

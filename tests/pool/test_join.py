@@ -189,3 +189,15 @@ def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = write(tmp_path / "a.csv", pa.table({"key": ["left", "right"], "n": [1, 2]}))
     assert look_up(["right", "left"], path, n="n") == {"n": [2, 1]}
     assert list((tmp_path / "aside").iterdir()) == []
+
+
+def test_files_that_hold_more_or_fewer_than_they_say(tmp_path: Path) -> None:
+    """A dictionary of one long text for all rows, and arrays that end before they should, or after."""
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(60_000, dtype=np.int32) * 0), pa.array(["x" * 1_000_000]))
+    pq.write_table(pa.table({"key": [str(i) for i in range(60_000)], "a": texts}), tmp_path / "a.parquet")
+    assert "holds more than 1,610,612,736 bytes, unpacked" in refusal(str(tmp_path / "a.parquet"), columns={"a": "a"})
+    for held, what in (4, "1 uids fewer"), (6, "1 uids more"):
+        np.save(tmp_path / "uids.npy", np.zeros(5, "u8,u8"))
+        content = (tmp_path / "uids.npy").read_bytes()
+        (tmp_path / "uids.npy").write_bytes((content + bytes(16))[: len(content) + 16 * (held - 5)])
+        assert f"{what} than it says" in refusal(str(tmp_path / "uids.npy"), "uid", {"times": "times"})

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
 from curate.base.wording import one_line
 from curate.pool.files.faults import InputFault
 from curate.pool.urls.download.shard_names import OUTCOMES
 
+_MAX_BYTES = 1 << 28  # of what is read of a file, unpacked
 _ROWS = 10_000  # a shard of img2dataset
 _ERROR = 300  # characters
 MISSING = define(**dict.fromkeys(("key", "url", "uid", "caption", "status", "error"), pa.string()))
@@ -50,7 +52,7 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
 
 def _read_failed(data: bytes, caption: str) -> pa.Table:
     """Return the rows whose status is not `success`, of a file of img2dataset; none of any other file."""
-    file = pq.ParquetFile(pa.BufferReader(data))
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=read_footer(pa.BufferReader(data)))
     texts = [field.name for field in file.schema_arrow if field.type in (pa.string(), pa.large_string())]
     if not {"key", "status"} <= set(texts):
         return MISSING.empty_table()
@@ -58,6 +60,7 @@ def _read_failed(data: bytes, caption: str) -> pa.Table:
     names = [name for name in wanted if name in texts]
     if set(OUTCOMES.names) <= set(file.schema_arrow.names):  # it is one of ours
         names += ["reason", "detail"]
+    check_decoded(pa.BufferReader(data), file.metadata, range(file.num_row_groups), names, _MAX_BYTES)
     batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
     tables = (_select(pa.Table.from_batches([batch]), caption) for batch in batches)
     table = pa.concat_tables([MISSING.empty_table(), *(some for some in tables if len(some))])

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded
+from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded, read_footer
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import Recent
 from curate.base.wording import one_line
@@ -52,7 +52,7 @@ from curate.recipe.source import Source
 
 _footers: Recent[pq.FileMetaData] = Recent()
 _checked: Recent[None] = Recent(1 << 12)  # row groups that are not too large: shards need them again
-_MOST_ROWS = 1 << 24  # of a row group, whose samples take some 100 bytes each in memory whatever they are
+_MOST_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
 Check = Callable[[range], None]  # raises TooLarge
@@ -195,7 +195,7 @@ def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.Parquet
     is_local = os.path.isabs(part.path)
     state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
-        footer = _footers.get((part.path, state), lambda: pq.read_metadata(opened))
+        footer = _footers.get((part.path, state), lambda: read_footer(opened))
 
         def check(groups: range) -> None:
             key = part.path, state, groups

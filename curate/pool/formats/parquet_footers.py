@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.pool.decode.columns import Columns, find_columns
@@ -60,7 +61,7 @@ def _read_footer(
 
     def read() -> pq.FileMetaData:
         with fsspec.open(file.path, "rb", **source.storage) as opened:
-            return pq.read_metadata(opened)
+            return read_footer(opened)
 
     def faulty(reason: str, detail: str) -> Footer:
         return Footer((replace(whole, fault=(reason, detail)),))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.publish.uids import pair_bytes
@@ -87,7 +87,7 @@ def _from_array(path: str, array: Any, kind: str | None) -> Items:
 
 
 def _from_table(path: str, data: bytes, kind: str | None) -> Items:
-    columns = pq.ParquetFile(pa.BufferReader(data)).schema_arrow.names
+    columns = read_footer(pa.BufferReader(data)).schema.to_arrow_schema().names
     if {"kind", "value"} <= set(columns) and kind is None:
         return _from_record(path, read_columns(data, ["kind", "value"], MAX_BYTES))
     names = {name.lower(): name for name in columns}

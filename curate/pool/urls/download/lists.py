@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.base import ids
-from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded
+from curate.base.decoded_size import MAX_DECODED, check_claimed, check_decoded, read_footer
 from curate.base.process import at_interrupt
 from curate.pool.decode.columns import plain_columns
 from curate.pool.files.text_tables import MAX_VALUES, check_first_line, check_json_lines, open_text
@@ -124,7 +124,7 @@ def _opened(urls: UrlList, run: RunStore | None) -> Iterator[tuple[pq.ParquetFil
     else:
         opened = fsspec.open(_convert_once(urls), "rb")
     with opened as file:
-        yield pq.ParquetFile(file, pre_buffer=False), file
+        yield pq.ParquetFile(file, metadata=read_footer(file), pre_buffer=False), file
 
 
 def _convert_once(urls: UrlList) -> str:

@@ -158,5 +158,5 @@ def test_csv_of_many_columns_that_change(tmp_path: Path, monkeypatch: pytest.Mon
     path, columns = tmp_path / "a.csv", 6
     lines = [",".join(f"c{i}" for i in range(columns)), *[",".join("1" * columns)] * 100_000]
     path.write_text("\n".join([*lines, ",".join("x" * columns)]) + "\n")
-    with pytest.raises(pa.ArrowInvalid, match="5 columns and more begin with numbers and hold text"):
+    with pytest.raises(pa.ArrowInvalid, match="columns and more begin with numbers and hold text"):
         rows_of(path)
