@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -117,6 +118,21 @@ def print_page(page: "Page") -> None:
     """Print a page on standard output."""
     with open_output() as file:
         page.write(file)
+
+
+PLANNING = "planning: inputs are listed, and models and metadata read"
+
+
+@contextmanager
+def say_if_slow(text: str) -> Iterator[None]:
+    """Print a line on standard error where the block takes longer than half a second."""
+    timer = threading.Timer(0.5, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_lines(*lines: "Line") -> None:

@@ -51,7 +51,8 @@ def plan(
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
         content = fingerprint is common.Fingerprint.content
-        prepared = prepare(loaded, out or f"{nowhere}/run", reuse, content, options, on=on)
+        with common.say_if_slow(common.PLANNING):
+            prepared = prepare(loaded, out or f"{nowhere}/run", reuse, content, options, on=on)
         common.print_lines(*_inputs(loaded, prepared.plan, prepared.imported), line())
         common.print_lines(*map(line, common.warn_of_sizes(loaded, prepared.plan.units)))
         common.print_lines(line("steps"), *_steps(prepared.context, prepared.plan))
@@ -63,7 +64,8 @@ def plan(
             common.print_lines(line(), heading("downloads", source.name), *columns(list(_outlook(outlook, units))))
         if not no_estimate:
             try:
-                expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
+                with common.say_if_slow("a sample of the pool is measured and decided"):
+                    expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
             except RecipeError as error:  # of a device, say, that only workers have
                 if prepared.engine.place.is_this_machine:
                     raise

@@ -16,6 +16,7 @@ from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
 from curate.cli.terminal import Escaped, plain
 from curate.pool.urls.download.rates import sum_downloads
+from curate.store.checkpoints import MEASURED, steps_done
 from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
@@ -40,6 +41,7 @@ class _Progress:
 
     def __init__(self, folder: RunStore, units: int, urls: int) -> None:
         self._folder, self.units, self.urls = folder, units, urls
+        self._first = steps_done[MEASURED]
         self._next = float("-inf")  # when to read the log of downloads again
         self._before = deque([(time.monotonic(), 0, 0)])
         self.counts: dict[str, int] = {}
@@ -85,8 +87,15 @@ class _Progress:
         """Return how far each step is that has begun, or is named in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
         steps = [(step, what) for step, _, _, what in STEPS if self.counts[step] or step in always]
-        of_all = f"/{self.units}"
-        return download + [f"{step} {self.counts[step]}{of_all if what == 'units' else ''}" for step, what in steps]
+        of_all = {"measure": f"/{self.units}{self.images}"}
+        of_all |= {step: f"/{self.units}" for step, what in steps if what == "units" and step != "measure"}
+        return download + [f"{step} {self.counts[step]}{of_all.get(step, '')}" for step, _ in steps]
+
+    @property
+    def images(self) -> str:
+        """How many images this process has measured, while there are more: a unit may take hours."""
+        images = steps_done[MEASURED] - self._first
+        return f" ({images:,} images)" if images and self.counts["measure"] < self.units else ""
 
 
 def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
@@ -144,6 +153,7 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
             tasks[step] = bars.add_task(step, total=total, what=what, start=False, visible=step == "measure")
         for _ in progress.poll(stop, 0.3):
             of_downloads.plain = progress.downloads
+            bars.update(tasks["measure"], what=f"units{progress.images}")
             for step, count in {"download": progress.tried, **progress.counts}.items():
                 if count:
                     bars.start_task(tasks[step])

@@ -61,7 +61,9 @@ def run(
         how = f"for repaired files run into another folder, with --reuse {out}"
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
     rounds = Retries.read(RunStore(out)).rounds if RunStore(out).exists(SUCCESS_FILE) else None
-    prepared = prepare(loaded, out, reuse, fingerprint is common.Fingerprint.content, options, retry=retry, on=on)
+    content = fingerprint is common.Fingerprint.content
+    with common.say_if_slow(common.PLANNING):
+        prepared = prepare(loaded, out, reuse, content, options, retry=retry, on=on)
     if prepared.finished:
         store = prepared.context.store
         remove_leftovers(store)

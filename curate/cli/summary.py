@@ -19,6 +19,7 @@ from curate.store.store import RunStore
 
 _MISSING = pa.array(MISSING_REASONS)
 _FEW_SHARDS = 8  # fewer may be too few for a training loader
+_TRAINING = 10_000  # samples, of which a set is large enough to train on
 
 
 def summary(out: str, seconds: float) -> str:
@@ -143,7 +144,7 @@ def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
 
 def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:
     """Yield lines on shards that may be too few for a training loader, and on a set that is empty."""
-    if run.pool.images and shards < _FEW_SHARDS <= run.kept:
+    if run.pool.images and shards < _FEW_SHARDS and run.kept >= _TRAINING:
         rows = run.kept // _FEW_SHARDS
         how = f"--out NEW --reuse {out} --set output.rows_per_shard={rows} gives {ceil(run.kept / rows)}"
         why = "open_clip's loader needs at least one shard for each worker on each GPU"

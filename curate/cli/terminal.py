@@ -1,6 +1,8 @@
 """The one way to a terminal: control characters of strangers' text, in keys, errors or arguments, are spelled out."""
 
 import re
+import shutil
+import textwrap
 from typing import Any, TextIO
 
 from curate.base.wording import escape
@@ -15,9 +17,16 @@ class Escaped:
         self.inner = plain(stream)
 
     def write(self, text: str) -> int:
-        """Write the text, and return its length."""
-        self.inner.write("".join(part if part.isspace() else escape(part) for part in _BREAKS.split(text)))
+        """Write the text, its sentences in lines of a terminal's width, and return its length."""
+        parts = [part if part.isspace() else escape(part) for part in _BREAKS.split(text)]
+        self.inner.write("".join(map(self._fold, parts) if self.inner.isatty() else parts))
         return len(text)
+
+    def _fold(self, line: str) -> str:
+        """Break a line between words, but of commands, which begin with a space: they are to be copied."""
+        width = shutil.get_terminal_size().columns
+        is_long = len(line) > width and not line[0].isspace()
+        return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if is_long else line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

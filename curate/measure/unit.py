@@ -25,7 +25,7 @@ from curate.pool.join import open_join
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
 from curate.signals.signal import Embedder, Embeddings, EmbeddingSignal, ImageSignal, PrecomputedSignal, TextSignal
-from curate.store.checkpoints import Checkpoints
+from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.tables import UnitTables
 
 _WITH_FAULTS = ("scores", "embeddings")  # the tables that faults of supplied embeddings leave gaps in
@@ -80,7 +80,7 @@ class _UnitWork:
         self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current_tables
         self.has_samples = "samples" in current_tables
         self.current = find_current_columns(settings, unit, tables)
-        self.checkpoints = Checkpoints(tables.store, "measured", tables.unit, settings.key("samples", unit))
+        self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
         self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as they are known
         # What was read now, and all of it; none where `samples` is current, and nothing else must see the inputs.

@@ -85,7 +85,7 @@ class Combine(ABC, Generic[P, W]):
 
 
 class Fold(Combine[P, P]):
-    """Combine by an associative function of two; there is at least one part. Sums that decide are of integers."""
+    """Combine by an associative function of two; of no part, to None. Sums that decide are of integers."""
 
     def __init__(self, function: Callable[[P, P], P] = operator.add) -> None:
         self._function = function

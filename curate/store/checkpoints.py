@@ -9,6 +9,7 @@ bytes: a file that is not what its name says is damaged, and not used.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -22,13 +23,15 @@ from curate.store.layout import unit_parts
 from curate.store.store import RunStore
 
 INTERVAL = 60.0  # seconds
+MEASURED = "measured"
+steps_done = Counter[str]()  # rows of steps by kind of work, in this process: for those who watch it
 
 
 class Checkpoints:
     """Those of one kind of work on one unit, for one thread; `key` names what determines all of its tables."""
 
     def __init__(self, store: RunStore, work: str, unit: int, key: str) -> None:
-        self._store, self._folder, self._key = store, unit_parts(work, unit), key
+        self._store, self._folder, self._key, self._work = store, unit_parts(work, unit), key, work
         self._last = time.monotonic()
         self._files = {name.rpartition("/")[2] for name in store.files(self._folder)}
         # Of each table how many rows are in place, and those that are not.
@@ -52,6 +55,7 @@ class Checkpoints:
         self._waiting[name] = rows, []
         for table in steps(rows):
             tables.append(table)
+            steps_done[self._work] += len(table)
             self._waiting[name][1].append(table)
             if time.monotonic() - self._last >= INTERVAL:
                 check()

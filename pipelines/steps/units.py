@@ -65,7 +65,7 @@ class _Collected(Answer[T_co]):
     @property
     def side(self) -> Any:
         """The answer as a side input."""
-        return AsList(self.elements) if self.is_list else AsSingleton(self.elements)
+        return AsList(self.elements) if self.is_list else AsSingleton(self.elements, default_value=None)
 
 
 class _Keyed(Pairs):

@@ -16,6 +16,8 @@ import pytest
 from curate.api import Run
 from curate.base.errors import RecipeError, RunError
 from curate.cli import progress
+from curate.cli.common import say_if_slow
+from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 
@@ -40,7 +42,7 @@ def test_a_run_says_what_came_out(finished: dict[str, tuple[Path, Done]], name: 
     for rule, rows in run["counts"].items():
         assert said[rule].split()[1] == (str(rows) if rule == "kept" or not rows else f"−{rows}")
     assert f"balance: t = {run['t']:,}" in done.out
-    assert ("open_clip" in done.out) == (name == "tars" and len(list(folder.glob("shards/*.tar"))) < 8)
+    assert "open_clip" not in done.out  # of so few samples
     assert f"curate sql {folder} funnel" in done.out
     assert ("threshold" in done.out) == (name == "texts")
     assert "measure" in done.err and "Traceback" not in done.err  # progress goes to standard error
@@ -487,6 +489,28 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
         for name in ("tables/samples/00000.parquet", "tables/samples/00001.parquet", "shards/00000_stats.json"):
             folder.write_bytes(name, b"")
     assert capsys.readouterr().err == "measure 2/7  decide 0/7  emit 1\n"
+
+
+def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunStore(str(tmp_path))
+    steps = [pa.table({"n": list(range(512))})] * 3
+    with progress.show_progress(folder, 2):
+        work = Checkpoints(folder, MEASURED, 0, "key")
+        assert len(work.complete("a tar", steps[0].schema, lambda first: steps)) == 1536
+    assert capsys.readouterr().err == "measure 0/2 (1,536 images)  decide 0/2  emit 0\n"
+    folder.write_bytes("tables/samples/00000.parquet", b"")
+    with progress.show_progress(folder, 1):
+        work.complete("another", steps[0].schema, lambda first: steps)
+    assert capsys.readouterr().err == "measure 1/1  decide 0/1  emit 0\n"  # nothing is left to measure
+
+
+def test_slow_planning_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with say_if_slow("planning"):
+        pass
+    assert capsys.readouterr().err == ""
+    with say_if_slow("planning"):
+        time.sleep(0.7)
+    assert capsys.readouterr().err == "planning\n"
 
 
 def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:

@@ -4,14 +4,19 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+from curate.cli import summary as summaries
 from curate.cli.summary import summary
 from tests.cli.conftest import Cli
 from tests.laws import pools
 
 
-def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path) -> None:
+def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)
     few = pools.run_local(pools.recipe_of(path, max_failed=1.0), tmp_path / "few")
+    assert "note:" not in summary(str(few.folder), 1.0)  # nobody trains on so few
+    monkeypatch.setattr(summaries, "_TRAINING", 40)
     text = summary(str(few.folder), 1.0)
     note = rf"--out NEW --reuse {re.escape(str(few.folder))} --set output.rows_per_shard=(\d+) gives (\d+)$"
     found = re.search(note, text, re.MULTILINE)

@@ -28,6 +28,24 @@ def test_escaped_writes_line_feeds_and_tabs_as_they_are() -> None:
     assert plain(Escaped(file)) is file is plain(file)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_sentences_are_broken_between_words_and_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    file = Terminal()
+    sentence, command = "a note on words " * 12 + "x" * 90, f"  curate sql {'long/' * 20} funnel"
+    print(f"{sentence}\n{command}", file=Escaped(file))
+    *lines, last = file.getvalue().splitlines()
+    assert last == command and " ".join(lines) == sentence
+    assert max(map(len, lines[:-1])) <= 80 and lines[-1] == "x" * 90
+    pipe = io.StringIO()
+    print(sentence, file=Escaped(pipe))
+    assert pipe.getvalue() == f"{sentence}\n"
+
+
 def is_clean(text: str) -> bool:
     return not CONTROL.search(text.replace("\n", "").replace("\t", ""))
 
