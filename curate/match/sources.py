@@ -31,7 +31,7 @@ from curate.base.schema import METADATA
 from curate.base.wording import pluralise
 from curate.recipe.files import read_columns, read_whole
 
-MAX_BYTES = 1 << 30
+MAX_BYTES, MAX_ENTRIES = 1 << 28, 1 << 25  # of a list, unpacked
 
 _ACCEPTED = (
     "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
@@ -132,6 +132,9 @@ def _read(path: str) -> bytes:
             raise _wrong(path, f"gzip that is damaged ({_reason(error)})") from error
     if len(content) > MAX_BYTES:
         raise RecipeError(f"metadata {path}: found more than {MAX_BYTES:,} bytes; accepted: at most that, unpacked")
+    parts = max(content.count(b"\n"), sum(map(content.count, (b",", b"[", b"{"))))  # each takes 60 bytes and more
+    if parts > MAX_ENTRIES and content[:4] != b"PAR1":
+        raise RecipeError(f"metadata {path}: found more than {MAX_ENTRIES:,} entries; accepted: at most that")
     return content
 
 

@@ -13,6 +13,7 @@ from curate.base.wording import one_line
 
 MAX_CHARACTERS = 4 << 20  # of the text, and of what it comes to once aliases are followed
 MAX_DEPTH = 100
+_MAX_NODES = 200_000  # values and keys: they take some ten seconds
 _MAX_NUMBER = 100  # characters: more digits are slow to read, and cannot be shown again
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_PLAIN = ("binary", "set", "omap", "pairs")  # JSON, in which recipes are kept, has none of these
@@ -57,13 +58,15 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str):
         super().__init__(text)
-        self._depth = 0
+        self._depth = self._nodes = 0
         self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # characters and depth, with aliases followed
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node. Raises yaml.YAMLError where it is too large or too deep, or an alias of what contains it."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        self._depth += 1
+        self._depth, self._nodes = self._depth + 1, self._nodes + 1
+        if self._nodes > _MAX_NODES:
+            raise _refusal(f"more than {_MAX_NODES:,} keys and values", event.start_mark, "at most that")
         if self._depth > MAX_DEPTH:
             raise _refusal(f"nested more than {MAX_DEPTH} deep", event.start_mark, "at most that")
         node = super().compose_node(parent, index)

@@ -182,6 +182,15 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         write_metadata(table, str(tmp_path / "m.json" / "m.parquet"))
 
 
+@pytest.mark.parametrize("content", ["[" + "[]," * 60 + "[]]", "\n" * 101, "[" + '"",' * 101 + '""]', "{}," * 60])
+def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    """A megabyte of gzip may hold 300 million lists, which take 20 GB."""
+    monkeypatch.setattr(sources, "MAX_ENTRIES", 100)
+    (tmp_path / "m.json").write_text(content)
+    with pytest.raises(RecipeError, match="found more than 100 entries; accepted: at most that"):
+        read_metadata(str(tmp_path / "m.json"))
+
+
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 10_000)
     for name, content in [("m.json.gz", gzip.compress(b" " * 1_000_000)), ("m.txt", b"a" * 10_001)]:

@@ -93,6 +93,14 @@ def test_half_a_surrogate_pair(text: str) -> None:
     assert find_surrogate("a\udc00\ud800") == "\\udc00" and find_surrogate("é😀") is None
 
 
+def test_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 MB of short ones took minutes."""
+    monkeypatch.setattr("curate.recipe.strict_yaml._MAX_NODES", 100)
+    assert len(load_yaml(f"[{'a,' * 99}]")) == 99
+    with pytest.raises(yaml.YAMLError, match="more than 100 keys and values, line 1; accepted: at most that"):
+        load_yaml(f"[{'a,' * 100}]")
+
+
 def test_a_text_that_is_too_long() -> None:
     assert "characters; accepted: at most" in refusal("#" * (MAX_CHARACTERS + 1))
 

@@ -29,7 +29,7 @@ _FORMS = {
     "url": "a URL, exactly as in the pool",
 }
 STDIN = "-"
-MAX_BYTES = 1 << 30  # of one list, unpacked too; a longer one can be given as several
+MAX_BYTES, MAX_LINES = 1 << 30, 1 << 24  # of one list, unpacked too; a longer one can be given as several
 
 
 def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:
@@ -59,6 +59,8 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
 def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] | None) -> Items:
     if b"\0" in data:  # compressed bytes may hold a / by chance, and would pass for a URL that matches nothing
         raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
+    if (count := data.count(b"\n") + data.count(b"\r")) > MAX_LINES:
+        raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,}, and several lists")
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         raw = line.strip()

@@ -117,6 +117,14 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
             read_list(f"{tmp_path}/{name}")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_too_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr("curate.publish.forget.lists.MAX_LINES", 100)
+    (tmp_path / "a.txt").write_text(end * 101, newline="")
+    with pytest.raises(RecipeError, match=r"lines; accepted: at most 100, and several lists"):
+        read_list(str(tmp_path / "a.txt"))
+
+
 def test_lists_that_do_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device, a pipe that nobody writes to, more bytes than a list may have, few bytes that stand for many."""
     for name in ("x.txt", "x.npy", "x.parquet"):
