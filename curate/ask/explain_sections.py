@@ -69,8 +69,7 @@ def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> It
             why += f"; probability of both stages {_show(earlier * row['probability'])}"
         yield line(("verdict: kept", "bold green"), why)
         return
-    stage = schema.STAGE.get(rule, schema.STAGE_OF_RULES)
-    reason = words.dropped if words and rule == words.key else stage.reason
+    reason = words.dropped if words and rule == words.key else schema.STAGE.get(rule, schema.STAGE_OF_RULES).reason
     yield line((f"verdict: dropped by {rule}", "bold red"), f", {reason.format(**facts)}", hang=9)
 
 
@@ -153,8 +152,7 @@ def entry_lines(run: OpenRun, row: dict[str, Any]) -> Iterator[Line]:
         # u/p of each entry alone, of which `decisions` has the smallest; counts of another run may have decided.
         counts = None if is_of_another else np.array([entry["survivors"] for entry in entries], np.int64)
         names, p = [entry["entry"] for entry in entries], np.array([entry["p"] for entry in entries])
-        earlier = row.get(schema.INPUT_PROBABILITY)
-        draws = entry_draws(str(row["uid"]), names, p, counts, facts.t, facts.seed, earlier)
+        draws = entry_draws(str(row["uid"]), names, p, counts, facts.t, facts.seed, row.get(schema.INPUT_PROBABILITY))
         head += [("u", "dim"), ("u/p", "dim"), ""]
         for cells, draw, entry in zip(table, draws, entries, strict=True):
             cells[0] = _YES if draw < 1 else _NO

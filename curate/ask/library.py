@@ -193,8 +193,7 @@ def _column(param: Param, value: object, columns: Mapping[str, str], rules: str)
 
 
 def _parse_query(name: str, text: str) -> NamedQuery:
-    header = takewhile(lambda line: line.startswith("--"), text.splitlines())
-    lines = [line[2:].strip() for line in header]
+    lines = [line[2:].strip() for line in takewhile(lambda line: line.startswith("--"), text.splitlines())]
     kinds = ("theme:", "param:", "column:")
     headers = {kind: [line.removeprefix(kind).strip() for line in lines if line.startswith(kind)] for kind in kinds}
     params = []

@@ -125,8 +125,7 @@ def answer(connection: Any, text: str, params: Mapping[str, object] | None = Non
             # Digits of shares and means that named queries compute say nothing; other numbers may be meant for a rule.
             if (is_single := str(kind) == "FLOAT") or not is_name(text) or name == "threshold":
                 exact[name] = is_single
-        rows = _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH)))
-        return Result(names, rows, exact)
+        return Result(names, _fetch(connection, _wait(connection, lambda: connection.fetchmany(_BATCH))), exact)
 
 
 def _resolve(connection: Any, text: str, params: dict[str, object]) -> tuple[str, dict[str, object]]:

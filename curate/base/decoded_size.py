@@ -135,8 +135,7 @@ def _decoded(
 def _bytes(array: Any) -> int:
     """Return the bytes of an array, each value of a dictionary as often as it is there."""
     if pa.types.is_dictionary(array.type):
-        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-        return pc.sum(lengths.take(array.indices)).as_py() or 0
+        return pc.sum(pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)).as_py() or 0
     if pa.types.is_struct(array.type):
         return sum(map(_bytes, array.flatten()))
     if pa.types.is_map(array.type):

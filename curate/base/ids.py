@@ -76,8 +76,7 @@ def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[U64, U64]:
     text: Any = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
     text = text.fill_null("0" * 32) if text.null_count else text
     try:
-        digits = text.cast(pa.binary(32)).buffers()[1]
-        octets = binascii.unhexlify(digits or b"")
+        octets = binascii.unhexlify(text.cast(pa.binary(32)).buffers()[1] or b"")
     except (pa.ArrowInvalid, binascii.Error):
         bad = pc.index(pc.match_substring_regex(text, _WHOLE_UID), False).as_py()
         raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits") from None

@@ -45,7 +45,6 @@ class CaptionSettings:
         assert recipe.captions is not None
         signals = find_signals(recipe.measure, context.models)
         named = recipe.captions.gates.of
-        scorers = (model for model in recipe.measure.kept if model.name == named and model.encodes)
         return cls(
             captions=recipe.captions,
             seed=recipe.seed,
@@ -53,7 +52,7 @@ class CaptionSettings:
             sources=context.sources,
             visible=visible_columns(recipe.measure, signals, context.pool),
             match=MatchSettings.of(context) if recipe.match else None,
-            scorer=next(scorers, None),
+            scorer=next((model for model in recipe.measure.kept if model.name == named and model.encodes), None),
             signals=signals,
             reuse=context.reuse,
         )

@@ -67,8 +67,7 @@ class DecideSettings(StepSettings):
     def of(cls, context: RunContext) -> "DecideSettings":
         """Return those of a run. Raises RecipeError where a rule or a pass does not fit the pool's columns."""
         recipe, pool = context.recipe, context.pool
-        measured = MeasureSettings.of(context)
-        columns = visible_columns(recipe.measure, measured.signals, pool)
+        columns = visible_columns(recipe.measure, MeasureSettings.of(context).signals, pool)
         derived = check_derived(recipe.derive, columns)
         columns = pa.schema([*columns, *(pa.field(column.name, column.kind) for column in derived.values())])
         _check_dedup(recipe.dedup, pool, columns)
@@ -118,8 +117,7 @@ class DecideSettings(StepSettings):
     def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
         """Return the rows of a unit that are left, for a selection."""
         entries = self.entries if self.matching else None
-        read = partial(self.read, tables, state)
-        return RowsLeft(tables, state.unit.source, self.seed, state.alive, entries, read)
+        return RowsLeft(tables, state.unit.source, self.seed, state.alive, entries, partial(self.read, tables, state))
 
     @property
     def selection_run(self) -> SelectionRun:

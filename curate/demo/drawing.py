@@ -71,8 +71,7 @@ _HOLES = {"ring": (0.58, 0.0), "crescent": (0.82, 0.5)}  # of a circle: radius, 
 
 def _regular(corners: int, inner: float = 1.0, start: float = -math.pi / 2) -> list[tuple[float, float]]:
     """Return a regular polygon in the unit circle, every second corner at radius `inner`."""
-    angles = [start + i * (math.tau / corners) for i in range(corners)]
-    radii = zip((1.0, inner) * corners, angles, strict=False)
+    radii = zip((1.0, inner) * corners, [start + i * (math.tau / corners) for i in range(corners)], strict=False)
     return [(r * math.cos(angle), r * math.sin(angle)) for r, angle in radii]
 
 

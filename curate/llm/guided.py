@@ -121,8 +121,7 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
     logits processor, which transformers' decoding calls at each step.
     """
     c, u = scores.chunk(2)
-    guided = (u + gamma * (c - u)).where(~c.isneginf(), c)
-    return guided.repeat(2, 1)
+    return (u + gamma * (c - u)).where(~c.isneginf(), c).repeat(2, 1)
 
 
 @dataclass

@@ -100,8 +100,7 @@ def match_unit(settings: MatchSettings, tables: UnitTables) -> None:
         return
     samples = tables.read("samples", ["unit", "row", "uid", "caption", "status"])
     readable = pc.equal(samples["status"], pa.scalar(schema.OK))
-    captions = pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string()))
-    entry_ids = load_matcher(settings).match(captions)
+    entry_ids = load_matcher(settings).match(pc.if_else(readable, samples["caption"], pa.scalar(None, pa.string())))
     table = samples.select(["unit", "row", "uid"]).append_column("entry_ids", entry_ids)
     tables.write("matches", table.cast(schema.MATCHES), key)
 

@@ -159,8 +159,7 @@ def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> Non
         table, note = as_made(place.read(name)).filter(stay), place.note(name)
         for column, numbers in (("unit", np.full(len(table), unit.index)), ("row", np.arange(len(table)))):
             numbered = schema.SAMPLES.field(column)
-            number_column = pa.array(numbers, numbered.type)
-            table = table.set_column(table.schema.get_field_index(column), numbered, number_column)
+            table = table.set_column(table.schema.get_field_index(column), numbered, pa.array(numbers, numbered.type))
         if "signals" in note:
             note["signals"] = settings.signal_keys(unit)
         if "failures" in note:

@@ -155,8 +155,7 @@ class _PartWork:
                 is_same = pc.equal(stated, columns["sha256"]).fill_null(False)
                 columns["original_sha256"] = pc.if_else(is_same, pa.scalar(None, pa.string()), stated)
         elif "url" in columns:
-            is_missing = pc.equal(columns["url"], pa.scalar("")).fill_null(True)
-            status = pc.if_else(is_missing, pa.scalar("no_url"), OK)
+            status = pc.if_else(pc.equal(columns["url"], pa.scalar("")).fill_null(True), pa.scalar("no_url"), OK)
             faults = _first_fault(faults, (status, pa.nulls(rows, pa.string())))
         is_ok = _is_ok(faults)
         caption = columns["caption"]

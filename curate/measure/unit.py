@@ -262,11 +262,9 @@ class _UnitWork:
                 values = signal.compute(Embeddings(rows, images[rows], texts[rows], some))
                 places = np.full(len(images), -1)
                 places[rows] = np.arange(len(rows))
-                table = pa.table(list(values), names=fields.names).cast(fields)
-                yield table.take(pa.array(places, mask=places < 0))
+                yield pa.table(list(values), names=fields.names).cast(fields).take(pa.array(places, mask=places < 0))
 
-        of = [signal.name, key, *map(_digest_of, embeddings)]
-        return by_name(self.checkpoints.complete(of, fields, steps))
+        return by_name(self.checkpoints.complete([signal.name, key, *map(_digest_of, embeddings)], fields, steps))
 
     def _about(self) -> dict[str, Any]:
         """Return the footer note of `samples`."""

@@ -96,8 +96,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
     content = _read(path)
     names, layers = zip(*_chain(_state_dict(content, path), path), strict=True)
     merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
-    digest = hashlib.sha256(content).hexdigest()
-    return Head(path, digest, len(merged[0].weight), merged, activation, output)
+    return Head(path, hashlib.sha256(content).hexdigest(), len(merged[0].weight), merged, activation, output)
 
 
 def _read(path: str) -> bytes:

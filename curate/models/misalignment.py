@@ -132,8 +132,7 @@ def _relevance(
             if block is not blocks[-1]:
                 x = block(x, attn_mask=mask)
         with torch.enable_grad():
-            text = F.normalize(project(projection, norm(end)), dim=-1)
-            cosines = (text * images).sum(-1)
+            cosines = (F.normalize(project(projection, norm(end)), dim=-1) * images).sum(-1)
             gradients = torch.autograd.grad(cosines.sum(), maps)
         relevance = sum((g * a.detach()).mean(dim=1) for g, a in zip(gradients, maps, strict=True)) / len(maps)
     return cosines.detach(), relevance

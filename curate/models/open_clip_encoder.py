@@ -86,8 +86,7 @@ class OpenClipEncoder(Encoder):
         from torch.nn import functional
 
         with self._nets.use() as net, torch.inference_mode():
-            features = torch.cat(self._in_halves(partial(encode, net), items))
-            embeddings = functional.normalize(features.float(), dim=-1)
+            embeddings = functional.normalize(torch.cat(self._in_halves(partial(encode, net), items)).float(), dim=-1)
         return lambda: np.asarray(embeddings.cpu().numpy())
 
     def score_words(self, images: F32, captions: Sequence[str]) -> list[WordScores]:

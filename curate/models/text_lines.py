@@ -126,8 +126,7 @@ def _smallest_rectangle(points: np.ndarray) -> Line:
     best = int(np.argmin((spans[0][1] - spans[0][0]) * (spans[1][1] - spans[1][0])))
     (x0, x1), (y0, y1) = ((low[best], high[best]) for low, high in spans)
     axis, normal = axes[best], normals[best]
-    centre = axis * (x0 + x1) / 2 + normal * (y0 + y1) / 2
-    return Line(centre, axis * (x1 - x0) / 2, normal * (y1 - y0) / 2)
+    return Line(axis * (x0 + x1) / 2 + normal * (y0 + y1) / 2, axis * (x1 - x0) / 2, normal * (y1 - y0) / 2)
 
 
 def _widened(line: Line) -> Line:

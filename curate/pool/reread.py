@@ -40,8 +40,7 @@ class UnitRereader:
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""
-        samples = self.tables.read("samples", ["offset", "bytes"]).take(rows)
-        for part, wanted in self._parts(rows, samples):
+        for part, wanted in self._parts(rows, self.tables.read("samples", ["offset", "bytes"]).take(rows)):
             yield from find_format(self.source).reread_images(self.source, part, wanted)
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:

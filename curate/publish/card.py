@@ -78,8 +78,7 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
             match, dedup = [], []
             continue
         reached = "" if rule.threshold is None else f", which means at least {rule.show(rule.threshold)}"
-        best = f"the {rule.expression}{reached}"
-        lines.append((rule.name, " ".join(rule.sql.split()) if rule.sql else best))
+        lines.append((rule.name, " ".join(rule.sql.split()) if rule.sql else f"the {rule.expression}{reached}"))
     lines += [*match, *dedup]
     if run.selection:
         lines.append((run.selection.key, run.selection.card))

@@ -69,7 +69,6 @@ def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
         if not len(kept) or not len(raw):
             continue
         drift = measure_drift(raw.astype(np.float32), kept.astype(np.float32))
-        unchanged = measure_drift(raw.astype(np.float32), part.astype(np.float32))
         drifts.append(
             DriftFacts(
                 source=group.source,
@@ -79,7 +78,7 @@ def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
                 kept_rows=len(kept),
                 distance=drift.distance,
                 standard_error=drift.standard_error / (2 * drift.distance) if drift.distance else None,
-                unchanged=unchanged.distance,
+                unchanged=measure_drift(raw.astype(np.float32), part.astype(np.float32)).distance,
             )
         )
     return drifts

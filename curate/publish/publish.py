@@ -173,8 +173,7 @@ def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entr
     selection = SELECTIONS.find(key)
     outcome = Outcome(section, choice, recipe.seed, counts[schema.KEPT], counts[key], entries)
     chosen = {"label": choice.label, "is_uniform": choice.is_uniform, "values": dict(choice.values)}
-    words = selection.words(outcome).model_dump()
-    return SelectionFacts(key=key, meaning=selection.meaning, **chosen, **words)
+    return SelectionFacts(key=key, meaning=selection.meaning, **chosen, **selection.words(outcome).model_dump())
 
 
 def _large_groups(

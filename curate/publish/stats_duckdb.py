@@ -113,5 +113,4 @@ def _sources(run: RunFacts, drops: Drops) -> pa.Table:
         counts = {rule: count for (source, rule), count in drops.items() if source == name}
         pool, failed, kept = sum(counts.values()), counts.get(schema.FAILED, 0), counts.get(None, 0)
         rows.append((place, name, pool, failed, pool - failed - kept, kept))
-    numbers = dict.fromkeys(("pool", "failed", "dropped", "kept"), _INT64)
-    return _table(rows, position=_INT32, source=_TEXT, **numbers)
+    return _table(rows, position=_INT32, source=_TEXT, **dict.fromkeys(("pool", "failed", "dropped", "kept"), _INT64))

@@ -56,8 +56,7 @@ def compact(units: Units, settings: PublishSettings, audited: Answer, sources: S
 
 
 def _compact(chunk: Chunk, settings: PublishSettings) -> list[Published]:
-    files = compact_units(settings.store, settings.table_names, chunk)
-    return [written_file(settings.store, path) for path in files]
+    return [written_file(settings.store, path) for path in compact_units(settings.store, settings.table_names, chunk)]
 
 
 def publish_run(

@@ -59,8 +59,7 @@ def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1)
 
     Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
     """
-    pairs = units.pairs("Uids: split", _split, repeated, n_buckets)
-    return units.group("Uids: sort", pairs, _sort, store).aside
+    return units.group("Uids: sort", units.pairs("Uids: split", _split, repeated, n_buckets), _sort, store).aside
 
 
 class UidsPart(NamedTuple):
@@ -78,8 +77,7 @@ class UidsPart(NamedTuple):
 def _split(
     tables: OpenTables, unit: Unit, repeated: bool, n_buckets: int
 ) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
-    names = ["uid", "kept", *([schema.REPEATS.name] if repeated else [])]
-    table = tables.read("decisions", names)
+    table = tables.read("decisions", ["uid", "kept", *([schema.REPEATS.name] if repeated else [])])
     table = table.filter(table["kept"])
     if not len(table):
         return

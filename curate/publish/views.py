@@ -65,8 +65,7 @@ def write_views(folder: RunStore, paths: Iterable[str], kind: OutputFormat) -> N
     places = {"manifest": f"[{_RUN} || {quote(MANIFEST_FILE)}]"}
     variables = []
     for table in by_table:
-        patterns = {"published": "shards/%.parquet", "retries": RETRIES_FILE}
-        pattern = patterns.get(table, f"tables/{table}/%.parquet")
+        pattern = {"published": "shards/%.parquet", "retries": RETRIES_FILE}.get(table, f"tables/{table}/%.parquet")
         listed = f"SELECT list({_RUN} || path ORDER BY path) FROM read_parquet({places['manifest']})"
         variables.append(f"SET VARIABLE {table}_files = ({listed} WHERE path LIKE {quote(pattern)})")
         places[table] = f"getvariable('{table}_files')"

@@ -65,8 +65,7 @@ def locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> Place:
 def _labelled(forms: list[tuple[Any, tuple[Any, ...]]], label: str) -> list[tuple[Any, tuple[Any, ...]]]:
     """Return the form of a union that pydantic's label names; for labels of pydantic's own the only one that fits."""
     tagged = [form for form in forms if label in (mark.tag for mark in form[1] if isinstance(mark, Tag))]
-    named = [form for form in forms if getattr(form[0], "__name__", "") == label.partition("[")[0]]
-    return tagged or named
+    return tagged or [form for form in forms if getattr(form[0], "__name__", "") == label.partition("[")[0]]
 
 
 def _inner(form: Any, key: int | str) -> Any:

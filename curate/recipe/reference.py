@@ -106,8 +106,7 @@ def reference_page() -> str:
     recipe = Entry("Keys", Recipe, Recipe.model_fields, {})
     places = {entry.section.__name__: entry for entry in reversed(listed)}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    template = environment.from_string(files("curate.recipe").joinpath("reference.md").read_text("utf-8"))
-    page = template.render(
+    page = environment.from_string(files("curate.recipe").joinpath("reference.md").read_text("utf-8")).render(
         recipe=recipe,
         entries=listed,
         keys_of=partial(keys_of, places=places),

@@ -75,8 +75,7 @@ def run_shift(run: str, prefix: str) -> F32:
     sums: list[Any] = [0.0, 0.0]
     count = 0
     for path in store.files("tables/embeddings"):
-        table = store.read_parquet(path, [f"{prefix}image", f"{prefix}text"])
-        for side, column in enumerate(table.columns):
+        for side, column in enumerate(store.read_parquet(path, [f"{prefix}image", f"{prefix}text"]).columns):
             rows = embedding_matrix(column).astype(np.float64)
             sums[side] = sums[side] + rows.sum(axis=0)
         count += int(rows.any(axis=1).sum())

@@ -65,8 +65,7 @@ class NsfwScorer:
     def observe(self, image: Image.Image) -> float:
         """Return the score of an image of any mode and size, whose EXIF orientation is not applied; thread-safe."""
         session = _load()
-        scores = session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0]
-        return float(scores[0, 1])
+        return float(session.run(None, {session.get_inputs()[0].name: preprocess(image)[None]})[0][0, 1])
 
     def finish(self, observed: Sequence[float | None], captions: Sequence[str | None]) -> list[pa.Array]:
         """Return the column of many images, null where none was observed; captions do not matter."""

@@ -155,8 +155,7 @@ class Record:
 
     def time_of(self, value: str, kind: str = "uid") -> datetime | None:
         """Return when a uid, or another value of the record (hex digits), was forgotten."""
-        named = (pc.field("kind") == kind) & (pc.field("value") == value)
-        times = self.table.filter(named)["time"].to_pylist()
+        times = self.table.filter((pc.field("kind") == kind) & (pc.field("value") == value))["time"].to_pylist()
         return times[0] if times else None
 
     def _extended(self, columns: dict[str, list[Any]]) -> "Record":

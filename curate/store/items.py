@@ -92,8 +92,7 @@ class Items:
         known = self[kind]
         if not len(known):
             return np.zeros(len(values), bool)
-        place = np.minimum(np.searchsorted(known, values), len(known) - 1)
-        return np.asarray(known[place] == values)
+        return np.asarray(known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values)
 
     def count(self, kind: str, values: Hashes) -> I64:
         """Return how often each of the items is among the values, in any order (int64[items])."""

@@ -151,8 +151,7 @@ class Lines:
 
     def below(self, top: str) -> list[Published]:
         """Return the lines of files whose path begins so."""
-        rows = self.table.filter(pc.starts_with(self.table["path"], top))
-        return [Published(**row) for row in rows.to_pylist()]
+        return [Published(**row) for row in self.table.filter(pc.starts_with(self.table["path"], top)).to_pylist()]
 
 
 def write_manifest(folder: RunStore, lines: Lines) -> None:

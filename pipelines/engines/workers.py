@@ -138,8 +138,7 @@ class Ask:
 @contextmanager
 def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
     """Have an empty file in a folder meanwhile; folders that it needed are removed too. Raises RecipeError."""
-    path = Path(store.path(name))
-    new = [folder for folder in path.parents if not folder.exists()] if store.is_local else []
+    new = [folder for folder in Path(store.path(name)).parents if not folder.exists()] if store.is_local else []
     try:
         store.write_bytes(name, b"")
     except OSError as error:
@@ -178,8 +177,7 @@ def _find_waiting(context: RunContext, units: Sequence[Unit]) -> tuple[tuple[str
         return (), 0
 
     def needed(unit: Unit) -> list[str]:
-        signals = needed_signals(settings, unit, context.unit_tables(unit))
-        return [signal.name for signal in signals if signal.load]
+        return [signal.name for signal in needed_signals(settings, unit, context.unit_tables(unit)) if signal.load]
 
     waiting = [names for names in in_threads(needed, islice(units, _LOADING)) if names]
     return tuple({name: None for names in waiting for name in names}), len(waiting)

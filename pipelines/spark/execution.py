@@ -101,8 +101,7 @@ class Execution:
             return outputs
         sides = [(side, self._send(stage, side)) for side in stage.sides]
         level = logging.getLogger("apache_beam").getEffectiveLevel()
-        limit = self._exchange.limit(len(tasks))
-        task = Task(name, stage, sides, self._exchange.folder, limit, self._options, level)
+        task = Task(name, stage, sides, self._exchange.folder, self._exchange.limit(len(tasks)), self._options, level)
         job = self._spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_bundle, task))
         for result in self._collect(stage.name, job, len(tasks)):
             for output, parts in result.outputs.items():
@@ -122,14 +121,12 @@ class Execution:
         inputs = self._spark.parallelize(tasks, len(tasks))
         keyed = inputs.flatMap(lambda some: ((pair, None) for pair in key_elements(group, some)))
         parted = keyed.repartitionAndSortWithinPartitions(n, partial(find_partition, partitions=n))
-        reduce = partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n))
-        job = parted.mapPartitions(reduce)
+        job = parted.mapPartitions(partial(reduce_groups, group, self._exchange.folder, self._exchange.limit(n)))
         results = self._collect(group.name, job, n, size)
         return [part for result in results for part in result.outputs.get(group.output, [])]
 
     def _spread(self, parts: Sequence[Part]) -> list[list[Part]]:
-        count = sum(part.count for part in parts)
-        return spread(parts, min(self._most, max(self._few, count // _ELEMENTS)))
+        return spread(parts, min(self._most, max(self._few, sum(part.count for part in parts) // _ELEMENTS)))
 
     def _collect(self, name: str, job: Any, tasks: int, shuffled: int = 0) -> Sequence[Result]:
         """Return the results of a job that brings together so many bytes by key."""

@@ -30,10 +30,9 @@ def _blocks(diff: Diff) -> Iterable[Block]:
     if diff.is_same:
         return
     drops = "A and B: samples that the rule drops. Lost: dropped by it in B; gained: dropped by it in A."
-    entries = "Kept samples that match the entry; the entries that changed most."
     tables = (
         ("rule", "By rule", diff.rules, drops),
-        ("entry", "By entry", diff.entries, entries),
+        ("entry", "By entry", diff.entries, "Kept samples that match the entry; the entries that changed most."),
         ("source", "By source", diff.sources, ""),
         ("language", "By language", diff.languages, ""),
     )

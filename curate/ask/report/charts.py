@@ -80,14 +80,13 @@ def before_and_after(x: Mapping[str, Any], top: float) -> list[dict[str, Any]]:
         return {"field": field, "type": "quantitative", "scale": scale, "title": None, "axis": {"format": "~%"}}
 
     steps: dict[str, Any] = {"interpolate": "step-after"}
-    hover = {"x": x, "x2": {"field": "to"}, "description": {"field": "tooltip"}}
     return [
         {"mark": {"type": "area", "color": POOL, **steps}, "encoding": {"x": x, "y": y("before")}},
         {"mark": {"type": "line", "color": KEPT, "strokeWidth": 2, **steps}, "encoding": {"x": x, "y": y("after")}},
         {
             "transform": [{"filter": "isValid(datum.tooltip)"}],
             "mark": {"type": "rect", "opacity": 0, "y": 0, "y2": HEIGHT, "aria": True},
-            "encoding": hover,
+            "encoding": {"x": x, "x2": {"field": "to"}, "description": {"field": "tooltip"}},
         },
     ]
 
@@ -129,5 +128,4 @@ def compare_bins(
     top = (1 + room) * (max(max(row["before"], row["after"]) for row in rows) or 1)
     end = {**rows[-1], "from": bins[-1].high, "tooltip": None}
     svg = render_svg(layers([*rows, end], *before_and_after(axis, top), *marks), title)
-    heads = ("bin", *sets, *(f"{name}, share" for name in sets))
-    return svg, Table(heads, cells, words=("bin",), folded=True)
+    return svg, Table(("bin", *sets, *(f"{name}, share" for name in sets)), cells, words=("bin",), folded=True)

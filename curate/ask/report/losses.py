@@ -170,7 +170,6 @@ def _by_reason(rows: list[dict[str, Any]], missing: int) -> Table:
 
 
 def _by_host(run: OpenRun) -> Table:
-    rows = run.rows(_HOSTS_OF.format(find_query("failures_by_host").table, _HOSTS), limit=None)
     cells: list[list[Cell]] = [
         [
             clean(row["host"], SHORT),
@@ -179,7 +178,7 @@ def _by_host(run: OpenRun) -> Table:
             count(row["may_pass"]),
             clean(row["most"], SHORT),
         ]
-        for row in rows
+        for row in run.rows(_HOSTS_OF.format(find_query("failures_by_host").table, _HOSTS), limit=None)
     ]
     heads = ("host", "URLs", "not downloaded", "share of the host", "may succeed", "most frequent reason")
     words = ("host", "share of the host", "most frequent reason")

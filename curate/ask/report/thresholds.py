@@ -33,8 +33,7 @@ def rule_columns(run: OpenRun, rule: RuleFacts) -> list[str]:
     """Return the columns that a rule reads, in the order of its text."""
     if rule.of:
         return [_measured_name(run, rule.of)]
-    columns = _columns(_parse(run, rule.sql or "true"))
-    return list(dict.fromkeys(_measured_name(run, name) for name in columns))
+    return list(dict.fromkeys(_measured_name(run, name) for name in _columns(_parse(run, rule.sql or "true"))))
 
 
 def _measured_name(run: OpenRun, column: str) -> str:

@@ -130,8 +130,7 @@ def _from_input(run: OpenRun, source: Source, path: str, rows: Sequence[Row]) ->
     by_place = {place_of(row): row for row in rows}
     wanted = [by_place[place_of(place)] for place in places]
     samples = pa.table({name: [row[name] for row in wanted] for name in ("offset", "bytes")})
-    numbers = np.array([place["place"] for place in places], np.int64)
-    images = file_images(source, path, numbers, samples)
+    images = file_images(source, path, np.array([place["place"] for place in places], np.int64), samples)
     yield from ((row, data or b"") for row, data in zip(wanted, images, strict=False))
 
 

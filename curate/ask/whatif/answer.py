@@ -171,8 +171,7 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
     will = now.alive if expectation.is_uniform else fixed_point(after)
     numbers = {"run": was.alive, "run_expected": expected, "whatif": will}
     columns = [language, *(pa.array(column.astype(np.int64)) for column in numbers.values())]
-    rows = pa.table(columns, ["language", *numbers])
-    by_language = rows.group_by("language", use_threads=False)
+    by_language = pa.table(columns, ["language", *numbers]).group_by("language", use_threads=False)
     sums = by_language.aggregate([([], "count_all"), *((name, "sum") for name in numbers)])
     weights = sums.add_column(1, "source", pa.repeat(pa.scalar(was.unit.source), len(sums)))
     return weights.rename_columns(_WEIGHTS.names).cast(_WEIGHTS), np.array_equal(before, after)

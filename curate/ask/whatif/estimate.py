@@ -218,9 +218,8 @@ def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
         statuses.update(survivors.settings.tables(state.unit).read("samples", ["status"])["status"].to_pylist())
     recipe, total = survivors.recipe, statuses.total()
     missing = sum(statuses[reason] for reason in MISSING_REASONS)
-    failed = total - statuses[OK] - missing
     for name, what, bad, rows, limit in (
-        ("max_failed", "could not be read", failed, total - missing, recipe.max_failed),
+        ("max_failed", "could not be read", total - statuses[OK] - missing, total - missing, recipe.max_failed),
         ("max_missing", "were never downloaded", missing, total, recipe.max_missing),
     ):
         if bad > limit * rows:

@@ -208,9 +208,8 @@ def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | No
         units.elements = [UnitState(state.unit, np.where(rows, ALIVE, state.verdicts)) for state, rows in both]
     else:
         answers = _apply_rules(run, units, settings, recipe)
-    before = (run.recipe.dedup.by, run.recipe.dedup.prefer)
     if (
-        before == (recipe.dedup.by, recipe.dedup.prefer)
+        (run.recipe.dedup.by, run.recipe.dedup.prefer) == (recipe.dedup.by, recipe.dedup.prefer)
         and not (is_derived and recipe.dedup.prefer in settings.derived)
         and not (run.has_forgotten and recipe.dedup.near)
         and all(np.array_equal(state.alive, rows) for state, rows in zip(units.elements, reached, strict=True))
@@ -277,8 +276,7 @@ def _apply_rules(run: FinishedRun, units: InProcessUnits, settings: DecideSettin
     answers = apply_segments(units, settings)
     states, unknown = [], 0
     for state, was in zip(units.elements, run.states, strict=True):
-        forgotten = was.verdicts == _FORGOTTEN
-        without = replace(state, verdicts=np.where(forgotten, np.int16(_FORGOTTEN), state.verdicts))
+        without = replace(state, verdicts=np.where(was.verdicts == _FORGOTTEN, np.int16(_FORGOTTEN), state.verdicts))
         if recipe.dedup.against:
             without = without.drop(was.verdicts == _CONTAMINATED, _CONTAMINATED)
             unknown += int(np.sum(without.alive & ~among(was.verdicts, run.reached)))

@@ -29,8 +29,7 @@ def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float
     """Return the column as float16 [n, dimension]; a view of it where it is one array."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     assert isinstance(array, pa.FixedSizeListArray)
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat.reshape(len(array), array.type.list_size))
+    return np.asarray(array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size))
 
 
 def spread(values: npt.NDArray[Any], rows: I64, n: int) -> npt.NDArray[Any]:

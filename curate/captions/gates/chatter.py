@@ -36,8 +36,7 @@ class Preamble(Gate):
 
     def check(self, candidates: Candidates, option: None) -> Mask:
         """See `Gate`."""
-        masks = [brought_in(candidates, pattern) for pattern in _PREAMBLE]
-        return np.asarray(np.logical_or.reduce(masks), np.bool_)
+        return np.asarray(np.logical_or.reduce([brought_in(candidates, pattern) for pattern in _PREAMBLE]), np.bool_)
 
 
 class Unsafe(Gate):

@@ -35,8 +35,7 @@ class Numbers(Gate):
             expected, written = read_numbers(original), read_numbers(text)
             held = expected.held | read_numbers(source).held if source else expected.held
             lost = (number for number in expected.claimed if not number.is_in(written.held))
-            invented = (number for number in written.claimed if not number.is_in(held))
-            differing = itertools.chain(lost, invented)
+            differing = itertools.chain(lost, (number for number in written.claimed if not number.is_in(held)))
             bad[row] = any(not is_translated or (not n.spelt and n.above(_ELSEWHERE)) for n in differing)
         return bad
 
@@ -61,9 +60,8 @@ class Names(Gate):
         for row, text, original, source in read_rows(_name_suspects(candidates), candidates):
             expected, written, held = read_names(original), read_names(text), hold_names(text)
             shown = [hold_names(known) for known in (original, source) if known]
-            lost = sum(not held.word(name) for name in expected.words)
             bad[row] = (
-                lost > (1 - option) * len(expected.words) + 1e-9
+                sum(not held.word(name) for name in expected.words) > (1 - option) * len(expected.words) + 1e-9
                 or not all(map(held.code, expected.codes))
                 or not all(any(known.word(name) for known in shown) for name in written.words)
                 or not all(any(known.code(code) for known in shown) for code in written.codes)

@@ -53,8 +53,7 @@ class Length(Gate):
             too_many = count > _MAX_SHARE * np.maximum(expected, _FEW)
             bad |= (expected > 0) & ((count < _MIN_SHARE * expected) | too_many)
         if candidates.finish is not None:
-            has_ended = matches(texts, r"[.!?…。！？][\"'”’»)]*\s*$")
-            bad |= are_equal(candidates.finish, pa.scalar("length")) & ~has_ended
+            bad |= are_equal(candidates.finish, pa.scalar("length")) & ~matches(texts, r"[.!?…。！？][\"'”’»)]*\s*$")
         return bad & to_mask(texts.is_valid())
 
 

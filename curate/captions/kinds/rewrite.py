@@ -210,5 +210,4 @@ def _choose(uids: pa.Array, style: str, seed: int, count: int) -> list[int]:
     """Return which of its triples, 32 at most, each uid gets: by the top bits of a hash of uid, style and seed."""
     high, low = ids.uid_halves(uids)
     key = np.uint64(ids.hash64(f"captions.rewrite\0{style}\0{seed}"))
-    chosen = mix64(low ^ mix64(high ^ key)) >> np.uint64(32)
-    return list(chosen.astype(np.int64) * count >> 32)
+    return list((mix64(low ^ mix64(high ^ key)) >> np.uint64(32)).astype(np.int64) * count >> 32)

@@ -96,8 +96,7 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
         order = np.empty(starts[-1], np.uint32)
         _sort_by_cell(cell_of, first, starts[:-1].copy(), starts[:-1] + homes[first:last], order)
         for cell in np.flatnonzero(np.diff(starts)):
-            rows = order[starts[cell] : starts[cell + 1]].astype(np.int64)
-            yield first + int(cell), rows, int(homes[first + cell])
+            yield first + int(cell), order[starts[cell] : starts[cell + 1]].astype(np.int64), int(homes[first + cell])
         first = last
 
 

@@ -172,8 +172,7 @@ def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequen
         hi, lo, present = pass_keys(column)
         if len(hashes):
             folded = _fold(hi, lo)
-            places = np.minimum(np.searchsorted(hashes, folded), len(hashes) - 1)
-            chosen |= present & (hashes[places] == folded)
+            chosen |= present & (hashes[np.minimum(np.searchsorted(hashes, folded), len(hashes) - 1)] == folded)
     return np.flatnonzero(chosen & alive)
 
 
@@ -226,8 +225,7 @@ def buckets_for(records: Records, pass_index: int, n_buckets: int) -> I64:
     """Return the bucket of each record in a pass (int64): equal keys share one; without a key, by representative."""
     present = records["present"][:, pass_index]
     hi = np.where(present, records["key_hi"][:, pass_index], records["rep_hi"])
-    lo = np.where(present, records["key_lo"][:, pass_index], records["rep_lo"])
-    return _bucket(_fold(hi, lo), n_buckets)
+    return _bucket(_fold(hi, np.where(present, records["key_lo"][:, pass_index], records["rep_lo"])), n_buckets)
 
 
 def resolve(records: Records, pass_index: int) -> Records:

@@ -98,8 +98,7 @@ def rows_of(nodes: U64) -> tuple[I32, I32]:
 def label_hashes(hashes: pa.Array, groups: Groups) -> pa.Array:
     """Return the key column of a pass by close hashes: each hash's label (uint64[rows]; null where the hash is)."""
     null = hashes.is_null().to_numpy(zero_copy_only=False)
-    numbers = hashes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
-    return pa.array(groups.label(numbers), mask=null)
+    return pa.array(groups.label(hashes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)), mask=null)
 
 
 def row_keys(unit: int, n_rows: int, groups: Groups) -> pa.Array:

@@ -51,8 +51,7 @@ def bands(distance: int, rows: int, pairs: float | None = None) -> U64:
         agree = sum(sorted(_sizes(blocks))[: blocks - distance])  # the bits of the poorest band
         return math.comb(blocks, distance) * (rows * _SORT + pairs * _COMPARE / 2.0**agree)
 
-    possible = [b for b in range(distance, BITS + 1) if math.comb(b, distance) <= _MAX_BANDS]
-    blocks = min(possible, key=cost)
+    blocks = min([b for b in range(distance, BITS + 1) if math.comb(b, distance) <= _MAX_BANDS], key=cost)
     if blocks == distance:
         return np.zeros(1, np.uint64)
     edges_of_blocks = np.concatenate([[0], np.cumsum(_sizes(blocks))]).tolist()

@@ -109,8 +109,7 @@ class BalanceSelection(Selection):
         """
         assert counts is not None
         if section.counts is not None:
-            of_other_run = read_counts(section.counts, run.metadata_key)
-            counts = units.get("Counts: given", of_other_run.view, EntryVector)
+            counts = units.get("Counts: given", read_counts(section.counts, run.metadata_key).view, EntryVector)
         scheme = SCHEMES.find(section.scheme)
         if section.rows is None:
             return units.get("Balance: t", _fixed, counts, section, scheme, run)

@@ -124,8 +124,7 @@ def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
 def expected_and_variances(matches: pa.ListArray, counts: I64, limits: I64) -> tuple[U64, F64]:
     """Return `expected_rows`, and Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k])."""
     variances = np.zeros(len(limits))
-    expected = _expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances)
-    return np.asarray(expected), variances
+    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances)), variances
 
 
 def _checked(limits: I64, n: int) -> I64:

@@ -63,8 +63,7 @@ class SampleSearch:
         if self.digit is None:
             return SampleCut(min(self.rows, self.survivors), self.survivors, None)
         inside = np.concatenate(parts)
-        order = np.lexsort(inside.T[::-1])
-        last = inside[order[self.rows - self.before]]
+        last = inside[np.lexsort(inside.T[::-1])[self.rows - self.before]]
         return SampleCut(self.rows, self.survivors, (int(last[0]), int(last[1]), int(last[2])))
 
 
@@ -123,8 +122,7 @@ class SampleSelection(Selection):
         begin = SampleSearch(section.rows)
         histogram = units.ask("Sample: count", _count, run, combine=Fold[I64]())
         search = units.get("Sample: narrow", begin.narrow, histogram)
-        keys = units.ask("Sample: inside", _inside, search, run)
-        return units.get("Sample: cut", SampleSearch.cut, search, keys)
+        return units.get("Sample: cut", SampleSearch.cut, search, units.ask("Sample: inside", _inside, search, run))
 
     def words(self, outcome: Outcome) -> SelectionWords:
         """Return what people are told of it."""

@@ -86,8 +86,7 @@ class TopSearch:
         for name, rows in values.by_group():
             counted = values.valid[rows] if of_pool else values.valid[rows] & alive[rows]
             base = len(counted) if of_pool else int(counted.sum())
-            histogram = self._radix(name).histogram(values.keys[rows][counted])
-            counts[name] = np.append(histogram, np.int64(base))
+            counts[name] = np.append(self._radix(name).histogram(values.keys[rows][counted]), np.int64(base))
         return counts
 
     def narrow(self, counts: Counts) -> Self:

@@ -156,8 +156,7 @@ class Fitted:
     @property
     def scale(self) -> Scale:
         """The statistic, of all parts."""
-        parameters = self.call.statistic.parameters(self.summary)
-        return Scale(self.call.function, self.call.sql, self.rows, parameters)
+        return Scale(self.call.function, self.call.sql, self.rows, self.call.statistic.parameters(self.summary))
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,7 @@ def count_up_to(parts: Sequence[tuple[U64, I64]]) -> list[I64]:
     keys, places = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
     np.add.at(counts, places, np.concatenate([part for _, part in parts]))
-    up_to = np.cumsum(counts)[places]
-    return np.split(up_to, np.cumsum([len(part) for part, _ in parts])[:-1])
+    return np.split(np.cumsum(counts)[places], np.cumsum([len(part) for part, _ in parts])[:-1])
 
 
 def ranks_of(values: F64, up_to: I64) -> I64:

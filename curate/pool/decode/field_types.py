@@ -119,8 +119,7 @@ def find_dtype(values: Collection[Any]) -> Any:
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {dict}:
         objects = [value for value in values if value is not None]
-        names = dict.fromkeys(chain.from_iterable(objects))
-        few = list(names)[: MAX_FIELDS + 1]
+        few = list(dict.fromkeys(chain.from_iterable(objects)))[: MAX_FIELDS + 1]
         return _typed({name: find_dtype([fields.get(name) for fields in objects]) for name in few})
     if kinds == {list}:
         return merge_dtypes(["null"], [find_dtype(list(chain.from_iterable(filter(None, values))))])

@@ -266,8 +266,7 @@ def _orientation(image: Image.Image) -> int:
     is_plain = isinstance(image, PlainJpeg) and image.info.keys().isdisjoint(_STATING)
     if is_plain or isinstance(image, TiffImageFile):
         return 1
-    block = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
-    if len(block) > _MAX_EXIF:
+    if len(image.info.get("exif") or image.info.get("Raw profile type exif") or b"") > _MAX_EXIF:
         return 1
     try:
         # Not image.getexif(): a PNG's decodes the pixels.

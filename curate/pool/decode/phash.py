@@ -53,8 +53,7 @@ def hash_small(small: Sequence[bytes]) -> U64:
         some = slice(first, first + _TOGETHER)
         pixels = np.frombuffer(b"".join(small[some]), np.uint8).reshape(-1, SIDE, SIDE)
         low = dct(dct(pixels, axis=1), axis=2)[:, :_LOW, :_LOW].reshape(-1, _LOW * _LOW)
-        bits = low > np.median(low, axis=1, keepdims=True)
-        hashes[some] = np.packbits(bits, axis=1).view(">u8").ravel()
+        hashes[some] = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1).view(">u8").ravel()
     return hashes
 
 

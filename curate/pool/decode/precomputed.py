@@ -99,8 +99,7 @@ def _unit_rows(rows: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDA
     scaled = wide / largest[:, None]  # first, so that no square overflows or vanishes
     lengths = np.linalg.norm(scaled, axis=1)
     is_unit = np.abs(lengths * largest - 1) < 2.0**-9
-    unit = np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None])
-    return unit.astype(np.float16)
+    return np.where(is_unit[:, None], wide, scaled / np.where(good, lengths, 1)[:, None]).astype(np.float16)
 
 
 def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:

@@ -198,8 +198,7 @@ def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.Parquet
         footer = _footers.get((part.path, state), lambda: read_footer(opened))
 
         def check(groups: range) -> None:
-            key = part.path, state, groups
-            _checked.get(key, lambda: check_decoded(opened, footer, groups, None, MAX_DECODED))
+            _checked.get((part.path, state, groups), lambda: check_decoded(opened, footer, groups, None, MAX_DECODED))
 
         yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False), check
 

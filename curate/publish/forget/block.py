@@ -78,6 +78,5 @@ def _follow(tables: OpenTables, unit: Unit, frontier: Frontier, settings: Publis
 
 
 def _clear(tables: OpenTables, unit: Unit, frontier: Frontier, settings: PublishSettings) -> Unit:
-    names = [name for name in TABLES if name in settings.table_names]
-    clear_unit(tables, frontier.known, names, settings.sources)
+    clear_unit(tables, frontier.known, [name for name in TABLES if name in settings.table_names], settings.sources)
     return unit

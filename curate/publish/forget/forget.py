@@ -121,11 +121,10 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
     items = link_items(settings, units, requested) if len(requested) else NOTHING
     rows = survey(settings, units, requested, items)
     shards = tuple(find_shards(folder, items))
-    present = Items(**{kind: items[kind][rows.counts[kind] > 0] for kind in KINDS})
     result = Forgotten(
         requested=len(requested),
         known=len(requested) - len(requested - record.items),
-        absent=requested - present - record.items,
+        absent=requested - Items(**{kind: items[kind][rows.counts[kind] > 0] for kind in KINDS}) - record.items,
         rows=rows,
         shards=shards,
         has_images=settings.pool.has_images,
@@ -153,8 +152,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     folder.delete(layout.FAILURES_PARTS)
     for unit in units:
         audit.add(audit_unit(settings, settings.tables(unit), unit))
-    sizes = folder.read_json(layout.SIZES_FILE)
-    counted = check_conservation(audit, sum(sizes.values()))
+    counted = check_conservation(audit, sum(folder.read_json(layout.SIZES_FILE).values()))
     failures = all_failures(folder)
     folder.delete(layout.FAILURES_PARTS)
     if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):

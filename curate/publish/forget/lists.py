@@ -103,8 +103,7 @@ def _from_table(path: str, data: bytes, kind: str | None) -> Items:
 
 def _from_record(path: str, table: pa.Table) -> Items:
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
-    columns = zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)
-    for row, (name, value) in enumerate(columns):
+    for row, (name, value) in enumerate(zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)):
         if name not in KINDS or not _HEX[name].fullmatch(str(value)):
             what = f"{str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet"
             accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())

@@ -49,8 +49,7 @@ def find_attached(reader: UnitRereader, items: Items) -> Mask:
         starts = pa.array([*first.tolist(), len(files)], pa.int32())
         lists = [pa.ListArray.from_arrays(starts, whole(files[name])) for name in _MEMBER_COLUMNS]
         samples = pa.table({"row": pa.array(rows, pa.int64()), "format": pa.nulls(len(rows), pa.string())})
-        attached = reader.samples(samples, pa.table(lists, names=_MEMBER_COLUMNS))
-        for row, sample in zip(rows, attached, strict=True):
+        for row, sample in zip(rows, reader.samples(samples, pa.table(lists, names=_MEMBER_COLUMNS)), strict=True):
             has_one[row] = any(items.has_image(hashlib.sha256(data).digest()) for _, data in sample.members)
     return has_one
 

@@ -69,5 +69,4 @@ def digest_members(
     folder: RunStore, kind: OutputFormat, name: str, keys: Set[str] | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the name and sha256 of each member of a shard but texts, of the samples of these keys; None: of all."""
-    members = kind.members(folder, stem_of(name), keys)
-    yield from ((member, hashlib.sha256(data).digest()) for member, data in members)
+    yield from ((member, hashlib.sha256(data).digest()) for member, data in kind.members(folder, stem_of(name), keys))

@@ -277,8 +277,7 @@ class _KeptConnections:
         """Return a connection to a site that can be asked; None where there is none."""
         while True:
             with self._lock:
-                newest_first = reversed(self._connections)
-                kept = next((kept for kept in newest_first if kept.site.host == site.host), None)
+                kept = next((kept for kept in reversed(self._connections) if kept.site.host == site.host), None)
                 if kept is None:
                     return None
                 self._connections.remove(kept)
