@@ -85,21 +85,19 @@ def _origin(row: dict[str, Any]) -> str:
     return f"{row['source']}: {place}" if place else str(row["source"])
 
 
-def rule_lines(
-    facts: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]
-) -> Iterator[Line]:
+def rule_lines(run: RunFacts, rules: list[Rule], row: dict[str, Any], values: dict[str, bool | None]) -> Iterator[Line]:
     """Yield each rule with its result, and the values of the columns that it reads."""
     if not rules:
         return
     names = [rule.name for rule in rules]
     # How many rules the row passed: all, unless one dropped it, or deduplication among them, or it could not be read.
-    place = next((place for place, fact in enumerate(facts.rules) if fact.dedup), len(names))
+    place = next((place for place, fact in enumerate(run.rules) if fact.dedup), len(names))
     ended = {schema.FAILED: -1, **dict.fromkeys((schema.UNMATCHED, schema.CONTAMINATED, schema.DUPLICATE), place)}
     ended |= {name: position for position, name in enumerate(names)}
     passed = ended.get(row["rule"], len(names))
     yield from (line(), heading("rules", "in order; the first one that it fails drops the sample"))
     margin = max(map(len, names)) + 2
-    for position, (rule, fact) in enumerate(zip(rules, facts.rules, strict=True)):
+    for position, (rule, fact) in enumerate(zip(rules, run.rules, strict=True)):
         if isinstance(rule.spec, Top):
             value, *group = (row[name] for name in rule.columns)
             threshold = fact.threshold_of(*group)

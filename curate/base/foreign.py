@@ -65,9 +65,8 @@ def naming_packages() -> Iterator[None]:
         kinds, module = _find_kinds(frame for frame, _ in traceback.walk_tb(caught.__traceback__))
         if not kinds and isinstance(caught, OSError) and caught.errno == errno.EBADF and FOREIGN:
             packages = ", ".join(sorted({kind.package for kind in FOREIGN.values()}))
-            raise RunError(
-                f"{caught}: code closed a descriptor that is not its own; packages in use: {packages}"
-            ) from caught
+            what = "code closed a descriptor that is not its own"
+            raise RunError(f"{caught}: {what}; packages in use: {packages}") from caught
         if not kinds or f"package {kinds[0].package}" in str(caught):
             raise
         where = _label(kinds)

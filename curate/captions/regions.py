@@ -219,9 +219,7 @@ def open_detector(options: Regions, engine_id: str) -> ZeroShotDetector:
     return process_cache(f"detector {key}", lambda: ZeroShotDetector(options))
 
 
-def find_unit_regions(
-    settings: CaptionSettings, tables: UnitTables, images: UnitRereader, rows: Rows, key: str
-) -> None:
+def write_regions(settings: CaptionSettings, tables: UnitTables, images: UnitRereader, rows: Rows, key: str) -> None:
     """Write the unit's `regions`; `key` goes into the footer where no row failed."""
     options, model = settings.captions.regions, settings.engine_ids["regions"]
     assert options is not None

@@ -23,7 +23,7 @@ from curate.captions.engines import open_engine
 from curate.captions.gates.gate import Candidates, Entries, Scores, run_gates
 from curate.captions.gates.measured import entry_weights
 from curate.captions.gates.text_columns import to_texts
-from curate.captions.regions import find_unit_regions
+from curate.captions.regions import write_regions
 from curate.captions.rows import Rows, make_requests
 from curate.captions.settings import CaptionSettings
 from curate.captions.work import Captioned, check_requests, sum_unit
@@ -69,13 +69,11 @@ def caption(
     `counts` are the survivors' (int64[entries]), None without match. Returns the audit, once all texts are written and
     not too many requests failed, and the list of Captioned.
     """
-    captioned = units.ask("Caption: texts", _caption, audit, counts, context)
+    captioned = units.ask("Caption: texts", _texts, audit, counts, context)
     return units.get("Caption: check", check_requests, audit, captioned, context.recipe.max_failed), captioned
 
 
-def _caption(
-    tables: OpenTables, unit: Unit, audit: Any, counts: I64 | None, context: RunContext
-) -> Iterator[Captioned]:
+def _texts(tables: OpenTables, unit: Unit, audit: Any, counts: I64 | None, context: RunContext) -> Iterator[Captioned]:
     with time_step(context.store, "caption", unit.name) as timer:
         timer.rows = audit.kept.get(unit.index, 0)
         yield caption_unit(CaptionSettings.of(context), unit, tables, counts)
@@ -89,7 +87,7 @@ def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, coun
     key = settings.key(unit, tables.key("decisions"))
     images = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     if settings.captions.regions and not tables.is_current("regions", key, adopt=False):
-        find_unit_regions(settings, tables, images, Rows.read(tables, counts), key)
+        write_regions(settings, tables, images, Rows.read(tables, counts), key)
     ticket = f"captions/{unit.name}"
     if tables.store.complete(ticket):  # of another attempt, since the run started
         return sum_unit(settings, unit, tables)

@@ -50,14 +50,12 @@ def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> 
     return records, [pair[1] for pair in near]
 
 
-def drop_records(
-    units: Units, settings: DecideSettings, records: Pairs[int, Records], n_buckets: int = 1
-) -> LargeGroups:
+def drop_records(units: Units, settings: DecideSettings, pairs: Pairs[int, Records], n_buckets: int = 1) -> LargeGroups:
     """Take records through the passes, and drop the rows that lose."""
     for i in range(len(settings.passes)):
-        records = units.group(f"Duplicates: resolve {i}", records, _resolve, i, n_buckets)
-    units.then("Duplicates: drop", _drop, sent=records)
-    return records.aside
+        pairs = units.group(f"Duplicates: resolve {i}", pairs, _resolve, i, n_buckets)
+    units.then("Duplicates: drop", _drop, sent=pairs)
+    return pairs.aside
 
 
 def records_again(tables: OpenTables, state: UnitState, records: Records) -> Iterator[tuple[int, Records]]:

@@ -75,25 +75,23 @@ def read_kept_samples(tables: UnitTables, columns: list[str]) -> pa.Table:
     return tables.read("samples", columns).filter(tables.read("decisions", ["kept"])["kept"])
 
 
-def read_kept(
-    tables: UnitTables, columns: Sequence[str], derived: Collection[str] = (), was_drawn: bool = False
-) -> pa.Table:
+def read_kept(tables: UnitTables, names: Sequence[str], derived: Collection[str] = (), drawn: bool = False) -> pa.Table:
     """Return columns of a unit's kept rows; `derived` are those that the recipe derives.
 
-    Where the pool says with which probability its rows were drawn (`was_drawn`), `probability` is the product of both.
+    Where the pool says with which probability its rows were drawn (`drawn`), `probability` is the product of both.
     """
-    if not columns:
+    if not names:
         return pa.table({})
-    decided = [name for name in columns if name in _DECIDED]
+    decided = [name for name in names if name in _DECIDED]
     decisions = tables.read("decisions", ["kept", *decided])
     values = {name: decisions[name] for name in decided}
-    if was_drawn and _DECIDED[0] in values:
+    if drawn and _DECIDED[0] in values:
         before = tables.read("scores", [INPUT_PROBABILITY])[0].cast(pa.float64())
         values[_DECIDED[0]] = pc.multiply(values[_DECIDED[0]], pc.if_else(before.is_valid(), before, pa.scalar(1.0)))
-    if of_recipe := [name for name in columns if name in derived]:
+    if of_recipe := [name for name in names if name in derived]:
         values |= zip(of_recipe, tables.read("derived", of_recipe).columns, strict=True)
-    measured = tables.read_measured([name for name in columns if name not in values])
-    table = pa.table([values[name] if name in values else measured[name] for name in columns], names=list(columns))
+    measured = tables.read_measured([name for name in names if name not in values])
+    table = pa.table([values[name] if name in values else measured[name] for name in names], names=list(names))
     return table.filter(decisions["kept"])
 
 

@@ -57,9 +57,7 @@ class CurrentColumns:
         return embeddings
 
 
-def find_current_columns(
-    settings: MeasureSettings, unit: Unit, tables: UnitTables, checked: bool = True
-) -> CurrentColumns:
+def find_current(settings: MeasureSettings, unit: Unit, tables: UnitTables, checked: bool = True) -> CurrentColumns:
     """Look up what tables `scores` and `embeddings` of this run, and of the one to reuse, hold, in their footers.
 
     Where `checked`, files are read whole, and only those that are what was written count.
@@ -114,17 +112,15 @@ def needed_signals(settings: MeasureSettings, unit: Unit, tables: UnitTables) ->
     names = [name for name in ("samples", "scores", "embeddings") if name in settings.tables]
     if all(would_be_current(settings, unit, tables, name) for name in names):
         return []
-    current = find_current_columns(settings, unit, tables, checked=False)
+    current = find_current(settings, unit, tables, checked=False)
     computed = (signal for signal in settings.signals if isinstance(signal, TextSignal | EmbeddingSignal))
     missing = (signal for signal in computed if signal.name not in current.scores)
     return [*observing_signals(settings, current), *missing]
 
 
-def count_needed(
-    settings: MeasureSettings, units: Sequence[Unit], tables: Callable[[Unit], UnitTables]
-) -> Counter[str]:
-    """Return of how many units measuring would compute each signal now; `tables` gives a unit's."""
-    needed = in_threads(lambda unit: needed_signals(settings, unit, tables(unit)), units)
+def count_needed(settings: MeasureSettings, units: Sequence[Unit], find: Callable[[Unit], UnitTables]) -> Counter[str]:
+    """Return of how many units measuring would compute each signal now; `find` gives a unit's tables."""
+    needed = in_threads(lambda unit: needed_signals(settings, unit, find(unit)), units)
     return Counter(signal.name for of_unit in needed for signal in of_unit)
 
 
@@ -142,9 +138,7 @@ def carry_over(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> Non
     keys: nothing is read or measured for it. Where a table was not there before, the unit is measured.
     """
     before = unit.before
-    if before == unit:
-        return
-    rows = tables.find("samples", settings.key("samples", before))
+    rows = None if before == unit else tables.find("samples", settings.key("samples", before))
     if rows is None:
         return
     source = settings.source(unit)

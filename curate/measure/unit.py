@@ -17,7 +17,7 @@ from curate.base.errors import RunError, TransientError
 from curate.base.numeric.arrays import whole
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.current import carry_over, find_current_columns, needed_embeddings, observing_signals, shard_column
+from curate.measure.current import carry_over, find_current, needed_embeddings, observing_signals, shard_column
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -70,16 +70,14 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
 class _UnitWork:
     """A unit that is measured, and what its tables are made of."""
 
-    def __init__(
-        self, settings: MeasureSettings, unit: Unit, tables: UnitTables, current_tables: Collection[str]
-    ) -> None:
+    def __init__(self, settings: MeasureSettings, unit: Unit, tables: UnitTables, current: Collection[str]) -> None:
         """Read the unit's inputs, unless the rows are current and no signal must see them.
 
         Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
         """
-        self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current_tables
-        self.has_samples = "samples" in current_tables
-        self.current = find_current_columns(settings, unit, tables)
+        self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current
+        self.has_samples = "samples" in current
+        self.current = find_current(settings, unit, tables)
         self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
         self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as they are known
@@ -88,7 +86,7 @@ class _UnitWork:
         self.joined: MeasuredPart | None = None
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
-        if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current_tables}:
+        if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current}:
             self.parts = [measure_part(settings, source, part, self.signals, self.checkpoints) for part in unit.parts]
             self.joined = join_measured(self.parts)
             self.samples = self._new_samples(self.joined.samples)

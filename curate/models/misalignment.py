@@ -101,9 +101,7 @@ def word_scores(
     return [scored[row] for row in range(len(captions))]
 
 
-def _relevance(
-    tower: TextTower, tail: list[Module], images: Tensor, ids: Tensor, ends: Tensor
-) -> tuple[Tensor, Tensor]:
+def _relevance(text: TextTower, tail: list[Module], images: Tensor, ids: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cosines float32 [n], and how they change with the attention of the EOS to each token.
 
     The latter, R[EOS] float32 [n, longest], counts up to the EOS.
@@ -111,14 +109,14 @@ def _relevance(
     import torch
     from torch.nn import functional as F
 
-    holder = tower.holder
+    holder = text.holder
     *layers, norm, projection = tail
     device, longest = holder.positional_embedding.device, int(ends.max()) + 1
     # Callers may be in inference mode or autocast: there would be no gradient, or not in float32.
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False), torch.no_grad():
         images = F.normalize(images.to(device, torch.float32), dim=-1)
         ids, ends = ids[:, :longest].to(device), ends.to(device)
-        x = tower.embed(ids)
+        x = text.embed(ids)
         mask = holder.attn_mask[:longest, :longest]
         blocks = list(holder.transformer.resblocks)
         for block in blocks[:-LAYERS]:

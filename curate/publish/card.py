@@ -148,9 +148,7 @@ def _share(part: float, whole: float, digits: int = 2) -> str:
 
 
 def _near(by: dict[str, Any]) -> str:
-    words = {
-        key: ", ".join(f"{name} {value}" for name, value in options.items()) for key, options in by.items() if options
-    }
+    words = {key: ", ".join(f"{name} {value}" for name, value in parts.items()) for key, parts in by.items() if parts}
     return ", ".join(f"{key} ({options})" for key, options in words.items())
 
 

