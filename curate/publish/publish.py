@@ -28,22 +28,9 @@ from curate.publish.describe import describe_run, mark_published
 from curate.publish.uids import UidsPart
 from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
 from curate.recipe.recipe import Recipe
+from curate.store import facts as run_facts
 from curate.store import layout
-from curate.store.facts import (
-    ContentFacts,
-    DerivedFacts,
-    DriftFacts,
-    GroupThreshold,
-    LargeGroupFacts,
-    NearFacts,
-    PoolFacts,
-    RuleFacts,
-    RunFacts,
-    SelectionFacts,
-    SignalErrors,
-    StatisticFacts,
-    read_claim,
-)
+from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.manifest import Lines, Published, find_digest
 from curate.store.store import RunStore
 from curate.store.timings import sum_timings
@@ -60,7 +47,7 @@ class Results:
     audit: Audit
     decided: Decided
     uids: Sequence[UidsPart]  # of `sort_uids`
-    drift: list[DriftFacts] | None = None
+    drift: list[run_facts.DriftFacts] | None = None
     captioned: Sequence[Captioned] | None = None
 
 
@@ -128,22 +115,24 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
     """Return what run.json will hold, but for `content`."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
     audit, decided, captioned = results.audit, results.decided, results.captioned
-    claim = read_claim(store)
+    claim = run_facts.read_claim(store)
     now = time.time()
     evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(results.sources, audit.sizes)
     stages = [stage.name for stage in recipe.stages(settings.has_blocklist)]
     values: Mapping[str, Any] = decided.choice.values if decided.choice else {}
     near = [
-        NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
+        run_facts.NearFacts(place=place, **by.model_dump(), sampled=int(pairs), found=int(compared))
         for (place, by), (pairs, compared) in zip(recipe.dedup.near.items(), decided.recalls, strict=True)
     ]
     failing = sorted(audit.errors.items())
-    signal_errors = [SignalErrors(signal=signal, rows=part.rows, first=part.example) for signal, part in failing]
+    signal_errors = [
+        run_facts.SignalErrors(signal=signal, rows=part.rows, first=part.example) for signal, part in failing
+    ]
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,
-        pool=PoolFacts(
+        pool=run_facts.PoolFacts(
             images=pool.has_images, supplied=sorted(pool.supplied), scores=pool.scores.names, embeddings=pool.embeddings
         ),
         units=list(results.sources),
@@ -160,7 +149,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
         large_groups=_large_groups(decided.large, stages, counts, recipe.dedup) or None,
         signal_errors=signal_errors or None,
         counts={stage: counts[stage] for stage in stages},
-        content=ContentFacts(json_dtype=results.json_dtype),
+        content=run_facts.ContentFacts(json_dtype=results.json_dtype),
         finished=now,
         seconds=now - claim.started,
     )
@@ -205,5 +194,5 @@ def _rule_facts(name: str, spec: str | Top, search: TopSearch | None) -> RuleFac
     facts = {"name": name, **spec.model_dump(), "single": (search is not None and search.single) or None}
     if spec.by is None:
         return RuleFacts(**facts, threshold=thresholds.get(None))
-    groups = [GroupThreshold(group=group, threshold=threshold) for group, threshold in thresholds.items()]
+    groups = [run_facts.GroupThreshold(group=group, threshold=threshold) for group, threshold in thresholds.items()]
     return RuleFacts(**facts, thresholds=groups)

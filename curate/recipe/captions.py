@@ -9,20 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
 from curate.base.registry import Registry
+from curate.recipe import section as fields
 from curate.recipe.gates import Gates
-from curate.recipe.section import (
-    BuiltFrom,
-    Column,
-    Expression,
-    KindsSection,
-    ModelPath,
-    Name,
-    OneKind,
-    Section,
-    UserPath,
-    fault,
-    find_twice,
-)
+from curate.recipe.section import BuiltFrom, Column, Expression, KindsSection, ModelPath, Name, OneKind, Section, fault
 
 MAX_PER_ROW = 64
 ENGINES = Registry[Any](
@@ -78,7 +67,7 @@ class CaptionSection(Section):
     """Name of the engine in `captions.engines`."""
     per_row: int | Expression = Field(1, examples=["CASE WHEN rarest < 100 THEN 4 ELSE 1 END"])
     """Captions per sample and style, 1 to 64; or SQL that gives 0 to 64 (NULL is 0)."""
-    template: UserPath | None = Field(None, examples=["my_prompt.txt"])
+    template: fields.UserPath | None = Field(None, examples=["my_prompt.txt"])
     """A file with a prompt of your own. null: the built-in one."""
     temperature: float | None = Field(None, examples=[0.7], ge=0, le=2)
     """Sampling temperature, 0 to 2; 0 is greedy. null: the kind's own."""
@@ -116,7 +105,7 @@ class CaptionSection(Section):
 
 
 def _check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    if twice := find_twice(values):
+    if twice := fields.find_twice(values):
         raise ValueError(f"{twice!r} is listed twice; for several captions of one style use per_row")
     return values
 
@@ -270,15 +259,15 @@ class Captions(KindsSection):
         """Return what texts depend on, as plain data; `engine_ids` (`captions.engines`) name engines and templates."""
         plain: dict[str, Any] = self.model_dump(exclude={"engines"})
         for name in CAPTION_KINDS.kinds():
-            fields = []
+            used = []
             for task in self.tasks:
                 if task.section.key == name:
                     ids = {"engine": engine_ids[task.section.engine], "template": engine_ids[f"template of {task.key}"]}
                     if examples := engine_ids.get(f"examples of {task.key}"):
                         ids["examples"] = examples
-                    fields.append(task.section.model_dump(exclude={"batch", "examples"}) | ids)
-            if fields or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
-                plain[name] = fields if len(fields) > 1 else next(iter(fields), None)
+                    used.append(task.section.model_dump(exclude={"batch", "examples"}) | ids)
+            if used or CAPTION_KINDS.package(name) is None:  # a package that is not used changes no key
+                plain[name] = used if len(used) > 1 else next(iter(used), None)
             else:
                 plain.pop(name, None)
         if plain["regions"]:

@@ -9,19 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
 from curate.base.registry import Registry
+from curate.recipe import section as fields
 from curate.recipe.measure import Measure
-from curate.recipe.section import (
-    AnyColumn,
-    BuiltFrom,
-    Column,
-    Expression,
-    KindOf,
-    OneKind,
-    Section,
-    UserPath,
-    UserPaths,
-    is_none,
-)
+from curate.recipe.section import AnyColumn, BuiltFrom, Column, Expression, KindOf, OneKind, Section, UserPath, is_none
 
 _PASSES = "curate.decide.dedup.passes"
 KEYS = Registry[Any]("deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass")
@@ -100,7 +90,7 @@ class Against(Near):
     Give `images`, and `phash` or `embedding`.
     """
 
-    images: UserPaths = Field(examples=["imagenet-val/*.tar"])
+    images: fields.UserPaths = Field(examples=["imagenet-val/*.tar"])
     """Images of the evaluation set: files, or webdataset tars."""
 
     @classmethod

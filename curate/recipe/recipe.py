@@ -17,25 +17,14 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from curate.base.errors import RecipeError
 from curate.base.schema import RESERVED_RULES, Stage, run_stages
 from curate.base.wording import did_you_mean
+from curate.recipe import section as fields
 from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, SELECTIONS, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_whole
 from curate.recipe.measure import Measure
 from curate.recipe.output import Output
-from curate.recipe.section import (
-    BuiltFrom,
-    Column,
-    ColumnName,
-    Expression,
-    KindsSection,
-    Name,
-    OneOrSeveral,
-    Section,
-    UserPath,
-    UserPaths,
-    find_twice,
-)
+from curate.recipe.section import BuiltFrom, Column, ColumnName, Expression, KindsSection, Name, OneOrSeveral, Section
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
 
@@ -63,7 +52,7 @@ class Match(Section):
         Column("matches", "entry_ids", "list<int32>", "Entries in the caption, ascending; see `entries.parquet`."),
     )
 
-    metadata: UserPath = Field(examples=["metadata.json"])
+    metadata: fields.UserPath = Field(examples=["metadata.json"])
     """The entries: a JSON list of strings, also gzipped; a text file, one per line; or a Parquet file."""
     mode: Literal["reference"] = Field("reference", examples=["reference"])
     """The spacing rule: `reference` is MetaCLIP's."""
@@ -121,7 +110,7 @@ class Recipe(KindsSection):
     """Synthetic captions for kept samples. null: none."""
     output: Output = Field(Output(), examples=[{"rows_per_shard": 1000}])
     """The shards that are written."""
-    blocklist: UserPaths | None = Field(None, examples=["gone.txt"])
+    blocklist: fields.UserPaths | None = Field(None, examples=["gone.txt"])
     """Files with uids, URLs or sha256 of images to drop before any rule, as `forgotten`. null: none."""
     max_failed: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
     """The run fails if a larger share of samples, or of requests for captions, failed."""
@@ -149,7 +138,7 @@ class Recipe(KindsSection):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        if twice := find_twice(source.name for source in self.input):
+        if twice := fields.find_twice(source.name for source in self.input):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
         if len(places := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
             raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which may appear once; leave one out")

@@ -15,18 +15,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    ValidationInfo,
-    create_model,
-    model_validator,
-)
+import pydantic
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from curate.base.errors import RecipeError
@@ -78,14 +68,14 @@ class Column(NamedTuple):
     meaning: str
 
 
-class Section(BaseModel):
+class Section(pydantic.BaseModel):
     """Base of every section: unknown keys are refused, values are not changed after loading.
 
     For users are the docstring of a section, whose first line says in one sentence what it is for, the text below each
     field, or its `description`, and its `examples`: `curate.recipe.reference` makes its page of them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     # The fields that say where and how fast something is computed: they may change in a rerun.
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
     example: ClassVar[Any] = None  # what a recipe may have under the section's key, as plain data
@@ -207,7 +197,7 @@ class KindsSection(Section):
 @cache
 def _with_kinds(base: type[K], kinds: tuple[Any, ...], doc: str | None) -> type[K]:
     fields: dict[str, Any] = {kind.key: base.kind_field(kind) for kind in kinds}
-    return create_model(base.__name__, __base__=base, __module__=base.__module__, __doc__=doc, **fields)
+    return pydantic.create_model(base.__name__, __base__=base, __module__=base.__module__, __doc__=doc, **fields)
 
 
 def _empty(base: type[K]) -> K:
@@ -232,7 +222,7 @@ class OneKind(KindsSection):
     def _chosen(self) -> Iterator[str]:
         return (kind.key for kind in self.kinds() if getattr(self, kind.key) is not None)
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
         if len(list(self._chosen())) != 1:
             raise ValueError(f"give either {' or '.join(map(self.shown, self.kinds()))}")

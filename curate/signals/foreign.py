@@ -24,22 +24,12 @@ from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
 from curate.base.registry import is_interrupt
 from curate.base.wording import describe_error, one_line, pluralise
-from curate.signals.signal import (
-    Collector,
-    EmbeddingSignal,
-    ImageSignal,
-    ModelSignal,
-    PrecomputedSignal,
-    Signal,
-    SignalOutput,
-    TextSignal,
-    filled_columns,
-    label,
-)
+from curate.signals import signal as signals
+from curate.signals.signal import Collector, EmbeddingSignal, ImageSignal, ModelSignal, Signal, SignalOutput, TextSignal
 
 DEADLINE = float(os.environ.get("CURATE_OBSERVE_SECONDS") or 600)
 """Seconds that `observe` may take for an image, with what it loads at first."""
-_CLASSES = (ImageSignal, ModelSignal, TextSignal, EmbeddingSignal, PrecomputedSignal)
+_CLASSES = (ImageSignal, ModelSignal, TextSignal, EmbeddingSignal, signals.PrecomputedSignal)
 _OF_AN_IMAGE = (ValueError, OSError, MemoryError)
 _OF_A_FILE = (FileNotFoundError, PermissionError)
 _log = logging.getLogger(__name__)
@@ -54,7 +44,7 @@ def guard_signal(built: Any, kind: str, package: str) -> Signal:
     if not isinstance(built, _CLASSES):
         accepted = ", ".join(cls.__name__ for cls in _CLASSES)
         gave = f"the class {built.__name__}" if isinstance(built, type) else type(built).__name__
-        raise RunError(f"{label(kind, package)}: build returned {gave}; accepted: objects of {accepted}")
+        raise RunError(f"{signals.label(kind, package)}: build returned {gave}; accepted: objects of {accepted}")
     signal: Any = replace(built, package=package)
     functions = {name: getattr(signal, name, None) for name in ("load", "start", "encoder", "compute")}
     guarded = {name: guard(function, signal.label) for name, function in functions.items() if function}
@@ -183,7 +173,7 @@ def _find_caption(function: Callable[..., Any], captions: pa.Array) -> str:
 
 def _checked(signal: Signal, gave: str, columns: Any, rows: int) -> tuple[pa.Array, ...]:
     """Return what a signal gave as its columns, of their types. Raises RunError where it cannot be."""
-    fields = [*(schema.SAMPLES.field(name) for name in filled_columns([signal])), *signal.columns]
+    fields = [*(schema.SAMPLES.field(name) for name in signals.filled_columns([signal])), *signal.columns]
     names = ", ".join(field.name for field in fields)
     accepted = f"accepted: a list of {pluralise(len(fields), 'Arrow array')}: {names}"
     if not isinstance(columns, list | tuple) or len(columns) != len(fields):

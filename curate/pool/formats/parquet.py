@@ -19,32 +19,14 @@ from curate.base.decoded_size import MAX_DECODED, TooLarge, check_decoded, read_
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.process import Recent
 from curate.base.wording import one_line
-from curate.pool.decode.columns import (
-    SCORE_TYPES,
-    Columns,
-    find_columns,
-    integers,
-    is_any,
-    plain_columns,
-    plain_type,
-    score_type,
-    stated_sha256,
-    valid_text,
-)
+from curate.pool.decode import columns as pool_columns
+from curate.pool.decode.columns import SCORE_TYPES, Columns, find_columns, integers, is_any, plain_columns, plain_type
 from curate.pool.decode.field_types import count_columns
 from curate.pool.decode.precomputed import FileRows, read_embeddings
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import file_state, list_source
-from curate.pool.formats.input_format import (
-    Batch,
-    FileColumns,
-    InputFormat,
-    InputPart,
-    InputSample,
-    PartRows,
-    Places,
-    PlannedSource,
-)
+from curate.pool.formats import input_format as interface
+from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, Places, PlannedSource
 from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -75,7 +57,7 @@ class ParquetSource(Source):
         return super().row_fields() | {"columns": self.columns.model_dump(exclude={"scores"})}
 
 
-class ParquetInput(InputFormat):
+class ParquetInput(interface.InputFormat):
     """Rows of Parquet files, with or without an image column."""
 
     key = "parquet"
@@ -108,7 +90,7 @@ class ParquetInput(InputFormat):
             raise _damage(source, part, error) from None
 
         def text(name: str) -> pa.Array:
-            return valid_text(_whole(table[name]))
+            return pool_columns.valid_text(_whole(table[name]))
 
         assert roles.caption is not None
         columns = {"caption": _whole(table[roles.caption])}
@@ -123,7 +105,7 @@ class ParquetInput(InputFormat):
             # The sha256 that columns state of each image as it was first downloaded, or of the stored one
             stating = [f.name for f in table.schema if f.name in _STATING and pa.types.is_string(f.type)]
             values = [text(name).to_pylist() for name in sorted(stating)]
-            digests = map(stated_sha256, *values) if values else [None] * len(table)
+            digests = map(pool_columns.stated_sha256, *values) if values else [None] * len(table)
             columns["original_sha256"] = pa.array(digests, pa.string())
 
             def images(wanted: Mask) -> Iterator[bytes | None]:
@@ -183,7 +165,7 @@ class ParquetInput(InputFormat):
         field = next((field for field in fields if field.name.lower() == name.lower()), None)
         if field is None:
             return f"the columns of its files: {', '.join(dict.fromkeys(field.name for field in fields))}"[:300]
-        if score_type(field.type) is None:
+        if pool_columns.score_type(field.type) is None:
             return f"its column {field.name!r} is {field.type}; accepted: {SCORE_TYPES}"
         scores = ", ".join([*(source.columns.scores or ()), field.name])
         return f"its files have one: write columns: {{scores: [{scores}]}}"

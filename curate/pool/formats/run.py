@@ -24,16 +24,8 @@ from curate.base.wording import one_line
 from curate.pool.decode.columns import Columns, score_type
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import InputFile, list_source
-from curate.pool.formats.input_format import (
-    Batch,
-    FileColumns,
-    InputFormat,
-    InputPart,
-    InputSample,
-    PartRows,
-    Places,
-    PlannedSource,
-)
+from curate.pool.formats import input_format as interface
+from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, Places, PlannedSource
 from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
@@ -164,7 +156,7 @@ class RunInput(InputFormat):
             columns = {name: batch.scores.get(run.theirs.get(name, name)) for name in scores.names}
             yield replace(batch, scores={name: column for name, column in columns.items() if column is not None})
 
-    def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+    def reread(self, source: RunSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
         """Read the members of samples of a tar by their offsets."""
         return _TARS.reread(_tars(source, part.path), part, rows)
 

@@ -23,15 +23,8 @@ from curate.pool.decode.json_fields import read_json
 from curate.pool.decode.tar_samples import TarSamples, group_members
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import fingerprints_beside, list_source
-from curate.pool.formats.input_format import (
-    Batch,
-    FileColumns,
-    InputFormat,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats import input_format as interface
+from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import read_missing, sidecar
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
@@ -66,7 +59,7 @@ class WebdatasetSource(Source):
         return {name: value for name, value in super().row_fields().items() if name != "columns"}
 
 
-class WebdatasetInput(InputFormat):
+class WebdatasetInput(interface.InputFormat):
     """Tars of samples: members of one name and several suffixes."""
 
     key = "webdataset"

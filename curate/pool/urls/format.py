@@ -24,15 +24,8 @@ from curate.base.wording import one_line
 from curate.pool.decode.columns import valid_text
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import HASHED, list_source
-from curate.pool.formats.input_format import (
-    Batch,
-    FileColumns,
-    InputFormat,
-    InputPart,
-    InputSample,
-    PartRows,
-    PlannedSource,
-)
+from curate.pool.formats import input_format as interface
+from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.run import SHA256, list_kept, see_columns
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 from curate.pool.urls.download.lists import share_list
@@ -146,7 +139,7 @@ class UrlsInput(InputFormat):
             supplied |= {name: batch.scores.get(name, nothing) for name in of_json}
             yield replace(batch, columns=columns, scores=supplied, damaged="served_no_image")
 
-    def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+    def reread(self, source: UrlsSource, part: InputPart, rows: PartRows) -> Iterator[interface.InputSample]:
         """Read the members of samples by their offsets."""
         return _TARS.reread(*self._tar(source, part), rows)
 
