@@ -31,7 +31,7 @@ from curate.base.schema import METADATA
 from curate.base.wording import pluralise
 from curate.recipe.files import read_columns, read_whole
 
-MAX_BYTES, MAX_ENTRIES = 1 << 28, 1 << 25  # of a list, unpacked
+MAX_BYTES, MAX_ENTRIES = 1 << 28, 1 << 24  # of a list, unpacked
 
 _ACCEPTED = (
     "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"

@@ -25,7 +25,8 @@ MAX_FIELDS = 200  # those with the most values become columns
 _MAX_NAME = 100  # characters
 _COUNTED: dict[type, str] = {**KINDS, type(None): "null"}
 _DTYPES = {float: "float64", int: "int64", str: "string", bool: "bool", type(None): "null"}
-_SHAPES = 1000  # that are counted together
+_SHAPES, _HELD = 1000, 100_000  # that are counted together, and their names
+_MAX_NAMES = 10_000  # of an object: of a larger one none is counted, and all stay in its json
 _KINDS_OF = {kind: name for name, kind in TYPES.items()}
 
 
@@ -40,11 +41,14 @@ class FieldCounter:
     def __init__(self) -> None:
         self._shapes: Counter[tuple[tuple[str, ...], tuple[type, ...]]] = Counter()  # names and types of an object
         self._counts: FieldCounts = Counter()
+        self._held = 0
 
     def add(self, fields: Mapping[str, Any]) -> None:
         """Count the fields of an object."""
-        self._shapes[tuple(fields), tuple(map(type, fields.values()))] += 1
-        if len(self._shapes) >= _SHAPES:
+        if len(fields) <= _MAX_NAMES:
+            self._shapes[tuple(fields), tuple(map(type, fields.values()))] += 1
+            self._held += len(fields)
+        if len(self._shapes) >= _SHAPES or self._held >= _HELD:
             self._count()
 
     @property
@@ -59,6 +63,7 @@ class FieldCounter:
                 if kind in _COUNTED and _is_column(name):
                     self._counts[name, _COUNTED[kind]] += often
         self._shapes.clear()
+        self._held = 0
         frequent = set(_most_frequent(self._counts)[:MAX_FIELDS])
         self._counts = Counter({key: n for key, n in self._counts.items() if key[0] in frequent})
 

@@ -31,6 +31,8 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 MAX_DIMENSION = 1 << 16
+_MAX_BYTES = 1 << 30  # of a part's rows of an array
+_BLOCK = 4096  # rows whose lengths are computed together, in float64
 _MAX_HEADER = 4096
 _HEADERS = {  # by version: the bytes of its length, and what reads it
     (1, 0): (2, np.lib.format.read_array_header_1_0),
@@ -86,7 +88,11 @@ def read_embeddings(
             vectors: npt.NDArray[Any] = _of_column(name, table[name], dimension)
         else:
             vectors = _of_array(name, place, len(table), dimension)
-        sides.append(embedding_column(_unit_rows(vectors, usable), np.arange(len(table)), len(table)))
+        unit = np.empty(vectors.shape, np.float16)
+        for first in range(0, len(unit), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            unit[block] = _unit_rows(vectors[block], usable[block])
+        sides.append(embedding_column(unit, np.arange(len(table)), len(table)))
     return sides[0], sides[1]
 
 
@@ -153,6 +159,10 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
                 what = f"{where} is {shape[0]:,} × {shape[1]}"
                 raise EmbeddingFault(f"{what}; accepted: {accepted}, of the dimension in the first file")
             # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
+            if rows * dimension * kind.itemsize > _MAX_BYTES:
+                raise EmbeddingFault(
+                    f"{where}: {rows:,} rows take more than {_MAX_BYTES:,} bytes; accepted: at most that"
+                )
             n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
             data = bytearray()
             for _ in range(n):
