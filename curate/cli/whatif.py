@@ -12,7 +12,7 @@ import typer
 from curate.ask.output import Result
 from curate.ask.page import line
 from curate.ask.whatif.answer import WhatIf, answer
-from curate.ask.whatif.survivors import FinishedRun, changed_recipe, has_same_rules, open_finished
+from curate.ask.whatif.survivors import FinishedRun, has_same_rules, open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
@@ -73,14 +73,14 @@ def whatif(
         swept_points = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
         if plot:
             write_plot(plot, swept_points, number, sum(int(state.alive.sum()) for state in run.states))
-        is_sampled = changed_recipe(run.recipe, overrides).sample is not None and number.rule is not None
+        is_sampled = run.changed(overrides).sample is not None and number.rule is not None
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected")
         print_result(table, format)
         if format is Format.table:
             meanings = (f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in table.names)
             print_lines(line(("; ".join(meanings), "dim")))
     else:
-        balance = changed_recipe(run.recipe, overrides).balance
+        balance = run.changed(overrides).balance
         target = rows if number else balance.rows if balance else None
         result = answer(run, overrides)
         solved = _solved(result, target, number)
@@ -111,7 +111,7 @@ def _announce_long_work(run: FinishedRun, overrides: list[str], number: SweptNum
     if sum(len(state.verdicts) for state in run.states) < _MANY:
         return
     swept = [number.override(number.low)] if number else []
-    old, new = run.recipe, changed_recipe(run.recipe, [*overrides, *swept])
+    old, new = run.recipe, run.changed([*overrides, *swept])
     sweeps = number is not None and number.rule in list(new.rules)[: new.dedup_place]
     if new.dedup.near and (sweeps or run.has_forgotten or old.dedup != new.dedup or not has_same_rules(old, new)):
         print("curate: searching for near-duplicates again, as in a run: this may take a while", file=sys.stderr)

@@ -100,7 +100,6 @@ class MeasureSettings:
     @cached_property
     def value_versions(self) -> list[Any]:
         """The signals and the versions of libraries that decide values of `samples`."""
-        has_phash = self.pool.has_images and self.measure.image.phash
-        hashing = [f"scipy {version('scipy')}"] if has_phash else []
+        hashing = [f"scipy {version('scipy')}"] if self.pool.has_images and self.measure.image.phash else []
         filling = [signal.key for signal in self.signals if filled_columns([signal])]
         return [_SAMPLES, filling, hashing, version("pillow") if self.pool.has_images else ""]

@@ -126,9 +126,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
         for (place, by), (pairs, compared) in zip(recipe.dedup.near.items(), decided.recalls, strict=True)
     ]
     failing = sorted(audit.errors.items())
-    signal_errors = [
-        run_facts.SignalErrors(signal=signal, rows=part.rows, first=part.example) for signal, part in failing
-    ]
+    signal_errors = [run_facts.SignalErrors(signal=name, rows=part.rows, first=part.example) for name, part in failing]
     return RunFacts(
         **claim.model_dump(),
         evaluation=evaluation,

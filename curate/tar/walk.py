@@ -142,8 +142,7 @@ def _put(text: Any, used: int, piece: Any) -> Any:
 @njit(nogil=True, cache=True)
 def _put_header_name(text: Any, used: int, block: Any) -> Any:
     """Copy the name in a header: the prefix counts in POSIX ustar only, GNU keeps times there."""
-    posix = block[257] == 117 and block[261] == 114 and block[262] == 0
-    if posix and block[345] != 0:
+    if block[257] == 117 and block[261] == 114 and block[262] == 0 and block[345] != 0:
         prefix = block[345:500]
         used = _put(text, used, prefix[: _until_nul(prefix)])
         text[used] = _SLASH

@@ -18,15 +18,7 @@ import pyarrow.compute as pc
 from curate.ask.diff import merge_names
 from curate.ask.output import Tables
 from curate.ask.whatif.expectation import Expectation, choose, expect
-from curate.ask.whatif.survivors import (
-    LEFT,
-    DecidedRows,
-    FinishedRun,
-    among,
-    changed_recipe,
-    count_verdicts,
-    find_survivors,
-)
+from curate.ask.whatif.survivors import LEFT, DecidedRows, FinishedRun, among, count_verdicts, find_survivors
 from curate.base import schema
 from curate.base.process import in_threads
 from curate.base.wording import all_digits
@@ -81,7 +73,7 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     `overrides` are `key=value` as of `curate run --set`, of rules, dedup and balance; `rules.NAME=null` removes a rule.
     Raises RecipeError where one is wrong or would need the pool, RunError where not even t = 1 gives so few rows.
     """
-    recipe = changed_recipe(run.recipe, overrides)
+    recipe = run.changed(overrides)
     survivors = find_survivors(run, recipe)
     expectation = expect(survivors, choose(survivors, recipe))
     was, will = count_verdicts(run.states, run.recipe), count_verdicts(survivors.states, recipe)

@@ -108,6 +108,25 @@ class FinishedRun:
             how = f"name it in a run (`curate run RECIPE --reuse {context.store.url} --set …`)"
             raise RecipeError(f"{error}; {why}: {how}{measured_by(error.column)}") from None
 
+    def changed(self, overrides: Sequence[str]) -> Recipe:
+        """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
+        accepted = (*_DECIDING, *SELECTIONS.kinds())
+        for override in overrides:
+            section = override.partition("=")[0].partition(".")[0]
+            if section in accepted:
+                continue
+            why = f"{section!r} is not a section that can be changed; {did_you_mean(section, accepted)}"
+            if section == "seed":
+                why = "a seed changes which rows are drawn, not how many to expect; "
+            elif section in Recipe.full().model_fields:
+                why = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
+            raise RecipeError(f"--set {override}: {why}{_HINT}")
+        changed = change_recipe(self.recipe, overrides)
+        if changed.dedup.against not in (self.recipe.dedup.against, None):
+            why = "the images of an evaluation set are compared by a run only"
+            raise RecipeError(f"dedup.against: {why}; accepted: unchanged, or dedup.against=null")
+        return changed
+
 
 @dataclass(frozen=True)
 class DecidedRows:
@@ -171,28 +190,8 @@ def open_finished(url: str) -> FinishedRun:
     return FinishedRun(context, units, list(in_threads(state_of, units)), facts)
 
 
-def changed_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return the recipe as overridden. Raises RecipeError, also for what is not in the tables of a run."""
-    accepted = (*_DECIDING, *SELECTIONS.kinds())
-    for override in overrides:
-        section = override.partition("=")[0].partition(".")[0]
-        if section in accepted:
-            continue
-        why = f"{section!r} is not a section that can be changed; {did_you_mean(section, accepted)}"
-        if section == "seed":
-            why = "a seed changes which rows are drawn, not how many to expect; "
-        elif section in Recipe.full().model_fields:
-            why = f"{section} cannot be changed without a run (`curate run RECIPE --reuse DIR --set …`); "
-        raise RecipeError(f"--set {override}: {why}{_HINT}")
-    changed = change_recipe(recipe, overrides)
-    if changed.dedup.against not in (recipe.dedup.against, None):
-        why = "the images of an evaluation set are compared by a run only"
-        raise RecipeError(f"dedup.against: {why}; accepted: unchanged, or dedup.against=null")
-    return changed
-
-
 def find_survivors(run: FinishedRun, recipe: Recipe, repeats: exact.Records | None = None) -> DecidedRows:
-    """Return the rows left when balancing begins by a recipe of `changed_recipe`.
+    """Return the rows left when balancing begins by a recipe of `FinishedRun.changed`.
 
     `repeats` are `all_repeats`, which recipes of the same deduplication share. Raises RecipeError where a rule is
     wrong, a column is not measured, or rows would have to be compared with an evaluation set.

@@ -14,14 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from curate.ask.whatif.expectation import choose
-from curate.ask.whatif.survivors import (
-    DecidedRows,
-    FinishedRun,
-    all_repeats,
-    changed_recipe,
-    count_verdicts,
-    find_survivors,
-)
+from curate.ask.whatif.survivors import DecidedRows, FinishedRun, all_repeats, count_verdicts, find_survivors
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber
 from curate.base import schema
 from curate.base.errors import RecipeError, RunError
@@ -57,7 +50,7 @@ class Point(NamedTuple):
 def sweep(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, points: int = 12) -> Iterator[Point]:
     """Yield the points of a sweep, each as soon as it is known. All recipes are checked first: RecipeError."""
     values = number.values(points)
-    recipes = [changed_recipe(run.recipe, [*overrides, number.override(value)]) for value in values]
+    recipes = [run.changed([*overrides, number.override(value)]) for value in values]
     if number.rule is None:  # all values in one pass over the survivors, which are the same
         yield from _points(values, find_survivors(run, recipes[0]), recipes, None)
         return
@@ -73,7 +66,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
         RecipeError: balance solves for a size, a sample is at most the target, or the recipe with some value is wrong.
         RunError: nothing in the number's range gives so few.
     """
-    base = changed_recipe(run.recipe, overrides)
+    base = run.changed(overrides)
     if number.rule is None or number.listed:
         raise RecipeError(f"--by {number.key}: no value to search; {SEARCHED}")
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
@@ -85,10 +78,10 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     pool = sum(len(state.verdicts) for state in run.states)
     if number.is_whole and number.key.endswith(".rows"):
         number = replace(number, high=max(number.low, min(number.high, pool)))
-    repeats = all_repeats(run, changed_recipe(run.recipe, [*overrides, number.override(number.low)]))
+    repeats = all_repeats(run, run.changed([*overrides, number.override(number.low)]))
 
     def size(value: float) -> float:
-        recipe = changed_recipe(run.recipe, [*overrides, number.override(value)])
+        recipe = run.changed([*overrides, number.override(value)])
         return _points([value], find_survivors(run, recipe, repeats), [recipe], number.rule)[0].expected or 0.0
 
     return number.override(find_value(size, number, rows))

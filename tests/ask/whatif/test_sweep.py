@@ -10,7 +10,7 @@ import pytest
 from curate.ask.whatif import survivors
 from curate.ask.whatif.answer import answer
 from curate.ask.whatif.expectation import choose, expect
-from curate.ask.whatif.survivors import FinishedRun, all_repeats, changed_recipe, find_survivors, open_finished
+from curate.ask.whatif.survivors import FinishedRun, all_repeats, find_survivors, open_finished
 from curate.ask.whatif.sweep import POINTS, Point, find_value, points_table, search, sweep, sweep_chart, write_plot
 from curate.ask.whatif.swept_number import SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError, RunError
@@ -101,7 +101,7 @@ def test_a_pool_without_repeats_is_not_searched_again(run: FinishedRun, monkeypa
     monkeypatch.setattr("curate.ask.whatif.survivors.find_records", nothing)
     repeats = all_repeats(run, run.recipe)
     assert repeats is not None and len(repeats) == 0
-    assert find_survivors(run, changed_recipe(run.recipe, ["rules.words=words > 3"]), repeats).states
+    assert find_survivors(run, run.changed(["rules.words=words > 3"]), repeats).states
 
 
 def test_sizes_in_one_pass(run: FinishedRun) -> None:
