@@ -67,6 +67,8 @@ class UrlsInput(InputFormat):
         for file in list_kept(source) if source.from_run else list_source(source, content):
             part = InputPart(file.path, 0, file.fingerprint, (0, 0), 0)
             try:
+                if not file.size:  # as of the kernel's messages, which would be waited for
+                    raise pa.ArrowInvalid("it has 0 bytes")
                 columns, rows = describe_rows(source, part)
             except InputFault as fault:
                 raise source.error(f"{file.path}: {fault.detail}") from None

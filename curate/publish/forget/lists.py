@@ -29,7 +29,7 @@ _FORMS = {
     "url": "a URL, exactly as in the pool",
 }
 STDIN = "-"
-MAX_BYTES, MAX_LINES = 1 << 30, 1 << 24  # of one list, unpacked too; a longer one can be given as several
+MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # of one list, unpacked too; a longer one can be given as several
 
 
 def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:

@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.base.errors import RecipeError
 from curate.pool.urls.download import lists
 from curate.pool.urls.download.lists import UrlList, describe_list, read_rows, share_list
+from curate.pool.urls.download.source import UrlsSource
+from curate.pool.urls.format import UrlsInput
 from curate.store.store import RunStore
 
 TEXTS = frozenset({"url", "caption"})
@@ -160,3 +163,14 @@ def test_csv_of_many_columns_that_change(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_text("\n".join([*lines, ",".join("x" * columns)]) + "\n")
     with pytest.raises(pa.ArrowInvalid, match="columns and more begin with numbers and hold text"):
         rows_of(path)
+
+
+def test_a_list_without_bytes_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the kernel's messages, which would be waited for."""
+    (tmp_path / "a.jsonl").touch()
+    monkeypatch.setattr(lists.fsspec, "open", None)
+    source = UrlsSource(
+        name="web", format="urls", path=str(tmp_path / "a.jsonl"), network={"contact": "you@example.org"}
+    )
+    with pytest.raises(RecipeError, match="it has 0 bytes"):
+        UrlsInput().plan(source, [], False)
