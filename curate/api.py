@@ -25,6 +25,7 @@ from curate.ask.whatif.answer import WhatIf, answer
 from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import points_table, sweep
 from curate.ask.whatif.swept_number import parse_swept_number
+from curate.base.errors import RecipeError
 from curate.store.facts import read_facts
 
 
@@ -126,7 +127,7 @@ class Run:
 
         It is what `curate whatif --sweep` gives: `points` values of a range, with `changes` as of `whatif`.
         """
-        swept = parse_swept_number(number)
+        swept = parse_swept_number(str(number))
         return points_table(list(sweep(open_finished(self.path), _overrides(changes or {}), swept, points)))
 
     def close(self) -> None:
@@ -158,6 +159,8 @@ class Run:
 
 
 def _overrides(changes: Mapping[str, object]) -> list[str]:
+    if not isinstance(changes, Mapping):
+        raise RecipeError(f"changes {changes!r:.80}: accepted: a dict, such as {{'balance.t': 50}}")
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
 
 

@@ -199,6 +199,10 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     fields = getattr(kind, "model_fields", {}) if registry.by_class else {}
     if missing := next((name for name in ("key", *stated) if name not in fields and not hasattr(kind, name)), None):
         raise RecipeError(f"{where} has no attribute {missing}{line}; accepted: {registry.accepted} that has it")
+    section = getattr(kind, "section", None)
+    if isinstance(section, type) and not hasattr(section, "model_fields"):
+        named = f"{section.__name__}{source_line(section)}"
+        raise RecipeError(f"{where}: its section {named} is no Section; accepted: a class derived from Section")
     methods = (item for base in bases for item in vars(base).items() if inspect.isfunction(item[1]))
     for name, method in (item for item in methods if not item[0].startswith("_")):
         wanted = list(inspect.signature(method).parameters)[0 if registry.by_class else 1 :]
@@ -209,5 +213,5 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
             accepted = f"a method with the parameters {', '.join(wanted)}"
             raise RecipeError(f"{where}: {name}{source_line(override)}: {error}; accepted: {accepted}") from None
     if kind.key != entry.name:
-        raise RecipeError(f"{where} has the key {kind.key!r}; accepted: the entry point's name")
+        raise RecipeError(f"{where} has the key {kind.key!r}; accepted: {entry.name!r}, the entry point's name")
     return kind

@@ -35,9 +35,9 @@ def forget(
 ) -> None:
     """Take samples out of a finished run, with a record.
 
-    Only shards and tables that hold them are rewritten, and later runs keep them out. Without a list it completes a
-    request that was interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it may be
-    misspelt.
+    Only shards and tables that hold them are rewritten, and runs that reuse this one keep them out. Without a list it
+    completes a request that was interrupted. The exit status is 1 if an item is neither in the pool nor forgotten: it
+    may be misspelt.
     """
     requested, typed = NOTHING, dict[str, str]()
     for kind, paths in zip(KINDS, (uids, urls, sha256), strict=True):
@@ -89,7 +89,13 @@ def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator
     ]
     listed: list[str] = []
     if absent := len(result.absent):
-        rows.append(("not in this pool", absent, f"{_items(absent)}, {'would be ' * dry_run}blocked in later runs too"))
+        rows.append(
+            (
+                "not in this pool",
+                absent,
+                f"{_items(absent)}, {'would be ' * dry_run}blocked in runs that reuse this one",
+            )
+        )
         values = [(kind, value) for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]
         listed += [typed.get(value) or f"{_NAMES[kind]} {value}" for kind, value in values[:_SHOWN]]
         if len(result.absent.sha256) and not result.has_images:

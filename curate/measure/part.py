@@ -105,7 +105,8 @@ def measure_part(
         measured, failure = [], None
         try:
             for number, batch in enumerate(batches):
-                measured.append(work.measure_batch(number, batch))
+                with kind.blamed("read"):
+                    measured.append(work.measure_batch(number, batch))
         except InputFault as fault:
             failure = fault.reason, fault.detail
         work.check()

@@ -111,6 +111,15 @@ def test_a_fault_of_a_foreign_kind_names_its_package_where_it_is_used(
         FRUITS.find(name)
 
 
+def test_a_section_that_is_none_is_a_fault_of_its_package(install: Callable[..., None]) -> None:
+    of_class = "class Plain: pass\nclass Odd(Fruit): section = Plain\nKIND = Odd('cherry')\n"
+    install("fruit-c", code("cherry") + of_class, "cherry")
+    assert "cherry" not in FRUITS.kinds()
+    expected = r"fruit 'cherry' of package fruit-c 1.2: fruit_c:KIND: its section Plain at fruit_c.py:\d+ is no Section"
+    with pytest.raises(RecipeError, match=expected):
+        FRUITS.find("cherry")
+
+
 def test_an_interrupt_is_one_of_a_user(install: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """By Python's handler, in the main thread; else the package's code raises it."""
     install("fruit-x", "raise KeyboardInterrupt", "x")

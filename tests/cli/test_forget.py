@@ -53,7 +53,7 @@ def test_what_was_done_is_printed(cli: Cli, texts: Path, tmp_path: Path) -> None
     assert (done.status, done.err) == (1, "")
     assert plain(done).startswith("requested 3 items matching rows 2 ")
     assert "published 2 of all these rows, in 1 shard, which was rewritten" in plain(done)
-    assert "not in this pool 1 item, blocked in later runs too http://nowhere.example/1" in plain(done)
+    assert "not in this pool 1 item, blocked in runs that reuse this one http://nowhere.example/1" in plain(done)
     assert f"`curate verify {texts}` checks it" in done.out
     verified = cli("verify", str(texts))
     assert verified.status == 0 and "forgotten items are absent from tables, shards and uids.npy" in verified.out

@@ -8,6 +8,7 @@ format, does the rest.
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -16,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.base.errors import RunError
+from curate.base.errors import CurateError, RunError
 from curate.base.numeric.arrays import Mask
-from curate.base.wording import source_line
+from curate.base.wording import describe_error, source_line
 from curate.pool.decode.columns import Columns, find_columns, score_type
 from curate.pool.decode.field_types import FieldCounts
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
@@ -197,10 +198,22 @@ class InputFormat(ABC):
         """Yield what a method gives. Raises RunError, which names its package and line, where that is no `kind`."""
         for value in values if isinstance(values, Iterable) else (values,):
             if not isinstance(value, kind):
-                where = f"input format {self.key!r} of package {FORMATS.package(self.key)}"
-                gives = f"{method}{source_line(getattr(self, method))} gives {value!r:.80}"
-                raise RunError(f"{where}: {gives}; accepted: objects of class {kind.__name__}")
+                raise self._fault(method, f"gives {value!r:.80}; accepted: objects of class {kind.__name__}")
             yield value
+
+    @contextmanager
+    def blamed(self, method: str) -> Iterator[None]:
+        """Let an error over what a method gave name its package and line, where it is of another package."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if FORMATS.package(self.key) is None or isinstance(error, CurateError | InputFault):
+                raise
+            raise self._fault(method, f"gives what does not fit: {describe_error(error)}") from error
+
+    def _fault(self, method: str, what: str) -> RunError:
+        where = f"input format {self.key!r} of package {FORMATS.package(self.key)}"
+        return RunError(f"{where}: {method}{source_line(getattr(self, method))} {what}")
 
     def weight(self, part: InputPart, has_images: bool) -> int:
         """Return how much of a unit the part takes: bytes of a pool with images, rows of one without."""

@@ -203,6 +203,8 @@ WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
         ("(parts, (kind,))", "(parts, (FileColumns,))", r"TypeError: columns is .*; accepted: a tuple of objects of class FileColumns at curate_jsonl.py:\d+ in plan"),
         ("(parts, (kind,))", "(parts)", r"TypeError: .* missing 1 required positional argument: 'columns' at curate_jsonl.py:\d+ in plan"),
         ("yield InputSample(", "yield InputSample, (", r"reread at curate_jsonl.py:\d+ gives .*; accepted: objects of class InputSample"),
+        ('"caption": pa.array(', '"captn": pa.array(', r"read at curate_jsonl.py:\d+ gives what does not fit: KeyError: 'caption'"),
+        ("for row, want in zip(rows, wanted)", "for row, want in zip(rows[1:], wanted)", r"read at curate_jsonl.py:\d+ gives what does not fit: ArrowInvalid: "),
         ("def reread(", "def read_again(", r"curate_jsonl:FORMAT cannot be loaded: TypeError: .* abstract .*reread.* at curate_jsonl.py:\d+"),
     ],
 )  # fmt: skip
