@@ -24,6 +24,7 @@ of times the size of the file for a moment.
 import hashlib
 import io
 import re
+import struct
 import sys
 import warnings
 import zlib
@@ -57,6 +58,8 @@ _SMALL = 1 << 16  # bytes of images of which the pieces need not be counted
 _PIECES, _PIECE = 10_000, 512  # pieces in which any image may come, and bytes of further ones, but in a GIF
 _SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and pixels of all scans of one with more
 _SCAN = re.compile(rb"\xff\xda")
+_STRIPS = 1_000_000  # strips or tiles of any TIFF
+_STRIP_TAGS = (273, 279, 324, 325)  # where they are, and of how many bytes
 _MAX_SIDE = 2**31 - 1
 _ORIENTATION = 0x0112
 _STATING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what of an image's `info` may state it
@@ -98,6 +101,20 @@ class _TooSlow(OSError):
     """An image that is made to take long."""
 
 
+def _count_strips(data: bytes | memoryview) -> int:
+    """Return how many strips or tiles a TIFF's first directory states; 0 where there is none that can be read."""
+    order, is_big = ">" if data[:1] == b"M" else "<", 43 in data[2:4]
+    place, count, entry = (order + form for form in (("Q", "Q", "HHQ8x") if is_big else ("I", "H", "HHI4x")))
+    try:
+        [first] = struct.unpack_from(place, data, 8 if is_big else 4)
+        [entries] = struct.unpack_from(count, data, first)
+        start, size = first + struct.calcsize(count), struct.calcsize(entry)
+        some = bytes(data[start : start + min(entries, _PIECES) * size])
+        return max(int(n) for tag, _, n in struct.iter_unpack(entry, some) if tag in _STRIP_TAGS)
+    except (struct.error, ValueError):
+        return 0
+
+
 class ImageFacts(NamedTuple):
     """What is known of one image."""
 
@@ -137,6 +154,8 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
         pieces = partial(_TooSlow, "it is in too many pieces of a few bytes")
         source = Metered(data, sys.maxsize, pieces, _PIECES + (0 if name == "gif" else len(data) // _PIECE))
     try:
+        if name == "tiff" and _count_strips(data) > _STRIPS:
+            raise _TooSlow("it is in too many strips or tiles")
         image = _READERS[name](source)
     except Exception as error:
         is_at_end = source.tell() >= len(data)

@@ -24,6 +24,7 @@ from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 _THREADS = 16
+_MANY, _TOGETHER = 1000, 1000  # row groups of a file with so many are parts of so many rows at least
 _TRIED = 20  # files without embeddings before a source is said to supply none
 
 
@@ -85,10 +86,16 @@ def _read_footer(
     # What is no column is an array of the .npz beside the file
     in_sidecar = {name for options in embeddings for name in (options.image, options.text)} - set(schema.names)
     fingerprint = sidecar_fingerprint(file.path, source.storage, content) if in_sidecar else ""
-    parts = []
-    for i in range(metadata.num_row_groups):
-        size, rows = metadata.row_group(i).total_byte_size, metadata.row_group(i).num_rows
-        parts.append(replace(whole, size=size, groups=(i, i + 1), rows=rows, sidecar_fingerprint=fingerprint))
+    parts: list[InputPart] = []
+    least = _TOGETHER if metadata.num_row_groups > _MANY else 0
+    first = size = rows = 0
+    for stop in range(1, metadata.num_row_groups + 1):
+        group = metadata.row_group(stop - 1)
+        size, rows = size + group.total_byte_size, rows + group.num_rows
+        if rows >= least or stop == metadata.num_row_groups:
+            part = replace(whole, size=size, groups=(first, stop), rows=rows)
+            parts.append(replace(part, sidecar_fingerprint=fingerprint))
+            first, size, rows = stop, 0, 0
     return Footer(tuple(parts or [whole]), schema)
 
 

@@ -490,3 +490,22 @@ def test_an_image_of_too_many_bytes_is_not_copied(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("curate.pool.decode.image.io.BytesIO", None)
     facts = measure_image(data, FULL)
     assert (facts.status, facts.error, len(facts.sha256)) == ("too_slow", "2008 bytes", 64)
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_in_millions_of_strips_is_too_slow(order: str, is_big: bool) -> None:
+    """A byte each: Pillow would make a tile of each."""
+
+    def tiff(strips: int) -> bytes:
+        mark = b"II" if order == "<" else b"MM"
+        tags = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (278, 3, 1, 1)]
+        tags += [(273, 1, strips, 4096), (279, 1, strips, 4096)]
+        head = struct.pack(order + ("HHHQQ" if is_big else "HIH"), *((43, 8, 0, 16) if is_big else (42, 8)), len(tags))
+        entry, wide = ("HHQ", "Q") if is_big else ("HHI", "I")
+        rows = (struct.pack(order + entry, *tag[:3]) + struct.pack(order + wide, tag[3]) for tag in sorted(tags))
+        return (mark + head + b"".join(rows)).ljust(4096, b"\0") + bytes(strips)
+
+    facts = measure_image(tiff(2_000_000), FULL)
+    assert (facts.status, facts.error) == ("too_slow", "tiff: it is in too many strips or tiles")
+    assert measure_image(tiff(64), FULL).status != "too_slow"

@@ -112,6 +112,20 @@ def test_row_groups_in_several_units(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert score(context, plan, "s") == list(range(23))
 
 
+@pytest.mark.thorough
+def test_many_row_groups_of_few_rows_are_parts_together(tmp_path: Path) -> None:
+    """Each part takes a millisecond or more."""
+    table = pa.table({"url": [f"http://a/{i}" for i in range(2500)], "caption": [f"caption {i}" for i in range(2500)]})
+    uids = []
+    for name, rows in (("one", 1), ("all", 2500)):
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=rows)
+        recipe = pools.recipe_of(str(tmp_path / f"{name}.parquet"), "parquet")
+        parts = [part for unit in make_plan(recipe).units for part in unit.parts]
+        assert [part.rows for part in parts] == ([1000, 1000, 500] if rows == 1 else [2500])
+        uids.append(pools.run_local(recipe, tmp_path / name).table("samples", ["uid"])["uid"].to_pylist())
+    assert uids[0] == uids[1]
+
+
 def test_the_columns_of_datacomp(tmp_path: Path) -> None:
     table = pa.table(
         {
