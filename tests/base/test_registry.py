@@ -123,6 +123,9 @@ def test_a_section_that_is_none_is_a_fault_of_its_package(install: Callable[...,
 def test_an_interrupt_is_one_of_a_user(install: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """By Python's handler, in the main thread; else the package's code raises it."""
     install("fruit-x", "raise KeyboardInterrupt", "x")
+    monkeypatch.setattr(
+        signal, "getsignal", lambda number: signal.default_int_handler
+    )  # a job in the background has none
     with pytest.raises(KeyboardInterrupt):
         FRUITS.kinds()
     monkeypatch.setattr(signal, "getsignal", lambda number: print)
