@@ -59,7 +59,8 @@ def start(folder: Path, *arguments: str, top: str = "", body: str = "pass", seco
         (folder / "evil.yaml").write_text((folder / "clean.yaml").read_text() + "measure: {evil: {}}\n")
     (folder / "site" / "curate_evil.py").write_text(CODE.replace("TOP", top).replace("BODY", body))
     env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}", "CURATE_OBSERVE_SECONDS": seconds}
-    command = [sys.executable, "-m", "curate", *arguments]
+    # A job in the background ignores interrupts, and so would its children.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "curate", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=env, cwd=folder, stdout=pipe, stderr=pipe, text=True)
 
