@@ -121,12 +121,13 @@ def print_page(page: "Page") -> None:
 
 
 PLANNING = "planning: inputs are listed, and models and metadata read"
+SLOW = 0.5  # seconds
 
 
 @contextmanager
 def say_if_slow(text: str) -> Iterator[None]:
-    """Print a line on standard error where the block takes longer than half a second."""
-    timer = threading.Timer(0.5, lambda: print(text, file=sys.stderr, flush=True))
+    """Print a line on standard error where the block takes longer than SLOW."""
+    timer = threading.Timer(SLOW, lambda: print(text, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
     try:

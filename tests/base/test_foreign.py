@@ -15,6 +15,7 @@ from curate.base import foreign
 from curate.base.errors import RunError
 from curate.base.foreign import find_running, guard, naming_packages
 from curate.base.registry import ForeignKind
+from curate.cli.common import PLANNING
 from tests.laws import pools
 
 ROOT = Path(__file__).parents[2]
@@ -70,13 +71,14 @@ def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
     running = start(folder, *arguments, **code)
     _, err = running.communicate(timeout=60)
     assert "Traceback" not in err
-    return running.returncode, err
+    return running.returncode, err.replace(f"{PLANNING}\n", "")  # on a crowded machine
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("raised", ["SystemExit(7)", "KeyboardInterrupt"])
 def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, raised: str) -> None:
-    assert curate(tmp_path, "run", "clean.yaml", "--out", "out", top="") == (0, "measure 2/2  decide 2/2  emit 1\n")
+    status, err = curate(tmp_path, "run", "clean.yaml", "--out", "out", top="")
+    assert status == 0 and err.endswith("measure 2/2  decide 2/2  emit 1\n") and "warning" not in err
     top = f"raise {raised}"
     warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {raised.replace('(', ': ').strip(')')} at"
     for words in (["plan", "clean.yaml"], ["schema"], ["run", "clean.yaml", "--out", "out"]):

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curate.cli import common
 from curate.cli.main import main
 
 TARS = """
@@ -65,7 +67,8 @@ def run_command(*arguments: str) -> Done:
     argv, level = sys.argv, logging.getLogger().level
     sys.argv = ["curate", *arguments]
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        fast = mock.patch.object(common, "SLOW", 600)  # on a crowded machine all is slow
+        with fast, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main()
     except SystemExit as ended:
         assert ended.code is None or isinstance(ended.code, int)
