@@ -121,7 +121,7 @@ def test_the_readmes_signal_is_a_column(site: Path, recipe: str, tmp_path: Path)
             'key="blur"',
             'key="blurr"',
             2,
-            "package curate-blur 0.1: .* has the key 'blurr'; accepted: the entry point's",
+            "package curate-blur 0.1: .* has the key 'blurr'; accepted: 'blur', the entry point's",
         ),
         (
             "options.side}",
@@ -220,7 +220,8 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
     slow = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)\n        grey ="
     hanging = shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
     (hanging / "curate_blur.py").write_text(blocks()["python"].replace("grey =", slow, 1))
-    command = [sys.executable, "-m", "curate", "run", recipe, "--out", str(tmp_path / "out")]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "curate", "run", recipe]
+    command += ["--out", str(tmp_path / "out")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(hanging), str(ROOT)])}
     with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
         while not (tmp_path / "begun").exists():
@@ -228,7 +229,7 @@ def test_an_interrupt_does_not_wait_for_it(site: Path, recipe: str, tmp_path: Pa
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and "interrupted\n" in said, said
+    assert running.returncode == 130 and "interrupted in signal 'blur' of package curate-blur 0.1\n" in said, said
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
         ),
         ("for text in texts], bool)", "for text in texts], float)", r"check returned float64 \[\d+\]; accepted: bool"),
         ('Option("shout"', 'Option("words"', r"captions.gates has a key 'words' already; uninstall the package"),
-        ('key = "shout"', 'key = "shuot"', r"has the key 'shuot'; accepted: the entry point's name"),
+        ('key = "shout"', 'key = "shuot"', r"has the key 'shuot'; accepted: 'shout', the entry point's name"),
     ],
 )
 def test_a_fault_names_the_package(sections: dict[str, Any], tmp_path: Path, old: str, new: str, message: str) -> None:
