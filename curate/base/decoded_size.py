@@ -14,13 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 MAX_DECODED = 3 << 29  # bytes of row groups of a pool that are read together
-_MAX_NODES, _MAX_DEPTH = (
-    10_000,
-    100,
-)  # columns and what is around them: Arrow ends the process where thousands are nested
+# Columns and what is around them: Arrow ends the process where thousands are nested
+_MAX_NODES, _MAX_DEPTH = 10_000, 100
 # In Thrift's compact form a footer begins with its version, then the schema: a list of so many, in one byte below 15
 _NODES = re.compile(rb"\x15[\x80-\xff]*[\0-\x7f]\x19(?:\xfc([\x80-\xff]*[\0-\x7f])|.)", re.DOTALL)
-_VALUE = 4  # bytes that any value takes in memory, a null too; but for
+_VALUE = 4  # bytes that any value takes in memory at least, a null too
 _VALUES = dict.fromkeys(("INT64", "INT96", "DOUBLE"), 8)
 _BUFFER = 1 << 16  # bytes that are read of a column to see its dictionary
 _BATCH = 1 << 16  # rows
@@ -80,7 +78,7 @@ def check_decoded(
 
 def _claimed(footer: pq.FileMetaData, group: pq.RowGroupMetaData, chunks: Sequence[pq.ColumnChunkMetaData]) -> int:
     lengths = {column.path: column.length for column in map(footer.schema.column, range(footer.num_columns))}
-    widths = (max(_VALUES.get(c.physical_type, _VALUE), lengths[c.path_in_schema] or 0) for c in chunks)
+    widths = [max(_VALUES.get(c.physical_type, _VALUE), lengths[c.path_in_schema] or 0) for c in chunks]
     rows = group.num_rows
     return sum(
         max(chunk.total_uncompressed_size, width * max(rows, chunk.num_values))

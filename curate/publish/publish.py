@@ -63,8 +63,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     if store.complete(_PUBLISHED):
         mark_published(store)
         return
-    lines = (line for line in digests.below("shards/") if line.path.endswith(f".{kind.suffix}"))
-    rows = {line.path.removeprefix("shards/"): line.rows for line in lines if line.rows is not None}
+    rows = digests.rows("shards/", f".{kind.suffix}")
     counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
     store.write_parquet(layout.FAILURES_FILE, all_failures(store))
     if decided.pool is not None and decided.survivors is not None and decided.sums is not None:
