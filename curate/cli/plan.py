@@ -71,7 +71,7 @@ def plan(
                     raise
                 print(f"\nestimate: none on this machine: {error}")
             else:
-                common.print_lines(line(), *_estimate(expected, prepared.context.pool.has_images, bool(downloads)))
+                common.print_lines(line(), *_estimate(expected, bool(downloads)))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")
@@ -137,7 +137,7 @@ def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
     yield "change it by", "number_sample_per_shard, thread_count, timeout, network.attempts (time), image_size (shards)"
 
 
-def _estimate(expected: Estimate | None, images: bool, downloads: bool) -> Iterator[Line]:
+def _estimate(expected: Estimate | None, downloads: bool) -> Iterator[Line]:
     if expected is None:
         why = "none yet, since nothing is downloaded" if downloads else "none, since the pool is empty"
         yield line(f"estimate: {why}")
@@ -155,7 +155,7 @@ def _estimate(expected: Estimate | None, images: bool, downloads: bool) -> Itera
     kept = f"{'' if is_whole else 'at most '}{count:,.0f}{more}  ({count / expected.rows:.2%})"
     kept += f", with {expected.chosen}" if expected.chosen else ""
     rows.append((KEPT, kept if is_whole else f"{kept}; duplicates of rows outside the sample are not counted"))
-    rows += [("output", f"{format_bytes(expected.bytes)} of images")] if images else []
+    rows += [("output", f"{format_bytes(expected.bytes)} of images")] if expected.bytes is not None else []
     seconds = format_seconds(expected.seconds / cores)
     work = f"{seconds} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if expected.seconds else "some seconds: everything is measured and matched already"))

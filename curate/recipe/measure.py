@@ -15,6 +15,11 @@ from curate.recipe.section import Column, ColumnName, KindsSection, OneOrSeveral
 SIGNALS = Registry[Any]("signal", "curate.signals.registry:KINDS", "curate.signals", "curate.signals.signal:SignalKind")
 """The kinds of signals, `curate.signals.signal.SignalKind`."""
 
+_HINTS = {
+    "phash": "; a signal gives phash: measure: {image: {phash: true}}",
+    "min_side": "; min_side comes from columns width and height: least(width, height)",
+    "aspect": "; aspect comes from columns width and height: greatest(width, height) / least(width, height)",
+}
 Form = Literal["one", "listed", "named"]
 """How a recipe asks for signals of a kind: one section; one or a list of sections with names; a mapping by name."""
 
@@ -54,13 +59,13 @@ class Image(Section):
 
 
 def measured_by(column: str) -> str:
-    """Return a hint with the section of `measure` that would give a column; empty where none would."""
+    """Return a hint with the section of `measure`, or the columns, that would give a column; empty where none would."""
     for key, kind in SIGNALS.kinds().items():
         gives, example = kind.section.gives, kind.section.example
         if column.lower() in {part.name.replace("NAME", name) for part in gives for name in example or ("NAME",)}:
             measure = yaml.safe_dump({"measure": {key: example}}, default_flow_style=True, width=1000, sort_keys=False)
             return f"; a signal gives {column}: {measure.strip()[1:-1]}"
-    return "; a signal gives phash: measure: {image: {phash: true}}" if column.lower() == "phash" else ""
+    return _HINTS.get(column.lower(), "")
 
 
 def column_prefix(model: str) -> str:

@@ -26,5 +26,13 @@ def test_a_signal_gives_it(column: str, section: str) -> None:
     assert parse_recipe({"input": {"name": "a", "format": "webdataset", "path": "a.tar"}, "measure": measure})
 
 
+@pytest.mark.parametrize(
+    ("column", "sql"), [("min_side", "least(width, height)"), ("Aspect", "/ least(width, height)")]
+)
+def test_it_comes_from_the_sides(column: str, sql: str) -> None:
+    hint = measured_by(column)
+    assert "comes from columns width and height: " in hint and hint.endswith(sql)
+
+
 def test_no_signal_gives_it() -> None:
     assert [measured_by(column) for column in ("width", "similarity", "name", "l14_image", "")] == [""] * 5

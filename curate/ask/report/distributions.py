@@ -13,7 +13,7 @@ from curate.ask.opened import OpenRun
 from curate.ask.report.blocks import Figure, Figures, Section
 from curate.ask.report.charts import PANEL, THRESHOLD, Bin, compare_bins
 from curate.ask.report.text import SHORT, clean, number
-from curate.ask.report.thresholds import ASPECT, drawn_thresholds
+from curate.ask.report.thresholds import ASPECT, MIN_SIDE, drawn_thresholds
 from curate.base.numeric.sides import SQL
 from curate.base.wording import all_digits
 from curate.publish.views import quote_name
@@ -28,7 +28,7 @@ _SIZES = {
     "characters": ("s.characters", "characters in the caption"),
     "width": ("s.width", "width, pixels"),
     "height": ("s.height", "height, pixels"),
-    "min_side": (SQL["min_side"], "shorter side, pixels"),
+    MIN_SIDE: (SQL[MIN_SIDE], "shorter side, pixels"),
     ASPECT: ("greatest(s.width, s.height) / nullif(least(s.width, s.height), 0)", "longer side ÷ shorter side"),
     "bytes": ("s.bytes", "image file, bytes"),
 }

@@ -11,7 +11,7 @@ from curate.ask.opened import OpenRun
 from curate.expressions.check import parse_sql, walk_tree
 from curate.store.facts import RuleFacts
 
-ASPECT = "aspect"  # the longer side by the shorter one
+ASPECT, MIN_SIDE = "aspect", "min_side"  # the longer side by the shorter one; the shorter one
 _CUTS = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
 
 
@@ -79,12 +79,14 @@ def _columns(tree: dict[str, Any]) -> list[str]:
 
 
 def _measures(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the columns that an expression measures: of least and greatest both, of the ratio of sides `aspect`."""
+    """Yield the columns that an expression measures: both of least and greatest, of sides `min_side`, `aspect` too."""
     name, arguments = _called(node)
     if node.get("class") == "COLUMN_REF":
         yield node["column_names"][-1]
     elif name in ("least", "greatest"):
-        yield from (part["column_names"][-1] for part in arguments if part.get("class") == "COLUMN_REF")
+        names = [part["column_names"][-1] for part in arguments if part.get("class") == "COLUMN_REF"]
+        is_shorter = name == "least" and sorted(map(str.lower, names)) == ["height", "width"]
+        yield from [*names, MIN_SIDE] if is_shorter else names
     elif name == "/" and [_called(part)[0] for part in arguments] == ["greatest", "least"]:
         yield from [ASPECT] if {name.lower() for name in _columns(node)} == {"width", "height"} else []
 

@@ -73,7 +73,7 @@ class Estimate(NamedTuple):
     verdicts: dict[str, float]  # expected rows of the pool per rule, `balance` and `kept` included
     error: float  # one standard error of the kept rows
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
-    bytes: int  # of the kept samples' images, where there are images
+    bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
     chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
     warnings: list[str]  # why the run would probably end with an error
@@ -133,7 +133,7 @@ def estimate(
             verdicts=_verdicts(survivors, expectation, fraction),
             error=0.0 if is_certain else _error(survivors, expectation, fraction),
             seconds=seconds / fraction,
-            bytes=_bytes(survivors, expectation, fraction) if context.pool.has_images else 0,
+            bytes=_bytes(survivors, expectation, fraction),
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
             warnings=[*_too_many_failed(survivors), *_without_spaces(survivors), *unreached],
@@ -267,11 +267,11 @@ def _error(survivors: DecidedRows, expectation: Expectation, fraction: float) ->
     return float(np.sqrt(sampling + expectation.error**2 / fraction))
 
 
-def _bytes(survivors: DecidedRows, expectation: Expectation, fraction: float) -> int:
+def _bytes(survivors: DecidedRows, expectation: Expectation, fraction: float) -> int | None:
     tables = [survivors.settings.tables(state.unit).read("samples", ["bytes"]) for state in survivors.states]
-    sizes = [table["bytes"].to_numpy().astype(np.float64) for table in tables]
-    total = sum(float(np.nansum(of[state.alive])) for of, state in zip(sizes, survivors.states, strict=True))
-    return round(total / fraction * expectation.rows / max(1, sum(map(len, expectation.inclusion))))
+    left = (table["bytes"].filter(pa.array(of.alive)) for table, of in zip(tables, survivors.states, strict=True))
+    sizes = np.concatenate([sizes.drop_null().to_numpy() for sizes in left])
+    return round(sizes.mean() * expectation.rows / fraction) if len(sizes) else None
 
 
 def _requests(

@@ -100,7 +100,10 @@ def test_ranks(length: int) -> None:
     [
         ("words > 2", {"words": 2}),
         ("clip_score > -0.45 AND 3 <= words", {"clip_score": -0.45, "words": 3}),
-        ("least(width, height) >= 200", {"width": 200, "height": 200}),
+        ("least(width, height) >= 200", {"width": 200, "height": 200, "min_side": 200}),
+        ("200 <= LEAST(Height, width)", {"width": 200, "height": 200, "min_side": 200}),
+        ("least(width, words) >= 20", {"width": 20, "words": 20}),
+        ("greatest(width, height) <= 2000", {"width": 2000, "height": 2000}),
         ("greatest(width, height) / least(width, height) <= 3.0", {"aspect": 3}),
         ("words between 3 and 3", {"words": 3}),
         ("Words > 2 AND greatest(Width, HEIGHT) / least(WIDTH, height) < 3", {"words": 2, "aspect": 3}),
@@ -121,19 +124,20 @@ def test_thresholds_are_read_from_rules(sql: str, expected: dict[str, float], tm
         found = drawn_thresholds(run)
         columns = rule_columns(run, RuleFacts.model_validate(rule))
     assert {column: value for column, cuts in found.items() for _, value in cuts} == expected
-    assert set(expected) - {"aspect"} <= set(columns)
+    assert set(expected) - {"aspect", "min_side"} <= set(columns)
     assert set(columns) <= set(schema.SAMPLES.names) | {"clip_score"}
 
 
-def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(tmp_path: Any) -> None:
-    rules = [rule | {"sql": "min_side >= 200"} if rule["name"] == "side" else rule for rule in RUN["rules"]]
+@pytest.mark.parametrize("sql", ["min_side >= 200", "least(width, height) >= 200"])
+def test_a_rule_on_the_shorter_side_has_a_chart_and_a_line(sql: str, tmp_path: Any) -> None:
+    rules = [rule | {"sql": sql} if rule["name"] == "side" else rule for rule in RUN["rules"]]
     write_units(str(tmp_path), SMALL, RUN | {"rules": rules})
     with connected(str(tmp_path)) as run:
         [histogram] = [histogram for histogram in count_bins(run) if histogram.name == "min_side"]
         samples = [row[0] for rows in SMALL for row in rows if row[0]["status"] == "ok"]
         known = [row for row in samples if None not in (row["width"], row["height"])]
         assert sum(histogram.pool) == len(known) > 0
-        shown = str(distributions_section(run))
+        shown = str(distributions_section(run, [histogram]))
     assert "shorter side, pixels" in shown and "Thresholds: side: 200" in shown
 
 

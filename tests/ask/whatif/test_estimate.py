@@ -98,7 +98,7 @@ def test_the_whole_pool_is_exact(tmp_path: Path, sections: str) -> None:
     recipe |= {"balance": {"t": 40}} if "balance" in sections else {}
     context, plan, metadata = prepare(tmp_path, parquet(tmp_path, pets(2000)), **recipe)
     found = checked(estimate(context, plan.units, metadata))
-    assert (found.units, found.sampled, found.rows, found.bytes) == (len(plan.units), 2000, 2000, 0)
+    assert (found.units, found.sampled, found.rows, found.bytes) == (len(plan.units), 2000, 2000, None)
     assert context.store.files() == []  # nothing is written into the run
     assert found.verdicts == pytest.approx({"failed": 0} | truth(context, plan, metadata), abs=1e-6)
     assert ("duplicate" in found.verdicts) and ("unmatched" in found.verdicts) is ("match" in recipe)
@@ -242,6 +242,8 @@ def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/*.tar"}
+    context, plan, _ = prepare(tmp_path, source, rules={"none": "false"})
+    assert checked(estimate(context, plan.units, None)).bytes is None
     context, plan, _ = prepare(tmp_path, source, rules={"words": "words = 2"})
     monkeypatch.setattr(estimates, "_BYTES", 3.5 / 10 * sum(part.size for unit in plan.units for part in unit.parts))
     found = checked(estimate(context, plan.units, None))

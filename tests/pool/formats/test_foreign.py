@@ -174,6 +174,8 @@ def example(tmp_path: Path) -> Path:
 def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path) -> None:
     """From another folder than the recipe's, to which its paths are relative."""
     assert 35 < len((example / "curate_jsonl.py").read_text().splitlines()) < 50
+    planned = curate(example, "plan", tmp_path / "recipe/r.yaml")
+    assert "kept" in planned.stdout and "of images" not in planned.stdout  # it gives no bytes
     done = curate(example, "run", tmp_path / "recipe/r.yaml", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     verdicts = rows(example, tmp_path / "run", "SELECT key, likes, status, rule FROM verdicts ORDER BY row")
