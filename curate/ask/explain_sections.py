@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from curate.ask.opened import OpenRun
-from curate.ask.page import Line, Part, columns, heading, line, named
+from curate.ask.page import Line, Part, columns, heading, line, named, pad
 from curate.base import schema
 from curate.base.wording import pluralise
 from curate.captions.gates.gate import PASSED
@@ -33,10 +33,7 @@ _DUPLICATES = 10  # duplicates that are shown
 
 def _marked(mark: tuple[str, str], name: str, margin: int, *value: Part) -> Line:
     """Return a line `mark name  value`."""
-    shown = named("", margin, *value)
-    text = line("  ", mark, (name, "cyan")).text
-    text.pad_right(max(0, margin + 4 - text.cell_len))
-    return Line(text.append_text(shown.text[margin + 4 :]), shown.hang)
+    return line("  ", mark, (pad(name, margin), "cyan"), *value, hang=margin + 4)
 
 
 def _show(value: object, most: int = _TEXT) -> str:

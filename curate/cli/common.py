@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-import typer
+from typer import Argument, Option
 
 from curate.base.errors import RecipeError
 from curate.cli.imports import import_beam
@@ -35,22 +35,19 @@ class Format(StrEnum):
 
 Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input file is recognised
 
-RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
-FormatOption = Annotated[Format, typer.Option("--format", metavar="FORMAT", help="Output format: table, csv or json.")]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
-]
-FingerprintOption = Annotated[Fingerprint, typer.Option(metavar="HOW", help="Detect changed files by stat or content.")]
+RunArgument = Annotated[str, Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
+RecipeArgument = Annotated[str, Argument(metavar="RECIPE", help="A recipe in YAML.")]
+FormatOption = Annotated[Format, Option("--format", metavar="FORMAT", help="Output format: table, csv or json.")]
+SetOption = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
+FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW", help="Detect changed files by stat or content.")]
 PageOption = Annotated[
-    str | None,
-    typer.Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html"),
+    str | None, Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html")
 ]
 BeamArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
+    list[str] | None, Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
 ]
 OnOption = Annotated[
-    str | None, typer.Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")
+    str | None, Option("--on", metavar="FILE", help="The engine, in YAML; see `curate init --on ENGINE`.")
 ]
 
 

@@ -8,7 +8,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from curate.ask.page import Line, columns, line
 from curate.ask.report.page import write_report
@@ -36,9 +36,7 @@ _FREE = "accepted: a new or empty folder, or an earlier demo's"
 
 
 def demo(
-    out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="Folder of pool, recipe and run.")
-    ] = "curate-demo",
+    out: Annotated[str, Option("--out", "-o", metavar="DIR", help="Folder of pool, recipe and run.")] = "curate-demo",
 ) -> None:
     """Curate a small synthetic pool: offline, in about a minute.
 

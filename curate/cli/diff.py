@@ -6,7 +6,7 @@ from itertools import chain, islice
 from typing import Annotated, Any
 
 import pyarrow as pa
-import typer
+from typer import Argument, Option
 
 from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
@@ -21,16 +21,14 @@ _SHOWN = 50  # rows of a table for people, unless --limit says otherwise
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="DIR_A", help="The folder of a finished run, local or remote.")],
-    second: Annotated[str, typer.Argument(metavar="DIR_B", help="The run to compare it with.")],
+    first: Annotated[str, Argument(metavar="DIR_A", help="The folder of a finished run, local or remote.")],
+    second: Annotated[str, Argument(metavar="DIR_B", help="The run to compare it with.")],
     by: Annotated[
-        By | None, typer.Option("--by", metavar="WHAT", help="rule, entry, source, language, setting or sample.")
+        By | None, Option("--by", metavar="WHAT", help="rule, entry, source, language, setting or sample.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50.")
-    ] = None,
-    side: Annotated[Side | None, typer.Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
-    images: Annotated[bool, typer.Option("--images", help="Write a page of these samples with their images.")] = False,
+    limit: Annotated[int | None, Option(min=1, metavar="N", help="Rows, or samples per side; a table has 50.")] = None,
+    side: Annotated[Side | None, Option(metavar="SIDE", help="Samples of one side: lost or gained.")] = None,
+    images: Annotated[bool, Option("--images", help="Write a page of these samples with their images.")] = False,
     out: PageOption = None,
     format: FormatOption = Format.table,
 ) -> None:

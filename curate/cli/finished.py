@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from curate.ask.explain import explain_sample
 from curate.ask.report.page import write_report
@@ -16,7 +16,7 @@ from curate.cli.common import RunArgument, print_page
 
 def explain(
     directory: RunArgument,
-    sample: Annotated[str, typer.Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
+    sample: Annotated[str, Argument(metavar="UID", help="The sample's uid (32 hex digits), URL or key.")],
 ) -> None:
     """Explain why a sample was kept or dropped.
 
@@ -28,9 +28,9 @@ def explain(
 def report(
     directory: RunArgument,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
+        str | None, Option("--out", "-o", metavar="FILE", help="Where to write it. Default: DIR/report.html.")
     ] = None,
-    against: Annotated[str | None, typer.Option(metavar="DIR_A", help="Another run to compare with.")] = None,
+    against: Annotated[str | None, Option(metavar="DIR_A", help="Another run to compare with.")] = None,
 ) -> None:
     """Write report.html: the whole run on one page.
 

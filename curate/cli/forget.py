@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from curate.ask.page import Line, columns, line
 from curate.base.errors import RecipeError
@@ -23,15 +23,11 @@ FileOption = list[str] | None
 def forget(
     directory: RunArgument,
     uids: Annotated[
-        FileOption, typer.Option(metavar="FILE", help="uids, one per line, or a uids.npy; - is standard input.")
+        FileOption, Option(metavar="FILE", help="uids, one per line, or a uids.npy; - is standard input.")
     ] = None,
-    urls: Annotated[
-        FileOption, typer.Option(metavar="FILE", help="URLs, one per line, exactly as in the pool.")
-    ] = None,
-    sha256: Annotated[
-        FileOption, typer.Option(metavar="FILE", help="sha256 of images, stored or as downloaded.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
+    urls: Annotated[FileOption, Option(metavar="FILE", help="URLs, one per line, exactly as in the pool.")] = None,
+    sha256: Annotated[FileOption, Option(metavar="FILE", help="sha256 of images, stored or as downloaded.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would change, and change nothing.")] = False,
 ) -> None:
     """Take samples out of a finished run, with a record.
 
@@ -49,7 +45,7 @@ def forget(
     result = forget_items(directory, requested, dry_run)
     print_lines(*_lines(directory, result, dry_run, typed))
     if len(result.absent):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _lines(directory: str, result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator[Line]:
@@ -89,13 +85,8 @@ def _counts(result: Forgotten, dry_run: bool, typed: dict[str, str]) -> Iterator
     ]
     listed: list[str] = []
     if absent := len(result.absent):
-        rows.append(
-            (
-                "not in this pool",
-                absent,
-                f"{_items(absent)}, {'would be ' * dry_run}blocked in runs that reuse this one",
-            )
-        )
+        blocked = f"{'would be ' * dry_run}blocked in runs that reuse this one"
+        rows.append(("not in this pool", absent, f"{_items(absent)}, {blocked}"))
         values = [(kind, value) for kind in KINDS for value in hex_of(result.absent[kind][:_SHOWN])]
         listed += [typed.get(value) or f"{_NAMES[kind]} {value}" for kind, value in values[:_SHOWN]]
         if len(result.absent.sha256) and not result.has_images:

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
@@ -26,17 +26,16 @@ def engines() -> list[str]:
 def init(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help=f"One of {', '.join(kinds())}; by default basic.", autocompletion=kinds),
+        Argument(metavar="[KIND]", help=f"One of {', '.join(kinds())}; by default basic.", autocompletion=kinds),
     ] = None,
     on: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="ENGINE", help=f"Write an engine's options instead: {', '.join(engines())}.", autocompletion=engines
         ),
     ] = None,
     out: Annotated[
-        str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml."),
+        str | None, Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml.")
     ] = None,
 ) -> None:
     """Write a commented recipe, or an engine's options, to begin with."""

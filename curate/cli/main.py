@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, TextIO
 
-import typer
+from typer import Exit, Option, Typer
 
 from curate import __version__
 from curate.base.errors import CurateError, RecipeError, describe
@@ -45,20 +45,18 @@ _MODULES = {"schema": "init", **dict.fromkeys(("explain", "report", "verify"), "
 def _version(requested: bool) -> None:
     if requested:
         print(f"curate {__version__}")
-        raise typer.Exit
+        raise Exit
 
 
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Curate image-text pools into training sets, with a reason for every sample."""
 
 
-def build_app(words: Sequence[str]) -> typer.Typer:
+def build_app(words: Sequence[str]) -> Typer:
     """Return the command line for these words: the command that they name is imported, others have their help alone."""
-    app = typer.Typer(
+    app = Typer(
         help="Curate image-text pools into training sets, with a reason for every sample.",
         epilog="Begin with: curate demo, or curate init for a recipe of your own.",
         no_args_is_help=True,

@@ -4,24 +4,22 @@ from itertools import islice
 from typing import Annotated
 
 import pyarrow as pa
-import typer
+from typer import Argument, Option, Typer
 
 from curate.ask.page import Line, columns, line
 from curate.cli.common import print_lines
 from curate.cli.examples import examples_of
 from curate.match.sources import ImportReport, read_metadata, write_metadata
 
-app = typer.Typer(help="Import and show metadata entries.", no_args_is_help=True)
+app = Typer(help="Import and show metadata entries.", no_args_is_help=True)
 
 
 @app.command("import", epilog=examples_of("metadata import"))
 def import_(
-    path: Annotated[
-        str, typer.Argument(metavar="FILE", help="MetaCLIP's metadata.json (plain or gzipped), or a text file.")
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
-    source: Annotated[str, typer.Option(metavar="NAME", help="Name of the entries' source.")] = "import",
-    language: Annotated[str, typer.Option(metavar="CODE", help="Language of the entries.")] = "en",
+    path: Annotated[str, Argument(metavar="FILE", help="MetaCLIP's metadata.json (plain or gzipped), or a text file.")],
+    out: Annotated[str, Option("--out", "-o", metavar="FILE", help="The table to write.")] = "metadata.parquet",
+    source: Annotated[str, Option(metavar="NAME", help="Name of the entries' source.")] = "import",
+    language: Annotated[str, Option(metavar="CODE", help="Language of the entries.")] = "en",
 ) -> None:
     """Check a list of entries, and write it as a table.
 
@@ -34,9 +32,9 @@ def import_(
 
 @app.command(epilog=examples_of("metadata show"))
 def show(
-    path: Annotated[str, typer.Argument(metavar="FILE", help="A list of entries, or an imported table.")],
-    limit: Annotated[int, typer.Option(metavar="N", help="Entries to print.")] = 20,
-    find: Annotated[str, typer.Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
+    path: Annotated[str, Argument(metavar="FILE", help="A list of entries, or an imported table.")],
+    limit: Annotated[int, Option(metavar="N", help="Entries to print.")] = 20,
+    find: Annotated[str, Option(metavar="TEXT", help="Only entries that contain this text.")] = "",
 ) -> None:
     """Print counts and the first entries of a list."""
     table, report = read_metadata(path)

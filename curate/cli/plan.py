@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from curate.ask.page import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
@@ -30,15 +30,13 @@ def plan(
     recipe: common.RecipeArgument,
     beam_options: common.BeamArgument = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done.")
+        str | None, Option("--out", "-o", metavar="DIR", help="The run folder: shows which steps are done.")
     ] = None,
-    reuse: Annotated[
-        str | None, typer.Option(metavar="DIR", help="An older run: shows which tables are reused.")
-    ] = None,
+    reuse: Annotated[str | None, Option(metavar="DIR", help="An older run: shows which tables are reused.")] = None,
     overrides: common.SetOption = [],  # noqa: B006
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
-    no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
+    no_estimate: Annotated[bool, Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
 

@@ -118,11 +118,8 @@ def show_progress(folder: RunStore, units: int, urls: int = 0) -> Iterator[None]
         if not stop.is_set():
             progress = _Progress(folder, units, urls)
             progress.read()
-            kept = (
-                f"finished: {'  '.join(progress.texts())}; run the same command to continue"
-                if progress.texts()
-                else _NOTHING
-            )
+            texts = "  ".join(progress.texts())
+            kept = f"finished: {texts}; run the same command to continue" if texts else _NOTHING
             os.write(2, f"{kept}\n".encode())
 
     at_interrupt(tell)

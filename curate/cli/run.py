@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
@@ -28,17 +28,15 @@ from curate.store.store import RunStore
 
 def run(
     recipe: common.RecipeArgument,
-    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
+    out: Annotated[str, Option("--out", "-o", metavar="DIR", help="The run folder: local, or an fsspec URL.")],
     beam_options: common.BeamArgument = None,
     reuse: Annotated[
-        str | None, typer.Option(metavar="DIR", help="An older run, whose tables are reused if current.")
+        str | None, Option(metavar="DIR", help="An older run, whose tables are reused if current.")
     ] = None,
     overrides: common.SetOption = [],  # noqa: B006
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Try again the URLs of a finished run that may succeed.")
-    ] = False,
+    retry: Annotated[bool, Option("--retry", help="Try again the URLs of a finished run that may succeed.")] = False,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.
 

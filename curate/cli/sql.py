@@ -3,7 +3,7 @@
 import sys
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from curate.ask.library import THEMES, NamedQuery, named_queries
 from curate.ask.output import Result
@@ -19,19 +19,19 @@ from curate.cli.interrupt import raise_when_interrupted
 def sql(
     directory: common.RunArgument,
     query: Annotated[
-        str | None, typer.Argument(metavar="QUERY|NAME", help="SQL, a query's name, or - for standard input.")
+        str | None, Argument(metavar="QUERY|NAME", help="SQL, a query's name, or - for standard input.")
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
+        list[str] | None, Option("--param", metavar="K=V", help="A parameter of the query; may be repeated.")
     ] = None,
     format: common.FormatOption = common.Format.table,
-    images: Annotated[bool, typer.Option("--images", help="Write a page of the rows with their images.")] = False,
+    images: Annotated[bool, Option("--images", help="Write a page of the rows with their images.")] = False,
     out: common.PageOption = None,
     fiftyone: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Write the rows with their images for FiftyOne.")
+        str | None, Option(metavar="DIR", help="Write the rows with their images for FiftyOne.")
     ] = None,
-    limit: Annotated[str | None, typer.Option(hidden=True)] = None,
-    shell: Annotated[bool, typer.Option("--shell", help="Start an interactive shell; .help explains it.")] = False,
+    limit: Annotated[str | None, Option(hidden=True)] = None,
+    shell: Annotated[bool, Option("--shell", help="Start an interactive shell; .help explains it.")] = False,
 ) -> None:
     """Query a run with SQL or a named query; runs are read-only.
 
@@ -48,7 +48,7 @@ def sql(
         raise_when_interrupted()  # it ends a query, not the shell
         with common.open_output() as file:
             failed = run_shell(directory, format.value, file)
-        raise typer.Exit(1 if failed else 0)
+        raise Exit(1 if failed else 0)
     if query == "-":
         query = sys.stdin.read()
     if query is None:

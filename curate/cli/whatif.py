@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import typer
+from typer import Option
 
 from curate.ask.output import Result
 from curate.ask.page import line
@@ -38,18 +38,15 @@ def whatif(
     directory: RunArgument,
     overrides: SetOption = [],  # noqa: B006
     sweep_of: Annotated[
-        str | None,
-        typer.Option("--sweep", metavar="KEY={A..B}", help="Sweep a value over a range, or a list: {A,B,C}."),
+        str | None, Option("--sweep", metavar="KEY={A..B}", help="Sweep a value over a range, or a list: {A,B,C}.")
     ] = None,
-    points: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="Values of a range.")] = 12,
-    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
-    rows: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Target size: solves for t, or for --by.")
-    ] = None,
+    points: Annotated[int, Option(min=2, max=1000, metavar="N", help="Values of a range.")] = 12,
+    plot: Annotated[str | None, Option(metavar="FILE", help="Plot the sweep: .svg, .png or .html.")] = None,
+    rows: Annotated[int | None, Option(min=1, metavar="N", help="Target size: solves for t, or for --by.")] = None,
     share: Annotated[
-        float | None, typer.Option("--tail-share", metavar="X", help="Share of the tail in all matches: solves for t.")
+        float | None, Option("--tail-share", metavar="X", help="Share of the tail in all matches: solves for t.")
     ] = None,
-    by: Annotated[str | None, typer.Option(metavar="KEY", help="The number that --rows solves; else t.")] = None,
+    by: Annotated[str | None, Option(metavar="KEY", help="The number that --rows solves; else t.")] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Compute the yield with other settings, without a run.
