@@ -26,6 +26,7 @@ K = TypeVar("K")
 
 _log = logging.getLogger(__name__)
 _with_foreign = ContextVar("with_foreign", default=True)
+_PATIENCE = 10  # seconds after which a command says what it loads
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
 
 
@@ -178,13 +179,23 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     sharing = [other for other in _REGISTRIES if other.group == registry.group]
     what = " or ".join(dict.fromkeys(other.what for other in sharing))
     where = f"{what} {entry.name!r} of package {package}: {entry.value}"
+    from curate.base import aside  # here: most commands have no package to load
+
+    module = entry.module.partition(".")[0]
+    FOREIGN[registry.what, entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, None)
+    aside.watch(module)
+    slow = threading.Timer(_PATIENCE, _log.warning, ["%s is still being loaded after %d s", where, _PATIENCE])
+    slow.start()
     try:
-        kind = entry.load()
+        kind = aside.call(entry.load)
     except BaseException as error:  # another package's code: of any kind
         if is_interrupt(error):
             raise
-        reason = describe_error(error, entry.module.partition(".")[0])
+        reason = describe_error(error, module)
         raise RecipeError(f"{where} cannot be loaded: {reason}; repair or uninstall the package") from error
+    finally:
+        slow.cancel()
+        del FOREIGN[registry.what, entry.name]  # which an interrupt meanwhile names
     kind_class = kind if isinstance(kind, type) else type(kind)
     line = "" if kind_class.__module__.startswith(_PREFIX) else source_line(kind_class)
     if not registry.accepts(kind):

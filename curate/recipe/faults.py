@@ -108,13 +108,15 @@ def _describe(fault: Any, place: Place) -> str:
         section, fields = place.section, place.section.model_fields if place.section else {}
         known = [field.alias or name for name, field in fields.items()]
         near = did_you_mean(place.keys[-1], known)
-        if section and issubclass(section, KindsSection) and (why := section.registry.broken.get(place.keys[-1])):
+        broken = section.registry.broken if section and issubclass(section, KindsSection) else {}
+        if why := broken.get(place.keys[-1]):
             return f": {why}"
         if section and issubclass(section, KindsSection) and section.holds_kinds:
             what = section.registry.what
             added = "" if near else f"; a package may add {what}s: is one not installed?"
             return f": no such {what}; {near}known: {', '.join(known)}{added}"
-        return f": unknown key; {near}known keys: {', '.join(known) or 'none'}"
+        more = "" if near or not broken else f"; or is it of what is missing? {'; '.join(broken.values())}"
+        return f": unknown key; {near}known keys: {', '.join(known) or 'none'}{more}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"
         forms = alternatives(_inner(place.section, place.keys[-1])) if place.section else ()

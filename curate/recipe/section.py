@@ -236,9 +236,10 @@ class OneKind(KindsSection):
 
 @dataclass(frozen=True)
 class KindOf:
-    """Marks a text that is the key of one of the registry's kinds."""
+    """Marks a text that is the key of one of the registry's kinds; or of one that cannot be loaded, if `or_broken`."""
 
     registry: Registry[Any]
+    or_broken: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
@@ -248,7 +249,8 @@ class KindOf:
 
     def _check(self, key: str) -> str:
         try:
-            self.registry.find(key)
+            if not (self.or_broken and key in self.registry.broken):
+                self.registry.find(key)
         except RecipeError as error:
             raise ValueError(str(error)) from None
         return key

@@ -2,22 +2,18 @@
 
 An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside
 it. Anything else ends the run: so do a file that is missing, what fails while `process_cache` loads, and an image that
-takes longer than DEADLINE.
+takes longer than `aside.SECONDS`.
 """
 
 import logging
-import os
-import threading
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curate.base import schema
+from curate.base import aside, schema
 from curate.base.errors import RunError, SignalError
 from curate.base.foreign import check_descriptors, guard
 from curate.base.numeric.arrays import whole
@@ -27,8 +23,6 @@ from curate.base.wording import describe_error, one_line, pluralise
 from curate.signals import signal as signals
 from curate.signals.signal import Collector, EmbeddingSignal, ImageSignal, ModelSignal, Signal, SignalOutput, TextSignal
 
-DEADLINE = float(os.environ.get("CURATE_OBSERVE_SECONDS") or 600)
-"""Seconds that `observe` may take for an image, with what it loads at first."""
 _CLASSES = (ImageSignal, ModelSignal, TextSignal, EmbeddingSignal, signals.PrecomputedSignal)
 _OF_AN_IMAGE = (ValueError, OSError, MemoryError)
 _OF_A_FILE = (FileNotFoundError, PermissionError)
@@ -65,34 +59,6 @@ class _Failure(NamedTuple):
     is_of_image: bool
 
 
-class _Aside(threading.local):
-    """A thread beside each one that calls, left behind where a call does not end: it keeps no process alive."""
-
-    calls: SimpleQueue[tuple[Future[Any], Callable[[Any], Any], Any]] | None = None
-
-    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """Return what a function that raises nothing does. Raises TimeoutError where it takes longer than DEADLINE."""
-        if self.calls is None:
-            self.calls = SimpleQueue()
-            threading.Thread(target=self._work, args=(self.calls,), name="observe", daemon=True).start()
-        future: Future[Any] = Future()
-        self.calls.put((future, function, argument))
-        try:
-            return future.result(DEADLINE)
-        except TimeoutError:
-            self.calls = None
-            raise
-
-    @staticmethod
-    def _work(calls: "SimpleQueue[tuple[Future[Any], Callable[[Any], Any], Any]]") -> None:
-        while True:
-            future, function, argument = calls.get()
-            future.set_result(function(argument))
-
-
-_aside = _Aside()
-
-
 class _GuardedCollector:
     """A `Collector` of another package at work on one part."""
 
@@ -104,10 +70,9 @@ class _GuardedCollector:
     def observe(self, image: Any) -> Any:
         """Return what the signal does, or what it raised: `add` knows the row."""
         try:
-            return _aside.call(self._observe, image)
-        except TimeoutError:
-            limit = "CURATE_OBSERVE_SECONDS sets the limit"
-            return _Failure(f"observe has not returned within {DEADLINE:g} s; {limit}", False)
+            return aside.call(self._observe, image)
+        except TimeoutError as error:
+            return _Failure(f"observe {error}", False)
 
     def _observe(self, image: Any) -> Any:
         try:

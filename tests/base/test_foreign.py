@@ -59,7 +59,7 @@ def start(folder: Path, *arguments: str, top: str = "", body: str = "pass", seco
         (folder / "clean.yaml").write_text(f"input: {{name: pool, format: webdataset, path: '{path}'}}\n")
         (folder / "evil.yaml").write_text((folder / "clean.yaml").read_text() + "measure: {evil: {}}\n")
     (folder / "site" / "curate_evil.py").write_text(CODE.replace("TOP", top).replace("BODY", body))
-    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}", "CURATE_OBSERVE_SECONDS": seconds}
+    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}", "CURATE_PACKAGE_SECONDS": seconds}
     # A job in the background ignores interrupts, and so would its children.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "curate", *arguments]
     pipe = subprocess.PIPE
@@ -75,18 +75,25 @@ def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("raised", ["SystemExit(7)", "KeyboardInterrupt"])
-def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, raised: str) -> None:
+@pytest.mark.parametrize(
+    ("top", "why"),
+    [
+        ("raise SystemExit(7)", "SystemExit: 7 at"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt at"),
+        ("os._exit(7)", "SystemExit: 7 at curate_evil.py:6 in <module>"),
+        ("time.sleep(1000)", "TimeoutError: has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit;"),
+    ],
+)  # fmt: skip
+def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, top: str, why: str) -> None:
     status, err = curate(tmp_path, "run", "clean.yaml", "--out", "out", top="")
     assert status == 0 and err.endswith("measure 2/2  decide 2/2  emit 1\n") and "warning" not in err
-    top = f"raise {raised}"
-    warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {raised.replace('(', ': ').strip(')')} at"
+    warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {why}"
     for words in (["plan", "clean.yaml"], ["schema"], ["run", "clean.yaml", "--out", "out"]):
-        status, err = curate(tmp_path, *words, top=top)
+        status, err = curate(tmp_path, *words, top=top, seconds="2")
         assert status == 0 and err.startswith(warning), (words, status, err)
-    assert curate(tmp_path, "verify", "out", top=top)[0] == 0
+    assert curate(tmp_path, "verify", "out", top=top, seconds="2")[0] == 0
     for words in (["plan", "evil.yaml"], ["run", "evil.yaml", "--out", "other"]):
-        status, err = curate(tmp_path, *words, top=top)
+        status, err = curate(tmp_path, *words, top=top, seconds="2")
         assert status == 2 and f"curate: evil.yaml: measure.evil: {PACKAGE}" in err, (words, status, err)
 
 
@@ -95,12 +102,13 @@ def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_pat
     ("body", "message"),
     [
         ("raise SystemExit(7)", PACKAGE + "SystemExit: 7 at curate_evil.py:"),
+        ("os._exit(7)", PACKAGE + "SystemExit: 7 at curate_evil.py:"),
         ("raise KeyboardInterrupt", PACKAGE + "KeyboardInterrupt at curate_evil.py:"),
         ("raise GeneratorExit", PACKAGE + "GeneratorExit at curate_evil.py:"),
         ("os.close(2)", PACKAGE + "it closed standard error"),
         ("os.close(1)", "package(s in use:)? curate-evil 0.1"),
         ("os.closerange(3, 200)", "package(s in use:)? curate-evil 0.1"),
-        ("time.sleep(1000)", PACKAGE + "observe has not returned within 2 s; CURATE_OBSERVE_SECONDS sets the limit, image"),
+        ("time.sleep(1000)", PACKAGE + "observe has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit, image"),
     ],
 )  # fmt: skip
 def test_a_run_that_it_ends_names_it(tmp_path: Path, body: str, message: str) -> None:
@@ -109,13 +117,34 @@ def test_a_run_that_it_ends_names_it(tmp_path: Path, body: str, message: str) ->
 
 
 @pytest.mark.thorough
-def test_an_interrupt_names_what_does_not_return(tmp_path: Path) -> None:
-    running = start(tmp_path, "run", "evil.yaml", "--out", "out", body="open('began', 'w'); time.sleep(1000)")
+@pytest.mark.parametrize("place", ["top", "body"])
+def test_an_interrupt_names_what_does_not_return(tmp_path: Path, place: str) -> None:
+    code = {place: "open('began', 'w'); time.sleep(1000)"}
+    running = start(tmp_path, "run", "evil.yaml", "--out", "out", **code)
     while not (tmp_path / "began").exists():
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=20)
     assert running.returncode == 130 and f"curate: interrupted in {PACKAGE[:-2]}\n" in err, err
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("place", ["top", "body"])
+def test_the_line_that_holds_the_interpreter_is_printed(tmp_path: Path, place: str) -> None:
+    """By a thread that needs none of it, as no thread of Python's runs while a pattern is matched."""
+    code = {place: "import re; re.match('(a+)+$', 40 * 'a' + 'b')"}
+    running = start(tmp_path, "run", "evil.yaml", "--out", "out", seconds="1", **code)
+    assert running.stderr is not None
+    line = next((line for line in running.stderr if "curate_evil.py" in line), "")
+    running.kill()
+    running.communicate()
+    assert re.search(r"site/curate_evil.py\", line \d+ in (observe|<module>)$", line)
+
+
+@pytest.mark.thorough
+def test_a_process_that_it_forks_ends_by_itself(tmp_path: Path) -> None:
+    body = "process = os.fork(); process or os._exit(0); os.waitpid(process, 0)"
+    assert curate(tmp_path, "run", "evil.yaml", "--out", "out", body=body)[0] == 0
 
 
 def test_a_descriptor_that_was_closed_elsewhere_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

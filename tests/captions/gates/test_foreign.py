@@ -139,7 +139,6 @@ def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
         ),
         ("for text in texts], bool)", "for text in texts], float)", r"check returned float64 \[\d+\]; accepted: bool"),
         ('Option("shout"', 'Option("words"', r"captions.gates has a key 'words' already; uninstall the package"),
-        ('key = "shout"', 'key = "shuot"', r"has the key 'shuot'; accepted: 'shout', the entry point's name"),
     ],
 )
 def test_a_fault_names_the_package(sections: dict[str, Any], tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -148,3 +147,15 @@ def test_a_fault_names_the_package(sections: dict[str, Any], tmp_path: Path, old
     done = try_run(site, sections, tmp_path / "out")
     assert done.returncode in (1, 2)
     assert re.search(rf"gate 'shout' of package curate-shout 0\.1: .*{message}", done.stderr), done.stderr
+
+
+@pytest.mark.slow
+def test_one_that_cannot_be_loaded_fails_only_recipes_that_name_it(sections: dict[str, Any], tmp_path: Path) -> None:
+    site = install(tmp_path / "faulty", "curate-shout", "raise KeyError(3)", GROUP)
+    why = r"gate 'shout' of package curate-shout 0\.1: .* cannot be loaded: KeyError: 3 at curate_shout.py:1"
+    for name, options in (("silent", {}), ("off", {"off": ["shout"]})):
+        done = try_run(site, sections, tmp_path / name, **options)
+        assert done.returncode == 0 and re.match(f"curate: warning: {why}", done.stderr), done.stderr
+    for key in ("shout", "shouting"):  # a key of its own need not be named as it is
+        done = try_run(site, sections, tmp_path / "used", **{key: 0.3})
+        assert done.returncode == 2 and re.search(f"yaml: captions.gates.{key}: .*{why}", done.stderr), done.stderr
