@@ -1,4 +1,4 @@
-"""The named queries: the files of sql/, each with a header that describes its parameters and columns; and their page.
+"""The named queries: the files of sql/, each with a header that describes its parameters and columns.
 
 A header is made of comments: a summary in one line, further lines if needed, and
 
@@ -11,14 +11,11 @@ SQL as a value, for struct_extract, never as text of the statement. With the def
 rule names, else clip_score, else the first score; `words` in a run without scores. `rule`: null, or the name of a step
 that drops samples in this run, as in the funnel. `text`: null, or text. `positive`: an integer of at least 1; others
 with an integer as default accept 0 too. `numbers`: null, or numbers separated by spaces or commas.
-
-`python -m curate.ask.library` writes the page, sql/README.md.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -27,7 +24,6 @@ from curate.base.schema import SAMPLES, SIDES
 from curate.base.wording import did_you_mean
 from curate.recipe.files import shipped_folder
 
-PAGE = "README.md"
 THEMES = (
     "Overview", "Sources, languages and hosts", "Scores and thresholds", "Entries and balancing", "Duplicates",
     "Captions", "Images", "Samples to look at", "Files and failures",
@@ -163,16 +159,6 @@ def read_number(text: str) -> object:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
 
 
-def library_page() -> str:
-    """Return the page of all named queries, in Markdown, by theme."""
-    import jinja2  # here: only this page needs it
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    template = environment.from_string(files("curate.ask").joinpath("library.md").read_text("utf-8"))
-    kinds = {"column": "a column of", "number": "a numeric column of"}
-    return template.render(themes=THEMES, queries=named_queries(), kinds=kinds)
-
-
 def _column(param: Param, value: object, columns: Mapping[str, str], rules: str) -> str:
     """Return the name of the column, as it is written in the view."""
     fit = {
@@ -207,7 +193,3 @@ def _parse_query(name: str, text: str) -> NamedQuery:
     notes = " ".join(line for line in lines[1:] if not line.startswith(kinds))
     theme = (headers["theme:"] or [""])[0]
     return NamedQuery(name, theme, lines[0], notes, tuple(params), {k: v.strip() for k, v in columns.items()}, text)
-
-
-if __name__ == "__main__":
-    (shipped_folder("sql") / PAGE).write_text(library_page(), "utf-8")

@@ -11,9 +11,7 @@ import inspect
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -25,7 +23,6 @@ from curate.base.wording import describe_error, did_you_mean, source_line
 K = TypeVar("K")
 
 _log = logging.getLogger(__name__)
-_with_foreign = ContextVar("with_foreign", default=True)
 _PATIENCE = 10  # seconds after which a command says what it loads
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
 
@@ -48,16 +45,6 @@ def is_installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-@contextmanager
-def only_builtin() -> Iterator[None]:
-    """Look up the package's own kinds alone, as a page about them does."""
-    token = _with_foreign.set(False)
-    try:
-        yield
-    finally:
-        _with_foreign.reset(token)
 
 
 @cache  # each look reads a file of every package
@@ -102,7 +89,7 @@ class Registry(Generic[K]):
         A foreign kind that cannot be loaded is left out, with a warning. Raises RecipeError, which names packages, for
         two kinds of one key.
         """
-        return _load(self, _with_foreign.get())[0]
+        return _load(self)[0]
 
     def find(self, key: str) -> K:
         """Return one kind. Raises RecipeError where there is none of that key; names the nearest."""
@@ -117,11 +104,11 @@ class Registry(Generic[K]):
     @property
     def broken(self) -> Mapping[str, str]:
         """Why each foreign kind that cannot be loaded cannot, by its key; the text names its package."""
-        return _load(self, _with_foreign.get())[2]
+        return _load(self)[2]
 
     def package(self, key: str) -> str | None:
         """Return the package that a foreign kind comes from, with its version; None for the package's own."""
-        foreign = _load(self, _with_foreign.get())[1].get(key)
+        foreign = _load(self)[1].get(key)
         return foreign.package if foreign else None
 
     @property
@@ -137,14 +124,12 @@ class Registry(Generic[K]):
 
 
 @cache  # by the registry: what is installed does not change while a process runs
-def _load(
-    registry: Registry[Any], with_foreign: bool
-) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind], Mapping[str, str]]:
+def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, ForeignKind], Mapping[str, str]]:
     """Return a registry's kinds, the foreign ones, and why others could not be loaded."""
     kinds = {kind.key: kind for kind in _import(registry.builtin)}
     foreign: dict[str, ForeignKind] = {}
     broken: dict[str, str] = {}
-    entries = _installed().select(group=registry.group) if registry.group and with_foreign else ()
+    entries = _installed().select(group=registry.group) if registry.group else ()
     for entry in sorted(entries, key=lambda entry: entry.name):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         try:

@@ -72,7 +72,7 @@ class Section(pydantic.BaseModel):
     """Base of every section: unknown keys are refused, values are not changed after loading.
 
     For users are the docstring of a section, whose first line says in one sentence what it is for, the text below each
-    field, or its `description`, and its `examples`: `curate.recipe.reference` makes its page of them.
+    field, or its `description`, and its `examples`: the reference of keys is made of them.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

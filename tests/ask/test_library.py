@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curate.ask.library import PAGE, THEMES, NamedQuery, fill_params, library_page, named_queries
+from curate.ask.library import THEMES, NamedQuery, fill_params, named_queries
 from curate.ask.output import write_result
 from curate.ask.query import open_run
 from curate.base import schema
 from curate.base.errors import RecipeError
-from curate.recipe.files import shipped_folder
 from curate.store.store import RunStore
+from tests.ask.library import PAGE, library_page
 from tests.publish.runs import (
     EVIL,
     NEEDED,
@@ -682,8 +682,8 @@ def test_there_are_enough() -> None:
 
 
 def test_the_page_is_what_the_headers_say() -> None:
-    page = (shipped_folder("sql") / PAGE).read_text("utf-8")
-    assert page == library_page(), "run `python -m curate.ask.library`"
+    page = PAGE.read_text("utf-8")
+    assert page == library_page(), "run `python -m tests.ask.library`"
     for query in named_queries():
         assert page.count(f"### {query.name}\n") == 1 and query.summary in page
         assert all(f"| `{param.usage}` |" in page for param in query.params)
@@ -691,7 +691,7 @@ def test_the_page_is_what_the_headers_say() -> None:
 
 def tables_of_the_page() -> dict[str, dict[str, list[str]]]:
     """Of each table of section "Tables and views", by its heads: the names of its rows, and what their last cells hold as code."""
-    page = (shipped_folder("sql") / PAGE).read_text("utf-8").partition("## Tables and views\n")[2]
+    page = PAGE.read_text("utf-8").partition("## Tables and views\n")[2]
     tables: dict[str, dict[str, list[str]]] = {}
     for part in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
@@ -724,7 +724,7 @@ def test_the_page_lists_all_tables_with_their_columns(small: str) -> None:
 
 
 def test_the_page_opens_a_run_in_duckdb(small: str, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (shipped_folder("sql") / PAGE).read_text("utf-8")
+    page = PAGE.read_text("utf-8")
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code.replace("run1", small), {})
     assert "duplicate" in capsys.readouterr().out

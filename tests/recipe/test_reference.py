@@ -11,18 +11,16 @@ import pytest
 from pydantic import ValidationError
 
 from curate.base import schema
-from curate.recipe.files import shipped_folder
 from curate.recipe.json_schema import recipe_schema
 from curate.recipe.measure import SIGNALS, Measure
 from curate.recipe.recipe import Recipe, parse_recipe
-from curate.recipe.reference import PAGE, Entry, entries, reference_page
 from curate.recipe.section import Section
 from curate.recipe.strict_yaml import load_yaml
 from curate.signals.registry import KINDS
 from curate.signals.signal import Built, filled_columns
+from tests.recipe.reference import PAGE, Entry, entries, reference_page
 
-PATH = shipped_folder("pipelines") / "recipes" / PAGE
-TEXT = PATH.read_text("utf-8")
+TEXT = PAGE.read_text("utf-8")
 ENTRIES = entries()
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ")]
 VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
@@ -31,7 +29,7 @@ ODD = re.compile(r"\b(is told|is wished|as long as|stands? for|alike|of which is
 
 
 def test_the_page_is_what_the_models_say() -> None:
-    assert reference_page() == TEXT, "run `python -m curate.recipe.reference`"
+    assert reference_page() == TEXT, "run `python -m tests.recipe.reference`"
 
 
 def properties(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -109,11 +107,11 @@ ANCHORS = [
 def test_every_link_leads_to_a_heading() -> None:
     assert len(set(ANCHORS)) == len(ANCHORS)
     assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= set(ANCHORS)
-    assert all((PATH.parent / link).is_file() for link in re.findall(r"\]\(([^#)]+)\)", TEXT))
+    assert all((PAGE.parent / link).is_file() for link in re.findall(r"\]\(([^#)]+)\)", TEXT))
 
 
 def test_links_from_other_pages_lead_to_a_heading() -> None:
-    root = PATH.parents[2]
+    root = PAGE.parents[2]
     pages = [root / "README.md", *(root / "curate").rglob("*.md"), *(root / "infra").glob("*.md")]
     found = [link for page in pages for link in re.findall(r"recipes/README\.md#([^)\s]+)\)", page.read_text("utf-8"))]
     assert found and set(found) <= set(ANCHORS)

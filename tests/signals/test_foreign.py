@@ -80,7 +80,7 @@ def test_editors_know_its_section(site: Path) -> None:
 
 @pytest.mark.slow
 def test_the_reference_is_of_this_packages_keys(site: Path) -> None:
-    code = "from curate.recipe.reference import reference_page; print(reference_page(), end='')"
+    code = "from tests.recipe.reference import reference_page; print(reference_page(), end='')"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == (ROOT / "pipelines/recipes/README.md").read_text()

@@ -4,7 +4,7 @@ For each section: the first line of its docstring, an example, its keys (`descri
 come of it (`Section.gives`), and the rest of its docstring, but `Attributes:`, which are for developers. Sections of
 other packages are left out.
 
-`python -m curate.recipe.reference` writes the page.
+`python -m tests.recipe.reference` writes the page.
 """
 
 import inspect
@@ -13,14 +13,16 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
+from importlib.metadata import EntryPoints
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import jinja2
 import yaml
 from pydantic.fields import FieldInfo
 
 from curate.base.errors import RecipeError
-from curate.base.registry import only_builtin
 from curate.base.schema import SAMPLES
 from curate.recipe.captions import Captions
 from curate.recipe.faults import alternatives, is_section
@@ -30,7 +32,7 @@ from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.section import Column, OneKind, Section
 from curate.recipe.source import FORMATS, Source
 
-PAGE = "README.md"
+PAGE = shipped_folder("pipelines") / "recipes" / "README.md"
 _CLIP = {"clip": {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}}
 # What an example may need besides its section: the first one with which it is a recipe is shown with it.
 _NEEDS: tuple[dict[str, Any], ...] = (
@@ -97,16 +99,14 @@ def keys_of(entry: Entry, places: Mapping[str, Entry]) -> list[list[str]]:
     return [_cells(name, field, properties[field.alias or name], places) for name, field in entry.fields.items()]
 
 
-@only_builtin()
+@patch("curate.base.registry._installed", EntryPoints)
 def reference_page() -> str:
     """Return the page, in Markdown."""
-    import jinja2  # here: only this page needs it
-
     listed = entries()
     recipe = Entry("Keys", Recipe, Recipe.model_fields, {})
     places = {entry.section.__name__: entry for entry in reversed(listed)}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    page = environment.from_string(files("curate.recipe").joinpath("reference.md").read_text("utf-8")).render(
+    page = environment.from_string(Path(__file__).with_suffix(".md").read_text("utf-8")).render(
         recipe=recipe,
         entries=listed,
         keys_of=partial(keys_of, places=places),
@@ -283,4 +283,4 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    (shipped_folder("pipelines") / "recipes" / PAGE).write_text(reference_page(), "utf-8")
+    PAGE.write_text(reference_page(), "utf-8")
