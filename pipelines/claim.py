@@ -39,8 +39,8 @@ from curate.run.inputs import copy_inputs
 from curate.run.place import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import DESCRIBING_FILE, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
-from curate.store.lock import clear_tmp, locked
+from curate.store.layout import DESCRIBING_FILE, INPUTS, JOB_FILE, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
+from curate.store.lock import Hold, MayEnd, clear_tmp, locked, never
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
 from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, tell_damage
@@ -67,16 +67,19 @@ class Prepared:
 
 
 @contextmanager
-def claimed(prepared: Prepared) -> Iterator[None]:
-    """Claim the folder, and hold its lock while the block runs. Raises RecipeError where it cannot be written."""
+def claimed(prepared: Prepared, may_end: MayEnd = never) -> Iterator[Hold]:
+    """Claim the folder, and hold it while the block runs, or for a job that goes on. `may_end` is of `locked`.
+
+    Raises RecipeError where it cannot be written.
+    """
     store = prepared.context.store
     with ExitStack() as held:
         try:
-            held.enter_context(locked(store, "run"))
+            hold = held.enter_context(locked(store, "run", may_end, prepared.engine.outlasts_driver))
             claim_folder(prepared)
         except OSError as error:
             raise RecipeError(f"--out {store.url}: cannot be written: {error}") from None
-        yield
+        yield hold
 
 
 def claim_folder(prepared: Prepared) -> None:
@@ -108,6 +111,7 @@ def claim_folder(prepared: Prepared) -> None:
         _log.warning(f"{what}, so {risk}: leave speculation off")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
+    store.delete(JOB_FILE)
     copy_inputs(prepared.inputs, store)
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)

@@ -23,7 +23,8 @@ from curate.measure.settings import MeasureSettings
 from curate.run.place import Place
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
-from curate.store.lock import clear_tmp
+from curate.store.lease import write_job
+from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.curate import build
@@ -67,15 +68,18 @@ def _load_models(prepared: Prepared) -> None:
             break
 
 
-def run(prepared: Prepared) -> None:
+def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> None:
     """Run the pipeline; return once `_SUCCESS` is written.
+
+    Of an engine whose jobs outlast the driver, the job is recorded in the folder that is held; with `detach` it is left
+    to itself, and keeps the lease.
 
     Raises:
         RecipeError: a job server does not know an option.
         RunError: the run failed; a rerun continues from its finished files.
         KeyboardInterrupt: it was interrupted; likewise.
     """
-    context = prepared.context
+    context, engine = prepared.context, prepared.engine
     n_buckets = max(4, min(1024, (context.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
@@ -83,14 +87,21 @@ def run(prepared: Prepared) -> None:
     _load_ahead(prepared)
 
     def add_steps(root: beam.Pipeline) -> None:
-        sent = replace(context, recipe=prepared.sent)
+        sent = replace(context, recipe=prepared.sent, lease=hold.lease if hold else "")
         units = BeamUnits(root, prepared.plan.units, sent)
         build(units, sent, prepared.plan.units, n_buckets)
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
     try:
-        job = prepared.engine.submit(add_steps, context.store)
+        if hold and engine.outlasts_driver:
+            write_job(context.store, hold.id, engine.key, engine.name_job(context.store))
+        job = engine.submit(add_steps, context.store)
+        if hold and engine.outlasts_driver:
+            write_job(context.store, hold.id, engine.key, job.handle, job.logs)
+            if detach:
+                hold.is_handed_over = True
+                return
         job.wait(lambda: _write_costs(context.store, job.costs))
     except RecipeError:  # of a job server, about its options
         raise
@@ -104,7 +115,8 @@ def run(prepared: Prepared) -> None:
         raise RunError(f"{_last_words(error)}\nFinished work is kept: run again to continue.") from None
     finally:
         gc.unfreeze()
-        context.store.delete(ERROR_NOTES)
+        if not (hold and hold.is_handed_over):
+            context.store.delete(ERROR_NOTES)
     if not context.store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
     clear_tmp(context.store)

@@ -14,6 +14,8 @@ CARD_FILE = "README.md"
 CROISSANT_FILE = "croissant.json"
 REPORT_FILE = "report.html"
 STAGES_FILE = "logs/stages.csv"  # of the last command on Spark: what each stage took
+JOB_FILE = "logs/job.json"  # the job that was handed over last
+DRIVER_LOG = "logs/driver.log"  # what the process said that follows a job which was handed over
 SUCCESS_FILE = "_SUCCESS"  # the last one: with it the run is finished
 
 # What publishing writes beside tables and shards, but the manifest and `_SUCCESS`.
@@ -30,6 +32,7 @@ LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to r
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 DESCRIBING_FILE = "tmp/describing.json"  # there while a finished run gets another name or license: its drops
 LOCK_FILE = "tmp/lock"  # there while a command is at work
+LEASES = "tmp/lease"  # likewise in object stores, and while a job works that was handed over
 STEPS_LOG = "tmp/steps"  # what each unit took in each step, until the run is finished
 DIGESTS = "parts/digests"  # of what was written, until the manifest has it
 TICKETS = "tmp/placed"  # say which attempt's files were put into place since the run started

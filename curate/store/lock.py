@@ -1,60 +1,121 @@
 """One command at a time works in a run folder: by a lock that ends with its process, however that ends.
 
 The lock is the system's, on a file that says who holds it. A process number alone would not do: after a kill another
-process may have it, as in containers, and on a shared disk it is another machine's. Object stores and some shared disks
-have no such locks: there nobody is kept out. (filelock leaves its file behind; a finished run has no such file.)
+process may have it, as in containers, and on a shared disk it is another machine's. In object stores, and for jobs that
+work without the process that submitted them, it is a lease (see `curate.store.lease`). Some shared disks have no locks:
+there nobody is kept out. (filelock leaves its file behind; a finished run has no such file.)
 """
 
 import errno
 import fcntl
-import json
 import os
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import IO
+
+from pydantic import ValidationError
 
 from curate.base.errors import RunError
 from curate.base.process import cleaned_up
-from curate.store.layout import LOCK_FILE
+from curate.store.layout import LEASES, LOCK_FILE
+from curate.store.lease import (
+    NOBODY_KNOWN,
+    WAITING,
+    Holder,
+    end_lease,
+    find_lease,
+    has_finished,
+    renew_lease,
+    renewing,
+    say_held,
+    stop_renewing,
+    take_lease,
+)
 from curate.store.store import RunStore
 
 _ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
+MayEnd = Callable[[Holder], bool]  # whether the lease of a holder may be ended, as that of a dead one
+
+
+@dataclass
+class Hold:
+    """A folder that this process holds; `lease` is empty where the lock is enough, which ends with the process."""
+
+    store: RunStore
+    id: str
+    lease: str = ""
+    is_handed_over: bool = False  # set where a job works on, without this process
+
+    def end(self) -> None:
+        """Free the lease, or leave it to the job."""
+        stop_renewing(self.lease)
+        if self.is_handed_over:
+            renew_lease(self.store, self.lease, lasts=WAITING, has_left=True)
+        else:
+            end_lease(self.store, self.lease)
+
+
+def never(holder: Holder) -> bool:
+    """Return False: no lease is ended."""
+    return False
+
 
 @contextmanager
-def locked(store: RunStore, command: str) -> Iterator[None]:
-    """Keep other commands out of the folder while the block runs. Raises RunError, which names one that is at work."""
-    if not store.is_local:
-        yield
-        return
-    path = store.path(LOCK_FILE)
-    with _acquire(path, command) as file, cleaned_up(lambda: _remove(file, path)):
-        yield
+def locked(store: RunStore, command: str, may_end: MayEnd = never, outlasts: bool = False) -> Iterator[Hold]:
+    """Keep other commands out of the folder while the block runs, or until a job has ended that was handed over.
+
+    `outlasts`: whether a job may work on without this process. Raises RunError, which names one that is at work.
+    """
+    holder = Holder.make(command)
+    hold = Hold(store, holder.id)
+    with ExitStack() as held:
+        if store.is_local:
+            file = held.enter_context(_acquire(store, holder))
+            held.enter_context(cleaned_up(lambda: _remove(file, store.path(LOCK_FILE))))
+        if outlasts or not store.is_local or find_lease(store):
+            take_lease(store, holder, may_end)
+            hold.lease = holder.id
+            held.enter_context(cleaned_up(hold.end))
+            held.enter_context(renewing(store, hold.lease))
+        yield hold
 
 
 def _remove(file: IO[str], path: str) -> None:
     """Remove the file of a lock that is held, unless the block did: then another may hold the next one."""
     if _is_at(file, path):
         os.unlink(path)
-        with suppress(OSError):  # it holds more
-            os.rmdir(os.path.dirname(path))
+        for folder in (path.replace(LOCK_FILE, LEASES), os.path.dirname(path)):
+            with suppress(OSError):  # it holds more
+                os.rmdir(folder)
 
 
-def check_unlocked(store: RunStore) -> None:
+def find_holder(store: RunStore) -> Holder | None:
+    """Return who holds the folder now: by the lock, or by a lease, perhaps a stale one; write nothing."""
+    return _find_locker(store) or find_lease(store)
+
+
+def _find_locker(store: RunStore) -> Holder | None:
+    if store.is_local:
+        with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE)) as file:
+            return _lock(file, fcntl.LOCK_SH)
+    return None
+
+
+def check_unlocked(store: RunStore, may_end: MayEnd = never) -> None:
     """Raise RunError where a command is at work in the folder now; write nothing."""
-    if not store.is_local:
-        return
-    with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE), "r+") as file:
-        _lock(file, store.path(LOCK_FILE))
+    if holder := _find_locker(store):
+        raise say_held(store, holder)
+    if (holder := find_lease(store)) and not (has_finished(store, holder) or may_end(holder)):
+        raise say_held(store, holder)
 
 
 def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
     """Remove what is in the folder's `tmp`, but the lock and what is to `keep`. The caller holds the lock."""
     for name in store.names("tmp"):
-        if f"tmp/{name}" not in (LOCK_FILE, keep):
+        if f"tmp/{name}" not in (LOCK_FILE, LEASES, keep):
             store.delete(f"tmp/{name}")
     if store.is_local:
         with suppress(OSError):  # it holds the lock
@@ -68,9 +129,9 @@ def remove_leftovers(store: RunStore) -> None:
             store.delete("tmp")
 
 
-def _acquire(path: str, command: str) -> IO[str]:
-    """Return the file, locked; closing it lets go."""
-    failed = 0
+def _acquire(store: RunStore, holder: Holder) -> IO[str]:
+    """Return the file, locked; closing it lets go. Raises RunError where another holds it."""
+    path, failed = store.path(LOCK_FILE), 0
     while True:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -81,32 +142,32 @@ def _acquire(path: str, command: str) -> IO[str]:
                 raise
             continue  # the one before removed its folder
         try:
-            _lock(file, path)
+            if other := _lock(file, fcntl.LOCK_EX):
+                raise say_held(store, other)
         except BaseException:
             file.close()
             raise
         if _is_at(file, path):  # else the one before removed it, and it locks nobody out
             file.truncate(0)
-            since = datetime.now(UTC).isoformat(" ", "seconds")
-            json.dump({"command": command, "process": os.getpid(), "host": platform.node(), "since": since}, file)
+            file.write(holder.model_dump_json())
             file.flush()
             return file
         file.close()
 
 
-def _lock(file: IO[str], path: str) -> None:
-    """Lock the file, where its disk has locks. Raises RunError where another holds it."""
+def _lock(file: IO[str], how: int) -> Holder | None:
+    """Lock the file, where its disk has locks; return another who holds it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            return
+            return None
         file.seek(0)
-        folder, holder = os.path.dirname(os.path.dirname(path)), "another curate command"
-        with suppress(ValueError, KeyError, TypeError):  # not written yet, or by something else
-            words = "curate {command} (process {process} on {host}, since {since})"
-            holder = words.format_map(json.loads(file.read()))
-        raise RunError(f"{folder}: {holder} is running here; wait until it ends, or stop it") from None
+        try:
+            return Holder.model_validate_json(file.read())
+        except ValidationError:  # not written yet, or by something else
+            return NOBODY_KNOWN
+    return None
 
 
 def _is_at(file: IO[str], path: str) -> bool:

@@ -16,7 +16,7 @@ Options of its own are a subclass of Beam's PipelineOptions in the same file.
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import apache_beam as beam
@@ -27,6 +27,7 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
 from curate.store.store import RunStore
+from pipelines.engines.driver_process import DriverProcess
 from pipelines.engines.job import Job
 
 Report = Callable[[str], None]  # is given a line for the user
@@ -60,6 +61,31 @@ class PipelineEngine:
     def place(self) -> Place:
         """Where steps work."""
         return Place.CLUSTER
+
+    @property
+    def outlasts_driver(self) -> bool:
+        """Whether a job goes on by itself, so that the process that submitted it may leave under --detach.
+
+        Where it does not, --detach starts a driver process that outlives the shell, and follows the job.
+        """
+        return False
+
+    def name_job(self, store: RunStore) -> Mapping[str, str] | None:
+        """Return a handle by which the job that `submit` is about to make is found, if this process dies meanwhile.
+
+        None where it has no name before. Asked once, right before `submit`, where jobs outlast the driver.
+        """
+        return None
+
+    @classmethod
+    def attach(cls, handle: Mapping[str, str]) -> Job:
+        """Return the job of a handle, of `Job.handle` or `name_job`: `state`, `stop` and `logs` work in any process.
+
+        Its state is PipelineState.UNKNOWN where the engine knows no such job. This one is a driver process of a host.
+
+        Raises RunError where the engine does not answer.
+        """
+        return Job(cls.key, DriverProcess(handle))
 
     def set_up(self) -> None:
         """Set up this process, once this engine is chosen."""

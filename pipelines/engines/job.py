@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
@@ -38,6 +38,11 @@ class Job:
         """The address at which the engine shows what it and its workers log of the job."""
         return None
 
+    @property
+    def handle(self) -> Mapping[str, str] | None:
+        """What `PipelineEngine.attach` finds the job by; `job` names it for people. None: it ends with this process."""
+        return None
+
     def follow(self, on_costs: Callable[[], None]) -> None:
         """Wait for the end, and call `on_costs` where `costs` may have changed.
 
@@ -45,15 +50,15 @@ class Job:
         """
         self.result.wait_until_finish()
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = _SECONDS) -> None:
         """Cancel the job unless it has ended, and return once it has.
 
-        Raises what the runner raises, and TimeoutError where it does not end.
+        Raises what the runner raises, and TimeoutError where it does not end within so many seconds.
         """
         if PipelineState.is_terminal(self.state):
             return
         self.result.cancel()
-        ends = time.monotonic() + _SECONDS
+        ends = time.monotonic() + seconds
         while not PipelineState.is_terminal(state := self.state):
             if time.monotonic() > ends:
                 raise TimeoutError(f"it is {state}")

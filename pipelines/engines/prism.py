@@ -53,10 +53,10 @@ class Prism(Local):
 
 
 class _PrismJob(Job):
-    def stop(self) -> None:
+    def stop(self, *seconds: float) -> None:
         """Cancel the job, and end the program: Beam would at a normal end of this process."""
         try:
-            super().stop()
+            super().stop(*seconds)
         finally:
             from apache_beam.runners.portability.prism_runner import PrismRunner
 

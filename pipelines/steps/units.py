@@ -9,7 +9,8 @@ so a run has only so many, whatever its units.
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain, islice, starmap
@@ -22,6 +23,7 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, ToUnit, Units, W, Yields
 from curate.store.error_notes import noting_errors
+from curate.store.lease import renewing
 from curate.store.tables import OpenTables
 from pipelines.steps.functions import CombineAll, FlatMap, InBatches, Map
 from pipelines.steps.threads import InThreads
@@ -215,6 +217,13 @@ class BeamUnits(Units):
             answer.append(outputs[tag])
 
 
+@contextmanager
+def _working(context: RunContext) -> Iterator[None]:
+    """Renew the run's lease while the block works, and keep the message of an error that ends it."""
+    with noting_errors(context.store), renewing(context.store, context.lease):
+        yield
+
+
 def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
 
@@ -245,7 +254,7 @@ class _Pass:
         for element in unpack((number, data)):
             unit = getattr(element, "unit", element)
             own_values = [] if sent is None else [sent[unit.index]]
-            with noting_errors(self.context.store), self.context.open_tables(unit) as tables:
+            with _working(self.context), self.context.open_tables(unit) as tables:
                 elements.append(self._do(tables, element, own_values, values, outputs))
         return outputs if all(is_question for _, _, is_question in self.steps) else [*outputs, pack(number, elements)]
 
@@ -273,7 +282,7 @@ class _OfKey:
         """Return pairs, what is for the units of each packet as one of them, and asides as the other output."""
         outputs: list[Any] = []
         sent = defaultdict(list)
-        with noting_errors(self.context.store):
+        with _working(self.context):
             for part in self.function(item[0], list(item[1]), *values):
                 if isinstance(part, ToUnit):
                     sent[part.unit // self.together].append(tuple(part))
@@ -288,7 +297,7 @@ class _OfItem:
     function: Callable[..., Any]
 
     def __call__(self, item: Any, *values: Any) -> list[Any]:
-        with noting_errors(self.context.store):
+        with _working(self.context):
             return [self.function(item, *values)]
 
 
@@ -305,5 +314,5 @@ class _Computing:
         values = dict(zip((self.place, *self.places), (element, *others), strict=True))
         positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
         named = {name: value for name, value in values.items() if isinstance(name, str)}
-        with noting_errors(self.context.store):
+        with _working(self.context):
             return self.function(*positional, **named)

@@ -1,0 +1,254 @@
+"""Leases: one at a time, renewed by whoever works, ended where the holder is shown dead, and never by chance."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from curate.base.errors import RunError
+from curate.store import lease as leases
+from curate.store.lease import Holder, Process, find_lease, read_job, read_leases, renew_lease, renewing, write_job
+from curate.store.lock import check_unlocked, clear_tmp, find_holder, locked, remove_leftovers
+from curate.store.store import RunStore
+
+
+class Clock:
+    """Time that passes as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of leases; they are renewed after milliseconds, if it says that a minute has passed."""
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def store() -> Iterator[RunStore]:
+    """A folder on a file system that is no disk."""
+    folder = RunStore(f"memory://lease-{uuid.uuid4().hex}")
+    yield folder
+    folder.delete("")
+
+
+def always(holder: Holder) -> bool:
+    return True
+
+
+def test_a_second_one_learns_who_holds_it(store: RunStore, clock: Clock) -> None:
+    with locked(store, "forget") as hold:
+        assert hold.lease and store.files("tmp") == ["tmp/lease/000001"]
+        for attempt in (lambda: check_unlocked(store), lambda: locked(store, "run").__enter__()):
+            with pytest.raises(RunError, match=rf"curate forget \(process {os.getpid()} on .*1970.*\) is running here"):
+                attempt()
+        clear_tmp(store)
+        remove_leftovers(store)
+        assert find_holder(store) == find_lease(store)
+    assert store.files() == []
+    check_unlocked(store)
+
+
+def test_of_many_at_once_one_has_it(store: RunStore) -> None:
+    inside: list[int] = []
+
+    def work(number: int) -> int:
+        try:
+            with locked(store, "run"):
+                inside.append(number)
+                assert inside == [number]
+                inside.remove(number)
+        except RunError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(200))) > 1
+    assert read_leases(store) == {}
+
+
+def test_it_is_renewed_once_a_minute_by_all_who_work(store: RunStore, clock: Clock) -> None:
+    with locked(store, "run") as hold:
+        begun = clock.now
+
+        def renew() -> float:
+            renew_lease(store, hold.lease)
+            lease = find_lease(store)
+            assert lease is not None and not lease.is_stale
+            return lease.renewed - begun
+
+        clock.now += 59
+        assert renew() == 0
+        clock.now += 1
+        assert renew() == 60
+        clock.now += 30
+        assert renew() == 60
+        clock.now += 899
+        assert renew() == 989
+
+
+def test_a_block_renews_it_and_stops_where_another_run_has_it(
+    store: RunStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BETWEEN", 0.01)
+    with locked(store, "run") as hold:
+        with renewing(store, hold.lease):
+            clock.now += 100
+            ends = time.monotonic() + 10
+            while (lease := find_lease(store)) is None or lease.renewed < clock.now:
+                assert time.monotonic() < ends
+        with locked(store, "forget", always) as other:
+            assert list(read_leases(store)) == [2]
+            with pytest.raises(RunError, match=r"curate forget .* has taken over this run; this one stops"):
+                while True:
+                    with renewing(store, hold.lease):
+                        assert time.monotonic() < ends
+            renew_lease(store, other.lease)
+        assert read_leases(store) == {}
+        renew_lease(store, hold.lease)
+        assert read_leases(store) == {}, "what was freed is not taken again"
+
+
+def test_a_thread_renews_no_longer_than_somebody_works(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BETWEEN", 0.01)
+    with locked(store, "run") as hold:
+        assert hold.lease in leases._renewers
+    assert hold.lease not in leases._renewers
+    with renewing(store, hold.lease):
+        pass
+    ends = time.monotonic() + 10
+    while hold.lease in leases._renewers:
+        assert time.monotonic() < ends
+
+
+def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock: Clock) -> None:
+    """On a disk too, where the lock ends with the process."""
+    with locked(folder, "run", outlasts=True) as hold:
+        write_job(folder, hold.id, "dataflow", {"job": "2026-01-02_03", "region": "r"})
+        hold.is_handed_over = True
+    clock.now += 86_000
+    for command in ("run", "forget"):
+        held = pytest.raises(RunError, match=r"curate run \(job 2026-01-02_03 on dataflow, since .*\) is running here")
+        with held, locked(folder, command):
+            pass
+    holder = find_holder(folder)
+    assert holder is not None and holder.is_waiting and not holder.is_stale and not holder.is_gone
+    clock.now += 401
+    stale = rf"was last heard of .* ago, so its lease is stale: `curate cancel {folder.url}` frees it, .*--take-over"
+    with pytest.raises(RunError, match=stale):
+        check_unlocked(folder)
+    renew_lease(folder, hold.lease)
+    holder = find_holder(folder)
+    assert holder is not None and not holder.is_waiting and not holder.is_stale
+    clock.now += 901
+    with pytest.raises(RunError, match=stale), locked(folder, "run"):
+        pass
+    check_unlocked(folder, always)
+    with locked(folder, "run", always) as later:
+        assert [holder.id for holder in read_leases(folder).values()] == [later.lease]
+    assert folder.files("tmp") == []
+
+
+def test_a_published_run_needs_no_lease(folder: RunStore) -> None:
+    """Its job wrote `_SUCCESS` last; nobody was left to free it."""
+    with locked(folder, "run", outlasts=True) as hold:
+        hold.is_handed_over = True
+    folder.write_bytes("_SUCCESS", b"")
+    check_unlocked(folder)
+    with locked(folder, "forget"):
+        pass
+    assert folder.files("tmp") == []
+
+
+def test_a_process_that_left_its_lease(store: RunStore) -> None:
+    with locked(store, "run"):
+        [holder] = read_leases(store).values()
+        gone = holder.model_copy(update={"began": "1"})
+        store.write_json("tmp/lease/000001", gone.model_dump())
+        with pytest.raises(RunError, match=r"curate run .* has ended and left its lease: .*--take-over"):
+            check_unlocked(store)
+        store.write_json("tmp/lease/000001", gone.model_dump() | {"host": "other"})
+        with pytest.raises(RunError, match=r"curate run .* on other.* is running here; .*; if it is dead, .*"):
+            check_unlocked(store)
+
+
+def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them is as slow as the whole work of another, and a third has begun since."""
+    dead = Holder.make("run").model_copy(update={"lasts": 0.0})
+
+    def delayed(between: Iterator[None]) -> None:
+        store.write_json("tmp/lease/000003", dead.model_dump())
+        read, calls = leases.read_leases, []
+
+        def read_leases(folder: RunStore) -> dict[int, Holder]:
+            found_now = read(folder)
+            calls.append(1)
+            if len(calls) == 1:
+                next(between)
+            return found_now
+
+        with monkeypatch.context() as patch:
+            patch.setattr(leases, "read_leases", read_leases)
+            with locked(store, "run", always):
+                assert len(read(store)) == 1
+                next(between)
+
+    def work(again: bool) -> Iterator[None]:
+        with locked(store, "report", always):
+            pass
+        if again:
+            with locked(store, "forget", always) as hold:
+                assert hold.lease
+                yield
+                raise AssertionError("two at once")
+        yield
+        yield
+
+    with pytest.raises(RunError, match=r"curate forget .* is running here"):
+        delayed(work(again=True))
+    store.delete("tmp")
+    delayed(work(again=False))
+
+
+def test_a_process_is_known_by_its_beginning() -> None:
+    process = Process.current()
+    assert process.is_here and process.is_alive
+    assert not process.model_copy(update={"began": "1"}).is_alive
+    assert not process.model_copy(update={"host": "other"}).is_alive
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    began = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[19]
+    ended = process.model_copy(update={"process": child, "began": began})
+    ends = time.monotonic() + 10
+    while ended.is_alive:  # though nobody has heard yet that it ended
+        assert time.monotonic() < ends
+    os.waitpid(child, 0)
+    assert not ended.is_alive
+
+
+def test_a_record_that_is_damaged_is_none(folder: RunStore) -> None:
+    assert read_job(folder) is None
+    write_job(folder, "lease", "spark", None)
+    assert read_job(folder) is None
+    write_job(folder, "lease", "spark", {"job": "1"}, "http://page")
+    job = read_job(folder, "lease")
+    assert job is not None and (job.describe(), job.page) == ("job 1 on spark", "http://page")
+    assert read_job(folder, "other") is None
+    folder.write_bytes("logs/job.json", b"{")
+    assert read_job(folder) is None
