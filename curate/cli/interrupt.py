@@ -50,6 +50,7 @@ def end_when_interrupted(message: str) -> None:
         text = (_SHOW_CURSOR if sys.__stderr__ and sys.__stderr__.isatty() else b"") + f"{message}{where}\n".encode()
         with suppress(OSError):  # nobody reads it
             os.write(2, text)
+        threading.excepthook = lambda raised: None  # of threads whose work, or connection, is ended under them
         if process := sys.modules.get("curate.base.process"):  # else there is nothing yet to clean up
             process.clean_up()
         os._exit(_STATUS + signals[0])

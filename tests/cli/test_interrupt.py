@@ -104,6 +104,32 @@ def test_locks_and_temporary_folders_are_removed(tmp_path: Path, number: signal.
     assert not folder.exists() and not (tmp_path / "run/tmp").exists()
 
 
+def test_threads_whose_work_is_ended_under_them_print_nothing() -> None:
+    """Those of an engine, say, whose job server is stopped."""
+    code = """
+        import threading, time
+        from curate.base.process import at_interrupt
+
+        ended = threading.Event()
+
+        def work():
+            def fail():
+                ended.wait()
+                raise ConnectionError("socket closed")
+
+            failing = threading.Thread(target=fail, daemon=True)
+            failing.start()
+            at_interrupt(lambda: (ended.set(), failing.join()))
+            print("begun", flush=True)
+            time.sleep(60)
+
+        main.main = work
+    """
+    running = start(code, "run")
+    assert running.stdout and running.stdout.readline() == "begun\n"
+    assert interrupt(running) == (130, "", SAID)
+
+
 def test_a_terminal_has_its_cursor_again() -> None:
     mine, terminal = pty.openpty()
     code = "main.main = lambda: (print('begun', flush=True), __import__('time').sleep(60))"
