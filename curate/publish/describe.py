@@ -4,6 +4,8 @@ In: a run folder with its tables, shards and all other files, and what run.json 
 does what changes a published run.
 """
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -99,6 +101,8 @@ def mark_published(store: RunStore) -> None:
     lines = read_manifest(store) if layout.MANIFEST_FILE in present else []
     missing = sorted({layout.MANIFEST_FILE, *(line.path for line in lines)} - present)
     if missing:
+        for folder in filter(store.exists, missing):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), store.path(folder))
         what = f"{len(missing):,} files that the run wrote are gone, such as {missing[0]}"
         raise RunError(f"{store.url}: {what}: something else changed the folder; run again to write them anew")
     store.delete("parts")

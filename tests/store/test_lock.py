@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 from curate.base.errors import RunError
 from curate.store.lock import check_unlocked, clear_tmp, locked, remove_leftovers
 from curate.store.store import RunStore
+from tests.base.test_foreign import start
+from tests.laws.pools import files_of
 
 HOLD = """
 import sys, time
@@ -43,16 +47,25 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
         pass
 
 
-def test_by_a_link_to_the_folder_it_is_the_same(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("run")
-    (tmp_path / "run").mkdir()
-    link, run = RunStore(str(tmp_path / "link")), RunStore(str(tmp_path / "run"))
-    for first, second in ((link, run), (run, link)):
-        with locked(first, "forget"):
-            with pytest.raises(RunError, match=r"curate forget .* is running here"), locked(second, "run"):
-                pass
-            with pytest.raises(RunError, match=r"curate forget .* is running here"):
-                check_unlocked(second)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("first", "second"), [("link", "real"), ("real", "link")])
+def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path: Path, first: str, second: str) -> None:
+    """The second names the first one's process and changes nothing; the first one ends as if it were alone."""
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real").mkdir()
+    body = "open('began', 'w'); [time.sleep(0.05) for _ in range(600) if not os.path.exists('end')]"
+    running = start(tmp_path, "run", "evil.yaml", "--out", first, body=body)
+    while not (tmp_path / "began").exists():
+        time.sleep(0.05)
+    before = files_of(tmp_path / "real")
+    for recipe in ("evil.yaml", "clean.yaml"):
+        other = start(tmp_path, "run", recipe, "--out", second, body=body)
+        message = rf"curate: \S+/{second}: curate run \(process {running.pid} on \S+, since .*\) is running here; wait"
+        assert re.search(message, other.communicate(timeout=60)[1]) and other.returncode == 1
+    assert files_of(tmp_path / "real") == before and not (tmp_path / "real/_SUCCESS").exists()
+    (tmp_path / "end").touch()
+    running.communicate(timeout=60)
+    assert running.returncode == 0 and (tmp_path / "real/_SUCCESS").exists()
 
 
 def test_a_file_that_names_a_living_process_locks_nobody_out(tmp_path: Path) -> None:
