@@ -24,6 +24,10 @@ from curate.store.layout import RUN_FILE
 from curate.store.store import RunStore
 
 _TRUTH = "truth.parquet"  # the last file of a pool
+_INJECTED = (
+    "Injected defects, and the rules that dropped them. Repeated rows are a clean one once more; copied ones have its",
+    "image and caption under another URL, recaptioned ones another caption too; reencoded to cropped ones alter it",
+)
 _RATES = (
     "Precision and recall of the rules. Precision: dropped rows with an injected defect (of duplicates: showing the",
     "same scene as their representative). Recall: rows with a defect that the rule targets, dropped by it or before.",
@@ -60,7 +64,7 @@ def demo(
     run_recipe(recipe, run)
     counts = read_facts(RunStore(run)).counts
     caught = score(f"{pool}/{_TRUTH}", run)
-    print_lines(line(), line("Injected defects, and the rules that dropped them"), *_defects(caught, list(counts)))
+    print_lines(line(), *map(line, _INJECTED), *_defects(caught, list(counts)))
     rows = [("rule", "dropped", "precision", "injected", "recall")]
     for rate in rate_rules(caught, list(counts)):
         precision, recall = ("–" if share is None else f"{share:.1%}" for share in (rate.precision, rate.recall))
@@ -68,7 +72,7 @@ def demo(
     print_lines(line(), *map(line, _RATES), *columns(rows, right=range(1, 5), indent=0))
     page, size = write_report(run)
     print(f"\n{page} shows the whole run on one page ({format_bytes(size)}): open it in a browser.")
-    print(f"The pool is in {pool}, the recipe in {recipe}; change a rule and run it again with --reuse {run}.")
+    print(f"The pool is in {pool}. Change a rule in {recipe}, then: curate run {recipe} --out {out}/run2 --reuse {run}")
 
 
 def _check_free(out: str) -> None:

@@ -157,13 +157,15 @@ def _estimate(expected: Estimate | None, downloads: bool) -> Iterator[Line]:
     seconds = format_seconds(expected.seconds / cores)
     work = f"{seconds} on {cores} cores to measure and match, plus some seconds to start"
     rows.append(("time", work if expected.seconds else "some seconds: everything is measured and matched already"))
-    yield from columns(rows + [(kind.kind, _requests(kind)) for kind in expected.requests])
+    yield from columns(rows + [(kind.kind, describe_requests(kind)) for kind in expected.requests])
     yield from (line(f"warning: {warning}") for warning in expected.warnings)
 
 
-def _requests(kind: EstimatedRequests) -> str:
+def describe_requests(kind: EstimatedRequests) -> str:
+    """Return how many requests of a kind there will be, with tokens and cost."""
     cost = f", {kind.cost:,.2f} by the price in the recipe" if kind.cost else ""
     fused = ", minus cached ones" if kind.kind == "fused" else ""
     cached = f" ({kind.answered:,.0f} more are cached)" if kind.answered else ""
-    tokens = f"{kind.tokens_in:,.0f} tokens in, at most {kind.tokens_out:,.0f} out"
+    of_texts = " (and those of images, which only the engine knows)" if kind.has_images else ""
+    tokens = f"{kind.tokens_in:,.0f} tokens in{of_texts}, at most {kind.tokens_out:,.0f} out"
     return f"about {kind.requests:,.0f} requests to {kind.engine}{fused}{cached}, {tokens}{cost}"

@@ -87,9 +87,9 @@ class _Progress:
         """Return how far each step is that has begun, or is named in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
         steps = [(step, what) for step, _, _, what in STEPS if self.counts[step] or step in always]
-        of_all = {"measure": f"/{self.units}{self.images}"}
-        of_all |= {step: f"/{self.units}" for step, what in steps if what == "units" and step != "measure"}
-        return download + [f"{step} {self.counts[step]}{of_all.get(step, '')}" for step, _ in steps]
+        of_all = {"units": f"/{self.units}"}
+        images = {"measure": self.images}
+        return download + [f"{s} {self.counts[s]}{of_all.get(what, '')} {what}{images.get(s, '')}" for s, what in steps]
 
     @property
     def images(self) -> str:

@@ -150,4 +150,6 @@ def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:
         why = "open_clip's loader needs at least one shard for each worker on each GPU"
         yield f"note: {why}; for {_FEW_SHARDS} in all, {how}"
     if run.rows and not run.kept:
-        yield f"warning: no sample is kept: see `curate sql {out} funnel` and `curate sql {out} failures`"
+        drops = max(run.counts, key=lambda name: run.counts[name])
+        why = f"{drops} drops most, {run.counts[drops]:,} of {run.rows:,}"
+        yield f"warning: no sample is kept; {why}: see `curate sql {out} funnel` and `curate sql {out} failures`"

@@ -82,7 +82,8 @@ def whatif(
         result = answer(run, overrides)
         solved = _solved(result, target, number)
         if balance and balance.tail_share is not None:
-            solved = f", whose tail_share is nearest to {balance.tail_share:.4g}"
+            far = result.choice.shortfall(balance) if result.choice else ""
+            solved = f"; {far}" if far else f", whose tail_share is nearest to {balance.tail_share:.4g}"
         if run.recipe.output.repeat:
             solved += "; output.repeat is not counted"
         _print_answer(result, solved, format)

@@ -61,13 +61,13 @@ class ImportReport:
 
     @property
     def summary(self) -> str:
-        """Return how many entries there are, which were dropped, and what else differs from the list and the texts."""
+        """Return how many entries there are, which were dropped, and how many never match."""
         reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
         dropped = ", ".join(f"{len(some):,} {why}" for why, some in reasons.items() if len(some))
         never = len(self.never_match)
         notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
         notes += [f"{never:,} can never match, see `curate metadata import`" if never else ""]
-        return f"metadata: {'; '.join([*filter(None, notes), 'the byte order mark of a caption is cut off'])}"
+        return f"metadata: {'; '.join(filter(None, notes))}"
 
 
 def never_match(entries: pa.Array) -> pa.Array:

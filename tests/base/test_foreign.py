@@ -86,7 +86,7 @@ def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
 )  # fmt: skip
 def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, top: str, why: str) -> None:
     status, err = curate(tmp_path, "run", "clean.yaml", "--out", "out", top="")
-    assert status == 0 and err.endswith("measure 2/2  decide 2/2  emit 1\n") and "warning" not in err
+    assert status == 0 and err.endswith("measure 2/2 units  decide 2/2 units  emit 1 shards\n") and "warning" not in err
     warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {why}"
     for words in (["plan", "clean.yaml"], ["schema"], ["run", "clean.yaml", "--out", "out"]):
         status, err = curate(tmp_path, *words, top=top, seconds="2")

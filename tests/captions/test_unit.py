@@ -17,6 +17,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.ids import hash64
 from curate.captions import unit as captioning
 from curate.captions.gates.gate import run_gates
+from curate.cli.plan import describe_requests
 from curate.emit import steps
 from curate.emit.output_format import emit_shard
 from curate.llm import openai
@@ -372,6 +373,19 @@ def test_the_plan_counts_requests(server: FaultServer, tmp_path: Path) -> None:
     assert rewrite.requests == len(done.table("captions"))
     assert rewrite.tokens_out == 77 * rewrite.requests and 40 < rewrite.tokens_in / rewrite.requests < 200
     assert rewrite.cost == pytest.approx((rewrite.tokens_in + 2 * rewrite.tokens_out) / 1e6)
+    assert not rewrite.has_images and "tokens in, at most" in describe_requests(rewrite)
+
+
+def test_the_plan_says_that_tokens_of_images_are_not_counted(server: FaultServer, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(24), 2)
+    engines = {"vlm": {"openai": {"base_url": server.base_url, "model": "tiny-llm"}}}
+    captions = {"engines": engines, "recaption": {"engine": "vlm"}, "rewrite": None}
+    prepared = prepare(recipe(path, server, captions=captions), str(tmp_path / "a"))
+    found = estimate(prepared.context, prepared.plan.units, prepared.metadata)
+    assert found is not None
+    [recaption] = found.requests
+    assert recaption.has_images
+    assert " tokens in (and those of images, which only the engine knows), at most " in describe_requests(recaption)
 
 
 FAULTS = {

@@ -406,7 +406,7 @@ def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     done = cli("demo", "--out", str(out))
     assert done.status == 0, done.err
     assert "writing a synthetic pool of" in done.err
-    assert "Injected defects" in done.out and f"--reuse {out}/run" in done.out
+    assert "Injected defects" in done.out and f"--out {out}/run2 --reuse {out}/run" in done.out
     assert (out / "recipe.yaml").exists() and (out / "run" / "_SUCCESS").exists()
     assert cli("verify", str(out / "run")).status == 0
     assert (
@@ -488,7 +488,7 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
     with progress.show_progress(folder, 7):
         for name in ("tables/samples/00000.parquet", "tables/samples/00001.parquet", "shards/00000_stats.json"):
             folder.write_bytes(name, b"")
-    assert capsys.readouterr().err == "measure 2/7  decide 0/7  emit 1\n"
+    assert capsys.readouterr().err == "measure 2/7 units  decide 0/7 units  emit 1 shards\n"
 
 
 def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -497,11 +497,13 @@ def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest
     with progress.show_progress(folder, 2):
         work = Checkpoints(folder, MEASURED, 0, "key")
         assert len(work.complete("a tar", steps[0].schema, lambda first: steps)) == 1536
-    assert capsys.readouterr().err == "measure 0/2 (1,536 images)  decide 0/2  emit 0\n"
+    assert capsys.readouterr().err == "measure 0/2 units (1,536 images)  decide 0/2 units  emit 0 shards\n"
     folder.write_bytes("tables/samples/00000.parquet", b"")
     with progress.show_progress(folder, 1):
         work.complete("another", steps[0].schema, lambda first: steps)
-    assert capsys.readouterr().err == "measure 1/1  decide 0/1  emit 0\n"  # nothing is left to measure
+    assert (
+        capsys.readouterr().err == "measure 1/1 units  decide 0/1 units  emit 0 shards\n"
+    )  # nothing is left to measure
 
 
 def test_slow_planning_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:

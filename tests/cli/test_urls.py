@@ -126,7 +126,7 @@ def test_a_run_that_keeps_nothing_says_so(cli: Cli, recipe: Path, tmp_path: Path
     done = cli("run", str(recipe), "--out", str(tmp_path / "run"), "--set", "input.network.allow_networks=[]")
     assert (
         done.status == 0
-        and "warning: no sample is kept" in done.out
+        and f"warning: no sample is kept; failed drops most, {ROWS} of {ROWS}: see" in done.out
         and "name it in `network.allow_networks`" in done.out
     )
     allowed = cli("run", str(recipe), "--out", str(tmp_path / "run"))
@@ -157,7 +157,7 @@ def test_progress_of_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str
         log_download(folder, "a", facts)
         log_download(folder, "b", facts)
     [said] = capsys.readouterr().err.splitlines()
-    shown = r"download 20/40 URLs: 60\.0% downloaded, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7  decide 0/7  emit 0"
+    shown = r"download 20/40 URLs: 60\.0% downloaded, [\d,]+ images/s, .*B/s; dns 30\.0%, timeout 10\.0%   measure 0/7 units  decide 0/7 units  emit 0 shards"
     assert re.fullmatch(shown, said)
 
 

@@ -13,6 +13,7 @@ from curate.api import Run
 from curate.ask.explain import explain_sample
 from curate.base.errors import RecipeError
 from curate.cli.summary import summary
+from curate.cli.whatif import whatif as whatif_command
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.prepare import prepare
 from tests.ask.whatif.asked import whatif
@@ -45,6 +46,14 @@ def test_a_share_of_the_tail(folder: Path) -> None:
     assert f"t = {beam.run['t']}, whose tail share, {share:.4g}, is nearest to 0.1" in summary(str(beam.folder), 1.0)
     choices = Run(str(beam.folder)).sql("balance_choices", at=beam.run["t"]).to_pylist()
     assert choices[0]["tail_share"] == pytest.approx(share)
+
+
+def test_a_share_of_the_tail_out_of_reach_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = pools.run_local(recipe_of(folder, tail_share=0.999), folder / "far")
+    shown = summary(str(run.folder), 1.0)
+    assert "\nwarning: balance.tail_share 0.999 is out of reach; the nearest: 0." in shown
+    whatif_command(str(run.folder), ["balance.tail_share=0.998"])
+    assert "; balance.tail_share 0.998 is out of reach; the nearest: 0." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

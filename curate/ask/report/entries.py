@@ -167,7 +167,9 @@ def _changed(run: OpenRun, before: str, facts: dict[str, Any], gained: bool) -> 
     ]
     title = "Entries that gained most" if gained else "Entries that lost most"
     heads = ("entry", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
-    return Table(heads, cells, words=("entry", "share before", "share after"), title=title)
+    return Table(
+        heads, cells, words=("entry", "share before", "share after"), title=f"{title}: by difference of the shares"
+    )
 
 
 def _lost(run: OpenRun) -> Block:

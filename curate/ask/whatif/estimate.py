@@ -61,6 +61,7 @@ class EstimatedRequests(NamedTuple):
     tokens_in: float  # of their prompts, an image's not counted
     tokens_out: float  # of their answers, at most
     cost: float  # by the engine's price
+    has_images: bool  # whether some show an image
 
 
 class Estimate(NamedTuple):
@@ -76,7 +77,7 @@ class Estimate(NamedTuple):
     bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
     chosen: str  # what the selection chooses, in words, such as t = 20,000; empty where there is nothing to say
-    warnings: list[str]  # why the run would probably end with an error
+    warnings: list[str]  # why the run would probably end with an error, or not give what is wanted
 
 
 def estimate(
@@ -136,7 +137,12 @@ def estimate(
             bytes=_bytes(survivors, expectation, fraction),
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[*_too_many_failed(survivors), *_without_spaces(survivors), *unreached],
+            warnings=[
+                *_too_many_failed(survivors),
+                *_without_spaces(survivors),
+                *_nothing_kept(survivors),
+                *unreached,
+            ],
         )
 
 
@@ -208,7 +214,10 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
         nearest = f"even {error.nearest}, keeps about {kept.rows / fraction:,.0f} rows"
         warning = f"{key}.{name} {rows:,} is probably out of reach: {nearest}, and the run would end with an error"
         return kept, kept.choice.label if kept.choice else "", [warning]
-    return kept, kept.choice.say(section, fraction) if kept.choice else "", []
+    assert kept.choice is not None
+    where = "in the sample, " if fraction < 1 else ""
+    shortfall = kept.choice.shortfall(section)
+    return kept, kept.choice.say(section, fraction), [f"{where}{shortfall}"] if shortfall else []
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
@@ -243,6 +252,14 @@ def _without_spaces(survivors: DecidedRows) -> Iterator[str]:
         what = f"{dropped.total() / rows:.1%} of the captions are in scripts without spaces, such as Chinese or Thai,"
         how = "which go by words between spaces; `characters` is for every language"
         yield f"{what} and dropped by {' and '.join(+dropped)}, {how}"
+
+
+def _nothing_kept(survivors: DecidedRows) -> Iterator[str]:
+    """Yield a warning where no row is left, with what drops most."""
+    counts = count_verdicts(survivors.states, survivors.recipe)
+    if not counts[KEPT]:
+        [(name, rows)] = counts.most_common(1)
+        yield f"none of the {counts.total():,} samples is kept; {name} drops most, {rows:,}"
 
 
 def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float) -> dict[str, float]:
@@ -306,5 +323,7 @@ def _requests(
     for (kind, engine), total in sums.items():
         cached, missing, tokens_in, tokens_out = (total / fraction).tolist()
         cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
-        estimated.append(EstimatedRequests(kind, engine, cached, missing, tokens_in, tokens_out, cost))
+        sections = [task.section for task in captions.tasks if task.kind == kind]
+        has_images = any(section.needs_images for section in sections if section.engine == engine)
+        estimated.append(EstimatedRequests(kind, engine, cached, missing, tokens_in, tokens_out, cost, has_images))
     return estimated

@@ -77,6 +77,16 @@ class LimitsChoice(Choice):
         above = next_size(section.rows, solution.t, solution.expected / fraction, solution.above / fraction)
         return f"{self.label}; {above}" if above else self.label
 
+    def shortfall(self, section: Balance) -> str:
+        """Return a share of the tail that no t comes near by 5 %, with those that are next to it."""
+        ts, shares = inclusion.tail_shares(self.counts)
+        share = section.tail_share
+        if share is None or not len(ts) or np.abs(shares - share).min() <= 0.05 * share:
+            return ""
+        above = int(np.searchsorted(shares, share))
+        near = [f"{shares[i]:.4g} (t = {ts[i]:,})" for i in (above - 1, above) if i < len(ts)]
+        return f"balance.tail_share {share:.4g} is out of reach; the nearest: {' and '.join(near)}"
+
     @property
     def tail_share(self) -> float | None:
         """The share of the counts that entries below their limit have; None without any."""
@@ -147,6 +157,8 @@ class BalanceSelection(Selection):
         """Return what people are told of it."""
         label = outcome.choice.label
         lines = [f"balance: {label}{_say_why(outcome.section, outcome.choice)}"]
+        if shortfall := outcome.choice.shortfall(outcome.section):
+            lines.append(f"warning: {shortfall}")
         if not outcome.dropped:
             lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
         downsampled = f"entries with more than {label} samples are downsampled to t, in expectation (MetaCLIP)"

@@ -170,6 +170,10 @@ class Choice(ABC):
         """Return the label with what people would ask of it, where it was chosen in a part (`fraction`) of the pool."""
         return self.label
 
+    def shortfall(self, section: Any) -> str:
+        """Return what the section asks for and the choice does not come near, with what is reachable; else nothing."""
+        return ""
+
     def shares(self, survivors: I64, kept: I64 | F64) -> Mapping[str, float | None]:
         """Return numbers that `whatif` shows, by name, from the rows left and kept that match each entry."""
         return {}

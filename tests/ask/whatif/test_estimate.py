@@ -140,6 +140,20 @@ def test_a_target_size_out_of_reach_is_told(tmp_path: Path, monkeypatch: pytest.
     assert checked(estimate(context, plan.units, metadata)).warnings == []
 
 
+@pytest.mark.parametrize("enough", [2000, 20_000])
+def test_a_share_of_the_tail_out_of_reach_is_told(enough: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (500, 500))
+    monkeypatch.setattr(estimates, "_ROWS", enough)
+    source = parquet(tmp_path, pets(20_000).drop_columns(["uid"]))
+    context, plan, metadata = prepare(tmp_path, source, balance={"tail_share": 0.9}, **matching(tmp_path))
+    [warning] = checked(estimate(context, plan.units, metadata)).warnings
+    where = "in the sample, " if enough < 20_000 else ""
+    assert warning.startswith(f"{where}balance.tail_share 0.9 is out of reach; the nearest: 0.")
+    near = float(warning.split()[-4])
+    context, plan, metadata = prepare(tmp_path, source, balance={"tail_share": near}, **matching(tmp_path))
+    assert checked(estimate(context, plan.units, metadata)).warnings == []
+
+
 def test_captions_without_spaces_are_told_where_words_drop_them(tmp_path: Path) -> None:
     texts = ["a cat on a mat", "窓辺で眠る猫の写真", "แมวนอนหลับอยู่ริมหน้าต่าง", "un chat qui dort", "猫 dog cat"] * 50
     source = parquet(tmp_path, pa.table({"url": [f"http://a/{i}" for i in range(250)], "caption": texts}))
@@ -219,12 +233,9 @@ def test_everything_is_dropped(tmp_path: Path) -> None:
     context, plan, metadata = prepare(
         tmp_path, parquet(tmp_path, pets(100)), rules={"no": "false"}, balance={"t": 3}, **matching(tmp_path)
     )
-    assert checked(estimate(context, plan.units, metadata)).verdicts == {
-        "failed": 0,
-        "no": 100,
-        "balance": 0,
-        "kept": 0,
-    }
+    found = checked(estimate(context, plan.units, metadata))
+    assert found.verdicts == {"failed": 0, "no": 100, "balance": 0, "kept": 0}
+    assert found.warnings == ["none of the 100 samples is kept; no drops most, 100"]
 
 
 def test_a_pool_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from curate.base import ids
 from curate.decide.draw import entry_sums, inclusion
+from curate.decide.draw.balance import LimitsChoice
+from curate.decide.draw.bracket import Solution
+from curate.recipe.deciding import Balance
 
 WORD = 1 << 64
 
@@ -336,6 +339,24 @@ def test_the_t_of_a_share_of_the_tail_is_the_first_of_the_nearest_counts() -> No
         assert inclusion.tail_share_t(counts, share) == expected
     assert inclusion.tail_share_t(np.array([2, 4, 2], np.int64), 0.25) == 2  # 0 and 0.5 are as near
     assert inclusion.tail_share_t(np.zeros(3, np.int64), 0.06) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "near"),
+    [
+        (0.01, "0 (t = 1) and 0.01905 (t = 3)"),
+        (0.0195, ""),  # 0.019 is within 5 %
+        (0.1, "0.04762 (t = 5) and 0.1429 (t = 90)"),
+        (0.5, "0.1429 (t = 90)"),
+    ],
+)
+def test_a_share_that_no_t_comes_near_is_named_with_its_neighbours(share: float, near: str) -> None:
+    counts = np.array([0, 5, 1, 5, 3, 90, 0, 1], np.int64)
+    t = np.array([inclusion.tail_share_t(counts, share)])
+    choice = LimitsChoice(Solution(int(t[0])), counts, t)
+    shown = f"balance.tail_share {share} is out of reach; the nearest: {near}"
+    assert choice.shortfall(Balance(tail_share=share)) == (shown if near else "")
+    assert choice.shortfall(Balance(t=3)) == choice.shortfall(Balance(rows=2)) == ""
 
 
 def test_it_inverts_the_share_of_metaclip_2_and_not_by_its_inverse() -> None:
