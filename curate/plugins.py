@@ -1,20 +1,7 @@
 """What a package that adds kinds of things to curate may import; each name is resolved when it is first used.
 
-| a kind of | entry-point group | the entry point names |
-|---|---|---|
-| signal | `curate.signals` | an object of SignalKind |
-| input format | `curate.formats` | an object of a class derived from InputFormat |
-| deduplication pass | `curate.passes` | an object of KeyPass (by equal keys) or NearnessKind (by nearness) |
-| selection | `curate.selections` | an object of a class derived from Selection |
-| statistic | `curate.statistics` | an object of a class derived from Statistic |
-| caption engine | `curate.caption_engines` | an object of EngineKind |
-| caption | `curate.caption_kinds` | a class derived from CaptionKind |
-| gate | `curate.gates` | an object of a class derived from Gate |
-| output format | `curate.outputs` | an object of a class derived from OutputFormat |
-| engine for pipelines | `curate.engines` | a class derived from PipelineEngine |
-
-An entry point is named as its kind's key, which names it in a recipe, an engine for pipelines in a file of --on. What a
-kind raises becomes an error that names its package and line. The docstring of each interface says what it asks for.
+The groups of entry points, and packages to copy, are in `.github/CONTRIBUTING.md`. The docstring of each interface says
+what it asks for; what a kind raises becomes an error that names its package and line.
 """
 
 import ast

@@ -1,11 +1,23 @@
 """What packages may import: all of it is there, for type checkers too, and nothing heavy before it is used."""
 
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate import plugins
+from curate.base import registry
+from curate.expressions.check import STATISTICS
+from curate.recipe.recipe import Recipe
+from pipelines.engines.registry import ENGINES
+from tests.packages import ROOT, curate, needs_hatchling
+
+PAGE = (ROOT / ".github/CONTRIBUTING.md").read_text().partition("## A package of your own\n")[2]
 
 
 @pytest.mark.parametrize("name", plugins.__all__)
@@ -31,3 +43,37 @@ def test_importing_it_loads_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["['curate', 'curate.plugins']", "False False"]
+
+
+def test_the_page_has_all_groups_of_entry_points_and_what_they_name() -> None:
+    assert Recipe.full() and STATISTICS and ENGINES  # all registries are there
+    rows = re.findall(r"^\| .* \| `(curate\.\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    named = {(group, name) for group, names in rows for name in re.findall(r"`(\w+)`", names)}
+    kinds = {(known.group, known.interface.rpartition(":")[2] or "PipelineEngine") for known in registry._REGISTRIES}
+    assert named == kinds and {name for _, name in named} <= set(plugins.__all__)
+
+
+@pytest.mark.slow
+@needs_hatchling
+def test_the_package_of_the_page(tmp_path: Path) -> None:
+    """Built and installed: a pass, a selection and a statistic."""
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/curate_extras.py").write_text(blocks["python"])
+    (tmp_path / "package/pyproject.toml").write_text(blocks["toml"])
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*pip, tmp_path / "site", tmp_path / "package"], check=True)
+    openings = ["A drawing of a cat, sitting", "a drawing of a cat, asleep", "many likes", "never drawn", "a dog"]
+    pool = {"caption": openings, "weight": [1.0, 1.0, 1.0, 0.0, 1.0], "likes": [1, 2, 90, 3, 4]}
+    pq.write_table(pa.table(pool | {"url": [f"http://a/{i}" for i in range(5)]}), tmp_path / "pool.parquet")
+    (tmp_path / "r.yaml").write_text(blocks["yaml"])
+    out = str(tmp_path / "run")
+    done = curate(tmp_path / "site", "run", str(tmp_path / "r.yaml"), "--out", out)
+    assert done.returncode == 0, done.stderr
+    sql = "SELECT rule, part FROM verdicts ORDER BY row"
+    rows = json.loads(curate(tmp_path / "site", "sql", out, sql, "--format", "json").stdout)
+    rules = [row["rule"] for row in rows]
+    assert sorted(rules[:2], key=str) == [None, "duplicate"] and rules[2:] == ["small", "weighted", None]
+    assert [row["part"] for row in rows] == pytest.approx([0.01, 0.02, 0.9, 0.03, 0.04])
+    card = (tmp_path / "run/README.md").read_text()
+    assert "drawn by weight; seed 0" in card

@@ -5,23 +5,7 @@ of each row left, and its draw. Draws are hashes of uid and seed, so they do not
 retries. What explain, the card, the report, summaries and what-if say of it are its `words`; nobody else states a
 formula.
 
-Example: every row with a probability that a column of the pool gives.
-
-    class Weighted(Selection):
-        key, section, meaning = "weighted", WeightedSection, "not drawn by its weight"
-
-        def choose(self, units, section, run, counts):
-            return units.get("Weighted", WeightedChoice, section.column)
-
-        def words(self, outcome):
-            return SelectionWords(card=f"drawn by {outcome.section.column}; seed {outcome.seed}")
-
-    @dataclass(frozen=True)
-    class WeightedChoice(Choice):
-        column: str
-
-        def inclusion(self, rows):
-            return rows.read([self.column])[self.column].to_numpy()
+Example: `Weighted` in `.github/CONTRIBUTING.md`.
 """
 
 from abc import ABC, abstractmethod

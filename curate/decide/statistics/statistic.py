@@ -4,17 +4,7 @@ It is fitted on each unit, the summaries are merged, and their parameters applie
 rows it looks at; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order
 and grouping: counts, least and greatest values, sums of integers (`exact_sums` adds up floating numbers exactly).
 
-    class Share(Statistic):
-        key = "share"  # x by the sum of all
-
-        def fit(self, values):
-            return ExactSums.of(values)
-
-        def parameters(self, sums):
-            return {"sum": sums.mean * sums.rows}
-
-        def apply(self, values, parameters):
-            return values / parameters["sum"]
+Example: `Share` in `.github/CONTRIBUTING.md`.
 """
 
 from abc import ABC, abstractmethod

@@ -156,8 +156,9 @@ def example(tmp_path: Path) -> Path:
     info.mkdir(parents=True)
     (site / "curate_jsonl.py").write_text(page.partition("```python\n")[2].partition("```")[0])
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-jsonl\nVersion: 0.1\n")
-    stated = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["project"]["entry-points"]
-    lines = [f"{name} = {value}" for name, value in stated["curate.formats"].items()]
+    stated = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["project"]
+    assert (stated["name"], stated["version"]) == ("curate-jsonl", "0.1")
+    lines = [f"{name} = {value}" for name, value in stated["entry-points"]["curate.formats"].items()]
     (info / "entry_points.txt").write_text("\n".join(["[curate.formats]", *lines]))
     (recipe / "photos").mkdir(parents=True)
     rows = [{"image": f"{i}.png", "caption": f"picture {i}", "likes": i} for i in range(4)] + [
