@@ -10,11 +10,19 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from curate.ask.diff import CHANGES, SETTINGS
+from curate.ask.whatif.answer import FUNNEL, SOURCES
+from curate.ask.whatif.sweep import POINTS
+from curate.base import schema
+from curate.decide.draw.balance import LimitsChoice
+from curate.decide.draw.bracket import Solution
 from curate.demo.pool import write_pool
+from curate.store.facts import RunFacts
 from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,3 +152,16 @@ def a_uid(folder: Path) -> str:
         if (folder / "second").exists()
         else ""
     )
+
+
+def test_all_that_tables_and_answers_have_is_explained() -> None:
+    """Columns of tables and of what-if, diff and sweeps, facts, and keys of run.json: each heads a row of a page's table."""
+    pages = "\n".join(page.read_text() for page in PAGES)
+    rows = re.findall(r"^\| ((?:`\w+`(?:, | of )?)+).*? \| [^|\n]*\w", pages, re.MULTILINE)
+    explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    tables = [schema.SAMPLES, schema.DECISIONS, schema.ENTRIES, schema.CAPTIONS, schema.ANSWERS, schema.REGIONS]
+    tables += [schema.FAILURES, schema.MEMBERS, FUNNEL, SOURCES, POINTS, CHANGES, SETTINGS]
+    names = {name for table in tables for name in table.names} - {"unit", "row", "position"}  # explained in sentences
+    counts = np.array([1, 2])
+    facts = ["entries_gained", "entries_lost", *LimitsChoice(Solution(1), counts, counts).shares(counts, counts)]
+    assert (names | {*facts, *RunFacts.model_fields}) - explained == set()
