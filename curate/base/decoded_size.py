@@ -1,17 +1,22 @@
 """How much memory columns of a Parquet file take, before they are read: a few bytes may stand for any number of rows.
 
 A dictionary holds a text of a megabyte once for all rows, and a delta (DELTA_BYTE_ARRAY) holds what differs from the
-value before; what the footer says of sizes is of the encoded values.
+value before; what the footer says of sizes is of the encoded values, where it is true (see `curate.base.pages`).
 """
 
+import mmap
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.spec import AbstractBufferedFile
+
+from curate.base.pages import measure_pages, page_span
 
 MAX_DECODED = 3 << 29  # bytes of row groups of a pool that are read together
 # Columns and what is around them: Arrow ends the process where thousands are nested
@@ -20,14 +25,33 @@ _MAX_NODES, _MAX_DEPTH = 10_000, 100
 _NODES = re.compile(rb"\x15[\x80-\xff]*[\0-\x7f]\x19(?:\xfc([\x80-\xff]*[\0-\x7f])|.)", re.DOTALL)
 _VALUE = 4  # bytes that any value takes in memory at least, a null too
 _VALUES = dict.fromkeys(("INT64", "INT96", "DOUBLE"), 8)
-_BUFFER = 1 << 16  # bytes that are read of a column to see its dictionary
+_LEVELS = 4  # and one in a list besides
+_NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE: pages that nobody writes take nothing, however many there are
+_BUFFER = 1 << 16  # bytes that are read of a column at a time
 _BATCH = 1 << 16  # rows
-_TEXT = "BYTE_ARRAY"
-_DELTA = "DELTA_BYTE_ARRAY"
 
 
 class TooLarge(pa.ArrowInvalid):
     """Columns would take more memory than they may."""
+
+
+class _Reached(Exception):
+    """Bytes were asked for."""
+
+
+class _Unread:
+    """A file as pyarrow takes one, of any size, whose bytes are asked for only where all is well before."""
+
+    closed = False
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return offset
+
+    def tell(self) -> int:
+        return 1 << 60
+
+    def read(self, length: int) -> bytes:
+        raise _Reached
 
 
 def read_footer(opened: Any) -> pq.FileMetaData:
@@ -47,83 +71,85 @@ def read_footer(opened: Any) -> pq.FileMetaData:
 
 
 def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
-    """Raise TooLarge where by its footer alone one of a file's row groups takes more than `limit` bytes."""
+    """Raise TooLarge where by its footer alone one of a file's row groups takes more than `limit` bytes.
+
+    Raises as pyarrow where the footer is damaged.
+    """
     for group in range(footer.num_row_groups):
-        of_group = footer.row_group(group)
-        _check(_claimed(footer, of_group, [of_group.column(i) for i in range(of_group.num_columns)]), limit)
+        _check_chunks(footer, group)
+        _check(sum(_claimed(footer, group, i) for i in range(footer.num_columns)), limit)
 
 
 def check_decoded(
     opened: Any, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None, limit: int
-) -> None:
+) -> Any:
     """Raise TooLarge where these columns (None: all) of row groups take more than `limit` bytes once they are read.
 
-    `opened` is the file, or a buffer. Raises as pyarrow where the file is damaged.
+    `opened` is the file, or a buffer. What they are to be read from is returned: of a remote file, a copy in memory, so
+    that it is asked for them once. Raises as pyarrow where the file is damaged.
     """
-    known, most, deltas = 0, Counter[str](), set[str]()
+    known, most = 0, Counter[str]()
+    schema = [footer.schema.column(i) for i in range(footer.num_columns)]
+    wanted = [i for i, column in enumerate(schema) if columns is None or column.path.split(".")[0] in columns]
     for group in groups:
-        of_group = footer.row_group(group)
-        chunks = [of_group.column(i) for i in range(of_group.num_columns)]
-        chunks = [chunk for chunk in chunks if columns is None or chunk.path_in_schema.split(".")[0] in columns]
-        known += _claimed(footer, of_group, chunks)
+        _check_chunks(footer, group)
+        known += sum(_claimed(footer, group, i) for i in wanted)
+    _check(known, limit)
+    chunks = [(schema[i], footer.row_group(group).column(i)) for group in groups for i in wanted]
+    if isinstance(opened, AbstractBufferedFile):
+        opened = _copied(opened, [chunk for _, chunk in chunks])
+    known = 0
+    for column, chunk in chunks:
+        size, longest = measure_pages(opened, column, chunk, _width(column), limit - known)
+        known += max(size, chunk.total_uncompressed_size)
         _check(known, limit)
-        texts = {chunk.path_in_schema: chunk for chunk in chunks if chunk.physical_type == _TEXT}
-        deltas |= {path for path, chunk in texts.items() if _DELTA in chunk.encodings}
-        encoded = [path for path, chunk in texts.items() if chunk.has_dictionary_page and path not in deltas]
-        longest = _longest(opened, footer, group, encoded)
-        most.update({path: longest.get(path, limit) * texts[path].num_values for path in encoded})
-    if deltas or known + most.total() > limit:
-        _check(known + _decoded(opened, footer, groups, sorted({*most, *deltas}), deltas, limit - known), limit)
+        most.update({column.path: longest} if longest else {})
+    if known + most.total() > limit:
+        _check(known + _decoded(opened, footer, groups, sorted(most), limit - known), limit)
+    return opened
 
 
-def _claimed(footer: pq.FileMetaData, group: pq.RowGroupMetaData, chunks: Sequence[pq.ColumnChunkMetaData]) -> int:
-    lengths = {column.path: column.length for column in map(footer.schema.column, range(footer.num_columns))}
-    widths = [max(_VALUES.get(c.physical_type, _VALUE), lengths[c.path_in_schema] or 0) for c in chunks]
-    rows = group.num_rows
-    return sum(
-        max(chunk.total_uncompressed_size, width * max(rows, chunk.num_values))
-        for chunk, width in zip(chunks, widths, strict=True)
-    )
+def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaData]) -> pa.BufferReader:
+    """Return a file of which memory holds column chunks alone, each in its place."""
+    held = mmap.mmap(-1, opened.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+    for start, end in sorted(map(page_span, chunks)):
+        opened.seek(start)
+        held[start : min(end, opened.size)] = opened.read(end - start)
+    return pa.BufferReader(held)
 
 
-def _longest(opened: Any, footer: pq.FileMetaData, group: int, paths: list[str]) -> dict[str, int]:
-    """Return how many bytes the longest value of each column's dictionary has, by its path, where it has values."""
-    if not paths:
-        return {}
-    file = pq.ParquetFile(opened, metadata=footer, read_dictionary=paths, buffer_size=_BUFFER)
-    batch = next(file.iter_batches(1, row_groups=[group], columns=paths, use_threads=False), None)
-    lengths = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True) if batch else ():
-        for path, array in _dictionaries(name, column):
-            if len(array.dictionary):
-                lengths[path] = pc.max(pc.binary_length(array.dictionary)).as_py() or 0
-    return lengths
+def _check_chunks(footer: pq.FileMetaData, group: int) -> None:
+    """Raise as pyarrow where it takes column chunks of a row group for damaged, or encrypted.
+
+    To look at such a one in Python ends the process: what pyarrow raises there, it does not catch.
+    """
+    unread: Any = _Unread()
+    file = pq.ParquetFile(unread, metadata=footer, buffer_size=_BUFFER)
+    with suppress(_Reached):
+        next(file.iter_batches(1, row_groups=[group], use_threads=False), None)
 
 
-def _dictionaries(path: str, array: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dictionaries in a column, with the paths that Parquet has for them in flat and nested fields."""
-    if pa.types.is_dictionary(array.type):
-        yield path, array
-    elif pa.types.is_struct(array.type):
-        for i, field in enumerate(array.type):
-            yield from _dictionaries(f"{path}.{field.name}", array.field(i))
+def _width(column: pq.ColumnSchema) -> int:
+    """Return the bytes that a value takes at least, with the levels of those that are in lists."""
+    levels = _LEVELS if column.max_repetition_level else 0
+    return levels + max(_VALUES.get(column.physical_type, _VALUE), column.length or 0)
 
 
-def _decoded(
-    opened: Any, footer: pq.FileMetaData, groups: Sequence[int], paths: list[str], deltas: set[str], limit: int
-) -> int:
-    """Return the bytes of columns that may be large, read a few rows at a time; more than `limit` where they are."""
-    total, rows = 0, sum(footer.row_group(group).num_rows for group in groups)
-    sizes = [footer.row_group(group).total_byte_size for group in groups]
-    # What a dictionary is of is in the file as it is; a delta may be as long as all before it.
-    for is_delta, few in (False, limit // 8 * rows // max(1, sum(sizes))), (True, limit // 8 // max(1, *sizes)):
-        some = [path for path in paths if (path in deltas) == is_delta]
-        if not some:
-            continue
-        encoded = [] if is_delta else some
-        file = pq.ParquetFile(opened, metadata=footer, read_dictionary=encoded, buffer_size=_BUFFER)
-        few = max(1, min(_BATCH, few))  # noqa: PLW2901
-        for batch in file.iter_batches(few, row_groups=list(groups), columns=some, use_threads=False):
+def _claimed(footer: pq.FileMetaData, group: int, i: int) -> int:
+    """Return the bytes that a column of a row group takes, as the footer has it."""
+    of_group = footer.row_group(group)
+    chunk = of_group.column(i)
+    values = _width(footer.schema.column(i)) * max(of_group.num_rows, chunk.num_values)
+    return max(chunk.total_uncompressed_size, chunk.total_compressed_size, values)
+
+
+def _decoded(opened: Any, footer: pq.FileMetaData, groups: Sequence[int], paths: list[str], limit: int) -> int:
+    """Return the bytes of columns with dictionaries, read a few rows at a time; more than `limit` where they are."""
+    total, file = 0, pq.ParquetFile(opened, metadata=footer, read_dictionary=paths, buffer_size=_BUFFER)
+    for group in groups:  # in a list or struct, Arrow takes dictionaries of one only
+        rows, size = footer.row_group(group).num_rows, footer.row_group(group).total_byte_size
+        few = max(1, min(_BATCH, limit // 8 * rows // max(1, size)))
+        for batch in file.iter_batches(few, row_groups=[group], columns=paths, use_threads=False):
             total += sum(map(_bytes, batch.columns))
             if total > limit:
                 return total

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from curate.base import ids, schema
+from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
 from curate.base.errors import RecipeError
 from curate.base.process import Lazy
 from curate.base.wording import one_line
@@ -95,12 +96,13 @@ def _list_files(path: str) -> list[InputFile]:
 def _read_table(name: str) -> pa.Table:
     try:
         with fsspec.open(name, "rb") as file:
-            parquet = pq.ParquetFile(file, pre_buffer=False)  # read by this thread alone, as in RunStore.read_parquet
+            parquet = pq.ParquetFile(file, metadata=read_footer(file), pre_buffer=False)  # read by this thread alone
             columns = [f"{field.name} {field.type}" for field in parquet.schema_arrow]
             wanted = (f"{field.name} {field.type}" for field in LAYOUT)
             if wrong := [column for column in wanted if column not in columns]:
                 what = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
                 raise RecipeError(f"{name}: {what}; accepted: a file with {', '.join(wrong)}")
+            check_decoded(file, parquet.metadata, range(parquet.num_row_groups), LAYOUT.names, MAX_DECODED)
             return parquet.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None

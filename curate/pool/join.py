@@ -215,10 +215,11 @@ class _Reader:
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
                 yield from pcsv.open_csv(file, convert_options=options)
             else:
-                opened = pq.ParquetFile(file, metadata=read_footer(file), pre_buffer=False)
-                for group in range(opened.num_row_groups):
-                    check_decoded(file, opened.metadata, [group], wanted, MAX_DECODED)
-                yield from opened.iter_batches(_BATCH, columns=wanted, use_threads=False)
+                footer = read_footer(file)
+                for group in range(footer.num_row_groups):
+                    source = check_decoded(file, footer, [group], wanted, MAX_DECODED)
+                    opened = pq.ParquetFile(source, metadata=footer, pre_buffer=False)
+                    yield from opened.iter_batches(_BATCH, [group], wanted, use_threads=False)
 
 
 def _open(path: str, join: Join, where: str) -> _Reader:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_column
 from curate.base.wording import one_line
@@ -117,11 +118,14 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
         return int(kind.list_size)
     try:
         with fsspec.open(path, "rb", **source.storage) as opened:
-            for batch in pq.ParquetFile(opened, pre_buffer=False).iter_batches(1024, columns=[name], use_threads=False):
-                lengths = pc.list_value_length(batch.column(0))
-                frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
-                if len(frequent):
-                    return int(frequent[0]["mode"].as_py())
+            footer = read_footer(opened)
+            for group in range(footer.num_row_groups):
+                file = pq.ParquetFile(check_decoded(opened, footer, [group], [name], MAX_DECODED), metadata=footer)
+                for batch in file.iter_batches(1024, [group], [name], use_threads=False):
+                    lengths = pc.list_value_length(batch.column(0))
+                    frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
+                    if len(frequent):
+                        return int(frequent[0]["mode"].as_py())
     except (pa.ArrowException, OSError) as error:
         raise EmbeddingFault(f"column {name!r} cannot be read: {one_line(error, 200)}") from None
     raise EmbeddingFault(f"column {name!r} holds nothing but nulls")

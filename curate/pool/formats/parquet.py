@@ -37,7 +37,7 @@ _checked: Recent[None] = Recent(1 << 12)  # row groups that are not too large: s
 _MOST_ROWS = 1 << 22  # of a row group, whose samples take some 500 bytes each in memory whatever they are
 _LOOKED = 20  # files whose columns a message goes by
 _STATING = ("original_sha256", "sha256")
-Check = Callable[[range], None]  # raises TooLarge
+Check = Callable[[range], pq.ParquetFile]  # what row groups are read from; raises TooLarge
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
@@ -179,8 +179,11 @@ def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.Parquet
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         footer = _footers.get((part.path, state), lambda: read_footer(opened))
 
-        def check(groups: range) -> None:
-            _checked.get((part.path, state, groups), lambda: check_decoded(opened, footer, groups, None, MAX_DECODED))
+        def check(groups: range) -> pq.ParquetFile:
+            source = [opened]  # or a copy in memory, where they are checked now
+            key = part.path, state, groups
+            _checked.get(key, lambda: source.append(check_decoded(opened, footer, groups, None, MAX_DECODED)))
+            return pq.ParquetFile(source[-1], metadata=footer, pre_buffer=False)
 
         yield pq.ParquetFile(opened, metadata=footer, pre_buffer=False), check
 
@@ -192,8 +195,7 @@ def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Column
         groups = range(*_groups(part))
         if (rows := sum(file.metadata.row_group(group).num_rows for group in groups)) > _MOST_ROWS:
             raise TooLarge(f"it has {rows:,} rows; accepted: row groups of at most {_MOST_ROWS:,}")
-        check(groups)
-        table = file.read_row_groups(list(groups), use_threads=False)
+        table = check(groups).read_row_groups(list(groups), use_threads=False)
     return plain_columns(table), roles
 
 
