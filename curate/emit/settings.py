@@ -43,8 +43,8 @@ class EmitSettings(StepSettings):
     json_columns: tuple[str, ...]  # those in the json of each sample
     derived: tuple[str, ...]  # those that the recipe derives
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
-    # Rows of the units that are being written, often two a shard
-    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(CORES + 1), compare=False)
+    # Rows and values of the units that are being written, now and then two a shard
+    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":

@@ -42,7 +42,10 @@ POOL = "pool"  # what was downloaded, in img2dataset's layout
 
 
 def digest_name(name: str) -> str:
-    """Return the folder whose names are a file's digests, of each attempt, until the manifest has it; else empty."""
+    """Return where a file's digests are, of each attempt, until the manifest has it; empty for what it never has.
+
+    In an object store they are names in a folder. On a disk they are lines of files, for folders take long to remove.
+    """
     is_below = name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", ANSWER_PARTS))
     return f"{DIGESTS}/{name}" if is_below or name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE) else ""
 

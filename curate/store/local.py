@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 # What a disk that has no hard links says.
@@ -60,6 +62,36 @@ def in_folder(path: str, put: Callable[[str], None]) -> None:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         put(path)
+
+
+def add_line(path: str, line: str) -> None:
+    """Keep a line, unless it is kept: in a file at the path, or that with .1, .2 …, the first where there is none."""
+    data = f"{line}\n".encode()
+    for file in _numbered(path):
+        try:
+            return write_at_once(file, data, os.O_EXCL)
+        except FileExistsError:
+            if _read(file) == data:
+                return None
+    return None
+
+
+def read_lines(path: str) -> list[str]:
+    """Return what `add_line` kept; a line that was cut, as when a process was killed, is none."""
+    kept: list[bytes] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        kept.extend(map(_read, _numbered(path)))
+    return [line.decode(errors="replace")[:-1] for line in kept if line.endswith(b"\n")]
+
+
+def _numbered(path: str) -> Iterator[str]:
+    yield path
+    yield from (f"{path}.{number}" for number in itertools.count(1))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def move_to_new(aside: str, path: str) -> None:

@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from curate.base.process import temporary_folder
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
-from curate.store.local import Digest, HashedFile, in_folder, move_to_new, write_at_once
+from curate.store.local import Digest, HashedFile, add_line, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
@@ -303,11 +303,11 @@ class RunStore(StoredFiles):
     def _note(self, name: str, digest: Digest) -> None:
         """Put the digest of a file that is about to be put in place where `written` finds it."""
         if note := digest_name(name):
-            path = self.path(f"{note}/{'-'.join(str(part) for part in digest if part is not None)}")
+            text = "-".join(str(part) for part in digest if part is not None)
             if self.is_local:
-                in_folder(path, lambda path: write_at_once(path, b""))
+                in_folder(self.path(note), lambda path: add_line(path, text))
             else:
-                self.fs.pipe_file(path, b"")
+                self.fs.pipe_file(self.path(f"{note}/{text}"), b"")
 
     # ---- what is not put into place
 

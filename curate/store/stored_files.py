@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.base.errors import CurateError, DamagedError, RecipeError
 from curate.base.wording import one_line
 from curate.store.layout import digest_name
-from curate.store.local import Digest, walk
+from curate.store.local import Digest, read_lines, walk
 from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
@@ -159,7 +159,7 @@ class StoredFiles:
             return None
         digests = []
         self.fs.invalidate_cache(self.path(note))
-        for text in self.names(note):
+        for text in read_lines(self.path(note)) if self.is_local else self.names(note):
             with suppress(ValueError):
                 size, sha256, *rows = text.split("-")
                 digests.append(Digest(int(size), sha256, *map(int, rows)))

@@ -9,6 +9,7 @@ pickled.
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +20,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from curate.base.foreign import naming_packages
+from curate.base.process import CORES
 from curate.run.units import Batch, Combine
 
 _BATCH = 1 << 21  # bytes of a key's batch that wait
@@ -86,8 +88,13 @@ class InBatches(PlainDoFn):
             yield key, self._waiting.pop(key).pack()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Give the rest."""
-        for key, batch in self._waiting.items():
+        """Give the rest, in as many rows as there are threads: keys that are worked on together are far apart.
+
+        Two shards side by side mostly need the same unit, which one thread reads while the other waits.
+        """
+        rest = list(self._waiting.items())
+        step = -(-len(rest) // CORES) or 1
+        for key, batch in chain.from_iterable(rest[first::step] for first in range(step)):
             yield in_window((key, batch.pack()))
 
 

@@ -190,7 +190,7 @@ def made_with(name: str) -> str:
 
 def described_by(name: str) -> str:
     """The file that a digest is of; any other file itself."""
-    return re.sub(r"^parts/digests/(.*)/.*", r"\1", name)
+    return re.sub(r"^parts/digests/", "", name)
 
 
 def check_as_new(folder: Path, case: Case) -> None:
