@@ -17,7 +17,7 @@ from curate.cli.terminal import plain
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
     from curate.ask.output import Result
-    from curate.ask.page import Line, Page
+    from curate.ask.page import Line
     from curate.pool.plan import Unit
     from curate.pool.urls.download.rates import Outlook
     from curate.recipe.recipe import Recipe
@@ -111,12 +111,6 @@ def print_result(result: "Result", format: Format) -> None:
         write_result(result, format.value, file)
 
 
-def print_page(page: "Page") -> None:
-    """Print a page on standard output."""
-    with open_output() as file:
-        page.write(file)
-
-
 PLANNING = "planning: inputs are listed, and models and metadata read"
 SLOW = 0.5  # seconds
 
@@ -137,7 +131,8 @@ def print_lines(*lines: "Line") -> None:
     """Print a page of these lines on standard output."""
     from curate.ask.page import Page
 
-    print_page(Page(lines))
+    with open_output() as file:
+        Page(lines).write(file)
 
 
 def save_images(directory: str, result: "Result", title: str, out: str) -> None:

@@ -12,7 +12,7 @@ from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, dif
 from curate.ask.diff_page import diff_page
 from curate.ask.output import Result, write_json
 from curate.base.errors import RecipeError
-from curate.cli.common import Format, FormatOption, PageOption, open_output, print_page, print_result, save_images
+from curate.cli.common import Format, FormatOption, PageOption, open_output, print_lines, print_result, save_images
 
 By = StrEnum("By", ["rule", "entry", "source", "language", "setting", "sample"])  # what the samples are compared by
 Side = StrEnum("Side", ["lost", "gained"])
@@ -65,7 +65,7 @@ def diff(
         if format == Format.table and len(shown) < len(table):
             print(f"of {len(table):,} rows; --limit shows more")
     elif format == Format.table:
-        print_page(diff_page(comparison))
+        print_lines(*diff_page(comparison).lines)
     elif format == Format.csv:
         rows = [(kind.value, *row) for kind in tables if kind != By.setting for row in _tuples(tables[kind])]
         print_result(Result(("by", *CHANGES.names), rows), Format.csv)

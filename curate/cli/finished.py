@@ -11,7 +11,7 @@ from curate.ask.report.page import write_report
 from curate.ask.verify import verify_run
 from curate.base.errors import RunError
 from curate.base.wording import format_bytes, pluralise
-from curate.cli.common import RunArgument, print_page
+from curate.cli.common import RunArgument, print_lines
 
 
 def explain(
@@ -22,7 +22,7 @@ def explain(
 
     It shows the value of each rule, entries, draw, duplicates, captions and published files.
     """
-    print_page(explain_sample(directory, sample))
+    print_lines(*explain_sample(directory, sample).lines)
 
 
 def report(

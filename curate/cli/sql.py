@@ -1,13 +1,14 @@
 """`curate sql`: queries of a finished run, answered on standard output."""
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 from typer import Argument, Exit, Option
 
 from curate.ask.library import THEMES, NamedQuery, named_queries
 from curate.ask.output import Result
-from curate.ask.page import Page, heading, line, named
+from curate.ask.page import Line, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError
@@ -56,7 +57,7 @@ def sql(
             raise RecipeError("--param needs a query; `curate sql DIR` lists them with their parameters")
         find_run(directory)
         if format is common.Format.table:
-            common.print_page(_page())
+            common.print_lines(*_queries())
         else:
             rows = [(query.name, query.summary, _usage(query)) for query in named_queries()]
             common.print_result(Result(("query", "answers", "parameters"), rows), format)
@@ -105,18 +106,16 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _page() -> Page:
+def _queries() -> Iterator[Line]:
     margin = max(len(query.name) for query in named_queries())
-    lines = []
     for theme in THEMES:
-        lines += [heading(theme)]
+        yield heading(theme)
         for query in named_queries():
             if query.theme == theme:
                 usage = _usage(query)
-                lines.append(named(query.name, margin, query.summary, (f"  {usage}" if usage else "", "dim")))
-        lines.append(line())
-    lines.append(line(f"{len(named_queries())} queries; --param NAME=VALUE sets the parameters listed after them"))
-    return Page(tuple(lines))
+                yield named(query.name, margin, query.summary, (f"  {usage}" if usage else "", "dim"))
+        yield line()
+    yield line(f"{len(named_queries())} queries; --param NAME=VALUE sets the parameters listed after them")
 
 
 def _usage(query: NamedQuery) -> str:

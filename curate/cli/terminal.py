@@ -34,5 +34,4 @@ class Escaped:
 
 def plain(stream: Any) -> TextIO:
     """Return the stream itself: for data, and for what colours lines or moves the cursor and escapes texts itself."""
-    file: TextIO = stream.inner if isinstance(stream, Escaped) else stream
-    return file
+    return stream.inner if isinstance(stream, Escaped) else stream

@@ -6,7 +6,6 @@ carries the key. A recipe chooses a format by its key; else the first that accep
 file of this folder and a line in its registry.
 """
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Set
@@ -57,10 +56,11 @@ class OutputFormat(ABC):
         """Return whether pools with, or without, images are written in this format."""
 
     @abstractmethod
-    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
         """Put the shard's own file into place, and return the rows of its Parquet file.
 
-        `repeated` are the ascending hashes of names that several kept rows may have (see `name_hashes`).
+        `repeated` are the ascending hashes of names that several kept rows may have (see `name_hashes`); `stats` gets
+        what `STEM_stats.json` is to say besides img2dataset's fields.
         """
 
     @abstractmethod
@@ -114,13 +114,14 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
     last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
     if store.is_current(last, key) and all(store.exists(name) and check_written(store, name) for name in files):
         return store.read_json(name).get(JSON_DTYPE)
-    table: Any = kind.write(settings, shard, repeated)
+    more: dict[str, Any] = {}
+    table: Any = kind.write(settings, shard, repeated, more)
     names = getattr(table, "column_names", [])
     if not isinstance(table, pa.Table) or len(table) != shard.rows or "uid" not in names:
         where = f"output format {kind.key!r} of package {OUTPUTS.package(kind.key)}"
         returned = f"{len(table)} rows of {', '.join(names)}" if names else type(table).__name__
         raise RunError(f"{where}: write returned {returned}; accepted: {shard.rows} rows, as an Arrow table with uid")
-    stats: dict[str, Any] = {
+    stats = {
         "count": shard.rows,
         "successes": shard.rows,
         "failed_to_download": 0,
@@ -129,13 +130,12 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
         "start_time": started,
         "end_time": time.time(),
         "status_dict": {"success": shard.rows},
+        **more,
     }
-    if of_jsons := (table.schema.metadata or {}).get(JSON_DTYPE.encode()):
-        stats[JSON_DTYPE], table = json.loads(of_jsons), table.replace_schema_metadata()
 
     def keep() -> bool:
         return store.is_noted(name) and store.read_json(name).get("count") == shard.rows
 
     store.write_json(name, stats, keep=keep)
     store.write_parquet(last, table, key)
-    return stats.get(JSON_DTYPE)
+    return more.get(JSON_DTYPE)

@@ -1,5 +1,7 @@
 """Shards of Parquet, of pools without images: the uid, all columns of the inputs, and the texts that were written."""
 
+from typing import Any
+
 import pyarrow as pa
 
 from curate.base.numeric.arrays import U64, concat_small
@@ -24,7 +26,7 @@ class ParquetOutput(OutputFormat):
         """Return whether the pool has no images."""
         return not has_images
 
-    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
         """Return the rows of the shard."""
         return concat_small(_read_rows(settings, part) for part in shard.slices)
 

@@ -59,12 +59,13 @@ class WebdatasetOutput(OutputFormat):
         """Return whether the pool has images."""
         return has_images
 
-    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
-        """Put the tar into place, and return its sidecar, with the type of all jsons as metadata."""
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
+        """Put the tar into place, and return its sidecar; `stats` gets the type of all jsons."""
         dtypes: list[Any] = []
         with settings.store.create(f"{shard.stem}.tar") as file, TarWriter(file) as writer:
             table = concat_small(_write_slice(settings, part, repeated, writer, dtypes) for part in shard.slices)
-        return table.replace_schema_metadata({JSON_DTYPE: json.dumps(reduce(merge_dtypes, dtypes, "null"))})
+        stats[JSON_DTYPE] = reduce(merge_dtypes, dtypes, "null")
+        return table
 
     def card_lines(self, shards: int) -> list[str]:
         """Return what training reads, and what the sidecars are."""

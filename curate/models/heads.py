@@ -196,8 +196,7 @@ def _gelu(x: F32) -> F32:
 
 def _sigmoid(x: F32) -> F32:
     with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 / infinity is the right 0
-        probability: F32 = np.float32(1) / (np.float32(1) + np.exp(-x))
-    return probability
+        return np.float32(1) / (np.float32(1) + np.exp(-x))
 
 
 def _wrong(path: str, tensors: Mapping[Any, Any], why: str) -> RecipeError:

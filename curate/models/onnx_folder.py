@@ -255,5 +255,4 @@ class Tokenizer:
         import ftfy
 
         text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
-        ids: list[int] = self._tokenizer.encode(text.lower() if self._lowers else text).ids
-        return ids
+        return self._tokenizer.encode(text.lower() if self._lowers else text).ids

@@ -193,10 +193,9 @@ def _failures(
     if kind := find_downloading(source):  # others have no attempts, which are null then
         shards = samples["shard"].to_numpy()
         of_shards = {shard: np.flatnonzero(shards == shard) for shard in dict.fromkeys(shards.tolist())}
-        attempts = pa.concat_tables(
-            kind.read_attempts(source, shard, samples["key"].take(of_shard).to_pylist())
-            for shard, of_shard in of_shards.items()
-        ).take(np.argsort(np.concatenate([*of_shards.values()])))
+        keys = ((shard, samples["key"].take(of_shard).to_pylist()) for shard, of_shard in of_shards.items())
+        attempts = pa.concat_tables(kind.read_attempts(source, *of_shard) for of_shard in keys)
+        attempts = attempts.take(np.argsort(np.concatenate([*of_shards.values()])))
         rows = pa.table([*rows.columns, *attempts.columns], names=[*rows.column_names, *attempts.column_names])
     return pa.concat_tables([failures, rows], promote_options="default")
 

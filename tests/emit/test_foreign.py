@@ -33,7 +33,7 @@ class JsonLines(OutputFormat):
     def accepts(self, has_images):
         return True
 
-    def write(self, settings, shard, repeated):
+    def write(self, settings, shard, repeated, stats):
         slices = ((part, settings.tables(part.unit)) for part in shard.slices)
         rows = pa.concat_tables(settings.kept_rows(part, tables, ["uid", "caption"]) for part, tables in slices)
         lines = "".join(json.dumps(row) + "\\n" for row in rows.to_pylist())

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ class JsonLines(OutputFormat):
     def accepts(self, has_images: bool) -> bool:
         return has_images
 
-    def write(self, settings: EmitSettings, shard: Shard, repeated: U64) -> pa.Table:
+    def write(self, settings: EmitSettings, shard: Shard, repeated: U64, stats: dict[str, Any]) -> pa.Table:
         slices = ((part, settings.tables(part.unit)) for part in shard.slices)
         rows = pa.concat_tables(settings.kept_rows(part, tables, ["uid", "caption"]) for part, tables in slices)
         lines = "".join(json.dumps(row) + "\n" for row in rows.to_pylist())

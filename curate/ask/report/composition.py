@@ -33,17 +33,10 @@ def _before_and_after(column: str, title: str, groups: list[tuple[str | None, in
         groups = [*groups[: MOST - 1], ("", sum(pool for _, pool, _ in rest), sum(kept for *_, kept in rest))]
     pools, kepts = [pool for _, pool, _ in groups], [kept for *_, kept in groups]
     longest = max([n / (sum(part) or 1) for part in (pools, kepts) for n in part], default=1) or 1
-    cells: list[list[Cell]] = [
-        [
-            value,
-            count(pool),
-            count(kept),
-            percent(kept, pool),
-            Bar(old, pool / sum(pools) / longest, "pool"),
-            Bar(new, kept / (sum(kepts) or 1) / longest),
-        ]
-        for value, pool, kept, old, new in zip(values, pools, kepts, shares(pools), shares(kepts), strict=True)
-    ]
+    cells: list[list[Cell]] = []
+    for value, pool, kept, old, new in zip(values, pools, kepts, shares(pools), shares(kepts), strict=True):
+        bars = Bar(old, pool / sum(pools) / longest, "pool"), Bar(new, kept / (sum(kepts) or 1) / longest)
+        cells.append([value, count(pool), count(kept), percent(kept, pool), *bars])
     heads = (column, "pool", "kept", "share kept", "pool share", "kept share")
     return Table(heads, cells, words=(column, "pool share", "kept share"), title=title)
 

@@ -155,16 +155,12 @@ def _changed(run: OpenRun, before: str, facts: dict[str, Any], gained: bool) -> 
         all_kept=float(facts["matches_kept"]),
     )
     longest = max((max(row["old"], row["new"]) for row in rows), default=1)
-    cells: list[list[Cell]] = [
-        [
-            *names(row, "entry"),
-            *counts(row, "before", "kept"),
-            Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool"),
-            Bar(percent(row["new"], 1, 3), row["new"] / longest),
-            f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new",
-        ]
-        for row in rows
-    ]
+    cells: list[list[Cell]] = []
+    for row in rows:
+        old = Bar(percent(row["old"], 1, 3), row["old"] / longest, "pool")
+        new = Bar(percent(row["new"], 1, 3), row["new"] / longest)
+        change = f"× {row['new'] / row['old']:,.3f}" if row["old"] else "new"
+        cells.append([*names(row, "entry"), *counts(row, "before", "kept"), old, new, change])
     title = "Entries that gained most" if gained else "Entries that lost most"
     heads = ("entry", "before" if run.balanced else "pool", "kept", "share before", "share after", "change")
     return Table(

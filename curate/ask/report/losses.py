@@ -137,49 +137,33 @@ def downloads_section(run: OpenRun) -> Section | None:
 
 
 def _by_source(rows: list[dict[str, Any]]) -> Table:
-    cells: list[list[Cell]] = [
-        [
-            clean(row["source"], SHORT),
-            count(row["urls"]),
-            count(row["urls"] - row["missing"]),
-            Bar(percent(row["urls"] - row["missing"], row["urls"]), 1 - row["missing"] / row["urls"]),
-            *counts(row, "missing", "may_pass"),
-            *_attempts(row),
-        ]
-        for row in rows[:MOST]
-    ]
+    cells: list[list[Cell]] = []
+    for row in rows[:MOST]:
+        urls, came = row["urls"], row["urls"] - row["missing"]
+        share = Bar(percent(came, urls), 1 - row["missing"] / urls)
+        numbers = [*counts(row, "missing", "may_pass"), *_attempts(row)]
+        cells.append([*names(row, "source"), count(urls), count(came), share, *numbers])
     heads = ("source", "URLs", "downloaded", "share downloaded", "not downloaded", "may succeed", *_ATTEMPTS)
     return Table(heads, cells, words=("source", "share downloaded"), title="Sources")
 
 
 def _by_reason(rows: list[dict[str, Any]], missing: int) -> Table:
-    cells: list[list[Cell]] = [
-        [
-            clean(row["outcome"], SHORT),
-            count(row["urls"]),
-            Bar(percent(row["urls"], missing), row["urls"] / rows[0]["urls"], "drop"),
-            count(row["may_pass"]),
-            *_attempts(row),
-            clean(row["meaning"], 160),
-        ]
-        for row in rows[:MOST]
-    ]
+    cells: list[list[Cell]] = []
+    for row in rows[:MOST]:
+        share = Bar(percent(row["urls"], missing), row["urls"] / rows[0]["urls"], "drop")
+        attempts, meaning = _attempts(row), clean(row["meaning"], 160)
+        cells.append([*names(row, "outcome"), count(row["urls"]), share, count(row["may_pass"]), *attempts, meaning])
     heads = ("reason", "URLs", "share", "may succeed", *_ATTEMPTS, "meaning")
     note = "Shares of the URLs that were not downloaded. May succeed: another attempt may, if the reason is temporary."
     return Table(heads, cells, words=("reason", "share", "meaning"), title="Why URLs were not downloaded", note=note)
 
 
 def _by_host(run: OpenRun) -> Table:
-    cells: list[list[Cell]] = [
-        [
-            clean(row["host"], SHORT),
-            *counts(row, "urls", "missing"),
-            Bar(percent(row["missing"], row["urls"]), row["missing"] / row["urls"], "drop"),
-            count(row["may_pass"]),
-            clean(row["most"], SHORT),
-        ]
-        for row in run.rows(_HOSTS_OF.format(find_query("failures_by_host").table, _HOSTS), limit=None)
-    ]
+    cells: list[list[Cell]] = []
+    for row in run.rows(_HOSTS_OF.format(find_query("failures_by_host").table, _HOSTS), limit=None):
+        share = Bar(percent(row["missing"], row["urls"]), row["missing"] / row["urls"], "drop")
+        urls, may_pass = counts(row, "urls", "missing"), count(row["may_pass"])
+        cells.append([*names(row, "host"), *urls, share, may_pass, *names(row, "most")])
     heads = ("host", "URLs", "not downloaded", "share of the host", "may succeed", "most frequent reason")
     words = ("host", "share of the host", "most frequent reason")
     return Table(heads, cells, words=words, title="Hosts with most URLs not downloaded")

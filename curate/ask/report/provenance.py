@@ -31,17 +31,12 @@ def time_section(run: OpenRun) -> Section | None:
     total = sum(step.seconds for step in run.facts.steps)
     if not total:  # all tables were present already
         return Section("time", "Time", blocks)
-    cells: list[list[Cell]] = [
-        [
-            step.step,
-            count(step.units),
-            count(step.rows),
-            format_seconds(step.seconds),
-            Bar(percent(step.seconds, total, 1), step.seconds / total),
-            count(round(step.rows / step.seconds)) if step.rows and step.seconds else "–",
-        ]
-        for step in run.facts.steps
-    ]
+    cells: list[list[Cell]] = []
+    for step in run.facts.steps:
+        numbers = [count(step.units), count(step.rows), format_seconds(step.seconds)]
+        share = Bar(percent(step.seconds, total, 1), step.seconds / total)
+        speed = count(round(step.rows / step.seconds)) if step.rows and step.seconds else "–"
+        cells.append([step.step, *numbers, share, speed])
     note = (
         "Wall time of each unit (of emit: shard), summed; units run in parallel. Of all commands that the run took. "
         "Tables that were reused are not counted."

@@ -62,8 +62,7 @@ def _parse(run: OpenRun, sql: str) -> dict[str, Any]:
         return {}
     if tree["error"] or len(tree["statements"]) != 1:
         return {}
-    where: dict[str, Any] = tree["statements"][0]["node"].get("where_clause") or {}
-    return where
+    return tree["statements"][0]["node"].get("where_clause") or {}
 
 
 def _conjuncts(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -80,10 +80,8 @@ def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:
     weighed = list(in_threads(lambda place: _weigh(run, survivors, expectation, place), range(len(run.units))))
     weights = pa.concat_tables([_WEIGHTS.empty_table(), *(table for table, _ in weighed)])
     sources = pa.table({"source": [source.name for source in run.recipe.input]})  # those of no rows too
-    shares = (
-        _share(_was_uniform(run), was[schema.KEPT], _rows_left(was, run.recipe)),
-        _share(expectation.is_uniform, expectation.rows, will[schema.KEPT]),
-    )
+    share_before = _share(_was_uniform(run), was[schema.KEPT], _rows_left(was, run.recipe))
+    shares = share_before, _share(expectation.is_uniform, expectation.rows, will[schema.KEPT])
     has_languages = "language" in survivors.settings.columns.names
     run_expected = float(int(pc.sum(weights["run_expected"]).as_py() or 0) * shares[0])
     return WhatIf(

@@ -74,12 +74,8 @@ class Held(NamedTuple):
             return True
         if any(a + b == name for a, b in itertools.pairwise(words)):
             return True
-        return len(name) >= _SAME and any(
-            abs(len(word) - len(name)) <= _MORE
-            and len(word) >= _SAME
-            and (word.startswith(name) or name.startswith(word))
-            for word in words
-        )
+        long = (word for word in words if len(word) >= _SAME and abs(len(word) - len(name)) <= _MORE)
+        return len(name) >= _SAME and any(word.startswith(name) or name.startswith(word) for word in long)
 
     def code(self, code: str) -> bool:
         """Return whether a code of `Names` is there."""

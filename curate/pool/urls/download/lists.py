@@ -225,12 +225,9 @@ def _tabular(urls: UrlList, types: dict[str, pa.DataType], quote: str) -> Iterat
     if names is None:
         check_first_line(urls.path, urls.storage, mark)
     with open_text(urls.path, urls.storage) as file:
-        yield pyarrow.csv.open_csv(
-            file,
-            pyarrow.csv.ReadOptions(column_names=names),
-            pyarrow.csv.ParseOptions(delimiter=mark, quote_char=quote or False, newlines_in_values=is_csv),
-            pyarrow.csv.ConvertOptions(column_types=types),
-        )
+        read, convert = pyarrow.csv.ReadOptions(column_names=names), pyarrow.csv.ConvertOptions(column_types=types)
+        parse = pyarrow.csv.ParseOptions(delimiter=mark, quote_char=quote or False, newlines_in_values=is_csv)
+        yield pyarrow.csv.open_csv(file, read, parse, convert)
 
 
 def _has_lines(column: pa.Array) -> bool:
