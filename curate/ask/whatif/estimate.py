@@ -137,12 +137,7 @@ def estimate(
             bytes=_bytes(survivors, expectation, fraction),
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],
             chosen=chosen,
-            warnings=[
-                *_too_many_failed(survivors),
-                *_without_spaces(survivors),
-                *_nothing_kept(survivors),
-                *unreached,
-            ],
+            warnings=[*_too_many_failed(survivors), *_without_spaces(survivors), *_nothing_kept(survivors), *unreached],
         )
 
 
