@@ -40,24 +40,27 @@ def describe_run(
     uids: Sequence[UidsPart],
     entries: pa.Table | None = None,
 ) -> None:
-    """Write uids.npy, run.json, the card, croissant.json, stats.duckdb and views.sql, then the manifest.
+    """Write entries.parquet, uids.npy, run.json, the card, croissant.json, stats.duckdb, views.sql, then the manifest.
 
     An existing report describes the run as it was: it is removed, and `curate report` writes another.
 
     `facts` are what run.json will hold, but for `forgotten` and most of `content`, which are found here; `digests` the
-    manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` what entries.parquet holds, None: read.
+    manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` of `count_entries`; None: that stays.
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
     facts = facts.changed(forgotten=record.facts if len(record) else None, content=_content(facts, shards, kind, audit))
     _write_facts(store, facts, shards)
     statistics = partial(write_stats, store, facts, audit.drops, entries)
-    writes: list[Callable[[], int | None]] = [statistics, partial(write_uids, store, uids)]  # the two that take long
-    _, written = in_threads(lambda write: write(), writes)
+    writes: list[Callable[[], object]] = [statistics, partial(write_uids, store, uids)]  # what takes long
+    writes += [] if entries is None else [partial(store.write_parquet, layout.ENTRIES_FILE, entries)]
+    for _ in in_threads(lambda write: write(), writes):
+        pass
+    rows = sum(part.uids for part in uids)
     files = [*layout.PUBLISHED_FILES, *([layout.FORGOTTEN_FILE] if len(record) else [])]
     files += [layout.RETRIES_FILE] if facts.retries else []
     write_views(store, [*digests.paths, *files], kind)
-    digests.add(written_file(store, path, written if path == layout.UIDS_FILE else None) for path in files)
+    digests.add(written_file(store, path, rows if path == layout.UIDS_FILE else None) for path in files)
     write_manifest(store, digests)
 
 

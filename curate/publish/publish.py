@@ -70,10 +70,9 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
         assert settings.matching is not None
         p = decided.choice.entry_probabilities() if decided.choice else None
         entries = load_entries(settings.matching).table
-        entries = write_entries(store, entries, decided.pool, decided.survivors, decided.sums, p)
+        entries = count_entries(entries, decided.pool, decided.survivors, decided.sums, p)
     else:
         entries = schema.ENTRIES.empty_table()
-        store.write_parquet(layout.ENTRIES_FILE, entries)
     store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
     _remove_strays(store, digests)
     with ThreadPoolExecutor() as pool:
@@ -92,8 +91,8 @@ def _remove_strays(store: RunStore, digests: Lines) -> None:
     store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
-def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
-    """Write entries.parquet, and return what it holds.
+def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:
+    """Return what entries.parquet holds.
 
     `entries` has columns entry, source, language. Of each entry, `pool` are the rows that match before any rule, and
     `survivors` those when balancing begins (int64); `sums` the expected rows in fixed point (2⁻³²), and the kept ones
@@ -105,9 +104,7 @@ def write_entries(store: RunStore, entries: pa.Table, pool: I64, survivors: I64,
     arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
     table = pa.Table.from_arrays(arrays, schema=schema.ENTRIES)
     is_entry = pc.not_equal(table["entry"], pa.scalar(NO_ENTRY))
-    table = table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
-    store.write_parquet(layout.ENTRIES_FILE, table)
-    return table
+    return table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
 
 
 def _summarise(settings: PublishSettings, counts: Counter[str], results: Results, entries: pa.Table) -> RunFacts:

@@ -93,8 +93,8 @@ def _sort(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -
     yield Aside(part)
 
 
-def write_uids(store: RunStore, parts: Iterable[UidsPart]) -> int:
-    """Write uids.npy from the files of `sort_uids`; return how many uids it holds."""
+def write_uids(store: RunStore, parts: Iterable[UidsPart]) -> None:
+    """Write uids.npy from the files of `sort_uids`."""
     parts = sorted(parts)
     total = sum(part.uids for part in parts)
     header = {"descr": np.lib.format.dtype_to_descr(PAIR), "fortran_order": False, "shape": (total,)}
@@ -103,4 +103,3 @@ def write_uids(store: RunStore, parts: Iterable[UidsPart]) -> int:
         for part in parts:
             with store.open(part.file) as file:
                 shutil.copyfileobj(file, out, _COPIED)
-    return total

@@ -422,7 +422,8 @@ def test_remote_runs(original: Ran) -> None:
     real = type(fs).put_file
 
     def put_file(self: Any, source: str, target: str, **options: Any) -> None:
-        put.append(target.removeprefix("/forget-remote/"))
+        if "/tmp/lease/" not in target:
+            put.append(target.removeprefix("/forget-remote/"))
         real(self, source, target, **options)
 
     with pytest.MonkeyPatch.context() as patch:
