@@ -28,7 +28,7 @@ class Web:
         self.most: dict[str, int] = defaultdict(int)
         self.connected: dict[str, int] = defaultdict(int)
         self.tries: dict[str, int] = defaultdict(int)
-        self._open: dict[str, int] = defaultdict(int)
+        self._open: dict[str, set[asyncio.StreamReader]] = defaultdict(set)
         self.port = self.day = 0
 
     def url(self, path: str, host: int = 0) -> str:
@@ -52,7 +52,7 @@ class Web:
                 path = line.split(" ")[1]
                 headers = dict(field.lower().split(": ", 1) for field in fields if field)
                 self.log.append((host, path, headers))
-                await self.answer(host, path.lstrip("/"), writer)
+                await self.answer(host, path.lstrip("/"), reader, writer)
                 await writer.drain()
                 is_whole = re.split("[/?]", path)[1] not in _BROKEN
                 is_asked = is_whole and self.keeps(host) and headers.get("connection") != "close"
@@ -61,7 +61,7 @@ class Web:
         finally:
             writer.close()
 
-    async def answer(self, host: str, path: str, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, host: str, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kind, _, rest = path.partition("/")
         if kind != "to":
             kind, rest = kind.partition("?")[0], rest.partition("?")[0]
@@ -72,10 +72,13 @@ class Web:
             status, text = self.robots.get(host, (404, ""))
             say(writer, status, text.encode(), {"Location": text} if status == 302 else None)
         elif kind == "image":
-            self._open[host] += 1
-            self.most[host] = max(self.most[host], self._open[host])
-            await asyncio.sleep(self.delay(path))
-            self._open[host] -= 1
+            self._open[host].add(reader)
+            try:
+                await asyncio.sleep(self.delay(path))
+                # On a crowded machine some are read after their time: whoever asked has gone, and asks again.
+                self.most[host] = max(self.most[host], sum(not one.at_eof() for one in self._open[host]))
+            finally:
+                self._open[host].remove(reader)
             say(writer, 200, image or b"")
         elif kind == "text":
             say(writer, 200, b"<html><body>not found</body></html>", {"Content-Type": "image/jpeg"})
