@@ -45,9 +45,9 @@ def init(
             raise RecipeError(f"no recipe {kind!r}; {did_you_mean(kind, kinds())}accepted: {', '.join(kinds())}")
         _write(files("pipelines.recipes").joinpath(f"{kind.replace('-', '_')}.yaml").read_text("utf-8"), out, kind)
         print(f"wrote {out}: edit it for your pool, then\n")
+        run = f"curate run {out} --out {Path(out).stem}-run"
         what = "checks it; shows inputs and the expected yield, and writes nothing"
-        print(f"  curate plan {out}                  {what}")
-        print(f"  curate run {out} --out {Path(out).stem}-run    runs it")
+        print(f"  {f'curate plan {out}':{len(run)}}   {what}\n  {run}   runs it")
         return
     if kind is not None:
         raise RecipeError(f"{kind} --on {on}: accepted: a recipe's name or --on ENGINE, not both")

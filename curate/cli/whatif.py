@@ -182,6 +182,8 @@ def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
     for table in [*tables, result.facts.filter(known)]:
         print_result(_result(table), format)
         print_lines(line())
+    if len(languages) > _LANGUAGES:
+        print_lines(line(f"{pluralise(len(languages) - _LANGUAGES, 'more language')}: --format csv or json"))
 
 
 def _rounded(table: pa.Table) -> pa.Table:

@@ -24,7 +24,9 @@ from tests.laws import pools
 @pytest.mark.parametrize("kind", kinds())
 def test_each_recipe_is_one(kind: str, cli: Cli, tmp_path: Path) -> None:
     done = cli("init", kind, "--out", str(tmp_path / "a.yaml"))
-    assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in done.out
+    plan, run = done.out.splitlines()[-2:]
+    assert done.status == 0 and f"curate plan {tmp_path}/a.yaml" in plan
+    assert plan.index("   checks it; ") == run.index("   runs it")
     assert load_recipe(str(tmp_path / "a.yaml"))
     assert (tmp_path / "a.yaml").read_text().startswith("# ")
 

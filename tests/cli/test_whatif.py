@@ -4,15 +4,19 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate import Run
+from curate.ask.whatif.answer import LANGUAGES
 from curate.base.errors import RecipeError
 from curate.cli import whatif
+from curate.cli.common import Format
 from tests.cli.conftest import Cli, Done
 
 Finished = dict[str, tuple[Path, Done]]
@@ -34,6 +38,16 @@ def refusal(cli: Cli, *arguments: str, status: int = 2) -> str:
     assert (done.status, done.out) == (status, ""), done
     assert done.err.startswith("curate: ") and "Traceback" not in done.err
     return done.err
+
+
+@pytest.mark.thorough
+def test_languages_that_are_not_shown_are_counted(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    result = whatif.answer(whatif.open_finished(str(finished["texts"][0])), [])
+    numbers = {"pool": 1, "run": 1, "run_expected": 1.0, "whatif": 1.0, "change": 0.0}
+    languages = pa.Table.from_pylist([{"language": f"l{i}", **numbers} for i in range(14)], LANGUAGES)
+    whatif._print_answer(replace(result, languages=languages), "", Format.table)
+    shown = capsys.readouterr().out
+    assert "l11" in shown and "l12" not in shown and "\n2 more languages: --format csv or json\n" in shown
 
 
 CHANGES = {"tars": ["rules.words=words > 3", "balance.t=6"], "texts": ["rules.best.top=0.5", "balance.t=12"]}

@@ -42,7 +42,7 @@ def _blocks(diff: Diff) -> Iterable[Block]:
         for batch in changed_samples(diff.a.url, diff.b.url, _SAMPLES)  # by uid, which is a hash
         for row in batch.to_pylist()
     ]
-    heads, note = ("side", "dropped by", "source", "caption", "uid"), "`curate diff A B --by sample` lists all."
+    heads, note = ("side", "dropped by", "source", "caption", "uid"), "curate diff A B --by sample lists all."
     yield Table(heads, samples, words=heads, title="Some of the samples", note=note)
 
 

@@ -61,7 +61,7 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
         "outermost 0.1 % of the values count in the end bins."
     )
     left_out = len(run.scores) - (MOST - len(_SIZES))
-    more = [f"{left_out} more score columns are not shown; `curate sql` has them."] if left_out > 0 else []
+    more = [f"{left_out} more score columns are not shown; curate sql has them."] if left_out > 0 else []
     return Section("distributions", "Scores and sizes", [text, Figures(figures, legend=LEGEND), *more])
 
 

@@ -32,8 +32,7 @@ _PICTURES = 600  # of a page, as many of each row, but two at least
 _TOGETHER = 256  # rows whose images are in memory
 _RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")  # fields of FiftyOne's own
 
-_NO_UID = "no uid: a row that could not be read has none, and its image is not shown; `curate explain` takes its key"
-_NO_UID += " or URL"
+_NO_UID = "no uid: a row that could not be read has none, and its image is not shown; curate explain takes key or URL"
 _KNOWN = """
 SELECT m.*, d.* EXCLUDE (unit, row, uid) FROM measured m JOIN decisions d USING (unit, row)
 WHERE m.uid IN (SELECT unnest($uids::VARCHAR[]))

@@ -18,6 +18,8 @@ def clean(value: object, limit: int = LONGEST) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, list):
+        value = ", ".join(clean(part, limit) for part in value[:limit])
     text = escape(str(value)[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

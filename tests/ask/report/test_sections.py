@@ -40,6 +40,7 @@ def test_shares_are_not_forced_to_100() -> None:
 
 def test_texts() -> None:
     assert clean("a\x00b\u202ec\nd", 20) == "a\\x00b\\u202ec\\nd"
+    assert clean([None, 0.99702298641, "a\x00b"]) == "–, 0.997, a\\x00b"
     assert clean("x" * 50, 10) == "xxxxxxxxx…" and clean(None) == "–" and clean(True) == "yes"
     assert [number(v) for v in (0.275620818, 1280.0, 3.0, 12345.678, math.nan)] == [
         "0.2756",
