@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from curate.ask.verify import verify_run
+from curate.base import process
 from curate.base.errors import RunError
 from curate.measure import images as measuring_images
 from curate.measure import part
@@ -233,7 +234,12 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]
         patched.setattr("os.replace", stopping(os.replace))
         patched.setattr("os.link", stopping(os.link))
         patched.setattr("os.unlink", unlinking)
-        yield stopped
+        try:
+            yield stopped
+        finally:  # no thread outlives its process: one that works on would write among the files of the next
+            for threads in (process.threads("unit"), process.threads("core")):
+                threads.shutdown()
+            process.threads.cache_clear()
 
 
 @pytest.fixture(scope="module")
