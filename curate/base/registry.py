@@ -52,6 +52,13 @@ def _installed() -> Any:  # its type is another one from Python 3.12 on
     return importlib.metadata.entry_points()
 
 
+def warn_of_broken(error: object = "") -> None:
+    """Warn, once, of each kind that could not be loaded so far; not where an error tells why."""
+    while _untold:
+        if (reason := _untold.pop(0)) not in str(error):
+            _log.warning("warning: %s", reason)
+
+
 @dataclass(frozen=True)
 class ForeignKind:
     """A kind of another package."""
@@ -64,6 +71,7 @@ class ForeignKind:
 
 
 _REGISTRIES: list["Registry[Any]"] = []  # that other packages may add to
+_untold: list[str] = []  # why kinds cannot be loaded
 FOREIGN: dict[tuple[str, str], ForeignKind] = {}
 """The kinds of other packages that were loaded in this process, by what they are and their keys."""
 
@@ -86,8 +94,8 @@ class Registry(Generic[K]):
     def kinds(self) -> Mapping[str, K]:
         """Return all kinds by key: the package's own in their order, then foreign ones by name.
 
-        A foreign kind that cannot be loaded is left out, with a warning. Raises RecipeError, which names packages, for
-        two kinds of one key.
+        A foreign kind that cannot be loaded is left out, which `warn_of_broken` tells. Raises RecipeError, which names
+        packages, for two kinds of one key.
         """
         return _load(self)[0]
 
@@ -135,7 +143,7 @@ def _load(registry: Registry[Any]) -> tuple[Mapping[str, Any], Mapping[str, Fore
         try:
             loaded = _load_foreign(registry, entry, package)
         except RecipeError as error:
-            _log.warning("warning: %s", error)
+            _untold.append(str(error))
             broken[entry.name] = str(error)
             continue
         if loaded is None:

@@ -17,6 +17,7 @@ from typer import Exit, Option, Typer
 from curate import __version__
 from curate.base.errors import CurateError, RecipeError, describe
 from curate.base.foreign import naming_packages
+from curate.base.registry import warn_of_broken
 from curate.cli.examples import examples_of
 from curate.cli.imports import RARELY, without_unused
 from curate.cli.terminal import Escaped
@@ -93,6 +94,7 @@ def main() -> None:
         with naming_packages():
             build_app(words)(prog_name="curate", standalone_mode=True)
     except CurateError as error:
+        warn_of_broken(error)
         print(f"curate: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:  # the reader went away, as `| head` does
@@ -101,6 +103,8 @@ def main() -> None:
     except OSError as error:
         print(f"curate: {describe(error)}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        warn_of_broken()
 
 
 class _OnStderr(logging.StreamHandler[TextIO]):

@@ -34,7 +34,7 @@ from curate.pool.files.faults import EmbeddingFault, InputFault, retry
 from curate.pool.files.listing import check_state, file_state
 from curate.pool.formats.input_format import Batch, InputPart
 from curate.pool.registry import find_format
-from curate.recipe.source import Source
+from curate.recipe.source import FORMATS, Source
 from curate.signals.signal import ImageSignal, PrecomputedSignal, Signal, SignalOutput
 from curate.store.checkpoints import Checkpoints
 
@@ -167,7 +167,7 @@ class _PartWork:
         supplied, missing = self._supplied_embeddings(batch, is_ok)
         return MeasuredPart(
             samples=pa.table([columns.get(name, pa.nulls(rows)) for name in _SAMPLES.names], schema=_SAMPLES),
-            scores=_scores(batch, self.columns, rows),
+            scores=_scores(batch, self.columns, self.source),
             outputs=pa.table(observed | supplied, schema=output_schema(self.signals)),
             members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
             faults=missing,
@@ -220,14 +220,15 @@ def _first_fault(old: Faults, new: Faults) -> Faults:
     return pc.if_else(is_new, new[0], old[0]), pc.if_else(is_new, new[1], old[1])
 
 
-def _scores(batch: Batch, columns: pa.Schema, rows: int) -> pa.Table:
-    """Return the columns that a batch supplies, null where it has none of that name."""
-    values = {
-        field.name: score_column(whole(batch.scores[field.name]), field.type)
-        if field.name in batch.scores
-        else pa.nulls(rows, field.type)
-        for field in columns
-    }
+def _scores(batch: Batch, columns: pa.Schema, source: Source) -> pa.Table:
+    """Return the columns that a batch supplies, null where it has none of that name, as curate's own formats may."""
+    rows, package = len(batch.columns["caption"]), FORMATS.package(source.format)
+    values = {column.name: pa.nulls(rows, column.type) for column in columns}
+    for column in columns:
+        if package or column.name in batch.scores:
+            taken = values[column.name] = score_column(whole(batch.scores[column.name]), column.type)
+            if len(taken) != rows:
+                raise ValueError(f"{len(taken):,} values of {column.name} for {rows:,} rows")
     return pa.table(values, schema=columns)
 
 
@@ -240,10 +241,11 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
 
     def read() -> pa.Table:
         tables = [columns.empty_table()]
-        state = file_state(part.path, source.storage)
+        state, kind = file_state(part.path, source.storage), find_format(source)
         with suppress(InputFault):  # as when it was measured: the rows that came before
-            for batch in find_format(source).read(source, part, columns, settings.pool.output):
-                tables.append(_scores(batch, columns, len(batch.columns["caption"])))
+            for batch in kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch):
+                with kind.blamed("read"):
+                    tables.append(_scores(batch, columns, source))
         check_state(part.path, source.storage, state)
         return pa.concat_tables(tables)
 

@@ -36,7 +36,7 @@ class UnitRereader:
         if kind.has_members and members is None:
             members = self.tables.read("members", ["suffix", "offset", "size"]).take(rows)
         for part, wanted in self._parts(rows, samples, members):
-            yield from kind.checked("reread", kind.reread(self.source, part, wanted), InputSample)
+            yield from kind.samples(self.source, part, wanted)
 
     def images(self, rows: Places) -> Iterator[bytes | None]:
         """Yield the image file of each row, None where it is not whole any more."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from curate.base.wording import did_you_mean
 from curate.recipe.section import BuiltFrom, KindsSection
+from curate.recipe.source import FORMATS, Source
 
 
 class Place(NamedTuple):
@@ -116,6 +117,8 @@ def _describe(fault: Any, place: Place) -> str:
             added = "" if near else f"; a package may add {what}s: is one not installed?"
             return f": no such {what}; {near}known: {', '.join(known)}{added}"
         more = "" if near or not broken else f"; or is it of what is missing? {'; '.join(broken.values())}"
+        if section is Source and (package := FORMATS.package(kind := str(fault["loc"][-2]))):
+            more += f"; input format {kind!r} of package {package} states no section, with keys of its own"
         return f": unknown key; {near}known keys: {', '.join(known) or 'none'}{more}"
     if fault["type"] == "missing":
         rule = len(place.keys) == 3 and place.keys[0] == "rules"

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from curate.base.errors import RecipeError
+from curate.base.registry import warn_of_broken
 from curate.base.schema import RESERVED_RULES, Stage, run_stages
 from curate.base.wording import did_you_mean
 from curate.recipe import section as fields
@@ -213,9 +214,11 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 def parse_recipe(data: dict[str, Any], where: str = "recipe", absolute: Callable[[str], str] | None = None) -> Recipe:
     """Return a recipe from plain data, its paths as `absolute` makes them. Raises RecipeError, one line per fault."""
     try:
-        return Recipe.full().model_validate(data, context=absolute)
+        recipe = Recipe.full().model_validate(data, context=absolute)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{where}: {line}" for line in explain_faults(Recipe.full(), error))) from None
+    warn_of_broken()
+    return recipe
 
 
 def _set(data: dict[str, Any], override: str) -> None:
@@ -253,13 +256,15 @@ def _set(data: dict[str, Any], override: str) -> None:
 
 
 def _input_keys(data: dict[str, Any], keys: list[str]) -> list[str]:
-    """Return the keys with a single source's place as the recipe has it: `input.path` is `input.0.path`."""
-    source = data.get("input")
-    if keys[0] == "input" and len(keys) > 1:
-        if isinstance(source, list) and len(source) == 1 and not keys[1].removeprefix("-").isdigit():
-            return ["input", "0", *keys[1:]]
-        if isinstance(source, dict) and keys[1] == "0":
-            return ["input", *keys[2:]]
+    """Return the keys with places of single sources and joins, which become lists: `input.path` is `input.0.path`."""
+    at: Any = data
+    for place, name in ((0, "input"), (2, "join")):
+        if len(keys) < place + 2 or keys[place] != name or not isinstance(at, dict):
+            break
+        at[name] = items = [at[name]] if isinstance(at.get(name), dict) else at.get(name)
+        if isinstance(items, list) and len(items) == 1 and not keys[place + 1].removeprefix("-").isdigit():
+            keys = [*keys[: place + 1], "0", *keys[place + 1 :]]
+        at = {str(n): item for n, item in enumerate(items if isinstance(items, list) else ())}.get(keys[place + 1])
     return keys
 
 

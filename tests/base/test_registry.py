@@ -105,10 +105,17 @@ def test_a_fault_of_a_foreign_kind_names_its_package_where_it_is_used(
 ) -> None:
     install(package, text, name)
     assert list(FRUITS.kinds()) == ["pear", "apple"] and FRUITS.find("pear") is BUILTIN[0]
+    assert not caplog.records
+    for _ in range(2):
+        registry.warn_of_broken("of others")
     [record] = caplog.records
     assert re.search(f"^warning: .*{message}", record.getMessage())
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message) as raised:
         FRUITS.find(name)
+    registry._load.cache_clear()
+    assert FRUITS.broken
+    registry.warn_of_broken(raised.value)
+    assert len(caplog.records) == 1, "an error that tells it is enough"
 
 
 def test_a_section_that_is_none_is_a_fault_of_its_package(install: Callable[..., None]) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -19,9 +20,10 @@ import pyarrow as pa
 
 from curate.base.errors import CurateError, RunError
 from curate.base.numeric.arrays import Mask
-from curate.base.wording import describe_error, source_line
+from curate.base.wording import describe_error, pluralise, source_line
 from curate.pool.decode.columns import Columns, find_columns, score_type
 from curate.pool.decode.field_types import FieldCounts
+from curate.pool.decode.json_fields import json_bytes
 from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.faults import InputFault
 from curate.pool.urls.download.retry_record import Retry
@@ -130,6 +132,13 @@ class InputSample(NamedTuple):
     text: bytes | memoryview = b""  # of the .txt; empty where there is none
     json: bytes | memoryview = b""  # the .json, which `fields` are of; empty where there is none
 
+    def check(self) -> None:
+        """Raise TypeError or ValueError where a part of it is of no use."""
+        for suffix, data in (("txt", self.text), ("json", self.json), *self.members):
+            if not isinstance(suffix, str) or not isinstance(data, bytes | memoryview):
+                raise TypeError(f"{(suffix, data)!r:.80} is not a suffix with bytes")
+        json_bytes(dict(self.fields) if self.members else {})
+
 
 class InputFormat(ABC):
     """The interface that every input format implements."""
@@ -165,14 +174,15 @@ class InputFormat(ABC):
 
     def reread_images(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[bytes | None]:
         """Read the image of each row again; None where it is not whole. Raises OSError."""
-        for sample in self.checked("reread", self.reread(source, part, rows), InputSample):
+        for sample in self.samples(source, part, rows):
             yield next((bytes(data) for suffix, data in sample.members if suffix in IMAGE_SUFFIXES), None)
 
     def reread_table(self, source: Any, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
         """Read rows without images again, as a table of these columns. Raises OSError."""
         rows = PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())}))
-        samples = self.checked("reread", self.reread(source, part, rows), InputSample)
-        return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
+        samples = list(self.samples(source, part, rows))
+        with self.blamed("reread"):
+            return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)
 
     def missing_column(self, source: Any, name: str) -> str:
         """Return what to change in a source so that expressions see a column of its inputs; empty without one."""
@@ -200,6 +210,22 @@ class InputFormat(ABC):
             if not isinstance(value, kind):
                 raise self._fault(method, f"gives {value!r:.80}; accepted: objects of class {kind.__name__}")
             yield value
+
+    def samples(self, source: Any, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Yield what `reread` gives. Raises RunError, which names its package and line, where that does not fit."""
+        samples = self.checked("reread", self.reread(source, part, rows), InputSample)
+        if FORMATS.package(self.key) is None:
+            yield from samples
+            return
+        count, wanted = 0, len(rows.places)
+        for count, sample in enumerate(islice(samples, wanted + 1), 1):
+            with self.blamed("reread"):
+                sample.check()
+            if count <= wanted:
+                yield sample
+        if count != wanted:
+            many = "more samples" if count > wanted else pluralise(count, "sample")
+            raise self._fault("reread", f"gives {many}; accepted: one for each of {wanted:,} places")
 
     @contextmanager
     def blamed(self, method: str) -> Iterator[None]:

@@ -206,6 +206,12 @@ WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
         ("(parts, (kind,))", "(parts, (FileColumns,))", r"TypeError: columns is .*; accepted: a tuple of objects of class FileColumns at curate_jsonl.py:\d+ in plan"),
         ("(parts, (kind,))", "(parts)", r"TypeError: .* missing 1 required positional argument: 'columns' at curate_jsonl.py:\d+ in plan"),
         ("yield InputSample(", "yield InputSample, (", r"reread at curate_jsonl.py:\d+ gives .*; accepted: objects of class InputSample"),
+        ("image_of(source, row))], row", "image_of(source, row))], {'a': {1}}", r"reread at curate_jsonl.py:\d+ gives what does not fit: TypeError: Object of type set"),
+        ('row["caption"].encode())', 'row["caption"])', r"reread at curate_jsonl.py:\d+ gives what does not fit: TypeError: \('txt', 'picture 1'\) is not a suffix with bytes"),
+        ("in rows.places)", "in rows.places[1:])", r"reread at curate_jsonl.py:\d+ gives 1 sample; accepted: one for each of 2 places"),
+        ("in rows.places)", "in [*rows.places, 0])", r"reread at curate_jsonl.py:\d+ gives more samples; accepted: one for each of 2 places"),
+        ("{name: table[name] for name in scores.names}", "{}", r"read at curate_jsonl.py:\d+ gives what does not fit: KeyError: 'likes'"),
+        ("{name: table[name] for", "{name: table[name][1:] for", r"read at curate_jsonl.py:\d+ gives what does not fit: ValueError: 4 values of likes for 5 rows"),
         ('"caption": pa.array(', '"captn": pa.array(', r"read at curate_jsonl.py:\d+ gives what does not fit: KeyError: 'caption'"),
         ("for row, want in zip(rows, wanted)", "for row, want in zip(rows[1:], wanted)", r"read at curate_jsonl.py:\d+ gives what does not fit: ArrowInvalid: "),
         ("def reread(", "def read_again(", r"curate_jsonl:FORMAT cannot be loaded: TypeError: .* abstract .*reread.* at curate_jsonl.py:\d+"),
@@ -222,6 +228,17 @@ def test_a_fault_of_a_format_names_its_package_and_line(
     done = curate(example, "run", tmp_path / "recipe/r.yaml", "--out", tmp_path / "run")
     assert done.returncode and re.search(WHERE + message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.thorough
+def test_a_format_without_a_section_is_told_where_a_key_is_unknown(example: Path, tmp_path: Path) -> None:
+    text = (example / "curate_jsonl.py").read_text()
+    (example / "curate_jsonl.py").write_text(text.replace("    section = JsonSource\n", ""))
+    done = curate(example, "plan", tmp_path / "recipe/r.yaml")
+    message = (
+        "known keys: name, format, path, storage, join; input format 'jsonl' of package curate-jsonl 0.1 states no"
+    )
+    assert done.returncode == 2 and f"input.0.images: unknown key; {message} section, with keys" in done.stderr
 
 
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
