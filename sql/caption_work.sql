@@ -4,12 +4,13 @@
 -- column: engine      its name in the recipe
 -- column: model       the model of the engine
 -- column: requests    captions requested
--- column: sent        of those, sent in this run; the others were cached
+-- column: sent        sent by all commands of this run, again where they had failed; the others were cached
 -- column: failed      of those, without an answer
 -- column: passed      captions that passed all gates
 -- column: replaced    of those, written to .txt instead of the original
 -- column: tokens_in   tokens of all prompts, as reported by the engine
 -- column: tokens_out  tokens of all answers
+-- column: tokens_sent tokens of prompts and answers of what was sent
 -- column: seconds     time of the engine, summed over units, which may run in parallel
 -- column: cost        of what was sent, by the price in the recipe; null without one
 -- column: cost_passed cost per caption that passed

@@ -90,7 +90,8 @@ def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequ
         price = captions.engines[engine].price
         cost = price.cost(total.sent_in, total.sent_out, total.seconds) if price != Price() else None
         numbers = {name: value for name, value in total._asdict().items() if not name.startswith("sent_")}
-        rows.append(CaptionWork(kind=kind, engine=engine, model=engine_ids[engine], cost=cost, **numbers))
+        numbers |= {"tokens_sent": total.sent_in + total.sent_out, "cost": cost}
+        rows.append(CaptionWork(kind=kind, engine=engine, model=engine_ids[engine], **numbers))
     return rows
 
 

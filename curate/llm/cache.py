@@ -64,21 +64,23 @@ class AnswerCache:
         self._learn(answers)
 
     def spent(self) -> dict[str, dict[str, Any]]:
-        """Return what was sent for the unit, killed processes included: kind → style → `Spent`."""
-        parts = []
+        """Return what all commands sent for the unit, killed ones included: kind → style → `Spent`."""
+        parts, file = [], caption_statistics_file(self._tables.unit)
         for name in self._store.files(self._folder):
             with suppress(FileNotFoundError):  # deleted since: another attempt is complete
                 part = self._store.read_parquet(name, ["kind", "style", "tokens_in", "tokens_out"])
                 seconds = float(self._store.footer(name)[1] or 0) / max(len(part), 1)
                 parts.append(part.append_column("seconds", pa.repeat(seconds, len(part))))
+        is_whole = self._store.exists(file) and check_written(self._store, file)  # of texts that are written again
+        spent: dict[str, dict[str, Any]] = self._store.read_json(file) if is_whole else {}
         if not parts:
-            return {}
+            return spent
         groups = pa.concat_tables(parts).group_by(["kind", "style"])
         sums = groups.aggregate([([], "count_all"), ("seconds", "sum"), ("tokens_in", "sum"), ("tokens_out", "sum")])
-        spent: dict[str, dict[str, Any]] = {}
-        for row in sums.to_pylist():
-            numbers = Spent(row["count_all"], row["seconds_sum"], row["tokens_in_sum"], row["tokens_out_sum"])
-            spent.setdefault(row["kind"], {})[row["style"]] = numbers._asdict()
+        for kind, style, *numbers in zip(*sums.to_pydict().values(), strict=True):
+            of_kind = spent.setdefault(kind, {})
+            pairs = zip(Spent(**of_kind.get(style, {})), numbers, strict=True)
+            of_kind[style] = Spent(*map(sum, pairs))._asdict()
         return spent
 
     def restore_spent(self) -> None:

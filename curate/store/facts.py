@@ -203,6 +203,7 @@ class CaptionWork(Facts):
     replaced: int  # originals in `.txt`
     tokens_in: int
     tokens_out: int
+    tokens_sent: int = 0  # in and out, of what was sent
     seconds: float  # of the engine
     cost: float | None  # by the recipe's price; None without one
 

@@ -242,11 +242,11 @@ def test_step_times(small: str, bare: str) -> None:
 
 
 def test_costs(small: str, bare: str) -> None:
-    # 4 kept in 8 s; captions took 30 + 12 and 10 + 2 tokens, and 0.06.
+    # 4 kept in 8 s; captions took 28 tokens of 30 + 12, since one was cached, and 10 + 2, and 0.06.
     assert ask(small, "costs") == [
-        near("run", 8.0, 4, 54, 0.06, 4, 2.0, 13.5, 0.015),
+        near("run", 8.0, 3, 40, 0.06, 4, 2.0, 10.0, 0.015),
         near("recaption", 1.0, 1, 12, None, 1, 1.0, 12.0, None),
-        near("rewrite", 2.0, 3, 42, 0.06, 1, 2.0, 42.0, 0.06),
+        near("rewrite", 2.0, 2, 28, 0.06, 1, 2.0, 28.0, 0.06),
     ]
     assert ask(bare, "costs") == [("run", 8.0, 0, 0, None, 2, 4.0, None, None)]
 
@@ -512,8 +512,8 @@ def test_caption_gates(small: str) -> None:
 
 def test_caption_work(small: str) -> None:
     assert ask(small, "caption_work") == [
-        ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 1.0, None, None),
-        ("rewrite", "e", "m", 3, 3, 1, 1, 0, 30, 12, 2.0, 0.06, 0.06),
+        ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 12, 1.0, None, None),
+        ("rewrite", "e", "m", 3, 2, 1, 1, 0, 30, 12, 28, 2.0, 0.06, 0.06),
     ]
 
 

@@ -88,8 +88,8 @@ RUN: dict[str, Any] = BARE | {
     "caption_work": [
         dict(zip(CaptionWork.model_fields, work, strict=True))
         for work in (
-            ("rewrite", "e", "m", 3, 3, 1, 1, 0, 30, 12, 2.0, 0.06),
-            ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 1.0, None),
+            ("rewrite", "e", "m", 3, 2, 1, 1, 0, 30, 12, 28, 2.0, 0.06),
+            ("recaption", "v", "n", 1, 1, 0, 1, 1, 10, 2, 12, 1.0, None),
         )
     ],
 }

@@ -1,12 +1,17 @@
 """A kind with several sections: by engines of their own, in one run; what they wrote, took and cost is told apart."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from curate.ask.whatif.estimate import estimate
 from curate.base.errors import RecipeError, RunError
@@ -25,6 +30,7 @@ from tests.llm import server as servers
 from tests.llm.server import FaultServer, status
 
 pytestmark = pytest.mark.thorough
+ROOT = Path(__file__).parents[2]
 
 CHAT = "[user]\nSay this caption in other words: <caption>{caption}</caption>\nExamples:\n{examples}"
 
@@ -143,6 +149,42 @@ def test_what_each_engine_took_is_told_apart(
     for work in works.values():
         of = f"{work['passed']:,} of {work['requests']:,} texts passed, {work['replaced']:,} are in `.txt`"
         assert f"- rewrite by `{work['model']}`: {of}" in card
+
+
+@pytest.mark.parametrize("ended_by", ["requests that fail", "a kill"])
+def test_what_several_commands_sent_is_summed(
+    ended_by: str, captions: dict[str, Any], llm: FaultServer, path: str, tmp_path: Path
+) -> None:
+    """And of a run that reuses all of it nothing is."""
+    only = {"engines": {"llm": captions["engines"]["llm"]}, "rewrite": captions["rewrite"][0] | {"batch": 1}}
+    asked = recipe(path, only, max_failed=0.1)
+    if ended_by == "a kill":
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))
+        llm.latency = 0.1
+        command = [sys.executable, "-m", "curate", "run", "r.yaml", "--out", "a"]
+        with subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as running:
+            while len(llm.asked) < 12:
+                time.sleep(0.02)
+            running.kill()
+        llm.latency = 0
+    else:
+        llm.always = lambda handler: handler.reply(400, b"no") if "7" in handler.seen.text else handler.answer()
+        with pytest.raises(RunError, match=r"caption requests .* got no answer"):
+            pools.run_local(asked, tmp_path / "a")
+        llm.always = None
+    before = len(llm.asked)
+    done = pools.run_local(asked, tmp_path / "a")
+    (work,) = ask(done.folder, "caption_work")
+    lost = len(llm.asked) - work["sent"]  # answers that were on their way at the kill, one of each unit at most
+    assert 0 <= lost <= (2 if ended_by == "a kill" else 0) and work["sent"] >= work["requests"]
+    assert len(llm.asked) > before > work["sent"] / 5
+    assert work["tokens_sent"] == 14 * work["requests"] == work["tokens_in"] + work["tokens_out"]
+    assert work["cost"] == pytest.approx(11 * work["requests"])
+    again = pools.run_local(
+        recipe(path, only | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "b", reuse=done.folder
+    )
+    _, of_kind = ask(again.folder, "costs")
+    assert [of_kind[name] for name in ("requests", "tokens", "tokens_each", "cost")] == [0, 0, 0, 0]
 
 
 def test_a_prompt_and_examples_of_the_users(
