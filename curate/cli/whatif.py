@@ -52,8 +52,8 @@ def whatif(
     """Compute the yield with other settings, without a run.
 
     Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes a
-    range or list in braces: balance.t={1000..100000}, balance.rows, sample.rows, rules.NAME.top or rules.NAME.rows
-    likewise, or any number in a rule. --by takes the same for rules.
+    range or list in braces: balance.t={1000..100000}, balance.rows, balance.tail_share, sample.rows, rules.NAME.top
+    or rules.NAME.rows likewise, or any number in a rule. --by takes the same for rules.
     """
     _check(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
@@ -70,6 +70,7 @@ def whatif(
         swept_points = list(_show_progress(sweep(run, overrides, number, points), len(number.values(points))))
         if plot:
             write_plot(plot, swept_points, number, sum(int(state.alive.sum()) for state in run.states))
+            print(f"wrote {plot}", file=sys.stderr)
         is_sampled = run.changed(overrides).sample is not None and number.rule is not None
         table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected")
         print_result(table, format)
@@ -85,7 +86,8 @@ def whatif(
             far = result.choice.shortfall(balance) if result.choice else ""
             solved = f"; {far}" if far else f", whose tail_share is nearest to {balance.tail_share:.4g}"
         if run.recipe.output.repeat:
-            solved += "; output.repeat is not counted"
+            times = next(row["whatif"] for row in result.facts.to_pylist() if row["fact"] == "in_uids")
+            solved += f"; {times:,.0f} with output.repeat"
         _print_answer(result, solved, format)
 
 
@@ -130,7 +132,7 @@ def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars
     table = points_table(points)
     if format is not Format.table:
         return _result(table)
-    hidden = {"t"} if number.rule is None else set()  # it is the value
+    hidden = {"t"} if number.key == "balance.t" else set()  # it is the value
     shown = [name for name in table.column_names if table[name].null_count < len(table) and name not in hidden]
     sizes = [(point.survivors if bars == "survivors" else point.expected) or 0 for point in points]
     most = max(sizes, default=0) or 1

@@ -178,10 +178,12 @@ def _decisions(
         table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
     if settings.repeat is None:
         return table
-    return table.append_column(schema.REPEATS, pa.array(_times(tables, state, settings, counts, probability)))
+    return table.append_column(schema.REPEATS, pa.array(count_repeats(tables, state, settings, counts, probability)))
 
 
-def _times(tables: OpenTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64) -> I32:
+def count_repeats(
+    tables: UnitTables, state: UnitState, settings: DecideSettings, counts: I64 | None, probability: F64
+) -> I32:
     """Return how often each row is in the curated set: at least once where it is kept, else 0."""
     assert settings.repeat is not None
     rows = np.flatnonzero(state.alive)

@@ -149,13 +149,45 @@ def test_a_target_size(cli: Cli, finished: Finished) -> None:
 
 def test_a_sweep(cli: Cli, finished: Finished, tmp_path: Path) -> None:
     run, plot = finished["texts"][0], tmp_path / "plot.svg"
-    rows = ask(cli, run, "--sweep", "balance.t={1..200}", "--points", "6", "--plot", str(plot))
+    options = ("--sweep", "balance.t={1..200}", "--points", "6", "--format", "json", "--plot", str(plot))
+    done = cli("whatif", str(run), *options)
+    assert (done.status, done.err) == (0, f"wrote {plot}\n")
+    rows = json.loads(done.out)
     assert [row["value"] for row in rows] == [1, 3, 8, 20, 70, 200]
     assert list(rows[0]) == ["value", "expected", "error", "survivors", "dropped", "duplicate", "tail_share", "t"]
     assert plot.read_text().startswith("<svg")
     shown = cli("whatif", str(run), "--sweep", "rules.best=clip_score > {0.1..0.9}", "--points", "3").out
     assert shown.count("█") > 3 and "bars of expected" in shown and "(3 rows)" in shown
     assert "expected: rows kept" in shown and "dropped: by the swept rule" in shown
+
+
+@pytest.mark.thorough
+def test_a_sweep_of_the_tails_share(cli: Cli, finished: Finished, tmp_path: Path) -> None:
+    """Each as --tail-share gives it; a plot says where it is."""
+    run, plot = finished["tars"][0], str(tmp_path / "share.html")
+    done = cli("whatif", str(run), "--sweep", "balance.tail_share={0.2..0.8}", "--points", "3", "--plot", plot)
+    assert (done.status, done.err) == (0, f"wrote {plot}\n") and Path(plot).exists()
+    assert "tail_share" in done.out and "  t  " in done.out
+    rows = ask(cli, run, "--sweep", "balance.tail_share={0.2,0.5}")
+    for row in rows:
+        facts = {one["name"]: one["whatif"] for one in ask(cli, run, "--tail-share", str(row["value"]))}
+        assert (row["t"], row["tail_share"]) == (facts["t"], facts["tail_share"])
+    assert [row["value"] for row in rows] == [0.2, 0.5]
+
+
+@pytest.mark.thorough
+def test_repeats_are_counted(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    """As long as uids.npy is, and as the run's probabilities say."""
+    times = "CASE WHEN words > 3 AND rarest > 0 THEN 3 ELSE 1 END"
+    done = cli("run", str(pool / "texts.yaml"), "--out", str(tmp_path / "run"), "--set", f"output.repeat={times}")
+    assert done.status == 0, done.err
+    [row] = [row for row in ask(cli, tmp_path / "run") if row["name"] == "in_uids"]
+    assert row["run"] == len(np.load(tmp_path / "run/uids.npy")) > 60
+    sql = "SELECT sum(probability * CASE WHEN words > 3 THEN 3 ELSE 1 END) AS n FROM verdicts"
+    expected = json.loads(cli("sql", str(tmp_path / "run"), sql, "--format", "json").out)[0]["n"]
+    assert row["whatif"] == pytest.approx(expected)
+    shown = cli("whatif", str(tmp_path / "run")).out
+    assert f"; {expected:,.0f} with output.repeat" in shown
 
 
 def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:

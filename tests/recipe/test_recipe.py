@@ -399,6 +399,15 @@ def test_a_single_source_is_set_with_or_without_its_place(tmp_path: Path, form: 
     assert "accepted: a position below 2, such as input.0.path" in load_refusal(tmp_path, "input.path=z", text=two)
 
 
+@pytest.mark.parametrize("key", ["input.join.path", "input.0.join.path", "input.join.0.path", "input.0.join.0.path"])
+@pytest.mark.parametrize("form", ["input: {%s, join: {%s}}", "input: [{%s, join: {%s}}]", "input: {%s, join: [{%s}]}"])
+def test_a_single_join_likewise(tmp_path: Path, form: str, key: str) -> None:
+    text = form % ("name: a, format: webdataset, path: x.tar", "path: x.csv, on: key, columns: {a: b}")
+    (tmp_path / "recipe.yaml").write_text(text)
+    [source] = load_recipe(f"{tmp_path}/recipe.yaml", [f"{key}=/y.csv"]).input
+    assert (source.path, source.join[0].path) == (f"{tmp_path}/x.tar", "/y.csv")
+
+
 def test_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "a\udcff"
     folder.mkdir()

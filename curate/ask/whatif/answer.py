@@ -6,7 +6,7 @@ draws, compared with the run's own, from which the rows that it kept differ by c
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -24,6 +24,7 @@ from curate.base.process import in_threads
 from curate.base.wording import all_digits
 from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.decide.draw.selection import Choice
+from curate.decide.select_rows import count_repeats
 from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
 from curate.store.layout import ENTRIES_FILE
@@ -40,9 +41,10 @@ LANGUAGES = schema.define(*schema.define(language=_TEXT, pool=_ROWS), *_NUMBERS)
 # Rows of the pool and kept ones; expected ones in fixed point with balance, else rows left before a sample: exact sums.
 _EXACT = pa.decimal128(38)
 _WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, run_expected=_EXACT, whatif=_EXACT)
-# t; survivors, the rows left when balancing begins; entries that some survivor matches, and how many are gained and
-# lost; the share of entries of which all rows stay in the matches of survivors, and of kept rows; that of entries with
-# fewer than t rows (`balance.tail_share`), and the smallest above 0 that the counts allow.
+# t; survivors, the rows left when balancing begins; in_uids, the length of uids.npy with `output.repeat`; entries that
+# some survivor matches, and how many are gained and lost; the share of entries of which all rows stay in the matches of
+# survivors, and of kept rows; that of entries with fewer than t rows (`balance.tail_share`), and the smallest above 0
+# that the counts allow.
 FACTS = schema.define(fact=_TEXT, run=_MEAN, whatif=_MEAN)
 
 
@@ -179,12 +181,26 @@ def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fracti
     return pa.Table.from_pylist(lines, columns).sort_by([("pool", "descending"), (by, "ascending")])
 
 
+def _repeats(run: FinishedRun, survivors: DecidedRows, expectation: Expectation) -> Iterator[tuple[float, float]]:
+    """Yield of each unit how long it makes uids.npy, where rows repeat: in the run, and as is expected."""
+    for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
+        tables = survivors.settings.tables(state.unit)
+        probability = np.zeros(len(state.verdicts))
+        probability[state.alive] = inclusion
+        counts = survivors.counts if run.recipe.match else None
+        times = count_repeats(tables, state, survivors.settings, counts, probability)
+        yield pc.sum(tables.read("decisions", [schema.REPEATS.name]).column(0)).as_py() or 0, float(times @ probability)
+
+
 def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, was_left: int, left: int) -> pa.Table:
     """Return FACTS; `was_left` and `left` are the rows that were, and would be, left when balancing begins."""
     rows: list[tuple[str, float | None, float | None]] = [
         ("t", run.facts.t, expectation.values.get("t")),
         ("survivors", was_left, left),
     ]
+    if run.recipe.output.repeat:
+        lengths = np.array(list(_repeats(run, survivors, expectation))).reshape(-1, 2)
+        rows.append(("in_uids", *lengths.sum(0).tolist()))
     if run.recipe.match:
         entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected"])
         entry_ids, before, expected = (column.to_numpy() for column in entries.columns)

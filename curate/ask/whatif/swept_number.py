@@ -2,6 +2,7 @@
 
     balance.t={1000..100000}                  whole numbers, evenly spaced in their logarithm
     balance.rows={10000,20000,40000}          these values; sample.rows likewise
+    balance.tail_share={0.02..0.2}            evenly spaced
     rules.aligned.top={0.1..0.5}              evenly spaced
     rules.best.rows={1000..50000}             whole numbers, evenly spaced
     rules.aligned=clip_score >= {0.1..0.5}    any number in a rule
@@ -27,12 +28,13 @@ _ALONE = re.compile(rf"(\{{)?(?P<values>{_RANGE}|{_LIST}*)(?(1)\}})")
 _IN_BRACES = [re.compile(rf"\{{(?P<values>{values})\}}") for values in (_RANGE, f"{_LIST}+")]
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
+_SIZES = ("balance.t", "balance.rows", "sample.rows")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _MOST_ROWS = 10**12
 _MOST, _MOST_LISTED = 1e15, 1000  # of a number, and of how many
 _FORMS = (
     "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of "
-    "balance.t, balance.rows, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
+    "balance.t, balance.rows, balance.tail_share, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
 )
 SEARCHED = (
     "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or "
@@ -60,7 +62,7 @@ class SweptNumber:
     @property
     def logarithmic(self) -> bool:
         """Whether values are spaced by their logarithm."""
-        return self.key.startswith(("balance.", "sample.")) and self.low > 0
+        return self.key in _SIZES and self.low > 0
 
     def override(self, value: float) -> str:
         """Return the override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
@@ -96,7 +98,8 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
     if is_rows and not equals and accepted == SEARCHED:
         return SweptNumber(key, "", "", 1, _MOST_ROWS, (), True)
     matches: list[re.Match[str]] = []
-    if is_top or is_rows or key in ("balance.t", "balance.rows", "sample.rows"):
+    is_share = is_top or key == "balance.tail_share"
+    if is_share or is_rows or key in _SIZES:
         matches = [match for match in [_ALONE.fullmatch(value)] if match]
     elif _RULE.fullmatch(key):  # {2,3} may also be of a regular expression, so a range goes first
         matches = next(filter(None, (list(braces.finditer(value)) for braces in _IN_BRACES)), [])
@@ -111,8 +114,8 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
     if is_range and numbers[0] >= numbers[1]:
         accepted = "a range from a smaller number to a larger one"
         raise RecipeError(f"{text!r}: {match['values']} is empty; accepted: {accepted}")
-    if is_range and (is_rows or key.startswith(("balance.", "sample."))) and numbers[0] < 1:
+    if is_range and (is_rows or key in _SIZES) and numbers[0] < 1:
         raise RecipeError(f"{text!r}: {key} is at least 1")
-    is_whole = not is_top and not any("." in word for word in words)
+    is_whole = not is_share and not any("." in word for word in words)
     around = value[: match.start()], value[match.end() :]
     return SweptNumber(key, *around, min(numbers), max(numbers), () if is_range else numbers, is_whole)
