@@ -33,6 +33,7 @@ class Form:
     data: tuple[str, ...] = ()  # fields whose values are untrusted: `as_data` is put in for them
     optional: tuple[str, ...] = ()  # fields as in `fields`, which a template may leave out
     is_chat: bool = True  # whether it is cut into turns
+    more: str = ""  # which others there are, and when, for messages
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -47,7 +48,9 @@ class Form:
 
 _MAX_BYTES = 1 << 20
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
-_TURN = re.compile(r"^\[(system|user|assistant)\][ \t]*$", re.MULTILINE)
+_ROLES = ("system", "user", "assistant")
+_TURN = re.compile(rf"^\[({'|'.join(_ROLES)})\][ \t]*$", re.MULTILINE)
+_LIKE_TURN = re.compile(r"\s*\[\s*(\w+)\s*\]:?\s*")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _packaged(form: Form) -> Template:
 def _faults(template: Template) -> Iterator[str]:
     """Yield how the template is not as its form says."""
     form, text = template.form, template.text
-    accepted = f"fields of {form.name}: {', '.join(form.all_fields)}"
+    accepted = f"fields of {form.name}: {', '.join(form.all_fields)}{form.more}"
     fields = dict.fromkeys(_FIELD.findall(text))
     for field in fields:
         if field not in form.all_fields:
@@ -125,6 +128,9 @@ def _faults(template: Template) -> Iterator[str]:
             yield f"field {{{field}}} is missing; {accepted}"
     if not form.is_chat:
         return
+    for line in text.splitlines():
+        if (name := _LIKE_TURN.fullmatch(line)) and not _TURN.match(line) and (near := did_you_mean(name[1], _ROLES)):
+            yield f"line {line.strip()} begins no part; {near}accepted: {', '.join(f'[{role}]' for role in _ROLES)}"
     before, turns = _TURN.split(text)[0].strip(), _turns(text)
     if not turns or before:
         yield f"begins with {before[:40]!r}; accepted: a line [system] or [user] before any text"

@@ -37,7 +37,7 @@ STYLES = {
     "plain": Length("", 77),  # of captioners that are given an image and nothing else
     "long": Length("in detail, in one paragraph of three to six sentences", 256),
 }
-FORM = Form("recaption", "v1", optional=("length",))
+FORM = Form("recaption", "v1", optional=("length",), more=", and caption with alt_text: true")
 ALT_TEXT_FORM = Form("recaption_alt_text", "v1", data=("caption",), optional=("length",))
 
 

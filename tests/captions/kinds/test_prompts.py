@@ -137,7 +137,26 @@ def test_a_users_template(tmp_path: Path) -> None:
         ("rewrite_completion", "{examples} {Caption} =>", r"unknown field \{Caption\}; did you mean 'caption'\?"),
         ("rewrite_completion", "{examples} { caption } =>", r"field \{caption\} is missing"),
         ("rewrite_completion", "{examples} {caption!r} =>", r"field \{caption\} is missing"),
-        ("recaption", "[user]\n{length} {caption}", r"unknown field \{caption\}; fields of recaption: length"),
+        (
+            "recaption",
+            "[user]\n{length} {caption}",
+            r"unknown field \{caption\}; fields of recaption: length, and caption with alt_text: true$",
+        ),
+        (
+            "recaption",
+            "[sytem]\nBe brief.\n[user]\n{length}",
+            r"line \[sytem\] begins no part; did you mean 'system'\?",
+        ),
+        (
+            "recaption",
+            "[user]\n{length}\n[Assistent]\nA cat\n[user]\nMore",
+            r"\[Assistent\] begins no part; .*'assistant'",
+        ),
+        (
+            "recaption",
+            "[user]\n{length}\n[ user ]:\nMore",
+            r"line \[ user \]: begins no part; did you mean 'user'\? acc",
+        ),
         ("recaption", "Describe it {length}.", r"begins with 'Describe it \{length\}\.'; accepted: a line \[system\]"),
         ("recaption", "Hello\n[user]\n{length}", "begins with 'Hello'"),
         ("recaption", "[user]\n{length}\n[assistant]\nA cat", r"the last turn is \[assistant\]; accepted: \[user\]"),
