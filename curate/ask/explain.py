@@ -10,7 +10,7 @@ from curate.ask.page import Line, Page, heading, line
 from curate.ask.query import find_run
 from curate.base import ids, schema
 from curate.base.errors import CurateError, RecipeError, RunError
-from curate.base.wording import escape, one_line
+from curate.base.wording import one_line
 from curate.decide.rules.rules import check_rules, rule_values
 from curate.recipe.deciding import Top
 from curate.store.facts import RunFacts, read_facts
@@ -105,6 +105,6 @@ def _find(run: OpenRun, record: Record, url: str, sample: str) -> tuple[str, str
         what = f"this URL was removed on request on {taken:%Y-%m-%d}; only the uids of such rows remain"
         how = f"to list them: curate sql {url} \"SELECT uid, unit, row FROM decisions WHERE rule = 'forgotten'\""
         raise RunError(f"{url}: {what}; {how}")
-    what = f"none of its {total:,} rows has the URL or key {escape(sample)!r} (a uid has 32 hex digits)"
+    what = f"none of its {total:,} rows has the URL or key {sample!r} (a uid has 32 hex digits)"
     how = f"to find one: curate sql {url} \"SELECT uid, key, url FROM samples WHERE caption LIKE '%…%'\""
     raise RecipeError(f"{url}: {what}; {how}")

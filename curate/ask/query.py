@@ -239,7 +239,7 @@ def _locations(folder: RunStore, names: Sequence[str]) -> Iterator[str]:
     real = cache(os.path.realpath)  # of folders, which thousands of files share
     for name in names:
         if name.startswith("/") or ".." in name.split("/") or "*" in name:
-            raise RunError(f"{folder.url}: its manifest lists {escape(name)!r}, which is not a path within the run")
+            raise RunError(f"{folder.url}: its manifest lists {name!r}, which is not a path within the run")
         if not folder.is_local:
             yield str(folder.fs.unstrip_protocol(folder.path(name)))
             continue

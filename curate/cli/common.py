@@ -41,7 +41,7 @@ FormatOption = Annotated[Format, Option("--format", metavar="FORMAT", help="Outp
 SetOption = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
 FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW", help="Detect changed files by stat or content.")]
 PageOption = Annotated[
-    str | None, Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="images.html")
+    str | None, Option("--out", "-o", metavar="FILE", help="The page that --images writes.", show_default="NAME.html")
 ]
 BeamArgument = Annotated[
     list[str] | None, Argument(metavar="-- BEAM OPTIONS", help="Options of Beam, after those of --on.")
@@ -142,8 +142,9 @@ def save_images(directory: str, result: "Result", title: str, out: str) -> None:
 
     with connected(directory) as run:
         page = look_at(run, result, title)
+    verb = "replaced" if os.path.exists(out) else "wrote"
     try:
         page.save(out)
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error}") from None
-    print(f"wrote {out}: open it in a browser")
+    print(f"{verb} {out}: open it in a browser")

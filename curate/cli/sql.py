@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from curate.ask.library import THEMES, NamedQuery, named_queries
+from curate.ask.library import THEMES, NamedQuery, find_query, is_name, named_queries
 from curate.ask.output import Result
 from curate.ask.page import Line, heading, line, named
 from curate.ask.query import asking, find_run
@@ -65,7 +65,8 @@ def sql(
         _export(directory, query, params, fiftyone)
     elif images:
         with asking(directory, query, params) as result:
-            common.save_images(directory, result, query, out or "images.html")
+            name = find_query(query).name if is_name(query) else "images"
+            common.save_images(directory, result, query, out or f"{name}.html")
     else:
         with asking(directory, query, params) as result:
             common.print_result(result, format)

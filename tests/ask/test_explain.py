@@ -252,6 +252,12 @@ def test_what_no_row_has(small: str, name: str) -> None:
         explain_sample(small, name)
 
 
+def test_what_no_row_has_is_spelled_once(small: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        explain_sample(small, "\x1b[2J\u202e&amp;")
+    assert r"key '\x1b[2J\u202e&amp;' (a" in str(raised.value)
+
+
 def test_a_uid_that_no_row_has(small: str) -> None:
     with pytest.raises(RunError, match=f"none of its 12 rows has uid {uid('ff')}"):
         explain_sample(small, uid("ff"))

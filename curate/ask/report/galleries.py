@@ -103,13 +103,19 @@ def _card(
     run: OpenRun, step: str, row: Row, partner: Row | None, pictures: dict[Place, Picture], entries: dict[Place, str]
 ) -> Card:
     parts = [part for part in (row, partner) if part is not None and place_of(part) in pictures]
-    labels = ("dropped", "representative") if len(parts) == 2 else ("",)
-    shown = [pictures[place_of(part)]._replace(label=label) for part, label in zip(parts, labels, strict=False)]
+    roles = zip(parts, ("duplicate", "representative") if len(parts) == 2 else ("",), strict=False)
+    shown = [pictures[place_of(part)]._replace(label=fate(role, part)) for part, role in roles]
     values = [(clean(name, 40), clean(value, SHORT)) for name, value in _values(run, step, row)]
     if place_of(row) in entries and step in (schema.KEPT, run.drawn):
         values.append(("entries", entries[place_of(row)]))
     name = row["uid"] or (f"key {row['key']}" if row["key"] else "")
     return Card(shown, sample_texts(row, partner), values, clean(name, 80))
+
+
+def fate(role: str, row: Row) -> str:
+    """Return the label of a picture in a group of duplicates: the row's role, if any, and what became of it."""
+    became = "kept" if row["kept"] else f"dropped by {row['rule']}"
+    return role if not role or row["rule"] == schema.DUPLICATE else clean(f"{role}, {became}", SHORT)
 
 
 def sample_texts(row: Row, partner: Row | None = None) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report.blocks import Card, Gallery, Section
 from curate.ask.report.distributions import count_bins, distributions_section
-from curate.ask.report.galleries import sample_texts
+from curate.ask.report.galleries import fate, sample_texts
 from curate.ask.report.page import render_sections
 from curate.ask.report.text import SHORT, clean, count
 from curate.ask.report.thumbnails import Row, make_pictures, place_of, read_originals
@@ -95,12 +95,12 @@ def samples_of(run: OpenRun, uids: Sequence[Any]) -> dict[str, list[Row]]:
 
 
 def _group(row: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return the label and uid of each picture of a query's row: of the whole group, where it names one."""
+    """Return the role and uid of each picture of a query's row: of the whole group, where it names one."""
     uid, members = row["uid"], row.get("members")
     if isinstance(members, list):
-        return [("representative", uid), *(("dropped", member) for member in members if isinstance(member, str))]
+        return [("representative", uid), *(("duplicate", member) for member in members if isinstance(member, str))]
     partner = row.get("representative") or row.get("duplicate_of")
-    return [("dropped", uid), ("representative", partner)] if isinstance(partner, str) else [("", uid)]
+    return [("duplicate", uid), ("representative", partner)] if isinstance(partner, str) else [("", uid)]
 
 
 def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
@@ -111,7 +111,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
     groups, most = [_group(dict(zip(names, row, strict=True))) for row in rows], max(2, _PICTURES // max(1, len(rows)))
     known = samples_of(run, [uid for group in groups for _, uid in group[:most]])
     samples = [
-        [(label, known[uid][0 if label == "dropped" else -1]) for label, uid in group[:most] if uid in known]
+        [(role, known[uid][0 if role == "duplicate" else -1]) for role, uid in group[:most] if uid in known]
         for group in groups
     ]
     pictures = make_pictures(run, [of for group in samples for _, of in group]) if run.facts.pool.images else {}
@@ -127,7 +127,7 @@ def look_at(run: OpenRun, result: Result, query: str) -> HtmlPage:
         values += [("pictures", f"the first {most} of {count(len(group))}")] if len(group) > most else []
         missing = _NO_UID if row[at] is None else "no row of this run has the uid"
         texts = sample_texts(sample) if sample else [("", missing)]
-        shots = [pictures[place_of(of)]._replace(label=label) for label, of in parts] if pictures else []
+        shots = [pictures[place_of(of)]._replace(label=fate(role, of)) for role, of in parts] if pictures else []
         cards.append(Card(shots, texts, values, clean(row[at])))
     title = f"{count(MOST)} of {count(total)} rows" if total > MOST else pluralise(total, "row")
     section = Section("rows", title, [Gallery("", cards, note=clean(query, 1000))])

@@ -50,6 +50,25 @@ def test_long_results_are_cut_and_named_queries_take_parameters(run: Path, tmp_p
     assert done.status == 0 and "no row of this run has the uid" in (tmp_path / "a").read_text()
 
 
+def test_a_named_query_has_a_page_of_its_name(
+    run: Path,  # noqa: F811
+    cli: Cli,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for query, name in (("near-duplicates", "near_duplicates"), ("duplicate_pairs;", "duplicate_pairs")):
+        assert cli("sql", str(run), query, "--images").out == f"wrote {name}.html: open it in a browser\n"
+    sql = ("sql", str(run), "SELECT uid FROM kept LIMIT 1", "--images")
+    shown = [cli(*sql).out for _ in range(2)]
+    assert shown == [f"{verb} images.html: open it in a browser\n" for verb in ("wrote", "replaced")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "duplicate_pairs.html",
+        "images.html",
+        "near_duplicates.html",
+    ]
+
+
 def test_rows_without_a_uid_say_so(finished: dict[str, tuple[Path, Done]]) -> None:  # noqa: F811
     with Run(finished["tars"][0]) as opened:
         failed = opened.sql("SELECT count(*) AS n FROM dropped WHERE rule = 'failed' AND uid IS NULL")["n"][0].as_py()
@@ -105,17 +124,17 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
         with Run(tmp_path / "run") as opened:
             articles = opened.look(query, **params).text.split("<article")[1:]
         return [
-            (re.findall(r'src="(data:[^"]+)"', card), re.findall(r'<span class="label">(\w+)</span></div>', card))
+            (re.findall(r'src="(data:[^"]+)"', card), re.findall(r'<span class="label">([^<]+)</span></div>', card))
             for card in articles
         ]
 
     [(pictures, labels)] = cards("near_duplicates")
-    assert len(set(pictures)) == 14 and labels == ["representative"] + 13 * ["dropped"]
+    assert len(set(pictures)) == 14 and labels == ["representative, dropped by balance"] + 13 * ["duplicate"]
     [(group, _)] = cards("duplicates")
     assert len(set(group)) == 15 and group[:14] == pictures
     pairs = cards("duplicate_pairs", limit=None)
     assert len(pairs) == 14 and {len(set(pictures)) for pictures, _ in pairs} == {2}
-    assert {tuple(labels) for _, labels in pairs} == {("dropped", "representative")}
+    assert {tuple(labels) for _, labels in pairs} == {("duplicate", "representative, dropped by balance")}
     assert {representative for (_, representative), _ in pairs} == {pictures[0]}
     assert {dropped for (dropped, _), _ in pairs} == set(group[1:])
     assert cards("SELECT uid FROM kept") == [] and cards("SELECT $u AS uid", u=uid("b01")) == [([pictures[2]], [])]
