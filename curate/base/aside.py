@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cache
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -21,36 +20,33 @@ from curate.base.wording import package_of
 SECONDS = float(os.environ.get("CURATE_PACKAGE_SECONDS") or 600)
 """How long a call may take: the import of a package, and `observe` for an image, with what it loads at first."""
 _watched: set[str] = set()
+_PROCESS, _END = os.getpid(), os._exit
 
 
 def watch(package: str) -> None:
     """Watch the code of a package, named as its modules are, from now on."""
+    if not _watched:
+        os._exit = _leave
+        threading.Thread(target=_watch_lock, name="watch", daemon=True).start()
     _watched.add(package)
-    _begin()
 
 
-@cache
-def _begin() -> None:
-    process, end = os.getpid(), os._exit
+def _leave(status: int) -> NoReturn:
+    if os.getpid() == _PROCESS and package_of(sys._getframe(1)) in _watched:
+        raise SystemExit(status)
+    _END(status)
 
-    def leave(status: int) -> NoReturn:
-        if os.getpid() == process and package_of(sys._getframe(1)) in _watched:
-            raise SystemExit(status)
-        end(status)
 
-    def watch_lock() -> None:
-        while True:  # it is only told: a process that was stopped for a while looks the same
-            faulthandler.dump_traceback_later(SECONDS, repeat=True, file=2)
-            time.sleep(SECONDS / 4)
-
-    os._exit = leave
-    threading.Thread(target=watch_lock, name="watch", daemon=True).start()
+def _watch_lock() -> None:
+    while True:  # it is only told: a process that was stopped for a while looks the same
+        faulthandler.dump_traceback_later(SECONDS, repeat=True, file=2)
+        time.sleep(SECONDS / 4)
 
 
 class _Aside(threading.local):
     """A thread beside each one that calls, left behind where a call does not end: it keeps no process alive."""
 
-    calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] | None = None
+    calls: "SimpleQueue[Any] | None" = None  # of a future, a function and its arguments
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return, or raise, what a function does. Raises TimeoutError where it takes longer than SECONDS."""
@@ -64,12 +60,11 @@ class _Aside(threading.local):
         except TimeoutError:
             if future.done():  # the function's own
                 raise
-            self.calls = None
-            limit = "CURATE_PACKAGE_SECONDS sets the limit"
-            raise TimeoutError(f"has not returned within {SECONDS:g} s; {limit}") from None
+            self.calls, what = None, f"has not returned within {SECONDS:g} s"
+            raise TimeoutError(f"{what}; CURATE_PACKAGE_SECONDS sets the limit") from None
 
     @staticmethod
-    def _work(calls: "SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]]") -> None:
+    def _work(calls: "SimpleQueue[Any]") -> None:
         while True:
             future, function, arguments = calls.get()
             try:

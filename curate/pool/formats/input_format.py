@@ -132,13 +132,6 @@ class InputSample(NamedTuple):
     text: bytes | memoryview = b""  # of the .txt; empty where there is none
     json: bytes | memoryview = b""  # the .json, which `fields` are of; empty where there is none
 
-    def check(self) -> None:
-        """Raise TypeError or ValueError where a part of it is of no use."""
-        for suffix, data in (("txt", self.text), ("json", self.json), *self.members):
-            if not isinstance(suffix, str) or not isinstance(data, bytes | memoryview):
-                raise TypeError(f"{(suffix, data)!r:.80} is not a suffix with bytes")
-        json_bytes(dict(self.fields) if self.members else {})
-
 
 class InputFormat(ABC):
     """The interface that every input format implements."""
@@ -220,7 +213,10 @@ class InputFormat(ABC):
         count, wanted = 0, len(rows.places)
         for count, sample in enumerate(islice(samples, wanted + 1), 1):
             with self.blamed("reread"):
-                sample.check()
+                for suffix, data in (("txt", sample.text), ("json", sample.json), *sample.members):
+                    if not isinstance(suffix, str) or not isinstance(data, bytes | memoryview):
+                        raise TypeError(f"{(suffix, data)!r:.80} is not a suffix with bytes")
+                json_bytes(dict(sample.fields) if sample.members else {})
             if count <= wanted:
                 yield sample
         if count != wanted:
