@@ -232,10 +232,9 @@ def _set(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         shown = override if len(override) <= 80 else f"{override[:77]}..."
         raise RecipeError(f"--set {shown}: {shorten(text)} is not a YAML value: {say_yaml_error(error)}") from None
-    keys = key.split(".")
-    if len(keys) > MAX_DEPTH:
-        raise RecipeError(f"--set {key[:77]}...: a key of {len(keys):,} parts; accepted: at most {MAX_DEPTH}")
-    *parents, last = _input_keys(data, keys)
+    if (depth := 1 + key.count(".")) > MAX_DEPTH:
+        raise RecipeError(f"--set {key[:77]}...: a key of {depth:,} parts; accepted: at most {MAX_DEPTH}")
+    *parents, last = _input_keys(data, key.split("."))
     if parents[:1] == ["rules"] and isinstance(rules := data.get("rules") or {}, dict):
         _note_rule(rules, [*parents, last][1], value)
     at: Any = data
