@@ -8,7 +8,6 @@ import mmap
 import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -35,14 +34,14 @@ class TooLarge(pa.ArrowInvalid):
     """Columns would take more memory than they may."""
 
 
-class _Reached(Exception):
-    """Bytes were asked for."""
-
-
 class _Unread:
-    """A file as pyarrow takes one, of any size, whose bytes are asked for only where all is well before."""
+    """A file as pyarrow takes one, of any size, whose bytes are asked for only where all is well before.
+
+    It raises nothing: pyarrow would keep the error for ever, and with it the frames of all who called.
+    """
 
     closed = False
+    is_asked = False
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return offset
@@ -51,7 +50,8 @@ class _Unread:
         return 1 << 60
 
     def read(self, length: int) -> bytes:
-        raise _Reached
+        self.is_asked = True
+        return b""
 
 
 def read_footer(opened: Any) -> pq.FileMetaData:
@@ -125,8 +125,11 @@ def _check_chunks(footer: pq.FileMetaData, group: int) -> None:
     """
     unread: Any = _Unread()
     file = pq.ParquetFile(unread, metadata=footer, buffer_size=_BUFFER)
-    with suppress(_Reached):
+    try:
         next(file.iter_batches(1, row_groups=[group], use_threads=False), None)
+    except (pa.ArrowException, OSError):
+        if not unread.is_asked:
+            raise
 
 
 def _width(column: pq.ColumnSchema) -> int:
