@@ -41,6 +41,8 @@ _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its o
 # neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
 _NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
 
+_MARK = "captions match without a byte order mark"
+
 _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
 
 
@@ -61,13 +63,13 @@ class ImportReport:
 
     @property
     def summary(self) -> str:
-        """Return how many entries there are, which were dropped, and how many never match."""
+        """Return how many entries there are, which were dropped, how many never match, and what differs in captions."""
         reasons = {"empty": self.empty, "of one punctuation mark": self.punctuation, "repeated": self.duplicates}
         dropped = ", ".join(f"{len(some):,} {why}" for why, some in reasons.items() if len(some))
         never = len(self.never_match)
         notes = [pluralise(len(self.kept), "entry", "entries"), dropped and f"dropped: {dropped}"]
         notes += [f"{never:,} can never match, see `curate metadata import`" if never else ""]
-        return f"metadata: {'; '.join(filter(None, notes))}"
+        return f"metadata: {'; '.join([*filter(None, notes), _MARK])}"
 
 
 def never_match(entries: pa.Array) -> pa.Array:

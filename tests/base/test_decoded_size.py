@@ -2,6 +2,7 @@
 
 import io
 import struct
+import weakref
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,17 @@ def test_little_memory_is_taken_for_it() -> None:
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() < LIMIT // 2
+
+
+def test_what_calls_is_let_go() -> None:
+    """pyarrow keeps an error that a file of Python raises, and with it the frames of all who called."""
+
+    class Held:
+        pass
+
+    def call() -> weakref.ref[Held]:
+        held = Held()
+        check(written(pa.table({"a": ["x"]})))
+        return weakref.ref(held)
+
+    assert call()() is None
