@@ -24,7 +24,7 @@ import pyarrow as pa
 from curate.ask.library import check_params, fill_params, find_query, is_name, named_queries, read_number
 from curate.ask.output import Result
 from curate.base.errors import RecipeError, RunError
-from curate.base.process import at_interrupt, temporary_folder
+from curate.base.process import CORES, at_interrupt, temporary_folder
 from curate.base.wording import escape, one_line
 from curate.emit.output_format import find_written
 from curate.expressions.check import parse_sql, walk_tree
@@ -63,7 +63,7 @@ def open_run(url: str) -> Any:
         spill = os.path.join(tempfile.gettempdir(), f"curate-{uuid.uuid4().hex}")
         at_interrupt(partial(shutil.rmtree, spill, ignore_errors=True))
         connection.execute(f"SET python_enable_replacements = false; SET temp_directory = {quote(spill)}")
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{max(2, CORES // 4)}GB'")  # else it spills
         if not folder.is_local:
             connection.register_filesystem(folder.fs)
         _attach(connection, folder)
@@ -185,7 +185,8 @@ def _errors(sql: str = "", connection: Any = None) -> Iterator[None]:
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        raise RunError(f"the query could not be finished: {one_line(error)}") from None
+        text = str(error).partition("\n\nPossible solutions")[0]  # settings that are locked
+        raise RunError(f"the query could not be finished: {one_line(text)}") from None
     except duckdb.Error as error:
         if type(error) is duckdb.Error or _DAMAGE.search(str(error)):
             raise RunError(f"a file of the run cannot be read: {one_line(error)}; see `curate verify`") from None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from curate.base.wording import one_line
@@ -122,6 +124,20 @@ class Recent(Generic[Value]):
                 with self._lock:
                     self._kept.pop(key, None)
         return future.result()
+
+
+@contextmanager
+def memory_limited(more: int) -> Iterator[None]:
+    """Let the process take at most so many bytes more for data: whoever asks for more fails, in any thread."""
+    with _lock:
+        before, hardest = resource.getrlimit(resource.RLIMIT_DATA)
+        taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        limits = [limit for limit in (before, taken + more) if limit != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hardest))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (before, hardest))
 
 
 def groups(

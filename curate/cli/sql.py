@@ -12,11 +12,15 @@ from curate.ask.page import Line, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError
+from curate.base.process import CORES, memory_limited
 from curate.base.wording import pluralise
 from curate.cli import common
 from curate.cli.interrupt import raise_when_interrupted
 
+_MEMORY = (3 << 30) + CORES * (1 << 28)  # bytes; lists and texts of one row know no other limit
 
+
+@memory_limited(_MEMORY)
 def sql(
     directory: common.RunArgument,
     query: Annotated[

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from curate.base.errors import RecipeError, UnknownColumn
+from curate.base.process import memory_limited
 from curate.base.registry import Registry
 from curate.base.wording import did_you_mean, one_line
 from curate.expressions.evaluate import connect, query
@@ -24,6 +25,7 @@ STATISTICS = Registry[Any](
 )
 """Functions of derived columns that look at many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
+_MEMORY, _ROWS = 1 << 28, 2048  # bytes that so many rows, DuckDB's vector, may take
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 
 
@@ -90,10 +92,16 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
     used = _check_parts(key, where, parts, columns)
     nulls = pa.Table.from_pylist([{}], columns)  # finds what cannot be bound and constants of a wrong type, in any pool
     try:
-        query(f"SELECT ({sql}\n) AS rule FROM batch", nulls)
-        kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", nulls)["column_type"][0]
-        if not any(part["class"] == "CAST" for part in parts):
-            _try_values(sql, columns)
+        with memory_limited(_MEMORY):  # which a constant may take alone, as in range(1000000000)
+            query(f"SELECT ({sql}\n) AS rule FROM batch", nulls)
+            kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", nulls)["column_type"][0]
+            if not any(part["class"] == "CAST" for part in parts):
+                _try_values(sql, columns)
+            for number, rows in ((100, _ROWS), (10_000, 100)):
+                query(f"SELECT count(TRY(({sql}\n))) FROM batch", _values(columns, "word " * 20, number, rows))
+    except (duckdb.OutOfMemoryException, MemoryError):
+        what = f"takes over {_MEMORY >> 20} MiB for {_ROWS:,} rows; accepted: shorter lists and texts"
+        raise RecipeError(f"{where}: {what}") from None
     except duckdb.Error as error:
         raise RecipeError(f"{where}: {one_line(error)}") from None
     return CheckedExpression(sql, used, str(kind))
@@ -130,18 +138,24 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
     return tuple(dict.fromkeys(used))
 
 
+def _values(columns: pa.Schema, text: str, number: int, rows: int) -> pa.Table:
+    """Return equal rows of columns: all texts are one, all numbers another, and what is neither is null."""
+
+    def value(kind: pa.DataType) -> Any:
+        item: Any = text if pa.types.is_string(kind) or pa.types.is_large_string(kind) else number
+        try:
+            return pa.array([item] * rows).cast(kind, safe=False)
+        except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
+            return pa.array([None] * rows, kind)
+
+    return pa.table({f.name: value(f.type) for f in columns})
+
+
 def _try_values(sql: str, columns: pa.Schema) -> None:
     """Try a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
-
-    def value(kind: pa.DataType) -> pa.Array:
-        try:
-            return pa.array(["a"] if pa.types.is_string(kind) or pa.types.is_large_string(kind) else [1]).cast(kind)
-        except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
-            return pa.array([None], kind)
-
     try:
-        query(f"SELECT ({sql}\n) AS rule FROM batch", pa.table({f.name: value(f.type) for f in columns}))
-    except duckdb.ConversionException:
+        query(f"SELECT ({sql}\n) AS rule FROM batch", _values(columns, "a", 1, 1))
+    except (duckdb.ConversionException, duckdb.OutOfMemoryException):
         raise
     except duckdb.Error:  # the value itself, as in a logarithm of 0: a row that fails, not a rule that is wrong
         return

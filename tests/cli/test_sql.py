@@ -134,6 +134,13 @@ def test_wrong_questions(cli: Cli, finished: Finished, arguments: list[str], par
     assert "root:" not in message
 
 
+@pytest.mark.thorough
+def test_a_query_that_takes_all_memory_ends(cli: Cli, finished: Finished) -> None:
+    done = cli("sql", str(finished["texts"][0]), "SELECT len(range(1000000000))")
+    assert done.status == 1
+    assert "could not be finished: Out of Memory Error" in done.err and "SET threads" not in done.err
+
+
 def process(run: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "curate", "sql", str(run), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)

@@ -1,5 +1,6 @@
 """What is refused of a recipe's expressions before a run, and that none can name a file."""
 
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -238,3 +239,23 @@ def test_a_count_is_an_integer() -> None:
     assert check_count("output.repeat", "words + 1", COLUMNS).kind == "INTEGER"
     with pytest.raises(RecipeError, match=r"output.repeat: 'clip_score' is of type FLOAT; accepted: an integer"):
         check_count("output.repeat", "clip_score", COLUMNS)
+
+
+LARGE = [
+    "len(range(1000000000)) > 1",
+    "len(repeat('x', 1000000000)) > 1",
+    "len(repeat(caption, words * 1000000)) > 1",
+    "len(list_transform(range(words * 100000), lambda i: caption || i)) > 1",
+]
+
+
+@pytest.mark.parametrize("sql", LARGE)
+def test_values_that_take_all_memory_are_refused(sql: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    assert "takes over 256 MiB for 2,048 rows; accepted: shorter lists and texts" in refusal(sql)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+
+
+@pytest.mark.parametrize("sql", ["len(range(words)) > 3", "repeat(caption, 3) = 'a'", "ln(words - 100) > 1"])
+def test_values_of_a_row_are_accepted(sql: str) -> None:
+    assert check_expression("rules.rule", sql, COLUMNS).kind == "BOOLEAN"
