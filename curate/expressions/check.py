@@ -97,7 +97,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
             kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", nulls)["column_type"][0]
             if not any(part["class"] == "CAST" for part in parts):
                 _try_values(sql, columns)
-            for number, rows in ((100, _ROWS), (10_000, 100)):
+            for number, rows in ((1, _ROWS), (100, _ROWS), (10_000, 100)):
                 query(f"SELECT count(TRY(({sql}\n))) FROM batch", _values(columns, "word " * 20, number, rows))
     except (duckdb.OutOfMemoryException, MemoryError):
         what = f"takes over {_MEMORY >> 20} MiB for {_ROWS:,} rows; accepted: shorter lists and texts"
