@@ -80,7 +80,9 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         KeyboardInterrupt: it was interrupted; likewise.
     """
     context, engine = prepared.context, prepared.engine
-    n_buckets = max(4, min(1024, (context.pool.rows or 10_000 * len(prepared.plan.units)) // 250_000))
+    rows = context.pool.rows or 10_000 * len(prepared.plan.units)
+    n_buckets = max(4, min(1024, rows // 250_000))
+    hints = engine.hints(context, rows, n_buckets)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
         sdk_worker.print = lambda *texts, **options: None
@@ -88,7 +90,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
 
     def add_steps(root: beam.Pipeline) -> None:
         sent = replace(context, recipe=prepared.sent, lease=hold.lease if hold else "")
-        units = BeamUnits(root, prepared.plan.units, sent)
+        units = BeamUnits(root, prepared.plan.units, sent, hints)
         build(units, sent, prepared.plan.units, n_buckets)
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running

@@ -72,7 +72,7 @@ def prepare(
         if not old.exists(RUN_FILE):
             raise RecipeError(f"--reuse {reuse}: is not a run (no {RUN_FILE}); accepted: the --out of an earlier run")
     retries = Retries.read(old if old and not folder.exists(RUN_FILE) else folder)
-    engine = choose_engine(options, on)
+    engine = choose_engine(options, on, folder.url)
     engine.check()
     place = engine.place
     sent, inputs = (recipe, {}) if place.is_this_machine else place_inputs(recipe, folder, INPUTS)

@@ -14,10 +14,11 @@ engine's key:
 Options of its own are a subclass of Beam's PipelineOptions in the same file.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -56,6 +57,16 @@ class PipelineEngine:
     def takes(cls, runner: PipelineRunner) -> bool:
         """Return whether this is the engine of a runner that a user names in Beam's way."""
         return cls.runner in ancestors(runner)
+
+    @classmethod
+    def find_runner(cls, options: PipelineOptions, out: str | None) -> PipelineRunner:
+        """Return Beam's runner, once Beam, or the engine itself, has checked the options that it needs.
+
+        `out` is the run's folder. Raises what Beam does, and RecipeError.
+        """
+        trial = beam.Pipeline(options=options)
+        os.rmdir(trial.local_tempdir)
+        return trial.runner
 
     @property
     def place(self) -> Place:
@@ -103,6 +114,13 @@ class PipelineEngine:
             RecipeError: they lack a folder, an input or a model.
             RunError: there are none, or they lack what each run needs.
         """
+
+    def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
+        """Return Beam's resource hints of steps, by how their names begin: `min_ram` in bytes, `accelerator`.
+
+        `rows` are the pool's, about; deduplication has `n_buckets`.
+        """
+        return {}
 
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
         """Hand over the pipeline that `add_steps` makes, of the run in `store`.

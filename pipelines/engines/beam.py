@@ -1,4 +1,4 @@
-"""Any other runner of Beam's, by its name or the dotted path of its class, and Dataflow.
+"""Any other runner of Beam's, by its name or the dotted path of its class.
 
 Beam's own SparkRunner and FlinkRunner work by a job server, a Java program. They can be named, and are not among the
 engines that curate is tested on.
@@ -6,15 +6,12 @@ engines that curate is tested on.
 
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, JobServerOptions, PipelineOptions, PortableOptions
-from apache_beam.runners.runner import PipelineResult, PipelineRunner
+from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions, PortableOptions
+from apache_beam.runners.runner import PipelineRunner
 
-from curate.base.errors import RecipeError, needing
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine, Report, ancestors
-from pipelines.engines.job import Job
 from pipelines.engines.portable import check_that_a_worker_starts
 from pipelines.engines.programs import check_java, fetching
 
@@ -54,37 +51,3 @@ class Beam(PipelineEngine):
         report(f"{self.name}{f' at {server}' if server else ''}")
         if self.may_know_more:
             check_that_a_worker_starts(self, context.store)
-
-
-class Dataflow(Beam):
-    """Google's service."""
-
-    key = "dataflow"
-    runner = "DataflowRunner"
-
-    def check(self) -> None:
-        """Raise RecipeError where a package is missing."""
-        with needing("Dataflow needs more packages", "'.[gcp]' in a checkout of curate"):
-            from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
-
-    def check_folder(self, folder: RunStore) -> None:
-        """Raise RecipeError where the folder is on this machine."""
-        if folder.is_local:
-            what = f"--out {folder.url}: is on this machine, and Dataflow's workers are not"
-            raise RecipeError(f"{what}; accepted: gs://BUCKET/…")
-
-    def follow(self, result: PipelineResult) -> Job:
-        """Return the job, which has a page."""
-        cloud = self.options.view_as(GoogleCloudOptions)
-        return _DataflowJob(self.name, result, cloud.project, cloud.region)
-
-
-class _DataflowJob(Job):
-    def __init__(self, engine: str, result: PipelineResult, project: str, region: str) -> None:
-        super().__init__(engine, result)
-        self._project, self._region = project, region
-
-    @property
-    def logs(self) -> str:
-        place = f"{self._region}/{self.result.job_id()}?project={self._project}"
-        return f"https://console.cloud.google.com/dataflow/jobs/{place}"

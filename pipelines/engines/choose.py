@@ -7,12 +7,10 @@ a boolean a flag. What Beam does not know is an error.
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, product
 from typing import Any, TypeVar
 
-import apache_beam as beam
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
@@ -30,12 +28,13 @@ View = TypeVar("View", bound=PipelineOptions)
 _INIT = "`curate init --on ENGINE` writes one"
 
 
-def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine:
+def choose_engine(words: Sequence[str], on: str | None = None, out: str | None = None) -> PipelineEngine:
     """Return the engine that is named, with its options; without one: local, with one worker, whose steps have threads.
 
     Args:
         words: Beam's options, as on a command line.
         on: a file of options. The words come after it.
+        out: the run's folder, where an engine may put what is for a while.
 
     Raises:
         RecipeError: Beam cannot read them, does not find the runner, or misses an option that it needs; or an option is
@@ -52,7 +51,9 @@ def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine
     except argparse.ArgumentError as error:
         raise RecipeError(f"{command}: {error}") from None
     runner = PipelineOptions(every).view_as(StandardOptions).runner
-    kind = engines.get((Local.key if runner is None else runner).lower())
+    name = (Local.key if runner is None else runner).lower()
+    beams = name.rpartition(".")[2] if name.startswith("apache_beam.") else name  # which is of Beam's own runner
+    kind = engines.get(name) or next((kind for kind in engines.values() if kind.runner.lower() == beams), None)
     if kind is None:
         is_of_words = any(word.partition("=")[0] == "--runner" for word in words)
         _check_runner(runner, command if is_of_words else f"--on {on}: runner")
@@ -62,13 +63,12 @@ def choose_engine(words: Sequence[str], on: str | None = None) -> PipelineEngine
                 raise RecipeError(f"{where}: {word.partition('=')[0]} needs runner: {key}; found no runner")
     options = _Options([*(kind.defaults if kind else ()), *every, f"--runner={kind.runner if kind else runner}"])
     try:
-        trial = beam.Pipeline(options=options)  # finds the runner, and checks what it needs
+        beam_runner = (kind or Beam).find_runner(options, out)
     except Exception as error:  # the module of a runner may raise anything
-        name = f"runner {runner}: " if runner and "." in runner else ""
-        raise RecipeError(f"{where}: {name}{error}") from None
-    os.rmdir(trial.local_tempdir)
-    kind = kind or next((kind for kind in engines.values() if kind.takes(trial.runner)), Beam)
-    engine = kind(options, trial.runner)
+        of_class = f"runner {runner}: " if runner and "." in runner else ""
+        raise RecipeError(f"{where}: {of_class}{error}") from None
+    kind = kind or next((kind for kind in engines.values() if kind.takes(beam_runner)), Beam)
+    engine = kind(options, beam_runner)
     if unknown and not engine.may_know_more:
         for key, of_key in from_file.items():
             if not set(of_key).isdisjoint(unknown):

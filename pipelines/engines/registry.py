@@ -5,7 +5,7 @@ A new one is a line here, or of a package: see `base`.
 
 from curate.base.registry import Registry
 from pipelines.engines.base import PipelineEngine
-from pipelines.engines.beam import Dataflow
+from pipelines.engines.dataflow import Dataflow
 from pipelines.engines.local import Local
 from pipelines.engines.prism import Prism
 from pipelines.engines.spark import Spark

@@ -58,7 +58,7 @@ def asking_workers(
     signals, waiting = _find_waiting(context, units)
     store = context.store
     inputs: dict[str, str] = {}
-    files = tuple(_find_files(context, units))
+    files = tuple(find_files(context, units))
     if not context.place.is_this_machine:
         recipe, inputs = place_inputs(context.recipe, store, f"{nonce}-inputs")
         context = replace(context, recipe=recipe)
@@ -154,7 +154,7 @@ def _written(what: str, store: RunStore, name: str) -> Iterator[None]:
         yield
 
 
-def _find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def find_files(context: RunContext, units: Sequence[Unit]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield the first and the last file of each source, the first of each join, and a file of the run to reuse."""
     storage = {source.name: source.storage for source in context.sources}
     shared = {source.name for source in context.sources if find_downloading(source)}

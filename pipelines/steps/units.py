@@ -9,11 +9,11 @@ so a run has only so many, whatever its units.
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import chain, islice, starmap
+from itertools import chain, islice, product, starmap
 from typing import Any
 
 import apache_beam as beam
@@ -38,6 +38,7 @@ _PICKLES = beam.coders.PickleCoder()
 _PICKLED = b"\x80"  # how a pickle begins, and compressed data does not
 _ASIDE, _PACKET_OUTPUT = "aside", "packets"
 
+Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints of steps, by how their names begin
 Packet = tuple[int, bytes]  # a number, and a pickled list of units or states in order
 
 
@@ -88,8 +89,9 @@ class _Step:
 class BeamUnits(Units):
     """The units of a run on Beam."""
 
-    def __init__(self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext) -> None:
+    def __init__(self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext, hints: Hints = {}) -> None:  # noqa: B006
         self.place = context.place
+        self._hints = hints
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
         self._together = max(1, -(-len(plan) // most))  # units of a packet
         self._root, self._context = root, context
@@ -143,6 +145,7 @@ class BeamUnits(Units):
         @cache
         def outputs() -> Any:
             work = beam.ParDo(InThreads(_OfKey(self._context, function, self._together)), *_sides(values))
+            work = self._hinted(work, name)
             grouped = pairs.answer.elements | f"{name}: meet" >> beam.GroupByKey()
             return grouped | name >> work.with_outputs(_ASIDE, main="pairs")
 
@@ -170,7 +173,7 @@ class BeamUnits(Units):
         def whole() -> beam.PCollection[Any]:
             parts = tuple(answer.elements for answer in answers if isinstance(answer, _Collected))
             together = parts[0] if len(parts) == 1 else parts | name >> beam.Flatten()
-            return together | f"{name}: all" >> CombineAll(combine)
+            return together | f"{name}: all" >> self._hinted(CombineAll(combine), name)
 
         return _Collected(False, whole)
 
@@ -209,12 +212,21 @@ class BeamUnits(Units):
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
         sides = [value for step in steps for value in step.values]
         parts = tuple((step.function, len(step.values), step.answer is not None) for step in steps)
-        work = InThreads(_Pass(self._context, parts), self._together)
-        outputs = packets | name >> beam.ParDo(work, *sides).with_outputs(*asked, main=_PACKET_OUTPUT)
+        work = beam.ParDo(InThreads(_Pass(self._context, parts), self._together), *sides)
+        work = self._hinted(work, *(step.name for step in steps))
+        outputs = packets | name >> work.with_outputs(*asked, main=_PACKET_OUTPUT)
         if any(step.answer is None for step in steps):
             self._packets = outputs[_PACKET_OUTPUT]  # else they stay, and are not kept once more
         for tag, answer in asked.items():
             answer.append(outputs[tag])
+
+    def _hinted(self, work: Any, *names: str) -> Any:
+        """Return a transform that does the steps of these names, with what the largest of their hints asks for."""
+        hints: dict[str, Any] = {}
+        for name, (start, of_start) in product(names, self._hints.items()):
+            if name.startswith(start):
+                hints |= {key: max(value, hints.get(key, value)) for key, value in of_start.items()}
+        return work.with_resource_hints(**hints) if hints else work
 
 
 @contextmanager

@@ -16,20 +16,24 @@ import apache_beam
 import psutil
 import pytest
 
-_PROGRAMS = {"prism": "sdks/v2/go/cmd/prism", "container": "sdks/v2/python/container"}
+_BEAM = f"github.com/apache/beam/sdks/v2/%s@v{apache_beam.__version__}"
+_PROGRAMS = {
+    "prism": _BEAM % "go/cmd/prism",
+    "container": _BEAM % "python/container",
+    "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
+}
 _HOSTS = ("127.0.0.1", "127.0.0.2")  # of the workers, one core each
 
 
 def find_go_program(name: str) -> str:
-    """The path of `prism`, or of `container`, Beam's boot of Python workers, of Beam's version; skips the test where there is none.
+    """The path of `prism`, of `container`, Beam's boot of Python workers, or of `fake-gcs-server`; skips the test where there is none.
 
     Looked for in `GOBIN`, `~/go/bin` and `PATH`; .ci/run builds them where there is Go.
     """
     folders = [os.environ.get("GOBIN"), str(Path.home() / "go/bin"), os.environ.get("PATH")]
     found = shutil.which(name, path=os.pathsep.join(folder for folder in folders if folder))
     if not found:
-        module = f"github.com/apache/beam/{_PROGRAMS[name]}@v{apache_beam.__version__}"
-        pytest.skip(f"no {name}: go install {module}")
+        pytest.skip(f"no {name}: go install {_PROGRAMS[name]}")
     return found
 
 

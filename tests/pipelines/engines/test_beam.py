@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.store.store import RunStore
 from pipelines.engines.choose import choose_engine
-from tests.pipelines.engines.test_choose import DATAFLOW
 
 
 def check(*words: str) -> None:
@@ -39,20 +37,3 @@ def test_the_job_server_of_beams_own_runners(tmp_path: Path, monkeypatch: pytest
     jar.touch()
     check(f"--runner={runner}", f"{option}={jar}")
     check(f"--runner={runner}", "--job_endpoint=localhost:1")
-
-
-def test_dataflow_with_a_local_folder() -> None:
-    engine = choose_engine(["--runner=DataflowRunner", *DATAFLOW])
-    with pytest.raises(RecipeError, match=r"--out /shared/out: is on this machine, .*; accepted: gs://"):
-        engine.check_folder(RunStore("/shared/out"))
-    engine.check_folder(RunStore("memory://out"))
-    choose_engine(["--runner=spark"]).check_folder(RunStore("/shared/out"))
-
-
-def test_dataflow_says_where_its_logs_are() -> None:
-    class Result:
-        def job_id(self) -> str:
-            return "2026-01-02_03"
-
-    job = choose_engine(["--runner=dataflow", *DATAFLOW]).follow(Result())
-    assert job.logs == "https://console.cloud.google.com/dataflow/jobs/region/2026-01-02_03?project=project"

@@ -11,7 +11,12 @@ from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from tests.laws import pools
 
-DATAFLOW = ["--project=project", "--region=region", "--temp_location=gs://bucket/temp"]
+DATAFLOW = [
+    "--project=project",
+    "--region=us-central1",
+    "--sdk_container_image=curate",
+    "--temp_location=gs://bucket/temp",
+]
 HERE, PROCESSES, ELSEWHERE = Place.THIS_PROCESS, Place.PROCESSES, Place.CLUSTER
 
 

@@ -59,8 +59,8 @@ def test_what_follows_on_the_command_line_wins(tmp_path: Path) -> None:
         ("runner: SparkRunner", "SparkRunner"),  # Beam's own, by a Java job server
         ("runner: flink\nwhat_a_job_server_knows: {a: 1}\nand_a_flag: true", "FlinkRunner"),
         ("runner: pipelines.spark.SparkRunner", "Spark"),
-        ("runner: dataflow\nproject: project\nregion: region\ntemp_location: gs://bucket/temp", "DataflowRunner"),
-        ("runner: DataflowRunner\nproject: project\nregion: region\ntemp_location: gs://bucket/temp", "DataflowRunner"),
+        ("runner: dataflow\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
+        ("runner: DataflowRunner\nproject: project\nregion: us-central1\nsdk_container_image: curate", "Dataflow"),
     ],
 )
 def test_names_of_runners(tmp_path: Path, text: str, runner: str) -> None:

@@ -1,0 +1,349 @@
+"""Dataflow, Google's service, by Beam's own runner: what is wrong with names is said before anything is staged.
+
+A job has one Python process a machine, whose steps have threads, as the local engine has: models and entries are there
+once. Where a step needs more than the others, its resource hints say so, and Dataflow gives it machines of its own
+("right fitting"). A run's job has the same name at each attempt, and Dataflow refuses a second active one of that name.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, WorkerOptions
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState, create_runner
+
+from curate.base import ids
+from curate.base.errors import RecipeError, RunError, needing
+from curate.base.wording import one_line
+from curate.decide.settings import DecideSettings
+from curate.pool.plan import Unit
+from curate.recipe.captions import Captions
+from curate.run.context import RunContext
+from curate.signals.registry import find_signals
+from curate.signals.signal import ModelSignal
+from curate.store.store import RunStore
+from pipelines.engines.base import PipelineEngine, Report
+from pipelines.engines.job import Job
+from pipelines.engines.workers import find_files
+from pipelines.spark.counters import StageCost
+
+_log = logging.getLogger(__name__)
+_BETWEEN = 5.0  # seconds between two looks at a job
+_TIMEOUT, _PATIENCE = 30, 600  # seconds that an answer may take, and that none may come while a job is followed
+_GB = 1_000_000_000
+_MODELS, _CAPTIONS = 16 * _GB, 32 * _GB  # bytes of memory of machines that load models of signals, and of captions
+_GROUPED = 2000  # bytes of memory for each row of a bucket, of which each thread has one: measured 119 that travel
+_NEAR = 16, 1 << 31, 3  # bytes a row that is near another go to all workers, at most; and how often they are in memory
+_ENOUGH = 4 * _GB  # of these, which each machine has besides what else it needs
+_LOCAL = "localhost"  # in the address of a service that is none of Google's, and asks for no credentials
+
+# What an option has to look like, by Google's rules, and how messages say it.
+_LABEL = "[a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?"
+_PATH = "[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+_RULES = {
+    "project": (
+        r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]",
+        "a project's ID (not its name or number): 6 to 30 of a-z, 0-9 and -, beginning with a letter",
+    ),
+    "region": (r"[a-z]+(-[a-z]+)+[0-9]+", "a region, such as us-central1 (a zone has one more letter)"),
+    "job_name": (r"[a-z]([-a-z0-9]{0,1022}[a-z0-9])?", "a-z, 0-9 and -, beginning with a letter, not ending with -"),
+    "service_account_email": (
+        r"([a-z][-a-z0-9]{4,28}[a-z0-9]@[-a-z0-9.]+\.iam|[0-9]+-compute@developer)\.gserviceaccount\.com",
+        "NAME@PROJECT.iam.gserviceaccount.com",
+    ),
+    "sdk_container_image": (
+        rf"([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH}(/{_PATH})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?",
+        "an image that infra/Dockerfile made, such as us-central1-docker.pkg.dev/PROJECT/curate/curate:1",
+    ),
+    "dataflow_accelerator": (
+        r"type:[a-z0-9-]+;count:[0-9]+(;[a-z_-]+(:[\w.-]+)?)*",
+        "type:nvidia-l4;count:1;install-nvidia-driver, for example",
+    ),
+}
+_BUCKET = rf"gs://(?!goog)(?=[^/]{{3,222}}(/|$))(?!(\d+\.){{3}}\d+(/|$)){_LABEL}(\.{_LABEL})*(/[^\r\n]*)?"
+_BUCKETS = "gs://BUCKET/FOLDER, BUCKET being 3 to 63 of a-z, 0-9, -, _ and ., with a letter or digit at both ends"
+
+
+class DataflowOptions(PipelineOptions):
+    """What Beam has no option for."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        parser.add_argument("--dataflow_accelerator", help="The GPUs of machines for steps with models, as its hint.")
+
+
+class Dataflow(PipelineEngine):
+    """Google's service."""
+
+    key = "dataflow"
+    runner = "DataflowRunner"
+    defaults = ("--sdk_location=container",)
+
+    def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
+        super().__init__(options, runner)
+        self.name = "Dataflow"
+        self._cloud = options.view_as(GoogleCloudOptions)
+        self._accelerator = options.view_as(DataflowOptions).dataflow_accelerator
+
+    @classmethod
+    def find_runner(cls, options: PipelineOptions, out: str | None) -> PipelineRunner:
+        """Return the runner, once options are complete: Beam itself would ask Google for buckets to check them."""
+        cloud, debug = options.view_as(GoogleCloudOptions), options.view_as(DebugOptions)
+        if out and out.startswith("gs://"):
+            cloud.temp_location = cloud.temp_location or f"{out}/tmp/dataflow"
+        cloud.staging_location = cloud.staging_location or cloud.temp_location
+        if not cloud.job_name:
+            word = re.sub("[^a-z0-9]+", "-", (out or "").rpartition("/")[2].lower()).strip("-")
+            cloud.job_name = "-".join(filter(None, ("curate", word[:40], ids.digest([out])[:8])))
+        if "use_multiple_sdk_containers" not in (debug.experiments or ()):
+            debug.add_experiment("no_use_multiple_sdk_containers")
+        if faults := list(_find_faults(options, out)):
+            raise RecipeError("\n".join(faults))
+        return create_runner(cls.runner)
+
+    def check(self) -> None:
+        """Raise RecipeError where a package is missing."""
+        with needing("Dataflow needs more packages", "'.[gcp]' in a checkout of curate"):
+            from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient  # noqa: F401
+
+    def check_folder(self, folder: RunStore) -> None:
+        """Raise RecipeError where the folder is on this machine."""
+        if folder.is_local:
+            what = f"--out {folder.url}: is on this machine, and Dataflow's workers are not"
+            raise RecipeError(f"{what}; accepted: gs://BUCKET/…")
+
+    def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
+        """Raise RecipeError where workers could not read an input, or GPUs and the recipe do not fit each other."""
+        for what, path, _ in find_files(context, units):
+            if "://" not in path or path.startswith("file://"):
+                raise RecipeError(f"{what}: {path} is on this machine, and Dataflow's workers are not; accepted: a URL")
+        cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
+        captions = _has_model(context.recipe.captions)
+        is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
+        if self._accelerator and is_service:
+            raise RecipeError(
+                "dataflow_accelerator: dataflow_service_options have worker_accelerator too; accepted: one"
+            )
+        if self._accelerator and self._cloud.flexrs_goal:
+            raise RecipeError(
+                "dataflow_accelerator: a job with flexrs_goal has no resource hints; accepted: one of them"
+            )
+        if self._accelerator and not (cuda or captions):
+            what = "no step of this recipe uses a GPU"
+            raise RecipeError(f"dataflow_accelerator: {what}; accepted: device: cuda for a model, or no accelerator")
+        if cuda and not (self._accelerator or is_service):
+            raise RecipeError(
+                f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {_example()}"
+            )
+        report(f"Dataflow in {self._cloud.region}, project {self._cloud.project}, as job {self._cloud.job_name}")
+
+    def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
+        """Return memory and GPUs for models, and memory for deduplication, where a machine has not enough anyway."""
+        hints: dict[str, dict[str, Any]] = {}
+        gpu = {"accelerator": self._accelerator} if self._accelerator else {}
+        if self._cloud.flexrs_goal:
+            return hints
+        signals = find_signals(context.recipe.measure, context.models)
+        if any(isinstance(signal, ModelSignal) for signal in signals):
+            is_cuda = any(device.startswith("cuda") for device in _devices(context).values())
+            hints["Measure"] = {"min_ram": _MODELS} | (gpu if is_cuda else {})
+        if _has_model(context.recipe.captions):
+            hints["Caption"] = {"min_ram": _CAPTIONS} | gpu
+        of_row, most, copies = _NEAR
+        near = copies * min(of_row * rows, most) if DecideSettings.of(context).near else 0
+        if (needed := _GROUPED * rows // n_buckets + near) > _ENOUGH:
+            hints["Duplicates"] = {"min_ram": 2 * _ENOUGH + needed // _GB * _GB}
+        return hints
+
+    def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
+        """Stage the pipeline, and have the service make a job of it. Raises RunError where the run has one already."""
+        try:
+            return super().submit(add_steps, store)
+        except Exception as error:  # a class that Beam has only where its packages are installed
+            if type(error).__name__ != "DataflowJobAlreadyExistsError":
+                raise
+            job = re.search(r"with id: (\S+?)\.? ", str(error))
+            page = f": {_page(self._cloud, job[1])}" if job else ""
+            raise RunError(
+                f"Dataflow has an active job {self._cloud.job_name} already{page}; wait, or cancel it"
+            ) from None
+
+    def follow(self, result: PipelineResult) -> Job:
+        """Return the job."""
+        return _DataflowJob(self.name, _Result(self._cloud, result.job_id()))
+
+    # ---- jobs that go on without this process
+
+    @property
+    def outlasts_driver(self) -> bool:
+        """Whether jobs go on without this process: they do."""
+        return True
+
+    def name_job(self, store: RunStore) -> Mapping[str, str]:
+        """Return the handle of the job that `submit` is about to make, by its name."""
+        return _handle(self._cloud, name=str(self._cloud.job_name))
+
+    @classmethod
+    def attach(cls, handle: Mapping[str, str]) -> Job:
+        """Return the job of a handle, by its number, or the latest one of its name."""
+        words = [f"--{key}={value}" for key, value in handle.items() if key not in ("name", "job")]
+        cloud = PipelineOptions([*words, *["--no_auth"] * _is_local(handle.get("dataflow_endpoint"))])
+        return _DataflowJob(
+            "Dataflow", _Result(cloud.view_as(GoogleCloudOptions), handle.get("job"), handle.get("name"))
+        )
+
+
+class _DataflowJob(Job):
+    result: "_Result"
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return _handle(self.result.cloud, job=self.result.job_id())
+
+    @property
+    def logs(self) -> str:
+        return _page(self.result.cloud, self.result.job_id())
+
+    def follow(self, on_costs: Callable[[], None]) -> None:
+        state, answered = self.state, time.monotonic()
+        while not PipelineState.is_terminal(state):
+            on_costs()
+            time.sleep(_BETWEEN)
+            try:
+                state, answered = self.state, time.monotonic()
+            except RunError:
+                if time.monotonic() > answered + _PATIENCE:
+                    raise
+        on_costs()
+        if state != PipelineState.DONE:
+            _log.error("Dataflow: the job is %s; see %s", state, self.logs)
+            raise RuntimeError(self.result.read_error() or f"Dataflow: the job is {state}")
+
+
+class _Result(PipelineResult):
+    """A job by the service's API, from whatever process."""
+
+    def __init__(self, cloud: GoogleCloudOptions, job: str | None, name: str | None = None) -> None:
+        super().__init__(PipelineState.UNKNOWN)
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+
+        self.cloud = cloud
+        self._client = DataflowApplicationClient(cloud)
+        self._job = job or (self._find(name) if name else None)
+
+    def _find(self, name: str) -> str | None:
+        jobs = [job for job in self._ask("list_jobs", "ListJobsRequest", name=name) if job.name == name]
+        return str(max(jobs, key=lambda job: job.create_time).id) if jobs else None
+
+    def _ask(self, method: str, request: str, **of_job: Any) -> Any:
+        """Return what the service answers; Beam's own client would ask for ten minutes. Raises RunError."""
+        from google.cloud import dataflow
+
+        where = {"project_id": self.cloud.project, "location": self.cloud.region}
+        try:
+            asked = getattr(dataflow, request)(**where, **of_job)
+            return getattr(self._client._jobs_client, method)(asked, timeout=_TIMEOUT)
+        except Exception as error:  # of Google's, of many kinds
+            raise RunError(f"Dataflow: {one_line(error, 300)}") from None
+
+    def job_id(self) -> str:
+        """Return its number; none where there is no such job."""
+        return self._job or ""
+
+    @property
+    def state(self) -> str:
+        """One of Beam's PipelineState."""
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
+
+        if self._job is None:
+            return str(PipelineState.UNKNOWN)
+        job = self._ask("get_job", "GetJobRequest", job_id=self._job)
+        return str(DataflowPipelineResult.api_jobstate_to_pipeline_state(job.current_state))
+
+    def cancel(self) -> None:
+        """Have the service cancel it, which takes it minutes."""
+        self._ask("update_job", "UpdateJobRequest", job_id=self._job, job={"requested_state": "JOB_STATE_CANCELLED"})
+
+    @property
+    def costs(self) -> list[StageCost]:
+        """What the service has counted of the job so far: one row of it all, by the service's own names.
+
+        As Beam's own `DataflowCostBenchmark` has them, times are in seconds.
+        """
+        values = {}
+        with suppress(Exception):  # of Google's; they come a minute late, and are no reason to end a run
+            for metric in self._client.get_job_metrics(self._job).metrics:
+                if metric.name.origin.startswith("dataflow") and "tentative" not in metric.name.context:
+                    values[metric.name.name] = metric.scalar
+        shuffled = int(float(values.get("TotalShuffleDataProcessed", 0)))
+        seconds = float(values.get("TotalVcpuTime", 0))
+        return [StageCost("(job, by Dataflow)", 0, 0.0, seconds, shuffled, 0)] if values else []
+
+    def read_error(self) -> str | None:
+        """Return what the service says went wrong; a worker's traceback rather than that an item was tried often."""
+        with suppress(Exception):  # of Google's
+            messages, _ = self._client.list_messages(self._job, minimum_importance="JOB_MESSAGE_ERROR")
+            texts = [str(message.message_text) for message in messages]
+            return max(
+                texts, key=lambda text: ("Traceback" in text, "work item was attempted" not in text), default=None
+            )
+        return None
+
+
+def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:
+    """Yield what is wrong with an option, each in a line."""
+    cloud, worker = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
+    needed = {"project": cloud.project, "region": cloud.region, "sdk_container_image": worker.sdk_container_image}
+    others = {"job_name": cloud.job_name, "service_account_email": cloud.service_account_email}
+    others["dataflow_accelerator"] = options.view_as(DataflowOptions).dataflow_accelerator
+    for name, value in (needed | others).items():
+        pattern, accepted = _RULES[name]
+        if value is None and name in needed:
+            yield f"{name}: is not set; accepted: {accepted}"
+        elif value is not None and not re.fullmatch(pattern, value):
+            yield f"{name}: found {value!r}; accepted: {accepted}"
+    if _is_local(cloud.dataflow_endpoint):
+        return
+    if out and out.startswith("gs://") and not re.fullmatch(_BUCKET, out):
+        yield f"--out {out}: no such bucket can be; accepted: {_BUCKETS}"
+        return
+    for name in ("temp_location", "staging_location"):
+        value = getattr(cloud, name)
+        if value and not re.fullmatch(_BUCKET, value) and (name, value) != ("staging_location", cloud.temp_location):
+            yield f"{name}: found {value!r}; accepted: {_BUCKETS}"
+
+
+def _handle(cloud: GoogleCloudOptions, **job: str) -> dict[str, str]:
+    keys = ("project", "region", *["dataflow_endpoint"] * (cloud.dataflow_endpoint != cloud.DATAFLOW_ENDPOINT))
+    return {key: getattr(cloud, key) for key in keys} | job
+
+
+def _page(cloud: GoogleCloudOptions, job: str) -> str:
+    return f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job}?project={cloud.project}"
+
+
+def _is_local(endpoint: str | None) -> bool:
+    return _LOCAL in (endpoint or "")
+
+
+def _example() -> str:
+    return _RULES["dataflow_accelerator"][1].partition(",")[0]
+
+
+def _devices(context: RunContext) -> dict[str, str]:
+    """Return the device of each signal that has one, by its name."""
+    models = {name: model for name, model in context.models.items() if isinstance(model, dict)}
+    return {name: str(model["device"]) for name, model in models.items() if "device" in model}
+
+
+def _has_model(captions: Captions | None) -> bool:
+    """Return whether captions are made by a model in the worker's process, on whatever device is there."""
+    if captions is None:
+        return False
+    used = {task.section.engine for task in captions.tasks}
+    sections = [captions.engines[name].section for name in used if captions.engines[name].section.is_local]
+    return bool(captions.regions) or any(getattr(section, "device", "auto") != "cpu" for section in sections)

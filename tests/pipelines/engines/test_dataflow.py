@@ -1,0 +1,110 @@
+"""Dataflow's options: what is wrong with them is said by us, before Beam asks Google; what a recipe's steps need."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
+
+from curate.base.errors import RecipeError
+from curate.recipe.recipe import parse_recipe
+from curate.store.store import RunStore
+from pipelines.engines.choose import choose_engine
+from pipelines.engines.dataflow import Dataflow, _find_faults
+from pipelines.prepare import prepare
+from tests.laws import pools
+
+IMAGE = "europe-west4-docker.pkg.dev/my-project-1/curate/curate:1"
+GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
+GIVEN = {"runner": "dataflow", "project": "my-project-1", "region": "europe-west4", "sdk_container_image": IMAGE}
+OUT = "gs://my-bucket/runs/Run 1"
+
+
+def choose(out: str = OUT, **changes: str | None) -> Dataflow:
+    given = {key: value for key, value in (GIVEN | changes).items() if value is not None}
+    engine = choose_engine([f"--{key}={value}" for key, value in given.items()], out=out)
+    assert isinstance(engine, Dataflow)
+    return engine
+
+
+def test_what_is_not_set_has_a_default() -> None:
+    engine = choose()
+    cloud = engine.options.view_as(GoogleCloudOptions)
+    assert cloud.temp_location == cloud.staging_location == f"{OUT}/tmp/dataflow"
+    assert cloud.job_name.startswith("curate-run-1-") and len(cloud.job_name) == len("curate-run-1-") + 8
+    assert choose().options.view_as(GoogleCloudOptions).job_name == cloud.job_name  # so that there is one job of a run
+    assert choose("gs://my-bucket/run-1").options.view_as(GoogleCloudOptions).job_name != cloud.job_name
+    assert engine.options.view_as(DebugOptions).experiments == ["no_use_multiple_sdk_containers"]
+    several = choose(experiments="use_multiple_sdk_containers").options.view_as(DebugOptions).experiments
+    assert several == ["use_multiple_sdk_containers"]
+    assert choose(temp_location="gs://temp").options.view_as(GoogleCloudOptions).staging_location == "gs://temp"
+
+
+@pytest.mark.parametrize(
+    ("option", "accepted", "refused"),
+    [
+        ("project", ["abc123", "example.com:abcdef"], [None, "Project", "123456", "abcde", "a" * 31, "my-project-"]),
+        ("region", ["us-central1", "northamerica-northeast2"], [None, "us", "us-central1-a", "US-CENTRAL1"]),
+        ("job_name", ["a", "run-1"], ["Run", "1run", "run-", "a_b", "run 1"]),
+        ("service_account_email", ["curate@my-project-1.iam.gserviceaccount.com"], ["me@example.org", "curate"]),
+        ("service_account_email", ["123-compute@developer.gserviceaccount.com"], ["compute@developer.gserviceaccount.com"]),
+        ("sdk_container_image", ["curate", "host:5000/a/b_c:1.2", f"{IMAGE}@sha256:{'0' * 64}"], [None, "Curate", "a b", "a:", "-a"]),
+        ("temp_location", ["gs://bucket", "gs://a.b-c_d/e f"], ["/tmp", "gs://", "gs://Bucket/a", "gs://ab", "gs://-ab", "gs://1.2.3.4"]),
+        ("staging_location", ["gs://bucket/a"], ["s3://bucket/a", "gs://google/a", f"gs://{'a' * 64}", "gs://a..b"]),
+        ("dataflow_accelerator", [GPU, "type:nvidia-l4;count:2;machine_type:g2-standard-24"], ["nvidia-l4", "type:a;count:x"]),
+    ],
+)  # fmt: skip
+def test_names_by_googles_rules(option: str, accepted: list[str], refused: list[str | None]) -> None:
+    for value in accepted:
+        choose(**{option: value})
+    for value in refused:
+        with pytest.raises(RecipeError) as error:
+            choose(**{option: value})
+        text = str(error.value)
+        what = f"{option}: is not set" if value is None else f"{option}: found {value!r}"
+        assert f"{what}; accepted: " in text and "\n" not in text, text
+
+
+def test_all_faults_are_said_at_once() -> None:
+    with pytest.raises(RecipeError) as error:
+        choose("gs://My-Bucket/run", project="My Project", region=None)
+    lines = str(error.value).splitlines()
+    assert [line.partition("; accepted: ")[0].rpartition("1: ")[2] for line in lines] == [
+        "project: found 'My Project'",
+        "region: is not set",
+        "--out gs://My-Bucket/run: no such bucket can be",
+    ]
+
+
+def test_only_a_loopback_may_have_other_folders(tmp_path: Path) -> None:
+    options = choose(temp_location=str(tmp_path), dataflow_endpoint="http://localhost:1").options
+    assert not list(_find_faults(options, None))
+
+
+def test_a_local_folder() -> None:
+    engine = choose("/shared/out")
+    with pytest.raises(RecipeError, match=r"--out /shared/out: is on this machine, .*; accepted: gs://"):
+        engine.check_folder(RunStore("/shared/out"))
+    engine.check_folder(RunStore("memory://out"))
+    choose_engine(["--runner=spark"]).check_folder(RunStore("/shared/out"))
+
+
+# ---- what steps need
+
+
+def make(tmp_path: Path, engine: Dataflow, **sections: Any) -> Any:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1)
+    source = {"name": "pool", "format": "webdataset", "path": path}
+    recipe = parse_recipe({"input": source, "max_failed": 1.0} | sections)
+    words = [f"--{key}={value}" for key, value in GIVEN.items()]
+    return prepare(recipe, str(tmp_path / "run"), options=words).context
+
+
+def test_memory_for_deduplication_grows_with_the_pool(tmp_path: Path) -> None:
+    engine = choose()
+    plain = make(tmp_path, engine)
+    assert engine.hints(plain, 1_000_000, 4) == engine.hints(plain, 250_000_000, 1000) == {}
+    assert engine.hints(plain, 12_800_000_000, 1024) == {"Duplicates": {"min_ram": 33_000_000_000}}
+    near = make(tmp_path, engine, measure={"image": {"phash": True}}, dedup={"by": ["uid", {"phash": {"distance": 4}}]})
+    assert engine.hints(near, 1_000_000, 4) == {}
+    assert engine.hints(near, 1_000_000_000, 1024) == {"Duplicates": {"min_ram": 16_000_000_000}}

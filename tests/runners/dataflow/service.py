@@ -1,0 +1,115 @@
+"""Dataflow's REST API as far as Beam's client and curate use it: it keeps what it is sent, and jobs do nothing by themselves.
+
+A second job of an active one's name is answered by the first, as the service does. `state`, `metrics` and `messages` of
+a job are what a test says.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+_ENDED = ("JOB_STATE_DONE", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
+_PATH = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs(?:/([^/]+?)(?:/(metrics|messages))?)?")
+
+
+@dataclass
+class Job:
+    """A job as it was requested, and what the service says of it."""
+
+    id: str
+    request: dict[str, Any]
+    place: tuple[str, str]  # project and region
+    state: str = "JOB_STATE_RUNNING"
+    metrics: dict[str, float] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    cancels: bool = True  # else it stays in JOB_STATE_CANCELLING
+    asked: int = 0  # how often its state was
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        named = {"name": self.request["name"], "clientRequestId": self.request["clientRequestId"]}
+        where = {"projectId": self.place[0], "location": self.place[1], "createTime": f"2026-01-01T00:00:{int(self.id[-2:]):02}Z"}
+        return {"id": self.id, "currentState": self.state, "type": "JOB_TYPE_BATCH"} | named | where
+
+
+class Service(ThreadingHTTPServer):
+    """The server; its jobs, in the order of their making."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.jobs: list[Job] = []
+        self.lock = threading.Lock()
+        self.begun = threading.Event()  # once there is a job
+
+    @property
+    def url(self) -> str:
+        """As Beam takes it for one that is none of Google's: by `localhost`, and nothing else."""
+        return f"http://localhost:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def _do(self) -> None:
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = _PATH.fullmatch(url.path)
+        try:
+            with self.server.lock:
+                status, answer = self._answer(found, parse_qs(url.query), json.loads(body or b"{}")) if found else (404, {})
+        except StopIteration:
+            status, answer = 404, {"error": {"code": 404, "message": "no such job", "status": "NOT_FOUND"}}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = _do
+
+    def _answer(self, found: re.Match[str], query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        jobs, place = self.server.jobs, (found[1], found[2])
+        if found[3] is None and self.command == "POST":
+            for job in jobs:
+                if job.request["name"] == body["name"] and job.place == place and job.state not in _ENDED:
+                    return 200, job.answer
+            jobs.append(Job(f"2026-01-01_00_00_00-{len(jobs):02}", body, place))
+            self.server.begun.set()
+            return 200, jobs[-1].answer
+        if found[3] is None:
+            named = [job for job in jobs if job.place == place and query.get("name", [job.request["name"]]) == [job.request["name"]]]
+            return 200, {"jobs": [job.answer for job in named]}
+        job = next(job for job in jobs if job.id == found[3] and job.place == place)
+        if found[4] == "metrics":
+            return 200, {"metrics": [{"name": {"origin": "dataflow/v1b3", "name": name}, "scalar": value} for name, value in job.metrics.items()]}
+        if found[4] == "messages":
+            time = "2026-01-01T00:00:00Z"
+            messages = [{"id": str(i), "time": time, "messageText": text, "messageImportance": "JOB_MESSAGE_ERROR"} for i, text in enumerate(job.errors)]
+            return 200, {"jobMessages": messages}
+        if self.command == "PUT" and body.get("requestedState") in ("JOB_STATE_CANCELLED", 5) and job.state not in _ENDED:
+            job.state = "JOB_STATE_CANCELLED" if job.cancels else "JOB_STATE_CANCELLING"
+        job.asked += self.command == "GET"
+        return 200, job.answer
+
+    def log_message(self, *words: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving() -> Iterator[Service]:
+    """The service, on this machine's loopback."""
+    with Service() as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        try:
+            yield service
+        finally:
+            service.shutdown()
