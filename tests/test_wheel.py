@@ -100,7 +100,7 @@ def test_it_works_without_the_checkout(unpacked: Path) -> None:
     assert package == f"{unpacked}/curate/__init__.py" and pipelines == f"{unpacked}/pipelines/__init__.py"
     assert Path(folder) == unpacked / "curate" / "sql"
     assert int(queries) == len(list((ROOT / "sql").glob("*.sql"))) - 1  # views.sql is no query
-    assert engines == "['local', 'prism', 'spark']"
+    assert engines == "['dataflow', 'local', 'prism', 'spark']"
 
 
 def test_its_command_works(unpacked: Path) -> None:

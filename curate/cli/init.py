@@ -54,9 +54,11 @@ def init(
     if on not in engines():
         raise RecipeError(f"--on {on}: no such engine; {did_you_mean(on, engines())}accepted: {', '.join(engines())}")
     out = out or f"{on}.yaml"
-    _write((shipped_folder("infra") / f"{on}.yaml").read_text("utf-8"), out, f"my-{on}")
+    text = (shipped_folder("infra") / f"{on}.yaml").read_text("utf-8")
+    _write(text, out, f"my-{on}")
+    command = next(line for line in text.splitlines() if "curate run" in line)  # how it is used, at its head
     print(f"wrote {out}: edit it for your machines, then\n")
-    print(f"  curate run recipe.yaml --out run1 --on {out}")
+    print(f"  {command.strip('# ').partition(' --on ')[0]} --on {out}")
 
 
 def _write(text: str, out: str, other: str) -> None:

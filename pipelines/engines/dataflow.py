@@ -184,17 +184,15 @@ class Dataflow(PipelineEngine):
         return True
 
     def name_job(self, store: RunStore) -> Mapping[str, str]:
-        """Return the handle of the job that `submit` is about to make, by its name."""
-        return _handle(self._cloud, name=str(self._cloud.job_name))
+        """Return the handle of the job that `submit` is about to make: its name, which begins with a letter."""
+        return _handle(self._cloud, str(self._cloud.job_name))
 
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
         """Return the job of a handle, by its number, or the latest one of its name."""
-        words = [f"--{key}={value}" for key, value in handle.items() if key not in ("name", "job")]
-        cloud = PipelineOptions([*words, *["--no_auth"] * _is_local(handle.get("dataflow_endpoint"))])
-        return _DataflowJob(
-            "Dataflow", _Result(cloud.view_as(GoogleCloudOptions), handle.get("job"), handle.get("name"))
-        )
+        words = [f"--{key}={value}" for key, value in handle.items() if key != "job"]
+        options = PipelineOptions([*words, *["--no_auth"] * _is_local(handle.get("dataflow_endpoint"))])
+        return _DataflowJob("Dataflow", _Result(options.view_as(GoogleCloudOptions), handle["job"]))
 
 
 class _DataflowJob(Job):
@@ -202,7 +200,7 @@ class _DataflowJob(Job):
 
     @property
     def handle(self) -> Mapping[str, str]:
-        return _handle(self.result.cloud, job=self.result.job_id())
+        return _handle(self.result.cloud, self.result.job_id())
 
     @property
     def logs(self) -> str:
@@ -227,13 +225,13 @@ class _DataflowJob(Job):
 class _Result(PipelineResult):
     """A job by the service's API, from whatever process."""
 
-    def __init__(self, cloud: GoogleCloudOptions, job: str | None, name: str | None = None) -> None:
+    def __init__(self, cloud: GoogleCloudOptions, job: str) -> None:
         super().__init__(PipelineState.UNKNOWN)
         from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
 
         self.cloud = cloud
         self._client = DataflowApplicationClient(cloud)
-        self._job = job or (self._find(name) if name else None)
+        self._job = job if job[0].isdigit() else self._find(job)
 
     def _find(self, name: str) -> str | None:
         jobs = [job for job in self._ask("list_jobs", "ListJobsRequest", name=name) if job.name == name]
@@ -317,9 +315,9 @@ def _find_faults(options: PipelineOptions, out: str | None) -> Iterator[str]:
             yield f"{name}: found {value!r}; accepted: {_BUCKETS}"
 
 
-def _handle(cloud: GoogleCloudOptions, **job: str) -> dict[str, str]:
+def _handle(cloud: GoogleCloudOptions, job: str) -> dict[str, str]:
     keys = ("project", "region", *["dataflow_endpoint"] * (cloud.dataflow_endpoint != cloud.DATAFLOW_ENDPOINT))
-    return {key: getattr(cloud, key) for key in keys} | job
+    return {key: getattr(cloud, key) for key in keys} | {"job": job}
 
 
 def _page(cloud: GoogleCloudOptions, job: str) -> str:

@@ -19,10 +19,12 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
+from curate.base.process import in_threads
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, ToUnit, Units, W, Yields
 from curate.store.error_notes import noting_errors
+from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
 from pipelines.steps.functions import CombineAll, FlatMap, InBatches, Map
@@ -30,6 +32,7 @@ from pipelines.steps.threads import InThreads
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
 _PACKETS_OF_MANY = 16384  # where it is one
+_IN_GRAPH = 2_000_000  # bytes of units that a pipeline holds for a cluster; more are files: Dataflow has a limit
 _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten times the bytes
 
 _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
@@ -102,10 +105,20 @@ class BeamUnits(Units):
     def _create(self, plan: Sequence[Unit]) -> beam.PCollection[Packet]:
         n, units = self._together, iter(plan)
         packets = ((number, list(islice(units, n))) for number in range(-(-len(plan) // n)))
-        created = []
+        created: list[Any] = []
         while some := list(islice(packets, max(1, _TOGETHER // n))):
             created.append(zlib.compress(_PICKLES.encode(some)))
-        unpacked = FlatMap(lambda together: starmap(pack, _PICKLES.decode(zlib.decompress(together))))
+        store = self._context.store
+        if self.place.is_cluster and sum(map(len, created)) > _IN_GRAPH:
+            names = [f"{UNITS}/{number}" for number in range(len(created))]
+            list(in_threads(lambda pair: store.write_bytes(*pair), zip(names, created, strict=True)))
+            created = names
+
+        def unpack_all(together: bytes | str) -> Iterator[Packet]:
+            data = store.read_bytes(together) if isinstance(together, str) else together
+            return starmap(pack, _PICKLES.decode(zlib.decompress(data)))
+
+        unpacked = FlatMap(unpack_all)
         made = self._root | "Units: create" >> beam.Create(created, reshuffle=False) | "Units: unpack" >> unpacked
         return made | "Units: spread" >> beam.Reshuffle() if self.place.is_cluster else made
 

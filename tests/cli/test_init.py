@@ -58,18 +58,15 @@ def test_each_engine_has_options_that_beam_reads(engine: str, cli: Cli, tmp_path
     out = str(tmp_path / "a.yaml")
     done = cli("init", "--on", engine, "--out", out)
     assert done.status == 0 and f"--on {out}" in done.out
-    assert choose_engine([], out).key == engine
-    text = Path(out).read_text()
-    Path(out).write_text(
-        text.replace("# spark.", "spark.").replace("# direct_", "direct_").replace("# prism_", "prism_")
-    )
-    assert choose_engine([], out)  # whatever else it suggests is known too
+    assert choose_engine([], out, "gs://my-bucket/run").key == engine
+    Path(out).write_text(re.sub(r"(?m)^( *)# (?=[a-z_.]+: )", r"\1", Path(out).read_text()))
+    assert choose_engine([], out, "gs://my-bucket/run")  # whatever else it suggests is known too
     assert cli("init", "--on", engine, "--out", out).status == 2
 
 
 def test_an_engine_that_there_is_not(cli: Cli) -> None:
     done = cli("init", "--on", "sparc")
-    assert done.status == 2 and "did you mean 'spark'? accepted: local, prism, spark" in done.err
+    assert done.status == 2 and "did you mean 'spark'? accepted: dataflow, local, prism, spark" in done.err
     assert cli("init", "laion", "--on", "spark").status == 2
 
 

@@ -1,5 +1,6 @@
 """Dataflow's options: what is wrong with them is said by us, before Beam asks Google; what a recipe's steps need."""
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def test_a_local_folder() -> None:
 # ---- what steps need
 
 
-def make(tmp_path: Path, engine: Dataflow, **sections: Any) -> Any:
-    path = pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1)
+def make(tmp_path: Path, **sections: Any) -> Any:
+    path = pools.write_tars(tmp_path / uuid.uuid4().hex, pools.make_samples(6), 1)
     source = {"name": "pool", "format": "webdataset", "path": path}
     recipe = parse_recipe({"input": source, "max_failed": 1.0} | sections)
     words = [f"--{key}={value}" for key, value in GIVEN.items()]
@@ -102,9 +103,9 @@ def make(tmp_path: Path, engine: Dataflow, **sections: Any) -> Any:
 
 def test_memory_for_deduplication_grows_with_the_pool(tmp_path: Path) -> None:
     engine = choose()
-    plain = make(tmp_path, engine)
+    plain = make(tmp_path)
     assert engine.hints(plain, 1_000_000, 4) == engine.hints(plain, 250_000_000, 1000) == {}
     assert engine.hints(plain, 12_800_000_000, 1024) == {"Duplicates": {"min_ram": 33_000_000_000}}
-    near = make(tmp_path, engine, measure={"image": {"phash": True}}, dedup={"by": ["uid", {"phash": {"distance": 4}}]})
+    near = make(tmp_path, measure={"image": {"phash": True}}, dedup={"by": ["uid", {"phash": {"distance": 4}}]})
     assert engine.hints(near, 1_000_000, 4) == {}
     assert engine.hints(near, 1_000_000_000, 1024) == {"Duplicates": {"min_ram": 16_000_000_000}}

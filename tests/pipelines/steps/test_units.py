@@ -1,22 +1,29 @@
 """Packets of units: what travels from step to step, small and whole."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from curate.decide.unit_state import ALIVE, UnitState
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
+from curate.store.layout import UNITS
+from curate.store.store import RunStore
+from pipelines.steps import units
 from pipelines.steps.units import pack, unpack
+from tests.laws import pools
 
 
-def _states(units: int, rows: int) -> list[UnitState]:
+def _states(count: int, rows: int) -> list[UnitState]:
     rng = np.random.default_rng(0)
     return [
         UnitState(
             Unit(i, "pool", (InputPart(f"/data/pool/{i:05d}.parquet", 1000 + i, f"mtime:{i}", (i, i + 1), rows),)),
             rng.choice(np.array([0, ALIVE], np.int16), rows),
         )
-        for i in range(units)
+        for i in range(count)
     ]
 
 
@@ -33,3 +40,24 @@ def test_states_come_back(rows: int) -> None:
 def test_small_units_travel_small() -> None:
     """A runner keeps several copies of every packet of every step, so a unit of few rows is to be much less than what it is named by."""
     assert len(pack(0, _states(8, 8))[1]) / 8 < 70
+
+
+@pytest.mark.thorough
+def test_units_of_a_large_plan_travel_as_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline for a cluster holds their names; what the run gives is the same."""
+    recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(48), 6), max_failed=1.0)
+    written: list[str] = []
+    write = RunStore.write_bytes
+
+    def noted(store: RunStore, name: str, *words: Any, **named: Any) -> bool:
+        written.append(name)
+        return write(store, name, *words, **named)
+
+    monkeypatch.setattr(RunStore, "write_bytes", noted)
+    there = pools.run_beam(recipe, tmp_path / "there", here=False)
+    assert not [name for name in written if name.startswith(UNITS)]
+    monkeypatch.setattr(units, "_IN_GRAPH", 0)
+    monkeypatch.setattr(units, "_TOGETHER", 2)
+    files = pools.run_beam(recipe, tmp_path / "files", here=False)
+    assert [name for name in written if name.startswith(UNITS)] == [f"{UNITS}/{number}" for number in range(3)]
+    assert pools.lasting_files(files.folder) == pools.lasting_files(there.folder)

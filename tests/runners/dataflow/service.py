@@ -34,7 +34,11 @@ class Job:
     @property
     def answer(self) -> dict[str, Any]:
         named = {"name": self.request["name"], "clientRequestId": self.request["clientRequestId"]}
-        where = {"projectId": self.place[0], "location": self.place[1], "createTime": f"2026-01-01T00:00:{int(self.id[-2:]):02}Z"}
+        where = {
+            "projectId": self.place[0],
+            "location": self.place[1],
+            "createTime": f"2026-01-01T00:00:{int(self.id[-2:]):02}Z",
+        }
         return {"id": self.id, "currentState": self.state, "type": "JOB_TYPE_BATCH"} | named | where
 
 
@@ -54,6 +58,42 @@ class Service(ThreadingHTTPServer):
         """As Beam takes it for one that is none of Google's: by `localhost`, and nothing else."""
         return f"http://localhost:{self.server_port}"
 
+    def answer(self, found: re.Match[str], command: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        jobs, place = self.jobs, (found[1], found[2])
+        if found[3] is None and command == "POST":
+            for job in jobs:
+                if job.request["name"] == body["name"] and job.place == place and job.state not in _ENDED:
+                    return 200, job.answer
+            jobs.append(Job(f"2026-01-01_00_00_00-{len(jobs):02}", body, place))
+            self.begun.set()
+            return 200, jobs[-1].answer
+        if found[3] is None:
+            named = [
+                job
+                for job in jobs
+                if job.place == place and query.get("name", [job.request["name"]]) == [job.request["name"]]
+            ]
+            return 200, {"jobs": [job.answer for job in named]}
+        job = next(job for job in jobs if job.id == found[3] and job.place == place)
+        if found[4] == "metrics":
+            return 200, {
+                "metrics": [
+                    {"name": {"origin": "dataflow/v1b3", "name": name}, "scalar": value}
+                    for name, value in job.metrics.items()
+                ]
+            }
+        if found[4] == "messages":
+            time = "2026-01-01T00:00:00Z"
+            messages = [
+                {"id": str(i), "time": time, "messageText": text, "messageImportance": "JOB_MESSAGE_ERROR"}
+                for i, text in enumerate(job.errors)
+            ]
+            return 200, {"jobMessages": messages}
+        if command == "PUT" and body.get("requestedState") in ("JOB_STATE_CANCELLED", 5) and job.state not in _ENDED:
+            job.state = "JOB_STATE_CANCELLED" if job.cancels else "JOB_STATE_CANCELLING"
+        job.asked += command == "GET"
+        return 200, job.answer
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Service
@@ -64,7 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
         found = _PATH.fullmatch(url.path)
         try:
             with self.server.lock:
-                status, answer = self._answer(found, parse_qs(url.query), json.loads(body or b"{}")) if found else (404, {})
+                status, answer = (
+                    self.server.answer(found, self.command, parse_qs(url.query), json.loads(body or b"{}"))
+                    if found
+                    else (404, {})
+                )
         except StopIteration:
             status, answer = 404, {"error": {"code": 404, "message": "no such job", "status": "NOT_FOUND"}}
         data = json.dumps(answer).encode()
@@ -75,30 +119,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     do_GET = do_POST = do_PUT = _do
-
-    def _answer(self, found: re.Match[str], query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
-        jobs, place = self.server.jobs, (found[1], found[2])
-        if found[3] is None and self.command == "POST":
-            for job in jobs:
-                if job.request["name"] == body["name"] and job.place == place and job.state not in _ENDED:
-                    return 200, job.answer
-            jobs.append(Job(f"2026-01-01_00_00_00-{len(jobs):02}", body, place))
-            self.server.begun.set()
-            return 200, jobs[-1].answer
-        if found[3] is None:
-            named = [job for job in jobs if job.place == place and query.get("name", [job.request["name"]]) == [job.request["name"]]]
-            return 200, {"jobs": [job.answer for job in named]}
-        job = next(job for job in jobs if job.id == found[3] and job.place == place)
-        if found[4] == "metrics":
-            return 200, {"metrics": [{"name": {"origin": "dataflow/v1b3", "name": name}, "scalar": value} for name, value in job.metrics.items()]}
-        if found[4] == "messages":
-            time = "2026-01-01T00:00:00Z"
-            messages = [{"id": str(i), "time": time, "messageText": text, "messageImportance": "JOB_MESSAGE_ERROR"} for i, text in enumerate(job.errors)]
-            return 200, {"jobMessages": messages}
-        if self.command == "PUT" and body.get("requestedState") in ("JOB_STATE_CANCELLED", 5) and job.state not in _ENDED:
-            job.state = "JOB_STATE_CANCELLED" if job.cancels else "JOB_STATE_CANCELLING"
-        job.asked += self.command == "GET"
-        return 200, job.answer
 
     def log_message(self, *words: Any) -> None:
         """Say nothing."""

@@ -1,0 +1,157 @@
+"""A job on Dataflow: followed, cancelled and found again, in the process that submitted it and in others."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+import yaml
+from apache_beam.runners.runner import PipelineState
+
+from curate.base.errors import RunError
+from curate.store.store import RunStore
+from pipelines.engines import dataflow
+from pipelines.engines.choose import choose_engine
+from pipelines.engines.dataflow import Dataflow
+from pipelines.engines.job import Job
+from tests.laws import pools
+from tests.runners.dataflow.conftest import BUCKET, Cloud, upload
+
+pytestmark = pytest.mark.runners
+
+ENDED = {
+    "JOB_STATE_DONE": PipelineState.DONE,
+    "JOB_STATE_FAILED": PipelineState.FAILED,
+    "JOB_STATE_PENDING": PipelineState.PENDING,
+}
+METRICS = {"TotalVcpuTime": 7200.0, "TotalMemoryUsage": 3.0e7, "TotalShuffleDataProcessed": 123456.0}
+
+
+def submit(cloud: Cloud, out: str) -> tuple[Dataflow, Job]:
+    """A job of one element."""
+    engine = choose_engine([], str(cloud.write_options()), out)
+    assert isinstance(engine, Dataflow)
+    return engine, engine.submit(lambda root: root | beam.Create([0]), RunStore(out))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataflow, "_BETWEEN", 0.05)
+
+
+def test_a_job_is_found_by_its_number_and_by_its_name(cloud: Cloud) -> None:
+    out = f"{BUCKET}/found"
+    engine, job = submit(cloud, out)
+    by_name = engine.name_job(RunStore(out))
+    assert job.handle == by_name | {"job": cloud.service.jobs[0].id} and json.dumps(job.handle)
+    assert (
+        job.logs
+        == f"https://console.cloud.google.com/dataflow/jobs/us-central1/{cloud.service.jobs[0].id}?project=my-project-1"
+    )
+    for handle in (job.handle, by_name):
+        other, cloud.service.jobs[0].state = Dataflow.attach(handle), "JOB_STATE_RUNNING"
+        assert (other.handle, other.logs, other.state) == (job.handle, job.logs, PipelineState.RUNNING)
+        for state, ours in ENDED.items():
+            cloud.service.jobs[0].state = state
+            assert other.state == ours
+    assert Dataflow.attach(by_name | {"job": "curate-another"}).state == PipelineState.UNKNOWN
+
+
+def test_of_one_run_there_is_one_active_job(cloud: Cloud) -> None:
+    out = f"{BUCKET}/one"
+    submit(cloud, out)
+    with pytest.raises(
+        RunError, match=r"has an active job curate-one-\w{8} already: https://console.*-00\?project=my-project-1; wait"
+    ):
+        submit(cloud, out)
+    submit(cloud, f"{BUCKET}/another")
+    cloud.service.jobs[0].state = "JOB_STATE_FAILED"
+    engine, _ = submit(cloud, out)
+    assert len(cloud.service.jobs) == 3
+    latest = Dataflow.attach(engine.name_job(RunStore(out))).handle
+    assert latest is not None and latest["job"] == cloud.service.jobs[2].id
+
+
+def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+    _, job = submit(cloud, f"{BUCKET}/failed")
+    assert not job.costs
+    cloud.service.jobs[0].metrics = METRICS
+    cloud.service.jobs[0].errors = [
+        "The work item was attempted 4 times",
+        "Traceback …\nValueError: boom",
+        "work item was attempted",
+    ]
+    cloud.service.jobs[0].state = "JOB_STATE_FAILED"
+    costs: list[Any] = []
+    with pytest.raises(RuntimeError, match="ValueError: boom"):
+        job.follow(lambda: costs.append(job.costs))
+    [cost] = costs[-1]
+    assert (cost.seconds_in_bundles, cost.bytes_shuffled) == (7200.0, 123456)
+    assert f"the job is FAILED; see {job.logs}" in caplog.text
+
+
+def test_a_job_is_cancelled_from_elsewhere(cloud: Cloud) -> None:
+    _, job = submit(cloud, f"{BUCKET}/cancelled")
+    assert job.handle is not None
+    code = f"from pipelines.engines.dataflow import Dataflow\nDataflow.attach({dict(job.handle)}).stop()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert cloud.service.jobs[0].state == "JOB_STATE_CANCELLED"
+    with pytest.raises(RuntimeError, match="the job is CANCELLED"):
+        job.follow(lambda: None)
+
+
+def test_a_service_that_does_not_answer_for_a_while(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, job = submit(cloud, f"{BUCKET}/silent")
+    monkeypatch.setattr(dataflow, "_PATIENCE", 0.2)
+    answer, silent = cloud.service.answer, 3
+
+    def fail_some(*words: Any) -> Any:
+        nonlocal silent
+        silent -= 1
+        return (
+            (503, {"error": {"code": 503, "message": "later", "status": "UNAVAILABLE"}})
+            if silent >= 0
+            else answer(*words)
+        )
+
+    monkeypatch.setattr(cloud.service, "answer", fail_some)
+    with pytest.raises(RunError, match=r"^Dataflow: .*later"):
+        _ = job.state
+    silent = 0
+    assert job.state == PipelineState.RUNNING
+    silent = 10**9
+    with pytest.raises(RunError, match="later"):
+        job.follow(lambda: None)
+
+
+@pytest.fixture
+def recipe(cloud: Cloud, tmp_path: Path) -> Path:
+    pools.write_tars(tmp_path / "tars", pools.make_samples(12), 1)
+    upload(tmp_path / "tars", f"{BUCKET}/{tmp_path.name}/tars")
+    path = tmp_path / "recipe.yaml"
+    source = {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{tmp_path.name}/tars/*.tar"}
+    path.write_text(yaml.safe_dump({"input": source, "max_failed": 1.0}))
+    return path
+
+
+def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: Path, tmp_path: Path) -> None:
+    out = f"{BUCKET}/{tmp_path.name}/run"
+    running = cloud.start(str(recipe), "--out", out)
+    job = cloud.wait_for_job(running)
+    running.kill()
+    running.wait()
+    assert job.state == "JOB_STATE_RUNNING"
+    handle = {"project": "my-project-1", "region": "us-central1", "dataflow_endpoint": cloud.service.url}
+    assert Dataflow.attach(handle | {"job": job.request["name"]}).state == PipelineState.RUNNING
+    job.state = "JOB_STATE_FAILED"
+    cloud.service.begun.clear()
+    other = cloud.start(str(recipe), "--out", f"{out}-2")
+    job = cloud.wait_for_job(other)
+    other.send_signal(signal.SIGINT)
+    assert other.wait(60) == 128 + signal.SIGINT
+    assert job.state == "JOB_STATE_CANCELLED" and "Dataflow: the job has ended\n" in cloud.errors
+    assert "Traceback" not in cloud.errors

@@ -1,0 +1,208 @@
+"""What Beam's client sends: the request, the options, the image, the hints, and the pipeline, whose size has a limit."""
+
+import base64
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2 as protos
+
+from curate.base.errors import RecipeError
+from curate.pool.formats.input_format import InputPart
+from curate.pool.plan import PackedUnits, Unit
+from curate.recipe.recipe import Recipe, parse_recipe
+from curate.store.layout import UNITS
+from pipelines.curate import build
+from pipelines.driver import preflight
+from pipelines.engines import dataflow
+from pipelines.prepare import prepare
+from pipelines.steps.units import BeamUnits
+from tests.laws import pools
+from tests.models.clips import write_model
+from tests.runners.dataflow.conftest import BUCKET, IMAGE, Cloud, list_files, read, upload
+from tests.runners.dataflow.service import Job
+
+pytestmark = pytest.mark.runners
+
+GPU = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
+
+
+def make_recipe(folder: Path, device: str = "cuda") -> Recipe:
+    """With all that a pipeline has steps for."""
+    pools.write_tars(folder / "tars", pools.make_samples(12), 1)
+    upload(folder / "tars", f"{BUCKET}/{folder.name}/tars")
+    (folder / "forgotten.txt").write_text("https://example.com/0/1.jpg\n")
+    model = {"model": write_model(folder / "clip"), "device": device, "embeddings": True}
+    return parse_recipe(
+        {
+            "input": {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{folder.name}/tars/*.tar"},
+            "match": {"metadata": pools.write_metadata(folder)},
+            "measure": {"language": {}, "image": {"phash": True}, "clip": model},
+            "blocklist": str(folder / "forgotten.txt"),
+            "derive": {"z": "zscore(words)", "q": "quantile(clip_score)"},
+            "rules": {
+                "words": "words > 2",
+                "wide": {"top": 0.9, "of": "width"},
+                "high": {"top": 0.9, "of": "height"},
+                "z": "z > -3",
+                "aligned": {"top": 0.5, "of": "clip_score"},
+            },
+            "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}, {"embedding": {"cosine": 0.95}}]},
+            "balance": {"rows": 5},
+            "captions": {"engines": {"llm": {"vllm": {"model": "tiny/llm"}}}, "rewrite": {"engine": "llm", "styles": ["human"]}},
+            "max_failed": 1.0,
+        }
+    )  # fmt: skip
+
+
+def submit(cloud: Cloud, recipe: Recipe, out: str, units: Any = None, **options: Any) -> Job:
+    """Submit a run as the driver does, after its checks."""
+    prepared = prepare(recipe, out, on=str(cloud.write_options(**options)))
+    lines: list[str] = []
+    preflight(prepared, lines.append)
+    assert lines[0].startswith("Dataflow in us-central1, project my-project-1, as job curate-run-")
+    plan = prepared.plan.units if units is None else units
+    rows = 10_000 * len(plan) * 10
+    hints = prepared.engine.hints(prepared.context, rows, 1024)
+
+    def add_steps(root: Any) -> None:
+        steps = BeamUnits(root, plan, replace(prepared.context, recipe=prepared.sent), hints)
+        build(steps, prepared.context, plan, 1024)
+        steps.finish()
+
+    job = prepared.engine.submit(add_steps, prepared.context.store)
+    assert job.handle is not None and job.handle["job"] == cloud.service.jobs[-1].id
+    return cloud.service.jobs[-1]
+
+
+def read_pipeline(job: Job) -> tuple[protos.Pipeline, int]:
+    data = read(job.request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])
+    return protos.Pipeline.FromString(data), len(data)
+
+
+def find_hints(pipeline: protos.Pipeline) -> dict[str, dict[str, str]]:
+    """The hints of steps that have some, by name."""
+    environments = pipeline.components.environments
+    found = {}
+    for transform in pipeline.components.transforms.values():
+        if transform.environment_id and (hints := environments[transform.environment_id].resource_hints):
+            found[transform.unique_name] = {key.split(":")[2]: value.decode() for key, value in hints.items()}
+    return found
+
+
+def test_the_request(cloud: Cloud, tmp_path: Path) -> None:
+    out = f"{BUCKET}/{tmp_path.name}/run"
+    more = {
+        "service_account_email": "curate@my-project-1.iam.gserviceaccount.com",
+        "max_num_workers": 9,
+        "no_use_public_ips": True,
+    }
+    more |= {"machine_type": "n2-standard-8", "number_of_worker_harness_threads": 8, "dataflow_accelerator": GPU}
+    job = submit(cloud, make_recipe(tmp_path), out, **more)
+    request = job.request
+    environment = request["environment"]
+    assert job.place == ("my-project-1", "us-central1") and request["name"].startswith("curate-run-")
+    assert environment["serviceAccountEmail"] == "curate@my-project-1.iam.gserviceaccount.com"
+    assert environment["tempStoragePrefix"].startswith(f"storage.googleapis.com/{out[5:]}/tmp/dataflow/curate-run-")
+    assert environment["version"]["job_type"] == "FNAPI_BATCH"
+    assert {"no_use_multiple_sdk_containers", "use_runner_v2"} <= set(environment["experiments"])
+    assert "use_multiple_sdk_containers" not in environment["experiments"]
+    [pool] = environment["workerPools"]
+    assert (pool["machineType"], pool["numThreadsPerWorker"]) == ("n2-standard-8", 8)
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 9
+    assert pool["ipConfiguration"] in ("WORKER_IP_PRIVATE", 2)
+    assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
+    assert [package["name"] for package in pool.get("packages", [])] == [
+        "submission_environment_dependencies.txt"
+    ]  # no Beam
+    pipeline, size = read_pipeline(job)
+    images = {
+        protos.DockerPayload.FromString(e.payload).container_image for e in pipeline.components.environments.values()
+    }
+    assert images == {IMAGE} and size < 2_000_000
+    hints = find_hints(pipeline)
+    names = Counter(name.partition("/")[0].partition(";")[0].split(":")[0] for name in hints)
+    models, captions = (
+        {"min_ram_bytes": "16000000000", "accelerator": GPU},
+        {"min_ram_bytes": "32000000000", "accelerator": GPU},
+    )
+    assert {name for name in names if name.startswith(("Measure", "Caption"))} == {"Measure", "Caption"}
+    for name, of_step in hints.items():
+        if name.startswith("Measure"):
+            assert of_step == models
+        if name.startswith("Caption"):
+            assert of_step == captions
+    assert not [
+        name for name in hints if not name.startswith(("Measure", "Caption", "Duplicates")) and "Duplicates" not in name
+    ]
+    assert len(set(map(str, hints.values()))) <= 3
+
+
+def test_gpus_and_recipe_fit_each_other(cloud: Cloud, tmp_path: Path) -> None:
+    out, recipe = f"{BUCKET}/{tmp_path.name}/run", make_recipe(tmp_path)
+    plain = recipe.model_copy(update={"captions": None})
+    with pytest.raises(
+        RecipeError, match=r"measure.clip: device: cuda, but dataflow_accelerator is not set; accepted: e.g. type:"
+    ):
+        submit(cloud, plain, out)
+    submit(cloud, plain, out, dataflow_service_options=f"worker_accelerator={GPU}")
+    service = {"dataflow_service_options": f"worker_accelerator={GPU}", "dataflow_accelerator": GPU}
+    with pytest.raises(RecipeError, match="worker_accelerator too"):
+        submit(cloud, plain, out, **service)
+    with pytest.raises(RecipeError, match="flexrs_goal has no resource hints"):
+        submit(cloud, plain, out, dataflow_accelerator=GPU, flexrs_goal="COST_OPTIMIZED")
+    without = parse_recipe(
+        {"input": {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{tmp_path.name}/tars/*.tar"}}
+    )
+    with pytest.raises(RecipeError, match="no step of this recipe uses a GPU"):
+        submit(cloud, without, out, dataflow_accelerator=GPU)
+
+
+def test_what_is_on_this_machine_is_refused(cloud: Cloud, tmp_path: Path) -> None:
+    path = pools.write_tars(tmp_path / "tars", pools.make_samples(6), 1)
+    recipe = parse_recipe({"input": {"name": "pool", "format": "webdataset", "path": path}})
+    with pytest.raises(RecipeError, match=r"input 'pool': /.*tar is on this machine, and Dataflow's workers are not"):
+        submit(cloud, recipe, f"{BUCKET}/{tmp_path.name}/run")
+    with pytest.raises(RecipeError, match=r"--out /.*: is on this machine"):
+        submit(cloud, recipe, str(tmp_path / "run"))
+    assert not cloud.service.jobs and not (tmp_path / "run").exists()
+
+
+def make_units(count: int, parts: int) -> Iterator[Unit]:
+    """Units of tars with a list beside each, as a bucket lists them: sizes and etags are of little use to compression."""
+    rng = random.Random(1)
+
+    def etag() -> str:
+        generation = 1_700_000_000_000_000 + rng.randrange(10**13)
+        return base64.b64encode(b"\x08" + generation.to_bytes(8, "little") + b"\x10\x01").decode()
+
+    for index in range(count):
+        names = (f"{BUCKET}/laion/{index * parts + i:07d}.tar" for i in range(parts))
+        sizes = (300_000_000 + rng.randrange(10**8) for _ in range(parts))
+        yield Unit(
+            index,
+            "pool",
+            tuple(
+                InputPart(
+                    name, size, etag(), listing_fingerprint=f"{rng.randrange(900_000, 1_200_000)} bytes, {etag()}"
+                )
+                for name, size in zip(names, sizes, strict=True)
+            ),
+        )
+
+
+@pytest.mark.slow
+def test_the_pipeline_of_the_largest_pool(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """130,000 units of ten tars, with the richest recipe: units that take up more are files of the run's folder."""
+    out, recipe = f"{BUCKET}/{tmp_path.name}/run", make_recipe(tmp_path)
+    units = PackedUnits(make_units(130_000, 10))
+    monkeypatch.setattr(dataflow, "find_files", lambda *_: ())
+    pipeline, size = read_pipeline(submit(cloud, recipe, out, units, dataflow_accelerator=GPU))
+    print(f"pipeline.pb of 130,000 units: {size:,} bytes")
+    assert size < 10_000_000 and len(list_files(f"{out}/{UNITS}")) > 100
+    duplicates = [hints for name, hints in find_hints(pipeline).items() if name.startswith("Duplicates")]
+    assert duplicates and all(hints == {"min_ram_bytes": "39000000000"} for hints in duplicates)
