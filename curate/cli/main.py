@@ -101,7 +101,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        print(f"curate: {describe(error)}", file=sys.stderr)
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else describe(error)
+        print(f"curate: {named}", file=sys.stderr)
         sys.exit(1)
     finally:
         warn_of_broken()

@@ -121,7 +121,7 @@ class ImageFacts(NamedTuple):
     width: int | None = None  # pixels, after EXIF rotation; None: no header, or it states more than an int32
     height: int | None = None  # likewise
     format: str | None = None  # one of `FORMATS`, by the first bytes; None where they are another's
-    sha256: str = ""  # of the bytes, hex
+    sha256: str = ""  # of the bytes, hex; empty where they are too many
     small: bytes | None = None  # what `phash.hash_small` takes; None where no perceptual hash is requested
     status: str = OK  # or `empty_image`, `not_an_image`, `truncated_image`, `too_many_pixels`, `too_slow`
     error: str | None = None  # one line of at most 160 characters, the same for the same bytes; None where ok
@@ -137,9 +137,10 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     """
     head = bytes(data[:64])
     name = format_of(head)
-    facts = ImageFacts(format=name, sha256=hashlib.sha256(data).hexdigest())
-    if not 0 < len(data) <= _MAX_BYTES:
-        return facts._replace(status="too_slow" if len(data) else "empty_image", error=f"{len(data)} bytes")
+    is_large = len(data) > _MAX_BYTES  # a hole of a sparse file, say, which would be read for minutes
+    facts = ImageFacts(format=name, sha256="" if is_large else hashlib.sha256(data).hexdigest())
+    if is_large or not len(data):
+        return facts._replace(status="too_slow" if is_large else "empty_image", error=f"{len(data)} bytes")
     if name is None:
         return facts._replace(status="not_an_image", error=f"{_foreign(head)}, not one of {', '.join(FORMATS)}")
     # What matters of Pillow's warnings becomes a status. Looked for at each image: `catch_warnings` elsewhere may have

@@ -151,8 +151,9 @@ def _convert(urls: UrlList, path: str) -> None:
     """Write a list as Parquet. Raises pa.ArrowException where it is damaged, and OSError."""
     if urls.kind not in TABULAR:
         names = set[str]()
-        tables = _json_tables(urls, None, names)
-        schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
+        if not (schemas := [table.schema for table in _json_tables(urls, None, names)]):
+            raise pa.ArrowInvalid("all of its lines are blank; accepted: JSON lines, one object per line")
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
         with pq.ParquetWriter(path, schema) as writer:
             for table in _json_tables(urls, schema, names):
                 writer.write_table(table, row_group_size=_GROUP)

@@ -140,6 +140,13 @@ def test_other_processes_read_what_one_made(tmp_path: Path, kind: str, monkeypat
     assert read_rows(UrlList(str(path), "b", {}, None, TEXTS), [0], run)["url"].to_pylist() == ["http://b/1"]
 
 
+@pytest.mark.parametrize("content", ["", "\n" * 1000, " \n\t\n"])
+def test_json_of_blank_lines(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(pa.ArrowInvalid, match="all of its lines are blank"):
+        rows_of(tmp_path / "a.jsonl")
+
+
 @pytest.mark.parametrize("objects", ['{"k%d": 1}\n', '{"inner": [{"k%d": 1}, {}, {}]}\n'])
 def test_json_of_many_columns_that_few_lines_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: str
