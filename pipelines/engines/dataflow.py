@@ -41,6 +41,14 @@ _NEAR = 16, 1 << 31, 3  # bytes a row that is near another go to all workers, at
 _ENOUGH = 4 * _GB  # of these, which each machine has besides what else it needs
 _LOCAL = "localhost"  # in the address of a service that is none of Google's, and asks for no credentials
 
+# What the service counts of a job, as Beam's own `DataflowCostBenchmark` reads it: in vCPU-seconds, MB-seconds, …
+_METRICS = {
+    "vCPUs": ("TotalVcpuTime", 1.0),
+    "GPUs": ("TotalGpuTime", 1.0),
+    "GB of memory": ("TotalMemoryUsage", 1e-3),
+    "GB of disk": ("TotalPdUsage", 1.0),
+}
+
 # What an option has to look like, by Google's rules, and how messages say it.
 _LABEL = "[a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?"
 _PATH = "[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
@@ -268,18 +276,16 @@ class _Result(PipelineResult):
 
     @property
     def costs(self) -> list[StageCost]:
-        """What the service has counted of the job so far: one row of it all, by the service's own names.
-
-        As Beam's own `DataflowCostBenchmark` has them, times are in seconds.
-        """
-        values = {}
+        """What the service has counted of the job so far: a row of each resource, with its amount times seconds."""
+        values: dict[str, float] = {}
         with suppress(Exception):  # of Google's; they come a minute late, and are no reason to end a run
             for metric in self._client.get_job_metrics(self._job).metrics:
                 if metric.name.origin.startswith("dataflow") and "tentative" not in metric.name.context:
-                    values[metric.name.name] = metric.scalar
-        shuffled = int(float(values.get("TotalShuffleDataProcessed", 0)))
-        seconds = float(values.get("TotalVcpuTime", 0))
-        return [StageCost("(job, by Dataflow)", 0, 0.0, seconds, shuffled, 0)] if values else []
+                    values[metric.name.name] = float(metric.scalar)
+        shuffled = int(values.pop("TotalShuffleDataProcessed", 0))
+        used = {what: values[name] * unit for what, (name, unit) in _METRICS.items() if name in values}
+        rows = [StageCost(f"(job: {what})", 0, 0.0, seconds, 0, 0) for what, seconds in used.items()]
+        return [*rows, *([StageCost("(job: shuffles)", 0, 0.0, 0.0, shuffled, 0)] if shuffled else [])]
 
     def read_error(self) -> str | None:
         """Return what the service says went wrong; a worker's traceback rather than that an item was tried often."""

@@ -114,13 +114,18 @@ def find_executors(folder: Path) -> list[int]:
     return found
 
 
-def write_boot(folder: Path) -> str:
-    """A program that starts Beam's boot in this environment: Prism hands it quotation marks, and boot would make an environment."""
+def write_boot(folder: Path, environment: Path | None = None) -> str:
+    """A program that starts Beam's boot in this environment: Prism hands it quotation marks, and boot would make an environment.
+
+    In another environment it has what is installed there, and nothing else.
+    """
     path = folder / "boot.sh"
+    programs = environment / "bin" if environment else Path(sys.executable).parent
     path.write_text(
         f"""#!/usr/bin/env bash
 cd "{folder}"  # where boot leaves a file
-export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 PATH="{Path(sys.executable).parent}:$PATH"
+{"unset PYTHONPATH" if environment else ""}
+export RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 PATH="{programs}:$PATH"
 exec "{find_go_program("container")}" "${{@//\\'/}}"
 """
     )

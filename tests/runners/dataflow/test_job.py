@@ -89,8 +89,9 @@ def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptu
     costs: list[Any] = []
     with pytest.raises(RuntimeError, match="ValueError: boom"):
         job.follow(lambda: costs.append(job.costs))
-    [cost] = costs[-1]
-    assert (cost.seconds_in_bundles, cost.bytes_shuffled) == (7200.0, 123456)
+    used = {cost.name: cost.seconds_in_bundles for cost in costs[-1]}
+    assert used == {"(job: vCPUs)": 7200.0, "(job: GB of memory)": 30000.0, "(job: shuffles)": 0.0}
+    assert costs[-1][-1].bytes_shuffled == 123456
     assert f"the job is FAILED; see {job.logs}" in caplog.text
 
 

@@ -8,6 +8,8 @@ is in the store.
 """
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,8 @@ from tests.runners.dataflow.service import Job
 from tests.runners.test_engines import curate, digests, sections
 
 pytestmark = pytest.mark.runners
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def write_recipe(folder: Path) -> Path:
@@ -56,22 +60,40 @@ def run_on_prism(pipeline: protos.Pipeline, boot: str) -> str:
     return str(result.wait_until_finish())
 
 
-def test_the_staged_pipeline_gives_the_same_bytes(cloud: Cloud, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path)
+def install(folder: Path) -> Path:
+    """An environment as the image's: curate's wheel with the pinned packages."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheel")]
+    subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    [wheel] = (folder / "wheel").iterdir()
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    pip = [str(folder / "venv/bin/pip"), "install", "-q", "--constraint", str(ROOT / "infra/requirements.lock")]
+    subprocess.run([*pip, f"{wheel}[gcp]"], check=True)
+    return folder / "venv"
+
+
+@pytest.mark.parametrize("where", ["here", pytest.param("fresh", marks=pytest.mark.slow)])
+def test_the_staged_pipeline_gives_the_same_bytes(where: str, cloud: Cloud, tmp_path: Path) -> None:
+    """The driver waits for the job; workers have nothing of this machine. In a fresh environment, the driver is killed."""
+    recipe, environment = write_recipe(tmp_path), None
+    if where == "fresh":
+        environment = install(tmp_path)
     out = f"{BUCKET}/{tmp_path.name}/run"
     running = cloud.start(str(recipe), "--out", out)
     try:
         job = cloud.wait_for_job(running)
         pipeline = read_pipeline(job)
-        for path in (recipe, *tmp_path.glob("*.txt"), *tmp_path.glob("tars/*")):
-            path.rename(f"{path}.away")  # workers have nothing of this machine
-        assert run_on_prism(pipeline, write_boot(tmp_path)) == PipelineState.DONE
-        for path in tmp_path.rglob("*.away"):
+        if environment:
+            running.kill()
+        away = [path.rename(f"{path}.away") for path in (recipe, *tmp_path.glob("*.txt"), tmp_path / "tars")]
+        assert run_on_prism(pipeline, write_boot(tmp_path, environment)) == PipelineState.DONE
+        for path in away:
             path.rename(str(path).removesuffix(".away"))
         job.state = "JOB_STATE_DONE"
-        assert running.wait(60) == 0, cloud.errors
+        assert environment or running.wait(60) == 0, cloud.errors
     finally:
         running.kill()
+    command = [sys.executable, "-m", "curate", "verify", out]
+    assert "nothing differs" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
     download(out, tmp_path / "there")
     here = curate(recipe, tmp_path / "here").files
     assert digests(tmp_path / "there") == here and len([name for name in here if name.endswith(".tar")]) >= 2
