@@ -26,6 +26,7 @@ from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lease import write_job
 from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
+from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
 from pipelines.spark.counters import StageCost
@@ -80,6 +81,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         KeyboardInterrupt: it was interrupted; likewise.
     """
     context, engine = prepared.context, prepared.engine
+    log_used(context.store, START)
     rows = context.pool.rows or 10_000 * len(prepared.plan.units)
     n_buckets = max(4, min(1024, rows // 250_000))
     hints = engine.hints(context, rows, n_buckets)

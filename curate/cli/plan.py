@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Option
 
+from curate.ask.costs.page import show_costs
+from curate.ask.costs.prices import load_prices
 from curate.ask.page import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.base.errors import RecipeError
@@ -37,14 +39,27 @@ def plan(
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
     no_estimate: Annotated[bool, Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
+    measure: Annotated[
+        int | None, Option(metavar="N", min=1, help="Measure N rows aside, and show what each step will cost.")
+    ] = None,
+    prices: Annotated[
+        str | None, Option(metavar="FILE", help="Prices, as infra/prices.yaml; shows costs.", show_default=False)
+    ] = None,
+    rows: Annotated[
+        int | None, Option(metavar="N", min=1, help="Costs of a pool of N rows, of which the inputs are a part.")
+    ] = None,
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
 
     It also shows which steps are done already, and which caption engines fail. Relative paths, of --set too, count from
-    the recipe's folder.
+    the recipe's folder. With --measure, --prices, --rows or --on, costs are shown by step: by whole runs of a part of
+    the pool aside, or without --measure by a finished run in --out or --reuse.
     """
+    asks = on is not None or any(value is not None for value in (measure, prices, rows))
+    figures = load_prices(prices) if asks and not no_estimate else None
     options = common.prepare_beam(beam_options, on)
     from pipelines.prepare import prepare
+    from pipelines.trial import find_costs
 
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
@@ -63,13 +78,21 @@ def plan(
         if not no_estimate:
             try:
                 with common.say_if_slow("a sample of the pool is measured and decided"):
-                    expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
+                    costs = (
+                        find_costs(prepared, measure, rows) if figures else None
+                    )  # in a process that did no work yet
+                    context, pool = prepared.context, prepared.plan.units
+                    expected = estimate(context, pool, prepared.metadata, prepared.record, rows)
             except RecipeError as error:  # of a device, say, that only workers have
                 if prepared.engine.place.is_this_machine:
                     raise
                 print(f"\nestimate: none on this machine: {error}")
             else:
                 common.print_lines(line(), *_estimate(expected, bool(downloads)))
+                if figures and costs and expected:
+                    store = prepared.context.store.url.partition("://")
+                    plan_of = costs.plan(expected, store[0] if store[1] else "")
+                    common.print_lines(line(), *show_costs(plan_of, figures, costs.measured, expected.requests))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

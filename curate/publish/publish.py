@@ -33,7 +33,7 @@ from curate.store import layout
 from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.manifest import Lines, Published, find_digest
 from curate.store.store import RunStore
-from curate.store.timings import sum_timings
+from curate.store.timings import log_used, sum_timings, sum_used
 
 _PUBLISHED = "published"  # the ticket of what describes a run
 
@@ -80,7 +80,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
         known = pool.map(lambda path: (path, find_digest(store, path)), files)
         digests.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
     with store.together(_PUBLISHED) as together:
-        facts = _summarise(settings, counts, results, entries)
+        facts = _summarise(settings, counts, results, entries, digests)
         describe_run(together, facts, digests, results.audit, results.uids, entries)
     mark_published(store)
 
@@ -107,11 +107,14 @@ def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F6
     return table if pc.all(is_entry).as_py() else table.filter(is_entry).combine_chunks()
 
 
-def _summarise(settings: PublishSettings, counts: Counter[str], results: Results, entries: pa.Table) -> RunFacts:
+def _summarise(
+    settings: PublishSettings, counts: Counter[str], results: Results, entries: pa.Table, digests: Lines
+) -> RunFacts:
     """Return what run.json will hold, but for `content`."""
     store, recipe, pool = settings.store, settings.recipe, settings.pool
     audit, decided, captioned = results.audit, results.decided, results.captioned
     claim = run_facts.read_claim(store)
+    log_used(store)
     now = time.time()
     evaluation = store.read_json(layout.EVALUATION_FACTS_FILE) if recipe.dedup.against else None
     chunks = lay_out_chunks(results.sources, audit.sizes)
@@ -136,6 +139,7 @@ def _summarise(settings: PublishSettings, counts: Counter[str], results: Results
         selection=_selection(recipe, decided.choice, counts, entries),
         **{name: values.get(name) for name in ("t", "expected", "expected_above")},
         steps=sum_timings(store),
+        used=sum_used(store, digests),
         downloads=sum_downloads(store),
         drift=results.drift or [],
         caption_work=summarise(recipe.captions, claim.engine_ids, captioned) if recipe.captions and captioned else [],

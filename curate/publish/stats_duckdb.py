@@ -18,14 +18,14 @@ from curate.base.errors import ConservationError
 from curate.base.process import temporary_folder
 from curate.publish.audit import Drops
 from curate.publish.views import sql_type
-from curate.store.facts import CaptionWork, DriftFacts, Facts, RunFacts, StepFacts
+from curate.store.facts import CaptionWork, DriftFacts, Facts, RunFacts, StepFacts, UsedFacts
 from curate.store.forgotten import Record
 from curate.store.layout import ENTRIES_FILE, FAILURES_FILE, STATISTICS_FILE
 from curate.store.store import RunStore
 
 TABLES = (
     "failures", "reasons", "entries", "rules", "run", "drops", "funnel", "sources", "drift", "caption_work", "steps",
-    "forgotten",
+    "used", "forgotten",
 )  # fmt: skip
 
 _TEXT, _INT32, _INT64 = pa.string(), pa.int32(), pa.int64()
@@ -72,6 +72,7 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
         "rules": _table(rules, position=_INT32, name=_TEXT, expression=_TEXT, threshold=pa.float64()),
         "run": _table(facts, key=_TEXT, value=_TEXT),
         "steps": _rows(StepFacts, run.steps),
+        "used": _rows(UsedFacts, run.used),
         "forgotten": _without_zones(Record.read(folder).table, "time"),
         "drift": _rows(DriftFacts, run.drift),
         "caption_work": _rows(CaptionWork, run.caption_work),

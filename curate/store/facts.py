@@ -161,6 +161,25 @@ class StepFacts(Facts):
     seconds: float
 
 
+class UsedFacts(Facts):
+    """What a step used, and `start` and `engine`, what no step did; of processes in Python alone."""
+
+    step: str
+    cpu: float = 0.0  # seconds of a core
+    gpu: float = 0.0  # seconds of a GPU
+    memory: float = 0.0  # GB of all processes times seconds
+    reads: float = 0.0  # requests of the run folder's store, GET and HEAD; 0 for a local one
+    writes: float = 0.0  # PUT and LIST
+    shuffled: float = 0.0  # bytes that were brought together by key
+    stored: float = 0.0  # bytes of what was published
+    spread: float | None = None  # standard deviation of CPU a row between units or shards, by its mean
+
+    @classmethod
+    def kinds(cls) -> list[str]:
+        """Return what is counted."""
+        return [name for name in cls.model_fields if name not in ("step", "spread")]
+
+
 class DownloadFacts(Facts):
     """What was downloaded."""
 
@@ -329,6 +348,7 @@ class RunFacts(RunClaim):
     expected: Perhaps[float] = None  # rows with this t, and with t + 1: where t was solved for `balance.rows`
     expected_above: Perhaps[float] = None
     steps: list[StepFacts]  # those that had work
+    used: list[UsedFacts] = []  # not of runs of earlier versions
     downloads: Perhaps[DownloadFacts] = None  # None where nothing was
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions

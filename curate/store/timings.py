@@ -1,21 +1,36 @@
-"""How long each step of a run works, by unit or shard: recorded while it runs, summed when it is published.
+"""How long each step of a run works, and what it uses: recorded while it runs, summed when it is published.
 
-In: a run folder. Out: StepFacts, for run.json and table `steps`. A record is a line of the run's log of steps. A retry
-of the same work adds a record, and the longest counts; a damaged record is left out. The log stays until the run is
-finished, so it has what all its commands did; what another run did is not in it.
+In: a run folder. Out: StepFacts and UsedFacts, for run.json and tables `steps` and `used`. A record is a line of the
+run's log of steps, of a unit or shard, with what its process used since its last line. A retry of the same work adds a
+record, and the longest time counts, but what was used counts each time; a damaged record is left out. The log stays
+until the run is finished, so it has what all its commands did; what another run did is not in it.
 """
 
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import sqrt
 
-from curate.store.facts import StepFacts
+from curate.base.meter import CPU, ENGINE, METER, Used
+from curate.store.facts import StepFacts, UsedFacts
 from curate.store.layout import STEPS_LOG
+from curate.store.manifest import Lines
 from curate.store.store import RunStore
 
-_RECORD = re.compile(r"(?P<step>\w+)\.(?P<name>.*)\.(?P<milliseconds>\d+)\.(?P<rows>\d*)", re.ASCII)
+_RECORD = re.compile(
+    r"(?P<step>\w+)\.(?P<name>.*)\.(?P<milliseconds>\d+)\.(?P<rows>\d*)(?: (?P<cpu>\d+)(?P<used>( \w+-\w+-\d+)*))?",
+    re.ASCII,
+)
 ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
+_FILES = {
+    **{f"tables/{name}": "caption" for name in ("answers", "captions", "regions")},
+    **{f"tables/{name}": "decide" for name in ("decisions", "derived")},
+    **{"tables/matches": "match", "tables/": "measure", "shards/": "emit"},
+}
+START = "start"
+USERS = (START, "measure", "match", "rules", "duplicates", "decide", "caption", "emit", "audit", "publish", ENGINE)
 
 
 class StepTimer:
@@ -29,11 +44,52 @@ class StepTimer:
 def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     """Record the block's duration, unless it raises or had no work; records of a unit or shard, by name, count once."""
     timer, began = StepTimer(), time.monotonic()
-    yield timer
+    with METER.at(step) as block:
+        yield timer
     milliseconds = round(1000 * (time.monotonic() - began))
     if timer.idle or folder.is_read_only:
         return
-    folder.log(STEPS_LOG, f"{step}.{name}.{milliseconds}.{'' if timer.rows is None else timer.rows}")
+    rows = "" if timer.rows is None else timer.rows
+    folder.log(STEPS_LOG, f"{step}.{name}.{milliseconds}.{rows} {round(1000 * block.cpu)}{_say(METER.take())}")
+
+
+def log_used(folder: RunStore, step: str = "") -> None:
+    """Record what this process used since its last record; where no step was at work, for `step`."""
+    used = METER.take()
+    if step:
+        used[step, CPU] += used.pop((ENGINE, CPU), 0.0)
+    folder.log(STEPS_LOG, f"used.{uuid.uuid4().hex}.0. 0{_say(used)}")
+
+
+def _say(used: Used) -> str:
+    """Return what was used in thousandths, as a part of a record."""
+    return "".join(f" {step}-{kind}-{round(1000 * value)}" for (step, kind), value in used.items() if value >= 0.0005)
+
+
+def sum_used(folder: RunStore, lines: Lines) -> list[UsedFacts]:
+    """Return what each step used, and wrote of a manifest's lines, in the order of steps; none that used nothing."""
+    used, rates = Used(float), dict[str, list[tuple[int, int]]]()
+    for path, size in zip(lines.paths, lines.table["bytes"].to_pylist(), strict=True):
+        used[next((step for top, step in _FILES.items() if path.startswith(top)), "publish"), "stored"] += size or 0
+    for line in folder.read_log(STEPS_LOG):
+        if record := _RECORD.fullmatch(line):
+            for text in (record["used"] or "").split():
+                step, kind, value = text.split("-")
+                used[step, kind] += int(value) / 1000
+            if record["cpu"] and int(record["rows"] or 0):
+                rates.setdefault(record["step"], []).append((int(record["cpu"]), int(record["rows"])))
+    kinds = {step: {kind: used[step, kind] for kind in UsedFacts.kinds() if used[step, kind]} for step in USERS}
+    spread = {step: _spread(some) for step, some in rates.items()}
+    return [UsedFacts(step=step, spread=spread.get(step), **of) for step, of in kinds.items() if of]
+
+
+def _spread(pairs: list[tuple[int, int]]) -> float | None:
+    """Return the standard deviation of the first by the second of each pair, by its mean; the second is its weight."""
+    mean = sum(cpu for cpu, _ in pairs) / sum(rows for _, rows in pairs)
+    if len(pairs) < 2 or not mean:
+        return None
+    squares = sum((cpu / rows / mean - 1) ** 2 * rows for cpu, rows in pairs) / sum(rows for _, rows in pairs)
+    return sqrt(squares * len(pairs) / (len(pairs) - 1))
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:

@@ -24,6 +24,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
+from curate.ask.costs.model import Workers
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
@@ -48,6 +49,10 @@ class PipelineEngine:
     runner: ClassVar[str]
     defaults: ClassVar[tuple[str, ...]] = ()
     may_know_more: bool = False
+    # CPU seconds of a run, a process and a task, Java's included, and seconds of wall before the first step and between
+    # two: of Spark, by bench_costs, which stand for other engines until somebody measures these.
+    overhead: ClassVar[tuple[float, float, float] | None] = (11.0, 1.5, 0.015)
+    seconds: ClassVar[tuple[float, float]] = (20.0, 0.3)
 
     def __init__(self, options: PipelineOptions, runner: PipelineRunner) -> None:
         self.options = options  # for `beam.Pipeline`, which copies them
@@ -97,6 +102,12 @@ class PipelineEngine:
         Raises RunError where the engine does not answer.
         """
         return Job(cls.key, DriverProcess(handle))
+
+    @property
+    def workers(self) -> Workers:
+        """What is at work, by the options."""
+        missing = f"the options of {self.key} do not say to curate how many cores there are"
+        return Workers(self.key, None, 1, missing=missing, overhead=self.overhead, seconds=self.seconds)
 
     def set_up(self) -> None:
         """Set up this process, once this engine is chosen."""

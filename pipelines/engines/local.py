@@ -7,6 +7,8 @@ this machine count as this one.
 from apache_beam.options.pipeline_options import DirectOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
+from curate.ask.costs.model import Workers
+from curate.base.process import CORES
 from curate.run.place import Place
 from pipelines.engines.base import PipelineEngine, ancestors
 
@@ -32,6 +34,12 @@ class Local(PipelineEngine):
         is_one = self.options.view_as(DirectOptions).direct_running_mode != "multi_processing"
         in_threads = self.options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
         return Place.THIS_PROCESS if is_one and in_threads else Place.PROCESSES
+
+    @property
+    def workers(self) -> Workers:
+        """This machine's cores."""
+        processes = self.options.view_as(DirectOptions).direct_num_workers if self.place is Place.PROCESSES else 1
+        return Workers(self.key, CORES, max(1, processes or CORES))
 
     def set_up(self) -> None:
         """Work around two faults of Beam's.

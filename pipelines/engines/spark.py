@@ -1,13 +1,16 @@
 """Spark 3.5 or 4, by PySpark alone: `pipelines.spark`, which knows nothing of curate."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
+from curate.ask.costs.model import Workers
 from curate.base.errors import RecipeError, RunError, needing
+from curate.base.process import CORES
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
@@ -41,6 +44,22 @@ class Spark(PipelineEngine):
     def place(self) -> Place:
         """Executors, on this machine or on others."""
         return Place.LOCAL_CLUSTER if self._settings.is_here else Place.CLUSTER
+
+    @property
+    def workers(self) -> Workers:
+        """Cores by local[N], or by the settings of executors; memory by these."""
+        conf = self._settings.read_conf()
+        of_task, memory = int(conf.get("spark.task.cpus", 1)), None
+        if local := re.fullmatch(r"local(?:\[(\d+|\*).*\])?", conf.get("spark.master", "local")):
+            cores: int | None = CORES if local[1] == "*" else int(local[1] or 1)
+        else:
+            each, count = (int(conf.get(f"spark.executor.{key}", 0)) for key in ("cores", "instances"))
+            cores = int(conf.get("spark.cores.max", 0)) or each * count or None
+            sizes = [_read_gb(conf.get(f"spark.executor.{key}", "0")) for key in ("memory", "memoryOverhead")]
+            memory = sum(sizes) * cores / each if cores and each and all(sizes) else None
+        missing = "give spark.cores.max, or spark.executor.cores and spark.executor.instances, in spark_conf"
+        processes = max(1, (cores or 1) // of_task)
+        return Workers(self.key, cores, processes, memory, missing, self.overhead, self.seconds)
 
     def check(self) -> None:
         """Raise RecipeError where PySpark or a Java that it takes is missing, or a setting of Spark is none."""
@@ -78,6 +97,12 @@ class Spark(PipelineEngine):
     def follow(self, result: PipelineResult) -> Job:
         """Return the job, which tells what stages took."""
         return _SparkJob(self.name, result)
+
+
+def _read_gb(text: str) -> float:
+    """Return a size as Spark writes it, such as 8g, in GB; 0 where it is none."""
+    size = re.fullmatch(r"(\d+)([kmgt])b?", text.lower())
+    return int(size[1]) * 1024 ** ("kmgt".index(size[2]) + 1) / 1e9 if size else 0.0
 
 
 class _SparkJob(Job):

@@ -19,6 +19,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
+from curate.base.meter import METER
 from curate.base.process import in_threads
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
@@ -37,12 +38,27 @@ _TOGETHER = 500  # units that Beam creates as one element: of these it keeps ten
 
 _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its units, and compressed to a quarter
 
+# The step that a function is of, by the beginning of its module's name: the first that is one
+_STEPS = {
+    **{f"curate.{name}": name for name in ("measure", "match", "emit")},
+    **{"curate.publish.steps._publish": "publish", "curate.publish": "audit"},
+    **{"curate.captions": "caption", "curate.decide.dedup": "duplicates"},
+    **{f"curate.decide.{name}": "rules" for name in ("apply_rules", "rules", "statistics")},
+}
+
 _PICKLES = beam.coders.PickleCoder()
 _PICKLED = b"\x80"  # how a pickle begins, and compressed data does not
 _ASIDE, _PACKET_OUTPUT = "aside", "packets"
 
 Hints = Mapping[str, Mapping[str, Any]]  # Beam's resource hints of steps, by how their names begin
 Packet = tuple[int, bytes]  # a number, and a pickled list of units or states in order
+
+
+def step_of(function: Callable[..., Any]) -> str:
+    """Return the step, as of `curate.store.timings`, whose work a function does; of a package's, `decide`."""
+    inner = getattr(function, "func", function)
+    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
+    return next((step for begin, step in _STEPS.items() if name.startswith(begin)), "decide")
 
 
 def pack(number: int, elements: Sequence[Any]) -> Packet:
@@ -159,7 +175,7 @@ class BeamUnits(Units):
         def outputs() -> Any:
             work = beam.ParDo(InThreads(_OfKey(self._context, function, self._together)), *_sides(values))
             work = self._hinted(work, name)
-            grouped = pairs.answer.elements | f"{name}: meet" >> beam.GroupByKey()
+            grouped = pairs.answer.elements | f"{name}: meet" >> _Meet(step_of(function))
             return grouped | name >> work.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
@@ -219,7 +235,7 @@ class BeamUnits(Units):
         else:
             assert isinstance(sent, _Keyed)
             both = (self.end_pass(), sent.answer.elements) | f"{step.name}: both" >> beam.Flatten()
-            self._do(step.name, both | f"{step.name}: meet" >> beam.GroupByKey(), [step])
+            self._do(step.name, both | f"{step.name}: meet" >> _Meet(step_of(step.function)), [step])
 
     def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
@@ -251,6 +267,30 @@ def _working(context: RunContext) -> Iterator[None]:
 
 def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
+
+
+class _Meet(beam.PTransform):
+    """Group by key, and count for a step about how many bytes that brings together."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self._step = step
+
+    def expand(self, pairs: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        return pairs | "count" >> Map(_counted, self._step).with_output_types(tuple[Any, Any]) | beam.GroupByKey()
+
+
+def _counted(pair: tuple[Any, Any], step: str) -> tuple[Any, Any]:
+    with METER.at(step):
+        METER.count("shuffled", _size(pair[1]))
+    return pair
+
+
+def _size(value: Any) -> int:
+    """Return about how many bytes a value is when pickled."""
+    if isinstance(value, tuple | list):
+        return sum(map(_size, value))
+    return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 32))
 
 
 @dataclass(frozen=True)
@@ -289,11 +329,12 @@ class _Pass:
         """Return a unit's next state, or the same, and add the answers to the outputs."""
         for i, (function, n, is_question) in enumerate(self.steps):
             of_step, values = values[:n], values[n:]
-            result = function(tables, element, *own_values, *of_step)
-            if is_question:
-                outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
-            else:
-                element = result
+            with METER.at(step_of(function)):
+                result = function(tables, element, *own_values, *of_step)
+                if is_question:
+                    outputs += (TaggedOutput(f"answers {i}", answer) for answer in result)
+                else:
+                    element = result
         return element
 
 
@@ -307,7 +348,7 @@ class _OfKey:
         """Return pairs, what is for the units of each packet as one of them, and asides as the other output."""
         outputs: list[Any] = []
         sent = defaultdict(list)
-        with _working(self.context):
+        with _working(self.context), METER.at(step_of(self.function)):
             for part in self.function(item[0], list(item[1]), *values):
                 if isinstance(part, ToUnit):
                     sent[part.unit // self.together].append(tuple(part))
@@ -322,7 +363,7 @@ class _OfItem:
     function: Callable[..., Any]
 
     def __call__(self, item: Any, *values: Any) -> list[Any]:
-        with _working(self.context):
+        with _working(self.context), METER.at(step_of(self.function)):
             return [self.function(item, *values)]
 
 
@@ -339,5 +380,5 @@ class _Computing:
         values = dict(zip((self.place, *self.places), (element, *others), strict=True))
         positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
         named = {name: value for name, value in values.items() if isinstance(name, str)}
-        with _working(self.context):
+        with _working(self.context), METER.at(step_of(self.function)):
             return self.function(*positional, **named)

@@ -81,18 +81,24 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    context: RunContext, units: Sequence[Unit], metadata: pa.Table | None, record: Record | None = None
+    context: RunContext,
+    units: Sequence[Unit],
+    metadata: pa.Table | None,
+    record: Record | None = None,
+    rows: int | None = None,
 ) -> Estimate | None:
     """Measure a few units in a temporary folder and extrapolate. `record`: what is blocked.
 
-    Nothing is downloaded for it: of what a run downloads, units count whose files are there. None where there are none.
+    `rows` are those of the pool, of which the units may be a part; None: of these units. Nothing is downloaded: of what
+    a run downloads, units count whose files are there. None where there are none.
     """
-    rows = context.pool.rows if context.pool.rows is not None else _measured_rows(context, units)
-    context, usable = _fetched(context, units)
+    is_part = rows is not None
+    rows = rows or (context.pool.rows if context.pool.rows is not None else _measured_rows(context, units))
+    context, usable = fetched(context, units)
     sample = _choose(context, usable)
     if not sample:
         return None
-    left = _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
+    left = share_left(context, units)
     known = [index_answers(folder) for folder in (context.store, context.reuse) if folder and context.recipe.captions]
     with temporary_folder() as aside:
         # Where all units are alike, their time is that of what the run to reuse does not have.
@@ -116,7 +122,7 @@ def estimate(
         deduplicate(measured, settings)
         survivors = DecidedRows.of(measured, settings, answers, context, context.recipe)
         sampled = sum(len(state.verdicts) for state in survivors.states)
-        is_counted = rows is not None or len(sample) == len(units)
+        is_counted = not is_part and (rows is not None or len(sample) == len(units))
         if rows is None:
             rows = round(sampled * _size(units) / max(1, _size(sample)))
         if not sampled or not rows:
@@ -141,7 +147,12 @@ def estimate(
         )
 
 
-def _fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
+def share_left(context: RunContext, units: Sequence[Unit]) -> float:
+    """Return the share of units, by size, that are to be measured: their tables are neither here nor lent."""
+    return _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
+
+
+def fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
     """Return the units that can be read without a download, and the context whose sources read them where they are."""
     if not any(map(find_downloading, context.sources)):
         return context, units
