@@ -20,7 +20,7 @@ def kinds() -> list[str]:
 
 def engines() -> list[str]:
     """Return the names of the engines whose options the package has."""
-    return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder("infra").glob("*.yaml") if path.name != "prices.yaml")
 
 
 def init(

@@ -243,12 +243,16 @@ def test_step_times(small: str, bare: str) -> None:
 
 def test_costs(small: str, bare: str) -> None:
     # 4 kept in 8 s; captions took 28 tokens of 30 + 12, since one was cached, and 10 + 2, and 0.06.
+    none, nothing = (None,) * 7, (0, 0, 0, 0)
     assert ask(small, "costs") == [
-        near("run", 8.0, 3, 40, 0.06, 4, 2.0, 10.0, 0.015),
-        near("recaption", 1.0, 1, 12, None, 1, 1.0, 12.0, None),
-        near("rewrite", 2.0, 2, 28, 0.06, 1, 2.0, 28.0, 0.06),
+        near("run", 8.0, 3, 40, 0.06, 4, 2.0, 10.0, 0.015, 0.002, 0.002, 0.01, 24, 4, 2, 100),
+        near("start", None, 0, 0, None, None, None, None, None, 0.0005, 0, 0, *nothing),
+        near("measure", 3.0, 0, 0, None, None, None, None, None, 0.001, 0.002, 0.01, 8, 4, 2, 100),
+        near("duplicates", None, 0, 0, None, None, None, None, None, 0.0005, 0, 0, 16, 0, 0, 0),
+        near("recaption", 1.0, 1, 12, None, 1, 1.0, 12.0, None, *none),
+        near("rewrite", 2.0, 2, 28, 0.06, 1, 2.0, 28.0, 0.06, *none),
     ]
-    assert ask(bare, "costs") == [("run", 8.0, 0, 0, None, 2, 4.0, None, None)]
+    assert ask(bare, "costs") == [("run", 8.0, 0, 0, None, 2, 4.0, None, None, *none)]
 
 
 # ---- sources, languages and hosts

@@ -84,6 +84,21 @@ RUN: dict[str, Any] = BARE | {
         {"step": "measure", "units": 2, "rows": 12, "seconds": 3.0},
         {"step": "caption", "units": 1, "rows": None, "seconds": 1.0},
     ],
+    "used": [
+        {"step": "start", "cpu": 1.8},
+        {
+            "step": "measure",
+            "cpu": 3.6,
+            "gpu": 7.2,
+            "memory": 36.0,
+            "reads": 4,
+            "writes": 2,
+            "shuffled": 8,
+            "stored": 100,
+            "spread": 0.1,
+        },
+        {"step": "duplicates", "cpu": 1.8, "shuffled": 16},
+    ],
     "drift": [dict(zip(DriftFacts.model_fields, ("web", "clip", "image", 6, 2, 0.25, 0.01, 0.125), strict=True))],
     "caption_work": [
         dict(zip(CaptionWork.model_fields, work, strict=True))

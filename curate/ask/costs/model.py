@@ -1,7 +1,7 @@
 """What a run will use: one table of costs, each of a step, a resource, a unit of work, what one takes, and how many.
 
 In: trials, whole runs of parts of a pool aside, or a finished run, and how much work there is. Out: `Cost`s. What a
-step uses is taken for a·processes + b + c·units + d·rows (of emit kept rows, of some none), each at least 0.
+step uses is taken for a·processes + b + c·units + d·rows (of emit kept rows, of some none), of CPU each at least 0.
 Trials differ in one of these at a time: cold and warm are of the same part, in a process that has done nothing yet and
 in one that has; apart and together of the same rows, in many units and in one. Intervals are of 90 %: d's by its spread
 between units, by Student's t; what differences of trials are uncertain by; and what all measurements of a machine are.
@@ -10,7 +10,7 @@ between units, by Student's t; what differences of trials are uncertain by; and 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil, hypot, sqrt
+from math import ceil, hypot, inf, sqrt
 
 from curate.base.meter import ENGINE
 from curate.store.facts import RunFacts, UsedFacts
@@ -20,7 +20,7 @@ CPU, GPU, MEMORY, READS, WRITES, SHUFFLED, STORED = UsedFacts.kinds()
 IDLE = "idle"
 # How far a measurement may be from the truth, as a share: one of CPU, with some seconds more; one that counts; and what
 # all of them have in common. Of constants that other machines and caches have, more.
-_CPU, _SECONDS, _COUNTED, _COMMON, _CONSTANT = 0.07, 0.004, 0.05, 0.1, 0.3
+_CPU, _SECONDS, _COUNTED, _COMMON, _CONSTANT = 0.1, 0.005, 0.02, 0.1, 0.3
 _CONSTANTS = ("publish", ENGINE)  # do not grow by rows
 _STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)  # t at 90 %, by degrees of freedom
 _SERIAL = (START, "publish", ENGINE)  # what the process that drives a run does alone
@@ -150,29 +150,30 @@ def fit(trials: Trials, step: str, kind: str) -> tuple[Each, Each, Each, Each]:
     size, more_rows = together.size(step), together.size(step) - warm.size(step)
     more_units = apart.units - together.units
 
+    share, least, floor = (_CPU, _SECONDS, 0.0) if kind == CPU else (_COUNTED, 0.0, -inf)
+
     def margin(*values: float) -> float:
-        share, least = (_CPU, _SECONDS) if kind == CPU else (_COUNTED, 0.0)
         return hypot(*(share * value + least for value in values)) if any(values) else 0.0
 
     if step in _CONSTANTS:
         of_row, row_margin = 0.0, 0.0
     elif 2 * more_rows > size:
-        of_row, row_margin = max(0.0, large - small) / more_rows, margin(large, small) / more_rows
+        of_row, row_margin = max(floor, large - small) / more_rows, margin(large, small) / more_rows
     else:  # no two sizes
         of_row, row_margin = large / max(1, size), margin(large) / max(1, size)
     spread, n = apart.used[step].spread if step in apart.used else None, apart.units
-    scatter = spread / sqrt(n) * _STUDENT[min(n - 1, len(_STUDENT)) - 1] if spread and n > 1 else 0.0
+    of_units = spread / sqrt(n) * _STUDENT[min(n - 1, len(_STUDENT)) - 1] if spread and n > 1 and kind == CPU else 0.0
     of_unit = unit_margin = 0.0
     if more_units > 0:
         more = many - large - of_row * (apart.size(step) - size)
-        of_unit, unit_margin = max(0.0, more) / more_units, margin(many, large) / more_units
-    of_run = max(0.0, small - of_unit * warm.units - of_row * warm.size(step))
-    process = max(0.0, first - small)
+        of_unit, unit_margin = max(floor, more) / more_units, margin(many, large) / more_units
+    of_run = max(floor, small - of_unit * warm.units - of_row * warm.size(step))
+    process = max(floor, first - small)
     return (
-        (process, _CONSTANT * process + margin(first, small)),
-        (of_run, _CONSTANT * of_run),
+        (process, _CONSTANT * abs(process) + margin(first, small)),
+        (of_run, _CONSTANT * abs(of_run)),
         (of_unit, unit_margin),
-        (of_row, hypot(row_margin, scatter * of_row)),
+        (of_row, hypot(row_margin, of_units * of_row)),
     )
 
 
@@ -192,9 +193,8 @@ def predict(trials: Trials, work: Work, workers: Workers) -> list[Cost]:
         ]
     if workers.overhead:
         tasks = _count_tasks(work.units, workers.cores or 1)
-        for per, count, each in zip(
-            ("run", "processes", "tasks"), (1, workers.processes, tasks), workers.overhead, strict=True
-        ):
+        counts = {"run": 1.0, "processes": workers.processes, "tasks": tasks}
+        for (per, count), each in zip(counts.items(), workers.overhead, strict=True):
             costs.append(Cost(ENGINE, CPU, per, count, each, _CONSTANT * each))
     return [cost for cost in costs if cost.count and (cost.each or cost.margin)]
 
@@ -210,8 +210,8 @@ def _count_tasks(units: float, cores: int) -> float:
 def find_seconds(costs: Sequence[Cost], work: Work, workers: Workers) -> Range | None:
     """Return the seconds of wall of a run whose cores are its own; None where it is not known how many these are.
 
-    What a process does once all do at once; what the driver does alone, nobody shares; units are shared by the cores,
-    and the last round of them leaves some idle.
+    What a process does once all do at once; what the driver does alone, that of tasks too, nobody shares; units are
+    shared by the cores, and the last round of them leaves some idle.
     """
     if workers.cores is None:
         return None
@@ -221,7 +221,13 @@ def find_seconds(costs: Sequence[Cost], work: Work, workers: Workers) -> Range |
     for cost in costs:
         if cost.kind == CPU:
             alone = cost.step in _SERIAL and cost.per in ("run", "rows", "units") and workers.overhead is None
-            share = 1.0 if alone or cost.per == "run" else 1 / workers.processes if cost.per == "processes" else 0.0
+            share = (
+                1.0
+                if alone or cost.per in ("run", "tasks")
+                else 1 / workers.processes
+                if cost.per == "processes"
+                else 0.0
+            )
             seconds.append(replace(cost, count=cost.count * (share or rounds / at_once)))
     begin, between = workers.seconds
     waiting = begin + 2 * _STAGES * between

@@ -93,23 +93,19 @@ def show_costs(plan: Plan, prices: Prices, measured: str, requests: Sequence[Est
     workers = plan.workers
     with_what = f"{workers.engine}, {pluralise(workers.cores, 'core')}" if workers.cores else workers.engine
     yield heading("costs", f"on {with_what}, from {measured}; [low, high] holds the truth in 8 of 10 runs")
-    rows = [("", "core-hours", "", "money", "as")]
+    unit = _HOUR if plan.sum(CPU).value > _HOUR else 1
+    rows = [("", "core-hours" if unit > 1 else "core-seconds", "", "money", "as")]
     steps = dict.fromkeys(cost.step for cost in plan.costs if cost.kind == CPU)
     for step in steps:
         money = [plan.money(prices, kind, step) for kind in (CPU, SHUFFLED, READS, WRITES, STORED)]
         total = f"{sum(amount.value for amount in money if amount):,.2f}" if any(money) else ""
-        rows.append((step, *_hours(plan.sum(CPU, step)), total, _say(plan.costs, step)))
-    rows.append(("all", *_hours(plan.sum(CPU)), "", ""))
+        rows.append((step, *_amount(plan.sum(CPU, step).times(1 / unit)), total, _say(plan.costs, step)))
+    rows.append(("all", *_amount(plan.sum(CPU).times(1 / unit)), "", ""))
     yield from columns(rows, right=(1, 3))
     yield line()
     yield from columns(list(_totals(plan, requests)))
     yield line()
     yield from _bill(plan, prices, requests)
-
-
-def _hours(seconds: Range) -> tuple[str, str]:
-    value, low, high = (_number(of / _HOUR) for of in (seconds.value, seconds.low, seconds.high))
-    return value, f"[{low}, {high}]"
 
 
 def _number(value: float) -> str:
@@ -124,7 +120,9 @@ def _time(seconds: float) -> str:
 
 def _say(costs: Sequence[Cost], step: str) -> str:
     """Return how a step's core-hours come."""
-    some = sorted((cost for cost in costs if (cost.kind, cost.step) == (CPU, step)), key=lambda cost: -cost.total)
+    some = sorted(
+        (cost for cost in costs if (cost.kind, cost.step) == (CPU, step) and cost.each), key=lambda cost: -cost.total
+    )
     return " + ".join(f"{_time(cost.each)} × {cost.count:,.0f} {cost.per}" for cost in some)
 
 
@@ -139,9 +137,13 @@ def _totals(plan: Plan, requests: Sequence[EstimatedRequests]) -> Iterator[tuple
     if plan.gpu:
         yield "GPU-hours", "not known", plan.gpu
     elif (gpu := plan.sum(GPU)).value:
-        yield "GPU-hours", " ".join(_hours(gpu)), "as measured"
+        yield "GPU-hours", " ".join(_amount(gpu.times(1 / _HOUR))), "as measured"
     if (memory := plan.sum(MEMORY)).value:
-        yield "memory", f"{' '.join(_hours(memory))} GB-hours", f"{workers.memory:,.1f} GB for this time"
+        yield (
+            "memory",
+            f"{' '.join(_amount(memory.times(1 / _HOUR)))} GB-hours",
+            f"{workers.memory:,.1f} GB for this time",
+        )
     for kind, name in ((SHUFFLED, "shuffled"), (STORED, "storage")):
         bytes_of = plan.sum(kind)
         interval = f"[{format_bytes(bytes_of.low)}, {format_bytes(bytes_of.high)}]"

@@ -1,0 +1,94 @@
+"""What a process uses, by the step at work."""
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+
+from curate.base.meter import CPU, ENGINE, Meter
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The CPU seconds of this process, as the test says them."""
+    seconds = [1.0]
+    monkeypatch.setattr(time, "process_time", lambda: seconds[0])
+    return seconds
+
+
+def test_what_no_step_used_is_the_engine_s(clock: list[float]) -> None:
+    meter = Meter()
+    clock[0] = 3.0
+    with meter.at("measure") as block:
+        clock[0] = 7.0
+    clock[0] = 7.5
+    used = meter.take()
+    assert block.cpu == 4.0 and (used[ENGINE, CPU], used["measure", CPU]) == (3.5, 4.0)
+    clock[0] = 8.5
+    assert meter.take()[ENGINE, CPU] == 1.0  # since the last time
+
+
+def test_an_inner_block_has_its_own_part(clock: list[float]) -> None:
+    meter = Meter()
+    with meter.at("emit") as outer:
+        clock[0] = 2.0
+        with meter.at("measure") as inner:
+            clock[0] = 5.0
+            meter.count("reads")
+        clock[0] = 5.5
+        meter.count("reads", 2)
+    used = meter.take()
+    assert (outer.cpu, inner.cpu) == (1.5, 3.0)
+    assert (used["emit", "reads"], used["measure", "reads"]) == (2, 1)
+
+
+def test_steps_at_once_share(clock: list[float]) -> None:
+    meter, entered, leave = Meter(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with meter.at("match"):
+            entered.set()
+            leave.wait(10)
+
+    with meter.at("measure"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert entered.wait(10)
+        clock[0] = 5.0
+        leave.set()
+        thread.join(10)
+        clock[0] = 6.0
+    used = meter.take()
+    assert (used["match", CPU], used["measure", CPU]) == (2.0, 3.0)
+    assert sum(value for (_, kind), value in used.items() if kind == CPU) == 6.0
+
+
+def test_an_error_ends_a_block(clock: list[float]) -> None:
+    meter = Meter()
+    with pytest.raises(ValueError), meter.at("emit"):
+        raise ValueError
+    clock[0] = 2.0
+    assert meter.take()[ENGINE, CPU] == 2.0
+
+
+def test_memory_is_that_of_the_time_since() -> None:
+    meter = Meter()
+    meter.take()
+    time.sleep(0.05)
+    with meter.at("emit"):
+        assert meter.take()["emit", "memory"] > 0.05 * 0.01  # GB of this process, which has more than 10 MB
+
+
+def test_a_forked_process_begins_anew() -> None:
+    from curate.base.meter import METER
+
+    with METER.at("measure"), multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_count) == {ENGINE}
+
+
+def _count() -> set[str]:
+    from curate.base.meter import METER
+
+    METER.count("reads")
+    return {step for step, _ in METER.take()}
