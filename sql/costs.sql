@@ -1,4 +1,4 @@
--- Cost of a run, of each of its steps and of a kept sample: what they used, and requests, tokens and money for captions.
+-- What a run, its steps and its captions used and cost, in all and for each kept sample.
 -- A run that reused tables of an older one counts only its own time and requests; prices are those of the recipe. `curate plan --measure N` says the same
 -- before a run. Steps: `start`; `audit` and `publish`; `engine`, what no step did. What an engine's own processes use, such as Spark's Java, is not counted.
 -- theme: Overview
