@@ -30,7 +30,14 @@ ROOMS = (
     *("curate.decide.draw", "curate.decide.rules", "curate.decide.statistics"),
     *("curate.decide.dedup", "curate.decide.dedup.passes", "curate.decide"),
     *("curate.captions.gates", "curate.captions.kinds", "curate.captions", "curate.emit"),
-    *("curate.publish", "curate.publish.forget", "curate.ask", "curate.ask.whatif", "curate.ask.report"),
+    *(
+        "curate.publish",
+        "curate.publish.forget",
+        "curate.ask",
+        "curate.ask.whatif",
+        "curate.ask.costs",
+        "curate.ask.report",
+    ),
     *(
         "pipelines.spark",
         "pipelines.engines",

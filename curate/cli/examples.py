@@ -12,7 +12,10 @@ EXAMPLES = {
         "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",
     ],
     "demo": ["curate demo", "curate demo --out somewhere"],
-    "plan": [f"curate plan recipe.yaml{more}" for more in ("", " --out run2 --reuse run1", " --on spark.yaml")],
+    "plan": [
+        f"curate plan recipe.yaml{more}"
+        for more in ("", " --out run2 --reuse run1", " --on spark.yaml --measure 100000")
+    ],
     "sql": [
         "curate sql run1",
         "curate sql run1 funnel",

@@ -59,7 +59,7 @@ def plan(
     figures = load_prices(prices) if asks and not no_estimate else None
     options = common.prepare_beam(beam_options, on)
     from pipelines.prepare import prepare
-    from pipelines.trial import find_costs
+    from pipelines.trial import find_trials, plan_costs
 
     loaded = load_recipe(recipe, overrides)
     with temporary_folder() as nowhere:
@@ -78,9 +78,7 @@ def plan(
         if not no_estimate:
             try:
                 with common.say_if_slow("a sample of the pool is measured and decided"):
-                    costs = (
-                        find_costs(prepared, measure, rows) if figures else None
-                    )  # in a process that did no work yet
+                    trials = find_trials(prepared, measure) if figures else None  # first, for it wants a new process
                     context, pool = prepared.context, prepared.plan.units
                     expected = estimate(context, pool, prepared.metadata, prepared.record, rows)
             except RecipeError as error:  # of a device, say, that only workers have
@@ -89,10 +87,9 @@ def plan(
                 print(f"\nestimate: none on this machine: {error}")
             else:
                 common.print_lines(line(), *_estimate(expected, bool(downloads)))
-                if figures and costs and expected:
-                    store = prepared.context.store.url.partition("://")
-                    plan_of = costs.plan(expected, store[0] if store[1] else "")
-                    common.print_lines(line(), *show_costs(plan_of, figures, costs.measured, expected.requests))
+                if figures and trials and expected:
+                    plan_of = plan_costs(prepared, *trials, expected, rows)
+                    common.print_lines(line(), *show_costs(plan_of, figures))
         if prepared.context.recipe.captions:  # no error: the run may be on another machine
             for fault in find_faults(prepared.context.recipe.captions, prepared.context.engine_ids, load=False):
                 print(f"\nwarning: {fault}")

@@ -46,23 +46,24 @@ def write_text(folder: Path, captions: pa.Array, rows: int) -> None:
 
 def predict(recipe: str, measure: int, on: str | None) -> None:
     """Print what the plan says, as JSON: of each step and resource value, low and high."""
+    from curate.ask.costs.model import add_up
     from curate.recipe.recipe import load_recipe
     from pipelines.prepare import prepare
-    from pipelines.trial import find_costs
+    from pipelines.trial import find_trials, plan_costs
 
     prepared = prepare(load_recipe(recipe), f"{recipe}.none", on=on)
-    costs = find_costs(prepared, measure, None)
+    trials = find_trials(prepared, measure)
     from curate.ask.whatif.estimate import estimate
 
     expected = estimate(prepared.context, prepared.plan.units, prepared.metadata, prepared.record)
-    assert costs and expected
-    plan = costs.plan(expected, "")
-    said: dict[str, Any] = {"seconds": tuple(vars(plan.seconds).values()) if plan.seconds else None}
+    assert trials and expected
+    plan = plan_costs(prepared, *trials, expected, None)
+    said: dict[str, Any] = {"seconds": plan.seconds}
     for kind in OF:
         steps = {cost.step for cost in plan.costs if cost.kind == kind and cost.step != "idle"}
-        said[kind] = {step: tuple(vars(plan.sum(kind, step)).values()) for step in steps}
+        said[kind] = {step: plan.sum(kind, step) for step in steps}
         some = [cost for cost in plan.costs if cost.kind == kind and cost.step != "idle"]
-        said[kind]["all"] = tuple(vars(type(plan.sum(kind)).of(some)).values())
+        said[kind]["all"] = add_up(some)
     print(json.dumps(said))
 
 

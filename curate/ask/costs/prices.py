@@ -1,12 +1,11 @@
-"""Prices of what runs use: a file of YAML, each figure with its source and date. Nothing is guessed.
+"""Prices of what runs use: a file of YAML, each figure with its source and date; none is guessed.
 
-In: infra/prices.yaml, or a file like it. Out: `Prices`. What a run needs and the file lacks is an error of the plan's
-page, which names the key; a figure older than MAX_DAYS is named there too.
+What a run needs and the file lacks is asked for on the plan's page, which also names figures older than MAX_DAYS.
 """
 
 import datetime
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,16 +16,13 @@ from curate.recipe.files import read_whole, shipped_folder
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
 MAX_DAYS = 180
-FILE = "prices.yaml"
+FILE = "infra/prices.yaml"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Price(_Part):
+class Price(BaseModel):
     """A figure: `price` for `per` units, as `source` said on `date`."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     price: float = Field(ge=0, allow_inf_nan=False)
     per: float = Field(1, gt=0, allow_inf_nan=False)
     source: str = Field(min_length=1)
@@ -38,71 +34,53 @@ class Price(_Part):
         return self.price / self.per
 
 
-class EnginePrices(_Part):
-    """What an engine's machines cost, by what is used or kept waiting."""
+class Prices(BaseModel):
+    """All of a file: what engines ask for an hour of a core, of a GB or of a GPU, and stores for a request or a GB."""
 
-    core_hour: Price | None = None
-    memory_hour: Price | None = None  # of a GB
-    gpu_hour: Price | None = None
-    shuffled_gb: Price | None = None
-
-
-class StorePrices(_Part):
-    """What a store costs."""
-
-    read: Price | None = None  # GET, HEAD
-    write: Price | None = None  # PUT, LIST
-    gb_month: Price | None = None
-
-
-class Prices(_Part):
-    """All of a file; `path` is where it is from."""
-
-    path: str = Field(FILE, exclude=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     currency: str
-    engines: dict[str, EnginePrices] = {}
-    stores: dict[str, StorePrices] = {}
+    engines: dict[str, dict[Literal["core_hour", "memory_hour", "gpu_hour", "shuffled_gb"], Price]] = {}
+    stores: dict[str, dict[Literal["read", "write", "gb_month"], Price]] = {}
 
     def find(self, key: str) -> Price | None:
-        """Return the figure under a dotted key, such as `engines.spark.core_hour`."""
-        section, name, field = key.split(".")
-        return getattr(getattr(self, section).get(name), field, None)
+        """Return the figure under a dotted key, such as engines.spark.core_hour."""
+        section, name, figure = key.split(".")
+        price: Price | None = getattr(self, section).get(name, {}).get(figure)
+        return price
 
-    def old(self, keys: Iterator[str], today: datetime.date) -> Iterator[str]:
-        """Yield a line for each of these figures that is old, or dated in the future."""
+    def find_old(self, keys: Iterable[str], today: datetime.date) -> Iterator[str]:
+        """Yield a line for each of these figures that is old, or of a day to come."""
         for key in keys:
             if (price := self.find(key)) and not 0 <= (days := (today - price.date).days) <= MAX_DAYS:
-                when = f"{days} days old" if days > 0 else "of a day to come"
-                yield f"{self.path}: {key}: is of {price.date}, {when}; look at {price.source}, and set date"
+                when = f"{days} days old" if days > 0 else "a day to come"
+                yield f"{key} is of {price.date}, {when}; look at {price.source}"
 
 
 def load_prices(path: str | None = None) -> Prices:
     """Read a file of prices; None: the package's. Raises RecipeError, a line per fault with file, line and key."""
-    where = path or str(shipped_folder("infra") / FILE)
-    name = path or f"infra/{FILE}"
+    name = f"--prices {path or FILE}"
     try:
-        text = read_whole(where, MAX_CHARACTERS).decode()
+        text = read_whole(path or str(shipped_folder("infra").parent / FILE), MAX_CHARACTERS).decode()
         data = load_yaml(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--prices {name}: not valid YAML: {say_yaml_error(error)}") from None
+        raise RecipeError(f"{name}: not valid YAML: {say_yaml_error(error)}") from None
     except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"--prices {name}: cannot be read: {error}; accepted: YAML as infra/{FILE}") from None
+        raise RecipeError(f"{name}: cannot be read: {error}; accepted: YAML as {FILE}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"--prices {name}: holds {shorten(data)}; accepted: a mapping as infra/{FILE}")
+        raise RecipeError(f"{name}: holds {shorten(data)}; accepted: a mapping as {FILE}")
     try:
-        return Prices.model_validate(data).model_copy(update={"path": name})
+        return Prices.model_validate(data)
     except ValidationError as error:
-        lines = (f"--prices {name}, line {_line(text, line)}: {line}" for line in explain_faults(Prices, error))
+        lines = (f"{name}, line {_line(text, fault)}: {fault}" for fault in explain_faults(Prices, error))
         raise RecipeError("\n".join(lines)) from None
 
 
 def _line(text: str, fault: str) -> int:
     """Return the line of the key that a fault begins with, or of the nearest one around it."""
-    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    number = 1
+    node, number = yaml.compose(text, Loader=yaml.SafeLoader), 1
     for key in fault.partition(": ")[0].split("."):
-        pair = next((pair for pair in getattr(node, "value", ()) if getattr(pair[0], "value", None) == key), None)
-        if pair is None:
+        pairs: list[Any] = [pair for pair in getattr(node, "value", ()) if getattr(pair[0], "value", None) == key]
+        if not pairs:
             break
-        number, node = pair[0].start_mark.line + 1, pair[1]
+        number, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
     return number

@@ -6,7 +6,7 @@ import pytest
 
 from curate.ask.costs.model import (
     CPU,
-    IDLE,
+    MEMORY,
     READS,
     SHUFFLED,
     Cost,
@@ -15,7 +15,8 @@ from curate.ask.costs.model import (
     Trials,
     Work,
     Workers,
-    add_idle,
+    add_up,
+    add_waiting,
     find_seconds,
     fit,
     predict,
@@ -61,12 +62,12 @@ def test_an_engine_does_not_grow_by_rows() -> None:
 
 def test_a_run_is_predicted() -> None:
     costs = predict(trials(), Work(10_000_000, 4_000_000, 100), LOCAL)
-    by_step = {step: Range.of(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)) for step in TRUE}
+    by_step = {step: add_up(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)) for step in TRUE}
     assert by_step["measure"].value == pytest.approx(0.5 + 0.1 + 2 + 20)
     assert by_step["match"].value == pytest.approx(1 + 1 + 10)
     assert by_step["emit"].value == pytest.approx(0.2 + 16)
     assert all(of.low < of.value < of.high for of in by_step.values())
-    shuffled = Range.of(cost for cost in costs if (cost.step, cost.kind) == ("measure", SHUFFLED))
+    shuffled = add_up(cost for cost in costs if (cost.step, cost.kind) == ("measure", SHUFFLED))
     assert shuffled.value == pytest.approx(30_000_000 + 10_000)
 
 
@@ -82,14 +83,14 @@ def test_what_counts_may_shrink_by_units() -> None:
 def test_what_is_lent_costs_nothing(left: float) -> None:
     work = Work(10_000_000, 4_000_000, 100, left)
     costs = predict(trials(), work, LOCAL)
-    measure = Range.of(cost for cost in costs if (cost.step, cost.kind) == ("measure", CPU))
+    measure = add_up(cost for cost in costs if (cost.step, cost.kind) == ("measure", CPU))
     assert measure.value == pytest.approx(left and 0.5 + 0.1 + 0.5 + 5)
-    assert Range.of(cost for cost in costs if (cost.step, cost.kind) == ("emit", CPU)).value == pytest.approx(16.2)
+    assert add_up(cost for cost in costs if (cost.step, cost.kind) == ("emit", CPU)).value == pytest.approx(16.2)
 
 
 def test_units_that_differ_widen_the_interval() -> None:
     def width(spread: float) -> float:
-        of = Range.of(
+        of = add_up(
             cost
             for cost in predict(trials(spread), Work(1e7, 4e6, 100), LOCAL)
             if (cost.step, cost.kind) == ("measure", CPU)
@@ -103,14 +104,14 @@ def test_a_finished_run_is_taken_as_it_is() -> None:
     one = trial(1, 100_000, 45_000)
     costs = predict(Trials(one, one, one, one), Work(100_000, 45_000, 1), LOCAL)
     for step in (*TRUE, "engine"):
-        total = Range.of(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)).value
+        total = add_up(cost for cost in costs if (cost.step, cost.kind) == (step, CPU)).value
         assert total == pytest.approx(one.used[step].cpu)
 
 
 def test_margins_of_independent_costs_do_not_add_up() -> None:
-    of = Range.of([Cost("a", CPU, "run", 2, 5.0, 1.5), Cost("b", CPU, "run", 1, 10.0, 4.0)])
+    of = add_up([Cost("a", CPU, "run", 2, 5.0, 1.5), Cost("b", CPU, "run", 1, 10.0, 4.0)])
     assert (of.value, of.low, of.high) == (20.0, 20 - 5 - 2, 20 + 5 + 2)
-    assert Range.of([Cost("a", CPU, "run", 1, 1.0, 9.0)]).low == 0.0
+    assert add_up([Cost("a", CPU, "run", 1, 1.0, 9.0)]).low == 0.0
     assert Range(1.0, 0.5, 2.0).times(10) == Range(10.0, 5.0, 20.0)
 
 
@@ -128,16 +129,23 @@ def test_cores_share_units_and_wait_for_the_last_round() -> None:
 
 
 def test_what_waits_is_paid_for() -> None:
-    workers = Workers("spark", 10, 10)
-    [idle] = add_idle([Cost("measure", CPU, "rows", 100, 1.0, 0.0)], Range(15.0, 14.0, 16.0), workers)
-    assert (idle.step, idle.total) == (IDLE, 50.0)
-    assert not list(add_idle([Cost("measure", CPU, "rows", 100, 1.0, 0.0)], Range(9.0, 8.0, 10.0), workers))
+    costs = [Cost("measure", CPU, "rows", 100, 1.0, 0.0)]
+    add_waiting(costs, Range(15.0, 14.0, 16.0), Workers("spark", 10, 10, memory=20.0))
+    assert [(cost.step, cost.kind, cost.count * cost.each) for cost in costs[1:]] == [
+        ("idle", CPU, 50.0),
+        ("all", MEMORY, 300.0),
+    ]
+    for seconds in (Range(9.0, 8.0, 10.0), None):  # no core waits; and nobody knows
+        add_waiting(costs := [Cost("measure", CPU, "rows", 100, 1.0, 0.0)], seconds, Workers("spark", 10, 10))
+        assert len(costs) == 1
 
 
 def test_an_engine_on_a_cluster_has_costs_of_its_own() -> None:
     workers = Workers("spark", 100, 100, overhead=(11.0, 1.5, 0.015), seconds=(20.0, 0.0))
     costs: Mapping[str, float] = {
-        cost.per: cost.total for cost in predict(trials(), Work(1e7, 4e6, 1000), workers) if cost.step == "engine"
+        cost.per: cost.count * cost.each
+        for cost in predict(trials(), Work(1e7, 4e6, 1000), workers)
+        if cost.step == "engine"
     }
     assert costs["run"] == 11.0 and costs["processes"] == 150.0
     assert costs["tasks"] == pytest.approx(0.015 * 15 * (1 + 250))  # an eighth of 2,000 units, four to a task
