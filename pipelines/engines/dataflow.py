@@ -16,6 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, WorkerOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState, create_runner
 
+from curate.ask.costs.model import Workers
 from curate.base import ids
 from curate.base.errors import RecipeError, RunError, needing
 from curate.base.wording import one_line
@@ -39,6 +40,7 @@ _MODELS, _CAPTIONS = 16 * _GB, 32 * _GB  # bytes of memory of machines that load
 _GROUPED = 2000  # bytes of memory for each row of a bucket, of which each thread has one: measured 119 that travel
 _NEAR = 16, 1 << 31, 3  # bytes a row that is near another go to all workers, at most; and how often they are in memory
 _ENOUGH = 4 * _GB  # of these, which each machine has besides what else it needs
+_GB_A_CORE = {"n1-standard": 3.75, "n2-standard": 4, "e2-standard": 4, "n2-highmem": 8}  # of machine types, by Google
 _LOCAL = "localhost"  # in the address of a service that is none of Google's, and asks for no credentials
 
 # What the service counts of a job, as Beam's own `DataflowCostBenchmark` reads it: in vCPU-seconds, MB-seconds, …
@@ -112,6 +114,17 @@ class Dataflow(PipelineEngine):
         if faults := list(_find_faults(options, out)):
             raise RecipeError("\n".join(faults))
         return create_runner(cls.runner)
+
+    @property
+    def workers(self) -> Workers:
+        """The most machines that there may be, by their type's name: one process each."""
+        options = self.options.view_as(WorkerOptions)
+        machines, kind = options.max_num_workers or options.num_workers or 0, options.machine_type or ""
+        shape = re.fullmatch(r"(\w+-(?:standard|highmem|highcpu))-(\d+)", kind)
+        cores = machines * int(shape[2]) if shape else 0
+        memory = cores * _GB_A_CORE[shape[1]] if shape and shape[1] in _GB_A_CORE else None
+        missing = "give max_num_workers, and a machine_type such as n2-standard-8"
+        return Workers(self.key, cores or None, machines or 1, memory, missing, self.overhead, self.seconds)
 
     def check(self) -> None:
         """Raise RecipeError where a package is missing."""
