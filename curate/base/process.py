@@ -128,10 +128,16 @@ class Recent(Generic[Value]):
 
 @contextmanager
 def memory_limited(more: int) -> Iterator[None]:
-    """Let the process take at most so many bytes more for data: whoever asks for more fails, in any thread."""
+    """Let the process take at most so many bytes more for data: whoever asks for more fails, in any thread.
+
+    Where the system does not say how many it has, as on macOS, there is no limit.
+    """
+    if not (sizes := Path("/proc/self/statm")).exists():
+        yield
+        return
     with _lock:
         before, hardest = resource.getrlimit(resource.RLIMIT_DATA)
-        taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        taken = int(sizes.read_text().split()[5]) * resource.getpagesize()
         limits = [limit for limit in (before, taken + more) if limit != resource.RLIM_INFINITY]
         resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hardest))
         try:
