@@ -3,7 +3,6 @@
 In: a prepared run. Out: the folder's lock held, run.json and what workers read written, leftovers removed.
 """
 
-import importlib.metadata
 import logging
 import platform
 import time
@@ -17,6 +16,7 @@ import pyarrow as pa
 from curate import __version__
 from curate.ask.opened import connected
 from curate.base.errors import RecipeError, RunError
+from curate.base.registry import version
 from curate.base.wording import pluralise
 from curate.decide.decontamination import write_evaluation
 from curate.emit.columns import find_emitted
@@ -140,7 +140,7 @@ def _claim(prepared: Prepared) -> RunClaim:
         engine_ids=context.engine_ids,
         metadata=None if metadata is None else MetadataFacts(entries=len(metadata), digest=context.metadata_key),
         python=platform.python_version(),
-        packages={name: importlib.metadata.version(name) for name in PACKAGES} | _plugins(context.recipe),
+        packages={name: version(name) for name in PACKAGES} | _plugins(context.recipe),
         started=time.time(),
         forgotten=record.facts if len(record) else None,
         retries=prepared.retries.facts if len(prepared.retries) else None,

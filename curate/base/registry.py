@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -25,6 +26,7 @@ K = TypeVar("K")
 _log = logging.getLogger(__name__)
 _PATIENCE = 10  # seconds after which a command says what it loads
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
+version = cache(importlib.metadata.version)  # each look reads the metadata of a package
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -40,11 +42,9 @@ def has_plugins() -> bool:
 
 def is_installed(package: str) -> bool:
     """Return whether a package is installed."""
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return bool(version(package))
+    return False
 
 
 @cache  # each look reads a file of every package

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
 from curate.base import ids, schema
 from curate.base.errors import RecipeError, UnknownColumn
+from curate.base.registry import version
 from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness
 from curate.decide.draw.selection import RowsLeft, Selection, SelectionRun
 from curate.decide.rules.row_counts import count_columns

@@ -7,12 +7,12 @@ the models and libraries that decide values. Neither the unit's place nor other 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
 from curate.base import ids
+from curate.base.registry import version
 from curate.pool.plan import Pool, Unit
 from curate.recipe.measure import Measure
 from curate.recipe.source import Source, find_source

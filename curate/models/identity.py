@@ -6,7 +6,6 @@ named by a tag or a hub are downloaded, as open_clip does.
 
 import difflib
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from curate.base.errors import RecipeError, RunError
+from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.weights import alone_with, find_digest
 from curate.recipe.measure import Embedder
@@ -96,7 +96,7 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
         "dimension": config["embed_dim"],
         "context_length": options.context_length or context,
         "precision": options.resolve_precision(device),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": {name: version(name) for name in _LIBRARIES},
         "device": device,
     }
 

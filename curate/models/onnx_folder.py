@@ -10,7 +10,6 @@ padding cannot be said there. A caption that holds the name of a special token i
 
 import hashlib
 import html
-import importlib.metadata
 import json
 import mmap
 import os
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from curate.base.errors import RecipeError
+from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
 from curate.models.weights import find_digest
@@ -112,7 +112,7 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     if len(files) > 1:
         digest = hashlib.sha256(digest.encode()).hexdigest()
     versions = {"onnxruntime": onnxruntime.__version__}
-    versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    versions |= {name: version(name) for name in _LIBRARIES}
     return {
         "model": "onnx",
         "pretrained": None,

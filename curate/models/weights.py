@@ -7,7 +7,6 @@ from the caller's threads.
 
 import fcntl
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from curate.base.errors import RecipeError, needing
+from curate.base.registry import version
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *n
     with needing(f"{where} needs the package {package}", install):
         folder, *_ = map(package_folder, (package.replace("-", "_"), *needed))
     if not all((folder / name).is_file() for name in names):
-        what = f"{package} {importlib.metadata.version(package)} does not hold {' and '.join(names)}"
+        what = f"{package} {version(package)} does not hold {' and '.join(names)}"
         raise RecipeError(f"{what}; install it with: pip install {install}")
     return [folder / name for name in names]
 
@@ -74,12 +74,12 @@ def shipped_files(where: str, package: str, names: Sequence[str], extra: str, *n
 def identify_files(package: str, *paths: Path) -> str:
     """Return the package, its version and the digests of some of its files: what results depend on."""
     digests = [f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
-    return " ".join([package, importlib.metadata.version(package), *digests])
+    return " ".join([package, version(package), *digests])
 
 
 def identify_models(package: str, *paths: Path) -> str:
     """Return what `identify_files` does, and the version of onnxruntime, on which the last digits depend."""
-    return f"{identify_files(package, *paths)} onnxruntime {importlib.metadata.version('onnxruntime')}"
+    return f"{identify_files(package, *paths)} onnxruntime {version('onnxruntime')}"
 
 
 def open_session(path: Path, device: str = "cpu") -> Any:

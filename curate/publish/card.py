@@ -7,6 +7,7 @@ or escaped, so that none of it is markup.
 
 import json
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -34,12 +35,9 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~$#])")
 
 def card_text(run: RunFacts) -> str:
     """Return the card's text."""
-    filters = {"plain": _plain, "code": _code, "count": "{:,}".format, "share": _share, "identity": _identity}
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise}
     front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True, width=100)
     languages = list(run.content.languages.items())
-    return environment.from_string(files("curate.publish").joinpath("card.md").read_text("utf-8")).render(
+    return _template().render(
         run=run,
         content=run.content,
         kind=find_written(run),
@@ -143,6 +141,14 @@ def citation(run: RunFacts) -> str:
 # ---- words
 
 
+@cache
+def _template() -> jinja2.Template:
+    filters = {"plain": _plain, "code": _code, "count": "{:,}".format, "share": _share, "identity": _identity}
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters |= filters | {"bytes": format_bytes, "pluralise": pluralise}
+    return environment.from_string(files("curate.publish").joinpath("card.md").read_text("utf-8"))
+
+
 def _share(part: float, whole: float, digits: int = 2) -> str:
     return f"{part / whole if whole else 0:.{digits}%}"
 
@@ -169,8 +175,7 @@ def _folders(run: RunFacts) -> dict[str, str]:
     """Return the folder's own name of each CLIP model that a folder holds: what its identity does not say."""
     clips = (run.recipe.get("measure") or {}).get("clip") or []
     models = {clip["name"]: clip["model"].rstrip("/") for clip in clips}
-    of_folders = ("onnx:", "local-dir:")
-    return {name: re.split("[:/]", model)[-1] for name, model in models.items() if model.startswith(of_folders)}
+    return {name: re.split("[:/]", at)[-1] for name, at in models.items() if at.startswith(("onnx:", "local-dir:"))}
 
 
 def _plain(text: str) -> str:
