@@ -39,8 +39,9 @@ from curate.run.inputs import copy_inputs
 from curate.run.place import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import DESCRIBING_FILE, INPUTS, JOB_FILE, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
-from curate.store.lock import Hold, MayEnd, clear_tmp, locked, never
+from curate.store.layout import DESCRIBING_FILE, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
+from curate.store.lease import MayEnd
+from curate.store.lock import Hold, clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
 from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, tell_damage
@@ -67,7 +68,7 @@ class Prepared:
 
 
 @contextmanager
-def claimed(prepared: Prepared, may_end: MayEnd = never) -> Iterator[Hold]:
+def claimed(prepared: Prepared, may_end: MayEnd | None = None) -> Iterator[Hold]:
     """Claim the folder, and hold it while the block runs, or for a job that goes on. `may_end` is of `locked`.
 
     Raises RecipeError where it cannot be written.
@@ -105,13 +106,12 @@ def claim_folder(prepared: Prepared) -> None:
     if len(record):
         record.write(store)
     prepared.retries.write(store)
-    if context.place.is_cluster and not store.is_guarded():
-        what = f"{store.url}: this store has no conditional PUT, or this disk no hard links"
-        risk = "a second attempt at a unit may replace the files of the first"
+    if (context.place.is_cluster or not store.is_local) and not store.is_guarded():
+        what = f"{store.url}: is unguarded: this store has no conditional PUT, or this disk no hard links"
+        risk = "a second attempt at a unit, or a second command in the same moment, may replace files of the first"
         _log.warning(f"{what}, so {risk}: leave speculation off")
     write_facts(store, _claim(prepared))
     store.delete(INPUTS)
-    store.delete(JOB_FILE)
     copy_inputs(prepared.inputs, store)
     if metadata is not None:
         store.write_parquet(METADATA_FILE, metadata)

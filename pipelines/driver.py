@@ -23,7 +23,6 @@ from curate.measure.settings import MeasureSettings
 from curate.run.place import Place
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
-from curate.store.lease import write_job
 from curate.store.lock import Hold, clear_tmp
 from curate.store.store import RunStore
 from curate.store.timings import START, log_used
@@ -72,8 +71,7 @@ def _load_models(prepared: Prepared) -> None:
 def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> None:
     """Run the pipeline; return once `_SUCCESS` is written.
 
-    Of an engine whose jobs outlast the driver, the job is recorded in the folder that is held; with `detach` it is left
-    to itself, and keeps the lease.
+    Where jobs outlast the driver, who holds the folder is said to be the job; with `detach` it is left to itself.
 
     Raises:
         RecipeError: a job server does not know an option.
@@ -99,13 +97,13 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
 
     try:
         if hold and engine.outlasts_driver:
-            write_job(context.store, hold.id, engine.key, engine.name_job(context.store))
+            hold.tell(engine=engine.key, handle=engine.name_job(context.store))
         job = engine.submit(add_steps, context.store)
         if hold and engine.outlasts_driver:
-            write_job(context.store, hold.id, engine.key, job.handle, job.logs)
-            if detach:
-                hold.is_handed_over = True
-                return
+            hold.tell(handle=job.handle, page=job.logs)
+            hold.is_handed_over = detach
+        if detach:
+            return
         job.wait(lambda: _write_costs(context.store, job.costs))
     except RecipeError:  # of a job server, about its options
         raise

@@ -10,7 +10,10 @@ EXAMPLES = {
         "curate run recipe.yaml --out run1 --retry",
         "curate run recipe.yaml --out /shared/run --on spark.yaml",
         "curate run recipe.yaml --out URL --on spark.yaml -- --spark_master_url=yarn",
+        "curate run recipe.yaml --out run1 --detach",
     ],
+    "status": ["curate status run1", "curate status run1 --watch"],
+    "cancel": ["curate cancel run1"],
     "demo": ["curate demo", "curate demo --out somewhere"],
     "plan": [
         f"curate plan recipe.yaml{more}"

@@ -28,6 +28,8 @@ COMMANDS = {
     "init": "Write a commented recipe, or an engine's options, to begin with.",
     "run": "Run a recipe: measure, decide, emit shards, publish.",
     "demo": "Curate a small synthetic pool: offline, in about a minute.",
+    "status": "Show how far a run is, and who works on it.",
+    "cancel": "Stop a run that was handed over, and free its lease.",
     "plan": "Show inputs, steps, and expected yield, time and cost of a run.",
     "sql": "Query a run with SQL or a named query; runs are read-only.",
     "explain": "Explain why a sample was kept or dropped.",

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from curate.ask.status import STEPS, USUAL
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
@@ -21,14 +22,6 @@ from curate.store.facts import DownloadFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore
 
-STEPS = (
-    ("measure", "tables/samples", ".parquet", "units"),
-    ("decide", "tables/decisions", ".parquet", "units"),
-    ("answers", "parts/answers", ".parquet", "batches"),
-    ("caption", "tables/captions", ".parquet", "units"),
-    ("emit", "shards", "_stats.json", "shards"),
-)
-_USUAL = ("measure", "decide", "emit")  # the steps that all runs have
 _WINDOW = 60.0  # seconds that rates are of
 _BETWEEN = 2.0  # seconds at least between two readings of the downloads' log
 _SHARE = 0.02  # of the time at most that readings take: there is a line a shard
@@ -161,7 +154,7 @@ def _lines(progress: _Progress, stop: threading.Event) -> None:
     last: list[str] = []
     printed = float("-inf")
     for _ in progress.poll(stop, 0.5):
-        texts = progress.texts(f": {progress.downloads} ", always=_USUAL)
+        texts = progress.texts(f": {progress.downloads} ", always=USUAL)
         if texts != last and (stop.is_set() or time.monotonic() - printed > 10):
             print("  ".join(texts), file=sys.stderr, flush=True)
             last, printed = texts, time.monotonic()

@@ -3,13 +3,15 @@
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
 from curate.cli import common
+from curate.cli.driver import detached, is_driver, say_handed_over, start_driver
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.measure.current import count_needed
@@ -25,6 +27,9 @@ from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
 from curate.store.lock import check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 
+if TYPE_CHECKING:
+    from pipelines.claim import Prepared
+
 
 def run(
     recipe: common.RecipeArgument,
@@ -37,6 +42,8 @@ def run(
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
     retry: Annotated[bool, Option("--retry", help="Try again the URLs of a finished run that may succeed.")] = False,
+    detach: Annotated[bool, Option("--detach", help="Hand the run over, and return: see `curate status`.")] = False,
+    take_over: Annotated[bool, Option("--take-over", help="Continue a run that died with its lease.")] = False,
 ) -> None:
     """Run a recipe: measure, decide, emit shards, publish. The same command resumes it.
 
@@ -45,16 +52,22 @@ def run(
     detected by its size and its mtime or etag (stat), or by its bytes (content). On an unfinished run, --retry resumes
     it.
     """
-    options = common.prepare_beam(beam_options, on)
-    from pipelines.claim import claimed, finish_redescribing, redescribe
+    options = common.prepare_beam(beam_options, "" if take_over else on)  # any engine's job may be asked
+    from pipelines.claim import claimed, finish_redescribing
     from pipelines.driver import preflight
     from pipelines.driver import run as run_pipeline
+    from pipelines.engines.attached import is_dead
+    from pipelines.engines.choose import choose_engine
     from pipelines.prepare import prepare
 
+    may_end = is_dead if take_over else None
     if not RunStore(out).exists(SUCCESS_FILE):
-        check_unlocked(RunStore(out))  # before the pool is listed, which may take long
+        check_unlocked(RunStore(out), may_end)  # before the pool is listed, which may take long
         finish_redescribing(RunStore(out))
     loaded = load_recipe(recipe, overrides)
+    if detach and not is_driver() and not choose_engine(options, on).outlasts_driver:
+        start_driver()
+        return
     if retry and not any(map(find_downloading, loaded.input)):
         how = f"for repaired files run into another folder, with --reuse {out}"
         raise RecipeError(f"--retry: is for URLs, and the recipe has no source of format urls; {how}")
@@ -63,24 +76,7 @@ def run(
     with common.say_if_slow(common.PLANNING):
         prepared = prepare(loaded, out, reuse, content, options, retry=retry, on=on)
     if prepared.finished:
-        store = prepared.context.store
-        remove_leftovers(store)
-        why = "no failed URL is worth another attempt" if retry else "this run is already finished"
-        if not retry and any(map(find_downloading, loaded.input)):
-            mendable = find_mendable(prepared.plan.units, loaded.input, store.read_parquet(FAILURES_FILE))
-            if len(mendable):
-                why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
-        has_report = store.exists(REPORT_FILE)
-        if changed := redescribe(prepared):
-            print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
-            if has_report:
-                from curate.ask.report.page import write_report  # with all that a page needs
-
-                write_report(out)
-                how = f"`curate report {out} --against DIR`"
-                print(f"{REPORT_FILE} was written again; if it compared runs: {how}")
-        else:
-            print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
+        _tell_finished(prepared, out, retry)
         return
     if retry:
         is_new = rounds is not None and prepared.retries.rounds > rounds
@@ -94,9 +90,41 @@ def run(
     began = time.monotonic()
     preflight(prepared, lambda line: print(line, file=sys.stderr, flush=True))
     urls = sum(outlook.left for _, _, outlook in common.find_outlooks(prepared.context, prepared.plan.units))
-    with claimed(prepared), show_progress(prepared.context.store, len(prepared.plan.units), urls):
-        run_pipeline(prepared)
+    with claimed(prepared, may_end) as hold, ExitStack() as shown:
+        if is_driver():
+            shown.enter_context(detached(hold))
+        elif detach:
+            run_pipeline(prepared, hold, detach=True)
+            print(say_handed_over(hold, prepared.engine.name), end="")
+            return
+        shown.enter_context(show_progress(hold.store, len(prepared.plan.units), urls))
+        run_pipeline(prepared, hold)
     print(summary(out, time.monotonic() - began))
+
+
+def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
+    """Say that there is nothing to do, and describe the run by a new name or license."""
+    from pipelines.claim import redescribe
+
+    context = prepared.context
+    store = context.store
+    remove_leftovers(store)
+    why = "no failed URL is worth another attempt" if retry else "this run is already finished"
+    if not retry and any(map(find_downloading, context.recipe.input)):
+        mendable = find_mendable(prepared.plan.units, context.recipe.input, store.read_parquet(FAILURES_FILE))
+        if len(mendable):
+            why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
+    has_report = store.exists(REPORT_FILE)
+    if changed := redescribe(prepared):
+        print(f"{out}: {why}; what describes it has the new {' and '.join(changed)}, all else stays")
+        if has_report:
+            from curate.ask.report.page import write_report  # with all that a page needs
+
+            write_report(out)
+            how = f"`curate report {out} --against DIR`"
+            print(f"{REPORT_FILE} was written again; if it compared runs: {how}")
+    else:
+        print(f"{out}: {why}; nothing to do (`curate verify {out}` reads every byte)")
 
 
 def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> str:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from curate.base.numeric.text_hash import compile_kernels
+from curate.base.schema import OK
 from curate.measure.settings import MeasureSettings
 from curate.measure.unit import measure_unit
 from curate.pool.plan import Unit
@@ -42,3 +43,5 @@ class _Measuring:
         with time_step(self.context.store, "measure", unit.name) as timer:
             yield from measure_unit(self._settings, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written
+            if tables.written:
+                timer.failed = timer.rows - tables.read("samples", ["status"])["status"].to_pylist().count(OK)

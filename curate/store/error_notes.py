@@ -37,3 +37,8 @@ def read_error_note(folder: RunStore, error: BaseException) -> str | None:
         if folder.exists(file := f"{ERROR_NOTES}/{note}.json"):
             return str(folder.read_json(file)["message"])
     return None
+
+
+def read_error_notes(folder: RunStore) -> list[str]:
+    """Return the messages that were noted, each once."""
+    return list(dict.fromkeys(str(folder.read_json(file)["message"]) for file in folder.files(ERROR_NOTES)))

@@ -14,8 +14,7 @@ CARD_FILE = "README.md"
 CROISSANT_FILE = "croissant.json"
 REPORT_FILE = "report.html"
 STAGES_FILE = "logs/stages.csv"  # of the last command on Spark: what each stage took
-JOB_FILE = "logs/job.json"  # the job that was handed over last
-DRIVER_LOG = "logs/driver.log"  # what the process said that follows a job which was handed over
+DRIVER_LOG = "logs/driver.log"  # what a driver said that left its shell
 SUCCESS_FILE = "_SUCCESS"  # the last one: with it the run is finished
 
 # What publishing writes beside tables and shards, but the manifest and `_SUCCESS`.

@@ -12,17 +12,17 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from curate.base.errors import RunError
 from curate.base.wording import format_seconds, one_line
-from curate.store.layout import JOB_FILE, LEASES, SUCCESS_FILE
+from curate.store.layout import LEASES, SUCCESS_FILE
 from curate.store.store import RunStore
 
 WORKING = 15 * 60.0  # seconds that a lease lasts while somebody works,
@@ -30,57 +30,41 @@ WAITING = 24 * 3600.0  # and while a job that was handed over still waits
 BETWEEN = 60.0  # seconds between two renewals
 
 _log = logging.getLogger(__name__)
+_renewal = threading.Lock()
+_renewed: dict[str, float] = {}  # when this process last renewed each lease, by a clock that is its own
+_lost: dict[str, RunError] = {}  # leases that another run has taken over from this process
 
 
-class Process(BaseModel):
-    """A process, which no other one is: numbers come again, and on other hosts."""
+class Holder(BaseModel):
+    """Who holds a folder: a process, and a job that goes on without it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    host: str
-    process: int
-    began: str  # in ticks since the host started
-
-    @classmethod
-    def current(cls) -> Self:
-        """Return this one."""
-        return cls(host=platform.node(), process=os.getpid(), began=_began(os.getpid()))
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is, or was, one of this host."""
-        return self.host == platform.node()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether this host has the process now."""
-        return self.is_here and _began(self.process) == self.began
-
-
-def _began(process: int) -> str:
-    """Return when a process of this host began, as the kernel counts; empty where it has ended."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-class Holder(Process):
-    """Who holds a folder: the process that took it, and what it does there."""
-
     id: str
     command: str
+    host: str
+    process: int
+    began: str  # of the process, in ticks since the host started: numbers of processes come again
     since: float  # seconds since 1970, as `renewed`
     renewed: float
     lasts: float = WORKING  # seconds since then
-    has_left: bool = False  # whether a job goes on without the process
+    log: str | None = None  # of a driver that has left its shell
+    engine: str = ""  # the key of that of the job,
+    handle: dict[str, str] | None = None  # by which it finds the job, see `pipelines.engines.job.Job`,
+    page: str | None = None  # and where it shows it
+    has_left: bool = False  # whether the job goes on without the process
 
     @classmethod
     def make(cls, command: str) -> Self:
         """Return this process, which begins now."""
-        now = time.time()
-        return cls(**Process.current().model_dump(), id=uuid.uuid4().hex, command=command, since=now, renewed=now)
+        now, process = time.time(), os.getpid()
+        who = {"id": uuid.uuid4().hex, "host": platform.node(), "process": process, "began": _began(process)}
+        return cls(command=command, since=now, renewed=now, **who)
+
+    @property
+    def heard(self) -> str:
+        """When its lease was last renewed, in words."""
+        return f"last heard of {format_seconds(time.time() - self.renewed)} ago"
 
     @property
     def is_stale(self) -> bool:
@@ -93,95 +77,67 @@ class Holder(Process):
         return self.lasts > WORKING
 
     @property
-    def is_gone(self) -> bool:
-        """Whether its process is known to have ended, and did not leave the work to a job."""
-        return self.is_here and not self.is_alive and not self.has_left
+    def is_here(self) -> bool:
+        """Whether the process is, or was, one of this host."""
+        return self.host == platform.node()
 
-    def describe(self, store: RunStore) -> str:
-        """Return who it is: the command, with its job or its process."""
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process is known to have ended, and did not leave the work to a job."""
+        return self.is_here and not self.has_left and _began(self.process) != self.began
+
+    def __str__(self) -> str:
+        """Return the command, with its job or its process, and since when."""
         if not self.command:
             return "another curate command"
-        job = read_job(store, self.id)
-        who = job.describe() if job else f"process {self.process} on {self.host}"
-        return f"curate {self.command} ({who}, since {format_time(self.since)})"
+        job = f"job {self.handle.get('job')} on {self.engine}" if self.handle else ""
+        who = job or f"process {self.process} on {self.host}"
+        since = datetime.fromtimestamp(self.since, UTC).isoformat(" ", "seconds")
+        return f"curate {self.command} ({who}, since {since})"
 
 
-NOBODY_KNOWN = Holder(host="", process=0, began="", id="", command="", since=0, renewed=0)
-"""Who holds a lock and has not yet said who it is."""
+MayEnd = Callable[[Holder], bool]  # whether the lease of a holder may be ended, as that of a dead one
+SOMEBODY = Holder(id="", command="", host="", process=0, began="", since=0, renewed=0)  # who has not said who it is
 
 
-class JobRecord(BaseModel):
-    """The job of a run that was handed over, by which it is found again from anywhere."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    lease: str  # the id of who held the folder when it was submitted
-    engine: str  # its key
-    handle: dict[str, str]  # see `pipelines.engines.job.Job`
-    page: str | None = None  # where the engine shows it
-    submitted: float  # seconds since 1970
-
-    def describe(self) -> str:
-        """Return what names it for people."""
-        job = self.handle.get("job")
-        return f"job {job} on {self.engine}" if job else f"process {self.handle['process']} on {self.handle['host']}"
-
-
-def read_job(store: RunStore, lease: str | None = None) -> JobRecord | None:
-    """Return the job that was last handed over here, if it was under this lease; None where there was none.
-
-    A damaged record is none.
-    """
+def _began(process: int) -> str:
+    """Return when a process of this host began, as the kernel counts; empty where it has ended."""
     try:
-        job = JobRecord.model_validate_json(store.fs.cat_file(store.path(JOB_FILE)))
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
-        return None
-    return job if lease in (None, job.lease) else None
-
-
-def write_job(
-    store: RunStore, lease: str, engine: str, handle: Mapping[str, str] | None, page: str | None = None
-) -> None:
-    """Record the job of a lease, if it has a handle."""
-    if handle is not None:
-        job = JobRecord(lease=lease, engine=engine, handle=dict(handle), page=page, submitted=time.time())
-        store.write_json(JOB_FILE, job.model_dump())
-
-
-def format_time(moment: float) -> str:
-    """Return a moment in UTC, to the second."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(" ", "seconds")
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def read_leases(store: RunStore) -> dict[int, Holder]:
     """Return all leases, by number, in order; mostly there is one or none."""
-    if not store.is_local:
-        store.fs.invalidate_cache(store.path(LEASES))
+    store.fs.invalidate_cache(store.path(LEASES))
     leases: dict[int, Holder] = {}
     for name in store.names(LEASES):
-        with suppress(FileNotFoundError, ValidationError, ValueError):  # it has ended since; or is none of ours
+        with suppress(FileNotFoundError, ValueError):  # it has ended since; or is none of ours
             leases[int(name)] = Holder.model_validate_json(store.fs.cat_file(store.path(f"{LEASES}/{name}")))
     return dict(sorted(leases.items()))
 
 
 def find_lease(store: RunStore) -> Holder | None:
-    """Return who has the lease, stale or not."""
-    return next(reversed(read_leases(store).values()), None)
+    """Return who has the lease, stale or not; nobody, once the run is published and the process has left it."""
+    holder = next(reversed(read_leases(store).values()), None)
+    has_left = holder and (holder.has_left or holder.is_gone)
+    return None if has_left and store.exists(SUCCESS_FILE) else holder
 
 
-def has_finished(store: RunStore, holder: Holder) -> bool:
-    """Return whether a job that went on without its driver has published the run, which ends its lease."""
-    return holder.has_left and store.exists(SUCCESS_FILE)
+def check_lease(store: RunStore, may_end: MayEnd | None) -> None:
+    """Raise RunError where another has the lease, unless `may_end` says that it is dead."""
+    if (holder := find_lease(store)) and not (may_end and may_end(holder)):
+        raise say_held(store, holder)
 
 
-def take_lease(store: RunStore, holder: Holder, may_end: Callable[[Holder], bool]) -> None:
-    """Take the lease, from one that `may_end` says is dead. Raises RunError where another has it."""
+def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
+    """Take the lease, from one that is dead. Raises as `check_lease` does."""
     before = read_leases(store)
-    if before and not (has_finished(store, last := before[max(before)]) or may_end(last)):
-        raise say_held(store, last)
+    check_lease(store, may_end)
     store.write_json(_file(max(before, default=0) + 1), holder.model_dump(), keep=lambda: True)
-    known = {holder.id, *(other.id for other in before.values())}
-    now = read_leases(store)
+    now, known = read_leases(store), {holder.id, *(other.id for other in before.values())}
     if others := [other for other in now.values() if other.id not in known]:  # from a moment ago
         end_lease(store, holder.id)
         raise say_held(store, others[-1])
@@ -194,32 +150,66 @@ def take_lease(store: RunStore, holder: Holder, may_end: Callable[[Holder], bool
 
 def say_held(store: RunStore, holder: Holder) -> RunError:
     """Return the error of a command that finds the folder held."""
-    who, end = f"{store.url}: {holder.describe(store)}", ""
+    who, end = f"{store.url}: {holder}", ""
     if holder.has_left or not store.is_local:
         end = f"`curate cancel {store.url}` frees it, `curate run … --take-over` continues the run"
         if holder.is_stale:
-            last = format_seconds(time.time() - holder.renewed)
-            return RunError(f"{who} was last heard of {last} ago, so its lease is stale: {end}")
-        if holder.is_gone and not read_job(store, holder.id):
+            return RunError(f"{who} was {holder.heard}, so its lease is stale: {end}")
+        if holder.is_gone and not holder.handle:
             return RunError(f"{who} has ended and left its lease: {end}")
         end = f"; if it is dead, {end}"
     return RunError(f"{who} is running here; wait until it ends, or stop it{end}")
 
 
-def renew_lease(store: RunStore, lease: str, **values: object) -> None:
+def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
     """Renew a lease, with new values, unless it was freed. Raises RunError where another run has it.
 
     Without values nothing is written where it was renewed a moment ago.
     """
-    leases = read_leases(store)
-    if not leases:
+    with _renewal:
+        leases = read_leases(store)
+        if not leases:
+            return
+        holder = leases[number := max(leases)]
+        if holder.id != lease:
+            raise RunError(f"{store.url}: {holder} has taken over this run; this one stops")
+        if values or holder.is_waiting or time.time() - holder.renewed >= BETWEEN:
+            fresh = {"renewed": time.time(), "lasts": WORKING} | values
+            store.write_json(_file(number), holder.model_copy(update=fresh).model_dump())
+
+
+@contextmanager
+def renewing(store: RunStore, lease: str) -> Iterator[None]:
+    """Renew a lease while the block works, a process once a minute; an empty one is none.
+
+    Raises RunError where another run has taken it over.
+    """
+    if not lease:
+        yield
         return
-    holder = leases[number := max(leases)]
-    if holder.id != lease:
-        raise RunError(f"{store.url}: {holder.describe(store)} has taken over this run; this one stops")
-    if values or holder.is_waiting or time.time() - holder.renewed >= BETWEEN:
-        fresh = {"renewed": time.time(), "lasts": WORKING} | values
-        store.write_json(_file(number), holder.model_copy(update=fresh).model_dump())
+    if lease in _lost:
+        raise _lost[lease]
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.is_set():
+            if time.monotonic() - _renewed.get(lease, float("-inf")) >= BETWEEN:
+                _renewed[lease] = time.monotonic()
+                try:
+                    renew_lease(store, lease)
+                except RunError as error:
+                    _lost[lease] = error
+                except Exception as error:  # of any library's: it lasts for more than one attempt
+                    _log.warning("%s: the lease was not renewed: %s", store.url, one_line(error, 200))
+            ended.wait(BETWEEN)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def end_lease(store: RunStore, lease: str) -> None:
@@ -229,71 +219,6 @@ def end_lease(store: RunStore, lease: str) -> None:
     for number in leases:
         if number <= last:
             store.delete(_file(number))
-
-
-class _Renewer(threading.Thread):
-    """Renews a lease from this process, at once and then each minute, until nothing was done since the last time."""
-
-    def __init__(self, store: RunStore, lease: str) -> None:
-        super().__init__(name="lease", daemon=True)
-        self._store, self._lease = store, lease
-        self.blocks, self.has_worked = 0, True
-        self.lost: RunError | None = None
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        """Renew it; once another run has it, keep the error for all who work."""
-        while not self.ended.is_set():
-            with _lock:
-                if not (self.blocks or self.has_worked):
-                    _renewers.pop(self._lease, None)
-                    return
-                self.has_worked = False
-            try:
-                renew_lease(self._store, self._lease)
-            except RunError as error:
-                self.lost = error
-                return
-            except Exception as error:  # of any library's: it lasts for more than one attempt
-                _log.warning("%s: the lease was not renewed: %s", self._store.url, one_line(error, 200))
-            self.ended.wait(BETWEEN)
-
-
-_lock = threading.Lock()
-_renewers: dict[str, _Renewer] = {}
-
-
-@contextmanager
-def renewing(store: RunStore, lease: str) -> Iterator[None]:
-    """Renew a lease while the block works, with others of this process; an empty one is none.
-
-    Raises RunError where another run has taken it over.
-    """
-    if not lease:
-        yield
-        return
-    with _lock:
-        if (renewer := _renewers.get(lease)) is None:
-            renewer = _renewers[lease] = _Renewer(store, lease)
-            renewer.start()
-        if renewer.lost:
-            raise renewer.lost
-        renewer.blocks += 1
-        renewer.has_worked = True
-    try:
-        yield
-    finally:
-        with _lock:
-            renewer.blocks -= 1
-
-
-def stop_renewing(lease: str) -> None:
-    """Let this process renew a lease no more."""
-    with _lock:
-        renewer = _renewers.pop(lease, None)
-    if renewer:
-        renewer.ended.set()
-        renewer.join()
 
 
 def _file(number: int) -> str:

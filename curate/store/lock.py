@@ -9,77 +9,68 @@ there nobody is kept out. (filelock leaves its file behind; a finished run has n
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
-
-from pydantic import ValidationError
+from typing import IO, Any
 
 from curate.base.errors import RunError
 from curate.base.process import cleaned_up
+from curate.store import lease as leases
 from curate.store.layout import LEASES, LOCK_FILE
-from curate.store.lease import (
-    NOBODY_KNOWN,
-    WAITING,
-    Holder,
-    end_lease,
-    find_lease,
-    has_finished,
-    renew_lease,
-    renewing,
-    say_held,
-    stop_renewing,
-    take_lease,
-)
+from curate.store.lease import Holder, MayEnd, say_held
 from curate.store.store import RunStore
 
 _ATTEMPTS = 50  # to make the folder: it may be removed in between, but not so often
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
-MayEnd = Callable[[Holder], bool]  # whether the lease of a holder may be ended, as that of a dead one
-
 
 @dataclass
 class Hold:
-    """A folder that this process holds; `lease` is empty where the lock is enough, which ends with the process."""
+    """A folder that this process holds: by the file of a lock, by a lease, or by both."""
 
     store: RunStore
-    id: str
+    holder: Holder
+    file: IO[str] | None = None
     lease: str = ""
     is_handed_over: bool = False  # set where a job works on, without this process
 
+    def tell(self, **values: Any) -> None:
+        """Say more of who holds it: fields of Holder."""
+        self.holder = self.holder.model_copy(update=values)
+        if self.file:
+            self.file.truncate(0)
+            self.file.write(self.holder.model_dump_json())
+            self.file.flush()
+        if self.lease:
+            leases.renew_lease(self.store, self.lease, **values)
+
     def end(self) -> None:
-        """Free the lease, or leave it to the job."""
-        stop_renewing(self.lease)
+        """Let go of the folder, or leave the lease to the job."""
         if self.is_handed_over:
-            renew_lease(self.store, self.lease, lasts=WAITING, has_left=True)
-        else:
-            end_lease(self.store, self.lease)
-
-
-def never(holder: Holder) -> bool:
-    """Return False: no lease is ended."""
-    return False
+            leases.renew_lease(self.store, self.lease, lasts=leases.WAITING, has_left=True)
+        elif self.lease:
+            leases.end_lease(self.store, self.lease)
+        if self.file:
+            _remove(self.file, self.store.path(LOCK_FILE))
 
 
 @contextmanager
-def locked(store: RunStore, command: str, may_end: MayEnd = never, outlasts: bool = False) -> Iterator[Hold]:
+def locked(store: RunStore, command: str, may_end: MayEnd | None = None, outlasts: bool = False) -> Iterator[Hold]:
     """Keep other commands out of the folder while the block runs, or until a job has ended that was handed over.
 
     `outlasts`: whether a job may work on without this process. Raises RunError, which names one that is at work.
     """
-    holder = Holder.make(command)
-    hold = Hold(store, holder.id)
+    hold = Hold(store, Holder.make(command))
     with ExitStack() as held:
         if store.is_local:
-            file = held.enter_context(_acquire(store, holder))
-            held.enter_context(cleaned_up(lambda: _remove(file, store.path(LOCK_FILE))))
-        if outlasts or not store.is_local or find_lease(store):
-            take_lease(store, holder, may_end)
-            hold.lease = holder.id
-            held.enter_context(cleaned_up(hold.end))
-            held.enter_context(renewing(store, hold.lease))
+            hold.file = held.enter_context(_acquire(store))
+        held.enter_context(cleaned_up(hold.end))
+        if outlasts or not store.is_local or leases.read_leases(store):
+            leases.take_lease(store, hold.holder, may_end)
+            hold.lease = hold.holder.id
+            held.enter_context(leases.renewing(store, hold.lease))
+        hold.tell()
         yield hold
 
 
@@ -94,21 +85,16 @@ def _remove(file: IO[str], path: str) -> None:
 
 def find_holder(store: RunStore) -> Holder | None:
     """Return who holds the folder now: by the lock, or by a lease, perhaps a stale one; write nothing."""
-    return _find_locker(store) or find_lease(store)
-
-
-def _find_locker(store: RunStore) -> Holder | None:
     if store.is_local:
         with suppress(FileNotFoundError, NotADirectoryError), open(store.path(LOCK_FILE)) as file:
-            return _lock(file, fcntl.LOCK_SH)
-    return None
+            if holder := _lock(file, fcntl.LOCK_SH):
+                return holder
+    return leases.find_lease(store)
 
 
-def check_unlocked(store: RunStore, may_end: MayEnd = never) -> None:
+def check_unlocked(store: RunStore, may_end: MayEnd | None = None) -> None:
     """Raise RunError where a command is at work in the folder now; write nothing."""
-    if holder := _find_locker(store):
-        raise say_held(store, holder)
-    if (holder := find_lease(store)) and not (has_finished(store, holder) or may_end(holder)):
+    if (holder := find_holder(store)) and not (may_end and may_end(holder)):
         raise say_held(store, holder)
 
 
@@ -129,7 +115,7 @@ def remove_leftovers(store: RunStore) -> None:
             store.delete("tmp")
 
 
-def _acquire(store: RunStore, holder: Holder) -> IO[str]:
+def _acquire(store: RunStore) -> IO[str]:
     """Return the file, locked; closing it lets go. Raises RunError where another holds it."""
     path, failed = store.path(LOCK_FILE), 0
     while True:
@@ -148,9 +134,6 @@ def _acquire(store: RunStore, holder: Holder) -> IO[str]:
             file.close()
             raise
         if _is_at(file, path):  # else the one before removed it, and it locks nobody out
-            file.truncate(0)
-            file.write(holder.model_dump_json())
-            file.flush()
             return file
         file.close()
 
@@ -165,8 +148,8 @@ def _lock(file: IO[str], how: int) -> Holder | None:
         file.seek(0)
         try:
             return Holder.model_validate_json(file.read())
-        except ValidationError:  # not written yet, or by something else
-            return NOBODY_KNOWN
+        except ValueError:  # not written yet, or by something else
+            return leases.SOMEBODY
     return None
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,7 @@ from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 _BLOCK = 1 << 22
+_WRITTEN = ("mtime", "LastModified", "last_modified", "created")  # how file systems call when a file was written
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +118,13 @@ class StoredFiles:
         if not self.exists(name):
             return []
         return sorted(str(path)[len(self.root) + 1 :] for path in self.fs.find(self.path(name).rstrip("/")))
+
+    def times(self, name: str) -> dict[str, float]:
+        """Return the paths of all files below `name`, each with when it was written, in seconds since 1970."""
+        self.fs.invalidate_cache()
+        infos = self.fs.find(self.path(name), detail=True)
+        moments = {path: next(info[key] for key in _WRITTEN if info.get(key)) for path, info in infos.items()}
+        return {path: at.timestamp() if isinstance(at, datetime) else float(at) for path, at in moments.items()}
 
     def open(self, name: str) -> Any:
         """Open the file for reading bytes."""

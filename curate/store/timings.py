@@ -20,7 +20,8 @@ from curate.store.manifest import Lines
 from curate.store.store import RunStore
 
 _RECORD = re.compile(
-    r"(?P<step>\w+)\.(?P<name>.*)\.(?P<milliseconds>\d+)\.(?P<rows>\d*)(?: (?P<cpu>\d+)(?P<used>( \w+-\w+-\d+)*))?",
+    r"(?P<step>\w+)\.(?P<name>.*)\.(?P<milliseconds>\d+)\.(?P<rows>\d*)(?:-(?P<failed>\d+))?"
+    r"(?: (?P<cpu>\d+)(?P<used>( \w+-\w+-\d+)*))?",
     re.ASCII,
 )
 ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
@@ -34,9 +35,10 @@ USERS = (START, "measure", "match", "rules", "duplicates", "decide", "caption", 
 
 
 class StepTimer:
-    """What a step reports of its work: how many rows, and whether all of it was done before."""
+    """What a step reports of its work: how many rows, how many failed, and whether all of it was done before."""
 
     rows: int | None = None
+    failed: int = 0
     idle: bool = False
 
 
@@ -49,7 +51,7 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     milliseconds = round(1000 * (time.monotonic() - began))
     if timer.idle or folder.is_read_only:
         return
-    rows = "" if timer.rows is None else timer.rows
+    rows = f"{'' if timer.rows is None else timer.rows}{f'-{timer.failed}' if timer.failed else ''}"
     folder.log(STEPS_LOG, f"{step}.{name}.{milliseconds}.{rows} {round(1000 * block.cpu)}{_say(METER.take())}")
 
 
@@ -90,6 +92,12 @@ def _spread(pairs: list[tuple[int, int]]) -> float | None:
         return None
     squares = sum((cpu / rows / mean - 1) ** 2 * rows for cpu, rows in pairs) / sum(rows for _, rows in pairs)
     return sqrt(squares * len(pairs) / (len(pairs) - 1))
+
+
+def count_failed(folder: RunStore) -> int:
+    """Return how many rows have failed so far of those that the run's commands read."""
+    records = filter(None, map(_RECORD.fullmatch, folder.read_log(STEPS_LOG)))
+    return sum({record.group("step", "name"): int(record["failed"] or 0) for record in records}.values())
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:

@@ -29,7 +29,6 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.place import Place
 from curate.store.store import RunStore
-from pipelines.engines.driver_process import DriverProcess
 from pipelines.engines.job import Job
 
 Report = Callable[[str], None]  # is given a line for the user
@@ -80,28 +79,23 @@ class PipelineEngine:
 
     @property
     def outlasts_driver(self) -> bool:
-        """Whether a job goes on by itself, so that the process that submitted it may leave under --detach.
-
-        Where it does not, --detach starts a driver process that outlives the shell, and follows the job.
-        """
+        """Whether a job goes on by itself, and --detach leaves it; else a driver process outlives the shell."""
         return False
 
     def name_job(self, store: RunStore) -> Mapping[str, str] | None:
-        """Return a handle by which the job that `submit` is about to make is found, if this process dies meanwhile.
+        """Return the handle of the job that `submit` is about to make, if it has one before: this process may die.
 
-        None where it has no name before. Asked once, right before `submit`, where jobs outlast the driver.
+        It is asked right before `submit`, and only where jobs outlast the driver, as the next one.
         """
         return None
 
     @classmethod
     def attach(cls, handle: Mapping[str, str]) -> Job:
-        """Return the job of a handle, of `Job.handle` or `name_job`: `state`, `stop` and `logs` work in any process.
+        """Return a job by what `Job.handle` or `name_job` gave: `state`, `stop` and `logs` work in any process.
 
-        Its state is PipelineState.UNKNOWN where the engine knows no such job. This one is a driver process of a host.
-
-        Raises RunError where the engine does not answer.
+        Its state is PipelineState.UNKNOWN where the engine knows no such job.
         """
-        return Job(cls.key, DriverProcess(handle))
+        raise NotImplementedError
 
     @property
     def workers(self) -> Workers:

@@ -2,19 +2,28 @@
 
 import importlib
 import json
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
+from curate.base.errors import RunError
+from curate.store.lease import Holder
+from curate.store.lock import find_holder, locked
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 from tests.cli.conftest import run_command
 from tests.laws import pools
+from tests.pool.range_server import serving_ranges
 
 pytestmark = pytest.mark.thorough
 
@@ -80,6 +89,59 @@ def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monke
     with pytest.raises(FileExistsError):
         folder._put_new(str(tmp_path / "late"), "file")
     assert folder.read_bytes("file") == b"first"
+
+
+def test_of_many_who_come_at_once_one_has_the_lease(bucket: str) -> None:
+    """By conditional PUT; also where the one before is dead, and all end its lease."""
+    folder = RunStore(f"{bucket}/leased")
+    inside: list[int] = []
+
+    def work(number: int) -> bool:
+        with suppress(RunError), locked(folder, "run", lambda holder: holder.is_stale):
+            inside.append(number)
+            assert inside == [number]
+            inside.remove(number)
+            return True
+        return False
+
+    for _ in range(3):
+        folder.write_json("tmp/lease/000007", Holder.make("run").model_copy(update={"lasts": -1.0}).model_dump())
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(work, range(8))) >= 1
+        assert folder.files("tmp") == []
+
+
+def test_a_driver_that_was_killed_leaves_a_lease(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(9), 1)).parent
+    out, go = f"{bucket}/handed", threading.Event()
+    with serving_ranges(path, gates={"GET": go}) as served:
+        source = f"{{name: pool, format: webdataset, path: '{served.url}/00000.tar'}}"
+        (tmp_path / "recipe.yaml").write_text(f"input: {source}\nmax_failed: 1.0")
+        words = ("run", str(tmp_path / "recipe.yaml"), "--out", out, "--detach")
+        assert f"which says more in handed.log\n  curate status {out} --watch" in curate(*words)
+        holder = find_holder(RunStore(out))
+        assert holder is not None
+        process = psutil.Process(holder.process)
+        now = run_command("status", out)
+        assert now.status == 3 and f"process {process.pid} on " in now.out and f"{tmp_path}/handed.log on " in now.out
+        assert run_command(*words).status == 1
+        process.kill()
+        psutil.wait_procs([process])
+        now = run_command("status", out)
+        assert now.status == 1 and "has ended; with --take-over, run its recipe again" in now.out
+        refused = run_command(*words)
+        assert refused.status == 1 and "--take-over` continues the run" in refused.err
+        go.set()
+        curate(*words, "--take-over")
+        assert "rows are kept" in curate("status", out, "--watch")
+    log = (tmp_path / "handed.log").read_text()
+    ends = time.monotonic() + 60
+    while "curate sql" not in log:
+        assert time.monotonic() < ends
+        log = (tmp_path / "handed.log").read_text()
+    assert "measure 1/1" in RunStore(out).read_bytes("logs/driver.log").decode()
+    assert "nothing differs" in curate("verify", out)
 
 
 def curate(*arguments: str) -> str:

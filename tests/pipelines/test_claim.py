@@ -45,12 +45,20 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         pass
 
 
-@pytest.mark.parametrize(("place", "warned"), [(Place.PROCESSES, False), (Place.LOCAL_CLUSTER, True)])
-def test_a_store_without_first_wins_is_said_to_be_so_where_a_cluster_works(
-    place: Place, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("place", "protocol", "warned"),
+    [(Place.PROCESSES, "", False), (Place.LOCAL_CLUSTER, "", True), (Place.THIS_PROCESS, "memory:/", True)],
+)
+def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
+    place: Place,
+    protocol: str,
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(RunStore, "is_guarded", lambda store: False)
-    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    prepared = prepare(make_recipe(tmp_path), f"{protocol}{tmp_path / 'run'}")
     with caplog.at_level(logging.WARNING), claimed(replace(prepared, context=replace(prepared.context, place=place))):
         pass
     assert any("leave speculation off" in message for message in caplog.messages) is warned

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +26,17 @@ class Served:
 
 
 @contextmanager
-def serving_ranges(folder: Path, delay: float = 0.0, refused: str = "", times: int = 0) -> Iterator[Served]:
-    """Serve the files of a folder; of paths that end with `refused`, the first GETs, so many, are answered 503."""
+def serving_ranges(
+    folder: Path,
+    delay: float = 0.0,
+    refused: str = "",
+    times: int = 0,
+    gates: Mapping[str, threading.Event] | None = None,
+) -> Iterator[Served]:
+    """Serve the files of a folder; of paths that end with `refused`, the first GETs, so many, are answered 503.
+
+    `gates` by method: no request of it is answered before its gate is set.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -53,6 +62,8 @@ def serving_ranges(folder: Path, delay: float = 0.0, refused: str = "", times: i
             start = int(asked[1]) if asked else 0
             stop = min(size, int(asked[2]) + 1) if asked and asked[2] else size
             served.requests.append((self.command, self.path, start, stop - start if body else 0))
+            if gates and self.command in gates:
+                gates[self.command].wait()
             self.send_response(206 if asked else 200)
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")

@@ -1,6 +1,8 @@
 """Leases: one at a time, renewed by whoever works, ended where the holder is shown dead, and never by chance."""
 
 import os
+import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import pytest
 
 from curate.base.errors import RunError
 from curate.store import lease as leases
-from curate.store.lease import Holder, Process, find_lease, read_job, read_leases, renew_lease, renewing, write_job
+from curate.store.lease import Holder, find_lease, read_leases, renew_lease, renewing
 from curate.store.lock import check_unlocked, clear_tmp, find_holder, locked, remove_leftovers
 from curate.store.store import RunStore
 
@@ -19,14 +21,13 @@ from curate.store.store import RunStore
 class Clock:
     """Time that passes as a test says."""
 
+    monotonic = staticmethod(time.monotonic)
+
     def __init__(self) -> None:
         self.now = 1_000_000.0
 
     def time(self) -> float:
         return self.now
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of leases; they are renewed after milliseconds, if it says that a minute has passed."""
     clock = Clock()
     monkeypatch.setattr(leases, "time", clock)
+    monkeypatch.setattr(leases, "_renewed", {})
     return clock
 
 
@@ -122,22 +124,18 @@ def test_a_block_renews_it_and_stops_where_another_run_has_it(
         assert read_leases(store) == {}, "what was freed is not taken again"
 
 
-def test_a_thread_renews_no_longer_than_somebody_works(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_renewed_once_the_work_has_ended(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BETWEEN", 0.01)
-    with locked(store, "run") as hold:
-        assert hold.lease in leases._renewers
-    assert hold.lease not in leases._renewers
-    with renewing(store, hold.lease):
-        pass
-    ends = time.monotonic() + 10
-    while hold.lease in leases._renewers:
-        assert time.monotonic() < ends
+    threads = {thread.name for thread in threading.enumerate()}
+    with locked(store, "run") as hold, renewing(store, hold.lease):
+        assert sum(thread.name == "lease" for thread in threading.enumerate()) >= 2
+    assert {thread.name for thread in threading.enumerate()} == threads and not store.files()
 
 
 def test_what_was_handed_over_waits_a_day_and_then_works(folder: RunStore, clock: Clock) -> None:
     """On a disk too, where the lock ends with the process."""
     with locked(folder, "run", outlasts=True) as hold:
-        write_job(folder, hold.id, "dataflow", {"job": "2026-01-02_03", "region": "r"})
+        hold.tell(engine="dataflow", handle={"job": "2026-01-02_03", "region": "r"})
         hold.is_handed_over = True
     clock.now += 86_000
     for command in ("run", "forget"):
@@ -226,29 +224,27 @@ def test_of_two_who_end_a_dead_one_in_the_same_moment_one_has_it(
 
 
 def test_a_process_is_known_by_its_beginning() -> None:
-    process = Process.current()
-    assert process.is_here and process.is_alive
-    assert not process.model_copy(update={"began": "1"}).is_alive
-    assert not process.model_copy(update={"host": "other"}).is_alive
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    began = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[19]
-    ended = process.model_copy(update={"process": child, "began": began})
-    ends = time.monotonic() + 10
-    while ended.is_alive:  # though nobody has heard yet that it ended
-        assert time.monotonic() < ends
-    os.waitpid(child, 0)
-    assert not ended.is_alive
+    holder = Holder.make("run")
+    assert holder.is_here and not holder.is_gone
+    assert holder.model_copy(update={"began": "1"}).is_gone
+    assert not holder.model_copy(update={"began": "1", "has_left": True}).is_gone
+    assert not holder.model_copy(update={"began": "1", "host": "other"}).is_gone
+    with subprocess.Popen(["sleep", "60"]) as child:
+        began = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        ended = holder.model_copy(update={"process": child.pid, "began": began})
+        assert not ended.is_gone
+        child.kill()
+        ends = time.monotonic() + 10
+        while not ended.is_gone:  # though nobody has heard yet that it ended
+            assert time.monotonic() < ends
+    assert ended.is_gone
 
 
-def test_a_record_that_is_damaged_is_none(folder: RunStore) -> None:
-    assert read_job(folder) is None
-    write_job(folder, "lease", "spark", None)
-    assert read_job(folder) is None
-    write_job(folder, "lease", "spark", {"job": "1"}, "http://page")
-    job = read_job(folder, "lease")
-    assert job is not None and (job.describe(), job.page) == ("job 1 on spark", "http://page")
-    assert read_job(folder, "other") is None
-    folder.write_bytes("logs/job.json", b"{")
-    assert read_job(folder) is None
+def test_who_holds_it_says_more(folder: RunStore) -> None:
+    with locked(folder, "run") as hold:
+        hold.tell(log="run.log")
+        holder = find_holder(folder)
+        assert holder is not None and holder.log == "run.log" and str(holder).startswith("curate run (process ")
+        hold.tell(engine="spark", handle={"job": "1"}, page="http://page")
+        assert find_holder(folder) == hold.holder or not folder.is_local
+        assert str(find_holder(folder)).startswith("curate run (job 1 on spark, since ")

@@ -1,0 +1,135 @@
+"""What is there of a run, finished or not: steps, failures and speed by its files, and who works on it.
+
+In: a run folder, of whatever engine, local or in an object store; nothing is written. Out: `Status`. Each folder is
+listed once; no table is opened. Whether who holds the folder has ended is asked of its engine by the caller.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from curate.ask.page import Line, columns, line
+from curate.base.errors import DamagedError
+from curate.base.wording import format_seconds, one_line
+from curate.pool.urls.download.rates import sum_downloads
+from curate.store import layout
+from curate.store.error_notes import read_error_notes
+from curate.store.facts import read_claim, read_facts
+from curate.store.lease import Holder
+from curate.store.lock import find_holder
+from curate.store.manifest import how_to_go_on, no_run
+from curate.store.store import RunStore
+from curate.store.timings import count_failed
+
+STEPS = (
+    ("measure", "tables/samples", ".parquet", "units"),
+    ("decide", "tables/decisions", ".parquet", "units"),
+    ("answers", "parts/answers", ".parquet", "batches"),
+    ("caption", "tables/captions", ".parquet", "units"),
+    ("emit", "shards", "_stats.json", "shards"),
+)
+USUAL = ("measure", "decide", "emit")  # the steps that all runs have
+FINISHED, FAILED, NOT_YET = 0, 1, 3  # exit status
+_WINDOW = 600.0  # seconds that rates are of
+_LINES, _CHARACTERS = 5, 2000  # of a driver's last words
+
+Ask = Callable[[Holder], tuple[bool | None, str]]  # whether it has ended, None where unknown; the state of its job
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run as it is now: its exit status, what that is, and what shows it.
+
+    `steps` are names, how far each is, and its speed; `more` are lines, such as the last words of one that failed.
+    """
+
+    url: str
+    exit_status: int
+    state: str
+    steps: tuple[tuple[str, str, str], ...] = ()
+    more: tuple[str, ...] = ()
+
+    @property
+    def short(self) -> str:
+        """The whole in a line."""
+        return "; ".join([f"{self.url}: {self.state}", *(f"{name} {done}" for name, done, _ in self.steps)])
+
+    @property
+    def lines(self) -> Iterator[Line]:
+        """The page."""
+        yield line(f"{self.url}: {self.state}")
+        yield from columns(self.steps)
+        yield from (line(f"  {text}") for text in self.more)
+
+
+def find_status(url: str, ask: Ask) -> Status:
+    """Return what is there of a run. Raises RecipeError where none is, and OSError where a store does not answer."""
+    store = RunStore(url)
+    holder, has_run = find_holder(store), store.exists(layout.RUN_FILE)
+    if not (holder or has_run):
+        raise no_run(store, url)
+    if store.exists(layout.SUCCESS_FILE):
+        facts, at_work = read_facts(store), f"; {holder} is at work here" if holder else ""
+        counts = f"{facts.kept:,} of {facts.rows:,} rows are kept, {facts.counts.get('failed', 0):,} failed"
+        return Status(url, FINISHED, f"finished after {format_seconds(facts.seconds)}: {counts}{at_work}")
+    exit_status, state = _judge(store, holder, ask)
+    try:
+        units = len(read_claim(store).unit_keys) if has_run else None
+    except DamagedError:
+        units = None
+    steps = [*_count_steps(store, units)]
+    if downloads := sum_downloads(store):
+        share = f"{downloads.urls:,} URLs, {downloads.came / downloads.urls:.1%} gave an image"
+        steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
+    if failed := count_failed(store):
+        steps.append(("failed", f"{failed:,} rows", ""))
+    seen = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
+    return Status(
+        url, exit_status, state, tuple(steps), (*seen, *(_last_words(store) if exit_status == FAILED else ()))
+    )
+
+
+def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:
+    """Return the exit status of an unfinished run, and what it is, by who holds it and what its engine says."""
+    go_on = how_to_go_on(store, store.url)
+    if holder is None:
+        return FAILED, f"not finished, and nobody works on it; {go_on}"
+    has_ended, state = ask(holder)
+    of_job = f" ({state})" if state else ""
+    is_leased = holder.has_left or not store.is_local  # and not locked, which ends with a process
+    heard = f", {holder.heard}" if is_leased else ""
+    if has_ended or (is_leased and holder.is_stale):
+        why = "has ended" if has_ended else f"was {holder.heard}, so its lease is stale"
+        return FAILED, f"not finished, and {holder} {why}{of_job}; with --take-over, {go_on}"
+    return NOT_YET, f"{f'waiting for {holder}' if holder.is_waiting else f'{holder} is at work'}{heard}{of_job}"
+
+
+def _count_steps(store: RunStore, units: int | None) -> Iterator[tuple[str, str, str]]:
+    """Yield of each step that has begun, or that all runs have, how far it is, its speed of late, and the time left."""
+    now = time.time()
+    for name, place, suffix, what in STEPS:
+        files = {path: at for path, at in store.times(place).items() if path.endswith(suffix)}
+        done, total = sum(map(_units_of, files)), units if what == "units" else None
+        late = sorted(at for at in files.values() if at > now - _WINDOW)
+        a_minute = 60 * (len(late) - 1) / max(now - late[0], 1.0) if late else 0.0
+        left = f", about {format_seconds(60 * (total - done) / a_minute)} left" if total and a_minute else ""
+        if files or name in USUAL:
+            yield (
+                name,
+                f"{done:,}/{total:,}" if total else f"{done:,}",
+                f"{a_minute:,.3g} {what}/min{left}" * bool(a_minute),
+            )
+
+
+def _units_of(path: str) -> int:
+    """Return how many units a table's file holds: `00000-00009.parquet` has ten."""
+    first, _, last = os.path.basename(path).partition(".")[0].partition("-")
+    return int(last) - int(first) + 1 if last.isdigit() else 1
+
+
+def _last_words(store: RunStore) -> Iterator[str]:
+    """Yield why a run has ended, as far as something is left that says it: errors of steps, and a driver's output."""
+    yield from (one_line(message, _CHARACTERS) for message in read_error_notes(store)[:_LINES])
+    if store.exists(layout.DRIVER_LOG):
+        yield from store.read_bytes(layout.DRIVER_LOG)[-_CHARACTERS:].decode(errors="replace").splitlines()[-_LINES:]

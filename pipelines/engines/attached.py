@@ -1,0 +1,50 @@
+"""Who holds a run's folder, asked and stopped from any process: a job by its engine, else the process itself."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+from apache_beam.runners.runner import PipelineState
+
+from curate.base.errors import RunError
+from curate.base.wording import one_line
+from curate.store.lease import Holder
+from pipelines.engines.job import Job
+from pipelines.engines.registry import ENGINES
+
+
+def ask(holder: Holder) -> tuple[bool | None, str]:
+    """Return whether a holder has ended, None where that is not known, and the state of its job in words."""
+    if not holder.handle:
+        return holder.is_gone or (None if holder.has_left or not holder.is_here else False), ""
+    try:
+        state = _attach(holder).state
+    except Exception as error:  # of any library's
+        return None, f"{holder.engine} does not answer: {one_line(error, 200)}"
+    return PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.is_gone or None, state
+
+
+def is_dead(holder: Holder) -> bool:
+    """Return whether a holder is shown dead: its lease is stale, its job has ended, or its process where no job is."""
+    return holder.is_stale or bool(ask(holder)[0])
+
+
+def stop(holder: Holder, seconds: float) -> None:
+    """Stop the job or the process. Raises TimeoutError where it does not end in time, and what an engine raises."""
+    number, ends = holder.process, time.monotonic() + seconds
+    if holder.handle:
+        _attach(holder).stop(seconds)
+        return
+    if not holder.is_here:
+        raise RunError(f"its driver is on another host; on {holder.host}: kill {number}")
+    with suppress(ProcessLookupError):
+        os.kill(number, signal.SIGTERM)  # which cancels what it began elsewhere
+    while not holder.is_gone:
+        if time.monotonic() > ends:
+            raise TimeoutError(f"process {number} does not end; kill -9 {number} ends it at once")
+        time.sleep(0.1)
+
+
+def _attach(holder: Holder) -> Job:
+    return ENGINES.find(holder.engine).attach(holder.handle or {})

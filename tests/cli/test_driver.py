@@ -1,0 +1,180 @@
+"""A driver that was handed a run: it outlives its shell, is followed, killed, cancelled and continued; one at a time."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.cli.conftest import Done, run_command
+from tests.laws import pools
+from tests.pool.range_server import Served, serving_ranges
+
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("interruptible")]
+
+SECONDS = 300  # that a process may take to get to work, on a crowded machine
+
+
+def wait_for(process: psutil.Process | None, served: Served, method: str, before: int = 0) -> None:
+    """Wait until the server was asked in this way once more."""
+    ends = time.monotonic() + SECONDS
+    while sum(request[0] == method for request in served.requests) <= before:
+        assert time.monotonic() < ends and (process is None or process.is_running())
+        time.sleep(0.05)
+
+
+@dataclass
+class Handed:
+    """A run whose pool is not read before `go`, and the commands about it."""
+
+    recipe: Path
+    out: Path
+    served: Served
+    go: threading.Event
+
+    def run(self, *words: str) -> Done:
+        return run_command("run", str(self.recipe), "--out", str(self.out), *words)
+
+    def status(self, *words: str) -> Done:
+        return run_command("status", str(self.out), *words)
+
+    def cancel(self) -> Done:
+        return run_command("cancel", str(self.out))
+
+    def detach(self, *words: str) -> psutil.Process:
+        """Hand it over, and return the driver once it works."""
+        before = len(self.served.gets(""))
+        done = self.run("--detach", *words)
+        assert done.status == 0, done.err
+        assert f"curate status {self.out} --watch" in done.out and f"curate cancel {self.out}" in done.out
+        number = re.search(r"handed over to process (\d+)", done.out)
+        assert number is not None
+        driver = psutil.Process(int(number[1]))
+        wait_for(driver, self.served, "GET", before)
+        return driver
+
+
+@pytest.fixture
+def handed(tmp_path: Path) -> Iterator[Handed]:
+    pools.write_tars(tmp_path / "pool", pools.make_samples(12), 2)
+    go = threading.Event()
+    with serving_ranges(tmp_path / "pool", gates={"GET": go}) as served:
+        source = {"name": "pool", "format": "webdataset", "path": f"{served.url}/{{00000..00001}}.tar"}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"input": source, "max_failed": 1.0}))
+        yield Handed(tmp_path / "recipe.yaml", tmp_path / "run", served, go)
+        go.set()
+
+
+def test_it_outlives_its_shell_and_is_followed_to_its_end(handed: Handed) -> None:
+    driver = handed.detach()
+    assert os.getsid(driver.pid) == driver.pid != os.getsid(0)
+    now = handed.status()
+    assert now.status == 3 and f"curate run (process {driver.pid} on " in now.out and "is at work" in now.out
+    assert re.search(r"measure +0/2", now.out) and f"{handed.out}/logs/driver.log on " in now.out
+    for words in ((), ("--detach",), ("--detach", "--take-over")):
+        second = handed.run(*words)
+        assert second.status == 1 and f"curate run (process {driver.pid} on " in second.err
+        assert "is running here; wait until it ends, or stop it" in second.err
+    handed.go.set()
+    done = handed.status("--watch")
+    assert done.status == 0 and "of 18 rows are kept" in done.out
+    psutil.wait_procs([driver], SECONDS)
+    assert not (handed.out / "tmp").exists()
+    log = (handed.out / "logs/driver.log").read_text()
+    assert "measure 2/2" in log and f"curate sql {handed.out}" in log and "Traceback" not in log
+    assert "nothing differs" in run_command("verify", str(handed.out)).out
+    assert "nobody is at work here; the run is finished" in handed.cancel().out
+
+
+def test_one_that_was_killed_is_told_and_a_rerun_continues(handed: Handed) -> None:
+    driver = handed.detach()
+    driver.kill()
+    psutil.wait_procs([driver], 10)
+    now = handed.status("--watch")
+    assert now.status == 1
+    assert "not finished, and nobody works on it; run its recipe again with the same --out: it continues" in now.out
+    assert "nobody is at work here; run its recipe again" in handed.cancel().out
+    handed.detach()
+    assert handed.status().status == 3
+    handed.go.set()
+    assert handed.status("--watch").status == 0
+
+
+def test_it_is_cancelled_and_goes_on_when_run_again(handed: Handed) -> None:
+    driver = handed.detach()
+    record = handed.out / "tmp/lock"
+    text = record.read_text()
+    with open(record, "r+") as file:  # which stays locked
+        file.write(text.replace(platform.node(), "x" * len(platform.node())))
+    done = handed.cancel()
+    assert done.status == 1 and "may go on: its driver is on another host; on x" in done.err
+    assert f"kill {driver.pid}" in done.err and driver.is_running() and handed.status().status == 3
+    with open(record, "r+") as file:
+        file.write(text)
+    done = handed.cancel()
+    assert done.status == 0 and f"process {driver.pid} on " in done.out and "is cancelled; run its recipe" in done.out
+    assert not (handed.out / "tmp/lock").exists()
+    now = handed.status()
+    assert now.status == 1 and "nobody works on it" in now.out and "curate: interrupted" in now.out
+    handed.go.set()
+    assert handed.run().status == 0
+    assert handed.status().status == 0
+
+
+def test_a_run_that_was_not_handed_over(handed: Handed) -> None:
+    """It is followed all the same, and not cancelled: who started it is there."""
+    command = [sys.executable, "-m", "curate", "run", str(handed.recipe), "--out", str(handed.out)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(None, handed.served, "GET")
+        now = handed.status()
+        assert now.status == 3 and f"curate run (process {running.pid} on " in now.out
+        done = handed.cancel()
+        assert done.status == 1 and "was not handed over; end it by Ctrl-C in its terminal, or on " in done.err
+        assert f"kill {running.pid}" in done.err and running.poll() is None
+    finally:
+        running.kill()
+        running.wait()
+    now = handed.status()
+    assert now.status == 1 and "not finished, and nobody works on it; run its recipe again" in now.out
+    assert "nobody is at work here; run its recipe again" in handed.cancel().out
+
+
+def test_what_is_wrong_is_said_before_it_is_handed_over(handed: Handed, capfd: pytest.CaptureFixture[str]) -> None:
+    done = handed.run("--detach", "--set", "input.0.path=none.parquet", "--set", "input.0.format=parquet")
+    assert done.status == 2 and not done.out and "none.parquet: no such file" in capfd.readouterr().err
+    done = handed.run("--detach", "--", "--no_such_option=1")
+    assert done.status == 2 and "no_such_option" in done.err
+    assert not handed.out.exists()
+    for done in (handed.status(), handed.cancel()):
+        assert done.status == 2 and "no such folder; accepted: the folder of a run" in done.err
+
+
+def test_an_interrupt_before_it_is_handed_over_ends_the_driver(tmp_path: Path) -> None:
+    """Of the shell's command; the driver is in a session of its own."""
+    (tmp_path / "00000.tar").write_bytes(b"")
+    (tmp_path / "recipe.yaml").write_text("")
+    gate = threading.Event()
+    with serving_ranges(tmp_path, gates={"HEAD": gate, "GET": gate}) as served:
+        source = {"name": "pool", "format": "webdataset", "path": f"{served.url}/00000.tar"}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"input": source}))
+        words = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--detach"]
+        running = subprocess.Popen([sys.executable, "-m", "curate", *words], stderr=subprocess.PIPE, text=True)
+        ends = time.monotonic() + SECONDS
+        while not served.requests:
+            assert time.monotonic() < ends and running.poll() is None
+            time.sleep(0.05)
+        children = psutil.Process(running.pid).children()
+        running.terminate()
+        assert running.wait(60) == 143 and len(children) == 1
+        assert not psutil.wait_procs(children, 10)[1] and not (tmp_path / "run").exists()
+        gate.set()

@@ -1,0 +1,262 @@
+"""A job that goes on without its driver: one at a time, followed and cancelled by its handle, and whole without anybody."""
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import apache_beam as beam
+import fsspec
+import pytest
+from apache_beam.runners.runner import PipelineResult, PipelineState
+
+from curate.base import registry
+from curate.store import lease as leases
+from curate.store.lease import find_lease, read_leases
+from curate.store.store import RunStore
+from pipelines.engines import registry as engines
+from pipelines.engines.job import Job
+from pipelines.engines.local import Local
+from tests.cli.conftest import Done, run_command
+
+pytestmark = pytest.mark.thorough
+
+
+class ElsewhereJob(Job):
+    """A job of the service."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("Elsewhere", Service.jobs[name])
+        self.name = name
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return {"job": self.name}
+
+    @property
+    def logs(self) -> str:
+        return f"http://elsewhere/{self.name}"
+
+
+@dataclass
+class Service(PipelineResult):
+    """A service that works on jobs in threads of its own; each waits until it is let begin."""
+
+    jobs: ClassVar[dict[str, "Service"]] = {}
+    work: Callable[[], object]
+    begins: threading.Event = field(default_factory=threading.Event)
+    now: str = PipelineState.PENDING
+    refuses: bool = False
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        self.begins.wait()
+        if self.now == PipelineState.CANCELLED:
+            return
+        self.now = PipelineState.RUNNING
+        try:
+            self.work()
+        except Exception:
+            self.now = PipelineState.FAILED
+        else:
+            self.now = PipelineState.DONE
+
+    @property
+    def state(self) -> str:
+        return self.now
+
+    def cancel(self) -> None:
+        if self.refuses:
+            raise OSError("no route to the service")
+        self.now = PipelineState.CANCELLED
+        self.begins.set()
+
+
+class Unknown(PipelineResult):
+    def __init__(self) -> None:
+        super().__init__(PipelineState.UNKNOWN)
+
+
+class Elsewhere(Local):
+    """The engine that uses it."""
+
+    key = "elsewhere"
+    outlasts_driver = True
+
+    def name_job(self, store: RunStore) -> Mapping[str, str]:
+        return {"job": store.url.rpartition("/")[2]}
+
+    def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
+        name = self.name_job(store)["job"]
+        assert (lease := find_lease(store)) is not None and lease.handle == {"job": name}, "it would be found"
+        root = beam.Pipeline(options=self.options)
+        add_steps(root)
+        Service.jobs[name] = Service(lambda: root.run().wait_until_finish())
+        return ElsewhereJob(name)
+
+    @classmethod
+    def attach(cls, handle: Mapping[str, str]) -> Job:
+        return ElsewhereJob(handle["job"]) if handle["job"] in Service.jobs else Job("Elsewhere", Unknown())
+
+
+class Clock:
+    """Time that is later by as much as a test says."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    late = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.late
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """The clock of leases, where there is the engine."""
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    monkeypatch.setattr(engines, "KINDS", (*engines.KINDS, Elsewhere))
+    registry._load.cache_clear()
+    yield clock
+    monkeypatch.undo()
+    registry._load.cache_clear()
+
+
+@dataclass
+class Run:
+    """A run that is handed over, and the commands about it."""
+
+    recipe: Path
+    url: str
+
+    def __call__(self, *words: str) -> Done:
+        return run_command("run", str(self.recipe), "--out", self.url, *words, "--", "--runner=elsewhere")
+
+    def status(self, *words: str) -> Done:
+        return run_command("status", self.url, *words)
+
+    def cancel(self) -> Done:
+        return run_command("cancel", self.url)
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.url)
+
+    @property
+    def job(self) -> Service:
+        return Service.jobs[self.url.rpartition("/")[2]]
+
+
+@pytest.fixture
+def run(pool: Path, clock: Clock) -> Iterator[Run]:
+    url = f"memory://{uuid.uuid4().hex}"
+    yield Run(pool / "texts.yaml", url)
+    for job in Service.jobs.values():
+        job.begins.set()
+        job.thread.join()
+    fsspec.filesystem("memory").rm(RunStore(url).root, recursive=True)
+
+
+def hand_over(run: Run, *words: str) -> None:
+    done = run("--detach", *words)
+    assert done.status == 0, done.err
+    assert f"{run.url}: handed over to FnApiRunner" in done.out and f"curate cancel {run.url}" in done.out
+
+
+def test_it_waits_works_and_publishes_by_itself(run: Run, clock: Clock) -> None:
+    hand_over(run)
+    clock.late += 80_000
+    waiting = run.status()
+    name = run.url.rpartition("/")[2]
+    assert waiting.status == 3 and f"waiting for curate run (job {name} on elsewhere, since" in waiting.out
+    assert "(PENDING)" in waiting.out and f"http://elsewhere/{name}" in waiting.out and "measure  0/1" in waiting.out
+    for words in ((), ("--detach",), ("--detach", "--take-over")):
+        second = run(*words)
+        assert second.status == 1 and f"curate run (job {name} on elsewhere, since" in second.err
+        assert "is running here; wait until it ends, or stop it" in second.err
+    run.job.begins.set()
+    run.job.thread.join()
+    done = run.status("--watch")
+    assert done.status == 0 and "of 200 rows are kept" in done.out
+    [lease] = read_leases(run.store).values()
+    assert not lease.is_waiting and lease.has_left and find_lease(run.store) is None, "nobody was left to end it"
+    assert "nothing differs" in run_command("verify", run.url).out
+    assert "is finished" in run.cancel().out
+    assert "nothing to do" in run().out and not run.store.files("tmp")
+
+
+def test_a_cancel(run: Run) -> None:
+    hand_over(run)
+    run.job.refuses = True
+    done = run.cancel()
+    assert done.status == 1 and "on elsewhere, since" in done.err and "may go on: no route to the service" in done.err
+    assert "see http://elsewhere/" in done.err and run.status().status == 3 and find_lease(run.store)
+    run.job.refuses = False
+    done = run.cancel()
+    assert done.status == 0 and "is cancelled; run its recipe again with the same --out" in done.out
+    assert find_lease(run.store) is None
+    now = run.status()
+    assert now.status == 1 and "nobody works on it; run its recipe again" in now.out
+    hand_over(run)
+    assert run.status().status == 3
+
+
+def test_a_job_that_fails_says_why(run: Run) -> None:
+    """Nobody was there when it did."""
+    run.recipe = run.recipe.with_name("tars.yaml")
+    hand_over(run, "--set", "max_failed=0.01")
+    run.job.begins.set()
+    run.job.thread.join()
+    now = run.status()
+    assert now.status == 1 and "has ended (FAILED); with --take-over, run its recipe again" in now.out
+    assert "3 of 60 samples" in now.out and re.search(r"failed +3 rows", now.out), now.out
+    assert run().status == 1
+    assert run("--take-over", "--detach").status == 0
+    run.job.begins.set()
+    run.job.thread.join()
+    assert run.status().status == 0
+
+
+def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job has a name before, and is found by it."""
+    hand_over(run)
+    lease = find_lease(run.store)
+    assert lease is not None
+    died = {"has_left": False, "lasts": 900.0, "began": "1"}
+    run.store.write_json("tmp/lease/000001", lease.model_copy(update=died).model_dump())
+    assert run.status().status == 3 and run("--take-over").status == 1
+    job = Service.jobs.pop(run.url.rpartition("/")[2])
+    now = run.status()
+    assert now.status == 1 and "has ended (UNKNOWN); with --take-over, run its recipe again" in now.out
+    job.now = PipelineState.DONE
+    Service.jobs["another"] = job
+    assert run("--detach").status == 1
+    hand = run("--detach", "--take-over")
+    assert hand.status == 0, hand.err
+    assert list(read_leases(run.store)) == [2]
+
+
+def test_a_lease_that_nobody_renews(run: Run, clock: Clock) -> None:
+    hand_over(run)
+    clock.late += 86_401
+    now = run.status()
+    assert now.status == 1 and "so its lease is stale" in now.out and "last heard of 24 h 0 min ago" in now.out
+    refused = run("--detach")
+    assert refused.status == 1 and "so its lease is stale" in refused.err and "--take-over" in refused.err
+    old = run.job
+    assert run("--detach", "--take-over").status == 0
+    assert run.job is not old
+    old.begins.set()
+    old.thread.join()
+    assert old.now == PipelineState.FAILED, "it learns that another has the folder"
+    assert run.status().status == 3
+    run.job.begins.set()
+    run.job.thread.join()
+    assert run.status().status == 0
