@@ -82,9 +82,10 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
     parts = units if is_lent else [replace(unit, parts=(part,)) for unit in units for part in unit.parts]
     with temporary_folder() as folder:
         number = iter(range(4))
+        base = folder if prepared.context.store.is_local else f"memory://{folder}"  # which counts requests
 
         def measure(some: Sequence[Unit]) -> Trial:
-            return _run(prepared, some, is_lent, _size(some) / max(1, _size(units)), f"{folder}/{next(number)}")
+            return _run(prepared, some, is_lent, _size(some) / max(1, _size(units)), f"{base}/{next(number)}")
 
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
         cold, warm = measure(first), measure(first)

@@ -1,7 +1,7 @@
-"""What this process uses, by the step at work: CPU, seconds of GPUs, requests to stores.
+"""What this process uses, by the step at work: CPU, GPUs, memory, requests to stores, bytes that are grouped.
 
-CPU is the process's, threads of libraries included: where several steps are at work at once, each has an equal part;
-what is used while none is belongs to ENGINE. Counts go to the step that the thread is in.
+CPU is the process's, threads of libraries included: of steps that are at work at once, each has an equal part, and what
+is used while none is belongs to ENGINE. All else is counted for the step that the thread is in.
 """
 
 import os
@@ -10,24 +10,21 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 CPU = "cpu"  # seconds of a core
 ENGINE = "engine"
 Used = defaultdict[tuple[str, str], float]  # by step and kind, as of `curate.store.facts.UsedFacts`
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(eq=False)
 class Block:
     """A part of a step's work, in one thread: its CPU seconds so far, but those of blocks within."""
 
-    step: str
-    cpu: float = 0.0
+    def __init__(self, step: str) -> None:
+        self.step, self.cpu = step, 0.0
 
 
 class Meter:
-    """Counts from its making, or from the last `take`, on."""
+    """Counts from the start of the process, or from the last `take`, on."""
 
     def __init__(self) -> None:
         self.reset()
@@ -35,55 +32,48 @@ class Meter:
     def reset(self) -> None:
         """Forget what another process did, of which this one is a copy."""
         self._lock = threading.Lock()
-        self._blocks: dict[int, list[Block]] = {}  # that each thread is in, the innermost last
+        self._blocks = defaultdict[int, list[Block]](list)  # that each thread is in, the innermost last
         self._used = Used(float)
-        self._seen = 0.0  # what the process used before counts too
-        self._taken = time.monotonic()
+        self._cpu, self._taken = 0.0, time.monotonic()
 
     @contextmanager
     def at(self, step: str) -> Iterator[Block]:
         """Count for the step meanwhile."""
-        thread, block = threading.get_ident(), Block(step)
+        block, blocks = Block(step), self._blocks[threading.get_ident()]
         with self._lock:
             self._settle()
-            self._blocks.setdefault(thread, []).append(block)
+            blocks.append(block)
         try:
             yield block
         finally:
             with self._lock:
                 self._settle()
-                self._blocks[thread].pop()
-                if not self._blocks[thread]:
-                    del self._blocks[thread]
+                blocks.pop()
 
     def count(self, kind: str, value: float = 1) -> None:
         """Add to what the step of this thread used."""
         with self._lock:
-            self._used[self._step, kind] += value
+            blocks = self._blocks[threading.get_ident()]
+            self._used[blocks[-1].step if blocks else ENGINE, kind] += value
 
     def take(self) -> Used:
         """Return what was used since the last time; the memory of now, for that time, by this thread's step."""
+        now = time.monotonic()
+        with suppress(OSError), open("/proc/self/statm") as file:
+            pages = int(file.read().split()[1])
+            self.count("memory", pages * os.sysconf("SC_PAGE_SIZE") / 1e9 * (now - self._taken))
         with self._lock:
             self._settle()
-            now, used = time.monotonic(), self._used
-            with suppress(OSError), open("/proc/self/statm") as file:
-                used[self._step, "memory"] += int(file.read().split()[1]) * _PAGE / 1e9 * (now - self._taken)
-            self._taken, self._used = now, Used(float)
+            used, self._used, self._taken = self._used, Used(float), now
             return used
-
-    @property
-    def _step(self) -> str:
-        blocks = self._blocks.get(threading.get_ident())
-        return blocks[-1].step if blocks else ENGINE
 
     def _settle(self) -> None:
         now = time.process_time()
-        spent, self._seen = now - self._seen, now
-        for *_, block in self._blocks.values():
-            block.cpu += spent / len(self._blocks)
-            self._used[block.step, CPU] += spent / len(self._blocks)
-        if not self._blocks:
-            self._used[ENGINE, CPU] += spent
+        spent, self._cpu = now - self._cpu, now
+        working = [blocks[-1] for blocks in list(self._blocks.values()) if blocks]
+        for block in working or [Block(ENGINE)]:
+            block.cpu += spent / max(1, len(working))
+            self._used[block.step, CPU] += spent / max(1, len(working))
 
 
 METER = Meter()

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from curate.base.meter import METER
 from curate.base.wording import one_line
 
 Value = TypeVar("Value")
@@ -57,15 +59,18 @@ class Lazy(Generic[Value]):
         # What `load` may be called with yet; None before the first use.
         self._unloaded: deque[tuple[str, ...]] | None = None
         self._loaded = 0
+        self._on_gpus: set[int] = set()  # what was loaded there
         self._is_loading = False
 
     @contextmanager
     def use(self) -> Iterator[Value]:
         """Yield what `load` returned, once a device is free. Raises what `load` does, unless another device has it."""
-        value = self._take()
+        value, began = self._take(), time.monotonic()
         try:
             yield value
         finally:
+            if id(value) in self._on_gpus:
+                METER.count("gpu", time.monotonic() - began)
             with self._changed:
                 self._free.append(value)
                 self._changed.notify_all()
@@ -81,7 +86,8 @@ class Lazy(Generic[Value]):
                 if self._unloaded is None:
                     self._unloaded = deque([(device,) for device in self._devices()] if self._devices else [()])
                 value = self._load(*self._unloaded[0])
-                self._unloaded.popleft()
+                if str(self._unloaded.popleft()[:1]).startswith("('cuda"):
+                    self._on_gpus.add(id(value))
                 self._loaded += 1
                 return value
             except Exception as error:  # of many kinds: of memory that other processes use, say

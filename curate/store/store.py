@@ -188,7 +188,7 @@ class RunStore(StoredFiles):
         if self.is_local:
             in_folder(self.path(name), lambda path: os.replace(aside, path))
         else:
-            self.fs.put_file(aside, self.path(name))
+            self._writes.put_file(aside, self.path(name))
 
     def _put_new(self, aside: str, name: str) -> None:
         """Put a file of this machine into place where none is. Raises FileExistsError."""
@@ -198,11 +198,11 @@ class RunStore(StoredFiles):
         if not self._has_conditional_put:
             if self.exists(name):
                 raise FileExistsError(self.path(name))
-            self.fs.put_file(aside, self.path(name))
+            self._writes.put_file(aside, self.path(name))
             return
         for attempt in range(_ATTEMPTS):
             try:
-                self.fs.put_file(aside, self.path(name), mode="create")
+                self._writes.put_file(aside, self.path(name), mode="create")
                 return
             except OSError as error:  # not all S3 servers say what failed
                 if isinstance(error, FileExistsError) or self.exists(name):
@@ -266,7 +266,7 @@ class RunStore(StoredFiles):
                 if self.is_local:
                     self._replace(self.path(aside), name)
                 else:
-                    self.fs.cp_file(self.path(aside), self.path(name))
+                    self._writes.cp_file(self.path(aside), self.path(name))
                     self.fs.rm_file(self.path(aside))
         return True
 
@@ -307,7 +307,7 @@ class RunStore(StoredFiles):
             if self.is_local:
                 in_folder(self.path(note), lambda path: add_line(path, text))
             else:
-                self.fs.pipe_file(self.path(f"{note}/{text}"), b"")
+                self._writes.pipe_file(self.path(f"{note}/{text}"), b"")
 
     # ---- what is not put into place
 
@@ -328,7 +328,7 @@ class RunStore(StoredFiles):
             data = line.encode() + b"\n"
             in_folder(self.path(f"{name}/{_process()}"), lambda path: write_at_once(path, data, os.O_APPEND))
         else:
-            self.fs.pipe_file(self.path(f"{name}/{line}"), b"")
+            self._writes.pipe_file(self.path(f"{name}/{line}"), b"")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.errors import CurateError, DamagedError, RecipeError
+from curate.base.meter import METER
 from curate.base.wording import one_line
 from curate.store.layout import digest_name
 from curate.store.local import Digest, read_lines, walk
@@ -45,6 +46,18 @@ class StoredFiles:
     def fs(self) -> Any:
         """Return the fsspec file system (fsspec caches one per process)."""
         return self._place[0]
+
+    @property
+    def _reads(self) -> Any:
+        """Return the file system, and count a request that reads: GET or HEAD."""
+        METER.count("reads")
+        return self.fs
+
+    @property
+    def _writes(self) -> Any:
+        """Return the file system, and count a request that writes or lists, which stores charge alike."""
+        METER.count("writes")
+        return self.fs
 
     @cached_property
     def root(self) -> str:
@@ -77,7 +90,7 @@ class StoredFiles:
                 os.stat(self.path(name))
             else:  # not `fs.exists`, which takes any error for a no
                 with self._reading(name):
-                    self.fs.info(self.path(name))
+                    self._reads.info(self.path(name))
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -94,18 +107,20 @@ class StoredFiles:
 
     def size(self, name: str) -> int:
         """Return the bytes of the file."""
-        return int(self.fs.size(self.path(name)))
+        return int(self._reads.size(self.path(name)))
 
     def state(self, name: str) -> str:
         """Return a text that is another one once the file is. Raises OSError where it is missing, or unreadable now."""
         with self._reading(name):
-            return str(sorted(self.fs.info(self.path(name)).items()))
+            return str(sorted(self._reads.info(self.path(name)).items()))
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
         try:
             with self._reading(folder):
-                paths = os.listdir(self.path(folder)) if self.is_local else self.fs.ls(self.path(folder), detail=False)
+                paths = (
+                    os.listdir(self.path(folder)) if self.is_local else self._writes.ls(self.path(folder), detail=False)
+                )
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in paths)
@@ -117,7 +132,7 @@ class StoredFiles:
         self.fs.invalidate_cache()
         if not self.exists(name):
             return []
-        return sorted(str(path)[len(self.root) + 1 :] for path in self.fs.find(self.path(name).rstrip("/")))
+        return sorted(str(path)[len(self.root) + 1 :] for path in self._writes.find(self.path(name).rstrip("/")))
 
     def times(self, name: str) -> dict[str, float]:
         """Return the paths of all files below `name`, each with when it was written, in seconds since 1970."""
@@ -128,7 +143,7 @@ class StoredFiles:
 
     def open(self, name: str) -> Any:
         """Open the file for reading bytes."""
-        return open(self.path(name), "rb") if self.is_local else self.fs.open(self.path(name), "rb")
+        return open(self.path(name), "rb") if self.is_local else self._reads.open(self.path(name), "rb")
 
     def read_bytes(self, name: str) -> bytes:
         """Return all bytes of the file."""

@@ -92,3 +92,15 @@ def _count() -> set[str]:
 
     METER.count("reads")
     return {step for step, _ in METER.take()}
+
+
+@pytest.mark.parametrize(("device", "is_counted"), [("cuda:0", True), ("cpu", False)])
+def test_a_model_that_is_used_keeps_its_gpu(device: str, is_counted: bool) -> None:
+    from curate.base.meter import METER
+    from curate.base.process import Lazy
+
+    METER.take()
+    with METER.at("measure"), Lazy(lambda device: [device], lambda: [device]).use() as model:
+        assert model == [device]
+        time.sleep(0.05)
+    assert (METER.take()["measure", "gpu"] >= 0.05) == is_counted

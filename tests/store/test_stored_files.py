@@ -143,3 +143,20 @@ def test_of_a_log_a_line_that_a_kill_cut_is_left_out(tmp_path: Path) -> None:
     folder.log("log", "a.1")
     (tmp_path / "log" / "other").write_bytes(b"b.2\nc.")
     assert sorted(folder.read_log("log")) == ["a.1", "b.2"]
+
+
+def test_requests_to_a_store_are_counted_and_those_to_a_disk_are_not(tmp_path: Path) -> None:
+    from curate.base.meter import METER
+
+    for url, counted in ((f"memory://{tmp_path}", (3, 2)), (str(tmp_path), (0, 0))):
+        store = RunStore(f"{url}/run")
+        METER.take()
+        with METER.at("emit"):
+            store.write_bytes("a", b"1")
+            METER.take()
+            store.read_bytes("a")
+            assert store.exists("a")
+            store.names("")
+            store.files("")
+        used = METER.take()
+        assert (used["emit", "reads"], used["emit", "writes"]) == counted
