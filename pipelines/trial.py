@@ -60,7 +60,7 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
     context, units, workers = prepared.context, prepared.plan.units, prepared.engine.workers
     count: float = len(units)
     if rows:
-        size = _size(units) / (context.pool.rows or trials.apart.rows) if context.pool.has_images else 1
+        size = trials.bytes or _size(units) / max(1, trials.apart.rows) if context.pool.has_images else 1
         count = max(1, ceil(rows * size / (UNIT_BYTES if context.pool.has_images else UNIT_ROWS)[1]))
     if workers.overhead is None:  # this machine
         workers = workers._replace(memory=1024 * getrusage(RUSAGE_SELF).ru_maxrss / 1e9)
@@ -99,7 +99,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
                 of_source = chain.from_iterable(other.parts for other in spread if other.source == source)
                 by_source[source] = replace(unit, parts=tuple(of_source))
             together = measure(list(by_source.values()))
-    return Trials(cold, warm, apart, together, start)
+    return Trials(cold, warm, apart, together, start, _size(spread) / max(1, apart.rows))
 
 
 def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: str) -> Trial:

@@ -90,9 +90,8 @@ def main() -> None:
             from tests.bench.bench_emit import make_pool
 
             (here / "pool").mkdir()
-            for number, tar in enumerate(make_pool(here, min(options.tars, 4), options.of, 640, 480)):
-                for copy in range(number, options.tars, 4):
-                    os.link(tar, here / f"pool/{copy:05d}.tar")
+            for number, tar in enumerate(make_pool(here, options.tars, options.of, 256, 256)):
+                os.link(tar, here / f"pool/{number:05d}.tar")
             source = {"name": "pool", "format": "webdataset", "path": f"{here}/pool/*.tar"}
             recipes[options.tars * options.of] = {
                 "input": source,

@@ -50,13 +50,17 @@ class Trial(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Runs of parts of a pool; of a finished run, all are that one. `start`: CPU seconds before the first step."""
+    """Runs of parts of a pool; of a finished run, all are that one.
+
+    `start` is CPU seconds before the first step, `bytes` those of a row in the inputs, 0 where nobody looked.
+    """
 
     cold: Trial
     warm: Trial
     apart: Trial
     together: Trial
     start: float = 0.0
+    bytes: float = 0.0
 
 
 class Work(NamedTuple):
@@ -123,7 +127,7 @@ def add_up(costs: Iterable[Cost]) -> Range:
 
 def fit(trials: Trials, step: str, kind: str) -> list[tuple[float, float]]:
     """Return what a process, a run, a unit and a row of a step use of a kind, each with its margin."""
-    _, warm, apart, together, _ = trials
+    warm, apart, together = trials[1:4]
     cold_value, small, many, large = (trial.value(step, kind) for trial in trials[:4])
     share, least, floor = (_CPU, _SECONDS, 0.0) if kind == CPU else (_COUNTED, 0.0, -inf)
 
@@ -193,5 +197,5 @@ def add_waiting(costs: list[Cost], seconds: Range | None, workers: Workers) -> N
     if seconds and workers.cores:
         margin = (seconds.high - seconds.low) / 2
         idle = seconds.value - add_up(cost for cost in costs if cost.kind == CPU).value / workers.cores
-        costs += [Cost("idle", CPU, "cores", workers.cores, idle, margin)] if idle > 0 else []
+        costs += [Cost("idle", CPU, "cores", workers.cores, idle, _CONSTANT * idle)] if idle > 0 else []
         costs += [Cost("all", MEMORY, "GB", workers.memory, seconds.value, margin)] if workers.memory else []

@@ -81,7 +81,11 @@ def _say(of: Range, factor: float = 1.0, digits: int = 2) -> tuple[str, str]:
 
 def _time(seconds: float) -> str:
     unit, size = next(pair for pair in (("s", 1.0), ("ms", 1e-3), ("µs", 0.0)) if abs(seconds) >= pair[1])
-    return f"{seconds / (size or 1e-6):.3g} {unit}"
+    return f"{_number(seconds / (size or 1e-6))} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _totals(plan: CostPlan) -> Iterator[tuple[str, str, str]]:
@@ -117,7 +121,7 @@ def _bill(plan: CostPlan, prices: Prices) -> Iterator[Line]:
             missing.append(key)
         else:
             count = plan.sum(kind).value / _PRICED[kind][1]
-            rows.append((key, *_say(amount), f"{count:,.4g} × {price.each:.6g}: {price.source}"))
+            rows.append((key, *_say(amount), f"{_number(count)} × {price.each:.6g}: {price.source}"))
             amounts.append(amount)
     for of in plan.requests:
         rows.append((f"captions.engines.{of.engine}", *_say(Range(of.cost, 0, of.cost)), f"{of.kind}, at most"))
