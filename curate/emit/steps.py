@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def _write(
     store, shard = settings.store, Shard.of(index, chain.from_iterable(slices))
     with time_step(store, "emit", f"{index:05d}") as timer:
         timer.rows = shard.rows
-        hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *repeated]))
+        in_order = sorted(filter(len, repeated), key=itemgetter(0))  # each is of a bucket
+        hashes = np.concatenate([np.zeros(0, np.uint64), *in_order])
         dtype = emit_shard(replace(settings, fields=fields), shard, hashes)
         files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)
         lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]

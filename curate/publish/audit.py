@@ -7,6 +7,7 @@ What publishing tells of the kept samples is counted with it, in the same readin
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.errors import ConservationError, RunError
+from curate.base.process import groups, in_threads
 from curate.base.schema import KEPT
 from curate.base.wording import pluralise
 from curate.emit.output_format import OutputFormat, find_output
@@ -29,6 +31,7 @@ from curate.run.columns import table_names
 from curate.run.context import RunContext, StepSettings
 from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, failures_part
 from curate.store.store import RunStore
+from curate.store.table_file import write_groups
 from curate.store.tables import UnitTables
 
 MEASURES = ("words", "width", "height")  # whose means are published
@@ -263,7 +266,7 @@ def check_damage(settings: PublishSettings, audit: Audit) -> Audit:
                 lines.append(f"  {reason} {part.rows:,}, such as {part.example}")
             remedies.append(allow(name, bad, total))
     if lines:
-        settings.store.write_parquet(FAILURES_FILE, all_failures(settings.store))
+        write_failures(settings.store, audit)
         repaired = "Once they are repaired, run with --out NEW --reuse this folder."
         lines.append(f"All are in failures.parquet of the run folder. {repaired}")
         raise RunError("\n".join([*lines, f"To continue anyway, run again with {' '.join(remedies)}"]))
@@ -274,11 +277,14 @@ def _is_unread(reason: str) -> bool:
     return reason in schema.FILE_REASONS or reason == schema.DAMAGED_EMBEDDINGS
 
 
-def all_failures(store: RunStore) -> pa.Table:
-    """Return schema.FAILURES of the whole run, as its units wrote them."""
+def write_failures(store: RunStore, audit: Audit) -> None:
+    """Put failures.parquet, schema.FAILURES of the whole run, into place; in memory is what a few units wrote."""
+    rows = sum(part.rows for part in audit.failing.values())
     names = sorted(store.files(FAILURES_PARTS), key=lambda name: (len(name), name))  # numbers may have six digits
-    parts = [store.read_parquet(name) for name in names]
-    return pa.concat_tables([schema.FAILURES.empty_table(), *parts]).combine_chunks()
+    parts = chain([schema.FAILURES.empty_table()], in_threads(store.read_parquet, names))
+    tables = (pa.concat_tables(some).combine_chunks() for some in groups(parts, len, 1 << 18))
+    with store.create(FAILURES_FILE, rows) as file:
+        write_groups(file, tables, schema.FAILURES, rows)
 
 
 def check_conservation(audit: Audit, emitted: int) -> Counter[str]:

@@ -22,7 +22,7 @@ from curate.decide.rules.top import TopSearch
 from curate.decide.statistics.derived import Scale
 from curate.match.unit import NO_ENTRY, load_entries
 from curate.pool.urls.download.rates import sum_downloads
-from curate.publish.audit import Audit, PublishSettings, all_failures, check_conservation
+from curate.publish.audit import Audit, PublishSettings, check_conservation, write_failures
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published
 from curate.publish.uids import UidsPart
@@ -65,7 +65,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
         return
     rows = digests.rows("shards/", f".{kind.suffix}")
     counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
-    store.write_parquet(layout.FAILURES_FILE, all_failures(store))
+    write_failures(store, results.audit)
     if decided.pool is not None and decided.survivors is not None and decided.sums is not None:
         assert settings.matching is not None
         p = decided.choice.entry_probabilities() if decided.choice else None

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import duckdb
@@ -56,7 +57,7 @@ def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa.Table]:
+def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, Any]:
     """Return the tables but `entries`; of run.json, without `format`, text is as it is, and all else JSON."""
     reasons = {"sample": schema.SAMPLE_REASONS, "file": schema.FILE_REASONS, "part of a file": schema.DAMAGE_REASONS}
     lines = ((name, kind, text) for kind, of_kind in reasons.items() for name, text in of_kind.items())
@@ -67,7 +68,7 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
     facts = [(key, value) for key, value in run.to_json().items() if key != "format"]
     facts = [(key, value if isinstance(value, str | None) else json.dumps(value)) for key, value in facts]
     return {
-        "failures": _without_zones(folder.read_parquet(FAILURES_FILE), "attempted"),
+        "failures": _read_failures(folder),
         "reasons": _table(meanings, reason=_TEXT, kind=_TEXT, meaning=_TEXT, never_came=pa.bool_()),
         "rules": _table(rules, position=_INT32, name=_TEXT, expression=_TEXT, threshold=pa.float64()),
         "run": _table(facts, key=_TEXT, value=_TEXT),
@@ -80,6 +81,13 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, pa
         "funnel": _funnel(run, drops),
         "sources": _sources(run, drops),
     }
+
+
+def _read_failures(folder: RunStore) -> pa.RecordBatchReader:
+    """Return the failures, which may be as many as rows, as they are read."""
+    batches = chain.from_iterable(map(pa.Table.to_batches, folder.open_parquet(FAILURES_FILE).read_groups()))
+    kinds = _without_zones(schema.FAILURES.empty_table(), "attempted").schema
+    return pa.RecordBatchReader.from_batches(schema.FAILURES, batches).cast(kinds)
 
 
 def _table(lines: Iterable[tuple[Any, ...]], **columns: pa.DataType) -> pa.Table:

@@ -62,6 +62,8 @@ class ToUnit(NamedTuple):
 class Combine(ABC, Generic[P, W]):
     """How parts that units answer become one whole, in any order and grouping: no worker holds a list of them."""
 
+    of_wholes: "Combine[Any, Any] | None" = None  # combines large wholes, of which a cluster has thousands
+
     @abstractmethod
     def create(self) -> Any:
         """Return an accumulator without parts."""

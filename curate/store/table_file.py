@@ -5,8 +5,9 @@ be read.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
@@ -32,19 +33,23 @@ Parsed = TypeVar("Parsed")
 
 def write_table(file: Any, table: pa.Table, footer: Mapping[bytes, bytes], groups: Sequence[int] | None = None) -> None:
     """Write a table with this footer, in row groups of so many rows; None: in one. Equal tables give equal bytes."""
-    is_aligned = len(table) >= _FEW and table.schema.names[:2] == ["unit", "row"]
+    sizes = (len(table),) if groups is None else groups
+    write_groups(file, map(table.slice, accumulate(sizes, initial=0), sizes), table.schema, len(table), footer)
+
+
+def write_groups(file: Any, groups: Iterable[pa.Table], schema: pa.Schema, rows: int, footer: Any = None) -> None:
+    """Write a table of so many rows that comes as its row groups."""
+    is_aligned = rows >= _FEW and schema.names[:2] == ["unit", "row"]
     plain = _PLAIN - {"caption"} if is_aligned else _PLAIN
-    repeating = [f.name for f in table.schema if f.name not in plain and pa.types.is_string(f.type)]
+    repeating = [f.name for f in schema if f.name not in plain and pa.types.is_string(f.type)]
     options: dict[str, Any] = {"use_dictionary": repeating or False, "write_page_checksum": True}
-    options |= {"compression": "none"} if len(table) < _FEW else {"compression": "zstd", "compression_level": 1}
+    options |= {"compression": "none"} if rows < _FEW else {"compression": "zstd", "compression_level": 1}
     if is_aligned:
-        options["column_encoding"] = {name: _ENCODINGS[name] for name in table.schema.names if name in _ENCODINGS}
-    table = table.replace_schema_metadata(dict(footer) or None)
-    with pq.ParquetWriter(file, table.schema, **options) as out:
-        first = 0
-        for rows in (len(table),) if groups is None else groups:
-            out.write_table(table.slice(first, rows), max(rows, 1))
-            first += rows
+        options["column_encoding"] = {name: _ENCODINGS[name] for name in schema.names if name in _ENCODINGS}
+    schema = schema.with_metadata(dict(footer)) if footer else schema.remove_metadata()
+    with pq.ParquetWriter(file, schema, **options) as out:
+        for table in groups:
+            out.write_table(table.replace_schema_metadata(schema.metadata), max(len(table), 1))
 
 
 class TableFile:
@@ -83,6 +88,10 @@ class TableFile:
     def schema(self) -> pa.Schema:
         """The columns and their types."""
         return self._file.schema_arrow
+
+    def read_groups(self) -> Iterator[pa.Table]:
+        """Yield the row groups."""
+        yield from map(self.read_group, range(self._file.metadata.num_row_groups))
 
     def read_group(self, number: int) -> pa.Table:
         """Return a row group; errors as of `RunStore.read_parquet`."""

@@ -7,8 +7,10 @@ pickled.
 """
 
 import types
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -23,6 +25,7 @@ from curate.base.foreign import naming_packages
 from curate.base.process import CORES
 from curate.run.units import Batch, Combine
 
+_WHOLES = 32  # large results that one worker holds, of those that thousands of bundles give
 _BATCH = 1 << 21  # bytes of a key's batch that wait
 
 
@@ -108,17 +111,26 @@ def in_window(output: Any) -> Any:
 class CombineAll(beam.PTransform):
     """Combine all elements as they come, so that a worker holds one result and not the parts; of none, nothing.
 
-    As Beam's own, of steps that start faster; a default for none would cost a stage.
+    As Beam's own, of steps that start faster; a default for none would cost a stage. With `of_wholes`, which combines
+    wholes, some workers first combine what bundles gave: one would hold that of thousands.
     """
 
-    def __init__(self, combine: Combine[Any, Any]) -> None:
+    def __init__(self, combine: Combine[Any, Any], of_wholes: Combine[Any, Any] | None = None) -> None:
         super().__init__()
-        self._combine = combine
+        self._combine, self._of_wholes = combine, of_wholes
 
     def expand(self, elements: beam.PCollection[Any]) -> beam.PCollection[Any]:
         """PCollection[part] → PCollection of one whole."""
-        keyed = elements | "Key" >> Map(lambda element: (None, element)).with_output_types(tuple[None, Any])
-        return keyed | "Combine" >> beam.CombinePerKey(_CombineFn(self._combine)) | "Value" >> Map(itemgetter(1))
+        keys = _WHOLES if self._of_wholes else 1
+        key = Map(lambda element: (_process() % keys, element)).with_output_types(tuple[int, Any])
+        combined = elements | "Key" >> key | "Combine" >> beam.CombinePerKey(_CombineFn(self._combine))
+        whole = combined | "Value" >> Map(itemgetter(1))
+        return whole | "Wholes" >> CombineAll(self._of_wholes) if self._of_wholes else whole
+
+
+@cache
+def _process() -> int:
+    return uuid.uuid4().int
 
 
 class _CombineFn(beam.CombineFn):

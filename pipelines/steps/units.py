@@ -202,7 +202,8 @@ class BeamUnits(Units):
         def whole() -> beam.PCollection[Any]:
             parts = tuple(answer.elements for answer in answers if isinstance(answer, _Collected))
             together = parts[0] if len(parts) == 1 else parts | name >> beam.Flatten()
-            return together | f"{name}: all" >> self._hinted(CombineAll(combine), name)
+            of_wholes = combine.of_wholes if self.place.is_cluster else None
+            return together | f"{name}: all" >> self._hinted(CombineAll(combine, of_wholes), name)
 
         return _Collected(False, whole)
 

@@ -1,6 +1,7 @@
 """The audit counts every row, and refuses tables that contradict each other, however they were tampered with."""
 
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.base import schema
@@ -17,14 +19,14 @@ from curate.publish.audit import (
     Audit,
     Failing,
     PublishSettings,
-    all_failures,
     audit_unit,
     check_conservation,
     check_damage,
+    write_failures,
 )
 from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
-from curate.store.layout import failures_part
+from curate.store.layout import FAILURES_FILE, FAILURES_PARTS, failures_part
 from curate.store.store import RunStore
 from pipelines.claim import Prepared
 from pipelines.prepare import prepare
@@ -82,22 +84,55 @@ def test_all_rows_are_counted(prepared: Prepared) -> None:
         bad += [tuple(r[name] for name in names) for r in samples if r["status"] != "ok"]
         told.update(audit.verdicts)
         whole.add(audit)
-    listed = [tuple(row.values())[:7] for row in all_failures(prepared.context.store).to_pylist()]
+    listed = [tuple(row.values())[:7] for row in written_failures(prepared.context, whole).to_pylist()]
     assert [row for row in listed if row[1] is not None] == bad
     assert Counter(row[5] for row in listed) == {reason: found.rows for reason, found in whole.failing.items()}
     assert told["None"] and told["words"] and told["failed"] and told["duplicate"] and told[KEPT]
     assert told == prepared.context.store.read_json("run.json")["counts"] == whole.verdicts
 
 
+def written_failures(context: RunContext, audit: Audit) -> pa.Table:
+    """What failures.parquet is for an audit of all units, written aside."""
+    store = RunStore(tempfile.mkdtemp())
+    for name in context.store.files(FAILURES_PARTS):
+        store.write_bytes(name, context.store.read_bytes(name))
+    write_failures(store, audit)
+    return store.read_parquet(FAILURES_FILE)
+
+
 def test_a_file_that_could_not_be_read_stands_apart(prepared: Prepared) -> None:
     audits = [audited(prepared.context, unit) for unit in prepared.plan.units]
     unread = set().union(*(audit.unread for audit in audits))
     assert [Path(path).name for path in unread] == ["00002.tar"]
-    failures = all_failures(prepared.context.store)
+    whole = Audit()
+    for audit in audits:
+        whole.add(audit)
+    failures = written_failures(prepared.context, whole)
     (row,) = [row for row in failures.to_pylist() if row["row"] is None]
     assert row["unit"] is not None and row["uid"] is None and row["key"] is None
     assert (row["shard"], row["reason"]) == (*unread, "not_a_tar") and "<html>" in row["detail"]
     assert failures.schema == schema.FAILURES
+
+
+@pytest.mark.parametrize("rows", [0, 100, 250_000, 450_000])
+def test_many_failures_are_written_some_at_a_time(rows: int, tmp_path: Path) -> None:
+    store, audit, parts = RunStore(str(tmp_path)), Audit(), []
+    for unit, first in enumerate(range(0, rows, 100_000)):
+        numbers = pa.array(range(first, min(rows, first + 100_000)), pa.int32())
+        columns = {"row": numbers, "unit": pa.repeat(pa.scalar(unit, pa.int32()), len(numbers))}
+        none = {field.name: pa.nulls(len(numbers), field.type) for field in schema.FAILURES}
+        parts.append(pa.table({**none, **columns}, schema.FAILURES))
+        store.write_parquet(failures_part(unit), parts[-1])
+    audit.failing = {"http_error": Failing(rows, 0, "an example")}
+    write_failures(store, audit)
+    file, whole = pq.ParquetFile(tmp_path / FAILURES_FILE), pa.concat_tables([schema.FAILURES.empty_table(), *parts])
+    assert file.num_row_groups == (2 if rows > 300_000 else 1)
+    assert file.read().equals(whole)
+    digest = store.written(FAILURES_FILE)
+    assert digest is not None and digest.rows == rows
+    if file.num_row_groups == 1:
+        store.write_parquet("whole.parquet", whole.combine_chunks())
+        assert store.read_bytes("whole.parquet") == store.read_bytes(FAILURES_FILE)
 
 
 def first(rows: list[Row], wanted: Callable[[Row], bool], **values: Any) -> list[Row]:

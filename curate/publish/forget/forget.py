@@ -22,7 +22,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import whole
 from curate.decide.draw.entry_sums import dense_sums
 from curate.pool.plan import Unit
-from curate.publish.audit import Audit, PublishSettings, all_failures, audit_unit, check_conservation
+from curate.publish.audit import Audit, PublishSettings, audit_unit, check_conservation, write_failures
 from curate.publish.describe import describe_run, mark_published
 from curate.publish.forget.clear import clear_unit
 from curate.publish.forget.rows import Survey, link_items, survey
@@ -153,10 +153,8 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     for unit in units:
         audit.add(audit_unit(settings, settings.tables(unit), unit))
     counted = check_conservation(audit, sum(folder.read_json(layout.SIZES_FILE).values()))
-    failures = all_failures(folder)
+    write_failures(folder, audit)
     folder.delete(layout.FAILURES_PARTS)
-    if not failures.equals(folder.read_parquet(layout.FAILURES_FILE)):
-        folder.write_parquet(layout.FAILURES_FILE, failures)
     if "matches" in settings.table_names:
         _count_entries(folder, [settings.tables(unit) for unit in units])
     facts = read_facts(folder)

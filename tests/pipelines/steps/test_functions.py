@@ -1,5 +1,6 @@
 """Functions as steps: they do what Beam's do, and what Beam asks of their methods has the answer that inspecting gives."""
 
+import operator
 import types
 
 import apache_beam as beam
@@ -11,7 +12,8 @@ from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.userstate import get_dofn_specs
 
 from curate.decide.dedup.exact import HashBatch
-from pipelines.steps.functions import FlatMap, InBatches, Map
+from curate.run.units import Fold
+from pipelines.steps.functions import CombineAll, FlatMap, InBatches, Map
 from pipelines.steps.threads import InThreads
 
 STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": InThreads(list), "batch": InBatches(HashBatch)}
@@ -25,6 +27,23 @@ def test_side_inputs_follow_the_element() -> None:
         assert_that(mapped, equal_to([(3, 3, "x"), (4, 3, "x")]))
         flat = numbers | FlatMap(lambda n, more: [n] * len(more), AsList(side))
         assert_that(flat, equal_to([3, 3, 4, 4]), label="flat")
+
+
+class Squares(Fold):
+    """Sums of squares of parts; wholes are added up."""
+
+    of_wholes = Fold(operator.add)
+
+    def add(self, accumulator: int | None, part: int) -> int:
+        return (accumulator or 0) + part**2
+
+
+@pytest.mark.parametrize("numbers", [[], [3], list(range(1, 200))])
+def test_large_wholes_are_combined_some_together(numbers: list[int]) -> None:
+    with beam.Pipeline("FnApiRunner") as root:
+        parts = root | beam.Create(numbers) | beam.Reshuffle()
+        whole = parts | CombineAll(Squares(), Squares.of_wholes)
+        assert_that(whole, equal_to([sum(n**2 for n in numbers)] if numbers else []))
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
