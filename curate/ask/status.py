@@ -113,13 +113,11 @@ def _count_steps(store: RunStore, units: int | None) -> Iterator[tuple[str, str,
         done, total = sum(map(_units_of, files)), units if what == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)
         a_minute = 60 * (len(late) - 1) / max(now - late[0], 1.0) if late else 0.0
-        left = f", about {format_seconds(60 * (total - done) / a_minute)} left" if total and a_minute else ""
+        speed = f"{a_minute:,.3g} {what}/min" if a_minute else ""
+        if speed and total and done < total:
+            speed += f", about {format_seconds(60 * (total - done) / a_minute)} left"
         if files or name in USUAL:
-            yield (
-                name,
-                f"{done:,}/{total:,}" if total else f"{done:,}",
-                f"{a_minute:,.3g} {what}/min{left}" * bool(a_minute),
-            )
+            yield name, f"{done:,}/{total:,}" if total else f"{done:,}", speed
 
 
 def _units_of(path: str) -> int:

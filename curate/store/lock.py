@@ -70,7 +70,8 @@ def locked(store: RunStore, command: str, may_end: MayEnd | None = None, outlast
             leases.take_lease(store, hold.holder, may_end)
             hold.lease = hold.holder.id
             held.enter_context(leases.renewing(store, hold.lease))
-        hold.tell()
+        if hold.file:
+            hold.tell()
         yield hold
 
 
