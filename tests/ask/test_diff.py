@@ -56,10 +56,11 @@ def write_b(url: str) -> str:
     return url
 
 
-@pytest.fixture(params=["", "memory://"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
-    """Two runs, once on this machine and once remote."""
-    return write_a(f"{request.param}{tmp_path}/a"), write_b(f"{request.param}{tmp_path}/b")
+@pytest.fixture(scope="module", params=["", "memory://"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two runs, once on this machine and once remote, which no test changes."""
+    folder = f"{request.param}{tmp_path_factory.mktemp('pair')}"
+    return write_a(f"{folder}/a"), write_b(f"{folder}/b")
 
 
 def rows(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -210,9 +211,10 @@ def test_a_larger_t_only_gains(tmp_path: Path) -> None:
 def test_errors(pair: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
         diff_runs(pair[0], f"{tmp_path}/nothing")
-    runs.RunStore(pair[1]).delete("_SUCCESS")
+    unfinished = write_b(f"{tmp_path}/b")
+    runs.RunStore(unfinished).delete("_SUCCESS")
     with pytest.raises(RunError, match="not finished"):
-        next(changed_samples(*pair))
+        next(changed_samples(pair[0], unfinished))
 
 
 # ---- the command

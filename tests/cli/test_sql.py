@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from curate import Run
 from curate.base import schema
 from tests.cli.conftest import Cli, Done
 
@@ -36,17 +37,19 @@ def refusal(cli: Cli, *arguments: str) -> str:
 
 
 @pytest.mark.thorough
-def test_every_named_query_prints_json(cli: Cli, run: Path) -> None:
+def test_every_named_query_answers(cli: Cli, run: Path) -> None:
+    """On one connection; that each is written as JSON is tested beside the answers by hand."""
     listed = ask(cli, run)
     assert len(listed) > 10 and {"funnel", "failures", "entries", "explain", "estimate"} <= {
         row["query"] for row in listed
     }
     uid = ask(cli, run, "SELECT uid FROM decisions WHERE kept LIMIT 1")[0]["uid"]
     answered = 0
-    for row in listed:
-        needs = [pair.partition("=")[0] for pair in row["parameters"].split() if pair.endswith("=…")]
-        values = [option for name in needs for option in ("--param", f"{name}={uid if name == 'uid' else 'words'}")]
-        answered += bool(ask(cli, run, row["query"], *values))
+    with Run(run) as opened:
+        for row in listed:
+            needs = [pair.partition("=")[0] for pair in row["parameters"].split() if pair.endswith("=…")]
+            values = {name: uid if name == "uid" else "words" for name in needs}
+            answered += bool(opened.sql(row["query"], **values).num_rows)
     assert answered > 10
 
 

@@ -22,7 +22,7 @@ def make_recipe(folder: Path, **sections: Any) -> Recipe:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    pools.run_beam(make_recipe(tmp_path), tmp_path / "run")
+    pools.run_local(make_recipe(tmp_path), tmp_path / "run")
     return tmp_path / "run"
 
 
