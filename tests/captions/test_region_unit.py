@@ -20,7 +20,7 @@ from tests.captions.test_unit import kept_samples
 from tests.laws import pools
 from tests.laws.pools import conserved
 
-pytestmark = needs_textblob
+pytestmark = [pytest.mark.thorough, needs_textblob]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,6 @@ def recipe(path: str, model: str, **options: Any) -> Any:
     return pools.recipe_of(path, captions={"regions": {"model": model, **options}})
 
 
-@pytest.mark.thorough
 def test_regions_are_those_of_the_detector(model: str, tmp_path: Path) -> None:
     samples = pools.make_samples(24)
     path = pools.write_tars(tmp_path / "tars", samples, 3)

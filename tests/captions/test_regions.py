@@ -27,7 +27,8 @@ from curate.captions.regions import (
 from curate.recipe.captions import Regions
 
 needs_textblob = pytest.mark.skipif(not importlib.util.find_spec("textblob"), reason="textblob tags words")
-pytestmark = needs_textblob
+pytestmark = [pytest.mark.thorough, needs_textblob]
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -15,6 +15,8 @@ from curate.demo.words import COLOURS
 from curate.models.misalignment import TEMPLATE, WordScores, word_scores
 from tests.demo.graphs import restore
 
+pytestmark = pytest.mark.thorough
+
 torch = pytest.importorskip("torch")
 open_clip = pytest.importorskip("open_clip")
 
@@ -143,7 +145,6 @@ KINDS = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_the_definition(kind):
     model, images = build(**KINDS[kind]), images_for(len(CAPTIONS))

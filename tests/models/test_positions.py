@@ -7,6 +7,8 @@ import pytest
 from curate.base.errors import RecipeError
 from curate.models.positions import stretch, text_tower
 
+pytestmark = pytest.mark.thorough
+
 torch = pytest.importorskip("torch")
 open_clip = pytest.importorskip("open_clip")
 
