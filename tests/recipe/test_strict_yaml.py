@@ -12,10 +12,10 @@ from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate,
 
 
 def refusal(text: str) -> str:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(yaml.YAMLError) as caught:
         load_yaml(text)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     return str(caught.value)
 
 

@@ -101,7 +101,7 @@ def test_faults(web: Web, path: str, reason: str, attempts: int) -> None:
 def test_what_does_not_end_is_ended(web: Web, path: str) -> None:
     began = time.monotonic()
     assert fault(web.url(path), timeout=0.5, max_seconds=0.7, attempts=2) == ("timeout", 2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_hostile_answers(web: Web, name: str) -> None:
         assert get(fetcher(robots="ignore"), web.url(f"raw/{name}"), timeout=1) == b"image"
     else:
         assert fault(web.url(f"raw/{name}"), robots="ignore", max_seconds=10, attempts=1) == (reason, 1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_a_redirect_has_the_characters_that_were_written(web: Web) -> None:
@@ -392,7 +392,7 @@ def test_no_url_adds_to_a_request(web: Web) -> None:
 def test_max_seconds_are_of_all_redirects(web: Web) -> None:
     began = time.monotonic()
     assert fault(web.url("late/"), timeout=0.4, max_seconds=0.6, attempts=1, max_redirects=20) == ("timeout", 1)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_a_name_that_changes_its_address(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +432,7 @@ def test_a_robots_txt_of_any_size(web: Web) -> None:
             assert get(one, web.url("image/a", host)) == IMAGE
         with pytest.raises(FetchFault, match=r"^robots"):
             get(one, web.url("x", 1))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     finally:
         web.robots = {}
 
@@ -451,7 +451,7 @@ def test_a_host_that_never_answers_is_left_alone(web: Web) -> None:
             return ""
 
         found = list(pool.map(reason, [f"silent/{i}" for i in range(200)]))
-    assert set(found) == {"timeout: no data in time"} and time.monotonic() - began < 5
+    assert set(found) == {"timeout: no data in time"} and time.monotonic() - began < 14  # else 200 / 4 * 0.3 s
     assert 12 <= len(web.log) - before <= 16
     assert get(one, web.url("image/a", 2)) == IMAGE
 
