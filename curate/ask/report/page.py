@@ -7,6 +7,7 @@ only.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 
 import fsspec
@@ -32,6 +33,7 @@ from curate.store.lock import locked
 from curate.store.manifest import Lines, digest_file, read_manifest, write_manifest
 
 MOST_BYTES = 5_000_000
+_parse = cache(jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string)
 
 
 def write_report(url: str, out: str | None = None, against: str | None = None) -> tuple[str, int]:
@@ -114,8 +116,7 @@ def render_sections(
 ) -> str:
     """Return a page of these sections as HTML, under what kind of page it is, the run's name, a sentence and tiles."""
     package = files("curate.ask.report")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
+    template = _parse(package.joinpath("page.html").read_text("utf-8"))
     style = package.joinpath("style.css").read_text("utf-8")
     title = clean(run.facts.name, SHORT)
     return template.render(kind=kind, title=title, lead=lead, tiles=tiles, sections=sections, style=style)
