@@ -74,6 +74,8 @@ def find_status(url: str, ask: Ask) -> Status:
         counts = f"{facts.kept:,} of {facts.rows:,} rows are kept, {facts.counts.get('failed', 0):,} failed"
         return Status(url, FINISHED, f"finished after {format_seconds(facts.seconds)}: {counts}{at_work}")
     exit_status, state = _judge(store, holder, ask)
+    if exit_status == FAILED and store.exists(layout.SUCCESS_FILE):  # it ended well while its engine was asked
+        return find_status(url, ask)
     try:
         units = len(read_claim(store).unit_keys) if has_run else None
     except DamagedError:
