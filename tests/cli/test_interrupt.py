@@ -251,7 +251,7 @@ def test_what_is_finished_is_counted(tmp_path: Path, number: signal.Signals, exp
     running = start(code, str(tmp_path / "run"))
     assert running.stdout and running.stdout.readline() == "begun\n"
     status, _, err = interrupt(running, number)
-    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3; run the same command to continue\n")
+    assert status == expected and err.endswith(f"{SAID}finished: measure 1/3 units; run the same command to continue\n")
 
 
 def test_a_background_job_can_be_ended(tmp_path: Path) -> None:
