@@ -22,7 +22,8 @@ full size ("!" where a figure grew more than the pool):
   one task, which no machine more makes faster;
 - units, files and bytes of the run, and the disk that it needed at most.
 
-CPU, memory, bytes and files may be compared on a machine that does other work besides; seconds may not.
+Runs are of this checkout, which must not change meanwhile. CPU, memory, bytes and files may be compared on a machine that
+does other work besides; seconds may not.
 """
 
 import argparse
@@ -307,8 +308,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     beside = CHECKOUT.parent / "shared/data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("CURATE_SHARED_DATA", beside)))
-    parser.add_argument("--rows", type=int, default=50_000_000, help="of the text pool; 0: none")
-    parser.add_argument("--gigabytes", type=float, default=10, help="of the tars; 0: none")
+    parser.add_argument("--rows", type=int, default=50_000_000, help="of the text pool, 5,000,000 or more; 0: none")
+    parser.add_argument("--gigabytes", type=float, default=10, help="of the tars, 0.5 or more; 0: none")
     parser.add_argument("--engines", nargs="+", choices=["local", "spark"], default=["local", "spark"])
     parser.add_argument("--table", action="store_true", help="print the table of what there is, and run nothing")
     options = parser.parse_args()
