@@ -14,14 +14,12 @@ from resource import RUSAGE_SELF, getrusage
 
 from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_seconds, predict
 from curate.ask.costs.page import CostPlan
-from curate.ask.whatif.estimate import Estimate, fetched, share_left
+from curate.ask.whatif.estimate import Estimate, fetched, scaled, share_left
 from curate.base.errors import RunError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
 from curate.base.schema import KEPT
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
-from curate.recipe.deciding import SELECTIONS
-from curate.recipe.recipe import Recipe
 from curate.run.place import Place
 from curate.store.facts import UsedFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
@@ -108,7 +106,7 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float,
     recipe = prepared.context.recipe.model_copy(update={"captions": None, "max_failed": 1.0, "max_missing": 1.0})
     context = replace(prepared.context, store=RunStore(folder), place=Place.THIS_PROCESS)
     context = context if is_lent else replace(context, reuse=None)
-    for attempt in (_scaled(recipe, share), recipe.model_copy(update={"balance": None, "sample": None})):
+    for attempt in (scaled(recipe, share), recipe.model_copy(update={"balance": None, "sample": None})):
         context = replace(context, recipe=attempt)
         plan, engine = Plan(numbered, context.pool), choose_engine(())
         trial = replace(prepared, context=context, plan=plan, engine=engine, sent=attempt, inputs={}, finished=False)
@@ -124,13 +122,3 @@ def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float,
     published = facts.used.get("publish", UsedFacts(step="publish"))
     published = published.model_copy(update={"cpu": published.cpu + tail})
     return facts._replace(used={**facts.used, "publish": published})
-
-
-def _scaled(recipe: Recipe, share: float) -> Recipe:
-    """Return the recipe with a selection's sizes, which are of the pool, as of a share of it."""
-    if recipe.selection is None:
-        return recipe
-    key, section = recipe.selection
-    sizes = {name: getattr(section, name) for name in SELECTIONS.find(key).sizes_of if getattr(section, name)}
-    scaled = section.model_copy(update={name: max(1, round(rows * share)) for name, rows in sizes.items()})
-    return recipe.model_copy(update={key: scaled})

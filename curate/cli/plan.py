@@ -84,7 +84,8 @@ def plan(
             except RecipeError as error:  # of a device, say, that only workers have
                 if prepared.engine.place.is_this_machine:
                     raise
-                print(f"\nestimate: none on this machine: {error}")
+                how = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
+                print(f"\nestimate: none on this machine: {error}{how}")
             else:
                 common.print_lines(line(), *_estimate(expected, bool(downloads)))
                 if figures and trials and expected:

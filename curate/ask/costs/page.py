@@ -106,9 +106,6 @@ def _totals(plan: CostPlan) -> Iterator[tuple[str, str, str]]:
         yield name, f"{value} [{low}, {high}]", by_step
     for kind, name in ((READS, "GET and HEAD"), (WRITES, "PUT and LIST")) if plan.store else ():
         yield name, " ".join(_say(plan.sum(kind), digits=0)), f"to {plan.store}://"
-    for of in plan.requests:
-        tokens = f"{of.tokens_in:,.0f} tokens in, at most {of.tokens_out:,.0f} out"
-        yield of.kind, f"{of.requests:,.0f} requests to {of.engine}", tokens
 
 
 def _bill(plan: CostPlan, prices: Prices) -> Iterator[Line]:

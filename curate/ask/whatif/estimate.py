@@ -37,6 +37,7 @@ from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.block import apply_blocklist
 from curate.recipe.deciding import SELECTIONS
+from curate.recipe.recipe import Recipe
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.store.forgotten import Record
@@ -208,10 +209,9 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
     if selection is None:
         return expect(survivors, None), "", []
     key, section = selection
-    sizes = {name: getattr(section, name) for name in SELECTIONS.find(key).sizes_of if getattr(section, name)}
-    smaller = section.model_copy(update={name: round(rows * fraction) for name, rows in sizes.items()})
+    sizes = _sizes(recipe)
     try:
-        kept = expect(survivors, choose(survivors, recipe.model_copy(update={key: smaller})))
+        kept = expect(survivors, choose(survivors, scaled(recipe, fraction)))
     except OutOfReach as error:
         if fraction == 1:
             raise
@@ -224,6 +224,23 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
     where = "in the sample, " if fraction < 1 else ""
     shortfall = kept.choice.shortfall(section)
     return kept, kept.choice.say(section, fraction), [f"{where}{shortfall}"] if shortfall else []
+
+
+def _sizes(recipe: Recipe) -> dict[str, int]:
+    """Return the sizes of the pool's selection, by their keys."""
+    key, section = recipe.selection or ("", None)
+    return (
+        {name: getattr(section, name) for name in SELECTIONS.find(key).sizes_of if getattr(section, name)}
+        if key
+        else {}
+    )
+
+
+def scaled(recipe: Recipe, fraction: float) -> Recipe:
+    """Return the recipe with its selection's sizes as of a part of the pool."""
+    key, section = recipe.selection or ("", None)
+    smaller = {name: round(rows * fraction) for name, rows in _sizes(recipe).items()}
+    return recipe.model_copy(update={key: section.model_copy(update=smaller)}) if section else recipe
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
