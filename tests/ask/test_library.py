@@ -15,7 +15,7 @@ import pytest
 
 from curate.ask.library import THEMES, NamedQuery, fill_params, named_queries
 from curate.ask.output import write_result
-from curate.ask.query import answer, open_run
+from curate.ask.query import open_run
 from curate.base import schema
 from curate.base.errors import RecipeError
 from curate.store.store import RunStore
@@ -25,6 +25,7 @@ from tests.publish.runs import (
     NEEDED,
     RUN,
     finish,
+    kept_open,
     run_query,
     sample,
     uid,
@@ -34,25 +35,21 @@ from tests.publish.runs import (
     write_units,
 )
 
-OPENED: dict[str, Any] = {}  # the runs that no test changes, each by a connection for all: opening takes 80 ms
-
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    url = write_small(str(tmp_path_factory.mktemp("small"))).url
-    with open_run(url) as OPENED[url]:
+    with kept_open(write_small(str(tmp_path_factory.mktemp("small"))).url) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    url = write_bare(str(tmp_path_factory.mktemp("bare"))).url
-    with open_run(url) as OPENED[url]:
+    with kept_open(write_bare(str(tmp_path_factory.mktemp("bare"))).url) as url:
         yield url
 
 
 def ask(url: str, query: str, **params: object) -> list[tuple[Any, ...]]:
-    return list((answer(OPENED[url], query, params) if url in OPENED else run_query(url, query, params)).rows)
+    return list(run_query(url, query, params).rows)
 
 
 def near(*values: Any) -> Any:
@@ -670,7 +667,7 @@ def test_each_query_runs_on_every_run_and_says_what_it_gives(query: NamedQuery, 
     assert query.summary.endswith(".") and len(query.summary) <= 90 and query.columns
     assert query.theme in THEMES and all(query.columns.values()) and all(param.help for param in query.params)
     for url in (small, bare):
-        result = answer(OPENED[url], query.name, NEEDED.get(query.name))
+        result = run_query(url, query.name, NEEDED.get(query.name))
         if "*" in query.columns:
             assert set(query.columns) - {"*"} <= set(result.names)
         else:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +20,15 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.wording import escape
 from curate.cli.common import Format
 from curate.cli.sql import sql
-from tests.publish.runs import EVIL, NEEDED, run_query, uid, write_bare, write_small
+from tests.publish.runs import EVIL, NEEDED, OPENED, kept_open, run_query, uid, write_bare, write_small
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = str(tmp_path_factory.mktemp("small"))
     write_small(url)
-    return url
+    with kept_open(url):
+        yield url
 
 
 def ask(url: str, query: str, **params: object) -> list[tuple[Any, ...]]:
@@ -226,14 +228,15 @@ OUTSIDE = [
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     base = tmp_path_factory.mktemp("attacked")
     out, run = base / "out", base / "run"
     out.mkdir()
     (out / "secret.csv").write_text("secret\n1\n")
     write_small(str(run))
     os.symlink(out / "secret.csv", run / "link.csv")
-    return {"run": str(run), "out": str(out), "name": "out"}
+    with kept_open(str(run)):
+        yield {"run": str(run), "out": str(out), "name": "out"}
 
 
 def everything(place: dict[str, str]) -> dict[str, bytes]:
@@ -259,12 +262,8 @@ def test_the_connection_itself_is_closed_in(
     """The second barrier, without the first: a connection that reads and writes no other file."""
     monkeypatch.chdir(attacked["out"])
     before = everything(attacked)
-    connection = open_run(attacked["run"])
-    try:
-        with pytest.raises(Exception, match=r"disabled by configuration|Parser Error|does not exist|Cannot"):
-            connection.execute(attack.format(**attacked)).fetchall()
-    finally:
-        connection.close()
+    with pytest.raises(Exception, match=r"disabled by configuration|Parser Error|does not exist|Cannot"):
+        OPENED[attacked["run"]].execute(attack.format(**attacked)).fetchall()
     assert everything(attacked) == before
 
 
@@ -346,11 +345,12 @@ def test_a_run_behind_a_link_and_with_odd_letters(tmp_path: Path) -> None:
 def test_a_remote_run_answers_alike(small: str) -> None:
     folder = write_small("memory://remote-run")
     try:
-        for query in named_queries():
-            if query.name not in ("shards", "files"):  # digests and sizes of stats.duckdb and run.json
-                assert ask(folder.url, query.name, **NEEDED.get(query.name, {})) == ask(
-                    small, query.name, **NEEDED.get(query.name, {})
-                )
+        with kept_open(folder.url):
+            for query in named_queries():
+                if query.name not in ("shards", "files"):  # digests and sizes of stats.duckdb and run.json
+                    assert ask(folder.url, query.name, **NEEDED.get(query.name, {})) == ask(
+                        small, query.name, **NEEDED.get(query.name, {})
+                    )
         with pytest.raises(RecipeError, match="not accepted"):
             run_query(folder.url, "FROM read_text('memory://remote-run/run.json')")
     finally:

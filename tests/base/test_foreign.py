@@ -69,7 +69,7 @@ def start(folder: Path, *arguments: str, top: str = "", body: str = "pass", seco
 def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
     """Run it; return its status and what it printed on standard error."""
     running = start(folder, *arguments, **code)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=300)
     assert "Traceback" not in err
     return running.returncode, err.replace(f"{PLANNING}\n", "")  # on a crowded machine
 
@@ -85,6 +85,7 @@ def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
     ],
 )  # fmt: skip
 def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, top: str, why: str) -> None:
+    seconds = "2" if "sleep" in top else "20"  # on a crowded machine imports take longer
     every = top == "os._exit(7)"  # commands; of the other ways two show that they are told alike
     if every:
         status, err = curate(tmp_path, "run", "clean.yaml", "--out", "out", top="")
@@ -92,11 +93,11 @@ def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_pat
         assert status == 0 and err.endswith(done) and "warning" not in err
     warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {why}"
     for words in (["schema"], *([["plan", "clean.yaml"], ["run", "clean.yaml", "--out", "out"]] if every else [])):
-        status, err = curate(tmp_path, *words, top=top, seconds="2")
+        status, err = curate(tmp_path, *words, top=top, seconds=seconds)
         assert status == 0 and err.startswith(warning), (words, status, err)
-    assert not every or curate(tmp_path, "verify", "out", top=top, seconds="2")[0] == 0
+    assert not every or curate(tmp_path, "verify", "out", top=top, seconds=seconds)[0] == 0
     for words in (["plan", "evil.yaml"], *([["run", "evil.yaml", "--out", "other"]] if every else [])):
-        status, err = curate(tmp_path, *words, top=top, seconds="2")
+        status, err = curate(tmp_path, *words, top=top, seconds=seconds)
         assert status == 2 and err.startswith(f"curate: evil.yaml: measure.evil: {PACKAGE}"), (words, status, err)
         assert err.count("cannot be loaded") == 1
 
@@ -107,16 +108,18 @@ def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_pat
     [
         ("raise SystemExit(7)", PACKAGE + "SystemExit: 7 at curate_evil.py:"),
         ("os._exit(7)", PACKAGE + "SystemExit: 7 at curate_evil.py:"),
-        ("raise KeyboardInterrupt", PACKAGE + "KeyboardInterrupt at curate_evil.py:"),
-        ("raise GeneratorExit", PACKAGE + "GeneratorExit at curate_evil.py:"),
+        pytest.param("raise KeyboardInterrupt", PACKAGE + "KeyboardInterrupt at curate_evil.py:", marks=pytest.mark.slow),
+        pytest.param("raise GeneratorExit", PACKAGE + "GeneratorExit at curate_evil.py:", marks=pytest.mark.slow),
         ("os.close(2)", PACKAGE + "it closed standard error"),
         ("os.close(1)", "package(s in use:)? curate-evil 0.1"),
-        ("os.closerange(3, 200)", "package(s in use:)? curate-evil 0.1"),
+        pytest.param("os.closerange(3, 200)", "package(s in use:)? curate-evil 0.1", marks=pytest.mark.slow),
         ("time.sleep(1000)", PACKAGE + "observe has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit, image"),
     ],
 )  # fmt: skip
 def test_a_run_that_it_ends_names_it(tmp_path: Path, body: str, message: str) -> None:
-    status, err = curate(tmp_path, "run", "evil.yaml", "--out", "out", body=body, seconds="2")
+    status, err = curate(
+        tmp_path, "run", "evil.yaml", "--out", "out", body=body, seconds="2" if "sleep" in body else "20"
+    )
     assert status == 1 and re.search(f"curate: .*{message}", err), (status, err)
 
 
@@ -128,7 +131,7 @@ def test_an_interrupt_names_what_does_not_return(tmp_path: Path, place: str) -> 
     while not (tmp_path / "began").exists():
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=20)
+    _, err = running.communicate(timeout=120)
     assert running.returncode == 130 and f"curate: interrupted in {PACKAGE[:-2]}\n" in err, err
 
 
