@@ -19,7 +19,8 @@ from pipelines.engines.choose import choose_engine
 from pipelines.engines.dataflow import Dataflow
 from pipelines.engines.job import Job
 from tests.laws import pools
-from tests.runners.dataflow.conftest import BUCKET, Cloud, upload
+from tests.runners.dataflow.conftest import Cloud, upload
+from tests.runners.dataflow.loopback import BUCKET
 
 pytestmark = pytest.mark.runners
 

@@ -7,22 +7,18 @@ is in the store.
 **What only the real service can show** is listed in infra/README.md, "Dataflow".
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.portability.api import beam_runner_api_pb2 as protos
-from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineState
 
 from tests.laws import pools
-from tests.runners.clusters import find_go_program, write_boot
-from tests.runners.dataflow.conftest import BUCKET, Cloud, download, read, upload
-from tests.runners.dataflow.service import Job
+from tests.runners.clusters import write_boot
+from tests.runners.dataflow.conftest import Cloud, download, upload
+from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
 from tests.runners.test_engines import curate, digests, sections
 
 pytestmark = pytest.mark.runners
@@ -39,25 +35,6 @@ def write_recipe(folder: Path) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
-
-
-def read_pipeline(job: Job) -> protos.Pipeline:
-    """The pipeline that a job's request names, from the store."""
-    url = job.request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
-    return protos.Pipeline.FromString(read(url))
-
-
-def run_on_prism(pipeline: protos.Pipeline, boot: str) -> str:
-    """Run a staged pipeline in processes that boot starts; in Google's machines, boot is the image's entry point."""
-    variables = {name: os.environ[name] for name in ("STORAGE_EMULATOR_HOST", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT")}
-    for environment in pipeline.components.environments.values():
-        assert environment.urn == "beam:env:docker:v1"
-        environment.urn = "beam:env:process:v1"
-        environment.payload = protos.ProcessPayload(command=boot, env=variables).SerializeToString()
-        del environment.dependencies[:]  # a list of the driver's packages, for a warning
-    words = [f"--prism_location={find_go_program('prism')}", "--job_server_timeout=600", "--experiments=beam_fn_api"]
-    result = PrismRunner().run_portable_pipeline(pipeline, PipelineOptions(words))
-    return str(result.wait_until_finish())
 
 
 def install(folder: Path) -> Path:
@@ -81,11 +58,11 @@ def test_the_staged_pipeline_gives_the_same_bytes(where: str, cloud: Cloud, tmp_
     running = cloud.start(str(recipe), "--out", out)
     try:
         job = cloud.wait_for_job(running)
-        pipeline = read_pipeline(job)
+        pipeline, _ = read_pipeline(job)
         if environment:
             running.kill()
         away = [path.rename(f"{path}.away") for path in (recipe, *tmp_path.glob("*.txt"), tmp_path / "tars")]
-        assert run_on_prism(pipeline, write_boot(tmp_path, environment)) == PipelineState.DONE
+        assert start_on_prism(pipeline, write_boot(tmp_path, environment)).wait_until_finish() == PipelineState.DONE
         for path in away:
             path.rename(str(path).removesuffix(".away"))
         job.state = "JOB_STATE_DONE"

@@ -23,7 +23,8 @@ from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
 from tests.laws import pools
 from tests.models.clips import write_model
-from tests.runners.dataflow.conftest import BUCKET, IMAGE, Cloud, list_files, read, upload
+from tests.runners.dataflow.conftest import IMAGE, Cloud, list_files, upload
+from tests.runners.dataflow.loopback import BUCKET, read_pipeline
 from tests.runners.dataflow.service import Job
 
 pytestmark = pytest.mark.runners
@@ -77,11 +78,6 @@ def submit(cloud: Cloud, recipe: Recipe, out: str, units: Any = None, **options:
     job = prepared.engine.submit(add_steps, prepared.context.store)
     assert job.handle is not None and job.handle["job"] == cloud.service.jobs[-1].id
     return cloud.service.jobs[-1]
-
-
-def read_pipeline(job: Job) -> tuple[protos.Pipeline, int]:
-    data = read(job.request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])
-    return protos.Pipeline.FromString(data), len(data)
 
 
 def find_hints(pipeline: protos.Pipeline) -> dict[str, dict[str, str]]:

@@ -1,0 +1,56 @@
+"""A Dataflow on this machine, to try `runner: dataflow` without Google: it runs each job on Prism, and says what it does.
+
+    python -m tests.runners.dataflow        in a checkout with `pip install -e '.[runners]'`, and Go's programs (CONTRIBUTING)
+
+It prints what to set in another terminal; files go into its bucket by fsspec, and are gone when it ends.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from apache_beam.runners.runner import PipelineState
+
+from tests.runners.clusters import write_boot
+from tests.runners.dataflow.loopback import BUCKET, read_pipeline, serving_storage, start_on_prism, variables
+from tests.runners.dataflow.service import Job, serving
+
+
+def work(job: Job, boot: str) -> None:
+    """Do a job, unless it is cancelled meanwhile."""
+    print(f"job {job.id} {job.request['name']}: begins", flush=True)
+    result = start_on_prism(read_pipeline(job)[0], boot)
+    while not PipelineState.is_terminal(result.state):
+        if job.state != "JOB_STATE_RUNNING":
+            result.cancel()
+            break
+        time.sleep(0.5)
+    else:
+        job.state = f"JOB_STATE_{result.state}"
+    print(f"job {job.id} {job.request['name']}: {job.state}", flush=True)
+
+
+def main() -> None:
+    """Serve until it is interrupted."""
+    with serving_storage() as url, serving() as service, tempfile.TemporaryDirectory() as folder:
+        os.environ.update(variables(url))
+        print(
+            "# in another terminal:\n" + "\n".join(f"export {name}={value}" for name, value in variables(url).items())
+        )
+        print("curate init --on dataflow")
+        print("# in dataflow.yaml, besides what is there:\ndataflow_endpoint: " + service.url + "\nno_auth: true")
+        print(f"# pools and runs: {BUCKET}/…, for example:")
+        print(
+            f'python -c \'import fsspec; fsspec.filesystem("gs").put("pool", "{BUCKET}/", recursive=True)\'', flush=True
+        )
+        done = 0
+        while True:  # one job after another: Beam starts Prism in this thread alone
+            for job in service.jobs[done:]:
+                work(job, write_boot(Path(folder)))
+                done += 1
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

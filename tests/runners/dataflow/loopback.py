@@ -1,0 +1,70 @@
+"""The rest of a cloud on loopback: Cloud Storage, which is fake-gcs-server, and machines, which are Prism and Beam's boot."""
+
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2 as protos
+from apache_beam.runners.portability.prism_runner import PrismRunner
+
+from tests.runners.clusters import find_go_program, free_port
+from tests.runners.dataflow.service import Job
+
+BUCKET = "gs://my-bucket"
+
+
+def variables(url: str) -> dict[str, str]:
+    """By which Beam and gcsfs find a store; gcsfs asks by gRPC for a bucket's layout, which the server does not know."""
+    return {"STORAGE_EMULATOR_HOST": url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+
+
+@contextmanager
+def serving_storage() -> Iterator[str]:
+    """The address of Cloud Storage with one bucket, in memory."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    words = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory", "-log-level=error"]
+    words += [f"-external-url={url}", f"-public-host=127.0.0.1:{port}"]
+    server = subprocess.Popen([find_go_program("fake-gcs-server"), *words])
+    try:
+        body = f'{{"name": "{BUCKET[5:]}"}}'.encode()
+        request = urllib.request.Request(f"{url}/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends:
+            with suppress(OSError), urllib.request.urlopen(request, timeout=5):
+                break
+            time.sleep(0.1)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def open_store() -> Any:
+    """The bucket's file system: the plain one, whatever gcsfs was imported for before."""
+    from gcsfs.core import GCSFileSystem
+
+    return GCSFileSystem(token="anon", skip_instance_cache=True, use_listings_cache=False)
+
+
+def read_pipeline(job: Job) -> tuple[protos.Pipeline, int]:
+    """The pipeline that a job's request names, from the store, and its bytes."""
+    data = open_store().cat_file(job.request["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])
+    return protos.Pipeline.FromString(data), len(data)
+
+
+def start_on_prism(pipeline: protos.Pipeline, boot: str) -> Any:
+    """Run a staged pipeline in processes that boot starts; in Google's machines, boot is the image's entry point."""
+    with_store = {name: os.environ[name] for name in variables("")}
+    for environment in pipeline.components.environments.values():
+        assert environment.urn == "beam:env:docker:v1"
+        environment.urn = "beam:env:process:v1"
+        environment.payload = protos.ProcessPayload(command=boot, env=with_store).SerializeToString()
+        del environment.dependencies[:]  # a list of the driver's packages, for a warning
+    words = [f"--prism_location={find_go_program('prism')}", "--job_server_timeout=3600", "--experiments=beam_fn_api"]
+    return PrismRunner().run_portable_pipeline(pipeline, PipelineOptions(words))
