@@ -5,6 +5,7 @@
 It prints what to set in another terminal; files go into its bucket by fsspec, and are gone when it ends.
 """
 
+import logging
 import os
 import tempfile
 import time
@@ -35,6 +36,7 @@ def main() -> None:
     """Serve until it is interrupted."""
     with serving_storage() as url, serving() as service, tempfile.TemporaryDirectory() as folder:
         os.environ.update(variables(url))
+        logging.disable(logging.INFO)
         print(
             "# in another terminal:\n" + "\n".join(f"export {name}={value}" for name, value in variables(url).items())
         )
