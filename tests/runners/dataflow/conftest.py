@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fsspec.registry import _registry
 
 from tests.runners.dataflow.loopback import open_store, serving_storage, variables
 from tests.runners.dataflow.service import Job, Service, serving
@@ -24,6 +25,8 @@ def storage() -> Iterator[str]:
     with serving_storage() as url, pytest.MonkeyPatch.context() as patched:
         for name, value in variables(url).items():
             patched.setenv(name, value)
+        for scheme in ("gs", "gcs"):  # whatever gcsfs was imported for before
+            patched.setitem(_registry, scheme, type(open_store()))
         yield url
 
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from pipelines.engines import dataflow
 from pipelines.engines.choose import choose_engine
 from pipelines.engines.dataflow import Dataflow
 from pipelines.engines.job import Job
+from tests.cli.conftest import run_command
 from tests.laws import pools
 from tests.runners.dataflow.conftest import Cloud, upload
 from tests.runners.dataflow.loopback import BUCKET
@@ -69,12 +68,11 @@ def test_of_one_run_there_is_one_active_job(cloud: Cloud) -> None:
         RunError, match=r"has an active job curate-one-\w{8} already: https://console.*-00\?project=my-project-1; wait"
     ):
         submit(cloud, out)
-    submit(cloud, f"{BUCKET}/another")
     cloud.service.jobs[0].state = "JOB_STATE_FAILED"
     engine, _ = submit(cloud, out)
-    assert len(cloud.service.jobs) == 3
+    assert len(cloud.service.jobs) == 2
     latest = Dataflow.attach(engine.name_job(RunStore(out))).handle
-    assert latest is not None and latest["job"] == cloud.service.jobs[2].id
+    assert latest is not None and latest["job"] == cloud.service.jobs[1].id
 
 
 def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,8 +97,7 @@ def test_what_ended_a_job_and_what_it_took(cloud: Cloud, caplog: pytest.LogCaptu
 def test_a_job_is_cancelled_from_elsewhere(cloud: Cloud) -> None:
     _, job = submit(cloud, f"{BUCKET}/cancelled")
     assert job.handle is not None
-    code = f"from pipelines.engines.dataflow import Dataflow\nDataflow.attach({dict(job.handle)}).stop()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    Dataflow.attach(json.loads(json.dumps(dict(job.handle)))).stop()
     assert cloud.service.jobs[0].state == "JOB_STATE_CANCELLED"
     with pytest.raises(RuntimeError, match="the job is CANCELLED"):
         job.follow(lambda: None)
@@ -140,20 +137,37 @@ def recipe(cloud: Cloud, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_run_that_is_handed_over_and_cancelled(cloud: Cloud, recipe: Path, tmp_path: Path) -> None:
+    """Of two submits one has the folder; the truth is told to whoever asks."""
+    out, on = f"{BUCKET}/{tmp_path.name}/run", str(cloud.write_options())
+    done = run_command("run", str(recipe), "--out", out, "--on", on, "--detach")
+    assert done.status == 0, done.err
+    [job] = cloud.service.jobs
+    assert f"{out}: handed over to Dataflow\n" in done.out
+    status = run_command("status", out)
+    assert status.status == 3 and f"job {job.id} on dataflow" in status.out and "(RUNNING)" in status.out
+    refused = run_command("run", str(recipe), "--out", out, "--on", on)
+    assert refused.status == 1 and f"job {job.id} on dataflow" in refused.err and len(cloud.service.jobs) == 1
+    assert run_command("run", str(recipe), "--out", out, "--on", on, "--take-over").status == 1  # it is at work
+    cancelled = run_command("cancel", out)
+    assert cancelled.status == 0 and job.state == "JOB_STATE_CANCELLED", cancelled.err
+    assert run_command("status", out).status == 1
+
+
 def test_an_interrupt_cancels_the_job_and_a_kill_does_not(cloud: Cloud, recipe: Path, tmp_path: Path) -> None:
     out = f"{BUCKET}/{tmp_path.name}/run"
     running = cloud.start(str(recipe), "--out", out)
     job = cloud.wait_for_job(running)
     running.kill()
     running.wait()
-    assert job.state == "JOB_STATE_RUNNING"
-    handle = {"project": "my-project-1", "region": "us-central1", "dataflow_endpoint": cloud.service.url}
-    assert Dataflow.attach(handle | {"job": job.request["name"]}).state == PipelineState.RUNNING
+    assert job.state == "JOB_STATE_RUNNING" and run_command("status", out).status == 3
     job.state = "JOB_STATE_FAILED"
+    assert run_command("status", out).status == 1
     cloud.service.begun.clear()
-    other = cloud.start(str(recipe), "--out", f"{out}-2")
+    other = cloud.start(str(recipe), "--out", out, "--take-over")
     job = cloud.wait_for_job(other)
     other.send_signal(signal.SIGINT)
     assert other.wait(60) == 128 + signal.SIGINT
     assert job.state == "JOB_STATE_CANCELLED" and "Dataflow: the job has ended\n" in cloud.errors
     assert "Traceback" not in cloud.errors
+    assert len(cloud.service.jobs) == 2
