@@ -58,6 +58,7 @@ _SMALL = 1 << 16  # bytes of images of which the pieces need not be counted
 _PIECES, _PIECE = 10_000, 512  # pieces in which any image may come, and bytes of further ones, but in a GIF
 _SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and pixels of all scans of one with more
 _SCAN = re.compile(rb"\xff\xda")
+_EXIF, _EXIFS = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL), 200  # Pillow copies all that it has for each further one
 _STRIPS = 1_000_000  # strips or tiles of any TIFF
 _STRIP_TAGS = (273, 279, 324, 325)  # where they are, and of how many bytes
 _MAX_SIDE = 2**31 - 1
@@ -157,6 +158,8 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     try:
         if name == "tiff" and _count_strips(data) > _STRIPS:
             raise _TooSlow("it is in too many strips or tiles")
+        if name == "jpeg" and len(data) > 16 * _SMALL and len(_EXIF.findall(data)) > _EXIFS:
+            raise _TooSlow("its EXIF is in too many pieces")
         image = _READERS[name](source)
     except Exception as error:
         is_at_end = source.tell() >= len(data)

@@ -509,3 +509,12 @@ def test_a_tiff_in_millions_of_strips_is_too_slow(order: str, is_big: bool) -> N
     facts = measure_image(tiff(2_000_000), FULL)
     assert (facts.status, facts.error) == ("too_slow", "tiff: it is in too many strips or tiles")
     assert measure_image(tiff(64), FULL).status != "too_slow"
+
+
+@pytest.mark.parametrize("pieces", [200, 201])
+def test_a_jpeg_of_exif_in_hundreds_of_pieces_is_too_slow(pieces: int) -> None:
+    picture = encode(scene(), "JPEG")
+    data = picture[:2] + segment(0xE1, b"Exif\0\0" + bytes(6000)) * pieces + picture[2:]
+    facts = measure_image(data, FULL)
+    assert facts.status == ("too_slow" if pieces > 200 else "ok")
+    assert facts.error == ("jpeg: its EXIF is in too many pieces" if pieces > 200 else None)
