@@ -30,9 +30,7 @@ def init(
     ] = None,
     on: Annotated[
         str | None,
-        Option(
-            metavar="ENGINE", help=f"Write an engine's options instead: {', '.join(engines())}.", autocompletion=engines
-        ),
+        Option(metavar="ENGINE", help=f"Options of an engine instead: {', '.join(engines())}.", autocompletion=engines),
     ] = None,
     out: Annotated[
         str | None, Option("--out", "-o", metavar="FILE", help="The file; by default recipe.yaml, or ENGINE.yaml.")

@@ -39,14 +39,12 @@ def plan(
     fingerprint: common.FingerprintOption = common.Fingerprint.stat,
     on: common.OnOption = None,
     no_estimate: Annotated[bool, Option("--no-estimate", help="Do not measure a sample of the pool.")] = False,
-    measure: Annotated[
-        int | None, Option(metavar="N", min=1, help="Measure N rows aside, and show what each step will cost.")
-    ] = None,
+    measure: Annotated[int | None, Option(metavar="N", min=1, help="Measure N rows aside for costs by step.")] = None,
     prices: Annotated[
         str | None, Option(metavar="FILE", help="Prices, as infra/prices.yaml; shows costs.", show_default=False)
     ] = None,
     rows: Annotated[
-        int | None, Option(metavar="N", min=1, help="Costs of a pool of N rows, of which the inputs are a part.")
+        int | None, Option(metavar="N", min=1, help="Costs of N rows, of which the inputs are a part.")
     ] = None,
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
