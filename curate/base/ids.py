@@ -66,8 +66,14 @@ def hex_uids(high: U64, low: U64) -> pa.Array:
     """Join the halves of uids, as string[rows] of 32 hex digits: the inverse of `uid_halves`."""
     octets = np.empty((len(high), 2), ">u8")
     octets[:, 0], octets[:, 1] = high, low
-    offsets = np.arange(0, 32 * len(octets) + 1, 32, dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(binascii.hexlify(octets.data))]
+    return hex_strings(octets.data, 16)
+
+
+def hex_strings(octets: Any, width: int) -> pa.Array:
+    """Return each `width` of the bytes as hex digits (string)."""
+    digits = binascii.hexlify(octets)
+    offsets = np.arange(0, len(digits) + 1, 2 * width, dtype=np.int64)
+    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(digits)]
     return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).cast(pa.string())
 
 

@@ -21,7 +21,7 @@ from curate.base import ids, schema
 from curate.base.errors import DamagedError, RunError
 from curate.base.wording import one_line
 from curate.store.facts import ForgottenFacts, read_forgotten
-from curate.store.items import KINDS, Hashes, Items, column_hashes, hex_of
+from curate.store.items import KINDS, WIDTHS, Hashes, Items, column_hashes
 from curate.store.layout import FORGOTTEN_FILE, RUN_FILE
 from curate.store.manifest import find_digest
 from curate.store.store import RunStore
@@ -128,19 +128,23 @@ class Record:
     ) -> "Record":
         """Return the record with one more request, of those items that are not in it yet; itself where all are.
 
-        `origin` is why, for all of them, or kind → list with one value for each of `items[kind]`; `rows` kind → how
+        `origin` is why, for all of them, or kind → array with one value for each of `items[kind]`; `rows` kind → how
         many rows of the pool each of those named, 0 by default; `time` in UTC; `shards` how many the request changed.
         """
-        columns: dict[str, list[Any]] = {"kind": [], "value": [], "origin": [], "rows": []}
+        parts = []
         for kind in KINDS:
             fresh = np.flatnonzero(~self.items.holds(kind, items[kind]))
-            columns["kind"] += [kind] * len(fresh)
-            columns["value"] += hex_of(items[kind][fresh])
-            columns["origin"] += [origin if isinstance(origin, str) else origin[kind][i] for i in fresh]
-            columns["rows"] += [0 if rows is None else int(rows[kind][i]) for i in fresh]
-        count = len(columns["kind"])
-        moment = (time or datetime.now(UTC)).replace(microsecond=0)
-        return self._extended(columns | {"time": [moment] * count, "shards": [shards] * count})
+            values = ids.hex_strings(items[kind][fresh].tobytes(), WIDTHS[kind])
+            why = pa.repeat(origin, len(fresh)) if isinstance(origin, str) else origin[kind].take(pa.array(fresh))
+            counts = np.zeros(len(fresh), np.int64) if rows is None else np.asarray(rows[kind], np.int64)[fresh]
+            parts.append(
+                pa.table(
+                    {"kind": pa.repeat(kind, len(fresh)), "value": values, "origin": why, "rows": pa.array(counts)}
+                )
+            )
+        table = pa.concat_tables(parts)
+        moment = pa.scalar((time or datetime.now(UTC)).replace(microsecond=0))
+        return self._extended(table.append_column("time", pa.repeat(moment, len(table))), shards)
 
     def inherit(self, other: "Record") -> "Record":
         """Return the record with the items that only another run's record has, with their times."""
@@ -149,22 +153,23 @@ class Record:
             of_kind = pc.equal(other.table["kind"], pa.scalar(kind)).to_numpy()
             fresh[of_kind] = ~self.items.holds(kind, _values(other.table, kind))
         rows = other.table.filter(pa.array(fresh))
-        columns = {name: rows[name].to_pylist() for name in ("kind", "value", "origin", "time")}
-        columns["origin"] = [LINKED if origin == ENCOUNTERED else origin for origin in columns["origin"]]
-        return self._extended(columns | {"rows": [0] * len(rows), "shards": [0] * len(rows)})
+        origin = pc.if_else(pc.equal(rows["origin"], pa.scalar(ENCOUNTERED)), pa.scalar(LINKED), rows["origin"])
+        columns = {"origin": origin, "rows": np.zeros(len(rows), np.int64)}
+        return self._extended(pa.table({name: rows[name] for name in ("kind", "value", "time")} | columns), 0)
 
     def time_of(self, value: str, kind: str = "uid") -> datetime | None:
         """Return when a uid, or another value of the record (hex digits), was forgotten."""
         times = self.table.filter((pc.field("kind") == kind) & (pc.field("value") == value))["time"].to_pylist()
         return times[0] if times else None
 
-    def _extended(self, columns: dict[str, list[Any]]) -> "Record":
+    def _extended(self, rows: pa.Table, shards: int) -> "Record":
         """Return the record with these rows as its next request; itself where there are none."""
-        if not columns["kind"]:
+        if not len(rows):
             return self
-        request = len(pc.unique(self.table["request"]))
-        columns = columns | {"request": [request] * len(columns["kind"])}
-        rows = pa.table({name: columns[name] for name in schema.FORGOTTEN_ITEMS.names}, schema=schema.FORGOTTEN_ITEMS)
+        constants = {"request": len(pc.unique(self.table["request"])), "shards": shards}
+        for name, value in constants.items():
+            rows = rows.append_column(name, pa.repeat(value, len(rows)))
+        rows = rows.select(schema.FORGOTTEN_ITEMS.names).cast(schema.FORGOTTEN_ITEMS)
         return Record(pa.concat_tables([self.table, rows]).combine_chunks())
 
 
@@ -178,10 +183,10 @@ def _values(table: pa.Table, kind: str) -> Hashes:
     return column_hashes(column, "sha256" if kind == "url" else kind)[0]
 
 
-def origins(items: Items, requested: Items) -> dict[str, list[str]]:
+def origins(items: Items, requested: Items) -> dict[str, pa.Array]:
     """Return for each kind of `items` the origin of each: `requested` or `linked`."""
-    named = {kind: requested.holds(kind, items[kind]).tolist() for kind in KINDS}
-    return {kind: [REQUESTED if is_named else LINKED for is_named in named[kind]] for kind in KINDS}
+    named = {kind: pa.array(requested.holds(kind, items[kind])) for kind in KINDS}
+    return {kind: pc.if_else(named[kind], pa.scalar(REQUESTED), pa.scalar(LINKED)) for kind in KINDS}
 
 
 def forgotten_mask(samples: pa.Table) -> npt.NDArray[np.bool_]:

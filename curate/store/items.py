@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.base.ids import hex_strings
 from curate.base.numeric.arrays import I64, string_buffers, whole
 
 Hashes = npt.NDArray[np.bytes_]
@@ -36,14 +37,17 @@ def hash_url(url: bytes) -> bytes:
 
 def as_hashes(values: Iterable[bytes], kind: str) -> Hashes:
     """Return the values, ascending, each once."""
-    return np.unique(np.frombuffer(b"".join(values), f"S{WIDTHS[kind]}"))
+    data = b"".join(values)
+    hashes = np.frombuffer(data, f"S{WIDTHS[kind]}")
+    heads = np.frombuffer(data, ">u8")[:: WIDTHS[kind] // 8].astype(np.uint64)
+    hashes = np.sort(hashes[np.argsort(heads)], kind="stable")  # of what is in order but for ties, it takes no time
+    return np.asarray(hashes[np.append(np.ones(min(1, len(hashes)), bool), hashes[1:] != hashes[:-1])])
 
 
 def hex_of(hashes: Hashes) -> list[str]:
     """Return the values as hex digits."""
-    width = 2 * hashes.dtype.itemsize
-    text = hashes.tobytes().hex()
-    return [text[i : i + width] for i in range(0, len(text), width)]
+    texts: list[Any] = hex_strings(hashes.tobytes(), hashes.dtype.itemsize).to_pylist()
+    return texts
 
 
 def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes, npt.NDArray[np.bool_]]:
@@ -55,10 +59,11 @@ def column_hashes(column: pa.ChunkedArray | pa.Array, kind: str) -> tuple[Hashes
     data, offsets = string_buffers(text.cast(pa.large_string()))
     if kind == "url":
         octets, digest = data.data, hashlib.sha256  # `hash_url`, without a call for each of millions of rows
-        raw = b"".join([digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist())])
+        digests = (digest(octets[a:b]).digest() for a, b in pairwise(offsets.tolist()))
+        hashes = np.fromiter(digests, f"S{width}", len(text))
     else:
-        raw = unhexlify(data[offsets[0] : offsets[-1]].data)
-    return np.frombuffer(raw, f"S{width}"), has_value.to_numpy(zero_copy_only=False)
+        hashes = np.frombuffer(unhexlify(data[offsets[0] : offsets[-1]].data), f"S{width}")
+    return hashes, has_value.to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,9 @@ class Items:
         return hashes
 
     def __or__(self, other: "Items") -> "Items":
-        return Items(**{kind: np.union1d(self[kind], other[kind]) for kind in KINDS})
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        return Items.of({kind: [self[kind].tobytes(), other[kind].tobytes()] for kind in KINDS})
 
     def __sub__(self, other: "Items") -> "Items":
         return Items(**{kind: self[kind][~other.holds(kind, self[kind])] for kind in KINDS})

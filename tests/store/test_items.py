@@ -38,3 +38,9 @@ def test_nothing_is_in_nothing() -> None:
     column = pa.array([hashlib.sha256(b"x").hexdigest(), None])
     assert not any(NOTHING.find(kind, column).any() for kind in KINDS) and len(NOTHING) == 0
     assert len(NOTHING.find("url", pa.array([], pa.string()))) == 0
+
+
+@given(st.lists(st.sampled_from([b"a" * 31, b"b" * 31]) | st.binary(min_size=31, max_size=31), max_size=20))
+def test_values_that_begin_alike_are_in_order(values: list[bytes]) -> None:
+    ends = [value + end for value in values for end in (b"\1", b"\0", b"\1")]
+    assert hex_of(Items.of({"url": ends}).url) == sorted(value.hex() for value in {*ends})

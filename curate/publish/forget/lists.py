@@ -7,22 +7,20 @@ changed.
 """
 
 import io
-import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.publish.uids import pair_bytes
 from curate.recipe.files import read_columns, read_whole
-from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hash_url
+from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hex_of
 
-_HEX = {kind: re.compile(f"[0-9a-fA-F]{{{2 * width}}}") for kind, width in WIDTHS.items()}
 _FORMS = {
     "uid": "a uid (32 hex digits)",
     "sha256": "the sha256 of an image (64 hex digits)",
@@ -30,6 +28,7 @@ _FORMS = {
 }
 STDIN = "-"
 MAX_BYTES, MAX_LINES = 1 << 30, 1 << 22  # of one list, unpacked too; a longer one can be given as several
+_BLOCK = 1 << 24  # bytes of lines that are looked at together
 
 
 def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None = None) -> Items:
@@ -61,24 +60,37 @@ def _from_lines(path: str, data: bytes, kind: str | None, lines: dict[str, str] 
         raise RecipeError(f"{path}: holds NUL bytes, so it is compressed or UTF-16; accepted: lines of UTF-8 text")
     if (count := data.count(b"\n") + data.count(b"\r")) > MAX_LINES:
         raise RecipeError(f"{path}: {count:,} lines; accepted: at most {MAX_LINES:,}, and several lists")
+    data = data.removeprefix(b"\xef\xbb\xbf")
     values: dict[str, list[bytes]] = {name: [] for name in KINDS}
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        raw = line.strip()
-        text = raw.decode("utf-8", "surrogateescape")
-        of_hex = [name for name in ("uid", "sha256") if kind in (name, None) and _HEX[name].fullmatch(text)]
-        if of_hex:
-            name, value = of_hex[0], bytes.fromhex(text)
-        elif not raw:
-            continue
-        elif kind in ("url", None) and (b"/" in raw or b":" in raw):  # as in every URL; and in no mistyped hex digits
-            name, value = "url", hash_url(raw)
-        else:
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at + _BLOCK) + 1 or len(data)
+        octets = np.frombuffer(data, np.uint8, end - at, at)
+        starts = np.concatenate([[0], np.flatnonzero((octets == 10) | (octets == 13)) + 1, [end - at]])
+        buffers = [None, pa.py_buffer(starts.data), pa.py_buffer(octets.data)]
+        text: Any = pc.ascii_trim_whitespace(pa.Array.from_buffers(pa.large_string(), len(starts) - 1, buffers))
+        left = pc.greater(pc.binary_length(text), pa.scalar(0))
+        for name in KINDS if kind is None else (kind,):
+            is_url = pc.match_substring_regex(text, "[/:]")  # as in every URL; and in no mistyped hex digits
+            is_item = pc.and_(left, is_url if name == "url" else _is_hex(text, name))
+            left, items = pc.and_not(left, is_item), text.filter(is_item)
+            values[name].append(column_hashes(items, name)[0].tobytes())
+            if lines is not None and len(lines) < 1_000_000:
+                raws = items.cast(pa.large_binary()).to_pylist()
+                typed = [raw.decode("utf-8", "backslashreplace") for raw in raws]
+                lines.update(zip(hex_of(np.frombuffer(values[name][-1], f"S{WIDTHS[name]}")), typed, strict=True))
+        if (wrong := pc.index(left, True).as_py()) >= 0:
+            before = data[: at + starts[wrong]]
+            number = before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n") + 1
+            line = text[wrong].cast(pa.large_binary()).as_py().decode("utf-8", "surrogateescape")
             accepted = _FORMS[kind] if kind else ", ".join(_FORMS.values())
-            raise RecipeError(f"{path}, line {number}: {text[:100]!r} is not an item; accepted: {accepted}")
-        values[name].append(value)
-        if lines is not None and len(lines) < 1_000_000:
-            lines[value.hex()] = raw.decode("utf-8", "backslashreplace")
+            raise RecipeError(f"{path}, line {number}: {line[:100]!r} is not an item; accepted: {accepted}")
+        at = end
     return Items.of(values)
+
+
+def _is_hex(text: Any, kind: str) -> Any:
+    return pc.match_substring_regex(text, rf"\A[0-9a-fA-F]{{{2 * WIDTHS[kind]}}}\z")
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
@@ -89,7 +101,10 @@ def _from_array(path: str, array: Any, kind: str | None) -> Items:
 
 
 def _from_table(path: str, data: bytes, kind: str | None) -> Items:
-    columns = read_footer(pa.BufferReader(data)).schema.to_arrow_schema().names
+    footer = read_footer(pa.BufferReader(data))
+    if footer.num_rows > 4 * MAX_LINES:
+        raise RecipeError(f"{path}: {footer.num_rows:,} rows; accepted: at most {4 * MAX_LINES:,}, and several lists")
+    columns = footer.schema.to_arrow_schema().names
     if {"kind", "value"} <= set(columns) and kind is None:
         return _from_record(path, read_columns(data, ["kind", "value"], MAX_BYTES))
     names = {name.lower(): name for name in columns}
@@ -98,24 +113,29 @@ def _from_table(path: str, data: bytes, kind: str | None) -> Items:
     if not wanted:
         raise RecipeError(f"{path}: no column {' or '.join(kinds)}; columns: {', '.join(names)}")
     table = read_columns(data, [names[name] for name in wanted], MAX_BYTES)
-    return Items.of({name: list(_from_column(path, name, table[names[name]])) for name in wanted})
+    return Items.of({name: [_from_column(path, name, table[names[name]])] for name in wanted})
 
 
 def _from_record(path: str, table: pa.Table) -> Items:
-    values: dict[str, list[bytes]] = {name: [] for name in KINDS}
-    for row, (name, value) in enumerate(zip(table["kind"].to_pylist(), table["value"].to_pylist(), strict=True)):
-        if name not in KINDS or not _HEX[name].fullmatch(str(value)):
-            what = f"{str(name)[:100]!r}, {str(value)[:100]!r} is not a row of a forgotten.parquet"
-            accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())
-            raise RecipeError(f"{path}, row {row}: {what}; accepted: {accepted}")
-        values[name].append(bytes.fromhex(str(value)))
+    names, texts = (table[column].cast(pa.string()).combine_chunks() for column in ("kind", "value"))
+    is_row = np.zeros(len(table), bool)
+    values = {}
+    for kind in KINDS:
+        is_item = pc.and_(pc.equal(names, pa.scalar(kind)), _is_hex(texts, kind)).fill_null(False)
+        values[kind] = [column_hashes(texts.filter(is_item), "sha256" if kind == "url" else kind)[0].tobytes()]
+        is_row |= is_item.to_numpy(zero_copy_only=False)
+    if not is_row.all():
+        row = int(is_row.argmin())
+        what = f"{str(names[row])[:100]!r}, {str(texts[row])[:100]!r} is not a row of a forgotten.parquet"
+        accepted = ", ".join(f"{kind} and {2 * width} hex digits" for kind, width in WIDTHS.items())
+        raise RecipeError(f"{path}, row {row}: {what}; accepted: {accepted}")
     return Items.of(values)
 
 
-def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> Iterator[bytes]:
+def _from_column(path: str, kind: str, column: pa.ChunkedArray) -> bytes:
     column = column.cast(pa.string())
-    for row, value in enumerate(column.to_pylist() if kind != "url" else ()):
-        if value is not None and not _HEX[kind].fullmatch(value):
-            raise RecipeError(f"{path}, row {row}: {value[:100]!r} is not an item; accepted: {_FORMS[kind]}")
+    row = pc.index(_is_hex(column, kind), False).as_py() if kind != "url" else -1
+    if row >= 0:
+        raise RecipeError(f"{path}, row {row}: {column[row].as_py()[:100]!r} is not an item; accepted: {_FORMS[kind]}")
     values, is_present = column_hashes(column, kind)
-    yield values[is_present].tobytes()
+    return values[is_present].tobytes()

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,3 +187,41 @@ def test_a_table_that_is_no_record(tmp_path: Path, kinds: list[str | None], valu
         RecipeError, match=r"row 0: .* is not a row of a forgotten.parquet; accepted: uid and 32 hex digits, url and"
     ):
         read_list(path)
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 24])
+def test_lines_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Items are those of Python's own lines, and a wrong one is numbered as there, whatever is looked at together."""
+    monkeypatch.setattr("curate.publish.forget.lists._BLOCK", block)
+    path, typed = tmp_path / "list.txt", dict[str, str]()
+    content = f"\ufeff{UID}\r\r\n \t{URL}\v\f\n\n{IMAGE}\r{OTHER} \n{URL}/\r\n{UID}".encode() + b"\nx:\xff\n"
+    path.write_bytes(content)
+    urls = [URL.encode(), f"{URL}/".encode(), b"x:\xff"]
+    items = read_list(str(path), None, typed)
+    hashed = sorted(hashlib.sha256(url).hexdigest() for url in urls)
+    assert shown(items) == {"uid": sorted([UID, OTHER]), "url": hashed, "sha256": [IMAGE]}
+    assert {typed[value] for value in hashed} == {URL, f"{URL}/", r"x:\xff"} and typed[UID] == UID
+    path.write_bytes(content + b"a cat\xff")
+    with pytest.raises(RecipeError, match=rf"line {len(content.splitlines()) + 1}: 'a cat"):
+        read_list(str(path))
+
+
+def test_too_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.publish.forget.lists.MAX_LINES", 100)
+    pq.write_table(pa.table({"url": [""] * 401}), tmp_path / "a.parquet")
+    with pytest.raises(RecipeError, match=r"401 rows; accepted: at most 400, and several lists"):
+        read_list(str(tmp_path / "a.parquet"))
+
+
+def test_lines_take_no_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each line, what is held is its hash, and the bytes of the list."""
+    monkeypatch.setattr("curate.publish.forget.lists.MAX_BYTES", 1 << 22)  # Python makes room for as many
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"http://x/{i}\n" for i in range(100_000)))
+    tracemalloc.start()
+    try:
+        items = read_list(str(path))
+        record = Record.read(RunStore(str(tmp_path))).append(items, REQUESTED)
+        assert len(record) == 100_000 and tracemalloc.get_traced_memory()[1] < 25_000_000
+    finally:
+        tracemalloc.stop()
