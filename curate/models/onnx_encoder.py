@@ -126,7 +126,9 @@ def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
     folder = OnnxFolder.of(options)
     try:
         tokenizer = Tokenizer(folder.tokenizer)
-    except Exception as error:  # tokenizers raises Exception itself
+    except BaseException as error:  # tokenizers raises Exception itself, and a panic of Rust is none
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         raise RecipeError(f"{folder.where}: tokenizer.json cannot be used: {one_line(error, 400)}") from None
     load = partial(_load, folder, tokenizer)
     if device == "cpu":

@@ -78,7 +78,10 @@ class OnnxFolder:
             raise RecipeError(f"{where}: no graphs; {_ACCEPTED}")
         tokenizer = _read(folder / "tokenizer.json", where)
         dimension = number(config, "projection_dim", 512)
-        context_length = number(config.get("text_config") or {}, "max_position_embeddings", 77)
+        text = config.get("text_config") or {}
+        if not isinstance(text, dict):
+            raise RecipeError(f"{where}: config.json has text_config {str(text)[:80]!r}; accepted: an object")
+        context_length = number(text, "max_position_embeddings", 77)
         return cls(where, tuple(graphs), config, pixels, tokenizer, dimension, context_length)
 
     def digests(self) -> dict[str, str]:
@@ -186,7 +189,7 @@ class Pixels:
                 raise ValueError("image_mean and image_std must be three numbers each, and image_std none of 0")
             is_255th = abs(factor * 255 - 1) < 1e-6
             return cls(size, crop, Image.Resampling(config.get("resample", 3)), None if is_255th else factor, mean, std)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             what = f"preprocessor_config.json: {one_line(error)}; accepted: transformers' CLIPImageProcessor"
             sizes = "size {shortest_edge: N} and crop_size, or size {height: N, width: N}"
             others = "resample; rescale_factor; image_mean, image_std"

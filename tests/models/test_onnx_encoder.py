@@ -25,6 +25,7 @@ from tests.models.test_encoder import TEXTS, picture
 
 pytestmark = pytest.mark.thorough
 
+PANIC = '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}'  # which ends in no Exception
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr", "I;16")
 SIZES = [(90, 70), (70, 91), (64, 64), (64, 67), (67, 64), (200, 63), (3, 200), (71, 64), (1000, 801), (65, 68)]
 
@@ -203,6 +204,7 @@ def test_pixels_are_open_clips(mode: str, interpolation: str) -> None:
         ({"resample": 9}, "9 is not a valid Resampling"),
         ({"image_std": [1.0, 0.0, 1.0]}, "none of 0"),
         ({"image_mean": None}, "NoneType"),
+        ({"image_mean": [10**400] * 3}, "int too large"),
     ],
 )
 def test_preprocessing_that_is_refused(change: dict[str, Any], said: str) -> None:
@@ -301,8 +303,10 @@ def rename(graphs: Path, old: str, new: str) -> None:
         (lambda g: config(g, projection_dim="32"), "projection_dim '32'"),
         (lambda g: config(g, text_config={"max_position_embeddings": 1}), "max_position_embeddings 1"),
         (lambda g: config(g, projection_dim=31), "embeddings of 32 numbers, and config.json has projection_dim 31"),
+        (lambda g: config(g, text_config=[1]), r"text_config '\[1\]'; accepted: an object"),
         (lambda g: (g / "config.json").write_text("["), r"config\.json is no JSON"),
         (lambda g: (g / "tokenizer.json").write_text("{}"), r"tokenizer\.json cannot be used"),
+        (lambda g: (g / "tokenizer.json").write_text(PANIC), r"tokenizer\.json cannot be used: .*Precompiled"),
         (lambda g: (g / "onnx/text_model.onnx").write_bytes(b"no graph"), "cannot be loaded"),
         (lambda g: (g / "onnx/text_model.onnx").write_bytes(b""), "is empty"),
         (lambda g: rename(g, "pixel_values", "image"), "inputs image, input_ids; accepted: pixel_values"),
