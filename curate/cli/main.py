@@ -103,7 +103,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else describe(error)
+        text = describe(error)
+        named = f"{error.filename}: {error.strerror}" if error.filename and text == str(error) else text
         print(f"curate: {named}", file=sys.stderr)
         sys.exit(1)
     finally:

@@ -176,6 +176,8 @@ def renew_lease(store: RunStore, lease: str, **values: Any) -> None:
         if values or holder.is_waiting or time.time() - holder.renewed >= BETWEEN:
             fresh = {"renewed": time.time(), "lasts": WORKING} | values
             store.write_json(_file(number), holder.model_copy(update=fresh).model_dump())
+        if values:  # another may go on, in this process too
+            _renewed.pop(lease, None)
 
 
 @contextmanager

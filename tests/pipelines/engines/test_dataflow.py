@@ -101,7 +101,8 @@ def make(tmp_path: Path, **sections: Any) -> Any:
     return prepare(recipe, str(tmp_path / "run"), options=words).context
 
 
-def test_memory_for_deduplication_grows_with_the_pool(tmp_path: Path) -> None:
+def test_memory_for_deduplication_grows_with_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dataflow, "check", lambda engine: None)  # Google's packages may be missing
     engine = choose()
     plain = make(tmp_path)
     assert engine.hints(plain, 1_000_000, 4) == engine.hints(plain, 250_000_000, 1000) == {}
