@@ -40,6 +40,7 @@ _MODELS, _CAPTIONS = 16 * _GB, 32 * _GB  # bytes of memory of machines that load
 _GROUPED = 2000  # bytes of memory for each row of a bucket, of which each thread has one: measured 119 that travel
 _NEAR = 16, 1 << 31, 3  # bytes a row that is near another go to all workers, at most; and how often they are in memory
 _ENOUGH = 4 * _GB  # of these, which each machine has besides what else it needs
+_DISK = 25  # GB of a batch job's machine, by Google, where disk_size_gb does not say it
 _GB_A_CORE = {"n1-standard": 3.75, "n2-standard": 4, "e2-standard": 4, "n2-highmem": 8}  # of machine types, by Google
 _LOCAL = "localhost"  # in the address of a service that is none of Google's, and asks for no credentials
 
@@ -124,7 +125,8 @@ class Dataflow(PipelineEngine):
         cores = machines * int(shape[2]) if shape else 0
         memory = cores * _GB_A_CORE[shape[1]] if shape and shape[1] in _GB_A_CORE else None
         missing = "give max_num_workers, and a machine_type such as n2-standard-8"
-        return Workers(self.key, cores or None, machines or 1, memory, missing, self.overhead, self.seconds)
+        disk = machines * (options.disk_size_gb or _DISK)
+        return Workers(self.key, cores or None, machines or 1, memory, missing, self.overhead, self.seconds, disk)
 
     def check(self) -> None:
         """Raise RecipeError where a package is missing."""
@@ -145,21 +147,18 @@ class Dataflow(PipelineEngine):
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         captions = _has_model(context.recipe.captions)
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
+        what = ""
         if self._accelerator and is_service:
-            raise RecipeError(
-                "dataflow_accelerator: dataflow_service_options have worker_accelerator too; accepted: one"
-            )
-        if self._accelerator and self._cloud.flexrs_goal:
-            raise RecipeError(
-                "dataflow_accelerator: a job with flexrs_goal has no resource hints; accepted: one of them"
-            )
-        if self._accelerator and not (cuda or captions):
-            what = "no step of this recipe uses a GPU"
-            raise RecipeError(f"dataflow_accelerator: {what}; accepted: device: cuda for a model, or no accelerator")
-        if cuda and not (self._accelerator or is_service):
-            raise RecipeError(
-                f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {_example()}"
-            )
+            what = "dataflow_accelerator: dataflow_service_options have worker_accelerator too; accepted: one"
+        elif self._accelerator and self._cloud.flexrs_goal:
+            what = "dataflow_accelerator: a job with flexrs_goal has no resource hints; accepted: one of them"
+        elif self._accelerator and not (cuda or captions):
+            accepted = "device: cuda for a model, or no accelerator"
+            what = f"dataflow_accelerator: no step of this recipe uses a GPU; accepted: {accepted}"
+        elif cuda and not (self._accelerator or is_service):
+            what = f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {_example()}"
+        if what:
+            raise RecipeError(what)
         report(f"Dataflow in {self._cloud.region}, project {self._cloud.project}, as job {self._cloud.job_name}")
 
     def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from curate.store.facts import RunFacts, UsedFacts
 from curate.store.timings import START, USERS
 
 CPU, GPU, MEMORY, READS, WRITES, SHUFFLED, STORED = UsedFacts.kinds()
+DISK = "disk"  # of machines, in GB-seconds: no step counts it
 # How far a measurement may be from the truth, as a share: one of CPU, with some seconds more; one that counts; what all
 # of a machine have in common; and of constants, which caches and neighbours change.
 _CPU, _SECONDS, _COUNTED, _COMMON, _CONSTANT = 0.1, 0.008, 0.05, 0.1, 0.3
@@ -83,6 +84,7 @@ class Workers(NamedTuple):
         memory: GB of all of them; None where that is not known.
         overhead: CPU seconds of a run, of a process and of a task, Java's included; None: what trials show.
         seconds: of wall that pass before the first step, and between two.
+        disk: GB of all of their machines, where the engine asks money for it.
     """
 
     engine: str
@@ -92,6 +94,7 @@ class Workers(NamedTuple):
     missing: str = ""
     overhead: tuple[float, float, float] | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
+    disk: float = 0.0
 
 
 class Range(NamedTuple):
@@ -195,9 +198,10 @@ def find_seconds(costs: Sequence[Cost], work: Work, workers: Workers) -> Range |
 
 
 def add_waiting(costs: list[Cost], seconds: Range | None, workers: Workers) -> None:
-    """Add what machines are paid for besides their work: the time of idle cores, and memory."""
+    """Add what machines are paid for besides their work: the time of idle cores, memory and disks."""
     if seconds and workers.cores:
         margin = (seconds.high - seconds.low) / 2
         idle = seconds.value - add_up(cost for cost in costs if cost.kind == CPU).value / workers.cores
         costs += [Cost("idle", CPU, "cores", workers.cores, idle, _CONSTANT * idle)] if idle > 0 else []
-        costs += [Cost("all", MEMORY, "GB", workers.memory, seconds.value, margin)] if workers.memory else []
+        for kind, size in ((MEMORY, workers.memory), (DISK, workers.disk)):
+            costs += [Cost("all", kind, "GB", size, seconds.value, margin)] if size else []

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from curate.ask.costs import model
-from curate.ask.costs.model import CPU, GPU, MEMORY, READS, SHUFFLED, STORED, WRITES, Cost, Range, Work, Workers
+from curate.ask.costs.model import CPU, DISK, GPU, MEMORY, READS, SHUFFLED, STORED, WRITES, Cost, Range, Work, Workers
 from curate.ask.costs.prices import Prices
 from curate.ask.page import Line, columns, heading, line
 from curate.ask.whatif.estimate import EstimatedRequests
@@ -18,7 +18,8 @@ _HOUR = 3600
 # Of each resource: the key of its price, and how much of it that is for
 _PRICED = {
     **{CPU: ("engines.{}.core_hour", _HOUR), MEMORY: ("engines.{}.memory_hour", _HOUR)},
-    **{GPU: ("engines.{}.gpu_hour", _HOUR), SHUFFLED: ("engines.{}.shuffled_gb", 1e9)},
+    **{DISK: ("engines.{}.disk_hour", _HOUR), GPU: ("engines.{}.gpu_hour", _HOUR)},
+    SHUFFLED: ("engines.{}.shuffled_gb", 1e9),
     **{READS: ("stores.{}.read", 1), WRITES: ("stores.{}.write", 1), STORED: ("stores.{}.gb_month", 1e9)},
 }
 
@@ -96,9 +97,10 @@ def _totals(plan: CostPlan) -> Iterator[tuple[str, str, str]]:
         yield "time", f"{time} [{low}, {high}]", f"{plan.work.units:,.0f} units on {workers.cores:,} cores"
     else:
         yield "time", "not known", workers.missing
-    for kind, name in ((GPU, "GPU-hours"), (MEMORY, "GB-hours of memory")):
+    names = {GPU: "GPU-hours", MEMORY: "GB-hours of memory", DISK: "GB-hours of disk"}
+    for (kind, name), gb in zip(names.items(), (0, workers.memory, workers.disk), strict=True):
         if (amount := plan.sum(kind)).value:
-            yield name, " ".join(_say(amount, 1 / _HOUR)), "as measured" if kind == GPU else f"{workers.memory:,.1f} GB"
+            yield name, " ".join(_say(amount, 1 / _HOUR)), f"{gb:,.1f} GB" if gb else "as measured"
     for kind, name in ((SHUFFLED, "shuffled"), (STORED, "storage")):
         value, low, high = map(format_bytes, plan.sum(kind))
         steps = dict.fromkeys(cost.step for cost in plan.costs if cost.kind == kind)

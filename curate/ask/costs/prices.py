@@ -35,11 +35,11 @@ class Price(BaseModel):
 
 
 class Prices(BaseModel):
-    """All of a file: what engines ask for an hour of a core, of a GB or of a GPU, and stores for a request or a GB."""
+    """All of a file: what engines ask for an hour of a core, a GB or a GPU, and stores for a request or a GB."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     currency: str
-    engines: dict[str, dict[Literal["core_hour", "memory_hour", "gpu_hour", "shuffled_gb"], Price]] = {}
+    engines: dict[str, dict[Literal["core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"], Price]] = {}
     stores: dict[str, dict[Literal["read", "write", "gb_month"], Price]] = {}
 
     def find(self, key: str) -> Price | None:

@@ -6,6 +6,7 @@ import pytest
 
 from curate.ask.costs.model import (
     CPU,
+    DISK,
     MEMORY,
     READS,
     SHUFFLED,
@@ -130,10 +131,11 @@ def test_cores_share_units_and_wait_for_the_last_round() -> None:
 
 def test_what_waits_is_paid_for() -> None:
     costs = [Cost("measure", CPU, "rows", 100, 1.0, 0.0)]
-    add_waiting(costs, Range(15.0, 14.0, 16.0), Workers("spark", 10, 10, memory=20.0))
+    add_waiting(costs, Range(15.0, 14.0, 16.0), Workers("dataflow", 10, 10, memory=20.0, disk=100.0))
     assert [(cost.step, cost.kind, cost.count * cost.each) for cost in costs[1:]] == [
         ("idle", CPU, 50.0),
         ("all", MEMORY, 300.0),
+        ("all", DISK, 1500.0),
     ]
     for seconds in (Range(9.0, 8.0, 10.0), None):  # no core waits; and nobody knows
         add_waiting(costs := [Cost("measure", CPU, "rows", 100, 1.0, 0.0)], seconds, Workers("spark", 10, 10))

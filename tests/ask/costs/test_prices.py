@@ -58,6 +58,8 @@ def test_old_figures_are_named(days: int, words: str, tmp_path: Path) -> None:
 
 def test_the_package_s_figures_have_sources_and_dates() -> None:
     prices = load_prices()
-    assert {*prices.engines} == {"dataflow", "spark"}
+    assert {*prices.engines} == {"dataflow", "spark"} and {*prices.stores} == {"gs", "s3"}
+    assert {*prices.engines["dataflow"]} == {"core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"}
+    assert all({*store} == {"read", "write", "gb_month"} for store in prices.stores.values())
     for section in (*prices.engines.values(), *prices.stores.values()):
         assert all(price.source and price.date.year >= 2026 for price in section.values())

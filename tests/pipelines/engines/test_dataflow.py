@@ -41,6 +41,15 @@ def test_what_is_not_set_has_a_default() -> None:
     assert choose(temp_location="gs://temp").options.view_as(GoogleCloudOptions).staging_location == "gs://temp"
 
 
+def test_machines_have_cores_memory_and_disks() -> None:
+    workers = choose(max_num_workers="9", machine_type="n2-standard-8", disk_size_gb="100").workers
+    assert (workers.cores, workers.processes, workers.memory, workers.disk) == (72, 9, 288, 900)
+    assert (
+        choose(max_num_workers="9", machine_type="n2-standard-8").workers.disk == 225
+    )  # as the service gives a batch job
+    assert choose().workers.cores is None and choose().workers.disk == 0
+
+
 @pytest.mark.parametrize(
     ("option", "accepted", "refused"),
     [
