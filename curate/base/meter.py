@@ -50,11 +50,11 @@ class Meter:
                 self._settle()
                 blocks.pop()
 
-    def count(self, kind: str, value: float = 1) -> None:
-        """Add to what the step of this thread used."""
+    def count(self, kind: str, value: float = 1, step: str | None = None) -> None:
+        """Add to what the step used, or the step of this thread."""
         with self._lock:
             blocks = self._blocks[threading.get_ident()]
-            self._used[blocks[-1].step if blocks else ENGINE, kind] += value
+            self._used[step or (blocks[-1].step if blocks else ENGINE), kind] += value
 
     def take(self) -> Used:
         """Return what was used since the last time; the memory of now, for that time, by this thread's step."""

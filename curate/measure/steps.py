@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pyarrow.compute as pc
+
 from curate.base.numeric.text_hash import compile_kernels
 from curate.base.schema import OK
 from curate.measure.settings import MeasureSettings
@@ -44,4 +46,5 @@ class _Measuring:
             yield from measure_unit(self._settings, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written
             if tables.written:
-                timer.failed = timer.rows - tables.read("samples", ["status"])["status"].to_pylist().count(OK)
+                is_ok = pc.equal(tables.read("samples", ["status"])["status"], OK)
+                timer.failed = timer.rows - pc.sum(is_ok).as_py()

@@ -282,8 +282,7 @@ class _Meet(beam.PTransform):
 
 
 def _counted(pair: tuple[Any, Any], step: str) -> tuple[Any, Any]:
-    with METER.at(step):
-        METER.count("shuffled", _size(pair[1]))
+    METER.count("shuffled", _size(pair[1]), step)
     return pair
 
 
