@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.base.numeric.text_hash import compile_kernels
@@ -46,5 +47,5 @@ class _Measuring:
             yield from measure_unit(self._settings, unit, tables)
             timer.rows, timer.idle = tables.rows(), not tables.written
             if tables.written:
-                is_ok = pc.equal(tables.read("samples", ["status"])["status"], OK)
+                is_ok = pc.equal(tables.read("samples", ["status"])["status"], pa.scalar(OK))
                 timer.failed = timer.rows - pc.sum(is_ok).as_py()
