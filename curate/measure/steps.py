@@ -48,4 +48,4 @@ class _Measuring:
             timer.rows, timer.idle = tables.rows(), not tables.written
             if tables.written:
                 is_ok = pc.equal(tables.read("samples", ["status"])["status"], pa.scalar(OK))
-                timer.failed = timer.rows - pc.sum(is_ok).as_py()
+                timer.failed = timer.rows - int(is_ok.to_numpy().sum())
