@@ -5,9 +5,11 @@ i-th sample of the unit, the unreadable ones included. (unit, row) is the key. A
 pool, never among the kept, and is null where the row could not be read.
 """
 
+import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from importlib.resources import files
 
 import pyarrow as pa
 
@@ -107,26 +109,16 @@ class Stage:
     section: str = ""  # the recipe's section that the stage needs, as a dotted key; empty where it needs none
 
 
+_UNMATCHED, _CONTAMINATED = "no entry of the metadata occurs in", "near an image of the evaluation set"
+
 # In the order in which they apply. RULES holds the place of the recipe's rules, and no row has its code; SELECTION that
 # of the recipe's selection, by whose key rows are named.
 STAGES = (
     Stage("failed", -2, "could not be read, or has no caption", "{failure}"),
     Stage("forgotten", -7, "removed on request", "removed on request{date}"),
     Stage("rules", 0, "a rule of the recipe", "the first rule that it fails"),
-    Stage(
-        "unmatched",
-        -3,
-        "no entry of the metadata occurs in the caption",
-        "no entry of the metadata occurs in its caption",
-        "match",
-    ),
-    Stage(
-        "contaminated",
-        -4,
-        "near an image of the evaluation set",
-        "near an image of the evaluation set: {duplicate_of}",
-        "dedup.against",
-    ),
+    Stage("unmatched", -3, f"{_UNMATCHED} the caption", f"{_UNMATCHED} its caption", "match"),
+    Stage("contaminated", -4, _CONTAMINATED, f"{_CONTAMINATED}: {{duplicate_of}}", "dedup.against"),
     Stage("duplicate", -5, "another sample represents it", "a duplicate of {duplicate_of}"),
     Stage("*selection", -6, "not chosen", "not chosen"),
     Stage("kept", -1, "the curated set", ""),
@@ -170,80 +162,12 @@ def run_stages(
     return stages
 
 
-MISSING_SAMPLE = "missing_sample"
+_REASONS = tomllib.loads(files("curate.base").joinpath("reasons.toml").read_text("ascii"))
+_OF_HTTP = {f"http_{s.value}": f"its host answered {s.value} {s.phrase}" for s in HTTPStatus if s.value >= 300}
 
-# `samples.status` and `failures.reason` of a sample that was never downloaded, which does not count for `max_failed`.
-MISSING_REASONS = {
-    MISSING_SAMPLE: "the sample was not downloaded, or not resized: img2dataset's Parquet beside the tar says why, and "
-    "the tar does not have it",
-    "bad_url": "it is not an http or https URL, or redirects to one that is not",
-    "dns": "the name of its host could not be looked up",
-    "refused_address": "its host has an address that is not public; if it is yours, name it in "
-    "`network.allow_networks`, then --retry",
-    "unreachable": "its host does not accept connections",
-    "tls": "its host has no valid certificate, or does not speak TLS",
-    "timeout": "it did not arrive in time",
-    "incomplete": "the connection ended before it was complete",
-    "too_large": "it has more than `max_bytes`",
-    "too_many_redirects": "it redirects more than `max_redirects` times",
-    "bad_response": "what its host sent is not HTTP",
-    "robots": "robots.txt of its host forbids it",
-    "opted_out": "its headers reserve it from machine learning",
-    "served_no_image": "what its host sent is not an image, or cannot be decoded",
-    "too_small": "its smaller side is below `min_image_size`",
-    "too_large_area": "it has more pixels than `max_image_area`, or than 89,478,485 if that is not set and it would be "
-    "resized",
-    "aspect_ratio": "its sides differ by more than `max_aspect_ratio`",
-    "hash_mismatch": "the hash of its bytes differs from the one in the list",
-    "not_resized": "img2dataset could not resize it",
-    "lost": "downloading or resizing it failed with an error that nobody foresaw; the log has it",
-    "http_other": "its host answered with an unknown HTTP status",
-    **{f"http_{s.value}": f"its host answered {s.value} {s.phrase}" for s in HTTPStatus if s.value >= 300},
-}
-
-# `samples.status` and `failures.reason` of a sample that could not be read.
-SAMPLE_REASONS = {
-    "no_image": "the sample has no image member, or its image column is null",
-    "no_caption": "the sample has no .txt and no caption in its json, or its caption column is null",
-    "empty_caption": "the caption holds nothing but white space",
-    "caption_not_utf8": "the caption is not UTF-8",
-    "caption_nul": "the caption holds a NUL",
-    "caption_too_long": "the caption is longer than 10,000 characters",
-    "invalid_json": "the sample's json is not a JSON object",
-    "no_url": "the pool has a URL column and no images, and this row has no URL",
-    "duplicate_key": "another sample of the same tar has this key; the first one stays",
-    "duplicate_member": "one sample has two members with the same suffix",
-    "link_member": "a member is a link; links are never followed",
-    "truncated_member": "the file ends inside a member",
-    "empty_image": "the image has 0 bytes",
-    "not_an_image": "the bytes are not an image in a known format",
-    "truncated_image": "the image ends before its last pixel, or is damaged",
-    "too_slow": "the image is made to take long: hundreds of scans, or pieces of a few bytes",
-    "too_many_pixels": "the header announces more pixels than the limit; refused before decoding",
-    **MISSING_REASONS,
-}
-
-# `failures.reason` of a file that could not be read at all: its samples are unknown.
-FILE_REASONS = {
-    "empty_file": "the file has 0 bytes",
-    "not_a_tar": "the file does not begin with a tar header",
-    "compressed_tar": "the tar is compressed, so it has no offsets to read from",
-    "not_parquet": "the file is not Parquet, or its footer is damaged",
-    "no_caption_column": "the Parquet file has no caption column",
-    "wrong_type": "a column has another type than the recipe needs",
-    "unreadable": "the file could not be opened or read",
-    "unreadable_list": "the list of URLs is damaged, or not of the format that its name says",
-}
-
-DAMAGED_EMBEDDINGS = "damaged_embeddings"
-DAMAGED_SIDECAR = "damaged_sidecar"
-
-# `failures.reason` of a file that was read in part: the samples before the damage are used. Files whose embeddings
-# cannot be used count as unread: of the rest rules may see nothing that they are about.
-DAMAGE_REASONS = {
-    "truncated_tar": "the file ends inside a member, a header or its padding",
-    "damaged_tar": "a header is damaged; nothing after it can be read",
-    "damaged_row_group": "a row group of a Parquet file cannot be decoded, or holds over 2 GiB; the others are used",
-    DAMAGED_EMBEDDINGS: "the precomputed embeddings of a file are missing, damaged or do not fit; its rows have none",
-    DAMAGED_SIDECAR: "the Parquet beside a tar cannot be read; which samples were never downloaded is unknown",
-}
+# `samples.status` and `failures.reason` of samples, `failures.reason` of files: codes and meanings, see reasons.toml.
+MISSING_REASONS: dict[str, str] = _REASONS["missing"] | _OF_HTTP
+SAMPLE_REASONS: dict[str, str] = _REASONS["sample"] | MISSING_REASONS
+FILE_REASONS: dict[str, str] = _REASONS["file"]
+DAMAGE_REASONS: dict[str, str] = _REASONS["damage"]
+MISSING_SAMPLE, DAMAGED_EMBEDDINGS, DAMAGED_SIDECAR = "missing_sample", "damaged_embeddings", "damaged_sidecar"

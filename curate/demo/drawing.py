@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from curate.demo.scenes import Item, Scene, ground_colours
-from curate.demo.words import COLOURS
+from curate.demo.words import COLOURS, CORNERS
 
 Plane = npt.NDArray[Any]  # float32
 _SAMPLING = 3  # masks are drawn this much larger and averaged down, for smooth edges
@@ -82,19 +82,13 @@ def _heart() -> list[tuple[float, float]]:
     return [(x / 16.5, (y - 2.5) / 16.5) for x, y in zip(across, down, strict=True)]
 
 
-_POLYGONS: dict[str, list[tuple[float, float]]] = {
+_POLYGONS: dict[str, list[tuple[float, float]]] = CORNERS | {
     "square": _regular(4, start=-math.pi / 4),
     "triangle": _regular(3),
     "star": _regular(10, inner=0.42),
     "heart": _heart(),
-    "diamond": [(0, -1), (0.66, 0), (0, 1), (-0.66, 0)],
     "hexagon": _regular(6),
     "pentagon": _regular(5),
-    "arrow": [(-0.95, -0.24), (0.1, -0.24), (0.1, -0.68), (0.98, 0), (0.1, 0.68), (0.1, 0.24), (-0.95, 0.24)],
-    "cross": [
-        *((-0.3, -0.92), (0.3, -0.92), (0.3, -0.3), (0.92, -0.3), (0.92, 0.3), (0.3, 0.3)),
-        *((0.3, 0.92), (-0.3, 0.92), (-0.3, 0.3), (-0.92, 0.3), (-0.92, -0.3), (-0.3, -0.3)),
-    ],
 }
 
 

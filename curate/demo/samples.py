@@ -20,27 +20,6 @@ from curate.demo.drawing import draw
 from curate.demo.pictures import alter, decode, encode, phash, reencode
 from curate.demo.scenes import Scene, compose, pick
 
-# What is injected, by name, and how many of each among 2,000 samples. Damage is named as `samples.status` names it.
-DEFECTS = {
-    "repeated": 20,  # the image, caption and URL of a clean sample: one uid twice
-    "copied": 35,  # its image and caption under another URL
-    "recaptioned": 30,  # its image under another URL, with another caption
-    "reencoded": 40,  # its picture in another quality or format, with the same phash
-    "compressed": 20,  # its picture as a JPEG of lower quality, with another phash
-    "resized": 20,  # its picture in another size, with another phash
-    "cropped": 40,  # its picture without 1 to 3 % of its width and of its height, with another phash
-    "wrong_caption": 48,  # speaks of another scene, with no shape, colour or texture in common
-    "boilerplate": 43,
-    "language": 50,
-    "tiny": 20,  # less than 64 pixels a side
-    "extreme": 24,  # more than three times as wide as high, or the reverse
-    "truncated_image": 15,
-    "not_an_image": 15,
-    "empty_image": 15,
-    "caption_not_utf8": 15,
-    "empty_caption": 15,
-    "no_caption": 15,
-}
 DUPLICATES = ("repeated", "copied", "recaptioned", "reencoded")
 NEAR_DUPLICATES = ("compressed", "resized", "cropped")
 MIN_DISTANCE = 4
@@ -71,11 +50,11 @@ class Sample:
 
 def make_samples(total: int, seed: int) -> list[Sample]:
     """Make clean samples, defects by kind, and (near-)duplicates; `original` is a row of this list."""
-    quotas = {defect: max(1, round(quota * total / 2000)) for defect, quota in DEFECTS.items()}
+    quotas = {defect: max(1, round(quota * total / 2000)) for defect, quota in words.DEFECTS.items()}
     hashes: list[int] = []
     samples = [_clean(seed, row, hashes) for row in range(total - sum(quotas.values()))]
     originals = iter(make_rng(seed, "originals").permutation(len(samples)).tolist()[::-1])
-    for defect in [name for name in DEFECTS if name not in (*DUPLICATES, *NEAR_DUPLICATES)]:
+    for defect in [name for name in words.DEFECTS if name not in (*DUPLICATES, *NEAR_DUPLICATES)]:
         for row in range(len(samples), len(samples) + quotas[defect]):
             samples.append(_spoil(_clean(seed, row, hashes, defect), defect, seed, row))
 

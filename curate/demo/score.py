@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from curate.base.schema import DUPLICATE, KEPT
-from curate.demo.samples import DEFECTS, DUPLICATES, NEAR_DUPLICATES
+from curate.demo.samples import NEAR_DUPLICATES
+from curate.demo.words import AIMS, DEFECTS
 from curate.store.store import RunStore
 
 CLEAN = "(clean)"
@@ -21,20 +22,6 @@ class Caught:
     injected: int  # the rows that have it
     rules: dict[str, int]  # how many of them each rule dropped; `kept` is among the rules
     mistaken: int = 0  # how many were dropped as a duplicate of a sample that shows another scene
-
-
-# The rules of the demo that drop what is wrong with a sample, and the injected defects that each is for.
-AIMS: dict[str, tuple[str, ...]] = {
-    "failed": ("truncated_image", "not_an_image", "empty_image", "caption_not_utf8", "empty_caption", "no_caption"),
-    "english": ("language",),
-    "words": (),
-    "characters": (),
-    "side": ("tiny",),
-    "aspect": ("extreme",),
-    "boilerplate": ("boilerplate",),
-    "aligned": ("wrong_caption",),
-    DUPLICATE: (*DUPLICATES, *NEAR_DUPLICATES),
-}
 
 
 @dataclass(frozen=True)
