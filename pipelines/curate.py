@@ -12,7 +12,7 @@ from curate.decide.settings import DecideSettings
 from curate.emit.settings import EmitSettings
 from curate.emit.steps import emit, hash_names
 from curate.match.unit import match
-from curate.measure.steps import measure
+from curate.measure.unit import measure
 from curate.pool.plan import Unit
 from curate.publish.audit import PublishSettings
 from curate.publish.forget.block import apply_blocklist

@@ -82,11 +82,11 @@ def check_claimed(footer: pq.FileMetaData, limit: int) -> None:
 
 def check_decoded(
     opened: Any, footer: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None, limit: int
-) -> Any:
+) -> pq.ParquetFile:
     """Raise TooLarge where these columns (None: all) of row groups take more than `limit` bytes once they are read.
 
-    `opened` is the file, or a buffer. What they are to be read from is returned: of a remote file, a copy in memory, so
-    that it is asked for them once. Raises as pyarrow where the file is damaged.
+    `opened` is the file, or a buffer. Returns what they are to be read from, by one thread: of a remote file, a copy in
+    memory, so that it is asked for them once. Raises as pyarrow where the file is damaged.
     """
     known, most = 0, Counter[str]()
     schema = [footer.schema.column(i) for i in range(footer.num_columns)]
@@ -106,7 +106,7 @@ def check_decoded(
         most.update({column.path: longest} if longest else {})
     if known + most.total() > limit:
         _check(known + _decoded(opened, footer, groups, sorted(most), limit - known), limit)
-    return opened
+    return pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
 
 
 def _copied(opened: AbstractBufferedFile, chunks: Sequence[pq.ColumnChunkMetaData]) -> pa.BufferReader:

@@ -1,23 +1,59 @@
-"""Kinds of other packages that fail: what their code raises becomes an error that names kind, package and line.
+"""Code of other packages: what it raises names kind, package and line; it neither ends this process nor holds it.
 
 `naming_packages` is for all registries: it stands where work on a unit or a command ends, and knows by the traceback
 whose code failed. `guard` is for functions whose callers know more, such as which signal it is. A user's interrupts
 pass.
+
+A package's `os._exit` raises SystemExit, as `sys.exit` does; a process that it forked ends. What does not return is
+left behind on its thread. Where that holds the GIL, no thread of Python's can tell: faulthandler then prints, from one
+of C's, the lines that threads are in. What calls C's own `exit`, or crashes, is not seen.
 """
 
 import errno
+import faulthandler
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
+from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from curate.base.errors import CurateError, RunError
-from curate.base.registry import FOREIGN, ForeignKind, is_interrupt
 from curate.base.wording import describe_error, package_of
+
+SECONDS = float(os.environ.get("CURATE_PACKAGE_SECONDS") or 600)
+"""How long a call may take: the import of a package, and `observe` for an image, with what it loads at first."""
+_watched: set[str] = set()
+_PROCESS, _END = os.getpid(), os._exit
+
+
+@dataclass(frozen=True)
+class ForeignKind:
+    """A kind of another package."""
+
+    what: str  # it is, as `Registry.what`
+    key: str
+    package: str  # with its version
+    module: str  # that its entry point names
+    kind: Any
+
+
+FOREIGN: dict[tuple[str, str], ForeignKind] = {}
+"""The kinds of other packages that were loaded in this process, by what they are and their keys."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether a user interrupted the thread, by Python's own handler: else code raised KeyboardInterrupt."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and is_default and threading.current_thread() is threading.main_thread()
 
 
 def guard(function: Callable[..., Any], where: str, error: type[CurateError] = RunError) -> Callable[..., Any]:
@@ -105,3 +141,56 @@ def _is_of(kind: ForeignKind, frame: FrameType) -> bool:
     parts = [kind.kind, type(kind.kind), getattr(kind.kind, "section", None)]
     codes = [getattr(value, "__code__", None) for value in getattr(kind.kind, "__dict__", {}).values()]
     return any(part is owner or part is classes for part in parts) or any(code is frame.f_code for code in codes)
+
+
+def watch(package: str) -> None:
+    """Watch the code of a package, named as its modules are, from now on."""
+    if not _watched:
+        os._exit = _leave
+        threading.Thread(target=_watch_lock, name="watch", daemon=True).start()
+    _watched.add(package)
+
+
+def _leave(status: int) -> NoReturn:
+    if os.getpid() == _PROCESS and package_of(sys._getframe(1)) in _watched:
+        raise SystemExit(status)
+    _END(status)
+
+
+def _watch_lock() -> None:
+    while True:  # it is only told: a process that was stopped for a while looks the same
+        faulthandler.dump_traceback_later(SECONDS, repeat=True, file=2)
+        time.sleep(SECONDS / 4)
+
+
+class _Aside(threading.local):
+    """A thread beside each one that calls, left behind where a call does not end: it keeps no process alive."""
+
+    calls: "SimpleQueue[Any] | None" = None  # of a future, a function and its arguments
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return, or raise, what a function does. Raises TimeoutError where it takes longer than SECONDS."""
+        if self.calls is None:
+            self.calls = SimpleQueue()
+            threading.Thread(target=self._work, args=(self.calls,), name="aside", daemon=True).start()
+        future: Future[Any] = Future()
+        self.calls.put((future, function, arguments))
+        try:
+            return future.result(SECONDS)
+        except TimeoutError:
+            if future.done():  # the function's own
+                raise
+            self.calls, what = None, f"has not returned within {SECONDS:g} s"
+            raise TimeoutError(f"{what}; CURATE_PACKAGE_SECONDS sets the limit") from None
+
+    @staticmethod
+    def _work(calls: "SimpleQueue[Any]") -> None:
+        while True:
+            future, function, arguments = calls.get()
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
+
+
+call_aside = _Aside().call

@@ -27,13 +27,8 @@ def own_uid(value: object) -> str | None:
     return value.lower() if isinstance(value, str) and re.fullmatch(_UID, value) else None
 
 
-def content_uid(url: str | None, sha256: str | None, caption: str) -> str:
-    """Return the uid made from content: xxh3-128 of `URL NUL caption`, or of `sha256 NUL caption` (in hex digits)."""
-    return xxhash.xxh3_128_hexdigest(f"{url or sha256 or ''}\0{caption}".encode())
-
-
 def make_uids(supplied: pa.Array | None, url: pa.Array | None, sha256: pa.Array | None, caption: pa.Array) -> pa.Array:
-    """Return each row's uid: `own_uid` of the first column, else `content_uid` of the rest where there is a caption."""
+    """Return each row's uid: `own_uid` of the first column, else that of the rest where there is a caption."""
     none = pa.nulls(len(caption), pa.string())
     url, sha256 = (none if column is None else column for column in (url, sha256))
     is_missing: Any = pc.equal(url, pa.scalar("", url.type)).fill_null(True)

@@ -9,7 +9,6 @@ import importlib
 import importlib.metadata
 import inspect
 import logging
-import signal
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from curate.base.errors import RecipeError
+from curate.base.foreign import FOREIGN, ForeignKind, call_aside, is_interrupt, watch
 from curate.base.wording import describe_error, did_you_mean, source_line
 
 K = TypeVar("K")
@@ -27,12 +27,6 @@ _log = logging.getLogger(__name__)
 _PATIENCE = 10  # seconds after which a command says what it loads
 _PREFIX = "curate."  # of groups of entry points: each registry that other packages may add to has one
 version = cache(importlib.metadata.version)  # each look reads the metadata of a package
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Return whether a user interrupted the thread, by Python's own handler: else code raised KeyboardInterrupt."""
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    return isinstance(error, KeyboardInterrupt) and is_default and threading.current_thread() is threading.main_thread()
 
 
 def has_plugins() -> bool:
@@ -59,21 +53,8 @@ def warn_of_broken(error: object = "") -> None:
             _log.warning("warning: %s", reason)
 
 
-@dataclass(frozen=True)
-class ForeignKind:
-    """A kind of another package."""
-
-    what: str  # it is, as `Registry.what`
-    key: str
-    package: str  # with its version
-    module: str  # that its entry point names
-    kind: Any
-
-
 _REGISTRIES: list["Registry[Any]"] = []  # that other packages may add to
 _untold: list[str] = []  # why kinds cannot be loaded
-FOREIGN: dict[tuple[str, str], ForeignKind] = {}
-"""The kinds of other packages that were loaded in this process, by what they are and their keys."""
 
 
 @dataclass(frozen=True)
@@ -172,15 +153,13 @@ def _load_foreign(registry: Registry[Any], entry: importlib.metadata.EntryPoint,
     sharing = [other for other in _REGISTRIES if other.group == registry.group]
     what = " or ".join(dict.fromkeys(other.what for other in sharing))
     where = f"{what} {entry.name!r} of package {package}: {entry.value}"
-    from curate.base import aside  # here: most commands have no package to load
-
     module = entry.module.partition(".")[0]
     FOREIGN[registry.what, entry.name] = ForeignKind(registry.what, entry.name, package, entry.module, None)
-    aside.watch(module)
+    watch(module)
     slow = threading.Timer(_PATIENCE, _log.warning, ["%s is still being loaded after %d s", where, _PATIENCE])
     slow.start()
     try:
-        kind = aside.call(entry.load)
+        kind = call_aside(entry.load)
     except BaseException as error:  # another package's code: of any kind
         if is_interrupt(error):
             raise

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from curate.base import ids, schema
@@ -96,13 +95,13 @@ def _list_files(path: str) -> list[InputFile]:
 def _read_table(name: str) -> pa.Table:
     try:
         with fsspec.open(name, "rb") as file:
-            parquet = pq.ParquetFile(file, metadata=read_footer(file), pre_buffer=False)  # read by this thread alone
-            columns = [f"{field.name} {field.type}" for field in parquet.schema_arrow]
+            footer = read_footer(file)
+            columns = [f"{field.name} {field.type}" for field in footer.schema.to_arrow_schema()]
             wanted = (f"{field.name} {field.type}" for field in LAYOUT)
             if wrong := [column for column in wanted if column not in columns]:
                 what = f"is not a table of answers: it has {', '.join(columns) or 'no column'}"
                 raise RecipeError(f"{name}: {what}; accepted: a file with {', '.join(wrong)}")
-            check_decoded(file, parquet.metadata, range(parquet.num_row_groups), LAYOUT.names, MAX_DECODED)
-            return parquet.read(LAYOUT.names, use_threads=False)
+            checked = check_decoded(file, footer, range(footer.num_row_groups), LAYOUT.names, MAX_DECODED)
+            return checked.read(LAYOUT.names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RecipeError(f"{name}: cannot be read as Parquet: {one_line(error, 300)}") from None

@@ -5,6 +5,8 @@ that could not be read, and the rows and state of each part, are in the footer n
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import xxhash
 from curate.base import schema
 from curate.base.errors import RunError, TransientError
 from curate.base.numeric.arrays import whole
+from curate.base.numeric.text_hash import compile_kernels
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
 from curate.measure.current import carry_over, find_current, needed_embeddings, observing_signals, shard_column
@@ -24,9 +27,12 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.join import open_join
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
+from curate.run.context import RunContext
+from curate.run.units import Answer, Units
 from curate.signals.signal import Embedder, Embeddings, EmbeddingSignal, ImageSignal, PrecomputedSignal, TextSignal
 from curate.store.checkpoints import MEASURED, Checkpoints
-from curate.store.tables import UnitTables
+from curate.store.tables import OpenTables, UnitTables
+from curate.store.timings import time_step
 
 _WITH_FAULTS = ("scores", "embeddings")  # the tables that faults of supplied embeddings leave gaps in
 _UNREAD = "this file could be read when its samples were measured, and cannot now; run again when it can"
@@ -281,3 +287,35 @@ def _digest_of(embeddings: Column) -> str:
     for start in range(0, len(embeddings), STEP_ROWS):
         state.update(embedding_matrix(embeddings[start : start + STEP_ROWS]).tobytes())
     return state.hexdigest()
+
+
+def measure(units: Units, context: RunContext) -> Answer:
+    """Write `samples`, `scores`, `embeddings` and `members` of each unit; return the list of files that could not be
+    read.
+
+    These are few, and what is decided depends on which they are.
+    """
+    return units.ask("Measure", _Measuring(context))
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Measure a unit, with settings that are made once in a process."""
+
+    context: RunContext
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Measuring, (self.context,)
+
+    @cached_property
+    def _settings(self) -> MeasureSettings:
+        return MeasureSettings.of(self.context)
+
+    def __call__(self, tables: OpenTables, unit: Unit) -> Iterator[str]:
+        compile_kernels()  # seconds that count for no unit
+        with time_step(self.context.store, "measure", unit.name) as timer:
+            yield from measure_unit(self._settings, unit, tables)
+            timer.rows, timer.idle = tables.rows(), not tables.written
+            if tables.written:
+                is_ok = pc.equal(tables.read("samples", ["status"])["status"], OK)
+                timer.failed = timer.rows - int(is_ok.to_numpy().sum())

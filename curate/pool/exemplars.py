@@ -30,10 +30,7 @@ def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
     for file in files:
         if not file.path.endswith(".tar"):
             with fsspec.open(file.path, "rb") as opened:
-                yield (
-                    file.path,
-                    opened.read() if file.size else b"",
-                )  # as of the kernel's messages, which would be waited for
+                yield file.path, opened.read() if file.size else b""  # as of the kernel's messages: that would wait
             continue
         source = WebdatasetSource(name="exemplars", format=_TARS.key, path=file.path)
         part = InputPart(file.path, file.size, file.fingerprint)

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
-import pyarrow.parquet as pq
 
 from curate.base import ids
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
@@ -207,9 +206,8 @@ class _Reader:
                     left -= len(uids)
                     yield pa.record_batch([uids, pa.repeat(pa.scalar(1, pa.int32()), len(uids))], schema=_UID_LIST)
                 if left:
-                    raise ValueError(
-                        f"{self.path}: holds {abs(left):,} uids {'fewer' if left > 0 else 'more'} than it says"
-                    )
+                    differ = "fewer" if left > 0 else "more"
+                    raise ValueError(f"{self.path}: holds {abs(left):,} uids {differ} than it says")
             elif self.form == "csv":
                 types = {name: self.columns.field(name).type for name in wanted}
                 options = pcsv.ConvertOptions(include_columns=wanted, column_types=types)
@@ -217,9 +215,8 @@ class _Reader:
             else:
                 footer = read_footer(file)
                 for group in range(footer.num_row_groups):
-                    source = check_decoded(file, footer, [group], wanted, MAX_DECODED)
-                    opened = pq.ParquetFile(source, metadata=footer, pre_buffer=False)
-                    yield from opened.iter_batches(_BATCH, [group], wanted, use_threads=False)
+                    checked = check_decoded(file, footer, [group], wanted, MAX_DECODED)
+                    yield from checked.iter_batches(_BATCH, [group], wanted, use_threads=False)
 
 
 def _open(path: str, join: Join, where: str) -> _Reader:

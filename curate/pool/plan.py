@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,11 +103,7 @@ class PackedUnits(Sequence[Unit]):
     def __iter__(self) -> Iterator[Unit]:
         return chain.from_iterable(map(self._unpack, range(len(self._parts))))
 
-    @overload
-    def __getitem__(self, place: int) -> Unit: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Unit]: ...
-    def __getitem__(self, place: int | slice) -> Unit | Sequence[Unit]:
+    def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return list(self)[place]
         place = range(self._length)[place]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
@@ -68,7 +67,6 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
         ValueError: unpacked, their values come to more than `limit` bytes.
         pa.ArrowException, OSError: the file is damaged.
     """
-    buffer = pa.py_buffer(content)
-    file = pq.ParquetFile(pa.BufferReader(buffer), metadata=read_footer(pa.BufferReader(buffer)))
-    check_decoded(pa.BufferReader(buffer), file.metadata, range(file.num_row_groups), columns, limit)
+    footer = read_footer(opened := pa.BufferReader(content))
+    file = check_decoded(opened, footer, range(footer.num_row_groups), columns, limit)
     return file.read(columns, use_threads=False)

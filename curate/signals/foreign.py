@@ -2,7 +2,7 @@
 
 An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside
 it. Anything else ends the run: so do a file that is missing, what fails while `process_cache` loads, and an image that
-takes longer than `aside.SECONDS`.
+takes longer than `SECONDS` of `curate.base.foreign`.
 """
 
 import logging
@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from curate.base import aside, schema
+from curate.base import schema
 from curate.base.errors import RunError, SignalError
-from curate.base.foreign import check_descriptors, guard
+from curate.base.foreign import call_aside, check_descriptors, guard, is_interrupt
 from curate.base.numeric.arrays import whole
 from curate.base.process import process_cache
-from curate.base.registry import is_interrupt
 from curate.base.wording import describe_error, one_line, pluralise
 from curate.signals import signal as signals
 from curate.signals.signal import Collector, EmbeddingSignal, ImageSignal, ModelSignal, Signal, SignalOutput, TextSignal
@@ -70,7 +69,7 @@ class _GuardedCollector:
     def observe(self, image: Any) -> Any:
         """Return what the signal does, or what it raised: `add` knows the row."""
         try:
-            return aside.call(self._observe, image)
+            return call_aside(self._observe, image)
         except TimeoutError as error:
             return _Failure(f"observe {error}", False)
 

@@ -13,8 +13,7 @@ import pytest
 
 from curate.base import foreign
 from curate.base.errors import RunError
-from curate.base.foreign import find_running, guard, naming_packages
-from curate.base.registry import ForeignKind
+from curate.base.foreign import ForeignKind, find_running, guard, naming_packages
 from curate.cli.common import PLANNING
 from tests.laws import pools
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from curate.base import ids
 from curate.base.numeric.mix import mix64
+from tests.base.uids import content_uid
 
 HEX = "0123456789abcdef"
 hexes = st.text(HEX, min_size=32, max_size=32)
@@ -63,12 +64,12 @@ def test_nulls_that_own_bytes_are_hashed_as_empty() -> None:
     assert ids.hash_pairs(owned, first).to_pylist() == [None, uids[1]]
 
 
-def test_content_uid_is_xxh3_of_content() -> None:
-    assert ids.content_uid("http://x/é", "ab", "ein Café") == xxhash.xxh3_128_hexdigest("http://x/é\0ein Café".encode())
-    assert ids.content_uid(None, "ab", "c") == xxhash.xxh3_128_hexdigest(b"ab\0c")
-    assert ids.content_uid("", "ab", "c") == xxhash.xxh3_128_hexdigest(b"ab\0c")
-    assert ids.content_uid(None, None, "c") == xxhash.xxh3_128_hexdigest(b"\0c")
-    assert ids.content_uid("ab", None, "c") != ids.content_uid("a", None, "bc")
+def test_uids_are_xxh3_of_content() -> None:
+    assert content_uid("http://x/é", "ab", "ein Café") == xxhash.xxh3_128_hexdigest("http://x/é\0ein Café".encode())
+    pairs = [("http://x/é", "ab", "ein Café"), (None, "ab", "c"), ("", "ab", "c"), (None, None, "c"), ("a", None, "bc")]
+    columns = (pa.array(column, pa.string()) for column in zip(*pairs, strict=True))
+    assert ids.make_uids(None, *columns).to_pylist() == [content_uid(*pair) for pair in pairs]
+    assert content_uid("ab", None, "c") != content_uid("a", None, "bc")
 
 
 own = st.one_of(
@@ -92,7 +93,7 @@ def test_uids_of_columns_equal_uids_of_rows(found: list[tuple], skip: int, absen
     for values in found[skip:]:
         own_value, url, sha256 = (None if absent & 1 << i else value for i, value in enumerate(values[:3]))
         caption = values[3]
-        of_content = None if caption is None else ids.content_uid(url, sha256, caption)
+        of_content = None if caption is None else content_uid(url, sha256, caption)
         expected.append(ids.own_uid(own_value) or of_content)
     assert uids.to_pylist() == expected
 

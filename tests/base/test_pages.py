@@ -180,8 +180,7 @@ def test_a_remote_file_is_asked_once() -> None:
     footer = read_footer(opened)
     for group in range(2):
         opened.sent = 0
-        source = check_decoded(opened, footer, [group], None, 1 << 30)
-        read = pq.ParquetFile(source, metadata=footer, pre_buffer=False).read_row_group(group, use_threads=False)
+        read = check_decoded(opened, footer, [group], None, 1 << 30).read_row_group(group, use_threads=False)
         assert read.equals(table.slice(500 * group, 500))
         assert opened.sent < len(opened.content) // 2 + 10_000
     check_decoded(opened, footer, [0], ["b"], 1 << 30)

@@ -188,7 +188,7 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
     """In the midst of measuring."""
     code = """
         import time
-        from curate.measure import steps
+        from curate.measure import unit as measuring
 
         def hang(*arguments):
             print("begun\\n", end="", flush=True)  # at once: two threads do
@@ -196,7 +196,7 @@ def test_a_run_that_was_interrupted_goes_on(pool: Path, tmp_path: Path, options:
 
         if "hang" in sys.argv:
             sys.argv.remove("hang")
-            steps.measure_unit = hang
+            measuring.measure_unit = hang
     """
     words = ["run", str(pool / "tars.yaml"), "--out", str(tmp_path / "out"), *options]
     running = start(code, "hang", *words)

@@ -22,6 +22,7 @@ from curate.pool.plan import Plan, make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
 from curate.store.store import RunStore
+from tests.base.uids import content_uid
 from tests.laws import pools
 from tests.laws.pools import decide_in_process
 
@@ -297,7 +298,7 @@ def test_duplicates_name_the_row_that_stands_for_them(tmp_path: Path) -> None:
         }
     )
     context, plan, _ = curate(tmp_path, table, rules={"no": "caption <> 'dropped before'"})
-    made = ids.content_uid(None, None, "three")
+    made = content_uid(None, None, "three")
     found = decisions(context, plan).to_pylist()
     assert sum(row["kept"] for row in found) == 4
     assert sorted(row["uid"] for row in found if row["kept"]) == sorted([big, small, made, "a" * 32])

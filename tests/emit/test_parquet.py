@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import RecipeError
-from curate.base.ids import content_uid
 from pipelines.prepare import prepare
+from tests.base.uids import content_uid
 from tests.emit.written import STATS, emitted, parquets, recipe, sidecars
 from tests.publish.runs import run_query
 

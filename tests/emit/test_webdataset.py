@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from curate.ask.verify import verify_run
 from curate.base.errors import RunError
-from curate.base.ids import content_uid, hash64
+from curate.base.ids import hash64
 from curate.emit import webdataset
 from curate.emit.columns import SIDECAR
 from curate.emit.layout import Layout
@@ -32,6 +32,7 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 from curate.tar.writer import TarWriter, safe_key, safe_suffix
 from pipelines.prepare import prepare
+from tests.base.uids import content_uid
 from tests.emit.layouts import lay_out
 from tests.emit.written import (
     DOWNLOADED,

@@ -11,7 +11,7 @@ import pytest
 from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.pool.urls.download.fetch import Fetcher
-from curate.pool.urls.download.policy import NetworkPolicy
+from curate.pool.urls.download.source import NetworkPolicy
 from pipelines.prepare import prepare
 from tests.laws.pools import Ran, encode, picture, run_local
 from tests.laws.test_urls import NETWORK, recipe, write_list

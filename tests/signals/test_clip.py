@@ -16,7 +16,7 @@ from PIL import Image
 
 from curate.base import process
 from curate.base.errors import RecipeError
-from curate.measure import steps
+from curate.measure import unit as measuring
 from curate.measure.unit import measure_unit
 from curate.models import open_clip_encoder
 from curate.models.open_clip_encoder import OpenClipEncoder, _Net
@@ -217,7 +217,7 @@ def test_a_killed_run_scores_the_rest_only(
 
     encoded.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(steps, "measure_unit", dying)
+        patched.setattr(measuring, "measure_unit", dying)
         with pytest.raises(KeyboardInterrupt):
             pools.run_local(asked, tmp_path / "out")
     before = sum(encoded)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from curate.base import aside
+from curate.base import foreign as base_foreign
 from curate.base.errors import RunError, SignalError
 from curate.base.process import process_cache
 from curate.signals import foreign
@@ -416,7 +416,7 @@ def test_whatever_it_raises_names_it(kind: type[BaseException]) -> None:
 
 def test_an_image_that_it_never_returns_from_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others, in other threads or after it, are observed."""
-    monkeypatch.setattr(aside, "SECONDS", 0.05)
+    monkeypatch.setattr(base_foreign, "SECONDS", 0.05)
     part = guarded(Observer(fails=lambda image: image if image > 0 else threading.Event().wait()), 3)
     part.add(0, part.observe(1.0))
     failure = part.observe(-1.0)

@@ -31,7 +31,7 @@ from curate.decide.settings import DecideSettings
 from curate.llm.cache import Index, index_answers
 from curate.match.unit import MatchSettings, match
 from curate.measure.settings import MeasureSettings
-from curate.measure.steps import measure
+from curate.measure.unit import measure
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow

@@ -188,11 +188,10 @@ def _decoded(
         image.load()
         if name == "png":
             _check_png(memoryview(data))
-    except _TooSlow as error:
-        return _sized(facts, size, 1)._replace(status="too_slow", error=_line(name, error))
     except Exception as error:
         is_large = isinstance(error, (Image.DecompressionBombError, MemoryError))
         status = "too_many_pixels" if is_large else "truncated_image"
+        status = "too_slow" if isinstance(error, _TooSlow) else status
         return _sized(facts, size, 1)._replace(status=status, error=_line(name, error))
     turn = _orientation(image)
     observed = tuple([_observe(observer, image) for observer in observe])

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
@@ -120,7 +119,7 @@ def _dimension(name: str, path: str, columns: pa.Schema, source: Source) -> int:
         with fsspec.open(path, "rb", **source.storage) as opened:
             footer = read_footer(opened)
             for group in range(footer.num_row_groups):
-                file = pq.ParquetFile(check_decoded(opened, footer, [group], [name], MAX_DECODED), metadata=footer)
+                file = check_decoded(opened, footer, [group], [name], MAX_DECODED)
                 for batch in file.iter_batches(1024, [group], [name], use_threads=False):
                     lengths = pc.list_value_length(batch.column(0))
                     frequent = pc.mode(lengths.filter(pc.greater(lengths, pa.scalar(0))))
@@ -164,9 +163,8 @@ def _of_array(name: str, place: FileRows, rows: int, dimension: int) -> npt.NDAr
                 raise EmbeddingFault(f"{what}; accepted: {accepted}, of the dimension in the first file")
             # In Fortran's order each dimension's numbers of all rows stand together, else each row's.
             if rows * dimension * kind.itemsize > _MAX_BYTES:
-                raise EmbeddingFault(
-                    f"{where}: {rows:,} rows take more than {_MAX_BYTES:,} bytes; accepted: at most that"
-                )
+                what = f"{rows:,} rows take more than {_MAX_BYTES:,} bytes"
+                raise EmbeddingFault(f"{where}: {what}; accepted: at most that")
             n, size = (dimension, kind.itemsize) if is_fortran else (1, dimension * kind.itemsize)
             data = bytearray()
             for _ in range(n):

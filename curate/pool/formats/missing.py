@@ -11,7 +11,6 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.schema import DAMAGED_SIDECAR, MISSING_SAMPLE, OK, define
@@ -52,15 +51,16 @@ def read_missing(path: str, storage: dict[str, Any], keys: Collection[str], capt
 
 def _read_failed(data: bytes, caption: str) -> pa.Table:
     """Return the rows whose status is not `success`, of a file of img2dataset; none of any other file."""
-    file = pq.ParquetFile(pa.BufferReader(data), metadata=read_footer(pa.BufferReader(data)))
-    texts = [field.name for field in file.schema_arrow if field.type in (pa.string(), pa.large_string())]
+    footer = read_footer(opened := pa.BufferReader(data))
+    columns = footer.schema.to_arrow_schema()
+    texts = [field.name for field in columns if field.type in (pa.string(), pa.large_string())]
     if not {"key", "status"} <= set(texts):
         return MISSING.empty_table()
     wanted = dict.fromkeys(("key", "status", "url", "uid", "error_message", "caption", caption))
     names = [name for name in wanted if name in texts]
-    if set(OUTCOMES.names) <= set(file.schema_arrow.names):  # it is one of ours
+    if set(OUTCOMES.names) <= set(columns.names):  # it is one of ours
         names += ["reason", "detail"]
-    check_decoded(pa.BufferReader(data), file.metadata, range(file.num_row_groups), names, _MAX_BYTES)
+    file = check_decoded(opened, footer, range(footer.num_row_groups), names, _MAX_BYTES)
     batches = file.iter_batches(_ROWS, columns=names, use_threads=False)
     tables = (_select(pa.Table.from_batches([batch]), caption) for batch in batches)
     table = pa.concat_tables([MISSING.empty_table(), *(some for some in tables if len(some))])

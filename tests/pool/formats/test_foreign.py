@@ -16,6 +16,7 @@ import pytest
 from pydantic import create_model
 
 from curate.base import registry
+from curate.base.foreign import FOREIGN
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source, source_sections
 from tests.cli.conftest import Done, run_command
@@ -143,7 +144,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Done]]:
     def forget() -> None:
         for of_installed in (registry._installed, registry._load, source_sections):
             of_installed.cache_clear()
-        registry.FOREIGN.clear()
+        FOREIGN.clear()
         registry._untold.clear()
         sys.modules.pop("curate_jsonl", None)
 

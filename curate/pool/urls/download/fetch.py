@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Self
 
 from curate import __version__
 from curate.base.schema import MISSING_REASONS
 from curate.pool.urls.download.fetch_fault import FetchFault
 from curate.pool.urls.download.hosts import Hosts
-from curate.pool.urls.download.policy import NetworkPolicy
 from curate.pool.urls.download.robots import NO_TRAINING, Robots, opt_out
+from curate.pool.urls.download.source import NetworkPolicy
 from curate.pool.urls.download.transport import Answer, Deadline, HttpTransport, Site, Transport, connections
 
 AGENT = "curate"  # as robots.txt and headers name it
@@ -37,40 +36,6 @@ class Outcome:
     fault: FetchFault | None  # why it gave nothing; None where it gave something
     attempts: int  # how many there were
     time: float  # when the last one ended, in seconds since 1970
-
-
-@dataclass(frozen=True)
-class _Target:
-    site: Site
-    path: str  # and the query
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        """Raises FetchFault for what is no http or https URL."""
-        try:
-            parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…> as in RFC 3986, appendix C
-            host = parts.hostname or ""
-            host = host if host.isascii() else host.encode("idna").decode()
-            port = parts.port
-            path = urllib.parse.quote(parts.path or "/", _SAFE)
-            query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
-        except ValueError as error:  # UnicodeError is one
-            raise FetchFault("bad_url", error) from None
-        if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
-            raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
-        is_secure = parts.scheme == "https"
-        return cls(Site(is_secure, host, port or (443 if is_secure else 80)), path + query)
-
-    @property
-    def url(self) -> str:
-        return self.site.url + self.path
-
-    def join(self, location: str) -> str:
-        """Return the URL that it redirects to. Raises FetchFault."""
-        try:
-            return urllib.parse.urljoin(self.url, location)
-        except ValueError as error:
-            raise FetchFault("bad_url", f"redirects to {location[:100]!r}: {error}") from None
 
 
 class Fetcher:
@@ -114,28 +79,28 @@ class Fetcher:
         """Fetch a URL, or what it redirects to; of a robots.txt that is long, the beginning."""
         redirects = max(_ROBOTS_REDIRECTS if is_robots else 0, self._policy.max_redirects)
         for _ in range(redirects + 1):
-            target = _Target.of(url)
+            site, path = _split(url)
             if self._policy.robots == "respect" and not is_robots:
                 read = partial(self._follow, deadline=deadline, is_robots=True)
-                deadline.extend(self._robots.check(target.site.url, target.url, read))
-            reply = self._ask(target, deadline, is_robots)
+                deadline.extend(self._robots.check(site.url, site.url + path, read))
+            reply = self._ask(site, path, deadline, is_robots)
             if isinstance(reply, bytes):
                 return reply
-            url = target.join(reply)
+            url = _join(site.url + path, reply)
         if is_robots:
             return b""  # as where there is none
         raise FetchFault("too_many_redirects", f"more than {redirects}")
 
-    def _ask(self, target: _Target, deadline: Deadline, is_robots: bool) -> bytes | str:
-        began = time.monotonic()
-        host, has_answered = target.site.host, False
-        with self._hosts.slot(host), connections():
+    def _ask(self, site: Site, path: str, deadline: Deadline, is_robots: bool) -> bytes | str:
+        """Return what a site gives, or where it redirects to. Raises FetchFault."""
+        began, has_answered = time.monotonic(), False
+        with self._hosts.slot(site.host), connections():
             deadline.extend(time.monotonic() - began)
             try:
-                with self._transport.get(target.site, target.path, deadline) as answer:
+                with self._transport.get(site, path, deadline) as answer:
                     if answer.status in _BUSY:
                         raise _refused(answer)
-                    self._hosts.answered(host)
+                    self._hosts.answered(site.host)
                     has_answered = True
                     location = answer.headers.get("Location")
                     if answer.status in _REDIRECTS and location:
@@ -145,7 +110,7 @@ class Fetcher:
                     return _begin_of(answer, _ROBOTS_BYTES) if is_robots else self._read(answer)
             except FetchFault as fault:
                 if not has_answered:
-                    self._hosts.failed(host, fault, self._policy.max_pause)
+                    self._hosts.failed(site.host, fault, self._policy.max_pause)
                 raise
 
     def _read(self, answer: Answer) -> bytes:
@@ -203,3 +168,28 @@ def _as_written(location: str) -> str:
         return data.decode()
     except UnicodeDecodeError:
         return urllib.parse.quote(data, string.punctuation)
+
+
+def _split(url: str) -> tuple[Site, str]:
+    """Return the site of a URL, and its path and query. Raises FetchFault for what is no http or https URL."""
+    try:
+        parts = urllib.parse.urlsplit(urllib.parse.unwrap(url))  # <URL:…> as in RFC 3986, appendix C
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
+        port = parts.port
+        path = urllib.parse.quote(parts.path or "/", _SAFE)
+        query = f"?{urllib.parse.quote(parts.query, _SAFE)}" if parts.query else ""
+    except ValueError as error:  # UnicodeError is one
+        raise FetchFault("bad_url", error) from None
+    if parts.scheme not in ("http", "https") or not host or _CONTROL.search(host):
+        raise FetchFault("bad_url", f"accepted: http:// and https://, not {url[:100]!r}")
+    is_secure = parts.scheme == "https"
+    return Site(is_secure, host, port or (443 if is_secure else 80)), path + query
+
+
+def _join(url: str, location: str) -> str:
+    """Return the URL that another one redirects to. Raises FetchFault."""
+    try:
+        return urllib.parse.urljoin(url, location)
+    except ValueError as error:
+        raise FetchFault("bad_url", f"redirects to {location[:100]!r}: {error}") from None

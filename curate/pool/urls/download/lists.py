@@ -93,7 +93,6 @@ def read_rows(urls: UrlList, rows: Sequence[int], run: RunStore | None = None) -
         for group, some in groupby(rows, partial(bisect_right, ends)):
             first = ends[group - 1] if group else 0
             checked = check_decoded(source, file.metadata, [group], None, MAX_DECODED)
-            checked = pq.ParquetFile(checked, metadata=file.metadata, pre_buffer=False)
             table = plain_columns(checked.read_row_group(group, use_threads=False))
             pieces.append(table.take([row - first for row in some]))
         return pa.concat_tables(pieces)

@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.fetch_fault import FetchFault
-from curate.pool.urls.download.policy import NetworkPolicy
+from curate.pool.urls.download.source import NetworkPolicy
 from curate.pool.urls.download.transport import Answer, Deadline, Site
 
 

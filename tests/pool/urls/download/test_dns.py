@@ -14,7 +14,7 @@ import pytest
 
 from curate.pool.urls.download import addresses
 from curate.pool.urls.download.fetch import Fetcher
-from curate.pool.urls.download.policy import NetworkPolicy
+from curate.pool.urls.download.source import NetworkPolicy
 from tests.pool.urls.download.web import Web, running
 
 

@@ -13,8 +13,8 @@ import pytest
 from curate.pool.urls.download import addresses, transport
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.fetch_fault import FetchFault
-from curate.pool.urls.download.policy import NetworkPolicy
 from curate.pool.urls.download.robots import opt_out
+from curate.pool.urls.download.source import NetworkPolicy
 from tests.pool.urls.download.fake_transport import FakeTransport
 from tests.pool.urls.download.fake_transport import fetcher as fake_fetcher
 from tests.pool.urls.download.web import Web, running

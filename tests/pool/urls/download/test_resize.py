@@ -6,9 +6,8 @@ import os
 import pytest
 from PIL import Image
 
-from curate.pool.urls.download.policy import NetworkPolicy
 from curate.pool.urls.download.resize import HASH_MISMATCH, Resized, make_resizer, read_exif, reason_of
-from curate.pool.urls.download.source import UrlsSource
+from curate.pool.urls.download.source import NetworkPolicy, UrlsSource
 from tests.packages import needs_img2dataset
 
 pytestmark = needs_img2dataset

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from curate.pool.urls.download import transport
 from curate.pool.urls.download.fetch import Fetcher
 from curate.pool.urls.download.fetch_fault import FetchFault
-from curate.pool.urls.download.policy import NetworkPolicy
+from curate.pool.urls.download.source import NetworkPolicy
 from tests.pool.urls.download.web import Web, port_of, running, started
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
