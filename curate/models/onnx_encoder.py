@@ -132,7 +132,10 @@ def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
         raise RecipeError(f"{folder.where}: tokenizer.json cannot be used: {one_line(error, 400)}") from None
     load = partial(_load, folder, tokenizer)
     if device == "cpu":
-        use: Callable[[], AbstractContextManager[_Graphs]] = partial(nullcontext, load(device))
+        loaded = load(device)
+
+        def use() -> AbstractContextManager[_Graphs]:
+            return nullcontext(loaded)
     else:
         devices = [f"cuda:{number}" for number in range(_count_gpus())] if device == "cuda" else [device]
         use = Lazy(load, lambda: devices).use
