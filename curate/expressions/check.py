@@ -7,7 +7,7 @@ now() are refused, and so is a column that there is not.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import duckdb
@@ -17,7 +17,7 @@ from curate.base.errors import RecipeError, UnknownColumn
 from curate.base.process import memory_limited
 from curate.base.registry import Registry
 from curate.base.wording import did_you_mean, one_line
-from curate.expressions.evaluate import connect, query
+from curate.expressions.evaluate import connect, query, query_type
 
 _STATISTICS = "curate.decide.statistics"
 STATISTICS = Registry[Any](
@@ -26,6 +26,7 @@ STATISTICS = Registry[Any](
 """Functions of derived columns that look at many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
 _MEMORY, _ROWS = 1 << 28, 2048  # bytes that so many rows, DuckDB's vector, may take
+_TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # numbers, each with how many rows of it are tried
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
 
 
@@ -75,7 +76,7 @@ def check_count(key: str, sql: str, columns: pa.Schema) -> CheckedExpression:
     return checked
 
 
-@lru_cache(1000)  # a run asks twice, a search for settings for each of them
+@lru_cache(8192)  # a run asks twice, a search for settings for each of them
 def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") -> CheckedExpression:
     """Return an expression, checked against the columns that it sees; messages show `shown` in its place.
 
@@ -90,21 +91,18 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
         raise RecipeError(f"{where} is not one SQL expression")
     parts = [part for part in walk_tree(node["select_list"][0]) if "class" in part]
     used = _check_parts(key, where, parts, columns)
-    nulls = pa.Table.from_pylist([{}], columns)  # finds what cannot be bound and constants of a wrong type, in any pool
+    read = pa.schema([columns.field(name) for name in used or columns.names[:1]])
     try:
         with memory_limited(_MEMORY):  # which a constant may take alone, as in range(1000000000)
-            query(f"SELECT ({sql}\n) AS rule FROM batch", nulls)
-            kind = query(f"DESCRIBE SELECT TRY(({sql}\n)) AS rule FROM batch", nulls)["column_type"][0]
-            if not any(part["class"] == "CAST" for part in parts):
-                _try_values(sql, columns)
-            for number, rows in ((1, _ROWS), (100, _ROWS), (10_000, 100)):
-                query(f"SELECT count(TRY(({sql}\n))) FROM batch", _values(columns, "word " * 20, number, rows))
+            kind = _find_type(sql, read, any(part["class"] == "CAST" for part in parts))
+            values = [_values(read, "word " * 20, number, rows) for number, rows in _TRIED]
+            query(f"SELECT count(TRY(({sql}\n))) FROM batch", pa.concat_tables(values))
     except (duckdb.OutOfMemoryException, MemoryError):
         what = f"takes over {_MEMORY >> 20} MiB for {_ROWS:,} rows; accepted: shorter lists and texts"
         raise RecipeError(f"{where}: {what}") from None
     except duckdb.Error as error:
         raise RecipeError(f"{where}: {one_line(error)}") from None
-    return CheckedExpression(sql, used, str(kind))
+    return CheckedExpression(sql, used, kind)
 
 
 def find_column(key: str, name: str, columns: pa.Schema, quoted: str = "") -> str:
@@ -138,27 +136,33 @@ def _check_parts(key: str, where: str, parts: list[dict[str, Any]], columns: pa.
     return tuple(dict.fromkeys(used))
 
 
-def _values(columns: pa.Schema, text: str, number: int, rows: int) -> pa.Table:
+def _values(columns: pa.Schema, text: str | None, number: int | None, rows: int) -> pa.Table:
     """Return equal rows of columns: all texts are one, all numbers another, and what is neither is null."""
 
-    def value(kind: pa.DataType) -> Any:
+    def value(kind: Any) -> Any:
         item: Any = text if pa.types.is_string(kind) or pa.types.is_large_string(kind) else number
         try:
-            return pa.array([item] * rows).cast(kind, safe=False)
+            return pa.repeat(pa.scalar(item), rows).cast(kind, safe=False)
         except pa.ArrowException:  # a list, a date …: nothing that DuckDB would cast unasked
-            return pa.array([None] * rows, kind)
+            return pa.nulls(rows, kind)
 
     return pa.table({f.name: value(f.type) for f in columns})
 
 
-def _try_values(sql: str, columns: pa.Schema) -> None:
-    """Try a rule without a cast on one row of values. Raises duckdb.ConversionException where DuckDB would cast."""
-    try:
-        query(f"SELECT ({sql}\n) AS rule FROM batch", _values(columns, "a", 1, 1))
-    except (duckdb.ConversionException, duckdb.OutOfMemoryException):
-        raise
-    except duckdb.Error:  # the value itself, as in a logarithm of 0: a row that fails, not a rule that is wrong
-        return
+def _find_type(sql: str, columns: pa.Schema, has_cast: bool) -> str:
+    """Return the type of an expression in SQL, tried on a row of nulls and, without a cast, on one of values.
+
+    Raises duckdb.Error where it cannot be bound, or where a constant or a column, in any pool, is of a wrong type.
+    """
+    nulls = _values(columns, None, None, 1)
+    if not has_cast:
+        try:
+            return query_type(sql, pa.concat_tables([nulls, _values(columns, "a", 1, 1)]))
+        except (duckdb.ConversionException, duckdb.OutOfMemoryException):
+            raise
+        except duckdb.Error:  # perhaps the value itself, as in a logarithm of 0: a row that fails
+            pass
+    return query_type(sql, nulls)
 
 
 def _check_function(key: str, where: str, name: str, arguments: int) -> None:
@@ -168,14 +172,21 @@ def _check_function(key: str, where: str, name: str, arguments: int) -> None:
     if name in STATISTICS.kinds():
         remedy = f"name it under derive, such as derive: {{place: {name}(COLUMN)}}, and use place here"
         raise RecipeError(f"{where}: {kind} looks at one row, and {name}() at many; {remedy}")
-    sql = (
-        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), "
-        "bool_or(function_type = 'macro'), bool_or(macro_definition LIKE '%current_timestamp%') "
-        "FROM duckdb_functions() WHERE function_name = ?"
-    )
-    aggregate, consistent, macro, clock = connect().execute(sql, [name]).fetchall()[0]
+    aggregate, consistent, macro, clock = _describe_function(name)
     if aggregate:
         hint = " (for a best fraction use {top: f, of: column})" if kind == "a rule" else ""
         raise RecipeError(f"{where}: {name}() is an aggregate; {kind} looks at one row{hint}")
     if clock or (aggregate is not None and not consistent and not macro) or (name == "age" and arguments == 1):
         raise RecipeError(f"{where}: {name}() may differ from call to call; {kind} must be deterministic")
+
+
+@cache
+def _describe_function(name: str) -> tuple[bool | None, ...]:
+    """Return whether a function is an aggregate (None: there is none), consistent, a macro, and one of the time."""
+    sql = (
+        "SELECT bool_or(function_type = 'aggregate'), bool_or(stability = 'CONSISTENT'), "
+        "bool_or(function_type = 'macro'), bool_or(macro_definition LIKE '%current_timestamp%') "
+        "FROM duckdb_functions() WHERE function_name = ?"
+    )
+    [row] = connect().execute(sql, [name]).fetchall()
+    return tuple(row)

@@ -52,6 +52,15 @@ def query(sql: str, table: pa.Table) -> dict[str, Any]:
         return dict(connection.execute(sql).fetchnumpy())
 
 
+def query_type(sql: str, table: pa.Table) -> str:
+    """Return the type in SQL of an expression, which is evaluated over a table, too. Errors of rows are raised."""
+    with _batch(table) as connection:
+        answer = connection.execute(f"SELECT ({sql}\n) AS answer FROM batch")
+        kind = str(answer.description[0][1])
+        answer.fetchall()
+    return kind
+
+
 @contextmanager
 def _batch(table: pa.Table) -> Iterator[Any]:
     """Yield this thread's connection, to which the table is `batch`."""

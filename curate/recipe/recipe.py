@@ -31,6 +31,8 @@ from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate,
 
 _log = logging.getLogger(__name__)
 
+_MOST = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
+
 License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
 
 # Keys of which a section has one.
@@ -65,6 +67,7 @@ class Recipe(KindsSection):
     - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication
       at its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops
       `duplicate`.
+    - A recipe has at most 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.
     """
@@ -143,6 +146,10 @@ class Recipe(KindsSection):
             raise ValueError(f"input: two sources are named {twice!r}; names identify sources")
         if len(places := [name for name, rule in self.rules.items() if rule == DEDUP]) > 1:
             raise ValueError(f"rules: {' and '.join(places)} are {DEDUP}, which may appear once; leave one out")
+        sizes = len(self.rules), len(self.derive), sum(map(len, self.expressions))
+        for (what, limit), size in zip(_MOST.items(), sizes, strict=True):
+            if size > limit:
+                raise ValueError(f"{what}: found {size:,}; accepted: at most {limit:,}; for long lists, see join")
         named = [key for key in SELECTIONS.kinds() if getattr(self, key, None) is not None]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both decide which rows are drawn; leave one out")
@@ -172,6 +179,13 @@ class Recipe(KindsSection):
     def kinds(cls) -> tuple[Any, ...]:
         """Return the selections of other packages; curate's own are fields above."""
         return tuple(kind for key, kind in SELECTIONS.kinds().items() if key not in Recipe.model_fields)
+
+    @property
+    def expressions(self) -> list[str]:
+        """All SQL of the recipe."""
+        per_row = [task.section.per_row for task in self.captions.tasks] if self.captions else []
+        candidates = [*self.rules.values(), *self.derive.values(), self.output.repeat, *per_row]
+        return [sql for sql in candidates if isinstance(sql, str) and sql != DEDUP]
 
     @property
     def dedup_place(self) -> int | None:

@@ -8,6 +8,7 @@ import pytest
 
 from curate.base.errors import RecipeError
 from curate.decide.rules.rules import check_rules
+from curate.expressions import check as check_module
 from curate.expressions.check import CheckedExpression, check_count, check_expression
 from curate.expressions.evaluate import evaluate
 from curate.recipe.deciding import Top
@@ -259,3 +260,10 @@ def test_values_that_take_all_memory_are_refused(sql: str) -> None:
 @pytest.mark.parametrize("sql", ["len(range(words)) > 3", "repeat(caption, 3) = 'a'", "ln(words - 100) > 1"])
 def test_values_of_a_row_are_accepted(sql: str) -> None:
     assert check_expression("rules.rule", sql, COLUMNS).kind == "BOOLEAN"
+
+
+def test_a_function_is_looked_up_once() -> None:
+    check_module._describe_function.cache_clear()
+    for n in range(3):
+        check_expression("rules.rule", f"length(caption) + abs(words) > {n + 1000}", COLUMNS)
+    assert check_module._describe_function.cache_info().misses == 3

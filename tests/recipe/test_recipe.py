@@ -279,6 +279,22 @@ def test_reserved_rule_names(name: str) -> None:
     assert repr(name) in message and "reserved" in message
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"rules": {f"r{i}": "words > 1" for i in range(1001)}}, "rules: found 1,001; accepted: at most 1,000"),
+        ({"derive": {f"d{i}": "words" for i in range(201)}}, "derive: found 201; accepted: at most 200"),
+        (
+            {"rules": {f"r{i}": "x" * 150_000 for i in range(2)}, "output": {"repeat": "words"}},
+            "characters of SQL: found 300,005; accepted: at most 300,000",
+        ),
+    ],
+)
+def test_how_many_rules_there_may_be(sections: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        parse_recipe({"input": {"name": "a", "format": "webdataset", "path": "a.tar"}} | sections)
+
+
 def test_rules_keep_their_order() -> None:
     names = ["z", "a", "m", "b"]
     assert list(recipe(rules=dict.fromkeys(names, "true")).rules) == names

@@ -29,16 +29,10 @@ class Rule:
 
 def named_columns(recipe: Recipe) -> frozenset[str]:
     """Return the names, in lower case, in those of a recipe's expressions that can be parsed: they may be columns'."""
-    expressions = [rule for rule in recipe.rules.values() if isinstance(rule, str) and rule != DEDUP]
-    expressions += recipe.derive.values()
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     known = (recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by)))
     named = [*filter(None, known), *(recipe.output.columns or ()), *recipe.output.json_columns]
-    expressions += [recipe.output.repeat] if recipe.output.repeat else []
-    if recipe.captions:
-        per_row = [task.section.per_row for task in recipe.captions.tasks]
-        expressions += [sql for sql in per_row if isinstance(sql, str)]
-    for sql in expressions:
+    for sql in recipe.expressions:
         try:
             tree = parse_sql(connect(), f"SELECT ({sql}\n)")
         except RecursionError:  # reported when it is checked
