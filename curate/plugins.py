@@ -1,7 +1,7 @@
 """What a package that adds kinds of things to curate may import; each name is resolved when it is first used.
 
-The groups of entry points, and packages to copy, are in `.github/CONTRIBUTING.md`. The docstring of each interface says
-what it asks for; what a kind raises becomes an error that names its package and line.
+The groups of entry points, and packages to copy, are in `.github/CONTRIBUTING.md`. Each interface says what it asks
+for; what a kind raises becomes an error that names its package and line.
 """
 
 import ast
@@ -41,15 +41,14 @@ if TYPE_CHECKING:
     from curate.recipe.measure import OnEmbeddings
     from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
     from curate.recipe.source import Source
-    from curate.run.place import Place
-    from curate.run.units import Combine, Fold
-    from curate.signals.image_signal import ImageObserver, image_signal
+    from curate.run.units import Combine, Fold, Place
     from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
     from curate.signals.signal import (
         Built,
         Collector,
         Embeddings,
         EmbeddingSignal,
+        ImageObserver,
         ImageSignal,
         Known,
         ModelSignal,
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
         SignalKind,
         SignalOutput,
         TextSignal,
+        image_signal,
     )
     from curate.store.facts import SelectionWords
     from curate.store.tables import UnitTables

@@ -36,7 +36,7 @@ from curate.recipe.recipe import Recipe
 from curate.recipe.source import FORMATS
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
 from curate.store.layout import DESCRIBING_FILE, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE

@@ -20,7 +20,7 @@ from curate.captions.engines import find_faults
 from curate.match.unit import MatchSettings, load_matcher
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.error_notes import ERROR_NOTES, read_error_note
 from curate.store.layout import ANSWER_PARTS, STAGES_FILE, SUCCESS_FILE
 from curate.store.lock import Hold, clear_tmp

@@ -20,7 +20,7 @@ from curate.base.meter import METER
 from curate.base.process import temporary_folder
 from curate.base.schema import KEPT
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.facts import UsedFacts, read_facts
 from curate.store.layout import SUCCESS_FILE
 from curate.store.store import RunStore

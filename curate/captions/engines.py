@@ -36,10 +36,7 @@ def find_faults(captions: Captions, engine_ids: dict[str, str], load: bool) -> I
 
 
 def identify_engines(captions: Captions) -> dict[str, str]:
-    """Return the model of each engine that is used, each section's version of its template, and digest of its examples.
-
-    Raises RecipeError.
-    """
+    """Return each used engine's model, and each section's template version and examples' digest. Raises RecipeError."""
     engine_ids: dict[str, str] = {}
     for task in captions.tasks:
         name = task.section.engine

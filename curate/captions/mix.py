@@ -87,12 +87,12 @@ def emitted_texts(
         table = tables.read("regions", ["uid", "regions"])
         table = table.filter(pc.is_in(table["uid"], uid_array))
         regions = {uid: {"regions": boxes} for uid, boxes in zip(*table.to_pydict().values(), strict=True)}
-    emitted = []
+    emitted, sections = [], [task.section for task in captions.tasks]
     for uid, original in zip(uids, originals, strict=True):
         texts = texts_of.get(uid, {})
         choice = choose_text(captions, seed, uid, texts)
         text = choice[1].text if choice else None
-        fields = {task.kind: task.section.json_value(texts.get(task.kind, ())) for task in captions.tasks}
+        fields = {section.kind: section.json_value(texts.get(section.kind, ())) for section in sections}
         synthetic = [text.text for kind in _replacing() for text in texts.get(kind, ())] or [original]
         listed = synthetic if captions.output.syn_json else None
         emitted.append(EmittedTexts(text, {"original": original, **fields}, listed, regions.get(uid, {})))

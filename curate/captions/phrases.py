@@ -33,8 +33,7 @@ _WORDS = {name: frozenset(words.split()) for name, words in tomllib.loads(_FILE.
 _DETERMINERS = {"DT", "PDT", "PRP$"}
 _CLOSED = {"IN", "CC", "TO", "PRP", "WDT", "WP", "WP$", "WRB", "EX", "RP", "MD", "UH"}
 
-# A word keeps what is inside it (U.S., T-Shirts, Women's), and the apostrophe of "dogs' beds". Other marks end a
-# phrase.
+# A word keeps what is inside it (U.S., T-Shirts, Women's), and the apostrophe of "dogs' beds". Others end a phrase.
 _TOKEN = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+|(?<=\d)[,:/]\d+)*(?:(?<=s)['’](?=\s+\w))?|\S")
 _UNIT = r"mm|cm|km|inch|inches|ft|px|oz|lbs?|kg|ml|pcs?"
 _NUMBER = re.compile(rf"\d[\d.,:/x×-]*(?:st|nd|rd|th|-?(?:{_UNIT}|m|in|g|l|w|v))?|[x×]|{_UNIT}", re.IGNORECASE)
@@ -92,10 +91,7 @@ def _is_short(text: str) -> bool:
 
 
 def _kind(text: str, tag: str, small: str, before: _Word, capitals: bool) -> str:
-    """Return what a word may be in a phrase, by its part of speech as it stands (`tag`) and in small letters (`small`).
-
-    `capitals`: whether all of the caption is in capitals, so that they say nothing.
-    """
+    """Return what a word may be, by its part of speech as it stands (`tag`) and in small letters (`small`)."""
     low, name = text.lower().replace("’", "'"), not capitals and not text[0].islower()
     if low in _WORDS["stops"] or (name and low in _WORDS["dates"]) or (not name and low in _WORDS["verbs"]):
         return "stop"

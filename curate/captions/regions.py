@@ -13,8 +13,7 @@ near to the threshold may come and go.
 Trade-offs: the detector says where a phrase would be, not whether it is there: a threshold of 0.1 is low, and phrases
 that name nothing visible find something now and then.
 
-Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024, its VESL labels: about 11.6
-regions an image.
+Source: Chen et al., Contrastive Localized Language-Image Pre-Training (CLOC), 2024: its VESL labels, 11.6 an image.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,15 +69,9 @@ def find_regions(
 ) -> Iterator[pa.Table]:
     """Detect each image's phrases; images are read and opened `detector.batch` at a time.
 
-    Args:
-        images: files as they came; None where there is none.
-        phrases: list<string>, one row an image; null where there is nothing to detect.
-        detector: the model.
-        threshold: of the score, 0 to 1; boxes above it are kept.
-
-    Yields:
-        `DETECTED`, a batch at a time: `regions` null where there was nothing to detect or it failed; `error` why it
-        failed, `no_image: …` or `engine: …`, else null.
+    `images` are files as they came, None where there is none; `phrases` (list<string>) has one row an image, null where
+    there is nothing to detect. Boxes with a score above `threshold`, 0 to 1, are kept. Yields `DETECTED`, a batch at a
+    time: `regions` null where nothing was to be detected or it failed; `error` why it failed, else null.
     """
 
     def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:

@@ -1,10 +1,8 @@
 """Tables `answers` and `captions` of a unit: what is written for its kept rows, and what the gates say of it.
 
-In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, one row a
-request too: the answer's text, `status` ok or why there is no text, `clip_score` the cosine of text and image where the
-model's embeddings are kept, `gate` passed or the first gate that failed, null without an answer. Sections follow each
-other, since a text may be made of an earlier section's; each batch of requests is written before the next one is sent,
-in parts where it takes long.
+In: the unit's kept rows, engines. Out: `answers`, one row a request, as engines returned them; `captions`, likewise:
+see `Captions.gives`; `gate` is null without an answer. Sections follow each other, since a text may be made of an
+earlier one's; each batch of requests is written before the next one is sent, in parts where it takes long.
 """
 
 import time
@@ -80,10 +78,7 @@ def _texts(tables: OpenTables, unit: Unit, audit: Any, counts: I64 | None, conte
 
 
 def caption_unit(settings: CaptionSettings, unit: Unit, tables: UnitTables, counts: I64 | None) -> Captioned:
-    """Write the `answers`, `captions` and `regions` of a decided unit, unless they are current.
-
-    `counts` int64[entries] are the rows of each entry among the survivors; None without match.
-    """
+    """Write a decided unit's `answers`, `captions` and `regions`, unless they are current; `counts` as of `caption`."""
     key = settings.key(unit, tables.key("decisions"))
     images = UnitRereader(unit, find_source(settings.sources, unit.source), tables)
     if settings.captions.regions and not tables.is_current("regions", key, adopt=False):
@@ -143,10 +138,7 @@ def _answer(
 
 
 def _ask(engine: Engine, requests: Sequence[Request | None]) -> Iterator[tuple[dict[int, Answer], float]]:
-    """Yield answers by place, and the engine's seconds: those that came within an interval, then the others.
-
-    A request is None where its image cannot be read again.
-    """
+    """Yield answers by place, and seconds, whenever an interval ends. A request without its image is None."""
     answers = {place: _NO_IMAGE for place, request in enumerate(requests) if request is None}
     sent = [(place, request) for place, request in enumerate(requests) if request is not None]
     began = time.monotonic()

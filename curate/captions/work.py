@@ -85,7 +85,7 @@ def _sum_errors(counts: Iterable[tuple[str, int, str]]) -> dict[str, tuple[int, 
 def summarise(captions: Captions, engine_ids: Mapping[str, str], captioned: Sequence[Captioned]) -> list[CaptionWork]:
     """Return what the captions of the whole run took, by kind and engine."""
     rows = []
-    for kind, engine in dict.fromkeys((task.kind, task.section.engine) for task in captions.tasks):
+    for kind, engine in dict.fromkeys((task.section.kind, task.section.engine) for task in captions.tasks):
         total = _sum(unit.work.get((kind, engine), Work()) for unit in captioned)
         price = captions.engines[engine].price
         cost = price.cost(total.sent_in, total.sent_out, total.seconds) if price != Price() else None

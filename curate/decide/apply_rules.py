@@ -1,7 +1,6 @@
 """The rules of a run over all units, segment by segment: statistics and thresholds are asked of all units between them.
 
-A state holds two bytes a row. Top rules count digits in rounds; quantiles' distinct keys meet by their first digit, and
-go back to their units as counts.
+A state has two bytes a row. Top rules count digits in rounds; quantiles' keys meet by first digit, and are counted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ class RuleAnswers:
 
 
 Answers = Answer[RuleAnswers] | None  # None where nothing was asked
+Ranks = tuple[At, int, I64]  # of a statistic and a digit, for each of a unit's keys how many rows have at most it
 
 
 def apply_rules(units: Units, settings: DecideSettings) -> Answers:
@@ -103,26 +103,21 @@ def apply_segment(tables: OpenTables, state: UnitState, settings: DecideSettings
     return state
 
 
-# ---- top rules
-
-
 def _apply_top(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
     """Search a top rule's thresholds by radix histograms, apply them and the next segment."""
     top = settings.segments[index].top
     assert top is not None and isinstance(top.spec, Top)
     begin = TopSearch(top.name, top.spec, settings.columns.field(top.columns[0]).type)
     search: Any = begin
+
+    def count(tables: OpenTables, state: UnitState, search: TopSearch) -> list[Counts]:
+        return [search.count(top_values(tables, state, settings, index), state.alive)]
+
     for n in range(begin.rounds):
-        counts = units.ask(f"Rule {top.name}: digit {n}", _count_top, search, settings, index, combine=Fold(add_counts))
+        counts = units.ask(f"Rule {top.name}: digit {n}", count, search, combine=Fold(add_counts))
         search = units.get(f"Rule {top.name}: narrow {n}", TopSearch.narrow, search, counts)
     units.then(f"Rule {top.name}: cut", _cut, search, settings, index)
     return units.get(f"Rule {top.name}: threshold", _with_threshold, search, answers)
-
-
-def _count_top(
-    tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int
-) -> Iterator[Counts]:
-    yield search.count(top_values(tables, state, settings, index), state.alive)
 
 
 def _cut(tables: OpenTables, state: UnitState, search: TopSearch, settings: DecideSettings, index: int) -> UnitState:
@@ -147,54 +142,60 @@ def top_values(tables: OpenTables, state: UnitState, settings: DecideSettings, i
     return TopValues.of(keys, valid, table[by[0]] if by else None)
 
 
-# ---- statistics of derived columns
-
-
 def _derive(units: Units, settings: DecideSettings, index: int, answers: Answers) -> Answers:
     """Compute the statistics that follow a segment, and apply the next one."""
-    name, ranks = f"Derive {index}", None
+    name, statistics = f"Derive {index}", _Statistics(settings, index)
     add = Fold[Mapping[At, Fitted]](lambda left, right: {at: fitted + right[at] for at, fitted in left.items()})
-    summaries = units.ask(f"{name}: summarise", _fit, settings, index, combine=add)
-    if _statistics(settings, index, of_ranks=True):
-        keys = units.pairs(f"{name}: keys", _split_keys, settings, index)
-        ranks = units.group(f"{name}: count", keys, _count, summaries)
+    summaries = units.ask(f"{name}: summarise", statistics.fit, combine=add)
+    ranks = None
+    if statistics.calls(of_ranks=True):
+        ranks = units.group(f"{name}: count", units.pairs(f"{name}: keys", statistics.split), _count, summaries)
     answers = units.get(f"{name}: scales", _with_scales, summaries, answers)
-    if ranks is None:
-        units.then(f"{name}: apply", _apply_derived, (), settings, index, answers)
-    else:
-        units.then(f"{name}: apply", _apply_derived, settings, index, answers, sent=ranks)
+    none_sent = ((),) if ranks is None else ()
+    units.then(f"{name}: apply", statistics.apply, *none_sent, answers, sent=ranks)
     return answers
 
 
-def _statistics(settings: DecideSettings, index: int, of_ranks: bool = False) -> dict[At, StatisticCall]:
-    """Return the statistics after a segment, all or those of ranks."""
-    columns = [settings.derived[name] for name in settings.segments[index].derive]
-    calls = {(column.name, i): call for column in columns for i, call in enumerate(column.statistics)}
-    return {at: call for at, call in calls.items() if call.statistic.of_ranks or not of_ranks}
+@dataclass(frozen=True)
+class _Statistics:
+    """The statistics of derived columns after a segment."""
 
+    settings: DecideSettings
+    index: int  # of the segment
 
-def _values(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, index: int, of_ranks: bool = False
-) -> Iterator[tuple[At, StatisticCall, F64]]:
-    """Yield the statistics after a segment with x of each row, NaN unless finite."""
-    calls = _statistics(settings, index, of_ranks)
-    read = dict.fromkeys(column for name, _ in calls for column in settings.derived[name].columns)
-    if calls:
-        table = settings.read(tables, state, list(read))
-        yield from ((at, call, argument_values(call, table)) for at, call in calls.items())
+    def calls(self, of_ranks: bool = False) -> dict[At, StatisticCall]:
+        """Return all of them, or those of ranks."""
+        columns = [self.settings.derived[name] for name in self.settings.segments[self.index].derive]
+        calls = {(column.name, i): call for column in columns for i, call in enumerate(column.statistics)}
+        return {at: call for at, call in calls.items() if call.statistic.of_ranks or not of_ranks}
 
+    def values(self, tables: OpenTables, state: UnitState, of_ranks: bool = False) -> Iterator[tuple[At, F64]]:
+        """Yield each one's x of each row, NaN unless finite."""
+        if calls := self.calls(of_ranks):
+            read = dict.fromkeys(column for name, _ in calls for column in self.settings.derived[name].columns)
+            table = self.settings.read(tables, state, list(read))
+            yield from ((at, argument_values(call, table)) for at, call in calls.items())
 
-def _fit(tables: OpenTables, state: UnitState, settings: DecideSettings, index: int) -> Iterator[dict[At, Fitted]]:
-    values = _values(tables, state, settings, index)
-    yield {at: Fitted.of(call, x[state.alive & ~np.isnan(x)]) for at, call, x in values}
+    def fit(self, tables: OpenTables, state: UnitState) -> Iterator[dict[At, Fitted]]:
+        """Yield what each one needs of a unit."""
+        calls, values = self.calls(), self.values(tables, state)
+        yield {at: Fitted.of(calls[at], x[state.alive & ~np.isnan(x)]) for at, x in values}
 
+    def split(self, tables: OpenTables, state: UnitState) -> Iterator[tuple[tuple[At, int], tuple[int, U64, I64]]]:
+        """Yield a unit's keys, of which ranks are computed, by their first digit."""
+        for at, x in self.values(tables, state, of_ranks=True):
+            for digit, keys, counts in split_keys(x, state.alive):
+                yield (at, digit), (state.unit.index, keys, counts)
 
-def _split_keys(
-    tables: OpenTables, state: UnitState, settings: DecideSettings, index: int
-) -> Iterator[tuple[tuple[At, int], tuple[int, U64, I64]]]:
-    for at, _, x in _values(tables, state, settings, index, of_ranks=True):
-        for digit, keys, counts in split_keys(x, state.alive):
-            yield (at, digit), (state.unit.index, keys, counts)
+    def apply(self, tables: OpenTables, state: UnitState, sent: Sequence[Ranks], answers: RuleAnswers) -> UnitState:
+        """Return the state with what is known now, ranks as `sent` digit by digit, and the next segment applied."""
+        known = {at: StatisticValues(answers.scales[at]) for at in self.calls()}
+        by_digit = sorted(sent, key=lambda part: part[:2])
+        for at, x in self.values(tables, state, of_ranks=True):
+            up_to = np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])
+            known[at] = replace(known[at], ranks=ranks_of(x, up_to))
+        derived = replace(state, derived={**state.derived, **known})
+        return apply_segment(tables, derived, self.settings, self.index + 1)
 
 
 def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries: dict[At, Fitted]) -> Iterator[ToUnit]:
@@ -205,26 +206,6 @@ def _count(key: tuple[At, int], parts: Sequence[tuple[int, U64, I64]], summaries
     below = digits[:digit].sum()
     for (unit, *_), counts in zip(parts, count_up_to([(keys, rows) for _, keys, rows in parts]), strict=True):
         yield ToUnit(unit, (at, digit, counts + below))
-
-
-def _apply_derived(
-    tables: OpenTables,
-    state: UnitState,
-    sent: Sequence[tuple[At, int, I64]],
-    settings: DecideSettings,
-    index: int,
-    answers: RuleAnswers,
-) -> UnitState:
-    """Return the state with the columns that are known after a segment, and the next segment applied.
-
-    The ranks of the unit's keys were sent digit by digit.
-    """
-    known = {at: StatisticValues(answers.scales[at]) for at in _statistics(settings, index)}
-    by_digit = sorted(sent, key=lambda part: part[:2])
-    for at, _, x in _values(tables, state, settings, index, of_ranks=True):
-        up_to = np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])
-        known[at] = replace(known[at], ranks=ranks_of(x, up_to))
-    return apply_segment(tables, replace(state, derived={**state.derived, **known}), settings, index + 1)
 
 
 def _with_scales(summaries: dict[At, Fitted], answers: RuleAnswers | None) -> RuleAnswers:

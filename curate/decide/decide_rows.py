@@ -31,8 +31,7 @@ def decide_rows(
 ) -> tuple[Answer[Decided], Answer[I64] | None]:
     """Decide all rows, and write `decisions` of each unit; return also `Decided.survivors` alone.
 
-    `unread` are the files of all units that could not be read; `n_buckets`, of hashes in deduplication, has no
-    influence on the result.
+    `unread` are the files of all units that could not be read; `n_buckets` has no influence on the result.
     """
     rules = apply_rules(units, settings)
     matches = count_matches(units, settings) if settings.matching else None

@@ -5,7 +5,7 @@ file, or tar and key), phash uint64, image (float16 [dimension], by the model th
 unit by unit: every worker reads the whole table, so it should be small compared with the pool (1 KB an image).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from curate.base import ids, schema
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import I64
 from curate.base.numeric.vectors import embedding_column
-from curate.base.process import process_cache
+from curate.base.process import groups, process_cache
 from curate.decide.dedup.passes.dedup_pass import ImageNearness
 from curate.pool.decode.image import measure_image
 from curate.pool.decode.phash import hash_small
@@ -45,22 +45,21 @@ def write_evaluation(store: RunStore, recipe: Recipe, signals: Sequence[Signal])
     model = nearness.encoder
     encoder = load_encoder_of(signals, model, is_anywhere=True) if model else None  # wherever units run
     options, observers = ImageOptions(phash=encoder is None), [encoder.view] if encoder else []
-    names, hashes, encoded, unread = [], [], [], []
-    views: list[Any] = []
-    for name, data in read_pictures(picture_files(_IMAGES, against.images)):
-        fact = measure_image(data, options, observers)
-        if fact.status != schema.OK or (encoder and fact.observed[0] is None):
-            unread.append(f"{name}: {fact.error or fact.status}")
-            continue
-        names.append(name)
-        hashes.append(int(hash_small([fact.small])[0]) if fact.small else None)
-        if encoder:
-            views.append(fact.observed[0])
-            if len(views) >= encoder.batch:
-                encoded.append(encoder.encode_images(views))
-                views.clear()
-    if encoder and views:
-        encoded.append(encoder.encode_images(views))
+    names, hashes, unread = [], [], []
+
+    def read() -> Iterator[Any]:
+        """Yield what the model sees of each image that can be read."""
+        for name, data in read_pictures(picture_files(_IMAGES, against.images)):
+            fact = measure_image(data, options, observers)
+            if fact.status != schema.OK or (encoder and fact.observed[0] is None):
+                unread.append(f"{name}: {fact.error or fact.status}")
+                continue
+            names.append(name)
+            hashes.append(int(hash_small([fact.small])[0]) if fact.small else None)
+            yield fact.observed[0] if encoder else None
+
+    batches = groups(read(), lambda _: 1, encoder.batch if encoder else 1)
+    encoded: list[Any] = [encoder.encode_images(views) if encoder else None for views in batches]
     total = len(names) + len(unread)
     if not names or len(unread) / total > recipe.max_failed:
         what = f"{len(unread):,} of {total:,} images of the evaluation set cannot be read"

@@ -2,11 +2,10 @@
 
 What crosses the network for a pass by nearness: of hashes 8 bytes a distinct hash and band, of embeddings one a row and
 cell that it visits; of edges a spanning forest. The groups come back to every worker, 16 bytes for each row or hash
-that is near another. One machine would hold all of that in memory, so there the states of all units come together, and
-`Nearness.search` works on all cores.
+that is near another. One machine would hold it all: there all states come together, for `Nearness.search`.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -21,7 +20,7 @@ from curate.base.numeric.arrays import I64, U64, whole
 from curate.decide.dedup import exact
 from curate.decide.dedup.exact import HashBatch, PackedHashes, Records
 from curate.decide.dedup.groups import Groups
-from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, Part, join_parts
+from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, join_parts
 from curate.decide.settings import DecideSettings
 from curate.decide.unit_state import Duplicates, UnitState
 from curate.run.units import Answer, Aside, Combine, Fold, Pairs, ToUnit, Units
@@ -65,9 +64,6 @@ def records_again(tables: OpenTables, state: UnitState, records: Records) -> Ite
     yield from [(0, part)] if len(part) else []
 
 
-# ---- phase 1: which hashes of keys repeat
-
-
 def _key_columns(tables: UnitTables, settings: DecideSettings, groups: Sequence[Groups]) -> list[pa.Array]:
     """Return the keys of each pass; `groups` are of those by nearness, in their order."""
     of_near = iter(groups)
@@ -87,9 +83,6 @@ def _hash(
 def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes]) -> Iterator[ToUnit]:
     """Yield the hashes of a bucket that repeat, for their units: (pass, hashes)."""
     yield from (ToUnit(unit, (key[0], hashes)) for unit, hashes in exact.repeated_of_units(bucket))
-
-
-# ---- phase 2: records of the rows whose hash repeats
 
 
 def _records(
@@ -159,9 +152,6 @@ def _by_number(records: Records, numbers: npt.NDArray[np.integer]) -> Iterator[t
     yield from zip(distinct.tolist(), parts, strict=True)
 
 
-# ---- passes by nearness
-
-
 def _find_groups(
     units: Units, settings: DecideSettings, place: int, nearness: Nearness, n_buckets: int
 ) -> tuple[Answer[Groups], Answer[I64]]:
@@ -171,14 +161,21 @@ def _find_groups(
         states = units.ask(f"{name}: together", lambda _, state: [state])
         both = units.get(f"{name}: search", _search, states, settings, nearness)
         return units.get(f"{name}: groups", itemgetter(0), both), units.get(f"{name}: recall", itemgetter(1), both)
+
+    def of_unit(method: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+        """Return a step that gives what a method of the pass does for a unit."""
+        return lambda tables, state, plan: method(*_read_nodes(tables, state, nearness), plan, *more)
+
     plan: Any = None
     for n in range(nearness.rounds):
-        surveys = units.ask(f"{name}: survey {n}", _of_nodes, nearness, nearness.survey, plan)
+        surveys = units.ask(f"{name}: survey {n}", of_unit(lambda *of: [nearness.survey(*of)]), plan)
         plan = units.get(f"{name}: plan {n}", nearness.plan, plan, surveys)
-    recall = units.ask(f"{name}: recall", _of_nodes, nearness, nearness.recall, plan, combine=Fold[I64]())
-    parts = units.pairs(f"{name}: split", _split, nearness, plan, n_buckets)
-    buckets = units.group(f"{name}: groups of buckets", parts, _groups_of_bucket, nearness)
-    return units.combine(f"{name}: groups", [buckets.aside], JoinGroups()), recall
+    recall = units.ask(f"{name}: recall", of_unit(lambda *of: [nearness.recall(*of)]), plan, combine=Fold[I64]())
+    parts = units.pairs(f"{name}: split", of_unit(nearness.split, n_buckets), plan)
+    groups = units.group(
+        f"{name}: groups of buckets", parts, lambda bucket, some: [Aside(nearness.groups(bucket, join_parts(some)))]
+    )
+    return units.combine(f"{name}: groups", [groups.aside], JoinGroups()), recall
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness) -> tuple[Groups, I64]:
@@ -191,23 +188,6 @@ def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tup
     """Return the nodes and values of the rows still in that a pass by nearness compares."""
     rows, values = nearness.read(tables, state.alive)
     return nearness.nodes(state.unit.index, rows, values), values
-
-
-def _of_nodes(
-    tables: OpenTables, state: UnitState, nearness: Nearness, method: Callable[..., Any], plan: Any
-) -> Iterator[Any]:
-    """Yield what a method of the pass gives for a unit."""
-    yield method(*_read_nodes(tables, state, nearness), plan)
-
-
-def _split(
-    tables: OpenTables, state: UnitState, nearness: Nearness, plan: Any, n_buckets: int
-) -> Iterator[tuple[Hashable, Part]]:
-    yield from nearness.split(*_read_nodes(tables, state, nearness), plan, n_buckets)
-
-
-def _groups_of_bucket(bucket: Hashable, parts: Sequence[Part], nearness: Nearness) -> Iterator[Aside]:
-    yield Aside(nearness.groups(bucket, join_parts(parts)))
 
 
 class JoinGroups(Combine[Groups, Groups]):

@@ -43,12 +43,12 @@ class AddEntries(Fold):
 
 def count_matches(units: Units, settings: DecideSettings) -> Answer[I64]:
     """Count the rows that match each entry: int64[2, entries], all rows and those that reach deduplication."""
-    return units.ask("Counts: matches", _count_all_and_alive, settings, combine=AddEntries(settings))
 
+    def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
+        weights = [np.ones(len(state.verdicts), np.int64), state.alive.astype(np.int64)]
+        return [sparse_sums(read_matches(tables), weights, settings.n_entries)]
 
-def _count_all_and_alive(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
-    weights = [np.ones(len(state.verdicts), np.int64), state.alive.astype(np.int64)]
-    yield sparse_sums(read_matches(tables), weights, settings.n_entries)
+    return units.ask("Counts: matches", count, combine=AddEntries(settings))
 
 
 def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]) -> Answer[I64]:
@@ -66,29 +66,23 @@ def count_survivors(units: Units, settings: DecideSettings, matches: Answer[I64]
 def _count_duplicates(tables: OpenTables, state: UnitState, settings: DecideSettings) -> Iterator[SparseSums]:
     if state.duplicates:
         lost = read_matches(tables).take(pa.array(state.duplicates.rows, pa.int64()))
-        yield sparse_counts(lost, None, settings.n_entries)
+        yield sparse_counts(lost, settings.n_entries)
     else:
         yield SparseSums(np.zeros(0, np.int32), np.zeros(0, np.int64))
 
 
 def count_alive(units: Units, settings: DecideSettings, rows_left: FindRows | None = None) -> Answer[I64]:
-    """Count the rows left that match each entry, by reading all of them: int64[entries].
-
-    `rows_left` gives a unit's rows where they are in memory already; None: they are read.
-    """
+    """Count all rows left that match each entry: int64[entries]; `rows_left` gives a unit's if they are in memory."""
     find = rows_left or settings.rows_left
-    return units.ask("Counts: survivors", _survivors, settings, find, combine=AddEntries(settings))
 
+    def count(tables: OpenTables, state: UnitState) -> list[SparseSums]:
+        return [sparse_counts(find(tables, state).matches, settings.n_entries)]
 
-def _survivors(tables: OpenTables, state: UnitState, settings: DecideSettings, find: FindRows) -> Iterator[SparseSums]:
-    yield sparse_counts(find(tables, state).matches, None, settings.n_entries)
+    return units.ask("Counts: survivors", count, combine=AddEntries(settings))
 
 
 def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -> Answer[Choice] | None:
-    """Ask all units what the recipe's selection goes by; None where all rows that are left are kept.
-
-    `counts` are of `count_survivors`, None without `match`.
-    """
+    """Ask all units what the selection goes by, and the `counts` of survivors, if any; None where all rows are kept."""
     if settings.selection is None:
         return None
     selection, section = settings.selection
@@ -104,9 +98,8 @@ def draw_rows(
 ) -> Answer[I64] | None:
     """Draw, and write `decisions` of each unit; states become units again.
 
-    `unread` are the files of all units that could not be read, `choice` is of `choose`, and `counts` of
-    `count_survivors`. Returns int64[2, entries], the expected (fixed point) and kept rows of each entry; None without
-    `match`.
+    `choice` is of `choose`, `counts` of `count_survivors`, `unread` as of `decide`. Returns int64[2, entries], the
+    expected (fixed point) and kept rows of each entry; None without `match`.
     """
     units.then("Decide: decisions", decide, settings, choice, counts, unread)
     if counts is None:
@@ -119,9 +112,6 @@ def sum_entries(tables: UnitTables, unit: Unit, settings: DecideSettings) -> Ite
     table = tables.read("decisions", ["kept", "probability"])
     expected = fixed_point(table["probability"].to_numpy()).astype(np.int64)
     yield sparse_sums(read_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], settings.n_entries)
-
-
-# ---- a unit's decisions
 
 
 def decide(

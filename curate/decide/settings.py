@@ -17,7 +17,7 @@ from curate.decide.rules.rules import Rule, check_rules
 from curate.decide.statistics.derived import Derived, check_derived, needed_columns, read_columns
 from curate.decide.unit_state import UnitState
 from curate.expressions.check import CheckedExpression, check_count
-from curate.match.unit import Entries, MatchSettings, load_entries
+from curate.match.unit import MatchSettings, load_entries
 from curate.measure.settings import MeasureSettings
 from curate.pool.plan import Pool
 from curate.recipe.deciding import DEDUP, KEYS, NEARNESS, SELECTIONS, Dedup, Near, Top
@@ -100,15 +100,9 @@ class DecideSettings(StepSettings):
         return ids.digest([self.key, sorted(unread)]) if unread else self.key
 
     @property
-    def entries(self) -> Entries:
-        """The entries of `match`, which there must be."""
-        assert self.matching is not None
-        return load_entries(self.matching)
-
-    @property
     def n_entries(self) -> int:
-        """How many these are."""
-        return len(self.entries.table)
+        """How many entries `match` has, which there must be."""
+        return len(self.selection_run.entries.table)
 
     def read(self, tables: UnitTables, state: UnitState, names: Sequence[str]) -> pa.Table:
         """Return columns that rules see, of all rows of a unit."""
@@ -116,7 +110,7 @@ class DecideSettings(StepSettings):
 
     def rows_left(self, tables: UnitTables, state: UnitState) -> RowsLeft:
         """Return the rows of a unit that are left, for a selection."""
-        entries = self.entries if self.matching else None
+        entries = load_entries(self.matching) if self.matching else None
         return RowsLeft(tables, state.unit.source, self.seed, state.alive, entries, partial(self.read, tables, state))
 
     @property

@@ -2,8 +2,7 @@
 
 Each shard has `STEM.parquet`, one row a sample, and `STEM_stats.json`. A format with a file of its own, `STEM.SUFFIX`,
 which training reads, writes that too; otherwise the Parquet file is the shard. The Parquet file is written last and
-carries the key. A recipe chooses a format by its key; else the first that accepts the pool is taken. A new one is a
-file of this folder and a line in its registry.
+carries the key. A recipe chooses a format by its key; else the first that accepts the pool is taken.
 """
 
 import time
@@ -28,28 +27,18 @@ JSON_DTYPE = "json_dtype"  # in a shard's statistics: the type of all its sample
 
 
 class OutputFormat(ABC):
-    """An output format. `STEM` is the path of a shard's files without suffix, such as shards/00000.
+    """An output format. `STEM` is the path of a shard's files without suffix, such as shards/00000."""
 
-    Attributes:
-        key: its name, unique among the formats.
-        suffix: of the shard's file, which shards/sizes.json and the manifest list.
-        media_type: of that file.
-        file_set: what dataset cards call all such files, and what they hold.
-        has_members: a sample is files named KEY.SUFFIX; KEY, in column `key`, is unique over all shards.
-        item_columns: columns of the Parquet file with each sample's URL and images, each after its kind in `Items`;
-            empty where it holds the columns of the inputs.
-        tags: of the dataset card.
-        loader_columns: columns that `datasets` adds to those of the files, by name, with their types.
-    """
-
-    key: ClassVar[str]
-    suffix: ClassVar[str]
-    media_type: ClassVar[str]
-    file_set: ClassVar[tuple[str, str]]
-    has_members: ClassVar[bool] = False
+    key: ClassVar[str]  # its name, unique among the formats
+    suffix: ClassVar[str]  # of the shard's file, which shards/sizes.json and the manifest list
+    media_type: ClassVar[str]  # of that file
+    file_set: ClassVar[tuple[str, str]]  # what dataset cards call all such files, and what they hold
+    has_members: ClassVar[bool] = False  # whether a sample is files KEY.SUFFIX; column `key` has KEY, unique in the run
+    # Columns of the Parquet file with each sample's URL and images, each after its kind in `Items`; empty where it
+    # holds the columns of the inputs
     item_columns: ClassVar[tuple[tuple[str, str], ...]] = ()
-    tags: ClassVar[tuple[str, ...]] = ()
-    loader_columns: ClassVar[Mapping[str, str]] = {}
+    tags: ClassVar[tuple[str, ...]] = ()  # of the dataset card
+    loader_columns: ClassVar[Mapping[str, str]] = {}  # that `datasets` adds to those of the files, with their types
 
     @abstractmethod
     def accepts(self, has_images: bool) -> bool:
@@ -110,7 +99,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
     """
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
-    kind = find_output(settings.output.format, settings.pool.has_images)
+    kind = find_output(settings.recipe.output.format, settings.pool.has_images)
     last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
     if store.is_current(last, key) and all(store.exists(name) and check_written(store, name) for name in files):
         return store.read_json(name).get(JSON_DTYPE)

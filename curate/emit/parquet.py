@@ -36,10 +36,7 @@ class ParquetOutput(OutputFormat):
 
 
 def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
-    """Return the slice's rows: the uid, all columns of the inputs, and the texts that were written.
-
-    `uid` is the run's, whatever an input has in a column of that name; the first one, which SQL resolves `uid` to.
-    """
+    """Return the slice's rows: the run's uid, first as SQL prefers it, all columns of the inputs, and texts."""
     with settings.open_tables(part.unit) as tables:
         rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
         values = settings.kept_values(part, tables, settings.columns)

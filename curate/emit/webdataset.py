@@ -2,8 +2,7 @@
 
 Members are copied as they came, by offset; every sample has `KEY.txt` and `KEY.json`. The json is the original text,
 byte for byte, but for the uid, and the columns and captions that the recipe asks for. A sample's name is its key where
-that is safe and no other kept sample has it, else its uid: names are unique over all shards, and no stranger's text is
-a path.
+that is safe and no other kept sample has it, else its uid: names are unique over all shards, and no paths.
 """
 
 import json
@@ -217,10 +216,7 @@ def _sidecar(rows: pa.Table, names: list[str], original: pa.Table) -> pa.Table:
 
 @lru_cache(256)
 def _order_files(suffixes: tuple[str, ...], has_synthetic: bool) -> list[tuple[str, int]]:
-    """Return the sorted endings of a sample's files, with their places: these suffixes, .txt, .json, and .syn.json.
-
-    A suffix that is not safe in a path is its hash, made unique by x.
-    """
+    """Return the sorted endings of a sample's files, with their places; an unsafe suffix is its hash."""
     taken, endings = set(suffixes), []
     for suffix in suffixes:
         ending = suffix if safe_suffix(suffix) else f"unsafe-{ids.hash64(suffix):016x}"

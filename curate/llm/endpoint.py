@@ -39,10 +39,7 @@ _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
 def read_key(variable: str | None) -> str:
-    """Return the key that an environment variable holds; empty without a variable.
-
-    Raises RecipeError where the variable holds none, or one that no header can.
-    """
+    """Return the key of an environment variable, empty without one. Raises RecipeError where it holds none."""
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
@@ -90,10 +87,7 @@ class Endpoint:
         threading.Thread(target=self._loop.run_forever, name=f"curate {base_url}", daemon=True).start()
 
     def stream(self, work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-        """Yield what `work`, done in the endpoint's loop, gives to the function that it gets.
-
-        It ends with the waiting, as by Ctrl-C.
-        """
+        """Yield what `work`, done in the endpoint's loop, puts; it ends with the waiting, as by Ctrl-C."""
         results: queue.SimpleQueue[T | Future[None]] = queue.SimpleQueue()
         future = asyncio.run_coroutine_threadsafe(work(results.put), self._loop)
         future.add_done_callback(results.put)  # the last that comes

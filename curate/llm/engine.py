@@ -1,7 +1,6 @@
 """The interface of an engine: the options that open it, the requests that it is asked, and its answers.
 
-Requests with one digest (of prompt, sample, model and sampling) have one answer, which is cached. Adding an engine: one
-file like those in this folder, and a line in `registry`.
+Requests with one digest (of prompt, sample, model and sampling) have one answer, which is cached.
 """
 
 import hashlib

@@ -2,8 +2,7 @@
 
 In: the columns of `LAYOUT`. Out: the row of a request's digest as its answer, errors too; `unknown` where there is
 none. Of several rows of a digest, a text comes before an error, then the first row. A digest holds the engine's name
-for its model: so `model` must be what the replayed run called it, with the same prompts and sampling. All rows are held
-in memory.
+for its model: so `model` must be what the replayed run called it, with equal prompts and sampling. All are in memory.
 """
 
 from collections.abc import Iterator, Sequence

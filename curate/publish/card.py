@@ -90,9 +90,6 @@ def languages(run: RunFacts) -> list[str]:
     return [code for code, rows in counts.items() if rows >= _MIN_SHARE * total and _CODE.fullmatch(code)]
 
 
-# ---- front matter
-
-
 def _front_matter(run: RunFacts) -> dict[str, Any]:
     kind, kept, codes = find_written(run), run.kept, languages(run)
     front: dict[str, Any] = {"pretty_name": escape(run.name), "license": run.recipe.get("license", UNKNOWN)}
@@ -136,9 +133,6 @@ def citation(run: RunFacts) -> str:
     forgotten = run.counts.get(FORGOTTEN, 0)
     less = f" without {forgotten:,} removed on request" if forgotten else ""
     return f"{escape(run.name)}, {pluralise(run.kept, 'sample')}, curate {run.curate}, run {run.identity}{less}"
-
-
-# ---- words
 
 
 @cache

@@ -2,8 +2,7 @@
 
 In: what run.json holds, and what the shards are. Out: JSON-LD that `mlcroissant` validates, and by which it iterates
 over the shards' Parquet files (record set `samples`). Files are listed singly, with their sha256, while they are few.
-The publisher adds who publishes the dataset, and where; `datePublished`, which the format demands, is the day the run
-finished.
+The publisher adds who publishes the dataset, and where; `datePublished`, which is demanded, is the day it finished.
 """
 
 import datetime
@@ -27,10 +26,7 @@ _PARQUET = "application/x-parquet"
 
 
 def croissant(run: RunFacts, digests: Iterable[Published], columns: pa.Schema | None) -> dict[str, Any]:
-    """Return the metadata of a run: of the manifest's lines those of shards are used.
-
-    `columns` is the schema of shards/*.parquet; None where nothing was kept.
-    """
+    """Return a run's metadata, from its manifest's lines and the `columns` of shards/*.parquet (None: nothing kept)."""
     kind = find_written(run)
     types = {kind.suffix: kind.media_type, "parquet": _PARQUET}
     lines = sorted(digests, key=lambda line: line.path)

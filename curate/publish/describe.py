@@ -1,7 +1,6 @@
 """What describes a run besides its tables and shards, from the run's facts; then the manifest, and last `_SUCCESS`.
 
-In: a run folder with its tables, shards and all other files, and what run.json is to hold. Publishing ends here, and so
-does what changes a published run.
+In: a run folder with all other files, and what run.json is to hold. Publishing, and changes of a run, end here.
 """
 
 import errno
@@ -42,10 +41,9 @@ def describe_run(
 ) -> None:
     """Write entries.parquet, uids.npy, run.json, the card, croissant.json, stats.duckdb, views.sql, then the manifest.
 
-    An existing report describes the run as it was: it is removed, and `curate report` writes another.
-
     `facts` are what run.json will hold, but for `forgotten` and most of `content`, which are found here; `digests` the
-    manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` of `count_entries`; None: that stays.
+    manifest's lines of all tables and shards; `uids` of `sort_uids`; `entries` of `count_entries`; None: that stays. A
+    report, which describes the run as it was, is removed, and `curate report` writes another.
     """
     record, kind = Record.read(store), find_written(facts)
     shards = digests.below("shards/")
@@ -96,10 +94,7 @@ def finish_description(store: RunStore) -> None:
 
 
 def mark_published(store: RunStore) -> None:
-    """Write `_SUCCESS`: from here on the manifest says what was written.
-
-    Raises RunError where some of it is no longer there, as when somebody deletes the folder while the run works.
-    """
+    """Write `_SUCCESS`. Raises RunError where files of the manifest are gone, as when somebody deletes the folder."""
     present = set(store.files())
     lines = read_manifest(store) if layout.MANIFEST_FILE in present else []
     missing = sorted({layout.MANIFEST_FILE, *(line.path for line in lines)} - present)

@@ -1,6 +1,6 @@
 """Publishing over all units: the audit, drift, the manifest's lines, and once all are there, what describes the run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -32,12 +32,11 @@ def audit(units: Units, settings: PublishSettings) -> Answer:
 
 def measure_drift(units: Units, settings: PublishSettings) -> Answer:
     """Measure the drift of each source from samples of its embeddings, which are kept: list[DriftFacts]."""
-    samples = units.ask("Drift: sample", _sample, settings, combine=Fold(_merge))
-    return units.get("Drift: measure", measure_drifts, samples)
 
+    def sample(tables: OpenTables, unit: Unit) -> list[dict[Group, DriftSample]]:
+        return [dict(sample_unit(settings.recipe.measure, unit.source, tables))]
 
-def _sample(tables: OpenTables, unit: Unit, settings: PublishSettings) -> Iterator[dict[Group, DriftSample]]:
-    yield dict(sample_unit(settings.recipe.measure, unit.source, tables))
+    return units.get("Drift: measure", measure_drifts, units.ask("Drift: sample", sample, combine=Fold(_merge)))
 
 
 def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]) -> dict[Group, DriftSample]:
@@ -48,15 +47,15 @@ def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]
 def compact(units: Units, settings: PublishSettings, audited: Answer, sources: Sources) -> Answer:
     """Put the tables of many small units into few files; those of others stay as they are.
 
-    `audited`, of all units, comes once all tables are there. Returns a list of list[Published], the manifest's lines of
-    all tables.
+    `audited` comes once all tables are there. Returns list[list[Published]], the manifest's lines of all tables.
     """
     chunks = units.get("Compact: chunks", lambda counted: lay_out_chunks(sources, counted.sizes), audited)
-    return units.each("Compact: merge", chunks, _compact, settings)
+    store, names = settings.store, settings.table_names
 
+    def merge_chunk(chunk: Chunk) -> list[Published]:
+        return [written_file(store, path) for path in compact_units(store, names, chunk)]
 
-def _compact(chunk: Chunk, settings: PublishSettings) -> list[Published]:
-    return [written_file(settings.store, path) for path in compact_units(settings.store, settings.table_names, chunk)]
+    return units.each("Compact: merge", chunks, merge_chunk)
 
 
 def publish_run(

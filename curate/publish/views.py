@@ -86,10 +86,7 @@ def quote_name(name: str) -> str:
 
 
 def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind: OutputFormat) -> list[str]:
-    """Return one CREATE statement for each view.
-
-    `view` is VIEW, with what precedes it; `files` SQL for the list of files of each table that has some.
-    """
+    """Return a CREATE `view` statement for each view; `files` are SQL for the list of each table's files."""
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
     bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files), "verdicts": _VERDICTS}
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)

@@ -43,10 +43,7 @@ class Drift(NamedTuple):
 
 
 def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIRECTIONS) -> Drift:
-    """Return the sliced Wasserstein distance between two sets that are not empty, as the module says.
-
-    `seed` is 0 to 2**63 - 1; `directions` are 3 at least.
-    """
+    """Return the distance of two sets that are not empty; `seed` is 0 to 2**63 - 1, `directions` are 3 at least."""
     theta = draw_directions(directions, raw.shape[1], seed)
     shift = raw.mean(axis=0, dtype=np.float64) - curated.mean(axis=0, dtype=np.float64)
     control, squares = (theta @ shift) ** 2, _slices(raw, curated, theta)
@@ -62,10 +59,7 @@ def measure_drift(raw: F32, curated: F32, seed: int = 0, directions: int = DIREC
 
 
 def draw_directions(count: int, dimension: int, seed: int) -> F64:
-    """Return directions uniform on the sphere: float64[count, dimension], rows of norm 1.
-
-    Normal numbers by Box and Muller from splitmix64's stream, whose start is a hash of the seed, normalised.
-    """
+    """Return directions uniform on the sphere (float64[count, dimension]): Box and Muller's normals from splitmix64."""
     pairs = (dimension + 1) // 2
     steps = np.arange(1, 2 * count * pairs + 1, dtype=np.uint64) * GOLDEN
     bits = mix64(mix64(np.array([seed], np.uint64) + GOLDEN) + steps) >> np.uint64(11)

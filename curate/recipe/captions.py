@@ -120,11 +120,6 @@ class Task(NamedTuple):
     key: str
     section: Any
 
-    @property
-    def kind(self) -> str:
-        """As column `kind` has it."""
-        return str(self.section.kind)
-
 
 class Regions(Section):
     """Where the noun phrases of an English caption are in its image (CLOC), by an open-vocabulary detector.
@@ -228,13 +223,13 @@ class Captions(KindsSection):
             self._check_engine(task)
             self._check_source(task)
             for style in task.section.all_styles:  # a style says which section wrote a text
-                other = first.setdefault((task.kind, style), task.key)
+                other = first.setdefault((task.section.kind, style), task.key)
                 if other != task.key:
                     field = task.section.styles_key
                     what = f"{style!r} is also written by captions.{other}; accepted: {field} that no other section has"
                     raise fault(f"{task.key}.{field}", what)
         for name in self.output.mix:
-            if name not in {task.kind for task in self.tasks}:
+            if name not in {task.section.kind for task in self.tasks}:
                 raise fault("output.mix", f"no section writes {name}")
         return self
 
@@ -289,7 +284,7 @@ class Captions(KindsSection):
 
     def engine_of(self, kind: str, style: str) -> str:
         """Return the name of the engine that writes these texts."""
-        written = (task.section for task in self.tasks if task.kind == kind)
+        written = (task.section for task in self.tasks if task.section.kind == kind)
         return next(str(section.engine) for section in written if style in section.all_styles)
 
 

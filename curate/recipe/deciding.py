@@ -1,7 +1,6 @@
 """The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample.
 
-`rules` itself is a field of `Recipe`; its SQL is checked by `curate.expressions`. The passes of deduplication and the
-schemes of balancing are what their registries hold.
+`rules` is a field of `Recipe`, whose SQL `curate.expressions` checks. Passes and schemes come from registries.
 """
 
 from typing import Annotated, Any, Literal, Self

@@ -34,12 +34,9 @@ def shipped_folder(name: str) -> Path:
 def read_whole(path: str, limit: int) -> bytes:
     """Return the bytes, at most `limit`, of a local file or of any fsspec URL.
 
-    A local one must be a regular file, since a pipe would be waited for and a device may not end.
-
-    Raises:
-        OSError: it is missing, cannot be read, or no regular file.
-        ValueError: it is larger than the limit, or the URL cannot be understood.
-        ImportError: what opens such URLs is not installed.
+    A local one must be a regular file, since a pipe would be waited for and a device may not end. Raises OSError where
+    it is missing, cannot be read or is no regular file, ValueError where it is larger than the limit or the URL cannot
+    be understood, ImportError where what opens such URLs is not installed.
     """
     # In a path, fsspec would take :: for a chain of file systems.
     fs, inner = fsspec.core.url_to_fs(path) if "://" in path else (LocalFileSystem(), os.path.expanduser(path))
@@ -63,9 +60,7 @@ def read_whole(path: str, limit: int) -> bytes:
 def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
     """Return columns of a small Parquet file, of which few bytes may stand for any number of rows and long texts.
 
-    Raises:
-        ValueError: unpacked, their values come to more than `limit` bytes.
-        pa.ArrowException, OSError: the file is damaged.
+    Raises ValueError where, unpacked, they have more than `limit` bytes; pa.ArrowException, OSError where damaged.
     """
     footer = read_footer(opened := pa.BufferReader(content))
     file = check_decoded(opened, footer, range(footer.num_row_groups), columns, limit)

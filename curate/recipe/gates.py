@@ -64,10 +64,7 @@ class Gates(KindsSection):
         return any(name in gate.needs for key, gate in GATES.kinds().items() if key not in self.off)
 
     def check_needs(self, has_entries: bool, models: Mapping[str, Embedder]) -> None:
-        """Check that gates whose options are set have entries or scores, by one of the models that keep embeddings.
-
-        Raises ValueError.
-        """
+        """Check that gates whose options are set have entries, or scores by one of the models. Raises ValueError."""
         kinds = [gate for gate in GATES.kinds().values() if gate.option is not None]
         changed = [gate for gate in kinds if getattr(self, gate.option.key) != gate.option.field.default]
         for key, needs in ((gate.option.key, gate.needs) for gate in changed):

@@ -196,8 +196,7 @@ class Recipe(KindsSection):
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe; `overrides` are `key=value`, dotted keys and YAML values (`rules.NAME=null` removes).
 
-    Raises:
-        RecipeError: the file, a key or a value is wrong; the message names it, and what is accepted.
+    Raises RecipeError, which names the file, the key or the value that is wrong, and what is accepted.
     """
     try:
         data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())

@@ -22,9 +22,8 @@ _NOT_PLAIN = ("binary", "set", "omap", "pairs")  # JSON, in which recipes are ke
 def load_yaml(text: str) -> Any:
     """Return the one document of a text as plain data.
 
-    Raises:
-        yaml.YAMLError: it is no YAML; has a key twice, a scalar that is not what its tag says, or half a surrogate
-            pair; or is larger or nested deeper than is accepted.
+    Raises yaml.YAMLError where it is no YAML; has a key twice, a scalar that is not what its tag says, or half a
+    surrogate pair; or is larger or nested deeper than is accepted.
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"{len(text):,} characters; accepted: at most {MAX_CHARACTERS:,}")

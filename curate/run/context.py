@@ -17,7 +17,7 @@ from curate.recipe.deciding import SELECTIONS
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.recipe.source import Source, place_sources
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.chunks import chunks_of
 from curate.store.facts import RunFacts, read_facts
 from curate.store.layout import RUN_FILE
@@ -88,8 +88,7 @@ class RunContext:
 def open_context(folder: RunStore) -> tuple[RunContext, list[Unit]]:
     """Return a finished run's context, and its units; a chunk is one unit.
 
-    Signals of packages that are not installed are left out: see `check_signals`. Raises RecipeError where its recipe is
-    of another version.
+    Signals of packages that are not installed are left out. Raises RecipeError where its recipe is of another version.
     """
     facts = read_facts(folder)
     sources = [source for source, count in facts.units for _ in range(count)]

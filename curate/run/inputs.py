@@ -66,8 +66,7 @@ def find_missing(recipe: Recipe) -> list[tuple[str, str, str]]:
 def place_inputs(recipe: Recipe, store: RunStore, folder: str) -> tuple[Recipe, dict[str, str]]:
     """Return the recipe as other machines read it, and the small local files that it names, by where it names them.
 
-    These are names below `folder` of the run's folder; nothing is written. Raises RecipeError where they come to more
-    than MAX_BYTES.
+    These are names below `folder` of the run's folder; nothing is written. Raises RecipeError above MAX_BYTES.
     """
     files: dict[str, str] = {}
     weights = {getattr(section, "pretrained", None) for _, _, section in recipe.measure.requested}

@@ -17,10 +17,9 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import reduce
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
-
-from curate.run.place import Place
 
 P = TypeVar("P")
 W = TypeVar("W")
@@ -29,20 +28,34 @@ K_co = TypeVar("K_co", covariant=True)
 Yields = Callable[..., Iterable[Any]]  # what yields the parts of an answer
 
 
+class Place(Enum):
+    """Where steps work. What they write is the same everywhere; what travels to them, and how many, is not."""
+
+    THIS_PROCESS = "this process"  # so what it loads before is there for them
+    PROCESSES = "processes of this machine"
+    LOCAL_CLUSTER = "a cluster on this machine"  # as Spark's local[N]
+    CLUSTER = "other machines"
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether workers have the files of this machine."""
+        return self is not Place.CLUSTER
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether work is spread over workers, none of which may hold what belongs to the whole pool."""
+        return self in (Place.LOCAL_CLUSTER, Place.CLUSTER)
+
+
 class Answer(Generic[T_co]):
     """What units answered, or what follows from it: a value of later steps. Each form of `Units` has its own class."""
 
 
 class Pairs(Generic[K_co, T_co]):
-    """Pairs of key and value on their way to `group`, or to units.
+    """Pairs of key and value on their way to `group`, or to units."""
 
-    Attributes:
-        aside: a list of what `group`'s function yielded as `Aside`.
-        items: the pairs as a list.
-    """
-
-    aside: Answer[list[Any]]
-    items: Answer[list[tuple[K_co, T_co]]]
+    aside: Answer[list[Any]]  # what `group`'s function yielded as `Aside`
+    items: Answer[list[tuple[K_co, T_co]]]  # the pairs
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,7 @@ class Fooling(OnEmbeddings):
 
 
 def _identify(name: str, options: Fooling, known: Known) -> Any:
-    """Return what names the embeddings of the run `shift`; None without.
-
-    Raises RecipeError where it has none of this model.
-    """
+    """Return what names the embeddings of run `shift`, if any. Raises RecipeError where it has none of this model."""
     if options.shift is None:
         return None
     model = known.identities[options.of]

@@ -1,8 +1,7 @@
 """Guards signals of other packages: what their code raises names the package, its line, and the image or caption.
 
 An image that `observe` cannot use (ValueError, OSError, MemoryError) has null in its row, and the error is kept beside
-it. Anything else ends the run: so do a file that is missing, what fails while `process_cache` loads, and an image that
-takes longer than `SECONDS` of `curate.base.foreign`.
+it. All else ends the run: a missing file, what fails in `process_cache`, an image that takes `foreign.SECONDS`.
 """
 
 import logging
@@ -30,10 +29,7 @@ _warned: set[str] = set()  # the signals of which a first error was logged in th
 
 
 def guard_signal(built: Any, kind: str, package: str) -> Signal:
-    """Return a signal of another package, whose exceptions become errors that name it, and whose columns are checked.
-
-    Raises RunError where what its kind built is no signal.
-    """
+    """Return a package's signal, with errors that name it and checked columns. Raises RunError where it is none."""
     if not isinstance(built, _CLASSES):
         accepted = ", ".join(cls.__name__ for cls in _CLASSES)
         gave = f"the class {built.__name__}" if isinstance(built, type) else type(built).__name__

@@ -42,8 +42,7 @@ _MAX_BYTES = 64 << 20  # WordNet's largest index has 5 MB
 _ACCEPTED = "accepted: a local folder of WordNet 3.0's files index.* and *.exc"
 _ACCEPTED_IDS = "accepted: one noun id of ImageNet per line, n and eight digits, such as n01440764"
 
-# By part of speech, in the order of lookup: name of the files, letter in the index, and endings of form/lemma, as they
-# are tried.
+# By part of speech, in the order of lookup: name of the files, letter in the index, and endings of form/lemma in order.
 _PARTS = (
     ("noun", "n", "s/ ses/s ves/f xes/x zes/z ches/ch shes/sh men/man ies/y"),
     ("verb", "v", "s/ ies/y es/e es/ ed/e ed/ ing/e ing/"),
@@ -165,10 +164,7 @@ def load_vocabulary(wordnet: str, synsets: str | None) -> Vocabulary:
 
 
 def find_words(captions: pa.Array, vocabulary: Vocabulary) -> pa.Array:
-    """Return the first word of each caption that is of ImageNet-21k, as it is written there; null where there is none.
-
-    Raises TypeError where the captions are not string or large_string.
-    """
+    """Return each caption's first word of ImageNet-21k, as written there, or null. Raises TypeError for other types."""
     if captions.type not in (pa.string(), pa.large_string()):
         raise TypeError(f"captions are {captions.type}, not string or large_string")
     texts = captions.to_pylist()

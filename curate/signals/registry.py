@@ -1,7 +1,6 @@
 """The kinds of signals: what a recipe's section `measure` adds to `scores`, in order. A new kind is one line here.
 
-A signal's key is the digest of all that its values depend on but the samples: equal keys, equal columns, so what an
-older run measured is reused column by column.
+A signal's key is the digest of all that its values depend on but the samples: by it columns are reused.
 """
 
 import json
@@ -34,8 +33,7 @@ def find_signals(measure: Measure, identities: Mapping[str, Any]) -> tuple[Signa
 def identify_models(measure: Measure, supplied: Mapping[str, int], is_local: bool = True) -> dict[str, Any]:
     """Return what each signal's values depend on beyond the recipe, by name; files are hashed, and models downloaded.
 
-    `supplied` and `is_local` are what `Known` says. Raises RecipeError where a model, a file, a library or a device is
-    missing.
+    `supplied` and `is_local` are as of `Known`. Raises RecipeError where a model, file, library or device is missing.
     """
     identities: dict[str, Any] = {}
     for key, name, section in measure.requested:

@@ -10,7 +10,8 @@ A signal adds columns to `scores`. Its class says what it takes its values from:
     ├── EmbeddingSignal   embeddings, those of a ModelSignal or precomputed ones, without images or the model
     └── PrecomputedSignal embeddings that the pool supplies; it has no column in `scores`
 
-The folder's README has whole ones, of images and of captions, each with a file of weights.
+`nsfw`, `text_area` and most of packages observe each image once: see `image_signal`. The folder's README has whole
+ones, of images and of captions, each with a file of weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from curate.base import ids
 from curate.base.numeric.arrays import F32
 from curate.recipe.measure import Form
 from curate.recipe.section import Section
@@ -32,19 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of consecutive rows of a unit by one model, as table `embeddings` holds them.
+    """Embeddings of consecutive rows of a unit by one model, as table `embeddings` holds them."""
 
-    Attributes:
-        rows: int64 [n], which of these rows, from 0, have some: those that could be read.
-        images: float32 [n, dimension], of unit length up to the rounding of float16; zero where a row has none.
-        texts: float32 [n, dimension], likewise.
-        captions: string [n].
-    """
-
-    rows: npt.NDArray[np.int64]
-    images: F32
-    texts: F32
-    captions: pa.Array
+    rows: npt.NDArray[np.int64]  # [n], which of these rows, from 0, have some: those that could be read
+    images: F32  # [n, dimension], of unit length up to the rounding of float16; zero where a row has none
+    texts: F32  # [n, dimension], likewise
+    captions: pa.Array  # string [n]
 
     def side(self, side: Literal["image", "text"]) -> F32:
         """Return the image's embeddings, or the text's."""
@@ -53,15 +48,11 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class SignalOutput:
-    """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too.
-
-    `errors` (string, null where there was none) are for signals of other packages, and filled in by
-    `curate.signals.foreign`.
-    """
+    """What an image signal gives for one part: its columns, one value a row; a model gives embeddings too."""
 
     columns: tuple[pa.Array, ...]
     embeddings: tuple[pa.Array, pa.Array] | None = None
-    errors: pa.Array | None = None
+    errors: pa.Array | None = None  # string, null where none was; filled in by `foreign` for signals of other packages
 
 
 class Collector(Protocol):
@@ -70,8 +61,7 @@ class Collector(Protocol):
     def observe(self, image: Image.Image) -> Any:
         """Return what is needed of an image, as it was decoded; called in several threads at once.
 
-        Raises:
-            ValueError, OSError, MemoryError: the image cannot be used; its row is null.
+        Raises ValueError, OSError or MemoryError where the image cannot be used; its row is null.
         """
 
     def add(self, row: int, observation: Any) -> None:
@@ -83,21 +73,14 @@ class Collector(Protocol):
 
 @dataclass(frozen=True)
 class Signal:
-    """What all signals have.
+    """What all signals have."""
 
-    Attributes:
-        name: unique among the recipe's signals.
-        columns: what it adds to `scores`.
-        key: digest of all that its values depend on but the samples.
-        load: loads what all parts share, once per process, so that what is wrong with it is reported before the run.
-        package: that it comes from, with its version, filled in by `curate.signals.foreign`, by which its outputs have
-            `errors`; None for curate's own.
-    """
-
-    name: str
-    columns: tuple[pa.Field, ...]
-    key: str
+    name: str  # unique among the recipe's signals
+    columns: tuple[pa.Field, ...]  # what it adds to `scores`
+    key: str  # digest of all that its values depend on but the samples
+    # Loads what all parts share, once per process, so that what is wrong with it is reported before the run
     load: Callable[[], Any] | None = field(default=None, kw_only=True)
+    # That it comes from, with its version, filled in by `foreign`, by which outputs have `errors`; None: curate's own
     package: str | None = field(default=None, kw_only=True)
 
     @property
@@ -108,66 +91,44 @@ class Signal:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSignal(Signal):
-    """A signal of images.
+    """A signal of images."""
 
-    Attributes:
-        start: from a part's captions (string, null where the row could not be read) to what observes its images.
-    """
-
+    # From a part's captions (string, null where the row could not be read) to what observes its images
     start: Callable[[pa.Array], Collector]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSignal(ImageSignal):
-    """A signal of images by a model, which gives embeddings too.
+    """A signal of images by a model, which gives embeddings too."""
 
-    Attributes:
-        dimension: of the embeddings.
-        encoder: returns the model, loaded once per process, on the device of the run, or, where its argument is true,
-            on the best one of this machine.
-    """
-
-    dimension: int
+    dimension: int  # of the embeddings
+    # Returns the model, loaded once per process: on the run's device, or, where its argument is true, on the best one
     encoder: "Callable[[bool], Encoder]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSignal(Signal):
-    """A signal of captions.
+    """A signal of captions."""
 
-    Attributes:
-        compute: from captions (string, null where the row could not be read) to the columns' values.
-        sample_columns: those of table `samples` that it fills; `compute` gives their values first.
-    """
-
+    # From captions (string, null where the row could not be read) to the columns' values
     compute: Callable[[pa.Array], Sequence[pa.Array]]
-    sample_columns: tuple[str, ...] = ()
+    sample_columns: tuple[str, ...] = ()  # of table `samples` that it fills; `compute` gives their values first
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSignal(Signal):
-    """A signal of embeddings.
+    """A signal of embeddings."""
 
-    Attributes:
-        compute: from embeddings to the columns' values in the order of their rows.
-        of: whose embeddings these are, by name.
-    """
-
-    compute: Callable[[Embeddings], Sequence[pa.Array]]
-    of: str
+    compute: Callable[[Embeddings], Sequence[pa.Array]]  # to the columns' values in the order of their rows
+    of: str  # whose embeddings these are, by name
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputedSignal(Signal):
-    """Embeddings that the pool supplies.
+    """Embeddings that the pool supplies."""
 
-    Attributes:
-        supplied: the names of the columns or arrays of the image's and the text's embeddings.
-        dimension: of the embeddings.
-    """
-
-    supplied: tuple[str, str]
-    dimension: int
+    supplied: tuple[str, str]  # the names of the columns or arrays of the image's and the text's embeddings
+    dimension: int  # of the embeddings
 
 
 Embedder = ModelSignal | PrecomputedSignal
@@ -186,17 +147,11 @@ def label(name: str, package: str | None) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """What identifying a signal may go by.
+    """What identifying a signal may go by."""
 
-    Attributes:
-        identities: of the signals before, by name.
-        supplied: the dimensions of the embeddings that the pool supplies, by name.
-        is_local: whether signals are measured on this machine.
-    """
-
-    identities: Mapping[str, Any]
-    supplied: Mapping[str, int]
-    is_local: bool
+    identities: Mapping[str, Any]  # of the signals before, by name
+    supplied: Mapping[str, int]  # the dimensions of the embeddings that the pool supplies, by name
+    is_local: bool  # whether signals are measured on this machine
 
 
 @dataclass(frozen=True)
@@ -209,21 +164,56 @@ class Built:
 
 @dataclass(frozen=True)
 class SignalKind:
-    """One kind of signal.
+    """One kind of signal."""
 
-    Attributes:
-        key: its key in a recipe's section `measure`, unique among kinds.
-        section: what a recipe says of one signal of this kind.
-        identify: from a signal's name and section to what its values depend on beyond the recipe (package, model,
-            digests of files), as plain JSON data; None where there is nothing. Called once, where the run is started.
-            Raises RecipeError.
-        build: from a signal's name and section to the signals that it gives; called in every process, so it loads
-            nothing.
-        form: how a recipe asks for signals of this kind.
-    """
-
-    key: str
-    section: type[Section]
+    key: str  # in a recipe's section `measure`, unique among kinds
+    section: type[Section]  # what a recipe says of one signal of this kind
+    # From a signal's name and section to what its values depend on beyond the recipe (package, model, digests of
+    # files), as plain JSON data; None: nothing. Called once, where the run is started. Raises RecipeError
     identify: Callable[[str, Any, Known], Any]
+    # From a signal's name and section to the signals that it gives; called in every process, so it loads nothing
     build: Callable[[str, Any, Built], Iterable[Signal]]
-    form: Form = "one"
+    form: Form = "one"  # how a recipe asks for signals of this kind
+
+
+class ImageObserver(Protocol):
+    """What such a signal is; without state that threads could not share."""
+
+    columns: pa.Schema
+
+    def observe(self, image: Any) -> Any:
+        """Return what the image tells; see `curate.signals.signal.Collector.observe`."""
+
+    def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
+        """Return the columns of a part, one value a row.
+
+        `observed` is what `observe` returned for each row, None where the image could not be read or used.
+        """
+
+
+def image_signal(
+    name: str, observer: ImageObserver, identity: Any, load: Callable[[], Any] | None = None
+) -> ImageSignal:
+    """Return the signal of an observer, by its name as `build` gets it.
+
+    `identity` is what its values depend on, as plain data; `load` loads its model, whose faults are reported first.
+    """
+    key = ids.digest([name, 1, identity])
+    return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)
+
+
+class _Part:
+    """Collects what was observed in one part."""
+
+    def __init__(self, observer: ImageObserver, captions: pa.Array) -> None:
+        self._observer, self._captions = observer, captions
+        self._observed: list[Any] = [None] * len(captions)
+        self.observe = observer.observe
+
+    def add(self, row: int, observation: Any) -> None:
+        """Take a row's observation."""
+        self._observed[row] = observation
+
+    def finish(self) -> SignalOutput:
+        """Return the columns."""
+        return SignalOutput(tuple(self._observer.finish(self._observed, self._captions.to_pylist())))

@@ -31,8 +31,7 @@ from PIL import Image
 from curate.models.text_lines import Line, area, covered_share, find_lines, identify, read_line
 from curate.pool.decode.image import as_rgb, rotate_by_exif
 from curate.recipe.section import Column, Section
-from curate.signals.image_signal import image_signal
-from curate.signals.signal import SignalKind
+from curate.signals.signal import SignalKind, image_signal
 
 _DETECTED, _READ = 640, 2000  # the longest sides, pixels
 MAX_LINES = 32  # at most this many of an image are read, the largest
@@ -87,10 +86,7 @@ class TextObserver:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text, folded: compatible forms, accents and case made one.
-
-    A Chinese character is a word.
-    """
+    """Return the words of a text, with compatible forms, accents and case made one; a Chinese character is a word."""
     letters = (c for c in unicodedata.normalize("NFKD", text) if unicodedata.category(c) != "Mn")
     return _WORD.findall("".join(letters).casefold())
 

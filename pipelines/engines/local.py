@@ -9,7 +9,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from curate.ask.costs.model import Workers
 from curate.base.process import CORES
-from curate.run.place import Place
+from curate.run.units import Place
 from pipelines.engines.base import PipelineEngine, ancestors
 
 _SAMPLING_MS = 5

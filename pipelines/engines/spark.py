@@ -13,7 +13,7 @@ from curate.base.errors import RecipeError, RunError, needing
 from curate.base.process import CORES
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job

@@ -16,7 +16,7 @@ from curate.decide.settings import DecideSettings, decisions_key
 from curate.pool.plan import make_plan
 from curate.recipe.recipe import parse_recipe
 from curate.run.context import RunContext
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.store import RunStore
 
 RECIPE: dict[str, Any] = {

@@ -347,7 +347,7 @@ def test_counts_are_of_survivors_only(tmp_path: Path) -> None:
     assert decisions(context, plan)["probability"].to_pylist() == [1.0] * 10 + [0.0] * 90
     read = DecideSettings.of(context)
     pool = np.sum(
-        [entry_sums.sparse_counts(read_matches(read.tables(unit)), None, 1).dense(1) for unit in plan.units], axis=0
+        [entry_sums.sparse_counts(read_matches(read.tables(unit)), 1).dense(1) for unit in plan.units], axis=0
     )
     assert pool.tolist() == [100]
 

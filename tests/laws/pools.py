@@ -35,7 +35,7 @@ from curate.pool.plan import Unit
 from curate.recipe.recipe import Recipe, parse_recipe
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.layout import METADATA_FILE
 from pipelines.claim import claim_folder
 from pipelines.curate import build

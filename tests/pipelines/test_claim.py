@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curate.base.errors import RecipeError, RunError
-from curate.run.place import Place
+from curate.run.units import Place
 from curate.store.facts import read_claim
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder, claimed

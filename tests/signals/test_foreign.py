@@ -24,8 +24,7 @@ from curate.base.errors import RunError, SignalError
 from curate.base.process import process_cache
 from curate.signals import foreign
 from curate.signals.foreign import guard_signal
-from curate.signals.image_signal import image_signal
-from curate.signals.signal import Built, ImageSignal, Known, TextSignal
+from curate.signals.signal import Built, ImageSignal, Known, TextSignal, image_signal
 from tests.laws import pools
 from tests.packages import needs_hatchling
 

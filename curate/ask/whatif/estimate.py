@@ -322,7 +322,7 @@ def _requests(
     captions = captioning.captions
     counts = survivors.counts if context.recipe.match else None
     # By kind and engine requests that are answered, that are not, and tokens in and out of these.
-    sums = {(task.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
+    sums = {(task.section.kind, task.section.engine): np.zeros(4) for task in captions.tasks}
     for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
         alive = np.flatnonzero(state.alive)
         prompted = alive[:_PROMPTS]
@@ -341,12 +341,12 @@ def _requests(
                 for request, text, is_answered in zip(requests, texts, answered, strict=True)
             ]
             weights = np.array([likely[request.uid] for request in requests])
-            sums[task.kind, task.section.engine] += weights @ np.array(each, np.float64).reshape(-1, 4)
+            sums[task.section.kind, task.section.engine] += weights @ np.array(each, np.float64).reshape(-1, 4)
     estimated = []
     for (kind, engine), total in sums.items():
         cached, missing, tokens_in, tokens_out = (total / fraction).tolist()
         cost = captions.engines[engine].price.cost(tokens_in, tokens_out)
-        sections = [task.section for task in captions.tasks if task.kind == kind]
+        sections = [task.section for task in captions.tasks if task.section.kind == kind]
         has_images = any(section.needs_images for section in sections if section.engine == engine)
         estimated.append(EstimatedRequests(kind, engine, cached, missing, tokens_in, tokens_out, cost, has_images))
     return estimated

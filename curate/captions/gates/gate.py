@@ -82,20 +82,13 @@ class Option:
 
 
 class Gate(ABC):
-    """A gate.
+    """A gate."""
 
-    Attributes:
-        key: its reason code: the value of `gate` in table captions.
-        summary: what fails it, for the reference of keys.
-        option: how strict it is; None: it has no option.
-        relations: the kinds of texts that it judges.
-        needs: the fields of `Candidates` without which it judges nothing: `entries`, `clip` or `f_clip`.
-    """
-
-    key: ClassVar[str]
-    summary: ClassVar[str]
-    option: ClassVar[Option | None] = None
-    relations: ClassVar[frozenset[Relation]] = ANY
+    key: ClassVar[str]  # its reason code: the value of `gate` in table captions
+    summary: ClassVar[str]  # what fails it, for the reference of keys
+    option: ClassVar[Option | None] = None  # how strict it is; None: it has no option
+    relations: ClassVar[frozenset[Relation]] = ANY  # the kinds of texts that it judges
+    # The fields of `Candidates` without which it judges nothing
     needs: ClassVar[frozenset[Literal["entries", "clip", "f_clip"]]] = frozenset()
 
     @abstractmethod

@@ -12,8 +12,7 @@ from curate.captions.gates.gate import Candidates, Gate, Option, Scores
 class KeptEntries(Gate):
     """Fails a text that no longer matches `option` of the weight of the entries that its caption matches.
 
-    Passes where those have no weight. Matching is exact, so a plural or a synonym loses its entry; one of many entries
-    may be lost, however rare.
+    Passes where those have no weight. Matching is exact: a plural or synonym loses its entry. One of many may be lost.
     """
 
     key = "entries"

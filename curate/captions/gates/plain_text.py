@@ -4,8 +4,7 @@ import html
 import re
 import unicodedata
 
-# Bounded, and from the beginning of a word on: a stranger's long line without a space must not cost its length's
-# square.
+# Bounded, and from the beginning of a word on: a stranger's long line without a space must not cost its square.
 _PLACE = re.compile(
     r"(?<![^\W_])(?:https?://|www\.)\S*|(?<!\S)[^\s@]{1,64}@[^\s@]{1,255}\.\w+|<[^<>]*>|[@#][^\W\d]\w*"
     r"|(?<![^\s/])[^\s/]{1,255}\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|html?|php)\b",

@@ -1,7 +1,6 @@
 """Columns of texts compared with columns of captions, whole columns at a time.
 
-In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the few rows that gates must read in
-Python.
+In: string or large_string [rows], nulls allowed. Out: masks, counts, words; and the few rows that gates read in Python.
 """
 
 from collections.abc import Iterator

@@ -2,8 +2,6 @@
 
 In: `ROWS`, a unit's kept rows. Out: requests, one for each row, style and ordinal. A request depends on its row, the
 section and the seed alone, so more texts of a row leave the first ones as they are.
-
-Adding a kind: one file like those in this folder, and its class in `registry`.
 """
 
 from abc import abstractmethod
@@ -40,17 +38,11 @@ class Text(NamedTuple):
 
 
 class CaptionKind(CaptionSection):
-    """Base of the kinds of captions.
+    """Base of the kinds of captions."""
 
-    Attributes:
-        relation: what its texts are to the caption, by which gates judge them.
-        form: of its template; a kind that has several chooses in `load_template`.
-        tokens: how long a text is at most.
-    """
-
-    relation: ClassVar[Relation]
-    form: ClassVar[Form]
-    tokens: ClassVar[int] = 77
+    relation: ClassVar[Relation]  # what its texts are to the caption, by which gates judge them
+    form: ClassVar[Form]  # of its template; a kind that has several chooses in `load_template`
+    tokens: ClassVar[int] = 77  # how long a text is at most
 
     def load_template(self) -> Template:
         """Return the user's template, or the package's. Raises RecipeError."""
@@ -101,10 +93,7 @@ def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> S
 
 
 def seeded(request: Request, seed: int) -> Request:
-    """Return the request with a seed of 31 bits, a hash of what the text is for and of the recipe's seed.
-
-    A greedy one has none, so that its cached answer serves any seed of the recipe.
-    """
+    """Return the request with a seed of 31 bits, by a hash of what it is for; a greedy one is cached for any `seed`."""
     if request.sampling.temperature == GREEDY:
         return request
     purpose = f"{request.uid}\0{request.kind}\0{request.style}\0{request.ordinal}\0{seed}"

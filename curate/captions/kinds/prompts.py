@@ -5,8 +5,7 @@ A template is text with fields in braces, such as {caption}. Those of chats are 
 
 Captions are untrusted: a template is cut into turns and fields before a value is put in, which is never parsed again
 and holds no line break (`as_data`). In chats it must be between delimiters that it cannot hold, as
-`<caption>{caption}</caption>`, in a user's file too. What a model writes at a caption's bidding is for the gates to
-judge.
+`<caption>{caption}</caption>`, in a user's file too. What a model writes at a caption's bidding, gates judge.
 """
 
 import functools

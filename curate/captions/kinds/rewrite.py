@@ -7,8 +7,7 @@ hash, so that the prompts of a style share 32 prefixes, which are cached. A reci
 and its own prompt, which has the examples where its fields are, or none.
 
 Trade-offs: the paper draws a triple of 16 pairs for each prompt; here texts of one sample and style differ by their
-seeds alone. A text from a cut caption (`curate.captions.kinds.text`) loses facts, which the gates see. A rewrite does
-not look at the image, so it may invent.
+seeds alone. Texts of cut captions (see `kinds.text`) lose facts, which gates see; without an image, a model may invent.
 
 Source: Fan et al., Improving CLIP Training with Language Rewrites, 2023, section 3.
 """

@@ -44,10 +44,7 @@ def one_line(text: str) -> str:
 
 
 def as_data(text: str) -> str:
-    """Return the text as prompts may hold it, see above, cut between words where that costs less than half of it.
-
-    Idempotent; empty where nothing is left.
-    """
+    """Return the text as prompts may hold it, see above, cut between words if that costs less than half. Idempotent."""
     text = _cut(one_line(text).translate(_BRACKETS))
     text = _ARROW.sub("→", _TURN.sub(r"\1 -", text))
     replaced = 1
@@ -64,10 +61,7 @@ def first_line(answer: str) -> str:
 
 
 def without_quotes(text: str) -> str:
-    """Return the text without a pair of quotation marks that wraps the whole of it.
-
-    `"a" and "b"` and `"12" frame"` are left as they are: quotes at a word's edge within are no apostrophes.
-    """
+    """Return the text without quotes around the whole of it; with them where others are within, as in `"a" and "b"`."""
     text = text.strip()
     if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
         return text

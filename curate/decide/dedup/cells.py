@@ -11,8 +11,7 @@ multiplies: embeddings and centroids are rounded to integers so small that every
 below 2²⁴, which float32 holds, so a product summed in any order is exact, and of equally near centroids the first
 counts. The sample is chosen and ordered by a hash of its rows' bytes. No index library promises this.
 
-In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; −1 where a row is not `usable`: null,
-NaN or infinite somewhere, or zero.
+In: vectors, float16 or float32[n, d]. Out: int16[n, VISITS] cells, home first; −1 where a row is not `usable`.
 """
 
 import math
@@ -81,8 +80,7 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
 def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     """Return for each cell that some rows visit: its number, those rows, and how many of them are at home in it.
 
-    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row, whatever the visits: cells are
-    sorted out in ranges.
+    Rows (int64) are ascending, those at home first. Memory is about 8 bytes a row: cells are sorted out in ranges.
     """
     cells = int(cell_of.max(initial=-1)) + 1
     by_visit = [np.bincount(column[column >= 0], minlength=cells) for column in cell_of.T]

@@ -79,10 +79,7 @@ def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
 
 
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
-    """Return of each row of the pool the nearest evaluation row whose cosine is at least `cosine`, by comparing all.
-
-    That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
-    """
+    """Return of each row the index of the nearest evaluation row of at least `cosine` (int64[n]; the first), or −1."""
     chosen = np.full(len(vectors), -1, np.int64)
     theirs = cells.split(np.flatnonzero(cells.usable(evaluation)))
     for rows in cells.split(np.flatnonzero(cells.usable(vectors))):
@@ -99,8 +96,7 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     """Return how many close pairs a sample has with the rows of a part, and how many of them meet in a cell (int64[2]).
 
     The sums over all parts give the recall of the candidates, as the sample is compared with everything. Pairs of equal
-    rows, which always meet, are not counted; those within the sample are counted from both sides. `cell_of` and
-    `sample_cells` are the rows' `visits`.
+    rows, which always meet, are not counted; those within the sample are counted from both sides. Cells are `visits`.
     """
     counts = np.zeros(2, np.int64)
     theirs = cells.split(np.flatnonzero(sample_cells[:, 0] >= 0))
@@ -168,10 +164,7 @@ def _limit(cosine: float, square: float, dimensions: int) -> float:
 
 @njit(nogil=True, cache=True)
 def _join(scores: F32, corner: tuple[int, int], points: F32, lengths: F64, cosine: float, forest: _Forest) -> None:
-    """Join the close pairs of the block at (i, j) = `corner` that are not joined yet.
-
-    Pairs that are joined already count only where they may be nearest to a row.
-    """
+    """Join the close pairs of the block at (i, j) = `corner`; joined ones count where they may be nearest to a row."""
     parent, nearest, joins = forest.parent, forest.nearest, forest.joins[0]
     columns = scores.shape[1]
     roots = np.sqrt(lengths[corner[1] : corner[1] + columns])

@@ -202,9 +202,9 @@ def make_records(
 ) -> Records:
     """Return the records of a unit's candidates, before any pass.
 
-    `rows` (int[c]) are the candidates' rows in the unit; what follows has a value for each: `uids` of 32 hex digits,
-    one of `columns` a pass, `content_hashes`, `preferences` (None if nothing but the uid decides), and
-    `Nearness.cosines` (float32[c]) by place of the passes that have some.
+    `rows` (int[c]) are the candidates' in the unit; what follows has a value for each: `uids` of 32 hex digits, one of
+    `columns` a pass, `content_hashes`, `preferences` (None if nothing but the uid decides), and `Nearness.cosines`
+    (float32[c]) by place of the passes that have some.
     """
     records = np.zeros(len(rows), record_type(len(columns)))
     for i, values in (cosines or {}).items():

@@ -9,8 +9,7 @@ equal keys: the best by `prefer`, then the smallest uid, then by content.
 
 Any part of the edges may be replaced by another set with the same components: `edges_in_bucket` returns a spanning
 forest, so n equal hashes give n - 1 edges; merged groups take 16 bytes a node. Of close embeddings each node's
-`nearest` is kept too, 4 bytes: the largest cosine of its edges, that of the edge by which it is joined first where
-edges are taken from the closest on.
+`nearest` is kept too, 4 bytes: the largest cosine of its edges, by which it is joined first, from the closest on.
 """
 
 from collections.abc import Iterable, Sequence

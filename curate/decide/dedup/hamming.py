@@ -69,10 +69,7 @@ def split_bands(hashes: U64, masks: U64, n_buckets: int) -> Iterator[tuple[tuple
 
 
 def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
-    """Return a spanning forest of the pairs that agree under the band and differ in at most `distance` bits.
-
-    `hashes` are all of a bucket of this band, or of the whole pool.
-    """
+    """Return a spanning forest of a bucket's pairs that agree under the band and differ in at most `distance` bits."""
     hashes = distinct(hashes)
     keys = hashes & mask
     order = np.argsort(keys)

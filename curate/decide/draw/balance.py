@@ -1,8 +1,7 @@
 """`balance`: a limit of rows for each entry, from one number t of the recipe or solved, and the draw (MetaCLIP).
 
 Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3; a t by the share of the tail: "Meta CLIP 2" (arXiv
-2507.22062). The arithmetic is `inclusion`'s, the search for a target size `bracket`'s; limits follow from t by one of
-`schemes`.
+2507.22062). The arithmetic is `inclusion`'s, the search for a size `bracket`'s; limits follow from t by `schemes`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,9 +120,13 @@ class BalanceSelection(Selection):
         if section.counts is not None:
             counts = units.get("Counts: given", read_counts(section.counts, run.metadata_key).view, EntryVector)
         scheme = SCHEMES.find(section.scheme)
-        if section.rows is None:
+        if (rows := section.rows) is None:
             return units.get("Balance: t", _fixed, counts, section, scheme, run)
-        bracket = units.get("Balance: begin", _begin, counts, section.rows, scheme, run)
+
+        def begin(counts: I64) -> Bracket:
+            return Bracket.start(scheme.highest(counts, run.entries.table), rows)
+
+        bracket = units.get("Balance: begin", begin, counts)
         for n in range(ROUNDS):
             sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold[Any]())
             bracket = units.get(f"Balance: narrow {n}", lambda of, by: of.narrow(of.points, by), bracket, sums)
@@ -179,10 +182,6 @@ def _fixed(counts: I64, section: Balance, scheme: Scheme, run: SelectionRun) -> 
     t = section.t if section.tail_share is None else inclusion.tail_share_t(counts, section.tail_share)
     assert t is not None
     return _choice(Solution(t), counts, scheme, run)
-
-
-def _begin(counts: I64, rows: int, scheme: Scheme, run: SelectionRun) -> Bracket:
-    return Bracket.start(scheme.highest(counts, run.entries.table), rows)
 
 
 def _expect(
@@ -244,8 +243,7 @@ def _say_why_all_stay(outcome: Outcome) -> str:
 def read_counts(url: str, metadata_key: str) -> I64:
     """Return the survivors of each entry in another run (int64[entries], by id).
 
-    `metadata_key` is the digest of the recipe's own entries. Raises RecipeError unless there is a finished run with
-    these entries.
+    `metadata_key` is that of the recipe's entries. Raises RecipeError unless there is a finished run with them.
     """
     store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
     if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):

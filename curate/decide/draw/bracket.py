@@ -1,7 +1,6 @@
 """The search for a target size: the largest t whose expected size Σπ is at most a number of rows, exactly.
 
-In: sums of π in fixed point (`inclusion.fixed_point`), of the whole pool, at values of t that each round names. Out: t,
-and the sizes between which the target is.
+In: fixed-point sums of π (`inclusion.fixed_point`) of the whole pool, at each round's t. Out: t, and sizes around it.
 """
 
 import math
@@ -74,9 +73,8 @@ class Bracket:
     def points(self) -> I64:
         """Return values of t to sum π at, ascending (int64): none when solved.
 
-        Geometric while the bracket spans more than a doubling, for t is small compared with the largest count; evenly
-        spaced after that, as many as leave no more than the rounds that are left can search; every integer once these
-        are few.
+        Geometric while the bracket spans more than a doubling, for t is small beside the largest count; then evenly
+        spaced, as many as leave no more than the rounds left can search; every integer once these are few.
         """
         inside = self.hi - self.lo - 1
         if inside <= _POINTS or self.left == 1:

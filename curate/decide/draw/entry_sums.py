@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from curate.base.numeric.arrays import I32, I64, Mask
+from curate.base.numeric.arrays import I32, I64
 
 _SPARSE = 16  # where entries are fewer than 1 in so many, they are sorted, and there is no vector of all
 
@@ -86,10 +86,9 @@ def sparse_sums(matches: pa.ListArray, weights: Sequence[npt.NDArray[np.int64 | 
     return SparseSums(matched.astype(np.int32, copy=False), sums.view(*kinds))
 
 
-def sparse_counts(matches: pa.ListArray, alive: Mask | None, n: int) -> SparseSums:
-    """Count the rows that match each entry, of n, among those that `alive` marks (bool[rows]; all of them if None)."""
-    weights = np.ones(len(matches), np.int64) if alive is None else np.asarray(alive, bool).astype(np.int64)
-    sums = sparse_sums(matches, [weights], n)
+def sparse_counts(matches: pa.ListArray, n: int) -> SparseSums:
+    """Count the rows that match each entry, of n."""
+    sums = sparse_sums(matches, [np.ones(len(matches), np.int64)], n)
     return SparseSums(sums.entries, sums.values[0])
 
 

@@ -4,8 +4,7 @@ In: `matches`, a list of ascending entry ids a row (null and empty lists are row
 the rows that match each entry, and `limits`, the rows that each entry may have: int64[n], or int64[1] where all entries
 have the same, each at least 1 (`schemes` return them). Out: per row the probability π of being kept (float64), a `draw`
 (float64, kept iff below 1), and expected sizes. Source: "Demystifying CLIP Data" (arXiv 2309.16671), section 3.3:
-p[e] = limit[e] / max(count[e], limit[e]); a row stays if any of its entries' independent draws succeeds:
-π = 1 − ∏(1 − p[e]).
+p[e] = limit[e] / max(count[e], limit[e]); a row stays if any entry's independent draw succeeds: π = 1 − ∏(1 − p[e]).
 
 Draws are hashes of (uid, entry's string, seed), so they do not depend on sharding, order or retries, and the kept sets
 nest as limits grow. Integers decide: a draw compares a 64-bit hash with ⌊limit·2⁶⁴ / count⌋, a size is a sum of π
@@ -56,22 +55,13 @@ def draw(
 ) -> F64:
     """Draw each row: the smallest u/p over its entries, where u is a hash of (uid, entry, seed) in [0, 1).
 
-    Where a run before this one drew the row, that probability is part of the hash: else u would be known to be small.
+    Return float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers
+    (where rounding differs, the value is moved to the side of 1 that the integers say); +inf without a match.
 
-    Args:
-        uids: string[rows] of 32 hex digits; the low 64 bits take part.
-        matches, counts, limits: as the module says.
-        keys: uint64[n], `curate.base.ids.entry_keys` of the entries.
-        seed: any integer, taken modulo 2⁶⁴.
-        earlier: float64[rows], the probability with which the row came into the pool; NaN and 1: it was not drawn;
-            None: no row was.
-
-    Returns:
-        float64[rows], below 1 iff some matched entry has count ≤ limit or u < ⌊limit·2⁶⁴ / count⌋ in exact integers
-        (where rounding differs, the value is moved to the side of 1 that the integers say); +inf without a match.
-
-    Raises:
-        ValueError: a limit < 1, an id is not in [0, n), or lengths differ.
+    `uids` are string[rows] of 32 hex digits, of which the low 64 bits take part; `keys` uint64[n], `entry_keys` of the
+    entries; `seed` any integer, taken modulo 2⁶⁴. `earlier` (float64[rows]) is the probability with which a row came
+    into the pool, NaN or 1 where it was not drawn, None where none was. It is part of the hash: else u would be known
+    to be small. Raises ValueError where a limit is below 1, an id is not in [0, n), or lengths differ.
     """
     counts = np.asarray(counts, np.int64)
     offsets, entries = list_entries(matches, len(counts))
@@ -88,10 +78,7 @@ def draw(
 def entry_draws(
     uid: str, entries: Sequence[str], p: F64, counts: I64 | None, t: int | None, seed: int, earlier: float | None
 ) -> list[float]:
-    """Return u/p of each entry of a row alone, as `draw` has them.
-
-    `counts` are None where they are of another run: then they follow from p = t / max(count, t).
-    """
+    """Return u/p of each entry of a row alone, as `draw`; `counts` None: another run's, by p = t / max(count, t)."""
     if counts is None:
         counts = np.rint((t or 1) / p).astype(np.int64)
     places = pa.array(range(len(entries) + 1), pa.int32())
@@ -193,8 +180,7 @@ def _inclusion(offsets: I64, entries: I32, p: F64) -> F64:
     return out
 
 
-# Numba compiles these kernels for limits of either shape, [k] (the same for all entries) or [n, k], and drops the
-# branches of the other; so too without variances.
+# Numba compiles these for limits of either shape, [k] (of all entries) or [n, k], without the branches of the other.
 
 
 @njit(nogil=True, cache=True)

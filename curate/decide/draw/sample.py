@@ -2,11 +2,10 @@
 
 In: hashes of the rows that are still in, whose uids differ. Out: which are taken, and of each a `draw` below 1 iff it
 is. Units count hashes by their first 16 bits (65,536 counters), then answer the few rows whose hash begins as that of
-the last one taken: two rounds, and a share of 2⁻¹⁶ of the rows in one process. Rows of equal hash are told apart by
-their uid.
+the last one taken: two rounds, and a share of 2⁻¹⁶ of the rows in one process. Uids tell equal hashes apart.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -120,9 +119,14 @@ class SampleSelection(Selection):
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return the sample of the rows left, by two questions: counts by first bits, then the keys of one count."""
         begin = SampleSearch(section.rows)
-        histogram = units.ask("Sample: count", _count, run, combine=Fold[I64]())
+
+        def keys(tables: OpenTables, state: Any) -> U64:
+            return sample_keys(run.rows_left(tables, state).uids, run.seed)
+
+        histogram = units.ask("Sample: count", lambda *of: [count_keys(keys(*of))], combine=Fold[I64]())
         search = units.get("Sample: narrow", begin.narrow, histogram)
-        return units.get("Sample: cut", SampleSearch.cut, search, units.ask("Sample: inside", _inside, search, run))
+        inside = units.ask("Sample: inside", lambda tables, state, at: [at.inside(keys(tables, state))], search)
+        return units.get("Sample: cut", SampleSearch.cut, search, inside)
 
     def words(self, outcome: Outcome) -> SelectionWords:
         """Return what people are told of it."""
@@ -137,12 +141,3 @@ class SampleSelection(Selection):
 
 def _shortage(section: Sample, left: int) -> str:
     return f"sample: {section.rows:,} wanted, {left:,} left" if left < section.rows else ""
-
-
-def _count(tables: OpenTables, state: Any, run: SelectionRun) -> Iterator[I64]:
-    yield count_keys(sample_keys(run.rows_left(tables, state).uids, run.seed))
-
-
-def _inside(tables: OpenTables, state: Any, search: SampleSearch, run: SelectionRun) -> Iterator[U64]:
-    keys = search.inside(sample_keys(run.rows_left(tables, state).uids, run.seed))
-    yield from [keys] if len(keys) else []

@@ -1,7 +1,4 @@
-"""Balancing schemes: how limits, the rows that each entry may have, follow from a number t. See `inclusion`.
-
-A new one is a class of this file, and among KINDS.
-"""
+"""Balancing schemes: how limits, the rows that each entry may have, follow from a number t. See `inclusion`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,10 +13,7 @@ STACK = 1 << 22  # limits at a time: 32 MB
 
 
 class Scheme(ABC):
-    """One scheme; it has no state.
-
-    Limits are at least 1 and never fall as t grows: of a target number of rows, t is the largest that keeps no more.
-    """
+    """One scheme; it has no state. Limits are at least 1 and never fall as t grows."""
 
     key: ClassVar[str]  # its name in `balance.scheme`
 
@@ -27,8 +21,7 @@ class Scheme(ABC):
     def limits(self, t: int, counts: I64, entries: pa.Table) -> I64:
         """Return the rows that each entry may have: int64[n], or int64[1] where it is the same for all entries.
 
-        t is at least 1; `counts` (int64[n]) are the rows that match each entry when balancing begins; `entries` has n
-        rows: entry, source and language string.
+        t is at least 1; `counts` (int64[n]) are the survivors' by entry; `entries` has n rows: entry, source, language.
         """
 
     def stack(self, ts: Sequence[int] | I64, counts: I64, entries: pa.Table) -> I64:

@@ -2,10 +2,7 @@
 
 A selection asks all units what it needs (`choose`), and returns a `Choice`, which goes to every unit: the probability
 of each row left, and its draw. Draws are hashes of uid and seed, so they do not depend on sharding, order, workers or
-retries. What explain, the card, the report, summaries and what-if say of it are its `words`; nobody else states a
-formula.
-
-Example: `Weighted` in `.github/CONTRIBUTING.md`.
+retries. What explain, card, report, summaries and what-if say of it are its `words`; nobody else states a formula.
 """
 
 from abc import ABC, abstractmethod
@@ -33,23 +30,14 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class RowsLeft:
-    """The rows of a unit among which is chosen, with what a choice may read of them; columns have a value for each.
+    """The rows of a unit among which is chosen, with what a choice may read of them; columns have a value for each."""
 
-    Attributes:
-        tables: the unit's tables, with all its rows.
-        source: the name of the source that the unit is of.
-        seed: of draws.
-        alive: bool[rows], which rows of the unit these are.
-        entries: the metadata's entries; None without `match`.
-        columns: from names of columns that rules see to a table of all rows of the unit.
-    """
-
-    tables: UnitTables
-    source: str
-    seed: int
-    alive: Mask
-    entries: Entries | None
-    columns: Callable[[list[str]], pa.Table]
+    tables: UnitTables  # the unit's, with all its rows
+    source: str  # the name of the source that the unit is of
+    seed: int  # of draws
+    alive: Mask  # bool[rows], which rows of the unit these are
+    entries: Entries | None  # the metadata's; None without `match`
+    columns: Callable[[list[str]], pa.Table]  # from names of columns that rules see to a table of all rows of the unit
 
     def __len__(self) -> int:
         return int(self.alive.sum())
@@ -89,18 +77,11 @@ FindRows = Callable[[UnitTables, Any], RowsLeft]
 
 @dataclass(frozen=True)
 class SelectionRun:
-    """What a selection may use of a run.
+    """What a selection may use of a run."""
 
-    Attributes:
-        seed: of draws.
-        matching: where the metadata's entries are; None without `match`.
-        place: the run's folder, for messages; empty where none is on its way.
-        rows_left: from a unit's tables and state to its rows that are left.
-    """
-
-    seed: int
-    matching: MatchSettings | None
-    place: str
+    seed: int  # of draws
+    matching: MatchSettings | None  # where the metadata's entries are; None without `match`
+    place: str  # the run's folder, for messages; empty where none is on its way
     rows_left: FindRows
 
     @property
@@ -165,40 +146,24 @@ class Choice(ABC):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run did by a choice.
+    """What a finished run did by a choice."""
 
-    Attributes:
-        section: of the recipe.
-        choice: of all units.
-        seed: of draws.
-        kept, dropped: rows.
-        entries: entries.parquet, empty without `match`.
-    """
-
-    section: Any
-    choice: Any
-    seed: int
-    kept: int
-    dropped: int
-    entries: pa.Table
+    section: Any  # of the recipe
+    choice: Any  # of all units
+    seed: int  # of draws
+    kept: int  # rows
+    dropped: int  # rows
+    entries: pa.Table  # entries.parquet, empty without `match`
 
 
 class Selection(ABC):
-    """One selection; it has no state.
+    """One selection; it has no state."""
 
-    Attributes:
-        key: its section in a recipe, and in `decisions.rule` the name of the rows that it drops.
-        section: the class of that section; its docstring and fields are the reference's.
-        meaning: why a row is dropped, of all such rows.
-        needs_match: whether entries are what it goes by.
-        sizes_of: the keys of its section that are numbers of rows, which `plan` scales to its sample of the pool.
-    """
-
-    key: ClassVar[str]
-    section: ClassVar[type[Section]]
-    meaning: ClassVar[str]
-    needs_match: ClassVar[bool] = False
-    sizes_of: ClassVar[tuple[str, ...]] = ()
+    key: ClassVar[str]  # its section in a recipe, and in `decisions.rule` the name of the rows that it drops
+    section: ClassVar[type[Section]]  # the class of that section; its docstring and fields are the reference's
+    meaning: ClassVar[str]  # why a row is dropped, of all such rows
+    needs_match: ClassVar[bool] = False  # whether entries are what it goes by
+    sizes_of: ClassVar[tuple[str, ...]] = ()  # the section's keys that are numbers of rows: `plan` scales them
 
     @abstractmethod
     def words(self, outcome: Outcome) -> SelectionWords:

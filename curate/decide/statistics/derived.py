@@ -1,8 +1,7 @@
 """Columns that a recipe derives: SQL over other columns, in which statistics such as zscore(x) look at many rows.
 
 They look at the rows that reach the first rule that uses the column, or else deduplication, and whose x is a finite
-number; where it is not, they are NULL. Each statistic is in its own file; what they need of units adds up exactly, in
-any order.
+number; where it is not, they are NULL. Each statistic is in its own file; what they need of units adds up exactly.
 """
 
 import json
@@ -117,9 +116,6 @@ def _arrow_type(kind: str) -> pa.DataType | None:
     if kind in _INTEGERS:
         return pa.int64()
     return pa.float64() if kind in _FLOATS or kind.startswith("DECIMAL") else _TYPES.get(kind)
-
-
-# ---- statistics
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,7 @@ def rank_keys(values: F64) -> U64:
 
 
 def split_keys(values: F64, reached: Mask) -> Iterator[tuple[int, U64, I64]]:
-    """Yield, by the first digit of their keys, a unit's distinct keys, and how many rows of each reached the column.
-
-    `values` (float64[rows]) are NaN where there is none.
-    """
+    """Yield by first digit the distinct keys of a unit's values (NaN: none), and how many rows of each `reached`."""
     known = ~np.isnan(values)
     keys, places = np.unique(rank_keys(values[known]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)

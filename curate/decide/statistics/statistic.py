@@ -3,8 +3,6 @@
 It is fitted on each unit, the summaries are merged, and their parameters applied to each row. Who uses it says which
 rows it looks at; they come with a finite x, and rows without one get NULL. Summaries must merge exactly, in any order
 and grouping: counts, least and greatest values, sums of integers (`exact_sums` adds up floating numbers exactly).
-
-Example: `Share` in `.github/CONTRIBUTING.md`.
 """
 
 from abc import ABC, abstractmethod
@@ -15,15 +13,10 @@ from curate.base.numeric.arrays import F64
 
 
 class Statistic(ABC):
-    """One statistic; it has no state.
+    """One statistic; it has no state."""
 
-    Attributes:
-        key: the name of the function.
-        of_ranks: whether it is applied to each row's rank (how many rows have at most its x) in place of x; `apply`
-            then has `rows` among its parameters.
-    """
-
-    key: ClassVar[str]
+    key: ClassVar[str]  # the name of the function
+    # Whether it is applied to each row's rank (how many rows have at most its x), not to x; `apply` then has `rows` too
     of_ranks: ClassVar[bool] = False
 
     @abstractmethod

@@ -4,8 +4,7 @@ In: a run folder and what to forget. Out: the folder without the rows that were 
 of the same uid, URL or image (also as an attachment of a published sample), and those that lost to one of them as
 duplicates, which a later run would keep instead. Only files that hold some of them are rewritten. An image shared by
 many URLs (a placeholder, say) links all their rows: `dry_run` counts them beforehand. Perceptual hashes are not in the
-record, since they show what an image looks like: a re-encoded copy is recognised while it is in the pool as a
-duplicate, not when it is new.
+record, since they show what an image looks like: a re-encoded copy is known as a duplicate in the pool, not if new.
 
 Killed at any moment it leaves a folder that no reader takes for finished, and that can be completed: before the record
 is written, `tmp/` holds a mark and `_SUCCESS` is deleted; the record holds all that is to be done, and every step may
@@ -130,9 +129,6 @@ def _plan(folder: RunStore, requested: Items) -> tuple[Forgotten, Record]:
         has_images=settings.pool.has_images,
     )
     return result, record.append(items, origins(items, requested), rows=rows.counts, shards=len(shards))
-
-
-# ---- writing the run again
 
 
 def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -> None:

@@ -2,8 +2,7 @@
 
 In: a file of uids (32 hex digits), URLs (exactly as in the pool) or sha256 of images, as they are stored or as they
 were downloaded (64 hex digits): text; for uids also an array of DataComp's dtype u8,u8; or Parquet with a column `uid`,
-`url` or `sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before anything is
-changed.
+`url` or `sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before any change.
 """
 
 import io

@@ -2,8 +2,7 @@
 
 In: embeddings float32[n, d] of one model, rows of norm 1 (cosines are plain products here, so embeddings kept as
 float16 are normalised again first), and few embeddings of prompts or exemplars. Out: float32[n], or `Tags`. Each is one
-matrix product, and the numbers of a row do not depend on other rows but through the BLAS's rounding (some 1e-7 of a
-cosine).
+matrix product, and a row's numbers depend on no other rows but through the BLAS's rounding (some 1e-7 of a cosine).
 
 Trade-offs: nothing is learnt or tuned; what a score means is calibrated on real images, as a rule does with `top`.
 """
@@ -51,13 +50,11 @@ def shift(images: F32, texts: F32, g: F32) -> tuple[F32, F32]:
 
 
 def fooling_score(images: F32, prompts: F32, g: F32 | None = None) -> F32:
-    """Return how well an image fits the worst of K prompts that have nothing to do with each other: the smallest
-    cosine.
+    """Return how well an image fits the worst of K prompts that have nothing to do with each other: the least cosine.
 
     A fooling image scores high with all of them, which no real image does; what is high depends on the model, so that
-    the score is read against that of real images. `g` is a shift to apply first.
-
-    Source: Freiberger et al., 2023 (see `mean_shift`): fooling images maximise the minimum over prompts; K = 25 to 100.
+    the score is read against that of real images. `g` is a shift to apply first. Source: Freiberger et al., 2023 (see
+    `mean_shift`): fooling images maximise the minimum over prompts; K = 25 to 100.
     """
     if g is not None:
         images, prompts = shift(images, prompts, g)
@@ -106,9 +103,8 @@ def nearest_centroid(images: F32, centroids: F32) -> I32:
     """Return the cluster of each image: the centroid with the largest product with it; of equal ones the first.
 
     Products are float32 first; what is within their error of the largest is compared in float64, summed in the order of
-    dimensions, so that the result does not depend on which rows are computed together.
-
-    Source: Gadre et al., DataComp, 2023, its image-based filtering (appendix), with centroids of length 1.
+    dimensions, so that the result does not depend on which rows are computed together. Source: Gadre et al., DataComp,
+    2023, its image-based filtering (appendix), with centroids of length 1.
     """
     nearest = np.empty(len(images), np.int32)
     images, centroids = np.ascontiguousarray(images, np.float32), np.ascontiguousarray(centroids, np.float32)

@@ -1,8 +1,7 @@
 """A classifier without training, from a few labelled embeddings: Gaussians with one covariance (GDA).
 
 In: embeddings float32[N, d] with labels 0 to k - 1, rows of norm 1. Out: a `Classifier`, and for any embeddings the
-class and its probability. Where class prompts' embeddings are at hand, CLIP's zero-shot logits are added to the
-Gaussians'.
+class and its probability. Where class prompts' embeddings are at hand, CLIP's zero-shot logits are added.
 
     Σ⁻¹ = d · pinv((N - 1) Σ̂ + tr(Σ̂) I)    Σ̂ of the examples less their class's mean, over N - 1
     W = Σ⁻¹ μᵀ      b = log(1/k) - ½ μ Σ⁻¹ μᵀ      logits = 100 x Tᵀ + α (x W + b)

@@ -31,7 +31,7 @@ def solve_t(counts, matches, rows):
 @settings(max_examples=150, deadline=None)
 def test_solve_t_is_the_largest(rows, target):
     matches = list_array(rows)
-    counts = entry_sums.sparse_counts(matches, None, N).dense(N)
+    counts = entry_sums.sparse_counts(matches, N).dense(N)
     largest = max(1, int(counts.max()))
     possible = [t for t in range(1, largest + 1) if naive_sum(rows, counts.tolist(), t) <= target << 32]
     if not possible:

@@ -6,7 +6,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from curate.base.errors import RecipeError
-from curate.run.place import Place
+from curate.run.units import Place
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
 from tests.laws import pools

@@ -8,7 +8,7 @@ import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, SparkRunnerOptions
 
 from curate.base.errors import RecipeError
-from curate.run.place import Place
+from curate.run.units import Place
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.choose import choose_engine
 from pipelines.spark.options import SparkOptions

@@ -26,15 +26,10 @@ Part = tuple[npt.NDArray[Any], ...]  # of a bucket: arrays of one length, the sa
 
 @dataclass(frozen=True)
 class KeyPass:
-    """A pass by equality, by default of a column of `samples` or `scores`.
+    """A pass by equality, by default of a column of `samples` or `scores`."""
 
-    Attributes:
-        key: its word in `dedup.by`.
-        needs_images: whether the pool must have images.
-    """
-
-    key: str
-    needs_images: bool = False
+    key: str  # its word in `dedup.by`
+    needs_images: bool = False  # whether the pool must have images
 
     def check(self, measure: Measure) -> None:
         """Check that the recipe measures what keys are made of. Raises ValueError."""
@@ -94,9 +89,7 @@ class Nearness(ABC):
     def search(self, units: Iterable[tuple[U64, Any]], spool: Callable[[], IO[bytes]]) -> tuple[Groups, I64]:
         """Return the groups over all units, and the sum of `recall`, in one process.
 
-        Args:
-            units: nodes and values of each unit.
-            spool: opens a file for what should not be in memory; it goes when it is closed.
+        `units` are nodes and values of each; `spool` opens a file for what should not be in memory, gone when closed.
         """
         parts = list(units)
         plan = None
@@ -120,27 +113,18 @@ class ImageNearness(Nearness):
 
 @dataclass(frozen=True)
 class NearnessKind:
-    """A kind of nearness.
+    """A kind of nearness; `check` and `check_against` raise ValueError."""
 
-    Attributes:
-        key: its word in a pass of `dedup.by`.
-        section: what is under it in the recipe.
-        form: such a section, as messages show it.
-        build: from a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass.
-        check: raises ValueError where the recipe does not measure what is compared.
-        check_against: raises ValueError where it does not for images of an evaluation set.
-        compares_images: whether the pass is an ImageNearness, which `dedup.against` needs.
-        has_cosines: whether its groups have `nearest`, so that `decisions` have `schema.DUPLICATE_COSINE`.
-    """
-
-    key: str
-    section: type[Section]
-    form: str
+    key: str  # its word in a pass of `dedup.by`
+    section: type[Section]  # what is under it in the recipe
+    form: str  # such a section, as messages show it
+    # From a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass
     build: Callable[[Any, Measure, int | None], Nearness]
+    # Where the recipe does not measure what is compared; then, of images of an evaluation set
     check: Callable[[Any, Measure], None] = lambda section, measure: None
     check_against: Callable[[Any, Measure], None] = lambda section, measure: None
-    compares_images: bool = False
-    has_cosines: bool = False
+    compares_images: bool = False  # whether the pass is an ImageNearness, which `dedup.against` needs
+    has_cosines: bool = False  # whether its groups have `nearest`, so that `decisions` have `schema.DUPLICATE_COSINE`
 
 
 def join_parts(parts: Iterable[Part]) -> Part:
