@@ -20,14 +20,10 @@ from curate.store.tables import UnitTables
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(RowFacts):
     """A unit's kept rows, in order."""
 
-    rows: I64  # [n], their places in the unit
     table: pa.Table  # uid, caption, language, sha256 (null where the pool has no images)
-    entry_ids: pa.Array | None  # list<int32>, the entries that each caption holds; None without match
-    counts: I64 | None  # [entries], rows of each entry among the survivors; None without match
-    probability: F64  # [n], that balancing keeps the row
     sources: pa.Array  # string, the texts that the next section's are made of; null where there is none
 
     @classmethod
@@ -44,7 +40,7 @@ class Rows:
         entry_ids = None
         if counts is not None:
             entry_ids = tables.read("matches", ["entry_ids"])["entry_ids"].take(rows).combine_chunks()
-        return cls(rows, table, entry_ids, counts, probability, pa.nulls(len(rows), pa.string()))
+        return cls(rows, probability, entry_ids, counts, table, pa.nulls(len(rows), pa.string()))
 
     def with_sources(self, texts: pa.Table, source: tuple[type[CaptionSection], str] | None) -> "Rows":
         """Return the rows with the first text of a kind and style that passed, of table `captions`."""
@@ -83,5 +79,4 @@ def _per_row(settings: CaptionSettings, tables: UnitTables, per_row: int | str, 
     if isinstance(per_row, int):
         return np.full(len(rows.rows), per_row, np.int32)
     expression = check_count("per_row", per_row, settings.per_row_columns)
-    facts = RowFacts(rows.rows, rows.probability, rows.entry_ids, rows.counts)
-    return count_rows(expression, settings.visible, tables.read_measured, facts, MAX_PER_ROW)
+    return count_rows(expression, settings.visible, tables.read_measured, rows, MAX_PER_ROW)

@@ -19,7 +19,7 @@ from curate.decide.decontamination import find_contaminated
 from curate.decide.rules.rules import first_failed
 from curate.decide.rules.top import Counts, TopSearch, TopValues, add_counts
 from curate.decide.settings import DecideSettings
-from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall, StatisticValues, argument_values
+from curate.decide.statistics.derived import At, Fitted, Scale, StatisticCall, argument_values
 from curate.decide.statistics.ranks import count_up_to, ranks_of, split_keys
 from curate.decide.unit_state import ALIVE, Contaminated, UnitState
 from curate.match.unit import read_matches
@@ -189,7 +189,7 @@ class _Statistics:
 
     def apply(self, tables: OpenTables, state: UnitState, sent: Sequence[Ranks], answers: RuleAnswers) -> UnitState:
         """Return the state with what is known now, ranks as `sent` digit by digit, and the next segment applied."""
-        known = {at: StatisticValues(answers.scales[at]) for at in self.calls()}
+        known = {at: answers.scales[at] for at in self.calls()}
         by_digit = sorted(sent, key=lambda part: part[:2])
         for at, x in self.values(tables, state, of_ranks=True):
             up_to = np.concatenate([np.zeros(0, np.int64), *(counts for of, _, counts in by_digit if of == at)])

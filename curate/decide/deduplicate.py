@@ -26,6 +26,7 @@ from curate.decide.unit_state import Duplicates, UnitState
 from curate.run.units import Answer, Aside, Combine, Fold, Pairs, ToUnit, Units
 from curate.store.tables import OpenTables, UnitTables
 
+Hashes = list[tuple[int, U64]]  # of passes, by their places
 Recalls = list[Answer[I64]]  # of each pass by nearness: int64[2], the sum of `Nearness.recall`
 LargeGroups = Answer[list[tuple[int, str]]]  # the largest groups of duplicates: rows, and their representative's uid
 
@@ -37,12 +38,10 @@ def deduplicate(units: Units, settings: DecideSettings, n_buckets: int = 1) -> t
 
 
 def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> tuple[Pairs[int, Records], Recalls]:
-    """Find the rows still in that share a key of some pass with another; return their records, by the first's bucket.
-
-    Hashes go to buckets, and repeated ones back to their units.
-    """
+    """Find the rows still in that share a pass's key with another; return their records, by the first's bucket."""
     near = [_find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()]
     groups = [pair[0] for pair in near]
+    # Hashes go to buckets, and repeated ones back to their units.
     hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups, batch=HashBatch)
     repeated = units.group("Duplicates: repeated", hashes, _repeated)
     records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
@@ -86,12 +85,7 @@ def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes]) -> Iterator[
 
 
 def _records(
-    tables: OpenTables,
-    state: UnitState,
-    repeated: list[tuple[int, U64]],
-    settings: DecideSettings,
-    n_buckets: int,
-    *groups: Groups,
+    tables: OpenTables, state: UnitState, repeated: Hashes, settings: DecideSettings, n_buckets: int, *groups: Groups
 ) -> Iterator[tuple[int, Records]]:
     """Yield the records of the unit's rows whose hash repeats somewhere in the pool, by bucket of the first pass."""
     if not repeated:

@@ -90,11 +90,7 @@ def choose(units: Units, settings: DecideSettings, counts: Answer[I64] | None) -
 
 
 def draw_rows(
-    units: Units,
-    settings: DecideSettings,
-    unread: Answer[list[str]],
-    choice: Answer[Choice] | None,
-    counts: Answer[I64] | None,
+    units: Units, settings: DecideSettings, unread: Answer, choice: Answer[Choice] | None, counts: Answer[I64] | None
 ) -> Answer[I64] | None:
     """Draw, and write `decisions` of each unit; states become units again.
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from curate.base.numeric.arrays import F32, I16, I32, I64, U64, Mask
 from curate.base.schema import CODES, KEPT, SELECTION
-from curate.decide.statistics.derived import At, StatisticValues
+from curate.decide.statistics.derived import At, Scale
 from curate.pool.plan import Unit
 
 ALIVE = CODES[KEPT]
@@ -41,7 +41,7 @@ class UnitState:
     verdicts: I16  # of each row ALIVE, the position of the rule that dropped it, or the code of a stage
     duplicates: Duplicates | None = None
     contaminated: Contaminated | None = None
-    derived: Mapping[At, StatisticValues] = field(default_factory=dict)  # of derived columns, as far as they are known
+    derived: Mapping[At, Scale] = field(default_factory=dict)  # of derived columns, as far as they are known
 
     @property
     def alive(self) -> Mask:

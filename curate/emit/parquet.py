@@ -39,7 +39,7 @@ def _read_rows(settings: EmitSettings, part: Slice) -> pa.Table:
     """Return the slice's rows: the run's uid, first as SQL prefers it, all columns of the inputs, and texts."""
     with settings.open_tables(part.unit) as tables:
         rows = settings.recent.get((part.unit.index, "inputs"), lambda: _read_unit(settings, part.unit, tables))
-        values = settings.kept_values(part, tables, settings.columns)
+        values = settings.kept_values(part, tables, settings.emitted.parquet)
         table = rows.slice(part.first, part.count)
         table = pa.table([*table.columns, *values.columns], names=[*table.column_names, *values.column_names])
         if settings.captioning is None:

@@ -12,7 +12,7 @@ from curate.base.schema import INPUT_PROBABILITY
 from curate.captions.mix import EmittedTexts, emitted_texts
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
-from curate.emit.columns import find_emitted, read_kept, read_kept_samples
+from curate.emit.columns import EmittedColumns, find_emitted, read_kept, read_kept_samples
 from curate.emit.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
@@ -37,8 +37,7 @@ class EmitSettings(StepSettings):
     decisions_key: str
     captioning: Any  # what determines the captions; None without
     text_tables: tuple[str, ...]  # the tables with texts that units of this run have
-    columns: tuple[str, ...]  # those of samples, scores and decisions in the Parquet files, besides the fixed ones
-    json_columns: tuple[str, ...]  # those in the json of each sample
+    emitted: EmittedColumns  # of samples, scores and decisions, besides the fixed ones
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
     # Rows and values of the units that are being written, now and then two a shard
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
@@ -47,7 +46,6 @@ class EmitSettings(StepSettings):
     def of(cls, context: RunContext) -> "EmitSettings":
         """Return those of a run."""
         captions = context.recipe.captions
-        emitted = find_emitted(context)
         return cls(
             store=context.store,
             sources=context.sources,
@@ -56,8 +54,7 @@ class EmitSettings(StepSettings):
             decisions_key=decisions_key(context),
             captioning=CaptionSettings.of(context).key_fields if captions else None,
             text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
-            columns=emitted.parquet,
-            json_columns=emitted.json,
+            emitted=find_emitted(context),
         )
 
     @property

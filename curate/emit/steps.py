@@ -42,7 +42,7 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
 
     `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
-    output, names = settings.recipe.output, [*SIDECAR.names, *settings.columns]
+    output, names = settings.recipe.output, [*SIDECAR.names, *settings.emitted.parquet]
     layout = units.get("Emit: lay out", lambda counts: Layout.of(counts.kept, output.rows_per_shard), audit)
     fields = units.get("Emit: fields", lambda counts: find_field_columns(counts.fields, names), audit)
     slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout, batch=_SliceBatch)

@@ -118,7 +118,7 @@ def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: Tar
         rows = settings.kept_rows(part, tables, _COLUMNS)
         keys, uids, captions, digests = rows.select(["key", "uid", "caption", "sha256"]).to_pydict().values()
         names, written = _names(keys, uids, repeated), settings.texts_to_emit(tables, uids, captions)
-        put = _json_fields(settings.kept_values(part, tables, settings.json_columns), uids, written)
+        put = _json_fields(settings.kept_values(part, tables, settings.emitted.json), uids, written)
         read = settings.reader(part.unit, tables).samples(rows)
         samples = zip(names, captions, digests, written, put, read, strict=True)
         facts: list[pa.Table] = []
@@ -126,7 +126,7 @@ def _write_slice(settings: EmitSettings, part: Slice, repeated: U64, writer: Tar
             _write_samples(batch, writer)
             dtypes.append(find_dtype([sample.fields | _read(fields) for *_, fields, sample in batch]))
             facts.append(_original_facts([sample.fields for *_, sample in batch], settings.fields))
-        values = settings.kept_values(part, tables, settings.columns)
+        values = settings.kept_values(part, tables, settings.emitted.parquet)
     chosen = [texts.chosen or caption for texts, caption in zip(written, captions, strict=True)]
     rows = rows.set_column(_COLUMNS.index("caption"), "caption", pa.array(chosen, pa.string()))
     of_source = pa.concat_tables(facts)
@@ -156,13 +156,11 @@ def _read(fields: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _write_samples(samples: list[_Sample], writer: TarWriter) -> None:
-    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none.
-
-    The json of one states the stored image's sha256, if it has any, and another one as `original_sha256`.
-    """
+    """Add samples to the tar, the files of each sorted by suffix; the caption is the .txt where it has none."""
     names: list[str] = []
     contents: list[bytes | memoryview] = []
     for name, caption, stored, texts, fields, sample in samples:
+        # The json states the stored image's sha256, if it has any, and another one as `original_sha256`.
         stated = sample.fields.get("sha256", stored)
         if stated != stored and not (isinstance(stated, str) and stated.lower() == stored):
             fields["sha256"] = json_bytes(stored)

@@ -116,10 +116,8 @@ def _generate(llm: Any, requests: Sequence[Request]) -> list[Answer]:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Take a package's modules out of sight for a while.
-
-    vLLM 0.32's build for CPUs looks into every module for kernels, and stumbles over llvmlite's, with any attribute.
-    """
+    """Take a package's modules out of sight for a while."""
+    # vLLM 0.32's build for CPUs looks into every module for kernels, and stumbles over llvmlite's, with any attribute.
     names = [name for name in sys.modules if name.partition(".")[0] == package]
     modules = {name: sys.modules.pop(name) for name in names}
     try:

@@ -56,9 +56,8 @@ def card_text(run: RunFacts) -> str:
 
 def summary(run: RunFacts) -> str:
     """Return the dataset in one sentence."""
-    pool, kept = run.rows, run.kept
     what = "image-text" if run.pool.images else "URL-text"
-    return f"{kept:,} {what} pairs curated from {pool:,} by curate {run.curate}."
+    return f"{run.kept:,} {what} pairs curated from {run.rows:,} by curate {run.curate}."
 
 
 def steps(run: RunFacts) -> list[tuple[str, str]]:
@@ -70,14 +69,14 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     if recipe.get("match"):
         entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
         match.append(("match", f"the caption contains at least one of {entries}"))
+    ends = [*match, *dedup]
     for rule in run.rules:
         if rule.dedup:
-            lines += [*match, *dedup]
-            match, dedup = [], []
+            lines, ends = [*lines, *ends], []
             continue
         reached = "" if rule.threshold is None else f", which means at least {rule.show(rule.threshold)}"
         lines.append((rule.name, " ".join(rule.sql.split()) if rule.sql else f"the {rule.expression}{reached}"))
-    lines += [*match, *dedup]
+    lines += ends
     if run.selection:
         lines.append((run.selection.key, run.selection.card))
     return lines
@@ -109,14 +108,11 @@ def _front_matter(run: RunFacts) -> dict[str, Any]:
 
 
 def _features(suffixes: list[str], kind: OutputFormat, content: ContentFacts) -> list[dict[str, Any]]:
-    """Return the columns for `datasets`, which else infers them from five samples and misses suffixes that these lack.
-
-    Empty where a suffix is not known here: then it infers them. A json is of typed fields, where each has one type: of
-    type `json`, it rounds floats, and NaN is null.
-    """
+    """Return the columns for `datasets`, which else infers them from five samples and misses what these lack."""
     kinds: dict[str, Any] = {suffix: _DTYPES.get(suffix.rpartition(".")[2]) for suffix in sorted(suffixes)}
-    if not all(kinds.values()):
+    if not all(kinds.values()):  # one is not known here: then it infers them
         return []
+    # A json is of typed fields, where each has one type: of type `json`, it rounds floats, and NaN is null.
     kinds |= {"json": content.json_dtype} if content.json_dtype not in (None, "mixed") else {}
     return [{"name": name, **_feature(dtype)} for name, dtype in {**kinds, **kind.loader_columns}.items()]
 

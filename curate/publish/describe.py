@@ -36,7 +36,7 @@ def describe_run(
     facts: RunFacts,
     digests: Lines,
     audit: Audit,
-    uids: Sequence[UidsPart],
+    uids: list[UidsPart],
     entries: pa.Table | None = None,
 ) -> None:
     """Write entries.parquet, uids.npy, run.json, the card, croissant.json, stats.duckdb, views.sql, then the manifest.

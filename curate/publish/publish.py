@@ -46,7 +46,7 @@ class Results:
     json_dtype: Any  # see `ContentFacts`
     audit: Audit
     decided: Decided
-    uids: Sequence[UidsPart]  # of `sort_uids`
+    uids: list[UidsPart]  # of `sort_uids`
     drift: list[run_facts.DriftFacts] | None = None
     captioned: Sequence[Captioned] | None = None
 
@@ -165,14 +165,11 @@ def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entr
 def _large_groups(
     largest: Sequence[tuple[int, str]], stages: Sequence[str], counts: Counter[str], by: Dedup
 ) -> list[LargeGroupFacts]:
-    """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, the largest first.
-
-    With passes by nearness the largest is among them if it has `exact.LARGE_NEAR` rows and `exact.LARGE_NEAR_SHARE`.
-    """
+    """Return the groups with over `exact.LARGE_SHARE` of the rows that reached deduplication, the largest first."""
     reached = sum(counts[stage] for stage in stages[stages.index(schema.DUPLICATE) :])
     groups = sorted((group for group in largest if group[0] > 1), key=lambda group: (-group[0], group[1]))
     large = [group for group in groups if group[0] > exact.LARGE_SHARE * reached]
-    if by.near and not large:
+    if by.near and not large:  # then the largest, from so many rows and such a share on
         large = [group for group in groups[:1] if group[0] >= max(exact.LARGE_NEAR, exact.LARGE_NEAR_SHARE * reached)]
     return [LargeGroupFacts(uid=uid, rows=rows, reached=reached) for rows, uid in large]
 

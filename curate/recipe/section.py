@@ -105,10 +105,8 @@ class Section(pydantic.BaseModel):
 
 @cache
 def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
-    """Return the fields that a class states, each with the text below it.
-
-    Pydantic's `use_attribute_docstrings` would read them all whenever curate starts, which takes a tenth of a second.
-    """
+    """Return the fields that a class states, each with the text below it."""
+    # Pydantic's `use_attribute_docstrings` would read them all whenever curate starts: a tenth of a second.
     texts = []
     with suppress(OSError, TypeError, SyntaxError):  # `create_model` made it, say, or a text lies left of its class
         [statement] = ast.parse(textwrap.dedent(inspect.getsource(section))).body

@@ -35,7 +35,7 @@ class InProcessUnits(Units):
 
     def then(self, name: str, function: Callable[..., Any], *values: Any, sent: Pairs | None = None) -> None:
         """Give each unit its next state."""
-        self.elements = list(self._do(function, values, sent))
+        self.elements = list(self._do(function, values, sent, lambda state: state))
 
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
         """Ask each unit; parts are combined as they come."""
@@ -80,11 +80,7 @@ class InProcessUnits(Units):
         return _Value(list(in_threads(lambda item: function(item, *known), self.value(items), of="unit")))
 
     def _do(
-        self,
-        function: Callable[..., Any],
-        values: tuple[Any, ...],
-        sent: Pairs | None,
-        finish: Callable[[Any], Any] = lambda result: result,
+        self, function: Callable[..., Any], values: tuple[Any, ...], sent: Pairs | None, finish: Callable[[Any], Any]
     ) -> Iterator[Any]:
         """Yield what the function returns for each element, finished before its tables are closed."""
         known = _plain(values)

@@ -307,20 +307,14 @@ class RunClaim(Facts):
 
 
 class SelectionWords(Facts):
-    """What people are told of the last choice among the rows left.
+    """What people are told of the last choice among the rows left."""
 
-    Attributes:
-        kept, dropped: why a row stayed or did not, of one row; `str.format` fills in its `draw` and `probability`.
-        card: what the dataset card says under the selection's key.
-        summary: lines at the end of a run.
-        by_entries: whether each entry draws its rows: `explain` then shows their draws.
-    """
-
+    # Why a row stayed or did not, of one row; `str.format` fills in its `draw` and `probability`
     kept: str = ": its draw {draw} is below 1 (probability {probability})"
     dropped: str = "its draw {draw} is not below 1 (probability {probability})"
-    card: str
-    summary: list[str] = []
-    by_entries: bool = False
+    card: str  # what the dataset card says under the selection's key
+    summary: list[str] = []  # lines at the end of a run
+    by_entries: bool = False  # whether each entry draws its rows: `explain` then shows their draws
 
 
 class SelectionFacts(SelectionWords):

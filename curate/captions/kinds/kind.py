@@ -83,11 +83,8 @@ class CaptionKind(CaptionSection):
 
 
 def text_sampling(temperature: float | None, ordinal: int, max_tokens: int) -> Sampling:
-    """Return how text number `ordinal`, counted from 0, is drawn, but for the seed, which `seeded` adds.
-
-    Without a temperature the first one is greedy, and further ones are drawn from the nucleus of 0.9.
-    """
-    if temperature is None:
+    """Return how text number `ordinal`, counted from 0, is drawn, but for the seed, which `seeded` adds."""
+    if temperature is None:  # the first one is greedy, and further ones are drawn from the nucleus of 0.9
         temperature = NUCLEUS_TEMPERATURE if ordinal else GREEDY
     return Sampling(temperature, 1.0 if temperature == GREEDY else NUCLEUS_TOP_P, max_tokens)
 

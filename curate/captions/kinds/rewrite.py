@@ -178,12 +178,9 @@ def read_pairs(path: str) -> tuple[Pair, ...]:
 
 @functools.cache
 def draw_triples(style: str, pairs: tuple[Pair, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Return a style's 32 triples, as positions in its pool; no two hold the same three pairs. Small pools have fewer.
-
-    Each turn a hash orders the pool, and its first three are taken unless they were drawn before.
-    """
+    """Return a style's 32 triples, as positions in its pool, no two with the same three pairs; fewer of small pools."""
     drawn: dict[frozenset[int], tuple[int, int, int]] = {}
-    for turn in itertools.count():
+    for turn in itertools.count():  # a hash orders the pool, and its first three are taken, unless drawn before
         keys = [ids.hash64(f"{style}\0{turn}\0{pair.source}") for pair in pairs]
         first, second, third = sorted(range(len(pairs)), key=lambda i: keys[i])[:3]
         drawn.setdefault(frozenset((first, second, third)), (first, second, third))

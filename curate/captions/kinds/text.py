@@ -65,6 +65,7 @@ def without_quotes(text: str) -> str:
     text = text.strip()
     if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
         return text
+    # As in `"a" and "b"` and `"12" frame"`, quotes at a word's edge within are no apostrophes: it stays.
     inner, marks = text[1:-1].strip(), re.escape(text[0] + text[-1])
     return text if re.search(rf"(?<!\w)[{marks}]|[{marks}](?!\w)", inner) else inner
 

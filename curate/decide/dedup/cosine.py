@@ -154,11 +154,9 @@ def _cosine(a: F32, b: F32, square_a: float, square_b: float) -> float:
 
 @njit(nogil=True, cache=True)
 def _limit(cosine: float, square: float, dimensions: int) -> float:
-    """Return what times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a.
-
-    However a product is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of
-    Numerical Algorithms", section 3.1).
-    """
+    """Return what times |b| is below every float32 product a·b of a pair with at least this cosine; `square` is a·a."""
+    # However a product is summed, its error is at most about d · 2⁻²⁴ · |a| · |b| (Higham, "Accuracy and Stability of
+    # Numerical Algorithms", section 3.1).
     return (cosine - (dimensions + 8) * 2.0**-24) * math.sqrt(square)
 
 

@@ -112,10 +112,7 @@ class BalanceSelection(Selection):
     sizes_of = ("rows",)
 
     def choose(self, units: Units, section: Balance, run: SelectionRun, counts: Answer | None) -> Answer:
-        """Return the limits of the recipe's t, or of the one by its target number of rows or share of the tail.
-
-        A target number is searched k-ary: in each of ROUNDS the units sum π at some t, and the bracket narrows.
-        """
+        """Return the limits of the recipe's t, or of the one by its target number of rows or share of the tail."""
         assert counts is not None
         if section.counts is not None:
             counts = units.get("Counts: given", read_counts(section.counts, run.metadata_key).view, EntryVector)
@@ -127,7 +124,7 @@ class BalanceSelection(Selection):
             return Bracket.start(scheme.highest(counts, run.entries.table), rows)
 
         bracket = units.get("Balance: begin", begin, counts)
-        for n in range(ROUNDS):
+        for n in range(ROUNDS):  # a k-ary search: units sum π at some t, and the bracket narrows
             sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold[Any]())
             bracket = units.get(f"Balance: narrow {n}", lambda of, by: of.narrow(of.points, by), bracket, sums)
         return units.get("Balance: t", _solved, bracket, counts, scheme, run)
@@ -148,8 +145,8 @@ class BalanceSelection(Selection):
             stack = np.stack([choices[i].limits for i in places])
 
             def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
-                sums, variances = inclusion.expected_and_variances(part.matches, counts, stack)
-                return sums.astype(object), variances
+                variances = np.zeros(len(stack))
+                return inclusion.expected_rows(part.matches, counts, stack, variances).astype(object), variances
 
             sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
             errors = np.sqrt(variances)

@@ -71,18 +71,15 @@ class Bracket:
 
     @cached_property
     def points(self) -> I64:
-        """Return values of t to sum π at, ascending (int64): none when solved.
-
-        Geometric while the bracket spans more than a doubling, for t is small beside the largest count; then evenly
-        spaced, as many as leave no more than the rounds left can search; every integer once these are few.
-        """
+        """Return values of t to sum π at, ascending (int64): none when solved, every integer once these are few."""
         inside = self.hi - self.lo - 1
         if inside <= _POINTS or self.left == 1:
             return np.arange(self.lo + 1, self.hi, dtype=np.int64)
-        if self.hi > 2 * self.lo:
+        if self.hi > 2 * self.lo:  # geometric, for t is small beside the largest count
             low = max(self.lo, 1)
             steps = low * (self.hi / low) ** (np.arange(1, _POINTS + 1) / (_POINTS + 1))
             return np.unique(np.clip(steps.astype(np.int64), self.lo + 1, self.hi - 1))
+        # Evenly spaced, as many as leave no more than the rounds that are left can search.
         k = max(_POINTS, math.ceil((inside + 1) ** (1 / self.left)))
         return np.array([self.lo + (self.hi - self.lo) * i // (k + 1) for i in range(1, k + 1)], np.int64)
 

@@ -92,11 +92,6 @@ def sparse_counts(matches: pa.ListArray, n: int) -> SparseSums:
     return SparseSums(sums.entries, sums.values[0])
 
 
-def dense_sums(matches: pa.ListArray, weights: npt.NDArray[np.int64 | np.uint64], n: int) -> npt.NDArray:
-    """Sum rows' integer weights (int64 or uint64[rows]) over the entries that they match: [n] of the weights' type."""
-    return np.asarray(sparse_sums(matches, [weights], n).dense(n)[0])
-
-
 @njit(nogil=True, cache=True)
 def _entry_sums(offsets: I64, entries: I32, weights: I64, n: int) -> tuple[I32, I64]:
     """Return the entries of n that occur, ascending, and their sums of weights (int64[rows, k]): int64[k, entries]."""

@@ -99,19 +99,14 @@ def fixed_point(pi: F64) -> U64:
     return np.asarray(np.rint(pi * float(ONE)), np.uint64)
 
 
-def expected_rows(matches: pa.ListArray, counts: I64, limits: I64) -> U64:
+def expected_rows(matches: pa.ListArray, counts: I64, limits: I64, variances: F64 | None = None) -> U64:
     """Return Σ fixed_point(π) of a part of the pool (uint64[k]), for each of k choices of limits, in one pass.
 
     `limits` are int64[k, n] or [k, 1], of each entry ascending; `counts` are of the whole pool. Results of parts add
-    up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds.
+    up: as Python ints, where a pool may have more than the 2³² − 1 rows that a sum holds. To `variances` (float64[k]),
+    those of the rows drawn, Σπ(1−π) is added.
     """
-    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), None))
-
-
-def expected_and_variances(matches: pa.ListArray, counts: I64, limits: I64) -> tuple[U64, F64]:
-    """Return `expected_rows`, and Σπ(1−π), the variance of the rows drawn, for each of k choices (float64[k])."""
-    variances = np.zeros(len(limits))
-    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances)), variances
+    return np.asarray(_expected(*list_entries(matches, len(counts)), *_choices(counts, limits), variances))
 
 
 def _checked(limits: I64, n: int) -> I64:

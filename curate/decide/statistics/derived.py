@@ -124,6 +124,7 @@ class Scale(StatisticCall):
 
     rows: int  # that it looked at
     parameters: Mapping[str, float]
+    ranks: I64 | None = None  # in a unit, of one of ranks: how many rows have at most each row's value, or −1
 
     def apply(self, values: F64) -> F64:
         """Return it for some values, or ranks; NaN stays."""
@@ -155,16 +156,8 @@ class Fitted:
         return Scale(self.call.function, self.call.sql, self.rows, self.call.statistic.parameters(self.summary))
 
 
-@dataclass(frozen=True)
-class StatisticValues:
-    """What a unit knows of a statistic: of one of ranks, how many rows have at most each row's value, or −1."""
-
-    scale: Scale
-    ranks: I64 | None = None
-
-
 def read_columns(
-    tables: UnitTables, derived: Mapping[str, Derived], known: Mapping[At, StatisticValues], names: Sequence[str]
+    tables: UnitTables, derived: Mapping[str, Derived], known: Mapping[At, Scale], names: Sequence[str]
 ) -> pa.Table:
     """Return columns of a unit, measured and derived ones; `known` are the statistics of those that are read."""
     needed = needed_columns(derived, names)
@@ -176,7 +169,7 @@ def read_columns(
         for place, statistic in enumerate(column.statistics):
             of = known[name, place]
             values = argument_values(statistic, table) if of.ranks is None else np.where(of.ranks < 0, np.nan, of.ranks)
-            values = of.scale.apply(values)
+            values = of.apply(values)
             seen = seen.append_column(f"{_STATISTIC}{place}", pa.array(values, mask=np.isnan(values)))
         table = table.append_column(name, compute(column.sql, column.kind, seen))
     return table

@@ -87,32 +87,24 @@ class PlannedSource:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive rows of a part, as the input has them.
+    """Consecutive rows of a part, as the input has them."""
 
-    Attributes:
-        columns: of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (the
-            input's own), width, height, language, bytes, offset, original_sha256 (as stated, of the image as first
-            downloaded, or as stored) where there are any.
-        faults: status and error of each row (string), where some rows are known to be unusable.
-        images: from a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None
-            where it is not wanted or has none. None: rows without images.
-        scores: columns that the input supplies, by name.
-        members: columns suffix, offset, size of `schema.MEMBERS`.
-        embeddings: from the names of the image's and the text's embeddings, their dimension and the mask of usable rows
-            to two columns (see `curate.base.numeric.vectors`); raises `curate.pool.files.faults.EmbeddingFault`.
-        fields: how many values the fields of rows with images have (see `InputSample`), which become columns beside the
-            shards.
-        damaged: status of rows whose image cannot be decoded; empty: what `measure_image` says.
-    """
-
+    # Of equal length, by their names in `samples`: `caption` (text or bytes) always; key, url, uid (the input's own),
+    # width, height, language, bytes, offset, original_sha256 (as stated, of the image as first downloaded, or as
+    # stored) where there are any
     columns: dict[str, pa.Array]
-    faults: tuple[pa.Array, pa.Array] | None = None
+    faults: tuple[pa.Array, pa.Array] | None = None  # status and error of each row (string), where some are unusable
+    # From a mask of wanted rows to one item a row, read as they are requested: the bytes of its image, None where it is
+    # not wanted or has none. None: rows without images
     images: Callable[[Mask], Iterator[bytes | memoryview | None]] | None = None
-    scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)
-    members: tuple[pa.Array, pa.Array, pa.Array] | None = None
+    scores: dict[str, pa.ChunkedArray] = field(default_factory=dict)  # that the input supplies, by name
+    members: tuple[pa.Array, pa.Array, pa.Array] | None = None  # suffix, offset, size of `schema.MEMBERS`
+    # From the names of the image's and the text's embeddings, their dimension and the mask of usable rows to two
+    # columns (see `curate.base.numeric.vectors`); raises `curate.pool.files.faults.EmbeddingFault`
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
+    # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
     fields: FieldCounts = field(default_factory=Counter)
-    damaged: str = ""
+    damaged: str = ""  # status of rows whose image cannot be decoded; empty: what `measure_image` says
 
 
 @dataclass(frozen=True)

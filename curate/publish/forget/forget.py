@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from curate.base.errors import RecipeError, RunError
 from curate.base.numeric.arrays import whole
-from curate.decide.draw.entry_sums import dense_sums
+from curate.decide.draw.entry_sums import sparse_sums
 from curate.pool.plan import Unit
 from curate.publish.audit import Audit, PublishSettings, audit_unit, check_conservation, write_failures
 from curate.publish.describe import describe_run, mark_published
@@ -158,7 +158,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     digests = _digest(folder, None if touched is None else set(rewritten))
     in_process = InProcessUnits(units, context)
     uids = in_process.value(sort_uids(in_process, folder, facts.repeats, 1 + facts.kept // _UIDS))
-    describe_run(folder, facts.changed(counts=left), digests, audit, uids)
+    describe_run(folder, facts.changed(counts=left), digests, audit, uids, None)
     mark_published(folder)
 
 
@@ -171,7 +171,7 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
         matches = whole(tables.read("matches", ["entry_ids"])["entry_ids"])
         assert isinstance(matches, pa.ListArray)
         is_kept = tables.read("decisions", ["kept"])["kept"].to_numpy().astype(np.int64)
-        kept += dense_sums(matches, is_kept, len(kept)).astype(np.int64)
+        kept += sparse_sums(matches, [is_kept], len(kept)).dense(len(kept))[0]
     place = entries.column_names.index("kept")
     counted = entries.set_column(place, entries.schema.field(place), pa.array(kept[entry_ids]))
     if not counted.equals(entries):

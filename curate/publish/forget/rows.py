@@ -67,11 +67,9 @@ def names_of(tables: UnitTables, rows: Mask, columns: Sequence[tuple[str, str]])
 
 
 def readable_names(tables: UnitTables, rows: Mask) -> Items:
-    """Return the uids, URLs and images of those of the rows that could be read.
-
-    The others link nothing: that two images of 0 bytes are equal means nothing. Neither does what a json says of the
-    image as it was downloaded: one that says the same of all would link them.
-    """
+    """Return the uids, URLs and images of those of the rows that could be read."""
+    # The others link nothing: that two images of 0 bytes are equal means nothing. Neither does what a json says of the
+    # image as it was downloaded: one that says the same of all would link them.
     if rows.any():
         rows = rows & pc.equal(tables.read("samples", ["status"])["status"], pa.scalar(schema.OK)).to_numpy()
     return Items.of({kind: [values.tobytes()] for kind, values in names_of(tables, rows, _NAMES).items()})

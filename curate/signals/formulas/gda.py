@@ -34,11 +34,8 @@ class Classifier:
     bias: F64  # b, float64[k]
 
     def logits(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> F64:
-        """Return 100 x Tᵀ + α (x W + b) of images x, and of texts T, a prompt of each class; without T the second term.
-
-        Less than float64 would lose what differs between logits of hundreds.
-        """
-        x = images.astype(np.float64)
+        """Return 100 x Tᵀ + α (x W + b) of images x and texts T, a prompt of each class; without T the second term."""
+        x = images.astype(np.float64)  # less would lose what differs between logits of hundreds
         logits: F64 = alpha * (x @ self.weight + self.bias)
         return logits if texts is None else logits + 100.0 * (x @ texts.T.astype(np.float64))
 

@@ -322,7 +322,7 @@ def test_what_changes_a_run_removes_its_report(tmp_path: Path) -> None:
     folder = write_small(str(tmp_path))
     write_report(str(tmp_path))
     folder.write_json("shards/sizes.json", {})
-    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), Lines(), Audit(), [])
+    describe_run(folder, read_facts(folder).changed(recipe=RUN["recipe"] | {"input": []}), Lines(), Audit(), [], None)
     assert not folder.exists(REPORT_FILE) and folder.exists(SUCCESS_FILE)
 
 

@@ -153,7 +153,7 @@ def test_entry_sums_and_counts(rows, kind, data):
     expected = [sum(bool(a) and e in (row or []) for row, a in zip(rows, alive, strict=True)) for e in range(N)]
     assert entry_sums.sparse_counts(matches.filter(pa.array(alive)), N).dense(N).tolist() == expected
     expected = [sum(int(w) for row, w in zip(rows, weights, strict=True) if e in (row or [])) for e in range(N)]
-    sums = entry_sums.dense_sums(matches, weights, N)
+    sums = entry_sums.sparse_sums(matches, [weights], N).dense(N)[0]
     assert (sums.dtype, sums.tolist()) == (np.uint64, expected)
 
 
