@@ -53,10 +53,7 @@ class Box(NamedTuple):
 
 
 def sample_phrases(phrases: pa.Array, uids: pa.Array, most: int, seed: int = 0) -> pa.Array:
-    """Return at most `most` phrases of each row, in their order, drawn by hash64(uid NUL phrase NUL seed).
-
-    In and out: list<string>, no two of a row alike; null stays null.
-    """
+    """Return at most `most` phrases a row (distinct; null stays), in order, by hash64(uid NUL phrase NUL seed)."""
     rows = []
     for uid, names in zip(uids.to_pylist(), phrases.to_pylist(), strict=True):
         drawn = sorted(names or (), key=lambda name: ids.hash64(f"{uid}\0{name}\0{seed}"))[:most]
@@ -126,10 +123,7 @@ class ZeroShotDetector:
     def detect(
         self, pictures: Sequence[Image.Image], queries: Sequence[Sequence[str]], threshold: float
     ) -> list[list[Box]]:
-        """Return the boxes of each picture, which has a query at least. May raise where one fails.
-
-        The best come first, of equal ones the detector's first.
-        """
+        """Return the boxes of each picture, which has a query; the best first, of equals the detector's. May raise."""
         import torch
 
         with self._loaded.use() as loaded, torch.inference_mode():

@@ -169,7 +169,7 @@ def _find_groups(
     groups = units.group(
         f"{name}: groups of buckets", parts, lambda bucket, some: [Aside(nearness.groups(bucket, join_parts(some)))]
     )
-    return units.combine(f"{name}: groups", [groups.aside], JoinGroups()), recall
+    return units.combine(f"{name}: groups", [groups.aside], _JoinGroups()), recall
 
 
 def _search(states: list[UnitState], settings: DecideSettings, nearness: Nearness) -> tuple[Groups, I64]:
@@ -184,24 +184,20 @@ def _read_nodes(tables: UnitTables, state: UnitState, nearness: Nearness) -> tup
     return nearness.nodes(state.unit.index, rows, values), values
 
 
-class JoinGroups(Combine[Groups, Groups]):
-    """Join groups; a worker holds about as many nodes as there are."""
+class _JoinGroups(Combine[Groups, Groups]):
+    """Join groups, once there are as many new nodes as joined ones: a worker holds about as many as there are."""
 
     def create(self) -> list[Groups]:
-        """Return none."""
         return []
 
     def add(self, accumulator: list[Groups], part: Groups) -> list[Groups]:
-        """Return them with some more; all are joined once there are as many new nodes as joined ones."""
         accumulator.append(part)
         if sum(len(groups.nodes) for groups in accumulator[1:]) > len(accumulator[0].nodes) + (1 << 20):
             return [Groups.join(accumulator)]
         return accumulator
 
     def merge(self, accumulators: Iterable[list[Groups]]) -> list[Groups]:
-        """Return all of them, joined."""
         return [Groups.join(groups for part in accumulators for groups in part)]
 
     def result(self, accumulator: list[Groups]) -> Groups:
-        """Return them as one."""
         return Groups.join(accumulator)

@@ -31,16 +31,13 @@ from curate.store.tables import UnitTables
 
 @dataclass(frozen=True)
 class Segment:
-    """SQL rules that units evaluate alone, and what all of them must be asked then.
-
-    That is statistics of derived columns, which the next rule uses; a top rule; deduplication; or nothing more.
-    """
+    """SQL rules that units evaluate alone, and what all of them must be asked then, if anything."""
 
     first: int  # position of the first of them among all rules
     rules: tuple[Rule, ...] = ()
     derive: tuple[str, ...] = ()  # derived columns whose statistics are computed then, of the rows that are still in
     top: Rule | None = None
-    dedup: bool = False
+    dedup: bool = False  # whether deduplication follows
 
 
 @dataclass(frozen=True)

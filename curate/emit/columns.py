@@ -76,16 +76,13 @@ def read_kept_samples(tables: UnitTables, columns: list[str]) -> pa.Table:
 
 
 def read_kept(tables: UnitTables, names: Sequence[str], derived: Collection[str] = (), drawn: bool = False) -> pa.Table:
-    """Return columns of a unit's kept rows; `derived` are those that the recipe derives.
-
-    Where the pool says with which probability its rows were drawn (`drawn`), `probability` is the product of both.
-    """
+    """Return columns of a unit's kept rows; `derived` are those that the recipe derives."""
     if not names:
         return pa.table({})
     decided = [name for name in names if name in _DECIDED]
     decisions = tables.read("decisions", ["kept", *decided])
     values = {name: decisions[name] for name in decided}
-    if drawn and _DECIDED[0] in values:
+    if drawn and _DECIDED[0] in values:  # the pool says with which probability its rows were drawn: it is the product
         before = tables.read("scores", [INPUT_PROBABILITY])[0].cast(pa.float64())
         values[_DECIDED[0]] = pc.multiply(values[_DECIDED[0]], pc.if_else(before.is_valid(), before, pa.scalar(1.0)))
     if of_recipe := [name for name in names if name in derived]:

@@ -73,11 +73,8 @@ def _batch(table: pa.Table) -> Iterator[Any]:
 
 
 def evaluate(sql: str, table: pa.Table) -> Any:
-    """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked.
-
-    It is prepared once for tables of the same columns: that costs as much as to evaluate it. Errors are raised.
-    """
-    connect()
+    """Return what an expression gives for each row of a table, as numpy's array; NULLs are masked, errors raised."""
+    connect()  # it is prepared once for tables of the same columns: that costs as much as to evaluate it
     key = sql, table.schema
     if key not in _local.prepared:
         if len(_local.prepared) >= _MOST_PREPARED:  # they go with their connection

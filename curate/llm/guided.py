@@ -126,16 +126,14 @@ def guide(gamma: float, input_ids: Any, scores: Any) -> Any:
 
 @dataclass
 class _Family:
-    """How a model of a family is used.
-
-    `generate(pixels, start, guided, **how)` returns token ids (rows, length), `start` included, of float pixels
-    (images, channels, height, width) and int64 `start` (rows, length); if `guided`, of twice as many rows as images:
-    the images, then zeros. `how` are further arguments of transformers' `generate`.
-    """
+    """How a model of a family is used."""
 
     limit: int  # positions that the decoder has for text
     first: int  # the token that a caption begins with
     settings: Any  # the model's own generation settings
+    # generate(pixels, start, guided, **how): token ids (rows, length), `start` included, of float pixels (images,
+    # channels, height, width) and int64 `start` (rows, length); if `guided`, of twice as many rows as images: the
+    # images, then zeros. `how` are further arguments of transformers' `generate`
     generate: Callable[..., Any]
 
 

@@ -260,9 +260,8 @@ def choose_pause(state: Any) -> float:
     """Return the seconds to wait before another attempt: what the endpoint asks for, or exponential with full jitter.
 
     What it asks for is exceeded by `FIRST_PAUSE` at most, lest all come back at once, and waited for no longer than
-    `MAX_PAUSE`. `state` is a tenacity.RetryCallState, whose outcome is a `Reply`.
-
-    Source: Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    `MAX_PAUSE`. `state` is a tenacity.RetryCallState of a `Reply`. Source: Brooker, Exponential Backoff And Jitter, AWS
+    Architecture Blog, 2015.
     """
     from tenacity import wait_random_exponential
 

@@ -69,14 +69,14 @@ def steps(run: RunFacts) -> list[tuple[str, str]]:
     if recipe.get("match"):
         entries = f"{run.metadata.entries:,} metadata entries" if run.metadata else "the metadata"
         match.append(("match", f"the caption contains at least one of {entries}"))
-    ends = [*match, *dedup]
     for rule in run.rules:
         if rule.dedup:
-            lines, ends = [*lines, *ends], []
+            lines += [*match, *dedup]
+            match, dedup = [], []
             continue
         reached = "" if rule.threshold is None else f", which means at least {rule.show(rule.threshold)}"
         lines.append((rule.name, " ".join(rule.sql.split()) if rule.sql else f"the {rule.expression}{reached}"))
-    lines += ends
+    lines += [*match, *dedup]
     if run.selection:
         lines.append((run.selection.key, run.selection.card))
     return lines

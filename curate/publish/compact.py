@@ -26,10 +26,7 @@ MIN_FEWER = 4  # as does one that would not have so many times fewer files
 
 
 def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int]) -> list[Chunk]:
-    """Return the chunks of a run; each is a unit where few are.
-
-    `sources` are the source of units that follow each other, and how many these are; `sizes` the rows of each unit.
-    """
+    """Return the chunks of a run, by its `Results.sources` and the rows of each unit; each is a unit where few are."""
     chunks: list[Chunk] = []
     number = filled = 0
     for _, units in sources:
@@ -48,10 +45,7 @@ def lay_out_chunks(sources: Sequence[tuple[str, int]], sizes: Mapping[int, int])
 
 
 def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> list[str]:
-    """Put the tables of a chunk's units into one file each, and return the files; those of one unit stay as they are.
-
-    The tables are those of these names; with captions the files that say what they took are put together too.
-    """
+    """Put the tables of a chunk's units into one file each; return the files. Those of one unit stay as they are."""
     last = None if chunk.first == chunk.last else chunk.last
     merged, captions = UnitTables(store, chunk.first, last=last), caption_statistics_file(chunk.first, last)
     if last is not None:
@@ -60,7 +54,7 @@ def compact_units(store: RunStore, table_names: Sequence[str], chunk: Chunk) -> 
             table = concat_small(_read(store, name, chunk, footers))
             rows, keys, notes = map(list, zip(*footers, strict=True))
             merged.rewrite(name, table, None, {"units": {"rows": rows, "keys": keys, "notes": notes}})
-        if "captions" in table_names:
+        if "captions" in table_names:  # the files that say what they took are put together too
             store.write_json(captions, [store.read_json(caption_statistics_file(unit)) for unit in chunk.units])
     return [*map(merged.file, table_names), *([captions] if "captions" in table_names else [])]
 

@@ -63,11 +63,9 @@ def describe_run(
 
 
 def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
-    """Write what shows a finished run's name and license, and the manifest, with other facts; a report is removed.
-
-    Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
-    """
+    """Write what shows a finished run's name and license, and the manifest, with other facts; a report is removed."""
     lines = read_manifest(store)
+    # Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
     store.write_json(layout.DESCRIBING_FILE, [[source, rule, rows] for (source, rule), rows in drops.items()])
     store.delete(layout.SUCCESS_FILE)
     _write_facts(store, facts, Lines(lines).below("shards/"))
@@ -81,13 +79,11 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
 
 
 def finish_description(store: RunStore) -> None:
-    """Complete what `describe_again` began and did not end, by the run.json that is there; the caller holds the lock.
-
-    Where a file is damaged or missing the run stays unfinished, and whoever runs its recipe recomputes it.
-    """
+    """Complete what `describe_again` began and did not end, by the run.json there is; the caller holds the lock."""
     is_other = any(map(store.exists, (layout.SUCCESS_FILE, layout.FORGETTING_FILE)))
     if is_other or not store.exists(layout.DESCRIBING_FILE):
         return
+    # Where a file is damaged or missing the run stays unfinished, and whoever runs its recipe recomputes it.
     with suppress(DamagedError, OSError):
         drops = Counter({(source, rule): rows for source, rule, rows in store.read_json(layout.DESCRIBING_FILE)})
         describe_again(store, read_facts(store), drops)

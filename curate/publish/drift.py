@@ -5,7 +5,7 @@ source. Distances are compared with that of a random part of the pool: two sampl
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,16 +69,10 @@ def measure_drifts(samples: dict[Group, DriftSample]) -> list[DriftFacts]:
         if not len(kept) or not len(raw):
             continue
         drift = measure_drift(raw.astype(np.float32), kept.astype(np.float32))
-        drifts.append(
-            DriftFacts(
-                source=group.source,
-                model=group.model,
-                side=group.side,
-                pool_rows=len(raw),
-                kept_rows=len(kept),
-                distance=drift.distance,
-                standard_error=drift.standard_error / (2 * drift.distance) if drift.distance else None,
-                unchanged=measure_drift(raw.astype(np.float32), part.astype(np.float32)).distance,
-            )
-        )
+        error = drift.standard_error / (2 * drift.distance) if drift.distance else None
+        unchanged = measure_drift(raw.astype(np.float32), part.astype(np.float32)).distance
+        names: dict[str, Any] = {"source": group.source, "model": group.model, "side": group.side}
+        sizes: dict[str, Any] = {"pool_rows": len(raw), "kept_rows": len(kept)}
+        distances: dict[str, Any] = {"distance": drift.distance, "standard_error": error, "unchanged": unchanged}
+        drifts.append(DriftFacts(**names, **sizes, **distances))
     return drifts

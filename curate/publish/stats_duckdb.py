@@ -1,7 +1,6 @@
 """stats.duckdb: a run's small tables, TABLES, for any DuckDB client of version 1.0 or later.
 
-In: a run folder with its tables, failures.parquet and entries.parquet. Views over the large tables are
-`curate.publish.views`: they need paths, and these none.
+Views over the large tables are `curate.publish.views`: they need paths, and these none.
 """
 
 import json

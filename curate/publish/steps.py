@@ -45,10 +45,7 @@ def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]
 
 
 def compact(units: Units, settings: PublishSettings, audited: Answer, sources: Sources) -> Answer:
-    """Put the tables of many small units into few files; those of others stay as they are.
-
-    `audited` comes once all tables are there. Returns list[list[Published]], the manifest's lines of all tables.
-    """
+    """Put the tables of many small units into few files, once `audited` is there: a list of list[Published]."""
     chunks = units.get("Compact: chunks", lambda counted: lay_out_chunks(sources, counted.sizes), audited)
     store, names = settings.store, settings.table_names
 

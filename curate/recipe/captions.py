@@ -1,7 +1,4 @@
-"""The section `captions` of a recipe: which texts are written for kept samples, by what, how judged and emitted.
-
-The sections of the kinds of captions, and of engines, lie with these: they come from registries.
-"""
+"""The section `captions` of a recipe: which texts are written for kept samples, by what, how judged and emitted."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple

@@ -1,7 +1,4 @@
-"""The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample.
-
-`rules` is a field of `Recipe`, whose SQL `curate.expressions` checks. Passes and schemes come from registries.
-"""
+"""The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample."""
 
 from typing import Annotated, Any, Literal, Self
 

@@ -33,8 +33,6 @@ _log = logging.getLogger(__name__)
 
 _MOST = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
 
-License = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)]
-
 # Keys of which a section has one.
 _ONE_OF = (
     (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
@@ -76,7 +74,7 @@ class Recipe(KindsSection):
 
     name: Name = Field("curated", examples=["my-pool"])
     """Name of the set, in its card and report."""
-    license: License = Field("unknown", examples=["cc-by-4.0"])
+    license: str = Field("unknown", examples=["cc-by-4.0"], pattern=r"^[a-z0-9][a-z0-9.+-]*$", max_length=64)
     """License for the cards, an identifier of the Hugging Face Hub."""
     seed: int = Field(0, examples=[1], ge=0, lt=2**63, strict=True)
     """Seed of the draws: balance, sample, and what language models draw."""

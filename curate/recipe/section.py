@@ -141,12 +141,9 @@ K = TypeVar("K", bound="KindsSection")
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """Marks a field whose section is made of a registry's kinds, when it is first needed; the field's type is its base.
+    """Marks a field of type `SerializeAsAny[Base]`, whose section is made of a registry's kinds when first needed."""
 
-    `make` gives a section, or a union of sections. The type is to be `SerializeAsAny[Base]`: so all is serialised.
-    """
-
-    make: Callable[[], Any]
+    make: Callable[[], Any]  # gives a section, or a union of sections
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def validate(value: Any, info: ValidationInfo) -> Any:

@@ -1,7 +1,4 @@
-"""The columns that a run's tables have beyond the fixed ones, and which of all columns rules see.
-
-They follow from the recipe's section `measure`, its signals, and what the pool's own columns are.
-"""
+"""The columns that a run's tables have beyond the fixed ones, and which of all columns rules see."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

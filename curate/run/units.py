@@ -157,11 +157,9 @@ class Batch(Protocol):
 
 
 class Units(ABC):
-    """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes.
+    """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes."""
 
-    `place` is where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores.
-    """
-
+    # Where steps work: unless it is a cluster, a step over all of them may hold them, and use all cores
     place: Place = Place.THIS_PROCESS
 
     @abstractmethod
@@ -181,10 +179,7 @@ class Units(ABC):
     ) -> Answer[W]: ...
     @abstractmethod
     def ask(self, name: str, function: Yields, *values: Any, combine: Combine | None = None) -> Answer[Any]:
-        """Ask each unit, which stays as it is, and combine the parts that `function(tables, element, *values)` yields.
-
-        Without `combine` the answer is the list of them all.
-        """
+        """Ask each unit, which stays as it is, and combine or list what `function(tables, element, *values)` gives."""
 
     @abstractmethod
     def pairs(

@@ -1,6 +1,4 @@
-"""How near an image is to good exemplars rather than to bad ones (RAVE): see
-`curate.signals.formulas.embedding_scores`.
-"""
+"""How near an image is to good exemplars, not to bad ones (RAVE): see `curate.signals.formulas.embedding_scores`."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar

@@ -1,6 +1,4 @@
-"""A classifier of images, fitted to a few labelled ones by their embeddings, without training: see
-`curate.signals.formulas.gda`.
-"""
+"""A classifier of images, fitted to a few labelled ones, without training: see `curate.signals.formulas.gda`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar

@@ -60,12 +60,10 @@ class _Part(NamedTuple):
 
 
 class Vocabulary:
-    """The words that pass, in any number: `word in vocabulary`. Threads may share it.
-
-    `digest`, hex, is of the WordNet files that are read and the set of ids: what determines results.
-    """
+    """The words that pass, in any number: `word in vocabulary`. Threads may share it."""
 
     def __init__(self, digest: str, parts: Sequence[_Part]) -> None:
+        # Hex, of the WordNet files that are read and the set of ids: what determines results
         self.digest, self._parts = digest, parts
         self._known = lru_cache(_KNOWN_WORDS)(self._look_up)
 

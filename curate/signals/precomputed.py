@@ -1,7 +1,4 @@
-"""The signal of embeddings that the pool supplies. `curate.pool.decode.precomputed` reads them.
-
-They have no column in `scores`.
-"""
+"""The signal of embeddings that the pool supplies, without columns: see `curate.pool.decode.precomputed`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,4 @@
-"""The kinds of signals: what a recipe's section `measure` adds to `scores`, in order. A new kind is one line here.
-
-A signal's key is the digest of all that its values depend on but the samples: by it columns are reused.
-"""
+"""The kinds of signals: what a recipe's section `measure` adds to `scores`, in order. A new kind is one line here."""
 
 import json
 from collections.abc import Mapping, Sequence

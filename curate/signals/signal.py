@@ -185,10 +185,7 @@ class ImageObserver(Protocol):
         """Return what the image tells; see `curate.signals.signal.Collector.observe`."""
 
     def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
-        """Return the columns of a part, one value a row.
-
-        `observed` is what `observe` returned for each row, None where the image could not be read or used.
-        """
+        """Return a part's columns, of what `observe` gave for each row, None where it could not be read or used."""
 
 
 def image_signal(

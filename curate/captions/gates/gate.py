@@ -104,10 +104,7 @@ class Verdicts(NamedTuple):
 
 
 def run_gates(candidates: Candidates, options: Gates) -> Verdicts:
-    """Return what all gates that apply say. Of an empty text nothing else is said.
-
-    Raises RunError, which names the package, where a gate returns no mask.
-    """
+    """Return what all gates that apply say, of an empty text only that. Raises RunError where one returns no mask."""
     gates = GATES.kinds()
     masks = np.zeros((len(candidates.texts), len(gates)), np.bool_)
     for place, gate in enumerate(gates.values()):

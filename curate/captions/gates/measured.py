@@ -63,10 +63,7 @@ class FClipScore(ClipScore):
 
 
 def entry_weights(counts: npt.NDArray[np.integer], rows: int) -> F64:
-    """Return how heavy each entry is: log(rows / count), so that one of nearly all captions ("of") is of no weight.
-
-    `counts` integer [entries]: how many of the pool's `rows` hold each entry; 0 counts as 1.
-    """
+    """Return each entry's weight, log(rows / count), of `counts` (integer [entries]) among `rows`; 0 counts as 1."""
     return np.maximum(0.0, np.log(max(rows, 1) / np.maximum(np.asarray(counts, np.float64), 1.0)))
 
 

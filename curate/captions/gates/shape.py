@@ -59,8 +59,7 @@ class Length(Gate):
 
 class Repetition(Gate):
     """Fails a text with a word four times in a row, a character (no digit) six times in a row, or three words in a row
-    that come three times and make up a quarter of the text; unless its caption repeats itself as well.
-    """
+    that come three times and make up a quarter of the text; unless its caption repeats itself as well."""
 
     key = "repetition"
     summary = "words, characters or phrases that repeat"

@@ -35,7 +35,7 @@ Records = npt.NDArray[np.void]
 LARGE_SHARE = 0.05  # of the rows that reach deduplication: such a group is warned of
 # With passes by nearness the largest group is named from so many rows and this share on, for such groups may chain.
 LARGE_NEAR, LARGE_NEAR_SHARE = 10, 0.001
-LARGE_GROUPS = 20
+LARGE_GROUPS = 20  # of a bucket at most: no more have over 5 % of the rows; each group is in one bucket
 
 
 def record_type(passes: int) -> np.dtype[np.void]:
@@ -163,10 +163,7 @@ def repeated_of_units(bucket: Sequence[PackedHashes]) -> Iterator[tuple[int, U64
 
 
 def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:
-    """Return the living rows of a unit whose hash in any pass is among that pass's repeated ones (int64, ascending).
-
-    `columns` are the passes' key columns, `repeated_hashes` those of all buckets, ascending.
-    """
+    """Return a unit's living rows whose hash in any pass is among its repeated ones (int64; both ascending)."""
     chosen = np.zeros(len(alive), bool)
     for column, hashes in zip(columns, repeated_hashes, strict=True):
         hi, lo, present = pass_keys(column)
@@ -183,11 +180,8 @@ def content_hashes(images: pa.Array, captions: pa.Array) -> U64:
 
 
 def preferences(values: pa.Array) -> U64:
-    """Return numbers as `prefer` (uint64[rows]): larger is better, null and NaN are worst.
-
-    The two largest 64-bit integers count as equal, to leave room for null.
-    """
-    keys, valid = order_keys(values)
+    """Return numbers as `prefer` (uint64[rows]): larger is better, null and NaN are worst."""
+    keys, valid = order_keys(values)  # of which the two largest count as equal, to leave room for null
     return np.where(valid, np.minimum(keys, np.uint64((1 << 64) - 2)) + np.uint64(1), np.uint64(0))
 
 
@@ -255,10 +249,7 @@ def resolve(records: Records, pass_index: int) -> Records:
 
 
 def largest_groups(records: Records) -> list[tuple[int, str]]:
-    """Return the largest groups of a bucket after the last pass: how many rows each has, and its representative's uid.
-
-    At most 20 of them, the largest first: no more have over 5 % of the rows. Each group is in one bucket.
-    """
+    """Return a bucket's largest groups after the last pass, the largest first: rows, and the representative's uid."""
     lost = records[records["dead"]]
     order = np.lexsort((lost["rep_lo"], lost["rep_hi"]))
     hi, lo = lost["rep_hi"][order], lost["rep_lo"][order]

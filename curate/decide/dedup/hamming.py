@@ -83,10 +83,8 @@ def edges_in_bucket(hashes: U64, mask: np.uint64, distance: int) -> U64:
 
 
 def groups(hashes: U64, distance: int) -> Groups:
-    """Return the groups that all pairs that differ in at most `distance` bits make, in one process.
-
-    Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
-    """
+    """Return the groups that all pairs that differ in at most `distance` bits make, in one process."""
+    # Memory beyond the hashes is 10 bytes a row, and that of a few buckets of about a million.
     hashes = distinct(hashes)
     n_buckets = 1 + len(hashes) // _BUCKET
 
@@ -104,10 +102,7 @@ def groups(hashes: U64, distance: int) -> Groups:
 
 
 def nearest(hashes: U64, evaluation: U64, distance: int) -> I64:
-    """Return of each hash of the pool the nearest evaluation hash within `distance` bits.
-
-    That is its index (int64[n]), the lowest of equally near ones; −1 where there is none.
-    """
+    """Return each hash's nearest evaluation hash within `distance` bits: its index (int64[n]; the lowest), or −1."""
     # Of equal hashes one is searched, in the pool and in the evaluation set, where the first one counts.
     pool = distinct(hashes)
     targets = distinct(evaluation)
@@ -143,13 +138,11 @@ def _popcount(word: np.uint64) -> np.uint64:
 
 @njit(nogil=True, cache=True)
 def _link(hashes: U64, parents: U64, starts: I64, distance: int) -> None:
-    """Search each run in breadth: reorders it so that groups are contiguous; `parents` is the tree.
-
-    [start, head) was searched with, [head, free) waits to be, [free, stop) is in no group yet.
-    """
+    """Search each run in breadth: reorders it so that groups are contiguous; `parents` is the tree."""
     k = np.uint64(distance)
     for r in range(len(starts) - 1):
         stop = starts[r + 1]
+        # [start, head) was searched with, [head, free) waits to be, [free, stop) is in no group yet.
         head = free = starts[r]
         while free < stop:
             if head == free:

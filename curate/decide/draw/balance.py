@@ -238,10 +238,7 @@ def _say_why_all_stay(outcome: Outcome) -> str:
 
 
 def read_counts(url: str, metadata_key: str) -> I64:
-    """Return the survivors of each entry in another run (int64[entries], by id).
-
-    `metadata_key` is that of the recipe's entries. Raises RecipeError unless there is a finished run with them.
-    """
+    """Return the survivors of each entry in a finished run (int64[entries]). Raises RecipeError unless it has these."""
     store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
     if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):
         raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")

@@ -41,11 +41,9 @@ def tail_shares(counts: I64) -> tuple[I64, F64]:
 
 
 def tail_share_t(counts: I64, share: float) -> int:
-    """Return the count whose share in `tail_shares` is nearest to `share`, the first of equals; 1 without counts.
-
-    It inverts MetaCLIP 2's t_to_p ("Meta CLIP 2", arXiv 2507.22062), zero counts left out. Its own inverse, p_to_t,
-    counts entries with t rows too, and gave another t in 512 of 927 cases.
-    """
+    """Return the count whose share in `tail_shares` is nearest to `share`, the first of equals; 1 without counts."""
+    # It inverts MetaCLIP 2's t_to_p ("Meta CLIP 2", arXiv 2507.22062), zero counts left out. Its own inverse, p_to_t,
+    # counts entries with t rows too, and gave another t in 512 of 927 cases.
     distinct, shares = tail_shares(counts)
     return int(distinct[np.argmin(np.abs(shares - share))]) if len(distinct) else 1
 
@@ -194,10 +192,7 @@ def _first_certain(entries: I32, begin: int, end: int, counts: I64, limits: I64)
 
 @njit(nogil=True, cache=True)
 def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64, variances: F64 | None) -> U64:
-    """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give.
-
-    Adds Σπ(1−π) to `variances`, unless it is None; a row adds nothing where π is 1.
-    """
+    """Return Σ fixed_point(π) per choice (ascending), bit for bit what `_inclusion` and `fixed_point` give."""
     k = limits.shape[-1]
     sums = np.zeros(k, np.uint64)
     certain = np.zeros(k + 1, np.uint64)  # rows by their first certain choice
@@ -215,7 +210,7 @@ def _expected(offsets: I64, entries: I32, counts: I64, limits: I64, floats: F64,
             limit = floats if floats.ndim == 1 else floats[entries[i]]
             for j in range(first):
                 miss[j] *= 1.0 - limit[j] / count
-        if variances is not None:
+        if variances is not None:  # to which a row adds nothing where π is 1
             for j in range(first):
                 variances[j] += miss[j] * (1.0 - miss[j])
         # Adding 2^52 rounds to an integer, half to even, and leaves it in the low bits: rint that vectorises.

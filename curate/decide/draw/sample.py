@@ -5,7 +5,7 @@ is. Units count hashes by their first 16 bits (65,536 counters), then answer the
 the last one taken: two rounds, and a share of 2⁻¹⁶ of the rows in one process. Uids tell equal hashes apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -118,15 +118,17 @@ class SampleSelection(Selection):
 
     def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
         """Return the sample of the rows left, by two questions: counts by first bits, then the keys of one count."""
-        begin = SampleSearch(section.rows)
 
         def keys(tables: OpenTables, state: Any) -> U64:
             return sample_keys(run.rows_left(tables, state).uids, run.seed)
 
         histogram = units.ask("Sample: count", lambda *of: [count_keys(keys(*of))], combine=Fold[I64]())
-        search = units.get("Sample: narrow", begin.narrow, histogram)
-        inside = units.ask("Sample: inside", lambda tables, state, at: [at.inside(keys(tables, state))], search)
-        return units.get("Sample: cut", SampleSearch.cut, search, inside)
+        search = units.get("Sample: narrow", SampleSearch(section.rows).narrow, histogram)
+
+        def inside(tables: OpenTables, state: Any, at: SampleSearch) -> Iterable[U64]:
+            return filter(len, [at.inside(keys(tables, state))])
+
+        return units.get("Sample: cut", SampleSearch.cut, search, units.ask("Sample: inside", inside, search))
 
     def words(self, outcome: Outcome) -> SelectionWords:
         """Return what people are told of it."""

@@ -178,10 +178,7 @@ class Selection(ABC):
         """
 
     def recorded(self, section: Any, facts: RunFacts, run: SelectionRun, counts: I64) -> Choice | None:
-        """Return what a finished run chose, as far as `Choice.shares` needs it; None where it has none.
-
-        `counts` (int64[entries]) are of its survivors.
-        """
+        """Return what a finished run chose, by its survivors' `counts`, for `Choice.shares`; None without."""
         return None
 
     def sizes(self, choices: Sequence[Any], rows: Sequence[RowsLeft]) -> list[tuple[float, float]]:

@@ -1,7 +1,4 @@
-"""Ranks: of each value of a pool, how many rows have at most this value, exactly, over distributed data.
-
-Distinct keys of units meet by their first digit, where they are counted, and go back to their units as counts.
-"""
+"""Ranks: of each value of a pool, how many rows have at most this value, exactly, over distributed data."""
 
 from collections.abc import Iterator, Sequence
 

@@ -35,10 +35,9 @@ class Tags(NamedTuple):
 def mean_shift(images: F32, texts: F32) -> F32:
     """Return the shift g that draws images and texts together: a quarter of (mean image − mean text), in float64 first.
 
-    A mean that was computed before represents its rows, as one row.
-
-    Source: Freiberger et al., Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints, 2023,
-    mitigation by shifting; the gap is Liang et al.'s, Mind the Gap, 2022.
+    A mean that was computed before represents its rows, as one row. Source: Freiberger et al., Fooling Contrastive
+    Language-Image Pre-trained Models with CLIPMasterPrints, 2023, mitigation by shifting; the gap is Liang et al.'s,
+    Mind the Gap, 2022.
     """
     gap = images.mean(axis=0, dtype=np.float64) - texts.mean(axis=0, dtype=np.float64)
     return np.asarray(GAP_SHARE * gap, np.float32)
@@ -81,11 +80,10 @@ def quality_score(images: F32, axis: F32) -> F32:
 def tag_contexts(images: F32, prompts: F32, temperature: float = 0.01) -> Tags:
     """Return the context of each image, whatever its class: p(z|x) ∝ Σ over classes y of exp(cos(x, (y, z)) / T).
 
-    Source: An et al., PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: its
-    estimates of p(z|x) with classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
-
     `images` are float32[n, d]; `prompts`, of each class in each context ("a photo of a dog, in water"), float32[y, z,
-    d]; T, above 0, is the paper's over the model's logit scale (CLIP's is 100): larger is flatter.
+    d]; T, above 0, is the paper's over the model's logit scale (CLIP's is 100): larger is flatter. Source: An et al.,
+    PerceptionCLIP: Visual Classification by Inferring and Conditioning on Contexts, 2024: its estimates of p(z|x) with
+    classes (ClassAttr), and from the attribute alone (PureAttr), which is with one class.
     """
     classes, contexts, dimension = prompts.shape
     flat = prompts.reshape(-1, dimension).T

@@ -40,10 +40,7 @@ class Classifier:
         return logits if texts is None else logits + 100.0 * (x @ texts.T.astype(np.float64))
 
     def classify(self, images: F32, texts: F32 | None = None, alpha: float = 1.0) -> Tags:
-        """Return the class of each image, and the softmax of its `logits`.
-
-        Without texts and with α = 1 these are the Gaussians' own posterior probabilities.
-        """
+        """Return the class of each image, and the softmax of its `logits`: without texts, at α = 1, the posteriors."""
         probabilities = np.empty((len(images), len(self.bias)), np.float32)
         for start in range(0, len(images), ROWS):
             logits = self.logits(images[start : start + ROWS], texts, alpha)
