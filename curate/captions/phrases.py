@@ -59,7 +59,7 @@ def noun_phrases(captions: pa.Array) -> pa.Array:
         phrases: dict[str, str] = {}
         for phrase in (_trimmed(run, after) for run, after in _runs(_words(text or ""))):
             if phrase:
-                phrases.setdefault(phrase.lower(), phrase)
+                phrases.setdefault(phrase.lower(), phrase)  # no two differ by case alone
         rows.append(None if text is None else list(phrases.values()))
     return pa.array(rows, pa.list_(pa.string()))
 

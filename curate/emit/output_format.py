@@ -99,7 +99,7 @@ def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
     """
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
-    kind = find_output(settings.recipe.output.format, settings.pool.has_images)
+    kind = find_output(settings.output.format, settings.pool.has_images)
     last, files, name = f"{shard.stem}.parquet", kind.files(shard.stem), f"{shard.stem}_stats.json"
     if store.is_current(last, key) and all(store.exists(name) and check_written(store, name) for name in files):
         return store.read_json(name).get(JSON_DTYPE)

@@ -16,8 +16,8 @@ from curate.emit.columns import EmittedColumns, find_emitted, read_kept, read_ke
 from curate.emit.layout import Shard, Slice
 from curate.pool.plan import Pool, Unit
 from curate.pool.reread import UnitRereader
-from curate.recipe.output import OUTPUTS
-from curate.recipe.recipe import Recipe
+from curate.recipe.captions import Captions
+from curate.recipe.output import OUTPUTS, Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
@@ -33,11 +33,14 @@ class EmitSettings(StepSettings):
     store: RunStore
     sources: tuple[Source, ...]
     pool: Pool
-    recipe: Recipe
+    output: Output
     decisions_key: str
     captioning: Any  # what determines the captions; None without
     text_tables: tuple[str, ...]  # the tables with texts that units of this run have
+    captions: Captions | None
+    seed: int
     emitted: EmittedColumns  # of samples, scores and decisions, besides the fixed ones
+    derived: tuple[str, ...]  # those that the recipe derives
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
     # Rows and values of the units that are being written, now and then two a shard
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
@@ -50,22 +53,24 @@ class EmitSettings(StepSettings):
             store=context.store,
             sources=context.sources,
             pool=context.pool,
-            recipe=context.recipe,
+            output=context.recipe.output,
             decisions_key=decisions_key(context),
             captioning=CaptionSettings.of(context).key_fields if captions else None,
             text_tables=(() if captions is None else ("captions", "regions") if captions.regions else ("captions",)),
+            captions=captions,
+            seed=context.recipe.seed,
             emitted=find_emitted(context),
+            derived=tuple(context.recipe.derive),
         )
 
     @property
     def key(self) -> str:
         """Key of all shards, but for `fields`, which are known later."""
-        output, captions = self.recipe.output, self.recipe.captions
-        package = OUTPUTS.package(output.format) if output.format else None
+        package = OUTPUTS.package(self.output.format) if self.output.format else None
         texts = [] if self.captioning is None else [self.captioning]
-        texts += [_SYN_JSON] if captions and captions.output.syn_json else []
+        texts += [_SYN_JSON] if self.captions and self.captions.output.syn_json else []
         texts += [package] if package else []
-        return ids.digest([VERSIONS["shards"], self.decisions_key, output.model_dump(), *texts])
+        return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
     def shard_key(self, shard: Shard) -> str:
         """Return the key of one shard, with its units' decisions, which depend on what could be read, and texts."""
@@ -87,9 +92,9 @@ class EmitSettings(StepSettings):
     def kept_values(self, part: Slice, tables: UnitTables, columns: tuple[str, ...]) -> pa.Table:
         """Return columns of `samples`, `scores` and `decisions` for a slice's rows."""
         name, was_drawn = (part.unit.index, "values", *columns), INPUT_PROBABILITY in self.pool.scores.names
-        values = self.recent.get(name, lambda: read_kept(tables, columns, self.recipe.derive, was_drawn))
+        values = self.recent.get(name, lambda: read_kept(tables, columns, self.derived, was_drawn))
         return values.slice(part.first, part.count)
 
     def texts_to_emit(self, tables: UnitTables, uids: Sequence[str], captions: Sequence[str]) -> list[EmittedTexts]:
         """Return what the shards hold of the texts of rows with these uids and original captions."""
-        return emitted_texts(self.recipe.captions, self.recipe.seed, tables, uids, captions)
+        return emitted_texts(self.captions, self.seed, tables, uids, captions)

@@ -32,7 +32,7 @@ def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answ
 
 
 def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int) -> Iterator[tuple[int, Any]]:
-    hashes = find_output(settings.recipe.output.format, settings.pool.has_images).name_hashes(tables)
+    hashes = find_output(settings.output.format, settings.pool.has_images).name_hashes(tables)
     for bucket, part in enumerate(exact.split_buckets(hashes, n_buckets)) if len(hashes) else ():
         yield bucket, (unit.index, part)
 
@@ -42,7 +42,7 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
 
     `audit`, of all units, comes once nothing speaks against emitting; `repeated` are of `hash_names`.
     """
-    output, names = settings.recipe.output, [*SIDECAR.names, *settings.emitted.parquet]
+    output, names = settings.output, [*SIDECAR.names, *settings.emitted.parquet]
     layout = units.get("Emit: lay out", lambda counts: Layout.of(counts.kept, output.rows_per_shard), audit)
     fields = units.get("Emit: fields", lambda counts: find_field_columns(counts.fields, names), audit)
     slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout, batch=_SliceBatch)
@@ -71,7 +71,7 @@ def _write(
         in_order = sorted(filter(len, repeated), key=itemgetter(0))  # each is of a bucket
         hashes = np.concatenate([np.zeros(0, np.uint64), *in_order])
         dtype = emit_shard(replace(settings, fields=fields), shard, hashes)
-        files = find_output(settings.recipe.output.format, settings.pool.has_images).files(shard.stem)
+        files = find_output(settings.output.format, settings.pool.has_images).files(shard.stem)
         lines = [written_file(store, path, shard.rows if has_rows else None) for path, has_rows in files.items()]
         yield index, dtype
         yield Aside(lines)

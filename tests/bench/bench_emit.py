@@ -128,7 +128,7 @@ def make_run(pool: Path, out: Path, rows_per_shard: int) -> tuple[RunContext, li
 def emit(settings: EmitSettings, kept: list[tuple[Unit, int]]) -> None:
     settings.store.delete("shards")
     settings = replace(settings, recent=Recent())
-    layout = Layout.of({unit.index: rows for unit, rows in kept if rows}, settings.recipe.output.rows_per_shard)
+    layout = Layout.of({unit.index: rows for unit, rows in kept if rows}, settings.output.rows_per_shard)
     for shard in lay_out([unit for unit, _ in kept], layout):
         emit_shard(settings, shard, np.zeros(0, np.uint64))
 

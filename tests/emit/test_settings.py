@@ -103,5 +103,5 @@ def test_the_key_of_a_shard(tmp_path: Path, what: str) -> None:
 def test_every_input_is_named() -> None:
     """A field that is added must be in the key, or be one of these, which the key of decisions holds or which are access."""
     assert {field.name for field in fields(EmitSettings)} - {"output", "decisions_key", "captioning", "text_tables"} == {
-        "store", "sources", "pool", "captions", "seed", "recent", "columns", "json_columns", "derived", "fields",
+        "store", "sources", "pool", "captions", "seed", "recent", "emitted", "derived", "fields",
     }  # fmt: skip
