@@ -50,10 +50,7 @@ _END = _Word("", "stop")
 
 
 def noun_phrases(captions: pa.Array) -> pa.Array:
-    """Return the noun phrases of each caption, see the module: list<string>, null where the caption is.
-
-    Phrases have single spaces, and no two of a caption differ by case alone. Raises RecipeError without TextBlob.
-    """
+    """Return captions' noun phrases (list<string>; null stays), none twice. Raises RecipeError without TextBlob."""
     rows: list[list[str] | None] = []
     for text in captions.to_pylist():
         phrases: dict[str, str] = {}

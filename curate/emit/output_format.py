@@ -93,10 +93,7 @@ def find_written(run: RunFacts) -> OutputFormat:
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
-    """Write the files of the shard, unless they are current; see `OutputFormat.write`. Returns its JSON_DTYPE, or None.
-
-    Raises RunError, which names the package, where a format returns other rows for the Parquet file.
-    """
+    """Write the shard's files, unless current; return its JSON_DTYPE, or None. Raises RunError for other rows."""
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
     kind = find_output(settings.output.format, settings.pool.has_images)
