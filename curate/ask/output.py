@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from json.encoder import encode_basestring
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 import pyarrow as pa
 from rich.cells import cell_len
@@ -37,6 +37,16 @@ class Result:
     names: tuple[str, ...]
     rows: Iterable[tuple[Any, ...]]
     exact: Mapping[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Self:
+        """Return the rows of a table."""
+        return cls(tuple(table.column_names), tuples(table))
+
+
+def tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table."""
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
 def write_result(result: Result, format: Format, file: IO[str]) -> None:
@@ -146,7 +156,7 @@ def cell_text(value: Any, single: bool | None = None) -> str:
 def table_html(table: pa.Table) -> str:
     """Return the first rows of a table as HTML: what notebooks show of it."""
     head = "".join(f"<th>{html_text(name)}</th>" for name in table.column_names)
-    rows = zip(*(column.to_pylist() for column in table.slice(0, _SHOWN).columns), strict=True)
+    rows = tuples(table.slice(0, _SHOWN))
     cells = ("".join(f"<td>{html_text(cell_text(value))}</td>" for value in row) for row in rows)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     count = f"{pluralise(len(table), 'row')}" + (f", the first {_SHOWN} shown" if len(table) > _SHOWN else "")

@@ -1,16 +1,14 @@
 """`curate diff`: samples that one run keeps and another does not, and why."""
 
-from collections.abc import Iterator
 from enum import StrEnum
 from itertools import chain, islice
-from typing import Annotated, Any
+from typing import Annotated
 
-import pyarrow as pa
 from typer import Argument, Option
 
 from curate.ask.diff import CHANGES, GAINED, LOST, SAMPLES, changed_samples, diff_runs
 from curate.ask.diff_page import diff_page
-from curate.ask.output import Result, write_json
+from curate.ask.output import Result, tuples, write_json
 from curate.base.errors import RecipeError
 from curate.cli.common import Format, FormatOption, PageOption, open_output, print_lines, print_result, save_images
 
@@ -48,7 +46,7 @@ def diff(
     if limit is not None and by is None:
         raise RecipeError(f"--limit needs --by; accepted: {', '.join(f'--by {name}' for name in By)}")
     if images and side is not None:
-        samples = (row for batch in changed_samples(first, second, limit, [side]) for row in _tuples(batch))
+        samples = (row for batch in changed_samples(first, second, limit, [side]) for row in tuples(batch))
         result = Result(tuple(SAMPLES.names), samples)
         keeper = first if side == LOST else second
         save_images(keeper, result, f"{side} from {first} to {second}", out or "images.html")
@@ -61,13 +59,13 @@ def diff(
     if by is not None:
         table = tables[by]
         shown = table.slice(0, _SHOWN if limit is None and format == Format.table else limit)
-        print_result(Result(tuple(table.column_names), list(_tuples(shown))), format)
+        print_result(Result.of(shown), format)
         if format == Format.table and len(shown) < len(table):
             print(f"of {len(table):,} rows; --limit shows more")
     elif format == Format.table:
         print_lines(*diff_page(comparison).lines)
     elif format == Format.csv:
-        rows = [(kind.value, *row) for kind in tables if kind != By.setting for row in _tuples(tables[kind])]
+        rows = [(kind.value, *row) for kind in tables if kind != By.setting for row in tuples(tables[kind])]
         print_result(Result(("by", *CHANGES.names), rows), Format.csv)
     else:
         sides = {"a": vars(comparison.a), "b": vars(comparison.b)}
@@ -82,11 +80,7 @@ def _print_samples(first: str, second: str, limit: int | None, side: Side | None
     shown = _SHOWN if limit is None and for_people else limit
     batches = changed_samples(first, second, shown, [side] if side else (LOST, GAINED))
     begin = list(batches if for_people else islice(batches, 1))  # errors are raised before the first line is printed
-    rows = (row for batch in chain(begin, batches) for row in _tuples(batch))
+    rows = (row for batch in chain(begin, batches) for row in tuples(batch))
     print_result(Result(tuple(SAMPLES.names), rows), format)
     if for_people and limit is None:
         print(f"the first {_SHOWN} of each side by uid; --limit shows more, --format csv all")
-
-
-def _tuples(table: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in table.columns), strict=True)

@@ -9,8 +9,9 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, TextIO
+from typing import Annotated
 
 from typer import Exit, Option, Typer
 
@@ -111,16 +112,12 @@ def main() -> None:
         warn_of_broken()
 
 
-class _OnStderr(logging.StreamHandler[TextIO]):
+class _OnStderr(logging.Handler):
     """Prints to what standard error is at the time: progress bars let lines through above them."""
 
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, value: TextIO) -> None:
-        pass
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError, ValueError):  # nobody reads it
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _show_warnings() -> None:

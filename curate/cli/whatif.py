@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from typer import Option
 
-from curate.ask.output import Result
+from curate.ask.output import Result, tuples
 from curate.ask.page import line
 from curate.ask.whatif.answer import WhatIf, answer
 from curate.ask.whatif.survivors import FinishedRun, has_same_rules, open_finished
@@ -208,8 +208,7 @@ def _long(result: WhatIf) -> Iterator[tuple[Any, ...]]:
 
 
 def _result(table: pa.Table) -> Result:
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    return Result(tuple(table.column_names), [tuple(map(_plainly, row)) for row in rows])
+    return Result(tuple(table.column_names), [tuple(map(_plainly, row)) for row in tuples(table)])
 
 
 def _plainly(value: Any) -> Any:

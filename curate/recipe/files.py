@@ -6,14 +6,19 @@ They may be untrusted, or a device by mistake: without a limit, one takes all me
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
+import yaml
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import register_implementation
 
 import curate
 from curate.base.decoded_size import check_decoded, read_footer
+from curate.base.errors import RecipeError
+from curate.recipe.faults import shorten
+from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
 # What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
 for _scheme, _name, _extra in (
@@ -55,6 +60,24 @@ def read_whole(path: str, limit: int) -> bytes:
     if len(content) > limit:
         raise ValueError(f"it holds more than {limit:,} bytes; accepted: at most that")
     return content
+
+
+def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[Any, Any], str]:
+    """Return what a file of YAML says, a mapping, empty where the file is, and its text.
+
+    Raises RecipeError, which begins with `where`, says of what `kind` it is no file, and what is accepted.
+    """
+    try:
+        data = load_yaml(text := read_whole(path, MAX_CHARACTERS).decode())
+    except FileNotFoundError:
+        raise RecipeError(f"{where}: no such {kind}; accepted: {accepted}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}: not valid YAML: {say_yaml_error(error)}") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"{where}: cannot be read as a {kind}: {error}; accepted: {accepted}") from None
+    if not isinstance(data, dict | None):
+        raise RecipeError(f"{where}: holds {shorten(data)}; accepted: {accepted}")
+    return data or {}, text
 
 
 def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:

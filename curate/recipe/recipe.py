@@ -22,12 +22,12 @@ from curate.recipe import section as fields
 from curate.recipe.captions import Captions
 from curate.recipe.deciding import DEDUP, SELECTIONS, Balance, Dedup, Rule, Sample, Top
 from curate.recipe.faults import explain_faults, shorten
-from curate.recipe.files import read_whole
+from curate.recipe.files import read_mapping
 from curate.recipe.measure import Measure
 from curate.recipe.output import Output
 from curate.recipe.section import BuiltFrom, Column, ColumnName, Expression, KindsSection, Name, OneOrSeveral, Section
 from curate.recipe.source import AnySource
-from curate.recipe.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
+from curate.recipe.strict_yaml import MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
 
 _log = logging.getLogger(__name__)
 
@@ -196,16 +196,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError, which names the file, the key or the value that is wrong, and what is accepted.
     """
-    try:
-        data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {say_yaml_error(error)}") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a YAML mapping with keys {', '.join(Recipe.full().model_fields)}")
+    data, _ = read_mapping(path, path, "recipe", f"a YAML mapping with keys {', '.join(Recipe.full().model_fields)}")
     for override in overrides:
         _set(data, override)
     base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)

@@ -126,16 +126,16 @@ def find_lease(store: RunStore) -> Holder | None:
     return None if has_left and store.exists(SUCCESS_FILE) else holder
 
 
-def check_lease(store: RunStore, may_end: MayEnd | None) -> None:
-    """Raise RunError where another has the lease, unless `may_end` says that it is dead."""
-    if (holder := find_lease(store)) and not (may_end and may_end(holder)):
+def check_free(store: RunStore, holder: Holder | None, may_end: MayEnd | None) -> None:
+    """Raise RunError where somebody holds the folder, unless `may_end` says that it is dead."""
+    if holder and not (may_end and may_end(holder)):
         raise say_held(store, holder)
 
 
 def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
-    """Take the lease, from one that is dead. Raises as `check_lease` does."""
+    """Take the lease, from one that is dead. Raises as `check_free` does."""
     before = read_leases(store)
-    check_lease(store, may_end)
+    check_free(store, find_lease(store), may_end)
     store.write_json(_file(max(before, default=0) + 1), holder.model_dump(), keep=lambda: True)
     now, known = read_leases(store), {holder.id, *(other.id for other in before.values())}
     if others := [other for other in now.values() if other.id not in known]:  # from a moment ago

@@ -95,8 +95,7 @@ def find_holder(store: RunStore) -> Holder | None:
 
 def check_unlocked(store: RunStore, may_end: MayEnd | None = None) -> None:
     """Raise RunError where a command is at work in the folder now; write nothing."""
-    if (holder := find_holder(store)) and not (may_end and may_end(holder)):
-        raise say_held(store, holder)
+    leases.check_free(store, find_holder(store), may_end)
 
 
 def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:

@@ -12,8 +12,7 @@ from apache_beam.runners.runner import PipelineRunner
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from pipelines.engines.base import PipelineEngine, Report, ancestors
-from pipelines.engines.portable import check_that_a_worker_starts
-from pipelines.engines.programs import check_java, fetching
+from pipelines.engines.programs import check_java, check_that_a_worker_starts, fetching
 
 # Of those that have one, the option that names the jar of the job server
 _JARS = {"SparkRunner": "spark_job_server_jar", "FlinkRunner": "flink_job_server_jar"}

@@ -11,21 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, product
 from typing import Any, TypeVar
 
-import yaml
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from curate.base.errors import RecipeError
 from curate.base.wording import did_you_mean
 from curate.recipe.faults import shorten
-from curate.recipe.files import read_whole
-from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
+from curate.recipe.files import read_mapping
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.beam import Beam
 from pipelines.engines.local import Local
 from pipelines.engines.registry import ENGINES
 
 View = TypeVar("View", bound=PipelineOptions)
-_INIT = "`curate init --on ENGINE` writes one"
+_ACCEPTED = "a YAML mapping of Beam options, such as runner: spark; `curate init --on ENGINE` writes one"
 
 
 def choose_engine(words: Sequence[str], on: str | None = None, out: str | None = None) -> PipelineEngine:
@@ -145,17 +143,9 @@ def _read_file(path: str, parser: argparse.ArgumentParser) -> dict[str, list[str
 
     Raises RecipeError where it cannot be read, is no YAML or no mapping, or a value is none that its option takes.
     """
-    try:
-        data = load_yaml(read_whole(path, MAX_CHARACTERS).decode())
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--on {path}: not valid YAML: {say_yaml_error(error)}") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"--on {path}: cannot be read: {error}; accepted: YAML of Beam options; {_INIT}") from None
-    if data is not None and not isinstance(data, dict):
-        accepted = "a mapping of Beam options, such as runner: spark"
-        raise RecipeError(f"--on {path}: holds {shorten(data)}; accepted: {accepted}")
+    data, _ = read_mapping(path, f"--on {path}", "file of options", _ACCEPTED)
     options = {}
-    for key, value in (data or {}).items():
+    for key, value in data.items():
         where = f"--on {path}: {key}"
         if not isinstance(key, str) or key.startswith("-") or "=" in key:
             name = str(key).lstrip("-").partition("=")[0]

@@ -13,8 +13,7 @@ from curate.run.context import RunContext
 from pipelines.engines.base import Report, ancestors
 from pipelines.engines.job import Job
 from pipelines.engines.local import Local
-from pipelines.engines.portable import check_that_a_worker_starts
-from pipelines.engines.programs import fetching
+from pipelines.engines.programs import check_that_a_worker_starts, fetching
 
 
 class Prism(Local):

@@ -19,7 +19,7 @@ from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job
 from pipelines.engines.programs import check_java
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
-from pipelines.spark.options import SparkOptions
+from pipelines.spark.context import SparkOptions
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 

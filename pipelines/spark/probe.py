@@ -12,9 +12,8 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.spark.context import open_context, quietly
+from pipelines.spark.context import SparkOptions, open_context, quietly
 from pipelines.spark.execution import find_python_error
-from pipelines.spark.options import SparkOptions
 
 _PATIENCE = 5  # seconds for a master to answer
 # How a message of Spark begins: a master waits for its end; a web server does not.

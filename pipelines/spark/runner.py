@@ -12,9 +12,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 from apache_beam.transforms import environments
 
-from pipelines.spark.context import is_here, open_context
+from pipelines.spark.context import SparkOptions, is_here, open_context
 from pipelines.spark.counters import StageCost
-from pipelines.spark.options import SparkOptions
 
 _LOGGER = logging.getLogger(__name__)
 _HELD = 64 << 20  # bytes of all stages that the driver holds

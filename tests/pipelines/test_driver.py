@@ -15,7 +15,7 @@ from pipelines import driver
 from pipelines.claim import claimed
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
-from pipelines.spark.options import SparkOptions
+from pipelines.spark.context import SparkOptions
 
 
 @pytest.mark.thorough

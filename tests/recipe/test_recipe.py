@@ -323,10 +323,14 @@ def test_a_binary_file(tmp_path: Path, data: bytes) -> None:
         load_recipe(str(path))
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "words > 2", "5"])
+def test_an_empty_file(tmp_path: Path) -> None:
+    assert "r.yaml: input: " in load_refusal(tmp_path, text="# no key\n")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "words > 2", "5"])
 def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
     message = load_refusal(tmp_path, text=text)
-    assert "a recipe is a YAML mapping" in message and "input, measure, match" in message
+    assert "accepted: a YAML mapping with keys input, measure, match" in message
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.base.errors import RecipeError
-from curate.recipe.faults import explain_faults, shorten
-from curate.recipe.files import read_whole, shipped_folder
-from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
+from curate.recipe.faults import explain_faults
+from curate.recipe.files import read_mapping, shipped_folder
 
 MAX_DAYS = 180
 FILE = "infra/prices.yaml"
@@ -59,15 +58,8 @@ class Prices(BaseModel):
 def load_prices(path: str | None = None) -> Prices:
     """Read a file of prices; None: the package's. Raises RecipeError, a line per fault with file, line and key."""
     name = f"--prices {path or FILE}"
-    try:
-        text = read_whole(path or str(shipped_folder("infra").parent / FILE), MAX_CHARACTERS).decode()
-        data = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: not valid YAML: {say_yaml_error(error)}") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"{name}: cannot be read: {error}; accepted: YAML as {FILE}") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"{name}: holds {shorten(data)}; accepted: a mapping as {FILE}")
+    shipped = str(shipped_folder("infra").parent / FILE)
+    data, text = read_mapping(path or shipped, name, "file of prices", f"a YAML mapping as {FILE}")
     try:
         return Prices.model_validate(data)
     except ValidationError as error:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.ask.diff import merge_names
-from curate.ask.output import Tables
+from curate.ask.output import Tables, tuples
 from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import LEFT, DecidedRows, FinishedRun, among, count_verdicts, find_survivors
 from curate.base import schema
@@ -174,7 +174,7 @@ def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fracti
     by, numbers = columns.names[0], _WEIGHTS.names[2:]
     sums = weights.group_by(by, use_threads=False).aggregate([(name, "sum") for name in numbers])
     lines = []
-    for name, *rows in zip(*(column.to_pylist() for column in sums.columns), strict=True):
+    for name, *rows in tuples(sums):
         pool, kept, *expected = (int(n or 0) for n in rows)
         before, after = (float(n * share) for n, share in zip(expected, shares, strict=True))
         lines.append(dict(zip(columns.names, (name, pool, kept, before, after, after - before), strict=True)))

@@ -44,7 +44,7 @@ def test_a_fault_names_file_line_and_key(text: str, words: list[str], tmp_path: 
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"cannot be read.*accepted: YAML as infra/prices.yaml"):
+    with pytest.raises(RecipeError, match=r"no such file of prices; accepted: a YAML mapping as infra/prices.yaml"):
         load_prices(f"{tmp_path}/none.yaml")
 
 

@@ -11,7 +11,7 @@ from curate.base.errors import RecipeError
 from curate.run.units import Place
 from pipelines.engines.base import PipelineEngine
 from pipelines.engines.choose import choose_engine
-from pipelines.spark.options import SparkOptions
+from pipelines.spark.context import SparkOptions
 from tests.pipelines.engines.test_choose import DATAFLOW
 
 
@@ -117,7 +117,9 @@ def test_a_runner_that_the_words_name_wrongly_is_theirs(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"--on .*spark: cannot be read.*`curate init --on ENGINE` writes one"):
+    with pytest.raises(
+        RecipeError, match=r"--on .*spark: no such file of options; accepted: .*`curate init --on ENGINE` writes one"
+    ):
         choose_engine([], str(tmp_path / "spark"))
 
 

@@ -9,7 +9,7 @@ import pytest
 from curate.base.errors import RecipeError
 from pipelines.engines.choose import choose_engine
 from pipelines.prepare import prepare
-from pipelines.spark.options import SparkOptions
+from pipelines.spark.context import SparkOptions
 from tests.laws import pools
 from tests.pipelines.engines.test_beam import check, write_java
 

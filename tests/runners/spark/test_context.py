@@ -10,8 +10,7 @@ pytestmark = pytest.mark.runners
 
 FAILING = """
 from apache_beam.options.pipeline_options import PipelineOptions
-from pipelines.spark.context import open_context, quietly
-from pipelines.spark.options import SparkOptions
+from pipelines.spark.context import SparkOptions, open_context, quietly
 
 def fail(number):
     try:
