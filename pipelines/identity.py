@@ -1,21 +1,29 @@
-"""Whether a run folder holds this run: by the identity that run.json states, and by the files that the manifest lists.
+"""What a run and its tables are known by: the keys of tables, each asked of the step that owns it, and its identity.
 
-In: the context of a prepared run. Out: whether the folder holds it finished, and what of it is missing or damaged.
+In: the context of a prepared run. Out: keys; whether the folder holds the run finished, by the identity that run.json
+states and the files that the manifest lists, and what of it is missing or damaged.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from curate.base import ids
 from curate.base.errors import DamagedError, RecipeError
+from curate.base.process import in_threads
+from curate.captions.settings import CaptionSettings
+from curate.decide.settings import decisions_key
 from curate.emit.settings import EmitSettings
-from curate.measure.settings import MeasureSettings
+from curate.match.unit import MatchSettings
+from curate.measure.settings import TABLES, MeasureSettings
+from curate.pool.plan import Unit
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
+from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.store import layout
 from curate.store.facts import RunClaim, read_claim
@@ -144,3 +152,43 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     for source in plain["input"]:
         source.pop("storage")
     return plain
+
+
+def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
+    """Return, for each table of a run, what gives its key from a unit that all files of can be read."""
+    measure, decided = MeasureSettings.of(context), decisions_key(context)
+    keys: dict[str, Callable[[Unit], str]] = {name: partial(measure.key, name) for name in measure.tables}
+    if context.recipe.match:
+        match = MatchSettings.of(context)
+        keys["matches"] = lambda unit: match.key(measure.key("samples", unit))
+    keys |= dict.fromkeys(("derived", "decisions"), lambda unit: decided)
+    if context.recipe.captions:
+        captions = CaptionSettings.of(context)
+        keys |= dict.fromkeys(("answers", "captions", "regions"), lambda unit: captions.key(unit, decided))
+    return {name: keys[name] for name in table_names(context)}
+
+
+def run_keys(context: RunContext, units: Sequence[Unit]) -> dict[str, str]:
+    """Return the digest of each table's keys over all units, and the keys of the pool and of the shards."""
+    tables = {name: ids.digest([key(unit) for unit in units]) for name, key in table_keys(context).items()}
+    return {"pool": context.pool.key, **tables, "shards": EmitSettings.of(context).key}
+
+
+def count_current(context: RunContext, units: Sequence[Unit]) -> dict[str, int]:
+    """Return of how many units each table is current, or would be once adopted from the run to reuse."""
+    keys = table_keys(context)
+
+    def are_current(unit: Unit) -> list[bool]:
+        tables = context.unit_tables(unit)
+        alone = replace(tables, reuse=None)  # decisions are never adopted: cheap, and by what could be read
+        places = {"derived": alone, "decisions": alone}
+        return [
+            places.get(name, tables).would_be_current(name, key(unit))
+            or (name in TABLES and tables.would_be_current(name, key(unit.before)))
+            for name, key in keys.items()
+        ]
+
+    counts = dict.fromkeys(keys, 0)
+    for current in in_threads(are_current, units):
+        counts = {name: counts[name] + is_current for name, is_current in zip(keys, current, strict=True)}
+    return counts

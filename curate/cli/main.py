@@ -43,7 +43,7 @@ COMMANDS = {
     "schema": "Print the JSON schema of recipes, for editors.",
 }
 # The modules of commands that have none of their name.
-_MODULES = {"schema": "init", **dict.fromkeys(("explain", "report", "verify"), "finished")}
+_MODULES = {"schema": "init", "cancel": "status", **dict.fromkeys(("explain", "report", "verify"), "finished")}
 
 
 def _version(requested: bool) -> None:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from curate.ask.costs.page import show_costs
-from curate.ask.costs.prices import load_prices
+from curate.ask.costs.page import load_prices, show_costs
 from curate.ask.page import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.base.errors import RecipeError
@@ -117,7 +116,7 @@ def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterat
 
 
 def _steps(context: RunContext, plan: Plan) -> list[Line]:
-    from pipelines.keys import count_current
+    from pipelines.identity import count_current
 
     done, total = count_current(context, plan.units), len(plan.units)
     lines = {name: f"{count:,} of {total:,} units done" for name, count in done.items()}

@@ -1,17 +1,25 @@
-"""`curate run`: a recipe, whole."""
+"""`curate run`: a recipe, whole; `--detach` hands it over.
 
+On engines whose jobs end with their process, `--detach` starts a driver process, which outlives the shell: the same
+command once more, in a session of its own. It checks the run before the user's eyes; once it holds the folder it tells
+so, and its output goes to a log. Then this command ends.
+"""
+
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Exit, Option
 
-from curate.base.errors import RecipeError
+from curate.base.errors import CurateError, RecipeError
+from curate.base.process import cleaned_up
 from curate.base.wording import pluralise
 from curate.cli import common
-from curate.cli.driver import detached, is_driver, say_handed_over, start_driver
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.measure.current import count_needed
@@ -23,12 +31,14 @@ from curate.pool.urls.download.retry_record import Retries
 from curate.recipe.recipe import load_recipe
 from curate.run.context import RunContext
 from curate.store.facts import read_unit_keys
-from curate.store.layout import FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
-from curate.store.lock import check_unlocked, remove_leftovers
+from curate.store.layout import DRIVER_LOG, FAILURES_FILE, REPORT_FILE, SUCCESS_FILE
+from curate.store.lock import Hold, check_unlocked, remove_leftovers
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
+
+_TELLS = "_CURATE_DRIVER"  # variable of the driver's environment: the pipe by which it tells that it has the folder
 
 
 def run(
@@ -141,7 +151,7 @@ def _retried(retries: Retries, is_new: bool, context: RunContext, out: str) -> s
 
 def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     """Return which tables of the older run are reused, and what is recomputed: tables, and signals by units."""
-    from pipelines.keys import count_current
+    from pipelines.identity import count_current
 
     def say(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {count}/{len(units)}" for name, count in counts.items() if count)
@@ -172,3 +182,61 @@ def _why_none(context: RunContext, units: Sequence[Unit]) -> str:
         return f": its sources have other names ({', '.join(paths) or 'none'})"
     what = "it has no unit of the same files; a file is the same by name, size and time of change"
     return f": {what}, or by content where both runs have --fingerprint content"
+
+
+def is_driver() -> bool:
+    """Return whether this process is a driver that has not told yet."""
+    return _TELLS in os.environ
+
+
+def start_driver() -> None:
+    """Start this command as a driver; return once it has the folder. Raises typer.Exit where it ends before."""
+    reading, writing = os.pipe()
+    command, variables = [sys.executable, "-m", "curate", *sys.argv[1:]], os.environ | {_TELLS: str(writing)}
+    driver = subprocess.Popen(
+        command, env=variables, pass_fds=[writing], stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    os.close(writing)
+    told = ""
+
+    def give_up() -> None:
+        if not told:
+            driver.terminate()
+
+    with open(reading) as pipe, cleaned_up(give_up):
+        told = pipe.read()
+    if not told:
+        raise Exit(driver.wait())
+    print(told, end="")
+
+
+@contextmanager
+def detached(hold: Hold) -> Iterator[None]:
+    """Leave the shell while the block runs: who waits in `start_driver` is told, and what is said goes to a log."""
+    store, fault = hold.store, ""
+    log = Path(store.path(DRIVER_LOG) if store.is_local else f"{store.url.rstrip('/').rpartition('/')[2]}.log")
+    log.parent.mkdir(exist_ok=True)
+    hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
+    with open(log, "wb") as file, open(int(os.environ.pop(_TELLS)), "w") as pipe:
+        pipe.write(say_handed_over(hold, f"process {hold.holder.process}, which says more in {log}"))
+        sys.stdout.flush()
+        shells = [os.fstat(number) for number in (1, 2)]
+        for number in map(int, os.listdir("/proc/self/fd")):  # others may be copies of these
+            with suppress(OSError):  # that of the list itself
+                if number and any(os.path.samestat(os.fstat(number), shell) for shell in shells):
+                    os.dup2(file.fileno(), number)
+    try:
+        yield
+    except CurateError as error:
+        fault = f"curate: {error}\n"
+        raise
+    finally:
+        if not store.is_local:
+            with suppress(Exception):  # of any library's: it is on this machine
+                store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
+
+
+def say_handed_over(hold: Hold, who: str) -> str:
+    """Return what a user reads once a run was handed over."""
+    follow, stop = f"curate status {hold.store.url} --watch", f"curate cancel {hold.store.url}"
+    return f"{hold.store.url}: handed over to {who}\n  {follow}    follows it\n  {stop:{len(follow)}}    stops it\n"

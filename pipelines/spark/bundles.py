@@ -1,7 +1,12 @@
-"""What runs in an executor's Python: a stage's bundle in Beam's own SDK worker, and one reduce of a shuffle.
+"""What runs in an executor's Python: a stage's bundle in Beam's own SDK worker, and GroupByKey by a shuffle.
 
 The worker and its DoFns stay while tasks of the same stage come. A task gives one `Result`, which Spark counts once
 however often the task was tried: outputs, Beam's counters, or the error that no further attempt would change.
+
+Groups are made of encoded elements, keys with values, in windows: keys with all values of a window, as the collection's
+windowing and trigger say. Where little is grouped the driver does it, else a shuffle on the key's bytes. Keys and
+values are sorted by their bytes, so the order of values does not depend on who was fetched first. Values are not
+decoded. A lost part of a shuffle is remade from what the stage before left.
 """
 
 import gc
@@ -10,9 +15,12 @@ import os
 import struct
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from apache_beam.coders import PickleCoder
@@ -26,16 +34,56 @@ from apache_beam.runners.portability.fn_api_runner.execution import WindowGroupi
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import StateServicer
 from apache_beam.runners.worker import data_plane, sdk_worker
 from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.transforms.trigger import create_trigger_driver
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.windowed_value import PaneInfo, PaneInfoTiming
 
 from pipelines.spark.exchange import Part, Writer
-from pipelines.spark.groups import Keyed, group_sorted
 from pipelines.spark.translation import READ, Group, Side, Stage, read_context
 
+_PANE = PaneInfo(is_first=True, is_last=True, timing=PaneInfoTiming.ON_TIME, index=0, nonspeculative_index=0)
+
+Keyed = tuple[bytes, bytes]  # a key's bytes, and an element
 CPUS = "SPARK_TASK_CPUS"  # the variable of the environment by which DoFns learn how many cores are theirs
 _CHUNK = 4 << 20  # bytes of input that a worker gets at once
 _SAMPLING_MS = 5  # a bundle ends once the thread wakes that samples where its time goes
 _CAPABILITIES = frozenset([common_urns.runner_protocols.MULTIMAP_KEYS_VALUES_SIDE_INPUT.urn])
 _COLLECT_EVERY = 16  # stages, after which what was frozen is looked through again
+
+
+def key_elements(group: Group, parts: Iterable[Part]) -> Iterator[Keyed]:
+    """Yield each element after its key."""
+    coder = read_context(group.coders).coders.get_by_id(group.input_coder)
+    decode, encode = coder.get_impl().decode_nested, coder.key_coder().get_impl().encode
+    for part in parts:
+        for element in part.read():
+            yield encode(decode(element).value[0]), element
+
+
+def find_partition(keyed: Keyed, partitions: int) -> int:
+    """Return the partition of a key, the same in each process."""
+    return zlib.crc32(keyed[0]) % partitions
+
+
+def group_sorted(group: Group, keyed: Iterable[Keyed]) -> Iterator[bytes]:
+    """Yield the groups of sorted elements, encoded."""
+    context = read_context(group.coders)
+    coder = context.coders.get_by_id(group.input_coder)
+    decode, decode_key = coder.get_impl().decode_nested, coder.key_coder().get_impl().decode
+    encode = context.coders.get_by_id(group.output_coder).get_impl().encode_nested
+    group_values = _find_grouping(context.windowing_strategies.get_by_id(group.windowing))
+    for key, elements in groupby(keyed, key=itemgetter(0)):
+        values = (decode(element) for _, element in elements)
+        for grouped in group_values(decode_key(key), (value.with_value(value.value[1]) for value in values)):
+            yield encode(grouped)
+
+
+def _find_grouping(windowing: Any) -> Callable[[Any, Iterable[Any]], Iterable[Any]]:
+    if not windowing.is_default():
+        driver = create_trigger_driver(windowing, True)
+        return lambda key, values: driver.process_entire_key(key, list(values))
+    window = GlobalWindows.windowed_value(None, timestamp=GlobalWindow().max_timestamp(), pane_info=_PANE)
+    return lambda key, values: [window.with_value((key, [value.value for value in values]))]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from apache_beam.portability.api import metrics_pb2
 from apache_beam.runners.common import ENCODED_IMPULSE_VALUE
 
 from pipelines.spark import counters
-from pipelines.spark.bundles import Result, Task, reduce_groups, run_bundle
+from pipelines.spark.bundles import Result, Task, find_partition, group_sorted, key_elements, reduce_groups, run_bundle
 from pipelines.spark.counters import StageCost
 from pipelines.spark.exchange import Exchange, Held, Part, spread
-from pipelines.spark.groups import find_partition, group_sorted, key_elements
 from pipelines.spark.translation import Group, Impulse, Side, Stage, Step, Union, read_by
 
 _LOGGER = logging.getLogger(__name__)

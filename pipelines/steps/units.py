@@ -28,8 +28,7 @@ from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
-from pipelines.steps.functions import CombineAll, FlatMap, InBatches, Map
-from pipelines.steps.threads import InThreads
+from pipelines.steps.functions import CombineAll, FlatMap, InBatches, InThreads, Map
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
 _PACKETS_OF_MANY = 16384  # where it is one

@@ -46,7 +46,7 @@ from curate.store.manifest import check_written
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder
 from pipelines.prepare import prepare
-from pipelines.steps import threads
+from pipelines.steps import functions
 from tests.laws import pools
 from tests.laws.test_urls import recipe as urls_recipe
 from tests.laws.test_urls import write_list
@@ -338,7 +338,7 @@ def check_shard(folder: Path) -> None:
 @contextmanager
 def twice() -> Iterator[None]:
     """Every element of every step is worked on by two attempts at once; what one of them gives counts, now the one, now the other."""
-    chosen, once = random.Random(5), threads._timed
+    chosen, once = random.Random(5), functions._timed
     publish = publishing_steps.publish
 
     def both(work: Callable[[], Any]) -> Any:
@@ -361,7 +361,7 @@ def twice() -> Iterator[None]:
         both(lambda: publish(*arguments))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(threads, "_timed", timed)
+        patched.setattr(functions, "_timed", timed)
         patched.setattr(publishing_steps, "publish", publishing)
         yield
 

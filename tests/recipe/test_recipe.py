@@ -330,7 +330,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["- a\n- b\n", "words > 2", "5"])
 def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
     message = load_refusal(tmp_path, text=text)
-    assert "accepted: a YAML mapping with keys input, measure, match" in message
+    assert "accepted: a YAML mapping with keys " in message and "input, measure, match" in message
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,9 @@ from curate.ask.opened import OpenRun
 from curate.ask.output import Result, write_json
 from curate.ask.report.blocks import Card, Gallery, Section
 from curate.ask.report.distributions import count_bins, distributions_section
-from curate.ask.report.galleries import fate, sample_texts
+from curate.ask.report.galleries import Row, fate, make_pictures, place_of, read_originals, sample_texts
 from curate.ask.report.page import render_sections
 from curate.ask.report.text import SHORT, clean, count
-from curate.ask.report.thumbnails import Row, make_pictures, place_of, read_originals
 from curate.base.errors import RecipeError
 from curate.base.schema import KEPT
 from curate.base.wording import format_bytes, pluralise

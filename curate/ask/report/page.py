@@ -15,14 +15,13 @@ import jinja2
 
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.opened import OpenRun, connected
+from curate.ask.report import losses
 from curate.ask.report.blocks import Section
 from curate.ask.report.captions import captions_section
 from curate.ask.report.changes import changes_section
-from curate.ask.report.composition import composition_section
 from curate.ask.report.distributions import distributions_section
 from curate.ask.report.entries import entries_section
 from curate.ask.report.galleries import galleries_section
-from curate.ask.report.losses import downloads_section, duplicates_section, failures_section, funnel_section
 from curate.ask.report.provenance import provenance_section, time_section
 from curate.ask.report.text import SHORT, clean, count, percent
 from curate.base.errors import RecipeError, RunError
@@ -75,15 +74,15 @@ def _check_unchanged(run: OpenRun) -> None:
 def render_page(run: OpenRun, against: Diff | None = None) -> str:
     """Return the page as HTML; `against` is a comparison with another run. Sections that do not apply are left out."""
     sections = (
-        funnel_section(run),
-        downloads_section(run),
+        losses.funnel_section(run),
+        losses.downloads_section(run),
         changes_section(against) if against else None,
         distributions_section(run),
         entries_section(run),
-        composition_section(run),
+        losses.composition_section(run),
         captions_section(run),
-        duplicates_section(run),
-        failures_section(run),
+        losses.duplicates_section(run),
+        losses.failures_section(run),
         galleries_section(run),
         time_section(run),
         provenance_section(run),

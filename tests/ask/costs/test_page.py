@@ -1,10 +1,69 @@
-"""The page of costs: what each resource comes to in money, by the package's prices."""
+"""Prices: what a file may hold, and what is said of one that holds something else; and the page on costs."""
+
+import datetime
+from pathlib import Path
 
 import pytest
 
 from curate.ask.costs.model import CPU, READS, SHUFFLED, STORED, WRITES, Cost, Range, Work, Workers, add_waiting
-from curate.ask.costs.page import CostPlan, show_costs
-from curate.ask.costs.prices import load_prices
+from curate.ask.costs.page import MAX_DAYS, CostPlan, load_prices, show_costs
+from curate.base.errors import RecipeError
+
+ONE = "{price: 0.5, per: 10, source: a page, date: 2026-01-31}"
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_figure_is_of_one_unit(tmp_path: Path) -> None:
+    prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
+    price = prices.find("engines.spark.core_hour")
+    assert price and price.each == 0.05 and prices.currency == "EUR"
+    assert prices.find("engines.spark.gpu_hour") is prices.find("engines.local.core_hour") is None
+    assert prices.find("stores.gs.read") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("currency: USD\nengines:\n  spark:\n    core_our: 1\n", ["line 4: engines.spark.core_our"]),
+        ("currency: USD\nengines:\n  spark:\n    core_hour: {price: 1, date: 2026-01-01}\n", ["line 4: engines.spark.core_hour.source: is missing"]),
+        ("currency: USD\nengines:\n  spark:\n    core_hour:\n      price: -1\n      source: x\n      date: 2026-01-01\n", ["line 5: engines.spark.core_hour.price", "-1"]),
+        ("currency: USD\nstores:\n  gs:\n    read: {price: 1, source: x, date: soon}\n", ["line 4: stores.gs.read.date", "'soon'"]),
+        ("engines: {}\n", ["line 1: currency: is missing"]),
+        ("- 1\n", ["holds [1]", "a YAML mapping"]),
+        ("a: [\n", ["not valid YAML", "line 2"]),
+    ],
+)  # fmt: skip
+def test_a_fault_names_file_line_and_key(text: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as raised:
+        load_prices(path := write(tmp_path, text))
+    assert all(word in str(raised.value) for word in ["--prices", path, *words]), raised.value
+
+
+def test_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no such file of prices; accepted: a YAML mapping as infra/prices.yaml"):
+        load_prices(f"{tmp_path}/none.yaml")
+
+
+@pytest.mark.parametrize(("days", "words"), [(MAX_DAYS, ""), (MAX_DAYS + 1, "181 days old"), (-1, "a day to come")])
+def test_old_figures_are_named(days: int, words: str, tmp_path: Path) -> None:
+    prices = load_prices(write(tmp_path, f"currency: EUR\nengines:\n  spark:\n    core_hour: {ONE}\n"))
+    keys = iter(("engines.spark.core_hour", "engines.spark.gpu_hour"))
+    lines = list(prices.find_old(keys, datetime.date(2026, 1, 31) + datetime.timedelta(days)))
+    assert [words in line and "engines.spark.core_hour" in line for line in lines] == [True] * bool(words)
+
+
+def test_the_package_s_figures_have_sources_and_dates() -> None:
+    prices = load_prices()
+    assert {*prices.engines} == {"dataflow", "spark"} and {*prices.stores} == {"gs", "s3"}
+    assert {*prices.engines["dataflow"]} == {"core_hour", "memory_hour", "disk_hour", "gpu_hour", "shuffled_gb"}
+    assert all({*store} == {"read", "write", "gb_month"} for store in prices.stores.values())
+    for section in (*prices.engines.values(), *prices.stores.values()):
+        assert all(price.source and price.date.year >= 2026 for price in section.values())
 
 
 def show(workers: Workers, store: str) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from curate import Run
 from curate.ask.output import table_html
-from curate.ask.report import look, thumbnails
+from curate.ask.report import galleries, look
 from curate.ask.report.look import HtmlPage
 from curate.base.errors import RecipeError
 from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401 (fixtures)
@@ -116,7 +116,7 @@ def test_groups_of_duplicates_have_all_pictures_side_by_side(tmp_path: Path, mon
         return file.getvalue()
 
     monkeypatch.setattr(
-        thumbnails, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg(row["row"]) for row in rows}, set())
+        galleries, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg(row["row"]) for row in rows}, set())
     )
     write_units(f"{tmp_path}/run", [rows])
 

@@ -9,7 +9,7 @@ import pytest
 
 from curate.ask.diff import changed_samples, diff_runs
 from curate.ask.opened import connected
-from curate.ask.report import thumbnails
+from curate.ask.report import galleries
 from curate.ask.report.blocks import Bar, Table
 from curate.ask.report.losses import funnel_table
 from curate.ask.report.page import MOST_BYTES, render_page, write_report
@@ -279,7 +279,7 @@ def test_inputs_that_are_gone_or_changed(tmp_path: Path) -> None:
 
 def test_thumbnails_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pools.run_local(pool(tmp_path, 1), tmp_path / "run")
-    monkeypatch.setattr(thumbnails, "BUDGET", 20_000)
+    monkeypatch.setattr(galleries, "BUDGET", 20_000)
     page = page_of(str(tmp_path / "run"))
     data = [a["src"] for n, a in page.elements if n == "img"]
     assert 0 < sum(len(text or "") for text in data) <= 20_000

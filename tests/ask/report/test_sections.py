@@ -10,12 +10,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate.ask.opened import connected
-from curate.ask.report import thumbnails
-from curate.ask.report.distributions import BINS, bin_edges, count_bins, distributions_section
+from curate.ask.report import galleries
+from curate.ask.report.distributions import (
+    BINS,
+    bin_edges,
+    count_bins,
+    distributions_section,
+    drawn_thresholds,
+    rule_columns,
+)
 from curate.ask.report.entries import POINTS, log_ranks
+from curate.ask.report.galleries import SIDE, thumbnail
 from curate.ask.report.text import clean, count, number, shares
-from curate.ask.report.thresholds import drawn_thresholds, rule_columns
-from curate.ask.report.thumbnails import SIDE, thumbnail
 from curate.base import schema
 from curate.base.wording import format_bytes, format_seconds
 from curate.store.facts import RuleFacts
@@ -188,8 +194,8 @@ def test_unsafe_images_are_blurred(monkeypatch: pytest.MonkeyPatch) -> None:
     jpeg = encoded(Image.new("RGB", (20, 20), "red"), "JPEG")
     values = (None, 0.8, 0.81)
     rows = [{"unit": 0, "row": i, "status": "ok", "sha256": "", "nsfw": value} for i, value in enumerate(values)]
-    monkeypatch.setattr(thumbnails, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg for row in rows}, set()))
+    monkeypatch.setattr(galleries, "read_originals", lambda _, rows: ({(0, row["row"]): jpeg for row in rows}, set()))
     run: Any = None
-    pictures = thumbnails.make_pictures(run, rows)
+    pictures = galleries.make_pictures(run, rows)
     assert [pictures[0, i].blurred for i in range(3)] == [False, False, True]
     assert all(picture.data.startswith("data:image/jpeg;base64,") for picture in pictures.values())

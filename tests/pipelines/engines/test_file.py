@@ -100,7 +100,7 @@ def test_the_work_of_prism_is_done_where_its_environment_is(tmp_path: Path) -> N
         ("--runner: spark", ["--runner", "runner: VALUE"]),
         ("runner: spark\nrunner: local", ["'runner'", "twice", "line 2"]),
         ("a: 1\nb: : 2", ["not valid YAML", "line 2"]),
-        ("[runner, spark]", ["['runner', 'spark']", "a mapping"]),
+        ("[runner, spark]", ["['runner', 'spark']", "a YAML mapping"]),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, parts: list[str], capsys: Any) -> None:
