@@ -147,7 +147,7 @@ def cell_text(value: Any, single: bool | None = None) -> str:
     if isinstance(value, float) and single is not None:
         text = all_digits(value, single)
     elif isinstance(value, float) and not value.is_integer():
-        text = f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
+        text = f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else all_digits(float(f"{value:.6g}"))
     else:
         text = escape(_plain(value))
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"

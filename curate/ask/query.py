@@ -229,7 +229,8 @@ def _attach(connection: Any, folder: RunStore) -> None:
         connection.execute(f"ATTACH {quote(path)} AS stats (READ_ONLY)")
         names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'stats'").fetchall()
         if missing := set(TABLES) - {name for (name,) in names}:
-            raise duckdb.CatalogException(f"{STATISTICS_FILE} has no table {', '.join(sorted(missing))}")
+            what = f"{STATISTICS_FILE} has no table {', '.join(sorted(missing))}: another version of curate wrote it"
+            raise RunError(f"{folder.url}: {what}; run its recipe again with --out NEW --reuse {folder.url}")
         for name in TABLES:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM stats.{name}")
 

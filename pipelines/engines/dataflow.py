@@ -147,18 +147,17 @@ class Dataflow(PipelineEngine):
         cuda = [f"measure.{name}" for name, device in _devices(context).items() if device.startswith("cuda")]
         captions = _has_model(context.recipe.captions)
         is_service = any("worker_accelerator" in option for option in self._cloud.dataflow_service_options or ())
-        what = ""
-        if self._accelerator and is_service:
-            what = "dataflow_accelerator: dataflow_service_options have worker_accelerator too; accepted: one"
-        elif self._accelerator and self._cloud.flexrs_goal:
-            what = "dataflow_accelerator: a job with flexrs_goal has no resource hints; accepted: one of them"
-        elif self._accelerator and not (cuda or captions):
-            accepted = "device: cuda for a model, or no accelerator"
-            what = f"dataflow_accelerator: no step of this recipe uses a GPU; accepted: {accepted}"
-        elif cuda and not (self._accelerator or is_service):
-            what = f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {_example()}"
-        if what:
-            raise RecipeError(what)
+        needless = "no step of this recipe uses a GPU; accepted: device: cuda for a model, or no accelerator"
+        for fault, is_so in (
+            ("dataflow_service_options have worker_accelerator too; accepted: one", is_service),
+            ("a job with flexrs_goal has no resource hints; accepted: one of them", self._cloud.flexrs_goal),
+            (needless, not (cuda or captions)),
+        ):
+            if self._accelerator and is_so:
+                raise RecipeError(f"dataflow_accelerator: {fault}")
+        if cuda and not (self._accelerator or is_service):
+            example = _RULES["dataflow_accelerator"][1].partition(",")[0]
+            raise RecipeError(f"{cuda[0]}: device: cuda, but dataflow_accelerator is not set; accepted: e.g. {example}")
         report(f"Dataflow in {self._cloud.region}, project {self._cloud.project}, as job {self._cloud.job_name}")
 
     def hints(self, context: RunContext, rows: int, n_buckets: int) -> Mapping[str, Mapping[str, Any]]:
@@ -194,7 +193,7 @@ class Dataflow(PipelineEngine):
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job."""
-        return _DataflowJob(self.name, _Result(self._cloud, result.job_id()))
+        return _DataflowJob(self._cloud, result.job_id())
 
     # ---- jobs that go on without this process
 
@@ -212,19 +211,63 @@ class Dataflow(PipelineEngine):
         """Return the job of a handle, by its number, or the latest one of its name."""
         words = [f"--{key}={value}" for key, value in handle.items() if key != "job"]
         options = PipelineOptions([*words, *["--no_auth"] * _is_local(handle.get("dataflow_endpoint"))])
-        return _DataflowJob("Dataflow", _Result(options.view_as(GoogleCloudOptions), handle["job"]))
+        return _DataflowJob(options.view_as(GoogleCloudOptions), handle["job"])
 
 
 class _DataflowJob(Job):
-    result: "_Result"
+    """A job by the service's API, from whatever process."""
+
+    def __init__(self, cloud: GoogleCloudOptions, job: str) -> None:
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+
+        self.engine, self._cloud = "Dataflow", cloud
+        self._client = DataflowApplicationClient(cloud)
+        self._id = job if job[0].isdigit() else self._find(job)  # its number; empty where there is no such job
+
+    def _find(self, name: str) -> str:
+        jobs = [job for job in self._ask("list_jobs", "ListJobsRequest", name=name) if job.name == name]
+        return str(max(jobs, key=lambda job: job.create_time).id) if jobs else ""
+
+    def _ask(self, method: str, request: str, **of_job: Any) -> Any:
+        """Return what the service answers; Beam's own client would ask for ten minutes. Raises RunError."""
+        from google.cloud import dataflow
+
+        where = {"project_id": self._cloud.project, "location": self._cloud.region}
+        try:
+            asked = getattr(dataflow, request)(**where, **of_job)
+            return getattr(self._client._jobs_client, method)(asked, timeout=_TIMEOUT)
+        except Exception as error:  # of Google's, of many kinds
+            raise RunError(f"Dataflow: {one_line(error, 300)}") from None
 
     @property
     def handle(self) -> Mapping[str, str]:
-        return _handle(self.result.cloud, self.result.job_id())
+        return _handle(self._cloud, self._id)
 
     @property
     def logs(self) -> str:
-        return _page(self.result.cloud, self.result.job_id())
+        return _page(self._cloud, self._id)
+
+    @property
+    def state(self) -> str:
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
+
+        if not self._id:
+            return str(PipelineState.UNKNOWN)
+        job = self._ask("get_job", "GetJobRequest", job_id=self._id)
+        return str(DataflowPipelineResult.api_jobstate_to_pipeline_state(job.current_state))
+
+    @property
+    def costs(self) -> list[StageCost]:
+        """What the service has counted of the job so far: a row of each resource, with its amount times seconds."""
+        values: dict[str, float] = {}
+        with suppress(Exception):  # of Google's; they come a minute late, and are no reason to end a run
+            for metric in self._client.get_job_metrics(self._id).metrics:
+                if metric.name.origin.startswith("dataflow") and "tentative" not in metric.name.context:
+                    values[metric.name.name] = float(metric.scalar)
+        shuffled = int(values.pop("TotalShuffleDataProcessed", 0))
+        used = {what: values[name] * unit for what, (name, unit) in _METRICS.items() if name in values}
+        rows = [StageCost(f"(job: {what})", 0, 0.0, seconds, 0, 0) for what, seconds in used.items()]
+        return [*rows, *([StageCost("(job: shuffles)", 0, 0.0, 0.0, shuffled, 0)] if shuffled else [])]
 
     def follow(self, on_costs: Callable[[], None]) -> None:
         state, answered = self.state, time.monotonic()
@@ -239,70 +282,16 @@ class _DataflowJob(Job):
         on_costs()
         if state != PipelineState.DONE:
             _log.error("Dataflow: the job is %s; see %s", state, self.logs)
-            raise RuntimeError(self.result.read_error() or f"Dataflow: the job is {state}")
+            raise RuntimeError(self._read_error() or f"Dataflow: the job is {state}")
 
-
-class _Result(PipelineResult):
-    """A job by the service's API, from whatever process."""
-
-    def __init__(self, cloud: GoogleCloudOptions, job: str) -> None:
-        super().__init__(PipelineState.UNKNOWN)
-        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
-
-        self.cloud = cloud
-        self._client = DataflowApplicationClient(cloud)
-        self._job = job if job[0].isdigit() else self._find(job)
-
-    def _find(self, name: str) -> str | None:
-        jobs = [job for job in self._ask("list_jobs", "ListJobsRequest", name=name) if job.name == name]
-        return str(max(jobs, key=lambda job: job.create_time).id) if jobs else None
-
-    def _ask(self, method: str, request: str, **of_job: Any) -> Any:
-        """Return what the service answers; Beam's own client would ask for ten minutes. Raises RunError."""
-        from google.cloud import dataflow
-
-        where = {"project_id": self.cloud.project, "location": self.cloud.region}
-        try:
-            asked = getattr(dataflow, request)(**where, **of_job)
-            return getattr(self._client._jobs_client, method)(asked, timeout=_TIMEOUT)
-        except Exception as error:  # of Google's, of many kinds
-            raise RunError(f"Dataflow: {one_line(error, 300)}") from None
-
-    def job_id(self) -> str:
-        """Return its number; none where there is no such job."""
-        return self._job or ""
-
-    @property
-    def state(self) -> str:
-        """One of Beam's PipelineState."""
-        from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
-
-        if self._job is None:
-            return str(PipelineState.UNKNOWN)
-        job = self._ask("get_job", "GetJobRequest", job_id=self._job)
-        return str(DataflowPipelineResult.api_jobstate_to_pipeline_state(job.current_state))
-
-    def cancel(self) -> None:
+    def _end(self) -> None:
         """Have the service cancel it, which takes it minutes."""
-        self._ask("update_job", "UpdateJobRequest", job_id=self._job, job={"requested_state": "JOB_STATE_CANCELLED"})
+        self._ask("update_job", "UpdateJobRequest", job_id=self._id, job={"requested_state": "JOB_STATE_CANCELLED"})
 
-    @property
-    def costs(self) -> list[StageCost]:
-        """What the service has counted of the job so far: a row of each resource, with its amount times seconds."""
-        values: dict[str, float] = {}
-        with suppress(Exception):  # of Google's; they come a minute late, and are no reason to end a run
-            for metric in self._client.get_job_metrics(self._job).metrics:
-                if metric.name.origin.startswith("dataflow") and "tentative" not in metric.name.context:
-                    values[metric.name.name] = float(metric.scalar)
-        shuffled = int(values.pop("TotalShuffleDataProcessed", 0))
-        used = {what: values[name] * unit for what, (name, unit) in _METRICS.items() if name in values}
-        rows = [StageCost(f"(job: {what})", 0, 0.0, seconds, 0, 0) for what, seconds in used.items()]
-        return [*rows, *([StageCost("(job: shuffles)", 0, 0.0, 0.0, shuffled, 0)] if shuffled else [])]
-
-    def read_error(self) -> str | None:
+    def _read_error(self) -> str | None:
         """Return what the service says went wrong; a worker's traceback rather than that an item was tried often."""
         with suppress(Exception):  # of Google's
-            messages, _ = self._client.list_messages(self._job, minimum_importance="JOB_MESSAGE_ERROR")
+            messages, _ = self._client.list_messages(self._id, minimum_importance="JOB_MESSAGE_ERROR")
             texts = [str(message.message_text) for message in messages]
             return max(
                 texts, key=lambda text: ("Traceback" in text, "work item was attempted" not in text), default=None
@@ -344,10 +333,6 @@ def _page(cloud: GoogleCloudOptions, job: str) -> str:
 
 def _is_local(endpoint: str | None) -> bool:
     return _LOCAL in (endpoint or "")
-
-
-def _example() -> str:
-    return _RULES["dataflow_accelerator"][1].partition(",")[0]
 
 
 def _devices(context: RunContext) -> dict[str, str]:

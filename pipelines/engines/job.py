@@ -57,12 +57,15 @@ class Job:
         """
         if PipelineState.is_terminal(self.state):
             return
-        self.result.cancel()
+        self._end()
         ends = time.monotonic() + seconds
         while not PipelineState.is_terminal(state := self.state):
             if time.monotonic() > ends:
                 raise TimeoutError(f"it is {state}")
             time.sleep(_BETWEEN)
+
+    def _end(self) -> None:
+        self.result.cancel()
 
     def wait(self, on_costs: Callable[[], None] = lambda: None) -> None:
         """Do as `follow`; an interrupt, which is raised here or ends a command's process, cancels the job."""
