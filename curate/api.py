@@ -17,8 +17,7 @@ import pyarrow as pa
 from curate.ask.diff import Diff, diff_runs
 from curate.ask.explain import explain_sample
 from curate.ask.opened import connected
-from curate.ask.output import html_text, table_html
-from curate.ask.page import Page
+from curate.ask.output import Page, html_text, table_html
 from curate.ask.query import asking, fetch_arrow, find_run, open_run
 from curate.ask.report.look import HtmlPage, look_at, plot_columns
 from curate.ask.whatif.answer import WhatIf, answer

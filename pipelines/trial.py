@@ -14,7 +14,7 @@ from resource import RUSAGE_SELF, getrusage
 
 from curate.ask.costs.model import CPU, Trial, Trials, Work, add_waiting, find_seconds, predict
 from curate.ask.costs.page import CostPlan
-from curate.ask.whatif.estimate import Estimate, fetched, scaled, share_left
+from curate.ask.whatif.estimate import Estimate, fetched, scaled, share_left, size_of
 from curate.base.errors import RunError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
@@ -58,7 +58,7 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
     context, units, workers = prepared.context, prepared.plan.units, prepared.engine.workers
     count: float = len(units)
     if rows:
-        size = trials.bytes or _size(units) / max(1, trials.apart.rows) if context.pool.has_images else 1
+        size = trials.bytes or size_of(units) / max(1, trials.apart.rows) if context.pool.has_images else 1
         count = max(1, ceil(rows * size / (UNIT_BYTES if context.pool.has_images else UNIT_ROWS)[1]))
     if workers.overhead is None:  # this machine
         workers = workers._replace(memory=1024 * getrusage(RUSAGE_SELF).ru_maxrss / 1e9)
@@ -70,10 +70,6 @@ def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Esti
     return CostPlan(costs, seconds, work, workers, scheme if remote else "", measured, expected.requests)
 
 
-def _size(units: Sequence[Unit]) -> int:
-    return sum(part.size for unit in units for part in unit.parts)
-
-
 def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: bool) -> Trials:
     """Measure about so many rows of these units; `is_lent`: all comes from the run to reuse, whose units stay whole."""
     start = sum(value for (_, kind), value in METER.take().items() if kind == CPU)
@@ -83,7 +79,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
         base = folder if prepared.context.store.is_local else f"memory://{folder}"  # which counts requests
 
         def measure(some: Sequence[Unit]) -> Trial:
-            return _run(prepared, some, is_lent, _size(some) / max(1, _size(units)), f"{base}/{next(number)}")
+            return _run(prepared, some, is_lent, size_of(some) / max(1, size_of(units)), f"{base}/{next(number)}")
 
         first = parts[len(parts) // 2 : len(parts) // 2 + 1]
         cold, warm = measure(first), measure(first)
@@ -97,7 +93,7 @@ def _run_trials(prepared: Prepared, units: Sequence[Unit], rows: int, is_lent: b
                 of_source = chain.from_iterable(other.parts for other in spread if other.source == source)
                 by_source[source] = replace(unit, parts=tuple(of_source))
             together = measure(list(by_source.values()))
-    return Trials(cold, warm, apart, together, start, _size(spread) / max(1, apart.rows))
+    return Trials(cold, warm, apart, together, start, size_of(spread) / max(1, apart.rows))
 
 
 def _run(prepared: Prepared, units: Sequence[Unit], is_lent: bool, share: float, folder: str) -> Trial:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.ask.diff import NOT_IN_POOL, Diff
-from curate.ask.page import Line, Page, Part, columns, heading, line, named
+from curate.ask.output import Line, Page, Part, columns, heading, line, named
 from curate.base.schema import KEPT, POOL
 from curate.base.wording import pluralise
 

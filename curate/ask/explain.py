@@ -6,7 +6,7 @@ The page of the run that a row came from follows; it is also searched for sample
 
 from curate.ask import explain_sections as sections
 from curate.ask.opened import OpenRun, connected
-from curate.ask.page import Line, Page, heading, line
+from curate.ask.output import Line, Page, heading, line
 from curate.ask.query import find_run
 from curate.base import ids, schema
 from curate.base.errors import CurateError, RecipeError, RunError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from curate.ask.opened import OpenRun
-from curate.ask.page import Line, Part, columns, heading, line, named, pad
+from curate.ask.output import Line, Part, columns, heading, line, named, pad
 from curate.base import schema
 from curate.base.wording import pluralise
 from curate.captions.gates.gate import PASSED

@@ -6,10 +6,10 @@ listed once; no table is opened. Whether who holds the folder has ended is asked
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from curate.ask.page import Line, columns, line
+from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
 from curate.base.wording import format_seconds, one_line
 from curate.pool.urls.download.rates import sum_downloads
@@ -112,7 +112,7 @@ def _count_steps(store: RunStore, units: int | None) -> Iterator[tuple[str, str,
     now = time.time()
     for name, place, suffix, what in STEPS:
         files = {path: at for path, at in store.times(place).items() if path.endswith(suffix)}
-        done, total = sum(map(_units_of, files)), units if what == "units" else None
+        done, total = count_done(files, suffix), units if what == "units" else None
         late = sorted(at for at in files.values() if at > now - _WINDOW)
         a_minute = 60 * (len(late) - 1) / max(now - late[0], 1.0) if late else 0.0
         speed = f"{a_minute:,.3g} {what}/min" if a_minute else ""
@@ -122,10 +122,10 @@ def _count_steps(store: RunStore, units: int | None) -> Iterator[tuple[str, str,
             yield name, f"{done:,}/{total:,}" if total else f"{done:,}", speed
 
 
-def _units_of(path: str) -> int:
-    """Return how many units a table's file holds: `00000-00009.parquet` has ten."""
-    first, _, last = os.path.basename(path).partition(".")[0].partition("-")
-    return int(last) - int(first) + 1 if last.isdigit() else 1
+def count_done(paths: Iterable[str], suffix: str) -> int:
+    """Return how many units, batches or shards a step's files of this suffix hold: `00000-00009.parquet` has ten."""
+    stems = (os.path.basename(path).partition(".")[0].split("-") for path in paths if path.endswith(suffix))
+    return sum(int(stem[1]) - int(stem[0]) + 1 if stem[1:] and stem[1].isdigit() else 1 for stem in stems)
 
 
 def _last_words(store: RunStore) -> Iterator[str]:

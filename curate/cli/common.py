@@ -16,8 +16,7 @@ from curate.cli.imports import import_beam
 from curate.cli.terminal import plain
 
 if TYPE_CHECKING:  # with the library that draws tables, which a run does not need
-    from curate.ask.output import Result
-    from curate.ask.page import Line
+    from curate.ask.output import Line, Result
     from curate.pool.plan import Unit
     from curate.pool.urls.download.rates import Outlook
     from curate.recipe.recipe import Recipe
@@ -129,7 +128,7 @@ def say_if_slow(text: str) -> Iterator[None]:
 
 def print_lines(*lines: "Line") -> None:
     """Print a page of these lines on standard output."""
-    from curate.ask.page import Page
+    from curate.ask.output import Page
 
     with open_output() as file:
         Page(lines).write(file)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from typer import Option
 
-from curate.ask.page import Line, columns, line
+from curate.ask.output import Line, columns, line
 from curate.ask.report.page import write_report
 from curate.base.errors import RecipeError
 from curate.base.process import at_interrupt

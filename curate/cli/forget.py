@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from curate.ask.page import Line, columns, line
+from curate.ask.output import Line, columns, line
 from curate.base.errors import RecipeError
 from curate.base.wording import pluralise
 from curate.cli.common import RunArgument, print_lines

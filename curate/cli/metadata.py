@@ -6,7 +6,7 @@ from typing import Annotated
 import pyarrow as pa
 from typer import Argument, Option, Typer
 
-from curate.ask.page import Line, columns, line
+from curate.ask.output import Line, columns, line
 from curate.cli.common import print_lines
 from curate.cli.examples import examples_of
 from curate.match.sources import ImportReport, read_metadata, write_metadata

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from curate.ask.costs.page import load_prices, show_costs
-from curate.ask.page import Line, columns, heading, line
+from curate.ask.output import Line, columns, heading, line
 from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.base.errors import RecipeError
 from curate.base.process import CORES, temporary_folder

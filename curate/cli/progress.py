@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from curate.ask.status import STEPS, USUAL
+from curate.ask.status import STEPS, USUAL, count_done
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
 from curate.base.wording import format_bytes
@@ -72,7 +72,7 @@ class _Progress:
 
     def _count_files(self, place: str, suffix: str) -> int:
         try:
-            return sum(name.endswith(suffix) for name in self._folder.files(place))
+            return count_done(self._folder.files(place), suffix)
         except OSError:  # the folder changes while it is listed
             return 0
 

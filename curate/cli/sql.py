@@ -7,8 +7,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from curate.ask.library import THEMES, NamedQuery, find_query, is_name, named_queries
-from curate.ask.output import Result
-from curate.ask.page import Line, heading, line, named
+from curate.ask.output import Line, Result, heading, line, named
 from curate.ask.query import asking, find_run
 from curate.ask.shell import run_shell
 from curate.base.errors import RecipeError

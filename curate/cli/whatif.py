@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from typer import Option
 
-from curate.ask.output import Result, tuples
-from curate.ask.page import line
+from curate.ask.output import Result, line, tuples
 from curate.ask.whatif.answer import WhatIf, answer
 from curate.ask.whatif.survivors import FinishedRun, has_same_rules, open_finished
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot

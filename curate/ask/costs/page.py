@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.ask.costs import model
 from curate.ask.costs.model import CPU, DISK, GPU, MEMORY, READS, SHUFFLED, STORED, WRITES, Cost, Range, Work, Workers
-from curate.ask.page import Line, columns, heading, line
+from curate.ask.output import Line, columns, heading, line
 from curate.ask.whatif.estimate import EstimatedRequests
 from curate.base.errors import RecipeError
 from curate.base.wording import format_bytes, format_seconds, pluralise

@@ -125,7 +125,7 @@ def estimate(
         sampled = sum(len(state.verdicts) for state in survivors.states)
         is_counted = not is_part and (rows is not None or len(sample) == len(units))
         if rows is None:
-            rows = round(sampled * _size(units) / max(1, _size(sample)))
+            rows = round(sampled * size_of(units) / max(1, size_of(sample)))
         if not sampled or not rows:
             return None
         fraction = sampled / rows
@@ -150,7 +150,7 @@ def estimate(
 
 def share_left(context: RunContext, units: Sequence[Unit]) -> float:
     """Return the share of units, by size, that are to be measured: their tables are neither here nor lent."""
-    return _size([unit for unit in units if not _is_measured(context, unit)]) / max(1, _size(units))
+    return size_of([unit for unit in units if not _is_measured(context, unit)]) / max(1, size_of(units))
 
 
 def fetched(context: RunContext, units: Sequence[Unit]) -> tuple[RunContext, Sequence[Unit]]:
@@ -194,12 +194,13 @@ def _measured_rows(context: RunContext, units: Sequence[Unit]) -> int | None:
 def _choose(context: RunContext, units: Sequence[Unit]) -> list[Unit]:
     """Return units spread evenly over the pool, as many as are enough: all of a small pool."""
     rows = sum(part.rows or 0 for unit in units for part in unit.parts)
-    size, enough = (_size(units), _BYTES) if context.pool.has_images else (rows, _ROWS)
+    size, enough = (size_of(units), _BYTES) if context.pool.has_images else (rows, _ROWS)
     count = min(len(units), ceil(enough * len(units) / max(1, size)))
     return [units[(2 * i + 1) * len(units) // (2 * count)] for i in range(count)]
 
 
-def _size(units: Sequence[Unit]) -> int:
+def size_of(units: Sequence[Unit]) -> int:
+    """Return the bytes of units, as their inputs state them."""
     return sum(part.size for unit in units for part in unit.parts)
 
 

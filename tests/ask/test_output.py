@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.cells import cell_len
 
-from curate.ask.page import Page, columns, heading, line, named
+from curate.ask.output import Page, columns, heading, line, named
 
 
 class Terminal(io.StringIO):
