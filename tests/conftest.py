@@ -17,13 +17,19 @@ settings.load_profile("tests")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out a file whose tests all have a mark that `-m` excludes, unless it is named: imports alone take seconds."""
+    """Leave out a file of which `-m` takes no test, unless it is named: imports alone take seconds.
+
+    Either all its tests have a mark that is excluded, or none has the one that is asked for.
+    """
     named = {Path(arg.split("::")[0]).resolve() for arg in config.args}
-    if collection_path.suffix != ".py" or collection_path in named:
+    if not collection_path.match("test_*.py") or collection_path in named:
         return None
-    marks = re.search(r"^pytestmark = (.*?)\n\n", collection_path.read_text(), re.DOTALL | re.MULTILINE)
+    text, asked = collection_path.read_text(), config.option.markexpr
+    marks = re.search(r"^pytestmark = (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
     names = re.findall(r"pytest\.mark\.(\w+)", marks[1]) if marks else []
-    return any(f"not {name}" in config.option.markexpr for name in names) or None
+    wanted = re.match(r"\w+(?= and not |$)", asked)
+    has_none = wanted is not None and f"pytest.mark.{wanted[0]}" not in text
+    return has_none or any(f"not {name}" in asked for name in names) or None
 
 
 @pytest.fixture
