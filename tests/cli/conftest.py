@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from curate.cli import common
+from curate.cli import status as following
 from curate.cli.main import main
 
 TARS = """
@@ -67,8 +68,9 @@ def run_command(*arguments: str) -> Done:
     argv, level = sys.argv, logging.getLogger().level
     sys.argv = ["curate", *arguments]
     try:
-        fast = mock.patch.object(common, "SLOW", 600)  # on a crowded machine all is slow
-        with fast, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        slow = mock.patch.object(common, "SLOW", 600)  # on a crowded machine all is slow
+        often = mock.patch.multiple(following, _HERE=0.2, _BETWEEN=1.0)
+        with slow, often, warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main()
     except SystemExit as ended:
         assert ended.code is None or isinstance(ended.code, int)
