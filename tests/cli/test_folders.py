@@ -19,28 +19,47 @@ def test_a_folder_in_the_place_of_each_kind_of_file(cli: Cli, tmp_path: Path) ->
     names = {re.sub(r"\d+", "N", name): name for name in sorted(str(p.relative_to(out)) for p in out.rglob("*.*"))}
     assert len(names) >= 17
     (tmp_path / "uids.txt").write_text("0" * 32)
+    commands = {
+        "verify": [],
+        "sql": ["FROM kept LIMIT 1"],
+        "whatif": ["--set", "rules.words=words > 3"],
+        "diff": [str(out)],
+        "forget": ["--uids", str(tmp_path / "uids.txt")],  # which may end halfway
+    }
     for name in names.values():
-        for command in ("run", "verify", "sql", "whatif", "diff", "forget"):
-            broken = tmp_path / "broken"
-            shutil.rmtree(broken, ignore_errors=True)
-            shutil.copytree(out, broken)
-            (broken / name).unlink()
-            (broken / name).mkdir()
-            if command == "run":
-                (broken / "_SUCCESS").unlink()
-            arguments = {
-                "run": ["run", recipe, "--out", str(broken)],
-                "verify": ["verify", str(broken)],
-                "sql": ["sql", str(broken), "FROM kept LIMIT 1"],
-                "whatif": ["whatif", str(broken), "--set", "rules.words=words > 3"],
-                "diff": ["diff", str(broken), str(out)],
-                "forget": ["forget", str(broken), "--uids", str(tmp_path / "uids.txt")],
-            }
-            done = cli(*arguments[command])
+        broken = tmp_path / "broken" / name
+        shutil.copytree(out, broken)
+        (broken / name).unlink()
+        (broken / name).mkdir()
+        for command, arguments in commands.items():
+            done = cli(command, str(broken), *arguments)
             if done.status != 0:
                 assert f"{broken / name}: {IN_PLACE}" in done.err, (name, command, done)
-            if command == "run" and done.status != 0:
-                (broken / name).rmdir()
-                done = cli("run", recipe, "--out", str(broken))
-                assert done.status == 0 or name in ("run.json", "manifest.parquet"), (name, done)
             assert done.status == 0 or command != "verify" or name == "manifest.parquet" or "a folder" in done.err
+
+
+def test_a_run_names_one_after_the_other_and_goes_on_once_all_are_gone(cli: Cli, tmp_path: Path) -> None:
+    write_pool(tmp_path)
+    recipe, out = str(tmp_path / "tars.yaml"), tmp_path / "out"
+    assert cli("run", recipe, "--out", str(out)).status == 0
+    whole = (out / "uids.npy").read_bytes()
+    names = {re.sub(r"\d+", "N", name): name for name in sorted(str(p.relative_to(out)) for p in out.rglob("*.*"))}
+    for name in ("run.json", "manifest.parquet"):  # without which nothing tells whose folder it is
+        shutil.copytree(out, tmp_path / name, ignore=shutil.ignore_patterns("_SUCCESS", name))
+        (tmp_path / name / name).mkdir()
+        done = cli("run", recipe, "--out", str(tmp_path / name))
+        assert done.status == 0 or f"{tmp_path / name / name}: {IN_PLACE}" in done.err, (name, done)
+    (out / "_SUCCESS").unlink()
+    broken = sorted({*names.values()} - {"run.json", "manifest.parquet"})
+    for name in broken:
+        (out / name).unlink()
+        (out / name).mkdir()
+    told = []
+    while (done := cli("run", recipe, "--out", str(out))).status:
+        named = [name for name in broken if f"{out / name}: {IN_PLACE}" in done.err and (out / name).is_dir()]
+        assert named, done
+        told += named
+        for name in named:
+            (out / name).rmdir()
+    assert len(told) >= 8, told
+    assert (out / "uids.npy").read_bytes() == whole
