@@ -1,6 +1,7 @@
 """Control characters of strangers' text never reach standard output or error raw; data in a pipe stays data."""
 
 import io
+import json
 import os
 import pty
 import shutil
@@ -18,6 +19,18 @@ from tests.cli.conftest import Cli, Done
 Finished = dict[str, tuple[Path, Done]]
 ROOT = Path(__file__).parents[2]
 CLEAR = "\x1b[2J\x9b31m\u202e"
+NEXT = "-- the next --"
+ONE_AFTER_THE_OTHER = f"""
+import json, sys
+from curate.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["curate", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, (arguments, ended)
+    print({NEXT!r}, flush=True)
+"""
 SPELLED = "\\x1b[2J\\x9b31m\\u202e"
 
 
@@ -106,9 +119,9 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> No
     recipe = (pool / "tars.yaml").read_text().replace("{00..02}", "*").replace("max_failed: 0.2", "max_failed: 1.0")
     (tmp_path / "r.yaml").write_text(recipe)
 
-    def on_terminal(*arguments: str) -> str:
+    def on_terminal(commands: list[list[str]]) -> str:
         ours, theirs = pty.openpty()
-        command = [sys.executable, "-m", "curate", *arguments]
+        command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)]
         env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
         running = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=env, cwd=tmp_path)
         os.close(theirs)
@@ -123,7 +136,7 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> No
         return data.decode()
 
     sql = "SELECT key, caption, error FROM measured"
-    for arguments in (
+    commands = [
         ["plan", "r.yaml"],
         ["run", "r.yaml", "--out", "out", "--set", "max_failed_files=1"],
         ["sql", "out", sql],
@@ -133,6 +146,8 @@ def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> No
         ["whatif", "out", "--set", "rules.words=words > 3"],
         ["verify", "out"],
         ["diff", "out", "out"],
-    ):
-        text = on_terminal(*arguments)
+    ]
+    shown = on_terminal(commands).split(NEXT)
+    assert len(shown) == len(commands) + 1 and all(shown[:-1])
+    for arguments, text in zip(commands, shown, strict=False):
         assert "\x1b[2J" not in text and "\x9b" not in text and "\u202e" not in text, (arguments, ascii(text))
