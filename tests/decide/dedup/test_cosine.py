@@ -48,8 +48,7 @@ def naive_nearest(vectors, pairs) -> dict[int, float]:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("kind", [np.float16, np.float32])
-@pytest.mark.parametrize(("visited", "count", "x"), [(8, 64, 0.96), (2, 256, 0.8)])
+@pytest.mark.parametrize(("visited", "count", "x", "kind"), [(8, 64, 0.96, np.float32), (2, 256, 0.8, np.float16)])
 def test_of_what_meets_in_cells_nothing_is_missed(visited, count, x, kind, monkeypatch):
     vectors = injected(600, 16, visited, kind)
     monkeypatch.setattr(cells, "VISITS", visited)

@@ -92,7 +92,7 @@ def widest(largest: int) -> list[int]:
 
 @pytest.mark.thorough
 @given(st.integers(1, (1 << 40) - 1), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_at_most_so_many_rounds(largest, data):
     assert len(points(largest, data.draw(st.integers(1, largest + 1)))) <= ROUNDS
     assert len(widest(largest)) <= ROUNDS
