@@ -49,9 +49,8 @@ def test_what_is_looked_for_is_seen(tmp_path: Path) -> None:
     assert seen.requests == ["http://evil.example/x.png"]
 
 
-@pytest.mark.parametrize("write", [write_small, write_hostile])
-def test_a_report_is_silent_and_asks_for_nothing(write: object, tmp_path: Path) -> None:
-    write(str(tmp_path / "run"))  # type: ignore[operator]
+def test_a_report_is_silent_and_asks_for_nothing(tmp_path: Path) -> None:
+    write_hostile(str(tmp_path / "run"))
     path, _ = write_report(str(tmp_path / "run"))
     seen = Seen(Path(path), tmp_path)
     assert "<h2>Samples</h2>" in seen.dom
@@ -72,4 +71,4 @@ def test_the_policy_holds_where_escaping_would_not(tmp_path: Path) -> None:
     seen = Seen(path, tmp_path)
     assert seen.requests == []
     assert "data-owned" not in seen.dom
-    assert seen.console
+    assert seen.console and all("Content Security Policy" in line for line in seen.console)
