@@ -56,9 +56,9 @@ def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once
 
     for name in ("names", "files", "exists", "open", "state", "size"):
         monkeypatch.setattr(RunStore, name, counted(name))
-    samples = pools.make_samples(48)
+    samples = pools.make_samples(24)
     found = []
-    for units in (4, 8, 16):
+    for units in (3, 6, 12):
         recipe = pools.recipe_of(pools.write_tars(tmp_path / f"tars{units}", samples, units), max_failed=1.0)
         calls.clear()
         done = pools.run_beam(recipe, tmp_path / f"run{units}")
@@ -66,8 +66,8 @@ def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once
         pools.run_beam(recipe, done.folder)
         pools.run_beam(recipe, tmp_path / f"again{units}", reuse=done.folder)
         found.append(Counter(calls))
-    four, eight, sixteen = found
-    assert four["names"] == eight["names"] == sixteen["names"]
+    three, six, twelve = found
+    assert three["names"] == six["names"] == twelve["names"]
     for name in (
         "files",
         "exists",
@@ -75,4 +75,4 @@ def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once
         "state",
         "size",
     ):  # a unit lists the folder of its own checkpoints
-        assert sixteen[name] - eight[name] <= 2 * (eight[name] - four[name]), found
+        assert twelve[name] - six[name] <= 2 * (six[name] - three[name]), found

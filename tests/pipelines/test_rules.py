@@ -65,7 +65,7 @@ def test_a_rule_with_the_threshold_as_printed_keeps_the_same_rows(tmp_path: Path
     rows = {"url": [f"https://example.com/{i}" for i in range(200)], "text": texts, "score": pa.array(scores, kind)}
     pq.write_table(pa.table(rows), tmp_path / "pool.parquet")
     source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
-    best = pools.run_beam(
+    best = pools.run_local(
         parse_recipe({"input": source, "rules": {"best": {"top": 0.3, "of": "score"}}}), tmp_path / "a"
     )
     told = summary(str(best.folder), 1)
