@@ -20,6 +20,7 @@ import yaml
 from curate.base.errors import RunError
 from curate.base.schema import FILE_REASONS, SAMPLE_REASONS
 from pipelines.prepare import prepare
+from tests.cli.conftest import run_command
 from tests.laws import pools
 from tests.laws.pools import Ran, conserved, loads
 
@@ -181,18 +182,17 @@ def test_too_much_damage_fails_the_run(tmp_path: Path) -> None:
     recipe.write_text(
         yaml.safe_dump({"input": {"name": "p", "format": "webdataset", "path": "pool/*.tar"}, "max_failed": 0.01})
     )
-    command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "2 of 36 samples (5.6%) could not be read" in done.stderr and "max_failed is 0.01" in done.stderr
-    assert "truncated_image 1" in done.stderr and "not_an_image 1" in done.stderr
+    done = run_command("run", str(recipe), "--out", str(out))
+    assert done.status == 1
+    assert "2 of 36 samples (5.6%) could not be read" in done.err and "max_failed is 0.01" in done.err
+    assert "truncated_image 1" in done.err and "not_an_image 1" in done.err
     assert not (out / "_SUCCESS").exists() and not (out / "shards").exists()
     measured = {path: path.stat().st_mtime_ns for path in out.glob("tables/samples/*")}
     assert len(measured) == 3
-    way_out = re.search(r"--set (max_failed=[\d.]+)", done.stderr)
+    way_out = re.search(r"--set (max_failed=[\d.]+)", done.err)
     assert way_out
-    done = subprocess.run([*command, "--set", way_out[1]], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_command("run", str(recipe), "--out", str(out), "--set", way_out[1])
+    assert done.status == 0, done.err
     conserved(Ran(out))
     assert {path: path.stat().st_mtime_ns for path in out.glob("tables/samples/*")} == measured
 
