@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import json
 import re
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,8 @@ def hash64(text: str) -> int:
 
 def entry_keys(entries: pa.Array) -> U64:
     """Return the xxh3-64 of each entry's UTF-8 (uint64): randomness is keyed by the string, so ids may change."""
-    octets: list[Any] = entries.cast(pa.binary()).to_pylist()
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, octets), np.uint64, len(entries))
+    parts: Any = (entries.slice(at, 1 << 16).cast(pa.binary()).to_pylist() for at in range(0, len(entries), 1 << 16))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, chain.from_iterable(parts)), np.uint64, len(entries))
 
 
 def table_digest(table: pa.Table) -> str:

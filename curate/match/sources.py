@@ -6,14 +6,17 @@ string · source string · language string) and a report of what was dropped and
 
 Cleaning (MetaCLIP, arXiv 2309.16671, section 3.1 and its published code): empty strings and single ASCII punctuation
 marks are dropped; of equal entries the first stays; case and order stay as sourced. An entry's id is its place in the
-list as it was read. The whole list is held in memory: it is bounded by MAX_BYTES, as files are untrusted.
+list as it was read. The whole list is held in memory, as arrays; what it may hold is bounded, as files are untrusted.
 """
 
+import codecs
 import gzip
 import io
 import json
+import re
 import string
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +34,9 @@ from curate.base.schema import METADATA
 from curate.base.wording import pluralise
 from curate.recipe.files import read_columns, read_whole
 
-MAX_BYTES, MAX_ENTRIES = 1 << 28, 1 << 24  # of a list, unpacked
+MAX_BYTES, MAX_ENTRIES, MAX_WORDS = 1 << 30, 1 << 25, 1 << 26  # of a list, unpacked
+_BLOCK = 1 << 24  # bytes of which there may be Python objects at a time
+_STRINGS = re.compile(rb'(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,)++', re.DOTALL)  # of a JSON list
 
 _ACCEPTED = (
     "a JSON list of strings, a text file with one entry per line (each plain or gzipped), or an imported Parquet table"
@@ -41,7 +46,7 @@ _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its o
 # neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
 _NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
 
-_MARK = "captions match without a byte order mark"
+_MARK = "a byte order mark (U+FEFF, not visible) that a caption begins with is cut off"
 
 _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
 
@@ -101,7 +106,10 @@ def read_metadata(path: str, source: str = "import", language: str = "en") -> tu
         entries = _parse_list(content, path)
         constants = [pa.repeat(pa.scalar(value, pa.string()), len(entries)) for value in (source, language)]
         table = pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, *constants], schema=METADATA)
-    return _clean(table)
+    del content
+    cleaned = _clean(table, path)
+    pa.default_memory_pool().release_unused()
+    return cleaned
 
 
 def write_metadata(table: pa.Table, path: str) -> None:
@@ -134,7 +142,7 @@ def _read(path: str) -> bytes:
             raise _wrong(path, f"gzip that is damaged ({_reason(error)})") from error
     if len(content) > MAX_BYTES:
         raise RecipeError(f"metadata {path}: found more than {MAX_BYTES:,} bytes; accepted: at most that, unpacked")
-    parts = max(content.count(b"\n"), sum(map(content.count, (b",", b"[", b"{"))))  # each takes 60 bytes and more
+    parts = max(content.count(b"\n"), sum(map(content.count, (b",", b"[", b"{"))))
     if parts > MAX_ENTRIES and content[:4] != b"PAR1":
         raise RecipeError(f"metadata {path}: found more than {MAX_ENTRIES:,} entries; accepted: at most that")
     return content
@@ -142,20 +150,51 @@ def _read(path: str) -> bytes:
 
 def _parse_list(content: bytes, path: str) -> pa.Array:
     """Return the entries of a JSON list or of a text file (string array)."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _wrong(path, f"bytes that are not UTF-8 (at byte {error.start:,})") from error
+    content = content.removeprefix(codecs.BOM_UTF8)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(0, len(content), _BLOCK):
+        end = min(at + _BLOCK, len(content))
+        try:
+            decoder.decode(content[at:end], final=end == len(content))
+        except UnicodeDecodeError as error:
+            place = end - len(error.object) + error.start
+            raise _wrong(path, f"bytes that are not UTF-8 (at byte {place:,})") from error
     name = path.lower().removesuffix(".gz")
-    if name.endswith(".json") or (not name.endswith(".txt") and text.lstrip()[:1] in ("[", "{")):
-        return _parse_json(text, path)
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return pa.array([line.removesuffix("\r") for line in lines], pa.string())
+    if name.endswith(".json") or (not name.endswith(".txt") and re.match(rb"\s*[\[{]", content)):
+        return pa.concat_arrays(list(_parse_json(content, path)))
+    return _split_lines(content) if content else pa.array([], pa.string())
 
 
-def _parse_json(text: str, path: str) -> pa.Array:
+def _split_lines(content: bytes) -> pa.Array:
+    """Return the lines (string) of some bytes, without their ends: a line feed, or one behind a carriage return."""
+    octets = np.frombuffer(content, np.uint8)
+    is_text = octets != ord("\n")
+    ends = np.append(np.flatnonzero(~is_text), np.full(int(is_text[-1]), len(octets)))
+    has_return = octets[np.maximum(ends, 1) - 1] == ord("\r")
+    is_text[ends[has_return] - 1] = False
+    lengths = np.diff(ends, prepend=-1) - 1 - has_return
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    buffers = [None, pa.py_buffer(offsets.data), pa.py_buffer(octets[is_text].data)]
+    return pa.Array.from_buffers(pa.string(), len(lengths), buffers)
+
+
+def _parse_json(content: bytes, path: str) -> Iterator[pa.Array]:
+    """Yield the entries of a JSON list, some at a time (string)."""
+    at = before = 0
+    if len(content) > _BLOCK and (begin := re.match(rb"\s*\[", content)):
+        at = begin.end()
+        while strings := _STRINGS.match(content, at, at + _BLOCK):
+            yield (entries := _parse_strings(b"[" + content[at : strings.end() - 1] + b"]", path, before))
+            at, before = strings.end(), before + len(entries)
+        if len(content) - at > _BLOCK:
+            raise _wrong(path, f"a JSON list whose item {before:,} is no string or damaged (at byte {at:,})")
+    yield _parse_strings(b"[" * (at > 0) + content[at:], path, before)
+
+
+def _parse_strings(content: bytes, path: str, before: int) -> pa.Array:
+    """Return the entries of a JSON list (string), or of a part of a list that has `before` more entries before it."""
     try:
-        entries = json.loads(text)
+        entries = json.loads(content.decode())
     except ValueError as error:  # JSONDecodeError, and an integer of too many digits
         raise _wrong(path, f"JSON that is damaged ({error})") from error
     except RecursionError as error:
@@ -164,11 +203,11 @@ def _parse_json(text: str, path: str) -> pa.Array:
         raise _wrong(path, f"a JSON {_KINDS.get(type(entries), 'number')}")
     if set(map(type, entries)) - {str}:
         i, item = next((i, item) for i, item in enumerate(entries) if not isinstance(item, str))
-        raise _wrong(path, f"a JSON list whose item {i:,} is {type(item).__name__}")
+        raise _wrong(path, f"a JSON list whose item {before + i:,} is {type(item).__name__}")
     try:
         return pa.array(entries, pa.string())
     except UnicodeEncodeError as error:
-        i = entries.index(error.object)
+        i = before + entries.index(error.object)
         raise _wrong(path, f"a JSON list whose item {i:,} holds half a surrogate pair") from error
 
 
@@ -178,7 +217,7 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         if missing := [name for name in METADATA.names if name not in columns]:
             accepted = f"with columns {', '.join(METADATA.names)}"
             raise _wrong(path, f"Parquet without column {', '.join(missing)}", accepted)
-        table = read_columns(content, METADATA.names, MAX_BYTES)
+        table = read_columns(content, METADATA.names, 3 * MAX_BYTES // 2)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise _wrong(path, f"Parquet that is damaged ({_reason(error)})") from error
@@ -192,7 +231,8 @@ def _parse_parquet(content: bytes, path: str) -> pa.Table:
         raise _wrong(path, f"Parquet with nulls in column {nulls[0]}")
     entry_ids = table["entry_id"].to_numpy()
     # Arrays have a place for each id up to the largest: an entry in ten, at least, is to have one.
-    if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > 10 * len(table) + 1000:
+    highest = min(10 * len(table) + 1000, MAX_ENTRIES)
+    if (np.diff(entry_ids, prepend=-1) <= 0).any() or entry_ids.max(initial=0) > highest:
         raise _wrong(path, "Parquet whose entry_id is not ascending, or skips nine of ten numbers")
     return table
 
@@ -206,7 +246,7 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
+def _clean(table: pa.Table, path: str) -> tuple[pa.Table, ImportReport]:
     """Drop what the reference drops, and report; an entry's id is its place in the list, as MetaCLIP counts them."""
     entries = pc.cast(table["entry"].combine_chunks(), pa.string())
     empty = pc.equal(entries, pa.scalar(""))
@@ -214,6 +254,8 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
     duplicates = pc.and_not(_repeated(entries), pc.or_(empty, punctuation))
     dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
     kept = (table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table).combine_chunks()
+    if len(kept) + (pc.sum(pc.count_substring(kept["entry"], " ")).as_py() or 0) > MAX_WORDS:
+        raise RecipeError(f"metadata {path}: found more than {MAX_WORDS:,} words; accepted: at most that")
     report = ImportReport(
         read=len(entries),
         empty=entries.filter(empty),
@@ -226,10 +268,13 @@ def _clean(table: pa.Table) -> tuple[pa.Table, ImportReport]:
 
 def _repeated(entries: pa.Array) -> pa.Array:
     """Return which entries (string) are equal to one before."""
-    keys = np.sort(ids.entry_keys(entries))
-    # As in nearly every list: it takes half of the time of comparing the entries themselves.
-    if (keys[1:] != keys[:-1]).all():
-        return pa.repeat(False, len(entries))
-    codes = entries.dictionary_encode().indices.to_numpy()  # numbered as they first appear, so each new code is higher
-    known = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
-    return pa.array(codes <= known)
+    keys = ids.entry_keys(entries)
+    order = np.argsort(keys, kind="stable")
+    again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1
+    repeated = np.zeros(len(entries), bool)
+    repeated[order[again]] = True
+    if not entries.take(order[again]).equals(entries.take(order[again - 1])):
+        # Of other entries with equal keys; codes are numbered as they first appear, so each new one is higher.
+        codes = entries.dictionary_encode().indices.to_numpy()
+        repeated = codes <= np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
+    return pa.array(repeated)

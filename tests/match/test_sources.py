@@ -1,9 +1,12 @@
 import gzip
 import json
 import string
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -68,7 +71,7 @@ def test_text_files_keep_all_but_the_line_end(tmp_path: Path, end: str, last: bo
 def test_what_plan_and_run_say_of_a_list(tmp_path: Path) -> None:
     dropped = "dropped: 2 empty, 3 of one punctuation mark, 2 repeated"
     never = "3 can never match, see `curate metadata import`"
-    mark = "captions match without a byte order mark"
+    mark = "a byte order mark (U+FEFF, not visible) that a caption begins with is cut off"
     for entries, text in (
         (MESSY, f"metadata: 7 entries; {dropped}; {never}; {mark}"),
         (["dog", "."], f"metadata: 1 entry; dropped: 1 of one punctuation mark; {mark}"),
@@ -189,6 +192,73 @@ def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conte
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(RecipeError, match="found more than 100 entries; accepted: at most that"):
         read_metadata(str(tmp_path / "m.json"))
+
+
+def test_too_many_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the matcher takes goes by words, and a list of few entries may have millions."""
+    monkeypatch.setattr(sources, "MAX_WORDS", 100)
+    assert len(read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 98}a"))[0]) == 2
+    with pytest.raises(RecipeError, match="found more than 100 words; accepted: at most that"):
+        read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 99}a"))
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.text(st.sampled_from('ab",\\[] é\n\r中😀'), max_size=12), max_size=40),
+    st.booleans(),
+    st.sampled_from([None, 1]),
+)
+def test_a_long_json_list_is_read_in_parts(entries: list[str], is_ascii: bool, indent: int | None) -> None:
+    content = json.dumps(entries, ensure_ascii=is_ascii, indent=indent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_BLOCK", 80)
+        assert sources._parse_list(content.encode(), "m.json").to_pylist() == entries
+
+
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        ('7, "a"]', "item 100 is int"),
+        ('"\\ud800"]', "item 100 holds half a surrogate pair"),
+        (f'"{"x" * 99}"]', r"item 100 is no string or damaged \(at byte 401\)"),
+        ("7," * 99, r"item 100 is no string or damaged \(at byte 401\)"),
+        ('"a" "b"]', "JSON that is damaged"),
+        ('"\xff', r"not UTF-8 \(at byte 402\)"),
+    ],
+)
+def test_faults_in_a_long_json_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, found: str) -> None:
+    monkeypatch.setattr(sources, "_BLOCK", 80)
+    (tmp_path / "m.json").write_bytes(b"[" + b'"a",' * 100 + last.encode("latin-1"))
+    with pytest.raises(RecipeError, match=found):
+        read_metadata(str(tmp_path / "m.json"))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(st.sampled_from("a\r\n é"), max_size=5)))
+def test_lines_are_split_as_python_splits_them(parts: list[str]) -> None:
+    text = "".join(parts)
+    lines = text.removesuffix("\n").split("\n") if text else []
+    assert sources._parse_list(text.encode(), "m.txt").to_pylist() == [line.removesuffix("\r") for line in lines]
+
+
+def test_entries_with_equal_keys_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "m.json", json.dumps(MESSY))
+    expected = read_metadata(path)[0]
+    monkeypatch.setattr(sources.ids, "entry_keys", lambda entries: np.zeros(len(entries), np.uint64))
+    assert read_metadata(path)[0].equals(expected)
+
+
+@pytest.mark.slow
+def test_memory_of_a_list_of_millions(tmp_path: Path) -> None:
+    """2.7 million entries, a tenth of MetaCLIP 2's, took 1.2 GB with a Python object each."""
+    path = write(tmp_path / "m.json", json.dumps([f"entry {n}" for n in range(2_700_000)]))
+    code = (
+        "import resource, sys; from curate.match.sources import read_metadata; peak = resource.getrusage; "
+        "before = peak(0).ru_maxrss; assert len(read_metadata(sys.argv[1])[0]) == 2_700_000; "
+        "print((peak(0).ru_maxrss - before) >> 10)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 500
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
