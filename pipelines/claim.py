@@ -105,7 +105,8 @@ def claim_folder(prepared: Prepared) -> None:
     if len(record):
         record.write(store)
     prepared.retries.write(store)
-    if (context.place.is_cluster or not store.is_local) and not store.is_guarded():
+    is_shared = not store.is_local and store.fs.protocol != "memory"  # which nobody else sees
+    if (context.place.is_cluster or is_shared) and not store.is_guarded():
         what = f"{store.url}: is unguarded: this store has no conditional PUT, or this disk no hard links"
         risk = "a second attempt at a unit, or a second command in the same moment, may replace files of the first"
         _log.warning(f"{what}, so {risk}: leave speculation off")

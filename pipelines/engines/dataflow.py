@@ -187,9 +187,8 @@ class Dataflow(PipelineEngine):
                 raise
             job = re.search(r"with id: (\S+?)\.? ", str(error))
             page = f": {_page(self._cloud, job[1])}" if job else ""
-            raise RunError(
-                f"Dataflow has an active job {self._cloud.job_name} already{page}; wait, or cancel it"
-            ) from None
+            what = f"Dataflow has an active job {self._cloud.job_name} already{page}"
+            raise RunError(f"{what}; wait, or cancel it") from None
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job."""
@@ -292,10 +291,8 @@ class _DataflowJob(Job):
         """Return what the service says went wrong; a worker's traceback rather than that an item was tried often."""
         with suppress(Exception):  # of Google's
             messages, _ = self._client.list_messages(self._id, minimum_importance="JOB_MESSAGE_ERROR")
-            texts = [str(message.message_text) for message in messages]
-            return max(
-                texts, key=lambda text: ("Traceback" in text, "work item was attempted" not in text), default=None
-            )
+            texts = (str(message.message_text) for message in messages)
+            return max(texts, key=lambda of: ("Traceback" in of, "work item was attempted" not in of), default=None)
         return None
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import RecipeError, RunError
 from curate.run.units import Place
@@ -47,8 +48,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("place", "protocol", "warned"),
-    [(Place.PROCESSES, "", False), (Place.LOCAL_CLUSTER, "", True), (Place.THIS_PROCESS, "memory:/", True)],
-)
+    [(Place.PROCESSES, "", False), (Place.LOCAL_CLUSTER, "", True), (Place.THIS_PROCESS, "memory:/", False), (Place.THIS_PROCESS, "store:/", True)],
+)  # fmt: skip
 def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
     place: Place,
     protocol: str,
@@ -58,7 +59,9 @@ def test_a_store_without_first_wins_is_said_to_be_so_where_others_may_work(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(RunStore, "is_guarded", lambda store: False)
-    prepared = prepare(make_recipe(tmp_path), f"{protocol}{tmp_path / 'run'}")
+    if protocol == "store:/":  # one of others' too
+        monkeypatch.setattr(MemoryFileSystem, "protocol", "store")
+    prepared = prepare(make_recipe(tmp_path), f"{protocol and 'memory:/'}{tmp_path / 'run'}")
     with caplog.at_level(logging.WARNING), claimed(replace(prepared, context=replace(prepared.context, place=place))):
         pass
     assert any("leave speculation off" in message for message in caplog.messages) is warned

@@ -187,8 +187,8 @@ def _bill(plan: CostPlan, prices: Prices) -> Iterator[Line]:
         if price is None or amount is None:
             missing.append(key)
         else:
-            count = plan.sum(kind).value / _PRICED[kind][1]
-            rows.append((key, *_say(amount), f"{_number(count)} × {price.each:.6g}: {price.source}"))
+            count, each = plan.sum(kind).value / _PRICED[kind][1], f"{price.each:.10f}".rstrip("0").rstrip(".")
+            rows.append((key, *_say(amount), f"{_number(count)} × {each}: {price.source}"))
             amounts.append(amount)
     for of in plan.requests:
         rows.append((f"captions.engines.{of.engine}", *_say(Range(of.cost, 0, of.cost)), f"{of.kind}, at most"))

@@ -79,7 +79,7 @@ def show(workers: Workers, store: str) -> str:
 def test_dataflow_s_disks_are_paid_for() -> None:
     page = show(Workers("dataflow", 80, 10, 320.0, overhead=(0.0, 0.0, 0.0), disk=1000.0), "gs")
     assert "GB-hours of disk    1,000.00" in page and "missing prices" not in page
-    assert "1,000 × 5.4e-05: https://cloud.google.com/dataflow/pricing" in page
+    assert "1,000 × 0.000054: https://cloud.google.com/dataflow/pricing" in page
 
 
 @pytest.mark.parametrize(("store", "read", "write", "kept"), [("s3", 0.40, 0.50, 0.23), ("gs", 0.40, 0.50, 0.20)])

@@ -7,13 +7,16 @@ It prints what to set in another terminal; files go into its bucket by fsspec, a
 
 import logging
 import os
+import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from apache_beam.runners.runner import PipelineState
 
-from tests.runners.clusters import write_boot
+from tests.runners.clusters import find_go_program, write_boot
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, serving_storage, start_on_prism, variables
 from tests.runners.dataflow.service import Job, serving
 
@@ -28,15 +31,32 @@ def work(job: Job, boot: str) -> None:
             break
         time.sleep(0.5)
     else:
+        try:
+            result.wait_until_finish()
+        except RuntimeError as error:  # for whoever follows the job; there is no page of it
+            job.errors.append(str(error))
         job.state = f"JOB_STATE_{result.state}"
-    print(f"job {job.id} {job.request['name']}: {job.state}", flush=True)
+    print(f"job {job.id} {job.request['name']}: {job.state}", *job.errors, sep="\n", flush=True)
+
+
+def find_missing() -> list[str]:
+    """What to install first, a line each."""
+    lines = ["pip install -e '.[runners]'"] if find_spec("gcsfs") is None else []
+    for name in ("fake-gcs-server", "prism", "container"):
+        try:
+            find_go_program(name)
+        except pytest.skip.Exception as skipped:
+            lines.append(str(skipped).partition(": ")[2])
+    return lines
 
 
 def main() -> None:
     """Serve until it is interrupted."""
+    if missing := find_missing():
+        sys.exit("\n".join(["this needs, in the checkout (Go installs into ~/go/bin):", *missing]))
     with serving_storage() as url, serving() as service, tempfile.TemporaryDirectory() as folder:
         os.environ.update(variables(url))
-        logging.disable(logging.INFO)
+        logging.disable(logging.WARNING)
         print(
             "# in another terminal:\n" + "\n".join(f"export {name}={value}" for name, value in variables(url).items())
         )

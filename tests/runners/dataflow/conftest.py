@@ -57,7 +57,7 @@ class Cloud:
         with open(self.folder / "err", "w") as err:
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err, text=True)
 
-    def wait_for_job(self, running: subprocess.Popen[str], seconds: float = 90) -> Job:
+    def wait_for_job(self, running: subprocess.Popen[str], seconds: float = 300) -> Job:
         """The job, once there is one; the process may have ended with status 0."""
         ends = time.monotonic() + seconds
         while not self.service.begun.wait(0.1):
