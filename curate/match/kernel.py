@@ -12,8 +12,7 @@ A token of up to 16 bytes is compared by its first and last 8 bytes and its leng
 by all its bytes. Hashes only choose where to look. Little-endian machines only. One file, however long: numba's cache
 notices a change of a compiled function's own file alone, and building and matching must share one hash.
 
-What numba has not, a prefetch and a load of 8 bytes, is made of LLVM's instructions; without the prefetch matching
-takes 1.2 to 1.5 times as long.
+What numba has not, a prefetch, is made of LLVM's instruction: without it matching takes 1.2 to 1.5 times as long.
 """
 
 from typing import Any, NamedTuple
@@ -27,12 +26,13 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from curate.base.numeric.arrays import I32, I64, U8, U64, Mask, string_buffers
+from curate.base.numeric.text_hash import load_u64
 
 Int = int | np.int64
 
 PADDING = 64  # bytes that must be readable behind the last byte of the tokens
 _BLOCK_BYTES, _BLOCK_TEXTS = 4096, 512
-_INSERTED = 64  # up to how many ids are sorted by insertion: no text may make a sort slow
+_INSERTED = 64  # up to how many ids are sorted by insertion
 _FILTER_BITS = 20
 
 _IS_BOUNDARY = np.zeros(256, np.int64)
@@ -96,9 +96,9 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
 def sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
     """Write ids[a:b], ascending and each once, to `out` from n; return the new n."""
     if b - a > _INSERTED:
+        order = np.argsort(ids[a:b], kind="mergesort")  # which no ids make slow, unlike the default
         for i in range(b - a):
-            out[n + i] = ids[a + i]
-        _heap_sort(out[n : n + b - a])
+            out[n + i] = ids[a + order[i]]
     else:
         for i in range(a, b):
             x, hole = ids[i], n + i - a
@@ -114,40 +114,6 @@ def sort_unique(ids: I32, a: int, b: int, out: I32, n: int) -> int:
         m += x > last
         last = max(x, last)
     return m
-
-
-@_jit
-def _heap_sort(ids: I32) -> None:
-    """Sort in place; by heap, because it has no slow inputs and texts are untrusted."""
-    start, stop = len(ids) // 2, len(ids)
-    while stop > 1:
-        if start > 0:
-            start -= 1
-        else:
-            stop -= 1
-            ids[0], ids[stop] = ids[stop], ids[0]
-        x, hole = ids[start], start
-        while 2 * hole + 1 < stop:
-            child = 2 * hole + 1
-            if child + 1 < stop and ids[child + 1] > ids[child]:
-                child += 1
-            if ids[child] <= x:
-                break
-            ids[hole] = ids[child]
-            hole = child
-        ids[hole] = x
-
-
-@intrinsic
-def load_u64(_typing: Any, array: Any, index: Any) -> Any:
-    """Return the 8 bytes of a uint8 array from `index`, unaligned, as one uint64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
-        return builder.load(pointer, align=1)
-
-    return types.uint64(array, types.intp), codegen
 
 
 @_jit

@@ -66,14 +66,14 @@ def _hash(data: U8, n: np.uint64) -> Halves:
 @_jit
 def _mix(low: np.uint64, high: np.uint64, data: U8, i: int, j: int, secret: int) -> Halves:
     """Mix in the 16 bytes at i, and the 16 at j."""
-    a, b, c, d = _load(data, i), _load(data, i + 8), _load(data, j), _load(data, j + 8)
-    low += _fold(a ^ _load(_SECRET, secret), b ^ _load(_SECRET, secret + 8))
-    high += _fold(c ^ _load(_SECRET, secret + 16), d ^ _load(_SECRET, secret + 24))
+    a, b, c, d = load_u64(data, i), load_u64(data, i + 8), load_u64(data, j), load_u64(data, j + 8)
+    low += _fold(a ^ load_u64(_SECRET, secret), b ^ load_u64(_SECRET, secret + 8))
+    high += _fold(c ^ load_u64(_SECRET, secret + 16), d ^ load_u64(_SECRET, secret + 24))
     return low ^ (c + d), high ^ (a + b)
 
 
 @_jit
-def _load(data: U8, at: int) -> np.uint64:
+def load_u64(data: U8, at: int) -> np.uint64:
     """Return 8 bytes as one little-endian number: LLVM makes one load of it, as the index has no sign."""
     word, i = _U0, np.uint64(at)
     for k in range(8):

@@ -58,16 +58,8 @@ def hash_small(small: Sequence[bytes]) -> U64:
 
 
 @njit(nogil=True, cache=True)
-def _sinc(x: Any) -> Any:
-    if x == 0.0:
-        return 1.0
-    x *= math.pi
-    return math.sin(x) / x
-
-
-@njit(nogil=True, cache=True)
 def _lanczos(x: Any) -> Any:
-    return _sinc(x) * _sinc(x / _RADIUS) if -_RADIUS <= x < _RADIUS else 0.0
+    return np.sinc(x) * np.sinc(x / _RADIUS) if -_RADIUS <= x < _RADIUS else 0.0
 
 
 @lru_cache(256)  # of some 20 kB
