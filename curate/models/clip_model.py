@@ -1,14 +1,30 @@
-"""A recipe's CLIP model, by what runs it: open_clip, or ONNX Runtime where it is a folder of graphs (`onnx:DIR`)."""
+"""A recipe's CLIP model, by what runs it: open_clip, or ONNX Runtime where it is a folder of graphs (`onnx:DIR`).
 
+A model of files that may be anyone's is tried first, once a machine, in a process whose memory and time are limited: a
+graph, a configuration or a tokenizer of few bytes may ask for any amount of both.
+"""
+
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from curate.base import ids
-from curate.base.errors import needing
-from curate.base.process import process_cache
+from curate.base.errors import CurateError, RunError, needing
+from curate.base.process import memory_limited, process_cache
+from curate.base.wording import format_bytes, one_line
 from curate.models.encoder import Encoder
 from curate.models.identity import OpenClip
+from curate.models.weights import alone_with
+
+_SECONDS, _MEMORY = 40, 2 << 30  # of a CPU, and bytes more than libraries take, for a trial
+_PER_SECOND, _TIMES = 100 << 20, 5  # bytes of weights for which it has a second more, and how often these in memory
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
@@ -34,17 +50,52 @@ def load_encoder(options: OpenClip, identity: Mapping[str, Any] | None = None) -
     """
     library = _library(options)
     device = library.resolve_device(options)
-    known, identity = identity, identify(options) if identity is None else identity
+    identity = identify(options) if identity is None else identity
     content = {name: value for name, value in identity.items() if name not in ("device", "precision")}
     key = ids.digest(["encoder", content, device, options.resolve_precision(device), options.batch])
 
     def load() -> Encoder:
-        if known is not None:
-            library.check_weights(options, known)
+        size = library.check_weights(options, identity)
+        if identity["pretrained"] in (None, "file"):  # and no tag of open_clip's
+            _try_out(options, ids.digest(content), size)
         encoder: Encoder = library.open_encoder(options, device)
         return encoder
 
     return process_cache(key, load)
+
+
+def _try_out(options: OpenClip, key: str, size: int) -> None:
+    """Have a process load a model and encode with it, unless one of this machine has. Raises RunError."""
+    with alone_with(f"trial {key}") as note:
+        if note.read():
+            return
+        seconds, memory = _SECONDS + size // _PER_SECOND, _MEMORY + _TIMES * size
+        cpu = {"device": "cpu", "precision": "auto", "batch": "auto"}
+        settings = options.model_dump(include={*OpenClip.model_fields}) | cpu
+        call = f"from {__name__} import _try; _try({settings}, {seconds}, {memory})"
+        command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {call}"]
+        variables = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, check=False, env=variables, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            limits = f"tried in a process with {seconds} s of a CPU and {format_bytes(memory)} of memory"
+            why = f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(done.stderr[-300:])}"
+            raise RunError(f"{done.stdout or why} (status {done.returncode}; {limits})")
+        note.write("loaded")
+
+
+def _try(settings: Mapping[str, Any], seconds: int, memory: int) -> None:
+    options = OpenClip(**settings)
+    library = _library(options)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    with memory_limited(memory):
+        try:
+            encoder: Encoder = library.open_encoder(options, "cpu")
+            noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            encoder.encode_images([encoder.view(Image.fromarray(noise))])
+            encoder.encode_texts(["a photo of 2 dogs"])
+        except CurateError as error:
+            sys.stdout.write(str(error))
+            sys.exit(1)
 
 
 def _library(options: OpenClip) -> ModuleType:

@@ -77,11 +77,12 @@ class Head:
             what = f"takes embeddings of {self.dimension} numbers; found {list(embeddings.shape)}"
             raise RecipeError(f"head {self.path}: {what}; accepted: those of the model that it was trained on")
         scores = np.empty(len(embeddings), np.float32)
-        for start in range(0, len(embeddings), ROWS):
-            x = np.asarray(embeddings[start : start + ROWS], np.float32)
+        rows = min(ROWS, MAX_BYTES // 4 // max(layer.weight.shape[1] for layer in self.layers))
+        for start in range(0, len(embeddings), rows):
+            x = np.asarray(embeddings[start : start + rows], np.float32)
             for i, layer in enumerate(self.layers):
                 x = (_activate(self.activation, x) if i else x) @ layer.weight + layer.bias
-            scores[start : start + ROWS] = _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
+            scores[start : start + rows] = _sigmoid(x[:, 0]) if self.output == "sigmoid" else x[:, 0]
         return scores
 
 
@@ -95,7 +96,7 @@ def load_head(path: str, activation: Activation, output: Output) -> Head:
     """
     content = _read(path)
     names, layers = zip(*_chain(_state_dict(content, path), path), strict=True)
-    merged = tuple(_merge(layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
+    merged = tuple(_merge(path, layers, _joints(names) if activation != "none" else [False] * (len(names) - 1)))
     return Head(path, hashlib.sha256(content).hexdigest(), len(merged[0].weight), merged, activation, output)
 
 
@@ -168,14 +169,16 @@ def _joints(names: tuple[str, ...]) -> list[bool]:
     return apart if any(apart) else [True] * len(apart)
 
 
-def _merge(layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
-    """Return the layers, with those multiplied into one (in float64) that have nothing between them."""
+def _merge(path: str, layers: tuple[Layer, ...], joints: list[bool]) -> Iterator[Layer]:
+    """Yield the layers, with those multiplied into one (in float64) that have nothing between them."""
     weight, bias = (part.astype(np.float64) for part in layers[0])
     for layer, joint in zip(layers[1:], joints, strict=True):
         if joint:
             yield Layer(weight.astype(np.float32), bias.astype(np.float32))
             weight, bias = (part.astype(np.float64) for part in layer)
         else:
+            if len(weight) * max(layer.weight.shape[1], layer.weight.size // 1000) > MAX_BYTES // 4:
+                raise RecipeError(f"head {path}: layers of {len(weight)} inputs are too large to be multiplied")
             weight, bias = weight @ layer.weight, bias @ layer.weight + layer.bias
     yield Layer(weight.astype(np.float32), bias.astype(np.float32))
 

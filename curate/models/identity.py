@@ -101,11 +101,12 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     }
 
 
-def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
-    """Raise RunError where this machine's weights are not those that were identified, RecipeError where it has none."""
+def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> int:
+    """Return the bytes of this machine's weights; raise RunError where they are others, RecipeError for none."""
     _, _, weights = _find_files(options)
     expected = identity["weights"]["sha256"]
     check_digests(f"measure.clip {options.name!r}", {weights: find_digest(weights)}, {weights: expected})
+    return os.stat(weights).st_blocks * 512
 
 
 def check_digests(where: str, digests: Mapping[str, str], expected: Mapping[str, str]) -> None:

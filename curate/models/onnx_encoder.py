@@ -6,6 +6,7 @@ two are faster.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from curate.base.process import CORES, Lazy, threads
 from curate.base.wording import one_line
 from curate.models.encoder import Encoded, Encoder, Tokens, pad
 from curate.models.identity import OpenClip
-from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify
+from curate.models.onnx_folder import OnnxFolder, Tokenizer, check_weights, identify, naming
 from curate.models.weights import open_session
 
 __all__ = ("check_weights", "identify", "open_encoder", "resolve_device")
 
 _BATCH = {"cpu": 32, "cuda": 256}
 _PIECE = 4  # images or texts that a thread takes at a time at least: with fewer, matrix products are slow
+_SECONDS, _MORE = 30, 10  # that a graph may take, and more for each image or text: a loop may never end
 _CUDA = "CUDAExecutionProvider"
 _KINDS = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
@@ -68,11 +70,21 @@ class _Graph(NamedTuple):
     fillers: dict[str, npt.NDArray[Any]]  # of inputs that the output does not depend on
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> F32:
-        """Return unit vectors, float32 [n, dimension]; `feeds` may hold more than the graph takes."""
+        """Return unit vectors, float32 [n, dimension]; `feeds` may hold more than the graph takes. Raises RunError."""
+        import onnxruntime
+
         feeds = self.fillers | feeds
         kinds = {put.name: _KINDS[put.type.removeprefix("tensor(").rstrip(")")] for put in self.session.get_inputs()}
         inputs = {name: feeds[name].astype(kind, copy=False) for name, kind in kinds.items()}
-        features = self.session.run([self.output], inputs)[0].astype(np.float32, copy=False)
+        options, seconds = onnxruntime.RunOptions(), _SECONDS + _MORE * max(map(len, inputs.values()))
+        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+        timer.start()
+        try:
+            features = self.session.run([self.output], inputs, options)[0].astype(np.float32, copy=False)
+        except Exception as error:
+            raise RunError(f"{self.output} takes over {seconds} s") if options.terminate else error from None
+        finally:
+            timer.cancel()
         length = np.linalg.norm(features, axis=1, keepdims=True)
         unit: F32 = features / np.maximum(length, np.float32(1e-12))  # as torch's `normalize`
         return unit
@@ -124,12 +136,8 @@ class OnnxEncoder(Encoder):
 def open_encoder(options: OpenClip, device: str) -> OnnxEncoder:
     """Return the model, loaded on a device. Raises RecipeError or RunError where it cannot be loaded."""
     folder = OnnxFolder.of(options)
-    try:
+    with naming(f"{folder.where}: tokenizer.json cannot be used"):
         tokenizer = Tokenizer(folder.tokenizer)
-    except BaseException as error:  # tokenizers raises Exception itself, and a panic of Rust is none
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
-        raise RecipeError(f"{folder.where}: tokenizer.json cannot be used: {one_line(error, 400)}") from None
     load = partial(_load, folder, tokenizer)
     if device == "cpu":
         loaded = load(device)

@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from curate.base.errors import RecipeError
-from curate.base.registry import version
+from curate.base.errors import RecipeError, RunError
+from curate.base.registry import is_interrupt, version
 from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
 from curate.models.weights import find_digest
@@ -37,6 +38,7 @@ _ACCEPTED = (
 _GRAPHS = ("vision_model.onnx", "text_model.onnx"), ("model.onnx",)
 _LIBRARIES = ("tokenizers", "ftfy", "pillow", "numpy")
 _MAX_JSON = 64 << 20  # bytes
+_MAX_STEPS = 15  # of a tokenizer, before its model, and their patterns: each may double a text
 _NORMALIZERS = ["NFC", "Replace", "Lowercase"]  # of OpenAI's tokenizer: what open_clip's cleaning has done before it
 # Protobuf's bytes of an entry `location`, which names a file of weights beside the graph, and how long the name is
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\xff])")
@@ -86,11 +88,14 @@ class OnnxFolder:
 
     def digests(self) -> dict[str, str]:
         """Return the sha256 of each graph, and of each file of weights that it names, by name. Raises RecipeError."""
-        files = [*self.graphs, *(graph.parent / name for graph in self.graphs for name in self._locations(graph))]
         try:
-            return {file.name: find_digest(str(file)) for file in files}
+            return {file.name: find_digest(str(file)) for file in self.files()}
         except OSError as error:
             raise RecipeError(f"{self.where}: {one_line(error)}") from None
+
+    def files(self) -> list[Path]:
+        """Return the graphs, and the files of weights that they name. Raises RecipeError."""
+        return [*self.graphs, *(graph.parent / name for graph in self.graphs for name in self._locations(graph))]
 
     def _locations(self, graph: Path) -> Iterator[str]:
         """Yield the files of weights that a graph names. Raises RecipeError where one would be elsewhere."""
@@ -131,11 +136,12 @@ def identify(options: OpenClip, device: str) -> dict[str, Any]:
     }
 
 
-def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> None:
-    """Raise RunError where this machine's folder is not the one that was identified, RecipeError where it has none."""
+def check_weights(options: OpenClip, identity: Mapping[str, Any]) -> int:
+    """Return the bytes that this machine's graphs and weights take; see `curate.models.identity.check_weights`."""
     folder = OnnxFolder.of(options)
     files = folder.digests() | {"tokenizer.json": hashlib.sha256(folder.tokenizer).hexdigest()}
     check_digests(folder.where, files, identity["weights"]["files"] | {"tokenizer.json": identity["tokenizer"]})
+    return sum(file.stat().st_blocks * 512 for file in folder.files())
 
 
 def _read(path: Path, where: str) -> bytes:
@@ -238,24 +244,51 @@ class Tokenizer:
 
     def __init__(self, content: bytes) -> None:
         """Raises ValueError or Exception, of the package tokenizers, where it is none."""
-        from tokenizers import Tokenizer, normalizers
+        from tokenizers import Tokenizer, normalizers, processors
 
         self._tokenizer = Tokenizer.from_buffer(content)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a caption's own <|endoftext|> is text
+        steps: list[dict[str, Any]] = []
+        for part in filter(None, (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)):
+            json.loads(part.__getstate__(), object_hook=lambda step: steps.append(step) or step)  # type: ignore[func-returns-value]
+        suffix = {"content": self._tokenizer.model.end_of_word_suffix or "", "pattern": {"String": " " * 99}}
+        if len(steps) > _MAX_STEPS or any(map(_grows, [*steps, suffix])):
+            raise ValueError("it may make a long text of a short one")
         normalizer = json.loads(content).get("normalizer") or {}
         self._lowers = [step["type"] for step in normalizer.get("normalizers", [])] == _NORMALIZERS
         if self._lowers:
             self._tokenizer.normalizer = normalizers.Sequence([])
-        nothing = self.encode("")
-        if len(nothing) != 2 or nothing[-1] != self.encode("a")[-1]:
+        has_ends = self._tokenizer.num_special_tokens_to_add(False) == 2
+        ends, whole = (self._tokenizer.encode(text).ids if has_ends else [0] for text in ("", "a"))
+        if ends != [whole[0], whole[-1]]:
             raise ValueError("it puts no begin and end token around texts")
-        self.end = nothing[-1]  # the id of a text's end
+        self._tokenizer.post_processor = processors.Sequence([])  # which might repeat a text
+        self._begin, self.end = ends  # the ids around a text
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, not cut, begin and end included."""
+        """Return the token ids of a text, not cut, begin and end included. Raises RunError where it has none."""
         import ftfy
 
         text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
-        return self._tokenizer.encode(text.lower() if self._lowers else text).ids
+        with naming(f"tokenizer.json cannot read {text[:80]!r}"):
+            ids = self._tokenizer.encode(text.lower() if self._lowers else text).ids
+        return [self._begin, *ids, self.end]
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Raise what the package tokenizers does, whose panics are no Exception, as RunError."""
+    try:
+        yield
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise RunError(f"{what}: {one_line(error, 400)}") from None
+
+
+def _grows(step: dict[str, Any]) -> bool:
+    """Return whether a step of a tokenizer may more than double a text."""
+    pattern, content = step.get("pattern", {}).get("String", ""), step.get("content", step.get("prepend", ""))
+    return "precompiled_charsmap" in step or len(content) > max(1, len(pattern))

@@ -18,6 +18,7 @@ from curate.store.local import Digest
 from curate.store.store import RunStore
 
 _WAITING = 1000  # lines that wait to become Arrow
+_OUTSIDE = r"\A/|(\A|/)\.\.(/|\z)|\x00"  # of the folder: paths from the root, or upwards
 
 _log = logging.getLogger(__name__)
 
@@ -167,8 +168,11 @@ def write_manifest(folder: RunStore, lines: Lines) -> None:
 
 
 def read_manifest(folder: RunStore) -> list[Published]:
-    """Return the lines of the manifest. Raises RunError where it is damaged."""
+    """Return the lines of the manifest. Raises DamagedError where it is damaged, or names files outside the folder."""
     try:
-        return [Published(**row) for row in folder.read_parquet(MANIFEST_FILE).to_pylist()]
-    except TypeError as error:  # other columns
+        table = folder.read_parquet(MANIFEST_FILE)
+        if (outside := pc.index(pc.match_substring_regex(table["path"], _OUTSIDE).fill_null(True), True).as_py()) >= 0:
+            raise TypeError(f"{str(table['path'][outside])[:200]!r} is outside the folder")
+        return [Published(**row) for row in table.cast(schema.MANIFEST).to_pylist()]
+    except (TypeError, KeyError, ValueError, pa.ArrowException) as error:  # other columns, among others
         raise DamagedError(f"{folder.url}: {MANIFEST_FILE} is damaged: {one_line(error)}") from None

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -142,8 +143,11 @@ class StoredFiles:
         return {path: at.timestamp() if isinstance(at, datetime) else float(at) for path, at in moments.items()}
 
     def open(self, name: str) -> Any:
-        """Open the file for reading bytes."""
-        return open(self.path(name), "rb") if self.is_local else self._reads.open(self.path(name), "rb")
+        """Open the file for reading bytes. Raises OSError where it is a pipe or a device, which may never end."""
+        path = self.path(name)
+        if self.is_local and stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise OSError(f"{path}: is not a regular file")
+        return open(path, "rb") if self.is_local else self._reads.open(path, "rb")
 
     def read_bytes(self, name: str) -> bytes:
         """Return all bytes of the file."""

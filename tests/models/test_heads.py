@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -273,6 +274,25 @@ def test_what_is_no_head_is_refused(tmp_path, case, suffix):
     assert path in text and "accepted: " in text
     for key, value in list(state.items())[:12]:
         assert f"{key} {list(value.shape)}" in text
+
+
+def test_layers_whose_product_would_fill_memory_are_refused(tmp_path):
+    state = {
+        "a.0.weight": torch.zeros(1, 40_000),
+        "a.1.weight": torch.zeros(40_000, 1),
+        "a.2.weight": torch.zeros(1, 40_000),
+    }
+    with pytest.raises(RecipeError, match="layers of 40000 inputs are too large to be multiplied"):
+        load_head(save(state, tmp_path / "head.safetensors"), "none", "none")
+
+
+def test_wide_layers_take_fewer_rows_at_a_time(tmp_path):
+    state = {"a.0.weight": torch.zeros(1_000_000, 1), "a.1.weight": torch.zeros(1, 1_000_000)}
+    head = load_head(save(state, tmp_path / "head.safetensors"), "relu", "none")
+    tracemalloc.start()
+    assert not head.apply(np.zeros((512, 1), np.float32)).any()
+    assert tracemalloc.get_traced_memory()[1] < 1 << 30  # and not 2 GB
+    tracemalloc.stop()
 
 
 def test_messages_do_not_vary(tmp_path):

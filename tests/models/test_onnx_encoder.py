@@ -12,10 +12,10 @@ from PIL import Image
 
 from curate.base import process
 from curate.base.errors import RecipeError, RunError
-from curate.models import onnx_encoder, weights
+from curate.models import clip_model, onnx_encoder, weights
 from curate.models.clip_model import identify, load_encoder
 from curate.models.identity import OpenClip
-from curate.models.onnx_encoder import OnnxEncoder
+from curate.models.onnx_encoder import OnnxEncoder, open_encoder
 from curate.models.onnx_folder import Pixels, Tokenizer
 from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.signals.clip import Clip, _key
@@ -395,3 +395,92 @@ def test_a_batch_that_memory_does_not_hold_is_halved(models: tuple[str, str], mo
     monkeypatch.setattr(Pixels, "normalise", limited)
     assert np.allclose(encoder.encode_images(views), expected, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 4, 2, 2] and encoder.batch == 2
+
+
+# ---------------------------------------------------------------- what takes memory or time without end
+LONG = {"type": "Replace", "pattern": {"String": "zq"}, "content": "zq" * 1000}  # of a text that no trial has
+TWICE = {"type": "Split", "pattern": {"Regex": "(a+a+)+y"}, "behavior": "Isolated", "invert": False}
+
+
+def constant(size: int) -> list[Any]:
+    """Nodes of a sum of so many zeros, by the shape of a batch, so that it is made as the graph runs."""
+    numbers = (("zero", [0]), ("size", [size]))
+    made = [onnx.helper.make_node("Constant", [], [name], value_ints=value) for name, value in numbers]
+    steps = (("Shape", ["pixel_values"], "shape"), ("Gather", ["shape", "zero"], "n"), ("Mul", ["n", "size"], "many"))
+    steps += (("ConstantOfShape", ["many"], "zeros"), ("ReduceSum", ["zeros"], "w"))  # type: ignore[assignment]
+    return made + [onnx.helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
+
+
+def loop(rounds: int) -> list[Any]:
+    """Nodes of a loop of so many rounds."""
+    h, kind = onnx.helper, onnx.TensorProto
+    values = ("i", kind.INT64), ("on", kind.BOOL), ("x", kind.FLOAT)
+    inputs = [h.make_tensor_value_info(name, of, []) for name, of in values]
+    outputs = [h.make_tensor_value_info(f"{name}2", of, []) for name, of in values[1:]]
+    nodes = [h.make_node("Identity", [name], [f"{name}2"]) for name, _ in values[1:]]
+    body = h.make_graph(nodes, "body", inputs, outputs)
+    constants = ("rounds", kind.INT64, rounds), ("yes", kind.BOOL, True), ("x0", kind.FLOAT, 0.0)
+    made = [h.make_node("Constant", [], [n], value=h.make_tensor(n, of, [], [value])) for n, of, value in constants]
+    return [*made, h.make_node("Loop", ["rounds", "yes", "x0"], ["w"], body=body)]
+
+
+def add(graphs: Path, nodes: list[Any]) -> None:
+    """Adds what nodes give, w, to the image's embedding."""
+    path = graphs / "onnx/vision_model.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "image_embeds" else name for name in node.output]
+    model.graph.node.extend([*nodes, onnx.helper.make_node("Add", ["before", "w"], ["image_embeds"])])
+    onnx.save(model, path)
+
+
+def change_tokenizer(graphs: Path, **changes: Any) -> None:
+    (graphs / "tokenizer.json").write_text(json.dumps(tokenizer() | changes))
+
+
+HARM = {
+    "memory": (lambda graphs: add(graphs, constant(2_000_000_000)), r"cannot be loaded: .*; tried in a process"),
+    "time": (lambda graphs: add(graphs, loop(1 << 62)), r"cannot be loaded: .*; tried in a process with 2 s"),
+    "tokenizer": (lambda graphs: change_tokenizer(graphs, normalizer=LONG), "it may make a long text of a short one"),
+}
+
+
+@pytest.mark.parametrize("case", HARM)
+def test_models_that_never_end_or_take_all_memory(graphs: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End in a process of their own, and are not loaded here."""
+    harm, message = HARM[case]
+    harm(graphs)
+    monkeypatch.setattr(clip_model, "_SECONDS", 2 if case == "time" else 40)
+    with pytest.raises(RunError, match=f"measure.clip 'clip': {message}".replace("': ", "': .*")):
+        load_encoder(Clip(model=f"onnx:{graphs}"))
+
+
+def test_a_graph_that_does_not_end_in_a_batch(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may on an image that no trial has."""
+    monkeypatch.setattr(onnx_encoder, "_SECONDS", 0.5)
+    monkeypatch.setattr(onnx_encoder, "_MORE", 0)
+    add(graphs, loop(1 << 62))
+    with pytest.raises(RunError, match=r"cannot be loaded: image_embeds takes over 0\.5 s"):
+        open_encoder(Clip(model=f"onnx:{graphs}"), "cpu")
+
+
+def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, known = Clip(model=f"onnx:{graphs}"), identify(Clip(model=f"onnx:{graphs}"))
+    load_encoder(options, known)
+    monkeypatch.setattr(process, "_cache", {})
+    monkeypatch.setattr(clip_model.subprocess, "run", None)
+    load_encoder(options, known)
+
+
+@pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer"])
+def test_tokenizers_whose_steps_double_a_text(part: str) -> None:
+    double = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
+    steps = {"type": "Sequence", f"{part.replace('_', '')}s": [double] * 40}
+    with pytest.raises(ValueError, match="may make a long text of a short one"):
+        Tokenizer(json.dumps(tokenizer() | {part: steps}).encode())
+
+
+def test_an_expression_that_takes_too_long() -> None:
+    ours = Tokenizer(json.dumps(tokenizer() | {"pre_tokenizer": TWICE}).encode())
+    with pytest.raises(RunError, match=r"tokenizer\.json cannot read 'aaa.*retry-limit"):
+        ours.encode("a" * 60)

@@ -160,3 +160,13 @@ def test_requests_to_a_store_are_counted_and_those_to_a_disk_are_not(tmp_path: P
             store.files("")
         used = METER.take()
         assert (used["emit", "reads"], used["emit", "writes"]) == counted
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    folder = StoredFiles(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        for read in (folder.digest, folder.read_json, folder.read_parquet):
+            with pytest.raises(OSError, match=f"{name}: is not a regular file"):
+                read(name)

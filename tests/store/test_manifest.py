@@ -1,0 +1,39 @@
+"""A manifest that may be a stranger's names files of its folder alone."""
+
+import pyarrow as pa
+import pytest
+
+from curate.base.errors import DamagedError
+from curate.store.layout import MANIFEST_FILE
+from curate.store.manifest import Lines, Published, read_manifest, write_manifest
+from curate.store.store import RunStore
+
+
+def write(folder: RunStore, *paths: str) -> None:
+    write_manifest(folder, Lines(Published(path, None, 1, "0" * 64) for path in paths))
+
+
+def test_lines_come_back(folder: RunStore) -> None:
+    write(folder, "b..c/..d", "a.parquet")
+    assert read_manifest(folder) == [Published(path, None, 1, "0" * 64) for path in ("a.parquet", "b..c/..d")]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a", "shards/../../a.tar", "shards/..", "..", "a\0b"])
+def test_files_outside_are_refused(folder: RunStore, path: str) -> None:
+    write(folder, "shards/a.tar", path)
+    with pytest.raises(DamagedError, match=r"manifest\.parquet is damaged: .* is outside the folder"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("columns", [{"path": [1]}, {"path": [None]}, {"name": ["a"]}, {"path": ["a"], "rows": ["b"]}])
+def test_other_columns_are_refused(folder: RunStore, columns: dict[str, list[object]]) -> None:
+    folder.write_parquet(MANIFEST_FILE, pa.table(columns))
+    with pytest.raises(DamagedError, match=r"manifest\.parquet is damaged: "):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(1000), b"PAR1" + bytes(1000) + b"PAR1"])
+def test_bytes_of_something_else(folder: RunStore, content: bytes) -> None:
+    folder.write_bytes(MANIFEST_FILE, content)
+    with pytest.raises(DamagedError, match=r"manifest\.parquet"):
+        read_manifest(folder)
