@@ -25,7 +25,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from curate.base.errors import RecipeError, RunError
-from curate.base.registry import is_interrupt, version
+from curate.base.foreign import is_interrupt
+from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.identity import ONNX, OpenClip, check_digests
 from curate.models.weights import find_digest
