@@ -46,7 +46,7 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def ran(pool: str, sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = {"repeat": REPEAT, "json_columns": ["Number", "probability", "aspect"], "rows_per_shard": 20}
     recipe = pools.recipe_of(pool, **sections, measure={"language": {}}, output=output)
-    return pools.run_beam(recipe, tmp_path_factory.mktemp("ran") / "run")
+    return pools.run_local(recipe, tmp_path_factory.mktemp("ran") / "run")
 
 
 def expected_repeats(run: Ran) -> dict[str, int]:
@@ -87,7 +87,7 @@ def test_a_list_with_repeats_is_joined(ran: Ran, pool: str, tmp_path: Path) -> N
     expected = expected_repeats(ran)
     join = {"path": f"{ran.folder}/uids.npy", "on": "uid", "columns": {"listed": "uid", "times": "times"}}
     recipe = pools.recipe_of(pool, source={"join": join}, rules={"often": "times >= 3"}, output={"repeat": "times"})
-    run = pools.run_beam(recipe, tmp_path / "run")
+    run = pools.run_local(recipe, tmp_path / "run")
     scores = run.table("scores")
     assert scores.schema.field("times").type == pa.int32()
     for row in scores.to_pylist():
@@ -169,7 +169,7 @@ def test_pools_without_images(tmp_path: Path) -> None:
     own.write_text("url,mine\n" + "".join(f"https://example.com/{i},{i}\n" for i in range(200)))
     join = {"join": {"path": str(own), "on": "url", "columns": {"mine": "mine"}}}
     recipe = pools.recipe_of(path, "parquet", source=join, measure={"language": {}}, output={"repeat": "mine % 3"})
-    run = pools.run_beam(recipe, tmp_path / "run")
+    run = pools.run_local(recipe, tmp_path / "run")
     table = sidecars(run)
     assert table.column_names == [*rows.column_names, "language_score", "mine", "language", "repeats"]
     for row in table.to_pylist():

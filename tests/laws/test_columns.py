@@ -176,7 +176,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_parquet_columns_by_name(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Text, booleans and lists: those that an expression names, and no others; one more is read alone."""
     rules = {"safe": "NSFW = 'UNLIKELY' AND safe", "faces": "len(boxes) < 2"}
-    old = pools.run_beam(pools.recipe_of(rows, "parquet", rules=rules), tmp_path / "old")
+    old = pools.run_local(pools.recipe_of(rows, "parquet", rules=rules), tmp_path / "old")
     assert old.table("scores").column_names[3:] == ["clip_score", "NSFW", "safe", "boxes"]
     raw = pq.read_table([str(path) for path in sorted(Path(rows).parent.glob("*.parquet"))])
     for name in ("NSFW", "safe", "boxes"):

@@ -197,15 +197,16 @@ def example(tmp_path: Path) -> Path:
 
 
 @pytest.mark.thorough
-def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path) -> None:
+def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path, here: Callable[..., Done]) -> None:
     """From another folder than the recipe's, to which its paths are relative."""
     assert 35 < len((example / "curate_jsonl.py").read_text().splitlines()) < 50
-    planned = curate(example, "plan", tmp_path / "recipe/r.yaml")
-    assert "kept" in planned.stdout and "of images" not in planned.stdout  # it gives no bytes
+    planned = here(example, "plan", tmp_path / "recipe/r.yaml").out
+    assert "kept" in planned and "of images" not in planned  # it gives no bytes
     done = curate(example, "run", tmp_path / "recipe/r.yaml", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    verdicts = rows(example, tmp_path / "run", "SELECT key, likes, status, rule FROM verdicts ORDER BY row")
-    assert [list(row.values()) for row in verdicts] == [
+    query = "SELECT key, likes, status, rule FROM verdicts ORDER BY row"
+    verdicts = here(example, "sql", tmp_path / "run", query, "--format", "json").out
+    assert [list(row.values()) for row in json.loads(verdicts)] == [
         ["0", 0, "ok", "liked"],
         ["1", 1, "ok", None],
         ["2", 2, "no_image", "failed"],
@@ -256,14 +257,16 @@ def test_a_fault_of_a_format_names_its_package_and_line(
 
 
 @pytest.mark.thorough
-def test_a_format_without_a_section_is_told_where_a_key_is_unknown(example: Path, tmp_path: Path) -> None:
+def test_a_format_without_a_section_is_told_where_a_key_is_unknown(
+    example: Path, tmp_path: Path, here: Callable[..., Done]
+) -> None:
     text = (example / "curate_jsonl.py").read_text()
     (example / "curate_jsonl.py").write_text(text.replace("    section = JsonSource\n", ""))
-    done = curate(example, "plan", tmp_path / "recipe/r.yaml")
+    done = here(example, "plan", tmp_path / "recipe/r.yaml")
     message = (
         "known keys: name, format, path, storage, join; input format 'jsonl' of package curate-jsonl 0.1 states no"
     )
-    assert done.returncode == 2 and f"input.0.images: unknown key; {message} section, with keys" in done.stderr
+    assert done.status == 2 and f"input.0.images: unknown key; {message} section, with keys" in done.err
 
 
 @pytest.mark.parametrize("kind", [str, Path, UserPath])
