@@ -331,7 +331,7 @@ def test_what_it_took_is_in_sql(server: FaultServer, tmp_path: Path) -> None:
     spec = {"base_url": server.base_url, "model": "tiny-llm", "attempts": 1}
     engines = {"llm": {"openai": spec, "price": {"input": 1e6, "output": 2e6}}}
     server.always = lambda handler: handler.reply(400, b"no") if "1 =>" in handler.seen.text[-6:] else handler.answer()
-    done = pools.run_beam(recipe(path, server, captions={"engines": engines}), tmp_path / "a")
+    done = pools.run_local(recipe(path, server, captions={"engines": engines}), tmp_path / "a")
     captions = done.table("captions").to_pylist()
     lost = sum(row["status"] != "ok" for row in captions)
     passed = sum(row["gate"] == "passed" for row in captions)
@@ -440,7 +440,7 @@ def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_p
         assert all(later - at >= 0.3 for later in sent_at[asking] if later > at)
     before = len(server.asked)
     server.always = None
-    second = pools.run_beam(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a")
+    second = pools.run_local(recipe(path, server), tmp_path / "b", reuse=tmp_path / "a")
     sent = [seen.text for seen in server.asked[before:]]
     failed = sum(row["status"] != "ok" for row in rows)
     assert len(sent) == failed
@@ -480,7 +480,7 @@ def test_a_run_is_replayed_from_its_answers(server: FaultServer, tmp_path: Path)
     asked = len(server.asked)
     recorded = {"llm": {"recorded": {"path": str(tmp_path / "a"), "model": "tiny-llm"}}}
     other = pools.write_tars(tmp_path / "other", pools.shuffled(pools.make_samples(24), 2), 5)
-    second = pools.run_beam(recipe(other, server, captions={"engines": recorded}), tmp_path / "b")
+    second = pools.run_local(recipe(other, server, captions={"engines": recorded}), tmp_path / "b")
     texts = [
         {(row["uid"], row["style"]): (row["text"], row["gate"]) for row in done.table("captions").to_pylist()}
         for done in (first, second)
@@ -552,7 +552,7 @@ def test_a_kill_between_tables_leaves_nothing_behind(
     monkeypatch.setattr(UnitTables, "write", write)
     monkeypatch.setattr(AnswerCache, "delete_parts", forget)
     before = len(server.asked)
-    done = pools.run_beam(asked, tmp_path / "a")
+    done = pools.run_local(asked, tmp_path / "a")
     conserved(done)
     assert len(server.asked) == before == len(done.table("captions"))
     assert not list((tmp_path / "a").rglob("parts/**/*.parquet"))

@@ -124,7 +124,7 @@ def test_what_each_engine_took_is_told_apart(
     captions: dict[str, Any], llm: FaultServer, api: FaultServer, path: str, tmp_path: Path
 ) -> None:
     api.always = lambda handler: handler.reply(400, b"no") if "1<" in handler.seen.text else handler.answer()
-    done = pools.run_beam(recipe(path, captions | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "a")
+    done = pools.run_local(recipe(path, captions | {"output": {"mix": {"rewrite": 0.5}}}), tmp_path / "a")
     conserved(done)
     rows = done.table("captions").to_pylist()
     works = {row["engine"]: row for row in ask(done.folder, "caption_work")}
