@@ -93,7 +93,8 @@ class Record:
 
         What the run encountered follows from that and from its pool.
         """
-        before = _items(self.table.filter(pc.not_equal(self.table["origin"], pa.scalar(ENCOUNTERED))))
+        is_before = pc.not_equal(self.table["origin"], pa.scalar(ENCOUNTERED))
+        before = self.items if pc.all(is_before).as_py() else _items(self.table.filter(is_before))
         return ids.digest([hashlib.sha256(before[kind].tobytes()).hexdigest() for kind in KINDS]) if len(before) else ""
 
     @cached_property
