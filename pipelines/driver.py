@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 
 import apache_beam as beam
 from apache_beam.runners.worker import sdk_worker
@@ -88,9 +89,9 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         sdk_worker.print = lambda *texts, **options: None
     _load_ahead(prepared)
 
-    def add_steps(root: beam.Pipeline) -> None:
+    def add_steps(root: beam.Pipeline, spool: str) -> None:
         sent = replace(context, recipe=prepared.sent, lease=hold.lease if hold else "")
-        units = BeamUnits(root, prepared.plan.units, sent, hints)
+        units = BeamUnits(root, prepared.plan.units, sent, hints, spool)
         build(units, sent, prepared.plan.units, n_buckets)
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
@@ -98,13 +99,14 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
     try:
         if hold and engine.outlasts_driver:
             hold.tell(engine=engine.key, handle=engine.name_job(context.store))
-        job = engine.submit(add_steps, context.store)
-        if hold and engine.outlasts_driver:
-            hold.tell(handle=job.handle, page=job.logs)
-            hold.is_handed_over = detach
-        if detach:
-            return
-        job.wait(lambda: _write_costs(context.store, job.costs))
+        with context.store.temporary_folder() as spool:
+            job = engine.submit(partial(add_steps, spool=spool), context.store)
+            if hold and engine.outlasts_driver:
+                hold.tell(handle=job.handle, page=job.logs)
+                hold.is_handed_over = detach
+            if detach:
+                return
+            job.wait(lambda: _write_costs(context.store, job.costs))
     except RecipeError:  # of a job server, about its options
         raise
     except Exception as error:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from curate.base import schema
 from curate.base.numeric.arrays import I64, U64, whole
 from curate.decide.dedup import exact
-from curate.decide.dedup.exact import HashBatch, PackedHashes, Records
+from curate.decide.dedup.exact import Records
 from curate.decide.dedup.groups import Groups
 from curate.decide.dedup.passes.dedup_pass import KeyPass, Nearness, join_parts
 from curate.decide.settings import DecideSettings
@@ -42,7 +42,7 @@ def find_records(units: Units, settings: DecideSettings, n_buckets: int = 1) -> 
     near = [_find_groups(units, settings, place, by, n_buckets) for place, by in settings.near.items()]
     groups = [pair[0] for pair in near]
     # Hashes go to buckets, and repeated ones back to their units.
-    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups, batch=HashBatch)
+    hashes = units.pairs("Duplicates: hash", _hash, settings, n_buckets, *groups)
     repeated = units.group("Duplicates: repeated", hashes, _repeated)
     records = units.pairs("Duplicates: records", _records, settings, n_buckets, *groups, sent=repeated)
     return records, [pair[1] for pair in near]
@@ -79,7 +79,7 @@ def _hash(
                 yield (i, bucket), (state.unit.index, hashes)
 
 
-def _repeated(key: tuple[int, int], bucket: Sequence[PackedHashes]) -> Iterator[ToUnit]:
+def _repeated(key: tuple[int, int], bucket: Sequence[tuple[int, U64]]) -> Iterator[ToUnit]:
     """Yield the hashes of a bucket that repeat, for their units: (pass, hashes)."""
     yield from (ToUnit(unit, (key[0], hashes)) for unit, hashes in exact.repeated_of_units(bucket))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -11,7 +10,6 @@ import pyarrow as pa
 
 from curate.base.numeric.arrays import U64
 from curate.decide.dedup import exact
-from curate.decide.dedup.exact import HashBatch
 from curate.emit.columns import SIDECAR
 from curate.emit.layout import Layout, Shard, Slice
 from curate.emit.output_format import emit_shard, find_output
@@ -26,15 +24,14 @@ from curate.store.timings import time_step
 
 def hash_names(units: Units, settings: EmitSettings, n_buckets: int = 1) -> Answer:
     """Hash the names that kept rows may get; return a list of uint64[n], those that several may and so none gets."""
-    hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets, batch=HashBatch)
-    names = units.group("Emit: repeated names", hashes, lambda _, of: [Aside(exact.repeated(part for *_, part in of))])
+    hashes = units.pairs("Emit: hash names", _hash, settings, n_buckets)
+    names = units.group("Emit: repeated names", hashes, lambda _, of: [Aside(exact.repeated(of))])
     return names.aside
 
 
 def _hash(tables: OpenTables, unit: Unit, settings: EmitSettings, n_buckets: int) -> Iterator[tuple[int, Any]]:
     hashes = find_output(settings.output.format, settings.pool.has_images).name_hashes(tables)
-    for bucket, part in enumerate(exact.split_buckets(hashes, n_buckets)) if len(hashes) else ():
-        yield bucket, (unit.index, part)
+    yield from enumerate(exact.split_buckets(hashes, n_buckets)) if len(hashes) else ()
 
 
 def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) -> tuple[Answer, Answer]:
@@ -45,27 +42,16 @@ def emit(units: Units, settings: EmitSettings, audit: Answer, repeated: Answer) 
     output, names = settings.output, [*SIDECAR.names, *settings.emitted.parquet]
     layout = units.get("Emit: lay out", lambda counts: Layout.of(counts.kept, output.rows_per_shard), audit)
     fields = units.get("Emit: fields", lambda counts: find_field_columns(counts.fields, names), audit)
-    slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout, batch=_SliceBatch)
+    slices = units.pairs("Emit: slices", lambda _, unit, whole: whole.slices(unit), layout)
     written = units.group("Emit: write", slices, _write, repeated, fields, settings)
     wider = Fold[Any](lambda a, b: (0, None if None in (a[1], b[1]) else merge_dtypes(a[1], b[1])))
     return units.combine("Emit: types", [written.items], wider), written.aside
 
 
-class _SliceBatch(list[Slice]):
-    add = list.append
-
-    @property
-    def size(self) -> int:
-        return 1000 * len(self)  # about
-
-    def pack(self) -> tuple[Slice, ...]:
-        return tuple(self)
-
-
 def _write(
-    index: int, slices: Sequence[tuple[Slice, ...]], repeated: list[U64], fields: pa.Schema, settings: EmitSettings
+    index: int, slices: Sequence[Slice], repeated: list[U64], fields: pa.Schema, settings: EmitSettings
 ) -> Iterator[Any]:
-    store, shard = settings.store, Shard.of(index, chain.from_iterable(slices))
+    store, shard = settings.store, Shard.of(index, slices)
     with time_step(store, "emit", f"{index:05d}") as timer:
         timer.rows = shard.rows
         in_order = sorted(filter(len, repeated), key=itemgetter(0))  # each is of a bucket

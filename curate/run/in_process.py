@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.base.process import in_threads
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, Units, W, Yields
+from curate.run.units import Answer, Aside, Combine, P, Pairs, T_co, Units, W, Yields
 
 
 class _Value(Answer[T_co]):
@@ -42,14 +42,12 @@ class InProcessUnits(Units):
         parts = chain.from_iterable(self._do(function, values, None, list))
         return _Value(list(parts) if combine is None else combine.whole(parts))
 
-    def pairs(
-        self, name: str, function: Yields, *values: Any, sent: Pairs | None = None, batch: type[Batch] | None = None
-    ) -> Pairs:
+    def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
         """Ask each unit for pairs."""
-        by_key: dict[Any, Any] = defaultdict(batch or list)
+        by_key: dict[Any, list[Any]] = defaultdict(list)
         for key, value in chain.from_iterable(self._do(function, values, sent, list)):
-            (by_key[key].add if batch else by_key[key].append)(value)
-        return _Grouped({key: [waiting.pack()] for key, waiting in by_key.items()} if batch else by_key)
+            by_key[key].append(value)
+        return _Grouped(by_key)
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
         """Work on the values of each key."""

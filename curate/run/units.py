@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 P = TypeVar("P")
 W = TypeVar("W")
@@ -142,20 +142,6 @@ class Total(Combine[P, W]):
         return total
 
 
-class Batch(Protocol):
-    """Small values of one key, put together into a few large ones before they travel."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    def add(self, value: Any) -> None:
-        """Add a value."""
-
-    def pack(self) -> Any:
-        """Return all of them as one value."""
-
-
 class Units(ABC):
     """The units of a run. A value of a step (`values`) is an `Answer`, or anything that pickle takes."""
 
@@ -182,9 +168,7 @@ class Units(ABC):
         """Ask each unit, which stays as it is, and combine or list what `function(tables, element, *values)` gives."""
 
     @abstractmethod
-    def pairs(
-        self, name: str, function: Yields, *values: Any, sent: Pairs | None = None, batch: type[Batch] | None = None
-    ) -> Pairs:
+    def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
         """Ask each unit for pairs of key and value, as `ask` does; `sent` as of `then`."""
 
     @abstractmethod

@@ -12,11 +12,10 @@ several workers in one process, but then now and then reads an element from a wr
 import time
 import types
 import uuid
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from functools import cache
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -28,10 +27,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from curate.base.foreign import naming_packages
 from curate.base.process import CORES, threads
-from curate.run.units import Batch, Combine
+from curate.run.units import Combine
 
 _WHOLES = 32  # large results that one worker holds, of those that thousands of bundles give
-_BATCH = 1 << 21  # bytes of a key's batch that wait
 _SHORT = 0.01  # seconds
 _LONG = 0.1  # as good as any longer
 _WEIGHT = 0.2  # of the latest element in the average
@@ -78,35 +76,6 @@ def Map(function: Callable[..., Any], *side: Any) -> beam.ParDo:
 def FlatMap(function: Callable[..., Iterable[Any]], *side: Any) -> beam.ParDo:
     """PCollection[X] → PCollection[Y], where the function gives some Ys for an X."""
     return beam.ParDo(_All(function), *side)
-
-
-class InBatches(PlainDoFn):
-    """PCollection[(key, value)] → PCollection[(key, what a batch packs)], of a few large elements."""
-
-    def __init__(self, make: Callable[[], Batch]) -> None:
-        self._make = make
-
-    def start_bundle(self) -> None:
-        """Begin with none."""
-        self._waiting: dict[Any, Batch] = defaultdict(self._make)
-
-    def process(self, element: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
-        """Keep some, and give them once there are many."""
-        key, value = element
-        batch = self._waiting[key]
-        batch.add(value)
-        if batch.size >= _BATCH:
-            yield key, self._waiting.pop(key).pack()
-
-    def finish_bundle(self) -> Iterator[Any]:
-        """Give the rest, in as many rows as there are threads: keys that are worked on together are far apart.
-
-        Two shards side by side mostly need the same unit, which one thread reads while the other waits.
-        """
-        rest = list(self._waiting.items())
-        step = -(-len(rest) // CORES) or 1
-        for key, batch in chain.from_iterable(rest[first::step] for first in range(step)):
-            yield in_window((key, batch.pack()))
 
 
 def in_window(output: Any) -> Any:

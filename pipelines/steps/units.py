@@ -23,12 +23,13 @@ from curate.base.meter import METER
 from curate.base.process import in_threads
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Batch, Combine, P, Pairs, T_co, ToUnit, Units, W, Yields
+from curate.run.units import Answer, Aside, Combine, P, Pairs, T_co, ToUnit, Units, W, Yields
 from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
-from pipelines.steps.functions import CombineAll, FlatMap, InBatches, InThreads, Map
+from pipelines.steps.functions import CombineAll, FlatMap, InThreads, Map
+from pipelines.steps.meet import Meet
 
 _PACKETS = 2048  # of a run at most, where it is no cluster that works on it
 _PACKETS_OF_MANY = 16384  # where it is one
@@ -107,9 +108,17 @@ class _Step:
 class BeamUnits(Units):
     """The units of a run on Beam."""
 
-    def __init__(self, root: beam.Pipeline, plan: Sequence[Unit], context: RunContext, hints: Hints = {}) -> None:  # noqa: B006
+    def __init__(
+        self,
+        root: beam.Pipeline,
+        plan: Sequence[Unit],
+        context: RunContext,
+        hints: Hints | None = None,
+        spool: str = "",
+    ) -> None:
+        """`spool` is a folder of this machine, where values that are sent by key wait; without one, in memory."""
         self.place = context.place
-        self._hints = hints
+        self._hints, self._spool = hints or {}, "" if context.place.is_cluster else spool
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
         self._together = max(1, -(-len(plan) // most))  # units of a packet
         self._root, self._context = root, context
@@ -157,14 +166,9 @@ class BeamUnits(Units):
 
         return _Collected(True, make)
 
-    def pairs(
-        self, name: str, function: Yields, *values: Any, sent: Pairs | None = None, batch: type[Batch] | None = None
-    ) -> Pairs:
+    def pairs(self, name: str, function: Yields, *values: Any, sent: Pairs | None = None) -> Pairs:
         """Add a question whose parts have keys."""
-        asked = self._ask(name, function, values, sent)
-        if batch is None:
-            return _Keyed(asked)
-        return _Keyed(_Collected(True, lambda: asked.elements | f"{name}: batch" >> beam.ParDo(InBatches(batch))))
+        return _Keyed(self._ask(name, function, values, sent))
 
     def group(self, name: str, pairs: Pairs, function: Yields, *values: Any) -> Pairs:
         """Bring the values of each key together."""
@@ -174,7 +178,7 @@ class BeamUnits(Units):
         def outputs() -> Any:
             work = beam.ParDo(InThreads(_OfKey(self._context, function, self._together)), *_sides(values))
             work = self._hinted(work, name)
-            grouped = pairs.answer.elements | f"{name}: meet" >> _Meet(step_of(function))
+            grouped = pairs.answer.elements | f"{name}: meet" >> Meet(step_of(function), self._spool)
             return grouped | name >> work.with_outputs(_ASIDE, main="pairs")
 
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
@@ -235,7 +239,7 @@ class BeamUnits(Units):
         else:
             assert isinstance(sent, _Keyed)
             both = (self.end_pass(), sent.answer.elements) | f"{step.name}: both" >> beam.Flatten()
-            self._do(step.name, both | f"{step.name}: meet" >> _Meet(step_of(step.function)), [step])
+            self._do(step.name, both | f"{step.name}: meet" >> Meet(step_of(step.function), self._spool), [step])
 
     def _do(self, name: str, packets: beam.PCollection[Any], steps: Sequence[_Step]) -> None:
         asked = {f"answers {i}": step.answer for i, step in enumerate(steps) if step.answer is not None}
@@ -267,29 +271,6 @@ def _working(context: RunContext) -> Iterator[None]:
 
 def _sides(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.side if isinstance(value, _Collected) else value for value in values)
-
-
-class _Meet(beam.PTransform):
-    """Group by key, and count for a step about how many bytes that brings together."""
-
-    def __init__(self, step: str) -> None:
-        super().__init__()
-        self._step = step
-
-    def expand(self, pairs: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        return pairs | "count" >> Map(_counted, self._step).with_output_types(tuple[Any, Any]) | beam.GroupByKey()
-
-
-def _counted(pair: tuple[Any, Any], step: str) -> tuple[Any, Any]:
-    METER.count("shuffled", _size(pair[1]), step)
-    return pair
-
-
-def _size(value: Any) -> int:
-    """Return about how many bytes a value is when pickled."""
-    if isinstance(value, tuple | list):
-        return sum(map(_size, value))
-    return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 32))
 
 
 @dataclass(frozen=True)

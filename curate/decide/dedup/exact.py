@@ -16,7 +16,6 @@ its representative through later passes, and follows it if that one dies too, wi
 
 import binascii
 import itertools
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base import ids
-from curate.base.numeric.arrays import F32, I32, I64, U64, Mask, split_by, string_buffers
+from curate.base.numeric.arrays import F32, I64, U64, Mask, split_by, string_buffers
 from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.numeric.quantiles import order_keys
 
@@ -125,41 +124,13 @@ def repeated(parts: Iterable[U64]) -> U64:
     return np.asarray(hashes[1:][same])
 
 
-PackedHashes = tuple[I32, I32, U64]  # of some units their numbers, how many hashes each has, and the hashes
-
-
-class HashBatch:
-    """Pairs of unit and hashes that wait: as bytes, for an array of a few of them takes ten times what they do."""
-
-    def __init__(self) -> None:
-        self._units, self._sizes, self._hashes = array("i"), array("i"), bytearray()
-
-    @property
-    def size(self) -> int:
-        """Bytes of hashes."""
-        return len(self._hashes)
-
-    def add(self, value: tuple[int, U64]) -> None:
-        """Add a unit's number and hashes."""
-        unit, hashes = value
-        self._units.append(unit)
-        self._sizes.append(len(hashes))
-        self._hashes += hashes.tobytes()
-
-    def pack(self) -> PackedHashes:
-        """Return all of them."""
-        units, sizes = (np.array(numbers, np.int32) for numbers in (self._units, self._sizes))
-        return units, sizes, np.frombuffer(bytes(self._hashes), np.uint64)
-
-
-def repeated_of_units(bucket: Sequence[PackedHashes]) -> Iterator[tuple[int, U64]]:
+def repeated_of_units(bucket: Sequence[tuple[int, U64]]) -> Iterator[tuple[int, U64]]:
     """Yield which hashes of units repeat in the bucket, with the unit."""
-    repeats = repeated(hashes for _, _, hashes in bucket)
-    for units, sizes, packed in bucket if len(repeats) else ():
-        for unit, hashes in zip(units.tolist(), np.split(packed, np.cumsum(sizes)[:-1]), strict=True):
-            chosen = hashes[np.isin(hashes, repeats)]
-            if len(chosen):
-                yield unit, chosen
+    repeats = repeated(hashes for _, hashes in bucket)
+    for unit, hashes in bucket if len(repeats) else ():
+        chosen = hashes[np.isin(hashes, repeats)]
+        if len(chosen):
+            yield unit, chosen
 
 
 def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:

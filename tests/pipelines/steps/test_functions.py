@@ -16,11 +16,11 @@ from apache_beam.transforms.core import get_function_args_defaults
 from apache_beam.transforms.userstate import get_dofn_specs
 
 from curate.base.process import CORES, in_threads
-from curate.decide.dedup.exact import HashBatch
 from curate.run.units import Fold
-from pipelines.steps.functions import CombineAll, FlatMap, InBatches, InThreads, Map
+from pipelines.steps.functions import CombineAll, FlatMap, InThreads, Map
+from pipelines.steps.meet import InBatches
 
-STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": InThreads(list), "batch": InBatches(HashBatch)}
+STEPS = {"map": Map(len).fn, "flat": FlatMap(list).fn, "threads": InThreads(list), "batch": InBatches("decide", "")}
 MEETING = threading.Barrier(CORES)
 begun: list[int] = []
 

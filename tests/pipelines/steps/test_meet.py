@@ -1,0 +1,56 @@
+"""Values that meet by key: all of them do, and large ones wait in files, so that the runner has only their names."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer
+from apache_beam.testing.util import assert_that, equal_to
+
+from pipelines.steps import meet
+from pipelines.steps.functions import FlatMap, Map
+from pipelines.steps.meet import Meet
+
+KEYS, VALUES, LENGTH = 5, 40, 4000
+
+
+def values_of(first: int) -> Iterable[tuple[int, Any]]:
+    """Return large values and small ones of each key."""
+    for key in range(KEYS):
+        yield key, (first, np.full(LENGTH, first, np.uint64))
+        yield key, (-1 - first, np.zeros(0, np.uint64))
+
+
+def firsts(item: tuple[int, list[Any]]) -> tuple[int, list[int]]:
+    """Return the key, and which values have come whole."""
+    return item[0], sorted(first for first, numbers in item[1] if (numbers == first).all())
+
+
+def met(folder: str) -> None:
+    """Let values meet, and check that each key has all of its own."""
+    with beam.Pipeline("FnApiRunner") as root:
+        pairs = root | beam.Create(range(VALUES), reshuffle=False) | FlatMap(values_of)
+        grouped = pairs | Meet("decide", folder) | Map(firsts)
+        assert_that(grouped, equal_to([(key, list(range(-VALUES, VALUES))) for key in range(KEYS)]))
+
+
+@pytest.mark.parametrize("waiting", [1, 3 * 8 * LENGTH, 1 << 25])
+@pytest.mark.parametrize("spooled", [False, True])
+def test_all_values_of_a_key_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spooled: bool, waiting: int) -> None:
+    monkeypatch.setattr(meet, "_WAITING", waiting)
+    met(str(tmp_path) if spooled else "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_runner_holds_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    append = GroupingBuffer.append
+    monkeypatch.setattr(GroupingBuffer, "append", lambda self, data: (held.append(len(data)), append(self, data)))
+    met("")
+    assert sum(held) > 8 * KEYS * VALUES * LENGTH
+    held.clear()
+    met(str(tmp_path))
+    assert sum(held) < 10_000
