@@ -88,8 +88,13 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
     if (evaluation := run.evaluation) and evaluation.unread:
         unread = f"{evaluation.unread:,} more could not be read, such as {evaluation.such_as}"
         yield f"evaluation set: {evaluation.images:,} images; {unread}"
-    table = store.read_parquet(FAILURES_FILE, ["reason", "attempts", "may_pass"])
-    failures = Counter(table["reason"].to_pylist()).most_common()
+    counts, missing, may_pass = Counter[str](), 0, 0
+    for table in store.open_parquet(FAILURES_FILE).read_groups():  # of which there may be as many as rows
+        counts.update({line["values"]: line["counts"] for line in pc.value_counts(table["reason"]).to_pylist()})
+        never_came = pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING))
+        missing += pc.sum(never_came).as_py() or 0
+        may_pass += pc.sum(pc.and_(never_came, table["may_pass"])).as_py() or 0
+    failures = counts.most_common()
     for why, n in failures:
         if why in SAMPLE_REASONS:
             yield f"failed: {n:,} {why} ({SAMPLE_REASONS[why]})"
@@ -99,7 +104,8 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
         yield f"downloaded: {share}, {format_bytes(facts.bytes)} in {format_seconds(facts.seconds)} ({rates})"
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
         yield f"files not read, or read in part: {', '.join(damaged)}; once they are repaired: --out NEW --reuse {out}"
-    yield from _not_there(store, table)
+    if missing:
+        yield _not_there(store, missing, may_pass)
 
 
 def _captions(run: RunFacts, out: str) -> Iterator[str]:
@@ -128,18 +134,14 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
     yield from (f"  curate {command:{width}}   {what}" for command, what in hints.items())
 
 
-def _not_there(store: RunStore, failures: pa.Table) -> Iterator[str]:
-    """Yield a line on the URLs that did not come, where the run downloaded."""
-    missing = failures.filter(pc.and_(failures["attempts"].is_valid(), pc.is_in(failures["reason"], _MISSING)))
-    if not len(missing):
-        return
+def _not_there(store: RunStore, missing: int, may_pass: int) -> str:
+    """Return a line on the URLs that did not come, and how many of them may come later."""
     context, units = open_context(store)
     downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
-    count = pc.sum(missing["may_pass"]).as_py()
-    more = f"; {count:,} may succeed on another attempt: curate run … --retry" if count else ""
-    yield f"{len(missing):,} of {sum(rows[path] for path in tables):,} URLs gave no image{more}"
+    more = f"; {may_pass:,} may succeed on another attempt: curate run … --retry" if may_pass else ""
+    return f"{missing:,} of {sum(rows[path] for path in tables):,} URLs gave no image{more}"
 
 
 def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:

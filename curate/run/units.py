@@ -100,10 +100,15 @@ class Combine(ABC, Generic[P, W]):
 
 
 class Fold(Combine[P, P]):
-    """Combine by an associative function of two; of no part, to None. Sums that decide are of integers."""
+    """Combine by an associative function of two; of no part, to None. Sums that decide are of integers.
 
-    def __init__(self, function: Callable[[P, P], P] = operator.add) -> None:
+    `large` are parts of half a megabyte, say, as `of_wholes` has it.
+    """
+
+    def __init__(self, function: Callable[[P, P], P] = operator.add, large: bool = False) -> None:
         self._function = function
+        if large:
+            self.of_wholes = Fold(function)
 
     def create(self) -> Any:
         """Return None: no part yet."""
@@ -115,8 +120,8 @@ class Fold(Combine[P, P]):
 
     def merge(self, accumulators: Iterable[Any]) -> Any:
         """Return the function's value for all that hold a part."""
-        parts = [part for part in accumulators if part is not None]
-        return reduce(self._function, parts) if parts else None
+        parts = (part for part in accumulators if part is not None)
+        return reduce(self._function, parts, next(parts, None))
 
 
 class Total(Combine[P, W]):

@@ -122,7 +122,7 @@ class SampleSelection(Selection):
         def keys(tables: OpenTables, state: Any) -> U64:
             return sample_keys(run.rows_left(tables, state).uids, run.seed)
 
-        histogram = units.ask("Sample: count", lambda *of: [count_keys(keys(*of))], combine=Fold[I64]())
+        histogram = units.ask("Sample: count", lambda *of: [count_keys(keys(*of))], combine=Fold[I64](large=True))
         search = units.get("Sample: narrow", SampleSearch(section.rows).narrow, histogram)
 
         def inside(tables: OpenTables, state: Any, at: SampleSearch) -> Iterable[U64]:
