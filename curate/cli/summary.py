@@ -90,10 +90,11 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
         yield f"evaluation set: {evaluation.images:,} images; {unread}"
     counts, missing, may_pass = Counter[str](), 0, 0
     for table in store.open_parquet(FAILURES_FILE).read_groups():  # of which there may be as many as rows
-        counts.update({line["values"]: line["counts"] for line in pc.value_counts(table["reason"]).to_pylist()})
-        never_came = pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING))
-        missing += pc.sum(never_came).as_py() or 0
-        may_pass += pc.sum(pc.and_(never_came, table["may_pass"])).as_py() or 0
+        reasons = pc.value_counts(table["reason"])
+        counts.update(dict(zip(*(reasons.field(i).to_pylist() for i in (0, 1)), strict=True)))
+        never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))
+        missing += len(never_came)
+        may_pass += pc.sum(never_came["may_pass"]).as_py() or 0
     failures = counts.most_common()
     for why, n in failures:
         if why in SAMPLE_REASONS:

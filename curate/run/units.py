@@ -121,7 +121,8 @@ class Fold(Combine[P, P]):
     def merge(self, accumulators: Iterable[Any]) -> Any:
         """Return the function's value for all that hold a part."""
         parts = (part for part in accumulators if part is not None)
-        return reduce(self._function, parts, next(parts, None))
+        first: Any = next(parts, None)
+        return reduce(self._function, parts, first)
 
 
 class Total(Combine[P, W]):
