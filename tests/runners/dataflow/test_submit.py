@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as protos
 
+from curate import demo
 from curate.base.errors import RecipeError
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import PackedUnits, Unit
@@ -22,13 +23,13 @@ from pipelines.engines import dataflow
 from pipelines.prepare import prepare
 from pipelines.steps.units import BeamUnits
 from tests.laws import pools
-from tests.models.clips import write_model
 from tests.runners.dataflow.conftest import IMAGE, Cloud, list_files, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline
 from tests.runners.dataflow.service import Job
 
 pytestmark = pytest.mark.runners
 
+CLIP = Path(demo.__file__).parent / "clip"  # without torch, whose import takes as long as all the rest
 GPU = "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
 
 
@@ -37,7 +38,7 @@ def make_recipe(folder: Path, device: str = "cuda") -> Recipe:
     pools.write_tars(folder / "tars", pools.make_samples(12), 1)
     upload(folder / "tars", f"{BUCKET}/{folder.name}/tars")
     (folder / "forgotten.txt").write_text("https://example.com/0/1.jpg\n")
-    model = {"model": write_model(folder / "clip"), "device": device, "embeddings": True}
+    model = {"model": f"onnx:{CLIP}", "device": device, "embeddings": True}
     return parse_recipe(
         {
             "input": {"name": "pool", "format": "webdataset", "path": f"{BUCKET}/{folder.name}/tars/*.tar"},
