@@ -4,6 +4,9 @@ See `InThreads`. `direct_running_mode: multi_processing` has several processes. 
 this machine count as this one.
 """
 
+import ctypes
+from contextlib import suppress
+
 from apache_beam.options.pipeline_options import DirectOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner
 
@@ -13,6 +16,7 @@ from curate.run.units import Place
 from pipelines.engines.base import PipelineEngine, ancestors
 
 _SAMPLING_MS = 5
+_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # bytes of an array that is given back once it is freed
 _OTHERS = {"PrismRunner"}  # of Beam's local runners, those that are engines by themselves
 
 
@@ -42,7 +46,7 @@ class Local(PipelineEngine):
         return Workers(self.key, CORES, max(1, processes or CORES))
 
     def set_up(self) -> None:
-        """Work around two faults of Beam's.
+        """Keep arrays out of the heap, which stays as large as it ever was; work around two faults of Beam's.
 
         A bundle of its workers in this process waits for a thread that samples where its time goes, which nobody reads
         here, to wake: 200 ms at most, with no work done meanwhile, in each of some forty stages.
@@ -52,6 +56,8 @@ class Local(PipelineEngine):
         mostly it fails, but it may be a wrong element, or 2³¹ windows, which are 17 GB (apache/beam issue 21104). In
         memory, the default, nothing is sent by time.
         """
+        with suppress(AttributeError):  # of glibc alone
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
         from apache_beam.runners.worker.statesampler import StateSampler
 
         StateSampler.__init__.__defaults__ = (_SAMPLING_MS,)
