@@ -12,6 +12,7 @@ pytestmark = pytest.mark.thorough
 IN_PLACE = "is a folder in a file's place; remove it, or move it away"
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_each_kind_of_file(cli: Cli, tmp_path: Path) -> None:
     write_pool(tmp_path)
     recipe, out = str(tmp_path / "tars.yaml"), tmp_path / "out"

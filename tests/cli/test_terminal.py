@@ -103,7 +103,7 @@ def test_csv_in_a_pipe_is_data(cli: Cli, finished: Finished) -> None:
     assert cli("sql", str(finished["texts"][0]), f"SELECT '{CLEAR}' AS a", "--format", "csv").out == f"a\n{CLEAR}\n"
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_pool_of_hostile_names_on_a_terminal(pool: Path, tmp_path: Path) -> None:
     """Keys, captions, members of tars and files: in a run's bars and summary, and in all that shows it."""
     (tmp_path / "tars").mkdir()

@@ -107,7 +107,7 @@ def section(name: str, metadata: str) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.thorough) for name in LAYOUTS[:-1]), LAYOUTS[-1]]
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS[:-1]), LAYOUTS[-1]]
 )
 def test_any_layout_gives_the_same_set(
     name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None

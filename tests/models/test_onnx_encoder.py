@@ -130,6 +130,7 @@ def move_up(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_equal_open_clips(models: tuple[str, str], tmp_path: Path) -> None:
     """Relative to the recipe's folder; with the signals on its embeddings."""
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(40), 2)

@@ -38,7 +38,7 @@ def test_a_rich_recipe_opens_at_most_20_table_files_a_unit(tmp_path: Path, monke
     assert opened.total() > 5 * units  # they are opened by nothing else
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

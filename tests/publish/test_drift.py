@@ -45,7 +45,7 @@ def test_what_is_kept_at_random_has_not_drifted() -> None:
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_drift_of_runs_does_not_depend_on_the_sharding(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m")
     samples = pools.make_samples(60)

@@ -21,7 +21,7 @@ from tests.cli.conftest import Cli, Done, cli, finished, pool, run  # noqa: F401
 from tests.publish.runs import EVIL, finish, sample, uid, verdict, write_small, write_units
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_page_of_the_rows_of_a_query(run: Path, cli: Cli, tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "page.html"
     query = "SELECT uid, words, caption FROM kept ORDER BY uid LIMIT 7"

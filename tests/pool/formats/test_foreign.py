@@ -196,7 +196,7 @@ def example(tmp_path: Path) -> Path:
     return site
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path, here: Callable[..., Done]) -> None:
     """From another folder than the recipe's, to which its paths are relative."""
     assert 35 < len((example / "curate_jsonl.py").read_text().splitlines()) < 50

@@ -444,7 +444,7 @@ def test_what_cannot_be(run: Ran, tmp_path: Path) -> None:
         forget(str(run.folder), uids("0" * 32))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_report_made_meanwhile_is_not_put_back(run: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A page that was rendered before would show what is gone, and the manifest would vouch for it."""
     victims = iter(kept_rows(run)[:2])
