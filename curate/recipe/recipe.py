@@ -54,7 +54,7 @@ class Match(Section):
     )
 
     metadata: fields.UserPath = Field(examples=["metadata.json"])
-    """The entries, up to 2^25 in 1 GiB: a JSON list of strings, also gzipped; text, one per line; or Parquet."""
+    """The entries, up to 2^25 in 1 GiB: JSON strings, also gzipped; text, one per line; or Parquet."""
     mode: Literal["reference"] = Field("reference", examples=["reference"])
     """The spacing rule: `reference` is MetaCLIP's."""
 
