@@ -106,9 +106,7 @@ def section(name: str, metadata: str) -> tuple[str, dict[str, Any]]:
     return form, {**sections, **({"match": {"metadata": metadata}} if "balance" in sections else {})}
 
 
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS[:-1]), LAYOUTS[-1]]
-)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS[:-1]), LAYOUTS[-1]])
 def test_any_layout_gives_the_same_set(
     name: str, layouts: Layouts, metadata: str, tmp_path: Path, small_units: None
 ) -> None:
