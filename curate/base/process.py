@@ -28,6 +28,8 @@ CORES = int(os.environ.get("SPARK_TASK_CPUS") or os.cpu_count() or 1)
 
 _cache: dict[str, Any] = {}
 _lock = threading.RLock()
+_DATA = resource.getrlimit(resource.RLIMIT_DATA)
+_limits: list[int] = []  # of memory, that are active
 
 
 def process_cache(key: str, make: Callable[[], Value], replaces: str | None = None) -> Value:
@@ -136,20 +138,29 @@ class Recent(Generic[Value]):
 def memory_limited(more: int) -> Iterator[None]:
     """Let the process take at most so many bytes more for data: whoever asks for more fails, in any thread.
 
-    Where the system does not say how many it has, as on macOS, there is no limit.
+    Of several at a time, in threads or one in another, the highest limit holds. Where the system does not say how many
+    it has, as on macOS, there is none.
     """
     if not (sizes := Path("/proc/self/statm")).exists():
         yield
         return
+    taken = int(sizes.read_text().split()[5]) * resource.getpagesize()
     with _lock:
-        before, hardest = resource.getrlimit(resource.RLIMIT_DATA)
-        taken = int(sizes.read_text().split()[5]) * resource.getpagesize()
-        limits = [limit for limit in (before, taken + more) if limit != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hardest))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (before, hardest))
+        _limits.append(taken + more)
+        _set_limit()
+    try:
+        yield
+    finally:
+        with _lock:
+            _limits.remove(taken + more)
+            _set_limit()
+
+
+def _set_limit() -> None:
+    """Set the highest of the limits that are active, or the process's own, which none exceeds."""
+    soft, hardest = _DATA
+    limit = min(soft, max(_limits, default=soft), key=lambda size: size % (1 << 64))  # -1 is infinite
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hardest))
 
 
 def groups(

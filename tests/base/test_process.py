@@ -1,14 +1,16 @@
 """What the threads of a process share."""
 
 import pickle
+import resource
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from curate.base.process import Backlog, Lazy, Recent, groups, in_threads
+from curate.base.process import Backlog, Lazy, Recent, groups, in_threads, memory_limited
 
 
 def test_lazy_loads_once() -> None:
@@ -172,3 +174,20 @@ def test_recent_begins_empty_in_another_process() -> None:
 def test_groups_end_by_size_or_by_number() -> None:
     assert list(groups([3, 3, 9, 1, 1, 1, 1], lambda size: size, 6, 3)) == [[3, 3], [9], [1, 1, 1], [1]]
     assert list(groups([], len, 1)) == []
+
+
+def test_limits_of_memory_are_shared() -> None:
+    """Of several at a time, the highest holds, in whatever order they end; then there is none, as before."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    low, high = memory_limited(1 << 30), memory_limited(1 << 40)
+    low.__enter__()
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    with ThreadPoolExecutor(1) as other:
+        other.submit(high.__enter__).result(10)  # no thread waits for another
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] > limit
+        low.__exit__(None, None, None)
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] > 1 << 40
+        other.submit(high.__exit__, None, None, None).result(10)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    with memory_limited(1 << 26), pytest.raises(MemoryError):
+        bytearray(1 << 28)

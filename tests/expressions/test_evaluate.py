@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curate.base.errors import RunError
+from curate.decide.rules.rules import Rule, first_failed
 from curate.expressions import evaluate
 from tests.expressions.tables import SECRET, table
 
@@ -67,3 +69,17 @@ def test_counts_are_bounded() -> None:
 def test_compute_gives_null_for_an_error() -> None:
     column = evaluate.compute("caption::int", pa.int64(), table(caption=["1", "x", None]))
     assert column.to_pylist() == [1, None, None] and column.type == pa.int64()
+
+
+def test_an_expression_that_long_texts_make_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rows of "aaa", replace(caption, 'a', caption) gives texts of as many bytes as the square of theirs."""
+    monkeypatch.setattr(evaluate, "_MEMORY", 1 << 27)
+    grow = "length(replace(caption, 'a', caption)) > 9"
+    rows = table(caption=["a" * 40_000, "a"])
+    for ask in (lambda: evaluate.evaluate(grow, rows), lambda: evaluate.compute(grow, pa.bool_(), rows)):
+        with pytest.raises(RunError, match=r"'a', caption.*: takes over 128 MiB for 2 rows, of which some have long"):
+            ask()
+    with pytest.raises(RunError, match=r"^rules.mine: takes over 128 MiB"):
+        first_failed((Rule("mine", grow, ("caption",)),), rows)
+    assert evaluate.evaluate("length(caption)", rows).tolist() == [40_000, 1]
+    assert evaluate.evaluate(grow, table(caption=["a" * 4, None, "a"])).tolist() == [True, None, False]

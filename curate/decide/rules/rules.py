@@ -59,11 +59,12 @@ def check_rules(rules: Mapping[str, str | Top], columns: pa.Schema) -> list[Rule
 
 
 def first_failed(rules: tuple[Rule, ...], table: pa.Table) -> I16:
-    """Return for each row the position of the first of `rules` that it fails, or -1."""
+    """Return for each row the position of the first of `rules` that it fails, or -1. Raises RunError, as `evaluate`."""
     if not rules or not len(table):
         return np.full(len(table), -1, np.int16)
     cases = " ".join(f"WHEN NOT coalesce(TRY(({rule.spec}\n)), false) THEN {i}" for i, rule in enumerate(rules))
-    return np.asarray(evaluate(f"(CASE {cases} ELSE -1 END)::SMALLINT", table))
+    named = ", ".join(f"rules.{rule.name}" for rule in rules)
+    return np.asarray(evaluate(f"(CASE {cases} ELSE -1 END)::SMALLINT", table, named))
 
 
 def rule_values(rules: list[Rule], table: pa.Table) -> list[dict[str, bool | None]]:
