@@ -35,6 +35,7 @@ from curate.base.wording import pluralise
 from curate.recipe.files import read_columns, read_whole
 
 MAX_BYTES, MAX_ENTRIES, MAX_WORDS = 1 << 30, 1 << 25, 1 << 26  # of a list, unpacked
+MAX_DISTINCT = 30_000_000  # of the words: the matcher of as many takes 8 GB, of the longest that there may be
 _BLOCK = 1 << 24  # bytes of which there may be Python objects at a time
 _STRINGS = re.compile(rb'(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,)++', re.DOTALL)  # of a JSON list
 
@@ -254,8 +255,12 @@ def _clean(table: pa.Table, path: str) -> tuple[pa.Table, ImportReport]:
     duplicates = pc.and_not(_repeated(entries), pc.or_(empty, punctuation))
     dropped = pc.or_(pc.or_(empty, punctuation), duplicates)
     kept = (table.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else table).combine_chunks()
-    if len(kept) + (pc.sum(pc.count_substring(kept["entry"], " ")).as_py() or 0) > MAX_WORDS:
-        raise RecipeError(f"metadata {path}: found more than {MAX_WORDS:,} words; accepted: at most that")
+    words, most, kind = len(kept) + (pc.sum(pc.count_substring(kept["entry"], " ")).as_py() or 0), MAX_WORDS, "words"
+    if MAX_DISTINCT < words <= MAX_WORDS:
+        every = pc.split_pattern(kept["entry"].combine_chunks(), " ").flatten()
+        words, most, kind = pc.count_distinct(every).as_py(), MAX_DISTINCT, "different words"
+    if words > most:
+        raise RecipeError(f"metadata {path}: found more than {most:,} {kind}; accepted: at most that")
     report = ImportReport(
         read=len(entries),
         empty=entries.filter(empty),

@@ -200,6 +200,10 @@ def test_too_many_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 98}a"))[0]) == 2
     with pytest.raises(RecipeError, match="found more than 100 words; accepted: at most that"):
         read_metadata(write(tmp_path / "m.txt", f"dog\n{'a ' * 99}a"))
+    monkeypatch.setattr(sources, "MAX_DISTINCT", 3)
+    assert len(read_metadata(write(tmp_path / "m.txt", "dog\na dog\nb dog dog"))[0]) == 3
+    with pytest.raises(RecipeError, match="found more than 3 different words; accepted: at most that"):
+        read_metadata(write(tmp_path / "m.txt", "dog\na dog\nb dog c"))
 
 
 @settings(max_examples=50)
