@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from curate.recipe.files import open_zip
+
 Array = npt.NDArray[Any]
 
 _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2"}
@@ -54,7 +56,7 @@ def read_torch_file(content: bytes, limit: int) -> Any:
     try:
         if not zipfile.is_zipfile(io.BytesIO(content)):
             return _read_old(content, limit)
-        with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        with open_zip(io.BytesIO(content)) as opened:
             if sum(member.file_size for member in opened.infolist()) > limit:
                 raise _too_large(limit)
             names = [name for name in opened.namelist() if name.endswith("/data.pkl")]

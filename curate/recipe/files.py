@@ -3,12 +3,16 @@
 They may be untrusted, or a device by mistake: without a limit, one takes all memory.
 """
 
+import io
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import yaml
 from fsspec.implementations.local import LocalFileSystem
@@ -19,6 +23,9 @@ from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.errors import RecipeError
 from curate.recipe.faults import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
+
+_MAX_DIRECTORY = 1 << 24  # bytes, of a zip's members: each takes some twenty in memory
+_end_record: Any = getattr(zipfile, "_EndRecData")  # noqa: B009 (not public: what says how long the directory is)
 
 # What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
 for _scheme, _name, _extra in (
@@ -88,3 +95,18 @@ def read_columns(content: bytes, columns: list[str], limit: int) -> pa.Table:
     footer = read_footer(opened := pa.BufferReader(content))
     file = check_decoded(opened, footer, range(footer.num_row_groups), columns, limit)
     return file.read(columns, use_threads=False)
+
+
+def open_zip(file: Any) -> zipfile.ZipFile:
+    """Return an archive. Raises ValueError where it has too many members, zipfile.BadZipFile where it is none."""
+    if (end := _end_record(file)) and end[5] > _MAX_DIRECTORY:
+        raise ValueError(f"its directory has {end[5]:,} bytes; accepted: at most {_MAX_DIRECTORY:,}")
+    return zipfile.ZipFile(file)
+
+
+def read_npy(content: bytes) -> npt.NDArray[Any]:
+    """Return the array of a .npy file. Raises ValueError where it is none, or has objects."""
+    try:
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # of any kind, as its header is an expression
+        raise ValueError(f"{type(error).__name__} {error}".strip()) from None

@@ -6,7 +6,6 @@ are loaded, never code). Out: `NAME` int32, an image's nearest centroid, and `in
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +21,7 @@ from curate.base.numeric.vectors import normalised
 from curate.base.wording import one_line
 from curate.models.tensor_files import read_torch_file
 from curate.pool.files.listing import list_files
-from curate.recipe.files import read_whole
+from curate.recipe.files import read_npy, read_whole
 from curate.recipe.measure import OnEmbeddings
 from curate.recipe.section import Column, UserFile, UserPaths
 from curate.signals.formulas.embedding_scores import nearest_centroid
@@ -105,7 +104,7 @@ def _read_array(where: str, path: str) -> npt.NDArray[Any]:
     try:
         content = read_whole(path, _MAX_BYTES)
         limit = max(_MAX_UNPACKED, 2 * len(content))
-        array: Any = read_torch_file(content, limit) if is_torch else np.load(io.BytesIO(content), allow_pickle=False)
+        array: Any = read_torch_file(content, limit) if is_torch else read_npy(content)
     except FileNotFoundError:
         raise RecipeError(f"{where}: {path}: no such file; {_ACCEPTED}") from None
     except (OSError, ValueError, EOFError, ImportError, MemoryError) as error:

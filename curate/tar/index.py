@@ -21,6 +21,7 @@ from curate.tar.byte_sources import ByteSource
 from curate.tar.walk import BLOCK
 
 _ROWS = 4096  # members a call of the walk
+_MAX_NAMES, _BAD_NAMES = 1 << 28, walk.BAD_EXTENSION + 1  # bytes of a tar's names, held several times; if more: status
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 # What a file may be that is no tar, by how it begins.
 _OTHERS = {
@@ -61,7 +62,7 @@ def index_tar(source: ByteSource) -> TarIndex:
     text = np.empty(_ROWS * BLOCK + walk.MAX_EXTENSION, np.uint8)
     tables: list[I64] = []
     names: list[str] = []
-    status, at, need, size = walk.FULL, 0, BLOCK, source.size
+    status, at, need, size, named = walk.FULL, 0, BLOCK, source.size, 0
     while status in (walk.FULL, walk.MORE):
         view = np.frombuffer(source.peek(at, need), np.uint8)
         if len(view) < min(need, size - at):
@@ -70,6 +71,8 @@ def index_tar(source: ByteSource) -> TarIndex:
         status, at, need, count = walk.walk(view, at, size, rows, text)
         tables.append(rows[:count].copy())
         names += _names(text, rows[:count, 3].tolist())
+        named += int(rows[:count, 3].max(initial=0))
+        status = _BAD_NAMES if named > _MAX_NAMES else status
     table = np.concatenate(tables)
     damage = _damage(source, status, at, names, table)
     types = table[:, 2].astype(np.uint8)
@@ -113,6 +116,7 @@ _DAMAGE = {
     walk.BAD_SIZE: "the header {last}, at byte {at}, has a size that is not a number or too large",
     walk.BAD_EXTENSION: "the PAX, long-name or sparse header {last}, at byte {at}, is malformed, too long or without a "
     "member",
+    _BAD_NAMES: f"the names of its members have more than {_MAX_NAMES:,} bytes, up to byte {{at}}",
 }
 
 

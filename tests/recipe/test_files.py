@@ -1,6 +1,9 @@
 """Small files that users name are read up to a limit; what does not end, or would be waited for, is refused at once."""
 
+import io
 import os
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from curate.captions.kinds.prompts import load_template
 from curate.match.sources import read_metadata
 from curate.models.heads import load_head
 from curate.publish.forget.lists import read_list
-from curate.recipe.files import read_columns, read_whole
+from curate.recipe.files import open_zip, read_columns, read_npy, read_whole
 from curate.signals.clusters import Clusters, load_clusters
 
 
@@ -102,3 +105,34 @@ def test_a_file_of_the_kernel_is_not_waited_for() -> None:
         read_whole("/proc/kmsg", 0)
     with pytest.raises(RecipeError, match=r"/proc/kmsg: cannot be read|not an item"):
         read_list("/proc/kmsg", "uid")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'shape': (" + "1+" * 4000 + "1,)}",
+        "(" * 9000,
+        "-" * 9000 + "1",
+        "{'descr': " + "(" * 90 + "'<f4'" + ",)" * 90 + ", 'fortran_order': False, 'shape': (8,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2000000000000,)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+    ],
+)
+def test_headers_of_arrays(header: str) -> None:
+    """They are expressions of Python, of which its parser gives up in several ways."""
+    content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
+    with pytest.raises(ValueError, match=r"."):
+        read_npy(content)
+
+
+def test_an_archive_of_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GiB of names of members takes 15 GB, and minutes, before one is read."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a" * 100, b"")
+    assert len(open_zip(file).namelist()) == 1
+    monkeypatch.setattr("curate.recipe.files._MAX_DIRECTORY", 100)
+    with pytest.raises(ValueError, match="its directory has 146 bytes; accepted: at most 100"):
+        open_zip(file)
+    with pytest.raises(zipfile.BadZipFile):
+        open_zip(io.BytesIO(b"no zip"))

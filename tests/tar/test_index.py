@@ -462,3 +462,12 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "a.tar")
     with pytest.raises(OSError, match=r"a\.tar: is not a regular file"):
         open_source(tmp_path / "a.tar")
+
+
+def test_names_of_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers of names, a megabyte each, without data: what is held of a tar would be as large as the tar."""
+    monkeypatch.setattr("curate.tar.index._MAX_NAMES", 3_000_000)
+    data = make_tar([(f"{i}{'a' * 900_000}.txt", b"") for i in range(20)], tarfile.PAX_FORMAT)
+    indexed = index(data)
+    assert indexed.damage and indexed.damage.reason == "damaged_tar" and 4 <= len(indexed) < 8
+    assert "the names of its members have more than" in indexed.damage.detail

@@ -9,7 +9,6 @@ raised while it is read is a fault of the embeddings.
 
 import io
 import os
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from curate.base.wording import one_line
 from curate.pool.decode.columns import is_any
 from curate.pool.files.faults import EmbeddingFault, retry
 from curate.pool.files.listing import check_state, file_state, list_files
+from curate.recipe.files import open_zip
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
@@ -210,7 +210,7 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
 def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.dtype[Any], bool]:
     """Return an array of an .npz, a stream behind its header, its shape [rows, dimension], type, if Fortran's order."""
     where = f"{sidecar(path)}: array {name!r}"
-    archive = zipfile.ZipFile(opened)
+    archive = open_zip(opened)
     members = archive.namelist()
     if f"{name}.npy" not in members:
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])

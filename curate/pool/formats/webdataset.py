@@ -33,6 +33,7 @@ from curate.tar.index import TarIndex, index_tar
 
 _CAPTION_BYTES = 1 << 16  # more than the longest caption that is accepted
 _JSON_BYTES = 1 << 24
+_TEXT_BYTES = 1 << 29  # of a tar's captions and fields together
 _LOOKED, _BEGIN = 100, 1 << 23  # samples that a message goes by, of so many bytes of a tar
 _SIZES = ("width", "height", "original_width", "original_height")
 
@@ -172,7 +173,7 @@ def _read_texts(
     texts: dict[str, list[str | None]] = {name: [None] * len(samples) for name in ("url", "uid", "original_sha256")}
     declared: dict[str, list[Any]] = {name: [None] * len(samples) for name in source.columns}
     counter = FieldCounter()
-    status, errors = list(samples.status), list(samples.errors)
+    status, errors, held = list(samples.status), list(samples.errors), 0
     offsets, sizes, complete = index.offsets.tolist(), index.sizes.tolist(), index.complete.tolist()
     for row, (txt, meta) in enumerate(zip(samples.txt, samples.json, strict=True)):
         if txt >= 0 and complete[txt]:
@@ -190,7 +191,12 @@ def _read_texts(
                 values[row] = as_type(source.columns[name], fields.get(name))
             if txt < 0 and isinstance(caption := fields.get(source.caption_key), str):
                 # Lone surrogates, which JSON can spell, are not UTF-8: found as such with all other captions.
-                captions[row] = caption.encode(errors="surrogatepass")
+                captions[row] = caption[:_CAPTION_BYTES].encode(errors="surrogatepass")
+        values = [captions[row], *(values[row] for values in (*texts.values(), *declared.values()))]
+        held += sum(len(value) for value in values if isinstance(value, str | bytes))
+        if held > _TEXT_BYTES:
+            detail = f"its captions and fields have more than {_TEXT_BYTES:,} bytes; accepted: at most that"
+            raise InputFault("unreadable", detail)
     columns: dict[str, pa.Array] = {"caption": pa.array(captions, pa.binary())}
     columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
     typed = {name: pa.array(values, TYPES[source.columns[name]]) for name, values in declared.items()}

@@ -5,7 +5,6 @@ were downloaded (64 hex digits): text; for uids also an array of DataComp's dtyp
 `url` or `sha256`, or a run's forgotten.parquet. A line that is no item is an error that names it, before any change.
 """
 
-import io
 import sys
 from typing import Any
 
@@ -17,7 +16,7 @@ from curate.base.decoded_size import read_footer
 from curate.base.errors import RecipeError
 from curate.base.wording import one_line
 from curate.publish.uids import pair_bytes
-from curate.recipe.files import read_columns, read_whole
+from curate.recipe.files import read_columns, read_npy, read_whole
 from curate.store.items import KINDS, WIDTHS, Items, column_hashes, hex_of
 
 _FORMS = {
@@ -46,7 +45,7 @@ def read_list(path: str, kind: str | None = None, lines: dict[str, str] | None =
         if path.endswith(".parquet"):
             return _from_table(path, data, kind)
         if path.endswith(".npy"):
-            return _from_array(path, np.load(io.BytesIO(data), allow_pickle=False), kind)
+            return _from_array(path, read_npy(data), kind)
         return _from_lines(path, data, kind, lines)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file") from None
@@ -93,9 +92,10 @@ def _is_hex(text: Any, kind: str) -> Any:
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
-    dtype = getattr(array, "dtype", "several")  # an .npz by content
-    if kind not in ("uid", None) or dtype != np.dtype("u8,u8") or array.ndim != 1:
-        raise RecipeError(f"{path}: an array of {dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
+    if kind not in ("uid", None) or array.dtype != np.dtype("u8,u8") or array.ndim != 1:
+        raise RecipeError(
+            f"{path}: an array of {array.dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them"
+        )
     return Items.of({"uid": [pair_bytes(array).tobytes()]})
 
 

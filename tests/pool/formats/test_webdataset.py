@@ -435,3 +435,20 @@ def test_fields_are_columns_by_their_declared_types(tmp_path: Path) -> None:
     assert scores.to_pylist() == [*(nothing | expected for _, expected in VALUES), nothing | {"text": "?"}, nothing]
     with pytest.raises(RecipeError, match=r"input\.0\.columns\.a"):
         parse_recipe({"input": source | {"columns": {"a": "double"}}})
+
+
+def test_captions_and_fields_of_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a tar are in memory together; a caption is cut where it is too long anyway, also one of a json."""
+    long = {"caption": "é" * 100_000, "note": "n" * 50_000}
+    write_tar(tmp_path / "a.tar", {"a.jpg": jpeg(), "a.json": long, "b.jpg": jpeg(1), "b.json": {"caption": "b c d"}})
+    table = samples(*measure(tmp_path / "a.tar"))
+    assert table["status"].to_pylist() == ["caption_too_long", "ok"]
+    monkeypatch.setattr("curate.pool.formats.webdataset._TEXT_BYTES", 100_000)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.tar").rename(tmp_path / "b" / "a.tar")
+    context, plan = measure(tmp_path / "b" / "a.tar")
+    [failure] = context.unit_tables(plan.units[0]).note("samples")["failures"]
+    assert failure[1:3] == [
+        "unreadable",
+        "its captions and fields have more than 100,000 bytes; accepted: at most that",
+    ]

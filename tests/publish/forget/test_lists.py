@@ -217,6 +217,8 @@ def test_lines_take_no_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Of each line, what is held is its hash, and the bytes of the list."""
     monkeypatch.setattr("curate.publish.forget.lists.MAX_BYTES", 1 << 22)  # Python makes room for as many
     path = tmp_path / "a.txt"
+    path.write_text(f"{URL}\n")
+    Record.read(RunStore(str(tmp_path))).append(read_list(str(path)), REQUESTED)  # what is imported at first use
     path.write_text("".join(f"http://x/{i}\n" for i in range(100_000)))
     tracemalloc.start()
     try:
