@@ -126,11 +126,16 @@ def repeated(parts: Iterable[U64]) -> U64:
 
 def repeated_of_units(bucket: Sequence[tuple[int, U64]]) -> Iterator[tuple[int, U64]]:
     """Yield which hashes of units repeat in the bucket, with the unit."""
-    repeats = repeated(hashes for _, hashes in bucket)
-    for unit, hashes in bucket if len(repeats) else ():
-        chosen = hashes[np.isin(hashes, repeats)]
-        if len(chosen):
-            yield unit, chosen
+    parts = [hashes for _, hashes in bucket]
+    repeats = repeated(parts)
+    if not len(repeats):
+        return
+    hashes = np.concatenate(parts)  # not unit by unit, of which each would search all that repeats anew
+    is_repeated = repeats[np.minimum(np.searchsorted(repeats, hashes), len(repeats) - 1)] == hashes
+    ends = np.cumsum([len(part) for part in parts])
+    for (unit, hashes), chosen in zip(bucket, np.split(is_repeated, ends[:-1]), strict=True):
+        if chosen.any():
+            yield unit, hashes[chosen]
 
 
 def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:
