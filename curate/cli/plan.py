@@ -155,7 +155,7 @@ def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
 
 def _estimate(expected: Estimate | None, downloads: bool) -> Iterator[Line]:
     if expected is None:
-        why = "none yet, since nothing is downloaded" if downloads else "none, since the pool is empty"
+        why = "none yet, since nothing is downloaded" if downloads else "none, since no row could be read"
         yield line(f"estimate: {why}")
         return
     cores = os.cpu_count() or 1
