@@ -169,8 +169,8 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     derived = "derived columns" if context.recipe.derive else ""
     captions = "captions without a cached answer" if context.recipe.captions else ""
     recomputed = ", ".join(filter(None, [lost, derived, "decisions", captions, "shards"]))
-    tables = say(current) or f"no complete table{_why_none(context, units)}"
-    return f"reused from {reuse}: {tables} (units)\nrecomputed: {recomputed}"
+    tables = f"{say(current)} (units)" if say(current) else f"no complete table{_why_none(context, units)}"
+    return f"reused from {reuse}: {tables}\nrecomputed: {recomputed}"
 
 
 def _why_none(context: RunContext, units: Sequence[Unit]) -> str:

@@ -242,7 +242,7 @@ def test_reuse_says_what_is_recomputed(
     assert "\nrecomputed: decisions, shards\n" in same
     read = said("read", "measure.image.phash=false", "dedup.by=[uid]")
     assert "no complete table: it has the files, but not measured by the same keys of the source" in read
-    assert "are reused" not in read
+    assert "and libraries\nrecomputed: " in read and "are reused" not in read
     assert (
         f"recomputed: samples {units}/{units}, members {units}/{units}, matches {units}/{units}, decisions, shards"
         in read
