@@ -17,6 +17,7 @@ from PIL import Image
 from curate.base.errors import RecipeError, needing
 from curate.base.wording import one_line
 from curate.pool.decode.image import as_rgb, rotate_by_exif
+from curate.recipe.files import MAX_CONFIG, read_whole
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -31,8 +32,8 @@ def model_name(model: str) -> str:
         return model
     state = hashlib.sha256()
     try:
-        kind = str(json.loads((path / "config.json").read_bytes())["model_type"])
-    except (OSError, ValueError, LookupError, TypeError):
+        kind = str(json.loads(read_whole(str(path / "config.json"), MAX_CONFIG))["model_type"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         kind = "model"
     for file in sorted(path.iterdir()):
         if file.is_file():

@@ -19,6 +19,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.registry import version
 from curate.base.wording import one_line
 from curate.models.weights import alone_with, find_digest
+from curate.recipe.files import MAX_CONFIG, read_whole
 from curate.recipe.measure import Embedder
 from curate.recipe.section import fault, path_at
 
@@ -167,7 +168,7 @@ def _find(options: OpenClip) -> tuple[dict[str, Any], dict[str, Any], str]:
                 raise RecipeError(f"{name}: no folder with {_CONFIG}{graphs}")
         else:
             path, weights = (pretrained.download_pretrained_from_hf(name, filename=file) for file in (_CONFIG, None))
-        settings = json.loads(Path(path).read_text("utf-8"))
+        settings = json.loads(read_whole(str(path), MAX_CONFIG))
         if not weights:
             raise RecipeError(f"{name}: no weights; accepted: open_clip_model.safetensors or another checkpoint there")
         preprocess = merge_preprocess_dict(defaults, settings.get("preprocess_cfg", {}))

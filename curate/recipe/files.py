@@ -24,6 +24,7 @@ from curate.base.errors import RecipeError
 from curate.recipe.faults import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
+MAX_CONFIG = 1 << 24  # bytes, of the settings of a model
 _MAX_DIRECTORY = 1 << 24  # bytes, of a zip's members: each takes some twenty in memory
 _end_record: Any = getattr(zipfile, "_EndRecData")  # noqa: B009 (not public: what says how long the directory is)
 

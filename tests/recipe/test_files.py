@@ -17,6 +17,7 @@ from curate.captions.kinds import recaption
 from curate.captions.kinds.prompts import load_template
 from curate.match.sources import read_metadata
 from curate.models.heads import load_head
+from curate.models.hugging_face import model_name
 from curate.publish.forget.lists import read_list
 from curate.recipe.files import open_zip, read_columns, read_npy, read_whole
 from curate.signals.clusters import Clusters, load_clusters
@@ -136,3 +137,14 @@ def test_an_archive_of_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None
         open_zip(file)
     with pytest.raises(zipfile.BadZipFile):
         open_zip(io.BytesIO(b"no zip"))
+
+
+def test_a_folder_of_a_model_with_a_pipe(tmp_path: Path) -> None:
+    """Its name is asked for before anything is loaded."""
+    os.mkfifo(tmp_path / "config.json")
+    assert model_name(str(tmp_path)).startswith("model@")
+    os.unlink(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert model_name(str(tmp_path)).startswith("model@")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen"}')
+    assert model_name(str(tmp_path)).startswith("qwen@")

@@ -92,10 +92,9 @@ def _is_hex(text: Any, kind: str) -> Any:
 
 
 def _from_array(path: str, array: Any, kind: str | None) -> Items:
-    if kind not in ("uid", None) or array.dtype != np.dtype("u8,u8") or array.ndim != 1:
-        raise RecipeError(
-            f"{path}: an array of {array.dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them"
-        )
+    dtype = array.dtype
+    if kind not in ("uid", None) or dtype != np.dtype("u8,u8") or array.ndim != 1:
+        raise RecipeError(f"{path}: an array of {dtype}; accepted: uids as u8,u8, as DataComp and uids.npy have them")
     return Items.of({"uid": [pair_bytes(array).tobytes()]})
 
 
