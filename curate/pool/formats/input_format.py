@@ -83,6 +83,9 @@ class PlannedSource:
         for name, items, kind in (("parts", self.parts, InputPart), ("columns", self.columns, FileColumns)):
             if not isinstance(items, tuple) or not all(isinstance(item, kind) for item in items):
                 raise TypeError(f"{name} is {items!r:.80}; accepted: a tuple of objects of class {kind.__name__}")
+        for columns in self.columns:
+            if not isinstance(columns.schema, pa.Schema):
+                raise TypeError(f"schema is {columns.schema!r:.80}; accepted: a schema of pyarrow")
 
 
 @dataclass(frozen=True)

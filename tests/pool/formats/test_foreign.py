@@ -230,6 +230,7 @@ WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
         ("yield Batch(columns", "yield Batch; (columns", r"read at curate_jsonl.py:\d+ gives <class .*Batch'>; accepted: objects of class Batch"),
         ("return PlannedSource(parts, (kind,))", "return PlannedSource", r"plan at curate_jsonl.py:\d+ gives <class .*PlannedSource'>; accepted: objects"),
         ("(parts, (kind,))", "(parts, (FileColumns,))", r"TypeError: columns is .*; accepted: a tuple of objects of class FileColumns at curate_jsonl.py:\d+ in plan"),
+        ("FileColumns(True, pa", "FileColumns(pa", r"TypeError: schema is .*; accepted: a schema of pyarrow at curate_jsonl.py:\d+ in plan"),
         ("(parts, (kind,))", "(parts)", r"TypeError: .* missing 1 required positional argument: 'columns' at curate_jsonl.py:\d+ in plan"),
         ("yield InputSample(", "yield InputSample, (", r"reread at curate_jsonl.py:\d+ gives .*; accepted: objects of class InputSample"),
         ("image_of(source, row))], row", "image_of(source, row))], {'a': {1}}", r"reread at curate_jsonl.py:\d+ gives what does not fit: TypeError: Object of type set"),
