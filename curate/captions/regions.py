@@ -68,7 +68,8 @@ def find_regions(
 
     `images` are files as they came, None where there is none; `phrases` (list<string>) has one row an image, null where
     there is nothing to detect. Boxes with a score above `threshold`, 0 to 1, are kept. Yields `DETECTED`, a batch at a
-    time: `regions` null where nothing was to be detected or it failed; `error` why it failed, else null.
+    time: `regions` null where nothing was to be detected or it failed; `error` why it failed (`no_image: …` or
+    `engine: …`), else null.
     """
 
     def detect(part: Sequence[tuple[int, Image.Image, list[str]]]) -> list[list[Box]]:

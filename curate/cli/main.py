@@ -116,8 +116,12 @@ class _OnStderr(logging.Handler):
     """Prints to what standard error is at the time: progress bars let lines through above them."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # a library's message that does not fit its arguments
+            return self.handleError(record)
         with suppress(OSError, ValueError):  # nobody reads it
-            print(self.format(record), file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
 
 def _show_warnings() -> None:
@@ -126,7 +130,7 @@ def _show_warnings() -> None:
 
     def is_new(record: logging.LogRecord) -> bool:
         before = len(seen)
-        seen.add(record.getMessage())
+        seen.add(f"{record.msg} {record.args}")  # which may not fit each other
         return len(seen) > before
 
     handler = _OnStderr()

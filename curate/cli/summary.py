@@ -89,7 +89,8 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
         unread = f"{evaluation.unread:,} more could not be read, such as {evaluation.such_as}"
         yield f"evaluation set: {evaluation.images:,} images; {unread}"
     counts, missing, may_pass = Counter[str](), 0, 0
-    for table in store.open_parquet(FAILURES_FILE).read_groups():  # of which there may be as many as rows
+    groups = store.open_parquet(FAILURES_FILE).read_groups(["reason", "attempts", "may_pass"])
+    for table in groups:  # there may be as many failures as rows
         reasons = pc.value_counts(table["reason"])
         counts.update(dict(zip(*(reasons.field(i).to_pylist() for i in (0, 1)), strict=True)))
         never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))

@@ -93,7 +93,7 @@ def find_written(run: RunFacts) -> OutputFormat:
 
 
 def emit_shard(settings: EmitSettings, shard: Shard, repeated: U64) -> Any:
-    """Write the shard's files, unless current; return its JSON_DTYPE, or None. Raises RunError for other rows."""
+    """Write the shard's files, unless current; return its JSON_DTYPE, or None. Raises RunError where rows differ."""
     started = time.time()
     store, key = settings.store, settings.shard_key(shard)
     kind = find_output(settings.output.format, settings.pool.has_images)

@@ -1,4 +1,7 @@
-"""The interface of an engine: the options that open it, the requests that it is asked, and its answers."""
+"""The interface of an engine: the options that open it, the requests that it is asked, and its answers.
+
+Requests with one digest (of prompt, sample, model and sampling) have one answer, which is cached.
+"""
 
 import hashlib
 from abc import abstractmethod

@@ -182,14 +182,17 @@ def _split_lines(content: bytes) -> pa.Array:
 def _parse_json(content: bytes, path: str) -> Iterator[pa.Array]:
     """Yield the entries of a JSON list, some at a time (string)."""
     at = before = 0
-    if len(content) > _BLOCK and (begin := re.match(rb"\s*\[", content)):
+    if len(content) > _BLOCK:
+        if not (begin := re.match(rb"\s*\[", content)):
+            raise _wrong(path, f"over {_BLOCK:,} bytes of JSON that are no list")
         at = begin.end()
         while strings := _STRINGS.match(content, at, at + _BLOCK):
             yield (entries := _parse_strings(b"[" + content[at : strings.end() - 1] + b"]", path, before))
             at, before = strings.end(), before + len(entries)
         if len(content) - at > _BLOCK:
             raise _wrong(path, f"a JSON list whose item {before:,} is no string or damaged (at byte {at:,})")
-    yield _parse_strings(b"[" * (at > 0) + content[at:], path, before)
+    # Behind a first string, as of a part, without which a list might end in a comma
+    yield _parse_strings(b'["",' + content[at:], path, before - 1)[1:] if at else _parse_strings(content, path, 0)
 
 
 def _parse_strings(content: bytes, path: str, before: int) -> pa.Array:

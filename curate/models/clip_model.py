@@ -25,6 +25,7 @@ from curate.models.weights import alone_with
 
 _SECONDS, _MEMORY = 40, 2 << 30  # of a CPU, and bytes more than libraries take, for a trial
 _PER_SECOND, _TIMES = 100 << 20, 5  # bytes of weights for which it has a second more, and how often these in memory
+_FAULT = "\0"  # before what is wrong, in its output: libraries print too
 
 
 def identify(options: OpenClip, is_local: bool = True) -> dict[str, Any]:
@@ -74,12 +75,14 @@ def _try_out(options: OpenClip, key: str, size: int) -> None:
         settings = options.model_dump(include={*OpenClip.model_fields}) | cpu
         call = f"from {__name__} import _try; _try({settings}, {seconds}, {memory})"
         command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {call}"]
-        variables = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        # A thread per core would, on a machine of many, take up memory and time for nothing
+        variables = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"}
         done = subprocess.run(command, check=False, env=variables, capture_output=True, text=True, errors="replace")
         if done.returncode:
             limits = f"tried in a process with {seconds} s of a CPU and {format_bytes(memory)} of memory"
             why = f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(done.stderr[-300:])}"
-            raise RunError(f"{done.stdout or why} (status {done.returncode}; {limits})")
+            fault = done.stdout.rpartition(_FAULT)[2] if _FAULT in done.stdout else why
+            raise RunError(f"{fault} (status {done.returncode}; {limits})")
         note.write("loaded")
 
 
@@ -94,7 +97,7 @@ def _try(settings: Mapping[str, Any], seconds: int, memory: int) -> None:
             encoder.encode_images([encoder.view(Image.fromarray(noise))])
             encoder.encode_texts(["a photo of 2 dogs"])
         except CurateError as error:
-            sys.stdout.write(str(error))
+            sys.stdout.write(f"{_FAULT}{error}")
             sys.exit(1)
 
 

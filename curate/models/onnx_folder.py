@@ -254,7 +254,8 @@ class Tokenizer:
         steps: list[dict[str, Any]] = []
         for part in filter(None, (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)):
             json.loads(part.__getstate__(), object_hook=lambda step: steps.append(step) or step)  # type: ignore[func-returns-value]
-        suffix = {"content": self._tokenizer.model.end_of_word_suffix or "", "pattern": {"String": " " * 99}}
+        ending = getattr(self._tokenizer.model, "end_of_word_suffix", None) or ""  # BPE alone has one
+        suffix = {"content": ending, "pattern": {"String": " " * 99}}
         if len(steps) > _MAX_STEPS or any(map(_grows, [*steps, suffix])):
             raise ValueError("it may make a long text of a short one")
         normalizer = json.loads(content).get("normalizer") or {}

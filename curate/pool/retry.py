@@ -21,10 +21,11 @@ _COLUMNS = pa.schema([field for field in schema.RETRIES if field.name != "round"
 def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of lists that may come on another attempt: schema.RETRIES but `round`.
 
-    `failures` are parts of the run's, columns unit, shard, key, reason, detail, attempts and may_pass of
-    schema.FAILURES. In memory are those of one part, and the rows that are returned.
+    `failures` are parts of the run's, in the order of units: columns unit, shard, key, reason, detail, attempts and
+    may_pass of schema.FAILURES. In memory are those of one part, and the rows that are returned.
     """
-    of_index, tables = {unit.index: unit for unit in units}, [_COLUMNS.empty_table()]
+    left, tables = iter(units), [_COLUMNS.empty_table()]
+    unit: Unit | None = None
     for part in failures:
         may = pc.or_(part["may_pass"], pc.is_in(part["reason"], pa.array(REFUSED_BY_LIMITS)))
         table = part.filter(pc.and_(may, part["key"].is_valid()))
@@ -32,7 +33,8 @@ def find_mendable(units: Iterable[Unit], sources: Sequence[Source], failures: It
         names = ("unit", "may_pass", "reason", "detail", "shard", "key", "attempts")
         columns = (table[name].to_pylist() for name in names)
         for index, of_unit in groupby(zip(*columns, strict=True), itemgetter(0)):
-            unit = of_index[index]
+            if unit is None or unit.index != index:
+                unit = next(unit for unit in left if unit.index == index)
             source = find_source(sources, unit.source)
             kind = find_downloading(source)
             assert kind and isinstance(source, UrlsSource)  # nothing else says whether a row may come

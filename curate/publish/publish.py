@@ -54,7 +54,8 @@ class Results:
 def publish(settings: PublishSettings, results: Results, digests: Lines) -> None:
     """Write everything but tables and shards, then the manifest, then `_SUCCESS`, unless another attempt did.
 
-    `digests` are the manifest's lines of all tables and shards. Raises ConservationError where sums do not match.
+    `digests` are the manifest's lines of all tables and shards. Raises ConservationError where rows in are not kept +
+    dropped + failed.
     """
     store, kind = settings.store, settings.output
     if store.exists(layout.SUCCESS_FILE):

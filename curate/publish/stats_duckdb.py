@@ -33,7 +33,7 @@ _STORAGE = "v1.0.0"  # of DuckDB: what writes in a newer format is not read by o
 
 
 def write_stats(folder: RunStore, run: RunFacts, drops: Drops, entries: pa.Table | None = None) -> None:
-    """Write stats.duckdb; `entries` None: as entries.parquet has them. Raises ConservationError for a strange rule."""
+    """Write stats.duckdb; `entries` None: as entries.parquet has them. Raises ConservationError for an unknown rule."""
     tables = _small_tables(folder, run, drops)
     tables["entries"] = folder.read_parquet(ENTRIES_FILE) if entries is None else entries
     with temporary_folder() as temporary:

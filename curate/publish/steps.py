@@ -45,7 +45,7 @@ def _merge(left: Mapping[Group, DriftSample], right: Mapping[Group, DriftSample]
 
 
 def compact(units: Units, settings: PublishSettings, audited: Answer, sources: Sources) -> Answer:
-    """Put the tables of many small units into few files, once `audited` is there: a list of list[Published]."""
+    """Put the tables of many small units into few files, once `audited` is there; return lists of manifest lines."""
     chunks = units.get("Compact: chunks", lambda counted: lay_out_chunks(sources, counted.sizes), audited)
     store, names = settings.store, settings.table_names
 

@@ -116,7 +116,7 @@ def _build(name: str, options: Clip, built: Built) -> Iterator[Signal]:
 
 
 def _words_signal(options: Clip, score: ModelSignal) -> EmbeddingSignal:
-    """Return the signal of words that do not fit the image (CLIP4DM): see `curate.models.misalignment`."""
+    """Return the signal of `misaligned_words` (list of strings) and `f_clipscore`: see `curate.models.misalignment`."""
 
     def compute(embeddings: Embeddings) -> Sequence[pa.Array]:
         captions = [caption for caption in embeddings.captions.to_pylist() if caption is not None]  # all of them

@@ -177,12 +177,12 @@ class SignalKind:
 
 
 class ImageObserver(Protocol):
-    """What such a signal is; without state that threads could not share."""
+    """What observes each image once, for `image_signal`; without state that threads could not share."""
 
     columns: pa.Schema
 
     def observe(self, image: Any) -> Any:
-        """Return what the image tells; see `curate.signals.signal.Collector.observe`."""
+        """Return what the image tells; see `Collector.observe`."""
 
     def finish(self, observed: Sequence[Any], captions: Sequence[str | None]) -> Sequence[pa.Array]:
         """Return a part's columns, of what `observe` gave for each row, None where it could not be read or used."""
@@ -193,7 +193,8 @@ def image_signal(
 ) -> ImageSignal:
     """Return the signal of an observer, by its name as `build` gets it.
 
-    `identity` is what its values depend on, as plain data; `load` loads its model, whose faults are reported first.
+    `identity` is what its values depend on, as plain data; `load` loads its model, whose faults are reported before the
+    run.
     """
     key = ids.digest([name, 1, identity])
     return ImageSignal(name, tuple(observer.columns), key, start=lambda captions: _Part(observer, captions), load=load)

@@ -89,13 +89,13 @@ class TableFile:
         """The columns and their types."""
         return self._file.schema_arrow
 
-    def read_groups(self) -> Iterator[pa.Table]:
-        """Yield the row groups."""
-        yield from map(self.read_group, range(self._file.metadata.num_row_groups))
+    def read_groups(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the row groups, or some of their columns."""
+        yield from (self.read_group(number, columns) for number in range(self._file.metadata.num_row_groups))
 
-    def read_group(self, number: int) -> pa.Table:
-        """Return a row group; errors as of `RunStore.read_parquet`."""
-        return self._parsed(lambda: self._file.read_row_group(number, use_threads=False))
+    def read_group(self, number: int, columns: list[str] | None = None) -> pa.Table:
+        """Return a row group, or some of its columns; errors as of `RunStore.read_parquet`."""
+        return self._parsed(lambda: self._file.read_row_group(number, columns, use_threads=False))
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the table, or some of its columns; errors as of `RunStore.read_parquet`."""

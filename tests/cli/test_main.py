@@ -231,6 +231,13 @@ def test_warnings_go_where_standard_error_is(monkeypatch: pytest.MonkeyPatch) ->
     assert shown.getvalue() == "it is slow\n"
 
 
+def test_a_message_that_does_not_fit_its_arguments_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libraries have some: logging shows where it is."""
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    _OnStderr().emit(logging.makeLogRecord({"msg": "it is slow", "args": (UserWarning,)}))
+    assert "not all arguments converted" in shown.getvalue()
+
+
 def test_a_reader_that_goes_away_is_no_error(finished: dict[str, tuple[Path, Done]]) -> None:
     """As in `curate sql DIR QUERY | head -1`."""
     run = finished["texts"][0]

@@ -320,7 +320,7 @@ def test_forgetting_reaches_what_came_later(small: tuple[Any, Path, Ran], web: W
 @pytest.mark.slow
 def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tmp_path: Path) -> None:
     """Units of several shards, so many that their tables lie in chunks; of some all rows are tried again."""
-    urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(100)]
+    urls = [web.url(f"later/1/{i}" if i < 10 or i % 3 == 0 else f"image/{i}") for i in range(URLS)]
     urls += [f"{url}?{i}" for i, url in enumerate(web.url("status/404/1") for _ in range(200))]
     one = recipe(write_list(tmp_path / "list.parquet", urls), {"number_sample_per_shard": 2})
     web.day = 0
@@ -329,9 +329,9 @@ def test_a_unit_of_which_nothing_is_left_and_units_that_share_files(web: Web, tm
     web.day = 1
     web.log.clear()
     again = run_local(one, tmp_path / "run", retry=True)
-    assert again.counts == {"failed": 200, "kept": 100}
+    assert again.counts == {"failed": 200, "kept": URLS}
     assert {path for _, path, _ in web.log} - {"/robots.txt"} == {
-        f"/later/1/{i}" for i in range(100) if i < 10 or i % 3 == 0
+        f"/later/1/{i}" for i in range(URLS) if i < 10 or i % 3 == 0
     }
     assert again.kept == run_local(one, tmp_path / "undisturbed").kept
     assert verify_run(str(tmp_path / "run"))[1] == []

@@ -228,12 +228,20 @@ def test_a_long_json_list_is_read_in_parts(entries: list[str], is_ascii: bool, i
         ("7," * 99, r"item 100 is no string or damaged \(at byte 401\)"),
         ('"a" "b"]', "JSON that is damaged"),
         ('"\xff', r"not UTF-8 \(at byte 402\)"),
+        ("]", "JSON that is damaged"),
     ],
 )
 def test_faults_in_a_long_json_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, found: str) -> None:
     monkeypatch.setattr(sources, "_BLOCK", 80)
     (tmp_path / "m.json").write_bytes(b"[" + b'"a",' * 100 + last.encode("latin-1"))
     with pytest.raises(RecipeError, match=found):
+        read_metadata(str(tmp_path / "m.json"))
+
+
+def test_a_long_json_object_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_BLOCK", 80)
+    (tmp_path / "m.json").write_text(json.dumps(dict.fromkeys(map(str, range(100)), 1)))
+    with pytest.raises(RecipeError, match="over 80 bytes of JSON that are no list"):
         read_metadata(str(tmp_path / "m.json"))
 
 

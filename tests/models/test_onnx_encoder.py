@@ -473,6 +473,14 @@ def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) ->
     load_encoder(options, known)
 
 
+def test_a_tokenizer_of_words() -> None:
+    """Which has no ending of words, as BPE has."""
+    ours = tokenizer()
+    words = {"type": "WordLevel", "vocab": ours["model"]["vocab"], "unk_token": "<|endoftext|>"}
+    ours = Tokenizer(json.dumps(ours | {"model": words}).encode())
+    assert len(ours.encode("a dog")) == 4
+
+
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer"])
 def test_tokenizers_whose_steps_double_a_text(part: str) -> None:
     double = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}

@@ -139,7 +139,7 @@ def repeated_of_units(bucket: Sequence[tuple[int, U64]]) -> Iterator[tuple[int, 
 
 
 def candidates(columns: Sequence[pa.Array], alive: Mask, repeated_hashes: Sequence[U64]) -> I64:
-    """Return a unit's living rows whose hash in any pass is among its repeated ones (int64; both ascending)."""
+    """Return a unit's living rows whose hash in any pass is among that pass's repeated ones (int64; all ascending)."""
     chosen = np.zeros(len(alive), bool)
     for column, hashes in zip(columns, repeated_hashes, strict=True):
         hi, lo, present = pass_keys(column)

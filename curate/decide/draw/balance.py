@@ -238,7 +238,7 @@ def _say_why_all_stay(outcome: Outcome) -> str:
 
 
 def read_counts(url: str, metadata_key: str) -> I64:
-    """Return the survivors of each entry in a finished run (int64[entries]). Raises RecipeError unless it has these."""
+    """Return the survivors of each entry (int64[entries]). Raises RecipeError unless a finished run has these."""
     store, accepted = RunStore(url), "accepted: a finished run with the same match.metadata"
     if not (store.exists(RUN_FILE) and store.exists(SUCCESS_FILE)):
         raise RecipeError(f"balance.counts: {url} is not a finished run; {accepted}")

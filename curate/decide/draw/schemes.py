@@ -13,7 +13,7 @@ STACK = 1 << 22  # limits at a time: 32 MB
 
 
 class Scheme(ABC):
-    """One scheme; it has no state. Limits are at least 1 and never fall as t grows."""
+    """One scheme; it has no state. Limits are at least 1 and never fall as t grows: searches for t rely on it."""
 
     key: ClassVar[str]  # its name in `balance.scheme`
 

@@ -178,14 +178,14 @@ def _opened(source: ParquetSource, part: InputPart) -> Iterator[tuple[pq.Parquet
     state = file_state(part.path, source.storage)  # first: no footer is kept under the state of a file that came later
     with pa.OSFile(part.path, "r") if is_local else fsspec.open(part.path, "rb", **source.storage) as opened:
         footer = _footers.get((part.path, state), lambda: read_footer(opened))
-        files = [pq.ParquetFile(opened, metadata=footer, pre_buffer=False)]  # and a copy in memory, of what is checked
+        file = pq.ParquetFile(opened, metadata=footer, pre_buffer=False)
 
         def check(groups: range) -> pq.ParquetFile:
-            key = part.path, state, groups
+            files, key = [file], (part.path, state, groups)  # and a copy in memory, where they are checked now
             _checked.get(key, lambda: files.append(check_decoded(opened, footer, groups, None, MAX_DECODED)))
             return files[-1]
 
-        yield files[0], check
+        yield file, check
 
 
 def _read_rows(source: ParquetSource, part: InputPart) -> tuple[pa.Table, Columns]:

@@ -158,7 +158,7 @@ def _republish(folder: RunStore, items: Items, touched: Sequence[Unit] | None) -
     digests = _digest(folder, None if touched is None else set(rewritten))
     in_process = InProcessUnits(units, context)
     uids = in_process.value(sort_uids(in_process, folder, facts.repeats, 1 + facts.kept // _UIDS))
-    describe_run(folder, facts.changed(counts=left), digests, audit, uids, None)
+    describe_run(folder, facts.changed(counts=left), digests, audit, uids)
     mark_published(folder)
 
 

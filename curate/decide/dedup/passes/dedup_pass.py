@@ -120,7 +120,7 @@ class NearnessKind:
     form: str  # such a section, as messages show it
     # From a section, the recipe's `measure`, and how many rows the pool has where footers say so, to the pass
     build: Callable[[Any, Measure, int | None], Nearness]
-    # Where the recipe does not measure what is compared; then, of images of an evaluation set
+    # Of what the recipe must measure, for rows of the pool and for images of an evaluation set
     check: Callable[[Any, Measure], None] = lambda section, measure: None
     check_against: Callable[[Any, Measure], None] = lambda section, measure: None
     compares_images: bool = False  # whether the pass is an ImageNearness, which `dedup.against` needs
