@@ -109,7 +109,8 @@ def prepare(
     finished = is_finished(context, out)
     prepared = Prepared(context, plan, metadata, imported, record, retries, finished, engine, sent, inputs)
     if retry and prepared.finished:
-        rows = find_mendable(plan.units, recipe.input, folder.open_parquet(FAILURES_FILE).read_groups())
+        with folder.open_parquet(FAILURES_FILE) as failures:
+            rows = find_mendable(plan.units, recipe.input, failures.read_groups())
         if len(rows):
             retries = retries.with_round(rows)
             plan = make(retries)

@@ -121,8 +121,8 @@ def _tell_finished(prepared: "Prepared", out: str, retry: bool) -> None:
     remove_leftovers(store)
     why = "no failed URL is worth another attempt" if retry else "this run is already finished"
     if not retry and any(map(find_downloading, context.recipe.input)):
-        failures = store.open_parquet(FAILURES_FILE).read_groups()
-        mendable = find_mendable(prepared.plan.units, context.recipe.input, failures)
+        with store.open_parquet(FAILURES_FILE) as failures:
+            mendable = find_mendable(prepared.plan.units, context.recipe.input, failures.read_groups())
         if len(mendable):
             why += f", and {pluralise(len(mendable), 'URL')} may succeed on another attempt (--retry)"
     has_report = store.exists(REPORT_FILE)

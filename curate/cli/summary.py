@@ -89,13 +89,13 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
         unread = f"{evaluation.unread:,} more could not be read, such as {evaluation.such_as}"
         yield f"evaluation set: {evaluation.images:,} images; {unread}"
     counts, missing, may_pass = Counter[str](), 0, 0
-    groups = store.open_parquet(FAILURES_FILE).read_groups(["reason", "attempts", "may_pass"])
-    for table in groups:  # there may be as many failures as rows
-        reasons = pc.value_counts(table["reason"])
-        counts.update(dict(zip(*(reasons.field(i).to_pylist() for i in (0, 1)), strict=True)))
-        never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))
-        missing += len(never_came)
-        may_pass += pc.sum(never_came["may_pass"]).as_py() or 0
+    with store.open_parquet(FAILURES_FILE) as file:
+        for table in file.read_groups(["reason", "attempts", "may_pass"]):  # as many failures as rows, perhaps
+            reasons = pc.value_counts(table["reason"])
+            counts.update(dict(zip(*(reasons.field(i).to_pylist() for i in (0, 1)), strict=True)))
+            never_came = table.filter(pc.and_(table["attempts"].is_valid(), pc.is_in(table["reason"], _MISSING)))
+            missing += len(never_came)
+            may_pass += pc.sum(never_came["may_pass"]).as_py() or 0
     failures = counts.most_common()
     for why, n in failures:
         if why in SAMPLE_REASONS:
