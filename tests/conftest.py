@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from curate.models import clip_model
+
 # Tests share the cores: threads of products this small would mostly wait for each other. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How fast an example is says nothing here: a machine may be busy with other tests.
@@ -30,6 +32,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     wanted = re.match(r"\w+(?= and not |$)", asked)
     has_none = wanted is not None and f"pytest.mark.{wanted[0]}" not in text
     return has_none or any(f"not {name}" in asked for name in names) or None
+
+
+TRY_OUT = clip_model._try_out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trusted() -> Iterator[None]:
+    """Load models without a trial in a process of its own, which takes seconds for each, but where that is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_model, "_try_out", lambda *_: None)
+        yield
 
 
 @pytest.fixture

@@ -34,5 +34,5 @@ def test_repeated_names_ascend_in_whatever_order_buckets_come(
     monkeypatch.setattr(steps, "emit_shard", emit_shard)
     shuffled = [buckets[i] for i in rng.permutation(16)]
     with pytest.raises(Stopped):
-        list(steps._write(0, [(Slice(Unit(0, "pool", ()), 0, 1),)], shuffled, pa.schema([]), settings(tmp_path)))
+        list(steps._write(0, [Slice(Unit(0, "pool", ()), 0, 1)], shuffled, pa.schema([]), settings(tmp_path)))
     assert np.array_equal(got[0], np.unique(hashes))

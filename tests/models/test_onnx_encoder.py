@@ -19,6 +19,7 @@ from curate.models.onnx_encoder import OnnxEncoder, open_encoder
 from curate.models.onnx_folder import Pixels, Tokenizer
 from curate.recipe.recipe import load_recipe, parse_recipe
 from curate.signals.clip import Clip, _key
+from tests.conftest import TRY_OUT
 from tests.laws import pools
 from tests.models.clips import export_onnx, tokenizer, write_model
 from tests.models.test_encoder import TEXTS, picture
@@ -446,6 +447,12 @@ HARM = {
 }
 
 
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_model, "_try_out", TRY_OUT)
+
+
+@pytest.mark.usefixtures("tried")
 @pytest.mark.parametrize("case", HARM)
 def test_models_that_never_end_or_take_all_memory(graphs: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """End in a process of their own, and are not loaded here."""
@@ -465,6 +472,7 @@ def test_a_graph_that_does_not_end_in_a_batch(graphs: Path, monkeypatch: pytest.
         open_encoder(Clip(model=f"onnx:{graphs}"), "cpu")
 
 
+@pytest.mark.usefixtures("tried")
 def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, known = Clip(model=f"onnx:{graphs}"), identify(Clip(model=f"onnx:{graphs}"))
     load_encoder(options, known)
