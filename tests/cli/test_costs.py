@@ -30,9 +30,11 @@ def test_a_plan_holds_what_the_run_uses(tmp_path: Path) -> None:
     rows = json.loads(run_command("sql", out, "costs", "--format", "json").out)
     used = {row["what"]: row for row in rows}
     assert list(used) == ["run", *STEPS]
-    for step in STEPS[1:-1]:  # others may work on this machine, so that all takes longer
+    for step in STEPS[
+        1:-2
+    ]:  # others may work on this machine, so that all takes longer; `publish` ends after it is told
         low, high = page[step].partition("[")[2].partition("]")[0].split(", ")
-        assert float(low) / 3 - 0.02 <= 3600 * used[step]["core_hours"] <= 3 * float(high) + 0.1, (step, page)
+        assert float(low) / 3 - 0.2 <= 3600 * used[step]["core_hours"] <= 3 * float(high) + 0.3, (step, page)
     for line, column, steps in (
         ("shuffled", "shuffled_bytes", {"duplicates", "emit", "audit"}),
         ("storage", "stored_bytes", {"measure", "match", "decide", "emit"}),
