@@ -63,7 +63,9 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     if store.complete(_PUBLISHED):
         mark_published(store)
         return
-    rows = digests.rows("shards/", f".{kind.suffix}")
+    lines = Lines()
+    lines.merge(digests)  # which an attempt beside this one may be given too
+    rows = lines.rows("shards/", f".{kind.suffix}")
     counts, decided = check_conservation(results.audit, sum(rows.values())), results.decided
     write_failures(store, results.audit)
     if decided.pool is not None and decided.survivors is not None and decided.sums is not None:
@@ -74,14 +76,14 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     else:
         entries = schema.ENTRIES.empty_table()
     store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
-    _remove_strays(store, digests)
+    _remove_strays(store, lines)
     with ThreadPoolExecutor() as pool:
         files = [*store.files(layout.POOL), *store.files(layout.INPUTS)]
         known = pool.map(lambda path: (path, find_digest(store, path)), files)
-        digests.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
+        lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
     with store.together(_PUBLISHED) as together:
-        facts = _summarise(settings, counts, results, entries, digests)
-        describe_run(together, facts, digests, results.audit, results.uids, entries)
+        facts = _summarise(settings, counts, results, entries, lines)
+        describe_run(together, facts, lines, results.audit, results.uids, entries)
     mark_published(store)
 
 

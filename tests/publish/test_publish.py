@@ -102,6 +102,12 @@ def test_a_published_run_is_left_alone(unpublished: Unpublished, tmp_path: Path)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in run.folder.rglob("*")} == before
 
 
+def test_lines_that_another_attempt_is_given_too_stay_as_they_are(unpublished: Unpublished, tmp_path: Path) -> None:
+    run, lines = unpublished.copy(tmp_path / "run"), Lines(unpublished.lines)
+    publish(run.settings, run.results, lines)
+    assert lines.below("") == run.lines
+
+
 def test_strays_of_tables_and_shards_go_and_nothing_else(unpublished: Unpublished, tmp_path: Path) -> None:
     run = unpublished.copy(tmp_path / "run")
     strays = ("tables/samples/00077.parquet", "tables/odd", "shards/00099.tar", "shards/00099_stats.json")

@@ -8,7 +8,7 @@ import pytest
 
 from curate.base.errors import RunError
 from pipelines.driver import preflight
-from pipelines.engines import portable
+from pipelines.engines import programs
 from pipelines.prepare import prepare
 from tests.laws import pools
 from tests.runners.clusters import find_go_program
@@ -28,7 +28,7 @@ def test_a_worker_that_does_not_start(fault: str, tmp_path: Path, monkeypatch: p
     if fault == "ends":
         command = write(tmp_path / "worker", "echo there is no Beam here >&2", "exit 3")
     if fault == "hangs":
-        monkeypatch.setattr(portable, "_SECONDS", 3)
+        monkeypatch.setattr(programs, "_SECONDS", 3)
         command = write(tmp_path / "worker", "exec sleep 20")
     words = ["--runner=prism", f"--prism_location={find_go_program('prism')}", "--environment_type=PROCESS"]
     words.append(f"--environment_config={json.dumps({'command': command})}")
