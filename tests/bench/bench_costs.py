@@ -1,10 +1,10 @@
 """What `curate plan` says that a run costs, and what it costs: CPU by step, wall, bytes, and how many intervals held the truth.
 
     python -m tests.bench.bench_costs --captions FILE.parquet --column TEXT --metadata FILE [--rows 1000000 10000000] [--repeat 3]
-    python -m tests.bench.bench_costs --tars 20 [--of 500] [--measure 1000]
+    python -m tests.bench.bench_costs --tars 20 [--of 500] [--side 256] [--clip ViT-S-32-alt] [--measure 1000]
     … --on FILE                      on an engine, whose CPU is that of all its processes
 
-Each plan measures `--measure` rows of the pool, in a process of its own, as each run does. Wall says something on a quiet machine alone.
+`--clip` names a model of open_clip, which has random weights. Each plan measures `--measure` rows of the pool, in a process of its own, as each run does. Wall says something on a quiet machine alone.
 """
 
 import argparse
@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--tars", type=int)
     parser.add_argument("--of", type=int, default=500)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--clip")
     parser.add_argument("--measure", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--on")
@@ -90,14 +92,17 @@ def main() -> None:
             from tests.bench.bench_emit import make_pool
 
             (here / "pool").mkdir()
-            for number, tar in enumerate(make_pool(here, options.tars, options.of, 256, 256)):
+            for number, tar in enumerate(make_pool(here, options.tars, options.of, options.side, options.side)):
                 os.link(tar, here / f"pool/{number:05d}.tar")
             source = {"name": "pool", "format": "webdataset", "path": f"{here}/pool/*.tar"}
-            recipes[options.tars * options.of] = {
-                "input": source,
-                "measure": {"image": {"phash": True}},
-                "rules": {"side": "min_side > 100"},
-            }
+            measure: dict[str, Any] = {"image": {"phash": True}}
+            if options.clip:
+                from tests.bench.bench_clip import make_weights
+
+                make_weights(options.clip, here / "weights.safetensors")
+                measure["clip"] = {"model": options.clip, "pretrained": f"{here}/weights.safetensors"}
+            rules = {"side": "min_side > 100"}
+            recipes[options.tars * options.of] = {"input": source, "measure": measure, "rules": rules}
         else:
             captions = pq.read_table(options.captions, columns=[options.column])[options.column].combine_chunks()
             for rows in options.rows:
