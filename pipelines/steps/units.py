@@ -23,7 +23,7 @@ from curate.base.meter import METER
 from curate.base.process import in_threads
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
-from curate.run.units import Answer, Aside, Combine, P, Pairs, T_co, ToUnit, Units, W, Yields
+from curate.run.units import Answer, Aside, Combine, P, Pairs, Place, T_co, ToUnit, Units, W, Yields
 from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
@@ -116,9 +116,13 @@ class BeamUnits(Units):
         hints: Hints | None = None,
         spool: str = "",
     ) -> None:
-        """`spool` is a folder of this machine, where values that are sent by key wait; without one, in memory."""
+        """`spool` is a folder of this machine, where values that are sent by key wait; without one, in memory.
+
+        Other processes may be in containers, which see no more of this disk than the run's folder, if that is on it.
+        """
         self.place = context.place
-        self._hints, self._spool = hints or {}, "" if context.place.is_cluster else spool
+        is_seen = self.place is Place.THIS_PROCESS or (context.store.is_local and not self.place.is_cluster)
+        self._hints, self._spool = hints or {}, spool if is_seen else ""
         most = _PACKETS_OF_MANY if self.place.is_cluster else _PACKETS
         self._together = max(1, -(-len(plan) // most))  # units of a packet
         self._root, self._context = root, context

@@ -1,14 +1,17 @@
 """Packets of units: what travels from step to step, small and whole."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pytest
 
 from curate.decide.unit_state import ALIVE, UnitState
 from curate.pool.formats.input_format import InputPart
 from curate.pool.plan import Unit
+from curate.run.units import Place
 from curate.store.layout import UNITS
 from curate.store.store import RunStore
 from pipelines.steps import units
@@ -40,6 +43,23 @@ def test_states_come_back(rows: int) -> None:
 def test_small_units_travel_small() -> None:
     """A runner keeps several copies of every packet of every step, so a unit of few rows is to be much less than what it is named by."""
     assert len(pack(0, _states(8, 8))[1]) / 8 < 70
+
+
+@pytest.mark.parametrize(
+    ("place", "url", "is_seen"),
+    [
+        (Place.THIS_PROCESS, "/runs/1", True),
+        (Place.THIS_PROCESS, "memory://runs/1", True),
+        (Place.PROCESSES, "/runs/1", True),
+        (Place.PROCESSES, "memory://runs/1", False),
+        (Place.LOCAL_CLUSTER, "/runs/1", False),
+        (Place.CLUSTER, "/runs/1", False),
+    ],
+)
+def test_values_wait_in_files_where_all_workers_see_them(place: Place, url: str, is_seen: bool) -> None:
+    """Workers of Prism may be containers, which see the run's folder and no other of this machine."""
+    context: Any = SimpleNamespace(place=place, store=RunStore(url))
+    assert units.BeamUnits(beam.Pipeline(), [], context, spool="/spool")._spool == ("/spool" if is_seen else "")
 
 
 @pytest.mark.thorough
