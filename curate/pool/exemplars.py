@@ -6,6 +6,7 @@ import fsspec
 import pyarrow as pa
 
 from curate.base.errors import RecipeError
+from curate.pool.decode.image import MAX_BYTES
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import InputFile, list_files
 from curate.pool.formats.input_format import InputPart
@@ -30,7 +31,7 @@ def read_pictures(files: list[InputFile]) -> Iterator[tuple[str, bytes]]:
     for file in files:
         if not file.path.endswith(".tar"):
             with fsspec.open(file.path, "rb") as opened:
-                yield file.path, opened.read() if file.size else b""  # as of the kernel's messages: that would wait
+                yield file.path, opened.read(min(file.size, MAX_BYTES + 1))  # of a file of the kernel nothing
             continue
         source = WebdatasetSource(name="exemplars", format=_TARS.key, path=file.path)
         part = InputPart(file.path, file.size, file.fingerprint)

@@ -54,14 +54,14 @@ def read_whole(path: str, limit: int) -> bytes:
     # In a path, fsspec would take :: for a chain of file systems.
     fs, inner = fsspec.core.url_to_fs(path) if "://" in path else (LocalFileSystem(), os.path.expanduser(path))
     if isinstance(fs, LocalFileSystem):
-        mode = os.stat(inner).st_mode
+        mode, *_, size, _, _, _ = os.stat(inner)
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening says what it is
             raise OSError("it is a pipe or a device; accepted: a regular file")
-        # Reading gives None where bytes are yet to come, as of the kernel's messages, which are a regular file.
+        # Files of the kernel are regular, and may have bytes without end; None where they are yet to come.
         with open(inner, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as local:
-            content: bytes | None = local.read(limit + 1)
-        if content is None:
-            raise OSError("its bytes are yet to come; accepted: a file that has them")
+            content: bytes | None = local.read(min(limit, size) + 1)
+        if content is None or len(content) > size:
+            raise OSError("its bytes are yet to come, or more than its size; accepted: a file that has them")
     else:
         with fs.open(inner, "rb") as file:
             content = file.read(limit + 1)

@@ -106,6 +106,8 @@ def test_a_file_of_the_kernel_is_not_waited_for() -> None:
         read_whole("/proc/kmsg", 0)
     with pytest.raises(RecipeError, match=r"/proc/kmsg: cannot be read|not an item"):
         read_list("/proc/kmsg", "uid")
+    with pytest.raises(OSError, match="more than its size"):
+        read_whole("/proc/self/pagemap", 1 << 40)  # which has bytes without end
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ Observers = Sequence[Observer]
 # EXIF blocks longer than a JPEG segment are not read: Pillow copies what each directory entry points at, and entries
 # may overlap, so that 1 MB could become 20 GB.
 _MAX_EXIF = 65_536
-_MAX_BYTES = 1 << 29  # of an image, which is copied
+MAX_BYTES = 1 << 29  # of an image, which is copied
 _SMALL = 1 << 16  # bytes of images of which the pieces need not be counted
 _PIECES, _PIECE = 10_000, 512  # pieces in which any image may come, and bytes of further ones, but in a GIF
 _SCANS, _SCANNED = 20, 2_000_000_000  # scans that any JPEG may have, and pixels of all scans of one with more
@@ -138,7 +138,7 @@ def measure_image(data: bytes | memoryview, options: ImageOptions, observers: Ob
     """
     head = bytes(data[:64])
     name = format_of(head)
-    is_large = len(data) > _MAX_BYTES  # a hole of a sparse file, say, which would be read for minutes
+    is_large = len(data) > MAX_BYTES  # a hole of a sparse file, say, which would be read for minutes
     facts = ImageFacts(format=name, sha256="" if is_large else hashlib.sha256(data).hexdigest())
     if is_large or not len(data):
         return facts._replace(status="too_slow" if is_large else "empty_image", error=f"{len(data)} bytes")

@@ -486,7 +486,7 @@ def test_bad_images(shared: Path):
 
 def test_an_image_of_too_many_bytes_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"\x89PNG\r\n\x1a\n" + bytes(2000)
-    monkeypatch.setattr("curate.pool.decode.image._MAX_BYTES", 2000)
+    monkeypatch.setattr("curate.pool.decode.image.MAX_BYTES", 2000)
     monkeypatch.setattr("curate.pool.decode.image.io.BytesIO", None)
     facts = measure_image(data, FULL)
     assert (facts.status, facts.error, facts.sha256) == ("too_slow", "2008 bytes", "")  # nor read
