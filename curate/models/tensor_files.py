@@ -32,6 +32,7 @@ _STORAGES = {"Double": "<f8", "Float": "<f4", "Half": "<f2", "Long": "<i8", "Int
 _STORAGES |= {"Char": "<i1", "Byte": "<u1", "BFloat16": "bfloat16"}
 _MOST_VALUES = 1_000_000  # in containers: one that is in another several times counts as often
 _MOST_STEPS = 4_000_000  # of a pickle, some seconds
+_MOST_NAMES = 1 << 20  # bytes of what safetensors say of their arrays: thousands
 _EVEN = slice(0, None, 2)  # where keys are among keys and values
 _MOST_DIMENSIONS, _MOST_NUMBERS = 64, 1 << 63  # of a tensor, as numpy's
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -43,6 +44,8 @@ def read_safetensors(content: bytes) -> dict[str, Array]:
     """Return the arrays by name. Raises ValueError where the file is none of safetensors, or damaged."""
     import safetensors
 
+    if int.from_bytes(content[:8], "little") > _MOST_NAMES:
+        raise ValueError(f"no safetensors, or over {_MOST_NAMES:,} bytes of names and shapes")
     try:
         arrays: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
         flat = {name: (_numbers(array["data"], _SAFE[array["dtype"]]), array["shape"]) for name, array in arrays}

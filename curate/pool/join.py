@@ -224,7 +224,7 @@ def _open(path: str, join: Join, where: str) -> _Reader:
     rows = None
     with _opened(path) as file:
         magic = file.read(6)
-        file.seek(0)
+    with _opened(path) as file:  # again: what is packed cannot go back
         if magic[:4] == b"PAR1":
             form, footer = "parquet", read_footer(file)
             columns, rows = footer.schema.to_arrow_schema(), footer.num_rows

@@ -1,6 +1,7 @@
 """Files of torch.save, read without torch and without code, beside torch's own reading."""
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from curate.models.tensor_files import read_torch_file
+from curate.models.tensor_files import read_safetensors, read_torch_file
 
 LIMIT = 1 << 20
 RNG = np.random.default_rng(0)
@@ -272,3 +273,11 @@ def test_other_files_are_refused(case: str) -> None:
     with pytest.raises(ValueError) as error:
         read_torch_file(REFUSED[case], LIMIT)
     assert type(error.value) is ValueError
+
+
+def test_arrays_of_safetensors_are_not_a_million() -> None:
+    """Each of them takes some 2 kB, and forty times as long as the bytes that state it are read."""
+    names = {f"{i}.weight": {"dtype": "F32", "shape": [0, 1], "data_offsets": [0, 0]} for i in range(20_000)}
+    head = json.dumps(names).encode()
+    with pytest.raises(ValueError, match="over 1,048,576 bytes of names and shapes"):
+        read_safetensors(len(head).to_bytes(8, "little") + head)

@@ -1,6 +1,7 @@
 """Joins: what a dictionary finds, whatever the kind of file and the number of buckets, and what is refused."""
 
 import gzip
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +26,10 @@ def write(path: Path, table: pa.Table) -> Path:
     """Writes rows in the form that the name says."""
     if path.name.endswith(".parquet"):
         pq.write_table(table, path)
+    elif path.name.endswith(".zst"):
+        sink = io.BytesIO()
+        pcsv.write_csv(table, sink)
+        path.write_bytes(zstandard.compress(sink.getvalue()))
     elif path.name.endswith(".gz"):
         with gzip.open(path, "wb") as file:
             pcsv.write_csv(table, file)
@@ -48,7 +54,7 @@ def refusal(path: Any, on: str = "key", columns: Mapping[str, str] | None = None
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz", "a.csv.zst"])
 def test_rows_are_found_by_key(tmp_path: Path, name: str) -> None:
     table = pa.table({"key": ["00012", "00007", "x/1"], "score": [0.5, None, 2.0], "tag": ["a", "b", "c"]})
     path = write(tmp_path / name, table)

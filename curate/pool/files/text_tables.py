@@ -4,6 +4,7 @@ Arrow's parser of JSON ends the process where values are nested a hundred thousa
 minutes and gigabytes for a hundred thousand columns.
 """
 
+import io
 import json
 import lzma
 import zlib
@@ -14,24 +15,46 @@ from typing import Any
 import fsspec
 import orjson
 import pyarrow as pa
+from fsspec.utils import infer_compression
 
 from curate.base.wording import one_line
 
 MAX_COLUMNS = 10_000  # of a list, those of nested values too
 MAX_VALUES = 1 << 26  # of lines of JSON that are read together: Arrow has a place for each column in each object
 MAX_DEPTH = 64  # of nested values in a line of JSON
+_UNPACKED, _MOST_TIMES = 1 << 29, 100  # bytes of any packed file; of a larger one so many times its size
 _HEAD = 1 << 20  # bytes in which the first line of CSV ends
+
+
+class _Unpacked(io.RawIOBase):
+    """Unpacked bytes, of which no more than `limit` can be read: a few packed ones may stand for any number."""
+
+    def __init__(self, file: Any, limit: int) -> None:
+        self._file, self._limit, self._left = file, limit, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self._file.readinto(buffer))
+        self._left -= count
+        if self._left < 0:
+            what = f"it holds more than {self._limit:,} bytes, unpacked"
+            raise pa.ArrowInvalid(f"{what}; accepted: at most that, or {_MOST_TIMES} times what it has packed")
+        return count
 
 
 @contextmanager
 def open_text(path: str, storage: dict[str, Any]) -> Iterator[Any]:
     """Yield a file's bytes, unpacked by its suffix. Raises pa.ArrowInvalid where they are not, and OSError."""
-    from zstandard import ZstdError  # here: few lists are packed so
-
+    kind = infer_compression(path)
+    is_zstd = kind == "zstd"  # whose Python library ends at the first frame, and where one is cut, without a word
     try:
-        with fsspec.open(path, "rb", compression="infer", **storage) as file:
-            yield file
-    except (EOFError, lzma.LZMAError, zlib.error, ZstdError) as error:
+        with (opened := fsspec.open(path, "rb", compression=None if is_zstd else kind, **storage)) as file:
+            unpacked = pa.CompressedInputStream(file, "zstd") if is_zstd else file
+            limit = max(_UNPACKED, _MOST_TIMES * opened.fs.size(opened.path)) if kind else 0
+            yield io.BufferedReader(_Unpacked(unpacked, limit), _HEAD) if kind else file
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
         raise pa.ArrowInvalid(f"it is not packed as its name says, or damaged: {one_line(error, 200)}") from None
 
 

@@ -7,9 +7,11 @@ import lzma
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 import zstandard
 
+from curate.pool.files import text_tables
 from curate.pool.files.text_tables import MAX_COLUMNS, MAX_DEPTH, check_first_line, check_json_lines, open_text
 
 LINES = b"url,caption\nhttp://x/1,a\n" * 1000
@@ -95,14 +97,29 @@ PACKED = {
 
 
 @pytest.mark.parametrize("suffix", PACKED)
+def test_few_bytes_are_not_unpacked_to_any_number(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_tables, "_UNPACKED", len(LINES) - 1)
+    monkeypatch.setattr(text_tables, "_MOST_TIMES", 2)
+    path = tmp_path / f"list.csv.{suffix}"
+    path.write_bytes(PACKED[suffix])
+    with pytest.raises(pa.ArrowInvalid, match="more than 24,999 bytes, unpacked"), open_text(str(path), {}) as file:
+        pyarrow.csv.read_csv(file)
+    monkeypatch.setattr(text_tables, "_MOST_TIMES", len(LINES))
+    with open_text(str(path), {}) as file:
+        assert len(pyarrow.csv.read_csv(file)) == 1999
+
+
+@pytest.mark.parametrize("suffix", PACKED)
 def test_files_are_unpacked_by_their_suffix(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"list.csv.{suffix}"
     path.write_bytes(PACKED[suffix])
     with open_text(str(path), {}) as file:
         assert file.read() == LINES
+    path.write_bytes(PACKED[suffix] * 2)
+    with open_text(str(path), {}) as file:
+        assert file.readline() == LINES[:12] and file.read() == LINES[12:] + LINES
     damaged = [LINES, PACKED[suffix][:20] + bytes(30) + PACKED[suffix][50:]]
-    # zstandard ends without a word where a file is cut
-    for content in damaged if suffix == "zst" else [*damaged, PACKED[suffix][:-20]]:
+    for content in [*damaged, PACKED[suffix][:-20]]:
         path.write_bytes(content)
         with pytest.raises((pa.ArrowInvalid, OSError)), open_text(str(path), {}) as file:
             file.read()

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from curate.base.errors import RecipeError
 from curate.pool.urls.download import lists
@@ -39,6 +40,13 @@ def test_without_a_header(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "cc3m.csv.gz", ("caption", "url")) == [
         {"caption": "a dog, red", "url": "https://a.example/1"}
     ]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_json_lines_packed_by_zstd_are_read(frames: int, tmp_path: Path) -> None:
+    line = b'{"url": "http://a/1", "caption": "a"}\n'
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(line) * frames)
+    assert rows_of(tmp_path / "a.jsonl.zst") == [{"url": "http://a/1", "caption": "a"}] * frames
 
 
 def test_columns_of_views(tmp_path: Path) -> None:
