@@ -440,6 +440,20 @@ def loads(run: Ran) -> dict[str, dict[str, bytes]]:
 
 
 # ---------------------------------------------------------------- files
+def last_of_each_kind(names: Sequence[str]) -> list[int]:
+    """The places of the last name of each kind, in order.
+
+    Names that differ in numbers alone are of one kind; where the same name comes again, that is another.
+    """
+    kinds = {(kind_of(name), names[:place].count(name)): place for place, name in enumerate(names)}
+    return sorted(kinds.values())
+
+
+def kind_of(name: str) -> str:
+    """A file's name without its numbers."""
+    return re.sub(r"[0-9a-f]{32}|\d+", "*", name)
+
+
 def files_of(folder: Path) -> dict[str, str]:
     """Every file below a folder, by relative path: its sha256."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -7,14 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -29,9 +30,9 @@ from curate.store.layout import METADATA_FILE
 from curate.store.store import RunStore
 from curate.tar.byte_sources import open_copy
 from pipelines.prepare import prepare
+from tests import forked
 from tests.laws import pools
 
-CURATE = [sys.executable, "-m", "curate"]
 CHAINS, KILLS = 3, 4  # folders, and kills in each
 
 
@@ -53,31 +54,21 @@ def write_recipe(folder: Path, clean: int = 120, shards: int = 24, **sections: o
     return path
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs `curate`."""
-    return subprocess.run([*CURATE, *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
 def kill_at(files: int, delay: float, out: Path, *arguments: object) -> bool:
     """Runs `curate` into `out` and kills it with all its processes, `delay` seconds after the folder has so many files.
 
     Returns:
         Whether it was still there.
     """
-    process = subprocess.Popen(
-        [*CURATE, *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while process.poll() is None:
+    process = forked.start(*arguments)
+    while process.is_alive():
         if count_files(out) >= files:
             time.sleep(delay)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            forked.kill(process)
             break
         time.sleep(0.005)
-    return process.wait() == -signal.SIGKILL
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def count_files(out: Path) -> int:
@@ -101,38 +92,40 @@ def check_finished(out: Path, undisturbed: Path) -> None:
     assert verify_run(str(out))[1] == []
 
 
-def kill_chains(folder: Path, chains: int, kills: int, options: Sequence[str]) -> None:
-    """Kills runs again and again, each time a little further on, at moments spread over all that a run writes."""
-    recipe = write_recipe(folder)
-    done = command("run", recipe, "--out", folder / "undisturbed", *options)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The recipe of a pool of some units, and an undisturbed run of its command."""
+    recipe = write_recipe(tmp_path_factory.mktemp("many"), 60, 12)
+    done = forked.run("run", recipe, "--out", recipe.parent / "undisturbed")
     assert done.returncode == 0, done.stderr
-    total = count_files(folder / "undisturbed")
-    rng = np.random.default_rng(20)
+    return recipe, recipe.parent / "undisturbed"
 
-    def chain(number: int) -> int:
-        out, killed = folder / f"out{number}", 0
+
+def kill_chains(many: tuple[Path, Path], folder: Path, chains: int, kills: int, options: Sequence[str]) -> None:
+    """Kills runs again and again, each time a little further on, at moments spread over all that a run writes."""
+    (recipe, undisturbed), killed = many, 0
+    total, rng = count_files(undisturbed), np.random.default_rng(20)
+    for number in range(chains):
+        out = folder / f"out{number}"
         for files in np.sort(rng.choice(np.arange(1, total), kills, replace=False)).tolist():
             killed += kill_at(files, float(rng.uniform(0, 0.1)), out, "run", recipe, "--out", out, *options)
             check_killed(out)
-        last = command("run", recipe, "--out", out, *options)
+        last = forked.run("run", recipe, "--out", out, *options)
         assert last.returncode == 0, last.stderr
-        check_finished(out, folder / "undisturbed")
-        return killed
-
-    with ThreadPoolExecutor(2) as pool:
-        killed = sum(pool.map(chain, range(chains)))
+        check_finished(out, undisturbed)
     assert killed >= 0.9 * chains * kills, f"only {killed} runs were still there to be killed"
 
 
 @pytest.mark.slow
-def test_twenty_kills(tmp_path: Path) -> None:
-    kill_chains(tmp_path, CHAINS, KILLS, [])
+def test_twenty_kills(many: tuple[Path, Path], tmp_path: Path) -> None:
+    kill_chains(many, tmp_path, CHAINS, KILLS, [])
 
 
 @pytest.mark.slow
-def test_many_kills_of_processes(tmp_path: Path) -> None:
+def test_kills_of_processes(many: tuple[Path, Path], tmp_path: Path) -> None:
+    """Which start as slowly as interpreters do, so these are few."""
     options = ["--", "--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-    kill_chains(tmp_path, 4, 5, options)
+    kill_chains(many, tmp_path, 2, 3, options)
 
 
 # A run whose images are measured in steps of 4, each with a checkpoint, one unit after the other; it kills itself at the n-th image.
@@ -187,18 +180,21 @@ def test_a_kill_within_a_unit(small: Recipe, whole: Path, tmp_path: Path, monkey
 def test_a_second_run_leaves_the_first_alone(tmp_path: Path) -> None:
     """It learns who is at work, and what the first one keeps in `tmp` stays."""
     recipe, out = write_recipe(tmp_path), tmp_path / "out"
-    first = subprocess.Popen([*CURATE, "run", recipe, "--out", out], stdout=subprocess.DEVNULL)
+    first = forked.start("run", recipe, "--out", out)
     while not (out / "tables/samples").exists():
-        assert first.poll() is None
+        assert first.is_alive()
         time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)
-    os.waitpid(first.pid, os.WUNTRACED)
+    stopped = psutil.Process(first.pid)
+    stopped.suspend()
+    while stopped.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    second = command("run", recipe, "--out", out)
+    second = forked.run("run", recipe, "--out", out)
     assert second.returncode == 1 and f"curate run (process {first.pid} on" in second.stderr, second.stderr
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    first.send_signal(signal.SIGCONT)
-    assert first.wait() == 0
+    stopped.resume()
+    first.join()
+    assert first.exitcode == 0
     assert verify_run(str(out))[1] == [] and not (out / "tmp").exists()
 
 
@@ -242,6 +238,43 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[list[str]]
             process.threads.cache_clear()
 
 
+@contextmanager
+def states_of(out: Path, into: Path) -> Iterator[list[Path]]:
+    """What a kill would leave of a run in `out`, before each renaming or linking: a copy of the folder as it is then.
+
+    Yields a list that has, after the block, the last such folder for each kind of file that came into place.
+    """
+    names: list[str] = []
+    states: list[Path] = []
+    alone = threading.Lock()
+
+    def copying(put: Callable[[str, str], None]) -> Callable[[str, str], None]:
+        def copy_and_put(source: str, target: str) -> None:
+            with alone:
+                copy_state(out, into / f"{len(names)}")
+                names.append(os.path.relpath(target, out))
+                put(source, target)
+
+        return copy_and_put
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.replace", copying(os.replace))
+        patched.setattr("os.link", copying(os.link))
+        yield states
+    states += [into / f"{number}" for number in pools.last_of_each_kind(names)]
+
+
+def copy_state(folder: Path, into: Path) -> None:
+    """Copies a folder in which other threads are at work."""
+    into.mkdir(parents=True)
+    for at, folders, files in os.walk(folder):
+        for name in folders:
+            (into / os.path.relpath(f"{at}/{name}", folder)).mkdir(exist_ok=True)
+        for name in files:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{at}/{name}", into / os.path.relpath(f"{at}/{name}", folder))
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A recipe over a few samples in 2 tars."""
@@ -255,18 +288,16 @@ def whole(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_stop_before_any_file(small: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in itertools.count(1):
-        out = tmp_path / f"{number}"
-        with stop_at(monkeypatch, number) as stopped:
-            pools.run_local(small, out)
-        if not stopped:
-            break
+def test_a_kill_before_each_kind_of_file(small: Recipe, whole: Path, tmp_path: Path) -> None:
+    with states_of(tmp_path / "out", tmp_path / "killed") as states:
+        pools.run_local(small, tmp_path / "out")
+    check_finished(tmp_path / "out", whole)
+    assert len(states) > len({pools.kind_of(name) for name in pools.files_of(whole)})
+    for out in states:
         check_killed(out)
         if not prepare(small, str(out)).finished:
             pools.run_local(small, out)
         check_finished(out, whole)
-    assert number > len(pools.files_of(whole))
 
 
 def test_a_run_stopped_again_and_again(
@@ -289,20 +320,20 @@ def test_a_run_stopped_again_and_again(
 @pytest.mark.slow
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, 12, 3), tmp_path / "out"
-    assert command("run", recipe, "--out", out).returncode == 0
+    assert forked.run("run", recipe, "--out", out).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    again = command("run", recipe, "--out", out)
+    again = forked.run("run", recipe, "--out", out)
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    other = command("run", recipe, "--out", out, "--set", "balance.t=11", "--set", "rules.words=words > 4")
+    other = forked.run("run", recipe, "--out", out, "--set", "balance.t=11", "--set", "rules.words=words > 4")
     assert other.returncode == 2
     assert "balance.t" in other.stderr and "rules.words" in other.stderr and f"--reuse {out}" in other.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert verify_run(str(out))[1] == []
     victim = out / "tables/samples/00001.parquet"
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
-    checked = command("verify", out)
+    checked = forked.run("verify", out)
     assert checked.returncode == 1
     assert "tables/samples/00001.parquet" in checked.stdout + checked.stderr
 
@@ -392,13 +423,15 @@ def test_what_is_made_whole_is_made_of_whole_files(lost: str, small: Recipe, who
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_a_flipped_bit_does_not_spread(table: str, small: Recipe, whole: Path, tmp_path: Path) -> None:
-    """Whatever page it is in: the file differs from what was written, and is made anew."""
+    """Whatever kind of page it is in: the file differs from what was written, and is made anew."""
     name = f"tables/{table}/00001.parquet"
     data = (whole / name).read_bytes()
     group = pq.read_metadata(whole / name).row_group(0)
     chunks = [group.column(i) for i in range(group.num_columns)]
-    places = [c.data_page_offset + c.total_compressed_size * 2 // 3 for c in chunks]
-    for number, place in enumerate(places):
+    places = {
+        (c.physical_type, c.encodings): c.data_page_offset + c.total_compressed_size * 2 // 3 for c in chunks
+    }  # of each kind of page
+    for number, place in enumerate(places.values()):
         out = unfinished(whole, tmp_path / f"out{number}")
         for below in ("shards", *(["tables/decisions"] if table != "decisions" else [])):
             shutil.rmtree(out / below)

@@ -1,6 +1,5 @@
 """`--retry`: what may come on another attempt is tried again, what came before is left alone, and nothing is lost or doubled."""
 
-import itertools
 import json
 import shutil
 from collections import Counter
@@ -27,8 +26,9 @@ from curate.publish.forget.forget import forget
 from curate.publish.forget.lists import read_list
 from curate.store.store import RunStore
 from pipelines.prepare import prepare
+from tests import forked
 from tests.laws.pools import Ran, encode, picture, run_beam, run_local, write_metadata
-from tests.laws.test_resume import command, stop_at
+from tests.laws.test_resume import states_of
 from tests.laws.test_urls import HOSTS, NETWORK, recipe, write_list
 from tests.pool.urls.download.web import Web, running
 from tests.publish.runs import run_query
@@ -237,17 +237,12 @@ def rows_of(ran: Ran) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_stop_before_any_file_of_a_retry(
-    small: tuple[Any, Path, Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_before_each_kind_of_file_of_a_retry(small: tuple[Any, Path, Ran], tmp_path: Path) -> None:
     one, before, after = small
-    for number in itertools.count(1):
-        out = tmp_path / f"{number}"
-        shutil.copytree(before, out)
-        with stop_at(monkeypatch, number) as stopped:
-            run_local(one, out, retry=True)
-        if not stopped:
-            break
+    shutil.copytree(before, tmp_path / "out")
+    with states_of(tmp_path / "out", tmp_path / "killed") as states:
+        run_local(one, tmp_path / "out", retry=True)
+    for number, out in enumerate(states, 1):
         again = Ran(out) if prepare(one, str(out)).finished else run_local(one, out, retry=True)
         if "retries" not in again.run:  # its record was not there yet: then it did not begin
             assert number <= 2 and rows_of(again) == rows_of(Ran(before))
@@ -255,7 +250,7 @@ def test_a_stop_before_any_file_of_a_retry(
         assert again.run["retries"]["rounds"] == 1
         assert rows_of(again) == rows_of(after) and again.kept == after.kept
         assert verify_run(str(out))[1] == []
-    assert number > 30
+    assert len(states) > 15
 
 
 def test_without_the_record_the_rows_are_those_of_the_first_round(
@@ -347,17 +342,17 @@ def test_the_command_says_what_it_does(web: Web, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
     arguments = [tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--retry"]
     web.day = 2
-    first = command("run", *arguments)
+    first = forked.run("run", *arguments)
     assert first.returncode == 0 and "is not finished: continuing the run" in first.stderr
     assert "curate run" in first.stdout and "3 of 4 URLs gave no image" in first.stdout and "--retry" in first.stdout
     web.day = 3
-    second = command("run", *arguments)
+    second = forked.run("run", *arguments)
     assert second.returncode == 0 and "round 1 of retries, 3 URLs" in second.stderr
     assert "not downloaded" not in second.stdout
-    third = command("run", *arguments)
+    third = forked.run("run", *arguments)
     assert third.returncode == 0 and "no failed URL is worth another attempt; nothing to do" in third.stdout
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump({"input": {"name": "a", "format": "parquet", "path": "a.parquet"}})
     )
-    refused = command("run", *arguments)
+    refused = forked.run("run", *arguments)
     assert refused.returncode == 2 and "the recipe has no source of format urls" in refused.stderr
