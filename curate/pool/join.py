@@ -29,6 +29,7 @@ from curate.base.wording import did_you_mean, one_line
 from curate.pool.decode.columns import COLUMN_NAMES, SCORE_TYPES, score_column, score_type, unify_scores
 from curate.pool.files.listing import InputFile, list_files
 from curate.pool.files.text_tables import check_first_line, open_text
+from curate.recipe.files import read_npy_header
 from curate.recipe.source import Join
 
 _BATCH = 1 << 16  # rows that are read at a time
@@ -264,10 +265,9 @@ def _opened(path: str) -> Iterator[Any]:
 
 def _npy_rows(file: Any, path: str) -> int:
     """Return how many uids an .npy holds; the file is then at the first. Raises ValueError where it holds others."""
-    if np.lib.format.read_magic(file) == (1, 0):
-        shape, _, kind = np.lib.format.read_array_header_1_0(file, max_header_size=4096)
-        if kind == _PAIR and len(shape) == 1:
-            return int(shape[0])
+    shape, _, kind = read_npy_header(file)
+    if kind == _PAIR and len(shape) == 1:
+        return shape[0]
     raise ValueError(f"{path}: is not an array of uids (dtype u8,u8, as uids.npy of a run and DataComp's subset files)")
 
 

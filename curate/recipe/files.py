@@ -21,10 +21,12 @@ from fsspec.registry import register_implementation
 import curate
 from curate.base.decoded_size import check_decoded, read_footer
 from curate.base.errors import RecipeError
+from curate.base.wording import did_you_mean
 from curate.recipe.faults import shorten
 from curate.recipe.strict_yaml import MAX_CHARACTERS, load_yaml, say_yaml_error
 
 MAX_CONFIG = 1 << 24  # bytes, of the settings of a model
+_MAX_HEADER = 4096  # bytes, of an array
 _MAX_DIRECTORY = 1 << 24  # bytes, of a zip's members: each takes some twenty in memory
 _end_record: Any = getattr(zipfile, "_EndRecData")  # noqa: B009 (not public: what says how long the directory is)
 
@@ -78,7 +80,8 @@ def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[
     try:
         data = load_yaml(text := read_whole(path, MAX_CHARACTERS).decode())
     except FileNotFoundError:
-        raise RecipeError(f"{where}: no such {kind}; accepted: {accepted}") from None
+        near = did_you_mean(Path(path).name, (file.name for file in Path(path).parent.glob("*.y*ml")))
+        raise RecipeError(f"{where}: no such {kind}; {near}accepted: {accepted}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{where}: not valid YAML: {say_yaml_error(error)}") from None
     except (OSError, ValueError, ImportError) as error:
@@ -111,3 +114,17 @@ def read_npy(content: bytes) -> npt.NDArray[Any]:
         return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # of any kind, as its header is an expression
         raise ValueError(f"{type(error).__name__} {error}".strip()) from None
+
+
+def read_npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether it is in Fortran's order, and type of a .npy file, which is then at its first number.
+
+    Raises ValueError where it is none, or its header is large, which may say that it has gigabytes.
+    """
+    if (version := np.lib.format.read_magic(file)) not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its header is of version {version}; accepted: (1, 0) to (3, 0)")
+    parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    length = file.read(2 if version == (1, 0) else 4)  # of 3.0 as of 2.0: only names of fields differ, in UTF-8
+    if (announced := int.from_bytes(length, "little")) > _MAX_HEADER:
+        raise ValueError(f"its header has {announced:,} bytes; accepted: at most {_MAX_HEADER:,}")
+    return parse(io.BytesIO(length + file.read(announced)), max_header_size=_MAX_HEADER)

@@ -196,7 +196,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError, which names the file, the key or the value that is wrong, and what is accepted.
     """
-    data, _ = read_mapping(path, path, "recipe", f"a YAML mapping with keys {', '.join(Recipe.full().model_fields)}")
+    data, _ = read_mapping(path, path, "recipe", "a YAML mapping with key input, as `curate init` writes it")
     for override in overrides:
         _set(data, override)
     base = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)

@@ -106,6 +106,10 @@ def test_uids_of_a_subset_file(tmp_path: Path) -> None:
     np.save(tmp_path / "uids.npy", sort_pairs(uid_pairs(pa.array(uids))))
     found = look_up([uids[3], "f" * 32, None], tmp_path / "uids.npy", "uid", listed="uid")
     assert found == {"listed": [uids[3], None, None]}
+    for version in ((2, 0), (3, 0)):
+        with open(tmp_path / "uids.npy", "wb") as file:
+            np.lib.format.write_array(file, sort_pairs(uid_pairs(pa.array(uids))), version)
+        assert look_up([uids[3], "f" * 32, None], tmp_path / "uids.npy", "uid", listed="uid") == found
     np.save(tmp_path / "other.npy", np.zeros(3))
     assert "not an array of uids" in refusal(f"{tmp_path}/other.npy", "uid", {"listed": "uid"})
 

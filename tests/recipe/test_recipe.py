@@ -303,9 +303,14 @@ def test_rules_keep_their_order() -> None:
 # ---- files
 
 
-def test_a_missing_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"none\.yaml: no such recipe"):
-        load_recipe(str(tmp_path / "none.yaml"))
+def test_a_missing_recipe_names_one_of_nearly_its_name(tmp_path: Path) -> None:
+    for name in ("smal.yaml", "basic.yml", "small.parquet"):
+        (tmp_path / name).touch()
+    accepted = "accepted: a YAML mapping with key input, as `curate init` writes it"
+    for name, near in (("small.yaml", "did you mean 'smal.yaml'? "), ("none.yaml", ""), ("no/small.yaml", "")):
+        with pytest.raises(RecipeError) as raised:
+            load_recipe(path := str(tmp_path / name))
+        assert str(raised.value) == f"{path}: no such recipe; {near}{accepted}"
 
 
 @pytest.mark.parametrize("path", ["nothing://r.yaml", "/proc/self/mem/r.yaml", "."])
@@ -330,7 +335,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["- a\n- b\n", "words > 2", "5"])
 def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
     message = load_refusal(tmp_path, text=text)
-    assert "accepted: a YAML mapping with keys " in message and "input, measure, match" in message
+    assert "accepted: a YAML mapping with key input, as `curate init` writes it" in message
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ held: an array is read from where its rows begin (stored), or streamed up to the
 raised while it is read is a fault of the embeddings.
 """
 
-import io
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,18 +25,13 @@ from curate.base.wording import one_line
 from curate.pool.decode.columns import is_any
 from curate.pool.files.faults import EmbeddingFault, retry
 from curate.pool.files.listing import check_state, file_state, list_files
-from curate.recipe.files import open_zip
+from curate.recipe.files import open_zip, read_npy_header
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
 
 MAX_DIMENSION = 1 << 16
 _MAX_BYTES = 1 << 30  # of a part's rows of an array
 _BLOCK = 4096  # rows whose lengths are computed together, in float64
-_MAX_HEADER = 4096
-_HEADERS = {  # by version: the bytes of its length, and what reads it
-    (1, 0): (2, np.lib.format.read_array_header_1_0),
-    (2, 0): (4, np.lib.format.read_array_header_2_0),
-}
 
 
 class FileRows(NamedTuple):
@@ -216,14 +210,10 @@ def _open(opened: Any, name: str, path: str) -> tuple[Any, tuple[int, int], np.d
         arrays = ", ".join(sorted(member.removesuffix(".npy") for member in members)[:12])
         raise EmbeddingFault(f"{where} does not exist; arrays: {arrays[:500] or 'none'}")
     stream = archive.open(f"{name}.npy")
-    version = np.lib.format.read_magic(stream)
-    if version not in _HEADERS:
-        raise EmbeddingFault(f"{where} is not an array of numbers: the version of its header is not 1.0 or 2.0")
-    width, parse = _HEADERS[version]
-    length = stream.read(width)
-    if (announced := int.from_bytes(length, "little")) > _MAX_HEADER:  # may be gigabytes
-        raise EmbeddingFault(f"{where} has a header of {announced:,} bytes; accepted: at most {_MAX_HEADER:,}")
-    shape, is_fortran, kind = parse(io.BytesIO(length + stream.read(announced)), max_header_size=_MAX_HEADER)
+    try:
+        shape, is_fortran, kind = read_npy_header(stream)
+    except ValueError as error:
+        raise EmbeddingFault(f"{where}: {error}") from None
     if len(shape) != 2 or kind.kind != "f" or not 1 <= shape[1] <= MAX_DIMENSION:
         what = f"{kind} {list(shape)}"[:100]
         raise EmbeddingFault(f"{where} is {what}; accepted: floating-point numbers [rows, dimension]")
