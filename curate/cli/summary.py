@@ -12,7 +12,7 @@ from curate.base.wording import format_bytes, format_seconds, pluralise
 from curate.decide.dedup.exact import LARGE_SHARE
 from curate.pool.registry import find_downloading
 from curate.run.context import open_context
-from curate.store.facts import RunFacts, read_facts
+from curate.store.facts import DownloadFacts, RunFacts, read_facts
 from curate.store.layout import FAILURES_FILE, SIZES_FILE, UIDS_FILE, table_file
 from curate.store.manifest import read_manifest
 from curate.store.store import RunStore
@@ -87,7 +87,7 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
         yield f"warning: {errors.signal}: {rows} (first: {errors.first})"
     if (evaluation := run.evaluation) and evaluation.unread:
         unread = f"{evaluation.unread:,} more could not be read, such as {evaluation.such_as}"
-        yield f"evaluation set: {evaluation.images:,} images; {unread}"
+        yield f"evaluation set: {pluralise(evaluation.images, 'image')}; {unread}"
     counts, missing, may_pass = Counter[str](), 0, 0
     with store.open_parquet(FAILURES_FILE) as file:
         for table in file.read_groups(["reason", "attempts", "may_pass"]):  # as many failures as rows, perhaps
@@ -107,14 +107,14 @@ def _failures(store: RunStore, run: RunFacts, out: str) -> Iterator[str]:
     if damaged := [f"{n:,} {why}" for why, n in failures if why not in SAMPLE_REASONS]:
         yield f"files not read, or read in part: {', '.join(damaged)}; once they are repaired: --out NEW --reuse {out}"
     if missing:
-        yield _not_there(store, missing, may_pass)
+        yield _not_there(store, facts, missing, may_pass)
 
 
 def _captions(run: RunFacts, out: str) -> Iterator[str]:
     for work in run.caption_work:
         lost = f", {work.failed:,} without an answer" if work.failed else ""
-        texts = f"{work.requests:,} texts ({work.sent:,} requested now{lost}), {work.passed:,} passed the gates"
-        yield f"{work.kind} by {work.engine}: {texts}, {work.replaced:,} are in .txt"
+        texts = f"{pluralise(work.requests, 'text')} ({work.sent:,} requested now{lost})"
+        yield f"{work.kind} by {work.engine}: {texts}, {work.passed:,} passed the gates, {work.replaced:,} are in .txt"
     if run.caption_work:
         what = "results of the gates; also caption_work (cost) and captions (texts)"
         yield f"  curate sql {out} caption_gates      {what}"
@@ -136,14 +136,17 @@ def _hints(store: RunStore, out: str) -> Iterator[str]:
     yield from (f"  curate {command:{width}}   {what}" for command, what in hints.items())
 
 
-def _not_there(store: RunStore, missing: int, may_pass: int) -> str:
+def _not_there(store: RunStore, facts: DownloadFacts | None, missing: int, may_pass: int) -> str:
     """Return a line on the URLs that did not come, and how many of them may come later."""
     context, units = open_context(store)
     downloading = {source.name for source in context.recipe.input if find_downloading(source)}
     rows = {line.path: line.rows or 0 for line in read_manifest(store)}
     tables = (table_file("samples", unit.index, unit.last) for unit in units if unit.source in downloading)
     more = f"; {may_pass:,} may succeed on another attempt: curate run … --retry" if may_pass else ""
-    return f"{missing:,} of {sum(rows[path] for path in tables):,} URLs gave no image{more}"
+    urls = sum(rows[path] for path in tables)
+    broken = missing - (facts.urls - facts.came) if facts and facts.urls == urls else 0  # else some came in other runs
+    came = f", {broken:,} of which came, but cannot be decoded" if broken else ""
+    return f"{missing:,} of {pluralise(urls, 'URL')} gave no image{came}{more}"
 
 
 def _warnings(shards: int, run: RunFacts, out: str) -> Iterator[str]:

@@ -3,11 +3,15 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from curate.cli import summary as summaries
 from curate.cli.summary import summary
+from curate.store.facts import DownloadFacts
+from curate.store.layout import table_file
+from curate.store.store import RunStore
 from tests.cli.conftest import Cli
 from tests.laws import pools
 
@@ -54,3 +58,16 @@ def test_a_dropped_sample_is_there_to_explain(tmp_path: Path) -> None:
         assert found, what
         rows = {row["uid"]: row["rule"] for row in done.table("decisions").to_pylist()}
         assert found[1] in rows and (rows[found[1]] not in (None, "failed")) == bool(rules)
+
+
+@pytest.mark.parametrize(("urls", "came"), [(146, ", 1 of which came, but cannot be decoded"), (140, "")])
+def test_urls_that_came_and_gave_no_image_add_up(urls: int, came: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = SimpleNamespace(index=0, last=0, source="web")
+    context = SimpleNamespace(recipe=SimpleNamespace(input=[SimpleNamespace(name="web")]))
+    monkeypatch.setattr(summaries, "open_context", lambda _: (context, [unit]))
+    monkeypatch.setattr(summaries, "find_downloading", lambda _: True)
+    monkeypatch.setattr(
+        summaries, "read_manifest", lambda _: [SimpleNamespace(path=table_file("samples", 0, 0), rows=146)]
+    )
+    facts = DownloadFacts(urls=urls, came=urls - 2, bytes=1, began=0.0, ended=1.0, reasons={"http_404": 2})
+    assert summaries._not_there(RunStore("run"), facts, 3, 0) == f"3 of 146 URLs gave no image{came}"
