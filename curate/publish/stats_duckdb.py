@@ -6,7 +6,7 @@ Views over the large tables are `curate.publish.views`: they need paths, and the
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -81,9 +81,13 @@ def _small_tables(folder: RunStore, run: RunFacts, drops: Drops) -> dict[str, An
 
 def _read_failures(folder: RunStore) -> pa.RecordBatchReader:
     """Return the failures, which may be as many as rows, as they are read."""
-    batches = chain.from_iterable(map(pa.Table.to_batches, folder.open_parquet(FAILURES_FILE).read_groups()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with folder.open_parquet(FAILURES_FILE) as file:
+            yield from chain.from_iterable(map(pa.Table.to_batches, file.read_groups()))
+
     kinds = _without_zones(schema.FAILURES.empty_table(), "attempted").schema
-    return pa.RecordBatchReader.from_batches(schema.FAILURES, batches).cast(kinds)
+    return pa.RecordBatchReader.from_batches(schema.FAILURES, batches()).cast(kinds)
 
 
 def _table(lines: Iterable[tuple[Any, ...]], **columns: pa.DataType) -> pa.Table:

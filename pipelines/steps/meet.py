@@ -6,7 +6,7 @@ gets, written and sent.
 
 import os
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -48,13 +48,15 @@ class InBatches(PlainDoFn):
 
     def start_bundle(self) -> None:
         """Begin with none."""
-        self._waiting, self._size = defaultdict[Any, list[Any]](list), 0
+        self._waiting, self._sizes, self._size = defaultdict[Any, list[Any]](list), Counter[Any](), 0
 
     def process(self, element: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
         """Keep some, and give them once there are many."""
         key, value = element
+        size = _size(value)
         self._waiting[key].append(value)
-        self._size += _size(value)
+        self._sizes[key] += size
+        self._size += size
         if self._size >= _WAITING:
             yield from self._rest()
 
@@ -68,14 +70,14 @@ class InBatches(PlainDoFn):
         Two shards side by side mostly need the same unit, which one thread reads while the other waits.
         """
         METER.count("shuffled", self._size, self._step)
-        rest = list(self._waiting.items())
+        rest = [(key, values, self._sizes[key]) for key, values in self._waiting.items()]
         self.start_bundle()
         step = -(-len(rest) // CORES) or 1
-        for key, values in chain.from_iterable(rest[first::step] for first in range(step)):
-            yield key, self._put(values)
+        for key, values, size in chain.from_iterable(rest[first::step] for first in range(step)):
+            yield key, self._put(values, size)
 
-    def _put(self, values: list[Any]) -> list[Any] | str:
-        if not self._spool or _size(values) < _LARGE:
+    def _put(self, values: list[Any], size: int) -> list[Any] | str:
+        if not self._spool or size < _LARGE:
             return values
         file = Path(self._spool, uuid.uuid4().hex)
         file.write_bytes(_PICKLES.encode(values))

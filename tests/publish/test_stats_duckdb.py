@@ -1,5 +1,6 @@
 """stats.duckdb holds tables alone and opens in any client, wherever the folder has moved; its sums are those of the tables."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from curate.base.errors import ConservationError
 from curate.publish.stats_duckdb import TABLES, write_stats
 from curate.store.facts import RunFacts, read_facts
+from curate.store.layout import FAILURES_FILE
 from curate.store.store import RunStore
 from tests.publish.runs import BARE, RULES, RUN, SMALL, count_drops, write_bare, write_small
 
@@ -60,6 +62,14 @@ def test_small_tables(plain: Any) -> None:
         ("empty", 0, 0, 0, 0),
     ]
     assert plain.execute("SELECT sum(rows) FROM drops").fetchall() == [(8,)]
+
+
+def test_the_failures_are_closed_once_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, of_store = [], RunStore.open_parquet
+    monkeypatch.setattr(RunStore, "open_parquet", lambda *of: opened.append(of_store(*of)) or opened[-1])
+    write_small(str(tmp_path))
+    paths = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    assert opened and not [path for path in paths if path.endswith(FAILURES_FILE)]
 
 
 def test_what_a_run_does_not_have_is_empty(tmp_path: Path) -> None:
