@@ -10,6 +10,7 @@ import onnx
 import pytest
 from PIL import Image
 
+import curate
 from curate.base import process
 from curate.base.errors import RecipeError, RunError
 from curate.models import clip_model, onnx_encoder, weights
@@ -479,6 +480,18 @@ def test_a_model_is_tried_once(graphs: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(process, "_cache", {})
     monkeypatch.setattr(clip_model.subprocess, "run", None)
     load_encoder(options, known)
+
+
+@pytest.mark.usefixtures("tried")
+def test_the_demo_s_model_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it is not, byte for byte; one that differs is."""
+    monkeypatch.setattr(clip_model.subprocess, "run", None)
+    options = Clip(model=f"onnx:{shutil.copytree(Path(curate.__file__).parent / 'demo/clip', tmp_path / 'clip')}")
+    assert load_encoder(options).encode_texts(["a dog"]).shape[0] == 1
+    with open(tmp_path / "clip/tokenizer.json", "a") as tokenizer:
+        tokenizer.write("\n")
+    with pytest.raises(TypeError):
+        load_encoder(options)
 
 
 def test_a_tokenizer_of_words() -> None:
