@@ -25,14 +25,16 @@ from curate.store.store import RunStore
 
 _TRUTH = "truth.parquet"  # the last file of a pool
 _INJECTED = (
-    "Injected defects, and the rules that dropped them. Repeated rows are a clean one once more; copied ones have its",
-    "image and caption under another URL, recaptioned ones another caption too; reencoded to cropped ones alter it",
+    "Injected defects, and the rules that dropped them.",
+    "Repeated rows are a clean one once more; copied ones have its image and caption under another URL, recaptioned "
+    "ones another caption too; reencoded to cropped ones alter it.",
 )
 _RATES = (
-    "Precision and recall of the rules. Precision: dropped rows with an injected defect (of duplicates: showing the",
-    "same scene as their representative). Recall: rows with a defect that the rule targets, dropped by it or before.",
-    "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded",
-    "ones as near too",
+    "Precision and recall of the rules.",
+    "Precision: dropped rows with an injected defect (of duplicates: showing the same scene as their representative).",
+    "Recall: rows with a defect that the rule targets, dropped by it or before.",
+    "Near-duplicates here are compressed, resized and cropped images; the query duplicate_kinds counts reencoded ones "
+    "as near too.",
 )
 # The slowest kernels, which a process of its own compiles meanwhile: seconds, once on a machine.
 _KERNELS = ("curate.base.numeric.text_hash", "curate.tar.index", "curate.match.matcher")

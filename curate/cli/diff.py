@@ -49,7 +49,7 @@ def diff(
         samples = (row for batch in changed_samples(first, second, limit, [side]) for row in tuples(batch))
         result = Result(tuple(SAMPLES.names), samples)
         keeper = first if side == LOST else second
-        save_images(keeper, result, f"{side} from {first} to {second}", out or "images.html")
+        save_images(keeper, result, f"{side} from {first} to {second}", out or f"{side}.html")
         return
     if by == By.sample:
         _print_samples(first, second, limit, side, format)

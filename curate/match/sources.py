@@ -47,7 +47,7 @@ _MARKS = ",.;:?!`"  # a text is spaced around these, so each is a token of its o
 # neighbour, two marks one space apart (between two marks that touch are two spaces, and between these the empty token).
 _NEVER = rf"[\t\n\r]|[^ ][{_MARKS}]|[{_MARKS}][^ ]|[{_MARKS}] [{_MARKS}]"
 
-_MARK = "a byte order mark (U+FEFF, not visible) that a caption begins with is cut off"
+_MARK = "byte order marks are cut off"
 
 _KINDS: dict[type, str] = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
 
