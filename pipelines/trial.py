@@ -19,6 +19,7 @@ from curate.base.errors import RunError
 from curate.base.meter import METER
 from curate.base.process import temporary_folder
 from curate.base.schema import KEPT
+from curate.base.wording import pluralise
 from curate.pool.plan import UNIT_BYTES, UNIT_ROWS, Plan, Unit
 from curate.run.units import Place
 from curate.store.facts import UsedFacts, read_facts
@@ -42,7 +43,7 @@ def find_trials(prepared: Prepared, measure: int | None) -> tuple[Trials, str] |
     for folder in (prepared.context.store, prepared.context.reuse) if measure is None else ():
         if folder and folder.exists(SUCCESS_FILE) and (facts := read_facts(folder)).used:
             trial = Trial.of(facts)
-            found_in = f"{trial.rows:,} rows of {folder.url}"
+            found_in = f"{pluralise(trial.rows, 'row')} of {folder.url}"
             return Trials(trial, trial, trial, trial, trial.value(START, CPU)), found_in
     context, units = fetched(prepared.context, prepared.plan.units)
     units = [unit for unit in units if any(not part.fault for part in unit.parts)]
@@ -50,7 +51,7 @@ def find_trials(prepared: Prepared, measure: int | None) -> tuple[Trials, str] |
         return None
     rows = measure or (_IMAGES if context.pool.has_images else _ROWS)
     trials = _run_trials(replace(prepared, context=context), units, rows, share_left(context, units) == 0)
-    return trials, f"{trials.apart.rows:,} rows measured aside"
+    return trials, f"{pluralise(trials.apart.rows, 'row')} measured aside"
 
 
 def plan_costs(prepared: Prepared, trials: Trials, measured: str, expected: Estimate, rows: int | None) -> CostPlan:

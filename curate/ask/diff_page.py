@@ -33,7 +33,7 @@ def _summary(diff: Diff) -> Iterator[Line]:
     ]
     yield from (*columns(runs, right=(2, 3), indent=0), line())
     if diff.is_same:
-        yield line((f"Both keep the same {diff.a.kept:,} samples.", "bold green"))
+        yield line((f"Both keep the same {pluralise(diff.a.kept, 'sample')}.", "bold green"))
     else:
         lost, gained = (f"lost {diff.lost:,}", "bold red"), (f"gained {diff.gained:,}", "bold green")
         yield line(lost, ", ", gained, f", {diff.shared:,} in both")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from curate.ask.output import Line, columns, line
 from curate.base.errors import DamagedError
-from curate.base.wording import format_seconds, one_line
+from curate.base.wording import format_seconds, one_line, pluralise
 from curate.pool.urls.download.rates import sum_downloads
 from curate.store import layout
 from curate.store.error_notes import read_error_notes
@@ -82,10 +82,10 @@ def find_status(url: str, ask: Ask) -> Status:
         units = None
     steps = [*_count_steps(store, units)]
     if downloads := sum_downloads(store):
-        share = f"{downloads.urls:,} URLs, {downloads.came / downloads.urls:.1%} gave an image"
+        share = f"{pluralise(downloads.urls, 'URL')}, {downloads.came / downloads.urls:.1%} gave an image"
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
     if failed := count_failed(store):
-        steps.append(("failed", f"{failed:,} rows", ""))
+        steps.append(("failed", pluralise(failed, "row"), ""))
     seen = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
     return Status(
         url, exit_status, state, tuple(steps), (*seen, *(_last_words(store) if exit_status == FAILED else ()))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from curate.base import schema
 from curate.base.errors import RunError
+from curate.base.wording import pluralise
 from curate.emit.output_format import find_output, find_written
 from curate.pool.registry import find_format
 from curate.publish.audit import PublishSettings
@@ -122,8 +123,8 @@ def _check_rows(folder: RunStore) -> tuple[list[str], list[str]]:
         faults.append(f"{layout.UIDS_FILE}: differs from the kept uids of tables/decisions")
     faults += _check_shards(folder, uids)
     published = counts.get(schema.KEPT, 0)
-    summary = f"{rows:,} samples = {published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
-    return [summary, f"{len(uids):,} kept uids in shards and uids.npy"], faults
+    sums = f"{published:,} kept + {rows - failed - published:,} dropped + {failed:,} failed"
+    return [f"{pluralise(rows, 'sample')} = {sums}", f"{len(uids):,} kept uids in shards and uids.npy"], faults
 
 
 def _check_shards(folder: RunStore, kept: np.ndarray) -> Iterator[str]:

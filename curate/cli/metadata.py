@@ -7,6 +7,7 @@ import pyarrow as pa
 from typer import Argument, Option, Typer
 
 from curate.ask.output import Line, columns, line
+from curate.base.wording import pluralise
 from curate.cli.common import print_lines
 from curate.cli.examples import examples_of
 from curate.match.sources import ImportReport, read_metadata, write_metadata
@@ -27,7 +28,7 @@ def import_(
     """
     table, report = read_metadata(path, source, language)
     write_metadata(table, out)
-    print_lines(*_report(table, report), line(f"wrote {out}: {len(table):,} entries"))
+    print_lines(*_report(table, report), line(f"wrote {out}: {pluralise(len(table), 'entry', 'entries')}"))
 
 
 @app.command(epilog=examples_of("metadata show"))

@@ -110,7 +110,7 @@ def _inputs(recipe: Recipe, plan: Plan, imported: ImportReport | None) -> Iterat
     bad = [part for part in plan.files if part.fault]
     yield from (line(f"  {part.path}: {part.fault[0]}: {part.fault[1]}") for part in bad[:10] if part.fault)
     if plan.pool.rows is not None:
-        yield line(f"  {plan.pool.rows:,} rows")
+        yield line(f"  {pluralise(plan.pool.rows, 'row')}")
     if imported:
         yield line(f"  {imported.summary}")
 
@@ -119,7 +119,7 @@ def _steps(context: RunContext, plan: Plan) -> list[Line]:
     from pipelines.identity import count_current
 
     done, total = count_current(context, plan.units), len(plan.units)
-    lines = {name: f"{count:,} of {total:,} units done" for name, count in done.items()}
+    lines = {name: f"{count:,} of {pluralise(total, 'unit')} done" for name, count in done.items()}
     settings = MeasureSettings.of(context)
     if done.get("scores", total) < total and (context.reuse or context.store.exists(RUN_FILE)):
         needed = count_needed(settings, plan.units, context.unit_tables)
@@ -140,7 +140,7 @@ def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
     at_once = min(parts, of_a_unit * min(CORES, units))
     sizes = f"{format_bytes(images * rates.bytes)} from the network, {format_bytes(images * rates.stored)} in shards"
     urls = f"{pluralise(left, 'URL')} in {pluralise(parts, 'shard')}"
-    yield "to download", f"{urls}: about {images:,.0f} images, {sizes}"
+    yield "to download", f"{urls}: about {pluralise(round(images), 'image')}, {sizes}"
     hours = format_seconds(left * rates.seconds / at_once)
     yield "time", f"about {hours} on this machine, {pluralise(at_once, 'shard')} at a time ({of_a_unit} per unit)"
     share = f"{rates.came:.0%} yield an image, of {format_bytes(rates.bytes)} on average"
@@ -173,7 +173,7 @@ def _estimate(expected: Estimate | None, downloads: bool) -> Iterator[Line]:
     rows.append((KEPT, kept if is_whole else f"{kept}; duplicates of rows outside the sample are not counted"))
     rows += [("output", f"{format_bytes(expected.bytes)} of images")] if expected.bytes is not None else []
     seconds = format_seconds(expected.seconds / cores)
-    work = f"{seconds} on {cores} cores to measure and match, plus some seconds to start"
+    work = f"{seconds} on {pluralise(cores, 'core')} to measure and match, plus some seconds to start"
     rows.append(("time", work if expected.seconds else "some seconds: everything is measured and matched already"))
     yield from columns(rows + [(kind.kind, describe_requests(kind)) for kind in expected.requests])
     yield from (line(f"warning: {warning}") for warning in expected.warnings)
@@ -186,4 +186,4 @@ def describe_requests(kind: EstimatedRequests) -> str:
     cached = f" ({kind.answered:,.0f} more are cached)" if kind.answered else ""
     of_texts = " (and those of images, which only the engine knows)" if kind.has_images else ""
     tokens = f"{kind.tokens_in:,.0f} tokens in{of_texts}, at most {kind.tokens_out:,.0f} out"
-    return f"about {kind.requests:,.0f} requests to {kind.engine}{fused}{cached}, {tokens}{cost}"
+    return f"about {pluralise(round(kind.requests), 'request')} to {kind.engine}{fused}{cached}, {tokens}{cost}"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from curate.ask.status import STEPS, USUAL, count_done
 from curate.base.errors import CurateError
 from curate.base.process import at_interrupt
-from curate.base.wording import format_bytes
+from curate.base.wording import format_bytes, pluralise
 from curate.cli.terminal import Escaped, plain
 from curate.pool.urls.download.rates import sum_downloads
 from curate.store.checkpoints import MEASURED, steps_done
@@ -80,6 +80,7 @@ class _Progress:
         """Return how far each step is that has begun, or is named in `always`."""
         download = [f"download {self.tried:,}/{self.urls:,} URLs{of_downloads}"] if self.tried else []
         steps = [(step, what) for step, _, _, what in STEPS if self.counts[step] or step in always]
+        steps = [(step, "shard" if (self.counts[step], what) == (1, "shards") else what) for step, what in steps]
         of_all = {"units": f"/{self.units}"}
         images = {"measure": self.images}
         return download + [f"{s} {self.counts[s]}{of_all.get(what, '')} {what}{images.get(s, '')}" for s, what in steps]
@@ -88,7 +89,7 @@ class _Progress:
     def images(self) -> str:
         """How many images this process has measured, while there are more: a unit may take hours."""
         images = steps_done[MEASURED] - self._first
-        return f" ({images:,} images)" if images and self.counts["measure"] < self.units else ""
+        return f" ({pluralise(images, 'image')})" if images and self.counts["measure"] < self.units else ""
 
 
 def describe_downloads(facts: DownloadFacts, images: float, size: float) -> str:
@@ -140,7 +141,8 @@ def _bars(progress: _Progress, stop: threading.Event) -> None:
         tasks = {"download": bars.add_task("download", total=progress.urls, what="URLs", start=False, visible=False)}
         for step, _, _, what in STEPS:
             total = progress.units if what == "units" else None
-            tasks[step] = bars.add_task(step, total=total, what=what, start=False, visible=step == "measure")
+            first = step == "measure"
+            tasks[step] = bars.add_task(step, total=total, what=what, start=first, visible=first)
         for _ in progress.poll(stop, 0.3):
             of_downloads.plain = progress.downloads
             bars.update(tasks["measure"], what=f"units{progress.images}")

@@ -96,7 +96,7 @@ def _export(directory: str, query: str, params: dict[str, str], folder: str) -> 
             written, missing = export_rows(run, result, folder)
     except OSError as error:
         raise RecipeError(f"--fiftyone {folder}: cannot be written: {error}") from None
-    lost = f"; {missing:,} rows have no readable image" if missing else ""
+    lost = f"; {pluralise(missing, 'row')} without a readable image" if missing else ""
     print(f"wrote {pluralise(written, 'sample')} to {folder}{lost}; in Python:\n")
     print("  import fiftyone as fo")
     print(f"  dataset = fo.Dataset.from_dir({folder!r}, dataset_type=fo.types.FiftyOneDataset)")

@@ -168,7 +168,7 @@ def _print_answer(result: WhatIf, solved: str, format: Format) -> None:
     if result.choice is not None and result.choice.is_uniform:
         left = next(row for row in result.facts.to_pylist() if row["fact"] == "survivors")
         drawn = f", a sample of {left['whatif']:,.0f} (run: of {left['run']:,.0f})"
-    lines.append(f"expected: {result.expected:,.0f} rows{drawn}{error}{t}{solved}")
+    lines.append(f"expected: {pluralise(round(result.expected), 'row')}{drawn}{error}{t}{solved}")
     lines += [f"{rule}: threshold {threshold}" for rule, threshold in result.thresholds.items()]
     if result.is_same:
         same = "the same rows pass" if result.t is None else "the same rows reach balancing and t is the same"

@@ -310,7 +310,7 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert (done.status, done.err) == (0, "")
     said = lines(done.out)
     assert "1 file " in said["urls"] and "parquet" in said["urls"]
-    assert "0 of 1 units done" in said["samples"] and "0 of 1 units done" in said["decisions"]
+    assert "0 of 1 unit done" in said["samples"] and "0 of 1 unit done" in said["decisions"]
     assert "200 samples in 1 unit" in said["estimate,"]
     assert said["kept"].split()[1] == "58" and "±" in said["kept"]  # t is whole: the largest that expects at most 60
     assert "metadata: 5 entries; dropped: 1 empty, 1 of one punctuation mark, 1 repeated; 1 can never" in done.out
@@ -369,7 +369,7 @@ def test_plan_knows_the_rows_of_the_run_to_reuse(
 def test_plan_of_a_finished_run(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]]) -> None:
     done = cli("plan", str(pool / "texts.yaml"), "--out", str(finished["texts"][0]))
     assert (
-        done.status == 0 and "finished: nothing to do" in done.out and "1 of 1 units done" in lines(done.out)["samples"]
+        done.status == 0 and "finished: nothing to do" in done.out and "1 of 1 unit done" in lines(done.out)["samples"]
     )
 
 
@@ -488,7 +488,7 @@ def test_progress_elsewhere_is_plain_lines(tmp_path: Path, capsys: pytest.Captur
     with progress.show_progress(folder, 7):
         for name in ("tables/samples/00000.parquet", "tables/samples/00001.parquet", "shards/00000_stats.json"):
             folder.write_bytes(name, b"")
-    assert capsys.readouterr().err == "measure 2/7 units  decide 0/7 units  emit 1 shards\n"
+    assert capsys.readouterr().err == "measure 2/7 units  decide 0/7 units  emit 1 shard\n"
 
 
 def test_progress_within_a_unit_counts_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -593,7 +593,7 @@ def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None
 def test_an_engine_is_chosen_by_a_file(cli: Cli, pool: Path, tmp_path: Path) -> None:
     recipe, out, engine = str(pool / "texts.yaml"), str(tmp_path / "run"), tmp_path / "engine.yaml"
     assert cli("init", "--on", "local", "--out", str(engine)).status == 0
-    assert "0 of 1 units done" in cli("plan", recipe, "--on", str(engine), "--no-estimate").out
+    assert "0 of 1 unit done" in cli("plan", recipe, "--on", str(engine), "--no-estimate").out
     engine.write_text("runner: sparc\n")
     for command in (("plan", recipe), ("run", recipe, "--out", out)):
         done = cli(*command, "--on", str(engine))

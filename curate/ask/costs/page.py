@@ -134,13 +134,17 @@ def show_costs(plan: CostPlan, prices: Prices) -> Iterator[Line]:
         amounts = [plan.money(prices, kind, step) for kind in _PRICED]
         money = f"{sum(amount.value for amount in amounts if amount):,.2f}" if any(amounts) else ""
         parts = [c for c in plan.costs if (c.kind, c.step) == (CPU, step) and c.each]
-        how = (f"{_time(c.each)} × {c.count:,.0f} {c.per}" for c in sorted(parts, key=lambda c: -c.count * c.each))
+        how = (f"{_time(c.each)} × {_count(c)}" for c in sorted(parts, key=lambda c: -c.count * c.each))
         rows.append((step or "in all", *_say(plan.sum(CPU, step), 1 / _HOUR if hours else 1), money, " + ".join(how)))
     yield from columns(rows, right=(1, 3))
     yield line()
     yield from columns(list(_totals(plan)))
     yield line()
     yield from _bill(plan, prices)
+
+
+def _count(of: Cost) -> str:
+    return pluralise(round(of.count), {"processes": "process"}.get(of.per, of.per.removesuffix("s")), of.per)
 
 
 def _say(of: Range, factor: float = 1.0, digits: int = 2) -> tuple[str, str]:
@@ -162,7 +166,8 @@ def _totals(plan: CostPlan) -> Iterator[tuple[str, str, str]]:
     workers = plan.workers
     if plan.seconds:
         time, low, high = map(format_seconds, plan.seconds)
-        yield "time", f"{time} [{low}, {high}]", f"{plan.work.units:,.0f} units on {workers.cores:,} cores"
+        units = pluralise(round(plan.work.units), "unit")
+        yield "time", f"{time} [{low}, {high}]", f"{units} on {pluralise(workers.cores or 1, 'core')}"
     else:
         yield "time", "not known", workers.missing
     names = {GPU: "GPU-hours", MEMORY: "GB-hours of memory", DISK: "GB-hours of disk"}

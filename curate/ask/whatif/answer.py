@@ -21,7 +21,7 @@ from curate.ask.whatif.expectation import Expectation, choose, expect
 from curate.ask.whatif.survivors import LEFT, DecidedRows, FinishedRun, among, count_verdicts, find_survivors
 from curate.base import schema
 from curate.base.process import in_threads
-from curate.base.wording import all_digits
+from curate.base.wording import all_digits, pluralise
 from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.decide.draw.selection import Choice
 from curate.decide.select_rows import count_repeats
@@ -66,7 +66,8 @@ class WhatIf(Tables):
     thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
 
     def __repr__(self) -> str:
-        return f"{', '.join(self.changes) or 'no change'}: {self.expected:,.0f} rows expected ± {self.error:,.0f}"
+        rows = pluralise(round(self.expected), "row")
+        return f"{', '.join(self.changes) or 'no change'}: {rows} expected ± {self.error:,.0f}"
 
 
 def answer(run: FinishedRun, overrides: Sequence[str]) -> WhatIf:

@@ -90,3 +90,13 @@ def test_requests_and_storage_have_prices(store: str, read: float, write: float,
     }
     assert found == {f"stores.{store}.read": read, f"stores.{store}.write": write, f"stores.{store}.gb_month": kept}
     assert "missing prices" not in page and "disk" not in page.partition("money")[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 process + 1 s × 1 kept row"), (2, "2 processes + 1 s × 2 kept rows")]
+)
+def test_counts_of_one_are_singular(count: int, words: str) -> None:
+    costs = [Cost("emit", CPU, per, count, each, 0.0) for per, each in (("processes", 2.0), ("kept rows", 1.0))]
+    work, workers = Work(1, 1, count), Workers("local", count)
+    page = "\n".join(map(str, show_costs(CostPlan(costs, Range(1, 1, 1), work, workers, "", "a run"), load_prices())))
+    assert words in page and f"{count} unit{'s'[: count - 1]} on {count} core{'s'[: count - 1]}" in page
