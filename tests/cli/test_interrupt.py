@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from curate.cli.interrupt import raise_when_interrupted
+from tests import forked
 from tests.cli.conftest import Done
 from tests.pipelines.engines import endless
 
@@ -315,5 +316,20 @@ def test_at_some_moments_of_a_run(pool: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_at_many_moments_of_the_demo(tmp_path: Path) -> None:
-    at_some_moments(["demo"], tmp_path, 10, 15.0)
+def test_at_some_moments_of_the_demo(tmp_path: Path) -> None:
+    """From the moment on at which its folder is there."""
+    ended, times = [], 6
+    for number in range(times):
+        out, err = tmp_path / str(number), tmp_path / f"{number}.err"
+        running = forked.start("demo", "--out", out, err=err)
+        while running.is_alive() and not out.exists():
+            time.sleep(0.01)
+        running.join(10 * (number + random.Random(number).random()) / times)
+        if running.is_alive():
+            os.kill(running.pid or 0, signal.SIGINT)
+        running.join(20)
+        running.kill()
+        running.join()
+        assert running.exitcode in (0, 130, -signal.SIGINT) and "Traceback" not in err.read_text(), err.read_text()
+        ended.append(running.exitcode)
+    assert ended.count(130) > 1

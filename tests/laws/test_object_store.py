@@ -33,7 +33,7 @@ match: {metadata: %s}
 rules: {words: words > 3}
 dedup: {by: [uid, sha256]}
 balance: {t: 12}
-output: {rows_per_shard: 25}
+output: {rows_per_shard: 10}
 max_failed: 0.5
 """
 
@@ -152,7 +152,7 @@ def curate(*arguments: str) -> str:
 @pytest.mark.slow
 def test_a_run_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     store = fsspec.filesystem("s3")
-    tars = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(90), 3)).parent
+    tars = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(36), 3)).parent
     for tar in tars.iterdir():
         store.put(str(tar), f"{bucket}/pool/{tar.name}")
     metadata = pools.write_metadata(tmp_path)
