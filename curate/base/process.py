@@ -156,6 +156,19 @@ def memory_limited(more: int) -> Iterator[None]:
             _set_limit()
 
 
+def free_memory() -> int:
+    """Return how many bytes may be taken: of the machine, or of the group of processes that limits this one."""
+    free = 1 << 40  # where the system does not say
+    with suppress(OSError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * int(lines["MemAvailable"].split()[0])
+    for group in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")):
+        for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with suppress(OSError, ValueError):  # no limit is "max"
+                free = min(free, int((group / most).read_text()) - int((group / used).read_text()))
+    return max(free, 0)
+
+
 def _set_limit() -> None:
     """Set the highest of the limits that are active, or the process's own, which none exceeds."""
     soft, hardest = _DATA

@@ -23,6 +23,7 @@ from curate.base import ids, schema
 from curate.base.errors import RunError, SignalError
 from curate.base.numeric.arrays import Mask, whole
 from curate.base.wording import one_line
+from curate.measure.apart import Apart
 from curate.measure.images import FACTS, image_schema, measure_images
 from curate.measure.outputs import output_columns, output_schema
 from curate.measure.settings import MeasureSettings
@@ -85,21 +86,27 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
 
 
 def measure_part(
-    settings: MeasureSettings, source: Source, part: InputPart, signals: Sequence[Signal], checkpoints: Checkpoints
+    settings: MeasureSettings,
+    source: Source,
+    part: InputPart,
+    signals: Sequence[Signal],
+    checkpoints: Checkpoints,
+    apart: Apart | None,
 ) -> MeasuredPart:
     """Measure a part of a source; a file that cannot be read is tried again.
 
-    `signals` are those that observe its images, or whose embeddings it supplies, `checkpoints` those of the unit.
-    Raises RunError where the file changed meanwhile.
+    `signals` are those that observe its images, or whose embeddings it supplies, `checkpoints` those of the unit;
+    `apart` measures images where the unit killed its workers. Raises RunError where the file changed meanwhile.
     """
     columns = settings.read_columns(source.name)
     nothing = MeasuredPart(_SAMPLES.empty_table(), columns.empty_table(), output_schema(signals).empty_table())
-    if part.fault:
-        return replace(nothing, failure=part.fault)
+    if fault := part.fault or (apart and apart.find_fault(source, part)):
+        return replace(nothing, failure=fault)
 
     def read() -> MeasuredPart:
         """Return what the batches give together; where the file is damaged, those before, and what is wrong."""
-        work = _PartWork(settings, source, part, columns, signals, checkpoints, file_state(part.path, source.storage))
+        state = file_state(part.path, source.storage)
+        work = _PartWork(settings, source, part, columns, signals, checkpoints, apart, state)
         kind = find_format(source)
         batches = kind.checked("read", kind.read(source, part, columns, settings.pool.output), Batch)
         measured, failure = [], None
@@ -128,6 +135,7 @@ class _PartWork:
     columns: pa.Schema  # those of `scores` that it supplies
     signals: Sequence[Signal]
     checkpoints: Checkpoints
+    apart: Apart | None
     state: str  # what the file is now, see `file_state`
 
     def check(self) -> None:
@@ -185,7 +193,10 @@ class _PartWork:
             for start in range(first, len(is_ok), STEP_ROWS):
                 some, texts = islice(images, STEP_ROWS), captions.slice(start, STEP_ROWS)
                 try:
-                    yield measure_images(some, texts, self.settings.measure.image, signals)
+                    if self.apart:
+                        yield self.apart.measure([*some], texts, signals)
+                    else:
+                        yield measure_images(some, texts, self.settings.measure.image, signals)
                 except SignalError as error:
                     row = start + error.row
                     image = batch.columns["key"][row] if "key" in batch.columns else f"of row {row}"

@@ -6,7 +6,7 @@ that could not be read, and the rows and state of each part, are in the footer n
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from curate.base.numeric.arrays import whole
 from curate.base.numeric.text_hash import compile_kernels
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
+from curate.measure.apart import Apart, apart_after
 from curate.measure.current import carry_over, find_current, needed_embeddings, observing_signals, shard_column
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
@@ -30,6 +31,7 @@ from curate.pool.registry import find_format
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
 from curate.signals.signal import Embedder, Embeddings, EmbeddingSignal, ImageSignal, PrecomputedSignal, TextSignal
+from curate.store.attempts import attempt
 from curate.store.checkpoints import MEASURED, Checkpoints
 from curate.store.tables import OpenTables, UnitTables
 from curate.store.timings import time_step
@@ -54,7 +56,8 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     keys = {name: settings.key(name, unit) for name in settings.tables}
     current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
     if current_tables != keys.keys():
-        _UnitWork(settings, unit, tables, current_tables).write_tables(keys)
+        with attempt(tables.store, tables.unit) as killed, apart_after(killed, settings) as apart:
+            _UnitWork(settings, unit, tables, current_tables, apart).write_tables(keys)
     return _unread(settings, unit, tables)
 
 
@@ -76,7 +79,14 @@ def _unread(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> list[s
 class _UnitWork:
     """A unit that is measured, and what its tables are made of."""
 
-    def __init__(self, settings: MeasureSettings, unit: Unit, tables: UnitTables, current: Collection[str]) -> None:
+    def __init__(
+        self,
+        settings: MeasureSettings,
+        unit: Unit,
+        tables: UnitTables,
+        current: Collection[str],
+        apart: Apart | None,
+    ) -> None:
         """Read the unit's inputs, unless the rows are current and no signal must see them.
 
         Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
@@ -93,7 +103,8 @@ class _UnitWork:
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
         if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current}:
-            self.parts = [measure_part(settings, source, part, self.signals, self.checkpoints) for part in unit.parts]
+            measure = partial(measure_part, signals=self.signals, checkpoints=self.checkpoints, apart=apart)
+            self.parts = [measure(settings, source, part) for part in unit.parts]
             self.joined = join_measured(self.parts)
             self.samples = self._new_samples(self.joined.samples)
             if self.has_samples and self.is_partial:

@@ -1,0 +1,143 @@
+"""Images and files that end the process that measures them: told as rows and files, and all else is measured."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from curate.measure import apart
+from curate.measure.apart import _measure
+from curate.measure.images import measure_images
+from curate.measure.settings import MeasureSettings
+from curate.pool.formats.input_format import InputPart
+from pipelines.prepare import prepare
+from tests.laws import pools
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import os, signal
+import pyarrow as pa
+from curate.plugins import Section, SignalKind, image_signal
+
+
+class Deadly(Section):
+    pass
+
+
+class Observer:
+    columns = pa.schema([("deadly", pa.float32())])
+
+    def observe(self, image):
+        if image.size == (31, 31):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+    def finish(self, observed, captions):
+        return [pa.array(observed, pa.float32())]
+
+
+KIND = SignalKind(
+    "deadly", Deadly, lambda name, section, known: 1,
+    lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
+)
+"""
+
+
+def install(folder: Path) -> None:
+    info = folder / "site/curate_deadly-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[curate.signals]\ndeadly = curate_deadly:KIND\n")
+    (folder / "site/curate_deadly.py").write_text(CODE)
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
+    command = [sys.executable, "-m", "curate", "run", "recipe.yaml", "--out", "run"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.mark.slow
+def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
+    """Three runs are killed by it, of which two are marks here; the next one finds it, and measures all others."""
+    install(tmp_path)
+    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]
+    samples.insert(7, pools.Sample("deadly", pools.encode(pools.picture(0).resize((31, 31))), "a deadly caption"))
+    path = pools.write_tars(tmp_path / "pool", samples, 1)
+    source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
+    (tmp_path / "recipe.yaml").write_text(f"{source}measure: {{deadly: {{}}}}\nmax_failed: 0.1\n")
+    assert run(tmp_path).returncode == -signal.SIGKILL
+    marks = tmp_path / "run/parts/attempts/00000"
+    assert [mark.name for mark in marks.iterdir()] == ["0"]
+    for number in "12":
+        (marks / number).touch()
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    [failed] = pq.read_table(tmp_path / "run/failures.parquet").to_pylist()
+    assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")
+    detail = "3 attempts to measure its unit were killed, and a process with it alone was ended by signal 9"
+    assert failed["detail"] == detail
+    assert (
+        pq.read_table(tmp_path / "run/tables/scores/00000.parquet")["deadly"].to_pylist()
+        == [1.0] * 7 + [None] + [1.0] * 5
+    )
+    assert len(np.load(tmp_path / "run/uids.npy")) == 12 and not (tmp_path / "run/parts").exists()
+
+
+def end_with_some(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:
+    """As `apart._measure`, but for images of one byte, which end the process."""
+    if b"!" in images:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _measure(settings, images, captions, names)
+
+
+def exit_when_read(settings: MeasureSettings, source: Any, part: Any) -> None:
+    os._exit(3)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> MeasureSettings:
+    folder = tmp_path_factory.mktemp("pool")
+    recipe = pools.recipe_of(pools.write_tars(folder / "tars", pools.make_samples(12), 1))
+    return MeasureSettings.of(prepare(recipe, str(folder / "run")).context)
+
+
+@pytest.mark.thorough
+def test_a_step_is_halved_down_to_what_ends_the_process(
+    settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [pools.encode(pools.picture(i)) for i in range(3)]
+    monkeypatch.setattr(apart, "_measure", end_with_some)
+    captions = pa.array(["a caption"] * 5)
+    with apart.apart_after(3, settings) as process:
+        assert process
+        table = process.measure([images[0], b"!", None, *images[1:]], captions, [])
+        monkeypatch.setattr(apart, "_read", exit_when_read)
+        source = settings.sources[0]
+        reason, detail = process.find_fault(source, InputPart(source.paths[0], 1, "")) or ("", "")
+    assert table["status"].to_pylist() == ["ok", "worker_died", "no_image", "ok", "ok"]
+    assert table["error"][1].as_py().endswith("a process with it alone was ended by signal 11")
+    alone = measure_images(iter(images), captions[:3], settings.measure.image, [])
+    assert table.filter(pc.equal(table["status"], "ok")).equals(alone)
+    assert reason == "worker_died" and detail.endswith("a process that only read it ended itself (status 3)")
+
+
+@pytest.mark.parametrize("killed", [0, 2])
+def test_a_unit_of_few_kills_is_measured_in_its_process(settings: MeasureSettings, killed: int) -> None:
+    with apart.apart_after(killed, settings) as process:
+        assert process is None
+
+
+def test_what_kills_whatever_is_done_is_a_file_that_failed(settings: MeasureSettings) -> None:
+    with apart.apart_after(6, settings) as process:
+        assert process
+        fault = process.find_fault(settings.sources[0], InputPart("0.tar", 1, ""))
+    assert fault == ("worker_died", "6 attempts to measure it were killed, and no image alone does it")
