@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from curate.measure import apart
@@ -20,43 +18,9 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.formats.input_format import InputPart
 from pipelines.prepare import prepare
 from tests.laws import pools
+from tests.measure.deadly import check, install
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = """
-import os, signal
-import pyarrow as pa
-from curate.plugins import Section, SignalKind, image_signal
-
-
-class Deadly(Section):
-    pass
-
-
-class Observer:
-    columns = pa.schema([("deadly", pa.float32())])
-
-    def observe(self, image):
-        if image.size == (31, 31):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return 1.0
-
-    def finish(self, observed, captions):
-        return [pa.array(observed, pa.float32())]
-
-
-KIND = SignalKind(
-    "deadly", Deadly, lambda name, section, known: 1,
-    lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
-)
-"""
-
-
-def install(folder: Path) -> None:
-    info = folder / "site/curate_deadly-0.1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text("[curate.signals]\ndeadly = curate_deadly:KIND\n")
-    (folder / "site/curate_deadly.py").write_text(CODE)
 
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -69,11 +33,6 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
     """Three runs are killed by it, of which two are marks here; the next one finds it, and measures all others."""
     install(tmp_path)
-    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]
-    samples.insert(7, pools.Sample("deadly", pools.encode(pools.picture(0).resize((31, 31))), "a deadly caption"))
-    path = pools.write_tars(tmp_path / "pool", samples, 1)
-    source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
-    (tmp_path / "recipe.yaml").write_text(f"{source}measure: {{deadly: {{}}}}\nmax_failed: 0.1\n")
     assert run(tmp_path).returncode == -signal.SIGKILL
     marks = tmp_path / "run/parts/attempts/00000"
     assert [mark.name for mark in marks.iterdir()] == ["0"]
@@ -81,15 +40,7 @@ def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> N
         (marks / number).touch()
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
-    [failed] = pq.read_table(tmp_path / "run/failures.parquet").to_pylist()
-    assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")
-    detail = "3 attempts to measure its unit were killed, and a process with it alone was ended by signal 9"
-    assert failed["detail"] == detail
-    assert (
-        pq.read_table(tmp_path / "run/tables/scores/00000.parquet")["deadly"].to_pylist()
-        == [1.0] * 7 + [None] + [1.0] * 5
-    )
-    assert len(np.load(tmp_path / "run/uids.npy")) == 12 and not (tmp_path / "run/parts").exists()
+    check(tmp_path / "run")
 
 
 def end_with_some(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:

@@ -1,0 +1,61 @@
+"""A package whose signal ends its process at images of 31 by 31 pixels, as an installer lays it out; and a pool with one."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tests.laws import pools
+
+CODE = """
+import os, signal
+import pyarrow as pa
+from curate.plugins import Section, SignalKind, image_signal
+
+
+class Deadly(Section):
+    pass
+
+
+class Observer:
+    columns = pa.schema([("deadly", pa.float32())])
+
+    def observe(self, image):
+        if image.size == (31, 31):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+    def finish(self, observed, captions):
+        return [pa.array(observed, pa.float32())]
+
+
+KIND = SignalKind(
+    "deadly", Deadly, lambda name, section, known: 1,
+    lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
+)
+"""
+
+
+def install(folder: Path) -> None:
+    """Lay the package out in folder/site, and write folder/recipe.yaml for 13 images, of which the eighth is deadly."""
+    info = folder / "site/curate_deadly-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[curate.signals]\ndeadly = curate_deadly:KIND\n")
+    (folder / "site/curate_deadly.py").write_text(CODE)
+    samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]
+    samples.insert(7, pools.Sample("deadly", pools.encode(pools.picture(0).resize((31, 31))), "a deadly caption"))
+    path = pools.write_tars(folder / "pool", samples, 1)
+    source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
+    (folder / "recipe.yaml").write_text(f"{source}measure: {{deadly: {{}}}}\nmax_failed: 0.1\n")
+
+
+def check(run: Path) -> None:
+    """That the deadly image failed with its reason, and all others were measured and kept."""
+    [failed] = pq.read_table(run / "failures.parquet").to_pylist()
+    assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")
+    detail = "3 attempts to measure its unit were killed, and a process with it alone was ended by signal 9"
+    assert failed["detail"] == detail
+    scores = pq.read_table(run / "tables/scores/00000.parquet")["deadly"].to_pylist()
+    assert scores == [1.0] * 7 + [None] + [1.0] * 5
+    assert len(np.load(run / "uids.npy")) == 12 and not (run / "parts").exists()

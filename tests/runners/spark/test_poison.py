@@ -1,0 +1,29 @@
+"""An image that ends the Python worker of whatever executor measures it: on a cluster one run finds it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.measure.deadly import check, install
+from tests.runners.clusters import standalone
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.runners
+def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
+    """Spark tries a task four times: three workers end with it, and the fourth measures the image apart."""
+    install(tmp_path)
+    path = f"{tmp_path / 'site'}:{ROOT}"
+    with standalone(tmp_path) as url:
+        conf = {"spark.executor.memory": "512m", "spark.executorEnv.PYTHONPATH": path}
+        lines = ["runner: spark", f"spark_master_url: {url}", "spark_conf:", *(f"  {key}: {conf[key]}" for key in conf)]
+        (tmp_path / "spark.yaml").write_text("\n".join(lines))
+        command = [sys.executable, "-m", "curate", "run", "recipe.yaml", "--out", "run", "--on", "spark.yaml"]
+        env = os.environ | {"PYTHONPATH": path}
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "run")
