@@ -97,6 +97,7 @@ class Task:
     limit: int  # bytes that a task may give to the driver
     options: dict[str, Any]  # of Beam
     log_level: int  # from which Beam says something here
+    attempts: int  # that Spark makes at each task
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Result:
 
     outputs: dict[str, list[Part]] = field(default_factory=dict)  # by collection
     counters: tuple[bytes, ...] = ()  # MonitoringInfos
-    error: tuple[bytes | None, str] | None = None  # pickled, where it can be, and as text
+    error: tuple[bytes | None, str] | None = None  # that no attempt changes, or the last one's: pickled, if it can be
     seconds: float = 0.0
 
 
@@ -128,9 +129,11 @@ def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
             yield Result(writer.close(), counters, seconds=time.perf_counter() - began)
         except Exception as error:
             writer.abandon()
-            if not (permanent := _find_permanent(error)):
+            permanent = _find_permanent(error)
+            if not (permanent or _is_last_attempt(task)):
                 raise
-            yield Result(error=(_pickle(permanent), f"{type(permanent).__name__}: {permanent}"))
+            last = permanent or error  # raised, it would end the stage's other tasks
+            yield Result(error=(_pickle(last), f"{type(last).__name__}: {last}"))
 
 
 def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[Keyed, None]]) -> Iterator[Result]:
@@ -139,6 +142,13 @@ def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[K
     for element in group_sorted(group, (pair for pair, _ in keyed)):
         writer.add(group.output, element)
     yield Result(writer.close(), seconds=time.perf_counter() - began)
+
+
+def _is_last_attempt(task: Task) -> bool:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context is not None and context.attemptNumber() + 1 >= task.attempts
 
 
 def _find_permanent(error: BaseException | None) -> BaseException | None:

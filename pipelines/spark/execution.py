@@ -1,6 +1,7 @@
 """The driver's way through the steps: a Spark job a stage, and what each collection holds until all have read it."""
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -42,6 +43,8 @@ class Execution:
         self._spark, self._steps, self._exchange, self._options = spark, steps, exchange, options
         self._few = _FEW * spark.defaultParallelism
         self._most = max(_TASKS, 4 * spark.defaultParallelism)
+        local = re.fullmatch(r"local(?:\[[^],]*(?:,\s*(\d+))?\])?", spark.master)
+        self._attempts = int(local[1] or 1) if local else int(spark.getConf().get("spark.task.maxFailures", "4"))
         self._readers = Counter(name for step in steps for name in read_by(step))  # that are still to come
         self._collections: dict[str, list[Part]] = {}
         self._broadcasts: dict[str, Any] = {}
@@ -100,7 +103,8 @@ class Execution:
             return outputs
         sides = [(side, self._send(stage, side)) for side in stage.sides]
         level = logging.getLogger("apache_beam").getEffectiveLevel()
-        task = Task(name, stage, sides, self._exchange.folder, self._exchange.limit(len(tasks)), self._options, level)
+        limit = self._exchange.limit(len(tasks))
+        task = Task(name, stage, sides, self._exchange.folder, limit, self._options, level, self._attempts)
         job = self._spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_bundle, task))
         for result in self._collect(stage.name, job, len(tasks)):
             for output, parts in result.outputs.items():
@@ -132,10 +136,11 @@ class Execution:
         began = time.perf_counter()
         self._spark.setJobGroup(self._group, self._describe(name, shuffled), interruptOnCancel=False)
         results: list[Result] = job.collect()
-        for result in results:
-            if result.error:
-                pickled, text = result.error
-                raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
+        if errors := [result.error for result in results if result.error]:
+            for _, text in errors[1:]:
+                _LOGGER.error("another task failed: %s", re.sub(r"^RunError: | \(error note .*", "", text))
+            pickled, text = errors[0]
+            raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
         self.counters[name] = counters.gather([*self.counters.get(name, []), *infos])
         seconds, in_bundles = time.perf_counter() - began, sum(result.seconds for result in results)
