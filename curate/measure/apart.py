@@ -75,8 +75,8 @@ class Apart:
     def measure(self, images: Sequence[ImageBytes], captions: pa.Array, signals: Sequence[ImageSignal]) -> pa.Table:
         """Return what `measure_images` does. Raises SignalError as it does."""
         try:
-            names = [signal.name for signal in signals]
-            table: pa.Table = self._ask(_measure, [None if image is None else bytes(image) for image in images], captions, names)
+            data = [None if image is None else bytes(image) for image in images]
+            table: pa.Table = self._ask(_measure, data, captions, [signal.name for signal in signals])
             return table
         except _EndedError as error:
             schema, half = image_schema(signals), len(images) // 2

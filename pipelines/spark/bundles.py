@@ -14,6 +14,7 @@ import logging
 import os
 import struct
 import time
+import traceback
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,11 +130,12 @@ def run_bundle(task: Task, inputs: Iterable[list[Part]]) -> Iterator[Result]:
             yield Result(writer.close(), counters, seconds=time.perf_counter() - began)
         except Exception as error:
             writer.abandon()
-            permanent = _find_permanent(error)
-            if not (permanent or _is_last_attempt(task)):
+            if permanent := _find_permanent(error):
+                yield Result(error=(_pickle(permanent), f"{type(permanent).__name__}: {permanent}"))
+            elif _is_last_attempt(task):  # raised, it would end the stage's other tasks
+                yield Result(error=(None, "".join(traceback.format_exception(error)).strip()))
+            else:
                 raise
-            last = permanent or error  # raised, it would end the stage's other tasks
-            yield Result(error=(_pickle(last), f"{type(last).__name__}: {last}"))
 
 
 def reduce_groups(group: Group, folder: str, limit: int, keyed: Iterable[tuple[Keyed, None]]) -> Iterator[Result]:

@@ -138,7 +138,8 @@ class Execution:
         results: list[Result] = job.collect()
         if errors := [result.error for result in results if result.error]:
             for _, text in errors[1:]:
-                _LOGGER.error("another task failed: %s", re.sub(r"^RunError: | \(error note .*", "", text))
+                line = text.splitlines()[-1]
+                _LOGGER.error("another task failed: %s", re.sub(r"^[\w.]*RunError: | \(error note .*", "", line))
             pickled, text = errors[0]
             raise PickleCoder().decode(pickled) if pickled else RuntimeError(text)
         infos = [metrics_pb2.MonitoringInfo.FromString(info) for result in results for info in result.counters]
