@@ -230,7 +230,7 @@ def test_a_top_rule_that_no_row_reaches(tmp_path: Path) -> None:
     assert set(rules_of(context, plan)) <= {"failed", "clip"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.sampled_from([None, 0.0, -0.0, 0.25, 0.5, -1.0, float("inf"), float("nan")]), st.booleans()),

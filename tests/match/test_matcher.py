@@ -76,7 +76,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str | None]]:
     return draw(st.lists(whole | piece | st.text(ALPHABET, max_size=6), max_size=30)), texts
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120)
 @given(cases())
 @example(([": "], [":"]))  # more trie nodes than tokens
 def test_equals_the_definition(case: tuple[list[str], list[str | None]]) -> None:
@@ -95,7 +95,6 @@ def test_equals_the_definition(case: tuple[list[str], list[str | None]]) -> None
     assert [[] if t is None else fast(t) for t in texts] == expected
 
 
-@settings(max_examples=100, deadline=None)
 @given(cases(), st.sampled_from([1, 3]))
 def test_is_exact_where_hashes_collide(case: tuple[list[str], list[str | None]], home_bits: int) -> None:
     entries, texts = case

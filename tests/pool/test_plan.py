@@ -64,7 +64,7 @@ def check_cover(made: Plan, files: list[tuple[str, int | None]]) -> None:
 # ---- units
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=6),
     st.integers(1, 40),
@@ -94,7 +94,7 @@ def test_units_cover_every_row_group_once(
             assert rows <= 2 * least or groups == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=40), st.integers(1, 2000))
 def test_units_cover_every_tar_once(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit: int) -> None:
     folder = tmp_path_factory.mktemp("pool")

@@ -81,7 +81,6 @@ def test_numpy_writes_the_same_bytes(tmp_path: Path) -> None:
 few = st.sampled_from([0, 1, 2**63, 2**64 - 1])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(few | st.integers(0, 2**64 - 1), few | st.integers(0, 2**64 - 1)), max_size=30))
 def test_pairs_are_sorted_as_numpy_sorts_them(pairs: list[tuple[int, int]]) -> None:
     """Also where high halves, or all of some uids, are alike."""
@@ -96,7 +95,7 @@ def test_nothing_kept_is_an_empty_array(tmp_path: Path, units: list[Rows]) -> No
     assert found.shape == (0,) and found.dtype == PAIR
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=40), st.integers(1, 9))
 def test_sorted_as_integers(tmp_path_factory: pytest.TempPathFactory, raw: list[bytes], buckets: int) -> None:
     rows: Rows = [(value.hex(), True) for value in raw]

@@ -86,7 +86,7 @@ names = st.one_of(
 ).filter(lambda name: not name.endswith("/"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(names, st.integers(0, 1500), st.sampled_from("0125")), min_size=1, max_size=8),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),

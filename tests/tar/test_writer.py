@@ -28,7 +28,7 @@ names = st.one_of(
 ).filter(lambda name: not name.endswith("/"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(names, st.integers(0, 1500)), max_size=8))
 def test_tarfile_reads_what_is_written(members: list[tuple[str, int]]) -> None:
     files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]
@@ -207,7 +207,6 @@ def test_bad_keys(shared: Path) -> None:
     assert [key for key in keys if safe_key(key)] == ["s000", "s004"]
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(names, st.integers(0, 1500)), max_size=8))
 def test_many_at_once_are_written_as_one_by_one(members: list[tuple[str, int]]) -> None:
     files = [(name, bytes([i + 1]) * size) for i, (name, size) in enumerate(members)]

@@ -55,7 +55,7 @@ def sign(a, b) -> int:
 
 
 @given(COLUMNS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 def test_keys_order_as_values(column):
     keys, valid = keyed(column)
     assert keys.dtype == np.uint64 and (keys < 1 << key_bits(column.type)).all()
@@ -98,7 +98,7 @@ def test_nan_is_no_value():
 
 
 @given(COLUMNS, st.floats(0, 1, exclude_min=True, exclude_max=True) | st.sampled_from([0.1, 0.3, 0.29, 0.5]), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 def test_threshold_is_the_sorted_one(column, fraction, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(column)), max_size=4)))
     parts = [column[a:b] for a, b in itertools.pairwise([0, *cuts, len(column)])]

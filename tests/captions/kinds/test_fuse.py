@@ -48,7 +48,7 @@ def test_both_texts_are_needed() -> None:
 
 
 @given(st.permutations(range(9)), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     rows = table([(f"cat {i}", f"An animal, {i}.") for i in range(9)], 2)
     shuffled = rows.take(pa.array(order, pa.int64()))

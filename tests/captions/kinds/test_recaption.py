@@ -77,7 +77,7 @@ def test_rows_for_which_nothing_is_asked() -> None:
 
 
 @given(st.permutations(range(9)), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     rows = table([f"cat {i}" for i in range(9)], 2)
     options = recaption("short", "long", alt_text=True)

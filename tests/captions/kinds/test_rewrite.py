@@ -149,7 +149,7 @@ def test_the_draw_by_a_naive_splitmix() -> None:
 
 
 @given(st.permutations(range(12)), st.integers(0, 12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     captions: list[str | None] = [f"a cat number {i}" if i % 5 else None for i in range(12)]
     rows = table(captions, per_row=2)

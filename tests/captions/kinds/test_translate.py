@@ -45,7 +45,7 @@ def test_further_texts_are_drawn_and_the_first_stays() -> None:
 
 
 @given(st.permutations(range(9)), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_request_depends_on_its_row_alone(order: list[int], cut: int) -> None:
     rows = table([(f"cat {i}", ("en", "de", None)[i % 3]) for i in range(9)], 2)
     options = translate("de", "ja")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.decide.dedup import cells
@@ -80,7 +80,6 @@ def test_cell_rows_are_each_cells_visitors():
     st.sets(st.integers(0, 29)),
     st.sampled_from([1, 7, 2048]),
 )
-@settings(max_examples=100)
 def test_cell_rows_by_definition_in_ranges_of_any_size(rows, unusable, block):
     """Of each cell the rows at home, ascending, then its visitors; a row without a direction is in none."""
     cells_of_rows = [[-1] * len(row) if i in unusable else row for i, row in enumerate(rows)]

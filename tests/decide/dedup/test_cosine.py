@@ -19,7 +19,7 @@ def small_cells(monkeypatch):
 
 
 @given(st.integers(0, 40), st.sampled_from([1, 2, 8, 33]), st.integers(0, 99), st.sampled_from([2048, 3]), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
     """x is the very cosine of some pair, so that a rounding would be seen."""
     vectors = injected(n, d, seed)
@@ -163,7 +163,6 @@ def test_vectors_may_lie_in_a_file(tmp_path, small_cells):
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 99), st.sampled_from([2048, 4]), st.data())
-@settings(max_examples=100, deadline=None)
 def test_nearest_row(n, m, seed, block, data):
     rows = injected(n + m, 6, seed)
     vectors, evaluation = rows[:n], np.concatenate([rows[n:], rows[n : n + 3], rows[:2]])

@@ -142,7 +142,7 @@ CHAIN = [
 @pytest.mark.thorough
 @given(POOLS, st.integers(1, 3), st.sampled_from([1, 3, 9]), st.sampled_from([1, 2, 8]))
 @example(CHAIN, 3, 7, 64)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 def test_distributed_is_naive(rows, passes, n_units, n_buckets):
     assert distributed(rows, passes, n_units, n_buckets) == naive(rows, passes)
 
@@ -173,7 +173,6 @@ def test_order_units_and_buckets_change_nothing():
 
 
 @given(POOLS, st.integers(1, 3))
-@settings(max_examples=100, deadline=None)
 def test_duplicate_of_names_a_survivor(rows, passes):
     duplicate_of = distributed(rows, passes, 1, 8)
     survivors = [row.uid for row, uid in zip(rows, duplicate_of, strict=True) if uid is None]
@@ -200,7 +199,6 @@ def test_only_repeated_rows_are_candidates():
 
 
 @given(st.lists(st.integers(0, 5) | st.integers(0, (1 << 64) - 1), max_size=60), st.integers(1, 9), st.integers(1, 5))
-@settings(deadline=None)
 def test_buckets_partition_and_repeated_counts(values, n_buckets, n_parts):
     hashes = np.array(values, np.uint64)
     buckets = exact.split_buckets(hashes, n_buckets)

@@ -30,7 +30,7 @@ ROWS = st.sampled_from([1, 300, 3_000, 10**6, 10**9])  # bands for so many: othe
 
 @pytest.mark.thorough
 @given(hash_pools(), st.integers(0, 16), ROWS, st.sampled_from([1 << 20, 4]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 def test_all_close_hashes_are_found(pool, distance, rows, bucket):
     hashes = np.array(pool, np.uint64)
     masks = hamming.bands(distance, rows)
@@ -46,7 +46,6 @@ def test_all_close_hashes_are_found(pool, distance, rows, bucket):
 
 @pytest.mark.thorough
 @given(hash_pools(), st.integers(1, 10), st.integers(1, 5), st.integers(1, 7), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
 def test_units_buckets_and_order_change_nothing(pool, distance, n_units, n_buckets, rng):
     shuffled = np.array(rng.sample(pool, len(pool)), np.uint64)
     masks = hamming.bands(distance, 10**6)
@@ -102,7 +101,7 @@ def test_few_hashes(hashes):
 @pytest.mark.thorough
 @given(hash_pools(), hash_pools(), st.integers(0, 16), st.sampled_from([0.0, 60.0]))
 @example([0b111, 1, 0], [0b110, 0b11, 0b11, FULL], 2, 60.0)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 def test_nearest_hash(pool, evaluation, distance, sort_cost):
     evaluation = [*evaluation, *[hash_ ^ 1 for hash_ in pool[:3]]]
 

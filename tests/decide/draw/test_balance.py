@@ -73,7 +73,7 @@ TS = st.integers(1, 50) | st.integers(1, 1 << 34) | st.integers(1, (1 << 63) - 1
 
 
 @given(ROWS, COUNTS, TS, st.integers(-5, 1 << 65), KINDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 def test_draw_is_the_naive_integer_decision(rows, counts, t, seed, kind):
     keys = [ids.hash64(f"entry {e}") for e in range(N)]
     uids = [uid_of(i) for i in range(len(rows))]
@@ -93,7 +93,7 @@ def test_draw_is_the_naive_integer_decision(rows, counts, t, seed, kind):
 
 
 @given(st.integers(1, (1 << 63) - 1), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80)
 def test_draw_at_the_threshold(count, data):
     """A hash of just below, at and above ⌊t·2⁶⁴ / count⌋, where floats cannot tell the sides apart."""
     t = data.draw(st.integers(1, count) | st.integers(max(1, count - 1000), count))
@@ -114,7 +114,6 @@ def test_threshold_is_exact_on_both_sides_of_2_to_the_32():
 
 
 @given(ROWS, COUNTS, TS, KINDS)
-@settings(max_examples=100, deadline=None)
 def test_inclusion_is_naive(rows, counts, t, kind):
     got = inclusion.inclusion_probability(
         list_array(rows, kind), inclusion.probabilities(np.array(counts), np.array([t]))
@@ -133,7 +132,6 @@ def test_fixed_point_rounds_half_to_even():
 
 
 @given(ROWS, COUNTS, st.lists(TS, max_size=8), KINDS)
-@settings(max_examples=100, deadline=None)
 def test_expected_rows_are_the_rounded_sums(rows, counts, ts, kind):
     ts = sorted(ts)
     got = inclusion.expected_rows(list_array(rows, kind), np.array(counts), np.array(ts, np.int64)[:, None])
@@ -142,7 +140,6 @@ def test_expected_rows_are_the_rounded_sums(rows, counts, ts, kind):
 
 
 @given(ROWS, KINDS, st.data())
-@settings(max_examples=60, deadline=None)
 def test_entry_sums_and_counts(rows, kind, data):
     size = len(rows)
     alive = np.array(data.draw(st.lists(st.booleans(), min_size=size, max_size=size)), bool)
@@ -158,7 +155,6 @@ def test_entry_sums_and_counts(rows, kind, data):
 
 
 @given(ROWS, KINDS, st.sampled_from([N, 1000 * N]), st.data())
-@settings(max_examples=60, deadline=None)
 def test_several_sums_at_once_are_those_of_each(rows, kind, entries, data):
     """Over few entries, all of which have a place, and over many, which are sorted; weights of 2**64 - 1 wrap around."""
     size = len(rows)

@@ -28,7 +28,7 @@ def solve_t(counts, matches, rows):
 
 
 @given(ROWS, st.integers(0, 31))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 def test_solve_t_is_the_largest(rows, target):
     matches = list_array(rows)
     counts = entry_sums.sparse_counts(matches, N).dense(N)
@@ -92,7 +92,7 @@ def widest(largest: int) -> list[int]:
 
 @pytest.mark.thorough
 @given(st.integers(1, (1 << 40) - 1), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_at_most_so_many_rounds(largest, data):
     assert len(points(largest, data.draw(st.integers(1, largest + 1)))) <= ROUNDS
     assert len(widest(largest)) <= ROUNDS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
@@ -169,7 +169,6 @@ small_rows = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(expressions, max_size=4), st.lists(small_rows, min_size=1, max_size=8))
 def test_first_failed_equals_a_naive_evaluation(rules: list[tuple[str, Any]], rows: list[dict[str, Any]]) -> None:
     columns = table(**{name: [row[name] for row in rows] for name in rows[0]})

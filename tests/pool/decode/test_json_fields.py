@@ -45,7 +45,6 @@ def fields_by_python(raw: bytes) -> tuple[Any, str | None]:
 
 
 @pytest.mark.thorough
-@settings(max_examples=100, deadline=None)
 @given(objects)
 @example({"large": [2**64], "small": [{"x": 1e-5}], "nan": [math.nan]})
 def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:
@@ -53,7 +52,7 @@ def test_written_as_python_writes_it(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.thorough
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 @given(objects, st.booleans(), st.sampled_from([None, 0, 4]), st.sampled_from([(",", ":"), (" ,\t", "\r: ")]))
 def test_read_as_python_reads_it(fields: Any, ascii_only: bool, indent: int | None, separators: Any) -> None:
     text = json.dumps(fields, ensure_ascii=ascii_only, indent=indent, separators=separators)
@@ -62,7 +61,7 @@ def test_read_as_python_reads_it(fields: Any, ascii_only: bool, indent: int | No
 
 
 @pytest.mark.thorough
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(tokens, max_size=3), st.lists(tokens, max_size=3))
 @example([], ["-0", "9223372036854775808", "18446744073709551616", "-9223372036854775809", "1e400"])
 @example([], ["9223372036854774784.0", "1e-400", "-0.0"])
@@ -73,7 +72,7 @@ def test_numbers_are_read_as_python_reads_them(inside: list[str], beside: list[s
 
 
 @pytest.mark.thorough
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 @given(objects, st.data())
 def test_damaged_ones_are_judged_as_python_judges_them(fields: Any, data: st.DataObject) -> None:
     raw = bytearray(json.dumps(fields).encode())
@@ -142,7 +141,7 @@ def build(
     return f"{around[0]}{{{','.join(parts)}}}{around[1]}"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(members, max_size=6),
     put,

@@ -3,7 +3,7 @@
 import imagehash
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -27,7 +27,6 @@ def noise(width: int, height: int, mode: str, seed: int, levels: int = 256) -> I
     return Image.fromarray((rng.integers(0, levels, shape) * (255 // (levels - 1))).astype(np.uint8)).copy()
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     sides,
     st.integers(1, 200),

@@ -191,7 +191,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 owns = st.sampled_from([None, UID, UID.upper(), UID[:-1], "", "z" * 32])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(owns, st.none() | texts, texts), min_size=1, max_size=8), st.booleans(), st.booleans())
 def test_uids_by_a_naive_recomputation(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple], with_own: bool, with_url: bool

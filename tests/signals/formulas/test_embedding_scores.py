@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.base.errors import RecipeError
@@ -358,7 +358,6 @@ def test_drift_by_loops(n, m):
 
 
 @given(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**63 - 1))
-@settings(max_examples=60, deadline=None)
 def test_slices_are_exact_for_any_sizes(n, m, seed):
     x, y = (np.random.default_rng(seed).integers(-3, 4, (rows, 1)).astype(np.float32) for rows in (n, m))
     weights, left, right = drift._pieces(n, m)
@@ -377,7 +376,6 @@ def test_a_set_has_no_drift_from_itself():
 
 
 @given(st.integers(2, 9), st.integers(3, 40), st.integers(0, 2**63 - 1))
-@settings(max_examples=40, deadline=None)
 def test_a_mere_shift_is_exact(d, directions, seed):
     """W² = C then, so that the control variate leaves no error: SW² = ‖v‖² / d, and the standard error is 0."""
     x = unit(50, d)
