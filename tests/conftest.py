@@ -1,10 +1,16 @@
 """What tests share: the folder of real and bad inputs, which lies beside the checkout and may be absent."""
 
+import fcntl
+import gc
 import os
+import pickle
 import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,8 +19,11 @@ from curate.models import clip_model
 
 # Tests share the cores: threads of products this small would mostly wait for each other. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# How fast an example is says nothing here: a machine may be busy with other tests.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Bytecode is kept wherever the tests run: else each of some hundred processes compiles all modules again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# How fast an example is says nothing here: a machine may be busy with other tests. Each run draws other examples.
+settings.register_profile("tests", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 
@@ -34,6 +43,35 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return has_none or any(f"not {name}" in asked for name in names) or None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Search for cycles neither while all is imported, nor ever after in what was: some millions of objects."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all files that need torch to one worker: it and open_clip take seconds to import."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _scope(config.rootpath / nodeid.split("::", maxsplit=1)[0])
+
+    return Scheduling(config, log) if config.option.dist == "loadfile" else None
+
+
+@cache
+def _scope(path: Path) -> str:
+    needs_torch = re.search(r"import torch\b|importorskip\(\"torch|open_clip\.|tests\.models\.clips", path.read_text())
+    return "torch" if needs_torch else str(path)
+
+
 TRY_OUT = clip_model._try_out
 
 
@@ -43,6 +81,19 @@ def _trusted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_model, "_try_out", lambda *_: None)
         yield
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+    """A folder that `make` filled, and what it returned: once for all workers of pytest-xdist."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, result = base / f"{name}-once", base / f"{name}-once.pickle"
+    with open(base / f"{name}-once.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not result.exists():
+            folder.mkdir(exist_ok=True)
+            result.write_bytes(pickle.dumps(make(folder)))
+    return folder, pickle.loads(result.read_bytes())
 
 
 @pytest.fixture

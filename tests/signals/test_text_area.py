@@ -345,10 +345,11 @@ def test_modes_agree_on_text():
     alpha = Image.eval(image.convert("L"), lambda value: 255 - value)
     see_through = Image.merge("RGBA", [*Image.new("RGB", image.size).split(), alpha])
     wide = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)
+    seen = look(image)[0]
     for other in (image.convert("L"), image.convert("CMYK"), image.convert("P"), image.convert("1"), see_through, wide):
         area, words = look(other)
         assert overlap(words, " ".join(PAGE)) == 1, other.mode
-        assert area == pytest.approx(look(image)[0], rel=0.1), other.mode
+        assert area == pytest.approx(seen, rel=0.1), other.mode
 
 
 def test_all_that_decodes(shared: Path):
@@ -365,9 +366,9 @@ def test_all_that_decodes(shared: Path):
 
 def test_few_photos_show_text(shared: Path):
     with tarfile.open(shared / "photos.tar") as tar:
-        names = [name for name in tar.getnames() if name.endswith(".jpg")][::2]
+        names = [name for name in tar.getnames() if name.endswith(".jpg")][::6]
         areas = [look(Image.open(io.BytesIO(tar.extractfile(name).read())))[0] for name in names]
-    assert len(areas) == 71
+    assert len(areas) == 24
     assert np.mean(np.array(areas) > 0) < 0.1
 
 
