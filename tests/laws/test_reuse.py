@@ -42,6 +42,15 @@ def tars(tmp_path: Path) -> str:
     return pools.write_tars(tmp_path / "tars", pools.make_samples(60), 6)
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """The path of a pool, that of its metadata, and a finished run over them; not to be changed."""
+    folder = tmp_path_factory.mktemp("done")
+    metadata, path = pools.write_metadata(folder), pools.write_tars(folder / "tars", pools.make_samples(60), 6)
+    old = pools.run_local(pools.recipe_of(path, match={"metadata": metadata}, **SECTIONS), folder / "old")
+    return path, metadata, old.folder
+
+
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The input files that are opened to be measured, and units that are matched (as `match N`), from now on."""
@@ -111,12 +120,11 @@ def test_another_t_opens_no_parquet(metadata: str, tmp_path: Path, measured: lis
     ids=lambda change: next(iter(change)),
 )
 def test_deciding_measures_nothing(
-    change: dict[str, Any], tars: str, metadata: str, tmp_path: Path, measured: list[str]
+    change: dict[str, Any], done: tuple[str, str, Path], tmp_path: Path, measured: list[str]
 ) -> None:
-    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
-    measured.clear()
+    tars, metadata, old = done
     recipe = pools.recipe_of(tars, match={"metadata": metadata}, **{**SECTIONS, **change})
-    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old)
     assert measured == []
     fresh = pools.run_local(recipe, tmp_path / "fresh")
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
@@ -161,12 +169,11 @@ def test_the_same_metadata_under_another_name_is_reused(
     ids=str,
 )
 def test_other_signals_are_measured(
-    change: dict[str, Any], tars: str, metadata: str, tmp_path: Path, measured: list[str]
+    change: dict[str, Any], done: tuple[str, str, Path], tmp_path: Path, measured: list[str]
 ) -> None:
-    old = pools.run_local(pools.recipe_of(tars, match={"metadata": metadata}, **SECTIONS), tmp_path / "old")
-    measured.clear()
+    tars, metadata, old = done
     recipe = pools.recipe_of(tars, match={"metadata": metadata}, **{**SECTIONS, **change})
-    new = pools.run_local(recipe, tmp_path / "new", reuse=old.folder)
+    new = pools.run_local(recipe, tmp_path / "new", reuse=old)
     assert sorted(measured) == sorted([f"{i:05d}.tar" for i in range(6)] + [f"match {i}" for i in range(6)])
     fresh = pools.run_local(recipe, tmp_path / "fresh")
     assert pools.lasting_files(new.folder) == pools.lasting_files(fresh.folder)
