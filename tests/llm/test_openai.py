@@ -131,9 +131,15 @@ def test_answers_come_as_they_are_ready(server, open_engine):
 
 
 def test_the_limit_holds_over_all_threads_and_is_reached(server, open_engine):
-    server.latency = 0.01
-    engine = open_engine(concurrency=5)
-    parts = [texts(20, f"thread {i}") for i in range(6)]
+    def wait_for_others(handler) -> None:
+        ends = time.monotonic() + 20
+        while server.most < 5 and time.monotonic() < ends:
+            time.sleep(0.01)
+        handler.answer()
+
+    server.latency, server.always = 0.01, wait_for_others
+    engine = open_engine(concurrency=5, timeout=60)
+    parts = [texts(10, f"thread {i}") for i in range(6)]
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda part: engine.ask(prompts(*part)), parts))
     assert found == [[answered(text) for text in part] for part in parts]
