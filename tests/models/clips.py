@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 VISION = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
@@ -11,24 +12,30 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "lay
 
 def write_model(folder: Path, seed: int = 0, **changes: Any) -> str:
     """Writes a model; returns its name for a recipe. `changes` are made to model_cfg, section by section."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
     config: dict[str, Any] = {"embed_dim": 32, "vision_cfg": dict(VISION), "text_cfg": dict(TEXT)}
     for name, value in changes.items():
         config[name] = {**config[name], **value} if isinstance(config.get(name), dict) else value
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": {}})
     folder.mkdir(parents=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    (folder / "open_clip_config.json").write_text(text)
+    (folder / "open_clip_model.safetensors").write_bytes(_weights(text, seed))
+    return f"local-dir:{folder}"
+
+
+@cache
+def _weights(config: str, seed: int) -> bytes:
+    import open_clip
+    import torch
+    from safetensors.torch import save
+
     torch.manual_seed(seed)
-    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "open_clip_config.json").write_text(config)
+        made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    save_file(
-        {name: value.contiguous() for name, value in made.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-    return f"local-dir:{folder}"
+    return save({name: value.contiguous() for name, value in made.state_dict().items()})
 
 
 def export_onnx(name: str, folder: Path, joint: bool = False, length: int | None = None) -> str:

@@ -18,7 +18,7 @@ from curate.models.clip_model import identify, load_encoder
 from curate.models.hugging_face import each_device
 from curate.models.open_clip_encoder import _Net
 from curate.signals.clip import Clip, _key
-from tests.models.clips import write_model
+from tests.models.clips import TEXT, VISION, write_model
 
 TEXTS = ["a red dog", "", "x", "a photo of " + "a very long caption " * 40, "日本語 🐈", "boat", "a, b. c!", "A " * 30]
 KINDS: dict[str, dict[str, Any]] = {
@@ -183,17 +183,19 @@ def test_identity_tells_weights_and_settings_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_weights_from_a_file(tmp_path: Path) -> None:
+def test_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
     import torch
 
-    net = open_clip.create_model("ViT-S-32-alt")
+    config = {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", config)
+    net = open_clip.create_model("tiny")
     torch.save(net.state_dict(), tmp_path / "w.pt")
-    options = Clip(model="ViT-S-32-alt", pretrained=str(tmp_path / "w.pt"))
-    assert identify(options)["pretrained"] == "file" and identify(options)["dimension"] == 256
-    other = Clip(model="ViT-S-32-alt", pretrained=str(shutil.copy(tmp_path / "w.pt", tmp_path / "other.pt")))
+    options = Clip(model="tiny", pretrained=str(tmp_path / "w.pt"))
+    assert identify(options)["pretrained"] == "file" and identify(options)["dimension"] == 32
+    other = Clip(model="tiny", pretrained=str(shutil.copy(tmp_path / "w.pt", tmp_path / "other.pt")))
     assert identify(other)["weights"]["file"] == "other.pt" and _key(identify(other)) == _key(identify(options))
-    assert load_encoder(options).encode_texts(["a"]).embeddings.shape == (1, 256)
+    assert load_encoder(options).encode_texts(["a"]).embeddings.shape == (1, 32)
 
 
 def test_weights_that_are_others_on_a_worker(tmp_path: Path) -> None:

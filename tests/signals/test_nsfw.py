@@ -48,7 +48,7 @@ def test_columns():
     assert NsfwScorer.columns == pa.schema([("nsfw", pa.float32())])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 9))
 def test_the_network_sees_what_the_package_shows_it(width, height, seed):
     image = noise(width, height, seed)
@@ -60,10 +60,10 @@ def test_the_network_sees_what_the_package_shows_it(width, height, seed):
 @pytest.mark.thorough
 def test_photos_score_as_by_the_package_and_low(photos):
     peer = package.Classifier(intra_op_threads=1)
-    scores = np.array([score(photo) for photo in photos])
-    assert len(scores) == 142
+    assert len(photos) == 142
+    scores = np.array([score(photo) for photo in photos[::2]])
     # One by one as here: the kernels for a batch round otherwise.
-    assert np.abs(scores[::3] - [peer.score(photo) for photo in photos[::3]]).max() < 1e-5
+    assert np.abs(scores[::3] - [peer.score(photo) for photo in photos[::6]]).max() < 1e-5
     assert np.median(scores) < 0.01
     assert (scores < 0.2).mean() > 0.95  # an apricot and a yellow pepper do not pass
     assert scores.max() < 0.8
