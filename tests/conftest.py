@@ -80,6 +80,7 @@ def _trusted() -> Iterator[None]:
     """Load models without a trial in a process of its own, which takes seconds for each, but where that is tested."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_model, "_try_out", lambda *_: None)
+        patch.setattr(gc, "unfreeze", lambda: None)  # which a run does at its end
         yield
 
 

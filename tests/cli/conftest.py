@@ -8,7 +8,7 @@ import tarfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from unittest import mock
 
 import numpy as np
@@ -20,6 +20,11 @@ from PIL import Image
 from curate.cli import common
 from curate.cli import status as following
 from curate.cli.main import main
+from curate.run.in_process import InProcessUnits
+from curate.store.error_notes import noting_errors
+from pipelines import driver
+from pipelines.engines.base import PipelineEngine
+from tests.conftest import made_once
 
 TARS = """
 name: photos
@@ -87,6 +92,26 @@ def cli() -> Cli:
     return run_command
 
 
+@pytest.fixture
+def without_beam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs do their steps in this process, one after the other: Beam takes two thirds of the time of small ones."""
+
+    class Steps(InProcessUnits):
+        def __init__(self, root: Any, units: Any, context: Any, hints: Any, spool: str) -> None:
+            super().__init__(units, context)
+
+        def finish(self) -> None:
+            pass
+
+    def submit(self: PipelineEngine, add_steps: Any, store: Any) -> mock.Mock:
+        with noting_errors(store):
+            add_steps(None)
+        return mock.Mock()
+
+    monkeypatch.setattr(driver, "BeamUnits", Steps)
+    monkeypatch.setattr(PipelineEngine, "submit", submit)
+
+
 def write_pool(folder: Path) -> None:
     """Two recipes and their pools: three tars of 20 samples (one damaged image each), and 200 rows of Parquet."""
     rng = np.random.default_rng(1)
@@ -126,19 +151,20 @@ def write_pool(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the recipes tars.yaml and texts.yaml and what they read; not to be changed."""
-    folder = tmp_path_factory.mktemp("pool")
-    write_pool(folder)
-    return folder
+    return made_once(tmp_path_factory, "pool", write_pool)[0]
 
 
 @pytest.fixture(scope="session")
 def finished(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
     """A finished run of each recipe, and what the command printed; not to be changed."""
-    folder = tmp_path_factory.mktemp("runs")
-    done = {
-        name: (folder / name, run_command("run", str(pool / f"{name}.yaml"), "--out", str(folder / name)))
-        for name in ("tars", "texts")
-    }
+
+    def make(folder: Path) -> dict[str, tuple[Path, Done]]:
+        return {
+            name: (folder / name, run_command("run", str(pool / f"{name}.yaml"), "--out", str(folder / name)))
+            for name in ("tars", "texts")
+        }
+
+    done = made_once(tmp_path_factory, "runs", make)[1]
     assert [ended.status for _, ended in done.values()] == [0, 0], done
     return done
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import Cli, write_pool
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("without_beam")]
 IN_PLACE = "is a folder in a file's place; remove it, or move it away"
 
 

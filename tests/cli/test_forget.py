@@ -17,6 +17,8 @@ from curate.store.store import RunStore
 from tests.cli.conftest import Cli, Done
 from tests.laws.pools import files_of
 
+pytestmark = pytest.mark.usefixtures("without_beam")
+
 Finished = dict[str, tuple[Path, Done]]
 
 

@@ -69,6 +69,7 @@ def test_a_finished_run_is_left_alone(cli: Cli, pool: Path, finished: dict[str, 
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("without_beam")
 def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_report_that_is_missing_or_damaged_makes_no_run_unfinished(
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("without_beam")
 def test_a_name_and_a_license_may_change(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
@@ -194,6 +196,7 @@ def test_retry_is_for_urls(cli: Cli, pool: Path, finished: dict[str, tuple[Path,
     assert done.status == 2 and f"run into another folder, with --reuse {folder}" in done.err
 
 
+@pytest.mark.usefixtures("without_beam")
 def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path) -> None:
     old = finished["tars"][0]
     out = tmp_path / "new"
@@ -224,6 +227,7 @@ def test_reuse_and_set(cli: Cli, pool: Path, finished: dict[str, tuple[Path, Don
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("without_beam")
 def test_reuse_says_what_is_recomputed(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
@@ -253,6 +257,7 @@ def test_reuse_says_what_is_recomputed(
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("without_beam")
 def test_reuse_says_why_nothing_of_a_pool_is_reused(
     cli: Cli, pool: Path, finished: dict[str, tuple[Path, Done]], tmp_path: Path
 ) -> None:
@@ -288,6 +293,7 @@ def test_too_much_damage_fails_the_run_with_the_reasons(cli: Cli, pool: Path, tm
     assert cli("verify", out).status == 0
 
 
+@pytest.mark.usefixtures("without_beam")
 def test_content_fingerprints(cli: Cli, pool: Path, tmp_path: Path) -> None:
     """A file that was only touched is the same file by content, and another one by its times."""
     (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
@@ -319,6 +325,7 @@ def test_plan_says_what_a_run_would_do(cli: Cli, pool: Path, tmp_path: Path) -> 
     assert short.status == 0 and "estimate" not in short.out
 
 
+@pytest.mark.usefixtures("without_beam")
 def test_plan_warns_of_too_many_failed_samples(cli: Cli, pool: Path, tmp_path: Path) -> None:
     recipe, few = str(pool / "tars.yaml"), ("--set", "max_failed=0.02")
     shown = cli("plan", recipe, *few).out
@@ -381,6 +388,7 @@ def test_plan_names_files_that_cannot_be_read(cli: Cli, tmp_path: Path, pool: Pa
     assert done.status == 0 and f"{tmp_path}/b.parquet: not_parquet" in done.out
 
 
+@pytest.mark.usefixtures("without_beam")
 def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
     pq.write_table(pq.read_table(pool / "pool.parquet")[:0], tmp_path / "pool.parquet")
     (tmp_path / "r.yaml").write_text("input: {name: urls, format: parquet, path: pool.parquet}\n")
@@ -395,6 +403,7 @@ def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("without_beam")
 def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole of it, on a smaller pool."""
     from curate.demo.pool import write_pool
@@ -521,6 +530,7 @@ def test_progress_ends_with_an_error_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("without_beam")
 def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None:
     """By their own uid, URL or place, in a pool without keys; and they are not taken for files."""
     uids = [f"{i:032x}" for i in range(9)]
@@ -550,6 +560,7 @@ def test_rows_that_could_not_be_read_are_found(cli: Cli, tmp_path: Path) -> None
     assert done.status == 1 and "no_caption 2, such as" in done.err and "pool.parquet unit 0 row 3" in done.err
 
 
+@pytest.mark.usefixtures("without_beam")
 def test_an_entrys_id_is_its_place_in_the_list(cli: Cli, tmp_path: Path) -> None:
     """Also where entries before it are dropped: in all tables, after balancing, what-if and forgetting."""
     listed = ["cat", ",", "cat", "", "dog", "a b", "zebra", "."]

@@ -32,6 +32,7 @@ def test_few_shards_are_noted_and_what_gives_enough(tmp_path: Path, monkeypatch:
     assert "note:" not in summary(str(enough.folder), 1.0)
 
 
+@pytest.mark.usefixtures("without_beam")
 def test_a_target_size_that_whole_t_miss(cli: Cli, pool: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     ran = cli("run", str(pool / "texts.yaml"), "--out", out, "--set", "balance.rows=7").out

@@ -19,6 +19,8 @@ from curate.cli import whatif
 from curate.cli.common import Format
 from tests.cli.conftest import Cli, Done
 
+pytestmark = pytest.mark.usefixtures("without_beam")
+
 Finished = dict[str, tuple[Path, Done]]
 
 
