@@ -221,6 +221,7 @@ def build_tables(entries: pa.Array, home_bits: int = 64) -> Tables:
     ids, (data, token_at) = tokens.indices.to_numpy(), string_buffers(tokens.dictionary)
     pool = np.concatenate([data[: token_at[-1]], np.zeros(PADDING, np.uint8)])
     del data, tokens
+    pa.default_memory_pool().release_unused()  # it would keep as much as the tables take
     # Of the number of slots, of which at most half are taken.
     bits = [max(4, (2 * keys - 1).bit_length()) for keys in (len(token_at) - 1, len(ids) - len(entry_at) + 1)]
     tables = Tables(
