@@ -28,6 +28,7 @@ from curate.store.attempts import MOST
 
 DIED = "worker_died"
 _CLOSED = 10  # seconds, within which a process ends that has closed its pipe
+_SURE = 2  # processes that end with one image, or file: one may be ended by somebody else
 _SUSPECT = 3  # attempts that were killed, from which on a unit is measured apart
 
 
@@ -67,7 +68,7 @@ class Apart:
         if self._killed >= MOST:
             return DIED, f"{self._killed} attempts to measure it were killed, and no image alone does it"
         try:
-            self._ask(_read, source, part)
+            self._ask(_read, source, part, tries=_SURE)
         except _EndedError as error:
             return DIED, f"{self._killed} attempts to measure it were killed, and a process that only read it {error}"
         return None
@@ -76,7 +77,8 @@ class Apart:
         """Return what `measure_images` does. Raises SignalError as it does."""
         try:
             data = [None if image is None else bytes(image) for image in images]
-            table: pa.Table = self._ask(_measure, data, captions, [signal.name for signal in signals])
+            names, tries = [signal.name for signal in signals], 1 if len(data) > 1 else _SURE
+            table: pa.Table = self._ask(_measure, data, captions, names, tries=tries)
             return table
         except _EndedError as error:
             schema, half = image_schema(signals), len(images) // 2
@@ -89,14 +91,17 @@ class Apart:
         except SignalError as error:
             raise SignalError(str(error), error.row + half) from error
 
-    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _ask(self, function: Callable[..., Any], *arguments: Any, tries: int) -> Any:
         """Return what a function of this module gives there. Raises what it raises, and _EndedError."""
         replies = self._replies or self._start()
         try:
             replies.send((function, arguments))
             error, value = replies.recv()
         except (OSError, EOFError):
-            raise _EndedError(self._tell_end()) from None
+            end = self._tell_end()
+            if tries > 1:
+                return self._ask(function, *arguments, tries=tries - 1)
+            raise _EndedError(end) from None
         if error:
             raise error
         return value
