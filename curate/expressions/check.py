@@ -25,6 +25,7 @@ STATISTICS = Registry[Any](
 )
 """Functions of derived columns that look at many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
+_SHOWN = 1000  # characters of an expression in messages
 _MEMORY, _ROWS = 1 << 28, 2048  # bytes that so many rows, DuckDB's vector, may take
 _TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # numbers, each with how many rows of it are tried
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
@@ -83,6 +84,7 @@ def check_expression(key: str, sql: str, columns: pa.Schema, shown: str = "") ->
     Raises RecipeError, which names the recipe's `key`.
     """
     where = f"{key}: {shown or sql!r}"
+    where = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
     tree = parse_expression(where, sql, "several rules, or fewer operators")
     node = tree["statements"][0]["node"] if len(tree["statements"]) == 1 else {}
     plain = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and not node["modifiers"]

@@ -202,6 +202,10 @@ def test_a_rule_that_is_nested_too_deeply_is_refused() -> None:
     assert "nested too deeply" in refusal(f"{' + '.join(['words'] * 600)} > 3")
 
 
+def test_messages_do_not_show_all_of_a_long_expression() -> None:
+    assert len(refusal("not " * 50_000 + "words > 1")) < 1500
+
+
 # ---- files
 
 FILE_SQL = [
