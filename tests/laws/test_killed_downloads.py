@@ -95,11 +95,10 @@ def _asked(url: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
-def test_kills(kills: int, whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills(whole: tuple[Path, Path], web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, undisturbed = whole
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    out, killed, asked_before = recipe.parent / f"killed{kills}", 0, len(web.log)
+    out, killed, asked_before, kills = recipe.parent / "killed", 0, len(web.log), 6
     rng = np.random.default_rng(kills)
     files = 3 * URLS // SHARD
     for moment in np.sort(rng.choice(np.arange(1, files), kills, replace=False)).tolist():
