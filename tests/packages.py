@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parents[1]
 needs_img2dataset = pytest.mark.skipif(not importlib.util.find_spec("img2dataset"), reason="img2dataset downloads")
 needs_hatchling = pytest.mark.skipif(not importlib.util.find_spec("hatchling"), reason="hatchling builds the package")
@@ -32,5 +34,4 @@ def install(folder: Path, name: str, code: str, entry_points: str) -> Path:
 def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run curate's command line with what is installed there."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    command = [sys.executable, "-m", "curate", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=site)
+    return forked.run(*arguments, env=env, cwd=site)

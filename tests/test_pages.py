@@ -1,11 +1,8 @@
 """Pages for users: sentences and table cells are short, links lead somewhere, and the README's walk prints what it says."""
 
 import functools
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +20,7 @@ from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.bracket import Solution
 from curate.demo.pool import write_pool
 from curate.store.facts import RunFacts
+from tests import forked
 from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,20 +121,13 @@ def test_the_readmes_walk_prints_what_it_says(tmp_path: Path) -> None:
     blocks = re.findall(r"```(\w*)\n(.*?)```", walk, re.DOTALL)
     (tmp_path / "small.yaml").write_text(next(text for language, text in blocks if language == "yaml"))
     write_pool(str(tmp_path / "curate-demo/pool"), samples=2000, seed=0, shards=4)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     printed = ""
     for language, text in blocks:
         if language == "sh":
             for line in text.splitlines():
                 command = shlex.split(line.partition(" #")[0].replace(" UID", f" {a_uid(tmp_path)}"))
-                done = subprocess.run(
-                    [sys.executable, "-m", *command],
-                    cwd=tmp_path,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                assert command[0] == "curate"
+                done = forked.run(*command[1:], cwd=tmp_path)
                 assert done.returncode == 0, f"{line}\n{done.stderr}"
                 printed += done.stdout
         elif not language:

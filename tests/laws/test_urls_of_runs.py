@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ from curate.ask.verify import verify_run
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import Recipe, parse_recipe
 from pipelines.prepare import prepare
+from tests import forked
 from tests.laws.pools import (
     METADATA,
     Ran,
@@ -230,10 +229,11 @@ def test_the_readmes_lines_run(web: Web, tmp_path: Path) -> None:
     write_metadata(tmp_path)
     [lines] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     for line in lines.splitlines():
-        command = [sys.executable, "-m", *line.partition("#")[0].split()]
+        curate, *words = line.partition("#")[0].split()
+        assert curate == "curate"
         if "images.yaml" in line:
-            command += ["--set", "input.0.network.allow_networks=[127.0.0.0/8]", "--set", "max_failed=1"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            words += ["--set", "input.0.network.allow_networks=[127.0.0.0/8]", "--set", "max_failed=1"]
+        done = forked.run(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     first, run = Ran(tmp_path / "text-run"), Ran(tmp_path / "images-run")
     assert first.counts["kept"] == sum(run.counts.values()) and run.counts["failed"] > 3 < run.counts["kept"]

@@ -26,7 +26,7 @@ from curate.signals import foreign
 from curate.signals.foreign import guard_signal
 from curate.signals.signal import Built, ImageSignal, Known, TextSignal, image_signal
 from tests.laws import pools
-from tests.packages import needs_hatchling
+from tests.packages import curate, needs_hatchling
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = needs_hatchling
@@ -51,12 +51,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "site"
-
-
-def curate(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    command = [sys.executable, "-m", "curate", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=site)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests import forked
 from tests.laws import pools
 from tests.packages import needs_hatchling
 
@@ -129,8 +130,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def curate(site: Path, *arguments: str) -> str:
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "COLUMNS": "200"}
-    command = [sys.executable, "-m", "curate", *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=site)
+    done = forked.run(*arguments, env=env, cwd=site)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout + done.stderr
 

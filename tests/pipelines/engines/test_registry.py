@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import yaml
 from curate.cli.init import engines
 from curate.recipe.files import shipped_folder
 from pipelines.engines.registry import ENGINES
+from tests import forked
 from tests.laws import pools
 
 ROOT = Path(__file__).parents[3]
@@ -62,9 +62,7 @@ def test_an_engine_of_another_package(package: Path, tmp_path: Path) -> None:
 
     def run(text: str) -> subprocess.CompletedProcess[str]:
         on.write_text(text)
-        words = ["run", str(recipe), "--out", str(tmp_path / "run"), "--on", str(on)]
-        command = [sys.executable, "-m", "curate", *words]
-        return subprocess.run(command, check=False, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        return forked.run("run", recipe, "--out", tmp_path / "run", "--on", on, env=environment, cwd=tmp_path)
 
     refused = run("shed_name: north")
     assert refused.returncode == 2 and "--shed_name needs runner: shed; found no runner" in refused.stderr

@@ -19,6 +19,7 @@ from curate.base import registry
 from curate.base.foreign import FOREIGN
 from curate.recipe.section import UserPath
 from curate.recipe.source import Source, source_sections
+from tests import forked
 from tests.cli.conftest import Done, run_command
 from tests.laws import pools
 
@@ -131,10 +132,7 @@ def package(tmp_path: Path) -> Path:
 def curate(package: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The command, in a process of its own, which finds the package."""
     paths = os.pathsep.join([str(package), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-m", "curate", *map(str, arguments)],
-        check=False, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, cwd=package,
-    )  # fmt: skip
+    return forked.run(*arguments, env={**os.environ, "PYTHONPATH": paths}, cwd=package)
 
 
 @pytest.fixture
