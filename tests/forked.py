@@ -5,6 +5,7 @@ its own session, memory, threads, locks, signals and standard streams, and is ki
 all, and what it imports, is for tests that start an interpreter: see `tests/cli`. Not for several threads at once.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -75,6 +76,7 @@ def _begin(words: list[str], env: dict[str, str], cwd: str, streams: tuple[str, 
     sys.path[:0] = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", *sys.path)]
     sys.argv[:] = ["curate", *words]
     tempfile.tempdir = None  # of the environment before
+    logging.root.handlers.clear()  # what Beam warned of when it was imported added one
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from curate.__main__ import start as start_command
 
