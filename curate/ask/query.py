@@ -27,7 +27,7 @@ from curate.base.errors import RecipeError, RunError
 from curate.base.process import CORES, at_interrupt, temporary_folder
 from curate.base.wording import escape, one_line
 from curate.emit.output_format import find_written
-from curate.expressions.check import parse_sql, walk_tree
+from curate.expressions.check import is_too_deep, parse_sql, walk_tree
 from curate.publish.stats_duckdb import TABLES
 from curate.publish.views import create_views, quote, table_files
 from curate.store.facts import read_facts
@@ -268,6 +268,8 @@ def _check(connection: Any, sql: str, params: Mapping[str, object]) -> Any:
     """Return the one statement of `sql`. Raises RecipeError unless it is read-only and has these parameters."""
     if re.search("[\ud800-\udfff]", sql):
         raise RecipeError("SQL: a character is no Unicode; accepted: text in UTF-8")
+    if is_too_deep(sql):
+        raise RecipeError("SQL: its parentheses are nested too deeply")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise RecipeError(f"SQL: {len(statements)} statements; accepted: one")

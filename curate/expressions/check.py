@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import accumulate
 from typing import Any
 
 import duckdb
@@ -25,7 +26,7 @@ STATISTICS = Registry[Any](
 )
 """Functions of derived columns that look at many rows."""
 _CLAUSES = ("where_clause", "having", "sample", "qualify", "group_expressions", "group_sets")
-_SHOWN = 1000  # characters of an expression in messages
+_SHOWN, _MAX_DEPTH = 1000, 500  # characters of an expression in messages; parentheses in parentheses
 _MEMORY, _ROWS = 1 << 28, 2048  # bytes that so many rows, DuckDB's vector, may take
 _TRIED = ((1, _ROWS), (100, _ROWS), (10_000, 100))  # numbers, each with how many rows of it are tried
 _REFUSED = ("SUBQUERY", "WINDOW", "PARAMETER", "STAR", "DEFAULT", "POSITIONAL_REFERENCE")
@@ -40,8 +41,16 @@ class CheckedExpression:
     kind: str
 
 
+def is_too_deep(sql: str) -> bool:
+    """Return whether parentheses are nested so deep that DuckDB's parser takes minutes or gigabytes."""
+    depths = accumulate((mark == "(") - (mark == ")") for mark in sql)
+    return sql.count("(") > _MAX_DEPTH and max(depths) > _MAX_DEPTH
+
+
 def parse_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     """Return statements as DuckDB parses them. Raises RecursionError where they are nested too deeply."""
+    if is_too_deep(sql):
+        raise RecursionError
     ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     tree: dict[str, Any] = json.loads(text)
     return tree

@@ -533,3 +533,8 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(small: str, tmp_path: P
     os.mkfifo(tmp_path / "run" / name)
     with pytest.raises(OSError, match=rf"{name}: is not a regular file"):
         open_run(str(tmp_path / "run"))
+
+
+def test_parentheses_without_end_are_refused(small: str) -> None:
+    with pytest.raises(RecipeError, match="parentheses are nested too deeply"):
+        ask(small, "SELECT " + "(" * 100_000)
