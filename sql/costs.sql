@@ -1,6 +1,7 @@
 -- What a run, its steps and its captions used and cost, in all and for each kept sample.
 -- A run that reused tables of an older one counts only its own time and requests; prices are those of the recipe. `curate plan --measure N` says the same
--- before a run. Steps: `start`; `audit` and `publish`, up to where run.json is written; `engine`, what no step did. What an engine's own processes use, such as Spark's Java, is not counted.
+-- before a run. Steps: `start`; `audit` and `publish`, up to where run.json is written; `engine`, what no step did.
+-- What is written after it, such as stats.duckdb, is not counted: 0.6 s of CPU with 400,000 entries. What an engine's own processes use, such as Spark's Java, is not counted.
 -- theme: Overview
 -- column: what            run, a step, or a kind of synthetic captions
 -- column: seconds         wall time of the run; of steps and engines summed over units, which may run in parallel

@@ -108,7 +108,7 @@ def _columns(rows: list[dict[str, Any]], funnel: bool = False) -> list[Line]:
             *(_count(row[name], funnel and row["name"] not in (POOL, KEPT)) for name in ("a", "b")),
             (_count(row["lost"]), "red" if row["lost"] else "dim"),
             (_count(row["gained"]), "green" if row["gained"] else "dim"),
-            "" if funnel or not row["a"] or row["b"] is None else f"{row['b'] / row['a'] - 1:+.1%}",
+            "" if funnel or not row["a"] or row["b"] is None else f"{row['b'] / row['a'] - 1:+.1%}".replace("-", "−"),
         ]
         for row in rows
     ]

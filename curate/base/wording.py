@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
@@ -100,8 +100,8 @@ def source_line(code: Any) -> str:
         return ""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the nearest known name, whatever its case, as a hint: "did you mean 'x'? "; empty where none is near."""
-    names = {text.lower(): text for text in known}
-    near = difflib.get_close_matches(name.lower(), names, 1)
+def did_you_mean(name: str, known: Iterable[str], part: Callable[[str], str] = str.lower) -> str:
+    """Return the known name whose `part` is nearest, as a hint: "did you mean 'x'? "; empty where none is near."""
+    names = {part(text): text for text in known}
+    near = difflib.get_close_matches(part(name), names, 1)
     return f"did you mean {names[near[0]]!r}? " if near else ""

@@ -80,7 +80,8 @@ def read_mapping(path: str, where: str, kind: str, accepted: str) -> tuple[dict[
     try:
         data = load_yaml(text := read_whole(path, MAX_CHARACTERS).decode())
     except FileNotFoundError:
-        near = did_you_mean(Path(path).name, (file.name for file in Path(path).parent.glob("*.y*ml")))
+        names = (file.name for file in Path(path).parent.glob("*.y*ml"))
+        near = did_you_mean(Path(path).name, names, lambda name: Path(name).stem.lower())
         raise RecipeError(f"{where}: no such {kind}; {near}accepted: {accepted}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{where}: not valid YAML: {say_yaml_error(error)}") from None

@@ -229,9 +229,9 @@ def test_the_page(pair: tuple[str, str]) -> None:
         "balance.t 2 → 3",
         "balance −1 −1 1 1",
         "not in the pool 1 1",
-        "photos 2 1 2 1 -50.0%",
+        "photos 2 1 2 1 −50.0%",
         "unknown 0 1 0 1",
-        "cat 3 2 2 1 -33.3%",
+        "cat 3 2 2 1 −33.3%",
     ):
         assert wanted in words, done.out
     assert run_command("diff", pair[0], pair[0]).status == 0

@@ -304,10 +304,12 @@ def test_rules_keep_their_order() -> None:
 
 
 def test_a_missing_recipe_names_one_of_nearly_its_name(tmp_path: Path) -> None:
-    for name in ("smal.yaml", "basic.yml", "small.parquet"):
+    for name in ("smal.yaml", "h4.yaml", "basic.yml", "small.parquet"):
         (tmp_path / name).touch()
     accepted = "accepted: a YAML mapping with key input, as `curate init` writes it"
-    for name, near in (("small.yaml", "did you mean 'smal.yaml'? "), ("none.yaml", ""), ("no/small.yaml", "")):
+    names = {"small.yaml": "smal.yaml", "basic.yaml": "basic.yml", "nosuch.yaml": "", "no/small.yaml": ""}
+    for name, file in names.items():
+        near = f"did you mean {file!r}? " if file else ""
         with pytest.raises(RecipeError) as raised:
             load_recipe(path := str(tmp_path / name))
         assert str(raised.value) == f"{path}: no such recipe; {near}{accepted}"
