@@ -5,6 +5,7 @@ what cannot be read now raises OSError, what was read and is damaged DamagedErro
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -145,8 +146,13 @@ class StoredFiles:
     def open(self, name: str) -> Any:
         """Open the file for reading bytes. Raises OSError where it is a pipe or a device, which may never end."""
         path = self.path(name)
-        if self.is_local and stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        status = os.stat(path) if self.is_local else None
+        if status and stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(f"{path}: is not a regular file")
+        if (
+            status and stat.S_ISREG(status.st_mode) and not status.st_size
+        ):  # it may be the kernel's messages, which would be waited for
+            return io.BytesIO()
         return open(path, "rb") if self.is_local else self._reads.open(path, "rb")
 
     def read_bytes(self, name: str) -> bytes:

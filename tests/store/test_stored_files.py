@@ -170,3 +170,11 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
         for read in (folder.digest, folder.read_json, folder.read_parquet):
             with pytest.raises(OSError, match=f"{name}: is not a regular file"):
                 read(name)
+
+
+def test_a_file_without_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the kernel's messages, a regular file, whose reader waits for the next one."""
+    folder = StoredFiles(str(tmp_path))
+    (tmp_path / "empty").touch()
+    monkeypatch.setattr("builtins.open", None)
+    assert folder.read_bytes("empty") == b"" and folder.digest("empty").bytes == 0
