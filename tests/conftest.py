@@ -54,7 +54,7 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give all files that need torch to one worker: it and open_clip take seconds to import."""
     from xdist.scheduler import LoadFileScheduling
