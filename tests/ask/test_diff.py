@@ -259,14 +259,19 @@ def test_formats(pair: tuple[str, str]) -> None:
 
 
 @pytest.mark.thorough
-def test_a_page_of_the_lost(finished: dict[str, tuple[Path, Done]], pool: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_page_of_the_lost(
+    finished: dict[str, tuple[Path, Done]],  # noqa: F811
+    pool: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     a, b = str(finished["tars"][0]), str(tmp_path / "b")
     changes = ["--reuse", a, "--set", "rules.words=characters > 14"]
     assert run_command("run", str(pool / "tars.yaml"), "--out", b, *changes).status == 0
-    out = tmp_path / "lost.html"
-    done = run_command("diff", a, b, "--side", "lost", "--images", "--limit", "3", "--out", str(out))
-    assert (done.status, done.out) == (0, f"wrote {out}: open it in a browser\n")
-    page = out.read_text()
+    done = run_command("diff", a, b, "--side", "lost", "--images", "--limit", "3")
+    assert (done.status, done.out) == (0, "wrote lost.html: open it in a browser\n")
+    page = (tmp_path / "lost.html").read_text()
     lost = [row["uid"] for batch in changed_samples(a, b, 3, [LOST]) for row in batch.to_pylist()]
     assert len(lost) == page.count("data:image/jpeg;base64,") == 3 and all(one in page for one in lost)
 
