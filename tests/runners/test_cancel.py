@@ -12,6 +12,7 @@ import psutil
 import pytest
 import yaml
 
+from tests import forked
 from tests.laws import pools
 from tests.runners.clusters import find_go_program
 
@@ -52,8 +53,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "SLOW_NOTES": str(tmp_path)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("engine", OPTIONS)
+@pytest.mark.parametrize(("engine", "number"), [("prism", signal.SIGINT), ("spark", signal.SIGTERM)])
 def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: dict[str, str], tmp_path: Path) -> None:
     if engine == "spark":
         pytest.importorskip("pyspark")
@@ -86,5 +86,5 @@ def test_a_job_is_cancelled(engine: str, number: signal.Signals, environment: di
     assert children and not psutil.wait_procs(children, 10)[1]
     assert not (tmp_path / "run/tmp/lock").exists()
     (tmp_path / "go").touch()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = forked.run(*words, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -4,12 +4,9 @@ import csv
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,18 +17,18 @@ import yaml
 
 from curate.cli.demo import _write_recipe
 from curate.demo.pool import write_pool
+from tests import forked
 from tests.bench.bench_spark import Watch
 from tests.laws import pools
-from tests.laws.test_near import make_pool
 from tests.llm import server as servers
 from tests.llm.server import FaultServer
-from tests.runners.clusters import find_go_program, standalone, write_boot
+from tests.runners.clusters import find_go_program, write_boot
 
 pytestmark = pytest.mark.runners
 
 TIMED = ("run.json", "_stats.json", "manifest.parquet", "stats.duckdb")  # which hold times
 ENGINES = ("prism", "prism by processes", "local[2]", "standalone", "Spark 3.5")
-RECIPES = ("demo", "captions", pytest.param("tars", marks=pytest.mark.slow))
+RECIPES = ("demo", pytest.param("tars", marks=pytest.mark.slow))
 _SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
 
 
@@ -45,83 +42,68 @@ class Took:
     shuffled: int
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """The options of an engine by its name, as a file of `--on` has them; what it needs is started once."""
-    with ExitStack() as stack:
-        options: dict[str, dict[str, Any]] = {"local": {"runner": "local"}}
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """The options of an engine by its name, as a file of `--on` has them."""
 
-        def make(name: str) -> dict[str, Any]:
-            folder = tmp_path_factory.mktemp("engine")
-            if name.startswith("prism"):
-                found: dict[str, Any] = {"runner": "prism", "prism_location": find_go_program("prism")}
-                if name != "prism":
-                    command = write_boot(folder)
-                    found |= {"environment_type": "PROCESS", "environment_config": json.dumps({"command": command})}
-                return found
-            pytest.importorskip("pyspark")
-            conf = dict(_SPARK)
-            conf["spark.executorEnv.PYTHONPATH"] = os.environ["PYTHONPATH"]
-            if name == "Spark 3.5":
-                return {"runner": "spark", "spark_master_url": "local[2]", "spark_conf": _SPARK}
-            url = stack.enter_context(standalone(folder)) if name == "standalone" else name
-            return {"runner": "spark", "spark_master_url": url, "spark_conf": conf}
+    def find(name: str) -> dict[str, Any]:
+        if name.startswith("prism"):
+            found: dict[str, Any] = {"runner": "prism", "prism_location": find_go_program("prism")}
+            if name != "prism":
+                command = write_boot(tmp_path_factory.mktemp("engine"))
+                found |= {"environment_type": "PROCESS", "environment_config": json.dumps({"command": command})}
+            return found
+        pytest.importorskip("pyspark")
+        if name == "Spark 3.5":
+            return {"runner": "spark", "spark_master_url": "local[2]", "spark_conf": _SPARK}
+        conf = _SPARK | {"spark.executorEnv.PYTHONPATH": os.environ["PYTHONPATH"]}
+        url = request.getfixturevalue("cluster").url if name == "standalone" else name
+        return {"runner": "spark", "spark_master_url": url, "spark_conf": conf}
 
-        def find(name: str) -> dict[str, Any]:
-            if name not in options:
-                options[name] = make(name)
-            return options[name]
-
-        yield find
+    return find
 
 
 @pytest.fixture(scope="module")
 def recipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Writes a recipe and its pool, once."""
     folder = tmp_path_factory.mktemp("recipes")
-    return cache(lambda name: {"demo": write_demo, "captions": write_captions, "tars": write_tars}[name](folder))
+    return cache(lambda name: {"demo": write_demo, "tars": write_tars}[name](folder))
 
 
 def write_demo(folder: Path) -> Path:
-    """The demo's, over a smaller pool."""
+    """The demo's, over a smaller pool, with a rule of the best and captions, which were recorded."""
     _write_recipe(str(folder), str(folder / "demo.yaml"))
-    write_pool(str(folder / "pool"), samples=600, seed=3, shards=4)
-    return folder / "demo.yaml"
-
-
-def sections(folder: Path, path: str) -> dict[str, Any]:
-    """Near-duplicates and a solved t."""
-    return {
-        "input": {"name": "pool", "format": "webdataset", "path": path},
-        "match": {"metadata": pools.write_metadata(folder)},
-        "measure": {"language": {}, "image": {"phash": True}},
-        "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
-        "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
-    }
-
-
-def write_captions(folder: Path) -> Path:
-    """Captions too, which were recorded."""
-    own = sections(folder, pools.write_tars(folder / "few", make_pool(), 3))
-    own |= {"balance": {"rows": 40}, "output": {"rows_per_shard": 16}}
+    write_pool(str(folder / "pool"), samples=240, seed=3, shards=4)
+    own = yaml.safe_load((folder / "demo.yaml").read_text())
+    own["rules"]["wide"] = {"top": 0.9, "of": "width"}
+    own |= {"balance": {"rows": 180}, "output": {"rows_per_shard": 30}}
 
     def write(name: str, engine: dict[str, Any]) -> Path:
         captions = {"engines": {"llm": engine}, "rewrite": {"engine": "llm", "styles": ["human"], "batch": 4}}
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(own | {"captions": captions}))
+        path.write_text(yaml.safe_dump(own | {"captions": captions}, sort_keys=False))
         return path
 
     with FaultServer() as server, pytest.MonkeyPatch.context() as patched:
         patched.setattr(servers, "echo", lambda prompt: f" a view of {prompt.rstrip().splitlines()[-1][:-3]}")
         asked = write("asked", {"openai": {"base_url": server.base_url, "model": "tiny-llm"}})
         curate(asked, folder / "answered")
-    return write("captions", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
+    return write("demo", {"recorded": {"path": str(folder / "answered"), "model": "tiny-llm"}})
 
 
 def write_tars(folder: Path) -> Path:
     """2,000 small tars."""
-    own = sections(folder, pools.write_tars(folder / "many", pools.make_samples(4000), 2000))
-    own |= {"balance": {"rows": 1000}, "output": {"rows_per_shard": 200}, "max_failed": 1.0}
+    path = pools.write_tars(folder / "many", pools.make_samples(4000), 2000)
+    own = {
+        "input": {"name": "pool", "format": "webdataset", "path": path},
+        "match": {"metadata": pools.write_metadata(folder)},
+        "measure": {"language": {}, "image": {"phash": True}},
+        "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
+        "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
+        "balance": {"rows": 1000},
+        "output": {"rows_per_shard": 200},
+        "max_failed": 1.0,
+    }
     (folder / "tars.yaml").write_text(yaml.safe_dump(own))
     return folder / "tars.yaml"
 
@@ -137,20 +119,18 @@ def curate(
     recipe: Path, out: Path, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None
 ) -> Took:
     """Run a recipe by its command."""
-    command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(out)]
+    words: list[object] = ["run", recipe, "--out", out]
     if options:
         on = out.with_suffix(".yaml")
         on.write_text(yaml.safe_dump(options))
-        command += ["--on", str(on)]
+        words += ["--on", on]
     began = time.monotonic()
-    with tempfile.TemporaryFile() as errors:
-        env = os.environ | (environment or {})
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=env)
-        watch = Watch(process.pid)
+    with tempfile.NamedTemporaryFile() as errors:
+        process = forked.start(*words, env=os.environ | (environment or {}), err=errors.name)
+        watch = Watch(process.pid or 0)
         watch.start()
-        process.wait()
-        errors.seek(0)
-        assert process.returncode == 0, errors.read().decode()[-5000:]
+        process.join()
+        assert process.exitcode == 0, Path(errors.name).read_text()[-5000:]
     shuffled = 0
     if (stages := out / "logs/stages.csv").exists():
         shuffled = sum(int(stage["bytes_shuffled"]) for stage in csv.DictReader(stages.open()))

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -13,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import forked
 from tests.laws import pools
 from tests.laws.test_late_attempts import follows_from_scores
-from tests.runners.clusters import find_executors, standalone
+from tests.runners.clusters import Cluster, find_executors
 
 pytestmark = pytest.mark.runners
 
@@ -73,50 +72,47 @@ def write_recipe(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_decisions_follow_from_the_scores_that_are_there(rounds: int, tmp_path: Path) -> None:
+def test_decisions_follow_from_the_scores_that_are_there(rounds: int, cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     write_package(tmp_path / "package")
     recipe, draws, kills, attempts = write_recipe(tmp_path), random.Random(rounds), 0, 0
     path = os.pathsep.join([str(tmp_path / "package"), os.environ["PYTHONPATH"]])
-    (tmp_path / "cluster").mkdir()
-    with standalone(tmp_path / "cluster") as url:
-        for number in range(rounds):
-            log, out = tmp_path / f"log{number}", tmp_path / f"out{number}"
-            log.mkdir()
-            conf = SPECULATION | {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
-            conf |= {"spark.executorEnv.PYTHONPATH": path, "spark.executorEnv.LATE_LOG": str(log)}
-            on = tmp_path / f"on{number}.yaml"
-            on.write_text(yaml.safe_dump({"runner": "spark", "spark_master_url": url, "spark_conf": conf}))
-            environment = os.environ | {"PYTHONPATH": path, "LATE_LOG": str(log)}
-            ended = threading.Event()
+    for number in range(rounds):
+        log, out = tmp_path / f"log{number}", tmp_path / f"out{number}"
+        log.mkdir()
+        conf = SPECULATION | {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
+        conf |= {"spark.executorEnv.PYTHONPATH": path, "spark.executorEnv.LATE_LOG": str(log)}
+        on = tmp_path / f"on{number}.yaml"
+        on.write_text(yaml.safe_dump({"runner": "spark", "spark_master_url": cluster.url, "spark_conf": conf}))
+        environment = os.environ | {"PYTHONPATH": path, "LATE_LOG": str(log)}
+        ended = threading.Event()
 
-            def curate(*words: object, environment: dict[str, str] = environment) -> str:
-                command = [sys.executable, "-m", "curate", *map(str, words)]
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, done.stderr[-5000:]
-                return done.stdout
+        def curate(*words: object, environment: dict[str, str] = environment) -> str:
+            done = forked.run(*words, env=environment)
+            assert done.returncode == 0, done.stderr[-5000:]
+            return done.stdout
 
-            def kill(log: Path = log, ended: threading.Event = ended) -> None:
-                nonlocal kills
-                for begun in (8,) if rounds == 1 else (3, 8, UNITS):
-                    while len(list(log.iterdir())) < begun:
-                        if ended.wait(0.05):
-                            return
-                    for process in draws.sample(found := find_executors(tmp_path / "cluster"), min(1, len(found))):
-                        with suppress(ProcessLookupError):
-                            os.kill(process, signal.SIGKILL)
-                            kills += 1
+        def kill(log: Path = log, ended: threading.Event = ended) -> None:
+            nonlocal kills
+            for begun in (8,) if rounds == 1 else (3, 8, UNITS):
+                while len(list(log.iterdir())) < begun:
+                    if ended.wait(0.05):
+                        return
+                for process in draws.sample(found := find_executors(cluster.folder), min(1, len(found))):
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                        kills += 1
 
-            killer = threading.Thread(target=kill)
-            killer.start()
-            try:
-                curate("run", recipe, "--out", out, "--on", on)
-            finally:
-                ended.set()
-                killer.join()
-            assert "nothing differs" in curate("verify", out)
-            follows_from_scores(pools.Ran(out))
-            times = Counter(path.name.partition("-")[0] for path in log.iterdir())
-            attempts += times.total() - len(times)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            curate("run", recipe, "--out", out, "--on", on)
+        finally:
+            ended.set()
+            killer.join()
+        assert "nothing differs" in curate("verify", out)
+        follows_from_scores(pools.Ran(out))
+        times = Counter(path.name.partition("-")[0] for path in log.iterdir())
+        attempts += times.total() - len(times)
     assert kills >= rounds and attempts >= rounds // 2
     print(f"{rounds} rounds, {kills} executors killed, {attempts} attempts at units that were measured already")

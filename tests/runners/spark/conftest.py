@@ -1,4 +1,4 @@
-"""One SparkContext for all tests of a file: to start one takes seconds."""
+"""One SparkContext for all tests that ask for none of their own: to start one, and its workers' imports, takes seconds."""
 
 import os
 import sys
@@ -23,11 +23,23 @@ def start(master: str) -> Any:
     return context
 
 
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    context = start("local[2]")
-    yield context
-    context.stop()
+def stop() -> None:
+    """Stop the context that is active, if there is one."""
+    if (pyspark := sys.modules.get("pyspark")) and (active := pyspark.SparkContext._active_spark_context):
+        active.stop()
+
+
+@pytest.fixture(scope="session")
+def stopped() -> Iterator[None]:
+    """In the end no context is left."""
+    yield
+    stop()
+
+
+@pytest.fixture
+def spark(stopped: None) -> Any:
+    """The active context, which is started where there is none."""
+    return pytest.importorskip("pyspark").SparkContext._active_spark_context or start("local[2]")
 
 
 @pytest.fixture
@@ -36,18 +48,16 @@ def options(spark: Any) -> PipelineOptions:
 
 
 @pytest.fixture
-def retrying(spark: Any) -> Iterator[Callable[[int], PipelineOptions]]:
-    """Options for a context that tries a task so many times, in place of the module's: local[CORES, ATTEMPTS]."""
-    spark.stop()
-    contexts = []
+def retrying() -> Iterator[Callable[[int], PipelineOptions]]:
+    """Options for a context that tries a task so many times, in place of all tests': local[CORES, ATTEMPTS]."""
 
     def begin(attempts: int) -> PipelineOptions:
-        contexts.append(start(f"local[2, {attempts}]"))
+        stop()
+        start(f"local[2, {attempts}]")
         return PipelineOptions(["--runner=pipelines.spark.SparkRunner"])
 
     yield begin
-    for context in contexts:
-        context.stop()
+    stop()
 
 
 def workers(older: float) -> list[int]:

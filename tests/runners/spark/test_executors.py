@@ -17,7 +17,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.spark import execution, runner
-from tests.runners.clusters import find_executors, standalone
+from tests.runners.clusters import Cluster, find_executors
+from tests.runners.spark.conftest import stop
 
 pytestmark = pytest.mark.runners
 
@@ -25,21 +26,20 @@ ELEMENTS = 100
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def executors(cluster: Cluster) -> Iterator[Path]:
     """The folder of a cluster of two executors; the SparkContext is active."""
+    stop()
     pyspark = pytest.importorskip("pyspark")
-    folder = tmp_path_factory.mktemp("cluster")
-    with standalone(folder) as url:
-        os.environ["PYSPARK_PYTHON"] = sys.executable
-        conf = pyspark.SparkConf().setMaster(url).setAppName("tests").set("spark.ui.enabled", "false")
-        conf.set("spark.ui.showConsoleProgress", "false")
-        conf.set("spark.executor.memory", "512m").set("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
-        conf.set("spark.task.maxFailures", "20").set("spark.stage.maxConsecutiveAttempts", "20")
-        conf.set("spark.executorEnv.PYTHONPATH", os.environ["PYTHONPATH"])
-        context = pyspark.SparkContext(conf=conf)
-        context.setLogLevel("OFF")
-        yield folder
-        context.stop()
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    conf = pyspark.SparkConf().setMaster(cluster.url).setAppName("tests").set("spark.ui.enabled", "false")
+    conf.set("spark.ui.showConsoleProgress", "false")
+    conf.set("spark.executor.memory", "512m").set("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
+    conf.set("spark.task.maxFailures", "20").set("spark.stage.maxConsecutiveAttempts", "20")
+    conf.set("spark.executorEnv.PYTHONPATH", os.environ["PYTHONPATH"])
+    context = pyspark.SparkContext(conf=conf)
+    context.setLogLevel("OFF")
+    yield cluster.folder
+    context.stop()
 
 
 def begin(folder: Path, phase: str, seconds: float) -> None:
@@ -78,9 +78,9 @@ class Killer(threading.Thread):
                     self.has_killed = True
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_executors_lose_and_double_nothing(
-    rounds: int, cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rounds: int, executors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_HELD", 1000)  # what stages give lies in files
     monkeypatch.setattr(execution, "_GROUPED_HERE", (10, 10))  # groups are shuffled
@@ -92,7 +92,7 @@ def test_killed_executors_lose_and_double_nothing(
         folder, out = tmp_path / f"begun{number}", tmp_path / f"out{number}"
         folder.mkdir()
         phase = ("map", "reduce")[number % 2]
-        killer = Killer(cluster, folder, phase, draws.randrange(1, ELEMENTS // 2 if phase == "map" else 20))
+        killer = Killer(executors, folder, phase, draws.randrange(1, ELEMENTS // 2 if phase == "map" else 20))
         killer.start()
         root = beam.Pipeline(options=options)
         drawn = root | beam.Create(range(ELEMENTS)) | beam.Reshuffle() | beam.FlatMap(draw, folder)

@@ -17,7 +17,8 @@ from pipelines.claim import claimed
 from pipelines.driver import preflight, run
 from pipelines.prepare import prepare
 from tests.laws import pools
-from tests.runners.clusters import standalone
+from tests.runners.clusters import Cluster
+from tests.runners.spark.conftest import stop
 
 pytestmark = pytest.mark.runners
 
@@ -37,22 +38,21 @@ def write(folder: Path) -> Any:
     )
 
 
-def test_copies_travel(tmp_path: Path) -> None:
+def test_copies_travel(cluster: Cluster, tmp_path: Path) -> None:
     recipe = write(tmp_path)
     here = prepare(recipe, str(tmp_path / "here"))
     with claimed(here):
         run(here)
     assert not (tmp_path / "here/inputs").exists()
-    with standalone(tmp_path) as master:
-        conf = ("--spark_conf=spark.executor.memory=512m", "--spark_conf=spark.ui.enabled=false")
-        there = prepare(
-            recipe, str(tmp_path / "there"), options=("--runner=spark", f"--spark_master_url={master}", *conf)
-        )
-        preflight(there)
-        assert not (tmp_path / "there").exists()
-        with claimed(there):
-            (tmp_path / "head.safetensors").unlink()
-            run(there)
+    stop()
+    conf = ("--spark_conf=spark.executor.memory=512m", "--spark_conf=spark.ui.enabled=false")
+    words = ("--runner=spark", f"--spark_master_url={cluster.url}", *conf)
+    there = prepare(recipe, str(tmp_path / "there"), options=words)
+    preflight(there)
+    assert not (tmp_path / "there").exists()
+    with claimed(there):
+        (tmp_path / "head.safetensors").unlink()
+        run(there)
     store = RunStore(str(tmp_path / "there"))
     [name] = store.files("inputs")
     assert name.endswith("/head.safetensors")

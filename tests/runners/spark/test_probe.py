@@ -24,6 +24,7 @@ from pipelines.prepare import prepare
 from pipelines.spark.probe import probe
 from tests.laws import pools
 from tests.runners.clusters import standalone
+from tests.runners.spark.conftest import stop
 
 pytestmark = pytest.mark.runners
 
@@ -38,13 +39,11 @@ def recipe(tmp_path: Path) -> Any:
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever context a test leaves to the pipeline that does not come is stopped; the environment is as it was."""
+    stop()
     monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
     yield
-    from pyspark import SparkContext
-
     os.environ.pop("PYSPARK_PYTHON", None)
-    if SparkContext._active_spark_context:
-        SparkContext._active_spark_context.stop()
+    stop()
 
 
 def write_python(path: Path, *lines: str) -> str:
