@@ -27,6 +27,7 @@ from curate.models.weights import alone_with
 
 _SECONDS, _MEMORY = 40, 2 << 30  # of a CPU, and bytes more than libraries take, for a trial
 _PER_SECOND, _TIMES = 100 << 20, 5  # bytes of weights for which it has a second more, and how often these in memory
+_faults: dict[str, str] = {}  # of models that were tried in this process: its other threads do not try them again
 _FAULT = "\0"  # before what is wrong, in its output: libraries print too
 
 
@@ -78,6 +79,8 @@ def _is_shipped(options: OpenClip, content: Mapping[str, Any]) -> bool:
 def _try_out(options: OpenClip, key: str, size: int) -> None:
     """Have a process load a model and encode with it, unless one of this machine has. Raises RunError."""
     with alone_with(f"trial {key}") as note:
+        if key in _faults:
+            raise RunError(_faults[key])
         if note.read():
             return
         seconds, memory = _SECONDS + size // _PER_SECOND, _MEMORY + _TIMES * size
@@ -92,7 +95,8 @@ def _try_out(options: OpenClip, key: str, size: int) -> None:
             limits = f"tried in a process with {seconds} s of a CPU and {format_bytes(memory)} of memory"
             why = f"measure.clip {options.name!r}: {options.model} cannot be loaded: {one_line(done.stderr[-300:])}"
             fault = done.stdout.rpartition(_FAULT)[2] if _FAULT in done.stdout else why
-            raise RunError(f"{fault} (status {done.returncode}; {limits})")
+            _faults[key] = f"{fault} (status {done.returncode}; {limits})"
+            raise RunError(_faults[key])
         note.write("loaded")
 
 

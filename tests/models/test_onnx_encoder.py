@@ -456,12 +456,14 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tried")
 @pytest.mark.parametrize("case", HARM)
 def test_models_that_never_end_or_take_all_memory(graphs: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End in a process of their own, and are not loaded here."""
+    """End in a process of their own, and are not loaded here, nor tried once more by another thread."""
     harm, message = HARM[case]
     harm(graphs)
     monkeypatch.setattr(clip_model, "_SECONDS", 2 if case == "time" else 40)
-    with pytest.raises(RunError, match=f"measure.clip 'clip': {message}".replace("': ", "': .*")):
-        load_encoder(Clip(model=f"onnx:{graphs}"))
+    for _ in range(2):
+        with pytest.raises(RunError, match=f"measure.clip 'clip': {message}".replace("': ", "': .*")):
+            load_encoder(Clip(model=f"onnx:{graphs}"))
+        monkeypatch.setattr(clip_model.subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
 
 
 def test_a_graph_that_does_not_end_in_a_batch(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
