@@ -354,9 +354,9 @@ def watch_measuring(patched: pytest.MonkeyPatch) -> list[str]:
         seen.append(f"columns of {Path(part.path).name}")
         return read_supplied(settings, source, part)
 
-    def measuring(settings: Any, source: Any, part: Any, *others: Any) -> Any:
+    def measuring(settings: Any, source: Any, part: Any, *others: Any, **options: Any) -> Any:
         seen.append(Path(part.path).name)
-        return measure_part(settings, source, part, *others)
+        return measure_part(settings, source, part, *others, **options)
 
     patched.setattr("curate.measure.unit.measure_part", measuring)
     patched.setattr("curate.measure.unit.read_supplied", reading)
