@@ -6,7 +6,7 @@ that could not be read, and the rows and state of each part, are in the footer n
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,8 @@ class _UnitWork:
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
         if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current}:
-            measure = partial(measure_part, signals=self.signals, checkpoints=self.checkpoints, apart=apart)
-            self.parts = [measure(settings, source, part) for part in unit.parts]
+            rest = self.signals, self.checkpoints, apart
+            self.parts = [measure_part(settings, source, part, *rest) for part in unit.parts]
             self.joined = join_measured(self.parts)
             self.samples = self._new_samples(self.joined.samples)
             if self.has_samples and self.is_partial:
