@@ -88,7 +88,7 @@ def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_pat
     every = top == "os._exit(7)"  # commands; of the other ways one shows that they are told alike
     if every:
         status, err = curate(tmp_path, "run", "clean.yaml", "--out", "out", top="")
-        done = "measure 2/2 units  decide 2/2 units  emit 1 shards\n"
+        done = "measure 2/2 units  decide 2/2 units  emit 1 shard\n"
         assert status == 0 and err.endswith(done) and "warning" not in err
     warning = f"curate: warning: {PACKAGE}curate_evil:KIND cannot be loaded: {why}"
     for words in [["schema"], ["run", "clean.yaml", "--out", "out"]] if every else [["plan", "clean.yaml"]]:
