@@ -19,7 +19,7 @@ from tests.laws import pools
 from tests.runners.clusters import write_boot
 from tests.runners.dataflow.conftest import Cloud, download, upload
 from tests.runners.dataflow.loopback import BUCKET, read_pipeline, start_on_prism
-from tests.runners.test_engines import curate, digests, sections
+from tests.runners.test_engines import curate, digests
 
 pytestmark = pytest.mark.runners
 
@@ -30,11 +30,20 @@ def write_recipe(folder: Path) -> Path:
     """With images, near-duplicates, local files that steps need, and a solved t; the pool is in the store."""
     pools.write_tars(folder / "tars", pools.make_samples(60), 3)
     upload(folder / "tars", f"{BUCKET}/{folder.name}/tars")
-    recipe = sections(folder, f"{BUCKET}/{folder.name}/tars/{{00000..00002}}.tar")
-    recipe |= {"balance": {"rows": 45}, "output": {"rows_per_shard": 16}, "max_failed": 1.0}
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
+    path = f"{BUCKET}/{folder.name}/tars/{{00000..00002}}.tar"
+    recipe = {
+        "input": {"name": "pool", "format": "webdataset", "path": path},
+        "match": {"metadata": pools.write_metadata(folder)},
+        "measure": {"language": {}, "image": {"phash": True}},
+        "rules": {"words": "words > 2", "wide": {"top": 0.9, "of": "width"}},
+        "dedup": {"by": ["uid", "sha256", {"phash": {"distance": 4}}]},
+        "balance": {"rows": 45},
+        "output": {"rows_per_shard": 16},
+        "max_failed": 1.0,
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
 
 
 def install(folder: Path) -> Path:
