@@ -65,7 +65,7 @@ class Recipe(KindsSection):
     - A rule is a [SQL expression](#expressions), or the best rows by a column. A rule `NAME: dedup` puts deduplication
       at its place; without one it comes after all rules. Whatever NAME is, decisions name the rows that it drops
       `duplicate`.
-    - A recipe has at most 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
+    - A recipe has at most 1,000 sources, 1,000 rules, 200 derived columns, and 300,000 characters of SQL.
     - Files of `blocklist` have one item per line; a run's `forgotten.parquet` also works.
     - Samples that img2dataset did not fetch count towards `max_missing`, not `max_failed`.
     """

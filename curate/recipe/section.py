@@ -251,6 +251,9 @@ class KindOf:
         return key
 
 
+_MOST = 1000  # sections of a list: each takes milliseconds to check
+
+
 @dataclass(frozen=True)
 class OneOrSeveral:
     """Marks a list of sections, one of which may stand alone, or none where `or_none` is true."""
@@ -267,6 +270,8 @@ class OneOrSeveral:
     def _listed(self, value: Any) -> Any:
         if value is None and self.or_none:
             return ()
+        if isinstance(value, list) and len(value) > _MOST:
+            raise ValueError(f"found {len(value):,}; accepted: at most {_MOST:,}")
         return [value] if isinstance(value, dict) else value
 
 

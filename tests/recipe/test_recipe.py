@@ -283,6 +283,7 @@ def test_reserved_rule_names(name: str) -> None:
     ("sections", "told"),
     [
         ({"rules": {f"r{i}": "words > 1" for i in range(1001)}}, "rules: found 1,001; accepted: at most 1,000"),
+        ({"input": [{"format": "parquet"}] * 1001}, "input: .*found 1,001; accepted: at most 1,000"),
         ({"derive": {f"d{i}": "words" for i in range(201)}}, "derive: found 201; accepted: at most 200"),
         (
             {"rules": {f"r{i}": "x" * 150_000 for i in range(2)}, "output": {"repeat": "words"}},
