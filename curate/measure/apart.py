@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.base.errors import RunError, SignalError
+from curate.base.errors import CurateError, RunError, SignalError
 from curate.base.process import free_memory, memory_limited
 from curate.measure.images import ImageBytes, image_schema, measure_images
 from curate.measure.settings import MeasureSettings
@@ -143,8 +143,10 @@ def serve(file: int) -> None:
             reply: tuple[Exception | None, Any]
             try:
                 reply = None, function(settings, *arguments)
-            except Exception as error:
+            except (CurateError, OSError) as error:
                 reply = error, None
+            except Exception as error:  # which may not travel, and an image would be blamed
+                reply = RuntimeError(f"{type(error).__name__}: {error}"), None
             replies.send(reply)
 
 

@@ -49,6 +49,15 @@ def end_with_some(settings: MeasureSettings, images: list[bytes], captions: pa.A
     return _measure(settings, images, captions, names)
 
 
+class StubbornError(Exception):
+    def __reduce__(self) -> Any:
+        raise TypeError("it does not travel")
+
+
+def fail(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:
+    raise StubbornError("no good")
+
+
 def exit_when_read(settings: MeasureSettings, source: Any, part: Any) -> None:
     os._exit(3)
 
@@ -69,6 +78,9 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
     with apart.apart_after(3, settings) as process:
         assert process
         table = process.measure([image, b"!"], captions, [])
+        monkeypatch.setattr(apart, "_measure", fail)
+        with pytest.raises(RuntimeError, match="StubbornError: no good"):
+            process.measure([image], captions[:1], [])
         monkeypatch.setattr(apart, "_read", exit_when_read)
         monkeypatch.setattr(apart, "_SURE", 1)
         source = settings.sources[0]
