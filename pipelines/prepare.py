@@ -106,7 +106,7 @@ def prepare(
             place=place,
         )
         _check(context, signals)
-    finished = is_finished(context, out)
+    finished = is_finished(context, plan.units, out)
     prepared = Prepared(context, plan, metadata, imported, record, retries, finished, engine, sent, inputs)
     if retry and prepared.finished:
         with folder.open_parquet(FAILURES_FILE) as failures:

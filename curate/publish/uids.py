@@ -59,7 +59,7 @@ def sort_uids(units: Units, store: RunStore, repeated: bool, n_buckets: int = 1)
 
     Where the run repeats rows (`repeated`), each uid is there as often as column `repeats` of `decisions` says.
     """
-    return units.group("Uids: sort", units.pairs("Uids: split", _split, repeated, n_buckets), _sort, store).aside
+    return units.group("Uids: sort", units.pairs("Uids: split", _split, repeated, n_buckets), sort_parts, store).aside
 
 
 class UidsPart(NamedTuple):
@@ -82,11 +82,17 @@ def _split(tables: OpenTables, unit: Unit, repeats: bool, n_buckets: int) -> Ite
     pairs = uid_pairs(whole(table["uid"]))
     if repeats:
         pairs = np.repeat(pairs, table[schema.REPEATS.name].to_numpy())
+    yield from split_pairs(pairs, n_buckets)
+
+
+def split_pairs(pairs: npt.NDArray[np.void], n_buckets: int) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    """Yield the buckets of some uids, as PAIR, that have any of them, with these."""
     places = ((pairs["f0"] >> np.uint64(32)) * np.uint64(n_buckets) >> np.uint64(32)).astype(np.uint16)
     yield from (pair for pair in enumerate(split_by(pairs, places, n_buckets)) if len(pair[1]))
 
 
-def _sort(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[Aside]:
+def sort_parts(bucket: int, parts: Sequence[npt.NDArray[np.void]], store: RunStore) -> Iterator[Aside]:
+    """Sort what units have of a bucket into its file, which is yielded as a UidsPart."""
     pairs = sort_pairs(np.concatenate(parts))
     part = UidsPart(bucket, len(pairs))
     store.write_bytes(part.file, pairs.tobytes())

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from curate.base.errors import RecipeError
+from curate.base.registry import version
 from curate.recipe.recipe import Recipe
+from curate.run.context import VERSIONS
+from pipelines import claim
 from pipelines.identity import find_identity, is_finished, tell_damage
 from pipelines.prepare import prepare
 from tests.laws import pools
@@ -27,9 +30,35 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_new_folder_and_a_finished_run(run: Path, tmp_path: Path) -> None:
-    context = prepare(make_recipe(tmp_path), str(run)).context
-    assert is_finished(context, "run")
-    assert not is_finished(prepare(make_recipe(tmp_path), str(tmp_path / "new")).context, "new")
+    prepared = prepare(make_recipe(tmp_path), str(run))
+    assert is_finished(prepared.context, prepared.plan.units, "run")
+    assert not prepare(make_recipe(tmp_path), str(tmp_path / "new")).finished
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run that curate 0.0.9 began, of another Pillow."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(claim, "__version__", "0.0.9")
+        patched.setattr(claim, "version", lambda name: "9.0" if name == "pillow" else version(name))
+        with claim.claimed(prepare(make_recipe(tmp_path), str(tmp_path / "begun"))):
+            return tmp_path / "begun"
+
+
+def test_a_run_goes_on_with_another_version(begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not prepare(make_recipe(tmp_path), str(begun)).finished
+    assert "begun: was begun by curate 0.0.9 (now 0.1.0), pillow 9.0 (now 1" in caplog.text
+
+
+def test_a_version_that_makes_tables_anew_names_them(
+    run: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VERSIONS, "decisions", 99)
+    anew = r".*still valid \(it makes decisions, shards anew\)"
+    with pytest.raises(RecipeError, match=f"or a library changed{anew}"):
+        prepare(make_recipe(tmp_path), str(run))
+    with pytest.raises(RecipeError, match=f"of curate 0.0.9, and this is 0.1.0: curate 0.0.9 finishes it{anew}"):
+        prepare(make_recipe(tmp_path), str(begun))
 
 
 def test_limits_and_names_make_no_other_run(run: Path, tmp_path: Path) -> None:
