@@ -79,8 +79,12 @@ def curate(folder: Path, *arguments: str, **code: str) -> tuple[int, str]:
     [
         ("raise SystemExit(7)", "SystemExit: 7 at"),
         pytest.param("raise KeyboardInterrupt", "KeyboardInterrupt at", marks=pytest.mark.slow),
-        ("os._exit(7)", "SystemExit: 7 at curate_evil.py:6 in <module>"),
-        ("time.sleep(1000)", "TimeoutError: has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit;"),
+        pytest.param("os._exit(7)", "SystemExit: 7 at curate_evil.py:6 in <module>", marks=pytest.mark.slow),
+        pytest.param(
+            "time.sleep(1000)",
+            "TimeoutError: has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit;",
+            marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_path: Path, top: str, why: str) -> None:
@@ -108,10 +112,14 @@ def test_one_that_ends_the_process_when_imported_fails_only_what_uses_it(tmp_pat
         ("os._exit(7)", PACKAGE + "SystemExit: 7 at curate_evil.py:"),
         pytest.param("raise KeyboardInterrupt", PACKAGE + "KeyboardInterrupt at curate_evil.py:", marks=pytest.mark.slow),
         pytest.param("raise GeneratorExit", PACKAGE + "GeneratorExit at curate_evil.py:", marks=pytest.mark.slow),
-        ("os.close(2)", PACKAGE + "it closed standard error"),
-        ("os.close(1)", "package(s in use:)? curate-evil 0.1"),
+        pytest.param("os.close(2)", PACKAGE + "it closed standard error", marks=pytest.mark.slow),
+        pytest.param("os.close(1)", "package(s in use:)? curate-evil 0.1", marks=pytest.mark.slow),
         pytest.param("os.closerange(3, 200)", "package(s in use:)? curate-evil 0.1", marks=pytest.mark.slow),
-        ("time.sleep(1000)", PACKAGE + "observe has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit, image"),
+        pytest.param(
+            "time.sleep(1000)",
+            PACKAGE + "observe has not returned within 2 s; CURATE_PACKAGE_SECONDS sets the limit, image",
+            marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_a_run_that_it_ends_names_it(tmp_path: Path, body: str, message: str) -> None:
@@ -121,7 +129,7 @@ def test_a_run_that_it_ends_names_it(tmp_path: Path, body: str, message: str) ->
     assert status == 1 and re.search(f"curate: .*{message}", err), (status, err)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["top", "body"])
 def test_an_interrupt_names_what_does_not_return(tmp_path: Path, place: str) -> None:
     code = {place: "open('began', 'w'); time.sleep(1000)"}
@@ -133,7 +141,7 @@ def test_an_interrupt_names_what_does_not_return(tmp_path: Path, place: str) -> 
     assert running.returncode == 130 and f"curate: interrupted in {PACKAGE[:-2]}\n" in err, err
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["top", "body"])
 def test_the_line_that_holds_the_interpreter_is_printed(tmp_path: Path, place: str) -> None:
     """By a thread that needs none of it, as no thread of Python's runs while a pattern is matched."""
@@ -146,7 +154,7 @@ def test_the_line_that_holds_the_interpreter_is_printed(tmp_path: Path, place: s
     assert re.search(r"site/curate_evil.py\", line \d+ in (observe|<module>)$", line)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_process_that_it_forks_ends_by_itself(tmp_path: Path) -> None:
     body = "process = os.fork(); process or os._exit(0); os.waitpid(process, 0)"
     assert curate(tmp_path, "run", "evil.yaml", "--out", "out", body=body)[0] == 0

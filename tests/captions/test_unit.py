@@ -402,7 +402,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_whatever_an_endpoint_does_every_request_ends(server: FaultServer, tmp_path: Path) -> None:
     """Each caption meets another fault, some twice as often as it is tried: a text or a reason for each, sent once after success."""
     samples = pools.make_samples(60)
@@ -671,7 +671,7 @@ def test_texts_of_what_is_forgotten_go_and_are_not_asked_for_again(server: Fault
     conserved(again)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_texts_of_many_small_units_lie_in_few_files(
     server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRICE = "{price: 3600, source: mine, date: 2000-01-01}"
 
 
+@pytest.mark.slow
 def test_a_plan_holds_what_the_run_uses(tmp_path: Path) -> None:
     write_pool(tmp_path)
     recipe, out = str(tmp_path / "tars.yaml"), str(tmp_path / "out")

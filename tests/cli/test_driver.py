@@ -95,6 +95,7 @@ def test_it_outlives_its_shell_and_is_followed_to_its_end(handed: Handed) -> Non
     assert "nobody is at work here; the run is finished" in handed.cancel().out
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_is_told_and_a_rerun_continues(handed: Handed) -> None:
     driver = handed.detach()
     driver.kill()
@@ -159,6 +160,7 @@ def test_what_is_wrong_is_said_before_it_is_handed_over(handed: Handed, capfd: p
         assert done.status == 2 and "no such folder; accepted: the folder of a run" in done.err
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_it_is_handed_over_ends_the_driver(tmp_path: Path) -> None:
     """Of the shell's command; the driver is in a session of its own."""
     (tmp_path / "00000.tar").write_bytes(b"")

@@ -402,7 +402,7 @@ def test_plan_of_an_empty_pool(cli: Cli, tmp_path: Path, pool: Path) -> None:
 # ---- demo
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_beam")
 def test_demo(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole of it, on a smaller pool."""

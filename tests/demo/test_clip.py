@@ -134,6 +134,7 @@ def test_it_finds_the_right_caption_and_the_right_picture_among_a_hundred(clip: 
         assert np.mean(np.array(ranks) < 5) >= 0.97  # by chance 0.05
 
 
+@pytest.mark.slow
 def test_it_finds_the_wrong_captions_of_a_pool(clip: Clip) -> None:
     pool = [sample for sample in make_samples(500, seed=21) if sample.defect in ("", "wrong_caption")]
     images = clip.images([Image.open(io.BytesIO(sample.image)) for sample in pool])

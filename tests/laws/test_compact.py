@@ -149,6 +149,7 @@ def request(run: Ran) -> Items:
     )
 
 
+@pytest.mark.slow
 def test_forgotten_rows_are_gone_from_chunks(recipe: Recipe, runs: tuple[Ran, Ran], tmp_path: Path) -> None:
     """As from files of units; and a run that is published again keeps them out."""
     copies = [Ran(Path(shutil.copytree(run.folder, tmp_path / run.folder.name))) for run in runs]

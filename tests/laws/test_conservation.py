@@ -49,7 +49,7 @@ def bad(shared: Path) -> Path:
 
 
 # ---------------------------------------------------------------- the shared bad inputs
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in TARS if "packed" not in c], ids=lambda c: Path(c["path"]).stem)
 def test_bad_tar(case: dict[str, Any], bad: Path, tmp_path: Path) -> None:
     name = Path(case["path"]).name

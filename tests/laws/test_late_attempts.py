@@ -187,6 +187,7 @@ def prepared_for(recipe: Recipe, out: Path) -> Prepared:
 PUTS = 4  # of a unit that is measured and matched: scores, samples, matches, and the end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", ["nothing", "stale"])
 def test_whatever_the_order_answers_are_of_the_files_that_are_there(older: str, tmp_path: Path) -> None:
     """Both orders of ending, and at each file the one before the other."""

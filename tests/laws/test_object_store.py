@@ -111,6 +111,7 @@ def test_of_many_who_come_at_once_one_has_the_lease(bucket: str) -> None:
         assert folder.files("tmp") == []
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_killed_leaves_a_lease(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path(pools.write_tars(tmp_path / "tars", pools.make_samples(9), 1)).parent

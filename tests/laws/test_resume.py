@@ -377,7 +377,7 @@ def unfinished(whole: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*(f"tables/{table}/00001.parquet" for table in TABLES), "shards/00001.parquet"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "zeroed", "missing"])
 def test_a_damaged_table_is_made_anew(name: str, damage: str, small: Recipe, whole: Path, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_the_same_metadata_under_another_name_is_reused(
     assert new.kept == old.kept
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -241,6 +241,7 @@ def test_an_answer_goes_on_with_the_prompt(folder, definition):
     assert [answer.tokens_in for answer in answers] == [1 + len(prompt.split()) for prompt in prompts]
 
 
+@pytest.mark.slow
 def test_batches_orders_and_lengths_change_nothing(folder):
     requests = [asked(data, prompt, tokens) for data in FILES for prompt, tokens in (("", 10), ("a red", 4), ("", 3))]
     expected = told(engine(folder, 2.0).ask(requests))
@@ -251,6 +252,7 @@ def test_batches_orders_and_lengths_change_nothing(folder):
     assert engine(folder, 2.0).ask([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["gpt2", "bert", "git"], indirect=True)  # BLIP's decoder reads no settings from disk
 def test_what_the_model_forbids_stays_forbidden(folder, definition, tmp_path):
     path = tmp_path / "strict"

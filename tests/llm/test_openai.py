@@ -196,7 +196,7 @@ REFUSALS_OF_ALL = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [prompts, chats])
 @pytest.mark.parametrize("name", REFUSALS_OF_ALL)
 def test_an_endpoint_that_answers_nothing_any_more_is_given_up(server, open_engine, name, form):

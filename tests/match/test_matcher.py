@@ -253,7 +253,7 @@ def test_what_is_refused() -> None:
         Matcher(["a"]).match(pa.array([b"a"]))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_tables_do_not_wait_beside_what_arrow_keeps() -> None:
     """Of millions of different words, what they were cut with is given back first: 150 bytes a word, and not 230."""
     code = """

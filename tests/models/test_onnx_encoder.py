@@ -25,7 +25,7 @@ from tests.laws import pools
 from tests.models.clips import export_onnx, tokenizer, write_model
 from tests.models.test_encoder import TEXTS, picture
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 PANIC = '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}'  # which ends in no Exception
 MODES = ("RGB", "L", "P", "RGBA", "CMYK", "1", "LA", "YCbCr", "I;16")

@@ -150,7 +150,7 @@ def test_diff_names_what_changed(runs: tuple[Ran, Ran]) -> None:
     assert found.is_same
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_packets_of_several_units_on_many_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.steps.units._PACKETS_OF_MANY", 2)
     path = pools.write_tars(tmp_path / "tars", pools.make_samples(60), 5)

@@ -110,7 +110,7 @@ def test_columns_equal_their_functions(world: Path, model: str) -> None:
     close("aesthetic", (images @ head["weight"].T)[:, 0] + head["bias"][0])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("embeddings", [True, False])
 @pytest.mark.parametrize(
     "change",

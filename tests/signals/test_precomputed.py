@@ -207,7 +207,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_of_a_damaged_npz_rows_stay_without_embeddings(fault: str, tmp_path: Path) -> None:
     for n in range(3):
@@ -364,7 +364,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_whatever_an_npz_holds_rows_stay(name: str, which: int, tmp_path: Path) -> None:

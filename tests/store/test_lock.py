@@ -47,7 +47,7 @@ def test_another_process_is_kept_out_until_it_ends_however_it_ends(tmp_path: Pat
         pass
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("link", "real"), ("real", "link")])
 def test_two_runs_of_which_one_goes_by_a_link_know_of_each_other(tmp_path: Path, first: str, second: str) -> None:
     """The second names the first one's process and changes nothing; the first one ends as if it were alone."""

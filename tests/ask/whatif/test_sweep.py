@@ -34,7 +34,7 @@ def single(run: FinishedRun, overrides: list[str]) -> dict[str, float | None]:
     }  # fmt: skip
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "text", "points"),
     [
@@ -128,7 +128,7 @@ def test_a_target_size_by_t_is_the_largest_that_fits(run: FinishedRun) -> None:
         assert answer(run, [f"balance.rows={rows}"]).t == best
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [[], ["balance=null"], ["dedup.prefer=width"]])
 def test_a_target_size_by_a_fraction(run: FinishedRun, base: list[str]) -> None:
     """As trying fractions does: none gives more without giving too many."""

@@ -62,7 +62,7 @@ def test_values_wait_in_files_where_all_workers_see_them(place: Place, url: str,
     assert units.BeamUnits(beam.Pipeline(), [], context, spool="/spool")._spool == ("/spool" if is_seen else "")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_units_of_a_large_plan_travel_as_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipeline for a cluster holds their names; what the run gives is the same."""
     recipe = pools.recipe_of(pools.write_tars(tmp_path / "tars", pools.make_samples(48), 6), max_failed=1.0)

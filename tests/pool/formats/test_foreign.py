@@ -218,7 +218,7 @@ def test_the_example_of_the_page_on_inputs(example: Path, tmp_path: Path, here: 
 WHERE = "input format 'jsonl' of package curate-jsonl 0.1: "
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
