@@ -1,7 +1,8 @@
 """A unit that killed its workers, measured in a process apart: what kills that one is found, and all else goes on.
 
 Images go there in steps; a step that ends the process is halved, down to the one image that does: it has status
-`worker_died`. A file that does when it is read has it as its failure. The process may take half of the free memory.
+`worker_died`. So has a caption that ends it. A file that does when it is read has it as its failure. The process may
+take half of the free memory.
 """
 
 import subprocess
@@ -23,7 +24,7 @@ from curate.pool.formats.input_format import InputPart
 from curate.pool.registry import find_format
 from curate.recipe.source import Source
 from curate.signals.registry import find_signals
-from curate.signals.signal import ImageSignal
+from curate.signals.signal import ImageSignal, TextSignal
 from curate.store.attempts import MOST
 
 DIED = "worker_died"
@@ -66,7 +67,7 @@ class Apart:
     def find_fault(self, source: Source, part: InputPart) -> tuple[str, str] | None:
         """Return reason and detail where reading a part ends the process, or all before came to nothing; else None."""
         if self._killed >= MOST:
-            return DIED, f"{self._killed} attempts to measure it were killed, and no image alone does it"
+            return DIED, f"{self._killed} attempts to measure it were killed, and no row alone does it"
         try:
             self._ask(_read, source, part, tries=_SURE)
         except _EndedError as error:
@@ -83,13 +84,28 @@ class Apart:
         except _EndedError as error:
             schema, half = image_schema(signals), len(images) // 2
             if not half:
-                detail = f"{self._killed} attempts to measure its unit were killed, and a process with it alone {error}"
+                detail = self._blame(error)
                 return pa.Table.from_pylist([dict.fromkeys(schema.names) | {"status": DIED, "error": detail}], schema)
         first = self.measure(images[:half], captions[:half], signals)
         try:
             return pa.concat_tables([first, self.measure(images[half:], captions[half:], signals)])
         except SignalError as error:
             raise SignalError(str(error), error.row + half) from error
+
+    def find_deadly(self, captions: pa.Array, signals: Sequence[TextSignal]) -> dict[int, str]:
+        """Return which captions (string or null) end a process that computes these signals, by row, each with how."""
+        try:
+            self._ask(_compute, captions, [signal.name for signal in signals], tries=1 if len(captions) > 1 else _SURE)
+            return {}
+        except _EndedError as error:
+            half = len(captions) // 2
+            if not half:
+                return {0: self._blame(error)}
+        second = self.find_deadly(captions[half:], signals)
+        return self.find_deadly(captions[:half], signals) | {half + row: detail for row, detail in second.items()}
+
+    def _blame(self, error: _EndedError) -> str:
+        return f"{self._killed} attempts to measure its unit were killed, and a process with it alone {error}"
 
     def _ask(self, function: Callable[..., Any], *arguments: Any, tries: int) -> Any:
         """Return what a function of this module gives there. Raises what it raises, and _EndedError."""
@@ -162,3 +178,9 @@ def _read(settings: MeasureSettings, source: Source, part: InputPart) -> None:
 def _measure(settings: MeasureSettings, images: list[ImageBytes], captions: pa.Array, names: list[str]) -> pa.Table:
     signals = [signal for signal in settings.signals if isinstance(signal, ImageSignal) and signal.name in names]
     return measure_images(iter(images), captions, settings.measure.image, signals)
+
+
+def _compute(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:
+    for signal in settings.signals:
+        if isinstance(signal, TextSignal) and signal.name in names:
+            signal.compute(captions)

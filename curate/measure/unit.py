@@ -20,7 +20,7 @@ from curate.base.numeric.arrays import whole
 from curate.base.numeric.text_hash import compile_kernels
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
-from curate.measure.apart import Apart, apart_after
+from curate.measure.apart import DIED, Apart, apart_after
 from curate.measure.current import carry_over, find_current, needed_embeddings, observing_signals, shard_column
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
@@ -92,6 +92,7 @@ class _UnitWork:
         Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
         """
         self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current
+        self.apart = apart
         self.has_samples = "samples" in current
         self.current = find_current(settings, unit, tables)
         self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
@@ -135,6 +136,8 @@ class _UnitWork:
             for name, places in (("scores", self.current.scores), ("embeddings", self.current.embeddings)):
                 for place in {id(place): place for place in places.values()}.values():
                     self._check_rows(place, [name])
+        if self.apart:
+            self._fail_deadly(self.apart)
         self._fill_samples()
         self._join()
         faults, are_transient = self._embedding_faults()
@@ -186,12 +189,30 @@ class _UnitWork:
                     self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), values.pop(name))
                 self.scores[signal.name] = values
 
+    def _fail_deadly(self, apart: Apart) -> None:
+        """Give the rows whose captions end a process status `worker_died`. Raises RunError where rows are settled."""
+        texts = [signal for signal in self.settings.signals if isinstance(signal, TextSignal)]
+        texts = [signal for signal in texts if not (self.has_samples and signal.name in self.scores)]
+        deadly = apart.find_deadly(self._captions(), texts) if texts else {}
+        if deadly and self.has_samples:
+            row, detail = next(iter(deadly.items()))
+            why = f"the caption of row {row} of unit {self.unit.name}: {detail}"
+            raise RunError(f"{why}; other rows of the unit were measured before: run into a new folder")
+        for name, values in (("status", dict.fromkeys(deadly, DIED)), ("error", deadly)):
+            column = self.samples[name].to_pylist()
+            column = [values.get(row, value) for row, value in enumerate(column)]
+            place = schema.SAMPLES.get_field_index(name)
+            self.samples = self.samples.set_column(place, schema.SAMPLES.field(name), pa.array(column, pa.string()))
+
+    def _captions(self) -> pa.Array:
+        """Return captions, null where a row cannot be read."""
+        is_ok = pc.equal(self.samples["status"], OK)
+        return pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
+
     def _of_captions(self, signal: TextSignal) -> dict[str, Column]:
         """Return what a signal of captions gives, by name; it sees nulls where a row cannot be read."""
-        is_ok = pc.equal(self.samples["status"], OK)
-        captions = pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
         names = [*signal.sample_columns, *(field.name for field in signal.columns)]
-        return dict(zip(names, signal.compute(captions), strict=True))
+        return dict(zip(names, signal.compute(self._captions()), strict=True))
 
     def _join(self) -> None:
         """Look up the columns of joins that are not current."""

@@ -1,4 +1,4 @@
-"""A package whose signal ends its process at images of 31 by 31 pixels, as an installer lays it out; and a pool with one."""
+"""A package whose signals end their process, at images of 31 by 31 pixels and at a caption, as an installer lays it out."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.laws import pools
 CODE = """
 import os, signal
 import pyarrow as pa
-from curate.plugins import Section, SignalKind, image_signal
+from curate.plugins import Section, SignalKind, TextSignal, image_signal
 
 
 class Deadly(Section):
@@ -29,6 +29,22 @@ class Observer:
         return [pa.array(observed, pa.float32())]
 
 
+class DeadlyText(Section):
+    pass
+
+
+def score(captions):
+    if "a deadly caption" in captions.to_pylist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [pa.array([None if text is None else 1.0 for text in captions.to_pylist()], pa.float32())]
+
+
+TEXT = SignalKind(
+    "deadly_text", DeadlyText, lambda name, section, known: 1,
+    lambda name, section, built: [
+        TextSignal(name, (pa.field("deadly_text", pa.float32()),), built.identities[name], compute=score)
+    ],
+)
 KIND = SignalKind(
     "deadly", Deadly, lambda name, section, known: 1,
     lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
@@ -36,26 +52,28 @@ KIND = SignalKind(
 """
 
 
-def install(folder: Path) -> None:
-    """Lay the package out in folder/site, and write folder/recipe.yaml for 13 images, of which the eighth is deadly."""
+def install(folder: Path, name: str) -> None:
+    """Lay the package out in folder/site, and write folder/recipe.yaml for 13 samples, of which the eighth ends that signal."""
     info = folder / "site/curate_deadly-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text("[curate.signals]\ndeadly = curate_deadly:KIND\n")
+    (info / "entry_points.txt").write_text(
+        "[curate.signals]\ndeadly = curate_deadly:KIND\ndeadly_text = curate_deadly:TEXT\n"
+    )
     (folder / "site/curate_deadly.py").write_text(CODE)
     samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]
     samples.insert(7, pools.Sample("deadly", pools.encode(pools.picture(0).resize((31, 31))), "a deadly caption"))
     path = pools.write_tars(folder / "pool", samples, 1)
     source = f"input: {{name: pool, format: webdataset, path: '{path}'}}\n"
-    (folder / "recipe.yaml").write_text(f"{source}measure: {{deadly: {{}}}}\nmax_failed: 0.1\n")
+    (folder / "recipe.yaml").write_text(f"{source}measure: {{{name}: {{}}}}\nmax_failed: 0.1\n")
 
 
-def check(run: Path) -> None:
-    """That the deadly image failed with its reason, and all others were measured and kept."""
+def check(run: Path, name: str) -> None:
+    """That the deadly sample failed with its reason, and all others were measured and kept."""
     [failed] = pq.read_table(run / "failures.parquet").to_pylist()
     assert (failed["key"], failed["reason"]) == ("deadly", "worker_died")
     detail = "3 attempts to measure its unit were killed, and a process with it alone was ended by signal 9"
     assert failed["detail"] == detail
-    scores = pq.read_table(run / "tables/scores/00000.parquet")["deadly"].to_pylist()
+    scores = pq.read_table(run / "tables/scores/00000.parquet")[name].to_pylist()
     assert scores == [1.0] * 7 + [None] + [1.0] * 5
     assert len(np.load(run / "uids.npy")) == 12 and not (run / "parts").exists()

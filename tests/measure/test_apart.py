@@ -1,4 +1,4 @@
-"""Images and files that end the process that measures them: told as rows and files, and all else is measured."""
+"""Images, captions and files that end the process that measures them: told as rows and files, and all else is measured."""
 
 import os
 import signal
@@ -29,9 +29,10 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["deadly", "deadly_text"])
+def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path, name: str) -> None:
     """Three runs are killed by it, of which two are marks here; the next one finds it, and measures all others."""
-    install(tmp_path)
+    install(tmp_path, name)
     assert run(tmp_path).returncode == -signal.SIGKILL
     marks = tmp_path / "run/parts/attempts/00000"
     assert [mark.name for mark in marks.iterdir()] == ["0"]
@@ -39,7 +40,7 @@ def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> N
         (marks / number).touch()
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
-    check(tmp_path / "run")
+    check(tmp_path / "run", name)
 
 
 def end_with_some(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:
@@ -69,7 +70,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> MeasureSettings:
     return MeasureSettings.of(prepare(recipe, str(folder / "run")).context)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_step_is_halved_down_to_what_ends_the_process(
     settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,22 @@ def test_a_step_is_halved_down_to_what_ends_the_process(
     assert reason == "worker_died" and detail.endswith("a process that only read it ended itself (status 3)")
 
 
+def end_with_ends(settings: MeasureSettings, captions: pa.Array, names: list[str]) -> None:
+    """As `apart._compute`, but for a caption that ends the process."""
+    if "end" in captions.to_pylist():
+        os._exit(5)
+
+
+@pytest.mark.slow
+def test_captions_that_end_the_process_are_told(settings: MeasureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_compute", end_with_ends)
+    with apart.apart_after(3, settings) as process:
+        assert process
+        deadly = process.find_deadly(pa.array(["a", None, "end"]), [])
+    detail = "3 attempts to measure its unit were killed, and a process with it alone ended itself (status 5)"
+    assert deadly == {2: detail}
+
+
 @pytest.mark.parametrize("killed", [0, 2])
 def test_a_unit_of_few_kills_is_measured_in_its_process(settings: MeasureSettings, killed: int) -> None:
     with apart.apart_after(killed, settings) as process:
@@ -101,4 +118,4 @@ def test_what_kills_whatever_is_done_is_a_file_that_failed(settings: MeasureSett
     with apart.apart_after(6, settings) as process:
         assert process
         fault = process.find_fault(settings.sources[0], InputPart("0.tar", 1, ""))
-    assert fault == ("worker_died", "6 attempts to measure it were killed, and no image alone does it")
+    assert fault == ("worker_died", "6 attempts to measure it were killed, and no row alone does it")

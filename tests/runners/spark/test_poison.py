@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.runners
 def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
     """Spark tries a task four times: three workers end with it, and the fourth measures the image apart."""
-    install(tmp_path)
+    install(tmp_path, "deadly")
     path = f"{tmp_path / 'site'}:{ROOT}"
     with standalone(tmp_path) as url:
         conf = {"spark.executor.memory": "512m", "spark.executorEnv.PYTHONPATH": path}
@@ -26,4 +26,4 @@ def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> N
         env = os.environ | {"PYTHONPATH": path}
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    check(tmp_path / "run")
+    check(tmp_path / "run", "deadly")
