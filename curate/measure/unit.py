@@ -207,7 +207,8 @@ class _UnitWork:
     def _captions(self) -> pa.Array:
         """Return captions, null where a row cannot be read."""
         is_ok = pc.equal(self.samples["status"], OK)
-        return pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string())).combine_chunks()
+        captions = pc.if_else(is_ok, self.samples["caption"], pa.scalar(None, pa.string()))
+        return whole(captions)
 
     def _of_captions(self, signal: TextSignal) -> dict[str, Column]:
         """Return what a signal of captions gives, by name; it sees nulls where a row cannot be read."""

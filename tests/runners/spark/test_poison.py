@@ -15,13 +15,18 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.runners
 def test_an_image_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path) -> None:
-    """Spark tries a task four times: three workers end with it, and the fourth measures the image apart."""
+    """Spark tries a task four times: three workers end with it, and the fourth measures the image apart.
+
+    With the options that `curate init --on spark` writes: speculation, and executors that come and go.
+    """
     install(tmp_path, "deadly")
     path = f"{tmp_path / 'site'}:{ROOT}"
     with standalone(tmp_path) as url:
-        conf = {"spark.executor.memory": "512m", "spark.executorEnv.PYTHONPATH": path}
-        lines = ["runner: spark", f"spark_master_url: {url}", "spark_conf:", *(f"  {key}: {conf[key]}" for key in conf)]
-        (tmp_path / "spark.yaml").write_text("\n".join(lines))
+        options = (ROOT / "infra/spark.yaml").read_text()
+        options = options.replace("spark_master_url: local[4]", f"spark_master_url: {url}")
+        memory = "spark.executor.memory: "
+        options = options.replace(f"{memory}1g\n", f"{memory}512m\n  spark.executorEnv.PYTHONPATH: {path}\n")
+        (tmp_path / "spark.yaml").write_text(options)
         command = [sys.executable, "-m", "curate", "run", "recipe.yaml", "--out", "run", "--on", "spark.yaml"]
         env = os.environ | {"PYTHONPATH": path}
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
