@@ -177,6 +177,8 @@ class RunStore(StoredFiles):
             self._put_new(aside, name)
         except FileExistsError:
             if keep():
+                if (note := digest_name(name)) and self.exists(SUCCESS_FILE):  # by somebody else, who needs no more
+                    self.delete(note)
                 return False
         else:
             return lasts or self._decide(name, {})

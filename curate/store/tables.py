@@ -207,7 +207,7 @@ class OpenTables(UnitTables):
     As a context manager it closes what it opened.
     """
 
-    written: set[str] = field(default_factory=set, compare=False)  # the tables that the step wrote
+    written: set[str] = field(default_factory=set, compare=False)  # the tables that the step put into place
     _files: dict[str, TableFile] = field(default_factory=dict, compare=False)
 
     def _ask(self, table: str, question: Callable[[TableFile], Answer]) -> Answer:
@@ -218,8 +218,8 @@ class OpenTables(UnitTables):
     def _wrote(self, table: str, rows: pa.Table, key: str | None, note: dict[str, Any] | None, is_put: bool) -> None:
         """Keep the table for readers; where another attempt's is there, they read that one."""
         self.drop_read(table)
-        self.written.add(table)
         if is_put:
+            self.written.add(table)
             self._files[table] = TableFile.of(rows, footer_metadata(key, _text(note)))
 
     def drop_read(self, table: str) -> None:

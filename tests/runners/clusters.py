@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ _PROGRAMS = {
     "container": _BEAM % "python/container",
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
 }
-_HOSTS = ("127.0.0.1", "127.0.0.2")  # of the workers, one core each
+_HOSTS: dict[str, Sequence[str]] = {"127.0.0.1": (), "127.0.0.2": ()}  # of the workers, one core each
 
 
 def find_go_program(name: str) -> str:
@@ -53,59 +53,86 @@ class Cluster:
     url: str
 
 
-@contextmanager
-def standalone(folder: Path, home: Path | None = None) -> Iterator[str]:
-    """A master and a worker on each of two addresses, of the Spark in `home`, by default PySpark's; yields the master's URL."""
-    home = home or Path(pytest.importorskip("pyspark").__file__).parent
-    master, page = free_port(), free_port()
-    environment = os.environ | {
-        "SPARK_HOME": str(home),
-        "SPARK_LOCAL_DIRS": str(folder / "spark"),
-        "SPARK_DAEMON_MEMORY": "512m",
+class Standalone:
+    """A standalone cluster of a master and a worker of one core on each of two addresses; each may be killed and started again.
+
+    Attributes:
+        url: of the master; page: where it says in JSON who works.
+        folder: where its logs are, and what its executors work in.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        home: Path | None = None,
+        recovers: bool = False,
+        address: str = "127.0.0.1",
+        workers: Mapping[str, Sequence[str]] = _HOSTS,
+    ) -> None:
+        """Of the Spark in `home`, by default PySpark's. With `recovers` a master that starts again knows its applications.
+
+        `address` is of the master; `workers` are addresses, each with the words of a command that its own is given to.
+        """
+        self.folder, port, page = folder, free_port(address), free_port(address)
+        self._workers, self._home = workers, home or Path(pytest.importorskip("pyspark").__file__).parent
+        self.url, self.page = f"spark://{address}:{port}", f"http://{address}:{page}/json/"
         # A master gives up an application after ten executors that died.
-        "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -Dspark.deploy.maxExecutorRetries=-1",
-        "PYSPARK_PYTHON": sys.executable,
-    }
+        settings = {"spark.deploy.maxExecutorRetries": -1}
+        if recovers:
+            settings |= {
+                "spark.deploy.recoveryMode": "FILESYSTEM",
+                "spark.deploy.recoveryDirectory": folder / "recovery",
+            }
+        words = ["-XX:TieredStopAtLevel=1", *(f"-D{key}={value}" for key, value in settings.items())]
+        self._environment = os.environ | {
+            "SPARK_HOME": str(self._home),
+            "SPARK_LOCAL_DIRS": str(folder / "spark"),
+            "SPARK_DAEMON_MEMORY": "512m",
+            "SPARK_DAEMON_JAVA_OPTS": " ".join(words),
+            "PYSPARK_PYTHON": sys.executable,
+        }
+        master = f"master.Master --host {address} --port {port} --webui-port {page}"
+        worker = "worker.Worker --host {0} --cores 1 --memory 1g --webui-port 0 --work-dir {1}/{0} {2}"
+        self._commands = {"master": master} | {host: worker.format(host, folder, self.url) for host in workers}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def begin(name: str, words: Sequence[str]) -> subprocess.Popen[bytes]:
-        command = [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{name}", *words]
-        with open(folder / f"{name}.log", "ab") as log:
-            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    def start(self, *names: str) -> None:
+        """Start the master ("master") or a worker (its address), by default all; return once the master knows all."""
+        for name in names or self._commands:
+            command = [*self._workers.get(name, ()), str(self._home / "bin/spark-class")]
+            command += f"org.apache.spark.deploy.{self._commands[name]}".split()
+            with open(self.folder / f"{name}.log", "ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                )
+        _wait(self.page, len(self._workers), self.folder)
 
-    url = f"spark://127.0.0.1:{master}"
-    ports = ["--host", "127.0.0.1", "--port", str(master), "--webui-port", str(page)]
-    processes = [begin("master.Master", ports)]
-    try:
-        for host in _HOSTS:
-            own = [
-                "--host",
-                host,
-                "--cores",
-                "1",
-                "--memory",
-                "1g",
-                "--webui-port",
-                "0",
-                "--work-dir",
-                str(folder / host),
-            ]
-            processes.append(begin("worker.Worker", [*own, url]))
-        _wait(f"http://127.0.0.1:{page}/json/", len(_HOSTS), folder)
-        yield url
-    finally:
-        for process in reversed(processes):
+    def stop(self) -> None:
+        """End all."""
+        for process in reversed(self.processes.values()):
             process.terminate()
-        for process in processes:
+        for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             process.kill()
 
 
+@contextmanager
+def standalone(folder: Path, home: Path | None = None) -> Iterator[str]:
+    """Yields the URL of the master of a cluster that runs meanwhile."""
+    cluster = Standalone(folder, home)
+    try:
+        cluster.start()
+        yield cluster.url
+    finally:
+        cluster.stop()
+
+
 def _wait(page: str, workers: int, folder: Path) -> None:
     """Wait until the master knows so many workers."""
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 90
     while time.monotonic() < ends:
-        with suppress(OSError), urllib.request.urlopen(page, timeout=5) as answer:
+        with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=5) as answer:
             if json.load(answer)["aliveworkers"] == workers:
                 return
         time.sleep(0.2)

@@ -51,6 +51,14 @@ def test_who_is_late_reads_the_first(folder: RunStore) -> None:
         assert late.read("scores", ["score"])["score"].to_pylist() == [1.0]
 
 
+def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder: RunStore) -> None:
+    put(folder, 1.0)
+    folder.write_bytes("_SUCCESS", b"")
+    with OpenTables(folder, 0) as late:
+        assert not late.write("scores", scores(2.0), "key") and not late.written
+    assert folder.read_parquet(NAME)["score"].to_pylist() == [1.0] and not folder.files("parts")
+
+
 @pytest.mark.parametrize("damage", ["key", "content", "note"])
 def test_what_is_of_no_use_is_replaced_once(damage: str, folder: RunStore) -> None:
     put(folder, 0.0, "older" if damage == "key" else "key")

@@ -1,0 +1,147 @@
+"""A worker whose network is cut off for a minute in the midst of a unit, which it goes on with: the same is published.
+
+Spark gives it up after 20 s, and the other one measures the unit; what it writes then, or once it is back, comes late.
+"""
+
+import importlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import psutil
+import pytest
+
+from tests.laws import pools
+from tests.runners.clusters import Standalone
+from tests.runners.namespaces import Namespace, namespaces
+from tests.runners.spark.watched import Driver, check_run, find_executors
+from tests.runners.test_engines import curate, digests
+from tests.runners.test_late_attempts import UNITS
+
+pytestmark = [pytest.mark.runners, pytest.mark.slow]
+
+CUT, TIMEOUT, LONG = 60, 20, 45  # seconds
+# The signal of a package of its own; it notes who computes it first, who takes long.
+MODULE = """
+import os, time
+import pyarrow as pa
+import pyarrow.compute as pc
+from curate.plugins import Section, SignalKind, TextSignal
+
+
+class Slow(Section):
+    pass
+
+
+def compute(captions):
+    try:
+        with open(os.environ["CUT_LOG"], "x") as file:
+            file.write(str(os.getpid()))
+        time.sleep(float(os.environ["CUT_SECONDS"]))
+    except FileExistsError:
+        pass
+    return [pc.cast(pc.utf8_length(captions), pa.float32())]
+
+
+KIND = SignalKind(
+    "slow", Slow, lambda name, section, known: 1,
+    lambda name, section, built: [TextSignal(name, (pa.field("slow", pa.float32()),), "key", compute=compute)],
+)
+"""
+
+
+def write_recipe(folder: Path) -> Path:
+    """A recipe of UNITS units, and the package."""
+    info = folder / "site/slow-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "site/curate_slow.py").write_text(MODULE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[curate.signals]\nslow = curate_slow:KIND\n")
+    pools.write_parquets(folder / "pool", pools.make_rows(20 * UNITS), UNITS)
+    source = "{name: p%d, format: parquet, path: '%s/pool/%05d.parquet'}"
+    sources = ", ".join(source % (i, folder, i) for i in range(UNITS))
+    rules = "measure: {slow: {}}\nrules: {best: {top: 0.5, of: slow}}\ndedup: {by: [uid]}\n"
+    (folder / "recipe.yaml").write_text(f"input: [{sources}]\n{rules}output: {{rows_per_shard: 30}}\nmax_failed: 1.0\n")
+    return folder / "recipe.yaml"
+
+
+@contextmanager
+def bucket(address: str) -> Iterator[Mapping[str, str]]:
+    """A bucket whose server has this address; yields the environment of who writes to it."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(address, 0, verbose=False)
+    server.start()
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    own = {"AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())} | dict.fromkeys(names, "us-east-1")
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in own.items():
+                patched.setenv(name, value)
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+            yield own
+    finally:
+        importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
+        server.stop()
+
+
+def find_first(log: Path, cluster: Standalone, driver: Driver) -> tuple[str, psutil.Process]:
+    """The address of the executor that measures first, once it does, and its Python process."""
+    ends = time.monotonic() + 180
+    while not (log.exists() and log.read_text()):
+        assert time.monotonic() < ends and driver.process.poll() is None, driver.said
+        time.sleep(0.1)
+    process = psutil.Process(int(log.read_text()))
+    ancestors = {parent.pid for parent in process.parents()}
+    [executor] = [executor for executor in find_executors(cluster) if executor.java.pid in ancestors]
+    return executor.host, process
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_what_a_worker_writes_that_was_cut_off_comes_late(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path)
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]])
+    slow = {"CUT_LOG": str(tmp_path / "first"), "CUT_SECONDS": str(LONG)}
+    monkeypatch.setenv("PYTHONPATH", path)
+    curate(recipe, tmp_path / "local", environment={"CUT_LOG": str(tmp_path / "local.log"), "CUT_SECONDS": "0"})
+    (tmp_path / "cluster").mkdir()
+    with namespaces(2) as (address, spaces), bucket(address) as store:
+        workers = {space.address: space.words for space in spaces}
+        cluster = Standalone(tmp_path / "cluster", address=address, workers=workers)
+        try:
+            cluster.start()
+            conf = {"spark.driver.host": address, "spark.network.timeout": f"{TIMEOUT}s"}
+            conf |= {"spark.network.timeoutInterval": "5s", "spark.driver.bindAddress": address}
+            conf |= {"spark.executor.heartbeatInterval": "5s"}
+            conf |= {f"spark.executorEnv.{name}": value for name, value in (slow | {**store}).items()}
+            out = "s3://bucket/run" if place == "s3" else str(tmp_path / "run")
+            driver = Driver(recipe, tmp_path / "run", cluster, conf, out)
+            host, process = find_first(tmp_path / "first", cluster, driver)
+            [space] = [space for space in spaces if space.address == host]
+            wait_cut(space, driver, process)
+        finally:
+            cluster.stop()
+        if place == "s3":
+            fsspec.filesystem("s3").get(out, str(tmp_path / "run"), recursive=True)
+    check_run(tmp_path / "run", digests(tmp_path / "local"))
+
+
+def wait_cut(space: Namespace, driver: Driver, process: psutil.Process) -> None:
+    """Cut a worker off for CUT seconds while it measures; wait until the run has ended, and the worker's process."""
+    space.cut()
+    stages = driver.find_running()
+    assert any(stage.startswith("Measure") for stage in stages.values()), stages
+    time.sleep(CUT)
+    assert process.is_running()
+    space.mend()
+    assert driver.process.wait(300) == 0, driver.said
+    ends = time.monotonic() + 60
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < ends:
+        time.sleep(0.2)
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    lost = [line for line in driver.said.splitlines() if "Lost executor" in line]
+    assert lost
+    print(*lost, sep="\n")

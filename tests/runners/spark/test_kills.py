@@ -1,0 +1,112 @@
+"""Whatever of a cluster is killed in the midst of a task, what is published is the same, and nothing else is left.
+
+Whom a round is to kill is stopped first; where Spark then says that a task of it runs, it is killed, else it goes on.
+"""
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import cycle, islice
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.runners.clusters import Standalone
+from tests.runners.spark.watched import Driver, Executor, check_run, find_executors
+from tests.runners.test_engines import curate, digests, write_demo
+
+pytestmark = pytest.mark.runners
+
+KINDS = ("executor", "python", "worker", "master", "driver", "both")
+
+
+def send(number: signal.Signals, processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def find_targets(kind: str, driver: Driver, executors: Sequence[Executor]) -> list[psutil.Process]:
+    """Who is stopped, and killed: of `worker` and `master` the executor is, too, but only stopped."""
+    if kind == "driver":
+        python = psutil.Process(driver.process.pid)
+        return [python, *python.children(recursive=True)]
+    if kind == "python":
+        return executors[0].pythons
+    return [executor.java for executor in executors]
+
+
+def hit(kind: str, driver: Driver, cluster: Standalone) -> str | None:
+    """Kill one of a kind while a task of it runs; return the task's stage, None where none ran."""
+    executors = find_executors(cluster)
+    random.shuffle(executors)
+    executors = executors if kind in ("both", "driver") else executors[:1]
+    if not executors or (kind == "both" and len(executors) < 2):
+        return None
+    targets = find_targets(kind, driver, executors)
+    stopped = [process for process in targets if "java" not in process.name()] if kind == "driver" else targets
+    send(signal.SIGSTOP, stopped)
+    time.sleep(0.2)  # what was under way to the driver arrives
+    running = driver.find_running()
+    stages = [running[executor.id] for executor in executors if executor.id in running]
+    if not targets or len(stages) < (2 if kind == "both" else 1):
+        send(signal.SIGCONT, stopped)
+        return None
+    if kind in ("worker", "master"):
+        name = "master" if kind == "master" else executors[0].host
+        cluster.processes[name].kill()
+        cluster.processes[name].wait()
+        send(signal.SIGCONT, stopped)
+        cluster.start(name)
+    else:
+        send(signal.SIGKILL, targets)
+    return stages[0]
+
+
+def wait_for_none(cluster: Standalone) -> Iterator[str]:
+    """Yield the processes that are left once all had time to end."""
+    ends = time.monotonic() + 60
+    while find_executors(cluster) and time.monotonic() < ends:
+        time.sleep(0.2)
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = " ".join(process.info["cmdline"] or [])
+        is_of_run = (process.info["cwd"] or "").startswith(str(cluster.folder)) or f"{cluster.url}" in words
+        if is_of_run and "org.apache.spark.deploy.worker.Worker" not in words:
+            yield words
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.slow)])
+def test_what_is_published_is_the_same(kills: int, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark")
+    recipe = write_demo(tmp_path)
+    curate(recipe, tmp_path / "local")
+    wanted = digests(tmp_path / "local")
+    (tmp_path / "cluster").mkdir()
+    cluster = Standalone(tmp_path / "cluster", recovers=True)
+    hits: list[tuple[str, str]] = []
+    waiting = list(islice(cycle(KINDS), kills))
+    rounds = 0
+    try:
+        cluster.start()
+        while waiting:
+            rounds += 1
+            driver = Driver(recipe, tmp_path / f"run{rounds}", cluster)
+            while driver.process.poll() is None:
+                time.sleep(random.uniform(0.1, 0.6))
+                if waiting and (stage := hit(waiting[0], driver, cluster)):
+                    hits.append((waiting.pop(0), stage))
+                    time.sleep(random.uniform(1, 3))
+                if driver.process.poll() == -signal.SIGKILL:
+                    driver = Driver(recipe, driver.out, cluster)
+            assert driver.process.returncode == 0, driver.said
+            check_run(driver.out, wanted)
+        assert not list(wait_for_none(cluster))
+    finally:
+        cluster.stop()
+    print(f"{kills} kills in {rounds} runs:", *(f"{kind} in {stage!r}" for kind, stage in hits), sep="\n  ")
+    assert len(hits) == kills and len({stage for _, stage in hits}) > 2
+    assert set(Counter(kind for kind, _ in hits)) == set(KINDS[:kills])
