@@ -20,6 +20,11 @@ class Digest(NamedTuple):
     sha256: str
     rows: int | None = None
 
+    @property
+    def line(self) -> str:
+        """The digest as a line, and as a file's name."""
+        return "-".join(str(part) for part in self if part is not None)
+
     def is_of(self, other: "Digest") -> bool:
         """Return whether both are of the same bytes."""
         return self[:2] == other[:2]
@@ -74,6 +79,13 @@ def add_line(path: str, line: str) -> None:
             if _read(file) == data:
                 return None
     return None
+
+
+def drop_line(path: str, line: str) -> None:
+    """Remove a line that `add_line` kept; those kept after it are lost with it, so none is needed any more."""
+    kept = itertools.takewhile(os.path.exists, _numbered(path))
+    for file in [file for file in kept if _read(file) == f"{line}\n".encode()]:
+        os.unlink(file)
 
 
 def read_lines(path: str) -> list[str]:

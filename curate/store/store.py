@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from curate.base.process import temporary_folder
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
-from curate.store.local import Digest, HashedFile, add_line, in_folder, move_to_new, write_at_once
+from curate.store.local import Digest, HashedFile, add_line, drop_line, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
@@ -176,9 +176,10 @@ class RunStore(StoredFiles):
         try:
             self._put_new(aside, name)
         except FileExistsError:
+            if self.exists(SUCCESS_FILE):  # others published the run meanwhile
+                self._drop_note(name, digest)
+                return False
             if keep():
-                if (note := digest_name(name)) and self.exists(SUCCESS_FILE):  # by somebody else, who needs no more
-                    self.delete(note)
                 return False
         else:
             return lasts or self._decide(name, {})
@@ -305,11 +306,18 @@ class RunStore(StoredFiles):
     def _note(self, name: str, digest: Digest) -> None:
         """Put the digest of a file that is about to be put in place where `written` finds it."""
         if note := digest_name(name):
-            text = "-".join(str(part) for part in digest if part is not None)
             if self.is_local:
-                in_folder(self.path(note), lambda path: add_line(path, text))
+                in_folder(self.path(note), lambda path: add_line(path, digest.line))
             else:
-                self._writes.pipe_file(self.path(f"{note}/{text}"), b"")
+                self._writes.pipe_file(self.path(f"{note}/{digest.line}"), b"")
+
+    def _drop_note(self, name: str, digest: Digest) -> None:
+        """Remove a digest that was put there for nothing, of a run that needs none any more."""
+        if note := digest_name(name):
+            if self.is_local:
+                drop_line(self.path(note), digest.line)
+            else:
+                self.delete(f"{note}/{digest.line}")
 
     # ---- what is not put into place
 
@@ -326,11 +334,15 @@ class RunStore(StoredFiles):
 
         A log is a folder: locally each process has a file there; else a line is the name of an empty file.
         """
-        if self.is_local:
-            data = line.encode() + b"\n"
-            in_folder(self.path(f"{name}/{_process()}"), lambda path: write_at_once(path, data, os.O_APPEND))
-        else:
+        if not self.is_local:
             self._writes.pipe_file(self.path(f"{name}/{line}"), b"")
+            return
+        path, data = self.path(f"{name}/{_process()}"), line.encode() + b"\n"
+        try:
+            write_at_once(path, data, os.O_APPEND)
+        except FileNotFoundError:
+            if not self.exists(SUCCESS_FILE):  # else others published the run meanwhile, and removed the log
+                in_folder(path, lambda path: write_at_once(path, data, os.O_APPEND))
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def test_who_is_late_reads_the_first(folder: RunStore) -> None:
 
 def test_who_is_late_leaves_nothing_in_a_run_that_is_published(folder: RunStore) -> None:
     put(folder, 1.0)
+    folder.delete("parts")
     folder.write_bytes("_SUCCESS", b"")
     with OpenTables(folder, 0) as late:
         assert not late.write("scores", scores(2.0), "key") and not late.written

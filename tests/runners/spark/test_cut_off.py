@@ -70,7 +70,7 @@ def write_recipe(folder: Path) -> Path:
 
 @contextmanager
 def bucket(address: str) -> Iterator[Mapping[str, str]]:
-    """A bucket whose server has this address; yields the environment of who writes to it."""
+    """A bucket whose server has this address; yields the environment of who writes to it, with its URL as CUT_BUCKET."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer(address, 0, verbose=False)
     server.start()
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
@@ -79,8 +79,9 @@ def bucket(address: str) -> Iterator[Mapping[str, str]]:
         with pytest.MonkeyPatch.context() as patched:
             for name, value in own.items():
                 patched.setenv(name, value)
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-            yield own
+            name = f"bucket{os.getpid()}"
+            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+            yield own | {"CUT_BUCKET": f"s3://{name}"}
     finally:
         importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
         server.stop()
@@ -117,7 +118,7 @@ def test_what_a_worker_writes_that_was_cut_off_comes_late(
             conf |= {"spark.network.timeoutInterval": "5s", "spark.driver.bindAddress": address}
             conf |= {"spark.executor.heartbeatInterval": "5s"}
             conf |= {f"spark.executorEnv.{name}": value for name, value in (slow | {**store}).items()}
-            out = "s3://bucket/run" if place == "s3" else str(tmp_path / "run")
+            out = f"{store['CUT_BUCKET']}/run" if place == "s3" else str(tmp_path / "run")
             driver = Driver(recipe, tmp_path / "run", cluster, conf, out)
             host, process = find_first(tmp_path / "first", cluster, driver)
             [space] = [space for space in spaces if space.address == host]
