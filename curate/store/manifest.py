@@ -74,6 +74,8 @@ def check_written(folder: RunStore, path: str) -> Digest | None:
             what = "its digest was not recorded; it is recomputed, as is every other such file"
             _log.warning("%s: %s", folder.path(path), what)
         return None
+    if not digest.is_of(now):  # a worker that was cut off may have noted its own in a published run
+        digest = _listed(folder, path) or digest
     if digest.is_of(now):
         return digest
     _log.warning("%s: differs from what was written; it is recomputed", folder.path(path))
@@ -82,8 +84,10 @@ def check_written(folder: RunStore, path: str) -> Digest | None:
 
 def find_digest(folder: RunStore, path: str) -> Digest | None:
     """Return what a run's file was when it was written, as the folder or its manifest says; None where neither does."""
-    if digest := folder.written(path):
-        return digest
+    return folder.written(path) or _listed(folder, path)
+
+
+def _listed(folder: RunStore, path: str) -> Digest | None:
     if not folder.exists(MANIFEST_FILE):
         return None
 

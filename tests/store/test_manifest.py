@@ -5,7 +5,8 @@ import pytest
 
 from curate.base.errors import DamagedError
 from curate.store.layout import MANIFEST_FILE
-from curate.store.manifest import Lines, Published, read_manifest, write_manifest
+from curate.store.local import Digest
+from curate.store.manifest import Lines, Published, check_written, read_manifest, write_manifest, written_file
 from curate.store.store import RunStore
 
 
@@ -16,6 +17,17 @@ def write(folder: RunStore, *paths: str) -> None:
 def test_lines_come_back(folder: RunStore) -> None:
     write(folder, "b..c/..d", "a.parquet")
     assert read_manifest(folder) == [Published(path, None, 1, "0" * 64) for path in ("a.parquet", "b..c/..d")]
+
+
+def test_a_note_of_a_late_attempt_makes_no_published_file_another(folder: RunStore) -> None:
+    """A worker that was cut off notes its digest, and is killed before it sees that the file is there."""
+    name = "tables/scores/00000.parquet"
+    folder.write_parquet(name, pa.table({"score": [1.0]}))
+    write_manifest(folder, Lines([written_file(folder, name)]))
+    folder.delete("parts")
+    folder._note(name, Digest(1, "0" * 64, 1))
+    digest = check_written(folder, name)
+    assert digest and digest.is_of(folder.digest(name))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../a", "shards/../../a.tar", "shards/..", "..", "a\0b"])

@@ -80,7 +80,7 @@ def bucket(address: str) -> Iterator[Mapping[str, str]]:
             for name, value in own.items():
                 patched.setenv(name, value)
             name = f"bucket{os.getpid()}"
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+            fsspec.filesystem("s3", skip_instance_cache=True).makedirs(name, exist_ok=True)
             yield own | {"CUT_BUCKET": f"s3://{name}"}
     finally:
         importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
@@ -127,7 +127,8 @@ def test_what_a_worker_writes_that_was_cut_off_comes_late(
             cluster.stop()
         if place == "s3":
             fsspec.filesystem("s3").get(out, str(tmp_path / "run"), recursive=True)
-    check_run(tmp_path / "run", digests(tmp_path / "local"))
+    # Spark kills a worker that finds itself given up: in an object store between the note and the file that is there.
+    check_run(tmp_path / "run", digests(tmp_path / "local"), "parts/digests/" if place == "s3" else "logs/")
 
 
 def wait_cut(space: Namespace, driver: Driver, process: psutil.Process) -> None:
