@@ -162,11 +162,22 @@ def free_memory() -> int:
     with suppress(OSError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
-    for group in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")):
+    for group in _groups_of_memory():
         for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with suppress(OSError, ValueError):  # no limit is "max"
                 free = min(free, int((group / most).read_text()) - int((group / used).read_text()))
     return max(free, 0)
+
+
+def _groups_of_memory() -> Iterator[Path]:
+    """Yield where the kernel tells of groups that limit a process's memory; in a container they are the roots."""
+    roots = {"": Path("/sys/fs/cgroup"), "memory": Path("/sys/fs/cgroup/memory")}
+    yield from roots.values()
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            for kind in {*kinds.split(",")} & {*roots}:
+                yield roots[kind] / path.lstrip("/")
 
 
 def _set_limit() -> None:

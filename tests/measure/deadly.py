@@ -1,4 +1,4 @@
-"""A package whose signals end their process, at images of 31 by 31 pixels and at a caption, as an installer lays it out."""
+"""A package whose signals end their process or take all memory, at images of 31 by 31 pixels or at a caption, as an installer lays it out."""
 
 from pathlib import Path
 
@@ -29,6 +29,16 @@ class Observer:
         return [pa.array(observed, pa.float32())]
 
 
+class Hungry(Observer):
+    columns = pa.schema([("hungry", pa.float32())])
+
+    def observe(self, image):
+        taken = []
+        while image.size == (31, 31):
+            taken.append(bytearray(b"1" * (1 << 26)))
+        return 1.0
+
+
 class DeadlyText(Section):
     pass
 
@@ -45,6 +55,10 @@ TEXT = SignalKind(
         TextSignal(name, (pa.field("deadly_text", pa.float32()),), built.identities[name], compute=score)
     ],
 )
+HUNGRY = SignalKind(
+    "hungry", Deadly, lambda name, section, known: 1,
+    lambda name, section, built: [image_signal(name, Hungry(), built.identities[name])],
+)
 KIND = SignalKind(
     "deadly", Deadly, lambda name, section, known: 1,
     lambda name, section, built: [image_signal(name, Observer(), built.identities[name])],
@@ -58,7 +72,8 @@ def install(folder: Path, name: str) -> None:
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curate-deadly\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text(
-        "[curate.signals]\ndeadly = curate_deadly:KIND\ndeadly_text = curate_deadly:TEXT\n"
+        "[curate.signals]\n"
+        "deadly = curate_deadly:KIND\ndeadly_text = curate_deadly:TEXT\nhungry = curate_deadly:HUNGRY\n"
     )
     (folder / "site/curate_deadly.py").write_text(CODE)
     samples = [pools.Sample(f"{i}", pools.encode(pools.picture(i)), f"a caption {i}") for i in range(12)]

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.measure import apart
@@ -22,9 +24,11 @@ from tests.measure.deadly import check, install
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, group: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the recipe, in a group of processes whose memory the kernel limits if there is one."""
     env = os.environ | {"PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
     command = [sys.executable, "-m", "curate", "run", "recipe.yaml", "--out", "run"]
+    command = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *command] if group else command
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=folder)
 
 
@@ -41,6 +45,36 @@ def test_a_sample_that_ends_its_worker_is_a_row_that_failed(tmp_path: Path, name
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
     check(tmp_path / "run", name)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A group of processes that have 1.2 GB together; the kernel ends one that takes more."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    line = next((line for line in lines if ":memory:" in line), lines[-1])
+    root = Path("/sys/fs/cgroup/memory" if ":memory:" in line else "/sys/fs/cgroup")
+    path = root / line.split(":", 2)[2].lstrip("/") / f"curate{os.getpid()}"
+    try:
+        path.mkdir()
+        (path / ("memory.limit_in_bytes" if ":memory:" in line else "memory.max")).write_text(str(1_200_000_000))
+    except OSError as error:
+        pytest.skip(f"no group with a limit of memory: {error}")
+    yield path
+    path.rmdir()
+
+
+@pytest.mark.slow
+def test_an_image_that_takes_all_memory_is_a_row(tmp_path: Path, group: Path) -> None:
+    """The kernel ends three runs; the next one measures apart, with half of the memory that is left, where it is an error."""
+    install(tmp_path, "hungry")
+    for _ in range(3):
+        assert run(tmp_path, group).returncode == -signal.SIGKILL
+    done = run(tmp_path, group)
+    assert done.returncode == 0, done.stderr
+    scores = pq.read_table(tmp_path / "run/tables/scores/00000.parquet")["hungry"].to_pylist()
+    assert scores == [1.0] * 7 + [None] + [1.0] * 5
+    assert "hungry" in done.stderr, done.stderr
+    print(done.stderr)
 
 
 def end_with_some(settings: MeasureSettings, images: list[bytes], captions: pa.Array, names: list[str]) -> pa.Table:
