@@ -108,8 +108,11 @@ class Source(Section):
         """The folder of the run whose kept rows the source's are; None where they are no run's."""
         return None
 
-    def placed_in(self, run: str, reuse: str | None = None) -> Self:
-        """Return the source with what it has in a run's folder, or may take from another's; here there is nothing."""
+    def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
+        """Return the source with what it has in a run's folder, or may take from another's; here there is nothing.
+
+        `is_alone`: whether one process does all the work.
+        """
         return self
 
     def row_fields(self) -> dict[str, Any]:
@@ -117,9 +120,11 @@ class Source(Section):
         return self.model_dump(exclude={"name", "path", "storage", "join"})
 
 
-def place_sources(sources: Iterable[Source], run: str, reuse: str | None = None) -> tuple[Source, ...]:
-    """Return sources with what they have in a run's folder."""
-    return tuple(source.placed_in(run, reuse) for source in sources)
+def place_sources(
+    sources: Iterable[Source], run: str, reuse: str | None = None, is_alone: bool = True
+) -> tuple[Source, ...]:
+    """Return sources with what they have in a run's folder; see `Source.placed_in`."""
+    return tuple(source.placed_in(run, reuse, is_alone) for source in sources)
 
 
 def find_source(sources: Iterable[Source], name: str) -> Source:

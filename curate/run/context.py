@@ -64,7 +64,8 @@ class RunContext:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The recipe's sources, with their places in the run's folder."""
-        return place_sources(self.recipe.input, self.store.url, self.reuse.url if self.reuse else None)
+        reuse, is_alone = self.reuse.url if self.reuse else None, self.place is Place.THIS_PROCESS
+        return place_sources(self.recipe.input, self.store.url, reuse, is_alone)
 
     def unit_tables(self, unit: Unit) -> UnitTables:
         """Return a unit's tables in the run folder, or else in a chunk there or in the run to reuse."""

@@ -29,6 +29,7 @@ EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 INPUTS = "inputs"  # small local files, which other machines are to read
 UNITS = "tmp/units"  # the units of a large plan, for workers on other machines
 LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read
+HOSTS = "tmp/hosts"  # which process may ask which host, where several download
 FORGETTING_FILE = "tmp/forgetting.json"  # there while `curate forget` is at work
 DESCRIBING_FILE = "tmp/describing.json"  # there while a finished run gets another name or license: its drops
 LOCK_FILE = "tmp/lock"  # there while a command is at work

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from curate.base.errors import RunError
+from curate.pool.urls.download.shared_hosts import SharedHosts
 from curate.store.lease import Holder
 from curate.store.lock import find_holder, locked
 from curate.store.manifest import check_written
@@ -57,6 +59,39 @@ def bucket() -> Iterator[str]:
 
 def scores(value: float, rows: int = 1) -> pa.Table:
     return pa.table({"score": np.full(rows, value)})
+
+
+def test_processes_share_hosts(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By conditional PUT: each of three processes has turns in a host's one slot, and none but in its turn."""
+    at_once, most, lock, puts = 0, 0, threading.Lock(), threading.Lock()
+    responses = importlib.import_module("moto.s3.responses").S3Response
+    put = responses.put_object
+
+    def put_alone(*arguments: Any) -> Any:  # moto looks whether an object is there some time before it is put
+        with puts:
+            return put(*arguments)
+
+    monkeypatch.setattr(responses, "put_object", put_alone)
+
+    def work(number: int) -> None:
+        nonlocal at_once, most
+        own = SharedHosts(RunStore(f"{bucket}/hosts"), "tmp/hosts/key", 1, 1.0, lambda hosts: None)
+        with own.expecting(["busy", *(f"host{number}-{n}" for n in range(1000))]):
+            for n in range(4):
+                with own.slot("busy"), own.slot(f"host{number}-{n}"):
+                    with lock:
+                        at_once += 1
+                        most = max(most, at_once)
+                    time.sleep(0.2)
+                    with lock:
+                        at_once -= 1
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    files = RunStore(f"{bucket}/hosts").files()
+    assert most == 1
+    assert json.loads(RunStore(f"{bucket}/hosts").read_bytes(files[-1])) == [{}, {}]
+    assert len(files) < 40
 
 
 @pytest.mark.parametrize("rows", [1, 2_000_000])

@@ -36,6 +36,7 @@ from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.rows import ORIGINAL, describe_rows, find_in_list, list_of, read_list, with_url
 from curate.recipe.measure import PrecomputedEmbeddings
 from curate.recipe.source import Source
+from curate.store.layout import HOSTS
 from curate.store.store import RunStore
 
 if TYPE_CHECKING:
@@ -295,8 +296,10 @@ def shards_in(store: RunStore) -> list[str]:
 
 
 def _fetcher(source: UrlsSource) -> "Fetcher":
-    """Return what fetches for a source, which all threads of the process share."""
+    """Return what fetches for a source, which all threads of the process share, and its hosts all of the run."""
     from curate.pool.urls.download.fetch import Fetcher
 
-    key = ids.digest([source.network.model_dump(), source.disallowed_header_directives])
-    return process_cache(f"fetcher {key}", lambda: Fetcher(source.network, source.disallowed_header_directives))
+    policy, directives = source.network, source.disallowed_header_directives
+    key = ids.digest([policy.model_dump(), directives])
+    queues = None if source._is_alone else (RunStore(source._run), f"{HOSTS}/{key}")
+    return process_cache(f"fetcher {key} {queues}", lambda: Fetcher(policy, directives, queues=queues))

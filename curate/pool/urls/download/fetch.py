@@ -5,6 +5,8 @@ import re
 import string
 import time
 import urllib.parse
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -15,8 +17,10 @@ from curate.base.schema import MISSING_REASONS
 from curate.pool.urls.download.fetch_fault import FetchFault
 from curate.pool.urls.download.hosts import Hosts
 from curate.pool.urls.download.robots import NO_TRAINING, Robots, opt_out
+from curate.pool.urls.download.shared_hosts import SharedHosts
 from curate.pool.urls.download.source import NetworkPolicy
 from curate.pool.urls.download.transport import Answer, Deadline, HttpTransport, Site, Transport, connections
+from curate.store.store import RunStore
 
 AGENT = "curate"  # as robots.txt and headers name it
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -45,17 +49,26 @@ class Fetcher:
         policy: whom to ask, how often, and how much to take.
         directives: those of X-Robots-Tag that refuse an image.
         transport: how servers are asked; None: by HTTP.
+        queues: the run, and a folder there, by which its processes share hosts; None: this process is alone.
     """
 
     def __init__(
-        self, policy: NetworkPolicy, directives: tuple[str, ...] | None = None, transport: Transport | None = None
+        self,
+        policy: NetworkPolicy,
+        directives: tuple[str, ...] | None = None,
+        transport: Transport | None = None,
+        queues: tuple[RunStore, str] | None = None,
     ) -> None:
         self._policy = policy
         self._directives = NO_TRAINING if directives is None else directives
-        self._hosts, self._robots = Hosts(policy.per_host), Robots(AGENT)
         agent = f"{AGENT}/{__version__} (+{policy.contact})"
         headers = {"User-Agent": agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
         self._transport = transport or HttpTransport(policy.networks, headers)
+        self._shared: SharedHosts | None = None
+        if queues:
+            self._shared = SharedHosts(*queues, policy.per_host, policy.max_seconds, self._transport.leave)
+        self._hosts = Hosts(policy.per_host, self._shared.slot) if self._shared else Hosts(policy.per_host)
+        self._robots = Robots(AGENT)
 
     def fetch(self, url: str, timeout: float) -> Outcome:
         """Fetch a URL; `timeout`: seconds that connecting and each wait for bytes may take."""
@@ -71,9 +84,14 @@ class Fetcher:
             time.sleep(pause)
         return Outcome(None, fault, attempt, time.time())
 
-    def close(self) -> None:
-        """Close the connections that are kept open; others are made as they are needed."""
-        self._transport.close()
+    @contextmanager
+    def expecting(self, urls: Sequence[str | None]) -> Iterator[None]:
+        """Be ready for URLs that the block fetches; afterwards no connections are kept open. Raises OSError."""
+        with ExitStack() as expecting:
+            if self._shared:
+                expecting.enter_context(self._shared.expecting(_hosts_of(urls)))
+            expecting.callback(self._transport.close)
+            yield
 
     def _follow(self, url: str, deadline: Deadline, is_robots: bool = False) -> bytes:
         """Fetch a URL, or what it redirects to; of a robots.txt that is long, the beginning."""
@@ -168,6 +186,12 @@ def _as_written(location: str) -> str:
         return data.decode()
     except UnicodeDecodeError:
         return urllib.parse.quote(data, string.punctuation)
+
+
+def _hosts_of(urls: Sequence[str | None]) -> Iterator[str]:
+    for url in urls:
+        with suppress(FetchFault):
+            yield _split(url or "")[0].host
 
 
 def _split(url: str) -> tuple[Site, str]:

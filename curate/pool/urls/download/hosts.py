@@ -1,12 +1,9 @@
-"""What is known of hosts: how many connections each has, and until when it wants to be left alone.
-
-All is of one process: so many workers ask a host so many times as much.
-"""
+"""What this process knows of hosts: how many connections each has, and until when it wants to be left alone."""
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from curate.pool.urls.download.fetch_fault import FetchFault
@@ -26,16 +23,27 @@ class _Host:
     fault: FetchFault | None = None
     left_alone_until: float = 0.0
 
+    def pause(self) -> float:
+        """Return for how many seconds it wants a pause. Raises FetchFault where it is left alone."""
+        now = time.monotonic()
+        if self.fault and self.left_alone_until > now:
+            raise self.fault.fresh()
+        return self.pause_ends - now
+
 
 class Hosts:
     """Shares hosts among threads: at most `per_host` connections to each at a time.
+
+    `shared` gives a slot of a host, of those that all processes share; by default this one is alone.
 
     A host that again and again does not answer, or answers that it is busy, is left alone for a while, in which all its
     URLs have that fault: thousands of them would else take hours.
     """
 
-    def __init__(self, per_host: int) -> None:
-        self._per_host = per_host
+    def __init__(
+        self, per_host: int, shared: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
+    ) -> None:
+        self._per_host, self._shared = per_host, shared
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}
 
@@ -51,14 +59,11 @@ class Hosts:
             host.users += 1
         try:
             with host.slots:
-                while True:
-                    now = time.monotonic()
-                    if host.fault and host.left_alone_until > now:
-                        raise host.fault.fresh()
-                    if host.pause_ends <= now:
-                        break
-                    time.sleep(min(host.pause_ends - now, 1.0))
-                yield
+                host.pause()  # before a slot is waited for
+                with self._shared(name):
+                    while (pause := host.pause()) > 0:
+                        time.sleep(min(pause, 1.0))
+                    yield
         finally:
             with self._lock:
                 host.users -= 1

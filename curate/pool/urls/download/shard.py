@@ -78,16 +78,13 @@ def _fetch_all(urls: Sequence[str | None], fetcher: Fetcher, source: UrlsSource)
         outcomes.put((row, outcome))
 
     waiting = enumerate(urls)
-    try:
-        with ThreadPool(min(source.thread_count, max(1, len(urls)))) as pool:
-            for task in islice(waiting, 2 * source.thread_count):
+    with fetcher.expecting(urls), ThreadPool(min(source.thread_count, max(1, len(urls)))) as pool:
+        for task in islice(waiting, 2 * source.thread_count):
+            pool.apply_async(fetch, task)
+        for _ in urls:
+            yield outcomes.get()
+            for task in islice(waiting, 1):
                 pool.apply_async(fetch, task)
-            for _ in urls:
-                yield outcomes.get()
-                for task in islice(waiting, 1):
-                    pool.apply_async(fetch, task)
-    finally:
-        fetcher.close()
 
 
 def _unforeseen(error: Exception) -> FetchFault:

@@ -73,7 +73,7 @@ class NetworkPolicy(Section):
     max_redirects: int = Field(5, examples=[3], ge=0)
     """Redirects of one download, at most."""
     per_host: int = Field(4, examples=[2], gt=0)
-    """Connections to one host at a time, per worker, at most."""
+    """Connections to one host at a time, of all workers together, at most."""
     attempts: int = Field(3, examples=[5], ge=1)
     """Attempts in a run, and in each `--retry`, after 408, 425, 429, 5xx, DNS errors and timeouts."""
     pause: float = Field(1.0, examples=[2], gt=0)
@@ -222,11 +222,12 @@ class UrlsSource(Source):
 
     _run: str = PrivateAttr("")  # the folder of the run that reads it
     _reuse: str | None = PrivateAttr(None)  # and of one that may have its shards
+    _is_alone: bool = PrivateAttr(True)
 
-    def placed_in(self, run: str, reuse: str | None = None) -> Self:
+    def placed_in(self, run: str, reuse: str | None = None, is_alone: bool = True) -> Self:
         """Return the source as this run reads it: its shards are in its folder, or in that of the run to reuse."""
         placed = self.model_copy()
-        placed._run, placed._reuse = run, reuse
+        placed._run, placed._reuse, placed._is_alone = run, reuse, is_alone
         return placed
 
     def place(self, name: str) -> tuple[RunStore, str]:

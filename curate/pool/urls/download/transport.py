@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
@@ -91,6 +91,9 @@ class Transport(Protocol):
     def close(self) -> None:
         """Close the connections that are kept open; others are made as they are needed."""
 
+    def leave(self, hosts: Collection[str]) -> None:
+        """Close those to these hosts."""
+
 
 class HttpTransport:
     """HTTP/1.1 to addresses that are public or in `networks`, with `headers` in each request."""
@@ -143,6 +146,10 @@ class HttpTransport:
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._kept.close()
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """Close those to these hosts."""
+        self._kept.leave(hosts)
 
 
 class _Limited:
@@ -300,7 +307,12 @@ class _KeptConnections:
         """Keep none of a host's until `close`: one brought no answer, or not all of it, in time."""
         with self._lock:
             self.given_up.add(host)
-            for connection in [kept for kept in self._connections if kept.site.host == host]:
+        self.leave({host})
+
+    def leave(self, hosts: Collection[str]) -> None:
+        """Close all of these hosts."""
+        with self._lock:
+            for connection in [kept for kept in self._connections if kept.site.host in hosts]:
                 self._connections.remove(connection)
                 connection.close()
 

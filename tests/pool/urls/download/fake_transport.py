@@ -1,6 +1,6 @@
 """A Transport without a network: URLs and what each gives. It notes what it is asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from typing import Any
@@ -34,6 +34,9 @@ class FakeTransport:
         yield answer(given) if isinstance(given, bytes) else answer(**given)
 
     def close(self) -> None:
+        pass
+
+    def leave(self, hosts: Collection[str]) -> None:
         pass
 
 

@@ -133,7 +133,8 @@ def test_no_more_are_kept_than_files_allow(web: Web, monkeypatch: pytest.MonkeyP
 def test_none_is_left_in_the_end(web: Web) -> None:
     own = fetcher()
     fetch(own, web.url("image/a"))
-    own.close()
+    with own.expecting([]):
+        pass
     assert kept(own) == []
     assert fetch(own, web.url("image/a")) == b"some bytes" and web.connected[web.hosts[0]] == 2
 
@@ -304,7 +305,8 @@ def test_a_host_whose_connections_go_silent_has_new_ones() -> None:
             outcomes = list(pool.map(lambda _: own.fetch(url, 1.0), range(40)))
         assert {outcome.data for outcome in outcomes} == {b"abc"}
         assert sum(outcome.attempts for outcome in outcomes) <= 40 + 4
-        own.close()
+        with own.expecting([]):
+            pass
         assert fetch(own, url) == b"abc" and len(kept(own)) == 1  # as at the beginning
 
 

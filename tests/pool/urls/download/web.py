@@ -4,6 +4,7 @@ import asyncio
 import re
 import struct
 import threading
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ Log = list[tuple[str, str, dict[str, str]]]
 
 
 class Web:
-    """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once, `connected` the connections that each had."""
+    """The servers: `images` are what `/image/NAME` gives, `raw` what `/raw/NAME` writes: bytes, and then these for ever. `log` has host, path and headers of each request, `most` the images that each host was asked for at once, `connected` the connections that each had, `most_open` those that it had at once, idle ones too, `times` when it began and ended to answer with an image."""
 
     def __init__(self, images: Mapping[str, bytes], hosts: int = 1) -> None:
         self.images = dict(images)
@@ -27,8 +28,11 @@ class Web:
         self.log: Log = []
         self.most: dict[str, int] = defaultdict(int)
         self.connected: dict[str, int] = defaultdict(int)
+        self.most_open: dict[str, int] = defaultdict(int)
+        self.times: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self.tries: dict[str, int] = defaultdict(int)
         self._open: dict[str, set[asyncio.StreamReader]] = defaultdict(set)
+        self._connections: dict[str, set[asyncio.StreamReader]] = defaultdict(set)
         self.port = self.day = 0
 
     def url(self, path: str, host: int = 0) -> str:
@@ -40,6 +44,7 @@ class Web:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host = writer.get_extra_info("sockname")[0]
         self.connected[host] += 1
+        self._connections[host].add(reader)
         is_asked = True
         try:
             while is_asked:
@@ -59,6 +64,7 @@ class Web:
         except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self._connections[host].remove(reader)
             writer.close()
 
     async def answer(self, host: str, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,12 +79,16 @@ class Web:
             say(writer, status, text.encode(), {"Location": text} if status == 302 else None)
         elif kind == "image":
             self._open[host].add(reader)
+            began = time.monotonic()
             try:
                 await asyncio.sleep(self.delay(path))
                 # On a crowded machine some are read after their time: whoever asked has gone, and asks again.
                 self.most[host] = max(self.most[host], sum(not one.at_eof() for one in self._open[host]))
+                is_open = sum(not one.at_eof() for one in self._connections[host])
+                self.most_open[host] = max(self.most_open[host], is_open)
             finally:
                 self._open[host].remove(reader)
+                self.times[host].append((began, time.monotonic()))
             say(writer, 200, image or b"")
         elif kind == "text":
             say(writer, 200, b"<html><body>not found</body></html>", {"Content-Type": "image/jpeg"})

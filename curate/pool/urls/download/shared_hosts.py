@@ -1,0 +1,255 @@
+"""Slots of hosts that all processes of a run share, on machines that have nothing in common but the run's folder.
+
+A host has a queue of processes, one entry for each connection that they want; the first `per_host` of them have one.
+All queues are one small file in the folder, whose name is a number. Who changes them writes the next one, which fails
+where another process did so before, and then begins anew. A process enters the queues of a shard's hosts all at once,
+when it begins the shard, and goes on in rounds: it enters those that redirects lead to, leaves those that it needs no
+more, and goes to the end where others wait, once it had slots for a while and their connections are closed. A round
+that changes nothing for others writes nothing. So a list of many hosts takes some requests to the store a round, and
+none a URL. Rounds are the longer, the more processes there are and the slower the store is, so that not all of them
+write at the same time.
+
+A process that could not write in time begins no more downloads. The others take its slots `max_seconds` later, by when
+those have ended. Nobody's clock has to agree with another's, but that it goes as fast.
+
+What was not taken: fixed shares, since slots are fewer than processes, and hosts are not spread evenly; leases of
+single hosts, which take requests for each URL; leases of groups of hosts, of which a process has few at a time.
+"""
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import orjson
+
+from curate.base.wording import one_line
+from curate.store.store import RunStore
+
+LASTS = 30.0  # seconds that a process may go on after it wrote,
+_ROUNDS = 6  # or so many rounds
+_ROUND = 0.1  # seconds of a round, at least
+_TURN, _TURN_ROUNDS = 10.0, 20  # seconds of a turn where others wait, or rounds
+_SPARE = 5.0  # seconds, for what is not exact: the end of a download, and clocks
+_KEPT = 20.0  # seconds that a file stays after the next one: a process that is slower may take its name once more
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Host:
+    changed: threading.Condition
+    expected: int = 0  # URLs that shards have of it, and nobody asked for yet
+    threads: int = 0  # that have a slot, or wait for one
+    used: int = 0  # slots
+    granted: int = 0  # that may be used
+    due: int = 0  # that are given back once their downloads have ended
+    turn_ends: float = 0.0
+
+
+class SharedHosts:
+    """The slots that this process has.
+
+    Args:
+        store: the run, and `folder` one for the queues.
+        per_host: connections of all processes to a host at a time.
+        max_seconds: of a connection.
+        close: closes the connections to these hosts that are open and not used.
+    """
+
+    def __init__(
+        self, store: RunStore, folder: str, per_host: int, max_seconds: float, close: Callable[[Collection[str]], None]
+    ) -> None:
+        self._store, self._folder, self._per_host = store, folder, per_host
+        self._max_seconds, self._close = max_seconds, close
+        self._me = secrets.randbits(48)
+        self._lock, self._round = threading.Lock(), threading.Lock()
+        self._hosts: dict[str, _Host] = {}
+        self._shards, self._goes_on = 0, False
+        self._writes, self._valid_until = 0, 0.0
+        self._seen: dict[str, tuple[list[float], float]] = {}  # what processes wrote of themselves, and since when
+        self._replaced: list[tuple[float, str]] = []  # files, and when
+        self._read: tuple[str, bytes] = "", b"[{},{}]"  # the last file
+        self._took = 0.0  # seconds of a round that writes
+        self._processes = 1  # that were in queues then
+
+    @contextmanager
+    def expecting(self, names: Iterable[str]) -> Iterator[None]:
+        """Enter the queues of URLs' hosts, which the block asks for; leave all after the last block. Raises OSError.
+
+        Other hosts, as of redirects, may be asked for in the block too.
+        """
+        with self._lock:
+            for name, count in Counter(names).items():
+                self._host(name).expected += count
+            self._shards += 1
+            if not self._goes_on:
+                self._goes_on = True
+                threading.Thread(target=self._go_on, name="hosts", daemon=True).start()
+        try:
+            self._share()
+            yield
+        finally:
+            with self._lock:
+                self._shards -= 1
+                is_last = not self._shards
+                for host in self._hosts.values() if is_last else ():
+                    host.expected = 0
+            if is_last:
+                self._try_to_share()
+
+    @contextmanager
+    def slot(self, name: str) -> Iterator[None]:
+        """Wait for a slot of a host."""
+        with self._lock:
+            host = self._host(name)
+            host.expected, host.threads = max(0, host.expected - 1), host.threads + 1
+            while host.used >= host.granted or time.monotonic() > self._valid_until:
+                host.changed.wait(1.0)
+            host.used += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                host.used, host.threads = host.used - 1, host.threads - 1
+                host.changed.notify()
+
+    def _host(self, name: str) -> _Host:
+        return self._hosts.setdefault(name, _Host(threading.Condition(self._lock)))
+
+    def _go_on(self) -> None:
+        while True:
+            time.sleep(self._pause)
+            with self._lock:
+                self._goes_on = self._shards > 0
+                if not self._goes_on:
+                    return
+            self._try_to_share()
+
+    def _try_to_share(self) -> None:
+        try:
+            self._share()
+        except Exception as error:  # of any library's: slots last for more than one round
+            _log.warning("%s: slots of hosts were not renewed: %s", self._store.url, one_line(error, 200))
+
+    def _share(self) -> None:
+        """Do a round: see which slots this process has, and change its entries. Raises OSError."""
+        with self._round:
+            while not self._try():
+                time.sleep(random.uniform(0, _ROUND / 4))
+
+    def _try(self) -> bool:
+        """Do a round, or return False where another process has changed the queues meanwhile."""
+        began, last = time.monotonic(), self._find_last()
+        if last != self._read[0]:
+            self._read = last, self._store.read_bytes(f"{self._folder}/{last}")
+        processes, queues = orjson.loads(self._read[1])
+        was_in = processes.pop(str(self._me), None) is not None
+        dead = [process for process, written in processes.items() if not self._may_work(process, written, began)]
+        for process in dead:
+            del processes[process]
+        if dead:
+            alive = {self._me, *map(int, processes)}
+            queues = {name: [process for process in queue if process in alive] for name, queue in queues.items()}
+        with self._lock:
+            changes, is_urgent = self._change(queues, began)
+        changed = {name: queue for name, queue in (queues | changes).items() if queue}
+        is_in = any(self._me in changed.get(name, ()) for name in self._hosts)
+        lasts = max(LASTS, _ROUNDS * self._pause)
+        if is_urgent or dead or was_in > is_in or (is_in and began > self._valid_until - 2 / 3 * lasts):
+            self._close([name for name in changes if self._count(changes[name]) < self._count(queues.get(name, ()))])
+            self._writes += 1
+            processes |= {str(self._me): [self._writes, lasts]} if is_in else {}
+            data, following = orjson.dumps([processes, changed]), f"{int(last or 0) + 1:09d}"
+            if not self._store.write_bytes(f"{self._folder}/{following}", data, keep=lambda: True):
+                return False
+            took = time.monotonic() - began
+            if took > _KEPT / 2 and self._find_last() != following:  # perhaps there was one of this name, long ago
+                return False
+            queues, self._read, self._valid_until = changed, (following, data), began + lasts
+            self._took = took if not self._took else 0.8 * self._took + 0.2 * took
+            self._processes = len(processes)
+            self._delete_replaced(last, began + took)
+        with self._lock:
+            self._grant(queues)
+        return True
+
+    def _find_last(self) -> str:
+        self._store.fs.invalidate_cache(self._store.path(self._folder))
+        return max(self._store.names(self._folder), default="")
+
+    @property
+    def _pause(self) -> float:
+        return max(_ROUND, self._processes * self._took)
+
+    def _may_work(self, process: str, written: list[float], now: float) -> bool:
+        """Return whether a process may have connections: what it wrote is another thing than before, or not so old."""
+        before, since = self._seen.get(process, ([], now))
+        self._seen[process] = written, now if written != before else since
+        return now < self._seen[process][1] + written[1] + self._max_seconds + _SPARE
+
+    def _change(self, queues: dict[str, list[int]], now: float) -> tuple[dict[str, list[int]], bool]:
+        """Return the queues that become others, and whether anybody waits for that.
+
+        Slots that this process leaves are not granted from now on.
+        """
+        changes, is_urgent = {}, False
+        for name, host in list(self._hosts.items()):
+            queue = queues.get(name, [])
+            slots, waiting = self._count(queue), sum(process != self._me for process in queue[self._per_host :])
+            if waiting:  # for them, who has not asked yet leaves
+                host.expected = 0
+            wanted = min(self._per_host, max(host.expected, host.threads))
+            kept = slots - min(slots, waiting) if now >= host.turn_ends else slots
+            host.due = max(0, host.used - kept)
+            if not slots or (kept < slots and not host.due):
+                host.turn_ends = now + max(_TURN, _TURN_ROUNDS * self._pause)
+            changed = change_queue(queue, self._me, self._per_host, max(wanted, host.used), max(kept, host.used))
+            if changed != queue:
+                changes[name] = changed
+                is_urgent |= waiting > 0 or len(changed) > len(queue)
+            host.granted = min(host.granted, self._count(changed) - host.due)
+            if not wanted and not host.used and self._me not in queue:
+                del self._hosts[name]
+        return changes, is_urgent
+
+    def _grant(self, queues: dict[str, list[int]]) -> None:
+        for name, host in self._hosts.items():
+            granted = self._count(queues.get(name, ())) - host.due
+            if granted > host.granted:
+                host.changed.notify_all()
+            host.granted = granted
+
+    def _count(self, queue: Sequence[int]) -> int:
+        """Return how many slots this process has by a queue."""
+        return queue[: self._per_host].count(self._me)
+
+    def _delete_replaced(self, last: str, now: float) -> None:
+        """Delete files that were replaced long ago by this process; `last` was now."""
+        self._replaced += [(now, f"{self._folder}/{last}")] if last else []
+        old = [name for when, name in self._replaced if when < now - _KEPT]
+        self._replaced = self._replaced[len(old) :]
+        with suppress(FileNotFoundError):
+            self._store.delete_files(old)
+
+
+def change_queue(queue: Sequence[int], process: int, slots: int, wanted: int, kept: int) -> list[int]:
+    """Return a queue with so many entries of a process, the last ones dropped, of which no more than `kept` have slots.
+
+    The others go to the end.
+    """
+    changed = list(queue)
+    for _ in range(changed.count(process) - wanted):
+        del changed[_last(changed, process)]
+    for _ in range(changed[:slots].count(process) - kept):
+        changed.append(changed.pop(_last(changed[:slots], process)))
+    return changed + [process] * (wanted - changed.count(process))
+
+
+def _last(queue: list[int], process: int) -> int:
+    return len(queue) - 1 - queue[::-1].index(process)
