@@ -7,8 +7,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from functools import partial
 
@@ -29,6 +29,8 @@ from curate.store.store import RunStore
 from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
+from pipelines.engines.spark import Spark
+from pipelines.engines.spark_cluster import Staged
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
@@ -84,9 +86,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
     rows = context.pool.rows or 10_000 * len(prepared.plan.units)
     n_buckets = max(4, min(1024, rows // 250_000))
     hints = engine.hints(context, rows, n_buckets)
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
-        sdk_worker.print = lambda *texts, **options: None
+    _quieten()
     _load_ahead(prepared)
 
     def add_steps(root: beam.Pipeline, spool: str) -> None:
@@ -96,7 +96,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
-    try:
+    with _explaining(context.store, hold):
         if hold and engine.outlasts_driver:
             hold.tell(engine=engine.key, handle=engine.name_job(context.store))
         with context.store.temporary_folder() as spool:
@@ -104,13 +104,37 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
             if hold and engine.outlasts_driver:
                 hold.tell(handle=job.handle, page=job.logs)
                 hold.is_handed_over = detach
-            if detach:
-                return
-            job.wait(lambda: _write_costs(context.store, job.costs))
-    except RecipeError:  # of a job server, about its options
+            if not detach:
+                job.wait(lambda: _write_costs(context.store, job.costs))
+    if not detach:
+        _check_finished(context.store)
+
+
+def run_staged(staged: Staged, store: RunStore, report: Callable[[str], None]) -> None:
+    """Run, as the driver on a cluster, what is staged in a run's folder; return and raise as `run`, and `preflight`."""
+    _quieten()
+    with _explaining(store):
+        job = Spark.run_staged(staged, report)
+        job.wait(lambda: _write_costs(store, job.costs))
+    _check_finished(store)
+
+
+def _quieten() -> None:
+    """Let Beam say nothing of errors: it raises them too."""
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    if not os.environ.get("CURATE_DEBUG"):  # it prints their tracebacks
+        sdk_worker.print = lambda *texts, **options: None
+
+
+@contextmanager
+def _explaining(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
+    """Make of what ends the block, as an engine passes it on, the error that a user is to read."""
+    try:
+        yield
+    except RecipeError:  # of a job server, about its options; of executors
         raise
     except Exception as error:
-        if message := read_error_note(context.store, error):
+        if message := read_error_note(store, error):
             raise RunError(message) from None
         if _last_words(error).startswith("KeyboardInterrupt"):  # one worker in this process: text like all else
             raise KeyboardInterrupt from None
@@ -120,10 +144,13 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
     finally:
         gc.unfreeze()
         if not (hold and hold.is_handed_over):
-            context.store.delete(ERROR_NOTES)
-    if not context.store.exists(SUCCESS_FILE):
-        raise RunError(f"the runner ended without an error, but {context.store.url} has no {SUCCESS_FILE}")
-    clear_tmp(context.store)
+            store.delete(ERROR_NOTES)
+
+
+def _check_finished(store: RunStore) -> None:
+    if not store.exists(SUCCESS_FILE):
+        raise RunError(f"the runner ended without an error, but {store.url} has no {SUCCESS_FILE}")
+    clear_tmp(store)
 
 
 def _write_costs(store: RunStore, costs: Sequence[StageCost]) -> None:

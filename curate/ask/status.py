@@ -21,6 +21,7 @@ from curate.store.lock import find_holder
 from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
 from curate.store.timings import count_failed
+from curate.store.worker_log import read_last_error
 
 STEPS = (
     ("measure", "tables/samples", ".parquet", "units"),
@@ -86,10 +87,10 @@ def find_status(url: str, ask: Ask) -> Status:
         steps.insert(0, ("download", share, f"{60 * downloads.urls / downloads.seconds:,.3g} URLs/min"))
     if failed := count_failed(store):
         steps.append(("failed", pluralise(failed, "row"), ""))
-    seen = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
-    return Status(
-        url, exit_status, state, tuple(steps), (*seen, *(_last_words(store) if exit_status == FAILED else ()))
-    )
+    more = [f"see {place}" for place in (holder.page, holder.log) if place] if holder else []
+    more += [f"last error of a worker: {error}"] if (error := read_last_error(store)) else []
+    more += _last_words(store) if exit_status == FAILED else ()
+    return Status(url, exit_status, state, tuple(steps), tuple(more))
 
 
 def _judge(store: RunStore, holder: Holder | None, ask: Ask) -> tuple[int, str]:

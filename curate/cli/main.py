@@ -85,7 +85,7 @@ def build_app(words: Sequence[str]) -> Typer:
 def main() -> None:
     """Run the command; an error of curate becomes its message and exit status."""
     sys.stdout, sys.stderr = Escaped(sys.stdout), Escaped(sys.stderr)
-    _show_warnings()
+    show_warnings()
     warnings.filterwarnings("ignore")
     try:
         for argument in sys.argv[1:]:
@@ -124,7 +124,7 @@ class _OnStderr(logging.Handler):
             print(text, file=sys.stderr, flush=True)
 
 
-def _show_warnings() -> None:
+def show_warnings() -> None:
     """Print what curate warns of, each once, and errors of all others."""
     seen: set[str] = set()
 

@@ -8,6 +8,7 @@ so, and its output goes to a log. Then this command ends.
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -38,6 +39,7 @@ from curate.store.store import RunStore
 if TYPE_CHECKING:
     from pipelines.claim import Prepared
 
+_BETWEEN = 60.0  # seconds between two copies of a log
 _TELLS = "_CURATE_DRIVER"  # variable of the driver's environment: the pipe by which it tells that it has the folder
 
 
@@ -214,27 +216,49 @@ def start_driver() -> None:
 @contextmanager
 def detached(hold: Hold) -> Iterator[None]:
     """Leave the shell while the block runs: who waits in `start_driver` is told, and what is said goes to a log."""
-    store, fault = hold.store, ""
+    with logging_to(hold.store) as log:
+        hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
+        with open(int(os.environ.pop(_TELLS)), "w") as pipe:
+            pipe.write(say_handed_over(hold, f"process {hold.holder.process}, which says more in {log}"))
+        yield
+
+
+@contextmanager
+def logging_to(store: RunStore) -> Iterator[Path]:
+    """Have what this process and its children say go to the log of a run's driver while the block runs.
+
+    Where the run is in an object store the log is here, and is copied there once a minute and at the end.
+    """
+    fault, ended = "", threading.Event()
     log = Path(store.path(DRIVER_LOG) if store.is_local else f"{store.url.rstrip('/').rpartition('/')[2]}.log")
     log.parent.mkdir(exist_ok=True)
-    hold.tell(log=f"{log.resolve()} on {hold.holder.host}")
-    with open(log, "wb") as file, open(int(os.environ.pop(_TELLS)), "w") as pipe:
-        pipe.write(say_handed_over(hold, f"process {hold.holder.process}, which says more in {log}"))
+
+    def copy() -> None:
+        with suppress(Exception):  # of any library's: it is on this machine
+            store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
+
+    def keep_copying() -> None:
+        while not ended.wait(_BETWEEN):
+            copy()
+
+    with open(log, "wb") as file:
         sys.stdout.flush()
         shells = [os.fstat(number) for number in (1, 2)]
         for number in map(int, os.listdir("/proc/self/fd")):  # others may be copies of these
             with suppress(OSError):  # that of the list itself
                 if number and any(os.path.samestat(os.fstat(number), shell) for shell in shells):
                     os.dup2(file.fileno(), number)
+    if not store.is_local:
+        threading.Thread(target=keep_copying, name="log", daemon=True).start()
     try:
-        yield
+        yield log
     except CurateError as error:
         fault = f"curate: {error}\n"
         raise
     finally:
+        ended.set()
         if not store.is_local:
-            with suppress(Exception):  # of any library's: it is on this machine
-                store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
+            copy()
 
 
 def say_handed_over(hold: Hold, who: str) -> str:

@@ -14,6 +14,7 @@ CARD_FILE = "README.md"
 CROISSANT_FILE = "croissant.json"
 REPORT_FILE = "report.html"
 STAGES_FILE = "logs/stages.csv"  # of the last command on Spark: what each stage took
+LOGS = "logs"  # of workers on a cluster too, see `curate.store.worker_log`
 DRIVER_LOG = "logs/driver.log"  # what a driver said that left its shell
 SUCCESS_FILE = "_SUCCESS"  # the last one: with it the run is finished
 
@@ -54,6 +55,11 @@ def digest_name(name: str) -> str:
 def ticket_file(name: str) -> str:
     """Return the ticket of a file, or of files that are put into place together under a name."""
     return f"{TICKETS}/{name}"
+
+
+def staged_file(lease: str) -> str:
+    """Return the file of what a driver on a cluster is to run, for a lease."""
+    return f"tmp/staged-{lease}"
 
 
 def failures_part(unit: int) -> str:

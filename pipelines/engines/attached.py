@@ -19,10 +19,13 @@ def ask(holder: Holder) -> tuple[bool | None, str]:
     if not holder.handle:
         return holder.is_gone or (None if holder.has_left or not holder.is_here else False), ""
     try:
-        state = _attach(holder).state
+        job = _attach(holder)
+        state = job.state
+        fault = job.fault if state == PipelineState.FAILED else None
     except Exception as error:  # of any library's
         return None, f"{holder.engine} does not answer: {one_line(error, 200)}"
-    return PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.is_gone or None, state
+    has_ended = PipelineState.is_terminal(state) if state != PipelineState.UNKNOWN else holder.is_gone or None
+    return has_ended, f"{state}: {one_line(fault, 300)}" if fault else state
 
 
 def is_dead(holder: Holder) -> bool:

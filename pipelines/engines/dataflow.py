@@ -281,14 +281,15 @@ class _DataflowJob(Job):
         on_costs()
         if state != PipelineState.DONE:
             _log.error("Dataflow: the job is %s; see %s", state, self.logs)
-            raise RuntimeError(self._read_error() or f"Dataflow: the job is {state}")
+            raise RuntimeError(self.fault or f"Dataflow: the job is {state}")
 
     def _end(self) -> None:
         """Have the service cancel it, which takes it minutes."""
         self._ask("update_job", "UpdateJobRequest", job_id=self._id, job={"requested_state": "JOB_STATE_CANCELLED"})
 
-    def _read_error(self) -> str | None:
-        """Return what the service says went wrong; a worker's traceback rather than that an item was tried often."""
+    @property
+    def fault(self) -> str | None:
+        """What the service says went wrong; a worker's traceback rather than that an item was tried often."""
         with suppress(Exception):  # of Google's
             messages, _ = self._client.list_messages(self._id, minimum_importance="JOB_MESSAGE_ERROR")
             texts = (str(message.message_text) for message in messages)

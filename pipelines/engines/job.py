@@ -39,6 +39,11 @@ class Job:
         return None
 
     @property
+    def fault(self) -> str | None:
+        """What the engine says of why the job failed, once `state` says that it did."""
+        return None
+
+    @property
     def handle(self) -> Mapping[str, str] | None:
         """What `PipelineEngine.attach` finds the job by; `job` names it for people. None: it ends with this process."""
         return None

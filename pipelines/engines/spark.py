@@ -2,10 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
 from curate.ask.costs.model import Workers
@@ -13,8 +16,11 @@ from curate.base.errors import RecipeError, RunError, needing
 from curate.base.process import CORES
 from curate.pool.plan import Unit
 from curate.run.context import RunContext
+from curate.run.inputs import place_inputs
 from curate.run.units import Place
+from curate.store.layout import INPUTS
 from curate.store.store import RunStore
+from pipelines.engines import spark_cluster
 from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job
 from pipelines.engines.programs import check_java
@@ -34,6 +40,8 @@ class Spark(PipelineEngine):
         super().__init__(options, runner)
         self.name = "Spark"
         self._settings = options.view_as(SparkOptions)
+        self._handle: dict[str, str] = {}
+        self._asked: spark_cluster.Asked | None = None  # what executors are asked for, once there are some
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
@@ -69,13 +77,27 @@ class Spark(PipelineEngine):
         home = os.environ.get("JAVA_HOME")  # as Spark's own scripts find it
         least, accepted = (8, "8, 11 or 17") if version.startswith("3.") else (17, "17 or later")
         check_java(f"{home}/bin/java" if home else "java", f"Spark {version} needs Java {accepted}", least)
+        if self._read_conf().get("spark.master") == "yarn" and not spark_cluster.find_hadoop():
+            what = "spark_master_url: yarn: HADOOP_CONF_DIR is not set"
+            raise RecipeError(f"{what}; accepted: the folder of the cluster's yarn-site.xml and core-site.xml")
+
+    def _read_conf(self) -> dict[str, str]:
         try:
-            self._settings.read_conf()
+            conf: dict[str, str] = self._settings.read_conf()
         except ValueError as error:
             raise RecipeError(str(error)) from None
+        return conf
 
     def check_workers(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
-        """Ask all executors that there are now, and say which Spark it is."""
+        """Ask all executors that there are now, and say which Spark it is; in cluster mode the driver does it there."""
+        if not self.outlasts_driver:
+            self.ask_executors(context, units, report)
+            return
+        self._asked = replace(context, recipe=place_inputs(context.recipe, context.store, INPUTS)[0]), units
+        report(f"Spark at {self._read_conf()['spark.master']}, in cluster mode: its driver checks the executors there")
+
+    def ask_executors(self, context: RunContext, units: Sequence[Unit], report: Report) -> None:
+        """Do as `check_workers`, from here."""
         from pipelines.engines.workers import PACKAGES, asking_workers, raise_faults  # and all of the runner,
         from pipelines.spark.probe import ProbeError, probe  # which other engines do without
 
@@ -92,7 +114,40 @@ class Spark(PipelineEngine):
     def submit(self, add_steps: Callable[[beam.Pipeline], object], store: RunStore) -> Job:
         """Hand it over; what passes between stages goes to the run's folder, unless another is named."""
         self._settings.spark_exchange = self._settings.find_exchange() or f"{store.url}/tmp"
-        return super().submit(add_steps, store)
+        if not self.outlasts_driver:
+            return super().submit(add_steps, store)
+        lease = spark_cluster.stage(add_steps, self.options, store, self._asked)
+        return spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
+
+    @classmethod
+    def run_staged(cls, staged: spark_cluster.Staged, report: Report) -> Job:
+        """Begin, in the driver on the cluster, what `submit` staged. Raises as `check_workers`."""
+        options, runner = PipelineOptions.from_dictionary(staged.options), SparkRunner()
+        engine = cls(options, runner)
+        if staged.asked:
+            engine.ask_executors(*staged.asked, report)
+        pipeline = beam_runner_api_pb2.Pipeline.FromString(staged.pipeline)
+        return engine.follow(runner.run_portable_pipeline(pipeline, options))
+
+    @property
+    def outlasts_driver(self) -> bool:
+        """Whether it is Spark's cluster mode: on YARN and Kubernetes, unless the settings name the other one."""
+        conf = self._read_conf()
+        is_elsewhere = conf.get("spark.master", "").startswith(("yarn", "k8s://"))
+        return is_elsewhere and conf.get(spark_cluster.MODE) != "client"
+
+    def name_job(self, store: RunStore) -> Mapping[str, str]:
+        """Return the handle of the job that `submit` is about to make, by a name of its own."""
+        if not self._handle:
+            word = re.sub("[^a-z0-9]+", "-", store.url.rpartition("/")[2].lower()).strip("-")[:30]
+            name = "-".join(filter(None, ("curate", word, uuid.uuid4().hex[:8])))
+            self._handle = spark_cluster.name_job(self._read_conf(), name)
+        return self._handle
+
+    @classmethod
+    def attach(cls, handle: Mapping[str, str]) -> Job:
+        """Return the job of a handle, by its number, or the latest one of its name."""
+        return spark_cluster.attach(handle)
 
     def follow(self, result: PipelineResult) -> Job:
         """Return the job, which tells what stages took."""

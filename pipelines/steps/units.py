@@ -10,7 +10,7 @@ so a run has only so many, whatever its units.
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain, islice, product, starmap
@@ -28,6 +28,7 @@ from curate.store.error_notes import noting_errors
 from curate.store.layout import UNITS
 from curate.store.lease import renewing
 from curate.store.tables import OpenTables
+from curate.store.worker_log import logged
 from pipelines.steps.functions import CombineAll, FlatMap, InThreads, Map
 from pipelines.steps.meet import Meet
 
@@ -267,9 +268,10 @@ class BeamUnits(Units):
 
 
 @contextmanager
-def _working(context: RunContext) -> Iterator[None]:
-    """Renew the run's lease while the block works, and keep the message of an error that ends it."""
-    with noting_errors(context.store), renewing(context.store, context.lease):
+def _working(context: RunContext, place: str) -> Iterator[None]:
+    """Renew the run's lease while the block works at a place, and keep what it says, and the error that ends it."""
+    logging = logged(context.store, place) if context.place.is_cluster else nullcontext()
+    with noting_errors(context.store), logging, renewing(context.store, context.lease):
         yield
 
 
@@ -303,7 +305,7 @@ class _Pass:
         for element in unpack((number, data)):
             unit = getattr(element, "unit", element)
             own_values = [] if sent is None else [sent[unit.index]]
-            with _working(self.context), self.context.open_tables(unit) as tables:
+            with _working(self.context, f"unit {unit.index}"), self.context.open_tables(unit) as tables:
                 elements.append(self._do(tables, element, own_values, values, outputs))
         return outputs if all(is_question for _, _, is_question in self.steps) else [*outputs, pack(number, elements)]
 
@@ -332,7 +334,7 @@ class _OfKey:
         """Return pairs, what is for the units of each packet as one of them, and asides as the other output."""
         outputs: list[Any] = []
         sent = defaultdict(list)
-        with _working(self.context), METER.at(step_of(self.function)):
+        with _working(self.context, step_of(self.function)), METER.at(step_of(self.function)):
             for part in self.function(item[0], list(item[1]), *values):
                 if isinstance(part, ToUnit):
                     sent[part.unit // self.together].append(tuple(part))
@@ -347,7 +349,7 @@ class _OfItem:
     function: Callable[..., Any]
 
     def __call__(self, item: Any, *values: Any) -> list[Any]:
-        with _working(self.context), METER.at(step_of(self.function)):
+        with _working(self.context, step_of(self.function)), METER.at(step_of(self.function)):
             return [self.function(item, *values)]
 
 
@@ -364,5 +366,5 @@ class _Computing:
         values = dict(zip((self.place, *self.places), (element, *others), strict=True))
         positional = [values[place] for place in sorted(place for place in values if isinstance(place, int))]
         named = {name: value for name, value in values.items() if isinstance(name, str)}
-        with _working(self.context), METER.at(step_of(self.function)):
+        with _working(self.context, step_of(self.function)), METER.at(step_of(self.function)):
             return self.function(*positional, **named)

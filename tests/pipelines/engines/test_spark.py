@@ -56,6 +56,7 @@ def test_a_setting_of_spark_that_is_none(tmp_path: Path, monkeypatch: pytest.Mon
         RecipeError, match=r"--spark_conf executor.memory=4g: not a setting of Spark; accepted: such as"
     ):
         check("--runner=spark", "--spark_conf=executor.memory=4g")
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
     for url in ("host:7077", "spark://host", "spark://a:7077,b"):
         with pytest.raises(RecipeError, match=rf"--spark_master_url {url}: accepted: local\[N\], spark://HOST:PORT"):
             check("--runner=spark", f"--spark_master_url={url}")

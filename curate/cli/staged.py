@@ -1,0 +1,51 @@
+"""The driver of a run in Spark's cluster mode: `spark-submit` sends this file to a machine where curate is installed.
+
+In: the URL of a run folder, and the lease for which a run is staged there (see `pipelines.engines.spark_cluster`). Out:
+the run, its lease ended, and the driver's log. A driver whose machine was lost is started again by YARN, and continues;
+of one that failed nothing is left to start.
+"""
+
+import sys
+import time
+
+
+def drive(url: str, lease: str) -> int:
+    """Run what is staged, and return the exit status."""
+    from curate.base.errors import CurateError
+    from curate.cli.main import show_warnings
+    from curate.cli.progress import show_progress
+    from curate.cli.run import logging_to
+    from curate.cli.summary import summary
+    from curate.store.facts import read_claim
+    from curate.store.layout import staged_file
+    from curate.store.lease import end_lease, renewing
+    from curate.store.lock import remove_leftovers
+    from curate.store.store import RunStore
+    from pipelines.driver import run_staged
+    from pipelines.engines.spark_cluster import read_staged
+
+    store, began, status = RunStore(url), time.monotonic(), 0
+    try:
+        staged = read_staged(store, lease)
+    except FileNotFoundError:
+        print(f"{url}: nothing is staged for this driver: it has ended, or another command has the folder")
+        return 1
+    try:
+        with logging_to(store), renewing(store, lease), show_progress(store, len(read_claim(store).unit_keys)):
+            show_warnings()
+            run_staged(staged, store, print)
+            print(summary(url, time.monotonic() - began))
+    except CurateError as error:
+        print(f"curate: {error}", flush=True)
+        status = error.exit_status
+        store.delete(staged_file(lease))
+    end_lease(store, lease)
+    if not status:
+        remove_leftovers(store)
+    return status
+
+
+if __name__ == "__main__":
+    from curate.cli.staged import drive as run  # by the name that pickles have
+
+    sys.exit(run(*sys.argv[1:]))

@@ -1,0 +1,240 @@
+"""Spark's cluster mode, on YARN and Kubernetes: the driver too is on the cluster, and this machine may be switched off.
+
+The pipeline is staged in the run's folder. `spark-submit` sends the file of `curate.cli.staged`, which runs it there.
+Jobs are asked and stopped by the programs that come with PySpark: they know the users' configuration of Hadoop and
+Kubernetes, with its credentials and standbys, and take seconds to start. A job of YARN is found by its tag before it
+has a number.
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.runner import PipelineResult, PipelineState
+
+import curate
+from curate.base.errors import RunError
+from curate.base.wording import one_line
+from curate.pool.plan import Unit
+from curate.run.context import RunContext
+from curate.store.layout import DRIVER_LOG, staged_file
+from curate.store.lease import find_lease
+from curate.store.store import RunStore
+from pipelines.engines.job import Job
+from pipelines.spark import SparkRunner
+
+MODE = "spark.submit.deployMode"
+IN_IMAGE = "local:///opt/curate/staged.py"  # where infra/Dockerfile links the file of the driver
+_CLI = "org.apache.hadoop.yarn.client.cli.ApplicationCLI"
+_PATIENCE, _SUBMITTING = 120, 3600  # seconds that an answer may take, and to send an environment of gigabytes
+_BETWEEN = 15.0  # seconds between two looks at a job
+_BY_TAG, _NUMBER, _NONE = "curate-", r"application_\d+_\d+", "doesn't exist|No applications found"
+# Of YARN its state, or the final one where it has finished; of Kubernetes the phase of the driver's pod.
+_STATES = {
+    **dict.fromkeys(("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED", "Pending"), PipelineState.PENDING),
+    **dict.fromkeys(("RUNNING", "Running"), PipelineState.RUNNING),
+    **dict.fromkeys(("SUCCEEDED", "Succeeded"), PipelineState.DONE),
+    **dict.fromkeys(("FAILED", "Failed"), PipelineState.FAILED),
+    "KILLED": PipelineState.CANCELLED,
+}
+
+
+_PICKLES = beam.coders.PickleCoder()
+Asked = tuple[RunContext, Sequence[Unit]]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What the driver on the cluster runs: a pipeline with Beam's options; and for what it asks executors before."""
+
+    pipeline: bytes
+    options: dict[str, Any]
+    asked: Asked | None
+
+
+class _Staging(SparkRunner):
+    """Keeps a pipeline instead of running it."""
+
+    pipeline = b""
+
+    def run_portable_pipeline(self, pipeline: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> Any:
+        self.pipeline = pipeline.SerializeToString()
+        return PipelineResult(PipelineState.UNKNOWN)
+
+
+def stage(
+    add_steps: Callable[[beam.Pipeline], object], options: PipelineOptions, store: RunStore, asked: Asked | None
+) -> str:
+    """Write the pipeline of a run into its folder, and return the lease that holds it."""
+    runner, holder = _Staging(), find_lease(store)
+    root = beam.Pipeline(runner=runner, options=options)
+    add_steps(root)
+    root.run()
+    named = options.get_all_options(drop_default=True)
+    named["spark_conf"] = [text for text in named.get("spark_conf") or () if not text.startswith(MODE)]
+    lease = holder.id if holder else ""
+    store.write_bytes(staged_file(lease), _PICKLES.encode(Staged(runner.pipeline, named, asked)))
+    return lease
+
+
+def read_staged(store: RunStore, lease: str) -> Staged:
+    """Return what was staged for a lease. Raises FileNotFoundError where it was removed."""
+    staged: Staged = _PICKLES.decode(store.read_bytes(staged_file(lease)))
+    return staged
+
+
+def name_job(conf: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return the handle of the job of a name, which begins with `curate-`: how to reach what knows it."""
+    if conf["spark.master"] == "yarn":
+        return {"job": name, "master": "yarn", "hadoop": find_hadoop() or ""}
+    key = "spark.kubernetes.context"
+    context = {key: conf[key]} if key in conf else {}
+    return {
+        "job": f"{conf.get('spark.kubernetes.namespace', 'default')}:{name}",
+        "master": conf["spark.master"],
+    } | context
+
+
+def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> "_ClusterJob":
+    """Have the cluster start the driver of what is staged; return once it is taken. Raises RunError."""
+    name = handle["job"].rpartition(":")[2]
+    if handle["master"] == "yarn":
+        tags = ",".join(filter(None, [name, conf.get("spark.yarn.tags", "")]))
+        own = {"spark.yarn.tags": tags, "spark.yarn.submit.waitAppCompletion": "false"}
+        file = str(Path(curate.__file__).with_name("cli") / "staged.py")
+    else:
+        own = {"spark.kubernetes.driver.pod.name": name, "spark.kubernetes.submission.waitAppCompletion": "false"}
+        file = IN_IMAGE
+    settings = {"spark.app.name": name} | dict(conf) | own | {MODE: "cluster"}
+    words = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
+    job = _ClusterJob(handle, store)
+    text = job.call("spark-submit", *words, file, store.url, lease, seconds=_SUBMITTING)
+    if number := re.search(_NUMBER, text):
+        job.job = number[0]
+    if page := re.search(r"tracking URL: (\S+)", text):
+        job.report["Tracking-URL"] = page[1]
+    return job
+
+
+def attach(handle: Mapping[str, str]) -> Job:
+    """Return the job of a handle, by its number, or the latest one of its name."""
+    return _ClusterJob(handle)
+
+
+def find_hadoop() -> str | None:
+    """Return the folder of Hadoop's configuration, as Spark finds it."""
+    return os.environ.get("HADOOP_CONF_DIR") or os.environ.get("YARN_CONF_DIR")
+
+
+class _ClusterJob(Job):
+    """A job by its handle, from whatever process; where it is followed, with the folder of its run."""
+
+    def __init__(self, handle: Mapping[str, str], store: RunStore | None = None) -> None:
+        self.engine, self._handle, self._store = "Spark", dict(handle), store
+        self.job, self._is_yarn = handle["job"], handle["master"] == "yarn"
+        self.report: dict[str, str] = {}  # the latest
+        self._is_killed = False
+
+    def call(self, program: str, *words: str, seconds: float = 0) -> str:
+        """Return what a program of Spark's prints. Raises RunError where it fails, or takes longer."""
+        from pyspark.find_spark_home import _find_spark_home
+
+        hadoop = find_hadoop() or self._handle.get("hadoop")
+        variables = os.environ | ({"HADOOP_CONF_DIR": hadoop} if hadoop else {})
+        command = [f"{_find_spark_home()}/bin/{program}", *words]
+        try:
+            done = subprocess.run(
+                command,
+                env=variables,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds or _PATIENCE,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = (
+                f"no answer in {seconds or _PATIENCE:g} s"
+                if isinstance(error, subprocess.TimeoutExpired)
+                else str(error)
+            )
+            raise RunError(f"{self._handle['master']}: {program}: {why}") from None
+        text = done.stdout + done.stderr
+        if done.returncode and not re.search(_NONE, text):
+            raise RunError(f"{self._handle['master']}: {program}: {one_line(_find_reason(text), 400)}")
+        return text
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return self._handle | {"job": self.job}
+
+    @property
+    def logs(self) -> str | None:
+        """The page of an application, once it was looked at; the command that shows what a pod prints."""
+        space, _, pod = self.job.rpartition(":")
+        return self.report.get("Tracking-URL") if self._is_yarn else f"kubectl logs -n {space} {pod}"
+
+    @property
+    def fault(self) -> str | None:
+        return self.report.get("Diagnostics") or None
+
+    @property
+    def state(self) -> str:
+        if self._is_yarn:
+            return self._ask_yarn()
+        phase = re.search(r"phase: (\w+)", self._ask_kubernetes("--status"))
+        unknown = PipelineState.CANCELLED if self._is_killed else PipelineState.UNKNOWN  # a pod is removed
+        return str(_STATES.get(phase[1], unknown) if phase else unknown)
+
+    def _ask_yarn(self) -> str:
+        if self.job.startswith(_BY_TAG):
+            listed = self.call("spark-class", _CLI, "application", "-list", "-appStates", "ALL", "-appTags", self.job)
+            if not (numbers := re.findall(_NUMBER, listed)):
+                return str(PipelineState.UNKNOWN)
+            self.job = max(numbers, key=lambda number: (len(number), number))
+        text = self.call("spark-class", _CLI, "application", "-status", self.job)
+        self.report = dict(re.findall(r"^\s*([\w-]+) : *(.*)$", text, re.MULTILINE))
+        state = self.report.get("State", "")
+        return str(_STATES.get(self.report.get("Final-State", "") if state == "FINISHED" else state, "UNKNOWN"))
+
+    def _ask_kubernetes(self, what: str) -> str:
+        key = "spark.kubernetes.context"
+        words = ["--conf", f"{key}={self._handle[key]}"] if key in self._handle else []
+        return self.call("spark-submit", "--master", self._handle["master"], *words, what, self.job)
+
+    def follow(self, on_costs: Callable[[], None]) -> None:
+        while not PipelineState.is_terminal(state := self.state):
+            time.sleep(_BETWEEN)
+        if state != PipelineState.DONE:
+            raise RuntimeError(self._read_error() or f"Spark: the job is {state}; see {self.logs}: {self.fault}")
+
+    def _read_error(self) -> str | None:
+        """Return what the driver said at its end, where it said that."""
+        if self._store is None or not self._store.exists(DRIVER_LOG):
+            return None
+        lines = self._store.read_bytes(DRIVER_LOG).decode(errors="replace").splitlines()
+        return next((line.removeprefix("curate: ") for line in reversed(lines) if line.startswith("curate: ")), None)
+
+    def _end(self) -> None:
+        if self._is_yarn:
+            self.call("spark-class", _CLI, "application", "-kill", self.job)
+        else:
+            self._ask_kubernetes("--kill")
+        self._is_killed = True
+
+
+def _find_reason(text: str) -> str:
+    """Return what a program of Java's says last of why it failed."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reasons = [
+        line for line in lines if re.search(r"(Exception|Error)\b|^Caused by", line) and not line.startswith("at ")
+    ]
+    return (reasons or lines or ["it failed without a word"])[-1]

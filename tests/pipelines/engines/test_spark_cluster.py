@@ -1,0 +1,230 @@
+"""Spark's cluster mode: what is handed to Spark's programs, and what is made of their words. Real ones: tests/runners/spark."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.runner import PipelineState
+
+from curate.base.errors import RecipeError, RunError
+from curate.store.layout import DRIVER_LOG
+from curate.store.lease import find_lease
+from curate.store.lock import locked
+from curate.store.store import RunStore
+from pipelines.engines import spark_cluster
+from pipelines.engines.attached import ask, stop
+from pipelines.engines.choose import choose_engine
+from pipelines.engines.spark import Spark
+from tests.pipelines.engines.test_beam import check, write_java
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="scripts stand for Spark's programs")
+
+YARN, K8S = "--spark_master_url=yarn", "--spark_master_url=k8s://https://host:443"
+REPORT = """Application Report :
+	Application-Id : application_17_0002
+	State : {state}
+	Final-State : {final}
+	Tracking-URL : http://rm:8088/proxy/application_17_0002/
+	Diagnostics : {why}
+"""
+
+Says = Callable[[str, str], None]
+
+
+@pytest.fixture
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
+    """Lets a program of Spark's print something, and fail where it begins with `!`; what it was called with is in a file."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setenv("HADOOP_CONF_DIR", "/etc/hadoop")
+    fake = SimpleNamespace(_find_spark_home=lambda: os.environ["SPARK_HOME"])
+    monkeypatch.setitem(sys.modules, "pyspark", SimpleNamespace(__version__="4.3.0", find_spark_home=fake))
+    monkeypatch.setitem(sys.modules, "pyspark.find_spark_home", fake)
+
+    def say(program: str, text: str) -> None:
+        (tmp_path / program).write_text(text.removeprefix("!"))
+        script = tmp_path / "bin" / program
+        script.write_text(
+            f"""#!/bin/sh
+printf '%s\\n' "$HADOOP_CONF_DIR" "$@" > {tmp_path}/{program}.words
+cat {tmp_path}/{program}
+exit {int(text.startswith("!"))}
+"""
+        )
+        script.chmod(0o755)
+
+    return say
+
+
+def words(tmp_path: Path, program: str) -> list[str]:
+    return (tmp_path / f"{program}.words").read_text().splitlines()
+
+
+def hand_over(tmp_path: Path, *options: str) -> spark_cluster._ClusterJob:
+    """A pipeline of one element, of a run that is claimed; its lease stays."""
+    store = RunStore(str(tmp_path / "my Run"))
+    engine = choose_engine(["--runner=spark", *options], None, store.url)
+    assert isinstance(engine, Spark) and engine.outlasts_driver
+    with locked(store, "run", outlasts=True) as hold:
+        hold.tell(engine=engine.key, handle=engine.name_job(store))
+        job = engine.submit(lambda root: root | beam.Create([1]), store)
+        hold.tell(handle=job.handle, page=job.logs)
+        hold.is_handed_over = True
+    assert isinstance(job, spark_cluster._ClusterJob)
+    return job
+
+
+def test_which_masters_have_the_driver_on_the_cluster(says: Says) -> None:
+    for options, is_there in (
+        ((YARN,), True),
+        ((K8S,), True),
+        ((YARN, "--spark_conf=spark.submit.deployMode=client"), False),
+        (("--spark_master_url=local[2]",), False),
+        (("--spark_master_url=spark://host:7077",), False),
+    ):
+        assert choose_engine(["--runner=spark", *options]).outlasts_driver is is_there
+    with pytest.raises(RecipeError, match=r"--spark_conf memory=4g: not a setting of Spark"):
+        _ = choose_engine(["--runner=spark", YARN, "--spark_conf=memory=4g"]).outlasts_driver
+
+
+def test_yarn_needs_its_configuration(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "java").mkdir()
+    write_java(tmp_path / "java", "17")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    check("--runner=spark", YARN)
+    monkeypatch.delenv("HADOOP_CONF_DIR")
+    with pytest.raises(RecipeError, match=r"HADOOP_CONF_DIR is not set; accepted: the folder of .* yarn-site"):
+        check("--runner=spark", YARN)
+    monkeypatch.setenv("YARN_CONF_DIR", "/etc/hadoop")
+    check("--runner=spark", YARN)
+
+
+def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
+    says("spark-submit", "INFO Client: Submitted application application_17_0002\n\t tracking URL: http://rm/2/\n")
+    job = hand_over(tmp_path, YARN, "--spark_conf=spark.yarn.tags=team", "--spark_conf=spark.executor.memory=4g")
+    hadoop, *given = words(tmp_path, "spark-submit")
+    file, url, lease = given[-3:]
+    settings = dict(word.split("=", 1) for word in given[:-3] if word != "--conf")
+    store = RunStore(str(tmp_path / "my Run"))
+    holder = find_lease(store)
+    assert holder is not None and holder.id == lease and holder.has_left and holder.is_waiting
+    assert hadoop == "/etc/hadoop" and url == store.url and Path(file).name == "staged.py" and Path(file).exists()
+    assert settings["spark.master"] == "yarn" and settings["spark.submit.deployMode"] == "cluster"
+    assert settings["spark.executor.memory"] == "4g" and settings["spark.yarn.submit.waitAppCompletion"] == "false"
+    assert settings["spark.yarn.tags"] == f"{settings['spark.app.name']},team"
+    assert settings["spark.app.name"].startswith("curate-my-run-")
+    assert job.handle == holder.handle == {"job": "application_17_0002", "master": "yarn", "hadoop": "/etc/hadoop"}
+    assert holder.page == "http://rm/2/" and "job application_17_0002 on spark" in str(holder)
+    staged = spark_cluster.read_staged(store, lease)
+    assert staged.pipeline and staged.options["spark_exchange"] == f"{store.url}/tmp"
+    assert staged.options["spark_conf"] == ["spark.yarn.tags=team", "spark.executor.memory=4g"]
+
+
+def test_what_kubernetes_gets(says: Says, tmp_path: Path) -> None:
+    says("spark-submit", "")
+    conf = ("spark.kubernetes.namespace=ours", "spark.kubernetes.context=blue", "spark.submit.deployMode=cluster")
+    job = hand_over(tmp_path, K8S, *(f"--spark_conf={text}" for text in conf))
+    given = words(tmp_path, "spark-submit")
+    name = job.handle["job"].removeprefix("ours:")
+    assert name.startswith("curate-my-run-") and job.logs == f"kubectl logs -n ours {name}"
+    assert f"spark.kubernetes.driver.pod.name={name}" in given and "local:///opt/curate/staged.py" in given
+    for says_so, state in (
+        ("\t phase: Pending\n", PipelineState.PENDING),
+        ("\t phase: Running\n", PipelineState.RUNNING),
+        ("\t phase: Succeeded\n", PipelineState.DONE),
+        ("\t phase: Failed\n", PipelineState.FAILED),
+        ("!ERROR: No applications found.\n", PipelineState.UNKNOWN),
+    ):
+        says("spark-submit", says_so)
+        assert Spark.attach(job.handle).state == state
+    asked = ["--master", "k8s://https://host:443", "--conf", "spark.kubernetes.context=blue"]
+    assert words(tmp_path, "spark-submit")[1:] == [*asked, "--status", f"ours:{name}"]
+    other = Spark.attach(job.handle)
+    assert isinstance(other, spark_cluster._ClusterJob)
+    other._end()
+    assert words(tmp_path, "spark-submit")[1:] == [*asked, "--kill", f"ours:{name}"]
+    assert other.state == PipelineState.CANCELLED  # its pod is not there any more
+
+
+def test_a_job_that_is_not_taken(says: Says, tmp_path: Path) -> None:
+    says("spark-submit", "!Exception in thread main java.io.IOException: no queue\n\tat java.lang.Thread\nlater\n")
+    with pytest.raises(RunError, match=r"yarn: spark-submit: .*java.io.IOException: no queue$"):
+        hand_over(tmp_path, YARN)
+    assert find_lease(RunStore(str(tmp_path / "my Run"))) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "final", "is_ended", "ours"),
+    [
+        ("ACCEPTED", "UNDEFINED", False, "PENDING"),
+        ("RUNNING", "UNDEFINED", False, "RUNNING"),
+        ("FINISHED", "SUCCEEDED", True, "DONE"),
+        ("FINISHED", "FAILED", True, "FAILED: no memory"),
+        ("FAILED", "FAILED", True, "FAILED: no memory"),
+        ("KILLED", "KILLED", True, "CANCELLED"),
+    ],
+)
+def test_states_of_yarn(says: Says, tmp_path: Path, state: str, final: str, is_ended: bool, ours: str) -> None:
+    says("spark-submit", "application_17_0002")
+    hand_over(tmp_path, YARN)
+    holder = find_lease(RunStore(str(tmp_path / "my Run")))
+    assert holder is not None
+    says("spark-class", REPORT.format(state=state, final=final, why="no memory"))
+    assert ask(holder) == (is_ended, ours)
+    assert words(tmp_path, "spark-class")[2:] == ["application", "-status", "application_17_0002"]
+
+
+def test_an_application_is_found_by_its_tag(says: Says, tmp_path: Path) -> None:
+    """Where the command died before Spark's program told the number."""
+    handle = {"job": "curate-run-1", "master": "yarn", "hadoop": "/etc/hadoop"}
+    says("spark-class", "Total number of applications:0\n")
+    assert Spark.attach(handle).state == PipelineState.UNKNOWN
+    assert words(tmp_path, "spark-class")[-2:] == ["-appTags", "curate-run-1"]
+    says("spark-class", "application_17_0009 a SPARK\napplication_17_0010 b SPARK\n")
+    job = Spark.attach(handle)
+    _ = job.state
+    assert job.handle is not None and job.handle["job"] == "application_17_0010"
+    says("spark-class", "!Application with id 'application_17_0010' doesn't exist in RM or Timeline Server.\n")
+    assert job.state == PipelineState.UNKNOWN
+
+
+def test_yarn_that_does_not_answer(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says("spark-submit", "application_17_0002")
+    hand_over(tmp_path, YARN)
+    holder = find_lease(RunStore(str(tmp_path / "my Run")))
+    assert holder is not None
+    says("spark-class", "!Caused by: java.net.ConnectException: Connection refused\n")
+    assert ask(holder) == (
+        None,
+        "spark does not answer: yarn: spark-class: Caused by: java.net.ConnectException: Connection refused",
+    )
+    (tmp_path / "bin/spark-class").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(spark_cluster, "_PATIENCE", 0.2)
+    assert ask(holder) == (None, "spark does not answer: yarn: spark-class: no answer in 0.2 s")
+    says("spark-class", REPORT.format(state="KILLED", final="KILLED", why=""))
+    stop(holder, 5)
+
+
+def test_it_is_followed_to_its_end(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the driver said there is the error here."""
+    monkeypatch.setattr(spark_cluster, "_BETWEEN", 0.01)
+    says("spark-submit", "application_17_0002")
+    job = hand_over(tmp_path, YARN)
+    says("spark-class", REPORT.format(state="FINISHED", final="SUCCEEDED", why=""))
+    job.follow(lambda: None)
+    says("spark-class", REPORT.format(state="FINISHED", final="FAILED", why="exited with status 1"))
+    with pytest.raises(RuntimeError, match=r"the job is FAILED; see http://rm:8088/proxy/.*: exited with status 1"):
+        job.follow(lambda: None)
+    RunStore(str(tmp_path / "my Run")).write_bytes(DRIVER_LOG, b"curate: 3 of 60 samples\n")
+    with pytest.raises(RuntimeError, match=r"^3 of 60 samples$"):
+        job.follow(lambda: None)
+    says("spark-class", REPORT.format(state="RUNNING", final="UNDEFINED", why=""))
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="it is RUNNING"):
+        job.stop(0.3)
+    assert time.monotonic() - began < 5

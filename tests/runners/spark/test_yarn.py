@@ -1,0 +1,99 @@
+"""Spark's cluster mode on Hadoop's own daemons: the packed environment on a node that has no Python, and nobody waits.
+
+The NodeManager, and so each container, has a mount namespace of its own, where Python's folders and programs are empty.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from curate.store.lease import find_lease
+from curate.store.store import RunStore
+from tests.runners.test_engines import curate, digests, write_demo
+from tests.runners.yarn import Yarn, running_yarn
+
+pytestmark = [pytest.mark.runners, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
+
+ROOT = Path(__file__).resolve().parents[3]
+SECONDS = 1800  # that a run may take on a crowded machine: a container unpacks a gigabyte, and compiles kernels
+
+
+@pytest.fixture(scope="module")
+def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yarn]:
+    with running_yarn(tmp_path_factory.mktemp("yarn")) as yarn:
+        yield yarn
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("packed") / "environment.tar.gz"
+    command = [str(ROOT / "infra/pack.sh"), "--python", sys.executable, str(file)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert f"{file}: " in done.stdout and " MB, unpacked " in done.stdout
+    return file
+
+
+def test_handed_over_followed_and_cancelled(yarn: Yarn, packed: Path, tmp_path: Path) -> None:
+    assert yarn.in_node("command -v python3 python || echo none").strip() == "none"
+    variables = os.environ | {"HADOOP_CONF_DIR": str(yarn.conf)}
+    variables.pop("PYTHONPATH", None)  # which Spark hands on
+
+    def run(*words: str, shell: bool = False) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "curate", *words]
+        return subprocess.run(
+            command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False, start_new_session=shell
+        )
+
+    conf = {
+        "spark.archives": f"{packed}#environment",
+        "spark.pyspark.python": "./environment/bin/python",
+        "spark.yarn.jars": f"local:{yarn.jars}/*",
+        "spark.driver.memory": "512m",
+        "spark.executor.memory": "512m",
+        "spark.executor.instances": "1",
+        "spark.executor.cores": "2",
+        "spark.ui.enabled": "false",
+    }
+    for key, value in {"SPARK_LOCAL_IP": "127.0.0.1", "NUMBA_CACHE_DIR": str(tmp_path / "numba")}.items():
+        conf |= {f"spark.executorEnv.{key}": value, f"spark.yarn.appMasterEnv.{key}": value}
+    options = {"runner": "spark", "spark_master_url": "yarn", "spark_conf": conf}
+    (tmp_path / "yarn.yaml").write_text(yaml.safe_dump(options))
+    recipe, out = write_demo(tmp_path), tmp_path / "there"
+    hand_over = ("run", str(recipe), "--out", str(out), "--on", str(tmp_path / "yarn.yaml"), "--detach")
+
+    done = run(*hand_over, shell=True)  # the shell ends with it
+    assert done.returncode == 0 and f"{out}: handed over to Spark" in done.stdout, done.stderr
+    waiting = run("status", str(out))
+    assert waiting.returncode == 3 and "waiting for curate run (job application_" in waiting.stdout, waiting.stdout
+    ends = time.monotonic() + SECONDS
+    while not any((out / "tables/samples").glob("*.parquet")):
+        assert time.monotonic() < ends, yarn.read_logs()
+        time.sleep(1)
+    working = run("status", str(out))
+    assert working.returncode == 3 and "is at work" in working.stdout and "(RUNNING)" in working.stdout
+    second = run(*hand_over)
+    assert second.returncode == 1 and "is running here" in second.stderr
+    stopped = run("cancel", str(out))
+    assert stopped.returncode == 0 and "is cancelled; run its recipe again" in stopped.stdout, stopped.stderr
+    assert [app["state"] for app in yarn.find_applications()] == ["KILLED"] and not find_lease(RunStore(str(out)))
+    now = run("status", str(out))
+    assert now.returncode == 1 and "nobody works on it" in now.stdout
+
+    assert run(*hand_over, shell=True).returncode == 0
+    followed = run("status", str(out), "--watch")
+    assert followed.returncode == 0 and "rows are kept" in followed.stdout, (followed.stdout, yarn.read_logs())
+    assert yarn.find_applications()[-1]["finalStatus"] in ("SUCCEEDED", "UNDEFINED")
+    assert "measure 4/4" in (out / "logs/driver.log").read_text()
+    assert "nothing differs" in run("verify", str(out)).stdout
+    assert digests(out) == curate(recipe, tmp_path / "here").files
+
+    failing = run(*hand_over[:3], str(tmp_path / "failing"), *hand_over[4:], "--set", "max_failed=0.001")
+    assert failing.returncode == 0, failing.stderr
+    followed = run("status", str(tmp_path / "failing"), "--watch")
+    assert followed.returncode == 1 and "max_failed" in followed.stdout, (followed.stdout, yarn.read_logs())
