@@ -34,6 +34,7 @@ from pipelines.spark import SparkRunner
 MODE = "spark.submit.deployMode"
 IN_IMAGE = "local:///opt/curate/staged.py"  # where infra/Dockerfile links the file of the driver
 _CLI = "org.apache.hadoop.yarn.client.cli.ApplicationCLI"
+_CONTEXT = "spark.kubernetes.context"
 _PATIENCE, _SUBMITTING = 120, 3600  # seconds that an answer may take, and to send an environment of gigabytes
 _BETWEEN = 15.0  # seconds between two looks at a job
 _BY_TAG, _NUMBER, _NONE = "curate-", r"application_\d+_\d+", "doesn't exist|No applications found"
@@ -95,32 +96,24 @@ def name_job(conf: Mapping[str, str], name: str) -> dict[str, str]:
     """Return the handle of the job of a name, which begins with `curate-`: how to reach what knows it."""
     if conf["spark.master"] == "yarn":
         return {"job": name, "master": "yarn", "hadoop": find_hadoop() or ""}
-    key = "spark.kubernetes.context"
-    context = {key: conf[key]} if key in conf else {}
-    return {
-        "job": f"{conf.get('spark.kubernetes.namespace', 'default')}:{name}",
-        "master": conf["spark.master"],
-    } | context
+    job = f"{conf.get('spark.kubernetes.namespace', 'default')}:{name}"
+    return {"job": job, "master": conf["spark.master"], "context": conf.get(_CONTEXT, "")}
 
 
-def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> "_ClusterJob":
+def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> Job:
     """Have the cluster start the driver of what is staged; return once it is taken. Raises RunError."""
-    name = handle["job"].rpartition(":")[2]
+    name, file, mode = handle["job"].rpartition(":")[2], IN_IMAGE, {MODE: "cluster"}
     if handle["master"] == "yarn":
-        tags = ",".join(filter(None, [name, conf.get("spark.yarn.tags", "")]))
-        own = {"spark.yarn.tags": tags, "spark.yarn.submit.waitAppCompletion": "false"}
         file = str(Path(curate.__file__).with_name("cli") / "staged.py")
+        tags = ",".join(filter(None, [name, conf.get("spark.yarn.tags")]))
+        mode |= {"spark.yarn.tags": tags, "spark.yarn.submit.waitAppCompletion": "false"}
     else:
-        own = {"spark.kubernetes.driver.pod.name": name, "spark.kubernetes.submission.waitAppCompletion": "false"}
-        file = IN_IMAGE
-    settings = {"spark.app.name": name} | dict(conf) | own | {MODE: "cluster"}
+        mode |= {"spark.kubernetes.driver.pod.name": name, "spark.kubernetes.submission.waitAppCompletion": "false"}
+    settings = {"spark.app.name": name} | dict(conf) | mode
     words = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
     job = _ClusterJob(handle, store)
     text = job.call("spark-submit", *words, file, store.url, lease, seconds=_SUBMITTING)
-    if number := re.search(_NUMBER, text):
-        job.job = number[0]
-    if page := re.search(r"tracking URL: (\S+)", text):
-        job.report["Tracking-URL"] = page[1]
+    job.take(number=re.search(_NUMBER, text), page=re.search(r"tracking URL: (\S+)", text))
     return job
 
 
@@ -139,102 +132,80 @@ class _ClusterJob(Job):
 
     def __init__(self, handle: Mapping[str, str], store: RunStore | None = None) -> None:
         self.engine, self._handle, self._store = "Spark", dict(handle), store
-        self.job, self._is_yarn = handle["job"], handle["master"] == "yarn"
-        self.report: dict[str, str] = {}  # the latest
-        self._is_killed = False
+        self._is_yarn, self._is_killed = handle["master"] == "yarn", False
+        self._report: dict[str, str] = {}  # YARN's latest
 
     def call(self, program: str, *words: str, seconds: float = 0) -> str:
         """Return what a program of Spark's prints. Raises RunError where it fails, or takes longer."""
         from pyspark.find_spark_home import _find_spark_home
 
-        hadoop = find_hadoop() or self._handle.get("hadoop")
-        variables = os.environ | ({"HADOOP_CONF_DIR": hadoop} if hadoop else {})
-        command = [f"{_find_spark_home()}/bin/{program}", *words]
+        hadoop, timeout = find_hadoop() or self._handle.get("hadoop"), seconds or _PATIENCE
+        command, variables = [f"{_find_spark_home()}/bin/{program}", *words], {"HADOOP_CONF_DIR": hadoop or ""}
         try:
             done = subprocess.run(
-                command,
-                env=variables,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=seconds or _PATIENCE,
-                check=False,
+                command, env=os.environ | variables, capture_output=True, timeout=timeout, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            why = (
-                f"no answer in {seconds or _PATIENCE:g} s"
-                if isinstance(error, subprocess.TimeoutExpired)
-                else str(error)
-            )
+            why = f"no answer in {timeout:g} s" if hasattr(error, "timeout") else str(error)
             raise RunError(f"{self._handle['master']}: {program}: {why}") from None
-        text = done.stdout + done.stderr
+        text = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode and not re.search(_NONE, text):
-            raise RunError(f"{self._handle['master']}: {program}: {one_line(_find_reason(text), 400)}")
+            reasons = re.findall(r"^(?!\s+at ).*(?:Exception|Error)\b.*", text, re.MULTILINE) or [text[-400:]]
+            raise RunError(f"{self._handle['master']}: {program}: {one_line(reasons[-1], 400)}")
         return text
+
+    def take(self, number: re.Match[str] | None, page: re.Match[str] | None) -> None:
+        """Take what Spark's program told of an application of YARN."""
+        self._handle |= {"job": number[0]} if number else {}
+        self._report |= {"Tracking-URL": page[1]} if page else {}
 
     @property
     def handle(self) -> Mapping[str, str]:
-        return self._handle | {"job": self.job}
+        return self._handle
 
     @property
     def logs(self) -> str | None:
         """The page of an application, once it was looked at; the command that shows what a pod prints."""
-        space, _, pod = self.job.rpartition(":")
-        return self.report.get("Tracking-URL") if self._is_yarn else f"kubectl logs -n {space} {pod}"
+        space, _, pod = self._handle["job"].rpartition(":")
+        return self._report.get("Tracking-URL") if self._is_yarn else f"kubectl logs -n {space} {pod}"
 
     @property
     def fault(self) -> str | None:
-        return self.report.get("Diagnostics") or None
+        return self._report.get("Diagnostics")
 
     @property
     def state(self) -> str:
-        if self._is_yarn:
-            return self._ask_yarn()
-        phase = re.search(r"phase: (\w+)", self._ask_kubernetes("--status"))
-        unknown = PipelineState.CANCELLED if self._is_killed else PipelineState.UNKNOWN  # a pod is removed
-        return str(_STATES.get(phase[1], unknown) if phase else unknown)
+        state = self._ask_yarn() if self._is_yarn else self._ask_pod("--status").partition("phase: ")[2].split("\n")[0]
+        is_gone = self._is_killed and not state  # as pods are
+        return str(_STATES.get(state, PipelineState.CANCELLED if is_gone else PipelineState.UNKNOWN))
 
     def _ask_yarn(self) -> str:
-        if self.job.startswith(_BY_TAG):
-            listed = self.call("spark-class", _CLI, "application", "-list", "-appStates", "ALL", "-appTags", self.job)
-            if not (numbers := re.findall(_NUMBER, listed)):
-                return str(PipelineState.UNKNOWN)
-            self.job = max(numbers, key=lambda number: (len(number), number))
-        text = self.call("spark-class", _CLI, "application", "-status", self.job)
-        self.report = dict(re.findall(r"^\s*([\w-]+) : *(.*)$", text, re.MULTILINE))
-        state = self.report.get("State", "")
-        return str(_STATES.get(self.report.get("Final-State", "") if state == "FINISHED" else state, "UNKNOWN"))
+        """Return the state of the application, or the final one; empty where there is none."""
+        if self._handle["job"].startswith(_BY_TAG):
+            words = ("-list", "-appStates", "ALL", "-appTags", self._handle["job"])
+            if not (numbers := re.findall(_NUMBER, self.call("spark-class", _CLI, "application", *words))):
+                return ""
+            self._handle["job"] = max(numbers, key=lambda number: (len(number), number))
+        text = self.call("spark-class", _CLI, "application", "-status", self._handle["job"])
+        self._report = dict(re.findall(r"^\s*([\w-]+) : *(.*)$", text, re.MULTILINE))
+        state = self._report.get("State", "")
+        return self._report["Final-State"] if state == "FINISHED" else state
 
-    def _ask_kubernetes(self, what: str) -> str:
-        key = "spark.kubernetes.context"
-        words = ["--conf", f"{key}={self._handle[key]}"] if key in self._handle else []
-        return self.call("spark-submit", "--master", self._handle["master"], *words, what, self.job)
+    def _ask_pod(self, what: str) -> str:
+        context = ["--conf", f"{_CONTEXT}={self._handle['context']}"] if self._handle["context"] else []
+        return self.call("spark-submit", "--master", self._handle["master"], *context, what, self._handle["job"])
 
     def follow(self, on_costs: Callable[[], None]) -> None:
         while not PipelineState.is_terminal(state := self.state):
             time.sleep(_BETWEEN)
         if state != PipelineState.DONE:
-            raise RuntimeError(self._read_error() or f"Spark: the job is {state}; see {self.logs}: {self.fault}")
-
-    def _read_error(self) -> str | None:
-        """Return what the driver said at its end, where it said that."""
-        if self._store is None or not self._store.exists(DRIVER_LOG):
-            return None
-        lines = self._store.read_bytes(DRIVER_LOG).decode(errors="replace").splitlines()
-        return next((line.removeprefix("curate: ") for line in reversed(lines) if line.startswith("curate: ")), None)
+            store = self._store if self._store and self._store.exists(DRIVER_LOG) else None
+            told = re.findall(r"^curate: (.*)", store.read_bytes(DRIVER_LOG).decode() if store else "", re.MULTILINE)
+            raise RuntimeError(told[-1] if told else f"Spark: the job is {state}; see {self.logs}: {self.fault}")
 
     def _end(self) -> None:
         if self._is_yarn:
-            self.call("spark-class", _CLI, "application", "-kill", self.job)
+            self.call("spark-class", _CLI, "application", "-kill", self._handle["job"])
         else:
-            self._ask_kubernetes("--kill")
+            self._ask_pod("--kill")
         self._is_killed = True
-
-
-def _find_reason(text: str) -> str:
-    """Return what a program of Java's says last of why it failed."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reasons = [
-        line for line in lines if re.search(r"(Exception|Error)\b|^Caused by", line) and not line.startswith("at ")
-    ]
-    return (reasons or lines or ["it failed without a word"])[-1]
