@@ -21,7 +21,7 @@ from curate.store.manifest import how_to_go_on, no_run
 from curate.store.store import RunStore
 
 _BETWEEN = 30.0  # seconds between two looks at an object store: each lists folders
-_HERE = 2.0  # at a local folder
+_HERE, _TIMES = 2.0, 10  # at a local folder, but this many times what a look takes
 _SECONDS = 600  # that it has to end
 
 
@@ -50,6 +50,7 @@ def _follow(directory: str) -> Status:
     last = ""
     with Live(console=Console(file=plain(sys.stdout)), transient=True, auto_refresh=False) as live:
         while True:
+            began = time.monotonic()
             try:
                 now = find_status(directory, _ask)
                 if live.console.is_terminal:
@@ -60,7 +61,8 @@ def _follow(directory: str) -> Status:
                     return now
             except OSError as error:  # a store may have a bad hour
                 print(f"curate: {error}", file=sys.stderr)
-            time.sleep(_HERE if RunStore(directory).is_local else _BETWEEN)
+            least = _HERE if RunStore(directory).is_local else _BETWEEN
+            time.sleep(max(least, min(_BETWEEN, _TIMES * (time.monotonic() - began))))
 
 
 def cancel(directory: Annotated[str, Argument(metavar="DIR", help="The folder of a run.")]) -> None:
