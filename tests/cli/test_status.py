@@ -22,6 +22,7 @@ from pipelines.engines import registry as engines
 from pipelines.engines.job import Job
 from pipelines.engines.local import Local
 from tests.cli.conftest import Done, run_command
+from tests.laws.test_object_store import bucket  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.thorough
 
@@ -154,14 +155,18 @@ class Run:
         return Service.jobs[self.url.rpartition("/")[2]]
 
 
-@pytest.fixture
-def run(pool: Path, clock: Clock) -> Iterator[Run]:
-    url = f"memory://{uuid.uuid4().hex}"
+@pytest.fixture(params=["memory"])
+def run(request: pytest.FixtureRequest, pool: Path, clock: Clock, tmp_path: Path) -> Iterator[Run]:
+    """A run in a store of this process, in a folder, and in a bucket."""
+    name = uuid.uuid4().hex
+    place = request.getfixturevalue("bucket") if request.param == "s3" else "memory:/"
+    url = str(tmp_path / name) if request.param == "local" else f"{place}/{name}"
     yield Run(pool / "texts.yaml", url)
     for job in Service.jobs.values():
         job.begins.set()
         job.thread.join()
-    fsspec.filesystem("memory").rm(RunStore(url).root, recursive=True)
+    if request.param == "memory":
+        fsspec.filesystem("memory").rm(RunStore(url).root, recursive=True)
 
 
 def hand_over(run: Run, *words: str) -> None:
@@ -170,6 +175,7 @@ def hand_over(run: Run, *words: str) -> None:
     assert f"{run.url}: handed over to FnApiRunner" in done.out and f"curate cancel {run.url}" in done.out
 
 
+@pytest.mark.parametrize("run", ["memory", "local"], indirect=True)
 def test_it_waits_works_and_publishes_by_itself(run: Run, clock: Clock) -> None:
     hand_over(run)
     clock.late += 80_000
@@ -243,6 +249,7 @@ def test_a_submitter_that_dies_before_it_could_say_which_job_it_was(run: Run, mo
     assert list(read_leases(run.store)) == [2]
 
 
+@pytest.mark.parametrize("run", ["memory", "local", "s3"], indirect=True)
 def test_a_lease_that_nobody_renews(run: Run, clock: Clock) -> None:
     hand_over(run)
     clock.late += 86_401
