@@ -1,0 +1,80 @@
+"""The driver of Spark's cluster mode, of which this machine stands for the cluster: tests/runners/spark/test_yarn.py has a real one."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import curate
+from curate.store.lease import find_lease
+from curate.store.store import RunStore
+from pipelines.engines import spark_cluster
+from pipelines.engines.job import Job
+from pipelines.engines.spark import Spark
+from tests.cli.conftest import run_command
+from tests.laws import pools
+
+pytestmark = pytest.mark.runners
+
+STAGED = Path(curate.__file__).with_name("cli") / "staged.py"
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What Spark's program would be called with, in place of that."""
+    words: list[list[str]] = []
+
+    def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, lease: str) -> Job:
+        words.append([store.url, lease])
+        return spark_cluster.attach(handle)
+
+    pytest.importorskip("pyspark")
+    monkeypatch.setattr(spark_cluster, "submit", submit)
+    monkeypatch.setattr(Spark, "outlasts_driver", property(lambda self: True))
+    monkeypatch.setattr(spark_cluster, "name_job", lambda conf, name: {"job": name, "master": "yarn"})
+    monkeypatch.setattr(spark_cluster._ClusterJob, "state", "RUNNING")
+    return words
+
+
+def test_it_runs_what_is_staged_once(submitted: list[list[str]], tmp_path: Path) -> None:
+    pools.write_tars(tmp_path / "pool", pools.make_samples(12), 2)
+    source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/pool/{{00000..00001}}.tar"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"input": source, "max_failed": 1.0}))
+    conf = {"spark.ui.enabled": "false"}
+    (tmp_path / "on.yaml").write_text(
+        yaml.safe_dump({"runner": "spark", "spark_master_url": "local[2]", "spark_conf": conf})
+    )
+
+    def hand_over(out: Path, *words: str) -> Any:
+        options = ("--on", str(tmp_path / "on.yaml"), "--detach", *words)
+        done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(out), *options)
+        assert done.status == 0 and "handed over to Spark" in done.out, done.err
+
+    def drive() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(STAGED), *submitted[-1]], capture_output=True, text=True, check=False
+        )
+
+    out = tmp_path / "run"
+    hand_over(out)
+    waiting = run_command("status", str(out))
+    assert waiting.status == 3 and "waiting for curate run (job curate-run-" in waiting.out
+    assert drive().returncode == 0
+    assert run_command("status", str(out)).status == 0 and find_lease(RunStore(str(out))) is None
+    assert not (out / "tmp").exists() and "nothing differs" in run_command("verify", str(out)).out
+    log = (out / "logs/driver.log").read_text()
+    assert "Spark 4" in log and "measure 2/2" in log and f"curate sql {out}" in log
+    assert drive().returncode == 1, "nothing is staged any more"
+
+    out = tmp_path / "failing"
+    hand_over(out, "--set", "max_failed=0.01")
+    assert drive().returncode == 1
+    now = run_command("status", str(out))
+    assert now.status == 1 and "nobody works on it" in now.out and "max_failed" in now.out
+    assert "last error of a worker: " in now.out and " ERROR audit: " in now.out, now.out
+    again = drive()
+    assert again.returncode == 1 and "nothing is staged for this driver" in again.stdout
