@@ -23,6 +23,7 @@ from curate.pool.urls.download.retry_record import Retries
 from curate.publish.forget.lists import read_list
 from curate.recipe.measure import measured_by
 from curate.recipe.recipe import Recipe
+from curate.recipe.secrets import check_variables, refuse_literals
 from curate.recipe.source import Source
 from curate.run.columns import check_columns
 from curate.run.context import RunContext
@@ -75,6 +76,10 @@ def prepare(
     engine = choose_engine(options, on, folder.url)
     engine.check()
     place = engine.place
+    for source in recipe.input:
+        check_variables(source.name, source.storage)
+        if place.is_cluster:
+            refuse_literals(source.name, source.storage)
     sent, inputs = (recipe, {}) if place.is_this_machine else place_inputs(recipe, folder, INPUTS)
 
     def make(retries: Retries) -> Plan:

@@ -28,6 +28,7 @@ from curate.measure.settings import MeasureSettings
 from curate.pool.join import open_join
 from curate.pool.plan import Unit
 from curate.pool.registry import find_format
+from curate.recipe.secrets import check_variables
 from curate.run.context import RunContext
 from curate.run.units import Answer, Units
 from curate.signals.signal import Embedder, Embeddings, EmbeddingSignal, ImageSignal, PrecomputedSignal, TextSignal
@@ -51,6 +52,7 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     tables with other rows.
     """
     source = settings.source(unit)
+    check_variables(source.name, source.storage)
     find_format(source).fetch(source, unit.parts)
     carry_over(settings, unit, tables)
     keys = {name: settings.key(name, unit) for name in settings.tables}

@@ -6,16 +6,32 @@ from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import ConfigDict, Discriminator, Field, SerializeAsAny, Tag, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from curate.base.errors import RecipeError
 from curate.base.registry import Registry
+from curate.recipe.secrets import name_variables, read_variables
 from curate.recipe.section import BuiltFrom, Column, KindOf, Name, NewName, OneOrSeveral, Section, UserPaths, find_twice
 
 FORMATS = Registry[Any](
     "input format", "curate.pool.registry:KINDS", "curate.formats", "curate.pool.formats.input_format:InputFormat"
 )
 _UNKNOWN = "unknown format"
+_Storage = Annotated[
+    dict[str, Any],
+    AfterValidator(read_variables),
+    PlainSerializer(name_variables, when_used="json"),
+]
 
 
 class Join(Section):
@@ -68,8 +84,8 @@ class Source(Section):
     """Format of the source."""
     path: UserPaths = Field(examples=["s3://bucket/cc12m/{00000..01242}.tar"])
     """Local paths or fsspec URLs, with ranges and globs. Of `run`, the folder of a finished run."""
-    storage: dict[str, Any] = Field({}, examples=[{"anon": True}])
-    """Options of the fsspec file system."""
+    storage: _Storage = Field({}, examples=[{"anon": True}, {"secret": "env:MY_SECRET"}])
+    """Options of the fsspec file system. `env:NAME` is the value of an environment variable, wherever it is used."""
     join: Annotated[tuple[Join, ...], OneOrSeveral()] = Field(
         (),
         exclude_if=not_,

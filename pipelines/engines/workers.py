@@ -23,6 +23,7 @@ import curate
 from curate.base.errors import CurateError, RecipeError
 from curate.base.process import cleaned_up, in_threads
 from curate.base.wording import one_line, pluralise
+from curate.llm.endpoint import read_key
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.files.listing import list_files
@@ -30,6 +31,7 @@ from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.urls.download.lists import kind_of
 from curate.pool.urls.download.source import UrlsSource
+from curate.recipe.secrets import check_variables
 from curate.run.context import RunContext
 from curate.run.inputs import copy_inputs, place_inputs
 from curate.store.layout import RUN_FILE
@@ -97,6 +99,14 @@ class Ask:
         for what, store in self.folders:
             yield from self._see_folder(what, store)
         unread = set()
+        try:
+            for source in self.context.sources:
+                check_variables(source.name, source.storage)
+            for spec in self.context.recipe.captions.engines.values() if self.context.recipe.captions else ():
+                read_key(getattr(spec.section, "key", None))
+        except RecipeError as error:
+            yield str(error)
+            return
         for what, path, storage in self.files:
             try:
                 fs, inner = fsspec.core.url_to_fs(path, **storage)

@@ -1,0 +1,87 @@
+"""Secrets in options of file systems: `env:NAME` is the value of an environment variable, in each process its own.
+
+A value knows the variable that it is of: to other processes only the name travels, and it is what is shown.
+"""
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from typing import Any, Self
+
+from curate.base.errors import RecipeError
+from curate.recipe.section import fault
+
+_PREFIX = "env:"
+_SECRET = re.compile(
+    r"(?i)^(key|token|auth)$|secret|passw|credential|authorization|cookie|(access|account|api|private)_?key"
+    r"|(sas|session|access|id)_?token|connection_string"
+)
+# What gcsfs takes for a token, and paths, which are none
+_NO_SECRET = re.compile(r"anon|cloud|google_default|browser|cache|[^{]*/.*\.json")
+
+
+class Variable(str):
+    """The value of an environment variable; empty where it is not set."""
+
+    name: str
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """Return the value that the variable has in this process."""
+        value = cls(os.environ.get(name, ""))
+        value.name = name
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).read, (self.name,)
+
+    def __repr__(self) -> str:
+        return repr(f"{_PREFIX}{self.name}")
+
+
+def read_variables(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with the values of variables. What can be no name is a fault, which does not show it."""
+    return {name: _read(value, name) for name, value in options.items()}
+
+
+def _read(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _read(inner, f"{key}.{name}") for name, inner in value.items()}
+    if not isinstance(value, str) or not value.startswith(_PREFIX):
+        return value
+    name = value.removeprefix(_PREFIX)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise fault(key, "env: is followed by no name of an environment variable; accepted: such as env:MY_SECRET")
+    return Variable.read(name)
+
+
+def name_variables(value: Any) -> Any:
+    """Return options as a recipe has them."""
+    if isinstance(value, dict):
+        return {key: name_variables(inner) for key, inner in value.items()}
+    return f"{_PREFIX}{value.name}" if isinstance(value, Variable) else value
+
+
+def check_variables(source: str, storage: dict[str, Any]) -> None:
+    """Raise RecipeError where a variable that a source's options name is not set in this process."""
+    for key, value in _leaves(storage):
+        if isinstance(value, Variable) and not value:
+            what = f"the environment variable {value.name} is not set on {platform.node()}"
+            raise RecipeError(f"input {source!r}: storage.{key}: {what}; accepted: one that every worker has")
+
+
+def refuse_literals(source: str, storage: dict[str, Any]) -> None:
+    """Raise RecipeError, which does not show it, where a source's options hold a secret that would go to workers."""
+    for key, value in _leaves(storage):
+        is_text = isinstance(value, str) and value and not isinstance(value, Variable)
+        if is_text and _SECRET.search(key.rpartition(".")[2]) and not _NO_SECRET.fullmatch(value):
+            how = f"{_PREFIX}NAME, of an environment variable that every worker has, or none where machines have a role"
+            raise RecipeError(f"input {source!r}: storage.{key}: a secret would be sent to workers; accepted: {how}")
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    if not isinstance(value, dict):
+        yield key, value

@@ -1,0 +1,93 @@
+"""Secrets in a source's storage options: named by variables, which each process reads; literal ones go to no worker."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from curate.base.errors import RecipeError
+from curate.recipe.recipe import Recipe, parse_recipe
+from curate.recipe.secrets import check_variables, refuse_literals
+from curate.run.context import RunContext
+from curate.store.store import RunStore
+from pipelines.engines.workers import Ask
+
+if TYPE_CHECKING:
+    from curate.pool.plan import Pool
+
+
+def recipe(**storage: Any) -> Recipe:
+    source = {"name": "photos", "format": "webdataset", "path": "s3://bucket/pool.tar", "storage": storage}
+    return parse_recipe({"input": source}, "recipe.yaml")
+
+
+def test_a_variable_travels_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOL_SECRET", "hush-hush")
+    made = recipe(secret="env:POOL_SECRET", client_kwargs={"aws_secret_access_key": "env:POOL_SECRET"}, anon=False)
+    assert made.input[0].storage["client_kwargs"]["aws_secret_access_key"] == "hush-hush"
+    for text in (pickle.dumps(made), repr(made).encode(), made.model_dump_json().encode()):
+        assert b"hush" not in text and b"POOL_SECRET" in text
+    monkeypatch.setenv("POOL_SECRET", "of the worker")
+    again = pickle.loads(pickle.dumps(made)).input[0].storage
+    assert again["secret"] == "of the worker" and again["anon"] is False
+    assert parse_recipe(json.loads(made.model_dump_json()), "x").input[0].storage["secret"] == "of the worker"
+    monkeypatch.delenv("POOL_SECRET")
+    with pytest.raises(RecipeError, match=r"input 'photos': storage.secret: the environment variable POOL_SECRET is"):
+        check_variables("photos", pickle.loads(pickle.dumps(made)).input[0].storage)
+
+
+def test_a_wrong_name_is_not_shown() -> None:
+    with pytest.raises(RecipeError, match=r"storage\.secret: env: is followed by no name") as error:
+        recipe(secret="env:wJalr/XUtn")
+    assert "wJalr" not in str(error.value)
+
+
+def test_workers_are_asked_for_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a source, and those of engines of captions."""
+    monkeypatch.setenv("POOL_SECRET", "hush-hush")
+    captions = {
+        "engines": {"vlm": {"openai": {"base_url": "http://localhost:8000/v1", "model": "vlm", "key": "VLM_KEY"}}},
+        "recaption": {"engine": "vlm"},
+    }
+    source = {"name": "photos", "format": "webdataset", "path": "s3://bucket/a.tar"}
+    made = parse_recipe({"input": source | {"storage": {"secret": "env:POOL_SECRET"}}, "captions": captions}, "x")
+    ask = Ask(RunContext(made, cast("Pool", None), RunStore(str(tmp_path))), "", (), (), (), 0)
+    monkeypatch.setenv("VLM_KEY", "hush-hush")
+    assert list(pickle.loads(pickle.dumps(ask))(0)) == []
+    monkeypatch.delenv("VLM_KEY")
+    [fault] = pickle.loads(pickle.dumps(ask))(0)
+    assert "the environment variable VLM_KEY is not set" in fault
+    monkeypatch.delenv("POOL_SECRET")
+    [fault] = pickle.loads(pickle.dumps(ask))(0)
+    assert "input 'photos': storage.secret: the environment variable POOL_SECRET is not set on" in fault
+
+
+@pytest.mark.parametrize(
+    ("key", "options"),
+    [
+        ("key", {"key": "AKIA"}),
+        ("secret", {"secret": "hush-hush"}),
+        ("token", {"token": "hush-hush"}),
+        ("password", {"password": "hush-hush"}),
+        ("connection_string", {"connection_string": "AccountName=a;AccountKey=hush-hush"}),
+        ("account_key", {"account_key": "hush-hush"}),
+        ("sas_token", {"sas_token": "hush-hush"}),
+        ("client_kwargs.aws_secret_access_key", {"client_kwargs": {"aws_secret_access_key": "hush-hush"}}),
+        ("token.private_key", {"token": {"private_key": "hush-hush"}}),
+        ("client_kwargs.headers.Authorization", {"client_kwargs": {"headers": {"Authorization": "hush-hush"}}}),
+    ],
+)
+def test_literal_secrets_are_refused(key: str, options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"input 'photos': storage.{key}: .*accepted: env:NAME") as error:
+        refuse_literals("photos", recipe(**options).input[0].storage)
+    assert "hush" not in str(error.value) and "AKIA" not in str(error.value)
+
+
+def test_what_is_no_secret_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOL_SECRET", "hush-hush")
+    options = {"anon": True, "token": "google_default", "endpoint_url": "http://host", "secret": "env:POOL_SECRET"}
+    options |= {"config_kwargs": {"connect_timeout": 5}, "s3_additional_kwargs": {"SSEKMSKeyId": "alias/x"}}
+    refuse_literals("photos", recipe(**options, profile="me").input[0].storage)
+    refuse_literals("photos", recipe(token="/secrets/account.json").input[0].storage)
