@@ -31,13 +31,13 @@ _MAX_DIRECTORY = 1 << 24  # bytes, of a zip's members: each takes some twenty in
 _end_record: Any = getattr(zipfile, "_EndRecData")  # noqa: B009 (not public: what says how long the directory is)
 
 # What fsspec says where a package is missing, which it imports when it meets the first URL of its kind.
-for _scheme, _name, _extra in (
-    *((scheme, "gcsfs.GCSFileSystem", "gcp") for scheme in ("gs", "gcs")),
-    *((scheme, "s3fs.S3FileSystem", "aws") for scheme in ("s3", "s3a")),
+for _scheme, _package, _name, _extra in (
+    *((scheme, "gcsfs", "GCSFileSystem", "gcp") for scheme in ("gs", "gcs")),
+    *((scheme, "s3fs", "S3FileSystem", "aws") for scheme in ("s3", "s3a")),
 ):
     _install = f"install it with: pip install '.[{_extra}]' in a checkout of curate"
-    _error = f"{_scheme}:// needs {_name.partition('.')[0]}; {_install}"
-    register_implementation(_scheme, _name, clobber=True, errtxt=_error)
+    _error = f"{_scheme}:// needs {_package}; {_install}"
+    register_implementation(_scheme, f"curate.recipe.clouds.{_name}", clobber=True, errtxt=_error)
 
 
 def shipped_folder(name: str) -> Path:

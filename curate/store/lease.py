@@ -115,7 +115,7 @@ def read_leases(store: RunStore) -> dict[int, Holder]:
     leases: dict[int, Holder] = {}
     for name in store.names(LEASES):
         with suppress(FileNotFoundError, ValueError):  # it has ended since; or is none of ours
-            leases[int(name)] = Holder.model_validate_json(store.fs.cat_file(store.path(f"{LEASES}/{name}")))
+            leases[int(name)] = Holder.model_validate_json(store.read_bytes(f"{LEASES}/{name}"))
     return dict(sorted(leases.items()))
 
 
@@ -136,8 +136,11 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
     """Take the lease, from one that is dead. Raises as `check_free` does."""
     before = read_leases(store)
     check_free(store, find_lease(store), may_end)
-    store.write_json(_file(max(before, default=0) + 1), holder.model_dump(), keep=lambda: True)
+    number = max(before, default=0) + 1
+    is_put = store.write_json(_file(number), holder.model_dump(), keep=lambda: True)
     now, known = read_leases(store), {holder.id, *(other.id for other in before.values())}
+    if is_put:  # whatever a listing from before says
+        now[number] = holder
     if others := [other for other in now.values() if other.id not in known]:  # from a moment ago
         end_lease(store, holder.id)
         raise say_held(store, others[-1])
@@ -145,7 +148,7 @@ def take_lease(store: RunStore, holder: Holder, may_end: MayEnd | None) -> None:
         take_lease(store, holder, may_end)
     for number, other in now.items():
         if other.id != holder.id:
-            store.delete(_file(number))
+            store.delete_file(_file(number))
 
 
 def say_held(store: RunStore, holder: Holder) -> RunError:
@@ -220,7 +223,7 @@ def end_lease(store: RunStore, lease: str) -> None:
     last = max((number for number, holder in leases.items() if holder.id == lease), default=0)
     for number in leases:
         if number <= last:
-            store.delete(_file(number))
+            store.delete_file(_file(number))
 
 
 def _file(number: int) -> str:

@@ -1,0 +1,44 @@
+"""File systems of object stores: they wait SECONDS for an answer, and try again when a busy store asks them to.
+
+fsspec takes a class from here when it meets the first URL of its kind: a command without one imports no library.
+"""
+
+import os
+import random
+from importlib import import_module
+from typing import Any
+
+from fsspec.config import conf
+
+SECONDS = float(os.environ.get("CURATE_STORE_SECONDS") or 30)
+_BUSY = frozenset((429, 500, 502, 503, 504))
+_ATTEMPTS, _LONGEST = 10, 60.0  # of a request that a busy store refuses, and seconds between two
+
+
+def __getattr__(name: str) -> Any:
+    if name == "S3FileSystem":
+        Base: Any = import_module("s3fs").S3FileSystem
+
+        async def set_session(self: Any, *arguments: Any, **named: Any) -> Any:
+            client = await Base.set_session(self, *arguments, **named)
+            client.meta.events.register_first("needs-retry.s3", _seconds_to_wait, unique_id="curate")
+            return client
+
+        limits = {"connect_timeout": SECONDS, "read_timeout": SECONDS}
+        own = {"__module__": __name__, "__doc__": Base.__doc__, "set_session": set_session, **limits}
+        kind = type(Base)(name, (Base,), own)
+    elif name == "GCSFileSystem":
+        kind = import_module("gcsfs").GCSFileSystem  # which tries again by itself, after 1, 2, 4 … seconds
+        limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
+        conf.setdefault("gs", {}).setdefault("session_kwargs", {"timeout": limit})
+    else:
+        raise AttributeError(name)
+    return globals().setdefault(name, kind)
+
+
+def _seconds_to_wait(response: Any = None, attempts: int = 0, **_: Any) -> float | None:
+    """Return after how many seconds botocore tries a request again; None: as it does by itself."""
+    if response is None or response[0].status_code not in _BUSY or attempts >= _ATTEMPTS:
+        return None
+    asked = response[0].headers.get("retry-after") or ""
+    return min(float(asked) if asked.isdecimal() else random.uniform(0, 2**attempts / 4), _LONGEST)

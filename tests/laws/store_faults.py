@@ -1,0 +1,127 @@
+"""Faults of an object store that a run is to survive, and what tests of S3 and of Cloud Storage share.
+
+Each fault is a rule of the proxy before the store: the same requests have it however often the test runs, by their number.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import xxhash
+
+from tests.cli.conftest import run_command
+from tests.laws import pools
+from tests.store_proxy import Fault, Request, Rule, StoreProxy
+
+RECIPE = """
+input: {name: photos, format: webdataset, path: "%s/{00000..00002}.tar"}
+match: {metadata: %s}
+rules: {words: words > 3}
+dedup: {by: [uid, sha256]}
+balance: {t: 12}
+output: {rows_per_shard: 10}
+max_failed: 0.5
+"""
+_TIMED = (
+    "_stats.json",
+    "run.json",
+    "manifest.parquet",
+    "stats.duckdb",
+    "README.md",
+    "croissant.json",
+    "report.html",
+    "views.sql",
+)
+
+
+def share(part: float, fault: Fault, kinds: str = "") -> Rule:
+    """A rule by which this part of requests, of some kinds, has a fault."""
+
+    def rule(request: Request) -> Fault | None:
+        is_one = xxhash.xxh64_intdigest(b"%d" % request.number, 7) < part * 2**64
+        return fault if is_one and (not kinds or request.kind in kinds.split()) else None
+
+    return rule
+
+
+FAULTS: dict[str, Rule] = {
+    "503 on 30 %": share(0.3, Fault(status=503)),
+    "429 with Retry-After": share(0.3, Fault(status=429, retry_after=1)),
+    "replies that come too late": share(0.04, Fault(delay=5)),
+    "answers cut in mid-body": share(0.2, Fault(cut="body"), "GET LIST"),
+    "answers that are lost": share(0.2, Fault(cut="answer"), "PUT COPY DELETE"),
+    "half uploads": share(0.2, Fault(cut="request"), "PUT"),
+}
+
+
+@dataclass
+class Runs:
+    """A run on a disk, and where others of the same recipe go."""
+
+    proxy: StoreProxy
+    bucket: str
+    folder: Path
+
+    @property
+    def recipe(self) -> str:
+        return str(self.folder / "recipe.yaml")
+
+    def run(self, name: str, rule: Rule | None = None) -> tuple[Any, float]:
+        """`curate run` into the bucket, with faults; how it ended, and seconds."""
+        self.proxy.rule, began = rule, time.monotonic()
+        fsspec.get_filesystem_class(self.bucket.partition(":")[0]).clear_instance_cache()
+        try:
+            return run_command("run", self.recipe, "--out", f"{self.bucket}/{name}"), time.monotonic() - began
+        finally:
+            self.proxy.rule = None
+
+    def published(self, name: str) -> dict[str, bytes]:
+        """What is published, but for what has times."""
+        store, top = fsspec.filesystem(self.bucket.partition(":")[0]), f"{self.bucket.partition('//')[2]}/{name}/"
+        store.invalidate_cache()
+        names = (str(path) for path in store.find(top) if not str(path).endswith(_TIMED))
+        return {path.removeprefix(top): store.cat_file(path) for path in names}
+
+    def expected(self) -> dict[str, bytes]:
+        top = self.folder / "here"
+        files = (path for path in top.rglob("*") if path.is_file() and not path.name.endswith(_TIMED))
+        return {str(path.relative_to(top)): path.read_bytes() for path in files}
+
+    def check(self, name: str) -> None:
+        """It is complete, and what the run on a disk published, byte for byte."""
+        here, there = self.expected(), self.published(name)
+        assert here.keys() == there.keys()
+        assert [path for path in here if here[path] != there[path]] == []
+        verified = run_command("verify", f"{self.bucket}/{name}")
+        assert verified.status == 0 and "nothing differs" in verified.out, verified.err
+
+    def survive(self, name: str, rule: Rule) -> str:
+        """Run with faults until it ends well: each time it does not, it names a file and the reason. Figures, in words."""
+        seconds, errors = 0.0, list[str]()
+        for _ in range(4):
+            done, took = self.run(name, rule)
+            seconds += took
+            if done.status == 0:
+                break
+            errors.append(done.err.strip().splitlines()[-1])
+            assert f"{self.bucket.partition('//')[2]}/{name}/" in done.err, done.err
+        assert done.status == 0, errors
+        faults = len(self.proxy.faults)
+        self.proxy.faults.clear()
+        self.check(name)
+        return f"{faults} faults, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
+
+
+@contextmanager
+def runs(proxy: StoreProxy, bucket: str, folder: Path) -> Iterator[Runs]:
+    """Runs of one pool, the first on a disk."""
+    path = Path(pools.write_tars(folder / "tars", pools.make_samples(36), 3)).parent
+    made = Runs(proxy, bucket, folder)
+    Path(made.recipe).write_text(RECIPE % (path, pools.write_metadata(folder)))
+    done = run_command("run", made.recipe, "--out", str(folder / "here"))
+    assert done.status == 0, done.err
+    yield made

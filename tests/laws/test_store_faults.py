@@ -1,0 +1,96 @@
+"""A run in an S3 that misbehaves ends right, or says which file failed and why, and goes on when it is run again."""
+
+import time
+from collections.abc import Iterator
+
+import fsspec
+import pytest
+
+from curate.recipe import clouds
+from curate.store import lease
+from curate.store.lock import locked
+from curate.store.store import RunStore
+from tests.laws.store_faults import FAULTS, Runs, runs
+from tests.store_proxy import Fault, StoreProxy, store_proxy
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[StoreProxy]:
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with store_proxy(f"http://{host}:{port}") as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            patch.setenv(name, "us-east-1")
+        kind = fsspec.get_filesystem_class("s3")
+        patch.setattr(kind, "read_timeout", 1.0)
+        kind.clear_instance_cache()
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield proxy
+        kind.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def stored(proxy: StoreProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with runs(proxy, "s3://bucket", tmp_path_factory.mktemp("runs")) as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_run_survives(name: str, stored: Runs) -> None:
+    print(f"\n{name}: {stored.survive(name.replace(' ', '-').replace('%', ''), FAULTS[name])}")
+    assert len(stored.published(name.replace(" ", "-").replace("%", ""))) > 10
+
+
+@pytest.mark.slow
+def test_without_faults(stored: Runs) -> None:
+    print(f"\nnone: {stored.survive('none', lambda _: None)}")
+
+
+@pytest.mark.slow
+def test_stale_listings(stored: Runs) -> None:
+    stored.proxy.stale = 4.0
+    try:
+        print(f"\nstale: {stored.survive('stale', lambda _: None)}")
+    finally:
+        stored.proxy.stale = 0.0
+
+
+@pytest.mark.slow
+def test_a_store_that_is_down_for_a_while(stored: Runs) -> None:
+    """The run fails with a file and a reason, and goes on when it is run again."""
+    first = stored.proxy.count()
+    done, seconds = stored.run("down", lambda request: Fault(status=503) if request.number > first + 60 else None)
+    assert (
+        done.status == 1 and "bucket/down/" in done.err and "503" in done.err + done.out
+    ) or "SlowDown" in done.err, done.err
+    print(f"\ndown: {seconds:.1f} s, {done.err.strip().splitlines()[-2:]}")
+    stored.survive("down", lambda _: None)
+
+
+def test_a_renewal_that_fails_does_not_end_a_lease(proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is busy for a while has not given the folder to another."""
+    monkeypatch.setattr(clouds, "_ATTEMPTS", 0)
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
+    monkeypatch.setattr(lease, "BETWEEN", 0.1)
+    store = RunStore("s3://bucket/leased")
+    with locked(store, "run") as hold:
+        before = len(proxy.faults)
+        proxy.rule = lambda _: Fault(status=503)
+        ends = time.monotonic() + 60
+        while len(proxy.faults) < before + 6 and time.monotonic() < ends:  # one renewal gave up, and the next began
+            time.sleep(0.1)
+        proxy.rule = None
+        since = time.time()
+        while lease.read_leases(store)[1].renewed < since and time.monotonic() < ends:
+            time.sleep(0.2)
+        assert lease.read_leases(store)[1].renewed >= since
+        with lease.renewing(store, hold.lease):
+            pass
+    assert lease.read_leases(store) == {}
