@@ -108,7 +108,9 @@ def claim_folder(prepared: Prepared) -> None:
         _log.error(f"{store.url}: {what}; repeat it")
     tell_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
-    store.delete(SUCCESS_FILE)  # where there is one, something happened to a published run: steps check what they find
+    store.delete_file(
+        SUCCESS_FILE
+    )  # where there is one, something happened to a published run: steps check what they find
     if len(record):
         record.write(store)
     prepared.retries.write(store)

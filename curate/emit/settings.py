@@ -21,7 +21,8 @@ from curate.recipe.output import OUTPUTS, Output
 from curate.recipe.source import Source, find_source
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
-from curate.store.tables import UnitTables
+from curate.store.table_file import TableFile
+from curate.store.tables import OpenTables, UnitTables
 
 _SYN_JSON = 2  # raised where syn.json changes
 
@@ -44,6 +45,7 @@ class EmitSettings(StepSettings):
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
     # Rows and values of the units that are being written, now and then two a shard
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
+    decided: Recent[TableFile] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":
@@ -72,10 +74,24 @@ class EmitSettings(StepSettings):
         texts += [package] if package else []
         return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
+    def decisions(self, unit: Unit) -> TableFile:
+        """Return a unit's decisions, read once for the shards that have some of its rows."""
+
+        def read() -> TableFile:
+            with self.store.open_parquet(self.tables(unit).file("decisions")) as file:
+                file.read()  # its columns stay
+                return file
+
+        return self.decided.get(unit.index, read)
+
+    def open_tables(self, unit: Unit) -> OpenTables:
+        """Return a unit's tables, to be held open for one pass over them."""
+        return OpenTables(self.store, unit.index, last=unit.last, _files={"decisions": self.decisions(unit)})
+
     def shard_key(self, shard: Shard) -> str:
         """Return the key of one shard, with its units' decisions, which depend on what could be read, and texts."""
         units = [self.tables(part.unit) for part in shard.slices]
-        decided = [tables.key("decisions") for tables in units]
+        decided = [self.decisions(part.unit).key for part in shard.slices]
         texts = [tables.note(name)["content"] for tables in units for name in self.text_tables]
         fields = [[column.name, str(column.type)] for column in self.fields]
         return ids.digest([self.key, fields, shard.index, decided, *texts])

@@ -21,7 +21,14 @@ from curate.base.numeric.text_hash import compile_kernels
 from curate.base.numeric.vectors import embedding_matrix
 from curate.base.wording import one_line
 from curate.measure.apart import DIED, Apart, apart_after
-from curate.measure.current import carry_over, find_current, needed_embeddings, observing_signals, shard_column
+from curate.measure.current import (
+    CurrentColumns,
+    carry_over,
+    find_current,
+    needed_embeddings,
+    observing_signals,
+    shard_column,
+)
 from curate.measure.outputs import Column, EmbeddingColumns, by_name, embeddings_of, errors_of, scores_of
 from curate.measure.part import OK, STEP_ROWS, UNREADABLE, MeasuredPart, join_measured, measure_part, read_supplied
 from curate.measure.settings import MeasureSettings
@@ -56,10 +63,13 @@ def measure_unit(settings: MeasureSettings, unit: Unit, tables: UnitTables) -> l
     find_format(source).fetch(source, unit.parts)
     carry_over(settings, unit, tables)
     keys = {name: settings.key(name, unit) for name in settings.tables}
-    current_tables = {name for name in reversed(settings.tables) if tables.is_current(name, keys[name])}
+    # `samples` is written last: where it is not there, others are where an attempt was killed
+    is_new = tables.reuse is None and not tables.exists("samples")
+    current_tables = {name for name in reversed(settings.tables) if not is_new and tables.is_current(name, keys[name])}
     if current_tables != keys.keys():
         with attempt(tables.store, tables.unit) as killed, apart_after(killed, settings) as apart:
-            _UnitWork(settings, unit, tables, current_tables, apart).write_tables(keys)
+            current = CurrentColumns() if is_new and not killed else find_current(settings, unit, tables)
+            _UnitWork(settings, unit, tables, current_tables, current, apart).write_tables(keys)
     return _unread(settings, unit, tables)
 
 
@@ -86,17 +96,17 @@ class _UnitWork:
         settings: MeasureSettings,
         unit: Unit,
         tables: UnitTables,
-        current: Collection[str],
+        current_tables: Collection[str],
+        current: CurrentColumns,
         apart: Apart | None,
     ) -> None:
         """Read the unit's inputs, unless the rows are current and no signal must see them.
 
         Raises TransientError where `samples` is current, and a file that it was made from cannot be read.
         """
-        self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current
+        self.settings, self.unit, self.tables, self.current_tables = settings, unit, tables, current_tables
         self.apart = apart
-        self.has_samples = "samples" in current
-        self.current = find_current(settings, unit, tables)
+        self.has_samples, self.current = "samples" in current_tables, current
         self.checkpoints = Checkpoints(tables.store, MEASURED, tables.unit, settings.key("samples", unit))
         self.signals = observing_signals(settings, self.current)
         self.scores = self.current.read_scores(settings, unit.source)  # of signals and groups, as far as they are known
@@ -105,7 +115,7 @@ class _UnitWork:
         self.joined: MeasuredPart | None = None
         source = settings.source(unit)
         groups = [group for group in settings.pool.groups[unit.source] if group.join is None]
-        if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current}:
+        if self.signals or not {"samples", "members"} & {*settings.tables} <= {*current_tables}:
             rest = self.signals, self.checkpoints, apart
             self.parts = [measure_part(settings, source, part, *rest) for part in unit.parts]
             self.joined = join_measured(self.parts)

@@ -67,7 +67,7 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     lines = read_manifest(store)
     # Killed meanwhile it leaves a run that is not finished, and that `finish_description` completes.
     store.write_json(layout.DESCRIBING_FILE, [[source, rule, rows] for (source, rule), rows in drops.items()])
-    store.delete(layout.SUCCESS_FILE)
+    store.delete_file(layout.SUCCESS_FILE)
     _write_facts(store, facts, Lines(lines).below("shards/"))
     write_stats(store, facts, drops)
     rewritten = (layout.RUN_FILE, layout.CARD_FILE, layout.CROISSANT_FILE, layout.STATISTICS_FILE)
@@ -75,7 +75,7 @@ def describe_again(store: RunStore, facts: RunFacts, drops: Drops) -> None:
     digests.add(written_file(store, path) for path in rewritten)
     write_manifest(store, digests)
     mark_published(store)
-    store.delete(layout.DESCRIBING_FILE)
+    store.delete_file(layout.DESCRIBING_FILE)
 
 
 def finish_description(store: RunStore) -> None:
@@ -104,7 +104,7 @@ def mark_published(store: RunStore) -> None:
 
 
 def _write_facts(store: RunStore, facts: RunFacts, shards: Sequence[Published]) -> None:
-    store.delete(layout.REPORT_FILE)
+    store.delete_file(layout.REPORT_FILE)
     write_facts(store, facts)
     store.write_bytes(layout.CARD_FILE, card_text(facts).encode())
     samples = [line.path for line in shards if line.path.endswith(".parquet")]

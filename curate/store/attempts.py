@@ -20,11 +20,10 @@ def attempt(store: RunStore, unit: int) -> Iterator[int]:
     """Yield how many attempts at the unit did not end, of MOST at most; this one does where the block is left."""
     folder = unit_parts("attempts", unit)
     earlier = 0
-    while earlier < MOST and store.exists(f"{folder}/{earlier}"):
+    while earlier < MOST and not store.write_bytes(f"{folder}/{earlier}", b"", keep=lambda: True):
         earlier += 1
     mine = f"{folder}/{min(earlier, MOST - 1)}"
-    store.write_bytes(mine, b"")
-    with cleaned_up(partial(store.delete, mine)):
+    with cleaned_up(partial(store.delete_file, mine)):
         yield earlier
     if earlier:
         store.delete(folder)

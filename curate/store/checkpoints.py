@@ -24,6 +24,7 @@ from curate.store.store import RunStore
 
 INTERVAL = 60.0  # seconds
 MEASURED = "measured"
+_BEGUN = "begun"  # a file that is there where others may be
 steps_done = Counter[str]()  # rows of steps by kind of work, in this process: for those who watch it
 
 
@@ -33,7 +34,8 @@ class Checkpoints:
     def __init__(self, store: RunStore, work: str, unit: int, key: str) -> None:
         self._store, self._folder, self._key, self._work = store, unit_parts(work, unit), key, work
         self._last = time.monotonic()
-        self._files = {name.rpartition("/")[2] for name in store.files(self._folder)}
+        is_begun = store.exists(f"{self._folder}/{_BEGUN}")  # at less than a list of a folder that mostly is not there
+        self._files = {name.rpartition("/")[2] for name in store.files(self._folder)} if is_begun else set()
         # Of each table how many rows are in place, and those that are not.
         self._waiting: dict[str, tuple[int, list[pa.Table]]] = {}
 
@@ -77,6 +79,8 @@ class Checkpoints:
                 data = memoryview(sink.getvalue())
                 file = _file(f"{name}-{first:09d}-", data)
                 try:
+                    if not self._files:
+                        self._store.write_bytes(f"{self._folder}/{_BEGUN}", b"\n")
                     self._store.write_bytes(f"{self._folder}/{file}", data)
                 except OSError as error:  # which where inputs are read would be taken for theirs
                     raise RunError(f"{self._store.path(self._folder)}/{file}: cannot be written: {error}") from None

@@ -110,7 +110,7 @@ def clear_tmp(store: RunStore, keep: str = LOCK_FILE) -> None:
 
 def remove_leftovers(store: RunStore) -> None:
     """Remove what killed commands left in the `tmp` of a finished run, unless one is at work."""
-    if store.exists("tmp"):
+    if store.names("tmp"):
         with suppress(RunError, OSError), locked(store, "run"):  # who may only read it leaves it as it is
             store.delete("tmp")
 

@@ -66,8 +66,13 @@ class RunStore(StoredFiles):
                 shutil.rmtree(path, ignore_errors=True)
             elif os.path.lexists(path):
                 os.unlink(path)
-        elif self.fs.exists(self.path(name)):
-            self.fs.rm(self.path(name), recursive=True)
+        else:
+            self.delete_files(self.files(name))
+
+    def delete_file(self, name: str) -> None:
+        """Remove a file, if it is there, without a look for a folder."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path(name)) if self.is_local else self.fs.rm_file(self.path(name))
 
     def delete_files(self, names: Collection[str]) -> None:
         """Remove files that are there, all at once: a request for each of thousands takes long."""
@@ -171,10 +176,10 @@ class RunStore(StoredFiles):
         """Put a file of this machine into place, and return whether it was; one that does not last gets a ticket."""
         self._note(name, digest)
         if keep is None:
-            self._replace(aside, name)
+            self._replace(aside, name, digest)
             return True
         try:
-            self._put_new(aside, name)
+            self._put_new(aside, name, digest)
         except FileExistsError:
             if self.exists(SUCCESS_FILE):  # others published the run meanwhile
                 self._drop_note(name, digest)
@@ -187,13 +192,14 @@ class RunStore(StoredFiles):
         staged._put(name, aside, digest)
         return self._decide(name, staged.placed, staged)
 
-    def _replace(self, aside: str, name: str) -> None:
+    def _replace(self, aside: str, name: str, digest: Digest) -> None:
         if self.is_local:
             in_folder(self.path(name), lambda path: os.replace(aside, path))
         else:
-            self._writes.put_file(aside, self.path(name))
+            with self._asking(name, "written"):
+                self._writes.put_file(aside, self.path(name), **self._tags(digest.line))
 
-    def _put_new(self, aside: str, name: str) -> None:
+    def _put_new(self, aside: str, name: str, digest: Digest) -> None:
         """Put a file of this machine into place where none is. Raises FileExistsError."""
         if self.is_local:
             in_folder(self.path(name), lambda path: move_to_new(aside, path))
@@ -201,13 +207,14 @@ class RunStore(StoredFiles):
         if not self._has_conditional_put:
             if self.exists(name):
                 raise FileExistsError(self.path(name))
-            self._writes.put_file(aside, self.path(name))
+            self._replace(aside, name, digest)
             return
         for attempt in range(_ATTEMPTS):
             try:
-                self._writes.put_file(aside, self.path(name), mode="create")
+                with self._asking(name, "written"):
+                    self._writes.put_file(aside, self.path(name), mode="create", **self._tags(digest.line))
                 return
-            except OSError as error:  # not all S3 servers say what failed
+            except OSError as error:  # not all S3 servers say what failed; or its answer was lost, and it is this one
                 if isinstance(error, FileExistsError) or self.exists(name):
                     raise FileExistsError(self.path(name)) from None
                 if attempt == _ATTEMPTS - 1:
@@ -216,8 +223,7 @@ class RunStore(StoredFiles):
 
     @property
     def _has_conditional_put(self) -> bool:
-        protocols = self.fs.protocol
-        return not _CONDITIONAL.isdisjoint((protocols,) if isinstance(protocols, str) else protocols)
+        return not _CONDITIONAL.isdisjoint(self._protocols)
 
     def is_guarded(self) -> bool:
         """Return whether of two attempts to put a file into place in one moment the second fails, tried in `tmp`."""
@@ -229,14 +235,14 @@ class RunStore(StoredFiles):
                     os.link(aside, self.path(probe))
                     return True
                 for _ in range(2 if self._has_conditional_put else 0):
-                    self._put_new(aside, probe)
+                    self._put_new(aside, probe, Digest(0, ""))
         except FileExistsError:
             return True
         except OSError:  # no hard links
             if not self.is_local:
                 raise
         finally:
-            self.delete(probe)
+            self.delete_file(probe)
         return False
 
     @contextmanager
@@ -259,23 +265,23 @@ class RunStore(StoredFiles):
         """Put into place what the ticket of this name says, as far as it is not; return whether there is one."""
         file = ticket_file(ticket)
         try:
-            with self._reading(file):
+            with self._asking(file):
                 staged = self.read_json(file)
         except (FileNotFoundError, NotADirectoryError):
             return False
         for name, (aside, *digest) in staged.items():
-            self._note(name, Digest(*digest))
-            with suppress(FileNotFoundError):  # it is in place
+            self._note(name, written := Digest(*digest))
+            with suppress(FileNotFoundError), self._asking(name, "written"):  # it is in place
                 if self.is_local:
-                    self._replace(self.path(aside), name)
+                    self._replace(self.path(aside), name, written)
                 else:
-                    self._writes.cp_file(self.path(aside), self.path(name))
-                    self.fs.rm_file(self.path(aside))
+                    self._writes.cp_file(self.path(aside), self.path(name), **self._tags(written.line))
+                    self.delete_file(aside)
         return True
 
     def delete_ticket(self, ticket: str) -> None:
         """Delete a ticket, once something else says that its files are in place."""
-        self.delete(ticket_file(ticket))
+        self.delete_file(ticket_file(ticket))
 
     def _decide(
         self, ticket: str, staged: Staged, store: "_Together | None" = None, done: Callable[[], bool] | None = None
@@ -294,9 +300,8 @@ class RunStore(StoredFiles):
     def _make_ticket(self, name: str, staged: Staged) -> bool:
         ticket = ticket_file(name)
         with self._aside() as aside:
-            write_at_once(aside, json.dumps(staged).encode())
             try:
-                self._put_new(aside, ticket)
+                self._put_new(aside, ticket, _write(aside, json.dumps(staged).encode(), None))
             except FileExistsError:  # perhaps ours, of which the store's answer was lost
                 with suppress(FileNotFoundError):
                     return bool(self.read_json(ticket) == {name: [*place] for name, place in staged.items()})
@@ -308,7 +313,7 @@ class RunStore(StoredFiles):
         if note := digest_name(name):
             if self.is_local:
                 in_folder(self.path(note), lambda path: add_line(path, digest.line))
-            else:
+            elif not self._tags(""):
                 self._writes.pipe_file(self.path(f"{note}/{digest.line}"), b"")
 
     def _drop_note(self, name: str, digest: Digest) -> None:
@@ -316,8 +321,8 @@ class RunStore(StoredFiles):
         if note := digest_name(name):
             if self.is_local:
                 drop_line(self.path(note), digest.line)
-            else:
-                self.delete(f"{note}/{digest.line}")
+            elif not self._tags(""):
+                self.delete_file(f"{note}/{digest.line}")
 
     # ---- what is not put into place
 
@@ -335,7 +340,8 @@ class RunStore(StoredFiles):
         A log is a folder: locally each process has a file there; else a line is the name of an empty file.
         """
         if not self.is_local:
-            self._writes.pipe_file(self.path(f"{name}/{line}"), b"")
+            with self._asking(name, "written"):
+                self._writes.pipe_file(self.path(f"{name}/{line}"), b"")
             return
         path, data = self.path(f"{name}/{_process()}"), line.encode() + b"\n"
         try:
@@ -354,7 +360,7 @@ class _Together(RunStore):
 
     def _put(self, name: str, aside: str, digest: Digest, keep: Keep | None = None, lasts: bool = True) -> bool:
         lies = f"{self.folder}/{uuid.uuid4().hex}"
-        self._replace(aside, lies)
+        self._replace(aside, lies, digest)
         self.placed[name] = lies, *digest
         return True
 

@@ -28,7 +28,7 @@ from curate.base.meter import METER
 from curate.base.wording import one_line
 from curate.store.layout import digest_name
 from curate.store.local import Digest, read_lines, walk
-from curate.store.table_file import FOOTER_NOTE, KEY, TableFile, footer_text
+from curate.store.table_file import FOOTER_NOTE, KEY, SMALL, TableFile, footer_text
 
 _TAIL = 1 << 16  # bytes that are read to find a footer: nearly all fit
 _BLOCK = 1 << 22
@@ -86,26 +86,42 @@ class StoredFiles:
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Return whether there is such a file or folder. A store that does not answer is an error, not an answer."""
+        """Return whether there is such a file, or locally a folder. A store that does not answer is an error."""
         try:
             if self.is_local:
                 os.stat(self.path(name))
-            else:  # not `fs.exists`, which takes any error for a no
-                with self._reading(name):
-                    self._reads.info(self.path(name))
+            else:
+                self._get(name, 0, 1)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
+    def _get(self, name: str, start: int, end: int | None = None) -> bytes | None:
+        """Return bytes of a remote file by one request; None where it has none. Raises OSError, as `open`.
+
+        Not by `info`, which looks for a folder where there is no file, and where there is one says only its size.
+        """
+        with self._asking(name):
+            try:
+                return bytes(self._reads.cat_file(self.path(name), start=start, end=end))
+            except (FileNotFoundError, NotADirectoryError):
+                raise
+            except Exception:  # to say that the range is of no use, each library has an error of its own
+                if self._reads.info(self.path(name))["size"]:
+                    raise
+                return None
+
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
+    def _asking(self, name: str, what: str = "read") -> Iterator[None]:
         """Raise what a store's library raises, of whatever kind, as OSError that names the file."""
         try:
             yield
-        except (OSError, CurateError, pa.ArrowException):
+        except (FileNotFoundError, NotADirectoryError, FileExistsError, CurateError, pa.ArrowException):
             raise
         except Exception as error:
-            raise OSError(f"{self.path(name)}: cannot be read: {error}") from error
+            if isinstance(error, OSError) and (self.is_local or self.path(name) in str(error)):
+                raise
+            raise OSError(f"{self.path(name)}: cannot be {what}: {str(error) or type(error).__name__}") from error
 
     def size(self, name: str) -> int:
         """Return the bytes of the file."""
@@ -113,13 +129,13 @@ class StoredFiles:
 
     def state(self, name: str) -> str:
         """Return a text that is another one once the file is. Raises OSError where it is missing, or unreadable now."""
-        with self._reading(name):
+        with self._asking(name):
             return str(sorted(self._reads.info(self.path(name)).items()))
 
     def names(self, folder: str) -> list[str]:
         """Return the names of what is directly in a folder, sorted; none where there is no such folder."""
         try:
-            with self._reading(folder):
+            with self._asking(folder):
                 paths = (
                     os.listdir(self.path(folder)) if self.is_local else self._writes.ls(self.path(folder), detail=False)
                 )
@@ -132,9 +148,12 @@ class StoredFiles:
         if self.is_local:  # not by fsspec, which looks at each file and makes a dictionary of what it sees
             return sorted(walk(self.path(name).rstrip("/"), len(self.root) + 1))
         self.fs.invalidate_cache()
-        if not self.exists(name):
+        try:
+            with self._asking(name):
+                paths = self._writes.find(self.path(name).rstrip("/"))
+        except FileNotFoundError:
             return []
-        return sorted(str(path)[len(self.root) + 1 :] for path in self._writes.find(self.path(name).rstrip("/")))
+        return sorted(str(path)[len(self.root) + 1 :] for path in paths)
 
     def times(self, name: str) -> dict[str, float]:
         """Return the paths of all files below `name`, each with when it was written, in seconds since 1970."""
@@ -153,7 +172,10 @@ class StoredFiles:
             status and stat.S_ISREG(status.st_mode) and not status.st_size
         ):  # it may be the kernel's messages, which would be waited for
             return io.BytesIO()
-        return open(path, "rb") if self.is_local else self._reads.open(path, "rb")
+        if self.is_local:
+            return open(path, "rb")
+        end = self._get(name, -SMALL)
+        return self._reads.open(path, "rb") if end and len(end) >= SMALL else io.BytesIO(end or b"")
 
     def read_bytes(self, name: str) -> bytes:
         """Return all bytes of the file."""
@@ -177,7 +199,7 @@ class StoredFiles:
     def digest(self, name: str) -> Digest:
         """Read all of a file, and return what it is now. Raises OSError."""
         state, size = hashlib.sha256(), 0
-        with self._reading(name), self.open(name) as file:
+        with self._asking(name), self.open(name) as file:
             while block := file.read(_BLOCK):
                 state.update(block)
                 size += len(block)
@@ -193,7 +215,7 @@ class StoredFiles:
             return None
         digests = []
         self.fs.invalidate_cache(self.path(note))
-        for text in read_lines(self.path(note)) if self.is_local else self.names(note):
+        for text in read_lines(self.path(note)) if self.is_local else self._digests(name, note):
             with suppress(ValueError):
                 size, sha256, *rows = text.split("-")
                 digests.append(Digest(int(size), sha256, *map(int, rows)))
@@ -202,6 +224,23 @@ class StoredFiles:
                 now = self.digest(name)
                 digests = [digest for digest in digests if digest.is_of(now)] or digests
         return digests[-1] if digests else None
+
+    def _digests(self, name: str, note: str) -> list[str]:
+        if not self._tags(""):
+            return self.names(note)
+        with self._asking(name), suppress(FileNotFoundError, KeyError):
+            return [self._reads.getxattr(self.path(name), "digest") or ""]
+        return []
+
+    def _tags(self, digest: str) -> dict[str, Any]:
+        """Return what gives a remote file its digest as it is put there; nothing where its store cannot keep one."""
+        if "s3" in self._protocols:
+            return {"Metadata": {"digest": digest}, "MetadataDirective": "REPLACE"}
+        return {"metadata": {"digest": digest}} if "gs" in self._protocols else {}
+
+    @property
+    def _protocols(self) -> set[str]:
+        return {self.fs.protocol} if isinstance(self.fs.protocol, str) else {*self.fs.protocol}
 
     def is_noted(self, name: str) -> bool:
         """Return whether a file that is there is what one of those who wrote it since the last publishing put there."""
@@ -217,7 +256,7 @@ class StoredFiles:
         """Open a table; errors as of `read_parquet`."""
 
         def read_again() -> bytes:
-            with self._reading(name):
+            with self._asking(name):
                 return self.read_bytes(name)
 
         return TableFile(self.path(name), self.open(name), read_again)
@@ -229,20 +268,24 @@ class StoredFiles:
 
     def footer(self, name: str) -> tuple[str | None, str | None, int]:
         """Return the key, the note and the rows in the footer of a Parquet file; errors as of `read_parquet`."""
-        with self._reading(name), self.open(name) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
-            tail = bytes(file.read())
+        with self._asking(name):
+            tail = self._read_end(name, _TAIL)
             length = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
-            if len(tail) < length <= size:
-                file.seek(size - length)
-                tail = bytes(file.read())
+            if length > len(tail) == _TAIL:
+                tail = self._read_end(name, length)
         try:  # from memory: what goes wrong now is the file's fault and not the disk's or the network's
             metadata = pq.read_metadata(pa.BufferReader(tail))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedError(f"{self.path(name)}: is damaged ({one_line(error)})") from None
         values = metadata.metadata or {}
         return footer_text(values, KEY), footer_text(values, FOOTER_NOTE), metadata.num_rows
+
+    def _read_end(self, name: str, size: int) -> bytes:
+        if not self.is_local:
+            return self._get(name, -size) or b""
+        with self.open(name) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return bytes(file.read())
 
     def is_current(self, name: str, key: str) -> bool:
         """Return whether the Parquet file is there with a complete footer and this key; errors as of `key`."""

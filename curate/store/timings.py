@@ -7,6 +7,7 @@ until the run is finished, so it has what all its commands did; what another run
 """
 
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ _FILES = {
     **{f"tables/{name}": "decide" for name in ("decisions", "derived")},
     **{"tables/matches": "match", "tables/": "measure", "shards/": "emit"},
 }
+_LINE = 400  # characters from which on records that wait are written, as of a file's name
+_lock = threading.Lock()
+_waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
 START = "start"
 USERS = (START, "measure", "match", "rules", "duplicates", "decide", "caption", "emit", "audit", "publish", ENGINE)
 
@@ -52,7 +56,7 @@ def time_step(folder: RunStore, step: str, name: str) -> Iterator[StepTimer]:
     if timer.idle or folder.is_read_only:
         return
     rows = f"{'' if timer.rows is None else timer.rows}{f'-{timer.failed}' if timer.failed else ''}"
-    folder.log(STEPS_LOG, f"{step}.{name}.{milliseconds}.{rows} {round(1000 * block.cpu)}{_say(METER.take())}")
+    _record(folder, f"{step}.{name}.{milliseconds}.{rows} {round(1000 * block.cpu)}{_say(METER.take())}")
 
 
 def log_used(folder: RunStore, step: str = "") -> None:
@@ -60,7 +64,33 @@ def log_used(folder: RunStore, step: str = "") -> None:
     used = METER.take()
     if step:
         used[step, CPU] += used.pop((ENGINE, CPU), 0.0)
-    folder.log(STEPS_LOG, f"used.{uuid.uuid4().hex}.0. 0{_say(used)}")
+    _record(folder, f"used.{uuid.uuid4().hex}.0. 0{_say(used)}")
+    write_records()
+
+
+def _record(folder: RunStore, record: str) -> None:
+    """Write a record: at once on a disk; in a store, where each line is a request, together with others."""
+    with _lock:
+        records = _waiting.setdefault(folder.url, (folder, []))[1]
+        records.append(record)
+        is_full = folder.is_local or sum(map(len, records)) > _LINE
+    if is_full:
+        write_records()
+
+
+def write_records() -> None:
+    """Write the records of this process that wait for others."""
+    with _lock:
+        waiting = [*_waiting.values()]
+        _waiting.clear()
+    for folder, records in waiting:
+        folder.log(STEPS_LOG, ",".join(records))
+
+
+def _read_records(folder: RunStore) -> Iterator[re.Match[str]]:
+    write_records()
+    records = (record for line in folder.read_log(STEPS_LOG) for record in line.split(","))
+    yield from filter(None, map(_RECORD.fullmatch, records))
 
 
 def _say(used: Used) -> str:
@@ -73,13 +103,12 @@ def sum_used(folder: RunStore, lines: Lines) -> list[UsedFacts]:
     used, rates = Used(float), dict[str, list[tuple[int, int]]]()
     for path, size in zip(lines.paths, lines.table["bytes"].to_pylist(), strict=True):
         used[next((step for top, step in _FILES.items() if path.startswith(top)), "publish"), "stored"] += size or 0
-    for line in folder.read_log(STEPS_LOG):
-        if record := _RECORD.fullmatch(line):
-            for text in (record["used"] or "").split():
-                step, kind, value = text.split("-")
-                used[step, kind] += int(value) / 1000
-            if record["cpu"] and int(record["rows"] or 0):
-                rates.setdefault(record["step"], []).append((int(record["cpu"]), int(record["rows"])))
+    for record in _read_records(folder):
+        for text in (record["used"] or "").split():
+            step, kind, value = text.split("-")
+            used[step, kind] += int(value) / 1000
+        if record["cpu"] and int(record["rows"] or 0):
+            rates.setdefault(record["step"], []).append((int(record["cpu"]), int(record["rows"])))
     kinds = {step: {kind: used[step, kind] for kind in UsedFacts.kinds() if used[step, kind]} for step in USERS}
     spread = {step: _spread(some) for step, some in rates.items()}
     return [UsedFacts(step=step, spread=spread.get(step), **of) for step, of in kinds.items() if of]
@@ -96,15 +125,15 @@ def _spread(pairs: list[tuple[int, int]]) -> float | None:
 
 def count_failed(folder: RunStore) -> int:
     """Return how many rows have failed so far of those that the run's commands read."""
-    records = filter(None, map(_RECORD.fullmatch, folder.read_log(STEPS_LOG)))
+    records = _read_records(folder)
     return sum({record.group("step", "name"): int(record["failed"] or 0) for record in records}.values())
 
 
 def sum_timings(folder: RunStore) -> list[StepFacts]:
     """Return the work of each step, in the order of the steps; none of a step without records."""
     by_step: dict[str, dict[str, tuple[int, int | None]]] = {step: {} for step in ORDER}
-    for line in folder.read_log(STEPS_LOG):
-        if (record := _RECORD.fullmatch(line)) and record["step"] in by_step:
+    for record in _read_records(folder):
+        if record["step"] in by_step:
             took = int(record["milliseconds"]), int(record["rows"]) if record["rows"] else None
             records = by_step[record["step"]]
             records[record["name"]] = max(records.get(record["name"], took), took, key=lambda pair: pair[0])

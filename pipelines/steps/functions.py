@@ -28,6 +28,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from curate.base.foreign import naming_packages
 from curate.base.process import CORES, threads
 from curate.run.units import Combine
+from curate.store.timings import write_records
 
 _WHOLES = 32  # large results that one worker holds, of those that thousands of bundles give
 _SHORT = 0.01  # seconds
@@ -148,6 +149,7 @@ class InThreads(PlainDoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Give the rest."""
         yield from map(in_window, self._rest())
+        write_records()
 
     def _rest(self) -> Iterator[Any]:
         while self._waiting:

@@ -8,24 +8,17 @@ of a server of its own: how many more a unit takes, with a quarter of a shard.
 
 import argparse
 import logging
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import yaml
 
 from curate.demo.pool import write_pool
-from pipelines.claim import claim_folder
-from pipelines.driver import run as run_pipeline
-from pipelines.prepare import prepare
-from tests.laws import pools
 from tests.pool.range_server import Served, serving_ranges
+from tests.store_requests import count_each, sum_kinds
 
 
 def run(folder: Path, path: str, name: str, rule: str) -> float:
@@ -80,39 +73,13 @@ def report(kept: str, served: Served, local: float, remote: float, tars: int, si
 
 def count_requests_of_a_folder() -> None:
     """Print how many more requests of each kind a unit takes, with a quarter of a shard."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    os.environ |= {"AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())}
-    os.environ |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"), "us-east-1")
-    counts: Counter[str] = Counter()
-    call = s3fs.S3FileSystem._call_s3
-
-    async def counting(self: Any, method: str, *arguments: Any, **named: Any) -> Any:
-        counts[method] += 1
-        return await call(self, method, *arguments, **named)
-
-    s3fs.S3FileSystem._call_s3 = counting
-    fsspec.filesystem("s3").mkdir("bucket")
-    found = []
-    for tars in (16, 48):
-        with tempfile.TemporaryDirectory() as name:
-            path = pools.write_tars(Path(name) / "pool", pools.make_samples(tars * 20), tars)
-            by = ["uid", "sha256", {"phash": {"distance": 2}}]
-            sections: dict[str, Any] = {"measure": {"language": {}, "image": {"phash": True}}, "dedup": {"by": by}}
-            recipe = pools.recipe_of(path, sample={"rows": tars * 10}, output={"rows_per_shard": 40}, **sections)
-            prepared = prepare(recipe, f"s3://bucket/run{tars}", unit_size=1)
-            counts.clear()
-            claim_folder(prepared)
-            run_pipeline(prepared)
-        found.append((len(prepared.plan.units), Counter(counts)))
-    (few, of_few), (many, of_many) = found
-    each = {kind: (of_many[kind] - of_few[kind]) / (many - few) for kind in sorted(of_many)}
-    print(f"{few} and {many} units; a unit: {', '.join(f'{kind} {n:.1f}' for kind, n in each.items())}")
-    server.stop()
+    each = count_each(8, 32)
+    for (kind, name), number in each.items():
+        if number:
+            print(f"{kind:7} {name:40} {number:6.2f}")
+    kinds = sorted({kind for kind, _ in each})
+    print("a unit:", ", ".join(f"{kind} {sum_kinds(each, kind, without='-'):.2f}" for kind in kinds))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 from curate.base.errors import RunError
 from curate.pool.urls.download.shared_hosts import SharedHosts
 from curate.store.lease import Holder
+from curate.store.local import Digest
 from curate.store.lock import find_holder, locked
 from curate.store.manifest import check_written
 from curate.store.store import RunStore
@@ -53,7 +54,7 @@ def bucket() -> Iterator[str]:
             patch.setenv(name, "us-east-1")
         fsspec.filesystem("s3").mkdir("bucket")
         yield "s3://bucket"
-        importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
 
 
@@ -122,7 +123,7 @@ def test_of_two_at_once_the_store_refuses_one(bucket: str, tmp_path: Path, monke
     assert folder.is_guarded() and folder.files() == ["file"]
     monkeypatch.setattr(RunStore, "exists", lambda *_: False)
     with pytest.raises(FileExistsError):
-        folder._put_new(str(tmp_path / "late"), "file")
+        folder._put_new(str(tmp_path / "late"), "file", Digest(4, ""))
     assert folder.read_bytes("file") == b"first"
 
 

@@ -87,7 +87,7 @@ def forget(url: str, requested: Items, dry_run: bool = False) -> Forgotten:
         result, record = _plan(folder, requested)
         if result.changes:
             folder.write_json(layout.FORGETTING_FILE, {"items": len(requested), "record": record.facts.to_json()})
-            folder.delete(layout.SUCCESS_FILE)
+            folder.delete_file(layout.SUCCESS_FILE)
             record.write(folder)
             _republish(folder, record.items, result.rows.units)
         clear_tmp(folder)  # what was killed may have left copies there

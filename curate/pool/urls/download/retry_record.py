@@ -58,7 +58,7 @@ class Retries:
         if len(self):
             folder.write_parquet(RETRIES_FILE, self.table)
         else:
-            folder.delete(RETRIES_FILE)
+            folder.delete_file(RETRIES_FILE)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -1,0 +1,196 @@
+"""A proxy on loopback before an object store that counts requests and makes faults: S3's protocol, or Cloud Storage's.
+
+In: the store's address. Out: requests, as (method, path with its query); and faults, which a rule of the test chooses by request.
+"""
+
+import http.client
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request: what it does (PUT, GET, HEAD, LIST, COPY, DELETE, PART …), and to which file or folder."""
+
+    kind: str
+    name: str
+    number: int = 0  # of the requests of this proxy
+
+
+@dataclass
+class Fault:
+    """What becomes of a request.
+
+    `status`: answered so, and not handed on. `delay`: seconds before it is answered. `cut`: the connection ends after half of
+    its body (`request`: the store sees nothing), after the store did what it says (`answer`), or in the middle of the answer (`body`).
+    """
+
+    status: int = 0
+    retry_after: int | None = None
+    delay: float = 0.0
+    cut: str = ""
+
+
+Rule = Callable[[Request], Fault | None]
+
+
+@dataclass
+class StoreProxy:
+    """Where the proxy is, and what it was asked."""
+
+    url: str
+    requests: list[Request] = field(default_factory=list)
+    faults: list[Request] = field(default_factory=list)  # that had one
+    rule: Rule | None = None
+    stale: float = 0.0  # seconds for which a folder's listing is answered as it was
+
+    def count(self) -> int:
+        return len(self.requests)
+
+
+def _describe(method: str, target: str, headers: Any) -> tuple[str, str]:
+    """What a request does, and to what."""
+    url = urlsplit(target)
+    query = parse_qs(url.query, keep_blank_values=True)
+    parts = unquote(url.path).strip("/").split("/")
+    if parts[:2] == ["storage", "v1"] or parts[:3] in (["upload", "storage", "v1"], ["download", "storage", "v1"]):
+        return _describe_gcs(method, parts[parts.index("v1") + 1 :], query)
+    name = "/".join(parts[1:])
+    if method == "GET" and len(parts) <= 1:
+        return "LIST", query.get("prefix", [""])[0]
+    if method == "POST" and "delete" in query:
+        return "DELETE", name
+    if "uploadId" in query or "uploads" in query:
+        return "PART", name
+    if method == "PUT" and headers.get("x-amz-copy-source"):
+        return "COPY", name
+    if method == "HEAD" and len(parts) <= 1:
+        return "BUCKET", ""
+    return method, name
+
+
+def _describe_gcs(method: str, parts: list[str], query: dict[str, list[str]]) -> tuple[str, str]:
+    rest = parts[2:]  # after b, BUCKET
+    if rest[:1] != ["o"]:
+        return "BUCKET", "/".join(rest)
+    name = "/".join(rest[1:])
+    if method == "GET" and not name:
+        return "LIST", query.get("prefix", [""])[0]
+    if method == "POST" and not name:
+        return "PUT", query.get("name", [""])[0]
+    if method == "POST":
+        return "COPY", name
+    if method == "GET" and query.get("alt") != ["media"]:
+        return "HEAD", name
+    return method, name
+
+
+@contextmanager
+def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
+    """Serve what `store`, an address, does."""
+    upstream = urlsplit(store)
+    lock, listings = threading.Lock(), dict[str, tuple[float, tuple[int, Any, bytes]]]()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 120
+
+        def _forward(self) -> None:
+            body = self._read_body()
+            kind, name = _describe(self.command, self.path, self.headers)
+            with lock:
+                request = Request(kind, name, len(proxy.requests))
+                proxy.requests.append(request)
+                fault = proxy.rule(request) if proxy.rule else None
+                if fault:
+                    proxy.faults.append(request)
+            if fault and fault.delay:
+                time.sleep(fault.delay)
+            if fault and fault.cut == "request":
+                return self._cut()
+            if fault and fault.status:
+                more = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+                return self._answer(fault.status, more, b"<Error><Code>SlowDown</Code></Error>")
+            status, headers, data = self._ask(kind, body)
+            if fault and fault.cut == "answer":
+                return self._cut()
+            self._answer(status, headers, data, half=bool(fault and fault.cut == "body"))
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _forward
+
+        def _read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                data = b""
+                while size := int(self.rfile.readline().split(b";")[0], 16):
+                    data += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return data
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+        def _ask(self, kind: str, body: bytes) -> tuple[int, Any, bytes]:
+            """The store's answer; of a listing, perhaps one from before."""
+            if kind == "LIST" and proxy.stale:
+                with lock:
+                    at, kept = listings.get(self.path, (0.0, None))
+                if kept and time.monotonic() - at < proxy.stale:
+                    return kept
+            connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=120)
+            try:
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP} | {"Host": upstream.netloc}
+                connection.request(self.command, self.path, body, headers)
+                response = connection.getresponse()
+                answer = response.status, response.headers, response.read()
+            finally:
+                connection.close()
+            if kind == "LIST":
+                with lock:
+                    listings[self.path] = time.monotonic(), answer
+            return answer
+
+        def _answer(self, status: int, headers: Any, data: bytes, half: bool = False) -> None:
+            self.send_response_only(status)
+            length = str(len(data))
+            for name, value in headers.items():
+                if name.lower() == "content-length":
+                    length = value
+                elif name.lower() not in _HOP:
+                    self.send_header(name, re.sub(re.escape(store), proxy.url, value))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data[: len(data) // 2] if half else data)
+            if half:
+                self._cut()
+
+        def _cut(self) -> None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, *_: Any) -> None:
+            """Say nothing of clients that leave."""
+
+    with Server(("127.0.0.1", port), Handler) as server:
+        proxy = StoreProxy(f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield proxy
+        server.shutdown()
