@@ -86,21 +86,21 @@ class StoredFiles:
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Return whether there is such a file, or locally a folder. A store that does not answer is an error."""
+        """Return whether there is such a file, or but on S3 a folder. A store that does not answer is an error."""
         try:
             if self.is_local:
                 os.stat(self.path(name))
-            else:
+            elif "s3" in self._protocols:  # whose `info` looks for a folder where there is no file
                 self._get(name, 0, 1)
+            else:  # not `fs.exists`, which takes any error for a no
+                with self._asking(name):
+                    self._reads.info(self.path(name))
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
     def _get(self, name: str, start: int, end: int | None = None) -> bytes | None:
-        """Return bytes of a remote file by one request; None where it has none. Raises OSError, as `open`.
-
-        Not by `info`, which looks for a folder where there is no file, and where there is one says only its size.
-        """
+        """Return bytes of a remote file by one request; None where it has none. Raises OSError, as `open`."""
         with self._asking(name):
             try:
                 return bytes(self._reads.cat_file(self.path(name), start=start, end=end))

@@ -22,7 +22,7 @@ def test_what_another_process_wrote_is_there(folder: RunStore) -> None:
     files = StoredFiles(folder.url)
     assert files.files() == ["a/x", "b"] and files.names("a") == ["x"]
     assert (
-        files.exists("a") is files.is_local
+        files.exists("a")
         and files.exists("a/x")
         and not files.exists("a/y")
         and not files.exists("b/x")
