@@ -21,12 +21,7 @@ def test_what_another_process_wrote_is_there(folder: RunStore) -> None:
     folder.write_bytes("b", b"more")
     files = StoredFiles(folder.url)
     assert files.files() == ["a/x", "b"] and files.names("a") == ["x"]
-    assert (
-        files.exists("a")
-        and files.exists("a/x")
-        and not files.exists("a/y")
-        and not files.exists("b/x")
-    )
+    assert files.exists("a") and files.exists("a/x") and not files.exists("a/y") and not files.exists("b/x")
     assert (files.size("a/x"), files.read_bytes("a/x")) == (4, b"data")
     assert files.digest("b").sha256 == folder.digest("b").sha256 != files.digest("a/x").sha256
 
