@@ -112,6 +112,7 @@ class Runs:
         assert done.status == 0, errors
         faults = len(self.proxy.faults)
         self.proxy.faults.clear()
+        self.proxy.stale = 0.0  # what is compared is what is there
         self.check(name)
         return f"{faults} faults, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
 
