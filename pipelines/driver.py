@@ -30,7 +30,6 @@ from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
 from pipelines.engines.spark import Spark
-from pipelines.engines.spark_cluster import Staged
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
@@ -86,7 +85,6 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
     rows = context.pool.rows or 10_000 * len(prepared.plan.units)
     n_buckets = max(4, min(1024, rows // 250_000))
     hints = engine.hints(context, rows, n_buckets)
-    _quieten()
     _load_ahead(prepared)
 
     def add_steps(root: beam.Pipeline, spool: str) -> None:
@@ -96,7 +94,7 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
         units.finish()
         gc.freeze()  # else each search for cycles goes through all imported modules: 0.15 s, with no thread running
 
-    with _explaining(context.store, hold):
+    with _ending(context.store, hold):
         if hold and engine.outlasts_driver:
             hold.tell(engine=engine.key, handle=engine.name_job(context.store))
         with context.store.temporary_folder() as spool:
@@ -104,31 +102,24 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
             if hold and engine.outlasts_driver:
                 hold.tell(handle=job.handle, page=job.logs)
                 hold.is_handed_over = detach
-            if not detach:
-                job.wait(lambda: _write_costs(context.store, job.costs))
-    if not detach:
-        _check_finished(context.store)
+            if detach:
+                return
+            job.wait(lambda: _write_costs(context.store, job.costs))
 
 
-def run_staged(staged: Staged, store: RunStore, report: Callable[[str], None]) -> None:
-    """Run, as the driver on a cluster, what is staged in a run's folder; return and raise as `run`, and `preflight`."""
-    _quieten()
-    with _explaining(store):
-        job = Spark.run_staged(staged, report)
+def run_staged(store: RunStore, lease: str, report: Callable[[str], None]) -> None:
+    """Run, as the driver on a cluster, what is staged for a lease; return and raise as `run`, and `preflight`."""
+    with _ending(store):
+        job = Spark.run_staged(store, lease, report)
         job.wait(lambda: _write_costs(store, job.costs))
-    _check_finished(store)
-
-
-def _quieten() -> None:
-    """Let Beam say nothing of errors: it raises them too."""
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    if not os.environ.get("CURATE_DEBUG"):  # it prints their tracebacks
-        sdk_worker.print = lambda *texts, **options: None
 
 
 @contextmanager
-def _explaining(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
-    """Make of what ends the block, as an engine passes it on, the error that a user is to read."""
+def _ending(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
+    """Check how the block ended, unless a job goes on; raise, for what an engine passes on, what a user is to read."""
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    if not os.environ.get("CURATE_DEBUG"):  # it prints the tracebacks of errors that it raises again anyway
+        sdk_worker.print = lambda *texts, **options: None
     try:
         yield
     except RecipeError:  # of a job server, about its options; of executors
@@ -145,9 +136,8 @@ def _explaining(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
         gc.unfreeze()
         if not (hold and hold.is_handed_over):
             store.delete(ERROR_NOTES)
-
-
-def _check_finished(store: RunStore) -> None:
+    if hold and hold.is_handed_over:
+        return
     if not store.exists(SUCCESS_FILE):
         raise RunError(f"the runner ended without an error, but {store.url} has no {SUCCESS_FILE}")
     clear_tmp(store)

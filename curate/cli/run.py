@@ -234,13 +234,13 @@ def logging_to(store: RunStore) -> Iterator[Path]:
     log.parent.mkdir(exist_ok=True)
 
     def copy() -> None:
-        with suppress(Exception):  # of any library's: it is on this machine
-            store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(_BETWEEN)
+            with suppress(Exception):  # of any library's: it is on this machine
+                store.write_bytes(DRIVER_LOG, log.read_bytes() + fault.encode())
 
-    def keep_copying() -> None:
-        while not ended.wait(_BETWEEN):
-            copy()
-
+    copying = threading.Thread(target=copy, name="log", daemon=True)
     with open(log, "wb") as file:
         sys.stdout.flush()
         shells = [os.fstat(number) for number in (1, 2)]
@@ -249,7 +249,7 @@ def logging_to(store: RunStore) -> Iterator[Path]:
                 if number and any(os.path.samestat(os.fstat(number), shell) for shell in shells):
                     os.dup2(file.fileno(), number)
     if not store.is_local:
-        threading.Thread(target=keep_copying, name="log", daemon=True).start()
+        copying.start()
     try:
         yield log
     except CurateError as error:
@@ -258,7 +258,7 @@ def logging_to(store: RunStore) -> Iterator[Path]:
     finally:
         ended.set()
         if not store.is_local:
-            copy()
+            copying.join()
 
 
 def say_handed_over(hold: Hold, who: str) -> str:

@@ -22,18 +22,15 @@ def drive(url: str, lease: str) -> int:
     from curate.store.lock import remove_leftovers
     from curate.store.store import RunStore
     from pipelines.driver import run_staged
-    from pipelines.engines.spark_cluster import read_staged
 
     store, began, status = RunStore(url), time.monotonic(), 0
-    try:
-        staged = read_staged(store, lease)
-    except FileNotFoundError:
+    if not store.exists(staged_file(lease)):
         print(f"{url}: nothing is staged for this driver: it has ended, or another command has the folder")
         return 1
     try:
         with logging_to(store), renewing(store, lease), show_progress(store, len(read_claim(store).unit_keys)):
             show_warnings()
-            run_staged(staged, store, print)
+            run_staged(store, lease, print)
             print(summary(url, time.monotonic() - began))
     except CurateError as error:
         print(f"curate: {error}", flush=True)

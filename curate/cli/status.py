@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from curate.ask.status import NOT_YET, Status, find_status
+from curate.ask.status import FAILED, NOT_YET, Status, find_status
 from curate.base.errors import RunError
 from curate.base.wording import one_line
 from curate.cli.common import print_lines
@@ -34,7 +34,7 @@ def status(
     The exit status is 0 if it is finished, 3 if it waits or works, 1 if it failed or its lease is stale.
     """
     now = _follow(directory) if watch else find_status(directory, _ask)
-    if not watch or sys.stdout.isatty():
+    if not watch or sys.stdout.isatty() or now.exit_status == FAILED:
         print_lines(*now.lines)
     raise Exit(now.exit_status)
 

@@ -18,7 +18,8 @@ from curate.pool.plan import Unit
 from curate.run.context import RunContext
 from curate.run.inputs import place_inputs
 from curate.run.units import Place
-from curate.store.layout import INPUTS
+from curate.store.layout import INPUTS, staged_file
+from curate.store.lease import find_lease
 from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.base import PipelineEngine, Report
@@ -28,6 +29,7 @@ from pipelines.spark import SparkRunner  # whose options Beam reads once they ar
 from pipelines.spark.context import SparkOptions
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
+_PICKLES = beam.coders.PickleCoder()
 
 
 class Spark(PipelineEngine):
@@ -41,7 +43,9 @@ class Spark(PipelineEngine):
         self.name = "Spark"
         self._settings = options.view_as(SparkOptions)
         self._handle: dict[str, str] = {}
-        self._asked: spark_cluster.Asked | None = None  # what executors are asked for, once there are some
+        self._asked: tuple[RunContext, Sequence[Unit]] | None = (
+            None  # what executors are asked for, once there are some
+        )
 
     @classmethod
     def takes(cls, runner: PipelineRunner) -> bool:
@@ -116,18 +120,28 @@ class Spark(PipelineEngine):
         self._settings.spark_exchange = self._settings.find_exchange() or f"{store.url}/tmp"
         if not self.outlasts_driver:
             return super().submit(add_steps, store)
-        lease = spark_cluster.stage(add_steps, self.options, store, self._asked)
+        root, holder = beam.Pipeline(options=self.options), find_lease(store)
+        add_steps(root)
+        pipeline = root.to_runner_api(default_environment=root.runner.default_environment(self.options))
+        os.rmdir(root.local_tempdir)
+        options = self.options.get_all_options(drop_default=True)
+        options["spark_conf"] = [
+            text for text in options.get("spark_conf", ()) if not text.startswith(spark_cluster.MODE)
+        ]
+        lease = holder.id if holder else ""
+        store.write_bytes(staged_file(lease), _PICKLES.encode((pipeline.SerializeToString(), options, self._asked)))
         return spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
 
     @classmethod
-    def run_staged(cls, staged: spark_cluster.Staged, report: Report) -> Job:
-        """Begin, in the driver on the cluster, what `submit` staged. Raises as `check_workers`."""
-        options, runner = PipelineOptions.from_dictionary(staged.options), SparkRunner()
+    def run_staged(cls, store: RunStore, lease: str, report: Report) -> Job:
+        """Begin, in the driver on the cluster, what `submit` staged for a lease. Raises as `check_workers`."""
+        pipeline, named, asked = _PICKLES.decode(store.read_bytes(staged_file(lease)))
+        options, runner = PipelineOptions.from_dictionary(named), SparkRunner()
         engine = cls(options, runner)
-        if staged.asked:
-            engine.ask_executors(*staged.asked, report)
-        pipeline = beam_runner_api_pb2.Pipeline.FromString(staged.pipeline)
-        return engine.follow(runner.run_portable_pipeline(pipeline, options))
+        if asked:
+            context, units = asked
+            engine.ask_executors(context, units, report)
+        return engine.follow(runner.run_portable_pipeline(beam_runner_api_pb2.Pipeline.FromString(pipeline), options))
 
     @property
     def outlasts_driver(self) -> bool:

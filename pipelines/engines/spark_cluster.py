@@ -1,6 +1,6 @@
 """Spark's cluster mode, on YARN and Kubernetes: the driver too is on the cluster, and this machine may be switched off.
 
-The pipeline is staged in the run's folder. `spark-submit` sends the file of `curate.cli.staged`, which runs it there.
+The engine stages the pipeline in the run's folder. `spark-submit` sends the file of `curate.cli.staged`, which runs it.
 Jobs are asked and stopped by the programs that come with PySpark: they know the users' configuration of Hadoop and
 Kubernetes, with its credentials and standbys, and take seconds to start. A job of YARN is found by its tag before it
 has a number.
@@ -10,26 +10,17 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.portability.api import beam_runner_api_pb2
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.runners.runner import PipelineState
 
 import curate
 from curate.base.errors import RunError
 from curate.base.wording import one_line
-from curate.pool.plan import Unit
-from curate.run.context import RunContext
-from curate.store.layout import DRIVER_LOG, staged_file
-from curate.store.lease import find_lease
+from curate.store.layout import DRIVER_LOG
 from curate.store.store import RunStore
 from pipelines.engines.job import Job
-from pipelines.spark import SparkRunner
 
 MODE = "spark.submit.deployMode"
 IN_IMAGE = "local:///opt/curate/staged.py"  # where infra/Dockerfile links the file of the driver
@@ -46,50 +37,6 @@ _STATES = {
     **dict.fromkeys(("FAILED", "Failed"), PipelineState.FAILED),
     "KILLED": PipelineState.CANCELLED,
 }
-
-
-_PICKLES = beam.coders.PickleCoder()
-Asked = tuple[RunContext, Sequence[Unit]]
-
-
-@dataclass(frozen=True)
-class Staged:
-    """What the driver on the cluster runs: a pipeline with Beam's options; and for what it asks executors before."""
-
-    pipeline: bytes
-    options: dict[str, Any]
-    asked: Asked | None
-
-
-class _Staging(SparkRunner):
-    """Keeps a pipeline instead of running it."""
-
-    pipeline = b""
-
-    def run_portable_pipeline(self, pipeline: beam_runner_api_pb2.Pipeline, options: PipelineOptions) -> Any:
-        self.pipeline = pipeline.SerializeToString()
-        return PipelineResult(PipelineState.UNKNOWN)
-
-
-def stage(
-    add_steps: Callable[[beam.Pipeline], object], options: PipelineOptions, store: RunStore, asked: Asked | None
-) -> str:
-    """Write the pipeline of a run into its folder, and return the lease that holds it."""
-    runner, holder = _Staging(), find_lease(store)
-    root = beam.Pipeline(runner=runner, options=options)
-    add_steps(root)
-    root.run()
-    named = options.get_all_options(drop_default=True)
-    named["spark_conf"] = [text for text in named.get("spark_conf") or () if not text.startswith(MODE)]
-    lease = holder.id if holder else ""
-    store.write_bytes(staged_file(lease), _PICKLES.encode(Staged(runner.pipeline, named, asked)))
-    return lease
-
-
-def read_staged(store: RunStore, lease: str) -> Staged:
-    """Return what was staged for a lease. Raises FileNotFoundError where it was removed."""
-    staged: Staged = _PICKLES.decode(store.read_bytes(staged_file(lease)))
-    return staged
 
 
 def name_job(conf: Mapping[str, str], name: str) -> dict[str, str]:

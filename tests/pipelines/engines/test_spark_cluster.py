@@ -12,7 +12,7 @@ import pytest
 from apache_beam.runners.runner import PipelineState
 
 from curate.base.errors import RecipeError, RunError
-from curate.store.layout import DRIVER_LOG
+from curate.store.layout import DRIVER_LOG, staged_file
 from curate.store.lease import find_lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
@@ -120,9 +120,9 @@ def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
     assert settings["spark.app.name"].startswith("curate-my-run-")
     assert job.handle == holder.handle == {"job": "application_17_0002", "master": "yarn", "hadoop": "/etc/hadoop"}
     assert holder.page == "http://rm/2/" and "job application_17_0002 on spark" in str(holder)
-    staged = spark_cluster.read_staged(store, lease)
-    assert staged.pipeline and staged.options["spark_exchange"] == f"{store.url}/tmp"
-    assert staged.options["spark_conf"] == ["spark.yarn.tags=team", "spark.executor.memory=4g"]
+    pipeline, staged, _ = beam.coders.PickleCoder().decode(store.read_bytes(staged_file(lease)))
+    assert pipeline and staged["spark_exchange"] == f"{store.url}/tmp"
+    assert staged["spark_conf"] == ["spark.yarn.tags=team", "spark.executor.memory=4g"]
 
 
 def test_what_kubernetes_gets(says: Says, tmp_path: Path) -> None:

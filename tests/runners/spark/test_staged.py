@@ -1,7 +1,10 @@
 """The driver of Spark's cluster mode, of which this machine stands for the cluster: tests/runners/spark/test_yarn.py has a real one."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return words
 
 
-def test_it_runs_what_is_staged_once(submitted: list[list[str]], tmp_path: Path) -> None:
+def test_it_runs_what_is_staged_until_it_has_ended(submitted: list[list[str]], tmp_path: Path) -> None:
     pools.write_tars(tmp_path / "pool", pools.make_samples(12), 2)
     source = {"name": "pool", "format": "webdataset", "path": f"{tmp_path}/pool/{{00000..00001}}.tar"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"input": source, "max_failed": 1.0}))
@@ -54,6 +57,17 @@ def test_it_runs_what_is_staged_once(submitted: list[list[str]], tmp_path: Path)
         done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(out), *options)
         assert done.status == 0 and "handed over to Spark" in done.out, done.err
 
+    def be_killed(out: Path) -> None:
+        driver = subprocess.Popen([sys.executable, str(STAGED), *submitted[-1]], start_new_session=True)
+        try:
+            ends = time.monotonic() + 600
+            while not any((out / "tables/samples").glob("*.parquet")):
+                assert time.monotonic() < ends and driver.poll() is None
+                time.sleep(0.1)
+        finally:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+
     def drive() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(STAGED), *submitted[-1]], capture_output=True, text=True, check=False
@@ -63,6 +77,9 @@ def test_it_runs_what_is_staged_once(submitted: list[list[str]], tmp_path: Path)
     hand_over(out)
     waiting = run_command("status", str(out))
     assert waiting.status == 3 and "waiting for curate run (job curate-run-" in waiting.out
+    be_killed(out)
+    working = run_command("status", str(out))
+    assert working.status == 3 and "is at work" in working.out, "as YARN starts another one"
     assert drive().returncode == 0
     assert run_command("status", str(out)).status == 0 and find_lease(RunStore(str(out))) is None
     assert not (out / "tmp").exists() and "nothing differs" in run_command("verify", str(out)).out

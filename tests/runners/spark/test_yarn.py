@@ -95,5 +95,8 @@ def test_handed_over_followed_and_cancelled(yarn: Yarn, packed: Path, tmp_path: 
 
     failing = run(*hand_over[:3], str(tmp_path / "failing"), *hand_over[4:], "--set", "max_failed=0.001")
     assert failing.returncode == 0, failing.stderr
-    followed = run("status", str(tmp_path / "failing"), "--watch")
-    assert followed.returncode == 1 and "max_failed" in followed.stdout, (followed.stdout, yarn.read_logs())
+    followed = run("status", str(tmp_path / "failing"), "--watch")  # ends with all that it knows
+    assert "nobody works on it" in followed.stdout and followed.returncode == 1 and "max_failed" in followed.stdout, (
+        followed.stdout,
+        yarn.read_logs(),
+    )
