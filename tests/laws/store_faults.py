@@ -70,12 +70,12 @@ class Runs:
     def recipe(self) -> str:
         return str(self.folder / "recipe.yaml")
 
-    def run(self, name: str, rule: Rule | None = None) -> tuple[Any, float]:
+    def run(self, name: str, rule: Rule | None = None, *words: str) -> tuple[Any, float]:
         """`curate run` into the bucket, with faults; how it ended, and seconds."""
         self.proxy.rule, began = rule, time.monotonic()
         fsspec.get_filesystem_class(self.bucket.partition(":")[0]).clear_instance_cache()
         try:
-            return run_command("run", self.recipe, "--out", f"{self.bucket}/{name}"), time.monotonic() - began
+            return run_command("run", self.recipe, "--out", f"{self.bucket}/{name}", *words), time.monotonic() - began
         finally:
             self.proxy.rule = None
 
@@ -99,11 +99,11 @@ class Runs:
         verified = run_command("verify", f"{self.bucket}/{name}")
         assert verified.status == 0 and "nothing differs" in verified.out, verified.err
 
-    def survive(self, name: str, rule: Rule) -> str:
+    def survive(self, name: str, rule: Rule, *words: str) -> str:
         """Run with faults until it ends well: each time it does not, it names a file and the reason. Figures, in words."""
         seconds, errors = 0.0, list[str]()
         for _ in range(4):
-            done, took = self.run(name, rule)
+            done, took = self.run(name, rule, *words)
             seconds += took
             if done.status == 0:
                 break
