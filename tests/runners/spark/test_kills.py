@@ -21,6 +21,7 @@ from tests.runners.test_engines import curate, digests, write_demo
 
 pytestmark = pytest.mark.runners
 
+STAGES = 12  # of which so many pass at most before the next kill
 KINDS = ("executor", "python", "worker", "master", "driver", "both")
 
 
@@ -94,14 +95,15 @@ def test_what_is_published_is_the_same(kills: int, tmp_path: Path) -> None:
         cluster.start()
         while waiting:
             rounds += 1
-            driver = Driver(recipe, tmp_path / f"run{rounds}", cluster)
+            driver, first = Driver(recipe, tmp_path / f"run{rounds}", cluster), random.randrange(STAGES)
             while driver.process.poll() is None:
                 time.sleep(random.uniform(0.1, 0.6))
-                if waiting and (stage := hit(waiting[0], driver, cluster)):
+                if waiting and driver.count_ended() >= first and (stage := hit(waiting[0], driver, cluster)):
                     hits.append((waiting.pop(0), stage))
                     time.sleep(random.uniform(1, 3))
+                    first = driver.count_ended() + random.randrange(STAGES)
                 if driver.process.poll() == -signal.SIGKILL:
-                    driver = Driver(recipe, driver.out, cluster)
+                    driver, first = Driver(recipe, driver.out, cluster), random.randrange(STAGES)
             assert driver.process.returncode == 0, driver.said
             check_run(driver.out, wanted)
         assert not list(wait_for_none(cluster))

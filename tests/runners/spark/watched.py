@@ -60,6 +60,13 @@ class Driver:
     def said(self) -> str:
         return self.out.with_suffix(".log").read_text()[-5000:]
 
+    def count_ended(self) -> int:
+        """How many stages have ended."""
+        with suppress(OSError, ValueError, IndexError):
+            [application, *_] = self._get("applications")
+            return len(self._get(f"applications/{application['id']}/stages?status=complete"))
+        return 0
+
     def find_running(self) -> dict[str, str]:
         """The stage of the task that each executor has, as far as Spark knows; not of those that only ask executors."""
         running: dict[str, str] = {}
