@@ -39,7 +39,7 @@ from curate.run.inputs import copy_inputs
 from curate.run.units import Place
 from curate.store.facts import MetadataFacts, RunClaim, read_facts, write_facts
 from curate.store.forgotten import Record
-from curate.store.layout import DESCRIBING_FILE, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
+from curate.store.layout import DESCRIBING_FILE, DRIVER_LOG, INPUTS, METADATA_FILE, STEPS_LOG, SUCCESS_FILE
 from curate.store.lease import MayEnd
 from curate.store.lock import Hold, clear_tmp, locked
 from curate.store.store import RunStore
@@ -108,9 +108,9 @@ def claim_folder(prepared: Prepared) -> None:
         _log.error(f"{store.url}: {what}; repeat it")
     tell_damage(store)
     clear_tmp(store, keep=STEPS_LOG)
-    store.delete_file(
-        SUCCESS_FILE
-    )  # where there is one, something happened to a published run: steps check what they find
+    # Where there is one, something happened to a published run: steps check what they find.
+    store.delete_file(SUCCESS_FILE)
+    store.delete_file(DRIVER_LOG)  # of the command before, whose error would be taken for that of this one
     if len(record):
         record.write(store)
     prepared.retries.write(store)

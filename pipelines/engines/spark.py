@@ -130,7 +130,11 @@ class Spark(PipelineEngine):
         ]
         lease = holder.id if holder else ""
         store.write_bytes(staged_file(lease), _PICKLES.encode((pipeline.SerializeToString(), options, self._asked)))
-        return spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
+        try:
+            return spark_cluster.submit(self._read_conf(), self.name_job(store), store, lease)
+        except BaseException:  # also of a driver that is taken nevertheless
+            store.delete_file(staged_file(lease))
+            raise
 
     @classmethod
     def run_staged(cls, store: RunStore, lease: str, report: Report) -> Job:

@@ -28,6 +28,7 @@ _CLI = "org.apache.hadoop.yarn.client.cli.ApplicationCLI"
 _CONTEXT = "spark.kubernetes.context"
 _PATIENCE, _SUBMITTING = 120, 3600  # seconds that an answer may take, and to send an environment of gigabytes
 _BETWEEN = 15.0  # seconds between two looks at a job
+_UNHEARD = 3600.0  # that may pass without an answer that says how it is
 _BY_TAG, _NUMBER, _NONE = "curate-", r"application_\d+_\d+", "doesn't exist|No applications found"
 # Of YARN its state, or the final one where it has finished; of Kubernetes the phase of the driver's pod.
 _STATES = {
@@ -143,7 +144,19 @@ class _ClusterJob(Job):
         return self.call("spark-submit", "--master", self._handle["master"], *context, what, self._handle["job"])
 
     def follow(self, on_costs: Callable[[], None]) -> None:
-        while not PipelineState.is_terminal(state := self.state):
+        heard = time.monotonic()
+        while True:
+            state, fault = str(PipelineState.UNKNOWN), RunError(f"Spark: the job is not known there; see {self.logs}")
+            try:
+                state = self.state
+            except RunError as error:
+                fault = error
+            if PipelineState.is_terminal(state):
+                break
+            if state != PipelineState.UNKNOWN:
+                heard = time.monotonic()
+            elif time.monotonic() > heard + _UNHEARD:
+                raise fault
             time.sleep(_BETWEEN)
         if state != PipelineState.DONE:
             store = self._store if self._store and self._store.exists(DRIVER_LOG) else None

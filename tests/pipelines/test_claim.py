@@ -10,6 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from curate.base.errors import RecipeError, RunError
 from curate.run.units import Place
 from curate.store.facts import read_claim
+from curate.store.layout import DRIVER_LOG
 from curate.store.store import RunStore
 from pipelines.claim import claim_folder, claimed
 from pipelines.identity import find_identity
@@ -27,6 +28,16 @@ def test_a_claim_writes_run_json_and_holds_the_lock(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is running here"), claimed(prepared):
             pass
     assert not (tmp_path / "run/tmp/lock").exists()
+
+
+def test_what_an_earlier_driver_said_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    prepared = prepare(make_recipe(tmp_path), str(tmp_path / "run"))
+    store = prepared.context.store
+    claim_folder(prepared)
+    store.write_bytes(DRIVER_LOG, b"curate: an old error\n")
+    store.write_bytes("logs/mine", b"a user's")
+    claim_folder(prepared)
+    assert store.names("logs") == ["mine"]
 
 
 def test_who_comes_after_the_run_was_finished_is_told(tmp_path: Path) -> None:

@@ -155,7 +155,9 @@ def test_a_job_that_is_not_taken(says: Says, tmp_path: Path) -> None:
     says("spark-submit", "!Exception in thread main java.io.IOException: no queue\n\tat java.lang.Thread\nlater\n")
     with pytest.raises(RunError, match=r"yarn: spark-submit: .*java.io.IOException: no queue$"):
         hand_over(tmp_path, YARN)
-    assert find_lease(RunStore(str(tmp_path / "my Run"))) is None
+    store = RunStore(str(tmp_path / "my Run"))
+    assert find_lease(store) is None
+    assert not [name for name in store.names("tmp") if name.startswith("staged")], "a driver would run without a lease"
 
 
 @pytest.mark.parametrize(
@@ -228,3 +230,28 @@ def test_it_is_followed_to_its_end(says: Says, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(TimeoutError, match="it is RUNNING"):
         job.stop(0.3)
     assert time.monotonic() - began < 5
+
+
+def test_a_cluster_that_is_away_for_a_while(says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends no run that goes on; a job that nobody knows any more is not waited for without end."""
+    monkeypatch.setattr(spark_cluster, "_BETWEEN", 15.0)
+    says("spark-submit", "application_17_0002")
+    job = hand_over(tmp_path, YARN)
+    says("spark-class", "!java.net.ConnectException: Connection refused\n")
+    waits: list[float] = []
+
+    def come_back(seconds: float) -> None:
+        waits.extend([seconds] if seconds == 15.0 else ())  # others are subprocess's
+        if len(waits) == 2:
+            says("spark-class", REPORT.format(state="FINISHED", final="SUCCEEDED", why=""))
+
+    monkeypatch.setattr(time, "sleep", come_back)
+    job.follow(lambda: None)
+    assert len(waits) == 2
+    monkeypatch.setattr(spark_cluster, "_UNHEARD", 0.0)
+    says("spark-class", "!java.net.ConnectException: Connection refused\n")
+    with pytest.raises(RunError, match="Connection refused"):
+        job.follow(lambda: None)
+    says("spark-class", "!Application with id 'application_17_0002' doesn't exist in RM.\n")
+    with pytest.raises(RunError, match="the job is not known there"):
+        job.follow(lambda: None)
