@@ -103,6 +103,8 @@ class StoredFiles:
         """Return bytes of a remote file by one request; None where it has none. Raises OSError, as `open`."""
         with self._asking(name):
             try:
+                if start < 0 and "abfs" in self._protocols:  # Azure's library does not count from the end
+                    start = max(0, start + self._reads.info(self.path(name))["size"])
                 return bytes(self._reads.cat_file(self.path(name), start=start, end=end))
             except (FileNotFoundError, NotADirectoryError):
                 raise

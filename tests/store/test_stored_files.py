@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from curate.base.errors import DamagedError, RecipeError
 from curate.store.layout import DIGESTS
@@ -42,6 +43,22 @@ def test_what_is_remote_is_asked_for_by_its_url() -> None:
     assert not folder.is_local
     with fsspec.open(f"{folder.url}a/x") as file:
         assert file.read() == b"data"
+
+
+def test_a_library_that_does_not_count_from_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Azure."""
+    plain = MemoryFileSystem.cat_file
+
+    def cat_file(fs: MemoryFileSystem, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        assert (start or 0) >= 0
+        return bytes(plain(fs, path, start, end))
+
+    monkeypatch.setattr(MemoryFileSystem, "protocol", ("abfs", "az", "abfss"))
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    folder = RunStore(f"memory://commit-{uuid.uuid4().hex}")
+    folder.write_parquet("t.parquet", TABLE, "key")
+    assert folder.key("t.parquet") == "key" and folder.read_parquet("t.parquet").equals(TABLE)
+    assert not folder.exists("other.parquet") and folder.key("other.parquet") is None
 
 
 def test_reading_takes_nothing_from_the_path(tmp_path: Path) -> None:
