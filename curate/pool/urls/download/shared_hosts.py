@@ -129,13 +129,16 @@ class SharedHosts:
                 self._goes_on = self._shards > 0
                 if not self._goes_on:
                     return
-            self._try_to_share()
+            if not self._try_to_share():
+                time.sleep(_SPARE)
 
-    def _try_to_share(self) -> None:
+    def _try_to_share(self) -> bool:
         try:
             self._share()
+            return True
         except Exception as error:  # of any library's: slots last for more than one round
             _log.warning("%s: slots of hosts were not renewed: %s", self._store.url, one_line(error, 200))
+            return False
 
     def _share(self) -> None:
         """Do a round: see which slots this process has, and change its entries. Raises OSError."""
@@ -246,8 +249,9 @@ def change_queue(queue: Sequence[int], process: int, slots: int, wanted: int, ke
     changed = list(queue)
     for _ in range(changed.count(process) - wanted):
         del changed[_last(changed, process)]
-    for _ in range(changed[:slots].count(process) - kept):
-        changed.append(changed.pop(_last(changed[:slots], process)))
+    for _ in range(changed.count(process)):  # each once: those that waited may come up
+        if changed[:slots].count(process) > kept:
+            changed.append(changed.pop(_last(changed[:slots], process)))
     return changed + [process] * (wanted - changed.count(process))
 
 

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.pool.urls.download import shared_hosts
@@ -45,6 +45,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     return RunStore(str(tmp_path / "run"))
 
 
+@example([0, 1, 1, 1, 0, 1], 4, 2, 0)
 @given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 4), st.integers(0, 4), st.integers(0, 4))
 def test_changing_a_queue(queue: list[int], slots: int, wanted: int, kept: int) -> None:
     """Others stay in their order and lose no slot; this process has no more than it wants, and keeps what it uses."""
@@ -145,6 +146,19 @@ def test_slots_of_a_killed_process_come_free(store: RunStore) -> None:
             assert time.monotonic() < began + 5
         with own.slot("host"):
             assert 2 + 1 + shared_hosts._SPARE <= time.monotonic() - began < 20
+
+
+def test_a_store_that_refuses_is_not_asked_all_the_time(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts, asked = shared(store), []
+
+    def refuse() -> None:
+        asked.append(time.monotonic())
+        raise OSError("access denied")
+
+    with hosts.expecting(["a"]):
+        monkeypatch.setattr(hosts, "_share", refuse)
+        time.sleep(0.3)
+    assert len(asked) <= 2  # at a round of 0.01 s
 
 
 def test_one_process_alone_shares_nothing() -> None:
