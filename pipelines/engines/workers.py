@@ -23,7 +23,6 @@ import curate
 from curate.base.errors import CurateError, RecipeError
 from curate.base.process import cleaned_up, in_threads
 from curate.base.wording import one_line, pluralise
-from curate.llm.endpoint import read_key
 from curate.measure.current import needed_signals
 from curate.measure.settings import MeasureSettings
 from curate.pool.files.listing import list_files
@@ -96,6 +95,8 @@ class Ask:
 
     def __call__(self, number: int) -> Iterator[str]:
         """Yield what is wrong where this runs."""
+        from curate.llm.endpoint import read_key  # which a local run does without
+
         for what, store in self.folders:
             yield from self._see_folder(what, store)
         unread = set()
