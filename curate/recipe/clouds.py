@@ -25,8 +25,8 @@ def __getattr__(name: str) -> Any:
             return client
 
         limits = {"connect_timeout": SECONDS, "read_timeout": SECONDS}
-        own = {"__module__": __name__, "__doc__": Base.__doc__, "set_session": set_session, **limits}
-        kind = type(Base)(name, (Base,), own)
+        members = {"__module__": __name__, "__doc__": Base.__doc__, "set_session": set_session, **limits}
+        kind = type(Base)(name, (Base,), members)
     elif name == "GCSFileSystem":
         kind = import_module("gcsfs").GCSFileSystem  # which tries again by itself, after 1, 2, 4 … seconds
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)

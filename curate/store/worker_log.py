@@ -58,8 +58,10 @@ def logged(store: RunStore, place: str) -> Iterator[None]:
         del _KEPT.places[thread]
         if _KEPT.is_new:
             _KEPT.is_new = False
-            with suppress(Exception):  # work is not lost for want of a log
+            try:
                 store.write_bytes(f"{LOGS}/{platform.node()}-{os.getpid()}.log", "".join([*_KEPT.lines]).encode())
+            except Exception:  # of any library's: work is not lost for want of a log
+                _KEPT.is_new = True
 
 
 def read_last_error(store: RunStore) -> str | None:
@@ -68,5 +70,7 @@ def read_last_error(store: RunStore) -> str | None:
     times.pop(os.path.basename(DRIVER_LOG), None)
     if not times:
         return None
-    text = store.read_bytes(f"{LOGS}/{max(times, key=lambda name: times[name])}").decode(errors="replace")
-    return next((line for line in reversed(text.splitlines()) if " ERROR " in line), None)
+    with suppress(FileNotFoundError):  # the next command has begun
+        text = store.read_bytes(f"{LOGS}/{max(times, key=lambda name: times[name])}").decode(errors="replace")
+        return next((line for line in reversed(text.splitlines()) if " ERROR " in line), None)
+    return None
