@@ -29,6 +29,7 @@ from curate.store.store import RunStore
 from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
+from pipelines.engines.job import UnheardError
 from pipelines.engines.spark import Spark
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
@@ -104,7 +105,13 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
                 hold.is_handed_over = detach
             if detach:
                 return
-            job.wait(lambda: _write_costs(context.store, job.costs))
+            try:
+                job.wait(lambda: _write_costs(context.store, job.costs))
+            except UnheardError as error:
+                if hold:
+                    hold.is_handed_over = engine.outlasts_driver
+                text = f"{error}\nThe job may go on: `curate status {context.store.url}` asks again."
+                raise UnheardError(text) from None
 
 
 def run_staged(store: RunStore, lease: str, report: Callable[[str], None]) -> None:
@@ -122,7 +129,7 @@ def _ending(store: RunStore, hold: Hold | None = None) -> Iterator[None]:
         sdk_worker.print = lambda *texts, **options: None
     try:
         yield
-    except RecipeError:  # of a job server, about its options; of executors
+    except (RecipeError, UnheardError):  # of a job server, about its options; of executors
         raise
     except Exception as error:
         if message := read_error_note(store, error):

@@ -28,7 +28,7 @@ from curate.signals.registry import find_signals
 from curate.signals.signal import ModelSignal
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine, Report
-from pipelines.engines.job import Job
+from pipelines.engines.job import Job, UnheardError
 from pipelines.engines.workers import find_files
 from pipelines.spark.counters import StageCost
 
@@ -275,9 +275,9 @@ class _DataflowJob(Job):
             time.sleep(_BETWEEN)
             try:
                 state, answered = self.state, time.monotonic()
-            except RunError:
+            except RunError as error:
                 if time.monotonic() > answered + _PATIENCE:
-                    raise
+                    raise UnheardError(str(error)) from None
         on_costs()
         if state != PipelineState.DONE:
             _log.error("Dataflow: the job is %s; see %s", state, self.logs)

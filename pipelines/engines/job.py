@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
+from curate.base.errors import RunError
 from curate.base.process import stopped_if_interrupted
 from curate.base.wording import one_line
 from pipelines.spark.counters import StageCost
@@ -14,6 +15,10 @@ from pipelines.spark.counters import StageCost
 _log = logging.getLogger(__name__)
 _SECONDS = 30  # that a job has to end once it is cancelled
 _BETWEEN = 0.2  # seconds between two looks at it
+
+
+class UnheardError(RunError):
+    """An engine has not said for long how a job is, which may go on."""
 
 
 class Job:

@@ -20,7 +20,7 @@ from curate.base.errors import RunError
 from curate.base.wording import one_line
 from curate.store.layout import DRIVER_LOG
 from curate.store.store import RunStore
-from pipelines.engines.job import Job
+from pipelines.engines.job import Job, UnheardError
 
 MODE = "spark.submit.deployMode"
 IN_IMAGE = "local:///opt/curate/staged.py"  # where infra/Dockerfile links the file of the driver
@@ -156,7 +156,7 @@ class _ClusterJob(Job):
             if state != PipelineState.UNKNOWN:
                 heard = time.monotonic()
             elif time.monotonic() > heard + _UNHEARD:
-                raise fault
+                raise UnheardError(str(fault)) from None
             time.sleep(_BETWEEN)
         if state != PipelineState.DONE:
             store = self._store if self._store and self._store.exists(DRIVER_LOG) else None

@@ -7,13 +7,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.runners.runner import PipelineResult
 
 from curate.base.errors import RunError
 from curate.match.unit import MatchSettings
 from curate.recipe.recipe import parse_recipe
+from curate.store.lease import find_lease
 from pipelines import driver
 from pipelines.claim import claimed
 from pipelines.engines.choose import choose_engine
+from pipelines.engines.job import Job, UnheardError
+from pipelines.engines.local import Local
 from pipelines.prepare import prepare
 from pipelines.spark.context import SparkOptions
 
@@ -45,6 +49,24 @@ def test_only_a_new_run_builds_its_matcher_ahead(tmp_path: Path, monkeypatch: py
                 thread.join()
         (tmp_path / name / "_SUCCESS").unlink()  # so that the next start goes on with what is there
     assert asked == ["new"]
+
+
+class Silent(Job):
+    def follow(self, on_costs: object) -> None:
+        raise UnheardError("no answer for an hour")
+
+
+def test_a_job_that_says_nothing_for_long_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"caption": ["a red dog"], "url": ["u1"]}), tmp_path / "pool.parquet")
+    source = {"name": "pool", "format": "parquet", "path": str(tmp_path / "pool.parquet")}
+    prepared = prepare(parse_recipe({"input": [source]}), str(tmp_path / "run"))
+    monkeypatch.setattr(Local, "outlasts_driver", True)
+    monkeypatch.setattr(Local, "submit", lambda *_: Silent("a cluster", PipelineResult("RUNNING")))
+    told = "for an hour\nThe job may go on: `curate status"
+    with pytest.raises(UnheardError, match=told), claimed(prepared) as hold:
+        driver.run(prepared, hold)
+    holder = find_lease(prepared.context.store)
+    assert holder and holder.has_left
 
 
 def test_a_run_says_on_which_engine_it_is(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.attached import ask, stop
 from pipelines.engines.choose import choose_engine
+from pipelines.engines.job import UnheardError
 from pipelines.engines.spark import Spark
 from tests.pipelines.engines.test_beam import check, write_java
 
@@ -250,8 +251,8 @@ def test_a_cluster_that_is_away_for_a_while(says: Says, tmp_path: Path, monkeypa
     assert len(waits) == 2
     monkeypatch.setattr(spark_cluster, "_UNHEARD", 0.0)
     says("spark-class", "!java.net.ConnectException: Connection refused\n")
-    with pytest.raises(RunError, match="Connection refused"):
+    with pytest.raises(UnheardError, match="Connection refused"):
         job.follow(lambda: None)
     says("spark-class", "!Application with id 'application_17_0002' doesn't exist in RM.\n")
-    with pytest.raises(RunError, match="the job is not known there"):
+    with pytest.raises(UnheardError, match="the job is not known there"):
         job.follow(lambda: None)
