@@ -48,6 +48,8 @@ def read_variables(options: dict[str, Any]) -> dict[str, Any]:
 def _read(value: Any, key: str) -> Any:
     if isinstance(value, dict):
         return {name: _read(inner, f"{key}.{name}") for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_read(inner, key) for inner in value]
     if not isinstance(value, str) or not value.startswith(_PREFIX):
         return value
     name = value.removeprefix(_PREFIX)
@@ -60,6 +62,8 @@ def name_variables(value: Any) -> Any:
     """Return options as a recipe has them."""
     if isinstance(value, dict):
         return {key: name_variables(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [name_variables(inner) for inner in value]
     return f"{_PREFIX}{value.name}" if isinstance(value, Variable) else value
 
 
@@ -81,7 +85,11 @@ def refuse_literals(source: str, storage: dict[str, Any]) -> None:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in value.items() if isinstance(value, dict) else ():
-        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    if not isinstance(value, dict):
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, key)
+    else:
         yield key, value

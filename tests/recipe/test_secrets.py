@@ -25,7 +25,9 @@ def recipe(**storage: Any) -> Recipe:
 
 def test_a_variable_travels_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_SECRET", "hush-hush")
-    made = recipe(secret="env:POOL_SECRET", client_kwargs={"aws_secret_access_key": "env:POOL_SECRET"}, anon=False)
+    nested = {"aws_secret_access_key": "env:POOL_SECRET"}
+    made = recipe(secret="env:POOL_SECRET", client_kwargs=nested, anon=False, keys=["env:POOL_SECRET"])
+    assert made.input[0].storage["keys"] == ["hush-hush"]
     assert made.input[0].storage["client_kwargs"]["aws_secret_access_key"] == "hush-hush"
     for text in (pickle.dumps(made), repr(made).encode(), made.model_dump_json().encode()):
         assert b"hush" not in text and b"POOL_SECRET" in text
