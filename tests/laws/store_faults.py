@@ -50,9 +50,9 @@ def share(part: float, fault: Fault, kinds: str = "") -> Rule:
 
 FAULTS: dict[str, Rule] = {
     "503 on 30 %": share(0.3, Fault(status=503)),
-    "429 with Retry-After": share(0.3, Fault(status=429, retry_after=1)),
+    "429 with Retry-After": share(0.1, Fault(status=429, retry_after=1)),
     "replies that come too late": share(0.04, Fault(delay=5)),
-    "answers cut in mid-body": share(0.2, Fault(cut="body"), "GET LIST"),
+    "answers cut in mid-body": share(0.1, Fault(cut="body"), "GET LIST"),
     "answers that are lost": share(0.2, Fault(cut="answer"), "PUT COPY DELETE"),
     "half uploads": share(0.2, Fault(cut="request"), "PUT"),
 }
