@@ -60,6 +60,7 @@ def test_it_holds_nothing_else(unpacked: Path) -> None:
     assert {name.split("/")[0] for name in found if ".dist-info/" not in name} == {"curate", "pipelines"}
     suffixes = {Path(name).suffix for name in found if ".dist-info/" not in name}
     assert suffixes == {
+        ".sh",
         ".py",
         ".sql",
         ".md",

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,23 +51,28 @@ class Killed(BaseException):
 def killed_after(steps: int) -> Iterator[list[str]]:
     """Ends the process, as it were, before the step after so many that put a file into place or delete one."""
     done: list[str] = []
-    put, delete = RunStore._put, RunStore.delete
+    put = RunStore._put
+
+    def step(name: str) -> None:
+        if len(done) == steps:
+            raise Killed(name)
+        done.append(name)
 
     def putting(self: RunStore, name: str, *others: Any, **more: Any) -> bool:
-        if len(done) == steps:
-            raise Killed(name)
-        done.append(name)
+        step(name)
         return put(self, name, *others, **more)
 
-    def deleting(self: RunStore, name: str) -> None:
-        if len(done) == steps:
-            raise Killed(name)
-        done.append(name)
-        delete(self, name)
+    def watched(delete: Callable[[RunStore, str], None]) -> Callable[[RunStore, str], None]:
+        def deleting(self: RunStore, name: str) -> None:
+            step(name)
+            delete(self, name)
+
+        return deleting
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunStore, "_put", putting)
-        patch.setattr(RunStore, "delete", deleting)
+        for name in ("delete", "delete_file"):
+            patch.setattr(RunStore, name, watched(getattr(RunStore, name)))
         yield done
 
 

@@ -29,7 +29,7 @@ def proxy() -> Iterator[StoreProxy]:
         kind = fsspec.get_filesystem_class("s3")
         patch.setattr(kind, "read_timeout", 1.0)
         kind.clear_instance_cache()
-        fsspec.filesystem("s3").mkdir("bucket")
+        fsspec.filesystem("s3").makedirs("bucket", exist_ok=True)  # the server keeps those of a process
         yield proxy
         kind.clear_instance_cache()
     server.stop()
