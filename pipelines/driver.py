@@ -29,8 +29,7 @@ from curate.store.store import RunStore
 from curate.store.timings import START, log_used
 from pipelines.claim import Prepared
 from pipelines.curate import build
-from pipelines.engines.job import UnheardError
-from pipelines.engines.spark import Spark
+from pipelines.engines.job import Job, UnheardError
 from pipelines.spark.counters import StageCost
 from pipelines.steps.units import BeamUnits
 
@@ -114,10 +113,10 @@ def run(prepared: Prepared, hold: Hold | None = None, detach: bool = False) -> N
                 raise UnheardError(text) from None
 
 
-def run_staged(store: RunStore, lease: str, report: Callable[[str], None]) -> None:
-    """Run, as the driver on a cluster, what is staged for a lease; return and raise as `run`, and `preflight`."""
+def run_job(store: RunStore, begin: Callable[[], Job]) -> None:
+    """Begin, as the driver on a cluster, the job of a run that another process prepared; return and raise as `run`."""
     with _ending(store):
-        job = Spark.run_staged(store, lease, report)
+        job = begin()
         job.wait(lambda: _write_costs(store, job.costs))
 
 

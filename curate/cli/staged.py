@@ -21,7 +21,8 @@ def drive(url: str, lease: str) -> int:
     from curate.store.lease import end_lease, renewing
     from curate.store.lock import remove_leftovers
     from curate.store.store import RunStore
-    from pipelines.driver import run_staged
+    from pipelines.driver import run_job
+    from pipelines.engines.spark import Spark
 
     store, began, status = RunStore(url), time.monotonic(), 0
     if not store.exists(staged_file(lease)):
@@ -30,7 +31,7 @@ def drive(url: str, lease: str) -> int:
     try:
         with logging_to(store), renewing(store, lease), show_progress(store, len(read_claim(store).unit_keys)):
             show_warnings()
-            run_staged(store, lease, print)
+            run_job(store, lambda: Spark.run_staged(store, lease, print))
             print(summary(url, time.monotonic() - began))
     except CurateError as error:
         print(f"curate: {error}", flush=True)

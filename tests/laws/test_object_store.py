@@ -26,36 +26,18 @@ from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 from tests.cli.conftest import run_command
 from tests.laws import pools
+from tests.laws.store_faults import RECIPE
 from tests.pool.range_server import serving_ranges
+from tests.s3 import bucket_at, serving_s3
 
 pytestmark = pytest.mark.thorough
-
-RECIPE = """
-input: {name: photos, format: webdataset, path: "%s/{00000..00002}.tar"}
-match: {metadata: %s}
-rules: {words: words > 3}
-dedup: {by: [uid, sha256]}
-balance: {t: 12}
-output: {rows_per_shard: 10}
-max_failed: 0.5
-"""
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of a bucket."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-            patch.setenv(name, "us-east-1")
-        fsspec.filesystem("s3").makedirs("bucket", exist_ok=True)  # the server keeps those of a process
-        yield "s3://bucket"
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+    with serving_s3() as url, bucket_at(url) as bucket:
+        yield bucket
 
 
 def scores(value: float, rows: int = 1) -> pa.Table:

@@ -11,6 +11,7 @@ from curate.store import lease
 from curate.store.lock import locked
 from curate.store.store import RunStore
 from tests.laws.store_faults import FAULTS, Runs, runs
+from tests.s3 import bucket_at, serving_s3
 from tests.store_proxy import Fault, StoreProxy, store_proxy
 
 pytestmark = pytest.mark.thorough
@@ -18,21 +19,11 @@ pytestmark = pytest.mark.thorough
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[StoreProxy]:
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with store_proxy(f"http://{host}:{port}") as proxy, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-            patch.setenv(name, "us-east-1")
+    with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url), pytest.MonkeyPatch.context() as patch:
         kind = fsspec.get_filesystem_class("s3")
         patch.setattr(kind, "read_timeout", 1.0)
         kind.clear_instance_cache()
-        fsspec.filesystem("s3").makedirs("bucket", exist_ok=True)  # the server keeps those of a process
         yield proxy
-        kind.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="module")
