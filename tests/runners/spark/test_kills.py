@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
@@ -68,16 +68,23 @@ def hit(kind: str, driver: Driver, cluster: Standalone) -> str | None:
     return stages[0]
 
 
-def wait_for_none(cluster: Standalone) -> Iterator[str]:
-    """Yield the processes that are left once all had time to end."""
-    ends = time.monotonic() + 60
-    while find_executors(cluster) and time.monotonic() < ends:
-        time.sleep(0.2)
+def find_left(cluster: Standalone) -> list[str]:
+    """The commands of processes of runs, executors, drivers and what they began, that go on."""
+    left = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = " ".join(process.info["cmdline"] or [])
-        is_of_run = (process.info["cwd"] or "").startswith(str(cluster.folder)) or f"{cluster.url}" in words
+        is_of_run = (process.info["cwd"] or "").startswith(str(cluster.folder)) or cluster.url in words
         if is_of_run and "org.apache.spark.deploy.worker.Worker" not in words:
-            yield words
+            left.append(words)
+    return left
+
+
+def wait_for_none(cluster: Standalone) -> list[str]:
+    """The processes that are left once all had time to end: a driver's Java ends some time after its Python."""
+    ends = time.monotonic() + 60
+    while (left := find_left(cluster)) and time.monotonic() < ends:
+        time.sleep(0.2)
+    return left
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.slow)])
@@ -106,7 +113,7 @@ def test_what_is_published_is_the_same(kills: int, tmp_path: Path) -> None:
                     driver, first = Driver(recipe, driver.out, cluster), random.randrange(STAGES)
             assert driver.process.returncode == 0, driver.said
             check_run(driver.out, wanted)
-        assert not list(wait_for_none(cluster))
+        assert not wait_for_none(cluster)
     finally:
         cluster.stop()
     print(f"{kills} kills in {rounds} runs:", *(f"{kind} in {stage!r}" for kind, stage in hits), sep="\n  ")
