@@ -43,8 +43,8 @@ class EmitSettings(StepSettings):
     emitted: EmittedColumns  # of samples, scores and decisions, besides the fixed ones
     derived: tuple[str, ...]  # those that the recipe derives
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
-    # Rows and values of the units that are being written, now and then two a shard
-    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
+    # Rows and values of the units that are being written: two a shard where one unit ends and the next begins
+    recent: Recent[pa.Table] = field(default_factory=lambda: Recent(4 * CORES), compare=False)
     decided: Recent[TableFile] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
 
     @classmethod
@@ -75,11 +75,12 @@ class EmitSettings(StepSettings):
         return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
     def decisions(self, unit: Unit) -> TableFile:
-        """Return a unit's decisions, read once for the shards that have some of its rows."""
+        """Return a unit's decisions, with the columns that shards need, read once for all that have some of its rows."""
 
         def read() -> TableFile:
             with self.store.open_parquet(self.tables(unit).file("decisions")) as file:
-                file.read()  # its columns stay
+                needed = {"kept", *self.emitted.parquet, *self.emitted.json}
+                file.read([name for name in file.names if name in needed])  # which stay
                 return file
 
         return self.decided.get(unit.index, read)
