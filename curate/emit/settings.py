@@ -75,7 +75,7 @@ class EmitSettings(StepSettings):
         return ids.digest([VERSIONS["shards"], self.decisions_key, self.output.model_dump(), *texts])
 
     def decisions(self, unit: Unit) -> TableFile:
-        """Return a unit's decisions, with the columns that shards need, read once for all that have some of its rows."""
+        """Return a unit's decisions, with what shards need of them, read once for all that have some of its rows."""
 
         def read() -> TableFile:
             with self.store.open_parquet(self.tables(unit).file("decisions")) as file:
