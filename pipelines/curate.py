@@ -35,7 +35,7 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
         apply_blocklist(units, publishing)
     decided, survivors = decide_rows(units, DecideSettings.of(context), unread, n_buckets)
     names = hash_names(units, emitting, n_buckets)
-    uids = sort_uids(units, context.store, recipe.output.repeat is not None, n_buckets)
+    uids = sort_uids(units, context.store, recipe.repeats, n_buckets)
     drift = measure_drift(units, publishing) if recipe.measure.kept else None
     audited, captioned = audit(units, publishing), None
     if recipe.captions:

@@ -56,7 +56,7 @@ def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> It
         "date": f", {forgotten:%Y-%m-%d}" if forgotten else "",
         "duplicate_of": row["duplicate_of"],
         "draw": _show(row["draw"]),
-        "probability": _show(row["probability"]),
+        "probability": _show(row["probability"]) if row["probability"] is not None else "none: it is not by chance",
     }
     words = run.facts.selection
     if row["kept"]:

@@ -54,7 +54,7 @@ def _decided(store: RunStore, run: RunFacts) -> Iterator[str]:
     yield from run.selection.summary if run.selection else ()
     if run.repeats or not run.pool.images:
         uids = next(line.rows or 0 for line in read_manifest(store) if line.path == UIDS_FILE)
-        yield f"{UIDS_FILE}: {pluralise(uids, 'uid')}{', repeated as output.repeat says' if run.repeats else ''}"
+        yield f"{UIDS_FILE}: {pluralise(uids, 'uid')}{', of which some repeat' if run.repeats else ''}"
     for rule in run.rules:
         if rule.threshold is not None:
             yield f"{rule.name}: threshold {rule.show(rule.threshold)} of {rule.of}"

@@ -84,9 +84,8 @@ def whatif(
         if balance and balance.tail_share is not None:
             far = result.choice.shortfall(balance) if result.choice else ""
             solved = f"; {far}" if far else f", whose tail_share is nearest to {balance.tail_share:.4g}"
-        if run.recipe.output.repeat:
-            times = next(row["whatif"] for row in result.facts.to_pylist() if row["fact"] == "in_uids")
-            solved += f"; {times:,.0f} with output.repeat"
+        if (times := result.fact("in_uids")) is not None and run.changed(overrides).repeats:
+            solved += f"; {times:,.0f} in uids.npy"
         _print_answer(result, solved, format)
 
 

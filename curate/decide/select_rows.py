@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,8 +107,15 @@ def draw_rows(
 def sum_entries(tables: UnitTables, unit: Unit, settings: DecideSettings) -> Iterator[SparseSums]:
     """Yield of each entry the expected rows of a decided unit in fixed point (2⁻³²), and the kept rows."""
     table = tables.read("decisions", ["kept", "probability"])
-    expected = fixed_point(table["probability"].to_numpy()).astype(np.int64)
-    yield sparse_sums(read_matches(tables), [expected, table["kept"].to_numpy().astype(np.int64)], settings.n_entries)
+    kept = table["kept"].to_numpy()
+    expected = fixed_point(expected_kept(table)).astype(np.int64)
+    yield sparse_sums(read_matches(tables), [expected, kept.astype(np.int64)], settings.n_entries)
+
+
+def expected_kept(decisions: pa.Table) -> F64:
+    """Return the probability of each row of `decisions`, where it has none whether it is kept (float64[rows])."""
+    kept: Any = pc.cast(decisions["kept"], pa.float64())
+    return np.asarray(pc.coalesce(decisions["probability"], kept).to_numpy(), np.float64)
 
 
 def decide(
@@ -150,23 +158,27 @@ def _decisions(
     left = state.alive
     probability = left.astype(np.float64)
     draws = np.full(len(base), np.nan)
+    repeats = np.zeros(len(base), np.int32)
     if choice is not None and left.any():
         rows = settings.rows_left(tables, state)
-        probability[left], draws[left] = choice.inclusion(rows), choice.draws(rows)
+        draws[left] = choice.draws(rows)
+        probability[left] = choice.inclusion(rows) if choice.is_random else np.nan
+        times = choice.repeats(draws[left])
+        repeats[left] = draws[left] < 1 if times is None else times
         state = state.drop(left & (draws >= 1), CODES[schema.SELECTION])
     selection = settings.selection[0].key if settings.selection else None
     names = name_verdicts(state.verdicts, settings.rules, selection)
-    drawn = pa.array(draws, mask=np.isnan(draws))
-    columns = [*base.columns, pa.array(state.alive), names, _partners(state, len(base)), pa.array(probability), drawn]
+    likely, drawn = (pa.array(values, mask=np.isnan(values)) for values in (probability, draws))
+    columns = [*base.columns, pa.array(state.alive), names, _partners(state, len(base)), likely, drawn]
     table = pa.Table.from_arrays(columns, schema=schema.DECISIONS)
     if settings.has_cosines:  # by which each row that lost was joined
         cosines = np.zeros(len(base), np.float32)
         if state.duplicates and state.duplicates.cosines is not None:
             cosines[state.duplicates.rows] = state.duplicates.cosines
         table = table.append_column(schema.DUPLICATE_COSINE, pa.array(cosines, mask=cosines == 0))
-    if settings.repeat is None:
-        return table
-    return table.append_column(schema.REPEATS, pa.array(count_repeats(tables, state, settings, counts, probability)))
+    if settings.repeat is not None:
+        repeats = count_repeats(tables, state, settings, counts, probability)
+    return table.append_column(schema.REPEATS, pa.array(repeats)) if settings.repeats else table
 
 
 def count_repeats(

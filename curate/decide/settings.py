@@ -57,7 +57,8 @@ class DecideSettings(StepSettings):
     against: ImageNearness | None  # how rows are compared with the evaluation set; None without one
     selection: tuple[Selection, Any] | None  # with its section; None where all rows that are left are kept
     seed: int  # of draws
-    repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once
+    repeat: CheckedExpression | None  # how often a kept row is in the curated set; None: once, or as the selection says
+    repeats: bool  # whether `decisions` have `schema.REPEATS`
     key: str  # of `decisions`, where all files could be read
 
     @classmethod
@@ -72,6 +73,8 @@ class DecideSettings(StepSettings):
         def nearness(near: Near) -> Any:
             return NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
 
+        if recipe.selection:
+            recipe.selector.check(recipe.selection[1], columns)
         repeat = recipe.output.repeat
         counted = count_columns(columns, recipe.match is not None)
         return cls(
@@ -86,9 +89,10 @@ class DecideSettings(StepSettings):
             prefer=recipe.dedup.prefer,
             compares_content=pool.has_images or "uid" in pool.supplied,  # else a uid is made of URL and caption
             against=nearness(recipe.dedup.against) if recipe.dedup.against else None,
-            selection=(SELECTIONS.find(recipe.selection[0]), recipe.selection[1]) if recipe.selection else None,
+            selection=(recipe.selector, recipe.selection[1]) if recipe.selection else None,
             seed=recipe.seed,
             repeat=check_count("output.repeat", repeat, counted) if repeat else None,
+            repeats=recipe.repeats,
             key=decisions_key(context),
         )
 
@@ -113,7 +117,7 @@ class DecideSettings(StepSettings):
     @property
     def selection_run(self) -> SelectionRun:
         """What a selection may use of the run."""
-        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left)
+        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns)
 
     @property
     def later(self) -> int:

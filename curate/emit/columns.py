@@ -48,7 +48,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     if not (pa.types.is_floating(drawn) or pa.types.is_integer(drawn)):
         accepted = "numbers, by which `probability` is multiplied, or another name"
         raise RecipeError(f"input: column {INPUT_PROBABILITY!r} is {drawn}; accepted: {accepted}")
-    repeats = [_REPEATS] if output.repeat else []
+    repeats = [_REPEATS] if recipe.repeats else []
     known = [*visible, *recipe.derive, *_DECIDED[:2], *repeats]
     inputs = [] if pool.output is None else pool.output.names
     fixed = set(SIDECAR.names) if pool.has_images else {name.lower() for name in ("uid", *_TEXTS, *inputs)}

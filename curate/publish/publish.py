@@ -26,7 +26,7 @@ from curate.publish.audit import Audit, PublishSettings, check_conservation, wri
 from curate.publish.compact import lay_out_chunks
 from curate.publish.describe import describe_run, mark_published
 from curate.publish.uids import UidsPart
-from curate.recipe.deciding import DEDUP, SELECTIONS, Dedup, Top
+from curate.recipe.deciding import DEDUP, Dedup, Top
 from curate.recipe.recipe import Recipe
 from curate.store import facts as run_facts
 from curate.store import layout
@@ -158,10 +158,10 @@ def _summarise(
 def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entries: pa.Table) -> SelectionFacts | None:
     if choice is None or recipe.selection is None:
         return None
-    key, section = recipe.selection
-    selection = SELECTIONS.find(key)
+    (key, section), selection = recipe.selection, recipe.selector
     outcome = Outcome(section, choice, recipe.seed, counts[schema.KEPT], counts[key], entries)
     chosen = {"label": choice.label, "is_uniform": choice.is_uniform, "values": dict(choice.values)}
+    chosen |= {"is_random": choice.is_random, "repeats": selection.has_repeats}
     return SelectionFacts(key=key, meaning=selection.meaning, **chosen, **selection.words(outcome).model_dump())
 
 

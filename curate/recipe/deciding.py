@@ -1,6 +1,6 @@
 """The sections of a recipe that decide which samples stay: top rules, deduplication, balance and sample."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, SerializeAsAny, Tag, field_validator, model_validator
 
@@ -187,7 +187,29 @@ class Balance(Section):
 
 
 class Sample(Section):
-    """A random sample of a fixed number of rows, each equally likely, in place of balancing."""
+    """A sample of a fixed number of rows in place of balancing: random, by weights, quotas or shares. One of its forms.
 
-    rows: int = Field(examples=[100000], ge=1, lt=2**63, strict=True)
+    `rows` alone: each row is equally likely. `weights`: likelier by weight, without replacement, as numpy's `choice`
+    with `p`. A weight that is null, NaN, infinite or not above 0 is never drawn. A smaller sample of the same seed is
+    part of a larger one.
+    """
+
+    rows: int | None = Field(None, exclude_if=is_none, examples=[100000], ge=1, lt=2**63, strict=True)
     """Number of rows; all where no more are left."""
+    weights: Expression | None = Field(None, exclude_if=is_none, examples=["exp(clip_score / 0.05)"])
+    """Weight of each row. null: all have the same."""
+
+    forms: ClassVar[dict[str, tuple[str, ...]]] = {"rows": ("rows",), "weights": ("weights", "rows")}
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        keys = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        if not any(keys == set(form) for form in self.forms.values()):
+            accepted = " or ".join("{" + ", ".join(f"{key}: …" for key in form) + "}" for form in self.forms.values())
+            raise ValueError(f"has {', '.join(sorted(keys)) or 'no key'}; accepted: {accepted}")
+        return self
+
+    @property
+    def form(self) -> str:
+        """Which of the forms it is."""
+        return next(form for form in reversed(self.forms) if getattr(self, form) is not None)

@@ -151,8 +151,10 @@ class Recipe(KindsSection):
         named = [key for key in SELECTIONS.kinds() if getattr(self, key, None) is not None]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both decide which rows are drawn; leave one out")
-        if named and SELECTIONS.find(named[0]).needs_match and not self.match:
+        if self.selector and self.selector.needs_match and not self.match:
             raise ValueError(f"{named[0]} needs match: entries are what it goes by")
+        if self.selector and self.selector.has_repeats and self.output.repeat:
+            raise ValueError(f"output.repeat and {named[0]} both say how often a row is in the set; leave one out")
         self.dedup.check_measured(self.measure)
         if self.captions:
             models = {model.name: model for model in self.measure.kept if model.encodes}
@@ -163,8 +165,7 @@ class Recipe(KindsSection):
         """Return the stages of a run of this recipe; see `curate.base.schema.run_stages`."""
         optional = {"match": self.match, "dedup.against": self.dedup.against}
         sections = [name for name, section in optional.items() if section is not None]
-        key = self.selection[0] if self.selection else None
-        selection = (key, SELECTIONS.find(key).meaning) if key else None
+        selection = (self.selector.key, self.selector.meaning) if self.selector else None
         return run_stages(list(self.rules), sections, forgotten, self.dedup_place, selection)
 
     @property
@@ -172,6 +173,16 @@ class Recipe(KindsSection):
         """The last choice among the rows left: the key of its kind, and its section; None where all are kept."""
         sections = ((key, getattr(self, key, None)) for key in SELECTIONS.kinds())
         return next((pair for pair in sections if pair[1] is not None), None)
+
+    @property
+    def selector(self) -> Any:
+        """What makes that choice, a Selection; None where all are kept."""
+        return SELECTIONS.find(self.selection[0]).form(self.selection[1]) if self.selection else None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a kept row may be in the curated set several times."""
+        return self.output.repeat is not None or bool(self.selector and self.selector.has_repeats)
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:
@@ -182,7 +193,8 @@ class Recipe(KindsSection):
     def expressions(self) -> list[str]:
         """All SQL of the recipe."""
         per_row = [task.section.per_row for task in self.captions.tasks] if self.captions else []
-        candidates = [*self.rules.values(), *self.derive.values(), self.output.repeat, *per_row]
+        weights = self.sample.weights if self.sample else None
+        candidates = [*self.rules.values(), *self.derive.values(), self.output.repeat, weights, *per_row]
         return [sql for sql in candidates if isinstance(sql, str) and sql != DEDUP]
 
     @property

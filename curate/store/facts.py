@@ -325,6 +325,8 @@ class SelectionFacts(SelectionWords):
     label: str = ""
     is_uniform: bool = False  # whether each row left had the same probability, and the number of rows was exact
     values: dict[str, Any] = {}  # numbers that it chose, by name, such as t
+    is_random: bool = True  # whether rows were kept by chance; else `decisions` have no probability
+    repeats: bool = False  # whether a row may be in the set several times
 
 
 class RunFacts(RunClaim):
@@ -370,7 +372,7 @@ class RunFacts(RunClaim):
     @property
     def repeats(self) -> bool:
         """Return whether a kept row may be in uids.npy several times."""
-        return bool((self.recipe.get("output") or {}).get("repeat"))
+        return bool((self.recipe.get("output") or {}).get("repeat")) or bool(self.selection and self.selection.repeats)
 
     @property
     def rows(self) -> int:

@@ -189,7 +189,7 @@ def test_repeats_are_counted(cli: Cli, pool: Path, tmp_path: Path) -> None:
     expected = json.loads(cli("sql", str(tmp_path / "run"), sql, "--format", "json").out)[0]["n"]
     assert row["whatif"] == pytest.approx(expected)
     shown = cli("whatif", str(tmp_path / "run")).out
-    assert f"; {expected:,.0f} with output.repeat" in shown
+    assert f"; {expected:,.0f} in uids.npy" in shown
 
 
 def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:

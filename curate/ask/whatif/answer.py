@@ -24,8 +24,7 @@ from curate.base.process import in_threads
 from curate.base.wording import all_digits, pluralise
 from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.decide.draw.selection import Choice
-from curate.decide.select_rows import count_repeats
-from curate.recipe.deciding import SELECTIONS
+from curate.decide.select_rows import count_repeats, expected_kept
 from curate.recipe.recipe import Recipe
 from curate.store.layout import ENTRIES_FILE
 
@@ -41,7 +40,7 @@ LANGUAGES = schema.define(*schema.define(language=_TEXT, pool=_ROWS), *_NUMBERS)
 # Rows of the pool and kept ones; expected ones in fixed point with balance, else rows left before a sample: exact sums.
 _EXACT = pa.decimal128(38)
 _WEIGHTS = schema.define(language=_TEXT, source=_TEXT, pool=_ROWS, run=_ROWS, run_expected=_EXACT, whatif=_EXACT)
-# t; survivors, the rows left when balancing begins; in_uids, the length of uids.npy with `output.repeat`; entries that
+# t; survivors, the rows left when balancing begins; in_uids, the length of uids.npy where rows repeat; entries that
 # some survivor matches, and how many are gained and lost; the share of entries of which all rows stay in the matches of
 # survivors, and of kept rows; that of entries with fewer than t rows (`balance.tail_share`), and the smallest above 0
 # that the counts allow.
@@ -64,6 +63,10 @@ class WhatIf(Tables):
     above: float | None  # what is expected with t + 1, where t was solved for a target size and more can be kept
     is_same: bool  # whether a run would keep just the rows that this one kept
     thresholds: Mapping[str, str]  # of top rules, where rules were evaluated again, in all digits
+
+    def fact(self, name: str) -> float | None:
+        """Return a fact of the other settings; None without it."""
+        return next((row["whatif"] for row in self.facts.to_pylist() if row["fact"] == name), None)
 
     def __repr__(self) -> str:
         rows = pluralise(round(self.expected), "row")
@@ -154,7 +157,7 @@ def _weigh(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, p
     """Return _WEIGHTS of a unit by language, and whether each of its rows is kept with the probability of the run."""
     was, now = run.states[place], survivors.states[place]
     tables = survivors.settings.tables(was.unit)
-    before = tables.read("decisions", ["probability"])["probability"].to_numpy()
+    before = expected_kept(tables.read("decisions", ["kept", "probability"]))
     after = np.zeros(len(was.verdicts))
     after[now.alive] = expectation.inclusion[place]
     language: pa.Array | pa.ChunkedArray = pa.nulls(len(after), pa.string())
@@ -183,14 +186,20 @@ def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fracti
 
 
 def _repeats(run: FinishedRun, survivors: DecidedRows, expectation: Expectation) -> Iterator[tuple[float, float]]:
-    """Yield of each unit how long it makes uids.npy, where rows repeat: in the run, and as is expected."""
-    for state, inclusion in zip(survivors.states, expectation.inclusion, strict=True):
+    """Yield of each unit how long it makes uids.npy: in the run, and as is expected."""
+    choice = expectation.choice
+    for state, rows, inclusion in zip(survivors.states, survivors.rows, expectation.inclusion, strict=True):
         tables = survivors.settings.tables(state.unit)
-        probability = np.zeros(len(state.verdicts))
-        probability[state.alive] = inclusion
-        counts = survivors.counts if run.recipe.match else None
-        times = count_repeats(tables, state, survivors.settings, counts, probability)
-        yield pc.sum(tables.read("decisions", [schema.REPEATS.name]).column(0)).as_py() or 0, float(times @ probability)
+        will = float(inclusion.sum())
+        if survivors.settings.repeat is not None:
+            probability = np.zeros(len(state.verdicts))
+            probability[state.alive] = inclusion
+            counts = survivors.counts if run.recipe.match else None
+            will = float(count_repeats(tables, state, survivors.settings, counts, probability) @ probability)
+        elif choice is not None and (times := choice.repeats(choice.draws(rows))) is not None:
+            will = float(times.sum())
+        was = tables.read("decisions", [schema.REPEATS.name if run.facts.repeats else "kept"]).column(0)
+        yield pc.sum(was).as_py() or 0, will
 
 
 def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, was_left: int, left: int) -> pa.Table:
@@ -199,7 +208,7 @@ def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, w
         ("t", run.facts.t, expectation.values.get("t")),
         ("survivors", was_left, left),
     ]
-    if run.recipe.output.repeat:
+    if run.facts.repeats or survivors.recipe.repeats:
         lengths = np.array(list(_repeats(run, survivors, expectation))).reshape(-1, 2)
         rows.append(("in_uids", *lengths.sum(0).tolist()))
     if run.recipe.match:
@@ -213,8 +222,8 @@ def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, w
         counts[entry_ids], kept[entry_ids] = before, expected
         choice = None
         if run.recipe.selection and run.facts.selection:  # by another run's counts, only where they are read anyway
-            key, section = run.recipe.selection
-            choice = SELECTIONS.find(key).recorded(section, run.facts, survivors.selection_run, counts)
+            section = run.recipe.selection[1]
+            choice = run.recipe.selector.recorded(section, run.facts, survivors.selection_run, counts)
         was, will = choice.shares(counts, kept) if choice else {}, expectation.shares
         rows += [(name, was.get(name), will.get(name)) for name in {**was, **will}]
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)

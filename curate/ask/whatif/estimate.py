@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
-from typing import NamedTuple
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,8 +37,8 @@ from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.block import apply_blocklist
-from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
+from curate.recipe.section import Section
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.store.forgotten import Record
@@ -49,6 +50,7 @@ _PROMPTS = 1000  # rows of a unit whose prompts are looked at
 _CHARACTERS = 4.0  # of a token, about, in English
 _WITHOUT_SPACES = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{4}"
 _WORDS = re.compile(r"\bwords\b", re.IGNORECASE)
+S = TypeVar("S", bound=Section)
 _SHARE = 0.01  # of captions in such scripts that is worth a warning
 
 
@@ -229,19 +231,23 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
 
 def _sizes(recipe: Recipe) -> dict[str, int]:
     """Return the sizes of the pool's selection, by their keys."""
-    key, section = recipe.selection or ("", None)
-    return (
-        {name: getattr(section, name) for name in SELECTIONS.find(key).sizes_of if getattr(section, name)}
-        if key
-        else {}
-    )
+    if recipe.selection is None:
+        return {}
+    sizes = {name: attrgetter(name)(recipe.selection[1]) for name in recipe.selector.sizes_of}
+    return {name: rows for name, rows in sizes.items() if rows}
 
 
 def scaled(recipe: Recipe, fraction: float) -> Recipe:
     """Return the recipe with its selection's sizes as of a part of the pool."""
-    key, section = recipe.selection or ("", None)
-    smaller = {name: round(rows * fraction) for name, rows in _sizes(recipe).items()}
-    return recipe.model_copy(update={key: section.model_copy(update=smaller)}) if section else recipe
+    for name, rows in _sizes(recipe).items():
+        recipe = _changed(recipe, [recipe.selector.key, *name.split(".")], round(rows * fraction))
+    return recipe
+
+
+def _changed(section: S, keys: list[str], value: int) -> S:
+    """Return a section with another value at these keys, each of the section in the one before."""
+    inner = _changed(getattr(section, keys[0]), keys[1:], value) if keys[1:] else value
+    return section.model_copy(update={keys[0]: inner})
 
 
 def _too_many_failed(survivors: DecidedRows) -> Iterator[str]:
@@ -290,9 +296,9 @@ def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float)
     recipe = survivors.recipe
     counts = count_verdicts(survivors.states, recipe)
     left, kept = counts[KEPT] / fraction, expectation.rows / fraction
-    drawn, section = recipe.selection or (None, None)
+    drawn = recipe.selection[0] if recipe.selection else None
     if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
-        kept = min([left, *(getattr(section, name) for name in SELECTIONS.find(drawn).sizes_of)])
+        kept = min([left, *_sizes(recipe).values()])
     stages = [stage.name for stage in recipe.stages(True) if stage.name not in (drawn, KEPT)]
     shown = [name for name in stages if counts[name] or name in (FAILED, *recipe.rules)]
     return {**{name: counts[name] / fraction for name in shown}, **({drawn: left - kept} if drawn else {}), KEPT: kept}

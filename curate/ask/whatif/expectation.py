@@ -14,7 +14,6 @@ from curate.base.process import in_threads
 from curate.decide.draw.entry_sums import sparse_sums
 from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice
-from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits
 
@@ -43,10 +42,9 @@ def choose(survivors: DecidedRows, recipe: Recipe) -> Choice | None:
     """Return what a recipe's selection chooses among the rows left. Raises RunError as `Selection.choose`."""
     if recipe.selection is None:
         return None
-    key, section = recipe.selection
     units = InProcessUnits(survivors.states, survivors.context)
     counts = units.get("Counts", np.asarray, survivors.counts) if recipe.match else None
-    choice: Choice = units.value(SELECTIONS.find(key).choose(units, section, survivors.selection_run, counts))
+    choice: Choice = units.value(recipe.selector.choose(units, recipe.selection[1], survivors.selection_run, counts))
     return choice
 
 

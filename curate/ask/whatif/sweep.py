@@ -20,7 +20,6 @@ from curate.base import schema
 from curate.base.errors import RecipeError, RunError
 from curate.decide.draw.balance import LimitsChoice
 from curate.decide.draw.selection import Choice
-from curate.recipe.deciding import SELECTIONS
 from curate.recipe.recipe import Recipe
 
 _ROWS, _NUMBER = pa.int64(), pa.float64()
@@ -72,7 +71,7 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
         why = f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same"
         raise RecipeError(f"{why}; accepted: --by with --set balance.t=… or --set balance=null")
-    if base.sample and base.sample.rows <= rows:
+    if base.sample and base.sample.rows and base.sample.rows <= rows:
         why = f"sample.rows is {base.sample.rows:,}, so no value of {number.key} keeps more"
         raise RecipeError(f"{why}; accepted: --by with --set sample=null")
     pool = sum(len(state.verdicts) for state in run.states)
@@ -137,8 +136,7 @@ def _points(values: list[float], survivors: DecidedRows, recipes: list[Recipe], 
         except RunError as out_of_reach:
             choices.append((None, str(out_of_reach)))
     reached = [choice for choice, _ in choices if choice is not None]
-    selection = recipes[0].selection
-    sizes = iter(SELECTIONS.find(selection[0]).sizes(reached, survivors.rows) if selection and reached else ())
+    sizes = iter(recipes[0].selector.sizes(reached, survivors.rows) if reached else ())
     points = []
     for value, (choice, fault) in zip(values, choices, strict=True):
         every = (None, None) if fault else (float(alive), 0.0)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from curate.base import ids, schema
 from curate.base.errors import RunError
-from curate.base.numeric.arrays import F64, I64, U64, Mask, whole
+from curate.base.numeric.arrays import F64, I32, I64, U64, Mask, whole
 from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.process import in_threads
 from curate.decide.draw.inclusion import ONE, fixed_point
@@ -83,6 +83,8 @@ class SelectionRun:
     matching: MatchSettings | None  # where the metadata's entries are; None without `match`
     place: str  # the run's folder, for messages; empty where none is on its way
     rows_left: FindRows
+    columns: pa.Schema  # those that rules see
+    fraction: float = 1.0  # of the pool's rows, that units hold: less where a part of it is asked, for an estimate
 
     @property
     def metadata_key(self) -> str:
@@ -102,6 +104,11 @@ class Choice(ABC):
     is_uniform: ClassVar[bool] = False
     """Whether each row left has the same probability, and the number of rows is exact."""
 
+    @property
+    def is_random(self) -> bool:
+        """Whether rows are kept by chance. Else `inclusion` is 1 or 0, as rows are kept or not, and no probability."""
+        return True
+
     @abstractmethod
     def inclusion(self, rows: RowsLeft) -> F64:
         """Return the probability π that each row is kept (float64[n])."""
@@ -111,6 +118,10 @@ class Choice(ABC):
         pi = self.inclusion(rows)
         units = (hash_uids(rows.uids, rows.seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.asarray(np.divide(units, pi, out=np.full(len(pi), np.inf), where=pi > 0), np.float64)
+
+    def repeats(self, draws: F64) -> I32 | None:
+        """Return how often rows with these draws are in the curated set (int32[n]); None: once if they are kept."""
+        return None
 
     def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
         """Return the expected number of rows, by the π of all units, and the standard error of the drawn number."""
@@ -163,7 +174,8 @@ class Selection(ABC):
     section: ClassVar[type[Section]]  # the class of that section; its docstring and fields are the reference's
     meaning: ClassVar[str]  # why a row is dropped, of all such rows
     needs_match: ClassVar[bool] = False  # whether entries are what it goes by
-    sizes_of: ClassVar[tuple[str, ...]] = ()  # the section's keys that are numbers of rows: `plan` scales them
+    sizes_of: ClassVar[tuple[str, ...]] = ()  # the section's keys, dotted, that are numbers of rows: `plan` scales them
+    has_repeats: ClassVar[bool] = False  # whether a row may be in the curated set several times
 
     @abstractmethod
     def words(self, outcome: Outcome) -> SelectionWords:
@@ -176,6 +188,18 @@ class Selection(ABC):
         `counts` (int64[entries]) are the rows left that match each entry; None without `match`. Raises RunError, in a
         step, where the recipe asks for what cannot be.
         """
+
+    def form(self, section: Any) -> "Selection":
+        """Return the selection that a section asks for, where it has one of several forms."""
+        return self
+
+    def check(self, section: Any, columns: pa.Schema) -> None:
+        """Check the section against the columns that rules see. Raises RecipeError."""
+        return None
+
+    def files_key(self, section: Any, metadata_key: str) -> str:
+        """Return the digest of what it reads of files that the section names; empty without. Raises RecipeError."""
+        return ""
 
     def recorded(self, section: Any, facts: RunFacts, run: SelectionRun, counts: I64) -> Choice | None:
         """Return what a finished run chose, by its survivors' `counts`, for `Choice.shares`; None without."""

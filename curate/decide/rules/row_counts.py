@@ -26,7 +26,7 @@ class RowFacts:
     """What is known of some rows of a decided unit."""
 
     rows: I64  # [n], their places in the unit
-    probability: F64  # [n], that balancing keeps the row
+    probability: F64  # [n], that balancing keeps the row; NaN where it was not by chance
     entry_ids: pa.Array | None  # list<int32>, the entries that each caption holds; None without match
     counts: I64 | None  # [entries], rows of each entry among the survivors; None without match
 
@@ -51,7 +51,7 @@ def count_rows(
     """
     read_names = [name for name in expression.columns if name in visible.names]
     table = read(read_names or ["row"]).take(pa.array(facts.rows, pa.int64()))
-    known = {"probability": pa.array(facts.probability)}
+    known = {"probability": pa.array(facts.probability, mask=np.isnan(facts.probability))}
     if facts.entry_ids is not None and facts.counts is not None:
         lengths = pc.fill_null(pc.list_value_length(facts.entry_ids), 0)
         rarest = np.full(len(facts.rows), _NO_ENTRY, np.int64)

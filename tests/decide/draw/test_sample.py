@@ -16,53 +16,55 @@ from curate.ask.whatif.survivors import open_finished
 from curate.ask.whatif.sweep import sweep
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.numeric.arrays import U64
 from curate.cli.summary import summary
-from curate.decide.draw.sample import SampleCut, SampleSearch, count_keys, sample_keys
+from curate.decide.draw.sample import sample_keys
+from curate.decide.draw.smallest import Cut, Keys
 from pipelines.prepare import prepare
 from tests.ask.whatif.asked import whatif
+from tests.decide.draw.cuts import find
 from tests.laws import pools
 from tests.laws.pools import Ran
 
 UIDS = st.lists(st.integers(0, 2**128 - 1) | st.integers(0, 50), unique=True, max_size=80)
 
 
-def take(parts: list[U64], rows: int) -> SampleCut:
-    search = SampleSearch(rows)
-    search = search.narrow(np.sum([count_keys(part) for part in (keys_of([], 0), *parts)], axis=0))
-    return search.cut([search.inside(part) for part in (keys_of([], 0), *parts)])
+def take(parts: list[Keys], rows: int) -> Cut:
+    return find([keys_of([], 0), *parts], np.array([rows]))
 
 
-def keys_of(uids: list[int], seed: int) -> U64:
+def keys_of(uids: list[int], seed: int) -> Keys:
     return sample_keys(pa.array([f"{uid:032x}" for uid in uids], pa.string()), seed)
+
+
+def taken(cut: Cut, keys: Keys) -> list[bool]:
+    return list((cut.draws(keys, keys.values[:, 0] / 2.0**64) < 1).tolist())
 
 
 @given(UIDS, st.integers(1, 90), st.integers(0, 2**63 - 1), st.integers(1, 4))
 def test_exactly_so_many_whatever_the_parts(uids: list[int], rows: int, seed: int, parts: int) -> None:
     keys = keys_of(uids, seed)
-    hashes = dict(zip(uids, keys[:, 0].tolist(), strict=True))
+    hashes = dict(zip(uids, keys.values[:, 0].tolist(), strict=True))
     expected = set(sorted(uids, key=lambda uid: (hashes[uid], uid))[:rows])
     pieces = [uids[i::parts] for i in range(parts)]
     cut = take([keys_of(piece, seed) for piece in pieces], rows)
-    taken = {
-        uid for piece in pieces for uid, draw in zip(piece, cut.draws_of(keys_of(piece, seed)), strict=True) if draw < 1
+    kept = {
+        uid for piece in pieces for uid, is_in in zip(piece, taken(cut, keys_of(piece, seed)), strict=True) if is_in
     }
-    assert taken == expected and len(taken) == min(rows, len(uids))
-    assert cut.probability == (len(taken) / len(uids) if uids else 0)
-    assert take([keys], rows) == cut
+    assert kept == expected and len(kept) == min(rows, len(uids))
+    assert cut.shares[0] == (len(kept) / len(uids) if uids else 0)
 
 
 def test_rows_of_equal_hashes_are_told_apart() -> None:
     same = np.full(6, 7, np.uint64)
-    keys = np.stack([same, np.array([0, 0, 0, 1, 1, 1], np.uint64), np.array([3, 1, 2, 3, 1, 2], np.uint64)], axis=1)
-    draws = take([keys], 4).draws_of(keys)
-    assert (draws < 1).tolist() == [True, True, True, False, True, False]
+    values = np.stack([same, np.array([0, 0, 0, 1, 1, 1], np.uint64), np.array([3, 1, 2, 3, 1, 2], np.uint64)], axis=1)
+    keys = Keys(values, np.zeros(6, np.int64))
+    assert taken(take([keys], 4), keys) == [True, True, True, False, True, False]
 
 
 def test_each_row_is_as_likely_and_seeds_differ() -> None:
     uids = list(range(2000))
-    taken = np.mean([take([keys_of(uids, seed)], 500).draws_of(keys_of(uids, seed)) < 1 for seed in range(200)], axis=0)
-    assert abs(taken.mean() - 0.25) < 1e-12 and taken.min() > 0.1 and taken.max() < 0.4
+    kept = np.mean([taken(take([keys := keys_of(uids, seed)], 500), keys) for seed in range(200)], axis=0)
+    assert abs(kept.mean() - 0.25) < 1e-12 and kept.min() > 0.1 and kept.max() < 0.4
 
 
 @pytest.fixture(scope="module")
