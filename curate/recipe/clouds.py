@@ -3,8 +3,10 @@
 fsspec takes a class from here when it meets the first URL of its kind: a command without one imports no library.
 """
 
+import asyncio
 import os
 import random
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -28,9 +30,23 @@ def __getattr__(name: str) -> Any:
         members = {"__module__": __name__, "__doc__": Base.__doc__, "set_session": set_session, **limits}
         kind = type(Base)(name, (Base,), members)
     elif name == "GCSFileSystem":
-        kind = import_module("gcsfs").GCSFileSystem  # which tries again by itself, after 1, 2, 4 … seconds
+        Base, core = import_module("gcsfs").GCSFileSystem, import_module("gcsfs.core").GCSFileSystem
+        request, is_retriable = core._request.__wrapped__, import_module("gcsfs.retry").is_retriable
+
+        async def _request(self: Any, *words: Any, **named: Any) -> Any:  # gcsfs itself would wait 1, 2, 4 … seconds
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    return await request(self, *words, **named)
+                except Exception as error:
+                    if not is_retriable(error):
+                        raise
+                    await asyncio.sleep(_seconds(attempt, getattr(error, "headers", None) or {}))
+            return await request(self, *words, **named)
+
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
-        conf.setdefault("gs", {}).setdefault("session_kwargs", {"timeout": limit})
+        session = {"timeout": limit, "raise_for_status": _refuse_busy}
+        conf.setdefault("gs", {}).setdefault("session_kwargs", session)
+        kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, "_request": _request})
     else:
         raise AttributeError(name)
     return globals().setdefault(name, kind)
@@ -40,5 +56,16 @@ def _seconds_to_wait(response: Any = None, attempts: int = 0, **_: Any) -> float
     """Return after how many seconds botocore tries a request again; None: as it does by itself."""
     if response is None or response[0].status_code not in _BUSY or attempts >= _ATTEMPTS:
         return None
-    asked = response[0].headers.get("retry-after") or ""
+    return _seconds(attempts, response[0].headers)
+
+
+async def _refuse_busy(response: Any) -> None:
+    """Raise an answer of aiohttp's by which a busy store refuses, with its headers, which gcsfs leaves out."""
+    if response.status in _BUSY:
+        response.raise_for_status()
+
+
+def _seconds(attempts: int, headers: Mapping[str, str]) -> float:
+    """Return after how many seconds to try again: as long as the store asks for, else at random and ever longer."""
+    asked = headers.get("Retry-After") or ""
     return min(float(asked) if asked.isdecimal() else random.uniform(0, 2**attempts / 4), _LONGEST)

@@ -80,7 +80,8 @@ class RunStore(StoredFiles):
             for name in names:
                 os.unlink(self.path(name))
         elif names:
-            self.fs.rm([self.path(name) for name in names])
+            with suppress(FileNotFoundError):  # of all: a store's answer that they were removed may have been lost
+                self.fs.rm([self.path(name) for name in names])
 
     # ---- writing
 

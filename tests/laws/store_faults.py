@@ -1,6 +1,6 @@
 """Faults of an object store that a run is to survive, and what tests of S3 and of Cloud Storage share.
 
-Each fault is a rule of the proxy before the store: the same requests have it however often the test runs, by their number.
+The store has the pool and the run folder: a fault hits inputs and outputs alike. Each fault is a rule of the proxy before the store: the same requests have it however often the test runs, by their number.
 """
 
 import time
@@ -110,19 +110,20 @@ class Runs:
             errors.append(done.err.strip().splitlines()[-1])
             assert f"{self.bucket.partition('//')[2]}/{name}/" in done.err, done.err
         assert done.status == 0, errors
-        faults = len(self.proxy.faults)
+        faults, of_inputs = len(self.proxy.faults), sum(fault.name.startswith("pool/") for fault in self.proxy.faults)
         self.proxy.faults.clear()
         self.proxy.stale = 0.0  # what is compared is what is there
         self.check(name)
-        return f"{faults} faults, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
+        return f"{faults} faults, {of_inputs} of inputs, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
 
 
 @contextmanager
 def runs(proxy: StoreProxy, bucket: str, folder: Path) -> Iterator[Runs]:
-    """Runs of one pool, the first on a disk."""
+    """Runs of one pool, which lies in the bucket, the first on a disk and without faults."""
     path = Path(pools.write_tars(folder / "tars", pools.make_samples(36), 3)).parent
+    fsspec.filesystem(bucket.partition(":")[0]).put(f"{path}/", f"{bucket}/pool/", recursive=True)
     made = Runs(proxy, bucket, folder)
-    Path(made.recipe).write_text(RECIPE % (path, pools.write_metadata(folder)))
+    Path(made.recipe).write_text(RECIPE % (f"{bucket}/pool", pools.write_metadata(folder)))
     done = run_command("run", made.recipe, "--out", str(folder / "here"))
     assert done.status == 0, done.err
     yield made
