@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
-from curate.base.errors import CurateError, RecipeError
+from curate.base.errors import RecipeError, describe
 from curate.base.process import cleaned_up
 from curate.base.wording import pluralise
 from curate.cli import common
@@ -252,8 +252,8 @@ def logging_to(store: RunStore) -> Iterator[Path]:
         copying.start()
     try:
         yield log
-    except CurateError as error:
-        fault = f"curate: {error}\n"
+    except Exception as error:
+        fault = f"curate: {describe(error) or type(error).__name__}\n"
         raise
     finally:
         ended.set()

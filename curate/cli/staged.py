@@ -7,11 +7,12 @@ of one that failed nothing is left to start.
 
 import sys
 import time
+import traceback
 
 
 def drive(url: str, lease: str) -> int:
     """Run what is staged, and return the exit status."""
-    from curate.base.errors import CurateError
+    from curate.base.errors import CurateError, describe
     from curate.cli.main import show_warnings
     from curate.cli.progress import show_progress
     from curate.cli.run import logging_to
@@ -33,9 +34,11 @@ def drive(url: str, lease: str) -> int:
             show_warnings()
             run_job(store, lambda: Spark.run_staged(store, lease, print))
             print(summary(url, time.monotonic() - began))
-    except CurateError as error:
-        print(f"curate: {error}", flush=True)
-        status = error.exit_status
+    except Exception as error:  # of any library's: nobody else would end the lease
+        if not isinstance(error, CurateError):
+            traceback.print_exc()
+        print(f"curate: {describe(error) or type(error).__name__}", flush=True)
+        status = getattr(error, "exit_status", 1)
         store.delete(staged_file(lease))
     end_lease(store, lease)
     if not status:

@@ -7,7 +7,6 @@ once. Where a step needs more than the others, its resource hints say so, and Da
 
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,7 +27,7 @@ from curate.signals.registry import find_signals
 from curate.signals.signal import ModelSignal
 from curate.store.store import RunStore
 from pipelines.engines.base import PipelineEngine, Report
-from pipelines.engines.job import Job, UnheardError
+from pipelines.engines.job import Job
 from pipelines.engines.workers import find_files
 from pipelines.spark.counters import StageCost
 
@@ -269,16 +268,7 @@ class _DataflowJob(Job):
         return [*rows, *([StageCost("(job: shuffles)", 0, 0.0, 0.0, shuffled, 0)] if shuffled else [])]
 
     def follow(self, on_costs: Callable[[], None]) -> None:
-        state, answered = self.state, time.monotonic()
-        while not PipelineState.is_terminal(state):
-            on_costs()
-            time.sleep(_BETWEEN)
-            try:
-                state, answered = self.state, time.monotonic()
-            except RunError as error:
-                if time.monotonic() > answered + _PATIENCE:
-                    raise UnheardError(str(error)) from None
-        on_costs()
+        state = self._look_until_ended(on_costs, _BETWEEN, _PATIENCE)
         if state != PipelineState.DONE:
             _log.error("Dataflow: the job is %s; see %s", state, self.logs)
             raise RuntimeError(self.fault or f"Dataflow: the job is {state}")

@@ -60,6 +60,27 @@ class Job:
         """
         self.result.wait_until_finish()
 
+    def _look_until_ended(self, on_look: Callable[[], None], between: float, patience: float) -> str:
+        """Look at the job every `between` seconds, and return the state in which it has ended.
+
+        Raises UnheardError where nothing has said for `patience` seconds how it is.
+        """
+        heard = time.monotonic()
+        while True:
+            state, fault = str(PipelineState.UNKNOWN), f"{self.engine}: the job is not known there; see {self.logs}"
+            try:
+                state = self.state
+            except RunError as error:
+                fault = str(error)
+            on_look()
+            if PipelineState.is_terminal(state):
+                return state
+            if state != PipelineState.UNKNOWN:
+                heard = time.monotonic()
+            elif time.monotonic() > heard + patience:
+                raise UnheardError(fault)
+            time.sleep(between)
+
     def stop(self, seconds: float = _SECONDS) -> None:
         """Cancel the job unless it has ended, and return once it has.
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import yaml
 
 import curate
-from curate.store.lease import find_lease
+from curate.cli.staged import drive as drive_here
+from curate.store.layout import staged_file
+from curate.store.lease import Holder, find_lease, take_lease
 from curate.store.store import RunStore
 from pipelines.engines import spark_cluster
 from pipelines.engines.job import Job
@@ -95,3 +98,18 @@ def test_it_runs_what_is_staged_until_it_has_ended(submitted: list[list[str]], t
     assert "last error of a worker: " in now.out and " ERROR audit: " in now.out, now.out
     again = drive()
     assert again.returncode == 1 and "nothing is staged for this driver" in again.stdout
+
+
+def test_an_error_of_any_library_ends_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no error of curate's, too: nobody else would say that the driver has ended."""
+
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    store, holder = RunStore(str(tmp_path)), Holder.make("run")
+    take_lease(store, holder, None)
+    store.write_bytes(staged_file(holder.id), b"")
+    monkeypatch.setattr("curate.store.facts.read_claim", fail)
+    monkeypatch.setattr("curate.cli.run.logging_to", lambda store: nullcontext())
+    assert drive_here(store.url, holder.id) == 1
+    assert find_lease(store) is None and not store.exists(staged_file(holder.id))
