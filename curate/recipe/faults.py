@@ -31,7 +31,10 @@ def explain_faults(model: type[BaseModel], error: ValidationError) -> Iterator[s
     places = [locate(model, fault["loc"]) for fault in faults]
     texts: set[str] = set()
     within = {place.keys[:depth] for place in places for depth in range(len(place.keys))}
+    ours = {place.keys for fault, place in zip(faults, places, strict=True) if fault["type"] == "fault"}
     for fault, place in zip(faults, places, strict=True):
+        if fault["type"] != "fault" and place.keys in ours:
+            continue  # of another form that the value may have, and it may hold a secret
         if len(fault["loc"]) > len(place.keys) and place.keys in within:
             continue  # of the forms that the value may have another one was meant, whose faults are reported
         if fault["type"] == "too_short" and fault["input"] and len(faults) > 1:
@@ -104,7 +107,8 @@ def is_section(form: Any) -> bool:
 def _describe(fault: Any, place: Place) -> str:
     """Return what follows the key in a fault's line."""
     if fault["type"] == "fault":
-        return f".{fault['ctx']['key']}: {fault['msg']}"
+        key = fault["ctx"]["key"]
+        return f"{'.' if key else ''}{key}: {fault['msg']}"
     if fault["type"] == "extra_forbidden":
         section, fields = place.section, place.section.model_fields if place.section else {}
         known = [field.alias or name for name, field in fields.items()]

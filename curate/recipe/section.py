@@ -6,6 +6,7 @@ validation whose context is a function that makes paths absolute applies it, in 
 
 import ast
 import inspect
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -117,10 +118,16 @@ def _texts_below(section: type[Section]) -> list[tuple[str, str]]:
     return texts
 
 
+_PASSWORD = re.compile(r"://[^/?#@:]*:[^/?#@]+@")  # what is written so is a secret, as in storage options
+
+
 def path_at(start: Callable[[str], int | None] = lambda text: 0) -> AfterValidator:
     """Mark a text in which a path begins at `start`; None where it is no path, but a model's name, say."""
 
     def resolve(text: str, info: ValidationInfo) -> str:
+        if _PASSWORD.search(text):
+            how = "storage: {username: NAME, password: env:MY_PASSWORD} of an input"
+            raise fault("", f"a password in a URL would be written to run.json and to logs; accepted: {how}")
         at = start(text) if text and info.context else None
         return text if at is None else text[:at] + info.context(text[at:])  # type: ignore[misc]
 
@@ -281,7 +288,7 @@ def find_twice(names: Iterable[str]) -> str | None:
 
 
 def fault(key: str, what: str) -> PydanticCustomError:
-    """Return an error, to be raised by a section's validator, that is reported under a dotted key of that section."""
+    """Return an error, to be raised by a validator, reported under a dotted key of its section; empty: at its own."""
     return PydanticCustomError("fault", "{what}", {"what": what, "key": key})
 
 

@@ -26,7 +26,7 @@ from pipelines.engines.base import PipelineEngine, Report
 from pipelines.engines.job import Job
 from pipelines.engines.programs import check_java
 from pipelines.spark import SparkRunner  # whose options Beam reads once they are imported
-from pipelines.spark.context import SparkOptions
+from pipelines.spark.context import SparkOptions, is_secret
 
 _BETWEEN = 5000  # milliseconds between two looks at which stages have ended
 _PICKLES = beam.coders.PickleCoder()
@@ -125,8 +125,9 @@ class Spark(PipelineEngine):
         pipeline = root.to_runner_api(default_environment=root.runner.default_environment(self.options))
         os.rmdir(root.local_tempdir)
         options = self.options.get_all_options(drop_default=True)
+        named = {text: text.partition("=")[0] for text in options.get("spark_conf", ())}
         options["spark_conf"] = [
-            text for text in options.get("spark_conf", ()) if not text.startswith(spark_cluster.MODE)
+            text for text, key in named.items() if key != spark_cluster.MODE and not is_secret(key)
         ]
         lease = holder.id if holder else ""
         store.write_bytes(staged_file(lease), _PICKLES.encode((pipeline.SerializeToString(), options, self._asked)))

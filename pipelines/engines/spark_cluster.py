@@ -9,8 +9,9 @@ has a number.
 import os
 import re
 import subprocess
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from apache_beam.runners.runner import PipelineState
@@ -20,7 +21,8 @@ from curate.base.errors import RunError
 from curate.base.wording import one_line
 from curate.store.layout import DRIVER_LOG
 from curate.store.store import RunStore
-from pipelines.engines.job import Job, UnheardError
+from pipelines.engines.job import Job
+from pipelines.spark.context import is_secret
 
 MODE = "spark.submit.deployMode"
 IN_IMAGE = "local:///opt/curate/staged.py"  # where infra/Dockerfile links the file of the driver
@@ -58,11 +60,37 @@ def submit(conf: Mapping[str, str], handle: Mapping[str, str], store: RunStore, 
     else:
         mode |= {"spark.kubernetes.driver.pod.name": name, "spark.kubernetes.submission.waitAppCompletion": "false"}
     settings = {"spark.app.name": name} | dict(conf) | mode
-    words = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
+    words = [word for key, value in settings.items() if not is_secret(key) for word in ("--conf", f"{key}={value}")]
     job = _ClusterJob(handle, store)
-    text = job.call("spark-submit", *words, file, store.url, lease, seconds=_SUBMITTING)
+    with _hiding({key: value for key, value in settings.items() if is_secret(key)}) as more:
+        text = job.call("spark-submit", *more, *words, file, store.url, lease, seconds=_SUBMITTING)
     job.take(number=re.search(_NUMBER, text), page=re.search(r"tracking URL: (\S+)", text))
     return job
+
+
+@contextmanager
+def _hiding(secrets: Mapping[str, str]) -> Iterator[list[str]]:
+    """Yield words for `spark-submit` that name a file of secret settings, which this user alone can read.
+
+    It has Spark's default settings too: Spark reads one file, this or that of the defaults.
+    """
+    if not secrets:
+        yield []
+        return
+    folder = os.environ.get("SPARK_CONF_DIR") or f"{_find_home()}/conf"
+    defaults = Path(folder, "spark-defaults.conf")
+    lines = [defaults.read_text()] if defaults.exists() else []
+    lines += ["{}={}".format(key, value.replace("\\", r"\\")) for key, value in secrets.items()]
+    with tempfile.NamedTemporaryFile("w", prefix="curate-", suffix=".conf") as file:
+        file.write("\n".join([*lines, ""]))
+        file.flush()
+        yield ["--properties-file", file.name]
+
+
+def _find_home() -> str:
+    from pyspark.find_spark_home import _find_spark_home
+
+    return str(_find_spark_home())
 
 
 def attach(handle: Mapping[str, str]) -> Job:
@@ -85,10 +113,8 @@ class _ClusterJob(Job):
 
     def call(self, program: str, *words: str, seconds: float = 0) -> str:
         """Return what a program of Spark's prints. Raises RunError where it fails, or takes longer."""
-        from pyspark.find_spark_home import _find_spark_home
-
         hadoop, timeout = find_hadoop() or self._handle.get("hadoop"), seconds or _PATIENCE
-        command, variables = [f"{_find_spark_home()}/bin/{program}", *words], {"HADOOP_CONF_DIR": hadoop or ""}
+        command, variables = [f"{_find_home()}/bin/{program}", *words], {"HADOOP_CONF_DIR": hadoop or ""}
         try:
             done = subprocess.run(
                 command, env=os.environ | variables, capture_output=True, timeout=timeout, check=False
@@ -144,20 +170,7 @@ class _ClusterJob(Job):
         return self.call("spark-submit", "--master", self._handle["master"], *context, what, self._handle["job"])
 
     def follow(self, on_costs: Callable[[], None]) -> None:
-        heard = time.monotonic()
-        while True:
-            state, fault = str(PipelineState.UNKNOWN), RunError(f"Spark: the job is not known there; see {self.logs}")
-            try:
-                state = self.state
-            except RunError as error:
-                fault = error
-            if PipelineState.is_terminal(state):
-                break
-            if state != PipelineState.UNKNOWN:
-                heard = time.monotonic()
-            elif time.monotonic() > heard + _UNHEARD:
-                raise UnheardError(str(fault)) from None
-            time.sleep(_BETWEEN)
+        state = self._look_until_ended(lambda: None, _BETWEEN, _UNHEARD)  # the driver there tells its costs
         if state != PipelineState.DONE:
             store = self._store if self._store and self._store.exists(DRIVER_LOG) else None
             told = re.findall(r"^curate: (.*)", store.read_bytes(DRIVER_LOG).decode() if store else "", re.MULTILINE)

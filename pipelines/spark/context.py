@@ -31,6 +31,7 @@ _LINE = (
 )
 # Of `difflib`, from which an unknown setting is taken for a misspelt one: many that work are in no registry.
 _NEAR = 0.9
+_SECRET = re.compile(r"(?i)secret|password|token|access\.?key")  # what Spark's pages and logs hide, by its own default
 _ELSEWHERE = ("spark.kubernetes.", "spark.yarn.")  # settings whose registries are loaded later
 
 
@@ -114,7 +115,9 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     elif is_here(master) or master.startswith("spark://"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     interrupt = signal.getsignal(signal.SIGINT)
-    SparkContext._ensure_initialized(conf=conf)  # starts Java
+    public = SparkConf()
+    public.setAll((key, value) for key, value in conf.getAll() if not is_secret(key))
+    SparkContext._ensure_initialized(conf=public)  # starts Java, with these settings in its command line
     for fault in _find_misspelt(SparkContext._jvm, named):
         _LOGGER.warning("%s", fault)
     with quietly(SparkContext._jvm, _CONNECTING):
@@ -125,6 +128,11 @@ def open_context(settings: SparkOptions) -> tuple[Any, bool]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, interrupt)  # PySpark sets one of its own, which outlives the context
     return spark, True
+
+
+def is_secret(key: str) -> bool:
+    """Return whether a setting's value is not to be seen in command lines, which all users of a machine see."""
+    return bool(_SECRET.search(key))
 
 
 def is_here(master: str) -> bool:

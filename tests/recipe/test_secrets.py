@@ -46,6 +46,16 @@ def test_a_wrong_name_is_not_shown() -> None:
     assert "wJalr" not in str(error.value)
 
 
+def test_a_password_in_a_url_is_refused() -> None:
+    """It would be in run.json and in each message about the file."""
+    for path in ("ftp://me:hush@host/pool.tar", ["simplecache::https://me:hush@host/{0..3}.tar"]):
+        with pytest.raises(RecipeError, match=r"input.*path(.0)?: a password.*: env:MY_PASSWORD") as error:
+            parse_recipe({"input": {"name": "photos", "format": "webdataset", "path": path}}, "recipe.yaml")
+        assert "hush" not in str(error.value)
+    for path in ("sftp://me@host:22/pool@2:a.tar", "pool:a@b.tar", "https://host/a?b=c:d@e"):
+        parse_recipe({"input": {"name": "photos", "format": "webdataset", "path": path}}, "recipe.yaml")
+
+
 def test_workers_are_asked_for_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a source, and those of engines of captions."""
     monkeypatch.setenv("POOL_SECRET", "hush-hush")

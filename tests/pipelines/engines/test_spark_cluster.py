@@ -53,6 +53,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
         script.write_text(
             f"""#!/bin/sh
 printf '%s\\n' "$HADOOP_CONF_DIR" "$@" > {tmp_path}/{program}.words
+[ "$1" = --properties-file ] && cp -p "$2" {tmp_path}/properties
 cat {tmp_path}/{program}
 exit {int(text.startswith("!"))}
 """
@@ -124,6 +125,20 @@ def test_what_yarn_gets(says: Says, tmp_path: Path) -> None:
     pipeline, staged, _ = beam.coders.PickleCoder().decode(store.read_bytes(staged_file(lease)))
     assert pipeline and staged["spark_exchange"] == f"{store.url}/tmp"
     assert staged["spark_conf"] == ["spark.yarn.tags=team", "spark.executor.memory=4g"]
+
+
+def test_secret_settings_are_in_no_command_line(says: Says, tmp_path: Path) -> None:
+    """They reach Spark by a file of this user's, with its defaults; of what is staged they are no part."""
+    says("spark-submit", "INFO Client: Submitted application application_17_0002\n")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/spark-defaults.conf").write_text("spark.executor.cores 2")
+    hand_over(tmp_path, YARN, r"--spark_conf=spark.hadoop.fs.s3a.secret.key=hu\sh", "--spark_conf=spark.task.cpus=2")
+    given, file = words(tmp_path, "spark-submit"), tmp_path / "properties"
+    assert file.read_text() == "spark.executor.cores 2\nspark.hadoop.fs.s3a.secret.key=hu\\\\sh\n"
+    assert file.stat().st_mode & 0o777 == 0o600 and not Path(given[2]).exists()
+    assert "spark.task.cpus=2" in given and not any("hu" in word for word in given)
+    [staged] = (tmp_path / "my Run/tmp").glob("staged-*")
+    assert beam.coders.PickleCoder().decode(staged.read_bytes())[1]["spark_conf"] == ["spark.task.cpus=2"]
 
 
 def test_what_kubernetes_gets(says: Says, tmp_path: Path) -> None:
