@@ -1,6 +1,5 @@
 """A secret by which the pool is read reaches workers by their own environment, and nothing that is written or shown."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -12,19 +11,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 
 from curate.demo.pool import write_pool
-from tests.runners.clusters import free_port
+from tests.runners.clusters import free_port, standalone
+from tests.s3 import NAMES, serving_s3
 
 pytestmark = pytest.mark.runners
 
 SECRET, OTHER = "wJalrXUtnFEMI-K7MDENG", "hush-bPxRfiCY-literal"
+SETTING = "je7MtGbClwBF-setting"  # of Spark's own access to a store
 
 
 @contextmanager
 def watching(folder: Path, page: str) -> Iterator[dict[str, bytes]]:
-    """What files below a folder held at some time, as far as they hold a secret; and the page of Spark, as last seen."""
+    """What files below a folder held at some time, and command lines, as far as it is a secret; and Spark's page, as last seen."""
     seen: dict[str, bytes] = {}
     states: dict[Path, tuple[int, int]] = {}
     ended = threading.Event()
@@ -36,8 +38,12 @@ def watching(folder: Path, page: str) -> Iterator[dict[str, bytes]]:
                 if path.is_file() and states.get(path) != (status.st_size, status.st_mtime_ns):
                     states[path] = status.st_size, status.st_mtime_ns
                     data = path.read_bytes()
-                    if SECRET.encode() in data or OTHER.encode() in data:
+                    if any(word.encode() in data for word in (SECRET, OTHER, SETTING)):
                         seen[str(path)] = data
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or ())
+            if any(word in line for word in (SECRET, OTHER, SETTING)):
+                seen[f"process {process.pid}"] = line.encode()
         with suppress(OSError), urllib.request.urlopen(page, timeout=2) as answer:
             seen["page"] = answer.read()
 
@@ -64,31 +70,30 @@ def write_recipe(path: Path, endpoint: str, key: str, secret: str) -> Path:
     return path
 
 
-def test_a_secret_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+@contextmanager
+def running(place: str, folder: Path) -> Iterator[str]:
+    """The master of a Spark in this process, or of a cluster whose workers have the variables that this process has now."""
+    if place == "local":
+        yield "local[2]"
+        return
+    folder.mkdir()
+    with standalone(folder) as url:
+        yield url
+
+
+@pytest.mark.parametrize("place", ["local", pytest.param("standalone", marks=pytest.mark.slow)])
+def test_a_secret_is_nowhere(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched, temporary = tmp_path / "watched", tmp_path / "watched/tmp"
     temporary.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(temporary))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
+    with serving_s3() as endpoint:
+        for name in NAMES[:2]:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         s3 = fsspec.filesystem("s3", endpoint_url=endpoint, key="k", secret="s")
-        s3.mkdir("bucket")
+        s3.makedirs("bucket", exist_ok=True)
         write_pool(tmp_path / "pool", samples=200, seed=3, shards=2)
         s3.put(f"{tmp_path}/pool/", "bucket/pool/", recursive=True)
-        port = free_port()
-        (watched / "events").mkdir()
-        settings = [f"spark.ui.port={port}", "spark.eventLog.enabled=true", f"spark.eventLog.dir={watched}/events"]
-        spark = [
-            "--",
-            "--runner=spark",
-            "--spark_master_url=local[2]",
-            *(f"--spark_conf={setting}" for setting in settings),
-        ]
         literal = write_recipe(tmp_path / "literal.yaml", endpoint, OTHER, OTHER)
         named = write_recipe(watched / "recipe.yaml", endpoint, "env:POOL_KEY", "env:POOL_SECRET")
 
@@ -98,6 +103,7 @@ def test_a_secret_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             (watched / f"{out}.printed").write_text(done.stdout + done.stderr)
             return done
 
+        port = free_port()
         with watching(watched, f"http://127.0.0.1:{port}/environment/") as seen:
             done = run(literal, "local")
             assert done.returncode == 0, done.stderr
@@ -105,17 +111,24 @@ def test_a_secret_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert missing.returncode == 2 and "POOL_KEY is not set" in missing.stderr
             monkeypatch.setenv("POOL_KEY", SECRET)
             monkeypatch.setenv("POOL_SECRET", SECRET)
-            refused = run(literal, "refused", *spark)
-            assert refused.returncode == 2 and "storage.key: a secret would be sent" in refused.stderr
-            done = run(named, "spark", *spark)
-            assert done.returncode == 0, done.stderr
+            with running(place, watched / "cluster") as master:
+                (watched / "events").mkdir()
+                conf = {"spark.ui.port": port, "spark.hadoop.fs.s3a.secret.key": SETTING}
+                conf |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": f"{watched}/events"}
+                conf |= {"spark.eventLog.compress": "false"}
+                conf |= {"spark.executorEnv.PYTHONPATH": os.environ["PYTHONPATH"]}
+                spark = {"runner": "spark", "spark_master_url": master, "spark_conf": conf}
+                (tmp_path / "on.yaml").write_text(json.dumps(spark))
+                refused = run(literal, "refused", "--on", f"{tmp_path}/on.yaml")
+                assert refused.returncode == 2 and "storage.key: a secret would be sent" in refused.stderr
+                done = run(named, "spark", "--on", f"{tmp_path}/on.yaml")
+                assert done.returncode == 0, done.stderr
         subprocess.run([sys.executable, "-m", "curate", "report", f"{watched}/spark"], check=True, capture_output=True)
-    finally:
-        server.stop()
-        importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
-    assert b"spark.eventLog.enabled" in seen["page"] and SECRET.encode() not in seen.pop("page")
-    assert list((watched / "events").rglob("*")) and seen == {}
+    page = seen.pop("page").decode()
+    assert "spark.eventLog.enabled" in page and not any(word in page for word in (SECRET, OTHER, SETTING))
+    events = [path.read_text() for path in (watched / "events").rglob("*") if path.is_file()]
+    assert "fs.s3a.secret.key" in "".join(events) and seen == {}
     for out in ("local", "spark"):
         assert os.path.exists(watched / out / "_SUCCESS")
     files = [path for path in watched.rglob("*") if path.is_file()]
-    assert not [path for path in files if any(word.encode() in path.read_bytes() for word in (SECRET, OTHER))]
+    assert not [path for path in files if any(word.encode() in path.read_bytes() for word in (SECRET, OTHER, SETTING))]
