@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.base.errors import CurateError, RecipeError, RunError
-    from curate.base.ids import digest
+    from curate.base.ids import digest, hash_uids
     from curate.base.process import process_cache
     from curate.captions.gates.gate import Candidates, Gate, Option
     from curate.captions.kinds.kind import CaptionKind
     from curate.decide.dedup.groups import Groups
     from curate.decide.dedup.passes.dedup_pass import ImageNearness, KeyPass, Nearness, NearnessKind
-    from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
+    from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
     from curate.decide.statistics.exact_sums import ExactSums
     from curate.decide.statistics.statistic import Statistic
     from curate.emit.layout import Shard

@@ -1,7 +1,7 @@
 """The curation pipeline: pool in, curated shards and tables out.
 
-units ─ measure ─ match ─ blocklist ─ rules ─ deduplicate ─ later rules ─ count, solve t ─ decide ─ audit ─ caption ─
-emit ─ compact ─ publish
+units ─ measure ─ match ─ blocklist ─ relate ─ rules ─ deduplicate ─ later rules ─ count, solve t ─ decide ─ audit ─
+caption ─ emit ─ compact ─ publish
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from curate.publish.audit import PublishSettings
 from curate.publish.forget.block import apply_blocklist
 from curate.publish.steps import audit, compact, measure_drift, publish_run, sources_of
 from curate.publish.uids import sort_uids
+from curate.relate.steps import relate
 from curate.run.context import RunContext
 from curate.run.units import Units
 
@@ -33,6 +34,8 @@ def build(units: Units, context: RunContext, plan: Sequence[Unit], n_buckets: in
         match(units, context)
     if context.blocklist_key:
         apply_blocklist(units, publishing)
+    if recipe.relate.requested:
+        relate(units, context, unread)
     decided, survivors = decide_rows(units, DecideSettings.of(context), unread, n_buckets)
     names = hash_names(units, emitting, n_buckets)
     uids = sort_uids(units, context.store, recipe.repeats, n_buckets)

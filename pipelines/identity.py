@@ -25,6 +25,7 @@ from curate.pool.plan import Unit
 from curate.recipe.diff import changes
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
+from curate.relate.steps import related_key
 from curate.run.columns import table_names
 from curate.run.context import RunContext
 from curate.store import layout
@@ -183,6 +184,8 @@ def table_keys(context: RunContext) -> dict[str, Callable[[Unit], str]]:
     if context.recipe.match:
         match = MatchSettings.of(context)
         keys["matches"] = lambda unit: match.key(measure.key("samples", unit))
+    related = related_key(context)
+    keys["related"] = lambda unit: related
     keys |= dict.fromkeys(("derived", "decisions"), lambda unit: decided)
     if context.recipe.captions:
         captions = CaptionSettings.of(context)

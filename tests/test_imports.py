@@ -26,7 +26,7 @@ ROOMS = (
         "curate.pool.urls",
     ),
     *("curate.pool", "curate.models", "curate.llm", "curate.signals.formulas", "curate.signals", "curate.run"),
-    *("curate.match", "curate.measure"),
+    *("curate.match", "curate.measure", "curate.relate"),
     *("curate.decide.draw", "curate.decide.rules", "curate.decide.statistics"),
     *("curate.decide.dedup", "curate.decide.dedup.passes", "curate.decide"),
     *("curate.captions.gates", "curate.captions.kinds", "curate.captions", "curate.emit"),

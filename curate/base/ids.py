@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curate.base.numeric.arrays import U64, string_buffers
+from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.numeric.text_hash import LEAST, MOST, hash_texts
 
 _UID = "[0-9a-fA-F]{32}"
@@ -84,6 +85,13 @@ def uid_halves(uids: pa.Array | pa.ChunkedArray) -> tuple[U64, U64]:
         raise ValueError(f"uid {text[bad].as_py()!r} is not 32 hex digits") from None
     high, low = np.frombuffer(octets, ">u8").reshape(-1, 2).T.astype(np.uint64, order="C")
     return high, low
+
+
+def hash_uids(uids: pa.Array, seed: int) -> U64:
+    """Return a hash of each uid and the seed (uint64[n]); both halves of a uid take part."""
+    high, low = uid_halves(uids)
+    seeded = mix64(np.array([(seed + 1) * int(GOLDEN) % (1 << 64)], np.uint64))
+    return np.asarray(mix64(mix64(low ^ mix64(high + GOLDEN)) ^ seeded))
 
 
 def hash64(text: str) -> int:

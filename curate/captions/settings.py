@@ -50,7 +50,7 @@ class CaptionSettings:
             seed=recipe.seed,
             engine_ids=context.engine_ids,
             sources=context.sources,
-            visible=visible_columns(recipe.measure, signals, context.pool),
+            visible=visible_columns(recipe, signals, context.pool),
             match=MatchSettings.of(context) if recipe.match else None,
             scorer=next((model for model in recipe.measure.kept if model.name == named and model.encodes), None),
             signals=signals,

@@ -23,6 +23,7 @@ from curate.pool.plan import Pool
 from curate.recipe.deciding import DEDUP, KEYS, NEARNESS, SELECTIONS, Dedup, Near, Top
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import without_runtime
+from curate.relate.steps import related_key
 from curate.run.columns import visible_columns
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.store.store import RunStore
@@ -65,7 +66,7 @@ class DecideSettings(StepSettings):
     def of(cls, context: RunContext) -> "DecideSettings":
         """Return those of a run. Raises RecipeError where a rule or a pass does not fit the pool's columns."""
         recipe, pool = context.recipe, context.pool
-        columns = visible_columns(recipe.measure, MeasureSettings.of(context).signals, pool)
+        columns = visible_columns(recipe, MeasureSettings.of(context).signals, pool)
         derived = check_derived(recipe.derive, columns)
         columns = pa.schema([*columns, *(pa.field(column.name, column.kind) for column in derived.values())])
         _check_dedup(recipe.dedup, pool, columns)
@@ -152,6 +153,7 @@ def decisions_key(context: RunContext) -> str:
             *([["counts", context.counts_key]] if context.counts_key else []),
             *([["drawn before"]] if schema.INPUT_PROBABILITY in context.pool.scores.names else []),
             *([context.blocklist_key] if context.blocklist_key else []),
+            *([["related", key]] if (key := related_key(context)) else []),
             *([[schema.DUPLICATE_COSINE.name]] if _has_cosines(context.recipe) else []),
         ]
     )

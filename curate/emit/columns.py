@@ -42,7 +42,7 @@ def find_emitted(context: RunContext) -> EmittedColumns:
     """
     recipe, pool, output = context.recipe, context.pool, context.recipe.output
     signals = find_signals(recipe.measure, context.models)
-    visible = visible_columns(recipe.measure, signals, pool).names
+    visible = visible_columns(recipe, signals, pool).names
     scores = score_schema(signals, pool).names[len(schema.ALIGNED) :]
     drawn = pool.scores.field(INPUT_PROBABILITY).type if INPUT_PROBABILITY in pool.scores.names else pa.float64()
     if not (pa.types.is_floating(drawn) or pa.types.is_integer(drawn)):

@@ -78,7 +78,7 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
     _remove_strays(store, lines)
     with ThreadPoolExecutor() as pool:
-        files = [*store.files(layout.POOL), *store.files(layout.INPUTS)]
+        files = [path for top in (layout.POOL, layout.INPUTS, layout.MODELS) for path in store.files(top)]
         known = pool.map(lambda path: (path, find_digest(store, path)), files)
         lines.add(Published(path, file.rows, file.bytes, file.sha256) for path, file in known if file)
     with store.together(_PUBLISHED) as together:

@@ -22,8 +22,8 @@ _ALIGNED = pa.schema(schema.ALIGNED)  # of tables whose other columns depend on 
 LARGE: dict[str, pa.Schema] = {
     name: getattr(schema, name.upper(), _ALIGNED)
     for name in (
-        *("samples", "scores", "embeddings", "matches", "decisions", "derived", "answers", "captions", "regions"),
-        *("members", "manifest", "retries"),
+        *("samples", "scores", "embeddings", "matches", "related", "decisions", "derived", "answers", "captions"),
+        *("regions", "members", "manifest", "retries"),
     )
 }
 _TYPES: dict[pa.DataType, str] = {pa.bool_(): "BOOLEAN", pa.string(): "VARCHAR"}
@@ -88,7 +88,11 @@ def quote_name(name: str) -> str:
 def _statements(view: str, files: Mapping[str, str], scores: Sequence[str], kind: OutputFormat) -> list[str]:
     """Return a CREATE `view` statement for each view; `files` are SQL for the list of each table's files."""
     bodies = {name: _scan(files[name]) if name in files else _nothing(columns) for name, columns in LARGE.items()}
-    bodies |= {"scored": _scored(scores), "measured": _measured(scores, "derived" in files), "verdicts": _VERDICTS}
+    bodies |= {
+        "scored": _scored(scores),
+        "measured": _measured(scores, [name for name in ("related", "derived") if name in files]),
+        "verdicts": _VERDICTS,
+    }
     bodies["published"] = _published(files["published"], kind) if "published" in files else _nothing(PUBLISHED)
     large = [f"CREATE {view} {name} AS {body}" for name, body in bodies.items()]
     text = (shipped_folder("sql") / "views.sql").read_text("utf-8").replace("CREATE VIEW", f"CREATE {view}")
@@ -107,13 +111,13 @@ def _scored(scores: Sequence[str]) -> str:
     return f"SELECT {', '.join(columns)} FROM scores"
 
 
-def _measured(scores: Sequence[str], is_derived: bool) -> str:
-    """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and derived columns."""
+def _measured(scores: Sequence[str], others: Sequence[str]) -> str:
+    """Return each sample with what rules see: scores, CLIPScores, what follows from the sides, and other tables."""
     taken = {name.lower() for name in scores}
     sides = [f"{expression} AS {name}" for name, expression in SIDES.items() if name not in taken]
-    derived = ["d.* EXCLUDE (unit, row, uid)"] if is_derived else []
-    joined = " LEFT JOIN derived d USING (unit, row)" if is_derived else ""
-    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *derived])
+    more = [f"{name}.* EXCLUDE (unit, row, uid)" for name in others]
+    joined = "".join(f" LEFT JOIN {name} USING (unit, row)" for name in others)
+    columns = ", ".join(["s.*", "c.* EXCLUDE (unit, row, uid)", *sides, *more])
     return f"SELECT {columns} FROM samples s LEFT JOIN scored c USING (unit, row){joined}"
 
 

@@ -25,6 +25,7 @@ from curate.recipe.faults import explain_faults, shorten
 from curate.recipe.files import read_mapping
 from curate.recipe.measure import Measure
 from curate.recipe.output import Output
+from curate.recipe.relate import Relate
 from curate.recipe.section import BuiltFrom, Column, ColumnName, Expression, KindsSection, Name, OneOrSeveral, Section
 from curate.recipe.source import AnySource
 from curate.recipe.strict_yaml import MAX_DEPTH, find_surrogate, load_yaml, say_yaml_error
@@ -59,6 +60,10 @@ class Match(Section):
     """The spacing rule: `reference` is MetaCLIP's."""
 
 
+def _relates_nothing(relate: Relate) -> bool:
+    return not relate.requested
+
+
 class Recipe(KindsSection):
     """A recipe needs only `input`; every other key is optional. Paths are relative to the recipe's folder.
 
@@ -88,6 +93,10 @@ class Recipe(KindsSection):
     """Signals to measure: each adds columns that rules and SQL see."""
     match: Match | None = Field(None, examples=[{"metadata": "metadata.json"}])
     """Metadata entries to match captions with (MetaCLIP). null: none, and no row is `unmatched`."""
+    relate: Annotated[SerializeAsAny[Relate], BuiltFrom(Relate.full)] = Field(
+        {}, examples=[{"clusters": {"topic": {"k": 1000}}}], validate_default=True, exclude_if=_relates_nothing
+    )
+    """Columns that need the whole pool: clusters made here, s-CLIPLoss."""
     derive: dict[ColumnName, Expression] = Field({}, examples=[{"quality": "zscore(clip_score) + zscore(aesthetic)"}])
     """New columns, by name: SQL over the measured ones and those before it."""
     rules: dict[str, Rule] = Field(
@@ -121,7 +130,7 @@ class Recipe(KindsSection):
     max_failed_files: float = Field(0.05, examples=[0.2], ge=0, le=1, strict=True)
     """The run fails if a larger share of files could not be read."""
 
-    @field_validator("measure", "match", "derive", "rules", "dedup", "output", mode="before")
+    @field_validator("measure", "match", "relate", "derive", "rules", "dedup", "output", mode="before")
     @classmethod
     def _empty_section(cls, value: Any, info: Any) -> Any:
         return cls.model_fields[info.field_name].get_default(call_default_factory=True) if value is None else value
@@ -155,6 +164,7 @@ class Recipe(KindsSection):
             raise ValueError(f"{named[0]} needs match: entries are what it goes by")
         if self.selector and self.selector.has_repeats and self.output.repeat:
             raise ValueError(f"output.repeat and {named[0]} both say how often a row is in the set; leave one out")
+        self.relate.check_measured(self.measure)
         self.dedup.check_measured(self.measure)
         if self.captions:
             models = {model.name: model for model in self.measure.kept if model.encodes}

@@ -12,6 +12,7 @@ from curate.pool.plan import Pool
 from curate.pool.registry import find_format
 from curate.recipe.measure import Measure
 from curate.recipe.recipe import Recipe
+from curate.recipe.relate import RELATIONS
 from curate.run.context import RunContext
 from curate.signals.registry import find_signals
 from curate.signals.signal import ImageSignal, Signal, filled_columns
@@ -30,17 +31,23 @@ def embedding_schema(measure: Measure, models: Mapping[str, Any]) -> pa.Schema:
     return pa.schema([*schema.ALIGNED, *columns])
 
 
-def visible_columns(measure: Measure, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
-    """Return the columns that rules see: what is measured or supplied, and what follows from the images' sides."""
+def related_columns(recipe: Recipe) -> list[pa.Field]:
+    """Return the columns that table `related` adds."""
+    requested = recipe.relate.requested
+    return [field for key, name, section in requested for field in RELATIONS.find(key).columns(name, section)]
+
+
+def visible_columns(recipe: Recipe, signals: Sequence[Signal], pool: Pool) -> pa.Schema:
+    """Return the columns that rules see: what is measured, related or supplied, and what follows from the sides."""
     hidden = {"unit", "row", "offset", "status", "error"}
     if not pool.has_images:
         hidden |= {"bytes", "format", "sha256", "original_sha256", "shard"}
         hidden |= {"width", "height", "url", "key"} - pool.supplied
-    if not (pool.has_images and measure.image.phash):
+    if not (pool.has_images and recipe.measure.image.phash):
         hidden.add("phash")
     hidden |= {"language"} - pool.supplied - set(filled_columns(signals))
     columns = [field for field in schema.SAMPLES if field.name not in hidden]
-    scores = list(score_schema(signals, pool))[len(schema.ALIGNED) :]
+    scores = [*list(score_schema(signals, pool))[len(schema.ALIGNED) :], *related_columns(recipe)]
     taken = {field.name.lower() for field in scores}
     sides = [] if hidden & {"width", "height"} else [field for field in schema.SIDES if field.name not in taken]
     return pa.schema([*columns, *scores, *sides])
@@ -57,6 +64,7 @@ def table_names(context: RunContext) -> tuple[str, ...]:
         "embeddings": bool(recipe.measure.kept),
         "members": context.pool.has_images and any(find_format(source).has_members for source in recipe.input),
         "matches": recipe.match is not None,
+        "related": bool(recipe.relate.requested),
         "derived": bool(recipe.derive),
         "decisions": True,
         "answers": recipe.captions is not None,
@@ -88,3 +96,6 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
             how = "give it another name, or choose the score columns with columns.scores, or names in join.columns"
             raise RecipeError(f"measure: {what}, {how}")
         labels[name] = label
+    for name in (column.name for column in related_columns(recipe)):
+        if name in schema.OWN_COLUMNS or name in labels or name in supplied:
+            raise RecipeError(f"relate: there is a column {name} already; give the relation another name")

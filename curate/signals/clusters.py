@@ -74,7 +74,7 @@ class LoadedClusters(NamedTuple):
 def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     """Read the files of the clusters `name`. Raises RecipeError where they are not what they are taken for."""
     where = f"measure.clusters.{name}"
-    centroids = _read_array(f"{where}.centroids", options.centroids)
+    centroids = read_array(f"{where}.centroids", options.centroids)
     if centroids.ndim != 2 or centroids.dtype.kind != "f" or not centroids.size:
         what = f"{where}.centroids: {options.centroids} is {centroids.dtype} {list(centroids.shape)}"
         raise RecipeError(f"{what}; accepted: floating-point numbers [k, dimension]")
@@ -88,7 +88,7 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     k, dimension = centroids.shape
     is_selected = np.zeros(k, bool)
     for file in files:
-        selected = _read_array(f"{where}.selected", file.path)
+        selected = read_array(f"{where}.selected", file.path)
         if selected.ndim == 2 and selected.dtype.kind == "f" and selected.shape[1] == dimension:
             selected = nearest_centroid(selected.astype(np.float32), centroids)
         elif not (selected.ndim == 1 and selected.dtype.kind in "iu" and ((selected >= 0) & (selected < k)).all()):
@@ -98,8 +98,8 @@ def load_clusters(name: str, options: Clusters) -> LoadedClusters:
     return LoadedClusters(centroids, is_selected)
 
 
-def _read_array(where: str, path: str) -> npt.NDArray[Any]:
-    """Return the array of a .npy or .pt file. Raises RecipeError."""
+def read_array(where: str, path: str) -> npt.NDArray[Any]:
+    """Return the array of a .npy or .pt file. Raises RecipeError, which begins with `where`."""
     is_torch = path.lower().endswith((".pt", ".pth"))
     try:
         content = read_whole(path, _MAX_BYTES)

@@ -27,6 +27,7 @@ PUBLISHED_FILES = (
 METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
+MODELS = "models"  # that a run made: centroids of clusters
 INPUTS = "inputs"  # small local files, which other machines are to read
 UNITS = "tmp/units"  # the units of a large plan, for workers on other machines
 LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read
@@ -48,7 +49,7 @@ def digest_name(name: str) -> str:
 
     In an object store they are names in a folder. On a disk they are lines of files, for folders take long to remove.
     """
-    is_below = name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", ANSWER_PARTS))
+    is_below = name.startswith(("tables/", "shards/", f"{POOL}/", f"{INPUTS}/", f"{MODELS}/", ANSWER_PARTS))
     return f"{DIGESTS}/{name}" if is_below or name in (*PUBLISHED_FILES, FORGOTTEN_FILE, RETRIES_FILE) else ""
 
 

@@ -61,15 +61,18 @@ class UnitTables:
         return self._ask(table, lambda file: file.read(columns))
 
     def read_measured(self, columns: list[str]) -> pa.Table:
-        """Return columns of `samples` and `scores`, and of `sides` where these have none of the name, side by side."""
+        """Return columns of `samples`, `scores` and `related`, and of `sides` where these have none, side by side."""
         table = self.read("samples", [name for name in columns if name in schema.SAMPLES.names] or ["row"])
         others = [name for name in columns if name not in schema.SAMPLES.names]
         of_sides = [name for name in others if name in schema.SIDES.names]
         if of_sides and self.exists("scores"):
             of_sides = [name for name in of_sides if name not in self.column_names("scores")]
-        if in_scores := [name for name in others if name not in of_sides]:
-            for name, column in zip(in_scores, self.read("scores", in_scores).columns, strict=True):
-                table = table.append_column(name, column)
+        others = [name for name in others if name not in of_sides]
+        related = set(self.column_names("related")) if others and self.exists("related") else set()
+        for place in ("scores", "related"):
+            if names := [name for name in others if (name in related) == (place == "related")]:
+                for name, column in zip(names, self.read(place, names).columns, strict=True):
+                    table = table.append_column(name, column)
         for name in of_sides:
             width, height = self.read("samples", ["width", "height"]).columns
             table = table.append_column(name, _OF_SIDES[name](width, height))

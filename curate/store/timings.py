@@ -25,17 +25,30 @@ _RECORD = re.compile(
     r"(?: (?P<cpu>\d+)(?P<used>( \w+-\w+-\d+)*))?",
     re.ASCII,
 )
-ORDER = ("measure", "match", "rules", "decide", "caption", "emit")
+ORDER = ("measure", "match", "relate", "rules", "decide", "caption", "emit")
 _FILES = {
     **{f"tables/{name}": "caption" for name in ("answers", "captions", "regions")},
     **{f"tables/{name}": "decide" for name in ("decisions", "derived")},
-    **{"tables/matches": "match", "tables/": "measure", "shards/": "emit"},
+    **{"tables/matches": "match", "tables/related": "relate", "tables/": "measure", "shards/": "emit"},
 }
 _LINE = 400  # characters from which on records that wait are written, as of a file's name
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
 START = "start"
-USERS = (START, "measure", "match", "rules", "duplicates", "decide", "caption", "emit", "audit", "publish", ENGINE)
+USERS = (
+    START,
+    "measure",
+    "match",
+    "relate",
+    "rules",
+    "duplicates",
+    "decide",
+    "caption",
+    "emit",
+    "audit",
+    "publish",
+    ENGINE,
+)
 
 
 class StepTimer:

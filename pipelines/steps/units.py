@@ -41,7 +41,7 @@ _SMALL = 1 << 16  # bytes of a packet that is mostly the names and fields of its
 
 # The step that a function is of, by the beginning of its module's name: the first that is one
 _STEPS = {
-    **{f"curate.{name}": name for name in ("measure", "match", "emit")},
+    **{f"curate.{name}": name for name in ("measure", "match", "relate", "emit")},
     **{"curate.publish.steps._publish": "publish", "curate.publish": "audit"},
     **{"curate.captions": "caption", "curate.decide.dedup": "duplicates"},
     **{f"curate.decide.{name}": "rules" for name in ("apply_rules", "rules", "statistics")},

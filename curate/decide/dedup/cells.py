@@ -22,7 +22,8 @@ import numpy.typing as npt
 import xxhash
 from numba import njit
 
-from curate.base.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
+from curate.base.numeric.arrays import F32, I16, I64, U64, Mask, Vectors
+from curate.base.numeric.spherical import add_points, blocks, mean_directions, rounded, split
 from curate.base.numeric.vectors import squares
 
 WHOLE = 32_768  # rows up to which all are compared
@@ -33,7 +34,7 @@ PROBED = 16  # `sample_rows` of this many cells are compared with all rows, to k
 _MAX_CELLS = 1 << 14
 _SAMPLED = 32  # rows of the sample for each cell
 _ROUNDS = 8
-_BLOCK = 2048
+_MORE = 2048  # visits that a range of cells may have beyond two a row
 _TINY, _HUGE = 1e-30, 1e30  # squared lengths between which a row is usable
 
 
@@ -58,14 +59,12 @@ def train(sample: Vectors, cells: int) -> F32:
     """
     if cells == 1 or not len(sample):
         return np.zeros((1, sample.shape[1]), np.float32)
-    points = _rounded(sample[np.unique(row_hashes(sample), return_index=True)[1]])
+    points = rounded(sample[np.unique(row_hashes(sample), return_index=True)[1]])
     centroids = points[:cells].copy()
     for _ in range(_ROUNDS):
         sums = np.zeros(centroids.shape)
-        _add(points, _nearest_centroids(points, centroids, 1)[:, 0], sums)
-        lengths = np.sqrt(squares(sums))
-        moved = lengths > 0
-        centroids[moved] = np.rint(sums[moved] / lengths[moved, None] * _scale(points.shape[1]))
+        add_points(points, _nearest_centroids(points, centroids, 1)[:, 0], sums)
+        centroids = mean_directions(centroids, sums)
     return centroids
 
 
@@ -73,7 +72,7 @@ def visits(vectors: Vectors, centroids: F32, among: Mask | None = None) -> I16:
     """Return the cells of each row, home first (int16[n, min(VISITS, centroids)]); −1 of rows that are not `among`."""
     out = np.full((len(vectors), min(VISITS, len(centroids))), -1, np.int16)
     for rows in split(np.flatnonzero(usable(vectors) if among is None else usable(vectors) & among)):
-        out[rows] = _nearest_centroids(_rounded(vectors[rows]), centroids, out.shape[1])
+        out[rows] = _nearest_centroids(rounded(vectors[rows]), centroids, out.shape[1])
     return out
 
 
@@ -89,7 +88,7 @@ def cell_rows(cell_of: I16) -> Iterator[tuple[int, I64, int]]:
     first = 0
     while first < len(counts):
         before = ends[first] - counts[first]
-        last = max(first + 1, int(np.searchsorted(ends, before + 2 * len(cell_of) + _BLOCK, side="right")))
+        last = max(first + 1, int(np.searchsorted(ends, before + 2 * len(cell_of) + _MORE, side="right")))
         starts = np.concatenate([np.zeros(1, np.int64), ends[first:last] - before])
         order = np.empty(starts[-1], np.uint32)
         _sort_by_cell(cell_of, first, starts[:-1].copy(), starts[:-1] + homes[first:last], order)
@@ -111,31 +110,6 @@ def row_hashes(vectors: Vectors) -> U64:
     for block in blocks(len(vectors)):
         view = memoryview(np.ascontiguousarray(vectors[block]).tobytes())
         out[block] = [digest(view[at : at + size]) for at in range(0, len(view), size)]
-    return out
-
-
-def blocks(size: int) -> Iterator[slice]:
-    """Yield slices that cover [0, size), small enough for products of two blocks to stay in cache."""
-    for start in range(0, size, _BLOCK):
-        yield slice(start, min(start + _BLOCK, size))
-
-
-def split(rows: I64) -> list[I64]:
-    """Return rows in blocks."""
-    return [rows[block] for block in blocks(len(rows))]
-
-
-def _scale(dimensions: int) -> int:
-    """Return the length of rounded rows: with the rounding itself at most 4095, so products stay below 2²⁴."""
-    return math.floor(4095 - math.sqrt(dimensions) / 2)
-
-
-def _rounded(vectors: Vectors) -> F32:
-    """Return the directions of usable rows as integers (float32[n, d])."""
-    out = np.empty(vectors.shape, np.float32)
-    for block in blocks(len(vectors)):
-        rows = vectors[block].astype(np.float64)
-        out[block] = np.rint(rows / np.sqrt(squares(rows))[:, None] * _scale(vectors.shape[1]))
     return out
 
 
@@ -162,14 +136,6 @@ def _best_columns(scores: F32, out: I16) -> None:
                     best[k], out[i, k] = best[k - 1], out[i, k - 1]
                     k -= 1
                 best[k], out[i, k] = score, c
-
-
-@njit(nogil=True, cache=True)
-def _add(points: F32, cells: I16, sums: F64) -> None:
-    """Add each point to its cell's sum; of integers, so exactly."""
-    for i in range(len(points)):
-        for k in range(points.shape[1]):
-            sums[cells[i], k] += points[i, k]
 
 
 @njit(nogil=True, cache=True)

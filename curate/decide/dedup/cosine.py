@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 
 from curate.base.numeric.arrays import F32, F64, I16, I64, U64, Mask, Vectors
+from curate.base.numeric.spherical import blocks, split
 from curate.base.numeric.vectors import dot, squares
 from curate.base.process import in_threads
 from curate.decide.dedup import cells
@@ -52,12 +53,12 @@ def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
     Counts are zeros where all pairs were candidates. `vectors` may be mapped from a file: it is read in blocks and cell
     by cell. Memory beyond it is that of a few cells, and 32 bytes a row.
     """
-    total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in cells.blocks(len(vectors)))
+    total = sum(int(np.count_nonzero(cells.usable(vectors[block]))) for block in blocks(len(vectors)))
     count = cells.cell_count(total)
     if count == 1:
         return groups_in_cell(nodes, vectors, np.ones(len(nodes), bool), cosine), np.zeros(2, np.int64)
     sampled = [np.zeros(0, np.int64)]
-    for block in cells.blocks(len(vectors)):
+    for block in blocks(len(vectors)):
         good = np.flatnonzero(cells.usable(vectors[block])) + block.start
         sampled.append(good[cells.sample_rows(vectors[good], total, count)])
     sample = vectors[np.concatenate(sampled)]
@@ -81,8 +82,8 @@ def groups(nodes: U64, vectors: Vectors, cosine: float) -> tuple[Groups, I64]:
 def nearest(vectors: Vectors, evaluation: Vectors, cosine: float) -> I64:
     """Return of each row the index of the nearest evaluation row of at least `cosine` (int64[n]; the first), or −1."""
     chosen = np.full(len(vectors), -1, np.int64)
-    theirs = cells.split(np.flatnonzero(cells.usable(evaluation)))
-    for rows in cells.split(np.flatnonzero(cells.usable(vectors))):
+    theirs = split(np.flatnonzero(cells.usable(evaluation)))
+    for rows in split(np.flatnonzero(cells.usable(vectors))):
         a = vectors[rows].astype(np.float32)
         best, index = np.full(len(rows), cosine), np.full(len(rows), -1, np.int64)
         for targets in theirs:
@@ -99,8 +100,8 @@ def recall_counts(vectors: Vectors, cell_of: I16, sample: Vectors, sample_cells:
     rows, which always meet, are not counted; those within the sample are counted from both sides. Cells are `visits`.
     """
     counts = np.zeros(2, np.int64)
-    theirs = cells.split(np.flatnonzero(sample_cells[:, 0] >= 0))
-    for rows in cells.split(np.flatnonzero(cell_of[:, 0] >= 0)):
+    theirs = split(np.flatnonzero(sample_cells[:, 0] >= 0))
+    for rows in split(np.flatnonzero(cell_of[:, 0] >= 0)):
         a = vectors[rows].astype(np.float32)
         for targets in theirs:
             b = sample[targets].astype(np.float32)
@@ -116,7 +117,7 @@ def _equals(vectors: Vectors) -> I64:
     """Return, of each row the first one that equals it (int64[n]): what occurs a million times is compared once."""
     _, first, places = np.unique(cells.row_hashes(vectors), return_index=True, return_inverse=True)
     same = first[places]
-    for rows in cells.split(np.flatnonzero(same != np.arange(len(same)))):
+    for rows in split(np.flatnonzero(same != np.arange(len(same)))):
         differ = (vectors[rows] != vectors[same[rows]]).any(axis=1)
         same[rows[differ]] = rows[differ]  # one hash of different bytes: left to comparison
     return same
@@ -139,8 +140,8 @@ def _close_pairs(vectors: Vectors, members: int, cosine: float) -> tuple[I64, F3
     points, n = vectors.astype(np.float32), len(vectors)
     lengths = squares(points)
     forest = _Forest(np.arange(n), np.zeros((n, 2), np.int64), np.zeros(1, np.int64), np.zeros(n))
-    for theirs in cells.blocks(members):
-        for ours in cells.blocks(n):
+    for theirs in blocks(members):
+        for ours in blocks(n):
             if ours.start >= theirs.start:
                 _join(points[ours] @ points[theirs].T, (ours.start, theirs.start), points, lengths, cosine, forest)
     return forest.edges[: forest.joins[0]], np.where(forest.nearest >= ALIKE, 1, forest.nearest).astype(np.float32)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curate.base import ids
 from curate.base.numeric.arrays import F64
-from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.decide.draw.weighted import WeightedSample
 from curate.recipe.deciding import Sample
@@ -20,7 +20,7 @@ from curate.store.tables import OpenTables
 
 def sample_keys(uids: pa.Array, seed: int) -> Keys:
     """Return what rows are ordered by: a hash of the uid (32 hex digits) and seed, and the uid's halves."""
-    values = np.stack([hash_uids(uids, seed), *ids.uid_halves(uids)], axis=1)
+    values = np.stack([ids.hash_uids(uids, seed), *ids.uid_halves(uids)], axis=1)
     return Keys(values, np.zeros(len(values), np.int64))
 
 

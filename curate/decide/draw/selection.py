@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.base import ids, schema
+from curate.base import schema
 from curate.base.errors import RunError
-from curate.base.numeric.arrays import F64, I32, I64, U64, Mask, whole
-from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.ids import hash_uids
+from curate.base.numeric.arrays import F64, I32, I64, Mask, whole
 from curate.base.process import in_threads
 from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.match.unit import Entries, MatchSettings, load_entries, read_matches
@@ -216,10 +216,3 @@ class OutOfReach(RunError):
     def __init__(self, message: str, choice: Choice, nearest: str) -> None:
         super().__init__(message)
         self.choice, self.nearest = choice, nearest  # in words: t = 1, the smallest
-
-
-def hash_uids(uids: pa.Array, seed: int) -> U64:
-    """Return a hash of each uid and the seed (uint64[n]); both halves of a uid take part."""
-    high, low = ids.uid_halves(uids)
-    seeded = mix64(np.array([(seed + 1) * int(GOLDEN) % (1 << 64)], np.uint64))
-    return np.asarray(mix64(mix64(low ^ mix64(high + GOLDEN)) ^ seeded))

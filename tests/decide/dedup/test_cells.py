@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curate.base.numeric import spherical
 from curate.decide.dedup import cells
 from tests.decide.dedup.naive import injected
 
@@ -32,7 +33,7 @@ def test_products_of_rounded_rows_are_exact(dimensions):
     """The longest rows that rounding can make: every partial sum must fit the 24 bits of a float32."""
     rng = np.random.default_rng(dimensions)
     rows = np.concatenate([rng.normal(size=(20, dimensions)), np.ones((1, dimensions)), np.eye(1, dimensions)])
-    points = cells._rounded(rows.astype(np.float32))
+    points = spherical.rounded(rows.astype(np.float32))
     assert (points.astype(np.int64) ** 2).sum(axis=1).max() < 1 << 24
     for block in (slice(0, 1), slice(None)):
         assert ((points[block] @ points.T) == points[block].astype(np.int64) @ points.astype(np.int64).T).all()
@@ -91,7 +92,7 @@ def test_cell_rows_by_definition_in_ranges_of_any_size(rows, unusable, block):
             expected.append((cell, home + visitors, len(home)))
     cell_of = np.array(cells_of_rows, np.int16).reshape(len(rows), -1 if rows else 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "_BLOCK", block)
+        patch.setattr(cells, "_MORE", block)
         assert [(cell, ids.tolist(), at_home) for cell, ids, at_home in cells.cell_rows(cell_of)] == expected
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.base.numeric import spherical
 from curate.decide.dedup import cells, cosine
 from curate.decide.dedup.groups import Groups
 from tests.decide.dedup.naive import groups_of, ids, injected, naive_cosine, naive_groups, naive_near
@@ -26,7 +27,7 @@ def test_all_close_rows_of_a_small_pool_are_found(n, d, seed, block, data):
     known = [c for a, b in itertools.combinations(vectors, 2) if 0 < (c := naive_cosine(a, b)) <= 1]
     x = data.draw(st.sampled_from(known)) if known else 0.9
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "_BLOCK", block)
+        patch.setattr(spherical, "_BLOCK", block)
         found, _ = cosine.groups(ids(n), vectors, x)
     near = naive_near(vectors, x)
     assert groups_of(found) == naive_groups(range(n), near)
@@ -70,7 +71,7 @@ def test_rows_in_any_order_blocks_and_units_give_the_same_groups(monkeypatch, sm
     assert 100 < sum(map(len, expected)) < 800
     rng = np.random.default_rng(0)
     for block in (2048, 100, 7):
-        monkeypatch.setattr(cells, "_BLOCK", block)
+        monkeypatch.setattr(spherical, "_BLOCK", block)
         order = rng.permutation(900)
         for other in (
             cosine.groups(ids(900)[order], vectors[order], x)[0],
@@ -174,7 +175,7 @@ def test_nearest_row(n, m, seed, block, data):
         return min(near_ones)[1] if near_ones else -1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "_BLOCK", block)
+        patch.setattr(spherical, "_BLOCK", block)
         assert cosine.nearest(vectors, evaluation, x).tolist() == [naive(vector) for vector in vectors]
 
 
@@ -188,7 +189,7 @@ def test_recall_counts_pairs_that_meet(monkeypatch):
         if (vectors[a] != vectors[b]).any() and naive_cosine(vectors[a], vectors[b]) >= x:
             expected += [1, cell_of[a, 0] in cell_of[b] or cell_of[b, 0] in cell_of[a]]
     assert 0 < expected[1] < expected[0]
-    monkeypatch.setattr(cells, "_BLOCK", 64)
+    monkeypatch.setattr(spherical, "_BLOCK", 64)
     parts = np.array_split(np.arange(300), 5)
     counts = [cosine.recall_counts(vectors[p], cell_of[p], vectors[sample], cell_of[sample], x) for p in parts]
     assert np.sum(counts, axis=0).tolist() == expected.tolist()

@@ -1,0 +1,84 @@
+"""Directions of embeddings: rounded to integers, whose sums and products are exact, and products in blocks.
+
+Rounded rows are integers so small that every partial sum of a product of two is an integer below 2²⁴, which float32
+holds: a product summed in any order is exact, and so is a sum of rows. Products of rows as they are come in blocks of
+one shape, for which a library sums in one order: a row's does not depend on which rows are beside it.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from curate.base.numeric.arrays import F32, F64, I32, I64, Vectors
+from curate.base.numeric.vectors import dot, squares
+
+_BLOCK = 2048
+PADDED = 128  # rows of a block of one shape: with 8,192 others products stay in cache
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Yield slices that cover [0, size), small enough for products of two blocks to stay in cache."""
+    for start in range(0, size, _BLOCK):
+        yield slice(start, min(start + _BLOCK, size))
+
+
+def split(rows: I64) -> list[I64]:
+    """Return rows in blocks."""
+    return [rows[block] for block in blocks(len(rows))]
+
+
+def scale(dimensions: int) -> int:
+    """Return the length of rounded rows: with the rounding itself at most 4095, so products stay below 2²⁴."""
+    return math.floor(4095 - math.sqrt(dimensions) / 2)
+
+
+def rounded(vectors: Vectors) -> F32:
+    """Return the directions of rows, none of them zero, as integers (float32[n, d])."""
+    out = np.empty(vectors.shape, np.float32)
+    for block in blocks(len(vectors)):
+        rows = vectors[block].astype(np.float64)
+        out[block] = np.rint(rows / np.sqrt(squares(rows))[:, None] * scale(vectors.shape[1]))
+    return out
+
+
+def mean_directions(centroids: F32, sums: F64) -> F32:
+    """Return the centroids of clusters, as rounded rows, by the sums of their rounded rows; one without rows stays."""
+    lengths = np.sqrt(squares(sums))
+    moved, out = lengths > 0, centroids.copy()
+    out[moved] = np.rint(sums[moved] / lengths[moved, None] * scale(centroids.shape[1]))
+    return out
+
+
+@njit(nogil=True, cache=True)
+def add_points(points: F32, cells: Any, sums: F64) -> None:
+    """Add each point to its cell's sum; of integers, so exactly."""
+    for i in range(len(points)):
+        for k in range(points.shape[1]):
+            sums[cells[i], k] += points[i, k]
+
+
+@njit(nogil=True, cache=True)
+def cosine_distances(rows: F32, centroids: F32, cells: I32) -> F64:
+    """Return 1 − cos of each row and its centroid (float64[n]), summed in the order of dimensions."""
+    out = np.empty(len(rows))
+    for i in range(len(rows)):
+        row, centroid = rows[i], centroids[cells[i]]
+        out[i] = 1.0 - dot(row, centroid) / np.sqrt(dot(row, row) * dot(centroid, centroid))
+    return out
+
+
+def padded(rows: npt.NDArray[Any], size: int = PADDED) -> Iterator[tuple[slice, F32]]:
+    """Yield rows, as float32, in blocks of one shape, the last one padded with zeros; each with where its rows are.
+
+    The block is written anew for the next one.
+    """
+    block = np.zeros((size, rows.shape[1]), np.float32)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        block[: len(part)] = part
+        block[len(part) :] = 0
+        yield slice(start, start + len(part)), block

@@ -1,0 +1,64 @@
+"""The section `relate` of a recipe: columns that need the whole pool. See `curate.relate.relation`."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from curate.base.registry import Registry
+from curate.recipe.measure import Measure, Requested
+from curate.recipe.section import ColumnName, KindsSection, Section, find_twice
+
+RELATIONS = Registry[Any](
+    "relation", "curate.relate.registry:KINDS", "curate.relations", "curate.relate.relation:Relation"
+)
+"""The kinds of relations, `curate.relate.relation.Relation`."""
+
+
+class OnKept(Section):
+    """Base of relations: `of` names a model whose embeddings are kept."""
+
+    of: ColumnName = Field("clip", examples=["l14"])
+    """Whose embeddings: the `name` of a model with `embeddings: true`, or of precomputed ones with `keep: true`."""
+
+
+class Relate(KindsSection):
+    """Columns that need the whole pool: each relates a row's embeddings to those of other rows.
+
+    They are computed after all is measured and before anything is decided, and rules and SQL see them. Other rows added
+    to the pool change them, so they are computed anew then, and nothing else is.
+    """
+
+    registry, holds_kinds = RELATIONS, True
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @classmethod
+    def kind_field(cls, kind: Any) -> tuple[Any, Any]:
+        """Return the type and the default of a kind's field: sections by name."""
+        return dict[ColumnName, kind.section], Field({}, exclude_if=_is_empty, **kind.section.about())
+
+    @property
+    def requested(self) -> list[Requested]:
+        """The relations, in the order of their kinds."""
+        return [Requested(key, *pair) for key in RELATIONS.kinds() for pair in (getattr(self, key) or {}).items()]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Relate":
+        if twice := find_twice(relation.name for relation in self.requested):
+            raise ValueError(f"two relations are named {twice!r}; give each a name of its own")
+        return self
+
+    def check_measured(self, measure: Measure) -> None:
+        """Check that the embeddings are kept. Raises ValueError."""
+        kept = [model.name for model in measure.kept]
+        for kind, name, section in self.requested:
+            if section.of not in kept:
+                needed = "in measure.clip, with embeddings: true, or in measure.embeddings, with keep: true"
+                there = f"; available: {', '.join(kept)}" if kept else ""
+                raise ValueError(f"relate.{kind}.{name} needs the model {section.of!r} {needed}{there}")
+
+
+def _is_empty(value: Any) -> bool:
+    return not value

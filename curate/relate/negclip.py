@@ -1,0 +1,120 @@
+"""s-CLIPLoss: a CLIP score less what the caption and the image score with others of the pool.
+
+Source: Wang et al., "CLIPLoss and Norm-Based Data Selection Methods for Multimodal Contrastive Learning" (arXiv
+2405.19547), there over random batches inside one file. Here a batch is a fixed sample of the pool, and the row itself:
+s_i = cos(f_i, g_i) − τ/2·(log Σ_j exp(cos(f_i, g_j)/τ) + log Σ_j exp(cos(f_j, g_i)/τ)), the mean over batches.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from curate.base.numeric.arrays import F16, F32, F64, I64, U64
+from curate.base.numeric.spherical import PADDED, padded
+from curate.base.numeric.vectors import normalised
+from curate.recipe.relate import OnKept
+from curate.recipe.section import Column
+from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
+from curate.relate.smallest import Chosen, join, smallest_rows
+from curate.run.units import Answer
+
+_FOLDER = "tmp/relate"  # of the reference rows
+
+
+class NegClipSection(OnKept):
+    """s-CLIPLoss: the CLIP score, less what image and caption score with others of the pool (arXiv 2405.19547).
+
+    A caption that fits many images, or an image that fits many captions, loses. Others are the reference rows of the
+    pool, those with the smallest hashes of seed and uid, and the row itself. The published code takes random batches of
+    32,768 rows inside a file; the last one is smaller, and its rows score higher. Memory is some 4 KB a reference row.
+    """
+
+    example: ClassVar[Any] = {"s_clip": {"of": "l14", "temperature": 0.01}}
+    gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null where the image's or the caption's is missing."),)
+
+    references: int = Field(8192, examples=[32768], ge=1, le=1 << 17, strict=True)
+    """Rows of the pool that each row is compared with."""
+    batches: int = Field(1, examples=[5], ge=1, le=100, strict=True)
+    """Samples of so many reference rows, over which the score is a mean."""
+    temperature: float = Field(0.01, examples=[0.07], gt=0, le=1, strict=True)
+    """τ that the encoder was trained with: 0.01 for OpenAI's CLIP, 0.07 for DFN's public one."""
+
+
+class NegClip(Relation):
+    """s-CLIPLoss."""
+
+    key, section, sides = "negclip", NegClipSection, ("image", "text")
+
+    def columns(self, name: str, section: NegClipSection) -> tuple[pa.Field, ...]:
+        """Return the score."""
+        return (pa.field(name, pa.float32()),)
+
+    def fit(self, asking: Asking, section: NegClipSection) -> Answer[Model]:
+        """Return the reference rows of each batch: hashes (uint64[n]) and embeddings (float16[n, 2, dimension])."""
+        seeds = [asking.reading.seed_of(["references", batch]) for batch in range(section.batches)]
+        batches = [smallest_rows(asking, f"references {i}", seed, section.references) for i, seed in enumerate(seeds)]
+        return asking.get("save", _save, *batches)
+
+    def apply(
+        self, model: Mapping[str, npt.NDArray[Any]], section: NegClipSection, rows: EmbeddedRows
+    ) -> Sequence[pa.Array]:
+        """Return the mean over the batches."""
+        scores = np.zeros(len(rows.rows))
+        for batch, seed in enumerate(model["seeds"].tolist()):
+            hashes, sides = model[f"hashes{batch}"], model[f"sides{batch}"]
+            scores += s_clip_loss(rows.images, rows.texts, rows.hashes(seed), hashes, sides, section.temperature)
+        return [pa.array((scores / section.batches).astype(np.float32))]
+
+
+def _save(reading: Reading, *batches: Sequence[Chosen]) -> Model | None:
+    if not any(batches):
+        return None  # no row has embeddings
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "seeds": np.array([reading.seed_of(["references", batch]) for batch in range(len(batches))], np.int64)
+    }
+    for batch, parts in enumerate(batches):
+        arrays[f"hashes{batch}"], arrays[f"sides{batch}"] = join(parts)
+    return reading.save(_FOLDER, **arrays)
+
+
+def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F16, temperature: float) -> F64:
+    """Return the score of rows against the embeddings `sides` [r, 2, dimension] of reference rows (float64[n]).
+
+    `hashes` and `references`, ascending, say which row is a reference row itself: it has its own embeddings there.
+    """
+    their_images, their_texts = _directions(sides[:, 0], temperature), _directions(sides[:, 1], temperature)
+    scores = np.empty(len(images))
+    places = np.searchsorted(references, hashes)
+    places[references[np.minimum(places, len(references) - 1)] != hashes] = -1
+    products = np.empty((PADDED, len(references)), np.float32)
+    for (part, image_block), (_, text_block) in zip(padded(images), padded(texts), strict=True):
+        some_images, some_texts = normalised(image_block), normalised(text_block)
+        cosines = np.einsum("nd,nd->n", some_images.astype(np.float64), some_texts.astype(np.float64))
+        place = np.full(len(some_images), -1)
+        place[: part.stop - part.start] = places[part]
+        sums = np.zeros(len(some_images))
+        for ours, theirs in ((some_images, their_texts), (some_texts, their_images)):
+            sums += _log_sums(np.matmul(ours, theirs, out=products), cosines / temperature, place)
+        scores[part] = (cosines - temperature / 2 * sums)[: part.stop - part.start]
+    return scores
+
+
+def _directions(side: F16, temperature: float) -> F32:
+    """Return reference embeddings over τ (float32[dimension, r]), as products want them."""
+    return np.ascontiguousarray((normalised(side) / np.float32(temperature)).T)
+
+
+def _log_sums(logits: F32, own: F64, place: I64) -> F64:
+    """Return log Σ exp of each row and its own logit, which stands at its `place` or, where that is −1, beside them."""
+    rows = np.arange(len(logits))
+    is_member = place >= 0
+    logits[rows[is_member], place[is_member]] = own[is_member]
+    greatest = np.maximum(logits.max(axis=1), own).astype(np.float32)
+    np.subtract(logits, greatest[:, None], out=logits)
+    np.exp(logits, out=logits)
+    sums = logits.sum(axis=1).astype(np.float64) + np.where(is_member, 0.0, np.exp(own - greatest))
+    return np.asarray(np.log(sums) + greatest)

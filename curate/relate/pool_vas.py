@@ -1,0 +1,75 @@
+"""The variance alignment score against the pool itself: fᵀΣf, Σ the mean of f·fᵀ over the pool's images.
+
+Source: Wang et al., "Variance Alignment Score" (arXiv 2402.02055), there with the covariance of a target set too, which
+`measure.vas` takes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.base.numeric.arrays import F64
+from curate.base.numeric.spherical import rounded, scale
+from curate.recipe.relate import OnKept
+from curate.recipe.section import Column
+from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
+from curate.run.units import Answer, Fold
+from curate.signals.formulas.targets import alignment
+
+_FOLDER = "tmp/relate"
+
+
+class PoolVasSection(OnKept):
+    """Variance alignment score of an image with the pool itself (VAS, arXiv 2402.02055): large where many are alike."""
+
+    example: ClassVar[Any] = {"pool_vas": {"of": "l14"}}
+    gives = (
+        Column("related", "NAME", "float32", "fᵀΣf, Σ the mean of f·fᵀ over the pool; null without an embedding."),
+    )
+
+
+class Moments(NamedTuple):
+    """Of rounded rows how many there are, and the sum of their outer products (float64[d, d], of integers)."""
+
+    rows: int
+    products: F64
+
+    def __add__(self, other: Any) -> "Moments":
+        return Moments(self.rows + other.rows, self.products + other.products)
+
+
+class PoolVas(Relation):
+    """VAS against the pool."""
+
+    key, section = "vas", PoolVasSection
+
+    def columns(self, name: str, section: PoolVasSection) -> tuple[pa.Field, ...]:
+        """Return the score."""
+        return (pa.field(name, pa.float32()),)
+
+    def fit(self, asking: Asking, section: PoolVasSection) -> Answer[Model]:
+        """Return Σ (float64[d, d]), by sums of integers, which are the same in any order."""
+        moments = asking.ask("moments", _moments, combine=Fold[Moments](large=True))
+        return asking.get("save", _save, moments)
+
+    def apply(
+        self, model: Mapping[str, npt.NDArray[Any]], section: PoolVasSection, rows: EmbeddedRows
+    ) -> Sequence[pa.Array]:
+        """Return the score."""
+        return [pa.array(alignment(rows.images, model["covariance"]))]
+
+
+def _moments(rows: EmbeddedRows) -> Iterator[Moments]:
+    if len(rows.rows):
+        points = rounded(rows.images).astype(np.float64)
+        yield Moments(len(points), points.T @ points)  # below 2⁵³, so exact, for 2²⁹ rows
+
+
+def _save(reading: Reading, moments: Moments | None) -> Model | None:
+    if moments is None:
+        return None
+    length = scale(len(moments.products))
+    return reading.save(_FOLDER, covariance=moments.products / (moments.rows * length * length))

@@ -1,0 +1,162 @@
+"""The interface that every relation implements: columns of a row that follow from its embeddings and the whole pool.
+
+A relation asks all units for what it needs (`fit`), and is applied to each unit by itself then (`apply`). What it asks
+for must not depend on how the pool is cut: rows are chosen by hashes, sums are of integers, ties are broken by content.
+Where table `related` of all units is current, nothing is asked.
+"""
+
+import hashlib
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.base import ids
+from curate.base.numeric.arrays import F16, I64, U64, whole
+from curate.base.numeric.vectors import embedding_matrix
+from curate.base.process import process_cache
+from curate.pool.plan import Unit
+from curate.recipe.relate import OnKept
+from curate.run.units import Answer, Combine, Units
+from curate.store.store import RunStore
+from curate.store.tables import OpenTables, UnitTables
+
+
+@dataclass(frozen=True)
+class EmbeddedRows:
+    """The rows of a unit that have all embeddings that a relation needs."""
+
+    rows: I64  # [n], which rows of the unit these are, ascending
+    images: F16  # [n, dimension], of unit length up to rounding
+    texts: F16  # [n, dimension], likewise; zeros where the relation needs none
+    uids: pa.Array  # string [n]
+
+    def hashes(self, seed: int) -> U64:
+        """Return a hash of each row's uid and a seed (uint64[n])."""
+        return ids.hash_uids(self.uids, seed)
+
+
+class Relation(ABC):
+    """One relation; it has no state."""
+
+    key: ClassVar[str]  # in a recipe's section `relate`
+    section: ClassVar[type[OnKept]]  # what a recipe says of one
+    sides: ClassVar[tuple[str, ...]] = (
+        "image",
+    )  # of embeddings that a row must have, which are read: perhaps text too
+    version: ClassVar[int] = 1  # raised where the code changes what comes out
+
+    @abstractmethod
+    def columns(self, name: str, section: Any) -> tuple[pa.Field, ...]:
+        """Return the columns that it adds to table `related`."""
+
+    @abstractmethod
+    def fit(self, asking: "Asking", section: Any) -> Answer[Any]:
+        """Ask all units what it needs, and return the Model that it is applied by."""
+
+    @abstractmethod
+    def apply(self, model: Mapping[str, npt.NDArray[Any]], section: Any, rows: EmbeddedRows) -> Sequence[pa.Array]:
+        """Return its columns for some rows, by the arrays of the model; other rows get nulls."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a relation reads of a run, and where it writes."""
+
+    store: RunStore
+    kind: Relation
+    name: str  # of the relation in the recipe
+    prefix: str  # of its model's columns in `embeddings`
+    seed: int  # of the run
+
+    def seed_of(self, what: object) -> int:
+        """Return a seed for a draw of its own."""
+        return int(ids.digest([self.seed, self.kind.key, self.name, what])[:15], 16)
+
+    def read(self, tables: UnitTables) -> EmbeddedRows:
+        """Return the rows of a unit that have embeddings."""
+        table = tables.read("embeddings", [f"{self.prefix}{side}" for side in self.kind.sides])
+        matrices = list(map(embedding_matrix, table.columns))
+        rows = np.flatnonzero(np.logical_and.reduce([matrix.any(axis=1) for matrix in matrices]))
+        images, *texts = (matrix[rows] for matrix in matrices)
+        uids = whole(tables.read("samples", ["uid"])["uid"].take(pa.array(rows, pa.int64())))
+        return EmbeddedRows(rows, images, texts[0] if texts else np.zeros_like(images), uids)
+
+    def save(self, folder: str, **arrays: npt.NDArray[Any]) -> "Model":
+        """Write arrays into the run's folder: those of one as .npy, which other programs read."""
+        data = io.BytesIO()
+        if len(arrays) == 1:
+            np.save(data, next(iter(arrays.values())), allow_pickle=False)
+        else:
+            np.savez(data, allow_pickle=False, **arrays)
+        file = f"{folder}/{self.name}.{'npy' if len(arrays) == 1 else 'npz'}"
+        self.store.write_bytes(file, data.getvalue())
+        digest = ids.digest(
+            [[key, list(a.shape), hashlib.sha256(a.tobytes()).hexdigest()] for key, a in arrays.items()]
+        )
+        return Model(self.store, file, digest, tuple(arrays))
+
+
+class Model(NamedTuple):
+    """Arrays that units share, in a file of the run's folder: large ones do not travel with steps."""
+
+    store: RunStore
+    file: str
+    digest: str
+    names: tuple[str, ...]
+
+    def load(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the arrays, read once per process."""
+
+        def read() -> dict[str, npt.NDArray[Any]]:
+            content: Any = np.load(io.BytesIO(self.store.read_bytes(self.file)), allow_pickle=False)
+            return {self.names[0]: content} if len(self.names) == 1 else {name: content[name] for name in self.names}
+
+        file = f"model {self.store.url} {self.file} "
+        return process_cache(f"{file}{self.digest}", read, replaces=file)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks units on behalf of a relation, unless all of them have what would follow."""
+
+    units: Units
+    stale: Answer[Any]  # how many units need it
+    reading: Reading
+
+    def ask(
+        self, what: str, function: Callable[..., Any], *values: Any, combine: Combine[Any, Any] | None = None
+    ) -> Any:
+        """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does."""
+        name, of_rows = f"Relate {self.reading.name}: {what}", _OfRows(function, self.reading)
+        if combine is None:
+            return self.units.ask(name, of_rows, self.stale, *values)
+        return self.units.ask(name, of_rows, self.stale, *values, combine=combine)
+
+    def get(self, what: str, function: Callable[..., Any], *values: Any) -> Answer[Any]:
+        """Return `function(reading, *values)`, computed once, or None."""
+        name = f"Relate {self.reading.name}: {what}"
+        return self.units.get(name, _OfAnswers(function, self.reading), self.stale, *values)
+
+
+@dataclass(frozen=True)
+class _OfRows:
+    function: Callable[..., Iterable[Any]]
+    reading: Reading
+
+    def __call__(self, tables: OpenTables, unit: Unit, stale: int | None, *values: Any) -> Iterable[Any]:
+        return self.function(self.reading.read(tables), *values) if stale else ()
+
+
+@dataclass(frozen=True)
+class _OfAnswers:
+    function: Callable[..., Any]
+    reading: Reading
+
+    def __call__(self, stale: int | None, *values: Any) -> Any:
+        return self.function(self.reading, *values) if stale else None

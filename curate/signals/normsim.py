@@ -1,0 +1,52 @@
+"""How near an image is to the nearest of target images (NormSim): see `curate.signals.formulas.targets`."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.recipe.section import Column
+from curate.signals.formulas.targets import alignment, covariance, largest_cosine
+from curate.signals.on_embeddings import Method, embedding_signal
+from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.target_images import WithTargets, identify_targets, load_targets
+
+
+class NormSim(WithTargets):
+    """How near an image is to target images, those of ImageNet say, by name (NormSim, arXiv 2405.19547).
+
+    With `norm: max` it is the largest |cosine| with any of them; with `norm: 2` the root of the sum of all squares, in
+    the order of `vas`.
+    """
+
+    example: ClassVar[Any] = {"imagenet": {"of": "l14", "targets": "imagenet.npy"}}
+    gives = (Column("scores", "NAME", "float32", "The norm of its cosines with the targets."),)
+
+    norm: Literal["max", "2"] = Field("max", examples=["2"])
+    """`max`, as the paper recommends, or `2`."""
+
+
+def _identify(name: str, options: NormSim, known: Known) -> Any:
+    return identify_targets(f"measure.normsim.{name}.targets", options, known)
+
+
+def _build(name: str, options: NormSim, built: Built) -> Iterator[Signal]:
+    def load() -> Any:
+        targets = load_targets(f"measure.normsim.{name}.targets", name, options, built)
+        return targets if options.norm == "max" else covariance(targets) * len(targets)
+
+    def compute(images: Any, loaded: Any) -> Any:
+        return largest_cosine(images, loaded) if options.norm == "max" else np.sqrt(alignment(images, loaded))
+
+    method = Method(
+        columns=(pa.field(name, pa.float32()),),
+        settings={"norm": options.norm},
+        load=load,
+        compute=lambda embeddings, loaded: [pa.array(compute(embeddings.images, loaded))],
+    )
+    yield embedding_signal(name, options, built, method)
+
+
+KIND = SignalKind("normsim", NormSim, _identify, _build, "named")

@@ -1,0 +1,73 @@
+"""The variance alignment score with target images (VAS): see `curate.signals.formulas.targets`."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from curate.base.errors import RecipeError
+from curate.base.numeric.arrays import F64
+from curate.recipe.section import Column, UserPath, UserPaths
+from curate.signals.clusters import read_array
+from curate.signals.formulas.targets import alignment, covariance
+from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
+from curate.signals.signal import Built, Known, Signal, SignalKind
+from curate.signals.target_images import WithTargets, array_digest, identify_targets, load_targets
+
+
+class Vas(WithTargets):
+    """Variance alignment score with target images, by name (VAS, arXiv 2402.02055): fᵀΣf, Σ the mean of t·tᵀ.
+
+    Give `targets`, or their `covariance`. Against the pool itself: `relate.vas`.
+    """
+
+    example: ClassVar[Any] = {"imagenet_vas": {"of": "l14", "targets": "imagenet.npy"}}
+    gives = (Column("scores", "NAME", "float32", "fᵀΣf."),)
+
+    targets: UserPaths | None = Field(None, examples=["imagenet.npy"])  # type: ignore[assignment]
+    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or tars of them."""
+    covariance: UserPath | None = Field(None, examples=["imagenet_covariance.npy"])
+    """A .npy or .pt file of Σ [dimension, dimension]."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Vas":
+        if (self.targets is None) == (self.covariance is None):
+            raise ValueError("give either targets or covariance")
+        return self
+
+
+def _identify(name: str, options: Vas, known: Known) -> Any:
+    if options.covariance is None:
+        return identify_targets(f"measure.vas.{name}.targets", options, known)
+    return array_digest(_read_covariance(name, options.covariance, known.identities[options.of]["dimension"]))
+
+
+def _read_covariance(name: str, path: str, dimension: int) -> F64:
+    where = f"measure.vas.{name}.covariance"
+    array = read_array(where, path)
+    if array.shape != (dimension, dimension) or array.dtype.kind != "f":
+        what = f"{path} is {array.dtype} {list(array.shape)}"
+        raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [{dimension}, {dimension}]")
+    return np.asarray(array, np.float64)
+
+
+def _build(name: str, options: Vas, built: Built) -> Iterator[Signal]:
+    def load() -> F64:
+        if options.covariance is None:
+            return covariance(load_targets(f"measure.vas.{name}.targets", name, options, built))
+        array = _read_covariance(name, options.covariance, built.identities[options.of]["dimension"])
+        check_unchanged(name, array_digest(array), built.identities[name])
+        return array
+
+    method = Method(
+        columns=(pa.field(name, pa.float32()),),
+        settings={},
+        load=load,
+        compute=lambda embeddings, sigma: [pa.array(alignment(embeddings.images, sigma))],
+    )
+    yield embedding_signal(name, options, built, method)
+
+
+KIND = SignalKind("vas", Vas, _identify, _build, "named")

@@ -1,0 +1,124 @@
+"""Columns that need the whole pool: each is its definition in float64, and the same to the bit however the pool is cut."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from curate.api import Run
+from curate.base import ids
+from curate.recipe.relate import RELATIONS
+from curate.relate.relation import Reading
+from curate.store.store import RunStore
+from tests.cli.conftest import run_command
+from tests.relate.pools import make_embeddings, recipe_of, write_pool
+
+RELATE = {
+    "negclip": {"s_clip": {"of": "l14", "references": 60, "batches": 2}},
+    "clusters": {"topic": {"of": "l14", "k": 9}},
+    "vas": {"pool_vas": {"of": "l14"}},
+}
+MISSING = (3, 50)
+
+
+@pytest.fixture(scope="module")
+def pool() -> tuple[Any, Any]:
+    return make_embeddings(400)
+
+
+def run(out: Path, path: str, *words: str, **sections: Any) -> Path:
+    recipe = out.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump(recipe_of(path, RELATE, **sections)))
+    done = run_command("run", str(recipe), "--out", str(out), *words)
+    assert done.status == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, pool: tuple[Any, Any]) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("relate")
+    paths = {files: write_pool(folder / f"pool{files}", files, *pool, missing=MISSING) for files in (1, 7, 40)}
+    return {files: run(folder / f"run{files}", path) for files, path in paths.items()}
+
+
+def related(folder: Path) -> dict[str, list[Any]]:
+    query = "SELECT url, s_clip, topic, topic_distance, pool_vas FROM verdicts ORDER BY url"
+    return Run(str(folder)).sql(query).to_pydict()
+
+
+def test_the_same_to_the_bit_however_it_is_cut(runs: dict[int, Path]) -> None:
+    whole = related(runs[1])
+    assert len(set(whole["topic"])) >= 5 and whole["s_clip"].count(None) == 2
+    assert all(related(runs[files]) == whole for files in (7, 40))
+    centroids = {(runs[files] / "models/topic.npy").read_bytes() for files in runs}
+    assert len(centroids) == 1
+
+
+def by_row(folder: Path) -> dict[int, dict[str, Any]]:
+    """What the run says of each row, by its number in the pool."""
+    table = Run(str(folder)).sql("SELECT url, uid, s_clip, topic, topic_distance, pool_vas FROM verdicts")
+    return {int(row["url"].rpartition("/")[2][:-4]): row for row in table.to_pylist()}
+
+
+def test_each_is_its_definition_in_float64(runs: dict[int, Path], pool: tuple[Any, Any]) -> None:
+    rows = by_row(runs[7])
+    usable = [i for i in sorted(rows) if i not in MISSING]
+    images, texts = (side.astype(np.float64) for side in pool)
+    images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
+
+    uids = pa.array([rows[i]["uid"] for i in usable])
+    scores = np.zeros(len(usable))
+    for batch in range(2):
+        hashes = ids.hash_uids(uids, seed_of("negclip", "s_clip", ["references", batch])).tolist()
+        references = [usable[i] for i in sorted(range(len(usable)), key=hashes.__getitem__)[:60]]
+        for place, i in enumerate(usable):
+            beside = [*references, *([] if i in references else [i])]
+            sums = np.log(np.exp(texts[beside] @ images[i] / 0.01).sum()) + np.log(
+                np.exp(images[beside] @ texts[i] / 0.01).sum()
+            )
+            scores[place] += (images[i] @ texts[i] - 0.01 / 2 * sums) / 2
+    assert np.abs(np.array([rows[i]["s_clip"] for i in usable]) - scores).max() < 1e-5
+
+    centroids = np.load(runs[7] / "models/topic.npy").astype(np.float64)
+    cosines = images[usable] @ centroids.T
+    assert [rows[i]["topic"] for i in usable] == cosines.argmax(axis=1).tolist()
+    assert np.abs(np.array([rows[i]["topic_distance"] for i in usable]) - (1 - cosines.max(axis=1))).max() < 1e-6
+    for cluster in range(len(centroids)):  # all rows are trained on: it has converged
+        mean = images[usable][cosines.argmax(axis=1) == cluster].mean(axis=0)
+        assert mean @ centroids[cluster] / np.linalg.norm(mean) > 0.99999
+
+    sigma = images[usable].T @ images[usable] / len(usable)
+    wanted = np.einsum("nd,de,ne->n", images[usable], sigma, images[usable])
+    assert np.abs(np.array([rows[i]["pool_vas"] for i in usable]) - wanted).max() < 1e-4
+    assert {rows[i][name] for i in MISSING for name in ("s_clip", "topic", "pool_vas")} == {None}
+
+
+def seed_of(kind: str, name: str, what: object) -> int:
+    return Reading(RunStore("."), RELATIONS.find(kind), name, "", 0).seed_of(what)
+
+
+def test_centroids_of_a_run_are_taken_by_another(tmp_path: Path, runs: dict[int, Path], pool: tuple[Any, Any]) -> None:
+    """`measure.clusters` gives what the run itself gave; what is related is adopted, and nothing asked."""
+    measure = {"clusters": {"again": {"of": "l14", "centroids": str(runs[1] / "models/topic.npy")}}}
+    path = write_pool(tmp_path / "pool", 7, *pool, missing=MISSING)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, {}, measure=measure)))
+    done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"))
+    assert done.status == 0, done.err
+    again = Run(str(tmp_path / "run")).sql("SELECT again FROM verdicts ORDER BY url").column(0).to_pylist()
+    assert again == related(runs[1])["topic"]
+
+
+def test_rules_see_them_and_they_are_reused(tmp_path: Path, runs: dict[int, Path]) -> None:
+    rules = {"near": "topic_distance < 0.3", "best": {"top": 0.5, "of": "s_clip"}}
+    out = run(tmp_path / "out", str(runs[7].parent / "pool7/*.parquet"), "--reuse", str(runs[7]), rules=rules)
+    one = Run(str(out))
+    kept = one.sql("SELECT url FROM kept").num_rows
+    assert 0 < kept < 250 and related(out) == related(runs[7])
+    steps = one.sql("SELECT step FROM steps").column(0).to_pylist()
+    assert "relate" not in steps, steps  # it was all there
+    assert run_command("verify", str(out)).status == 0
+    [uid] = one.sql("SELECT uid FROM kept LIMIT 1").column(0).to_pylist()
+    assert "topic" in run_command("explain", str(out), uid).out
