@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.base.numeric.arrays import F16, F32, F64, I64, U64
-from curate.base.numeric.spherical import PADDED, padded
+from curate.base.numeric.spherical import padded
 from curate.base.numeric.vectors import normalised
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
@@ -90,15 +90,16 @@ def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F1
     scores = np.empty(len(images))
     places = np.searchsorted(references, hashes)
     places[references[np.minimum(places, len(references) - 1)] != hashes] = -1
-    products = np.empty((PADDED, len(references)), np.float32)
-    for (part, image_block), (_, text_block) in zip(padded(images), padded(texts), strict=True):
+    n, products = len(references), None
+    for (part, image_block), (_, text_block) in zip(padded(images, n), padded(texts, n), strict=True):
         some_images, some_texts = normalised(image_block), normalised(text_block)
         cosines = np.einsum("nd,nd->n", some_images.astype(np.float64), some_texts.astype(np.float64))
         place = np.full(len(some_images), -1)
         place[: part.stop - part.start] = places[part]
         sums = np.zeros(len(some_images))
         for ours, theirs in ((some_images, their_texts), (some_texts, their_images)):
-            sums += _log_sums(np.matmul(ours, theirs, out=products), cosines / temperature, place)
+            products = np.matmul(ours, theirs, out=products)
+            sums += _log_sums(products, cosines / temperature, place)
         scores[part] = (cosines - temperature / 2 * sums)[: part.stop - part.start]
     return scores
 

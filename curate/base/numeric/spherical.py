@@ -17,7 +17,7 @@ from curate.base.numeric.arrays import F32, F64, I32, I64, Vectors
 from curate.base.numeric.vectors import dot, squares
 
 _BLOCK = 2048
-PADDED = 128  # rows of a block of one shape: with 8,192 others products stay in cache
+_PRODUCTS = 1 << 24  # of a block of one shape, at most: 64 MB
 
 
 def blocks(size: int) -> Iterator[slice]:
@@ -71,11 +71,12 @@ def cosine_distances(rows: F32, centroids: F32, cells: I32) -> F64:
     return out
 
 
-def padded(rows: npt.NDArray[Any], size: int = PADDED) -> Iterator[tuple[slice, F32]]:
+def padded(rows: npt.NDArray[Any], others: int) -> Iterator[tuple[slice, F32]]:
     """Yield rows, as float32, in blocks of one shape, the last one padded with zeros; each with where its rows are.
 
-    The block is written anew for the next one.
+    The shape is for products with so many other rows. The block is written anew for the next one.
     """
+    size = min(_BLOCK, max(64, 1 << (_PRODUCTS // max(1, others)).bit_length() - 1))
     block = np.zeros((size, rows.shape[1]), np.float32)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]

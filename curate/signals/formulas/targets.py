@@ -19,7 +19,7 @@ _TARGETS = 8192  # at a time: products of a block of rows with them stay in cach
 def largest_cosine(images: npt.NDArray[Any], targets: F32) -> F32:
     """Return the largest |cosine| of each image [n, d] with any target [t, d], of unit length (float32[n])."""
     out = np.empty(len(images), np.float32)
-    for part, block in padded(images):
+    for part, block in padded(images, _TARGETS):
         rows, largest = normalised(block), np.zeros(len(block), np.float32)
         for start in range(0, len(targets), _TARGETS):
             products = rows @ targets[start : start + _TARGETS].T
@@ -40,7 +40,7 @@ def covariance(targets: npt.NDArray[Any]) -> F64:
 def alignment(images: npt.NDArray[Any], sigma: F64) -> F32:
     """Return fᵀΣf of each image [n, d], of unit length (float32[n])."""
     out = np.empty(len(images), np.float32)
-    for part, block in padded(images):
+    for part, block in padded(images, len(sigma)):
         rows = normalised(block).astype(np.float64)
         out[part] = np.einsum("nd,nd->n", rows @ sigma, rows)[: part.stop - part.start]
     return out
