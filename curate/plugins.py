@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     )
     from curate.recipe.files import read_whole
     from curate.recipe.measure import OnEmbeddings
+    from curate.recipe.relate import OnKept
     from curate.recipe.section import Column, Section, UserFile, UserPath, UserPaths
     from curate.recipe.source import Source
+    from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
     from curate.run.units import Combine, Fold, Place
     from curate.signals.on_embeddings import Method, check_unchanged, embedding_signal
     from curate.signals.signal import (
@@ -64,15 +66,16 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "Answer", "Batch", "Built", "Candidates", "CaptionKind", "Choice", "Collector", "Column", "Combine",
-    "CurateError", "EmbeddingSignal", "Embeddings", "EmitSettings", "Engine", "EngineKind", "EngineOptions",
-    "ExactSums", "FileColumns", "Fold", "Gate", "Groups", "ImageNearness", "ImageObserver", "ImageSignal",
-    "InputFault", "InputFormat", "InputPart", "InputSample", "KeyPass", "Known", "Method", "ModelSignal", "Nearness",
-    "NearnessKind", "OnEmbeddings", "Option", "Outcome", "OutputFormat", "PartRows", "PipelineEngine", "Place",
-    "PlannedSource", "PrecomputedSignal", "RecipeError", "Request", "RowsLeft", "RunError", "Section", "Selection",
-    "SelectionRun", "SelectionWords", "Shard", "SignalKind", "SignalOutput", "Source", "Statistic", "TextSignal",
-    "UnitTables", "UserFile", "UserPath", "UserPaths", "check_unchanged", "digest", "embedding_signal", "hash_uids",
-    "image_signal", "list_files", "process_cache", "read_whole",
+    "Answer", "Asking", "Batch", "Built", "Candidates", "CaptionKind", "Choice", "Collector", "Column", "Combine",
+    "CurateError", "EmbeddedRows", "EmbeddingSignal", "Embeddings", "EmitSettings", "Engine", "EngineKind",
+    "EngineOptions", "ExactSums", "FileColumns", "Fold", "Gate", "Groups", "ImageNearness", "ImageObserver",
+    "ImageSignal", "InputFault", "InputFormat", "InputPart", "InputSample", "KeyPass", "Known", "Method", "Model",
+    "ModelSignal", "Nearness", "NearnessKind", "OnEmbeddings", "OnKept", "Option", "Outcome", "OutputFormat",
+    "PartRows", "PipelineEngine", "Place", "PlannedSource", "PrecomputedSignal", "Reading", "RecipeError",
+    "Relation", "Request", "RowsLeft", "RunError", "Section", "Selection", "SelectionRun", "SelectionWords",
+    "Shard", "SignalKind", "SignalOutput", "Source", "Statistic", "TextSignal", "UnitTables", "UserFile",
+    "UserPath", "UserPaths", "check_unchanged", "digest", "embedding_signal", "hash_uids", "image_signal",
+    "list_files", "process_cache", "read_whole",
 ]
 # fmt: on
 

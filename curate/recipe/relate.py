@@ -56,8 +56,8 @@ class Relate(KindsSection):
         for kind, name, section in self.requested:
             if section.of not in kept:
                 needed = "in measure.clip, with embeddings: true, or in measure.embeddings, with keep: true"
-                there = f"; available: {', '.join(kept)}" if kept else ""
-                raise ValueError(f"relate.{kind}.{name} needs the model {section.of!r} {needed}{there}")
+                available = f"; available: {', '.join(kept)}" if kept else ""
+                raise ValueError(f"relate.{kind}.{name} needs the model {section.of!r} {needed}{available}")
 
 
 def _is_empty(value: Any) -> bool:

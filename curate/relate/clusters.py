@@ -35,7 +35,7 @@ class ClustersSection(OnKept):
     are the run's `models/NAME.npy`, which `measure.clusters` of another recipe takes as `centroids`.
     """
 
-    example: ClassVar[Any] = {"topic": {"of": "l14", "k": 1000}}
+    example: ClassVar[Any] = {"topic": {"k": 1000}}
     gives = (
         Column("related", "NAME", "int32", "Number of the nearest centroid, from 0; null without an embedding."),
         Column("related", "NAME_distance", "float32", "1 - cosine to that centroid."),

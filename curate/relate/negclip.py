@@ -33,7 +33,7 @@ class NegClipSection(OnKept):
     32,768 rows inside a file; the last one is smaller, and its rows score higher. Memory is some 4 KB a reference row.
     """
 
-    example: ClassVar[Any] = {"s_clip": {"of": "l14", "temperature": 0.01}}
+    example: ClassVar[Any] = {"s_clip": {"temperature": 0.01}}
     gives = (Column("related", "NAME", "float32", "s-CLIPLoss; null where the image's or the caption's is missing."),)
 
     references: int = Field(8192, examples=[32768], ge=1, le=1 << 17, strict=True)
@@ -109,13 +109,13 @@ def _directions(side: F16, temperature: float) -> F32:
     return np.ascontiguousarray((normalised(side) / np.float32(temperature)).T)
 
 
-def _log_sums(logits: F32, own: F64, place: I64) -> F64:
-    """Return log Σ exp of each row and its own logit, which stands at its `place` or, where that is −1, beside them."""
+def _log_sums(logits: F32, its_logit: F64, place: I64) -> F64:
+    """Return log Σ exp of each row, with the logit of its own pair at its `place`, or beside them where that is −1."""
     rows = np.arange(len(logits))
     is_member = place >= 0
-    logits[rows[is_member], place[is_member]] = own[is_member]
-    greatest = np.maximum(logits.max(axis=1), own).astype(np.float32)
+    logits[rows[is_member], place[is_member]] = its_logit[is_member]
+    greatest = np.maximum(logits.max(axis=1), its_logit).astype(np.float32)
     np.subtract(logits, greatest[:, None], out=logits)
     np.exp(logits, out=logits)
-    sums = logits.sum(axis=1).astype(np.float64) + np.where(is_member, 0.0, np.exp(own - greatest))
+    sums = logits.sum(axis=1).astype(np.float64) + np.where(is_member, 0.0, np.exp(its_logit - greatest))
     return np.asarray(np.log(sums) + greatest)

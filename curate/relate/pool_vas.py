@@ -23,9 +23,9 @@ _FOLDER = "tmp/relate"
 
 
 class PoolVasSection(OnKept):
-    """Variance alignment score of an image with the pool itself (VAS, arXiv 2402.02055): large where many are alike."""
+    """Variance alignment score of an image with the pool (VAS, arXiv 2402.02055): large for images like many others."""
 
-    example: ClassVar[Any] = {"pool_vas": {"of": "l14"}}
+    example: ClassVar[Any] = {"pool_vas": {}}
     gives = (
         Column("related", "NAME", "float32", "fᵀΣf, Σ the mean of f·fᵀ over the pool; null without an embedding."),
     )

@@ -21,7 +21,7 @@ class NormSim(WithTargets):
     the order of `vas`.
     """
 
-    example: ClassVar[Any] = {"imagenet": {"of": "l14", "targets": "imagenet.npy"}}
+    example: ClassVar[Any] = {"imagenet": {"targets": "imagenet.npy"}}
     gives = (Column("scores", "NAME", "float32", "The norm of its cosines with the targets."),)
 
     norm: Literal["max", "2"] = Field("max", examples=["2"])

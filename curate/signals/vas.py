@@ -23,7 +23,7 @@ class Vas(WithTargets):
     Give `targets`, or their `covariance`. Against the pool itself: `relate.vas`.
     """
 
-    example: ClassVar[Any] = {"imagenet_vas": {"of": "l14", "targets": "imagenet.npy"}}
+    example: ClassVar[Any] = {"imagenet_vas": {"targets": "imagenet.npy"}}
     gives = (Column("scores", "NAME", "float32", "fᵀΣf."),)
 
     targets: UserPaths | None = Field(None, examples=["imagenet.npy"])  # type: ignore[assignment]
