@@ -18,8 +18,8 @@ from curate.base.numeric.spherical import add_points, cosine_distances, mean_dir
 from curate.base.numeric.vectors import normalised
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
+from curate.relate.references import Chosen, join, smallest_rows
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
-from curate.relate.smallest import Chosen, join, smallest_rows
 from curate.run.units import Answer, Combine, Fold
 from curate.signals.formulas.embedding_scores import nearest_centroid
 from curate.store.layout import MODELS

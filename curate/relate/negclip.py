@@ -18,8 +18,8 @@ from curate.base.numeric.spherical import padded
 from curate.base.numeric.vectors import normalised
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
+from curate.relate.references import Chosen, join, smallest_rows
 from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relation
-from curate.relate.smallest import Chosen, join, smallest_rows
 from curate.run.units import Answer
 
 _FOLDER = "tmp/relate"  # of the reference rows

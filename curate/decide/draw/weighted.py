@@ -17,7 +17,7 @@ from curate.base import ids
 from curate.base.errors import RecipeError
 from curate.base.numeric.arrays import F64
 from curate.base.numeric.elementary import exponentials, one_minus_exp
-from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun, hash_uids
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.expressions.check import CheckedExpression, check_expression
 from curate.expressions.evaluate import compute
@@ -35,7 +35,7 @@ def read_weights(rows: RowsLeft, weight: CheckedExpression) -> F64:
 
 def weighted_keys(uids: pa.Array, weights: F64, seed: int) -> Keys:
     """Return what rows are ordered by: the bits of E/w, which ascend with it, the hash that gives E, and half a uid."""
-    hashes = hash_uids(uids, seed)
+    hashes = ids.hash_uids(uids, seed)
     with np.errstate(divide="ignore", over="ignore"):
         order = (exponentials(hashes) / weights).view(np.uint64)
     # A hash and the low half of a uid give its high half: no two rows are equal.
