@@ -59,6 +59,7 @@ def verdict(run: OpenRun, row: dict[str, Any], forgotten: datetime | None) -> It
         "probability": _show(row["probability"]) if row["probability"] is not None else "none: it is not by chance",
     }
     words = run.facts.selection
+    facts["value"] = _show(row.get(words.of)) if words else ""
     if row["kept"]:
         why = words.kept.format(**facts) if words and row["draw"] is not None else ""
         why += f"; {pluralise(row['repeats'], 'time')} in uids.npy" if row.get("repeats") is not None else ""

@@ -18,6 +18,7 @@ from curate.base.errors import RecipeError
 from curate.base.wording import next_size, pluralise
 from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
 from curate.cli.terminal import plain
+from curate.recipe.recipe import Recipe
 
 _LANGUAGES = 12  # lines of a table for people
 _BAR = 24  # characters of the longest bar
@@ -59,7 +60,7 @@ def whatif(
     number = parse_swept_number(swept, *((SEARCHED,) if by else ())) if swept else None
     run = open_finished(directory)
     if rows is not None and by is None:
-        overrides = [*overrides, f"{'balance' if run.recipe.match else 'sample'}.rows={rows}"]
+        overrides = [*overrides, f"{_size_key(run.changed(overrides))}={rows}"]
     if share is not None:
         overrides = [*overrides, f"balance.tail_share={share:f}"]
     _announce_long_work(run, overrides, number)
@@ -87,6 +88,13 @@ def whatif(
         if (times := result.fact("in_uids")) is not None and run.changed(overrides).repeats:
             solved += f"; {times:,.0f} in uids.npy"
         _print_answer(result, solved, format)
+
+
+def _size_key(recipe: Recipe) -> str:
+    """Return the key that sets the size: of the recipe's selection, else of one that it may have."""
+    if recipe.selection and recipe.selector.sizes_of and not recipe.selector.has_repeats:
+        return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
+    return "balance.rows" if recipe.match else "sample.rows"
 
 
 def _check(sweep_of: str | None, plot: str | None, rows: int | None, by: str | None, share: float | None) -> None:

@@ -186,6 +186,31 @@ class Balance(Section):
         return self
 
 
+class Mixture(Section):
+    """A sample in which each value of a column has a share of the rows.
+
+    Of each group a random sample is drawn; `probability` is the part that is taken. Numbers are rounded by largest
+    remainders. A group with too few rows gives all that it has, and the run says so. Of values that are not listed, and
+    of rows without one, nothing is drawn. A mixture of the same shares and fewer rows is part of one with more.
+    """
+
+    of: AnyColumn = Field(examples=["source"])
+    """Column of integers, texts or booleans, such as source, language or clusters."""
+    rows: int = Field(examples=[100000], ge=1, lt=2**53, strict=True)
+    """Number of rows of all groups."""
+    shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        examples=[{"cc12m": 0.7, "web": 0.3}], min_length=1, max_length=1000
+    )
+    """Share of each value, by their sum: 0.7 and 0.3 are 7 and 3."""
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def _names(cls, shares: Any) -> Any:
+        if not isinstance(shares, dict):
+            return shares
+        return {str(key).lower() if isinstance(key, bool) else str(key): share for key, share in shares.items()}
+
+
 class Sample(Section):
     """A sample of a fixed number of rows in place of balancing: random, by weights, quotas or shares. One of its forms.
 
@@ -198,8 +223,18 @@ class Sample(Section):
     """Number of rows; all where no more are left."""
     weights: Expression | None = Field(None, exclude_if=is_none, examples=["exp(clip_score / 0.05)"])
     """Weight of each row. null: all have the same."""
+    mixture: Mixture | None = Field(
+        None,
+        exclude_if=is_none,
+        examples=[{"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}],
+    )
+    """Shares of the values of a column, in place of `rows`. null: none."""
 
-    forms: ClassVar[dict[str, tuple[str, ...]]] = {"rows": ("rows",), "weights": ("weights", "rows")}
+    forms: ClassVar[dict[str, tuple[str, ...]]] = {
+        "rows": ("rows",),
+        "weights": ("weights", "rows"),
+        "mixture": ("mixture",),
+    }
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -34,10 +34,13 @@ _log = logging.getLogger(__name__)
 
 _MOST = {"rules": 1000, "derive": 200, "characters of SQL": 300_000}  # which are checked in some ten seconds
 
-# Keys of which a section has one.
+# Keys of which a section has one; of `sample` the forms that are sections.
+_FORMS = tuple(form for form, keys in Sample.forms.items() if keys == (form,) and form != "rows")
 _ONE_OF = (
     (re.compile(r"balance\.(t|rows|tail_share)"), ("t", "rows", "tail_share")),
     (re.compile(r"rules\.[^.]+\.(top|rows)"), ("top", "rows")),
+    (re.compile(r"sample\.(rows|weights)"), _FORMS),
+    (re.compile(rf"sample\.({'|'.join(_FORMS)})"), ("rows", "weights", *_FORMS)),
 )
 
 

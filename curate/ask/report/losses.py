@@ -43,7 +43,9 @@ def funnel_section(run: OpenRun) -> Section:
         f"{count(pool - kept - failed)} dropped + {count(failed)} that could not be read. A sample is dropped by the "
         "first step that it fails."
     )
-    return Section("funnel", "Funnel", [text, funnel_table(run)])
+    selection = run.facts.selection
+    lines = [clean(line, 300) for line in selection.summary] if selection and not selection.by_entries else []
+    return Section("funnel", "Funnel", [text, funnel_table(run), *lines])
 
 
 def funnel_table(run: OpenRun) -> Table:

@@ -49,7 +49,7 @@ from curate.store.tables import UnitTables
 
 _DECIDING = ("derive", "rules", "dedup")
 _HINT = (
-    "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=null, "
+    "accepted: balance.t=…, balance.rows=…, balance.tail_share=…, balance=null, sample.rows=…, sample=…, "
     "rules.NAME=… (an expression, {top: f, of: column}, {rows: N, of: column}, or null to remove it), "
     "rules.NAME.top=…, rules.NAME.rows=…, derive.NAME=…, dedup.by=…, dedup.prefer=…"
 )

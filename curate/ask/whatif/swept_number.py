@@ -1,7 +1,7 @@
 """What changes in a sweep or a search: one number of the recipe, over a range or a list of values in braces.
 
     balance.t={1000..100000}                  whole numbers, evenly spaced in their logarithm
-    balance.rows={10000,20000,40000}          these values; sample.rows likewise
+    balance.rows={10000,20000,40000}          these values; sample.rows and sample.mixture.rows likewise
     balance.tail_share={0.02..0.2}            evenly spaced
     rules.aligned.top={0.1..0.5}              evenly spaced
     rules.best.rows={1000..50000}             whole numbers, evenly spaced
@@ -28,7 +28,7 @@ _ALONE = re.compile(rf"(\{{)?(?P<values>{_RANGE}|{_LIST}*)(?(1)\}})")
 _IN_BRACES = [re.compile(rf"\{{(?P<values>{values})\}}") for values in (_RANGE, f"{_LIST}+")]
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
-_SIZES = ("balance.t", "balance.rows", "sample.rows")
+_SIZES = ("balance.t", "balance.rows", "sample.rows", "sample.mixture.rows")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _MOST_ROWS = 10**12
 _MOST, _MOST_LISTED = 1e15, 1000  # of a number, and of how many

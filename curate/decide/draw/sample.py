@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from curate.base import ids
 from curate.base.numeric.arrays import F64
+from curate.decide.draw.mixture import MixtureSample
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
 from curate.decide.draw.weighted import WeightedSample
@@ -86,7 +87,7 @@ def say_shortage(wanted: int, left: int) -> str:
 class SampleSelection(UniformSample):
     """What `sample` says: one of its forms."""
 
-    forms: ClassVar[Mapping[str, Selection]] = {"weights": WeightedSample()}
+    forms: ClassVar[Mapping[str, Selection]] = {"weights": WeightedSample(), "mixture": MixtureSample()}
 
     def form(self, section: Sample) -> Selection:
         """Return the form."""

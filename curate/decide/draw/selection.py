@@ -193,6 +193,10 @@ class Selection(ABC):
         """Return the selection that a section asks for, where it has one of several forms."""
         return self
 
+    def columns(self, section: Any) -> Sequence[str]:
+        """Return the columns that the section names, beside those of its SQL: a pool is read with them."""
+        return ()
+
     def check(self, section: Any, columns: pa.Schema) -> None:
         """Check the section against the columns that rules see. Raises RecipeError."""
         return None

@@ -31,6 +31,7 @@ def named_columns(recipe: Recipe) -> frozenset[str]:
     """Return the names, in lower case, in those of a recipe's expressions that can be parsed: they may be columns'."""
     tops = [rule for rule in recipe.rules.values() if isinstance(rule, Top)]
     known = (recipe.dedup.prefer, *(name for top in tops for name in (top.of, top.by)))
+    known += tuple(recipe.selector.columns(recipe.selection[1])) if recipe.selection else ()
     named = [*filter(None, known), *(recipe.output.columns or ()), *recipe.output.json_columns]
     for sql in recipe.expressions:
         try:

@@ -11,6 +11,7 @@ from tests.laws import pools
 
 FORMS: dict[str, dict[str, Any]] = {
     "weights": {"sample": {"weights": "exp(clip_score * 3)", "rows": 500}},
+    "mixture": {"sample": {"mixture": {"of": "words", "rows": 500, "shares": {3: 3, 4: 1, 5: 0.1}}}},
 }
 
 

@@ -1,0 +1,163 @@
+"""The groups of rows by the values of a column (clusters, sources, tags), and a draw of so many rows of each group.
+
+In: a column of integers, texts or booleans; its values are told apart as texts. A row without a value is never drawn.
+Out: which values there are, how many rows each has, and the sum of another column; a `Choice` that takes given numbers
+of rows of each group: those with the smallest hash(seed, uid), so that larger draws of a group hold the smaller ones,
+or those with the largest or smallest numbers of another column, ties by that hash.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.base import ids
+from curate.base.errors import RecipeError, RunError, UnknownColumn
+from curate.base.numeric.arrays import F64, I64, whole
+from curate.base.wording import did_you_mean
+from curate.decide.draw.selection import Choice, RowsLeft, SelectionRun
+from curate.decide.draw.smallest import Cut, Keys
+from curate.run.units import Answer, Fold, Units
+from curate.store.tables import OpenTables
+
+MAX_GROUPS = 1 << 20
+Keep = Literal["random", "farthest", "nearest"]
+_SCALE = float(1 << 28)  # sums are of integers, in so many parts of 1
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a column."""
+
+    column: str
+    names: pa.Array  # string, ascending
+    rows: I64  # of each
+    sums: I64  # of each that of another column in 2⁻²⁸; 0 without one
+    largest: float = 0.0  # of that column
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def places(self, rows: RowsLeft) -> I64:
+        """Return the group of each row, −1 where it has no value or one that is not among these (int64[n])."""
+        index = pc.index_in(read_names(rows, self.column), self.names, skip_nulls=True)
+        return np.asarray(index.fill_null(-1).to_numpy(), np.int64)
+
+    @property
+    def means(self) -> F64:
+        """The mean of the other column in each group (float64[groups])."""
+        return np.asarray(self.sums / _SCALE / np.maximum(1, self.rows))
+
+
+def read_names(rows: RowsLeft, column: str) -> pa.Array:
+    """Return the value of each row as text (string[n])."""
+    return whole(rows.read([column])[column].cast(pa.string()))
+
+
+def read_distances(rows: RowsLeft, column: str) -> F64:
+    """Return a column's numbers, NaN without one; a negative one, which rounding gives, is 0 (float64[n])."""
+    return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
+
+
+def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str | None = None) -> Answer[Groups]:
+    """Ask all units for the groups of the rows that have a value, and of the column `of` one too. Raises RunError."""
+
+    def count(tables: OpenTables, state: Any) -> list[tuple[pa.Table, float]]:
+        rows = run.rows_left(tables, state)
+        names, numbers = read_names(rows, column), np.zeros(len(rows))
+        is_in = names.is_valid().to_numpy(zero_copy_only=False)
+        if of is not None:
+            numbers = read_distances(rows, of)
+            is_in &= np.isfinite(numbers)
+        parts = np.rint(np.where(is_in, numbers, 0) * _SCALE).astype(np.int64)
+        table = pa.table({"name": names, "rows": pa.repeat(pa.scalar(1), len(names)), "sum": pa.array(parts)})
+        table = table.filter(pa.array(is_in)) if not is_in.all() else table
+        return [(_summed(table), float(numbers[is_in].max(initial=0)))]
+
+    def gather(parts: tuple[pa.Table, float]) -> Groups:
+        table = parts[0].sort_by("name")
+        if len(table) > MAX_GROUPS:
+            raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
+        return Groups(column, whole(table["name"]), table["rows"].to_numpy(), table["sum"].to_numpy(), parts[1])
+
+    values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
+    return units.get(f"{name}: groups", gather, values)
+
+
+def _summed(table: pa.Table) -> pa.Table:
+    sums = table.group_by("name", use_threads=False).aggregate([("rows", "sum"), ("sum", "sum")])
+    return sums.rename_columns(["name", "rows", "sum"]).combine_chunks()
+
+
+def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[pa.Table, float]:
+    return _summed(pa.concat_tables([left[0], right[0]])).slice(0, MAX_GROUPS + 1), max(left[1], right[1])
+
+
+def group_keys(rows: RowsLeft, groups: Groups, keep: Keep = "random", of: str | None = None) -> Keys:
+    """Return what rows are ordered by: a hash of uid and seed, or the column `of` and then that hash."""
+    hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
+    places = groups.places(rows)
+    if of is None or keep == "random":
+        return Keys(np.stack([hashes, high, low], axis=1), places)
+    numbers = read_distances(rows, of)
+    is_known = np.isfinite(numbers)
+    order = (np.where(is_known, numbers, 0) / (groups.largest or 1.0) * 2.0**63).astype(np.uint64)
+    order = np.uint64(1 << 63) - order if keep == "farthest" else order
+    return Keys(np.stack([order, hashes, low], axis=1), np.where(is_known, places, -1))
+
+
+@dataclass(frozen=True)
+class GroupsChoice(Choice):
+    """Which rows are taken of each group."""
+
+    groups: Groups
+    cut: Cut
+    keep: Keep = "random"
+    of: str | None = None  # the column by which rows are kept
+
+    @property
+    def is_random(self) -> bool:
+        """Whether rows of a group are taken by chance."""
+        return self.keep == "random"
+
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return the part of its group that is taken; or whether a row is, where that is not by chance."""
+        if not self.is_random:
+            return (self.draws(rows) < 1).astype(np.float64)
+        return self.cut.of_rows(self.cut.shares, self.groups.places(rows))
+
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return each row's key over that of the first row of its group that is not taken, below 1 iff it is taken."""
+        keys = group_keys(rows, self.groups, self.keep, self.of)
+        ends = np.where(self.cut.is_cut, np.maximum(1.0, self.cut.last[:, 0].astype(np.float64)), 2.0**64)
+        return self.cut.draws(keys, keys.values[:, 0] / np.maximum(1.0, self.cut.of_rows(ends, keys.groups)))
+
+    def expected(self, inclusion: Sequence[F64]) -> tuple[float, float]:
+        """Return the number of rows, which is exact."""
+        return float(self.cut.taken.sum()), 0.0
+
+
+def check_groups(key: str, name: str, columns: pa.Schema) -> None:
+    """Check that a column may be one of groups. Raises RecipeError, which names the recipe's `key`."""
+    kind = find_field(key, name, columns).type
+    is_name = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
+    if not (is_name or pa.types.is_integer(kind)):
+        raise RecipeError(f"{key}: column {name!r} is {kind}; accepted: integers, texts or booleans")
+
+
+def check_numbers(key: str, name: str, columns: pa.Schema) -> None:
+    """Check that a column is one of numbers. Raises RecipeError, which names the recipe's `key`."""
+    kind = find_field(key, name, columns).type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise RecipeError(f"{key}: column {name!r} is {kind}; accepted: numbers")
+
+
+def find_field(key: str, name: str, columns: pa.Schema) -> pa.Field:
+    """Return a column that rules see. Raises UnknownColumn, which names the recipe's `key`."""
+    if name not in columns.names:
+        hint = did_you_mean(name, columns.names)
+        raise UnknownColumn(f"{key}: no column {name!r}; {hint}columns: {', '.join(columns.names)}", name)
+    return columns.field(name)

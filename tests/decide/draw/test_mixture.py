@@ -1,0 +1,121 @@
+"""Mixtures: so many rows of each value of a column, the same ones in larger draws; what is too few is named."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.ask.explain import explain_sample
+from curate.ask.query import asking
+from curate.ask.report.page import write_report
+from curate.ask.whatif.answer import answer
+from curate.ask.whatif.estimate import estimate
+from curate.ask.whatif.survivors import open_finished
+from curate.base.errors import RecipeError
+from curate.cli.summary import summary
+from curate.decide.draw.mixture import split_rows
+from curate.recipe.recipe import Recipe
+from pipelines.prepare import prepare
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+SHARES = {"3": 3, "4": 1, "6": 0.001, "9": 1}
+
+
+@given(st.integers(1, 10**12), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9))
+def test_shares_are_rounded_by_largest_remainders(rows: int, shares: list[float]) -> None:
+    split, exact = split_rows(rows, shares), [rows * share / sum(shares) for share in shares]
+    assert split.sum() == rows
+    assert all(abs(n - x) < 1 + 1e-3 for n, x in zip(split.tolist(), exact, strict=True))
+    up = [x % 1 for n, x in zip(split, exact, strict=True) if n > x]
+    down = [x % 1 for n, x in zip(split, exact, strict=True) if n < x]
+    assert rows > 10**6 or not (up and down) or min(up) >= max(down) - 1e-6
+
+
+def mixture(path: str, rows: int) -> Recipe:
+    return pools.recipe_of(path, "parquet", sample={"mixture": {"of": "words", "rows": rows, "shares": SHARES}})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Ran]:
+    """A run, and one with fewer rows."""
+    folder = tmp_path_factory.mktemp("mixture")
+    path = pools.write_parquets(folder / "pool", pools.make_rows(600), 3, 100)
+    return [pools.run_local(mixture(path, rows), folder / str(rows)) for rows in (300, 100)]
+
+
+def kept_by_words(run: Ran) -> dict[int, set[str]]:
+    columns = zip(*(run.table(name)[column].to_pylist() for name, column in
+                    (("decisions", "uid"), ("samples", "words"), ("decisions", "kept"))), strict=True)  # fmt: skip
+    kept: dict[int, set[str]] = {}
+    for uid, words, is_kept in columns:
+        if is_kept:
+            kept.setdefault(words, set()).add(uid)
+    return kept
+
+
+def test_each_value_has_its_share_and_draws_nest(runs: list[Ran]) -> None:
+    pools.conserved(runs[0])
+    groups = runs[0].run["selection"]["values"]["groups"]
+    assert {name: of["wanted"] for name, of in groups.items()} == {"3": 180, "4": 60, "6": 0, "9": 60}
+    left = {name: of["left"] for name, of in groups.items()}
+    assert left["9"] == 0 and left["3"] < 180 < 100 + left["4"]
+    large, small = map(kept_by_words, runs)
+    assert {words: len(uids) for words, uids in large.items()} == {3: left["3"], 4: 60}
+    assert {words: len(uids) for words, uids in small.items()} == {3: 60, 4: 20}
+    assert all(small[words] < large[words] for words in small)
+
+
+def test_estimates_hold_by_group(runs: list[Ran]) -> None:
+    with asking(str(runs[1].folder), "estimate_by", {"by": "words"}) as found:
+        rows = [dict(zip(found.names, row, strict=True)) for row in found.rows]
+    drawn = {row["group"]: row for row in rows if row["kept"]}
+    assert set(drawn) == {"3", "4"}
+    assert all(row["estimate"] == pytest.approx(row["survivors"]) for row in drawn.values())
+
+
+def test_what_is_too_few_is_named(runs: list[Ran]) -> None:
+    run = runs[0]
+    left = run.run["selection"]["values"]["groups"]["3"]["left"]
+    line = f"words 3: {left} left, 180 wanted, {left} kept, all that it has"
+    assert f"mixture: {line}" in summary(str(run.folder), 1.0)
+    assert line in (run.folder / "README.md").read_text()
+    write_report(str(run.folder))
+    assert line in (run.folder / "report.html").read_text()
+    dropped = next(
+        row for row in run.table("decisions").to_pylist() if row["rule"] == "sample" and 0 < row["probability"] < 1
+    )
+    page = " ".join(str(explain_sample(str(run.folder), dropped["uid"])).split())
+    assert "verdict: dropped by sample, words 4, of which 0." in page
+    recipe = mixture(str(run.folder.parent / "pool/*.parquet"), 300)
+    prepared = prepare(recipe, str(run.folder.parent / "other"))
+    found = estimate(prepared.context, prepared.plan.units, None)
+    assert found is not None and found.verdicts["kept"] == run.counts["kept"]
+    assert "too few rows of words '3', '9'" in found.warnings[0]
+
+
+def test_whatif_expects_what_a_run_keeps(runs: list[Ran]) -> None:
+    run = open_finished(str(runs[0].folder))
+    changed = answer(run, ["sample.mixture.rows=100"])
+    assert (changed.expected, changed.error) == (80, 0)
+    assert answer(run, ["sample.rows=9"]).expected == 9
+    other = answer(run, ["sample={mixture: {of: source, rows: 50, shares: {pool: 1}}}"])
+    assert other.expected == 50 and not other.is_same
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    path = pools.write_parquets(tmp_path / "pool", pools.make_rows(30), 1)
+    for mixture, message in (
+        (
+            {"of": "clip_score", "rows": 3, "shares": {"a": 1}},
+            "sample.mixture.of: column 'clip_score' is float; accepted",
+        ),
+        ({"of": "word", "rows": 3, "shares": {"a": 1}}, "sample.mixture.of: no column 'word'; did you mean 'words'"),
+        ({"of": "words", "rows": 3, "shares": {}}, "sample.mixture.shares: "),
+        ({"of": "words", "rows": 3, "shares": {"a": 0}}, "sample.mixture.shares.a: .* greater than 0"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            pools.run_local(pools.recipe_of(path, "parquet", sample={"mixture": mixture}), tmp_path / "run")
+    with pytest.raises(RecipeError, match="sample: has mixture, rows; accepted"):
+        pools.recipe_of(path, "parquet", sample={"rows": 1, "mixture": {"of": "words", "rows": 3, "shares": {"a": 1}}})
