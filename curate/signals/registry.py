@@ -15,7 +15,8 @@ from curate.signals.foreign import guard_signal
 from curate.signals.signal import Built, Known, ModelSignal, Signal, SignalKind, label
 
 _NAMES = (
-    "language clip precomputed heads contexts classes axes clusters normsim vas fooling imagenet_words nsfw text_area"
+    "language clip precomputed heads contexts classes axes clusters normsim vas mirrored text_masked fooling "
+    "imagenet_words nsfw text_area"
 )
 KINDS: tuple[SignalKind, ...] = tuple(import_module(f"curate.signals.{name}").KIND for name in _NAMES.split())
 

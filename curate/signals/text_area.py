@@ -67,8 +67,8 @@ class TextObserver:
         The image may be of any mode and size, and is turned as its EXIF says. Deterministic, thread-safe, and mostly
         without the GIL. Raises RecipeError where the package is not installed.
         """
-        picture = _fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
-        raster = _fitted(picture, _DETECTED)
+        picture = fitted(as_rgb(rotate_by_exif(image)), _READ).convert("RGB")
+        raster = fitted(picture, _DETECTED)
         lines = find_lines(raster)
         share = covered_share(lines, raster.size)
         scale = np.divide(picture.size, raster.size)
@@ -109,7 +109,7 @@ def overlap(words: Sequence[str], caption: str) -> float | None:
     return sum(times for word, times in Counter(words).items() if occurs(word)) / len(words)
 
 
-def _fitted(image: Image.Image, longest: int) -> Image.Image:
+def fitted(image: Image.Image, longest: int) -> Image.Image:
     """Return the image, reduced so that its longer side has at most `longest` pixels."""
     if max(image.size) <= longest:
         return image

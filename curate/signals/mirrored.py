@@ -1,0 +1,27 @@
+"""CLIP scores of mirrored images.
+
+Source: Kim et al., "The Devil is in the Details: A Deep Dive into the Rabbit Hole of Data Filtering" (arXiv
+2309.15954), which takes the mean of both scores.
+"""
+
+from typing import Any, ClassVar
+
+from PIL import ImageOps
+
+from curate.recipe.measure import OnEmbeddings
+from curate.recipe.section import Column
+from curate.signals.second_looks import look_kind
+
+
+class Mirrored(OnEmbeddings):
+    """CLIP scores of images that are mirrored left to right, by name (arXiv 2309.15954).
+
+    A caption that can be read in the image fits the mirrored one worse. The paper filters by the mean of both scores,
+    say `derive: {both: (clip_score + mirror_score) / 2}`. Each image is encoded once more.
+    """
+
+    example: ClassVar[Any] = {"mirror_score": {"of": "clip"}}
+    gives = (Column("scores", "NAME", "float32", "Cosine of the mirrored image and the caption."),)
+
+
+KIND = look_kind("mirrored", Mirrored, ImageOps.mirror)

@@ -1,0 +1,80 @@
+"""CLIP scores of images whose text is painted over (T-MARS).
+
+Source: Maini et al., "T-MARS: Improving Visual Representations by Circumventing Text Feature Learning" (ICLR 2024,
+arXiv 2307.03132), which keeps the better half by this score. Its code only finds the boxes of text; the painting is
+ours: each line gets the mean colour of a ring around it, half as wide as the line is high, without text of other lines.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from curate.models.text_lines import Line, find_lines, identify
+from curate.pool.decode.image import as_rgb
+from curate.recipe.measure import OnEmbeddings
+from curate.recipe.section import Column
+from curate.signals.second_looks import look_kind
+from curate.signals.text_area import fitted
+
+_DETECTED = 640  # the longest side on which lines are searched, pixels, as in `text_area`
+_RING = 0.5  # the width of the ring around a line, as a multiple of the line's height
+
+
+class TextMasked(OnEmbeddings):
+    """CLIP scores of images whose text is painted over, by name (T-MARS, arXiv 2307.03132).
+
+    Each line of text gets the mean colour around it, so that the rest must fit the caption. An image without text has
+    its `clip_score`. Needs `pip install '.[ocr]'`. Each image is encoded once more.
+    """
+
+    example: ClassVar[Any] = {"t_mars": {"of": "clip"}}
+    gives = (Column("scores", "NAME", "float32", "Cosine of the image without its text and the caption."),)
+
+
+def paint_over_text(image: Image.Image) -> Image.Image:
+    """Return the image with its lines of text painted over; itself where no line is found."""
+    raster = fitted(as_rgb(image), _DETECTED).convert("RGB")
+    lines = find_lines(raster)
+    return _painted(image.convert("RGB"), lines, raster.size) if lines else image
+
+
+def _painted(picture: Image.Image, lines: list[Line], size: tuple[int, int]) -> Image.Image:
+    """Return an RGB image with lines, in pixels of a raster of this size, painted over."""
+    scale = np.divide(picture.size, size)
+    lines = [Line(*(part * scale for part in line)) for line in lines]
+    is_text = _filled(picture.size, lines)
+    pixels = np.asarray(picture)
+    painted, rest = Image.fromarray(pixels.copy()), pixels[~is_text]
+    draw = ImageDraw.Draw(painted)
+    for line in lines:
+        ring = _filled(picture.size, [_grown(line)]) & ~is_text
+        around = pixels[ring] if ring.any() else rest
+        colour = around.mean(axis=0) if len(around) else pixels.mean(axis=(0, 1))
+        draw.polygon(_corners(line), fill=tuple(int(value) for value in np.rint(colour)))
+    return painted
+
+
+def _filled(size: tuple[int, int], lines: list[Line]) -> npt.NDArray[np.bool_]:
+    """Return which pixels are in one of the lines."""
+    mask = Image.new("1", size)
+    draw = ImageDraw.Draw(mask)
+    for line in lines:
+        draw.polygon(_corners(line), fill=1)
+    return np.asarray(mask)
+
+
+def _corners(line: Line) -> list[tuple[float, float]]:
+    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return [tuple(line.centre + x * line.along + y * line.across - 0.5) for x, y in signs]
+
+
+def _grown(line: Line) -> Line:
+    """Return the line with its ring."""
+    width = 2 * _RING * float(np.hypot(*line.across))
+    sides = (side * (1 + width / max(float(np.hypot(*side)), 1e-9)) for side in (line.along, line.across))
+    return Line(line.centre, *sides)
+
+
+KIND = look_kind("text_masked", TextMasked, paint_over_text, identify)

@@ -1,0 +1,76 @@
+"""Mirrored images and painted text, by a small CLIP: the scores are those of images that are changed by hand."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from curate.signals.text_masked import paint_over_text
+from tests.laws import pools
+from tests.models.clips import write_model
+
+pytest.importorskip("onnxruntime")
+
+
+def page(text: str = "SUMMER SALE") -> Image.Image:
+    """A line of black letters on a board of one colour, in a picture of another."""
+    image = Image.new("RGB", (480, 320), (40, 120, 200))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((40, 100, 440, 220), fill=(240, 230, 90))
+    draw.text((80, 130), text, font=ImageFont.load_default(48), fill="black")
+    return image
+
+
+def test_text_gets_the_colour_around_it() -> None:
+    painted = np.asarray(paint_over_text(page())).astype(int)
+    board = painted[100:220, 40:440]
+    assert np.abs(board - [240, 230, 90]).max() < 40  # no letter is left
+    assert (painted[:90] == [40, 120, 200]).all()
+    plain = Image.new("RGB", (100, 80), "red")
+    assert paint_over_text(plain) is plain
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
+def test_any_mode(mode: str) -> None:
+    image = page().convert("L" if mode == "I;16" else mode)
+    image = Image.fromarray(np.asarray(image).astype(np.uint16) * 256) if mode == "I;16" else image
+    assert paint_over_text(image).size == (480, 320)
+
+
+@pytest.mark.thorough
+def test_scores_are_those_of_changed_images(tmp_path: Path) -> None:
+    """Each score equals `clip_score` of a pool whose images were changed before; without text nothing is changed."""
+    rng = np.random.default_rng(0)
+    pictures = [
+        page("A BLUE SKY"),
+        page(),
+        *(Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)) for _ in range(3)),
+    ]
+    clip = {"model": write_model(tmp_path / "clip")}
+    looks = {"mirrored": {"mirror_score": {}}, "text_masked": {"t_mars": {}}}
+    scores = measure(tmp_path / "as_is", pictures, {"clip": clip, **looks})
+    for column, change in (("mirror_score", ImageOps.mirror), ("t_mars", paint_over_text)):
+        changed = measure(tmp_path / column, [change(picture) for picture in pictures], {"clip": clip})
+        assert np.abs(scores[column] - changed["clip_score"]).max() < 1e-5
+    assert (scores["t_mars"][2:] == scores["clip_score"][2:]).all() and (
+        scores["t_mars"][:2] != scores["clip_score"][:2]
+    ).all()
+
+
+def measure(folder: Path, pictures: list[Image.Image], signals: dict[str, Any]) -> dict[str, Any]:
+    """The scores of pictures, each by the same caption in all pools."""
+    folder.mkdir()
+    images = []
+    for picture in pictures:
+        picture.save(data := io.BytesIO(), "PNG")
+        images.append(data.getvalue())
+    table = pa.table({"image": images, "caption": [f"a caption of picture {i}" for i in range(len(images))]})
+    pq.write_table(table, folder / "pool.parquet")
+    recipe = pools.recipe_of(str(folder / "pool.parquet"), "parquet", measure=signals)
+    scores = pools.run_local(recipe, folder / "run").table("scores")
+    return {name: scores[name].to_numpy() for name in scores.column_names[3:] if "score" in name or name == "t_mars"}
