@@ -24,8 +24,9 @@ class Top(Section):
     """A rule that keeps the best rows by a column: a fraction of them, or a number, and ties.
 
     `top: f` is DataComp's cut: ⌊f·n⌋ + 1 rows, and ties. With `over: reached`, n counts the rows that reach the rule
-    and have a value. With `over: pool`, it counts all rows of the pool, also those without a value. With `by`, the cut
-    is made in each group of rows with one value of that column; NULL is a group.
+    and have a value. With `over: pool`, it counts all rows of the pool, also those without a value. With
+    `over: budget`, ⌊f·N⌋ rows of those that reach the rule are kept, N being all rows of the pool (s-CLIPLoss ∩
+    NormSim). With `by`, the cut is made in each group of rows with one value of that column; NULL is a group.
     """
 
     gives = (
@@ -39,8 +40,8 @@ class Top(Section):
     """Number of rows to keep, and ties. Give either `top` or `rows`."""
     of: AnyColumn = Field(examples=["clip_score"])
     """The numeric column that ranks rows; larger is better."""
-    over: Literal["reached", "pool"] = Field("reached", exclude_if="reached".__eq__, examples=["pool"])
-    """What the fraction is of: rows that reach the rule, or all rows of the pool (DataComp)."""
+    over: Literal["reached", "pool", "budget"] = Field("reached", exclude_if="reached".__eq__, examples=["pool"])
+    """What the fraction is of: rows that reach the rule, all of the pool (DataComp), or `budget`."""
     by: AnyColumn | None = Field(None, exclude_if=is_none, examples=["language"])
     """Cut each group of rows with one value of this column; at most 1,000 values. null: one group."""
 

@@ -17,7 +17,7 @@ class Mirrored(OnEmbeddings):
     """CLIP scores of images that are mirrored left to right, by name (arXiv 2309.15954).
 
     A caption that can be read in the image fits the mirrored one worse. The paper filters by the mean of both scores,
-    say `derive: {both: (clip_score + mirror_score) / 2}`. Each image is encoded once more.
+    say `derive: {looks: (clip_score + mirror_score) / 2}`. Each image is encoded once more.
     """
 
     example: ClassVar[Any] = {"mirror_score": {"of": "clip"}}

@@ -115,7 +115,7 @@ class RuleFacts(Facts):
         if self.sql or self.dedup:
             return self.sql or DEDUP
         best = f"top {self.top:.12g}" if self.rows is None else f"top {self.rows:,} rows"
-        over = "" if self.over is None else f" over the {self.over}"
+        over = {None: "", "pool": " over the pool"}.get(self.over, " as a budget of the pool")
         return f"{best} of {self.of}{over}{'' if self.by is None else f' by {self.by}'}"
 
     @property

@@ -233,7 +233,11 @@ MATCH = {"match": {"metadata": "m"}}
         ({"rules": {"x": {"rows": 0, "of": "s"}}}, "rules.x.rows", ["greater than or equal to 1", "0"]),
         ({"rules": {"x": {"top": 0.1, "rows": 5, "of": "s"}}}, "rules.x", ["either top (a fraction) or rows"]),
         ({"rules": {"x": {"of": "s"}}}, "rules.x", ["either top (a fraction) or rows"]),
-        ({"rules": {"x": {"top": 0.1, "of": "s", "over": "all"}}}, "rules.x.over", ["'reached' or 'pool'", "all"]),
+        (
+            {"rules": {"x": {"top": 0.1, "of": "s", "over": "all"}}},
+            "rules.x.over",
+            ["'reached', 'pool' or 'budget'", "all"],
+        ),
         ({"rules": {"x": {"top": float("nan"), "of": "s"}}}, "rules.x.top", ["nan"]),
         ({"rules": {"x": {"top": "half", "of": "s"}}}, "rules.x.top", ["number", "half"]),
         ({"rules": {"a b": "true"}}, "rules", ["'a b'", "letters"]),

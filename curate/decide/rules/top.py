@@ -85,7 +85,7 @@ class TopSearch:
         counts: Counts = {}
         for name, rows in values.by_group():
             counted = values.valid[rows] if of_pool else values.valid[rows] & alive[rows]
-            base = len(counted) if of_pool else int(counted.sum())
+            base = int(counted.sum()) if self.spec.over == "reached" else len(counted)
             counts[name] = np.append(self._radix(name).histogram(values.keys[rows][counted]), np.int64(base))
         return counts
 
@@ -93,8 +93,15 @@ class TopSearch:
         """Return the search after a pass, by the counts of all units. Raises RunError for too many groups."""
         if len(counts) > MAX_GROUPS:
             raise self._too_many()
-        radixes = {name: self._radix(name).narrow(part[:-1], int(part[-1])) for name, part in counts.items()}
-        return replace(self, radixes=radixes)
+
+        def radix(name: Group, base: int) -> Radix:
+            before = self._radix(name)
+            if before.total is None and self.spec.over == "budget" and self.spec.top:
+                return replace(before, rows=max(1, int(base * self.spec.top)))
+            return before
+
+        narrowed = {name: radix(name, int(part[-1])).narrow(part[:-1], int(part[-1])) for name, part in counts.items()}
+        return replace(self, radixes=narrowed)
 
     def passing(self, values: TopValues) -> Mask:
         """Return which of a unit's rows have a value that is at least the threshold of their group (bool[rows])."""

@@ -23,6 +23,8 @@ FORMS: list[dict[str, Any]] = [
     {"top": 0.3, "over": "pool"},
     {"rows": 40, "over": "pool"},
     {"top": 1, "over": "pool"},
+    {"top": 0.2, "over": "budget"},
+    {"top": 0.1, "by": "language", "over": "budget"},
     {"top": 0.4, "by": "language"},
     {"rows": 3, "by": "language"},
     {"top": 0.2, "by": "language", "over": "pool"},
@@ -37,8 +39,9 @@ def expected(spec: Top, values: Sequence[Any], groups: Sequence[Any], reached: S
         rows = [row for row in range(len(values)) if groups[row] == group]
         among = rows if spec.over == "pool" else [row for row in rows if reached[row]]
         known = sorted((values[row] for row in among if values[row] is not None), reverse=True)
-        base = len(among) if spec.over == "pool" else len(known)
+        base = len(known) if spec.over == "reached" else len(rows)
         rank = spec.rows - 1 if spec.rows is not None else int(base * (spec.top or 0))
+        rank = max(1, rank) - 1 if spec.over == "budget" and spec.rows is None else rank
         for row in rows if known else ():
             passing[row] = reached[row] and values[row] is not None and values[row] >= known[min(rank, len(known) - 1)]
     return passing
