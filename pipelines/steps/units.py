@@ -80,6 +80,7 @@ class _Collected(Answer[T_co]):
 
     def __init__(self, is_list: bool, make: Callable[[], beam.PCollection[Any]]) -> None:
         self.is_list, self._make = is_list, make
+        self.is_side = False  # whether a step has it as a side input
 
     @cached_property
     def elements(self) -> beam.PCollection[Any]:
@@ -88,6 +89,7 @@ class _Collected(Answer[T_co]):
     @property
     def side(self) -> Any:
         """The answer as a side input."""
+        self.is_side = True
         return AsList(self.elements) if self.is_list else AsSingleton(self.elements, default_value=None)
 
 
@@ -189,11 +191,16 @@ class BeamUnits(Units):
         return _Keyed(_Collected(True, lambda: outputs()["pairs"]), _Collected(True, lambda: outputs()[_ASIDE]))
 
     def get(self, name: str, function: Callable[..., W], *values: Any, **named: Any) -> Answer[W]:
-        """Compute what follows from answers: for one of them that is a single value, with the others beside it."""
+        """Compute what follows from answers: for one of them that is a single value, with the others beside it.
+
+        That one is no side input of earlier steps: Beam's local runner takes a stage that reads an element for one that
+        writes it, by chance, and then gives steps that this one waits for nothing in its place.
+        """
 
         def compute() -> beam.PCollection[Any]:
             others: dict[int | str, Any] = dict([*enumerate(values), *named.items()])
-            singles = (key for key, value in others.items() if isinstance(value, _Collected) and not value.is_list)
+            answers = ((key, value) for key, value in others.items() if isinstance(value, _Collected))
+            singles = (key for key, value in answers if not value.is_list and not value.is_side)
             if (place := next(singles, None)) is None:
                 main = self._root | f"{name}: begin" >> beam.Create([None])
             else:
