@@ -32,7 +32,9 @@ def pool() -> tuple[Any, Any]:
 def run(out: Path, path: str, *words: str, **sections: Any) -> Path:
     recipe = out.with_suffix(".yaml")
     recipe.write_text(yaml.safe_dump(recipe_of(path, RELATE, **sections)))
-    done = run_command("run", str(recipe), "--out", str(out), *words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.pool.plan.UNIT_ROWS", (10, 10))
+        done = run_command("run", str(recipe), "--out", str(out), *words)
     assert done.status == 0, done.err
     return out
 
@@ -55,6 +57,12 @@ def test_the_same_to_the_bit_however_it_is_cut(runs: dict[int, Path]) -> None:
     assert all(related(runs[files]) == whole for files in (7, 40))
     centroids = {(runs[files] / "models/topic.npy").read_bytes() for files in runs}
     assert len(centroids) == 1
+    assert [units_of(runs[files]) for files in (1, 7, 40)] == [1, 7, 40]
+
+
+def units_of(folder: Path) -> int:
+    [units] = Run(str(folder)).sql("SELECT units FROM steps WHERE step = 'relate'").column(0).to_pylist()
+    return int(units)
 
 
 def by_row(folder: Path) -> dict[int, dict[str, Any]]:

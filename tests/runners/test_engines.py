@@ -75,7 +75,9 @@ def write_demo(folder: Path) -> Path:
     _write_recipe(str(folder), str(folder / "demo.yaml"))
     write_pool(str(folder / "pool"), samples=240, seed=3, shards=4)
     own = yaml.safe_load((folder / "demo.yaml").read_text())
+    own["relate"] = {"negclip": {"s_clip": {"references": 40}}, "clusters": {"topic": {"k": 5, "rounds": 2}}}
     own["rules"]["wide"] = {"top": 0.9, "of": "width"}
+    own["rules"]["fits"] = {"top": 0.9, "of": "s_clip"}
     own |= {"balance": {"rows": 180}, "output": {"rows_per_shard": 30}}
 
     def write(name: str, engine: dict[str, Any]) -> Path:

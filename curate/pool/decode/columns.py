@@ -155,7 +155,7 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
             key, item = _plain_field(kind.key_field), _plain_field(kind.item_field)
             return pa.map_(key, item, kind.keys_sorted)  # type: ignore[call-overload,no-any-return] # takes fields too
         case pa.FixedSizeListType():
-            return pa.list_(_plain_field(kind.value_field), kind.list_size)
+            return pa.list_(_without_views(kind.value_type), kind.list_size)  # its field's name is lost on the way
         case pa.LargeListType():
             return pa.large_list(_plain_field(kind.value_field))
         case pa.ListType():

@@ -178,12 +178,15 @@ def _count_entries(folder: RunStore, all_tables: Sequence[UnitTables]) -> None:
         folder.write_parquet(layout.ENTRIES_FILE, counted)
 
 
+_STAY = tuple(f"{top}/" for top in (layout.POOL, layout.INPUTS, layout.MODELS))
+
+
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
-    """Return the manifest's lines of tables, shards and downloads, digesting only rewritten files; None: all."""
+    """Return the manifest's lines of tables, shards, downloads and models, digesting only rewritten files; None: all."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     for line in read_manifest(folder):
-        if line.path.startswith(("tables/", "shards/", f"{layout.POOL}/")) and line.path != layout.SIZES_FILE:
+        if line.path.startswith(("tables/", "shards/", *_STAY)) and line.path != layout.SIZES_FILE:
             is_current = rewritten is not None and line.path not in rewritten
             rows = sizes.get(line.path.removeprefix("shards/"), line.rows)
             lines.append(line if is_current else digest_file(folder, line.path, rows))

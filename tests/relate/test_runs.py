@@ -1,0 +1,218 @@
+"""Relations in runs: killed, grown, forgotten, without embeddings, on Beam and in process, from another package."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from curate.api import Run
+from curate.base.errors import RecipeError
+from curate.recipe.recipe import parse_recipe
+from curate.store.store import RunStore
+from tests import packages
+from tests.cli.conftest import run_command
+from tests.laws import pools
+from tests.relate.pools import make_embeddings, recipe_of, write_pool
+
+RELATE = {
+    "negclip": {"s_clip": {"of": "l14", "references": 40}},
+    "clusters": {"topic": {"of": "l14", "k": 4, "rounds": 6}},
+    "vas": {"pool_vas": {"of": "l14"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def units_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (20, 20))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_pool(tmp_path_factory.mktemp("pool") / "pool", 5, *make_embeddings(120, 16), missing=(7,))
+
+
+def lasting(folder: Path) -> dict[str, bytes]:
+    return {
+        name: (folder / name).read_bytes()
+        for name in pools.lasting_files(folder)
+        if name.startswith(("tables/", "models/", "shards/"))
+    }
+
+
+def test_beam_writes_what_a_plain_loop_does(path: str, tmp_path: Path) -> None:
+    recipe = parse_recipe(recipe_of(path, RELATE, rules={"near": "topic_distance < 0.4"}))
+    pools.run_local(recipe, tmp_path / "local")
+    pools.run_beam(recipe, tmp_path / "cluster", here=False)
+    assert lasting(tmp_path / "local") == lasting(tmp_path / "cluster")
+    assert "models/topic.npy" in lasting(tmp_path / "local")
+
+
+@pytest.mark.thorough
+def test_a_run_that_was_killed_at_any_file_ends_the_same(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = parse_recipe(recipe_of(path, RELATE))
+    pools.run_local(recipe, tmp_path / "whole")
+    put, wanted = RunStore._put, lasting(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    names: list[str] = []
+    for after in range(4, 60, 5):
+        left = after
+
+        def dying(store: RunStore, name: str, *arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                raise Killed(name)
+            left -= 1
+            return put(store, name, *arguments, **named)
+
+        out = tmp_path / f"out{after}"
+        with monkeypatch.context() as patch:
+            patch.setattr(RunStore, "_put", dying)
+            try:
+                pools.run_local(recipe, out)
+            except Killed as killed:
+                names.append(str(killed))
+        if not (out / "_SUCCESS").exists():
+            pools.run_local(recipe, out)
+        assert lasting(out) == wanted
+    assert any(name.startswith("tables/related") for name in names), names
+
+
+@pytest.mark.thorough
+def test_a_file_more_relates_all_anew_and_measures_only_itself(tmp_path: Path) -> None:
+    images, texts = make_embeddings(150, 16)
+    path = write_pool(tmp_path / "pool", 5, images[:120], texts[:120])
+    old = pools.run_local(parse_recipe(recipe_of(path, RELATE)), tmp_path / "old")
+    write_pool(tmp_path / "more", 1, images[120:], texts[120:])
+    (tmp_path / "more/00000.parquet").rename(tmp_path / "pool/00009.parquet")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE)))
+    done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "new"), "--reuse", str(old.folder))
+    assert done.status == 0, done.err
+    steps = {step["step"]: step for step in Run(str(tmp_path / "new")).sql("FROM steps").to_pylist()}
+    assert steps["measure"]["units"] == 1 and steps["relate"]["units"] == 6
+    assert (
+        old.table("related")["s_clip"].to_pylist()
+        != pools.Ran(tmp_path / "new").table("related")["s_clip"].to_pylist()[:120]
+    )
+
+
+@pytest.mark.thorough
+def test_what_is_forgotten_is_null_and_what_is_blocked_relates_to_nothing(path: str, tmp_path: Path) -> None:
+    recipe = recipe_of(path, RELATE)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")).status == 0
+    [url] = Run(str(tmp_path / "run")).sql("SELECT url FROM kept LIMIT 1").column(0).to_pylist()
+    (tmp_path / "gone.txt").write_text(f"{url}\n")
+    done = run_command("forget", str(tmp_path / "run"), "--urls", str(tmp_path / "gone.txt"))
+    assert done.status == 0, done.err
+    assert run_command("verify", str(tmp_path / "run")).status == 0
+    query = "SELECT s_clip, topic, pool_vas FROM verdicts WHERE rule = 'forgotten'"
+    assert Run(str(tmp_path / "run")).sql(query).to_pylist() == [{"s_clip": None, "topic": None, "pool_vas": None}]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"blocklist": str(tmp_path / "gone.txt")}))
+    done = run_command("run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "blocked"))
+    assert done.status == 0, done.err
+    assert Run(str(tmp_path / "blocked")).sql(query).to_pylist() == [{"s_clip": None, "topic": None, "pool_vas": None}]
+
+
+@pytest.mark.thorough
+def test_what_if_and_plan_know_them(path: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump(recipe_of(path, RELATE, rules={"near": "topic_distance < 0.9"}))
+    )
+    recipe, out = str(tmp_path / "recipe.yaml"), str(tmp_path / "run")
+    assert run_command("run", recipe, "--out", out).status == 0
+    done = run_command(
+        "whatif", out, "--set", "rules.near=topic_distance < 0.2", "--set", "rules.s={top: 0.5, of: s_clip}"
+    )
+    assert done.status == 0 and "near" in done.out, done.err
+    planned = run_command("plan", recipe, "--out", out)
+    assert planned.status == 0 and "related" in planned.out, planned.out
+
+
+@pytest.mark.parametrize(
+    ("relate", "wanted"),
+    [
+        ({"negclip": {"x": {"of": "b32"}}}, "relate.negclip.x needs the model 'b32' in measure.clip"),
+        ({"negclip": {"x": {"of": "l14"}}, "vas": {"x": {"of": "l14"}}}, "two relations are named 'x'"),
+        ({"clusters": {"x": {"of": "l14", "k": 0}}}, "relate.clusters.x.k: Input should be greater"),
+        ({"cluster": {"x": {"of": "l14", "k": 2}}}, "did you mean 'clusters'"),
+    ],
+)
+def test_what_is_refused(relate: dict[str, Any], wanted: str, path: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(recipe_of(path, relate))
+    assert wanted in str(error.value)
+
+
+def test_a_name_that_there_is(path: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="relate: there is a column caption already"):
+        pools.run_local(parse_recipe(recipe_of(path, {"vas": {"caption": {"of": "l14"}}})), tmp_path / "out")
+
+
+CODE = '''
+import pyarrow as pa
+
+from curate.plugins import Column, Fold, OnKept, Relation
+
+
+class Twins(OnKept):
+    """How many rows of the pool have the very same image embedding."""
+
+    gives = (Column("related", "NAME", "int64", "How many rows have this embedding."),)
+
+
+def count(rows):
+    yield {image.tobytes(): 1 for image in rows.images}
+
+
+def merge(a, b):
+    return {key: a.get(key, 0) + b.get(key, 0) for key in a.keys() | b.keys()}
+
+
+def save(reading, counts):
+    import numpy as np
+
+    keys = sorted(counts)
+    arrays = {"keys": np.array([list(key) for key in keys], np.uint8), "counts": np.array([counts[key] for key in keys])}
+    return reading.save("tmp/relate", **arrays)
+
+
+class TwinsRelation(Relation):
+    key, section = "twins", Twins
+
+    def columns(self, name, section):
+        return (pa.field(name, pa.int64()),)
+
+    def fit(self, asking, section):
+        return asking.get("save", save, asking.ask("count", count, combine=Fold(merge)))
+
+    def apply(self, model, section, rows):
+        counts = {key.tobytes(): n for key, n in zip(model["keys"], model["counts"].tolist())}
+        return [pa.array([counts[image.tobytes()] for image in rows.images], pa.int64())]
+
+
+RELATION = TwinsRelation()
+'''
+
+
+@pytest.mark.slow
+@packages.needs_hatchling
+def test_a_relation_of_another_package(path: str, tmp_path: Path) -> None:
+    site = packages.install(
+        tmp_path, "curate-twins", CODE, '[project.entry-points."curate.relations"]\ntwins = "curate_twins:RELATION"'
+    )
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, {"twins": {"alike": {"of": "l14"}}})))
+    done = packages.curate(site, "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    done = packages.curate(
+        site, "sql", str(tmp_path / "run"), "SELECT sum(alike) AS n FROM verdicts", "--format", "csv"
+    )
+    assert done.stdout.split() == ["n", "119"], done.stderr
+    (site / "curate_twins.py").write_text(CODE.replace("counts[image.tobytes()] for", "counts[0] for"))
+    done = packages.curate(site, "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run2"))
+    assert done.returncode == 1 and "curate-twins 0.1" in done.stderr and "curate_twins.py" in done.stderr, done.stderr
