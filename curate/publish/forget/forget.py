@@ -182,7 +182,7 @@ _STAY = tuple(f"{top}/" for top in (layout.POOL, layout.INPUTS, layout.MODELS))
 
 
 def _digest(folder: RunStore, rewritten: Collection[str] | None) -> Lines:
-    """Return the manifest's lines of tables, shards, downloads and models, digesting only rewritten files; None: all."""
+    """Return the lines of tables, shards, downloads and models, digesting only rewritten files; None: all."""
     sizes = folder.read_json(layout.SIZES_FILE)
     lines = []
     for line in read_manifest(folder):
