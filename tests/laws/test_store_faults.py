@@ -12,7 +12,7 @@ from curate.store.lock import locked
 from curate.store.store import RunStore
 from tests.laws.store_faults import FAULTS, Runs, runs
 from tests.s3 import bucket_at, serving_s3
-from tests.store_proxy import Fault, StoreProxy, store_proxy
+from tests.store_proxy import Fault, Request, StoreProxy, store_proxy
 
 pytestmark = pytest.mark.thorough
 
@@ -51,6 +51,23 @@ def test_stale_listings(stored: Runs) -> None:
         print(f"\nstale: {stored.survive('stale', lambda _: None)}")
     finally:
         stored.proxy.stale = 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes
+def test_replies_of_a_minute(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first read of an input, the first table and the first listing are answered after 60 s: asked again after 30 s."""
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "read_timeout", clouds.SECONDS)
+    late = {"GET": "pool/", "PUT": "late/tables/", "LIST": "late/"}
+
+    def rule(request: Request) -> Fault | None:
+        if not request.name.startswith(late.get(request.kind, "nothing")):
+            return None
+        del late[request.kind]
+        return Fault(delay=60)
+
+    print(f"\nreplies of 60 s: {stored.survive('late', rule)}")
+    assert clouds.SECONDS == 30 and late == {}
 
 
 @pytest.mark.slow

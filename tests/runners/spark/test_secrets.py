@@ -32,7 +32,8 @@ def watching(folder: Path, page: str) -> Iterator[dict[str, bytes]]:
     ended = threading.Event()
 
     def look() -> None:
-        for path in folder.rglob("*"):
+        names = (Path(top, name) for top, _, names in os.walk(folder) for name in names)  # whatever goes meanwhile
+        for path in names:
             with suppress(OSError):
                 status = path.stat()
                 if path.is_file() and states.get(path) != (status.st_size, status.st_mtime_ns):
