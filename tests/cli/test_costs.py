@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import run_command, write_pool
+from tests.laws import pools
 
 pytestmark = pytest.mark.thorough
 STEPS = ("start", "measure", "match", "rules", "duplicates", "decide", "emit", "audit", "publish", "engine")
@@ -62,6 +63,32 @@ def test_a_finished_run_tells_what_another_costs(tmp_path: Path) -> None:
     assert f"from 60 rows of {out}" in said and "about 1,000,000,000" in said
     page = {line.split()[0]: line for line in said.partition("core-")[2].splitlines() if line.strip()}
     assert "measure" not in page and "match" not in page and "rules" in page  # they are lent
+
+
+def test_of_a_pool_that_grew_new_shards_are_counted(tmp_path: Path) -> None:
+    """Where shards came after a run, a plan that reuses it has to measure their rows alone, and so has the run."""
+    tars = Path(pools.write_tars(tmp_path / "all", pools.make_samples(120), 10)).parent
+    (pool := tmp_path / "pool").mkdir()
+    (tmp_path / "recipe.yaml").write_text(
+        "input: {name: pool, format: webdataset, path: pool/*.tar}\ndedup: {by: [uid]}\nmax_failed: 1.0\n"
+    )
+    recipe, old, new = (f"{tmp_path}/{name}" for name in ("recipe.yaml", "old", "new"))
+
+    def add(*numbers: int) -> None:
+        for number in numbers:
+            (tars / f"{number:05d}.tar").rename(pool / f"{number:05d}.tar")
+
+    add(0, 1, 3, 4, 5, 6, 8, 9)
+    assert run_command("run", recipe, "--out", old).status == 0
+    add(2, 7)
+    said = run_command("plan", recipe, "--reuse", old, "--measure", "40").out
+    assert re.search(r"samples +8 of 10 units done", said)
+    assert run_command("run", recipe, "--out", new, "--reuse", old).status == 0
+    query = "SELECT count(*) AS rows FROM samples WHERE regexp_matches(shard, '0000[27]')"
+    [row] = json.loads(run_command("sql", new, query, "--format", "json").out)
+    [line] = re.findall(r"^  measure .*", said, re.MULTILINE)
+    counts = re.findall(r"× ([\d,]+) (units|rows)", line)
+    assert counts and {*counts} <= {("2", "units"), (str(row["rows"]), "rows")}, (line, row)
 
 
 def test_a_fault_of_prices_comes_first(tmp_path: Path) -> None:
