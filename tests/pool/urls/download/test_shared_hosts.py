@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -216,4 +218,24 @@ def test_eight_processes_keep_the_limit_and_use_it(tmp_path: Path) -> None:
         assert len(web.times[big]) == 384
         print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
         assert max(web.most_open.values()) <= PER_HOST
+        assert use(web, big) >= 0.8 * PER_HOST
+
+
+@pytest.mark.runners
+@pytest.mark.slow
+def test_tasks_of_spark_keep_the_limit_and_use_it(tmp_path: Path) -> None:
+    """Four Python workers of one machine, whose tasks begin and end."""
+    pytest.importorskip("img2dataset")
+    pytest.importorskip("pyspark")
+    images = {str(i): pools.encode(pools.picture(i, 40)) for i in range(20)}
+    with running(Web(images, HOSTS)) as web:
+        web.keeps, web.delay = lambda host: True, lambda path: 0.25
+        urls = [web.url(f"image/{n % 20}?{n}", BIG if n % 10 < 3 else 1 + n % (HOSTS - 1)) for n in range(4000)]
+        recipe, options = write_recipe(tmp_path, web, urls), ["--runner=spark", "--spark_master_url=local[4]"]
+        command = [sys.executable, "-m", "curate", "run", str(recipe), "--out", str(tmp_path / "run"), "--", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        big = web.hosts[BIG]
+        print(f"of {PER_HOST} connections {use(web, big):.2f} in use; most {max(web.most_open.values())}")
+        assert len(web.times[big]) == 1200 and max(web.most_open.values()) <= PER_HOST
         assert use(web, big) >= 0.8 * PER_HOST
