@@ -6,13 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import pytest
-
 from pipelines.claim import claim_folder
 from pipelines.driver import run as run_pipeline
 from pipelines.prepare import prepare
 from tests.laws import pools
+from tests.s3 import bucket_at, serving_s3
 from tests.store_proxy import StoreProxy, store_proxy
 
 Each = dict[tuple[str, str], float]  # by kind of request and of file: how many a unit takes
@@ -20,20 +18,8 @@ Each = dict[tuple[str, str], float]  # by kind of request and of file: how many 
 
 def count_each(few: int = 4, many: int = 12) -> Each:
     """Requests that each further unit takes, with a quarter of a shard: three passes of deduplication, and a sample."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        with store_proxy(f"http://{host}:{port}") as proxy, pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", proxy.url)
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-                patch.setenv(name, "us-east-1")
-            fsspec.get_filesystem_class("s3").clear_instance_cache()
-            fsspec.filesystem("s3").mkdir("bucket")
-            of_few, of_many = _count(proxy, few), _count(proxy, many)
-            fsspec.get_filesystem_class("s3").clear_instance_cache()
-    finally:
-        server.stop()
+    with serving_s3() as url, store_proxy(url) as proxy, bucket_at(proxy.url) as bucket:
+        of_few, of_many = _count(proxy, bucket, few), _count(proxy, bucket, many)
     return {key: (of_many[key] - of_few[key]) / (many - few) for key in sorted(of_few.keys() | of_many.keys())}
 
 
@@ -42,13 +28,13 @@ def sum_kinds(each: Each, *kinds: str, without: str = "shards/") -> float:
     return sum(number for (kind, name), number in each.items() if kind in kinds and not name.startswith(without))
 
 
-def _count(proxy: StoreProxy, units: int) -> Counter[tuple[str, str]]:
+def _count(proxy: StoreProxy, bucket: str, units: int) -> Counter[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = pools.write_tars(Path(folder) / "pool", pools.make_samples(units * 20), units)
         by = ["uid", "sha256", {"phash": {"distance": 2}}]
         sections: dict[str, Any] = {"measure": {"language": {}, "image": {"phash": True}}, "dedup": {"by": by}}
         recipe = pools.recipe_of(path, sample={"rows": units * 10}, output={"rows_per_shard": 40}, **sections)
-        prepared = prepare(recipe, f"s3://bucket/run{units}", unit_size=1)
+        prepared = prepare(recipe, f"{bucket}/run{units}", unit_size=1)
         assert len(prepared.plan.units) == units
         proxy.requests.clear()
         claim_folder(prepared)

@@ -3,11 +3,8 @@
 Spark gives it up after 20 s, and the other one measures the unit; what it writes then, or once it is back, comes late.
 """
 
-import importlib
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
@@ -20,6 +17,7 @@ from tests.runners.namespaces import Namespace, namespaces
 from tests.runners.spark.watched import Driver, check_run, find_executors
 from tests.runners.test_engines import curate, digests
 from tests.runners.test_late_attempts import UNITS
+from tests.s3 import NAMES, bucket_at, serving_s3
 
 pytestmark = [pytest.mark.runners, pytest.mark.slow]
 
@@ -68,25 +66,6 @@ def write_recipe(folder: Path) -> Path:
     return folder / "recipe.yaml"
 
 
-@contextmanager
-def bucket(address: str) -> Iterator[Mapping[str, str]]:
-    """A bucket whose server has this address; yields the environment of who writes to it, with its URL as CUT_BUCKET."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(address, 0, verbose=False)
-    server.start()
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    own = {"AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())} | dict.fromkeys(names, "us-east-1")
-    try:
-        with pytest.MonkeyPatch.context() as patched:
-            for name, value in own.items():
-                patched.setenv(name, value)
-            name = f"bucket{os.getpid()}"
-            fsspec.filesystem("s3", skip_instance_cache=True).makedirs(name, exist_ok=True)
-            yield own | {"CUT_BUCKET": f"s3://{name}"}
-    finally:
-        importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
-        server.stop()
-
-
 def find_first(log: Path, cluster: Standalone, driver: Driver) -> tuple[str, psutil.Process]:
     """The address of the executor that measures first, once it does, and its Python process."""
     ends = time.monotonic() + 180
@@ -109,16 +88,17 @@ def test_what_a_worker_writes_that_was_cut_off_comes_late(
     monkeypatch.setenv("PYTHONPATH", path)
     curate(recipe, tmp_path / "local", environment={"CUT_LOG": str(tmp_path / "local.log"), "CUT_SECONDS": "0"})
     (tmp_path / "cluster").mkdir()
-    with namespaces(2) as (address, spaces), bucket(address) as store:
+    with namespaces(2) as (address, spaces), serving_s3(address) as url, bucket_at(url) as bucket:
         workers = {space.address: space.words for space in spaces}
         cluster = Standalone(tmp_path / "cluster", address=address, workers=workers)
         try:
             cluster.start()
+            store = {name: os.environ[name] for name in (*NAMES, "AWS_ENDPOINT_URL")}
             conf = {"spark.driver.host": address, "spark.network.timeout": f"{TIMEOUT}s"}
             conf |= {"spark.network.timeoutInterval": "5s", "spark.driver.bindAddress": address}
             conf |= {"spark.executor.heartbeatInterval": "5s"}
-            conf |= {f"spark.executorEnv.{name}": value for name, value in (slow | {**store}).items()}
-            out = f"{store['CUT_BUCKET']}/run" if place == "s3" else str(tmp_path / "run")
+            conf |= {f"spark.executorEnv.{name}": value for name, value in (slow | store).items()}
+            out = f"{bucket}/cut-off" if place == "s3" else str(tmp_path / "run")
             driver = Driver(recipe, tmp_path / "run", cluster, conf, out)
             host, process = find_first(tmp_path / "first", cluster, driver)
             [space] = [space for space in spaces if space.address == host]
