@@ -32,7 +32,6 @@ from curate.store import facts as run_facts
 from curate.store import layout
 from curate.store.facts import DerivedFacts, LargeGroupFacts, RuleFacts, RunFacts, SelectionFacts, StatisticFacts
 from curate.store.manifest import Lines, Published, find_digest
-from curate.store.store import RunStore
 from curate.store.timings import log_used, sum_timings, sum_used
 
 _PUBLISHED = "published"  # the ticket of what describes a run
@@ -76,7 +75,6 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
     else:
         entries = schema.ENTRIES.empty_table()
     store.write_json(layout.SIZES_FILE, dict(sorted(rows.items(), key=lambda item: (len(item[0]), item[0]))))
-    _remove_strays(store, lines)
     with ThreadPoolExecutor() as pool:
         files = [path for top in (layout.POOL, layout.INPUTS, layout.MODELS) for path in store.files(top)]
         known = pool.map(lambda path: (path, find_digest(store, path)), files)
@@ -85,12 +83,6 @@ def publish(settings: PublishSettings, results: Results, digests: Lines) -> None
         facts = _summarise(settings, counts, results, entries, lines)
         describe_run(together, facts, lines, results.audit, results.uids, entries)
     mark_published(store)
-
-
-def _remove_strays(store: RunStore, digests: Lines) -> None:
-    """Remove files in `tables/` and `shards/` that are not of this run, or whose rows are in a chunk's."""
-    known = {*digests.paths, layout.SIZES_FILE}
-    store.delete_files([path for top in ("tables", "shards") for path in store.files(top) if path not in known])
 
 
 def count_entries(entries: pa.Table, pool: I64, survivors: I64, sums: I64, p: F64 | None) -> pa.Table:

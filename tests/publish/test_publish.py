@@ -139,7 +139,7 @@ def test_sums_that_differ_publish_nothing(unpublished: Unpublished, tmp_path: Pa
     assert pools.files_of(run.folder) == before
 
 
-STEPS = ("write_failures", "count_entries", "_remove_strays", "_summarise", "describe_run", "mark_published")
+STEPS = ("write_failures", "count_entries", "_summarise", "describe_run", "mark_published")
 
 
 @pytest.fixture(scope="module")
