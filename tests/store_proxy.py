@@ -31,7 +31,7 @@ class Request:
 class Fault:
     """What becomes of a request.
 
-    `status`: answered so, and not handed on. `delay`: seconds before it is answered. `cut`: the connection ends after half of
+    `status`: answered so, and not handed on. `delay`: seconds after which what the store did is answered. `cut`: the connection ends after half of
     its body (`request`: the store sees nothing), after the store did what it says (`answer`), or in the middle of the answer (`body`).
     """
 
@@ -114,14 +114,14 @@ def store_proxy(store: str, port: int = 0) -> Iterator[StoreProxy]:
                 fault = proxy.rule(request) if proxy.rule else None
                 if fault:
                     proxy.faults.append(request)
-            if fault and fault.delay:
-                time.sleep(fault.delay)
             if fault and fault.cut == "request":
                 return self._cut()
             if fault and fault.status:
                 more = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
                 return self._answer(fault.status, more, b"<Error><Code>SlowDown</Code></Error>")
             status, headers, data = self._ask(kind, body)
+            if fault and fault.delay:
+                time.sleep(fault.delay)
             if fault and fault.cut == "answer":
                 return self._cut()
             self._answer(status, headers, data, half=bool(fault and fault.cut == "body"))

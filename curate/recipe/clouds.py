@@ -44,8 +44,8 @@ def __getattr__(name: str) -> Any:
             return await request(self, *words, **named)
 
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
-        session = {"timeout": limit, "raise_for_status": _refuse_busy}
-        conf.setdefault("gs", {}).setdefault("session_kwargs", session)
+        defaults = {"requests_timeout": limit, "session_kwargs": {"raise_for_status": _refuse_busy}}
+        conf["gs"] = defaults | conf.get("gs", {})
         kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, "_request": _request})
     else:
         raise AttributeError(name)

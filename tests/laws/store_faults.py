@@ -94,7 +94,7 @@ class Runs:
     def check(self, name: str) -> None:
         """It is complete, and what the run on a disk published, byte for byte."""
         here, there = self.expected(), self.published(name)
-        assert here.keys() == there.keys()
+        assert here.keys() == there.keys(), here.keys() ^ there.keys()
         assert [path for path in here if here[path] != there[path]] == []
         verified = run_command("verify", f"{self.bucket}/{name}")
         assert verified.status == 0 and "nothing differs" in verified.out, verified.err

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -63,5 +63,7 @@ def namespaces(count: int) -> Iterator[tuple[str, list[Namespace]]]:
         yield f"{net}.1", spaces
     finally:
         for space in spaces:
+            with suppress(subprocess.CalledProcessError):  # it was not made
+                _ip(f"link del {space.cable}")  # now, and not once all processes there have ended
             _ip(f"netns del {space.name}")
         _ip(f"link del {bridge}")

@@ -119,10 +119,10 @@ def find_executors(cluster: Standalone) -> list[Executor]:
     return executors
 
 
-def check_run(out: Path, wanted: dict[str, str], left: str = "logs/") -> None:
-    """That a run published what it should, and nothing besides but files that begin so."""
+def check_run(out: Path, wanted: dict[str, str]) -> None:
+    """That a run published what it should, and nothing besides but logs."""
     assert digests(out) == wanted
     listed = set(pq.read_table(out / "manifest.parquet")["path"].to_pylist()) | {"manifest.parquet", "_SUCCESS"}
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    rest = {name for name in files - listed if not name.startswith(("logs/", left))}
+    rest = {name for name in files - listed if not name.startswith("logs/")}
     assert not rest, rest
