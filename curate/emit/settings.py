@@ -45,7 +45,7 @@ class EmitSettings(StepSettings):
     fields: pa.Schema = field(default_factory=lambda: pa.schema([]))  # those of the samples' json in the Parquet files
     # Rows and values of the units that are being written: two a shard where one unit ends and the next begins
     recent: Recent[pa.Table] = field(default_factory=lambda: Recent(4 * CORES), compare=False)
-    decided: Recent[TableFile] = field(default_factory=lambda: Recent(2 * CORES + 2), compare=False)
+    decided: Recent[TableFile] = field(default_factory=lambda: Recent(4 * CORES + 2), compare=False)
 
     @classmethod
     def of(cls, context: RunContext) -> "EmitSettings":

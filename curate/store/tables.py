@@ -7,6 +7,7 @@ have one row a sample of the unit, in the same order, so that columns of two of 
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple, Self, TypeVar
@@ -68,9 +69,12 @@ class UnitTables:
         if of_sides and self.exists("scores"):
             of_sides = [name for name in of_sides if name not in self.column_names("scores")]
         others = [name for name in others if name not in of_sides]
-        related = set(self.column_names("related")) if others and self.exists("related") else set()
+        scores = set[str]()
+        if others:
+            with suppress(FileNotFoundError):
+                scores = set(self.column_names("scores"))
         for place in ("scores", "related"):
-            if names := [name for name in others if (name in related) == (place == "related")]:
+            if names := [name for name in others if (name in scores) == (place == "scores")]:
                 for name, column in zip(names, self.read(place, names).columns, strict=True):
                     table = table.append_column(name, column)
         for name in of_sides:
