@@ -24,7 +24,7 @@ from curate.cli import common
 from curate.cli.progress import show_progress
 from curate.cli.summary import summary
 from curate.measure.current import count_needed
-from curate.measure.settings import MeasureSettings
+from curate.measure.settings import TABLES, MeasureSettings
 from curate.pool.plan import Unit
 from curate.pool.registry import find_downloading
 from curate.pool.retry import find_mendable
@@ -164,7 +164,7 @@ def _reused(context: RunContext, units: Sequence[Unit], reuse: str) -> str:
     settings = MeasureSettings.of(context)
     signals = count_needed(settings, units, context.unit_tables)
     lost = say({name: len(units) - count for name, count in current.items()})
-    if lost and settings.signals:
+    if settings.signals and any(current.get(name, len(units)) < len(units) for name in TABLES):
         is_any = any(signals[signal.name] < len(units) for signal in settings.signals)
         others = "; columns of the others are reused" if is_any else ""
         lost = f"{lost} ({f'signals {say(signals)}{others}' if signals else 'no signal, their columns are reused'})"
