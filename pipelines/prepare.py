@@ -10,7 +10,6 @@ from curate.base.errors import RecipeError, UnknownColumn
 from curate.captions.engines import identify_engines
 from curate.captions.settings import check_captions
 from curate.decide.decontamination import evaluation_key
-from curate.decide.draw.balance import counts_key
 from curate.decide.rules.rules import named_columns
 from curate.decide.settings import DecideSettings
 from curate.emit.columns import find_emitted
@@ -105,7 +104,7 @@ def prepare(
             models=models,
             engine_ids=identify_engines(recipe.captions) if recipe.captions else {},
             evaluation_key=evaluation_key(recipe.dedup.against) if recipe.dedup.against else "",
-            counts_key=counts_key(recipe.balance.counts if recipe.balance else None, metadata_key),
+            counts_key=recipe.selector.files_key(recipe.selection[1], metadata_key) if recipe.selection else "",
             blocklist_key=record.key,
             retries_key=retries.key,
             place=place,

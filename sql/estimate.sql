@@ -1,5 +1,6 @@
 -- Rows before balancing, estimated from the kept set alone and compared with the true count.
 -- Horvitz-Thompson: each kept row counts 1/probability times. The standard error assumes independent draws.
+-- Null where rows are kept without a probability, not by chance.
 -- Forgotten rows may be missing on one side only: the estimate may then be off.
 -- theme: Entries and balancing
 -- column: kept            rows kept
@@ -11,8 +12,10 @@
 -- column: deviation       (estimate - survivors) / standard_error; null where nothing was drawn
 SELECT
     count(*) FILTER (kept) AS kept,
-    coalesce(sum(1 / probability) FILTER (kept), 0) AS estimate,
-    coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) AS standard_error,
+    CASE WHEN bool_or(kept AND probability IS NULL) THEN NULL
+        ELSE coalesce(sum(1 / probability) FILTER (kept), 0) END AS estimate,
+    CASE WHEN estimate IS NOT NULL
+        THEN coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) END AS standard_error,
     estimate - 1.96 * standard_error AS low,
     estimate + 1.96 * standard_error AS high,
     count(*) FILTER (kept OR rule IN ('balance', 'sample')) AS survivors,

@@ -1,5 +1,6 @@
 -- Samples before balancing by group, estimated from the kept ones, with standard errors.
 -- Horvitz-Thompson, as in `estimate`: for any column, such as source, language or format.
+-- Null where rows are kept without a probability, not by chance.
 -- Forgotten rows may be missing on one side only: the estimate may then be off.
 -- theme: Entries and balancing
 -- param: by = source [column of measured]  the groups
@@ -19,8 +20,10 @@ WITH seen AS (
 SELECT
     "group",
     count(*) FILTER (kept) AS kept,
-    coalesce(sum(1 / probability) FILTER (kept), 0) AS estimate,
-    coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) AS standard_error,
+    CASE WHEN bool_or(kept AND probability IS NULL) THEN NULL
+        ELSE coalesce(sum(1 / probability) FILTER (kept), 0) END AS estimate,
+    CASE WHEN estimate IS NOT NULL
+        THEN coalesce(sqrt(sum((1 - probability) / probability ** 2) FILTER (kept)), 0) END AS standard_error,
     estimate - 1.96 * standard_error AS low,
     estimate + 1.96 * standard_error AS high,
     count(*) AS survivors,

@@ -1,6 +1,6 @@
 -- Samples by their probability of being kept: expected and kept.
 -- theme: Entries and balancing
--- column: from        lower end of the probability
+-- column: from        lower end of the probability; null where samples have none, as they are not kept by chance
 -- column: below       upper end, excluded; null for samples that are kept with certainty
 -- column: survivors   samples left when balancing began
 -- column: expected    the sum of their probabilities

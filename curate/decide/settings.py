@@ -46,6 +46,7 @@ class DecideSettings(StepSettings):
     """What deciding reads."""
 
     store: RunStore
+    stores: tuple[RunStore, ...]  # it, and that of a run whose tables are taken
     columns: pa.Schema  # those that rules see
     derived: dict[str, Derived]  # those of them that the recipe derives, by their names
     rules: tuple[str, ...]  # names of the rules, in order
@@ -75,11 +76,12 @@ class DecideSettings(StepSettings):
             return NEARNESS.find(near.kind).build(near.section, recipe.measure, pool.rows)
 
         if recipe.selection:
-            recipe.selector.check(recipe.selection[1], columns)
+            recipe.selector.check(recipe.selection[1], columns, recipe)
         repeat = recipe.output.repeat
         counted = count_columns(columns, recipe.match is not None)
         return cls(
             store=context.store,
+            stores=(context.store, *([context.reuse] if context.reuse else [])),
             columns=columns,
             derived=derived,
             rules=tuple(recipe.rules),
@@ -118,7 +120,7 @@ class DecideSettings(StepSettings):
     @property
     def selection_run(self) -> SelectionRun:
         """What a selection may use of the run."""
-        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns)
+        return SelectionRun(self.seed, self.matching, self.store.url, self.rows_left, self.columns, self.stores)
 
     @property
     def later(self) -> int:
@@ -182,6 +184,8 @@ def _deciding_sections(recipe: Recipe) -> dict[str, object]:
         plain["match"].pop("metadata")
     if plain["balance"]:
         plain["balance"].pop("counts", None)
+    if recipe.sample and recipe.sample.quotas:
+        plain["sample"]["quotas"].pop("centroids", None)
     if plain["dedup"]["against"]:
         plain["dedup"]["against"].pop("images")
     return plain

@@ -7,7 +7,18 @@ from pydantic import Discriminator, Field, SerializeAsAny, Tag, field_validator,
 from curate.base.registry import Registry
 from curate.recipe import section as fields
 from curate.recipe.measure import Measure
-from curate.recipe.section import AnyColumn, BuiltFrom, Column, Expression, KindOf, OneKind, Section, UserPath, is_none
+from curate.recipe.section import (
+    AnyColumn,
+    BuiltFrom,
+    Column,
+    Expression,
+    KindOf,
+    OneKind,
+    Section,
+    UserFile,
+    UserPath,
+    is_none,
+)
 
 _PASSES = "curate.decide.dedup.passes"
 KEYS = Registry[Any]("deduplication key", f"{_PASSES}.registry:KEYS", "curate.passes", f"{_PASSES}.dedup_pass:KeyPass")
@@ -212,6 +223,62 @@ class Mixture(Section):
         return {str(key).lower() if isinstance(key, bool) else str(key): share for key, share in shares.items()}
 
 
+class Quotas(Section):
+    """A sample with a quota for each cluster, or other value of a column (density-based pruning).
+
+    The numbers of rows are as near to the shares of `by` as their sum, `least`, `most` and the clusters' sizes allow.
+    `complexity` is the published share, softmax(d_inter · d_intra / temperature). d_inter is the mean distance of a
+    centroid to its 20 nearest others, d_intra that of its rows. Rows without a cluster, or without a distance where one
+    is needed, are never kept. `probability` is null unless `keep` is `random`: it is not by chance.
+    """
+
+    of: AnyColumn = Field(examples=["cluster"])
+    """Column of clusters, or any of integers, texts or booleans."""
+    rows: int = Field(examples=[100000], ge=1, lt=2**40, strict=True)
+    """Number of rows of all clusters."""
+    by: Literal["equal", "size", "complexity"] = Field("equal", examples=["complexity"])
+    """Share of each cluster: equal, by its size, or by its complexity (published)."""
+    keep: Literal["random", "farthest", "nearest"] = Field("random", examples=["farthest"])
+    """Which rows of a cluster: at random, or by distance; published: `farthest`."""
+    least: int | None = Field(None, exclude_if=is_none, examples=[100], ge=0, lt=2**40, strict=True)
+    """Rows of a cluster at least, if it has as many. null: half an equal share (published)."""
+    most: int | None = Field(None, exclude_if=is_none, examples=[10000], ge=1, lt=2**40, strict=True)
+    """Rows of a cluster at most. null: no limit."""
+    distance: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster_distance"])
+    """Column of distances to the centroid. null: `NAME_distance`, where `of` is NAME."""
+    centroids: UserFile | None = Field(None, exclude_if=is_none, examples=["centroids.npy"])
+    """A .npy or .pt file [k, dimension], for `complexity`. null: those of `relate.clusters`."""
+    temperature: float = Field(0.5, examples=[0.1], gt=0, strict=True)
+    """Temperature of `complexity`: 0.5 in the published code, 0.1 in the paper."""
+
+    @property
+    def distance_column(self) -> str | None:
+        """The column of distances, where one is needed."""
+        needs_it = self.by == "complexity" or self.keep != "random"
+        return (self.distance or f"{self.of}_distance") if needs_it else None
+
+
+class SoftCap(Section):
+    """Draws with repeats, by a score, each of which makes the next one of its row less likely (M-FLYT's SCS).
+
+    Each batch is drawn without replacement with p = softmax(score). Then the score of each row in it is lowered by
+    `penalty`. The last batch has what is left of `draws`. `repeats` says how often each row is in the set; their sum is
+    `draws`. `probability` is null. A row whose score is null, NaN or infinite is never drawn. Where fewer rows have a
+    score than a batch has, a batch has them all. One worker holds all rows: at most 500 million.
+    """
+
+    gives = (Column("decisions", "repeats", "int32", "How often a row is in the set; 0 if it is not kept."),)
+
+    of: AnyColumn = Field(examples=["score"])
+    """Column of numbers; scores are logarithms of weights, taken as float32."""
+    draws: int = Field(examples=[1000000], ge=1, le=10**12, strict=True)
+    """Number of draws: samples in the set, repeats included."""
+    penalty: float = Field(0.15, examples=[0.3], ge=0, strict=True)
+    """What a draw takes off the score of its row."""
+    batch: int = Field(100_000, examples=[10000], ge=1, lt=2**31, strict=True)
+    """Draws of a batch, in which no row repeats."""
+
+
 class Sample(Section):
     """A sample of a fixed number of rows in place of balancing: random, by weights, quotas or shares. One of its forms.
 
@@ -230,11 +297,21 @@ class Sample(Section):
         examples=[{"of": "source", "rows": 100000, "shares": {"cc12m": 0.7, "web": 0.3}}],
     )
     """Shares of the values of a column, in place of `rows`. null: none."""
+    quotas: Quotas | None = Field(
+        None,
+        exclude_if=is_none,
+        examples=[{"of": "cluster", "rows": 100000, "by": "complexity", "keep": "farthest"}],
+    )
+    """Quotas of clusters, in place of `rows`. null: none."""
+    soft_cap: SoftCap | None = Field(None, exclude_if=is_none, examples=[{"of": "score", "draws": 1000000}])
+    """Draws with repeats by a score, in place of `rows`. null: none."""
 
     forms: ClassVar[dict[str, tuple[str, ...]]] = {
         "rows": ("rows",),
         "weights": ("weights", "rows"),
         "mixture": ("mixture",),
+        "quotas": ("quotas",),
+        "soft_cap": ("soft_cap",),
     }
 
     @model_validator(mode="after")

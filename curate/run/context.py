@@ -54,7 +54,7 @@ class RunContext:
     models: dict[str, Any] = field(default_factory=dict)  # what each signal's model is, by the signal's name
     engine_ids: dict[str, str] = field(default_factory=dict)  # each engine's model, and each template's version
     evaluation_key: str = ""  # digest of the evaluation set; empty without `dedup.against`
-    counts_key: str = ""  # digest of the counts of `balance.counts`; empty without
+    counts_key: str = ""  # digest of what the selection reads of files, as `balance.counts`; empty without
     blocklist_key: str = ""  # digest of what is forgotten (see `curate.store.forgotten`); empty where nothing is
     retries_key: str = ""  # digest of which URLs are tried again (see `download.retry_record`); empty where none is
     place: Place = Place.THIS_PROCESS  # where steps work

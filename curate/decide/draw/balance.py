@@ -129,6 +129,10 @@ class BalanceSelection(Selection):
             bracket = units.get(f"Balance: narrow {n}", lambda of, by: of.narrow(of.points, by), bracket, sums)
         return units.get("Balance: t", _solved, bracket, counts, scheme, run)
 
+    def files_key(self, section: Balance, metadata_key: str) -> str:
+        """Return the digest of another run's counts."""
+        return ids.digest(read_counts(section.counts, metadata_key).tolist()) if section.counts else ""
+
     def recorded(self, section: Balance, facts: RunFacts, run: SelectionRun, counts: I64) -> LimitsChoice | None:
         """Return the limits of its t; None where they are of another run's counts, which are not read again."""
         if section.counts is not None or facts.t is None:
@@ -250,8 +254,3 @@ def read_counts(url: str, metadata_key: str) -> I64:
     counts = np.zeros(int(entry_ids.max(initial=-1)) + 1, np.int64)  # ids of entries that were dropped are no entry's
     counts[entry_ids] = table["survivors"].to_numpy()
     return counts
-
-
-def counts_key(url: str | None, metadata_key: str) -> str:
-    """Return the digest of such counts; empty where the recipe names none. Raises as `read_counts`."""
-    return "" if url is None else ids.digest(read_counts(url, metadata_key).tolist())

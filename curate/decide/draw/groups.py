@@ -36,7 +36,8 @@ class Groups:
     names: pa.Array  # string, ascending
     rows: I64  # of each
     sums: I64  # of each that of another column in 2⁻²⁸; 0 without one
-    largest: float = 0.0  # of that column
+    of: str | None = None  # that column; rows without a value of it are in no group
+    largest: float = 0.0  # its largest value
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,7 +45,8 @@ class Groups:
     def places(self, rows: RowsLeft) -> I64:
         """Return the group of each row, −1 where it has no value or one that is not among these (int64[n])."""
         index = pc.index_in(read_names(rows, self.column), self.names, skip_nulls=True)
-        return np.asarray(index.fill_null(-1).to_numpy(), np.int64)
+        places = np.asarray(index.fill_null(-1).to_numpy(), np.int64)
+        return places if self.of is None else np.where(np.isfinite(read_numbers(rows, self.of)), places, -1)
 
     @property
     def means(self) -> F64:
@@ -57,7 +59,7 @@ def read_names(rows: RowsLeft, column: str) -> pa.Array:
     return whole(rows.read([column])[column].cast(pa.string()))
 
 
-def read_distances(rows: RowsLeft, column: str) -> F64:
+def read_numbers(rows: RowsLeft, column: str) -> F64:
     """Return a column's numbers, NaN without one; a negative one, which rounding gives, is 0 (float64[n])."""
     return np.asarray(np.maximum(0.0, rows.read([column])[column].cast(pa.float64()).to_numpy()))
 
@@ -70,7 +72,7 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
         names, numbers = read_names(rows, column), np.zeros(len(rows))
         is_in = names.is_valid().to_numpy(zero_copy_only=False)
         if of is not None:
-            numbers = read_distances(rows, of)
+            numbers = read_numbers(rows, of)
             is_in &= np.isfinite(numbers)
         parts = np.rint(np.where(is_in, numbers, 0) * _SCALE).astype(np.int64)
         table = pa.table({"name": names, "rows": pa.repeat(pa.scalar(1), len(names)), "sum": pa.array(parts)})
@@ -81,7 +83,7 @@ def find_groups(units: Units, name: str, run: SelectionRun, column: str, of: str
         table = parts[0].sort_by("name")
         if len(table) > MAX_GROUPS:
             raise RunError(f"{name.lower()}: {column} has more than {MAX_GROUPS:,} values; accepted: fewer")
-        return Groups(column, whole(table["name"]), table["rows"].to_numpy(), table["sum"].to_numpy(), parts[1])
+        return Groups(column, whole(table["name"]), table["rows"].to_numpy(), table["sum"].to_numpy(), of, parts[1])
 
     values = units.ask(f"{name}: values", count, combine=Fold(_add, large=True))
     return units.get(f"{name}: groups", gather, values)
@@ -96,17 +98,14 @@ def _add(left: tuple[pa.Table, float], right: tuple[pa.Table, float]) -> tuple[p
     return _summed(pa.concat_tables([left[0], right[0]])).slice(0, MAX_GROUPS + 1), max(left[1], right[1])
 
 
-def group_keys(rows: RowsLeft, groups: Groups, keep: Keep = "random", of: str | None = None) -> Keys:
-    """Return what rows are ordered by: a hash of uid and seed, or the column `of` and then that hash."""
-    hashes, (high, low) = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids)
-    places = groups.places(rows)
-    if of is None or keep == "random":
+def group_keys(rows: RowsLeft, groups: Groups, keep: Keep = "random") -> Keys:
+    """Return what rows are ordered by: a hash of uid and seed, or the groups' other column and then that hash."""
+    hashes, (high, low), places = ids.hash_uids(rows.uids, rows.seed), ids.uid_halves(rows.uids), groups.places(rows)
+    if groups.of is None or keep == "random":
         return Keys(np.stack([hashes, high, low], axis=1), places)
-    numbers = read_distances(rows, of)
-    is_known = np.isfinite(numbers)
-    order = (np.where(is_known, numbers, 0) / (groups.largest or 1.0) * 2.0**63).astype(np.uint64)
-    order = np.uint64(1 << 63) - order if keep == "farthest" else order
-    return Keys(np.stack([order, hashes, low], axis=1), np.where(is_known, places, -1))
+    numbers = np.where(places >= 0, read_numbers(rows, groups.of), 0)
+    order = (np.minimum(1.0, numbers / (groups.largest or 1.0)) * 2.0**63).astype(np.uint64)
+    return Keys(np.stack([np.uint64(1 << 63) - order if keep == "farthest" else order, hashes, low], axis=1), places)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ class GroupsChoice(Choice):
     groups: Groups
     cut: Cut
     keep: Keep = "random"
-    of: str | None = None  # the column by which rows are kept
 
     @property
     def is_random(self) -> bool:
@@ -131,7 +129,7 @@ class GroupsChoice(Choice):
 
     def draws(self, rows: RowsLeft) -> F64:
         """Return each row's key over that of the first row of its group that is not taken, below 1 iff it is taken."""
-        keys = group_keys(rows, self.groups, self.keep, self.of)
+        keys = group_keys(rows, self.groups, self.keep)
         ends = np.where(self.cut.is_cut, np.maximum(1.0, self.cut.last[:, 0].astype(np.float64)), 2.0**64)
         return self.cut.draws(keys, keys.values[:, 0] / np.maximum(1.0, self.cut.of_rows(ends, keys.groups)))
 

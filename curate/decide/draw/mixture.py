@@ -76,7 +76,7 @@ class MixtureSample(Selection):
         """Return the column of values."""
         return [section.mixture.of] if section.mixture else []
 
-    def check(self, section: Sample, columns: pa.Schema) -> None:
+    def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
         """Check the column. Raises RecipeError."""
         assert section.mixture is not None
         check_groups("sample.mixture.of", section.mixture.of, columns)

@@ -10,8 +10,10 @@ import pyarrow as pa
 from curate.base import ids
 from curate.base.numeric.arrays import F64
 from curate.decide.draw.mixture import MixtureSample
+from curate.decide.draw.quotas import QuotasSample
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
 from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
+from curate.decide.draw.soft_cap import SoftCapSample
 from curate.decide.draw.weighted import WeightedSample
 from curate.recipe.deciding import Sample
 from curate.run.units import Answer, Units
@@ -87,7 +89,12 @@ def say_shortage(wanted: int, left: int) -> str:
 class SampleSelection(UniformSample):
     """What `sample` says: one of its forms."""
 
-    forms: ClassVar[Mapping[str, Selection]] = {"weights": WeightedSample(), "mixture": MixtureSample()}
+    forms: ClassVar[Mapping[str, Selection]] = {
+        "weights": WeightedSample(),
+        "mixture": MixtureSample(),
+        "quotas": QuotasSample(),
+        "soft_cap": SoftCapSample(),
+    }
 
     def form(self, section: Sample) -> Selection:
         """Return the form."""

@@ -25,6 +25,7 @@ from curate.match.unit import Entries, MatchSettings, load_entries, read_matches
 from curate.recipe.section import Section
 from curate.run.units import Answer, Units
 from curate.store.facts import RunFacts, SelectionWords
+from curate.store.store import RunStore
 from curate.store.tables import UnitTables
 
 
@@ -84,6 +85,7 @@ class SelectionRun:
     place: str  # the run's folder, for messages; empty where none is on its way
     rows_left: FindRows
     columns: pa.Schema  # those that rules see
+    stores: tuple[RunStore, ...]  # the run's folder, and that of a run whose tables it takes
     fraction: float = 1.0  # of the pool's rows, that units hold: less where a part of it is asked, for an estimate
 
     @property
@@ -197,8 +199,8 @@ class Selection(ABC):
         """Return the columns that the section names, beside those of its SQL: a pool is read with them."""
         return ()
 
-    def check(self, section: Any, columns: pa.Schema) -> None:
-        """Check the section against the columns that rules see. Raises RecipeError."""
+    def check(self, section: Any, columns: pa.Schema, recipe: Any) -> None:
+        """Check the section against the columns that rules see, and the recipe. Raises RecipeError."""
         return None
 
     def files_key(self, section: Any, metadata_key: str) -> str:

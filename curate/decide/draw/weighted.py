@@ -85,7 +85,7 @@ class WeightedSample(Selection):
     meaning = "not in the weighted sample"
     sizes_of = ("rows",)
 
-    def check(self, section: Sample, columns: pa.Schema) -> None:
+    def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
         """Check that the weight is a number. Raises RecipeError."""
         weight = _checked(section, columns)
         if not (weight.kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")) or weight.kind.endswith(("INT", "INTEGER"))):

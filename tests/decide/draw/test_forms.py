@@ -12,6 +12,10 @@ from tests.laws import pools
 FORMS: dict[str, dict[str, Any]] = {
     "weights": {"sample": {"weights": "exp(clip_score * 3)", "rows": 500}},
     "mixture": {"sample": {"mixture": {"of": "words", "rows": 500, "shares": {3: 3, 4: 1, 5: 0.1}}}},
+    "quotas": {
+        "sample": {"quotas": {"of": "words", "rows": 500, "by": "size", "keep": "farthest", "distance": "clip_score"}}
+    },
+    "soft cap": {"sample": {"soft_cap": {"of": "clip_score", "draws": 2000, "batch": 300}}},
 }
 
 

@@ -1,0 +1,223 @@
+"""`sample: {quotas: …}`: so many rows of each cluster that their numbers are nearest to wished shares, within bounds.
+
+Source: "Effective pruning of web-scale datasets based on complexity of concept clusters" (density-based pruning, arXiv
+2401.04578), with these differences: the quadratic program min ‖x − P·N‖², Σx = N, least ≤ x ≤ size is solved exactly,
+by water-filling in integers, and rounded by largest remainders, where the published code rounds each number and misses
+N; shares of clusters without rows are not counted. P is equal, by the clusters' sizes, or softmax(C / τ) of a cluster's
+complexity C = d_inter · d_intra, with τ = 0.5 as the code has it (0.1 in the paper).
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curate.base import ids
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F32, F64, I64
+from curate.base.numeric.elementary import exp
+from curate.base.numeric.spherical import cosine_distances, rounded
+from curate.decide.draw.groups import Groups, GroupsChoice, check_groups, check_numbers, find_groups, group_keys
+from curate.decide.draw.selection import Outcome, Selection, SelectionRun
+from curate.decide.draw.smallest import Cut, Keys, Search, find_cut
+from curate.recipe.deciding import Quotas, Sample
+from curate.run.units import Answer, Units
+from curate.signals.clusters import read_array
+from curate.store.facts import SelectionWords
+from curate.store.layout import MODELS
+from curate.store.tables import OpenTables
+
+_BITS = 16  # wished numbers of rows are multiples of 2⁻¹⁶
+_PRODUCTS = 1 << 24  # at a time
+_ROUNDS = 4
+
+
+def inter_distances(centroids: npt.NDArray[Any], nearest: int = 20) -> F64:
+    """Return the mean of 1 − cos of each centroid to its nearest others (float64[k]); 0 where it is alone.
+
+    Which are nearest is told by products of rounded directions, which are exact: the same on every machine.
+    """
+    rows = np.ascontiguousarray(centroids, np.float32)
+    directions, total = rounded(rows), np.zeros(len(rows))
+    few = min(nearest, len(rows) - 1)
+    step = max(1, _PRODUCTS // len(rows))
+    for start in range(0, len(rows) if few else 0, step):
+        some = np.arange(start, min(start + step, len(rows)))
+        products = directions[some] @ directions.T
+        products[np.arange(len(some)), some] = -np.inf  # its own
+        others = np.argpartition(-products, few - 1, axis=1)[:, :few]
+        for cells in np.sort(others, axis=1).T.astype(np.int32):
+            total[some] += cosine_distances(rows[some], rows, cells)
+    return total / max(1, few)
+
+
+def solve_quotas(shares: F64, sizes: I64, rows: int, least: I64, most: I64) -> I64:
+    """Return whole numbers x with Σx = rows that are nearest to shares · rows, with least ≤ x ≤ most (int64[k]).
+
+    The real ones are least ≤ clip(shares · rows + λ) ≤ most; they are rounded by largest remainders, the first of
+    equals. All of `most` where that is fewer rows. Raises ValueError where `least` is more.
+    """
+    most = np.minimum(most, sizes)
+    least = np.minimum(least, most)
+    if most.sum() <= rows:
+        return most
+    if least.sum() > rows:
+        raise ValueError(f"{least.sum():,} rows at least")
+    wished = np.rint(shares * (rows * float(1 << _BITS))).astype(np.int64)
+    low, high = (least << _BITS) - wished, (most << _BITS) - wished  # λ between which a number moves with it
+    ends = np.concatenate([low, high])
+    order = np.argsort(ends, kind="stable")
+    slopes = np.cumsum(np.where(order < len(low), 1, -1))
+    totals = np.cumsum(np.concatenate([[least.sum() << _BITS], slopes[:-1] * np.diff(ends[order])]))
+    at = int(np.searchsorted(totals, rows << _BITS, side="right")) - 1
+    level, rest, slope = int(ends[order][at]), (rows << _BITS) - int(totals[at]), int(slopes[at])
+    level += rest // slope if slope else 0  # and less than one more, which is the same for all that move
+    moves = (low <= level) & (high > level)
+    real = np.where(moves, wished + level, np.where(high <= level, most << _BITS, least << _BITS))
+    whole = real >> _BITS
+    remainders = np.where(moves, real - (whole << _BITS), -1)
+    whole[np.argsort(-remainders, kind="stable")[: rows - int(whole.sum())]] += 1
+    return np.asarray(whole)
+
+
+def find_shares(groups: Groups, section: Quotas, inter: F64 | None) -> F64:
+    """Return P of each group (float64[groups]). `inter` are `inter_distances` of all centroids. Raises RunError."""
+    if section.by == "equal":
+        return np.full(len(groups), 1 / max(1, len(groups)))
+    if section.by == "size":
+        return np.asarray(groups.rows / max(1, int(groups.rows.sum())))
+    assert inter is not None
+    names = groups.names.to_pylist()
+    numbers = np.array([int(name) if name.isdecimal() else -1 for name in map(str, names)], np.int64)
+    if (bad := (numbers < 0) | (numbers >= len(inter))).any():
+        what = f"{section.of} is {names[int(np.argmax(bad))]!r} in a row"
+        raise RunError(f"sample.quotas: {what}, and there are {len(inter):,} centroids; accepted: their numbers from 0")
+    scaled = inter[numbers] * groups.means / section.temperature
+    weights = np.array([exp(x) for x in (scaled - scaled.max(initial=0)).tolist()], np.float64)
+    return np.asarray(weights / max(1e-300, weights.sum()))
+
+
+def find_quotas(groups: Groups, section: Quotas, inter: F64 | None) -> Search:
+    """Return the search for the rows that are kept of each group. Raises RunError where `least` is too large."""
+    sizes, k, none = groups.rows, max(1, len(groups)), np.full(len(groups), 1 << 62)
+    least = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
+    if section.least is None:
+        least = np.minimum(least, int(section.rows / k * 0.5))
+    most = none if section.most is None else none * 0 + section.most
+    try:
+        return Search(solve_quotas(find_shares(groups, section, inter), sizes, section.rows, least, most))
+    except ValueError as error:
+        what = f"sample.quotas.least is {section.least:,}, which makes {error}, and rows is {section.rows:,}"
+        raise RunError(f"{what}; accepted: least of at most {section.rows // k:,}") from None
+
+
+@dataclass(frozen=True)
+class QuotasChoice(GroupsChoice):
+    """Which rows are taken of each cluster."""
+
+    @property
+    def label(self) -> str:
+        """Return how many clusters there are, and the least and largest number of rows of one."""
+        taken, rows = self.cut.taken, self.cut.rows
+        if not len(rows):
+            return f"quotas of {self.groups.column}: no row has one"
+        numbers = f"{taken.min():,} to {taken.max():,} rows each, of {rows.min():,} to {rows.max():,}"
+        return f"quotas of {len(rows):,} values of {self.groups.column}: {numbers}"
+
+    def shortfall(self, section: Sample) -> str:
+        """Return that there are fewer rows."""
+        wanted, taken = section.quotas.rows if section.quotas else 0, int(self.cut.taken.sum())
+        return f"sample.quotas: {wanted:,} rows wanted, and the quotas give {taken:,}" if taken < wanted else ""
+
+
+class QuotasSample(Selection):
+    """A sample with a quota for each cluster."""
+
+    key, section = "sample", Sample
+    meaning = "beyond the quota of its cluster"
+    sizes_of = ("quotas.rows", "quotas.least", "quotas.most")
+
+    def columns(self, section: Sample) -> Sequence[str]:
+        """Return the columns of clusters and of distances."""
+        quotas = section.quotas
+        return [quotas.of, *([quotas.distance_column] if quotas.distance_column else [])] if quotas else []
+
+    def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
+        """Check the columns, and that there are centroids where they are needed. Raises RecipeError."""
+        quotas = _quotas(section)
+        check_groups("sample.quotas.of", quotas.of, columns)
+        if quotas.distance_column:
+            check_numbers("sample.quotas.distance", quotas.distance_column, columns)
+        made = [name for kind, name, _ in recipe.relate.requested if kind == "clusters"]
+        if quotas.by == "complexity" and quotas.centroids is None and quotas.of not in made:
+            what = f"sample.quotas.by: complexity needs the centroids of {quotas.of!r}"
+            raise RecipeError(f"{what}; accepted: sample.quotas.centroids: FILE.npy, or clusters of relate.clusters")
+
+    def files_key(self, section: Sample, metadata_key: str) -> str:
+        """Return the digest of the centroids, if the section names them."""
+        path = _quotas(section).centroids
+        return ids.digest(_read(path).tolist()) if path else ""
+
+    def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return what is taken of each group: groups are found, then quotas, then rounds count keys' bits."""
+        quotas = _quotas(section)
+        inter = inter_distances(_read(quotas.centroids)) if quotas.centroids else None
+        groups = find_groups(units, "Quotas", run, quotas.of, quotas.distance_column)
+
+        def solve(groups: Groups) -> Search:
+            needs_them = quotas.by == "complexity" and inter is None
+            return find_quotas(groups, quotas, inter_distances(_made(run, quotas.of)) if needs_them else inter)
+
+        def keys(tables: OpenTables, state: Any, groups: Groups) -> Keys:
+            return group_keys(run.rows_left(tables, state), groups, quotas.keep)
+
+        search = units.get("Quotas: solve", solve, groups)
+        cut = find_cut(units, "Quotas", search, keys, groups, rounds=_ROUNDS)
+
+        def choice(groups: Groups, cut: Cut) -> QuotasChoice:
+            return QuotasChoice(groups, cut, quotas.keep)
+
+        return units.get("Quotas: choose", choice, groups, cut)
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        """Return what people are told of it."""
+        choice, quotas = outcome.choice, _quotas(outcome.section)
+        by = {"equal": "equal shares", "size": "shares by their sizes", "complexity": "shares by their complexity"}
+        kept, why = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"
+        if not choice.is_random:
+            kept, why = f"those {quotas.keep} to the centroid", f"which keeps those {quotas.keep} to the centroid"
+        short = choice.shortfall(outcome.section)
+        return SelectionWords(
+            kept=f": within the quota of {quotas.of} {{value}}, {why}",
+            dropped=f"beyond the quota of {quotas.of} {{value}}, {why}",
+            card=f"{choice.label}; {by[quotas.by]}, {kept}",
+            summary=[choice.label, *([short] if short else [])],
+            of=quotas.of,
+        )
+
+
+def _quotas(section: Sample) -> Quotas:
+    assert section.quotas is not None
+    return section.quotas
+
+
+def _read(path: str | None) -> F32:
+    """Return centroids of a file. Raises RecipeError."""
+    array = read_array("sample.quotas.centroids", path or "")
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
+        what = f"sample.quotas.centroids: {path} is {array.dtype} {list(array.shape)}"
+        raise RecipeError(f"{what}; accepted: floats [k, dimension]")
+    return array.astype(np.float32)
+
+
+def _made(run: SelectionRun, name: str) -> F32:
+    """Return the centroids that the run, or the one whose tables it takes, made. Raises RunError."""
+    for store in run.stores:
+        if store.exists(file := f"{MODELS}/{name}.npy"):
+            return np.asarray(np.load(io.BytesIO(store.read_bytes(file)), allow_pickle=False), np.float32)
+    accepted = "accepted: sample.quotas.centroids: FILE.npy"
+    raise RunError(f"sample.quotas: {MODELS}/{name}.npy, the centroids of {name}, is not in the run; {accepted}")

@@ -1,0 +1,277 @@
+"""`sample: {soft_cap: …}`: M draws with repeats, each of which makes the next one of its row less likely (M-FLYT).
+
+Source: Soft Cap Sampling of "Filter Like You Test" (arXiv 2503.08805): p = softmax(score); a batch is drawn without
+replacement, the score of each row in it is lowered by a penalty, and so on until M draws; the last batch has the rest.
+Here a batch are the rows with the largest score + Gumbel number, which is the same in distribution, and the Gumbel
+numbers are hashes of seed, round and uid. So a round is told by the key of the last row that it takes: one worker,
+which holds 16 bytes a row, finds these, and units then know from them alone how often each of their rows is drawn.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from curate.base import ids
+from curate.base.errors import RunError
+from curate.base.numeric.arrays import F32, F64, I32, I64, U64
+from curate.base.numeric.elementary import log, unit
+from curate.base.numeric.mix import GOLDEN, mix64
+from curate.base.process import in_threads
+from curate.decide.draw.groups import check_numbers
+from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
+from curate.recipe.deciding import Sample, SoftCap
+from curate.run.units import Answer, Fold, Units
+from curate.store.facts import SelectionWords
+from curate.store.tables import OpenTables
+
+MAX_ROWS = 500_000_000  # of one worker's 8 GB
+_TOGETHER = 1 << 20  # rows that a thread works on
+_STEP, _SPAN = 0.01, 45.0  # of scores below a key, in a table of e^x: a Gumbel number is at most 36.8
+_BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  # of x + 1 − 45, from above
+_TRIES = 60
+
+
+class Scores(NamedTuple):
+    """Some rows with a score: a hash of uid and seed, and the score (as float32)."""
+
+    hashes: U64
+    scores: F32
+
+
+class Draws(NamedTuple):
+    """What tells each row how often it is drawn: rounds of all rows, then of each further round its last key."""
+
+    rows: int  # that have a score
+    whole: int  # rounds that draw all rows, which come first
+    keys: F64  # [rounds], score + Gumbel number
+    hashes: U64  # [rounds], which tell equal keys apart
+
+
+def read_scores(rows: RowsLeft, column: str) -> F32:
+    """Return the score of each row, NaN where it is never drawn (float32[n])."""
+    scores = np.asarray(rows.read([column])[column].cast(pa.float64()).to_numpy(), np.float64).astype(np.float32)
+    return np.where(np.isfinite(scores), scores, np.float32(np.nan))
+
+
+def round_salts(first: int, rounds: int) -> U64:
+    """Return what the hashes of some rounds are mixed with (uint64[rounds])."""
+    return np.asarray(mix64(np.arange(first + 1, first + rounds + 1, dtype=np.uint64) * GOLDEN), np.uint64)
+
+
+@njit(nogil=True, cache=True)
+def _key(bits: U64, score: float, least: float, bounds: F64) -> float:
+    """Return score − log(−log(u)), or −inf where that is known to be below `least` without a logarithm."""
+    u, place = unit(bits), (score - least + _SPAN - 1.0) / _STEP
+    if place < 0.0 or (place < len(bounds) and 1.0 - u > bounds[int(place)]):
+        return -np.inf  # −log(u) ≥ 1 − u > e^(score − least)
+    return float(score - log(-log(u)))
+
+
+@njit(nogil=True, cache=True)
+def _candidates(
+    hashes: U64, scores: F32, times: I32, penalty: float, salt: U64, least: float, bounds: F64, out: I32, keys: F64
+) -> int:
+    """Put the places and keys of the rows with a key of at least `least` into `out` and `keys`; return how many."""
+    count = 0
+    for i in range(len(hashes)):
+        key = _key(mix64(hashes[i] ^ salt), scores[i] - penalty * times[i], least, bounds)
+        if key >= least:
+            out[count], keys[count] = i, key
+            count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _replay(
+    hashes: U64, scores: F32, penalty: float, salts: U64, ends: F64, ties: U64, bounds: F64, times: I32
+) -> None:
+    """Add to `times` how often each row is drawn in some rounds, by the last key of each."""
+    for i in range(len(hashes)):
+        for n in range(len(salts)):
+            key = _key(mix64(hashes[i] ^ salts[n]), scores[i] - penalty * times[i], ends[n], bounds)
+            if key > ends[n] or (key == ends[n] and hashes[i] >= ties[n]):
+                times[i] += 1
+
+
+@njit(nogil=True, cache=True)
+def _count_scores(scores: F32, times: I32, penalty: float, highest: float, out: I64) -> None:
+    """Count rows by how far their score is below the highest, in steps; the last counter has all others."""
+    for i in range(len(scores)):
+        place = min((highest - (scores[i] - penalty * times[i])) / _STEP, len(out) - 1.0)
+        out[int(place)] += 1
+
+
+def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) -> Draws:
+    """Return what tells how often each row is drawn, by those of all units in any order; rows without a score are out.
+
+    Memory: 16 bytes a row, and of threads. Work: a hash for each row and round.
+    """
+    blocks, total = _blocks(parts), sum(len(part.hashes) for part in parts)
+    few = min(batch, total)
+    whole = draws // few if few and total <= batch else 0
+    sizes = [] if not few else [few] * ((draws - whole * few) // few)
+    sizes += [rest] if few and (rest := (draws - whole * few) % few) else []
+    times = [np.full(len(block.hashes), whole, np.int32) for block in blocks]
+    salts, ends, ties = round_salts(whole, len(sizes)), np.empty(len(sizes)), np.empty(len(sizes), np.uint64)
+    for n, size in enumerate(sizes):
+        ends[n], ties[n] = _draw_round(blocks, times, penalty, salts[n], size)
+    return Draws(total, whole, ends, ties)
+
+
+def _blocks(parts: Sequence[Scores]) -> list[Scores]:
+    """Return parts together, so that a thread has work."""
+    blocks: list[Scores] = []
+    waiting: list[Scores] = []
+    for number, part in enumerate(parts, 1):
+        waiting.append(part)
+        if sum(len(of.hashes) for of in waiting) >= _TOGETHER or number == len(parts):
+            blocks.append(Scores(*map(np.concatenate, zip(*waiting, strict=True))))
+            waiting = []
+    return blocks
+
+
+def _draw_round(blocks: list[Scores], times: list[I32], penalty: float, salt: Any, size: int) -> tuple[float, Any]:
+    """Draw a batch of so many rows, count it in `times`, and return its last key, and the hash beside it."""
+
+    def find(place: int) -> tuple[I32, F64]:
+        block, out = blocks[place], np.empty(len(blocks[place].hashes), np.int32)
+        keys = np.empty(len(out))
+        n = _candidates(*block, times[place], penalty, salt, least, _BOUNDS, out, keys)
+        return out[:n].copy(), keys[:n].copy()
+
+    least = _guess(blocks, times, penalty, size)
+    parts = list(in_threads(find, range(len(blocks))))
+    while sum(len(rows) for rows, _ in parts) < size:
+        least -= 0.5
+        parts = list(in_threads(find, range(len(blocks))))
+    of = np.repeat(np.arange(len(blocks)), [len(rows) for rows, _ in parts])
+    rows, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+    hashes = np.concatenate([block.hashes[some] for block, (some, _) in zip(blocks, parts, strict=True)])
+    among = np.argpartition(-keys, size - 1)[:size] if size < len(keys) else np.arange(len(keys))
+    end = keys[among].min()
+    tied = np.flatnonzero(keys == end)
+    above = np.flatnonzero(keys > end)
+    taken = np.concatenate([above, tied[np.argsort(hashes[tied])[::-1][: size - len(above)]]])
+    for place in range(len(blocks)):
+        times[place][rows[taken[of[taken] == place]]] += 1
+    return float(end), hashes[taken[len(above) :]].min()
+
+
+def _guess(blocks: list[Scores], times: list[I32], penalty: float, size: int) -> float:
+    """Return a key that so many rows have at least, but hardly more; minus infinity where nearly all are drawn."""
+    highest = max(
+        float((block.scores - penalty * of).max(initial=-np.inf)) for block, of in zip(blocks, times, strict=True)
+    )
+    highest = float(np.nextafter(highest, np.inf)) + 1e-3
+    counts = np.zeros(4096, np.int64)
+    for block, of in zip(blocks, times, strict=True):
+        _count_scores(block.scores, of, penalty, highest, counts)
+    scores, target = highest - (np.arange(len(counts)) + 1) * _STEP, size + 6 * np.sqrt(size) + 10
+    low, high = highest - 60.0, highest + 60.0
+    if target >= counts[:-1].sum():
+        return -np.inf
+    for _ in range(_TRIES):
+        middle = (low + high) / 2
+        expected = float(counts[:-1] @ -np.expm1(-np.exp(np.minimum(700, scores[:-1] - middle))))
+        low, high = (middle, high) if expected > target else (low, middle)
+    return low
+
+
+@dataclass(frozen=True)
+class SoftCapChoice(Choice):
+    """How often each row is drawn."""
+
+    section: SoftCap
+    draws_of: Draws
+
+    @property
+    def is_random(self) -> bool:
+        """Return False: a row's draws depend on those of all others, and their probability is not known."""
+        return False
+
+    def times(self, rows: RowsLeft) -> I32:
+        """Return how often each row is drawn (int32[n])."""
+        scores, draws = read_scores(rows, self.section.of), self.draws_of
+        has_score = ~np.isnan(scores)
+        times = np.full(int(has_score.sum()), draws.whole, np.int32)
+        salts, hashes = round_salts(draws.whole, len(draws.keys)), ids.hash_uids(rows.uids, rows.seed)[has_score]
+        _replay(hashes, scores[has_score], self.section.penalty, salts, draws.keys, draws.hashes, _BOUNDS, times)
+        out = np.zeros(len(scores), np.int32)
+        out[has_score] = times
+        return out
+
+    def inclusion(self, rows: RowsLeft) -> F64:
+        """Return whether a row is drawn."""
+        return (self.times(rows) > 0).astype(np.float64)
+
+    def draws(self, rows: RowsLeft) -> F64:
+        """Return 1 / (1 + how often a row is drawn), below 1 iff it is."""
+        return np.asarray(1.0 / (1.0 + self.times(rows)))
+
+    def repeats(self, draws: F64) -> I32:
+        """Return how often rows are drawn."""
+        return np.asarray(np.rint(1.0 / draws - 1.0), np.int32)
+
+    @property
+    def label(self) -> str:
+        """Return how many draws there are, of how many rows, in how many rounds."""
+        draws, section = self.draws_of, self.section
+        rounds = f"{draws.whole + len(draws.keys):,} batches"
+        return f"{section.draws if draws.rows else 0:,} draws of {draws.rows:,} rows by {section.of} in {rounds}"
+
+
+class SoftCapSample(Selection):
+    """Draws with repeats, which soft caps keep apart."""
+
+    key, section = "sample", Sample
+    meaning = "in no batch of the soft cap sample"
+    sizes_of = ("soft_cap.draws", "soft_cap.batch")
+    has_repeats = True
+
+    def columns(self, section: Sample) -> Sequence[str]:
+        """Return the column of scores."""
+        return [section.soft_cap.of] if section.soft_cap else []
+
+    def check(self, section: Sample, columns: pa.Schema, recipe: Any) -> None:
+        """Check the column. Raises RecipeError."""
+        assert section.soft_cap is not None
+        check_numbers("sample.soft_cap.of", section.soft_cap.of, columns)
+
+    def choose(self, units: Units, section: Sample, run: SelectionRun, counts: Answer | None) -> Answer:
+        """Return the draws: rows are counted, and then one worker has all of them."""
+        soft_cap = section.soft_cap
+        assert soft_cap is not None
+
+        def count(tables: OpenTables, state: Any) -> list[int]:
+            return [int((~np.isnan(read_scores(run.rows_left(tables, state), soft_cap.of))).sum())]
+
+        def read(tables: OpenTables, state: Any, total: int) -> Iterator[Scores]:
+            rows = run.rows_left(tables, state)
+            scores = read_scores(rows, soft_cap.of)
+            if total <= MAX_ROWS and len(known := np.flatnonzero(~np.isnan(scores))):
+                yield Scores(ids.hash_uids(rows.uids, run.seed)[known], scores[known])
+
+        def choose(total: int, parts: Sequence[Scores]) -> SoftCapChoice:
+            if total > MAX_ROWS:
+                what = f"sample.soft_cap: {total:,} rows have a score, and one worker holds them all"
+                raise RunError(f"{what}; accepted: at most {MAX_ROWS:,}, by rules or a top rule before it")
+            return SoftCapChoice(soft_cap, find_draws(parts, soft_cap.draws, soft_cap.penalty, soft_cap.batch))
+
+        total = units.ask("Soft cap: count", count, combine=Fold[int]())
+        return units.get("Soft cap: draw", choose, total, units.ask("Soft cap: scores", read, total))
+
+    def words(self, outcome: Outcome) -> SelectionWords:
+        """Return what people are told of it."""
+        section = outcome.choice.section
+        what = f"penalty {section.penalty:g}, batches of {section.batch:,}; seed {outcome.seed}"
+        return SelectionWords(
+            kept=f": drawn by {section.of} {{value}}",
+            dropped=f"its {section.of} {{value}} was drawn in no batch",
+            card=f"{outcome.choice.label} (soft cap sampling, {what})",
+            summary=[f"sample: {outcome.choice.label}; {outcome.kept:,} rows were drawn"],
+            of=section.of,
+        )

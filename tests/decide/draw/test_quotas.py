@@ -1,0 +1,226 @@
+"""Quotas of clusters: the quadratic program against scipy and exact fractions, and what a run keeps by them."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from curate.ask.explain import explain_sample
+from curate.ask.query import asking
+from curate.ask.whatif.answer import answer
+from curate.ask.whatif.survivors import open_finished
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F64, I64
+from curate.decide.draw.groups import Groups
+from curate.decide.draw.quotas import find_quotas, find_shares, inter_distances, solve_quotas
+from curate.recipe.deciding import Quotas
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+CASES = st.integers(1, 8).flatmap(
+    lambda k: st.tuples(
+        st.lists(st.floats(0, 1), min_size=k, max_size=k),
+        st.lists(st.integers(1, 60), min_size=k, max_size=k),
+        st.integers(1, 200),
+        st.integers(0, 12),
+        st.integers(1, 60),
+    )
+)
+
+
+def water_fill(wished: list[Fraction], least: list[int], most: list[int], rows: int) -> list[Fraction]:
+    """The exact solution: between two neighbouring breakpoints of the level, the sum is a line."""
+
+    def at(level: Fraction) -> list[Fraction]:
+        return [min(max(x + level, Fraction(a)), Fraction(b)) for x, a, b in zip(wished, least, most, strict=True)]
+
+    ends = sorted({end - x for x, a, b in zip(wished, least, most, strict=True) for end in (a, b)})
+    below = max(end for end in ends if sum(at(end)) <= rows)
+    above = min((end for end in ends if sum(at(end)) > rows), default=below)
+    start, end = sum(at(below)), sum(at(above))
+    return at(below + (above - below) * (rows - start) / (end - start) if end > start else below)
+
+
+@given(CASES)
+def test_quotas_are_the_exact_solution_rounded(case: tuple[list[float], list[int], int, int, int]) -> None:
+    shares, sizes, rows, low, high = case
+    p = np.array(shares) / max(1e-9, sum(shares))
+    least, most = [min(low, high, size) for size in sizes], [min(high, size) for size in sizes]
+    if sum(least) > rows:
+        with pytest.raises(ValueError, match="rows at least"):
+            solve_quotas(p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high))
+        return
+    x = solve_quotas(p, np.array(sizes), rows, np.full(len(p), low), np.full(len(p), high))
+    assert x.sum() == min(rows, sum(most)) and (x >= least).all() and (x <= most).all()
+    if sum(most) > rows:
+        wished = [Fraction(int(np.rint(share * (rows * 65536.0))), 65536) for share in p.tolist()]
+        exact = water_fill(wished, least, most, rows)
+        assert sum(exact) == rows
+        assert all(int(y) <= n <= -int(-y // 1) for n, y in zip(x.tolist(), exact, strict=True))
+        up = [y % 1 for n, y in zip(x.tolist(), exact, strict=True) if n > y]
+        assert all(y % 1 <= min(up) for n, y in zip(x.tolist(), exact, strict=True) if n < y and up)
+
+
+def test_it_is_the_quadratic_program_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        k = int(rng.integers(2, 9))
+        sizes, p = rng.integers(20, 900, k), rng.dirichlet(np.ones(k) * 0.5)
+        rows = int(sizes.sum() * rng.uniform(0.1, 0.9))
+        least = np.minimum(int(rows / k * 0.5), sizes - 1)
+        x = solve_quotas(p, sizes, rows, least, sizes)
+        found = minimize(  # of shares, which are scaled well
+            lambda x, p=p: ((x - p) ** 2).sum() / 2,
+            np.clip(p, least / rows, sizes / rows),
+            jac=lambda x, p=p: x - p,
+            bounds=list(zip(least / rows, sizes / rows, strict=True)),
+            constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
+            method="SLSQP",
+            options={"ftol": 1e-13, "maxiter": 500},
+        )
+        assert found.success and np.abs(x - found.x * rows).max() < 1.01
+        assert x.sum() == rows
+
+
+def test_distances_between_centroids_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(1)
+    centroids = rng.normal(size=(70, 24)).astype(np.float32)
+    directions = centroids.astype(np.float64) / np.linalg.norm(centroids.astype(np.float64), axis=1, keepdims=True)
+    distances = 1 - directions @ directions.T
+    np.fill_diagonal(distances, np.inf)
+    for nearest in (1, 20, 100):
+        expected = np.sort(distances, axis=1)[:, : min(nearest, 69)].mean(axis=1)
+        np.testing.assert_allclose(inter_distances(centroids, nearest), expected, atol=2e-5)
+    assert inter_distances(centroids[:1]).tolist() == [0.0]
+
+
+def groups_of(names: list[str], rows: list[int], means: list[float]) -> Groups:
+    sums = np.rint(np.array(means) * rows * 2.0**28).astype(np.int64)
+    return Groups("cluster", pa.array(names), np.array(rows), sums, "cluster_distance", 1.0)
+
+
+def test_shares_are_softmax_of_complexity() -> None:
+    inter = np.array([0.2, 0.5, 0.9])
+    section = Quotas(of="cluster", rows=60, by="complexity", keep="farthest")
+    groups = groups_of(["0", "2"], [100, 50], [0.3, 0.6])
+    scaled = np.exp(np.array([0.2 * 0.3, 0.9 * 0.6]) / 0.5)
+    np.testing.assert_allclose(find_shares(groups, section, inter), scaled / scaled.sum(), rtol=1e-7)
+    assert find_shares(groups, section.model_copy(update={"by": "size"}), None).tolist() == [2 / 3, 1 / 3]
+    with pytest.raises(RunError, match="cluster is '7' in a row, and there are 3 centroids"):
+        find_shares(groups_of(["0", "7"], [1, 1], [0, 0]), section, inter)
+    # By default at least half an equal share, but one row of a small cluster may go.
+    few = find_quotas(groups_of(["0", "1", "2"], [100, 9, 1], [0.9, 0, 0]), section, inter).wanted
+    assert few.sum() == 60 and few[1] >= 8 and few[2] in (0, 1)
+    with pytest.raises(RunError, match=r"least is 31, which makes 62 rows at least, and rows is 60; accepted: .* 30"):
+        find_quotas(groups, section.model_copy(update={"least": 31}), inter)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A pool with clusters, of which some rows have none."""
+    rng = np.random.default_rng(4)
+    rows = pools.make_rows(600)
+    cluster = rng.choice(5, len(rows), p=[0.5, 0.2, 0.15, 0.1, 0.05])
+    distance = np.round(rng.random(len(rows)), 2).astype(np.float32)  # with ties
+    rows = rows.append_column("cluster", pa.array(cluster, pa.int32(), mask=rng.random(len(rows)) < 0.05))
+    rows = rows.append_column("cluster_distance", pa.array(distance, mask=rng.random(len(rows)) < 0.05))
+    return pools.write_parquets(tmp_path_factory.mktemp("quotas") / "pool", rows, 3, 100)
+
+
+@pytest.fixture(scope="module")
+def run(path: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("run")
+    np.save(folder / "centroids.npy", np.random.default_rng(2).normal(size=(5, 8)).astype(np.float32))
+    quotas = {
+        "of": "cluster",
+        "rows": 200,
+        "by": "complexity",
+        "keep": "farthest",
+        "centroids": str(folder / "centroids.npy"),
+    }
+    return pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), folder / "run")
+
+
+def left(run: Ran) -> dict[int, list[tuple[float, bool]]]:
+    """By cluster, the distance of each row left, and whether it is kept."""
+    scores, found = run.table("scores").to_pylist(), {}
+    for row, decided in zip(scores, run.table("decisions").to_pylist(), strict=True):
+        if decided["kept"] or decided["rule"] == "sample":
+            assert decided["probability"] is None and decided["kept"] == (decided["draw"] < 1)
+            found.setdefault(row["cluster"], []).append((row["cluster_distance"], decided["kept"]))
+    return found
+
+
+def test_the_farthest_of_each_cluster_are_kept(run: Ran) -> None:
+    pools.conserved(run)
+    rows = left(run)
+    assert not any(kept for _, kept in rows.pop(None))
+    known = {n: [(d, kept) for d, kept in of if d is not None] for n, of in sorted(rows.items())}
+    assert not any(kept for of in rows.values() for distance, kept in of if distance is None)
+    inter = inter_distances(np.load(run.folder.parent / "centroids.npy"))
+    means: F64 = np.array([np.mean([d for d, _ in of]) for of in known.values()])
+    weights = np.exp(inter * means / 0.5)
+    sizes: I64 = np.array(list(map(len, known.values())))
+    least = np.minimum(int(200 / 5 * 0.5), sizes - 1)
+    expected = solve_quotas(weights / weights.sum(), sizes, 200, least, sizes)
+    kept = [sum(is_kept for _, is_kept in of) for of in known.values()]
+    assert kept == expected.tolist() and sum(kept) == run.counts["kept"] == 200
+    for of in known.values():
+        assert min(d for d, is_kept in of if is_kept) >= max((d for d, is_kept in of if not is_kept), default=0)
+
+
+def test_without_probability_all_say_so(run: Ran) -> None:
+    folder = str(run.folder)
+    assert run.run["selection"]["is_random"] is False
+    line = run.run["selection"]["summary"][0]
+    assert line.startswith("quotas of 5 values of cluster: ") and line in (run.folder / "README.md").read_text()
+    decisions = run.table("decisions").to_pylist()
+    page = " ".join(str(explain_sample(folder, next(row["uid"] for row in decisions if row["kept"]))).split())
+    assert "kept: within the quota of cluster " in page and "those farthest to the centroid" in page
+    with asking(folder, "estimate") as found:
+        [row] = found.rows
+        assert dict(zip(found.names, row, strict=True))["estimate"] is None
+    with asking(folder, "estimate_by", {"by": "source"}) as found:
+        [row] = found.rows
+        assert dict(zip(found.names, row, strict=True))["estimate"] is None
+    with asking(folder, "probabilities") as found:
+        [row] = found.rows
+        assert dict(zip(found.names, row, strict=True))["from"] is None
+    same = answer(open_finished(folder), [])
+    assert (same.expected, same.error, same.is_same) == (200, 0, True)
+
+
+def test_whatif_runs_the_draw(run: Ran, path: str, tmp_path: Path) -> None:
+    finished = open_finished(str(run.folder))
+    changed = answer(finished, ["sample.quotas.rows=90", "sample.quotas.keep=nearest", "sample.quotas.most=20"])
+    assert changed.expected == 90
+    quotas = {"of": "words", "rows": 100, "by": "size"}
+    other = answer(finished, ["sample={quotas: {of: words, rows: 100, by: size}}"])
+    real = pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "words")
+    assert other.expected == real.counts["kept"] == 100
+    assert {row["probability"] is None for row in real.table("decisions").to_pylist()} == {False}
+
+
+def test_a_file_of_centroids_is_part_of_the_key(run: Ran, path: str, tmp_path: Path) -> None:
+    recipe = open_finished(str(run.folder)).recipe
+    again = pools.run_local(recipe, tmp_path / "again", reuse=run.folder)
+    assert again.kept == run.kept and again.run["keys"]["decisions"] == run.run["keys"]["decisions"]
+    np.save(run.folder.parent / "centroids.npy", np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32))
+    other = pools.run_local(recipe, tmp_path / "other")
+    assert other.run["keys"]["decisions"] != run.run["keys"]["decisions"]
+
+
+def test_faults_are_named(path: str, tmp_path: Path) -> None:
+    for quotas, message in (
+        ({"of": "words", "rows": 3, "keep": "farthest"}, "sample.quotas.distance: no column 'words_distance'"),
+        ({"of": "cluster", "rows": 3, "by": "complexity"}, "needs the centroids of 'cluster'; accepted: "),
+        ({"of": "cluster", "rows": 3, "by": "complexity", "centroids": "no.npy"}, "sample.quotas.centroids: .*no such"),
+        ({"of": "cluster", "rows": 3, "by": "sizes"}, "sample.quotas.by: .*'equal', 'size' or 'complexity'"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            pools.run_local(pools.recipe_of(path, "parquet", sample={"quotas": quotas}), tmp_path / "run")

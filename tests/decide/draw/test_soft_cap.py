@@ -1,0 +1,159 @@
+"""Soft cap sampling: as often as the published loop draws each row, exactly M draws, whatever the parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.ask.diff import diff_runs
+from curate.ask.explain import explain_sample
+from curate.ask.whatif.answer import answer
+from curate.ask.whatif.survivors import open_finished
+from curate.base.errors import RecipeError, RunError
+from curate.base.numeric.arrays import F64, I32, I64
+from curate.base.numeric.elementary import log, unit
+from curate.base.numeric.mix import mix64
+from curate.decide.draw import soft_cap
+from curate.decide.draw.soft_cap import Draws, Scores, find_draws, round_salts
+from tests.laws import pools
+from tests.laws.pools import Ran
+
+RUNS = 200
+
+
+def scores_of(values: F64, seed: int = 0) -> Scores:
+    hashes = np.random.default_rng(seed).integers(0, 2**64, len(values), np.uint64)
+    return Scores(hashes, values.astype(np.float32))
+
+
+def times(part: Scores, draws: Draws, penalty: float) -> I32:
+    """How often each row is drawn, as a unit finds out."""
+    out = np.full(len(part.hashes), draws.whole, np.int32)
+    salts = round_salts(draws.whole, len(draws.keys))
+    soft_cap._replay(part.hashes, part.scores, penalty, salts, draws.keys, draws.hashes, soft_cap._BOUNDS, out)
+    return out
+
+
+def plain(part: Scores, draws: int, penalty: float, batch: int) -> I32:
+    """All keys of each round, sorted."""
+    out, left, number = np.zeros(len(part.hashes), np.int32), draws, 0
+    while left:
+        size = min(batch, len(out), left)
+        bits = mix64(part.hashes ^ round_salts(number, 1)[0])
+        keys = np.array([-log(-log(unit(x))) for x in bits]) + (part.scores.astype(np.float64) - penalty * out)
+        out[np.lexsort((part.hashes, keys))[len(out) - size :]] += 1
+        left, number = left - size, number + 1
+    return out
+
+
+def published(rng: np.random.Generator, scores: F64, draws: int, penalty: float, batch: int) -> I64:
+    """The paper's loop, with numpy's choice."""
+    out, left, scores = np.zeros(len(scores), np.int64), draws, scores.copy()
+    while left:
+        p = np.exp(scores - scores.max())
+        drawn = rng.choice(len(scores), min(batch, left), replace=False, p=p / p.sum())
+        out[drawn] += 1
+        scores[drawn] -= penalty
+        left -= len(drawn)
+    return out
+
+
+@given(
+    st.lists(st.floats(-30, 30), min_size=1, max_size=60),
+    st.integers(1, 300),
+    st.floats(0, 2),
+    st.integers(1, 70),
+    st.integers(1, 4),
+)
+def test_it_is_the_sorted_keys_whatever_the_parts(
+    values: list[float], draws: int, penalty: float, batch: int, parts: int
+) -> None:
+    part = scores_of(np.array(values))
+    pieces = [Scores(part.hashes[i::parts], part.scores[i::parts]) for i in range(parts)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(soft_cap, "_TOGETHER", 10)
+        found = find_draws(pieces, draws, penalty, batch)
+    drawn = times(part, found, penalty)
+    assert drawn.tolist() == plain(part, draws, penalty, batch).tolist() and drawn.sum() == draws
+
+
+@pytest.mark.thorough
+def test_rows_are_drawn_as_often_as_by_the_published_loop() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 1.5, 80).astype(np.float32).astype(np.float64)
+    ours = np.array(
+        [times(part := scores_of(scores, seed), find_draws([part], 230, 0.15, 20), 0.15) for seed in range(RUNS)]
+    )
+    theirs = np.array([published(rng, scores, 230, 0.15, 20) for _ in range(RUNS)])
+    assert (ours.sum(axis=1) == 230).all()
+    error = np.sqrt((ours.var(axis=0) + theirs.var(axis=0)) / RUNS)
+    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 4 * error + 1e-9).all()
+    spread = np.sqrt((ours**2).var(axis=0) + (theirs**2).var(axis=0)) / np.sqrt(RUNS)
+    assert (np.abs((ours**2).mean(axis=0) - (theirs**2).mean(axis=0)) < 4 * spread + 1e-9).all()
+
+
+def test_many_rows_in_large_batches() -> None:
+    part = scores_of(np.random.default_rng(1).normal(0, 3, 20_000))
+    found = find_draws([part], 25_500, 0.15, 1000)
+    drawn = times(part, found, 0.15)
+    assert drawn.sum() == 25_500 and len(found.keys) == 26 and drawn.max() <= 26
+    assert drawn.tolist() == plain(part, 25_500, 0.15, 1000).tolist()
+    assert find_draws([], 10, 0.15, 5).rows == 0
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pools.write_parquets(tmp_path_factory.mktemp("soft_cap") / "pool", pools.make_rows(300), 3, 100)
+
+
+@pytest.fixture(scope="module")
+def run(path: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    section = {"soft_cap": {"of": "clip_score", "draws": 1000, "batch": 100}}
+    return pools.run_local(pools.recipe_of(path, "parquet", sample=section), tmp_path_factory.mktemp("run") / "run")
+
+
+def test_a_run_repeats_rows(run: Ran) -> None:
+    pools.conserved(run)
+    rows = run.table("decisions").to_pylist()
+    scores = run.table("scores")["clip_score"].to_pylist()
+    assert sum(row["repeats"] for row in rows) == len(np.load(run.folder / "uids.npy")) == 1000
+    for row, score in zip(rows, scores, strict=True):
+        assert row["kept"] == (row["repeats"] > 0)
+        assert not row["kept"] or not np.isnan(np.float64(score if score is not None else np.nan))
+        if row["kept"] or row["rule"] == "sample":
+            assert row["probability"] is None and row["draw"] == pytest.approx(1 / (1 + row["repeats"]))
+    shard = run.folder / "shards/00000.parquet"
+    assert sum(pa.parquet.read_table(shard)["repeats"].to_pylist()) == 1000
+    drawn = sum(row["kept"] for row in rows)
+    line = run.run["selection"]["summary"][0]
+    assert line.startswith("sample: 1,000 draws of ") and line.endswith(f" in 10 batches; {drawn} rows were drawn")
+    place, row = max(enumerate(rows), key=lambda pair: pair[1]["repeats"])
+    page = " ".join(str(explain_sample(str(run.folder), row["uid"])).split())
+    assert f"kept: drawn by clip_score {scores[place]:.6g}; {row['repeats']} times in uids.npy" in page
+
+
+def test_whatif_runs_the_draws(run: Ran, path: str, tmp_path: Path) -> None:
+    finished = open_finished(str(run.folder))
+    same = answer(finished, [])
+    assert same.is_same and same.error == 0 and same.fact("in_uids") == 1000
+    changed = answer(finished, ["sample.soft_cap.draws=300", "sample.soft_cap.penalty=0"])
+    section = {"soft_cap": {"of": "clip_score", "draws": 300, "batch": 100, "penalty": 0.0}}
+    real = pools.run_local(pools.recipe_of(path, "parquet", sample=section), tmp_path / "real")
+    assert changed.expected == real.counts["kept"] and changed.fact("in_uids") == 300
+    plain = answer(finished, ["sample.rows=50"])
+    assert plain.expected == 50 and plain.fact("in_uids") == pytest.approx(50)
+    assert diff_runs(str(run.folder), str(real.folder)).repeated > 0
+
+
+def test_faults_are_named(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft = {"of": "clip_score", "draws": 10, "batch": 5}
+    with pytest.raises(RecipeError, match=r"output.repeat and sample both say how often a row is in the set"):
+        pools.recipe_of(path, "parquet", sample={"soft_cap": soft}, output={"repeat": "2"})
+    with pytest.raises(RecipeError, match=r"sample.soft_cap.of: column 'caption' is string; accepted: numbers"):
+        pools.run_local(pools.recipe_of(path, "parquet", sample={"soft_cap": soft | {"of": "caption"}}), tmp_path / "a")
+    monkeypatch.setattr(soft_cap, "MAX_ROWS", 100)
+    with pytest.raises(RunError, match="rows have a score, and one worker holds them all; accepted: at most 100"):
+        pools.run_local(pools.recipe_of(path, "parquet", sample={"soft_cap": soft}), tmp_path / "b")
