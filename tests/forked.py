@@ -5,6 +5,7 @@ its own session, memory, threads, locks, signals and standard streams, and is ki
 all, and what it imports, is for tests that start an interpreter: see `tests/cli`. Not for several threads at once.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -80,4 +81,7 @@ def _begin(words: list[str], env: dict[str, str], cwd: str, streams: tuple[str, 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from curate.__main__ import start as start_command
 
-    start_command()
+    try:
+        start_command()
+    finally:
+        atexit._run_exitfuncs()  # as an interpreter does: by these Beam ends the programs that it has started
