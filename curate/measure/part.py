@@ -120,7 +120,7 @@ def measure_part(
         return replace(join_measured(measured or [nothing]), failure=failure, state=work.state)
 
     try:
-        return retry(read)
+        return retry(read, part.path)
     except OSError as error:
         return replace(nothing, failure=(UNREADABLE, one_line(error, 300)))
 
@@ -260,4 +260,4 @@ def read_supplied(settings: MeasureSettings, source: Source, part: InputPart) ->
         check_state(part.path, source.storage, state)
         return pa.concat_tables(tables)
 
-    return columns.empty_table() if part.fault else retry(read)
+    return columns.empty_table() if part.fault else retry(read, part.path)

@@ -3,7 +3,6 @@
 fsspec takes a class from here when it meets the first URL of its kind: a command without one imports no library.
 """
 
-import asyncio
 import os
 import random
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from fsspec.config import conf
 
+OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))  # which have conditional PUT, too
 SECONDS = float(os.environ.get("CURATE_STORE_SECONDS") or 30)
 _BUSY = frozenset((429, 500, 502, 503, 504))
 _ATTEMPTS, _LONGEST = 10, 60.0  # of a request that a busy store refuses, and seconds between two
@@ -30,17 +30,20 @@ def __getattr__(name: str) -> Any:
         members = {"__module__": __name__, "__doc__": Base.__doc__, "set_session": set_session, **limits}
         kind = type(Base)(name, (Base,), members)
     elif name == "GCSFileSystem":
-        Base, core = import_module("gcsfs").GCSFileSystem, import_module("gcsfs.core").GCSFileSystem
+        Base, core = (import_module(of).GCSFileSystem for of in ("gcsfs", "gcsfs.core"))
         request, is_retriable = core._request.__wrapped__, import_module("gcsfs.retry").is_retriable
+        sleep = import_module("asyncio").sleep
 
         async def _request(self: Any, *words: Any, **named: Any) -> Any:  # gcsfs itself would wait 1, 2, 4 … seconds
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     return await request(self, *words, **named)
                 except Exception as error:
+                    if str(error).startswith("Forbidden: "):  # of OSError
+                        raise PermissionError(str(error)) from None
                     if not is_retriable(error):
                         raise
-                    await asyncio.sleep(_seconds(attempt, getattr(error, "headers", None) or {}))
+                    await sleep(_seconds(attempt, getattr(error, "headers", None) or {}))
             return await request(self, *words, **named)
 
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)

@@ -32,14 +32,13 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curate.base.process import temporary_folder
+from curate.recipe.clouds import OBJECT_STORES
 from curate.store.layout import SUCCESS_FILE, digest_name, ticket_file
 from curate.store.local import Digest, HashedFile, add_line, drop_line, in_folder, move_to_new, write_at_once
 from curate.store.stored_files import StoredFiles
 from curate.store.table_file import SMALL, footer_metadata, write_table
 
 _BUFFER = 1 << 18  # bytes that are written at once: a copy in cache costs less than a system call a member of a shard
-# Stores with a PUT that fails where an object is: on others of two attempts in one moment the last wins.
-_CONDITIONAL = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
 _ATTEMPTS = 3  # at such a PUT: S3 refuses one while it is at another
 
 Keep = Callable[[], bool]  # whether the file that is there stays
@@ -224,7 +223,8 @@ class RunStore(StoredFiles):
 
     @property
     def _has_conditional_put(self) -> bool:
-        return not _CONDITIONAL.isdisjoint(self._protocols)
+        # A PUT that fails where an object is: in other stores of two attempts in one moment the last wins.
+        return not OBJECT_STORES.isdisjoint(self._protocols)
 
     def is_guarded(self) -> bool:
         """Return whether of two attempts to put a file into place in one moment the second fails, tried in `tmp`."""

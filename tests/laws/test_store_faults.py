@@ -54,6 +54,20 @@ def test_stale_listings(stored: Runs) -> None:
 
 
 @pytest.mark.slow
+def test_an_input_that_does_not_come(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row fails for it, and no file is left out, however many may be: the run fails, and goes on when it is run again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(clouds, "_ATTEMPTS", 1)
+        patch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
+        is_late = lambda request: request.kind == "GET" and request.name == "pool/00001.tar"  # noqa: E731
+        words = ("--set", "max_failed_files=1.0")
+        done, seconds = stored.run("away", lambda it: Fault(status=503) if is_late(it) else None, *words)
+    assert done.status == 1 and "s3://bucket/pool/00001.tar: the store does not give it now" in done.err, done.err
+    print(f"\naway: {seconds:.1f} s, {done.err.strip().splitlines()[-1]}")
+    stored.survive("away", lambda _: None)
+
+
+@pytest.mark.slow
 @pytest.mark.runners  # which CI runs without the slow ones: it waits for minutes
 def test_replies_of_a_minute(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first read of an input, the first table and the first listing are answered after 60 s: asked again after 30 s."""

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.base.decoded_size import MAX_DECODED, check_decoded, read_footer
+from curate.base.errors import TransientError
 from curate.base.numeric.arrays import F32
 from curate.base.numeric.vectors import embedding_column
 from curate.base.wording import one_line
@@ -190,10 +191,10 @@ def _safely(path: str, storage: dict[str, Any], read: Callable[[Any], Any]) -> A
         is_local = isinstance(fs, LocalFileSystem)
         if is_local and os.path.exists(inner) and not os.path.isfile(inner):
             raise EmbeddingFault(f"{where}: is not a regular file")
-        return attempt() if is_local else retry(attempt)
+        return attempt() if is_local else retry(attempt, where)
     except FileNotFoundError:
         raise EmbeddingFault(f"{where}: no such file") from None
-    except (EmbeddingFault, MemoryError):
+    except (EmbeddingFault, MemoryError, TransientError):
         raise
     except Exception as error:  # a store on a bad day, or bytes that lead a reader astray
         is_transient = isinstance(error, OSError) and not is_local

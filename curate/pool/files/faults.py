@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from curate.base.errors import CurateError
+from curate.base.errors import CurateError, TransientError
+from curate.base.wording import one_line
+from curate.recipe.clouds import OBJECT_STORES
 
 T = TypeVar("T")
 _ATTEMPTS = 3
@@ -26,13 +28,22 @@ class EmbeddingFault(ValueError):
         self.transient = transient
 
 
-def retry(read: Callable[[], T]) -> T:
-    """Return what `read` returns. Raises its OSError after some attempts, or where the file is missing or forbidden."""
-    for attempt in range(1, _ATTEMPTS):
+def retry(read: Callable[[], T], path: str) -> T:
+    """Return what `read` returns of a file, after some attempts.
+
+    Raises its OSError, such as of a file that is missing or forbidden. Of one that an object store has and does not
+    give now that is TransientError: a bad hour of the store's would take many files out of a run.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             return read()
         except (FileNotFoundError, PermissionError):
             raise
-        except OSError:
+        except OSError as error:
+            last = error
+        if attempt < _ATTEMPTS:
             time.sleep(attempt)
-    return read()
+    if path.partition("://")[0].rpartition("::")[2] not in OBJECT_STORES:
+        raise last
+    what = one_line(last, 300)
+    raise TransientError(f"{path}: the store does not give it now: {what}; run again to continue") from None

@@ -70,7 +70,7 @@ def _read_footer(
     if file.size == 0:
         return faulty("empty_file", "0 bytes")
     try:
-        metadata = retry(read)
+        metadata = retry(read, file.path)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
         find_columns(schema, columns)
     except InputFault as fault:

@@ -39,7 +39,7 @@ def describe_rows(source: UrlsSource, part: InputPart) -> tuple[FileColumns, int
     """
     urls = list_of(source, part)
     _check_kind(source, urls)
-    schema, rows = retry(partial(describe_list, urls))
+    schema, rows = retry(partial(describe_list, urls), urls.path)
     _check_header(source, urls, schema)
     roles = find_in_list(source, schema)
     if rows:
