@@ -23,6 +23,7 @@ from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relatio
 from curate.run.units import Answer
 
 _FOLDER = "tmp/relate"  # of the reference rows
+_TOGETHER = 64  # rows
 
 
 class NegClipSection(OnKept):
@@ -114,8 +115,10 @@ def _log_sums(logits: F32, its_logit: F64, place: I64) -> F64:
     rows = np.arange(len(logits))
     is_member = place >= 0
     logits[rows[is_member], place[is_member]] = its_logit[is_member]
-    greatest = np.maximum(logits.max(axis=1), its_logit).astype(np.float32)
-    np.subtract(logits, greatest[:, None], out=logits)
-    np.exp(logits, out=logits)
-    sums = logits.sum(axis=1).astype(np.float64) + np.where(is_member, 0.0, np.exp(its_logit - greatest))
-    return np.asarray(np.log(sums) + greatest)
+    greatest, sums = np.empty(len(logits), np.float32), np.empty(len(logits))
+    for start in range(0, len(logits), _TOGETHER):  # few rows, which stay in the cache from one step to the next
+        some = slice(start, start + _TOGETHER)
+        greatest[some] = np.maximum(logits[some].max(axis=1), its_logit[some])
+        np.subtract(logits[some], greatest[some, None], out=logits[some])
+        sums[some] = np.exp(logits[some], out=logits[some]).sum(axis=1)
+    return np.asarray(np.log(sums + np.where(is_member, 0.0, np.exp(its_logit - greatest))) + greatest)
