@@ -63,13 +63,12 @@ class PoolVas(Relation):
 
 
 def _moments(rows: EmbeddedRows) -> Iterator[Moments]:
-    if len(rows.rows):
-        points = rounded(rows.images).astype(np.float64)
-        yield Moments(len(points), points.T @ points)  # below 2⁵³, so exact, for 2²⁹ rows
+    points = rounded(rows.images).astype(np.float64)
+    yield Moments(len(points), points.T @ points)  # below 2⁵³, so exact, for 2²⁹ rows
 
 
 def _save(reading: Reading, moments: Moments | None) -> Model | None:
-    if moments is None:
+    if moments is None or not moments.rows:
         return None
     length = scale(len(moments.products))
     return reading.save(_FOLDER, covariance=moments.products / (moments.rows * length * length))

@@ -132,7 +132,10 @@ class Asking:
     def ask(
         self, what: str, function: Callable[..., Any], *values: Any, combine: Combine[Any, Any] | None = None
     ) -> Any:
-        """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does."""
+        """Ask each unit for `function(its EmbeddedRows, *values)`, parts of an answer, as `Units.ask` does.
+
+        With `combine` each unit yields a part, if an empty one: what follows is not computed of no part.
+        """
         name, of_rows = f"Relate {self.reading.name}: {what}", _OfRows(function, self.reading)
         if combine is None:
             return self.units.ask(name, of_rows, self.stale, *values)

@@ -216,3 +216,11 @@ def test_a_relation_of_another_package(path: str, tmp_path: Path) -> None:
     (site / "curate_twins.py").write_text(CODE.replace("counts[image.tobytes()] for", "counts[0] for"))
     done = packages.curate(site, "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run2"))
     assert done.returncode == 1 and "curate-twins 0.1" in done.stderr and "curate_twins.py" in done.stderr, done.stderr
+
+
+def test_a_relation_without_any_row_leaves_others_as_they_are(tmp_path: Path) -> None:
+    images, texts = make_embeddings(60, 16)
+    path = write_pool(tmp_path / "pool", 3, images, texts * 0)
+    run = pools.run_beam(parse_recipe(recipe_of(path, RELATE)), tmp_path / "run")
+    related = run.table("related")
+    assert related["s_clip"].null_count == 60 and related["topic"].null_count == related["pool_vas"].null_count == 0
