@@ -49,6 +49,7 @@ class Relation(ABC):
     sides: ClassVar[tuple[str, ...]] = (
         "image",
     )  # of embeddings that a row must have, which are read: perhaps text too
+    has_model: ClassVar[bool] = False  # whether its model is part of the run: `models/NAME.npy`
     version: ClassVar[int] = 1  # raised where the code changes what comes out
 
     @abstractmethod

@@ -14,6 +14,7 @@ from curate.recipe.relate import RELATIONS
 from curate.relate.relation import Asking, Model, Reading, Relation
 from curate.run.context import VERSIONS, RunContext, StepSettings
 from curate.run.units import Answer, Fold, Units
+from curate.store.layout import MODELS
 from curate.store.store import RunStore
 from curate.store.tables import OpenTables
 from curate.store.timings import time_step
@@ -26,6 +27,7 @@ class RelateSettings(StepSettings):
     store: RunStore
     relations: tuple[tuple[Reading, object], ...]  # each with its section
     key: str  # of `related`, where all files could be read; empty without relations
+    reuse: RunStore | None = None  # the run whose tables are adopted, and with them its models
 
     @classmethod
     def of(cls, context: RunContext) -> "RelateSettings":
@@ -38,7 +40,7 @@ class RelateSettings(StepSettings):
 
         requested = recipe.relate.requested
         relations = tuple((reading(key, name, section.of), section) for key, name, section in requested)
-        return cls(context.store, relations, related_key(context))
+        return cls(context.store, relations, related_key(context), context.reuse)
 
     def key_without(self, unread: Sequence[str]) -> str:
         """Return the key of `related` without the rows of these files, in any order, which could not be read."""
@@ -87,6 +89,8 @@ def relate_unit(
         timer.rows, key = tables.rows(), settings.key_without(unread)
         if tables.is_current("related", key):
             timer.idle = True
+            if unit.index == 0:
+                _adopt_models(settings)
             return unit
         table = tables.read("samples", [field.name for field in schema.ALIGNED])
         for reading, section in settings.relations:
@@ -103,3 +107,16 @@ def relate_unit(
                 table = table.append_column(field, column.cast(field.type).take(at))
         tables.write("related", table, key)
     return unit
+
+
+def _adopt_models(settings: RelateSettings) -> None:
+    """Put the models of the run whose tables were adopted into this one."""
+    for reading, _ in settings.relations:
+        file = f"{MODELS}/{reading.name}.npy"
+        if (
+            reading.kind.has_model
+            and settings.reuse
+            and not settings.store.exists(file)
+            and settings.reuse.exists(file)
+        ):
+            settings.store.write_bytes(file, settings.reuse.read_bytes(file))

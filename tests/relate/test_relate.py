@@ -126,7 +126,8 @@ def test_rules_see_them_and_they_are_reused(tmp_path: Path, runs: dict[int, Path
     kept = one.sql("SELECT url FROM kept").num_rows
     assert 0 < kept < 250 and related(out) == related(runs[7])
     steps = one.sql("SELECT step FROM steps").column(0).to_pylist()
-    assert "relate" not in steps, steps  # it was all there
+    assert "relate" not in steps, steps  # it was all there, and its model came with it
+    assert (out / "models/topic.npy").read_bytes() == (runs[7] / "models/topic.npy").read_bytes()
     assert run_command("verify", str(out)).status == 0
     [uid] = one.sql("SELECT uid FROM kept LIMIT 1").column(0).to_pylist()
     assert "topic" in run_command("explain", str(out), uid).out

@@ -1,0 +1,129 @@
+"""What leads DataComp since its baselines, by the recipes of their names, beside the published definitions in float64."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from curate.recipe.recipe import load_recipe
+from tests.laws import pools
+from tests.test_datacomp import HOSTILE, RECIPES, make_pool
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of DataComp's layout with hostile rows, and the recipes beside it."""
+    folder = tmp_path_factory.mktemp("leading")
+    make_pool(folder / "metadata", ["a photo of a house", "a book on a box", "art of a woman in a dress"])
+    for path in RECIPES.glob("*.yaml"):
+        (folder / path.name).write_text(path.read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(folder: Path) -> dict[str, Any]:
+    """How many rows it has, the embeddings of each, and those of ImageNet."""
+    files = sorted((folder / "metadata").glob("*.parquet"))
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    arrays = [np.load(file.with_suffix(".npz")) for file in files]
+    sides = {
+        side: np.concatenate([part[f"l14_{side}"] for part in arrays]).astype(np.float64) for side in ("img", "txt")
+    }
+    targets = np.concatenate([load(path) for path in sorted(folder.glob("in1k_clip_vit_l14_*.pt"))])
+    return {"rows": rows, **sides, "targets": targets}
+
+
+def load(path: Path) -> Any:
+    content = torch.load(path, weights_only=False)
+    content = content["image_features"] if isinstance(content, dict) else content
+    return np.asarray(content, np.float64)
+
+
+def run(folder: Path, name: str, out: Path, *overrides: str) -> pools.Ran:
+    recipe = load_recipe(str(folder / f"{name}.yaml"), ["max_failed=1", "max_failed_files=1", *overrides])
+    return pools.run_local(recipe, out)
+
+
+def columns(ran: pools.Ran, table: str, *names: str) -> dict[str, Any]:
+    samples, values = ran.table("samples"), ran.table(table)
+    is_ok = np.array([status == "ok" for status in samples["status"].to_pylist()])
+    return {
+        "uid": samples["uid"].to_pylist(),
+        "ok": is_ok,
+        "kept": np.array(ran.table("decisions")["kept"].to_pylist()),
+    } | {name: np.array(values[name].to_pylist(), np.float64) for name in names}
+
+
+def usable(pool: dict[str, Any], ran: dict[str, Any]) -> Any:
+    """Rows that can be read and have embeddings of both sides."""
+    sides = [pool["img"], pool["txt"]]
+    return ran["ok"] & np.logical_and.reduce([np.isfinite(side).all(axis=1) & side.any(axis=1) for side in sides])
+
+
+def unit(rows: Any) -> Any:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_s_cliploss_and_normsim(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
+    """Each row against all others, as there are fewer than references; the second cut is of the rows that the first one left."""
+    ran = run(folder, "s_cliploss_normsim", tmp_path / "run")
+    found = columns(ran, "related", "s_clip") | {"imagenet": columns(ran, "scores", "imagenet")["imagenet"]}
+    rows = np.flatnonzero(usable(pool, found))
+    sides = np.concatenate([pool["img"], pool["txt"]], axis=1).astype(np.float16)
+    order = sorted(
+        rows, key=lambda row: sides[row].tobytes()
+    )  # of rows with one uid the one with the smallest bytes counts
+    distinct = [order[i] for i in np.unique([found["uid"][row] for row in order], return_index=True)[1]]
+    images, texts = (unit(pool[side][rows].astype(np.float16).astype(np.float64)) for side in ("img", "txt"))
+    at = {row: place for place, row in enumerate(rows)}
+    others = [at[row] for row in distinct]
+    for place in range(0, len(rows), 37):
+        row = rows[place]
+        beside = [other for other in others if found["uid"][rows[other]] != found["uid"][row]] + [place]
+        sums = [np.log(np.exp(b[beside] @ a[place] / 0.01).sum()) for a, b in ((images, texts), (texts, images))]
+        expected = images[place] @ texts[place] - 0.01 / 2 * sum(sums)
+        assert abs(found["s_clip"][row] - expected) < 1e-4
+    targets = unit(pool["targets"])
+    assert np.abs(found["imagenet"][rows] - np.abs(images @ targets.T).max(axis=1)).max() < 1e-4
+    first = np.argsort(-np.nan_to_num(found["s_clip"], nan=-np.inf), kind="stable")[: int(0.3 * pool["rows"])]
+    second = first[np.argsort(-found["imagenet"][first], kind="stable")[: int(0.2 * pool["rows"])]]
+    kept = {found["uid"][row] for row in np.flatnonzero(found["kept"])}
+    assert kept == {found["uid"][row] for row in second}
+
+
+def test_vas(folder: Path, pool: dict[str, Any], tmp_path: Path) -> None:
+    found = columns(run(folder, "vas", tmp_path / "run"), "scores", "imagenet_vas")
+    rows = np.flatnonzero(usable(pool, found))
+    targets, images = unit(pool["targets"]), unit(pool["img"][rows].astype(np.float16).astype(np.float64))
+    expected = ((images @ targets.T) ** 2).mean(axis=1)
+    assert np.abs(found["imagenet_vas"][rows] - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("s_cliploss_top30", []),
+        ("semdedup", ["relate.clusters.topic.k=20"]),
+        ("density_pruning", ["relate.clusters.topic.k=20", "sample.quotas.rows=500", "rules={}"]),
+        ("soft_cap", ["sample.soft_cap.draws=3000", "sample.soft_cap.batch=100"]),
+    ],
+)
+def test_recipes_that_need_no_weights(name: str, overrides: list[str], folder: Path, tmp_path: Path) -> None:
+    ran = run(folder, name, tmp_path / "run", *overrides)
+    pools.conserved(ran)
+    decisions = ran.table("decisions")
+    kept = int(np.sum(decisions["kept"].to_pylist()))
+    assert kept > 100
+    if name == "density_pruning":
+        assert kept == 500
+    if name == "soft_cap":
+        assert sum(decisions["repeats"].to_pylist()) == 3000 and max(decisions["repeats"].to_pylist()) > 1
+
+
+def test_all_recipes_are_read() -> None:
+    assert HOSTILE and all(load_recipe(str(path)).name for path in RECIPES.glob("*.yaml"))
