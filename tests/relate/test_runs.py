@@ -3,13 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 import yaml
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from curate.api import Run
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
+from pipelines.curate import build
+from pipelines.prepare import prepare
+from pipelines.steps.units import BeamUnits
 from tests import packages
 from tests.cli.conftest import run_command
 from tests.laws import pools
@@ -224,3 +229,17 @@ def test_a_relation_without_any_row_leaves_others_as_they_are(tmp_path: Path) ->
     run = pools.run_beam(parse_recipe(recipe_of(path, RELATE)), tmp_path / "run")
     related = run.table("related")
     assert related["s_clip"].null_count == 60 and related["topic"].null_count == related["pool_vas"].null_count == 0
+
+
+def test_the_graph_stays_small(path: str, tmp_path: Path) -> None:
+    """A sample of references takes a few barriers, and each round of clusters about two."""
+    counts = []
+    for name, relate in (("none", {}), ("negclip", {"negclip": RELATE["negclip"]}), ("all", RELATE)):
+        prepared = prepare(parse_recipe(recipe_of(path, relate)), str(tmp_path / name))
+        root, plan = beam.Pipeline(options=prepared.engine.options), prepared.plan.units
+        units = BeamUnits(root, plan, prepared.context)
+        build(units, prepared.context, plan)
+        units.finish()
+        counts.append(len(FnApiRunner().create_stages(root.to_runner_api())[1]))
+    none, negclip, everything = counts
+    assert negclip - none <= 8 and everything - none <= 8 + 3 * RELATE["clusters"]["topic"]["rounds"]  # type: ignore[operator]
