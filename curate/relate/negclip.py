@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from curate.base.numeric.arrays import F16, F32, F64, I64, U64
+from curate.base.numeric.arrays import F16, F64, U64
 from curate.base.numeric.spherical import padded
 from curate.base.numeric.vectors import normalised
+from curate.models.products import products_with
 from curate.recipe.relate import OnKept
 from curate.recipe.section import Column
 from curate.relate.references import Chosen, join, smallest_rows
@@ -23,7 +24,6 @@ from curate.relate.relation import Asking, EmbeddedRows, Model, Reading, Relatio
 from curate.run.units import Answer
 
 _FOLDER = "tmp/relate"  # of the reference rows
-_TOGETHER = 64  # rows
 
 
 class NegClipSection(OnKept):
@@ -87,11 +87,11 @@ def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F1
 
     `hashes` and `references`, ascending, say which row is a reference row itself: it has its own embeddings there.
     """
-    their_images, their_texts = _directions(sides[:, 0], temperature), _directions(sides[:, 1], temperature)
+    their_images, their_texts = (products_with((normalised(sides[:, i]) / np.float32(temperature)).T) for i in (0, 1))
     scores = np.empty(len(images))
     places = np.searchsorted(references, hashes)
     places[references[np.minimum(places, len(references) - 1)] != hashes] = -1
-    n, products = len(references), None
+    n = len(references)
     for (part, image_block), (_, text_block) in zip(padded(images, n), padded(texts, n), strict=True):
         some_images, some_texts = normalised(image_block), normalised(text_block)
         cosines = np.einsum("nd,nd->n", some_images.astype(np.float64), some_texts.astype(np.float64))
@@ -99,26 +99,6 @@ def s_clip_loss(images: F16, texts: F16, hashes: U64, references: U64, sides: F1
         place[: part.stop - part.start] = places[part]
         sums = np.zeros(len(some_images))
         for ours, theirs in ((some_images, their_texts), (some_texts, their_images)):
-            products = np.matmul(ours, theirs, out=products)
-            sums += _log_sums(products, cosines / temperature, place)
+            sums += theirs.log_sums(ours, cosines / temperature, place)
         scores[part] = (cosines - temperature / 2 * sums)[: part.stop - part.start]
     return scores
-
-
-def _directions(side: F16, temperature: float) -> F32:
-    """Return reference embeddings over τ (float32[dimension, r]), as products want them."""
-    return np.ascontiguousarray((normalised(side) / np.float32(temperature)).T)
-
-
-def _log_sums(logits: F32, its_logit: F64, place: I64) -> F64:
-    """Return log Σ exp of each row, with the logit of its own pair at its `place`, or beside them where that is −1."""
-    rows = np.arange(len(logits))
-    is_member = place >= 0
-    logits[rows[is_member], place[is_member]] = its_logit[is_member]
-    greatest, sums = np.empty(len(logits), np.float32), np.empty(len(logits))
-    for start in range(0, len(logits), _TOGETHER):  # few rows, which stay in the cache from one step to the next
-        some = slice(start, start + _TOGETHER)
-        greatest[some] = np.maximum(logits[some].max(axis=1), its_logit[some])
-        np.subtract(logits[some], greatest[some, None], out=logits[some])
-        sums[some] = np.exp(logits[some], out=logits[some]).sum(axis=1)
-    return np.asarray(np.log(sums + np.where(is_member, 0.0, np.exp(its_logit - greatest))) + greatest)

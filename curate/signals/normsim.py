@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate.models.products import products_with
 from curate.recipe.section import Column
 from curate.signals.formulas.targets import alignment, covariance, largest_cosine
 from curate.signals.on_embeddings import Method, embedding_signal
@@ -35,7 +36,7 @@ def _identify(name: str, options: NormSim, known: Known) -> Any:
 def _build(name: str, options: NormSim, built: Built) -> Iterator[Signal]:
     def load() -> Any:
         targets = load_targets(f"measure.normsim.{name}.targets", name, options, built)
-        return targets if options.norm == "max" else covariance(targets) * len(targets)
+        return products_with(targets.T) if options.norm == "max" else covariance(targets) * len(targets)
 
     def compute(images: Any, loaded: Any) -> Any:
         return largest_cosine(images, loaded) if options.norm == "max" else np.sqrt(alignment(images, loaded))

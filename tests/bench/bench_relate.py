@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from curate.models.products import products_with
 from curate.relate.negclip import s_clip_loss
 from curate.signals.formulas.targets import largest_cosine
 
@@ -58,7 +59,7 @@ def main() -> None:
             lambda images, texts: (products(images, columns[1]), products(texts, columns[0])),
         ),
         "normsim": (
-            lambda images, texts: largest_cosine(images, targets),
+            lambda images, texts: largest_cosine(images, products_with(targets.T)),
             lambda images, texts: products(images, targets.T),
         ),
     }

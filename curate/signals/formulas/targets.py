@@ -12,19 +12,14 @@ import numpy.typing as npt
 from curate.base.numeric.arrays import F32, F64
 from curate.base.numeric.spherical import padded
 from curate.base.numeric.vectors import normalised
+from curate.models.products import SOME, Products
 
-_TARGETS = 8192  # at a time: products of a block of rows with them stay in cache
 
-
-def largest_cosine(images: npt.NDArray[Any], targets: F32) -> F32:
-    """Return the largest |cosine| of each image [n, d] with any target [t, d], of unit length (float32[n])."""
+def largest_cosine(images: npt.NDArray[Any], targets: Products) -> F32:
+    """Return the largest |cosine| of each image [n, d] with any target, of unit length (float32[n])."""
     out = np.empty(len(images), np.float32)
-    for part, block in padded(images, _TARGETS):
-        rows, largest = normalised(block), np.zeros(len(block), np.float32)
-        for start in range(0, len(targets), _TARGETS):
-            products = rows @ targets[start : start + _TARGETS].T
-            np.maximum(largest, np.maximum(products.max(axis=1), -products.min(axis=1)), out=largest)
-        out[part] = largest[: part.stop - part.start]
+    for part, block in padded(images, SOME):
+        out[part] = targets.largest(normalised(block))[: part.stop - part.start]
     return out
 
 

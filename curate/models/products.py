@@ -1,0 +1,92 @@
+"""Products of embeddings with many others, of which one number a row is left: on a GPU where there is one.
+
+Both forms agree to 1e-5. On a processor a row's number does not depend on the rows beside it where these are blocks of
+one shape (see `spherical.padded`).
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.base.numeric.arrays import F32, F64, I64
+
+SOME = 8192  # others at a time, for the largest of a row
+_TOGETHER = 64  # rows whose logits stay in the cache from one step to the next
+
+
+class Products:
+    """Products of rows with others, by numpy."""
+
+    def __init__(self, others: F32) -> None:
+        """`others` are float32[dimension, n]."""
+        self._others = np.ascontiguousarray(others)
+        self._out: F32 | None = None
+
+    def log_sums(self, rows: F32, its_logit: F64, place: I64) -> F64:
+        """Return log Σ exp of each row's products and of `its_logit`, which stands at `place`, or beside them at −1."""
+        logits = self._out = np.matmul(rows, self._others, out=self._out)
+        members = np.flatnonzero(place >= 0)
+        logits[members, place[members]] = its_logit[members]
+        greatest, sums = np.empty(len(logits), np.float32), np.empty(len(logits))
+        for start in range(0, len(logits), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            greatest[some] = np.maximum(logits[some].max(axis=1), its_logit[some])
+            np.subtract(logits[some], greatest[some, None], out=logits[some])
+            sums[some] = np.exp(logits[some], out=logits[some]).sum(axis=1)
+        return np.asarray(np.log(sums + np.where(place >= 0, 0.0, np.exp(its_logit - greatest))) + greatest)
+
+    def largest(self, rows: F32) -> F32:
+        """Return the largest of each row's products, without their signs."""
+        largest = np.zeros(len(rows), np.float32)
+        for start in range(0, self._others.shape[1], SOME):
+            products = rows @ self._others[:, start : start + SOME]
+            np.maximum(largest, np.maximum(products.max(axis=1), -products.min(axis=1)), out=largest)
+        return largest
+
+
+class TorchProducts(Products):
+    """The same by torch, on a device, where the others stay."""
+
+    def __init__(self, others: F32, device: str) -> None:
+        import torch
+
+        super().__init__(others)
+        self._torch, self._device = torch, device
+        self._kept = torch.from_numpy(self._others).to(device)
+
+    def _of(self, rows: F32) -> Any:
+        return self._torch.from_numpy(rows).to(self._device) @ self._kept
+
+    def log_sums(self, rows: F32, its_logit: F64, place: I64) -> F64:
+        """Return what `Products.log_sums` does."""
+        torch, logits = self._torch, self._of(rows)
+        beside = torch.from_numpy(its_logit.astype(np.float32)).to(self._device)
+        members = np.flatnonzero(place >= 0)
+        at = torch.from_numpy(members).to(self._device)
+        logits[at, torch.from_numpy(place[members]).to(self._device)] = beside[at]
+        beside[at] = -float("inf")
+        return np.asarray(torch.logsumexp(torch.cat([logits, beside[:, None]], dim=1), dim=1).cpu().numpy(), np.float64)
+
+    def largest(self, rows: F32) -> F32:
+        """Return what `Products.largest` does."""
+        return np.asarray(self._of(rows).abs().amax(dim=1).cpu().numpy(), np.float32)
+
+
+def products_with(others: F32) -> Products:
+    """Return products with others, float32[dimension, n], on a GPU where there is one."""
+    device = find_gpu()
+    return TorchProducts(others, device) if device else Products(others)
+
+
+@cache
+def find_gpu() -> str | None:
+    """Return the device of a GPU; None without one, or without torch."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):  # else torch is not imported, which takes seconds
+        return None
+    try:
+        import torch
+    except ImportError:
+        return None
+    return "cuda" if torch.cuda.is_available() else None

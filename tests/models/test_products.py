@@ -1,0 +1,32 @@
+"""Products of which one number a row is left: numpy's and torch's are their definitions in float64."""
+
+import numpy as np
+import pytest
+
+from curate.models import products
+from curate.models.products import Products, TorchProducts
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_both_are_their_definition(kind: str) -> None:
+    rows, others = RNG.normal(size=(200, 24)).astype(np.float32), RNG.normal(size=(24, 9000)).astype(np.float32)
+    made = Products(others) if kind == "numpy" else TorchProducts(others, "cpu")
+    exact = rows.astype(np.float64) @ others.astype(np.float64)
+    assert np.abs(made.largest(rows) - np.abs(exact).max(axis=1)).max() < 1e-5
+    logit, place = RNG.normal(size=200) * 10, np.where(RNG.random(200) < 0.5, RNG.integers(0, 9000, 200), -1)
+    for row in range(200):
+        if place[row] >= 0:
+            exact[row, place[row]] = logit[row]
+    beside = np.where(place < 0, np.exp(logit), 0)
+    assert np.abs(made.log_sums(rows, logit, place) - np.log(np.exp(exact).sum(axis=1) + beside)).max() < 1e-5
+
+
+def test_without_a_gpu_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    products.find_gpu.cache_clear()
+    monkeypatch.setattr(products.Path, "glob", lambda *_: iter(()))
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    assert products.find_gpu() is None
+    products.find_gpu.cache_clear()
