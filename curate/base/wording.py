@@ -105,3 +105,13 @@ def did_you_mean(name: str, known: Iterable[str], part: Callable[[str], str] = s
     names = {part(text): text for text in known}
     near = difflib.get_close_matches(part(name), names, 1)
     return f"did you mean {names[near[0]]!r}? " if near else ""
+
+
+def describe_seen(seen: int, kept: float, copies: float | None = None) -> str:
+    """Return how often each kept sample is seen in a training run; `copies`: how many there are with repeats."""
+    if not kept:
+        return f"{seen:,} samples seen, and none is kept"
+    each = f"{seen:,} samples seen: each of {kept:,.0f} kept ones {seen / kept:,.3g} times"
+    return (
+        each if copies is None else f"{each} on average, each of {copies:,.0f} in uids.npy {seen / copies:,.3g} times"
+    )

@@ -13,7 +13,7 @@ from curate.ask.whatif.estimate import Estimate, EstimatedRequests, estimate
 from curate.base.errors import RecipeError
 from curate.base.process import CORES, temporary_folder
 from curate.base.schema import KEPT
-from curate.base.wording import format_bytes, format_seconds, pluralise
+from curate.base.wording import describe_seen, format_bytes, format_seconds, pluralise
 from curate.captions.engines import find_faults
 from curate.cli import common
 from curate.match.sources import ImportReport
@@ -45,6 +45,7 @@ def plan(
     rows: Annotated[
         int | None, Option(metavar="N", min=1, help="Costs of N rows, of which the inputs are a part.")
     ] = None,
+    seen: common.SeenOption = None,
 ) -> None:
     """Show inputs, steps, and expected yield, time and cost of a run. It writes nothing.
 
@@ -84,7 +85,7 @@ def plan(
                 how = "; what it costs, a run of a part there tells: see infra/README.md, GPU" if figures else ""
                 print(f"\nestimate: none on this machine: {error}{how}")
             else:
-                common.print_lines(line(), *_estimate(expected, bool(downloads)))
+                common.print_lines(line(), *_estimate(expected, bool(downloads), seen))
                 if figures and trials and expected:
                     plan_of = plan_costs(prepared, *trials, expected, rows)
                     common.print_lines(line(), *show_costs(plan_of, figures))
@@ -153,7 +154,7 @@ def _outlook(outlook: Outlook, units: int) -> Iterator[tuple[str, str]]:
     yield "change it by", "number_sample_per_shard, thread_count, timeout, network.attempts (time), image_size (shards)"
 
 
-def _estimate(expected: Estimate | None, downloads: bool) -> Iterator[Line]:
+def _estimate(expected: Estimate | None, downloads: bool, seen: int | None) -> Iterator[Line]:
     if expected is None:
         why = "none yet, since nothing is downloaded" if downloads else "none, since no row could be read"
         yield line(f"estimate: {why}")
@@ -171,6 +172,7 @@ def _estimate(expected: Estimate | None, downloads: bool) -> Iterator[Line]:
     kept = f"{'' if is_whole else 'at most '}{count:,.0f}{more}  ({count / expected.rows:.2%})"
     kept += f", with {expected.chosen}" if expected.chosen else ""
     rows.append((KEPT, kept if is_whole else f"{kept}; duplicates of rows outside the sample are not counted"))
+    rows += [("seen", describe_seen(seen, count, expected.copies))] if seen else []
     rows += [("output", f"{format_bytes(expected.bytes)} of images")] if expected.bytes is not None else []
     seconds = format_seconds(expected.seconds / cores)
     work = f"{seconds} on {pluralise(cores, 'core')} to measure and match, plus some seconds to start"

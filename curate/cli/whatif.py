@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -15,8 +16,8 @@ from curate.ask.whatif.survivors import FinishedRun, has_same_rules, open_finish
 from curate.ask.whatif.sweep import Point, check_plot, points_table, search, sweep, write_plot
 from curate.ask.whatif.swept_number import SEARCHED, SweptNumber, parse_swept_number
 from curate.base.errors import RecipeError
-from curate.base.wording import next_size, pluralise
-from curate.cli.common import Format, FormatOption, RunArgument, SetOption, print_lines, print_result
+from curate.base.wording import describe_seen, next_size, pluralise
+from curate.cli.common import Format, FormatOption, RunArgument, SeenOption, SetOption, print_lines, print_result
 from curate.cli.terminal import plain
 from curate.recipe.recipe import Recipe
 
@@ -29,7 +30,9 @@ _MEANINGS = {  # of columns of a sweep
     "dropped": "by the swept rule",
     "duplicate": "by deduplication",
     "tail_share": "share of the tail in all matches",
+    "seen_each": "times that training sees each kept row",
 }
+_SEEN = "seen_each"  # how often each kept row is seen, of the samples that training sees
 _MANY = 100_000  # rows whose near-duplicates take a while to search for
 _COLUMNS = ("pool", "run", "run_expected", "whatif", "change", "error")
 
@@ -47,6 +50,7 @@ def whatif(
         float | None, Option("--tail-share", metavar="X", help="Share of the tail in all matches: solves for t.")
     ] = None,
     by: Annotated[str | None, Option(metavar="KEY", help="The number that --rows solves; else t.")] = None,
+    seen: SeenOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Compute the yield with other settings, without a run.
@@ -72,7 +76,7 @@ def whatif(
             write_plot(plot, swept_points, number, sum(int(state.alive.sum()) for state in run.states))
             print(f"wrote {plot}", file=sys.stderr)
         is_sampled = run.changed(overrides).sample is not None and number.rule is not None
-        table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected")
+        table = _sweep_result(swept_points, number, format, "survivors" if is_sampled else "expected", seen)
         print_result(table, format)
         if format is Format.table:
             meanings = (f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in table.names)
@@ -87,6 +91,11 @@ def whatif(
             solved = f"; {far}" if far else f", whose tail_share is nearest to {balance.tail_share:.4g}"
         if (times := result.fact("in_uids")) is not None and run.changed(overrides).repeats:
             solved += f"; {times:,.0f} in uids.npy"
+        if seen is not None:
+            each = [seen / rows if rows else None for rows in (run.facts.kept, result.expected)]
+            row = pa.Table.from_pylist([{"fact": _SEEN, "run": each[0], "whatif": each[1]}], result.facts.schema)
+            result = replace(result, facts=pa.concat_tables([result.facts, row]))
+            solved += f"; {describe_seen(seen, result.expected, result.fact('in_uids'))}"
         _print_answer(result, solved, format)
 
 
@@ -133,9 +142,12 @@ def _show_progress(points: Iterator[Point], total: int) -> Iterator[Point]:
         yield point
 
 
-def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars: str) -> Result:
+def _sweep_result(points: list[Point], number: SweptNumber, format: Format, bars: str, seen: int | None) -> Result:
     """Return the points; for people with bars of the column `bars`, and without empty columns."""
     table = points_table(points)
+    if seen is not None:
+        each = [seen / point.expected if point.expected else None for point in points]
+        table = table.append_column(_SEEN, pa.array(each, pa.float64()))
     if format is not Format.table:
         return _result(table)
     hidden = {"t"} if number.key == "balance.t" else set()  # it is the value

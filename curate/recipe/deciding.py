@@ -173,6 +173,9 @@ class Balance(Section):
     grows with t. Weights 1/π estimate, from the kept set, the pool before balancing. For the size
     of another t: `curate whatif RUN --set balance.t=…`. `tail_share` inverts MetaCLIP 2's `t_to_p`. Its own `p_to_t`
     counts entries with t rows too, and often gives another t.
+
+    With `of`, the values of a column take the place of entries: a value with over t rows is thinned to about t. A row
+    without a value is never drawn.
     """
 
     gives = (
@@ -186,6 +189,8 @@ class Balance(Section):
     """Target size: the largest t whose expected size is at most this; an error where t = 1 exceeds it."""
     tail_share: float | None = Field(None, exclude_if=is_none, examples=[0.06], gt=0, lt=1, strict=True)
     """Share of all matches that entries with fewer than t rows have: the t nearest to it (MetaCLIP 2)."""
+    of: AnyColumn | None = Field(None, exclude_if=is_none, examples=["cluster"])
+    """Column whose values take the place of metadata entries: clusters, tags. null: entries, which need `match`."""
     counts: UserPath | None = Field(None, exclude_if=is_none, examples=["run1"])
     """A finished run with the same entries, whose counts are taken. null: this run's own."""
     scheme: Annotated[str, KindOf(SCHEMES)] = Field("metaclip", exclude_if="metaclip".__eq__, examples=["metaclip"])
@@ -195,6 +200,8 @@ class Balance(Section):
     def _one_of_them(self) -> Self:
         if sum(value is not None for value in (self.t, self.rows, self.tail_share)) != 1:
             raise ValueError("give either t, rows or tail_share")
+        if self.of is not None and self.counts is not None:
+            raise ValueError("counts are of metadata entries, and of names a column in their place; leave one out")
         return self
 
 

@@ -109,7 +109,7 @@ class Recipe(KindsSection):
     dedup: Dedup = Field(Dedup(), examples=[{"by": ["uid", "sha256", "phash"]}])
     """Deduplication, and decontamination."""
     balance: Balance | None = Field(None, examples=[{"t": 20000}])
-    """Balanced sampling over metadata entries (MetaCLIP); needs `match`. null: every row left is kept."""
+    """Balanced sampling (MetaCLIP) over metadata entries, by `match`, or a column. null: every row left is kept."""
     sample: Sample | None = Field(None, examples=[{"rows": 100000}])
     """A random sample of fixed size, in place of balancing. null: none."""
     captions: Annotated[SerializeAsAny[Captions], BuiltFrom(Captions.full)] | None = Field(

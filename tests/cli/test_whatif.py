@@ -192,6 +192,24 @@ def test_repeats_are_counted(cli: Cli, pool: Path, tmp_path: Path) -> None:
     assert f"; {expected:,.0f} in uids.npy" in shown
 
 
+def test_how_often_samples_are_seen(cli: Cli, pool: Path, finished: Finished) -> None:
+    planned = cli("plan", str(pool / "texts.yaml"), "--seen", "1000", "--set", "output.repeat='2'").out
+    assert re.search(
+        r"seen +1,000 samples seen: each of \d+ kept ones [\d.]+ times on average, each of \d+ in", planned
+    )
+    run = str(finished["texts"][0])
+    kept = json.loads((finished["texts"][0] / "run.json").read_text())["counts"]["kept"]
+    found = section(ask(cli, Path(run), "--seen", "1000000"), "facts")["seen_each"]
+    funnel = section(ask(cli, Path(run)), "funnel")["kept"]
+    assert found["run"] == pytest.approx(1e6 / kept) and found["whatif"] == pytest.approx(1e6 / funnel["whatif"])
+    assert (
+        f"; 1,000,000 samples seen: each of {funnel['whatif']:,.0f} kept ones "
+        in cli("whatif", run, "--seen", "1000000").out
+    )
+    swept = json.loads(cli("whatif", run, "--sweep", "balance.t=5,20", "--seen", "9000", "--format", "json").out)
+    assert [row["seen_each"] for row in swept] == pytest.approx([9000 / row["expected"] for row in swept])
+
+
 def test_a_sweep_from_python(cli: Cli, finished: Finished) -> None:
     """The same numbers."""
     for name, number in (("tars", "balance.t={1..200}"), ("texts", "rules.best=clip_score > {0.1,0.9}")):

@@ -6,7 +6,7 @@ draws, compared with the run's own, from which the rows that it kept differ by c
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 
 from curate.ask.diff import merge_names
 from curate.ask.output import Tables, tuples
-from curate.ask.whatif.expectation import Expectation, choose, expect
+from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
 from curate.ask.whatif.survivors import LEFT, DecidedRows, FinishedRun, among, count_verdicts, find_survivors
 from curate.base import schema
 from curate.base.process import in_threads
 from curate.base.wording import all_digits, pluralise
 from curate.decide.draw.inclusion import ONE, fixed_point
 from curate.decide.draw.selection import Choice
-from curate.decide.select_rows import count_repeats, expected_kept
+from curate.decide.select_rows import expected_kept
 from curate.recipe.recipe import Recipe
 from curate.store.layout import ENTRIES_FILE
 
@@ -185,21 +185,11 @@ def _parts(weights: pa.Table, columns: pa.Schema, shares: tuple[Fraction, Fracti
     return pa.Table.from_pylist(lines, columns).sort_by([("pool", "descending"), (by, "ascending")])
 
 
-def _repeats(run: FinishedRun, survivors: DecidedRows, expectation: Expectation) -> Iterator[tuple[float, float]]:
-    """Yield of each unit how long it makes uids.npy: in the run, and as is expected."""
-    choice = expectation.choice
-    for state, rows, inclusion in zip(survivors.states, survivors.rows, expectation.inclusion, strict=True):
-        tables = survivors.settings.tables(state.unit)
-        will = float(inclusion.sum())
-        if survivors.settings.repeat is not None:
-            probability = np.zeros(len(state.verdicts))
-            probability[state.alive] = inclusion
-            counts = survivors.counts if run.recipe.match else None
-            will = float(count_repeats(tables, state, survivors.settings, counts, probability) @ probability)
-        elif choice is not None and (times := choice.repeats(choice.draws(rows))) is not None:
-            will = float(times.sum())
-        was = tables.read("decisions", [schema.REPEATS.name if run.facts.repeats else "kept"]).column(0)
-        yield pc.sum(was).as_py() or 0, will
+def _copies(run: FinishedRun) -> int:
+    """Return how long uids.npy is."""
+    name = schema.REPEATS.name if run.facts.repeats else "kept"
+    tables = (run.context.unit_tables(unit).read("decisions", [name]) for unit in run.units)
+    return sum(pc.sum(table.column(0)).as_py() or 0 for table in tables)
 
 
 def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, was_left: int, left: int) -> pa.Table:
@@ -209,8 +199,8 @@ def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, w
         ("survivors", was_left, left),
     ]
     if run.facts.repeats or survivors.recipe.repeats:
-        lengths = np.array(list(_repeats(run, survivors, expectation))).reshape(-1, 2)
-        rows.append(("in_uids", *lengths.sum(0).tolist()))
+        rows.append(("in_uids", _copies(run), count_copies(survivors, expectation)))
+    was: Mapping[str, float | None] = {}
     if run.recipe.match:
         entries = run.context.store.read_parquet(ENTRIES_FILE, ["entry_id", "survivors", "expected"])
         entry_ids, before, expected = (column.to_numpy() for column in entries.columns)
@@ -220,10 +210,9 @@ def _facts(run: FinishedRun, survivors: DecidedRows, expectation: Expectation, w
         rows.append(("entries_lost", None, int(((now == 0) & (before > 0)).sum())))
         counts, kept = np.zeros_like(survivors.counts), np.zeros(len(survivors.counts))
         counts[entry_ids], kept[entry_ids] = before, expected
-        choice = None
         if run.recipe.selection and run.facts.selection:  # by another run's counts, only where they are read anyway
             section = run.recipe.selection[1]
             choice = run.recipe.selector.recorded(section, run.facts, survivors.selection_run, counts)
-        was, will = choice.shares(counts, kept) if choice else {}, expectation.shares
-        rows += [(name, was.get(name), will.get(name)) for name in {**was, **will}]
+            was = choice.shares(counts, kept) if choice else {}
+    rows += [(name, was.get(name), expectation.shares.get(name)) for name in {**was, **expectation.shares}]
     return pa.Table.from_pylist([dict(zip(FACTS.names, row, strict=True)) for row in rows], FACTS)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.ask.whatif.expectation import Expectation, choose, expect
+from curate.ask.whatif.expectation import Expectation, choose, count_copies, expect
 from curate.ask.whatif.survivors import DecidedRows, count_verdicts
 from curate.base.process import temporary_folder
 from curate.base.schema import CODES, FAILED, KEPT, MISSING_REASONS, OK, UNMATCHED
@@ -76,6 +76,7 @@ class Estimate(NamedTuple):
     is_counted: bool  # whether they are known: for Parquet, and where all is measured or in the sample
     verdicts: dict[str, float]  # expected rows of the pool per rule, `balance` and `kept` included
     error: float  # one standard error of the kept rows
+    copies: float | None  # kept rows as often as they repeat; None where none does
     seconds: float  # of one core, to measure and match what is not current of the pool, here or in the run to reuse
     bytes: int | None  # of the kept samples' images; None without images, and where none of their sizes is known
     requests: list[EstimatedRequests]  # by kind and engine
@@ -131,7 +132,8 @@ def estimate(
         if not sampled or not rows:
             return None
         fraction = sampled / rows
-        survivors = replace(survivors, counts=np.rint(survivors.counts / fraction).astype(np.int64))
+        counts = np.rint(survivors.counts / fraction).astype(np.int64)
+        survivors = replace(survivors, counts=counts, fraction=fraction)
         expectation, chosen, unreached = _select(survivors, fraction)
         is_sample = expectation.choice and expectation.is_uniform  # it has its size, where there are more rows
         is_certain = is_sample and expectation.rows < sum(map(len, survivors.rows))
@@ -142,6 +144,7 @@ def estimate(
             is_counted=is_counted,
             verdicts=_verdicts(survivors, expectation, fraction),
             error=0.0 if is_certain else _error(survivors, expectation, fraction),
+            copies=count_copies(survivors, expectation) / fraction if context.recipe.repeats else None,
             seconds=seconds / fraction,
             bytes=_bytes(survivors, expectation, fraction),
             requests=_requests(context, survivors, expectation, known, fraction) if context.recipe.captions else [],

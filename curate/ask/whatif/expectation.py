@@ -14,6 +14,7 @@ from curate.base.process import in_threads
 from curate.decide.draw.entry_sums import sparse_sums
 from curate.decide.draw.inclusion import fixed_point
 from curate.decide.draw.selection import Choice
+from curate.decide.select_rows import count_repeats
 from curate.recipe.recipe import Recipe
 from curate.run.in_process import InProcessUnits
 
@@ -56,9 +57,26 @@ def expect(survivors: DecidedRows, choice: Choice | None) -> Expectation:
     inclusion = list(in_threads(choice.inclusion, survivors.rows))
     rows, error = choice.expected(inclusion)
     if not survivors.recipe.match:
-        return Expectation(choice, rows, error, inclusion, {})
+        return Expectation(choice, rows, error, inclusion, choice.shares(survivors.counts, survivors.counts))
     kept = np.zeros(len(survivors.counts))
     pairs = zip(survivors.rows, inclusion, strict=True)
     for part in in_threads(lambda pair: sparse_sums(pair[0].matches, [fixed_point(pair[1])], len(kept)), pairs):
         kept[part.entries] += part.values[0]
     return Expectation(choice, rows, error, inclusion, choice.shares(survivors.counts, kept))
+
+
+def count_copies(survivors: DecidedRows, expectation: Expectation) -> float:
+    """Return how long uids.npy is expected to be: a row is there as often as it repeats."""
+    settings, choice, total = survivors.settings, expectation.choice, 0.0
+    for state, rows, inclusion in zip(survivors.states, survivors.rows, expectation.inclusion, strict=True):
+        if settings.repeat is not None:
+            probability = np.zeros(len(state.verdicts))
+            probability[state.alive] = inclusion
+            counts = survivors.counts if survivors.recipe.match else None
+            repeats = count_repeats(settings.tables(state.unit), state, settings, counts, probability)
+            total += float(repeats @ probability)
+        elif choice is not None and (times := choice.repeats(choice.draws(rows))) is not None:
+            total += float(times.sum())
+        else:
+            return expectation.rows
+    return total

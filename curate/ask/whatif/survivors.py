@@ -139,6 +139,7 @@ class DecidedRows:
     rows: list[RowsLeft]  # of each unit, the rows left; what is read of them stays in memory
     counts: I64  # int64[entries], the rows left that match each; empty without `match`
     thresholds: Mapping[str, TopSearch]  # of each top rule that was applied, its search
+    fraction: float = 1.0  # of the pool's rows that units hold
 
     @classmethod
     def of(
@@ -166,7 +167,7 @@ class DecidedRows:
     @property
     def selection_run(self) -> SelectionRun:
         """The run to a selection: none is on its way that messages could continue."""
-        return replace(self.settings.selection_run, place="", rows_left=self._rows_left)
+        return replace(self.settings.selection_run, place="", rows_left=self._rows_left, fraction=self.fraction)
 
 
 def open_finished(url: str) -> FinishedRun:

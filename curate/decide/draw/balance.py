@@ -44,17 +44,22 @@ class LimitsChoice(Choice):
         """Return of each entry the probability that one of its rows is drawn for it (float64[entries])."""
         return inclusion.probabilities(self.counts, self.limits)
 
+    def rows(self, rows: RowsLeft) -> RowsLeft:
+        """Return rows with what they are limited by in place of entries; here entries."""
+        return rows
+
     def inclusion(self, rows: RowsLeft) -> F64:
         """Return π = 1 − ∏(1 − p)."""
-        return inclusion.inclusion_probability(rows.matches, self.p)
+        return inclusion.inclusion_probability(self.rows(rows).matches, self.p)
 
     def draws(self, rows: RowsLeft) -> F64:
         """Return the smallest u/p over a row's entries, compared with 1 in exact integers."""
+        rows = self.rows(rows)
         assert rows.entries is not None
         keys = rows.entries.keys
         return inclusion.draw(rows.uids, rows.matches, self.counts, self.limits, keys, rows.seed, rows.earlier)
 
-    def entry_probabilities(self) -> F64:
+    def entry_probabilities(self) -> F64 | None:
         """Return p."""
         return self.p
 
@@ -116,14 +121,18 @@ class BalanceSelection(Selection):
         assert counts is not None
         if section.counts is not None:
             counts = units.get("Counts: given", read_counts(section.counts, run.metadata_key).view, EntryVector)
+        return self.search(units, section, run, counts)
+
+    def search(self, units: Units, section: Balance, run: Any, counts: Answer) -> Answer:
+        """Return the limits by counts; `run` is a SelectionRun, or an answer that is."""
         scheme = SCHEMES.find(section.scheme)
         if (rows := section.rows) is None:
             return units.get("Balance: t", _fixed, counts, section, scheme, run)
 
-        def begin(counts: I64) -> Bracket:
+        def begin(counts: I64, run: SelectionRun) -> Bracket:
             return Bracket.start(scheme.highest(counts, run.entries.table), rows)
 
-        bracket = units.get("Balance: begin", begin, counts)
+        bracket = units.get("Balance: begin", begin, counts, run)
         for n in range(ROUNDS):  # a k-ary search: units sum π at some t, and the bracket narrows
             sums = units.ask(f"Balance: sums {n}", _expect, counts, bracket, scheme, run, combine=Fold[Any]())
             bracket = units.get(f"Balance: narrow {n}", lambda of, by: of.narrow(of.points, by), bracket, sums)
@@ -150,7 +159,8 @@ class BalanceSelection(Selection):
 
             def measure(part: RowsLeft, stack: I64 = stack) -> tuple[Any, Any]:
                 variances = np.zeros(len(stack))
-                return inclusion.expected_rows(part.matches, counts, stack, variances).astype(object), variances
+                matches = choices[0].rows(part).matches
+                return inclusion.expected_rows(matches, counts, stack, variances).astype(object), variances
 
             sums, variances = (sum(parts) for parts in zip(*in_threads(measure, rows), strict=True))
             errors = np.sqrt(variances)
@@ -163,7 +173,7 @@ class BalanceSelection(Selection):
         lines = [f"balance: {label}{_say_why(outcome.section, outcome.choice)}"]
         if shortfall := outcome.choice.shortfall(outcome.section):
             lines.append(f"warning: {shortfall}")
-        if not outcome.dropped:
+        if not outcome.dropped and not outcome.section.of:
             lines.append(f"balancing dropped nothing: {_say_why_all_stay(outcome)}")
         downsampled = f"entries with more than {label} samples are downsampled to t, in expectation (MetaCLIP)"
         return SelectionWords(

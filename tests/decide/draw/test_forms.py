@@ -15,6 +15,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "quotas": {
         "sample": {"quotas": {"of": "words", "rows": 500, "by": "size", "keep": "farthest", "distance": "clip_score"}}
     },
+    "balance of": {"balance": {"of": "words", "rows": 500}},
     "soft cap": {"sample": {"soft_cap": {"of": "clip_score", "draws": 2000, "batch": 300}}},
 }
 
