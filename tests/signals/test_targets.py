@@ -1,0 +1,114 @@
+"""NormSim and VAS with target images: a file of embeddings, tars, a folder or a covariance give the same, and hostile files a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from curate.base.errors import RecipeError
+from curate.recipe.recipe import parse_recipe
+from curate.store.store import RunStore
+from pipelines.prepare import prepare
+from tests.laws import pools
+from tests.models.clips import write_model
+from tests.relate.pools import make_embeddings, recipe_of, write_pool
+
+pytestmark = pytest.mark.thorough
+
+
+def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path: Path) -> None:
+    clip = {"model": write_model(tmp_path / "clip"), "embeddings": True}
+    samples = pools.make_samples(12)
+    path = pools.write_tars(tmp_path / "tars", samples, 2)
+    (tmp_path / "targets").mkdir()
+    for sample in samples[:5]:
+        (tmp_path / f"targets/{sample.key}.jpg").write_bytes(sample.image)
+    targets = pools.write_tars(tmp_path / "more", samples[:5], 1)
+    named = {
+        "folder": {"targets": str(tmp_path / "targets/*.jpg")},
+        "tars": {"targets": targets},
+        "two": {"targets": targets, "norm": "2"},
+    }
+    run = pools.run_local(
+        pools.recipe_of(path, measure={"clip": clip, "normsim": named, "vas": {"vas": {"targets": targets}}}),
+        tmp_path / "run",
+    )
+    scores = run.table("scores")
+    assert scores["folder"].to_pylist() == scores["tars"].to_pylist()
+    ok = np.array([status == "ok" for status in run.table("samples")["status"].to_pylist()])
+    assert np.abs(scores["two"].to_numpy()[ok] - np.sqrt(5 * scores["vas"].to_numpy()[ok])).max() < 1e-5
+    assert (scores["tars"].to_numpy()[ok] > 0.999).sum() >= 4  # the targets themselves
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return write_pool(tmp_path / "pool", 1, *make_embeddings(30, 8))
+
+
+def measured(path: str, tmp_path: Path, signals: dict[str, Any]) -> Any:
+    run = pools.run_local(parse_recipe(recipe_of(path, {}, measure=signals)), tmp_path / "run")
+    return {
+        name: run.table("scores")[name].to_numpy()
+        for name in ("near", "vas")
+        if name in run.table("scores").column_names
+    }
+
+
+def test_embeddings_and_a_covariance(path: str, tmp_path: Path) -> None:
+    targets = np.random.default_rng(0).normal(size=(40, 8))
+    np.save(tmp_path / "targets.npy", targets[:25].astype(np.float32))
+    torch.save(targets[25:], tmp_path / "targets.pt")
+    unit = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+    np.save(tmp_path / "sigma.npy", unit.T @ unit / 40)
+    found = measured(
+        path,
+        tmp_path,
+        {
+            "normsim": {
+                "near": {"of": "l14", "targets": [str(tmp_path / "targets.npy"), str(tmp_path / "targets.pt")]}
+            },
+            "vas": {"vas": {"of": "l14", "covariance": str(tmp_path / "sigma.npy")}},
+        },
+    )
+    images = make_embeddings(30, 8)[0].astype(np.float64)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    assert np.abs(found["near"] - np.abs(images @ unit.T).max(axis=1)).max() < 1e-6
+    assert np.abs(found["vas"] - ((images @ unit.T) ** 2).mean(axis=1)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda file: None, "no file matches|no such file"),
+        (
+            lambda file: np.save(file, np.zeros((3, 7), np.float32)),
+            r"is float32 \[3, 7\]; accepted: floating-point numbers \[n, 8\]",
+        ),
+        (lambda file: np.save(file, np.zeros((0, 8), np.float32)), r"is float32 \[0, 8\]"),
+        (lambda file: np.save(file, np.full((2, 8), np.nan)), "holds NaN or infinity"),
+        (lambda file: np.save(file, np.zeros((3, 8), np.int32)), "is int32"),
+        (lambda file: np.save(file, np.array([{}], object), allow_pickle=True), "is no .npy file"),
+        (lambda file: file.write_bytes(b"\x93NUMPY"), "is no .npy file"),
+    ],
+)
+def test_what_is_refused(make: Any, wanted: str, path: str, tmp_path: Path) -> None:
+    make(tmp_path / "targets.npy")
+    signals = {"normsim": {"near": {"of": "l14", "targets": str(tmp_path / "targets.npy")}}}
+    with pytest.raises(RecipeError, match=wanted) as error:
+        prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
+    assert "measure.normsim.near.targets" in str(error.value)
+    assert not RunStore(str(tmp_path / "run")).exists("run.json")
+
+
+def test_images_need_a_model(path: str, tmp_path: Path) -> None:
+    signals = {"normsim": {"near": {"of": "l14", "targets": "photos/*.jpg"}}}
+    with pytest.raises(RecipeError, match="'l14' is precomputed, so images cannot be encoded"):
+        prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
+
+
+def test_one_of_two() -> None:
+    for both in ({}, {"targets": "a.npy", "covariance": "b.npy"}):
+        with pytest.raises(RecipeError, match="give either targets or covariance"):
+            parse_recipe(recipe_of("a.parquet", {}, measure={"vas": {"v": {"of": "l14", **both}}}))
