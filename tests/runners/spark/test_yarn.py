@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.runners, pytest.mark.slow, pytest.mark.skipif(os.geteu
 
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 1800  # that a run may take on a crowded machine: a container unpacks a gigabyte, and compiles kernels
+SECRET = "wJalrXUtnFEMI-K7MDENG"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,12 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert f"{file}: " in done.stdout and " MB, unpacked " in done.stdout
     return file
+
+
+def holds_secret(path: Path) -> bool:
+    with suppress(OSError):  # it is a folder, or gone
+        return SECRET.encode() in path.read_bytes()
+    return False
 
 
 def test_handed_over_followed_and_cancelled(yarn: Yarn, packed: Path, tmp_path: Path) -> None:
@@ -59,6 +68,7 @@ def test_handed_over_followed_and_cancelled(yarn: Yarn, packed: Path, tmp_path: 
         "spark.executor.instances": "1",
         "spark.executor.cores": "2",
         "spark.ui.enabled": "false",
+        "spark.hadoop.fs.s3a.secret.key": SECRET,
     }
     for key, value in {"SPARK_LOCAL_IP": "127.0.0.1", "NUMBA_CACHE_DIR": str(tmp_path / "numba")}.items():
         conf |= {f"spark.executorEnv.{key}": value, f"spark.yarn.appMasterEnv.{key}": value}
@@ -75,6 +85,11 @@ def test_handed_over_followed_and_cancelled(yarn: Yarn, packed: Path, tmp_path: 
     while not any((out / "tables/samples").glob("*.parquet")):
         assert time.monotonic() < ends, yarn.read_logs()
         time.sleep(1)
+    settings = yarn.logs.parent.rglob("__spark_conf__.properties")  # of the driver
+    assert any(SECRET in path.read_text() for path in settings)
+    lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert any("staged.py" in line for line in lines) and not any(SECRET in line for line in lines)
+    assert not any(map(holds_secret, out.rglob("*")))
     working = run("status", str(out))
     assert working.returncode == 3 and "is at work" in working.stdout and "(RUNNING)" in working.stdout
     second = run(*hand_over)
