@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
+from curate.pool.files import faults
 from curate.recipe import clouds
 from curate.store import lease
 from curate.store.lock import locked
@@ -59,9 +60,12 @@ def test_an_input_that_does_not_come(stored: Runs, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(clouds, "_ATTEMPTS", 1)
         patch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
-        is_late = lambda request: request.kind == "GET" and request.name == "pool/00001.tar"  # noqa: E731
-        words = ("--set", "max_failed_files=1.0")
-        done, seconds = stored.run("away", lambda it: Fault(status=503) if is_late(it) else None, *words)
+        patch.setattr(faults, "_ATTEMPTS", 1)
+
+        def rule(request: Request) -> Fault | None:
+            return Fault(status=503) if (request.kind, request.name) == ("GET", "pool/00001.tar") else None
+
+        done, seconds = stored.run("away", rule, "--set", "max_failed_files=1.0")
     assert done.status == 1 and "s3://bucket/pool/00001.tar: the store does not give it now" in done.err, done.err
     print(f"\naway: {seconds:.1f} s, {done.err.strip().splitlines()[-1]}")
     stored.survive("away", lambda _: None)
