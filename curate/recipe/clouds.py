@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from fsspec.config import conf
@@ -14,6 +15,7 @@ from fsspec.config import conf
 OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))  # which have conditional PUT, too
 SECONDS = float(os.environ.get("CURATE_STORE_SECONDS") or 30)
 _BUSY = frozenset((429, 500, 502, 503, 504))
+_GCS = ("_request", "_get_file_request", "_get_file_concurrent")  # methods of gcsfs's that try again by themselves
 _ATTEMPTS, _LONGEST = 10, 60.0  # of a request that a busy store refuses, and seconds between two
 
 
@@ -31,25 +33,11 @@ def __getattr__(name: str) -> Any:
         kind = type(Base)(name, (Base,), members)
     elif name == "GCSFileSystem":
         Base, core = (import_module(of).GCSFileSystem for of in ("gcsfs", "gcsfs.core"))
-        request, is_retriable = core._request.__wrapped__, import_module("gcsfs.retry").is_retriable
-        sleep = import_module("asyncio").sleep
-
-        async def _request(self: Any, *words: Any, **named: Any) -> Any:  # gcsfs itself would wait 1, 2, 4 … seconds
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    return await request(self, *words, **named)
-                except Exception as error:
-                    if str(error).startswith("Forbidden: "):  # of OSError
-                        raise PermissionError(str(error)) from None
-                    if not is_retriable(error):
-                        raise
-                    await sleep(_seconds(attempt, getattr(error, "headers", None) or {}))
-            return await request(self, *words, **named)
-
+        asks = {ask: _try_again(getattr(core, ask).__wrapped__) for ask in _GCS if hasattr(core, ask)}
         limit = import_module("aiohttp").ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
         defaults = {"requests_timeout": limit, "session_kwargs": {"raise_for_status": _refuse_busy}}
         conf["gs"] = defaults | conf.get("gs", {})
-        kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, "_request": _request})
+        kind = type(Base)(name, (Base,), {"__module__": __name__, "__doc__": Base.__doc__, **asks})
     else:
         raise AttributeError(name)
     return globals().setdefault(name, kind)
@@ -60,6 +48,26 @@ def _seconds_to_wait(response: Any = None, attempts: int = 0, **_: Any) -> float
     if response is None or response[0].status_code not in _BUSY or attempts >= _ATTEMPTS:
         return None
     return _seconds(attempts, response[0].headers)
+
+
+def _try_again(ask: Any) -> Any:
+    """Return a method of gcsfs's that asks again as all stores are asked here: gcsfs itself waits 1, 2, 4 … seconds."""
+    sleep, is_retriable = import_module("asyncio").sleep, import_module("gcsfs.retry").is_retriable
+
+    async def ask_again(*words: Any, **named: Any) -> Any:
+        for attempt in count(1):
+            try:
+                return await ask(*words, **named)
+            except Exception as error:
+                if str(error).startswith("Forbidden: "):  # of OSError
+                    raise PermissionError(str(error)) from None
+                if not is_retriable(error):
+                    raise
+                if attempt > _ATTEMPTS:
+                    raise OSError(str(error) or type(error).__name__) from error
+                await sleep(_seconds(attempt, getattr(error, "headers", None) or {}))
+
+    return ask_again
 
 
 async def _refuse_busy(response: Any) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pytest
 import xxhash
 
+from curate.pool.files import faults
+from curate.recipe import clouds
 from tests.cli.conftest import run_command
 from tests.laws import pools
 from tests.store_proxy import Fault, Request, Rule, StoreProxy
@@ -110,11 +113,26 @@ class Runs:
             errors.append(done.err.strip().splitlines()[-1])
             assert f"{self.bucket.partition('//')[2]}/{name}/" in done.err, done.err
         assert done.status == 0, errors
-        faults, of_inputs = len(self.proxy.faults), sum(fault.name.startswith("pool/") for fault in self.proxy.faults)
+        count, of_inputs = len(self.proxy.faults), sum(fault.name.startswith("pool/") for fault in self.proxy.faults)
         self.proxy.faults.clear()
         self.proxy.stale = 0.0  # what is compared is what is there
         self.check(name)
-        return f"{faults} faults, {of_inputs} of inputs, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
+        return f"{count} faults, {of_inputs} of inputs, {seconds:.1f} s, {len(errors)} failed attempts {errors}"
+
+    def lose_input(self) -> str:
+        """A run fails with the name of an input that does not come, however many may be lost, and goes on later."""
+        scheme = self.bucket.partition(":")[0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clouds, "_ATTEMPTS", 1)
+            patch.setattr(faults, "_ATTEMPTS", 1)
+            patch.setattr(fsspec.get_filesystem_class(scheme), "retries", 1)
+            away = share(1.0, Fault(status=503), "GET")
+            words = ("--set", "max_failed_files=1.0")
+            done, seconds = self.run("away", lambda it: away(it) if it.name == "pool/00001.tar" else None, *words)
+        assert done.status == 1 and not self.published("away").keys() & {"_SUCCESS"}
+        assert f"{self.bucket}/pool/00001.tar: the store does not give it now" in done.err, done.err
+        self.survive("away", lambda _: None)
+        return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
-from curate.pool.files import faults
 from curate.recipe import clouds
 from curate.store import lease
 from curate.store.lock import locked
@@ -55,20 +54,8 @@ def test_stale_listings(stored: Runs) -> None:
 
 
 @pytest.mark.slow
-def test_an_input_that_does_not_come(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No row fails for it, and no file is left out, however many may be: the run fails, and goes on when it is run again."""
-    with monkeypatch.context() as patch:
-        patch.setattr(clouds, "_ATTEMPTS", 1)
-        patch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
-        patch.setattr(faults, "_ATTEMPTS", 1)
-
-        def rule(request: Request) -> Fault | None:
-            return Fault(status=503) if (request.kind, request.name) == ("GET", "pool/00001.tar") else None
-
-        done, seconds = stored.run("away", rule, "--set", "max_failed_files=1.0")
-    assert done.status == 1 and "s3://bucket/pool/00001.tar: the store does not give it now" in done.err, done.err
-    print(f"\naway: {seconds:.1f} s, {done.err.strip().splitlines()[-1]}")
-    stored.survive("away", lambda _: None)
+def test_an_input_that_does_not_come(stored: Runs) -> None:
+    print(f"\naway: {stored.lose_input()}")
 
 
 @pytest.mark.slow

@@ -41,3 +41,7 @@ def test_stale_listings(stored: Runs) -> None:
         print(f"\nstale: {stored.survive('stale', lambda _: None)}")
     finally:
         stored.proxy.stale = 0.0
+
+
+def test_an_input_that_does_not_come(stored: Runs) -> None:
+    print(f"\naway: {stored.lose_input()}")
