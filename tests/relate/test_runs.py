@@ -135,6 +135,8 @@ def test_what_if_and_plan_know_them(path: str, tmp_path: Path) -> None:
         "whatif", out, "--set", "rules.near=topic_distance < 0.2", "--set", "rules.s={top: 0.5, of: s_clip}"
     )
     assert done.status == 0 and "near" in done.out, done.err
+    costs = run_command("plan", recipe, "--measure", "60")
+    assert costs.status == 0 and "relate" in costs.out and "kept" in costs.out, costs.err
     planned = run_command("plan", recipe, "--out", out)
     assert planned.status == 0 and "related" in planned.out, planned.out
 

@@ -39,6 +39,7 @@ from curate.publish.audit import PublishSettings, allow
 from curate.publish.forget.block import apply_blocklist
 from curate.recipe.recipe import Recipe
 from curate.recipe.section import Section
+from curate.relate.steps import relate
 from curate.run.context import RunContext
 from curate.run.in_process import InProcessUnits
 from curate.store.forgotten import Record
@@ -115,11 +116,13 @@ def estimate(
             record.write(context.store)
         began = time.process_time()
         measured = InProcessUnits(sample, context)
-        measure(measured, context)
+        unread = measure(measured, context)
         if context.recipe.match:
             match(measured, context)
         if context.blocklist_key:
             apply_blocklist(measured, PublishSettings.of(context))
+        if context.recipe.relate.requested:
+            relate(measured, context, unread)  # to the sample
         seconds = (time.process_time() - began) * left
         settings = DecideSettings.of(context)
         answers = apply_rules(measured, settings)
