@@ -1,5 +1,5 @@
 -- Views over a run's tables, for every query. Views that exist already: `samples`, `scores`, `scored`, `measured`, `verdicts`, `embeddings`,
--- `matches`, `decisions`, `members`, `published`, `manifest`, `answers`, `captions`, `regions`, `retries`. Tables: `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `used`, `forgotten`.
+-- `matches`, `related`, `decisions`, `members`, `published`, `manifest`, `answers`, `captions`, `regions`, `retries`. Tables: `entries`, `failures`, `reasons`, `rules`, `run`, `funnel`, `drops`, `sources`, `drift`, `caption_work`, `steps`, `used`, `forgotten`.
 
 -- `verdicts` has every sample with everything known about it: columns of samples, scores and decisions.
 

@@ -726,7 +726,7 @@ def test_the_page_lists_all_tables_with_their_columns(small: str) -> None:
     assert columns["matched"][3:] == views["matched"]
     for name, told in aligned.items():
         assert columns[name][:3] == ["unit", "row", "uid"]
-        assert name in ("scores", "embeddings", "derived") or columns[name][3:] == told, name
+        assert name in ("scores", "embeddings", "related", "derived") or columns[name][3:] == told, name
     for name, told in others.items():
         assert columns[name] == told, name
 
