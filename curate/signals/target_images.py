@@ -63,7 +63,13 @@ def _read_arrays(where: str, options: WithTargets, dimension: int) -> Iterator[F
         if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dimension or not len(array):
             what = f"{file.path} is {array.dtype} {list(array.shape)}"
             raise RecipeError(f"{where}: {what}; accepted: floating-point numbers [n, {dimension}]")
-        yield np.asarray(array, np.float32)
+        with np.errstate(over="ignore"):
+            rows = np.asarray(array, np.float32)
+            lengths = np.linalg.norm(rows, axis=1)
+        if not (np.isfinite(lengths).all() and lengths.any()):
+            what = "zeros alone" if np.isfinite(lengths).all() else "rows that are too long for float32"
+            raise RecipeError(f"{where}: {file.path} holds {what}; accepted: embeddings, of any length above 0")
+        yield rows
 
 
 def array_digest(array: Any) -> str:
