@@ -70,13 +70,13 @@ class Column(NamedTuple):
 
 
 class Section(pydantic.BaseModel):
-    """Base of every section: unknown keys are refused, values are not changed after loading.
+    """Base of every section: unknown keys are refused, numbers are finite, values are not changed after loading.
 
     For users are the docstring of a section, whose first line says in one sentence what it is for, the text below each
     field, or its `description`, and its `examples`: the reference of keys is made of them.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     # The fields that say where and how fast something is computed: they may change in a rerun.
     runtime_fields: ClassVar[frozenset[str]] = frozenset()
     example: ClassVar[Any] = None  # what a recipe may have under the section's key, as plain data

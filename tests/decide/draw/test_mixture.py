@@ -114,6 +114,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
         ({"of": "word", "rows": 3, "shares": {"a": 1}}, "sample.mixture.of: no column 'word'; did you mean 'words'"),
         ({"of": "words", "rows": 3, "shares": {}}, "sample.mixture.shares: "),
         ({"of": "words", "rows": 3, "shares": {"a": 0}}, "sample.mixture.shares.a: .* greater than 0"),
+        ({"of": "words", "rows": 3, "shares": {"a": float("inf")}}, "sample.mixture.shares.a: .* finite number"),
     ):
         with pytest.raises(RecipeError, match=message):
             pools.run_local(pools.recipe_of(path, "parquet", sample={"mixture": mixture}), tmp_path / "run")

@@ -152,6 +152,8 @@ def test_faults_are_named(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     soft = {"of": "clip_score", "draws": 10, "batch": 5}
     with pytest.raises(RecipeError, match=r"output.repeat and sample both say how often a row is in the set"):
         pools.recipe_of(path, "parquet", sample={"soft_cap": soft}, output={"repeat": "2"})
+    with pytest.raises(RecipeError, match=r"sample.soft_cap.penalty: Input should be a finite number"):
+        pools.recipe_of(path, "parquet", sample={"soft_cap": soft | {"penalty": float("inf")}})
     with pytest.raises(RecipeError, match=r"sample.soft_cap.of: column 'caption' is string; accepted: numbers"):
         pools.run_local(pools.recipe_of(path, "parquet", sample={"soft_cap": soft | {"of": "caption"}}), tmp_path / "a")
     monkeypatch.setattr(soft_cap, "MAX_ROWS", 100)
