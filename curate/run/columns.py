@@ -99,3 +99,4 @@ def check_columns(recipe: Recipe, pool: Pool, signals: Sequence[Signal]) -> None
     for name in (column.name for column in related_columns(recipe)):
         if name in schema.OWN_COLUMNS or name in labels or name in supplied:
             raise RecipeError(f"relate: there is a column {name} already; give the relation another name")
+        labels[name] = "relate"
