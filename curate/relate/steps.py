@@ -1,5 +1,6 @@
 """Table `related` of each unit: what relates its rows to the whole pool, by all relations of the recipe."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ def related_key(context: RunContext) -> str:
 def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None:
     """Write `related` of each unit; `unread` are the files of all units that could not be read."""
     settings = RelateSettings.of(context)
-    stale = units.ask("Relate: stale", _count_stale, settings, unread, combine=Fold[int]())
+    has_models = all(_is_whole(settings, reading) for reading, _ in settings.relations if reading.kind.has_model)
+    stale = units.ask("Relate: stale", _count_stale, settings, unread, has_models, combine=Fold[int]())
     models = {
         reading.name: reading.kind.fit(Asking(units, stale, reading), section)
         for reading, section in settings.relations
@@ -73,8 +75,20 @@ def relate(units: Units, context: RunContext, unread: Answer[list[str]]) -> None
     units.then("Relate", relate_unit, settings, unread, together)
 
 
-def _count_stale(tables: OpenTables, unit: Unit, settings: RelateSettings, unread: Sequence[str]) -> Iterator[int]:
-    yield int(not tables.is_current("related", settings.key_without(unread)))
+def _is_whole(settings: RelateSettings, reading: Reading) -> bool:
+    """Return whether the model of an earlier attempt, or else of the run to reuse, is there and not cut short."""
+    file = f"{MODELS}/{reading.name}.npy"
+    store = next((store for store in (settings.store, settings.reuse) if store and store.exists(file)), None)
+    try:
+        return store is not None and bool(np.load(io.BytesIO(store.read_bytes(file)), allow_pickle=False).size)
+    except (ValueError, EOFError):
+        return False
+
+
+def _count_stale(
+    tables: OpenTables, unit: Unit, settings: RelateSettings, unread: Sequence[str], has_models: bool
+) -> Iterator[int]:
+    yield int(not (has_models and tables.is_current("related", settings.key_without(unread))))
 
 
 def relate_unit(

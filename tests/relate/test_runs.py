@@ -89,6 +89,28 @@ def test_a_run_that_was_killed_at_any_file_ends_the_same(
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("cut", [None, 100], ids=["missing", "cut short"])
+def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, cut: int | None) -> None:
+    sample = {"quotas": {"of": "topic", "rows": 20, "by": "complexity"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE, sample=sample)))
+    recipe, out, model = str(tmp_path / "recipe.yaml"), tmp_path / "run", tmp_path / "run/models/topic.npy"
+    assert run_command("run", recipe, "--out", str(out)).status == 0
+    wanted, content = lasting(out), model.read_bytes()
+
+    def lose() -> None:
+        model.unlink() if cut is None else model.write_bytes(content[:cut])
+
+    lose()
+    asked = run_command("whatif", str(out), "--set", "sample.quotas.rows=30")
+    assert asked.status and "models/topic.npy" in asked.err, asked.err
+    reused = run_command("run", recipe, "--out", str(tmp_path / "new"), "--reuse", str(out))
+    assert reused.status == 0 and lasting(tmp_path / "new") == wanted, reused.err
+    (out / "_SUCCESS").unlink()
+    assert run_command("run", recipe, "--out", str(out)).status == 0
+    assert lasting(out) == wanted
+
+
+@pytest.mark.thorough
 def test_a_file_more_relates_all_anew_and_measures_only_itself(tmp_path: Path) -> None:
     images, texts = make_embeddings(150, 16)
     path = write_pool(tmp_path / "pool", 5, images[:120], texts[:120])
@@ -141,6 +163,16 @@ def test_what_if_and_plan_know_them(path: str, tmp_path: Path) -> None:
     assert planned.status == 0 and "related" in planned.out, planned.out
 
 
+def test_a_plan_before_the_run_relates_its_sample(path: str, tmp_path: Path) -> None:
+    rules = {"s": {"top": 0.25, "of": "s_clip"}}
+    sample = {"quotas": {"of": "topic", "rows": 20, "by": "complexity", "keep": "farthest"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(path, RELATE, rules=rules, sample=sample)))
+    recipe, out = str(tmp_path / "recipe.yaml"), tmp_path / "run"
+    planned = run_command("plan", recipe, "--out", str(out))
+    assert planned.status == 0, planned.err
+    assert "20  (16.67%), with quotas of 4 values of topic" in planned.out and not out.exists(), planned.out
+
+
 @pytest.mark.parametrize(
     ("relate", "wanted"),
     [
@@ -154,6 +186,12 @@ def test_what_is_refused(relate: dict[str, Any], wanted: str, path: str) -> None
     with pytest.raises(RecipeError) as error:
         parse_recipe(recipe_of(path, relate))
     assert wanted in str(error.value)
+
+
+def test_relations_of_one_column(path: str, tmp_path: Path) -> None:
+    relate = {"clusters": {"topic": {"of": "l14", "k": 4}}, "vas": {"topic_distance": {"of": "l14"}}}
+    with pytest.raises(RecipeError, match="there is a column topic_distance already"):
+        prepare(parse_recipe(recipe_of(path, relate)), str(tmp_path / "run"))
 
 
 def test_a_name_that_there_is(path: str, tmp_path: Path) -> None:

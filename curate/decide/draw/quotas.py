@@ -7,7 +7,6 @@ N; shares of clusters without rows are not counted. P is equal, by the clusters'
 complexity C = d_inter · d_intra, with τ = 0.5 as the code has it (0.1 in the paper).
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,6 +217,6 @@ def _made(run: SelectionRun, name: str) -> F32:
     """Return the centroids that the run, or the one whose tables it takes, made. Raises RunError."""
     for store in run.stores:
         if store.exists(file := f"{MODELS}/{name}.npy"):
-            return np.asarray(np.load(io.BytesIO(store.read_bytes(file)), allow_pickle=False), np.float32)
+            return np.asarray(read_array("sample.quotas", f"{store.url}/{file}"), np.float32)
     accepted = "accepted: sample.quotas.centroids: FILE.npy"
     raise RunError(f"sample.quotas: {MODELS}/{name}.npy, the centroids of {name}, is not in the run; {accepted}")
