@@ -19,8 +19,10 @@ from curate.base.numeric.arrays import F64, I64
 from curate.decide.draw.groups import Groups
 from curate.decide.draw.quotas import find_quotas, find_shares, inter_distances, solve_quotas
 from curate.recipe.deciding import Quotas
+from curate.recipe.recipe import change_recipe, parse_recipe
 from tests.laws import pools
 from tests.laws.pools import Ran
+from tests.relate import pools as relate_pools
 
 CASES = st.integers(1, 8).flatmap(
     lambda k: st.tuples(
@@ -213,6 +215,30 @@ def test_a_file_of_centroids_is_part_of_the_key(run: Ran, path: str, tmp_path: P
     np.save(run.folder.parent / "centroids.npy", np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32))
     other = pools.run_local(recipe, tmp_path / "other")
     assert other.run["keys"]["decisions"] != run.run["keys"]["decisions"]
+
+
+def test_clusters_made_by_the_run_have_their_centroids(tmp_path: Path) -> None:
+    """In what-if and in a run that takes its tables, too."""
+    images, texts = relate_pools.make_embeddings(400)
+    where = relate_pools.write_pool(tmp_path / "pool", 2, images, texts)
+    quotas = {"of": "topic", "rows": 100, "by": "complexity", "keep": "farthest"}
+    relate = {"clusters": {"topic": {"of": "l14", "k": 6}}}
+    recipe = parse_recipe(relate_pools.recipe_of(where, relate, sample={"quotas": quotas}))
+    first = pools.run_local(recipe, tmp_path / "first")
+    pools.conserved(first)
+    found = answer(open_finished(str(first.folder)), ["sample.quotas.rows=50"])
+    assert first.counts["kept"] == 100 and found.expected == 50
+    smaller = change_recipe(recipe, ["sample.quotas.rows=50"])
+    again = pools.run_local(smaller, tmp_path / "again", reuse=first.folder)
+    assert again.counts["kept"] == 50
+    inter = inter_distances(np.load(first.folder / "models/topic.npy"))
+    related = first.table("related").to_pandas().groupby("topic")["topic_distance"].agg(["mean", "size"])
+    weights = np.exp(inter * related["mean"].to_numpy() / 0.5)
+    sizes: I64 = related["size"].to_numpy()
+    expected = solve_quotas(weights / weights.sum(), sizes, 50, np.minimum(int(50 / 6 * 0.5), sizes - 1), sizes)
+    decided = again.table("decisions").filter(again.table("decisions")["kept"])["uid"].to_pylist()
+    topics = dict(zip(*(first.table("related").column(name).to_pylist() for name in ("uid", "topic")), strict=True))
+    assert [sum(topics[uid] == topic for uid in decided) for topic in range(6)] == expected.tolist()
 
 
 def test_faults_are_named(path: str, tmp_path: Path) -> None:
