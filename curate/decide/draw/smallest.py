@@ -105,7 +105,7 @@ class Search:
         """Return the search after a round, by the counts of all units."""
         if self.solved:
             return self
-        table = np.asarray(counts).reshape(len(self.wanted), -1)
+        table = np.asarray(counts).reshape(len(self.wanted), 1 << self.bits)
         rows = table.sum(axis=1) if self.rows is None else self.rows
         before = np.zeros(len(rows), np.int64) if self.before is None else self.before
         up_to = before[:, np.newaxis] + np.cumsum(table, axis=1)

@@ -241,6 +241,14 @@ def test_clusters_made_by_the_run_have_their_centroids(tmp_path: Path) -> None:
     assert [sum(topics[uid] == topic for uid in decided) for topic in range(6)] == expected.tolist()
 
 
+def test_no_row_has_a_cluster(path: str, tmp_path: Path) -> None:
+    quotas = {"of": "cluster", "rows": 3, "keep": "farthest"}
+    rules = {"none": "cluster is null"}
+    run = pools.run_local(pools.recipe_of(path, "parquet", rules=rules, sample={"quotas": quotas}), tmp_path / "run")
+    pools.conserved(run)
+    assert not any(run.table("decisions")["kept"].to_pylist())
+
+
 def test_faults_are_named(path: str, tmp_path: Path) -> None:
     for quotas, message in (
         ({"of": "words", "rows": 3, "keep": "farthest"}, "sample.quotas.distance: no column 'words_distance'"),
