@@ -49,8 +49,9 @@ class OpenRun:
 
     @cached_property
     def scores(self) -> list[str]:
-        """The numeric columns of table `scores`."""
-        return [row["column_name"] for row in self.rows("DESCRIBE scores") if row["column_type"] in _NUMBERS][2:]
+        """The numeric columns of tables `scores`, `related` and `derived`."""
+        described = [row for table in ("scores", "related", "derived") for row in self.rows(f"DESCRIBE {table}")[3:]]
+        return [row["column_name"] for row in described if row["column_type"] in _NUMBERS]
 
     @cached_property
     def column_names(self) -> dict[str, str]:

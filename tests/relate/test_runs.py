@@ -9,6 +9,8 @@ import yaml
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from curate.api import Run
+from curate.ask.opened import connected
+from curate.ask.report.distributions import count_bins
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
@@ -147,7 +149,7 @@ def test_what_is_forgotten_is_null_and_what_is_blocked_relates_to_nothing(path: 
 
 
 @pytest.mark.thorough
-def test_what_if_and_plan_know_them(path: str, tmp_path: Path) -> None:
+def test_what_if_the_report_and_plan_know_them(path: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump(recipe_of(path, RELATE, rules={"near": "topic_distance < 0.9"}))
     )
@@ -159,6 +161,13 @@ def test_what_if_and_plan_know_them(path: str, tmp_path: Path) -> None:
     assert done.status == 0 and "near" in done.out, done.err
     costs = run_command("plan", recipe, "--measure", "60")
     assert costs.status == 0 and "relate" in costs.out and "kept" in costs.out, costs.err
+    with connected(out) as run:
+        assert [histogram.name for histogram in count_bins(run)][:4] == [
+            "s_clip",
+            "topic",
+            "topic_distance",
+            "pool_vas",
+        ]
     planned = run_command("plan", recipe, "--out", out)
     assert planned.status == 0 and "related" in planned.out, planned.out
 

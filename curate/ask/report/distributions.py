@@ -27,7 +27,7 @@ BINS = 40
 MOST = 40  # columns that are drawn
 LEGEND = (("pool", "readable samples of the pool"), ("kept", "kept"))
 _SAMPLED = 1_000_000  # rows that quantiles are taken of, about
-_SCAN = "samples s JOIN decisions d USING (unit, row) LEFT JOIN scored c USING (unit, row) WHERE s.status = 'ok'"
+_SCAN = "measured s JOIN decisions d USING (unit, row) WHERE s.status = 'ok'"
 _SIZES = {
     "words": ("s.words", "words in the caption"),
     "characters": ("s.characters", "characters in the caption"),
@@ -153,7 +153,7 @@ def distributions_section(run: OpenRun, histograms: Sequence[Histogram] | None =
 
 def count_bins(run: OpenRun) -> list[Histogram]:
     """Return a histogram of each measured number that has more than one value, scores first."""
-    columns = {name: (f"c.{quote_name(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
+    columns = {name: (f"s.{quote_name(name)}", name) for name in run.scores[: MOST - len(_SIZES)]} | _SIZES
     finite = [f"(CASE WHEN isfinite(({sql})::DOUBLE) THEN ({sql})::DOUBLE END)" for sql, _ in columns.values()]
     step = max(1, round(run.counts["pool"] / _SAMPLED))
     sampled = f" AND hash(s.unit, s.row) % {step} = 0" if step > 1 else ""
