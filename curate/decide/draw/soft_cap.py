@@ -21,6 +21,7 @@ from curate.base.numeric.arrays import F32, F64, I32, I64, U64
 from curate.base.numeric.elementary import log, unit
 from curate.base.numeric.mix import GOLDEN, mix64
 from curate.base.process import in_threads
+from curate.base.wording import pluralise
 from curate.decide.draw.groups import check_numbers
 from curate.decide.draw.selection import Choice, Outcome, RowsLeft, Selection, SelectionRun
 from curate.recipe.deciding import Sample, SoftCap
@@ -29,6 +30,7 @@ from curate.store.facts import SelectionWords
 from curate.store.tables import OpenTables
 
 MAX_ROWS = 500_000_000  # of one worker's 8 GB
+MAX_ROUNDS = 100_000  # each of which takes a hash a row
 _TOGETHER = 1 << 20  # rows that a thread works on
 _STEP, _SPAN = 0.01, 45.0  # of scores below a key, in a table of e^x: a Gumbel number is at most 36.8
 _BOUNDS = np.exp(np.arange(0, _SPAN, _STEP) + _STEP - _SPAN + 1) * (1 + 1e-9)  # of x + 1 − 45, from above
@@ -108,11 +110,16 @@ def _count_scores(scores: F32, times: I32, penalty: float, highest: float, out: 
 def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) -> Draws:
     """Return what tells how often each row is drawn, by those of all units in any order; rows without a score are out.
 
+    Raises RunError for more batches than a run takes.
+
     Memory: 16 bytes a row, and of threads. Work: a hash for each row and round.
     """
     blocks, total = _blocks(parts), sum(len(part.hashes) for part in parts)
     few = min(batch, total)
     whole = draws // few if few and total <= batch else 0
+    if few and (rounds := -(-draws // few)) > MAX_ROUNDS:
+        what = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"
+        raise RunError(f"{what}; accepted: at most {MAX_ROUNDS:,}, by fewer draws or larger batches")
     sizes = [] if not few else [few] * ((draws - whole * few) // few)
     sizes += [rest] if few and (rest := (draws - whole * few) % few) else []
     times = [np.full(len(block.hashes), whole, np.int32) for block in blocks]
@@ -220,7 +227,7 @@ class SoftCapChoice(Choice):
     def label(self) -> str:
         """Return how many draws there are, of how many rows, in how many rounds."""
         draws, section = self.draws_of, self.section
-        rounds = f"{draws.whole + len(draws.keys):,} batches"
+        rounds = pluralise(draws.whole + len(draws.keys), "batch", "batches")
         return f"{section.draws if draws.rows else 0:,} draws of {draws.rows:,} rows by {section.of} in {rounds}"
 
 

@@ -95,6 +95,13 @@ def test_rows_are_drawn_as_often_as_by_the_published_loop() -> None:
     assert (np.abs((ours**2).mean(axis=0) - (theirs**2).mean(axis=0)) < 4 * spread + 1e-9).all()
 
 
+@pytest.mark.parametrize(("draws", "batch"), [(10**12, 100_000), (10**12, 10), (10**8, 100)])
+def test_more_batches_than_a_run_takes_are_refused(draws: int, batch: int) -> None:
+    part = Scores(np.arange(26, dtype=np.uint64), np.zeros(26, np.float32))
+    with pytest.raises(RunError, match=r"draws of 26 rows in batches of \d+ are .* accepted: at most 100,000"):
+        find_draws([part], draws, 0.15, batch)
+
+
 def test_many_rows_in_large_batches() -> None:
     part = scores_of(np.random.default_rng(1).normal(0, 3, 20_000))
     found = find_draws([part], 25_500, 0.15, 1000)
