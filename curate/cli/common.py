@@ -38,7 +38,7 @@ RunArgument = Annotated[str, Argument(metavar="DIR", help="The folder of a finis
 RecipeArgument = Annotated[str, Argument(metavar="RECIPE", help="A recipe in YAML.")]
 FormatOption = Annotated[Format, Option("--format", metavar="FORMAT", help="Output format: table, csv or json.")]
 SeenOption = Annotated[
-    int | None, Option(metavar="N", min=1, help="Samples seen in training: how often each kept one is.")
+    int | None, Option(metavar="N", min=1, help="How often N samples show each row.")
 ]
 SetOption = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
 FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW", help="Detect changed files by stat or content.")]
