@@ -37,9 +37,7 @@ Fingerprint = StrEnum("Fingerprint", ["stat", "content"])  # how a changed input
 RunArgument = Annotated[str, Argument(metavar="DIR", help="The folder of a finished run, local or remote.")]
 RecipeArgument = Annotated[str, Argument(metavar="RECIPE", help="A recipe in YAML.")]
 FormatOption = Annotated[Format, Option("--format", metavar="FORMAT", help="Output format: table, csv or json.")]
-SeenOption = Annotated[
-    int | None, Option(metavar="N", min=1, help="How often N samples show each row.")
-]
+SeenOption = Annotated[int | None, Option(metavar="N", min=1, help="Samples that training sees: how often each.")]
 SetOption = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
 FingerprintOption = Annotated[Fingerprint, Option(metavar="HOW", help="Detect changed files by stat or content.")]
 PageOption = Annotated[
