@@ -94,6 +94,7 @@ def test_a_store_that_is_down(stored: Runs, monkeypatch: pytest.MonkeyPatch) -> 
     stored.survive("down", lambda _: None, "--take-over")
 
 
+@pytest.mark.slow
 def test_a_renewal_that_fails_does_not_end_a_lease(proxy: StoreProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that is busy for a while has not given the folder to another."""
     monkeypatch.setattr(clouds, "_ATTEMPTS", 0)

@@ -16,6 +16,8 @@ from curate.store.store import RunStore
 from tests.cli.conftest import run_command
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
+pytestmark = pytest.mark.thorough
+
 RELATE = {
     "negclip": {"s_clip": {"of": "l14", "references": 60, "batches": 2}},
     "clusters": {"topic": {"of": "l14", "k": 9}},

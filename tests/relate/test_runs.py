@@ -55,7 +55,7 @@ def test_beam_writes_what_a_plain_loop_does(path: str, tmp_path: Path) -> None:
     assert "models/topic.npy" in lasting(tmp_path / "local")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_that_was_killed_at_any_file_ends_the_same(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_at_any_file_ends_the_same(
     assert any(name.startswith("tables/related") for name in names), names
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [None, 100], ids=["missing", "cut short"])
 def test_a_model_that_is_lost_is_made_again(path: str, tmp_path: Path, cut: int | None) -> None:
     sample = {"quotas": {"of": "topic", "rows": 20, "by": "complexity"}}

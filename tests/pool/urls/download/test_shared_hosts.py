@@ -133,6 +133,7 @@ def hold(folder: str) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.slow
 def test_slots_of_a_killed_process_come_free(store: RunStore) -> None:
     """What it wrote lasts for 2 seconds; then max_seconds, and what is to spare."""
     store.write_bytes("a", b"")
