@@ -20,6 +20,7 @@ from curate.models.clip_model import identify
 from curate.pool.files.listing import list_files
 from curate.pool.urls.download.source import UrlsSource
 from curate.pool.urls.format import UrlsInput
+from curate.recipe import clouds
 from curate.recipe.files import read_whole
 from curate.signals import nsfw
 from curate.signals.clip import Clip
@@ -71,6 +72,8 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     for scheme in ("gs", "gcs", "s3", "s3a"):  # as if nothing had asked for them before
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
+    for kind in ("S3FileSystem", "GCSFileSystem"):
+        monkeypatch.delitem(vars(clouds), kind, raising=False)
     with pytest.raises(
         (RecipeError, ImportError), match=re.escape(f"pip install '.[{extra}]' in a checkout of curate")
     ):

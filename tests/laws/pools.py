@@ -461,5 +461,6 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def lasting_files(folder: Path) -> dict[str, str]:
-    """The files that law 2 lists: all but those that hold times."""
-    return {p: h for p, h in files_of(folder).items() if p not in VARYING and not p.endswith("_stats.json")}
+    """The files that law 2 lists: all but those that hold times, and what workers said."""
+    files = files_of(folder).items()
+    return {p: h for p, h in files if p not in VARYING and not p.endswith("_stats.json") and not p.startswith("logs/")}

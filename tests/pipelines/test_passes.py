@@ -68,11 +68,7 @@ def test_what_is_asked_of_the_store_grows_with_units_and_folders_are_listed_once
         found.append(Counter(calls))
     three, six, twelve = found
     assert three["names"] == six["names"] == twelve["names"]
-    for name in (
-        "files",
-        "exists",
-        "open",
-        "state",
-        "size",
-    ):  # a unit lists the folder of its own checkpoints
-        assert twelve[name] - six[name] <= 2 * (six[name] - three[name]), found
+    for name in ("files", "exists", "open", "state", "size"):  # a unit lists the folder of its own checkpoints
+        # And a shard of more units than are kept in memory opens their decisions twice: for its key, and to emit them.
+        most = 2.5 if name == "open" else 2
+        assert twelve[name] - six[name] <= most * (six[name] - three[name]), found
