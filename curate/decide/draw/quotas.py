@@ -188,7 +188,8 @@ class QuotasSample(Selection):
         by = {"equal": "equal shares", "size": "shares by their sizes", "complexity": "shares by their complexity"}
         kept, why = f"at random; seed {outcome.seed}", "of which {probability} are drawn at random"
         if not choice.is_random:
-            kept, why = f"those {quotas.keep} to the centroid", f"which keeps those {quotas.keep} to the centroid"
+            kept = {"farthest": "those farthest from", "nearest": "those nearest to"}[quotas.keep] + " the centroid"
+            why = f"which keeps {kept}"
         short = choice.shortfall(outcome.section)
         return SelectionWords(
             kept=f": within the quota of {quotas.of} {{value}}, {why}",

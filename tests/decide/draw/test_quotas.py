@@ -183,7 +183,7 @@ def test_without_probability_all_say_so(run: Ran) -> None:
     assert line.startswith("quotas of 5 values of cluster: ") and line in (run.folder / "README.md").read_text()
     decisions = run.table("decisions").to_pylist()
     page = " ".join(str(explain_sample(folder, next(row["uid"] for row in decisions if row["kept"]))).split())
-    assert "kept: within the quota of cluster " in page and "those farthest to the centroid" in page
+    assert "kept: within the quota of cluster " in page and "those farthest from the centroid" in page
     with asking(folder, "estimate") as found:
         [row] = found.rows
         assert dict(zip(found.names, row, strict=True))["estimate"] is None
