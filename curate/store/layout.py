@@ -28,6 +28,7 @@ METADATA_FILE = "tmp/metadata.parquet"
 EVALUATION_FILE = "tmp/evaluation.parquet"
 EVALUATION_FACTS_FILE = "tmp/evaluation.json"
 MODELS = "models"  # that a run made: centroids of clusters
+FITTED = "tmp/relate"  # what relations asked of all units, for each of them
 INPUTS = "inputs"  # small local files, which other machines are to read
 UNITS = "tmp/units"  # the units of a large plan, for workers on other machines
 LISTS = "tmp/lists"  # lists of URLs, as Parquet, which other processes are to read

@@ -35,20 +35,7 @@ _LINE = 400  # characters from which on records that wait are written, as of a f
 _lock = threading.Lock()
 _waiting: dict[str, tuple[RunStore, list[str]]] = {}  # records of folders in stores, by URL
 START = "start"
-USERS = (
-    START,
-    "measure",
-    "match",
-    "relate",
-    "rules",
-    "duplicates",
-    "decide",
-    "caption",
-    "emit",
-    "audit",
-    "publish",
-    ENGINE,
-)
+USERS = (START, *ORDER[:4], "duplicates", *ORDER[4:], "audit", "publish", ENGINE)
 
 
 class StepTimer:

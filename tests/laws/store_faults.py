@@ -134,6 +134,14 @@ class Runs:
         self.survive("away", lambda _: None)
         return f"{seconds:.1f} s, {done.err.strip().splitlines()[-1]}"
 
+    def survive_stale_listings(self) -> str:
+        """Run without other faults while listings are some seconds old. Figures, in words."""
+        self.proxy.stale = 4.0
+        try:
+            return self.survive("stale", lambda _: None)
+        finally:
+            self.proxy.stale = 0.0
+
 
 @contextmanager
 def runs(proxy: StoreProxy, bucket: str, folder: Path) -> Iterator[Runs]:

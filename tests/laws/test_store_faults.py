@@ -46,11 +46,7 @@ def test_without_faults(stored: Runs) -> None:
 
 @pytest.mark.slow
 def test_stale_listings(stored: Runs) -> None:
-    stored.proxy.stale = 4.0
-    try:
-        print(f"\nstale: {stored.survive('stale', lambda _: None)}")
-    finally:
-        stored.proxy.stale = 0.0
+    print(f"\nstale: {stored.survive_stale_listings()}")
 
 
 @pytest.mark.slow

@@ -36,11 +36,7 @@ def test_a_run_survives(name: str, rule: Rule, stored: Runs) -> None:
 
 
 def test_stale_listings(stored: Runs) -> None:
-    stored.proxy.stale = 4.0
-    try:
-        print(f"\nstale: {stored.survive('stale', lambda _: None)}")
-    finally:
-        stored.proxy.stale = 0.0
+    print(f"\nstale: {stored.survive_stale_listings()}")
 
 
 def test_an_input_that_does_not_come(stored: Runs) -> None:
