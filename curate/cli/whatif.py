@@ -56,8 +56,9 @@ def whatif(
     """Compute the yield with other settings, without a run.
 
     Rules and deduplication are counted exactly; the size after balancing is its exact expectation. --sweep takes a
-    range or list in braces: balance.t={1000..100000}, balance.rows, balance.tail_share, sample.rows, rules.NAME.top
-    or rules.NAME.rows likewise, or any number in a rule. --by takes the same for rules.
+    range or list in braces: balance.t={1000..100000}, balance.tail_share, balance.rows, sample.rows or another number
+    of rows of a sample, rules.NAME.top or rules.NAME.rows likewise, or any number in a rule. --by takes the same for
+    rules.
     """
     _check(sweep_of, plot, rows, by, share)
     swept = sweep_of or by
@@ -101,7 +102,7 @@ def whatif(
 
 def _size_key(recipe: Recipe) -> str:
     """Return the key that sets the size: of the recipe's selection, else of one that it may have."""
-    if recipe.selection and recipe.selector.sizes_of and not recipe.selector.has_repeats:
+    if recipe.selection and recipe.selector.sizes_of:
         return f"{recipe.selector.key}.{recipe.selector.sizes_of[0]}"
     return "balance.rows" if recipe.match else "sample.rows"
 

@@ -1,4 +1,4 @@
-"""Images of the recipe's own, as files or in webdataset tars: exemplars, evaluation sets; few, against the pool."""
+"""Images of the recipe's own, in files, folders or tars: exemplars, targets, evaluation sets; few, against the pool."""
 
 from collections.abc import Iterator
 
@@ -7,18 +7,20 @@ import pyarrow as pa
 
 from curate.base.errors import RecipeError
 from curate.pool.decode.image import MAX_BYTES
+from curate.pool.decode.tar_samples import IMAGE_SUFFIXES
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import InputFile, list_files
 from curate.pool.formats.input_format import InputPart
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
 
 _TARS = WebdatasetInput()
+_SUFFIXES = (*(f".{suffix}" for suffix in IMAGE_SUFFIXES), ".tar")
 
 
 def picture_files(where: str, paths: str | tuple[str, ...]) -> list[InputFile]:
-    """Return the files that `paths` name, ranges and globs expanded. Raises RecipeError that begins with `where`."""
+    """Return the files that `paths` name, ranges, globs and folders expanded. Raises RecipeError, by `where` first."""
     try:
-        return list_files(paths, {})
+        return list_files(paths, {}, suffixes=_SUFFIXES)
     except (RecipeError, OSError) as error:
         raise RecipeError(f"{where}: {error}") from None
 

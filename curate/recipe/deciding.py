@@ -99,7 +99,7 @@ class Against(Near):
     """
 
     images: fields.UserPaths = Field(examples=["imagenet-val/*.tar"])
-    """Images of the evaluation set: files, or webdataset tars."""
+    """Images of the evaluation set: files, folders, or webdataset tars."""
 
     @classmethod
     def kinds(cls) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from curate.signals.signal import Built, Known, Signal, SignalKind
 class Axis(OnEmbeddings):
     """How near an image is to good exemplars rather than to bad ones (RAVE), by name.
 
-    Exemplars are image files, or tars of them.
+    Exemplars are image files, or folders or tars of them.
     """
 
     example: ClassVar[Any] = {"quality": {"good": "examples/good/*.jpg", "bad": "examples/bad/*.jpg"}}

@@ -20,7 +20,7 @@ from curate.signals.signal import Built, Embeddings, Known, Signal, SignalKind
 class Classes(OnEmbeddings):
     """Classifiers fitted to a few labelled images, without training (GDA), by name.
 
-    Each image gets the likeliest class. Exemplars are image files, or tars of them.
+    Each image gets the likeliest class. Exemplars are image files, or folders or tars of them.
     """
 
     example: ClassVar[Any] = {"kind": {"examples": {"photo": "examples/photo/*.jpg", "logo": "examples/logo/*.png"}}}

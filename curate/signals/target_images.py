@@ -25,7 +25,7 @@ class WithTargets(OnEmbeddings):
 
     needs_encoder = False  # unless they are images
     targets: UserPaths = Field(examples=["imagenet.npy"])
-    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or tars of them."""
+    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or folders or tars of them."""
 
     @property
     def are_arrays(self) -> bool:

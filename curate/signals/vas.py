@@ -27,7 +27,7 @@ class Vas(WithTargets):
     gives = (Column("scores", "NAME", "float32", "fᵀΣf."),)
 
     targets: UserPaths | None = Field(None, examples=["imagenet.npy"])  # type: ignore[assignment]
-    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or tars of them."""
+    """Target images: .npy or .pt files of their embeddings [n, dimension], or images, or folders or tars of them."""
     covariance: UserPath | None = Field(None, examples=["imagenet_covariance.npy"])
     """A .npy or .pt file of Σ [dimension, dimension]."""
 

@@ -22,12 +22,15 @@ def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path: Path) -> None
     clip = {"model": write_model(tmp_path / "clip"), "embeddings": True}
     samples = pools.make_samples(12)
     path = pools.write_tars(tmp_path / "tars", samples, 2)
-    (tmp_path / "targets").mkdir()
-    for sample in samples[:5]:
-        (tmp_path / f"targets/{sample.key}.jpg").write_bytes(sample.image)
+    for place, sample in enumerate(samples[:5]):
+        (tmp_path / f"targets/class{place // 3}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"targets/class{place // 3}/{sample.key}.jpg").write_bytes(sample.image)
+    (tmp_path / "targets/labels.txt").write_text("a list that no image is")
+    (tmp_path / "targets/._hidden.jpg").write_text("what macOS leaves")
     targets = pools.write_tars(tmp_path / "more", samples[:5], 1)
     named = {
-        "folder": {"targets": str(tmp_path / "targets/*.jpg")},
+        "files": {"targets": str(tmp_path / "targets/*/*.jpg")},
+        "folder": {"targets": str(tmp_path / "targets")},
         "tars": {"targets": targets},
         "two": {"targets": targets, "norm": "2"},
     }
@@ -36,7 +39,7 @@ def test_images_in_a_folder_in_tars_and_their_embeddings(tmp_path: Path) -> None
         tmp_path / "run",
     )
     scores = run.table("scores")
-    assert scores["folder"].to_pylist() == scores["tars"].to_pylist()
+    assert scores["folder"].to_pylist() == scores["files"].to_pylist() == scores["tars"].to_pylist()
     ok = np.array([status == "ok" for status in run.table("samples")["status"].to_pylist()])
     assert np.abs(scores["two"].to_numpy()[ok] - np.sqrt(5 * scores["vas"].to_numpy()[ok])).max() < 1e-5
     assert (scores["tars"].to_numpy()[ok] > 0.999).sum() >= 4  # the targets themselves
@@ -104,6 +107,17 @@ def test_what_is_refused(make: Any, wanted: str, path: str, tmp_path: Path) -> N
         prepare(parse_recipe(recipe_of(path, {}, measure=signals)), str(tmp_path / "run"))
     assert "measure.normsim.near.targets" in str(error.value)
     assert not RunStore(str(tmp_path / "run")).exists("run.json")
+
+
+@pytest.mark.parametrize("key", ["normsim", "vas"])
+def test_a_folder_without_images_is_refused(key: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/readme.md").write_text("none yet")
+    signals = {"clip": {"model": write_model(tmp_path / "clip"), "embeddings": True}}
+    signals[key] = {"near": {"targets": str(tmp_path / "empty")}}
+    tars = pools.write_tars(tmp_path / "tars", pools.make_samples(2), 1)
+    with pytest.raises(RecipeError, match=rf"measure.{key}.near.targets: .*/empty: a folder without files in \.jpg, "):
+        prepare(pools.recipe_of(tars, measure=signals), str(tmp_path / "run"))
 
 
 def test_images_need_a_model(path: str, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
-from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -218,14 +217,13 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
     if selection is None:
         return expect(survivors, None), "", []
     key, section = selection
-    sizes = _sizes(recipe)
     try:
         kept = expect(survivors, choose(survivors, scaled(recipe, fraction)))
     except OutOfReach as error:
         if fraction == 1:
             raise
         kept = expect(survivors, error.choice)
-        [(name, rows)] = sizes.items()
+        [(name, rows)] = recipe.selector.sizes_in(section).items()
         nearest = f"even {error.nearest}, keeps about {kept.rows / fraction:,.0f} rows"
         warning = f"{key}.{name} {rows:,} is probably out of reach: {nearest}, and the run would end with an error"
         return kept, kept.choice.label if kept.choice else "", [warning]
@@ -235,18 +233,11 @@ def _select(survivors: DecidedRows, fraction: float) -> tuple[Expectation, str, 
     return kept, kept.choice.say(section, fraction), [f"{where}{shortfall}"] if shortfall else []
 
 
-def _sizes(recipe: Recipe) -> dict[str, int]:
-    """Return the sizes of the pool's selection, by their keys."""
-    if recipe.selection is None:
-        return {}
-    sizes = {name: attrgetter(name)(recipe.selection[1]) for name in recipe.selector.sizes_of}
-    return {name: rows for name, rows in sizes.items() if rows}
-
-
 def scaled(recipe: Recipe, fraction: float) -> Recipe:
-    """Return the recipe with its selection's sizes as of a part of the pool."""
-    for name, rows in _sizes(recipe).items():
-        recipe = _changed(recipe, [recipe.selector.key, *name.split(".")], round(rows * fraction))
+    """Return the recipe with its selection's sizes as of a part of the pool: rounded down, for some are limits."""
+    if recipe.selection:
+        for name, rows in recipe.selector.sizes_in(recipe.selection[1]).items():
+            recipe = _changed(recipe, [recipe.selector.key, *name.split(".")], int(rows * fraction + 1e-6))
     return recipe
 
 
@@ -302,9 +293,9 @@ def _verdicts(survivors: DecidedRows, expectation: Expectation, fraction: float)
     recipe = survivors.recipe
     counts = count_verdicts(survivors.states, recipe)
     left, kept = counts[KEPT] / fraction, expectation.rows / fraction
-    drawn = recipe.selection[0] if recipe.selection else None
+    drawn, section = recipe.selection or (None, None)
     if drawn and expectation.is_uniform:  # of a fixed size, which the part of the pool has but for its rounding
-        kept = min([left, *_sizes(recipe).values()])
+        kept = min([left, *recipe.selector.sizes_in(section).values()])
     stages = [stage.name for stage in recipe.stages(True) if stage.name not in (drawn, KEPT)]
     shown = [name for name in stages if counts[name] or name in (FAILED, *recipe.rules)]
     return {**{name: counts[name] / fraction for name in shown}, **({drawn: left - kept} if drawn else {}), KEPT: kept}

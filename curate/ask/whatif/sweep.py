@@ -71,9 +71,11 @@ def search(run: FinishedRun, overrides: Sequence[str], number: SweptNumber, rows
     if base.balance and base.balance.rows is not None:  # without it, each point can be reached
         why = f"balance.rows is {base.balance.rows:,}, so t adapts to each value and the size stays the same"
         raise RecipeError(f"{why}; accepted: --by with --set balance.t=… or --set balance=null")
-    if base.sample and base.sample.rows and base.sample.rows <= rows:
-        why = f"sample.rows is {base.sample.rows:,}, so no value of {number.key} keeps more"
-        raise RecipeError(f"{why}; accepted: --by with --set sample=null")
+    if base.sample:
+        name, size_of_it = next(iter(base.selector.sizes_in(base.sample).items()))
+        if size_of_it <= rows:
+            why = f"sample.{name} is {size_of_it:,}, so no value of {number.key} keeps more"
+            raise RecipeError(f"{why}; accepted: --by with --set sample=null")
     pool = sum(len(state.verdicts) for state in run.states)
     if number.is_whole and number.key.endswith(".rows"):
         number = replace(number, high=max(number.low, min(number.high, pool)))

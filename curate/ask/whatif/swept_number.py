@@ -1,7 +1,7 @@
 """What changes in a sweep or a search: one number of the recipe, over a range or a list of values in braces.
 
     balance.t={1000..100000}                  whole numbers, evenly spaced in their logarithm
-    balance.rows={10000,20000,40000}          these values; sample.rows and sample.mixture.rows likewise
+    balance.rows={10000,20000,40000}          these values; likewise sample.rows and all other sizes of selections
     balance.tail_share={0.02..0.2}            evenly spaced
     rules.aligned.top={0.1..0.5}              evenly spaced
     rules.best.rows={1000..50000}             whole numbers, evenly spaced
@@ -16,11 +16,13 @@ In: such a text. Out: a `SweptNumber`, with values and, for each, the override (
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
 from curate.base.errors import RecipeError
+from curate.recipe.deciding import SELECTIONS
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _RANGE, _LIST = rf"{_NUMBER}\.\.{_NUMBER}", rf"{_NUMBER}(?:\s*,\s*{_NUMBER})"
@@ -28,13 +30,12 @@ _ALONE = re.compile(rf"(\{{)?(?P<values>{_RANGE}|{_LIST}*)(?(1)\}})")
 _IN_BRACES = [re.compile(rf"\{{(?P<values>{values})\}}") for values in (_RANGE, f"{_LIST}+")]
 _TOP, _ROWS = re.compile(r"rules\.[^.]+\.top"), re.compile(r"rules\.[^.]+\.rows")
 _RULE = re.compile(r"rules\.[^.]+")
-_SIZES = ("balance.t", "balance.rows", "sample.rows", "sample.mixture.rows")
 _EDGE = 1e-9  # a top rule's fraction is above 0
 _MOST_ROWS = 10**12
 _MOST, _MOST_LISTED = 1e15, 1000  # of a number, and of how many
 _FORMS = (
     "accepted: a range or list in braces, as in 'balance.t={1000..100000}' or 'rules.NAME=clip_score >= {0.4,0.5}'; of "
-    "balance.t, balance.rows, balance.tail_share, sample.rows, rules.NAME.top, rules.NAME.rows and any number in a rule"
+    "balance.t, balance.tail_share, rules.NAME.top, rules.NAME.rows, any number in a rule, and numbers of rows: "
 )
 SEARCHED = (
     "accepted: a rule with a range in braces, such as --by 'rules.NAME=clip_score >= {0.1..0.5}', or rules.NAME.top or "
@@ -62,7 +63,7 @@ class SweptNumber:
     @property
     def logarithmic(self) -> bool:
         """Whether values are spaced by their logarithm."""
-        return self.key in _SIZES and self.low > 0
+        return self.key in _sizes() and self.low > 0
 
     def override(self, value: float) -> str:
         """Return the override that sets the number. Neither YAML nor SQL reads 1e-09 as people do."""
@@ -86,7 +87,14 @@ class SweptNumber:
         return round(value) if self.is_whole else float(f"{value:.9g}")
 
 
-def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
+@cache
+def _sizes() -> list[str]:
+    """Return the keys of t and of the numbers of rows of all selections."""
+    kinds = ((key, form) for key, kind in SELECTIONS.kinds().items() for form in (kind, *kind.forms.values()))
+    return list(dict.fromkeys(["balance.t", *(f"{key}.{size}" for key, form in kinds for size in form.sizes_of)]))
+
+
+def parse_swept_number(text: str, accepted: str = "") -> SweptNumber:
     """Return the number that a text names; `rules.NAME.top` alone is its whole range.
 
     Raises RecipeError, with what is `accepted`: SEARCHED for a search, where `rules.NAME.rows` may be alone too.
@@ -99,12 +107,13 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
         return SweptNumber(key, "", "", 1, _MOST_ROWS, (), True)
     matches: list[re.Match[str]] = []
     is_share = is_top or key == "balance.tail_share"
-    if is_share or is_rows or key in _SIZES:
+    if is_share or is_rows or key in _sizes():
         matches = [match for match in [_ALONE.fullmatch(value)] if match]
     elif _RULE.fullmatch(key):  # {2,3} may also be of a regular expression, so a range goes first
         matches = next(filter(None, (list(braces.finditer(value)) for braces in _IN_BRACES)), [])
     if len(matches) != 1:
-        raise RecipeError(f"{text!r} names no value to {'search' if accepted == SEARCHED else 'sweep'}; {accepted}")
+        what = f"{text!r} names no value to {'search' if accepted else 'sweep'}"
+        raise RecipeError(f"{what}; {accepted or _FORMS + ', '.join(_sizes()[1:])}")
     [match] = matches
     words = re.split(r"\.\.|\s*,\s*", match["values"])
     numbers, is_range = tuple(map(float, words)), ".." in match["values"]
@@ -114,8 +123,6 @@ def parse_swept_number(text: str, accepted: str = _FORMS) -> SweptNumber:
     if is_range and numbers[0] >= numbers[1]:
         accepted = "a range from a smaller number to a larger one"
         raise RecipeError(f"{text!r}: {match['values']} is empty; accepted: {accepted}")
-    if is_range and (is_rows or key in _SIZES) and numbers[0] < 1:
-        raise RecipeError(f"{text!r}: {key} is at least 1")
     is_whole = not is_share and not any("." in word for word in words)
     around = value[: match.start()], value[match.end() :]
     return SweptNumber(key, *around, min(numbers), max(numbers), () if is_range else numbers, is_whole)

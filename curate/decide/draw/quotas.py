@@ -106,7 +106,7 @@ def find_quotas(groups: Groups, section: Quotas, inter: F64 | None) -> Search:
     least = none * 0 + section.least if section.least is not None else np.maximum(0, sizes - 1)
     if section.least is None:
         least = np.minimum(least, int(section.rows / k * 0.5))
-    most = none if section.most is None else none * 0 + section.most
+    most = none if section.most is None else none * 0 + max(1, section.most)  # `plan` may scale it to none
     try:
         return Search(solve_quotas(find_shares(groups, section, inter), sizes, section.rows, least, most))
     except ValueError as error:

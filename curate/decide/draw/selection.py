@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -176,7 +177,9 @@ class Selection(ABC):
     section: ClassVar[type[Section]]  # the class of that section; its docstring and fields are the reference's
     meaning: ClassVar[str]  # why a row is dropped, of all such rows
     needs_match: ClassVar[bool] = False  # whether entries are what it goes by
-    sizes_of: ClassVar[tuple[str, ...]] = ()  # the section's keys, dotted, that are numbers of rows: `plan` scales them
+    # The section's keys, dotted, that are numbers of rows, the size first: `plan` scales them, `whatif` sweeps them.
+    sizes_of: ClassVar[tuple[str, ...]] = ()
+    forms: ClassVar[Mapping[str, "Selection"]] = {}  # by the section's keys that ask for them, beside this one
     has_repeats: ClassVar[bool] = False  # whether a row may be in the curated set several times
 
     @abstractmethod
@@ -194,6 +197,11 @@ class Selection(ABC):
     def form(self, section: Any) -> "Selection":
         """Return the selection that a section asks for, where it has one of several forms."""
         return self
+
+    def sizes_in(self, section: Any) -> dict[str, int]:
+        """Return the numbers of rows that a section of this form has, by their keys."""
+        sizes = {name: attrgetter(name)(section) for name in self.sizes_of}
+        return {name: rows for name, rows in sizes.items() if rows is not None}
 
     def columns(self, section: Any) -> Sequence[str]:
         """Return the columns that the section names, beside those of its SQL: a pool is read with them."""

@@ -115,7 +115,7 @@ def find_draws(parts: Sequence[Scores], draws: int, penalty: float, batch: int) 
     Memory: 16 bytes a row, and of threads. Work: a hash for each row and round.
     """
     blocks, total = _blocks(parts), sum(len(part.hashes) for part in parts)
-    few = min(batch, total)
+    few = min(max(1, batch), total)  # `plan` may scale a batch to none
     whole = draws // few if few and total <= batch else 0
     if few and (rounds := -(-draws // few)) > MAX_ROUNDS:
         what = f"sample.soft_cap: {draws:,} draws of {total:,} rows in batches of {few:,} are {rounds:,} batches"

@@ -75,16 +75,20 @@ def _check_number(path: str, names: int) -> None:
         raise RecipeError(f"{path}: names {names:,} files; accepted: at most {MAX_NAMES:,}, {how}")
 
 
-def list_files(paths: str | tuple[str, ...], storage: dict[str, Any], content: bool = False) -> list[InputFile]:
+def list_files(
+    paths: str | tuple[str, ...], storage: dict[str, Any], content: bool = False, suffixes: tuple[str, ...] = ()
+) -> list[InputFile]:
     """Return the files that one or several paths or URLs with brace ranges, lists and globs name, in order, each once.
 
-    Raises RecipeError where a file is missing, a glob finds none, or one is named twice.
+    A folder names its files in any depth that end in one of `suffixes`, in lower case, and are not hidden; it is
+    refused without `suffixes`. Raises RecipeError where a file is missing, a glob or a folder has none, or one is named
+    twice.
     """
     expanded: list[tuple[str, list[str]]] = []
     for path in (paths,) if isinstance(paths, str) else paths:
         expanded.append((path, expand_braces(path)))
         _check_number(path, sum(len(names) for _, names in expanded))
-    files = [file for path, names in expanded for file in _list_path(path, names, storage, content)]
+    files = [file for path, names in expanded for file in _list_path(path, names, storage, content, suffixes)]
     seen = set()
     for file in files:
         name = file.path if "://" in file.path else os.path.normpath(file.path)
@@ -94,9 +98,11 @@ def list_files(paths: str | tuple[str, ...], storage: dict[str, Any], content: b
     return files
 
 
-def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bool) -> list[InputFile]:
+def _list_path(
+    path: str, names: list[str], storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
+) -> list[InputFile]:
     with ThreadPoolExecutor(_THREADS) as pool:  # a store takes its time for each name
-        files = list(pool.map(lambda name: _find(path, name, storage, content), names))
+        files = list(pool.map(lambda name: _find(path, name, storage, content, suffixes), names))
     if missing := [name for name, some in zip(names, files, strict=True) if some is None]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         rest = f" ({len(names) - len(missing)} of the {len(names)} named exist)" if len(names) > 1 else ""
@@ -104,7 +110,9 @@ def _list_path(path: str, names: list[str], storage: dict[str, Any], content: bo
     return [file for some in files for file in some or ()]
 
 
-def _find(path: str, name: str, storage: dict[str, Any], content: bool) -> list[InputFile] | None:
+def _find(
+    path: str, name: str, storage: dict[str, Any], content: bool, suffixes: tuple[str, ...]
+) -> list[InputFile] | None:
     """Return the files that one of the names of a path stands for; None where there is no such file."""
     fs, inner = fsspec.core.url_to_fs(name, **storage)
     if any(c in name for c in "*?[") and not fs.exists(inner):
@@ -117,14 +125,28 @@ def _find(path: str, name: str, storage: dict[str, Any], content: bool) -> list[
         except FileNotFoundError:
             return None
         if infos[0]["type"] == "directory":
-            raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
-        if not _is_file(fs, infos[0]):
+            infos = _find_in(fs, inner, suffixes)
+            if not infos and suffixes:
+                raise RecipeError(
+                    f"{name}: a folder without files in {', '.join(suffixes)}; accepted: a folder with some"
+                )
+            if not infos:
+                raise RecipeError(f"{name}: is a folder; name files, such as {name.rstrip('/')}/*.tar")
+        elif not _is_file(fs, infos[0]):
             raise RecipeError(f"{name}: is not a regular file")  # a pipe, say, which would be waited for
     for info in infos:
         if find_surrogate(info["name"]):
             raise RecipeError(f"{ascii(info['name'])[1:-1]}: its name is not UTF-8; accepted: names in UTF-8")
     names = [str(fs.unstrip_protocol(info["name"])) if "://" in path else info["name"] for info in infos]
     return [InputFile(full, int(i["size"]), _state(fs, i, content)) for full, i in zip(names, infos, strict=True)]
+
+
+def _find_in(fs: Any, folder: str, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return what a file system says of a folder's files with these suffixes, sorted by name."""
+    below = sorted(fs.find(folder, detail=True).items()) if suffixes else []
+    start = len(folder.rstrip("/"))
+    shown = [info for name, info in below if name.lower().endswith(suffixes) and "/." not in name[start:]]
+    return [info for info in shown if _is_file(fs, info)]
 
 
 def _info(fs: Any, name: str) -> dict[str, Any]:

@@ -5,6 +5,9 @@ import pytest
 from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
 
+SIZES = ["sample.rows", "sample.mixture.rows", "sample.soft_cap.draws", "sample.soft_cap.batch"]
+SIZES += [f"sample.quotas.{key}" for key in ("rows", "least", "most")]
+
 
 @pytest.mark.parametrize(
     ("text", "points", "overrides"),
@@ -13,6 +16,8 @@ from curate.base.errors import RecipeError
         ("balance.t=1..3", 12, ["balance.t=1", "balance.t=2", "balance.t=3"]),
         ("balance.rows=100,50,70", 12, ["balance.rows=100", "balance.rows=50", "balance.rows=70"]),
         ("balance.t=7", 2, ["balance.t=7"]),
+        *((f"{key}=10..1000", 3, [f"{key}={n}" for n in (10, 100, 1000)]) for key in SIZES),
+        ("sample.quotas.least=0..4", 3, [f"sample.quotas.least={n}" for n in (0, 2, 4)]),
         ("balance.t={1..3}", 12, ["balance.t=1", "balance.t=2", "balance.t=3"]),
         ("balance.rows={100, 50}", 12, ["balance.rows=100", "balance.rows=50"]),
         ("rules.best.top={0.25..0.5}", 2, ["rules.best.top=0.25", "rules.best.top=0.5"]),
@@ -57,8 +62,7 @@ def test_a_fraction_alone_is_its_whole_range() -> None:
         ("balance.t=1..", "names no value"),
         ("balance.t={1..2", "names no value"),
         ("balance.t=100..10", "a range from a smaller number to a larger one"),
-        ("balance.t=0..10", "is at least 1"),
-        ("balance.t=-5..10", "is at least 1"),
+        ("sample.soft_cap.penalty=0.1..0.2", "and numbers of rows: balance.rows, sample.rows, sample.mixture.rows, "),
         ("rules.x=words > 2", "names no value"),
         ("rules.x=words > {2}", "names no value"),
         ("rules.x=words > {2..3} and words < {4..5}", "names no value"),

@@ -7,6 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curate.ask.whatif.answer import answer
+from curate.ask.whatif.survivors import FinishedRun, open_finished
+from curate.ask.whatif.sweep import search, sweep
+from curate.ask.whatif.swept_number import parse_swept_number
+from curate.base.errors import RecipeError
+from tests.cli.conftest import run_command
 from tests.laws import pools
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -43,3 +49,53 @@ def test_any_sharding_gives_the_same_rows(
     beam = pools.run_beam(recipes[7], tmp_path / "beam")
     assert pools.lasting_files(beam.folder) == pools.lasting_files(runs[7].folder)
     pools.conserved(beam)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run that draws nothing."""
+    folder = tmp_path_factory.mktemp("forms")
+    path = pools.write_parquets(folder / "pool", pools.make_rows(300), 2, 200)
+    return open_finished(str(pools.run_local(pools.recipe_of(path, "parquet"), folder / "run").folder))
+
+
+SAMPLES = {form: f"sample={of['sample']}" for form, of in FORMS.items() if "sample" in of}
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("weights", "sample.rows=20..100"),
+        ("mixture", "sample.mixture.rows=20..100"),
+        ("quotas", "sample.quotas.rows=20..100"),
+        ("quotas", "sample.quotas.most=0..60"),
+        ("quotas", "sample.quotas.least=0,5,100"),
+        ("soft cap", "sample.soft_cap.draws=20..400"),
+        ("soft cap", "sample.soft_cap.batch=20,50"),
+    ],
+)
+def test_numbers_of_rows_are_swept(form: str, text: str, finished: FinishedRun) -> None:
+    base, number = [SAMPLES[form].replace("500", "90").replace("2000", "200")], parse_swept_number(text)
+    if "most=0" in text:
+        with pytest.raises(RecipeError, match="greater than or equal to 1"):
+            list(sweep(finished, base, number))
+        return
+    points = list(sweep(finished, base, number, 3))
+    assert "least" in text or len({point.expected for point in points}) == len(points) > 1
+    for point in points:
+        if point.fault:
+            assert point.fault.startswith("sample.quotas.least is 100") and point.expected is None
+        else:
+            alone = answer(finished, [*base, number.override(point.value)])
+            assert (point.expected, point.error) == (alone.expected, alone.error)
+
+
+@pytest.mark.parametrize("form", SAMPLES)
+def test_a_size_is_that_of_the_form(form: str, finished: FinishedRun) -> None:
+    url = finished.context.store.url
+    done = run_command("whatif", url, "--set", SAMPLES[form], "--rows", "60")
+    size = {"weights": "rows", "soft cap": "soft_cap.draws"}.get(form, f"{form}.rows")
+    assert done.status == 0 and f"--set sample.{size}=60" in done.out, done.err
+    assert "60 in uids.npy" in done.out if form == "soft cap" else "expected: 60 rows" in done.out
+    with pytest.raises(RecipeError, match=rf"sample.{size} is .*, so no value of rules.x keeps more"):
+        search(finished, [SAMPLES[form]], parse_swept_number("rules.x={top: {0.1..0.9}, of: words}"), 10**6)
