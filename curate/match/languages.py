@@ -1,0 +1,65 @@
+"""Which entries a text is looked up in: from its language's code to the key that metadata has, as its Wikipedia's name.
+
+In: codes as lid.176 gives them, or as a pool has them: ISO 639-1, -2 and -3, BCP 47 tags (en-US, zh-Hant, eng_Latn), in
+any case. Out: keys: en, de, zh, ceb, and `other` where the language has none of its own. `languages.parquet` lists
+code, key, name (English) and spaces (bool, whether its words stand between spaces, by MetaCLIP 2), since MetaCLIP 2's
+own map is not published. `tests/match/make_languages.py` makes the file, and states its rule.
+"""
+
+import re
+from collections.abc import Collection
+from functools import cache
+from importlib.resources import files
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.base.ids import table_digest
+from curate.base.numeric.arrays import whole
+
+OTHER = "other"
+"""The key of all languages that have none of their own."""
+KEYS_WITHOUT_SPACES = frozenset(("bo", "dz", "ja", "km", "lo", "my", "ryu", "th", "zh", "zh_classical", "zh_yue"))
+"""The Wikipedias that MetaCLIP 2 tokenises by tokenisers of their own, by their names."""
+_MACROLANGUAGES = frozenset(("ar", "ms", "sw", "zh"))  # of which a tag may name a member: zh-yue
+
+
+@cache
+def languages() -> pa.Table:
+    """Return the table of codes: code, key, name (string), spaces (bool)."""
+    return pq.read_table(pa.BufferReader(files("curate.match").joinpath("languages.parquet").read_bytes()))
+
+
+@cache
+def languages_digest() -> str:
+    """Return a digest of the codes and keys: what is matched by language depends on them."""
+    return table_digest(languages().select(["code", "key"]))
+
+
+@cache
+def _keys() -> dict[str, str]:
+    return dict(zip(*(languages()[name].to_pylist() for name in ("code", "key")), strict=True))
+
+
+def keys_of(codes: pa.Array | pa.ChunkedArray, keys_there: Collection[str] | None = None) -> pa.Array:
+    """Return the key of each code (string): of a code that is null or has no key, `other`.
+
+    Of a tag its language counts: en-US is en, zh-Hant is zh, zh-yue is yue. Where `keys_there` says which keys the
+    metadata has, a tag that is one of them is its own key (be_tarask for be-tarask), and other keys are `other`.
+    """
+    array = whole(codes) if isinstance(codes, pa.ChunkedArray) else codes
+    encoded = array.cast(pa.string()).dictionary_encode()
+    keys = [_key_of(str(code), keys_there) for code in encoded.dictionary.to_pylist()]
+    return pa.array(keys, pa.string()).take(encoded.indices).fill_null(OTHER)
+
+
+def _key_of(code: str, keys_there: Collection[str] | None) -> str:
+    tag = re.sub(r"[^a-z0-9]+", "_", code.strip().lower())
+    language, _, rest = tag.partition("_")
+    member = re.match(r"(?:min_)?([a-z]{3})(?:_|$)", rest) if language in _MACROLANGUAGES else None
+    if member and member[1] in _keys():
+        language = member[1]
+    key = _keys().get(language, OTHER)
+    if keys_there is None:
+        return key
+    return next((name for name in (tag, key, language) if name in keys_there), OTHER)
