@@ -123,13 +123,12 @@ def _begin(reading: Reading, parts: Sequence[Chosen]) -> Training | None:
 
 def _sum_rows(rows: EmbeddedRows, total: int, training: Training | None, seed: int) -> Iterator[Sums]:
     """Yield the sums of a unit's rows among those that are trained on; of none where nothing moves any more."""
-    points = rounded(rows.images[:0])
-    if training is not None and not training.is_done:
-        centroids = training.model.load()["centroids"]
-        points = rounded(rows.images[rows.hashes(seed) < training_cut(total, len(centroids))])
-    clusters, places = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    if len(points):
-        clusters, places = np.unique(nearest_centroid(points, centroids), return_inverse=True)
+    if training is None or training.is_done:
+        yield Sums(np.zeros(0, np.int64), np.zeros((0, 0)))
+        return
+    centroids = training.model.load()["centroids"]
+    points = rounded(rows.images[rows.hashes(seed) < training_cut(total, len(centroids))])
+    clusters, places = np.unique(nearest_centroid(points, centroids), return_inverse=True)
     sums = np.zeros((len(clusters), points.shape[1]))
     add_points(points, places, sums)
     yield Sums(clusters.astype(np.int64), sums)

@@ -63,10 +63,10 @@ class NegClip(Relation):
         self, model: Mapping[str, npt.NDArray[Any]], section: NegClipSection, rows: EmbeddedRows
     ) -> Sequence[pa.Array]:
         """Return the mean over the batches."""
-        scores = np.zeros(len(rows.rows))
+        scores, (images, texts) = np.zeros(len(rows.rows)), rows.sides
         for batch, seed in enumerate(model["seeds"].tolist()):
             hashes, sides = model[f"hashes{batch}"], model[f"sides{batch}"]
-            scores += s_clip_loss(rows.images, rows.texts, rows.hashes(seed), hashes, sides, section.temperature)
+            scores += s_clip_loss(images, texts, rows.hashes(seed), hashes, sides, section.temperature)
         return [pa.array((scores / section.batches).astype(np.float32))]
 
 

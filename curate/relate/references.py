@@ -26,7 +26,7 @@ def smallest_rows(asking: Asking, what: str, seed: int, n: int) -> Answer[list[C
         of_rows = rows.hashes(seed)
         chosen = np.flatnonzero(np.isin(of_rows, cut))
         if len(chosen):
-            yield join([(of_rows[chosen], np.stack([rows.images[chosen], rows.texts[chosen]], axis=1))])
+            yield join([(of_rows[chosen], np.stack([side[chosen] for side in rows.sides], axis=1))])
 
     cut = asking.ask(f"{what}, hashes", hashes, combine=Fold(lambda a, b: distinct(np.concatenate([a, b]))[:n]))
     chosen: Answer[list[Chosen]] = asking.ask(what, rows_of, cut)

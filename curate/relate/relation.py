@@ -10,6 +10,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -29,12 +30,37 @@ from curate.store.tables import OpenTables, UnitTables
 
 @dataclass(frozen=True)
 class EmbeddedRows:
-    """The rows of a unit that have all embeddings that a relation needs."""
+    """The rows of a unit that have all embeddings that a relation needs, which are read once somebody asks for them."""
 
-    rows: I64  # [n], which rows of the unit these are, ascending
-    images: F16  # [n, dimension], of unit length up to rounding
-    texts: F16  # [n, dimension], likewise; zeros where the relation needs none
-    uids: pa.Array  # string [n]
+    tables: UnitTables
+    columns: tuple[str, ...]  # of `embeddings`, one for each of the relation's sides
+
+    @cached_property
+    def _read(self) -> tuple[I64, list[F16]]:
+        table = self.tables.read("embeddings", list(self.columns))
+        matrices = list(map(embedding_matrix, table.columns))
+        rows = np.flatnonzero(np.logical_and.reduce([matrix.any(axis=1) for matrix in matrices]))
+        return rows, [matrix[rows] for matrix in matrices]
+
+    @property
+    def rows(self) -> I64:
+        """Which rows of the unit these are, ascending (int64[n])."""
+        return self._read[0]
+
+    @property
+    def sides(self) -> list[F16]:
+        """Embeddings of each side, of unit length up to rounding (float16[n, dimension])."""
+        return self._read[1]
+
+    @property
+    def images(self) -> F16:
+        """Those of images."""
+        return self.sides[0]
+
+    @cached_property
+    def uids(self) -> pa.Array:
+        """Each row's uid (string[n])."""
+        return whole(self.tables.read("samples", ["uid"])["uid"].take(pa.array(self.rows, pa.int64())))
 
     def hashes(self, seed: int) -> U64:
         """Return a hash of each row's uid and a seed (uint64[n])."""
@@ -46,9 +72,7 @@ class Relation(ABC):
 
     key: ClassVar[str]  # in a recipe's section `relate`
     section: ClassVar[type[OnKept]]  # what a recipe says of one
-    sides: ClassVar[tuple[str, ...]] = (
-        "image",
-    )  # of embeddings that a row must have, which are read: perhaps text too
+    sides: ClassVar[tuple[str, ...]] = ("image",)  # of embeddings that a row must have, which are read; or text too
     has_model: ClassVar[bool] = False  # whether its model is part of the run: `models/NAME.npy`
     version: ClassVar[int] = 1  # raised where the code changes what comes out
 
@@ -81,12 +105,7 @@ class Reading:
 
     def read(self, tables: UnitTables) -> EmbeddedRows:
         """Return the rows of a unit that have embeddings."""
-        table = tables.read("embeddings", [f"{self.prefix}{side}" for side in self.kind.sides])
-        matrices = list(map(embedding_matrix, table.columns))
-        rows = np.flatnonzero(np.logical_and.reduce([matrix.any(axis=1) for matrix in matrices]))
-        images, *texts = (matrix[rows] for matrix in matrices)
-        uids = whole(tables.read("samples", ["uid"])["uid"].take(pa.array(rows, pa.int64())))
-        return EmbeddedRows(rows, images, texts[0] if texts else np.zeros_like(images), uids)
+        return EmbeddedRows(tables, tuple(f"{self.prefix}{side}" for side in self.kind.sides))
 
     def save(self, folder: str, **arrays: npt.NDArray[Any]) -> "Model":
         """Write arrays into the run's folder: those of one as .npy, which other programs read."""

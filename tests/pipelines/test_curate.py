@@ -4,14 +4,11 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
-from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
-from pipelines.curate import build
-from pipelines.prepare import prepare
 from pipelines.spark.translation import Group, Stage, translate
-from pipelines.steps.units import BeamUnits
 from tests.laws import pools
+from tests.pipelines.graphs import build_graph, count_stages
 
 STEPS = {
     "Units",
@@ -41,18 +38,11 @@ def rich(tmp_path: Path) -> beam.Pipeline:
         dedup={"by": ["uid", "sha256", "phash"]},
         balance={"rows": 3},
     )
-    prepared = prepare(recipe, str(tmp_path / "run"))
-    root = beam.Pipeline(options=prepared.engine.options)
-    plan = prepared.plan.units
-    units = BeamUnits(root, plan, prepared.context)
-    build(units, prepared.context, plan)
-    units.finish()
-    return root
+    return build_graph(recipe, tmp_path / "run")
 
 
 def test_a_rich_recipe_has_at_most_45_stages(rich: beam.Pipeline) -> None:
-    _, stages = FnApiRunner().create_stages(rich.to_runner_api())
-    assert len(stages) <= 45
+    assert count_stages(rich) <= 45
 
 
 def test_stages_on_spark_are_called_by_steps(rich: beam.Pipeline) -> None:

@@ -6,8 +6,25 @@ from typing import Any
 
 import pytest
 
+from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
 from tests.laws import pools
+from tests.relate.pools import make_embeddings, recipe_of, write_pool
+
+
+def count_opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the files of tables that are opened from now on, by their units' names."""
+    opened: Counter[str] = Counter()
+    open_file = RunStore.open
+
+    def counting(store: RunStore, name: str) -> Any:
+        file = open_file(store, name)
+        if name.startswith("tables/"):
+            opened[name.rpartition("/")[2]] += 1
+        return file
+
+    monkeypatch.setattr(RunStore, "open", counting)
+    return opened
 
 
 def test_a_rich_recipe_opens_at_most_20_table_files_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,20 +39,29 @@ def test_a_rich_recipe_opens_at_most_20_table_files_a_unit(tmp_path: Path, monke
         balance={"rows": 36},
         max_failed=1.0,
     )
-    opened: Counter[str] = Counter()
-    open_file = RunStore.open
-
-    def counting(store: RunStore, name: str) -> Any:
-        file = open_file(store, name)
-        if name.startswith("tables/"):
-            opened[name.rpartition("/")[2]] += 1
-        return file
-
-    monkeypatch.setattr(RunStore, "open", counting)
+    opened = count_opened(monkeypatch)
     ran = pools.run_beam(recipe, tmp_path / "run")
     units = len(list((ran.folder / "tables/samples").iterdir()))
     assert units == 6 and opened.total() <= 20 * units
     assert opened.total() > 5 * units  # they are opened by nothing else
+
+
+@pytest.mark.thorough
+def test_each_round_of_a_relation_opens_two_files_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings and uids; once centroids have settled, a round reads none."""
+    monkeypatch.setattr("curate.pool.plan.UNIT_ROWS", (20, 20))
+    path = write_pool(tmp_path / "pool", 6, *make_embeddings(120, 16))
+    opened, totals = count_opened(monkeypatch), []
+    for rounds in (1, 3, 60):
+        relate = {"clusters": {"topic": {"of": "l14", "k": 4, "rounds": rounds}}, "negclip": {"s_clip": {"of": "l14"}}}
+        quotas = {"of": "topic", "rows": 30, "by": "complexity", "keep": "farthest"}
+        opened.clear()
+        ran = pools.run_beam(
+            parse_recipe(recipe_of(path, relate, sample={"quotas": quotas})), tmp_path / f"run{rounds}"
+        )
+        totals.append(opened.total() / len(list((ran.folder / "tables/samples").iterdir())))
+    one, three, settled = totals
+    assert one <= 21 and three == one + 4 and settled < one + 2 * 30
 
 
 @pytest.mark.slow

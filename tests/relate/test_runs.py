@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pytest
 import yaml
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from curate.api import Run
 from curate.ask.opened import connected
@@ -14,12 +12,11 @@ from curate.ask.report.distributions import count_bins
 from curate.base.errors import RecipeError
 from curate.recipe.recipe import parse_recipe
 from curate.store.store import RunStore
-from pipelines.curate import build
 from pipelines.prepare import prepare
-from pipelines.steps.units import BeamUnits
 from tests import packages
 from tests.cli.conftest import run_command
 from tests.laws import pools
+from tests.pipelines.graphs import build_graph, count_stages
 from tests.relate.pools import make_embeddings, recipe_of, write_pool
 
 RELATE = {
@@ -284,11 +281,6 @@ def test_the_graph_stays_small(path: str, tmp_path: Path) -> None:
     """A sample of references takes a few barriers, and each round of clusters about two."""
     counts = []
     for name, relate in (("none", {}), ("negclip", {"negclip": RELATE["negclip"]}), ("all", RELATE)):
-        prepared = prepare(parse_recipe(recipe_of(path, relate)), str(tmp_path / name))
-        root, plan = beam.Pipeline(options=prepared.engine.options), prepared.plan.units
-        units = BeamUnits(root, plan, prepared.context)
-        build(units, prepared.context, plan)
-        units.finish()
-        counts.append(len(FnApiRunner().create_stages(root.to_runner_api())[1]))
+        counts.append(count_stages(build_graph(parse_recipe(recipe_of(path, relate)), tmp_path / name)))
     none, negclip, everything = counts
     assert negclip - none <= 8 and everything - none <= 8 + 3 * RELATE["clusters"]["topic"]["rounds"]  # type: ignore[operator]

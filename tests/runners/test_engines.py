@@ -6,9 +6,10 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ pytestmark = pytest.mark.runners
 TIMED = ("run.json", "_stats.json", "manifest.parquet", "stats.duckdb")  # which hold times
 ENGINES = ("prism", "prism by processes", "local[2]", "standalone", "Spark 3.5")
 RECIPES = ("demo", pytest.param("tars", marks=pytest.mark.slow))
+# What a run draws by, in place of the demo's balance; topics are clusters that it made.
+DRAWS = {
+    "values": {"balance": {"of": "topic", "rows": 60}},
+    "weights": {"sample": {"weights": "exp(3 * clip_score)", "rows": 60}},
+    "mixture": {"sample": {"mixture": {"of": "topic", "rows": 60, "shares": {0: 3, 1: 1, 2: 1}}}},
+    "quotas": {"sample": {"quotas": {"of": "topic", "rows": 60, "by": "complexity", "keep": "farthest"}}},
+    "soft caps": {"sample": {"soft_cap": {"of": "s_clip", "draws": 300, "batch": 50}}},
+}
 _SPARK = {"spark.ui.enabled": "false", "spark.executor.memory": "512m"}
 
 
@@ -76,6 +85,7 @@ def write_demo(folder: Path) -> Path:
     write_pool(str(folder / "pool"), samples=240, seed=3, shards=4)
     own = yaml.safe_load((folder / "demo.yaml").read_text())
     own["relate"] = {"negclip": {"s_clip": {"references": 40}}, "clusters": {"topic": {"k": 5, "rounds": 2}}}
+    own["relate"]["vas"] = {"pool_vas": {}}
     own["rules"]["wide"] = {"top": 0.9, "of": "width"}
     own["rules"]["fits"] = {"top": 0.9, "of": "s_clip"}
     own |= {"balance": {"rows": 180}, "output": {"rows_per_shard": 30}}
@@ -118,10 +128,14 @@ def find_spark_3() -> dict[str, str]:
 
 
 def curate(
-    recipe: Path, out: Path, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+    recipe: Path,
+    out: Path,
+    options: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    more: Sequence[object] = (),
 ) -> Took:
     """Run a recipe by its command."""
-    words: list[object] = ["run", recipe, "--out", out]
+    words: list[object] = ["run", recipe, "--out", out, *more]
     if options:
         on = out.with_suffix(".yaml")
         on.write_text(yaml.safe_dump(options))
@@ -151,10 +165,15 @@ def digests(run: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def local(recipe_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Took]:
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs by the local runner."""
+    return tmp_path_factory.mktemp("local")
+
+
+@pytest.fixture(scope="module")
+def local(recipe_of: Callable[[str], Path], here: Path) -> Callable[[str], Took]:
     """What a recipe takes and gives here, which is run once."""
-    folder = tmp_path_factory.mktemp("local")
-    return cache(lambda name: curate(recipe_of(name), folder / name))
+    return cache(lambda name: curate(recipe_of(name), here / name))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -174,3 +193,33 @@ def test_same_bytes(
     assert len([path for path in took.files if path.startswith("shards/")]) >= 5
     line = f"{recipe} on {name}: {took.seconds:.1f} s (local {here.seconds:.1f}), {took.memory} MB ({here.memory})"
     print(f"{line}, {took.shuffled:,} bytes shuffled")
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        pytest.param(name, draw, marks=[] if draw in ("quotas", "soft caps") else pytest.mark.slow)
+        for name, draw in product(("prism", "local[2]"), DRAWS)
+    ],
+)
+def test_draws_are_the_same(
+    name: str,
+    draw: str,
+    engine: Callable[[str], dict[str, Any]],
+    recipe_of: Callable[[str], Path],
+    local: Callable[[str], Took],
+    here: Path,
+    tmp_path: Path,
+) -> None:
+    """All that is measured and related is taken of the demo's run, so that an engine decides, draws and emits."""
+    local("demo")
+    changes = {"captions": None, "balance": None} | DRAWS[draw]
+    words: list[object] = ["--reuse", here / "demo"]
+    for key, value in changes.items():
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    took = curate(recipe_of("demo"), tmp_path / "run", engine(name), more=words)
+    if not (here / draw).exists():
+        curate(recipe_of("demo"), here / draw, more=words)
+    assert took.files == digests(here / draw)
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    print(f"{draw} on {name}: {took.seconds:.1f} s, {run['selection']['summary']}")

@@ -14,6 +14,7 @@ from curate.ask.whatif.swept_number import parse_swept_number
 from curate.base.errors import RecipeError
 from tests.cli.conftest import run_command
 from tests.laws import pools
+from tests.pipelines.graphs import build_graph, count_stages
 
 FORMS: dict[str, dict[str, Any]] = {
     "weights": {"sample": {"weights": "exp(clip_score * 3)", "rows": 500}},
@@ -99,3 +100,11 @@ def test_a_size_is_that_of_the_form(form: str, finished: FinishedRun) -> None:
     assert "60 in uids.npy" in done.out if form == "soft cap" else "expected: 60 rows" in done.out
     with pytest.raises(RecipeError, match=rf"sample.{size} is .*, so no value of rules.x keeps more"):
         search(finished, [SAMPLES[form]], parse_swept_number("rules.x={top: {0.1..0.9}, of: words}"), 10**6)
+
+
+def test_the_graph_stays_small(layouts: dict[int, str], tmp_path: Path) -> None:
+    """A selection adds two barriers, and two for each round that counts keys: quotas have four, and two to be solved."""
+    plain = count_stages(build_graph(pools.recipe_of(layouts[1], "parquet"), tmp_path / "plain"))
+    for form, sections in FORMS.items():
+        stages = count_stages(build_graph(pools.recipe_of(layouts[1], "parquet", **sections), tmp_path / form))
+        assert stages <= plain + (12 if form == "quotas" else 9), form
