@@ -63,6 +63,7 @@ class MeasuredPart:
     members: pa.Table | None = None  # the columns of `members` that are its own; None where the format has none
     faults: Missing = field(default_factory=dict)
     fields: FieldCounts = field(default_factory=Counter)  # how many values the fields have that its samples bring
+    links: Counter[str] = field(default_factory=Counter)  # see `Batch.links`
     failure: tuple[str, str] | None = None  # reason and detail, where the file could not be read, or only in part
     state: str | None = None  # what the file was when it was read, see `file_state`; None where it was not
 
@@ -82,6 +83,7 @@ def join_measured(parts: Sequence[MeasuredPart]) -> MeasuredPart:
         members=pa.concat_tables(members) if members else None,
         faults={name: fault for part in reversed(parts) for name, fault in part.faults.items()},
         fields=sum((part.fields for part in parts), Counter()),
+        links=sum((part.links for part in parts), Counter()),
     )
 
 
@@ -180,6 +182,7 @@ class _PartWork:
             members=None if batch.members is None else pa.table(list(batch.members), schema=_MEMBERS),
             faults=missing,
             fields=batch.fields,
+            links=batch.links,
         )
 
     def _measure_images(self, number: int, batch: Batch, is_ok: Mask, captions: pa.Array) -> pa.Table:

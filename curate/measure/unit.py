@@ -323,6 +323,7 @@ class _UnitWork:
             "rows": [len(part.samples) for part in self.parts],
             "states": [part.state for part in self.parts],
             "fields": [[*field, n] for field, n in sorted(self.joined.fields.items())] if self.joined else [],
+            **({"links": dict(sorted(self.joined.links.items()))} if self.joined and self.joined.links else {}),
         }
 
 

@@ -4,6 +4,7 @@ A new one is a file of `formats` and a line here, or the entry point of another 
 named as its key and naming an object of its class.
 """
 
+from curate.pool.crawl.format import CommonCrawlInput
 from curate.pool.formats.input_format import InputFormat
 from curate.pool.formats.parquet import ParquetInput
 from curate.pool.formats.run import RunInput
@@ -11,7 +12,7 @@ from curate.pool.formats.webdataset import WebdatasetInput
 from curate.pool.urls.format import UrlsInput
 from curate.recipe.source import FORMATS, Source
 
-KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput(), RunInput(), UrlsInput())
+KINDS: tuple[InputFormat, ...] = (WebdatasetInput(), ParquetInput(), RunInput(), UrlsInput(), CommonCrawlInput())
 
 
 def find_format(source: Source) -> InputFormat:

@@ -45,8 +45,9 @@ class UnitRereader:
 
     def rows(self, rows: Places, output: pa.Schema) -> Iterator[pa.Table]:
         """Yield rows without images as tables of these columns, part by part."""
-        for part, wanted in self._parts(rows, pa.table({"row": pa.array(rows, pa.int64())})):
-            yield find_format(self.source).reread_table(self.source, part, wanted.places, output)
+        samples = self.tables.read("samples", ["key", "offset"]).take(rows)
+        for part, wanted in self._parts(rows, samples):
+            yield find_format(self.source).reread_table(self.source, part, wanted, output)
 
     def _parts(
         self, rows: Places, samples: pa.Table, members: pa.Table | None = None

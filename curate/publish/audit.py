@@ -98,13 +98,14 @@ class Audit:
     sums: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
     fields: FieldCounts = field(default_factory=Counter)  # how many values the samples' own fields have
+    links: Counter[tuple[str, str]] = field(default_factory=Counter)  # of pages, by source: see `Batch.links`
 
     def add(self, other: Self) -> None:
         """Add what other units hold."""
         self.sizes |= other.sizes
         self.kept |= other.kept
         self.unread |= other.unread
-        for name in ("drops", "languages", "suffixes", "sums", "known", "fields"):
+        for name in ("drops", "languages", "suffixes", "sums", "known", "fields", "links"):
             getattr(self, name).update(getattr(other, name))
         for name in ("failing", "errors"):
             for key, part in getattr(other, name).items():
@@ -158,6 +159,7 @@ def audit_unit(settings: PublishSettings, tables: UnitTables, unit: Unit) -> Aud
                 _add(audit.errors, error["signal"], Failing(error["rows"], unit.index, error["first"]))
     for note in notes:
         audit.fields.update({(name, kind): often for name, kind, often in note.get("fields", ())})
+        audit.links.update({(unit.source, name): links for name, links in note.get("links", {}).items()})
     _count_content(settings, tables, samples.filter(decisions["kept"]), audit)
     return audit
 

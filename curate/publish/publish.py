@@ -135,6 +135,7 @@ def _summarise(
         steps=sum_timings(store),
         used=sum_used(store, digests),
         downloads=sum_downloads(store),
+        links=_links(audit) or None,
         drift=results.drift or [],
         caption_work=summarise(recipe.captions, claim.engine_ids, captioned) if recipe.captions and captioned else [],
         near=near,
@@ -145,6 +146,14 @@ def _summarise(
         finished=now,
         seconds=now - claim.started,
     )
+
+
+def _links(audit: Audit) -> dict[str, dict[str, int]]:
+    """Return the numbers of links of pages by source, by what they are."""
+    links: dict[str, dict[str, int]] = {}
+    for (source, name), count in sorted(audit.links.items()):
+        links.setdefault(source, {})[name] = count
+    return links
 
 
 def _selection(recipe: Recipe, choice: Choice | None, counts: Counter[str], entries: pa.Table) -> SelectionFacts | None:

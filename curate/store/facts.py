@@ -347,6 +347,8 @@ class RunFacts(RunClaim):
     steps: list[StepFacts]  # those that had work
     used: list[UsedFacts] = []  # not of runs of earlier versions
     downloads: Perhaps[DownloadFacts] = None  # None where nothing was
+    # Of sources whose rows are links of pages: pages, images, rows, and links that are no rows, by reason
+    links: Perhaps[dict[str, dict[str, int]]] = None
     drift: list[DriftFacts]  # empty where no embeddings are kept
     caption_work: list[CaptionWork]  # by kind and engine; empty without captions
     near: list[NearFacts]

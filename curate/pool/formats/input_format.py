@@ -107,6 +107,8 @@ class Batch:
     embeddings: Callable[[tuple[str, str], int, Mask], tuple[pa.Array, pa.Array]] | None = None
     # How many values the fields of rows with images have (see `InputSample`), columns beside the shards then
     fields: FieldCounts = field(default_factory=Counter)
+    # Of a source whose rows are links of pages: how many there were, and how many are no rows, by reason
+    links: Counter[str] = field(default_factory=Counter)
     damaged: str = ""  # status of rows whose image cannot be decoded; empty: what `measure_image` says
 
 
@@ -115,7 +117,9 @@ class PartRows:
     """Rows of a part that are read again."""
 
     places: Places  # ascending row numbers within the part
-    samples: pa.Table  # their columns of table `samples`: format for `reread`, offset and bytes for `reread_images`
+    # Their columns of table `samples`: format for `reread`, offset and bytes for `reread_images`, key and offset for
+    # `reread_table`
+    samples: pa.Table
     members: pa.Table | None = None  # suffix, offset and size of table `members`; None where the format has none
 
 
@@ -165,9 +169,8 @@ class InputFormat(ABC):
         for sample in self.samples(source, part, rows):
             yield next((bytes(data) for suffix, data in sample.members if suffix in IMAGE_SUFFIXES), None)
 
-    def reread_table(self, source: Any, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
+    def reread_table(self, source: Any, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
         """Read rows without images again, as a table of these columns. Raises OSError."""
-        rows = PartRows(places, pa.table({"format": pa.nulls(len(places), pa.string())}))
         samples = list(self.samples(source, part, rows))
         with self.blamed("reread"):
             return pa.Table.from_pylist([sample.fields for sample in samples], schema=output)

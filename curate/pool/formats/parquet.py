@@ -26,7 +26,7 @@ from curate.pool.decode.precomputed import FileRows, read_embeddings
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import file_state, list_source
 from curate.pool.formats import input_format as interface
-from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, Places, PlannedSource
+from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
 from curate.pool.formats.missing import missing_rows
 from curate.pool.formats.parquet_footers import embedding_dimension, read_footers
 from curate.recipe.measure import PrecomputedEmbeddings
@@ -151,10 +151,10 @@ class ParquetInput(interface.InputFormat):
                     images = file.read_row_group(group, [column], use_threads=False)[0]
                     yield from image_bytes(images.cast(plain_type(images.type)).take(wanted))
 
-    def reread_table(self, source: ParquetSource, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
+    def reread_table(self, source: ParquetSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
         """Read rows without images again."""
         table, _ = _read_rows(source, part)
-        return _output_columns(table.take(places), output)
+        return _output_columns(table.take(rows.places), output)
 
     def missing_column(self, source: ParquetSource, name: str) -> str:
         """Return what to change, by the footers of the first files."""

@@ -25,7 +25,7 @@ from curate.pool.decode.columns import Columns, score_type
 from curate.pool.files.faults import InputFault
 from curate.pool.files.listing import InputFile, list_source
 from curate.pool.formats import input_format as interface
-from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, Places, PlannedSource
+from curate.pool.formats.input_format import Batch, FileColumns, InputFormat, InputPart, PartRows, PlannedSource
 from curate.pool.formats.missing import sidecar
 from curate.pool.formats.parquet import ParquetInput, ParquetSource
 from curate.pool.formats.webdataset import WebdatasetInput, WebdatasetSource
@@ -164,10 +164,10 @@ class RunInput(InputFormat):
         """Read images of a tar by their offsets."""
         return _TARS.reread_images(_tars(source, part.path), part, rows)
 
-    def reread_table(self, source: RunSource, part: InputPart, places: Places, output: pa.Schema) -> pa.Table:
+    def reread_table(self, source: RunSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
         """Read rows without images again."""
         run = _read(source)
-        table = _PARQUET.reread_table(run.parquet(part.path), part, places, _renamed(output, run.theirs))
+        table = _PARQUET.reread_table(run.parquet(part.path), part, rows, _renamed(output, run.theirs))
         columns = {run.names.get(name, name): table[name] for name in table.column_names}
         return pa.table([columns.get(f.name, pa.nulls(len(table), f.type)) for f in output], schema=output)
 

@@ -1,0 +1,209 @@
+"""Crawls: WAT and WARC files of Common Crawl, whose rows are links to images with their texts.
+
+A part is a span of a file of gzip members, or a file. A row is a pair of URL and text, without an image: what is kept
+is a list of URLs, which another run downloads. A span that cannot be read is a row that failed, as `damaged_record`,
+whose key is where it begins. Links that are no rows are counted by reason.
+
+Kept rows are read again by the offsets of their pages, and nothing else of the file.
+"""
+
+import gzip
+import io
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from curate.base import schema
+from curate.base.numeric.arrays import whole
+from curate.base.wording import one_line
+from curate.pool.crawl.links import COLUMNS, OF_PAGE, ROWS, texts_of
+from curate.pool.crawl.pages import Page, read_page, read_pages
+from curate.pool.crawl.records import Lost, Stream
+from curate.pool.decode.columns import Columns
+from curate.pool.files.faults import InputFault
+from curate.pool.files.listing import list_source
+from curate.pool.formats import input_format as interface
+from curate.pool.formats.input_format import Batch, FileColumns, InputPart, InputSample, PartRows, PlannedSource
+from curate.recipe.files import read_whole
+from curate.recipe.measure import PrecomputedEmbeddings
+from curate.recipe.source import Source
+
+_SPAN = 1 << 26  # bytes of a part: some 90,000 rows of a WAT
+_ROW_BYTES = 750  # of a WAT, packed: 300 MB have 405,232 links with an alt-text (cc2dataset's README)
+_BATCH_ROWS = 1 << 14
+_LISTS = (".paths", ".paths.gz")
+_MAX_LIST = 1 << 28  # bytes
+DAMAGED = "damaged_record"
+
+
+class CrawlSource(Source):
+    """WAT and WARC files of Common Crawl: links to images with their texts, to be downloaded by another run.
+
+    A row is a pair of a URL and a text, and a column says where it comes from. Images without a text are no rows, and
+    neither are URLs of other schemes, over 2,048 characters, or with control characters: `curate sql RUN links` counts
+    them. WARC files bring lazy loading, `srcset` and `picture` too, which WAT files lack. What the robots directives of
+    the page say is in columns: write a rule, as recipe `metaclip_crawl` does. Needs `pip install 'curate[crawl]'`.
+    """
+
+    example: ClassVar[Any] = {
+        "name": "cc",
+        "format": "commoncrawl",
+        "path": "wat.paths.gz",
+        "prefix": "https://data.commoncrawl.org/",
+    }
+
+    prefix: str = Field("", examples=["https://data.commoncrawl.org/", "s3://commoncrawl/"])
+    """What the lines of lists of paths (`.paths`, `.paths.gz`) begin with."""
+    texts: Literal["alt", "alt+title"] = Field("alt", examples=["alt+title"])
+    """Which texts of an image are rows. With `alt+title`, an image with two texts is two rows."""
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return what determines the rows: not how paths are written."""
+        return {name: value for name, value in super().row_fields().items() if name != "prefix"}
+
+
+class CommonCrawlInput(interface.InputFormat):
+    """Links to images, of WAT and WARC files."""
+
+    key = "commoncrawl"
+    section = CrawlSource
+
+    def plan(self, source: CrawlSource, embeddings: Sequence[PrecomputedEmbeddings], content: bool) -> PlannedSource:
+        """List the files, those of lists of paths too, and cut them into spans; none is opened."""
+        if find_spec("resiliparse") is None:
+            how = "install it with: pip install 'curate[crawl]'"
+            raise source.error(f"format: commoncrawl needs resiliparse, which is not installed; {how}")
+        parts: list[InputPart] = []
+        for file in list_source(source.model_copy(update={"path": _expand_lists(source)}), content):
+            stops = range(_SPAN, file.size, _SPAN) if file.path.endswith(".gz") else ()
+            for start, stop in itertools.pairwise([0, *stops, max(1, file.size)]):
+                parts.append(InputPart(file.path, stop - start, file.fingerprint, groups=(start, stop)))
+        return PlannedSource(tuple(parts), (FileColumns.of(COLUMNS, Columns()),))
+
+    def read(
+        self, source: CrawlSource, part: InputPart, scores: pa.Schema, output: pa.Schema | None
+    ) -> Iterator[Batch]:
+        """Read the pages of a span, some thousand rows at a time."""
+        assert part.groups is not None
+        with_title = source.texts != "alt"
+        pages: list[Page | Lost] = []
+        rows = 0
+        with _opened(source, part) as stream:
+            for page in read_pages(stream, *part.groups):
+                if isinstance(page, Lost) and page.start == 0 and page.stop >= stream.size:
+                    raise InputFault("not_warc", page.why)
+                pages.append(page)
+                rows += len(page.links.images) if isinstance(page, Page) else 1
+                if rows >= _BATCH_ROWS:
+                    yield _make_batch(pages, with_title, scores)
+                    pages, rows = [], 0
+        yield _make_batch(pages, with_title, scores)
+
+    def reread(self, source: CrawlSource, part: InputPart, rows: PartRows) -> Iterator[InputSample]:
+        """Read rows again, as fields."""
+        for fields in self.reread_table(source, part, rows, COLUMNS).to_pylist():
+            yield InputSample([], fields)
+
+    def reread_table(self, source: CrawlSource, part: InputPart, rows: PartRows, output: pa.Schema) -> pa.Table:
+        """Read the pages of some rows again, by their offsets."""
+        offsets = np.unique(rows.samples["offset"].to_numpy()).tolist()
+        with _opened(source, part) as stream:
+            some = [page for offset in offsets if (page := read_page(stream, offset))]
+        table, _, _ = _make_table(some, source.texts != "alt")
+        table = table.take(pc.index_in(whole(rows.samples["key"]), whole(table["key"])))
+        return pa.table(
+            [table[f.name] if f.name in COLUMNS.names else pa.nulls(len(table), f.type) for f in output], schema=output
+        )
+
+    def missing_column(self, source: CrawlSource, name: str) -> str:
+        """Return which columns there are."""
+        return f"its columns: {', '.join(COLUMNS.names)}"
+
+    def weight(self, part: InputPart, has_images: bool) -> int:
+        """Return how many rows a span has, about."""
+        return part.size // _ROW_BYTES + 1
+
+
+def _expand_lists(source: CrawlSource) -> tuple[str, ...]:
+    """Return the paths of a source, those that its lists name in the place of lists. Raises RecipeError."""
+    paths: list[str] = []
+    for path in source.paths:
+        if not path.endswith(_LISTS):
+            paths.append(path)
+            continue
+        try:
+            content = read_whole(path, _MAX_LIST)
+            if path.endswith(".gz"):
+                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MAX_LIST + 1)
+            lines = content[:_MAX_LIST].decode().split()
+        except (OSError, EOFError, ValueError, ImportError) as error:
+            accepted = "accepted: a list of paths, a line each, plain or gzipped"
+            raise source.error(f"{path}: {one_line(error, 200)}; {accepted}") from None
+        if not lines:
+            raise source.error(f"{path}: an empty list of paths")
+        paths += [f"{source.prefix}{line}" for line in lines]
+    return tuple(paths)
+
+
+@contextmanager
+def _opened(source: CrawlSource, part: InputPart) -> Iterator[Stream]:
+    with fsspec.open(part.path, "rb", **source.storage) as file:
+        yield Stream(file)
+
+
+def _make_table(pages: Sequence[Page], with_title: bool) -> tuple[pa.Table, pa.Array, Counter[str]]:
+    """Return the rows of pages, the offsets of their pages (int64), and what was counted in them."""
+    counts: Counter[str] = Counter()
+    of_images: list[tuple[Any, ...]] = []
+    of_page: list[int] = []
+    for number, page in enumerate(pages):
+        counts.update(page.links.counts)
+        for url, alt, title, position, attribute, largest in page.links.images:
+            before = len(of_images)
+            for name, text in texts_of(alt, title, with_title):
+                key = f"{page.offset}-{position}{'' if name == 'alt' else f'-{name}'}"
+                of_images.append((url, text, key, name, alt, title, position, attribute, largest))
+                of_page.append(number)
+            if len(of_images) == before:
+                counts["no_text"] += 1
+    counts[ROWS] += len(of_images)
+    fields = [field for field in COLUMNS if field.name not in OF_PAGE.names]
+    values = list(zip(*of_images, strict=True)) or [()] * len(fields)
+    columns = [pa.array(column, field.type) for column, field in zip(values, fields, strict=True)]
+    numbers = pa.array(of_page, pa.int64())
+    for field in OF_PAGE:
+        columns.append(pa.array([page.links.page.get(field.name) for page in pages], field.type).take(numbers))
+    offsets = pa.array([page.offset for page in pages], pa.int64()).take(numbers)
+    return pa.table(columns, schema=COLUMNS), offsets, counts
+
+
+def _make_batch(pages: Sequence[Page | Lost], with_title: bool, scores: pa.Schema) -> Batch:
+    """Return the rows of pages, and behind them those of what was lost."""
+    table, offsets, counts = _make_table([page for page in pages if isinstance(page, Page)], with_title)
+    columns = {name: table[name] for name in ("url", "caption", "key")} | {"offset": pa.chunked_array([offsets])}
+    supplied = {name: table[name] for name in scores.names}
+    faults = None
+    if lost := [page for page in pages if isinstance(page, Lost)]:
+        starts = pa.array([span.start for span in lost], pa.int64())
+        of_lost = {"key": starts.cast(pa.string()), "offset": starts}
+        for some in (columns, supplied):
+            for name, column in some.items():
+                chunks: list[Any] = [*column.chunks, of_lost.get(name, pa.nulls(len(lost), column.type))]
+                some[name] = pa.chunked_array(chunks, column.type)
+        status = np.repeat([schema.OK, DAMAGED], [len(table), len(lost)])
+        faults = pa.array(status, pa.string()), pa.array([*[None] * len(table), *map(_say, lost)], pa.string())
+    return Batch({name: whole(column) for name, column in columns.items()}, faults, scores=supplied, links=counts)
+
+
+def _say(span: Lost) -> str:
+    where = f"bytes {span.start:,} to {span.stop:,}" if span.stop > span.start else f"the record at byte {span.start:,}"
+    return f"{where}: {span.why}"

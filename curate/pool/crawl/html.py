@@ -1,0 +1,149 @@
+"""Links to images in a page of a WARC file: the HTML that a crawler was given.
+
+In: a response, its HTTP headers included. Out: `PageLinks`, whose URLs are, of each `img`, the first of these that is
+one: the attributes of lazy loading (where src is a placeholder), src, and the largest of srcset and of the sources of a
+`picture` around it. The largest is a column of its own too. Images within `noscript` count, which browsers that load
+lazily repeat there: equal pairs go by deduplication.
+
+Charset: of the HTTP header, else of `<meta>`, else detected. Parsed by lexbor, as browsers do it, and decoded by
+resiliparse.
+"""
+
+import re
+from typing import Any
+
+from curate.pool.crawl.links import IMAGES, PAGES, BaseUrl, PageLinks, opt_outs, read_text, read_url
+from curate.pool.crawl.records import Record
+from curate.pool.crawl.wat import read_date, read_facts
+
+MAX_HTML = 1 << 26  # bytes, decoded
+# OBELICS' list
+LAZY = (
+    *("data-src", "data-src-fg", "data-scroll-image", "data-lateloadsrc", "data-img-src", "data-original"),
+    *("data-gt-lazy-src", "data-lazy", "data-lazy-src"),
+)
+_LAZY_SETS = ("data-srcset", "data-lazy-srcset")
+_TYPES = ("text/html", "application/xhtml+xml")
+_META_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
+_META_BYTES = 4096
+# A candidate of srcset: a URL, which commas may be within, and perhaps a width or a density
+_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)([wx])[^,]*|\s*(?=,|\Z)|[^,]*)")
+
+
+def find_links(record: Record) -> PageLinks | None:
+    """Return the images of a page; None where the record is no HTML. Raises ValueError where it cannot be decoded."""
+    from fastwarc.warc import WarcRecord
+    from resiliparse.parse.html import HTMLTree
+
+    response = WarcRecord()
+    response.set_bytes_content(record.content)
+    response.is_http = True
+    try:
+        response.parse_http(auto_decode="all")
+        content_type = (response.http_content_type or record.headers.get("WARC-Identified-Payload-Type") or "").lower()
+        if content_type not in _TYPES:
+            return None
+        body = response.reader.read(MAX_HTML + 1)
+    except OSError as error:
+        raise ValueError(f"the HTTP response cannot be decoded: {error}") from None
+    if len(body) > MAX_HTML:
+        raise ValueError(f"a page of more than {MAX_HTML:,} bytes; accepted: at most that")
+    text, charset = _decode(body, response.http_charset)
+    document: Any = HTMLTree.parse(text).document
+    links, url = PageLinks(), record.headers.get("WARC-Target-URI") or ""
+    links.counts[PAGES] += 1
+    base_element = document.query_selector("base[href]")
+    base = BaseUrl(url, base_element and base_element.getattr("href"))
+    for position, image in enumerate(document.query_selector_all("img")):
+        _add(links, base, image, position)
+    if links.images:
+        links.page = _page(record, response.http_headers, document, base) | {"page_url": url, "charset": charset}
+    return links
+
+
+def _decode(body: bytes, charset: str | None) -> tuple[str, str]:
+    """Return the text of a page and its charset."""
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
+
+    if not charset and (meta := _META_CHARSET.search(body[:_META_BYTES])):
+        charset = meta[1].decode("ascii", "replace")
+    name = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+    name = name or detect_encoding(body) or "utf-8"
+    return bytes_to_str(body, name), name
+
+
+def _add(links: PageLinks, base: BaseUrl, image: Any, position: int) -> None:
+    links.counts[IMAGES] += 1
+    alt, title = read_text(image.getattr("alt")), read_text(image.getattr("title"))
+    if alt is None and title is None:
+        links.counts["no_text"] += 1
+        return
+    sets = [image.getattr(name) for name in ("srcset", *_LAZY_SETS)]
+    if image.parent is not None and image.parent.tag == "picture":
+        sources = [node for node in image.parent.child_nodes if node.tag == "source"]
+        sets += [node.getattr(name) for node in sources for name in ("srcset", *_LAZY_SETS)]
+    largest = next(iter(_valid([("srcset", url) for url in largest_first(sets)], base)), None)
+    candidates = [(name, image.getattr(name)) for name in (*LAZY, "src")]
+    chosen = next(iter(_valid(candidates, base)), largest)
+    if chosen is None:
+        _, reason = read_url(image.getattr("src"), base)
+        links.counts[reason] += 1
+        return
+    links.images.append((chosen[1], alt, title, position, chosen[0], largest and largest[1]))
+
+
+def _valid(candidates: list[tuple[str, str | None]], base: BaseUrl) -> list[tuple[str, str]]:
+    """Return the first of the candidates that are URLs, with its attribute, in a list; an empty one without."""
+    for name, value in candidates:
+        url, reason = read_url(value, base) if value else ("", "no_url")
+        if not reason:
+            return [(name, url)]
+    return []
+
+
+def largest_first(sets: list[str | None]) -> list[str]:
+    """Return the URLs of values of srcset, by width, else by density, the largest first; of equals the first."""
+    sizes = []
+    for text in filter(None, sets):
+        for match in _CANDIDATE.finditer(text):
+            size = float(match[2]) if match[2] else 1.0
+            sizes.append((match[3] == "w", size, match[1]))
+    return [url for *_, url in sorted(sizes, key=lambda size: size[:2], reverse=True)]
+
+
+def _page(record: Record, headers: Any, document: Any, base: BaseUrl) -> dict[str, Any]:
+    """Return what holds for all images of a page."""
+    metas: dict[str, list[str]] = {}
+    for meta in document.query_selector_all("meta[name]"):
+        if content := read_text(meta.getattr("content")):
+            metas.setdefault((meta.getattr("name") or "").strip().lower(), []).append(content)
+
+    def header(name: str) -> str | None:
+        values = [read_text(value) for key, value in headers if key.lower() == name]
+        return ", ".join(filter(None, values)) or None
+
+    def meta_of(name: str) -> str | None:
+        return ", ".join(metas[name]) if name in metas else None
+
+    robots, robots_header = meta_of("robots"), header("x-robots-tag")
+    root, title = document.query_selector("html"), document.query_selector("title")
+    licences = [link.getattr("href") for link in document.query_selector_all("a[rel~=license], link[rel~=license]")]
+    licence = _valid([("href", url) for url in licences], base)
+    return {
+        "page_title": read_text(title.text) if title is not None else None,
+        "crawl_date": read_date(record.headers.get("WARC-Date")),
+        "html_lang": read_text(root.getattr("lang")) if root is not None else None,
+        "robots_meta": robots,
+        "robots_header": robots_header,
+        "tdm_reservation": header("tdm-reservation") or meta_of("tdm-reservation"),
+        **opt_outs(robots, robots_header),
+        "licence_url": licence[0][1] if licence else None,
+        "truncated": record.headers.get("WARC-Truncated"),
+    }
+
+
+def page_facts(record: Record) -> dict[str, Any]:
+    """Return languages and charset of a page, by the record of metadata behind its response."""
+    lines = record.content.decode(errors="replace").splitlines()
+    fields = [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
+    return read_facts(fields)

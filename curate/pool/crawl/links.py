@@ -1,0 +1,163 @@
+"""Links of a page to images, and their texts: which are rows, and why the others are none.
+
+In: URLs and texts as a page has them. Out: absolute URLs (http or https) and texts on one line, or the reason why there
+is none. What is refused is counted by reason (`REFUSED`), and is no row: most images of the web have no text.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pyarrow as pa
+
+from curate.base.schema import define
+
+MAX_URL = 2048  # characters
+IMAGES, PAGES, ROWS = "images", "pages", "rows"  # counted beside what is refused
+REFUSED = {
+    "no_text": "no text, or only white space",
+    "no_url": "no URL, or an empty one",
+    "data_url": "the image itself in place of a URL",
+    "other_scheme": "neither http nor https",
+    "long_url": f"over {MAX_URL:,} characters",
+    "control_character": "a control character in the URL",
+    "invalid_url": "cannot be read as a URL, or has no host",
+}
+_TEXT, _BOOL = pa.string(), pa.bool_()
+_OF_IMAGE = define(
+    url=_TEXT,
+    caption=_TEXT,
+    key=_TEXT,
+    text_key=_TEXT,  # which text the caption is: alt or title
+    alt=_TEXT,
+    title=_TEXT,
+    position=pa.int32(),  # of the image among those of its page, from 0
+    attribute=_TEXT,  # which the URL is of: src, srcset, or one of lazy loading
+    largest_url=_TEXT,  # of srcset and picture
+)
+OF_PAGE = define(
+    page_url=_TEXT,
+    page_title=_TEXT,
+    crawl_date=pa.timestamp("s"),
+    page_languages=_TEXT,  # ISO 639-3, the most frequent first, with commas
+    page_languages_reliable=_BOOL,
+    html_lang=_TEXT,
+    charset=_TEXT,
+    robots_meta=_TEXT,
+    robots_header=_TEXT,
+    tdm_reservation=_TEXT,
+    noai=_BOOL,
+    noimageai=_BOOL,
+    licence_url=_TEXT,
+    truncated=_TEXT,  # why the crawler cut the page; of WARC
+    warc_file=_TEXT,  # of WAT
+    warc_offset=pa.int64(),  # likewise
+)
+COLUMNS = define(*_OF_IMAGE, *OF_PAGE)
+
+_SPACES = re.compile(r"[\r\n]")
+_ENDS = "".join(map(chr, range(0x21)))  # what browsers cut off at the ends of a URL
+_WITHIN = re.compile(r"[\t\r\n]")  # and take out of it
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
+_SIMPLE_PATH = re.compile(r"/(?!/)(?:[^.?#;]|(?<!/)\.)*\Z")  # which joining neither shortens nor changes
+_HOST = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+
+
+@dataclass
+class PageLinks:
+    """The images of a page that have a text and a URL, in the order of the page, with what holds for all of them."""
+
+    page: dict[str, Any] = field(default_factory=dict)  # of PAGE_COLUMNS, those that there are
+    # URL, alt and title, either of which may be None but not both, position, attribute, largest URL
+    images: list[tuple[str, str | None, str | None, int, str, str | None]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # PAGES, IMAGES and reasons of REFUSED
+
+
+class BaseUrl:
+    """What the URLs of a page are relative to: its own URL, or that of its `base`."""
+
+    def __init__(self, page: str, base: Any = None) -> None:
+        self.url = page
+        if isinstance(base, str) and base.strip(_ENDS):
+            with suppress(ValueError):  # of a host such as http://[x
+                self.url = urljoin(page, base.strip(_ENDS))
+        begin = self.url.find("/", 8) if _ABSOLUTE.match(self.url) else -1
+        self._origin = self.url[:begin] if begin > 0 and _plain_origin(self.url[:begin]) else ""
+
+    def join(self, url: str) -> str:
+        """Return an absolute URL. Raises ValueError where there is none."""
+        if _ABSOLUTE.match(url):
+            return url
+        if self._origin and _SIMPLE_PATH.match(url):
+            return self._origin + url
+        return urljoin(self.url, url)
+
+
+def _plain_origin(origin: str) -> bool:
+    return origin.startswith(("http://", "https://")) and not _CONTROL.search(origin) and "?" not in origin
+
+
+def read_url(url: Any, base: BaseUrl) -> tuple[str, str]:
+    """Return an absolute URL of http or https, and nothing; or nothing, and a reason of REFUSED.
+
+    White space at the ends, tabs and line ends go, as browsers do it. An absolute URL else stays as it is.
+    """
+    reason = ""
+    if not isinstance(url, str) or not (url := _WITHIN.sub("", url.strip(_ENDS))):
+        reason = "no_url"
+    elif url[:5].lower() == "data:":
+        reason = "data_url"
+    else:
+        try:
+            url = base.join(url)
+            is_plain = _HOST.match(url) and "[" not in url
+            has_host = is_plain or urlsplit(url).netloc or not _ABSOLUTE.match(url)
+        except ValueError:
+            has_host = None
+        if not has_host:
+            reason = "invalid_url"
+        elif not _ABSOLUTE.match(url):
+            reason = "other_scheme"
+        elif len(url) > MAX_URL:
+            reason = "long_url"
+        elif _CONTROL.search(url):
+            reason = "control_character"
+    return ("", reason) if reason else (url, "")
+
+
+def read_text(text: Any) -> str | None:
+    """Return a text on one line, without white space at its ends (MetaCLIP 2); None where nothing is left."""
+    return (_SPACES.sub(" ", text).strip() or None) if isinstance(text, str) else None
+
+
+def add_image(links: PageLinks, base: BaseUrl, url: Any, alt: Any, title: Any, position: int) -> None:
+    """Add an image of a page to its links, or count why it is none."""
+    links.counts[IMAGES] += 1
+    alt, title = read_text(alt), read_text(title)
+    if alt is None and title is None:
+        links.counts["no_text"] += 1
+        return
+    url, reason = read_url(url, base)
+    if reason:
+        links.counts[reason] += 1
+    else:
+        links.images.append((url, alt, title, position, "src", None))
+
+
+def opt_outs(*directives: str | None) -> dict[str, bool]:
+    """Return whether robots directives hold noai and noimageai, whichever robot they are for."""
+    words = {word for text in directives if text for word in re.split(r"[\s,:;]+", text.lower())}
+    return {"noai": "noai" in words, "noimageai": "noimageai" in words}
+
+
+def texts_of(alt: str | None, title: str | None, with_title: bool) -> Iterator[tuple[str, str]]:
+    """Yield the texts of an image that are rows, each with its key; a title that repeats the alt-text is none."""
+    if alt is not None:
+        yield "alt", alt
+    if with_title and title is not None and title != alt:
+        yield "title", title

@@ -1,0 +1,98 @@
+"""Pages of a WAT or WARC file: the records about each one put together, and its images with their texts.
+
+In: a file, as a stream, and a span of it. Out: a `Page` for each page of HTML whose record begins in the span, and
+`Lost` for what cannot be read. A page is its response and the record of metadata behind it that is concurrent to it,
+where there is one. Which kind a record is, it says itself.
+
+A span of a file of gzip members has those that begin in it; of any other file, the first span has all.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from curate.base.wording import one_line
+from curate.pool.crawl import html, wat
+from curate.pool.crawl.links import PageLinks
+from curate.pool.crawl.records import Lost, Record, Stream, read_records
+
+
+@dataclass
+class Page:
+    """A page, and the record that it is of."""
+
+    offset: int  # of the record in its file
+    links: PageLinks
+    record_id: str | None
+
+
+def read_pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
+    """Yield the pages of a span, in order. Raises OSError where the file cannot be read."""
+    if stream.has_members:
+        yield from _pages(stream, start, stop)
+    elif start == 0:
+        yield from _pages(stream, start, sys.maxsize)
+
+
+def read_page(stream: Stream, offset: int) -> Page | None:
+    """Return the page whose record begins at a place. Raises OSError where the file cannot be read."""
+    page = next(_pages(stream, offset, offset + 1), None)
+    return page if isinstance(page, Page) else None
+
+
+def _pages(stream: Stream, start: int, stop: int) -> Iterator[Page | Lost]:
+    page: Page | None = None
+    for item in read_records(stream, start):
+        damage = ""
+        try:
+            completes = page is not None and isinstance(item, Record) and _completes(page, item)
+        except (ValueError, RecursionError) as error:
+            completes, damage = True, one_line(error, 200)
+        if page:
+            yield page
+            page = None
+        if isinstance(item, Record) and not completes and item.offset < stop:
+            try:
+                page = _read_page(item)
+            except (ValueError, RecursionError) as error:
+                damage = one_line(error, 200)
+        elif not completes and (item.start if isinstance(item, Lost) else item.offset) >= stop:
+            return
+        if isinstance(item, Lost):
+            yield item
+        elif damage:
+            yield Lost(item.offset, item.offset, damage)
+    if page:
+        yield page
+
+
+def _read_page(record: Record) -> Page | None:
+    """Return the page that a record is of; None of any other. Raises ValueError where it is damaged."""
+    if record.type == "response":
+        of_html = html.find_links(record)
+        return None if of_html is None else Page(record.offset, of_html, record.headers.get("WARC-Record-ID"))
+    if b'"response"' not in record.content or b"{" not in record.content[:16]:  # before it is parsed
+        return None
+    document = wat.read_json(record.content)
+    if not wat.is_about(document, "response"):
+        return None
+    return Page(record.offset, wat.find_links(document), wat.record_id(document))
+
+
+def _completes(page: Page, record: Record) -> bool:
+    """Return whether a record is the metadata of a page, which then has them. Raises ValueError if it is damaged."""
+    if record.type != "metadata":
+        return False
+    if record.content[:1] != b"{":  # of a WARC: lines of fields
+        is_its = record.headers.get("WARC-Concurrent-To") == page.record_id
+        facts = html.page_facts(record) if is_its else {}
+    elif b"WARC-Metadata-Metadata" in record.content:
+        document = wat.read_json(record.content)
+        is_its = wat.concurrent_to(document) == page.record_id
+        facts = wat.page_facts(document) if is_its else {}
+    else:
+        return False
+    if is_its and page.record_id:
+        page.links.page |= {name: value for name, value in facts.items() if page.links.page.get(name) is None}
+        return True
+    return False

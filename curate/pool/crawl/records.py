@@ -1,0 +1,207 @@
+"""Records of a WARC or WAT file in order, from any place on, and what of the file cannot be read.
+
+In: a file of gzip members, one a record, as Common Crawl has them; or one that is not packed, or packed as a whole.
+Out: records with their offset, and `Lost` spans. FastWARC reads, and ends at what is damaged. Here the next member
+after it is searched for, and checked by unpacking its first bytes. FastWARC reads a member short that the file's end
+cuts, without a word: the last one is unpacked again to see.
+
+A file of members can be read in pieces: a piece has the records whose members begin in it.
+"""
+
+import gzip
+import itertools
+import re
+import zlib
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from curate.base.wording import one_line
+
+_MAGIC = b"\x1f\x8b\x08"
+_MEMBER = re.compile(re.escape(_MAGIC))
+_ZSTD = b"\x28\xb5\x2f\xfd"  # which FastWARC unpacks
+_RECORD = re.compile(rb"WARC/\d")
+_BREAK = re.compile(rb"\r?\n\r?\nWARC/\d")
+_BLOCK = 1 << 20
+_HEAD = 64  # bytes of a member, unpacked, by which it is a record's
+MAX_RECORD = 1 << 26  # bytes, unpacked: of more, as a bomb has, the record is lost
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record; what FastWARC says of it holds until the next one is read."""
+
+    offset: int  # of its member, or in what a file holds that is not packed so
+    type: str  # as WARC-Type: response or metadata
+    headers: Any  # of FastWARC, by their names in any case
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A span of the file of which no record can be read: from `start` to before `stop`, in bytes."""
+
+    start: int
+    stop: int
+    why: str
+
+
+class Stream:
+    """A file as FastWARC reads it, which tells an error of reading from one of damage: both are OSError.
+
+    A file that is packed as a whole is unpacked here, so that its end is checked. Offsets are then of what it holds.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.damage = ""  # of a file that is packed as a whole
+        self.size: int = file.seek(0, 2)  # in bytes, of the file
+        self.has_members = self._has_members()
+        if not self.has_members and self.read_at(0, 3) == _MAGIC:
+            file.seek(0)
+            self._file = gzip.GzipFile(fileobj=file)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        try:
+            return bytes(self._file.read(size))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # of GzipFile
+            self.damage = one_line(error, 200)
+            return b""
+        except OSError as error:
+            self.error = error
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the place."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes from a place on, fewer at the end of the file."""
+        self.seek(offset)
+        return self.read(size)
+
+    def _has_members(self) -> bool:
+        """Return whether a record's member begins in the first bytes, behind the first one."""
+        begin = itertools.takewhile(lambda at: at < _BLOCK, self._search(_MEMBER, 1))
+        return any(map(self._is_member, begin))
+
+    def member_end(self, offset: int) -> int | None:
+        """Return where the gzip member at a place ends; None where it is cut or damaged."""
+        unpack = zlib.decompressobj(31)
+        self.seek(offset)
+        at = offset
+        try:
+            while not unpack.eof:
+                block = unpack.unconsumed_tail or self.read(_BLOCK)
+                if not block:
+                    return None
+                at += 0 if unpack.unconsumed_tail else len(block)
+                unpack.decompress(block, _BLOCK)
+        except zlib.error:
+            return None
+        return at - len(unpack.unused_data)
+
+    def record_end(self, offset: int, length: int) -> int:
+        """Return where a record that was read ends, whose content has some length; `offset` where that is not known."""
+        if self.has_members:
+            end = self.member_end(offset)
+            return offset if end is None else end
+        head = self.read_at(offset, _BLOCK).find(b"\r\n\r\n") + 4
+        return offset if length < 0 or head < 4 else offset + head + length
+
+    def begins_with_record(self, at: int | None) -> bool:
+        """Return whether there is a record at the place that `find_next` returned first."""
+        return at is not None and (self.has_members or self.read_at(0, 4) in (b"WARC", _ZSTD))
+
+    def _is_member(self, offset: int) -> bool:
+        """Return whether a record's member begins at a place."""
+        try:
+            return _RECORD.match(zlib.decompressobj(31).decompress(self.read_at(offset, 512), _HEAD)) is not None
+        except zlib.error:
+            return False
+
+    def find_next(self, offset: int) -> int | None:
+        """Return the first place from `offset` on where a record begins; None without one."""
+        if self.has_members:
+            return next(filter(self._is_member, self._search(_MEMBER, offset)), None)
+        if offset == 0:
+            return 0
+        for at in self._search(_BREAK, max(0, offset - 4)):
+            place = at + self.read_at(at, 8).index(b"W")
+            if place >= offset:
+                return place
+        return None
+
+    def _search(self, pattern: re.Pattern[bytes], offset: int) -> Iterator[int]:
+        """Yield where a pattern of up to 10 bytes occurs."""
+        while block := self.read_at(offset, _BLOCK + 16):
+            for match in pattern.finditer(block):
+                if match.start() < _BLOCK:
+                    yield offset + match.start()
+            if len(block) <= _BLOCK:
+                return
+            offset += _BLOCK
+
+
+def read_records(stream: Stream, start: int) -> Iterator[Record | Lost]:
+    """Yield the records from the first that begins at `start` or later, and spans that are lost between them.
+
+    Of types other than response, metadata and warcinfo there is none. Raises OSError where the file cannot be read.
+    """
+    at = stream.find_next(start)
+    if start == 0 and not stream.begins_with_record(at):
+        yield Lost(0, stream.size, "no record of a WARC file")
+        return
+    if start == 0 and at:
+        yield Lost(0, at, "bytes that are no record")
+    while at is not None:
+        ends = yield from _read_on(stream, at)
+        if ends is None:
+            return
+        begin, why = ends
+        at = stream.find_next(begin + 1)
+        yield Lost(begin, stream.size if at is None else at, why)
+
+
+def _read_on(stream: Stream, start: int) -> Generator[Record | Lost, None, tuple[int, str] | None]:
+    """Yield records from one on; return where what cannot be read begins, and why, or None at the end of the file."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    wanted, response = WarcRecordType.response | WarcRecordType.metadata, WarcRecordType.response
+    stream.seek(start)
+    last, length = start, -1  # where the last record begins, and how long its content is
+    try:
+        for record in ArchiveIterator(stream, record_types=WarcRecordType.any_type, parse_http=False):
+            last = int(record.stream_pos)
+            kind = record.record_type
+            length = record.content_length
+            if kind & wanted:
+                content = record.reader.read(MAX_RECORD + 1)
+                if len(content) > MAX_RECORD:
+                    yield Lost(last, last, f"a record of more than {MAX_RECORD:,} bytes")
+                elif len(content) < length:
+                    return last, f"a record of {length:,} bytes, of which the file has {len(content):,}"
+                else:
+                    yield Record(last, "response" if kind == response else "metadata", record.headers, content)
+    except OSError as error:
+        if stream.error:
+            raise stream.error from None
+        return stream.record_end(last, length), one_line(error, 200)
+    if stream.has_members:
+        member_end = stream.member_end(last)
+        if member_end is None:
+            return last, "the end of the file cuts the record"
+        if member_end < stream.size:
+            return member_end, "bytes that are no record"
+    return (stream.record_end(last, length), stream.damage) if stream.damage else None

@@ -1,0 +1,176 @@
+"""Links to images in a record of a WAT file: JSON about a page, written by ia-web-commons for Common Crawl.
+
+Of `<img>`, a WAT has src, alt and title alone. Everything in it is a stranger's: any value may be missing, null, or of
+another type, a header a string or a list of them, and names in any case. Language and charset are in the record of
+metadata behind that of the page (`page_facts`).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from curate.pool.crawl.links import PAGES, BaseUrl, PageLinks, add_image, opt_outs, read_text, read_url
+
+_IMAGE = "IMG@/src"
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+Json = Any
+
+
+def read_json(content: bytes) -> Json:
+    """Return what JSON says, halves of surrogate pairs replaced. Raises ValueError where it is damaged."""
+    try:
+        return orjson.loads(content)
+    except ValueError:
+        return json.loads(_SURROGATE.sub("\ufffd", json.dumps(json.loads(content), ensure_ascii=False)))
+
+
+def is_about(document: Json, kind: str) -> bool:
+    """Return whether a record is about one of a type, such as response."""
+    return _text(_header(document).get("WARC-Type")) == kind
+
+
+def record_id(document: Json) -> str | None:
+    """Return the id of the record that a record is about."""
+    return _text(_header(document).get("WARC-Record-ID"))
+
+
+def concurrent_to(document: Json) -> str | None:
+    """Return the id of the record that the one is concurrent to which a record is about."""
+    return _text(_header(document).get("WARC-Concurrent-To"))
+
+
+def find_links(document: Json) -> PageLinks:
+    """Return the images of a page, by the record about its response."""
+    header, container = _header(document), _dict(_dict(document).get("Container"))
+    http = _dict(_payload(document).get("HTTP-Response-Metadata"))
+    html = _dict(http.get("HTML-Metadata"))
+    head = _dict(html.get("Head"))
+    page_url = _text(header.get("WARC-Target-URI")) or ""
+    links = PageLinks()
+    links.counts[PAGES] += 1
+    base = BaseUrl(page_url, head.get("Base"))
+    of_page = html.get("Links")
+    images = (
+        [link for link in of_page if type(link) is dict and link.get("path") == _IMAGE]
+        if isinstance(of_page, list)
+        else []
+    )
+    for position, link in enumerate(images):
+        add_image(links, base, link.get("url"), link.get("alt"), link.get("title"), position)
+    if links.images:
+        links.page = _page(header, container, http, head, base, page_url)
+        links.page["licence_url"] = next(_licences([*_list(of_page), *_list(head.get("Link"))], base), None)
+    return links
+
+
+def _page(
+    header: Mapping[str, Json], container: Mapping[str, Json], http: Json, head: Json, base: BaseUrl, url: str
+) -> dict[str, Any]:
+    """Return what holds for all images of a page."""
+    metas, headers = _metas(head), http.get("Headers")
+    robots, robots_header = metas.get("robots"), header_values(headers, "x-robots-tag")
+    offset = _text(container.get("Offset")) or ""
+    return {
+        "page_url": url,
+        "page_title": read_text(head.get("Title")),
+        "crawl_date": read_date(_text(header.get("WARC-Date"))),
+        "html_lang": metas.get("html@/lang"),
+        "robots_meta": robots,
+        "robots_header": robots_header,
+        "tdm_reservation": header_values(headers, "tdm-reservation") or metas.get("tdm-reservation"),
+        **opt_outs(robots, robots_header),
+        "warc_file": _text(container.get("Filename")),
+        "warc_offset": int(offset) if offset.isdecimal() and len(offset) < 19 else None,
+    }
+
+
+def page_facts(document: Json) -> dict[str, Any]:
+    """Return languages and charset of a page, by the record of metadata behind its response."""
+    records = _list(_dict(_payload(document).get("WARC-Metadata-Metadata")).get("Metadata-Records"))
+    values = [(_text(record.get("Name")), _text(record.get("Value"))) for record in map(_dict, records)]
+    return read_facts([(name, value) for name, value in values if name and value])
+
+
+def read_facts(fields: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return languages and charset of a page, by the crawler's fields `charset-detected` and `languages-cld2`."""
+    facts: dict[str, Any] = {}
+    for name, value in fields:
+        if name.lower() == "charset-detected":
+            facts["charset"] = value.strip() or None
+        elif name.lower() == "languages-cld2":
+            try:
+                detected = _dict(read_json(value.encode(errors="replace")))
+            except ValueError:
+                continue
+            codes = (_text(language.get("code-iso-639-3")) for language in map(_dict, _list(detected.get("languages"))))
+            facts["page_languages"] = ",".join(filter(None, codes)) or None
+            reliable = detected.get("reliable")
+            facts["page_languages_reliable"] = reliable if isinstance(reliable, bool) else None
+    return facts
+
+
+def read_date(text: str | None) -> datetime | None:
+    """Return a date of WARC (UTC), to the second."""
+    try:
+        date = datetime.fromisoformat(text) if text else None
+        return date and (date - (date.utcoffset() or date - date)).replace(tzinfo=None, microsecond=0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def header_values(headers: Json, name: str) -> str | None:
+    """Return all values of a header, in any case, behind each other; None without one."""
+    values: list[Json] = []
+    for key, value in _dict(headers).items():
+        if key.lower() == name:
+            values += value if isinstance(value, list) else [value]
+    return ", ".join(filter(None, map(read_text, values))) or None
+
+
+def _metas(head: Json) -> dict[str, str]:
+    """Return the contents of `<meta>` by their names in lower case, those of one name behind each other."""
+    metas: dict[str, str] = {}
+    for meta in map(_dict, _list(head.get("Metas"))):
+        name, content = _text(meta.get("name")), read_text(meta.get("content"))
+        if name and content:
+            name = name.strip().lower()
+            metas[name] = f"{metas[name]}, {content}" if name in metas else content
+    return metas
+
+
+def _licences(links: list[Json], base: BaseUrl) -> Iterator[str]:
+    """Yield the URLs of links whose relation is a licence."""
+    for link in links:
+        if (
+            type(link) is dict
+            and (rel := link.get("rel"))
+            and isinstance(rel, str)
+            and "license" in rel.lower().split()
+        ):
+            url, _ = read_url(link.get("url"), base)
+            if url:
+                yield url
+
+
+def _header(document: Json) -> dict[str, Json]:
+    return _dict(_dict(_dict(document).get("Envelope")).get("WARC-Header-Metadata"))
+
+
+def _payload(document: Json) -> dict[str, Json]:
+    return _dict(_dict(_dict(document).get("Envelope")).get("Payload-Metadata"))
+
+
+def _dict(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) and value else None

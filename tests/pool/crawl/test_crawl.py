@@ -1,0 +1,198 @@
+"""Rows of WAT files: those of a naive reader, whatever the packing, the pieces and the damage."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curate.pool.crawl import format as crawl
+from curate.pool.crawl.format import CommonCrawlInput, CrawlSource
+from curate.pool.crawl.links import BaseUrl, read_url
+from curate.pool.crawl.pages import Page, read_pages
+from curate.pool.crawl.records import Lost, Stream
+from curate.pool.formats.input_format import Batch, PartRows
+from tests.pool.crawl.crawls import URLS, Site, draw_sites, image, info, naive_rows, naive_url, pack, wat_records
+
+SITES = draw_sites(200)
+RECORDS = [info("CC.warc.wat.gz"), *(record for n, site in enumerate(SITES) for record in wat_records(site, n))]
+KIND = CommonCrawlInput()
+
+
+def _source(path: Path | str, **keys: Any) -> CrawlSource:
+    return CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(path), **keys})
+
+
+def _read(source: CrawlSource) -> list[Batch]:
+    parts = KIND.plan(source, (), False).parts
+    return [batch for part in parts for batch in KIND.read(source, part, pa.schema([("page_url", pa.string())]), None)]
+
+
+def _rows(batches: list[Batch]) -> list[tuple[str, str, str]]:
+    columns = [(b.scores["page_url"], b.columns["url"], b.columns["caption"]) for b in batches]
+    rows = [row for batch in columns for row in zip(*(column.to_pylist() for column in batch), strict=True)]
+    return [row for row in rows if row[1] is not None]
+
+
+@pytest.mark.parametrize("how", ["members", "whole", "plain", "zstd"])
+@pytest.mark.parametrize("texts", ["alt", "alt+title"])
+def test_rows_equal_those_of_a_naive_reader(tmp_path: Path, how: str, texts: str) -> None:
+    name = {"members": "a.wat.gz", "whole": "a.wat.gz", "plain": "a.wat", "zstd": "a.wat.zst"}[how]
+    pack(tmp_path / name, RECORDS, how)
+    batches = _read(_source(tmp_path / name, texts=texts))
+    expected = naive_rows(SITES, with_title=texts != "alt")
+    assert len(expected) > 200
+    assert _rows(batches) == expected
+    links = sum((batch.links for batch in batches), start=batches[0].links.__class__())
+    images = [link for site in SITES for link in site.links or [] if isinstance(link, dict)]
+    assert links["pages"] == len(SITES)
+    assert links["images"] == sum(link.get("path") == "IMG@/src" for link in images)
+    assert links["rows"] == len(expected)
+    if texts == "alt":  # each image is a row, or has one reason
+        assert links["images"] == links.total() - links["images"] - links["pages"]
+
+
+@pytest.mark.parametrize("span", [1, 500, 4096, 30_000])
+def test_spans_have_all_rows_together(tmp_path: Path, span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(tmp_path / "a.wat.gz", RECORDS)
+    size = (tmp_path / "a.wat.gz").stat().st_size
+    monkeypatch.setattr(crawl, "_SPAN", span if span > 1 else size // 3)
+    batches = _read(_source(tmp_path / "a.wat.gz"))
+    assert _rows(batches) == naive_rows(SITES)
+
+
+def test_each_member_may_be_damaged(tmp_path: Path) -> None:
+    """Of a file with a damaged, a cut or a missing byte, all other pages are read, and the span is told."""
+    path = tmp_path / "a.wat.gz"
+    offsets = pack(path, RECORDS)
+    whole, chance = path.read_bytes(), random.Random(1)
+    for record in [0, 1, 2, 3, len(RECORDS) - 1, *chance.sample(range(4, len(RECORDS) - 1), 8)]:
+        end = [*offsets, len(whole)][record + 1]
+        for damage in ("flip", "magic", "drop", "checksum"):
+            content = bytearray(whole)
+            place = {"magic": offsets[record], "checksum": end - 7}.get(damage, (offsets[record] + end) // 2)
+            if damage == "drop":
+                del content[place]
+            else:
+                content[place] ^= 0x55
+            path.write_bytes(content)
+            _check_damage(path, RECORDS[record], (record, damage))
+
+
+def _check_damage(path: Path, record: bytes, about: Any) -> None:
+    pages = list(_pages(path))
+    lost = [page for page in pages if isinstance(page, Lost)]
+    assert len(lost) == 1, about
+    kept = {page.links.page["page_url"] for page in pages if isinstance(page, Page) and page.links.images}
+    missing = {site.url for site in SITES if naive_rows([site], True)} - kept
+    assert missing <= {site.url for n, site in enumerate(SITES) if record in wat_records(site, n)}, about
+
+
+def _pages(path: Path) -> list[Page | Lost]:
+    with path.open("rb") as file:
+        return list(read_pages(Stream(file), 0, path.stat().st_size))
+
+
+@pytest.mark.parametrize("how", ["members", "whole", "plain"])
+def test_a_cut_file_is_told(tmp_path: Path, how: str) -> None:
+    path = tmp_path / ("a.wat" if how == "plain" else "a.wat.gz")
+    offsets = pack(path, RECORDS, how)
+    whole = path.read_bytes()
+    for cut in (9, 40, len(whole) - (offsets[-1] if how != "whole" else len(whole) - 30) - 3, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        pages = _pages(path)
+        assert isinstance(pages[-1], Lost), cut
+        assert sum(isinstance(page, Lost) for page in pages) == 1
+    rows = _rows(_read(_source(path)))
+    assert rows == naive_rows(SITES)[: len(rows)]
+
+
+def test_rows_are_read_again_by_offset(tmp_path: Path) -> None:
+    for how, name in (("members", "a.wat.gz"), ("whole", "b.wat.gz"), ("plain", "c.wat")):
+        pack(tmp_path / name, RECORDS, how)
+        source = _source(tmp_path / name, texts="alt+title")
+        (part,) = KIND.plan(source, (), False).parts
+        (batch,) = KIND.read(
+            source, part, pa.schema([("page_url", pa.string()), ("crawl_date", pa.timestamp("s"))]), None
+        )
+        some = pa.array(range(1, len(batch.columns["key"]), 3))
+        samples = pa.table({name: batch.columns[name].take(some) for name in ("key", "offset")})
+        table = KIND.reread_table(source, part, PartRows(some.to_numpy(), samples), crawl.COLUMNS)
+        for column in ("url", "caption", "key"):
+            assert table[column].to_pylist() == batch.columns[column].take(some).to_pylist()
+        assert table["page_url"].to_pylist() == batch.scores["page_url"].take(some).to_pylist()
+
+
+def test_columns_of_a_page(tmp_path: Path) -> None:
+    head = {
+        "Base": "/deep/",
+        "Title": " Ein\nTitel ",
+        "Metas": [
+            {"name": "HTML@/lang", "content": "de"},
+            {"name": "ROBOTS", "content": "NoAI"},
+            {"property": "og:image"},
+        ],
+        "Link": [{"path": "LINK@/href", "rel": "license", "url": "by/4.0"}],
+    }
+    headers = {"x-ROBOTS-tag": ["bot: noimageai", "all"], "Tdm-Reservation": "1"}
+    cld2 = '{"reliable":false,"languages":[{"code-iso-639-3":"deu"},{"code-iso-639-3":"eng"}]}'
+    site = Site("http://h.example/p", [image("a.jpg", "ein Bild", "mehr")], head, headers, cld2, "ISO-8859-1")
+    pack(tmp_path / "a.wat.gz", [info("x"), *wat_records(site, 1)])
+    source = _source(tmp_path / "a.wat.gz")
+    (part,) = KIND.plan(source, (), False).parts
+    (batch,) = KIND.read(source, part, pa.schema([]), None)
+    samples = pa.table({name: batch.columns[name] for name in ("key", "offset")})
+    (row,) = KIND.reread_table(source, part, PartRows(pa.array([0]).to_numpy(), samples), crawl.COLUMNS).to_pylist()
+    assert row == {
+        "url": "http://h.example/deep/a.jpg", "caption": "ein Bild", "key": row["key"], "text_key": "alt",
+        "alt": "ein Bild", "title": "mehr", "position": 0, "attribute": "src", "largest_url": None,
+        "page_url": "http://h.example/p", "page_title": "Ein Titel", "crawl_date": row["crawl_date"],
+        "page_languages": "deu,eng", "page_languages_reliable": False, "html_lang": "de", "charset": "ISO-8859-1",
+        "robots_meta": "NoAI", "robots_header": "bot: noimageai, all", "tdm_reservation": "1", "noai": True,
+        "noimageai": True, "licence_url": "http://h.example/deep/by/4.0", "truncated": None,
+        "warc_file": "CC.warc.gz", "warc_offset": 1002,
+    }  # fmt: skip
+    assert row["crawl_date"].isoformat() == "2024-05-18T01:58:10"
+
+
+def test_urls_equal_the_definition() -> None:
+    chance = random.Random(2)
+    pieces = [
+        "http://",
+        "https://",
+        "//",
+        "/",
+        "..",
+        ".",
+        "a",
+        "b.jpg",
+        "?",
+        "#",
+        ";",
+        "%20",
+        " ",
+        "[",
+        "é",
+        ":",
+        "\n",
+        "x@y",
+    ]
+    bases = [
+        "http://h.example/dir/page.html?x#y",
+        "https://h.example",
+        "http://h.example/a/b/",
+        "http://u@h.example:80/;x",
+    ]
+    drawn = ["".join(chance.choices(pieces, k=chance.randrange(7))) for _ in range(4000)]
+    for url in [*(url.format(1) for url in URLS), *drawn]:
+        for base in bases:
+            if "[" not in url:
+                assert (read_url(url, BaseUrl(base))[0] or None) == naive_url(url, base), (url, base)
+
+
+def test_no_warc_is_a_failed_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wat.gz").write_bytes(b"hello" * 100)
+    with pytest.raises(Exception, match="no record of a WARC file") as caught:
+        _read(_source(tmp_path / "a.wat.gz"))
+    assert caught.value.reason == "not_warc"  # type: ignore[attr-defined]

@@ -1,0 +1,114 @@
+"""Pages of WARC files: which URL of an image is taken, in which charset the page is read, and what it has in common."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import brotli
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curate.pool.crawl.format import COLUMNS, CommonCrawlInput, CrawlSource
+from curate.pool.crawl.html import largest_first
+from curate.pool.formats.input_format import PartRows
+from tests.pool.crawl.crawls import Site, info, pack, warc_records
+
+KIND = CommonCrawlInput()
+
+
+def _table(path: Path) -> pa.Table:
+    source = CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(path)})
+    (part,) = KIND.plan(source, (), False).parts
+    (batch,) = KIND.read(source, part, pa.schema([]), None)
+    samples = pa.table({name: batch.columns[name] for name in ("key", "offset")})
+    return KIND.reread_table(source, part, PartRows(np.arange(len(samples)), samples), COLUMNS)
+
+
+def _page(tmp_path: Path, html: str | bytes, headers: dict[str, str] | None = None) -> pa.Table:
+    body = html.encode() if isinstance(html, str) else html
+    site = Site("https://h.example/dir/p", headers=headers or {"Content-Type": "text/html"}, html=body)
+    pack(tmp_path / "a.warc.gz", [info("x"), *warc_records(site, 1)])
+    return _table(tmp_path / "a.warc.gz")
+
+
+def test_the_url_of_an_image(tmp_path: Path) -> None:
+    html = """<base href="/b/"><img src="a.jpg" alt="plain">
+    <img src="data:image/gif;base64,R0" data-src="lazy.jpg" alt="lazy"><img src="p.gif" data-lazy-src="q.jpg" alt="lazy 2">
+    <img srcset="s1.jpg 300w, s2.jpg 900w, s3.jpg" alt="srcset"><img src="d.jpg" srcset="d1.jpg 1x, d2,x.jpg 2x" alt="dense">
+    <picture><source srcset="w.webp 1200w"><source srcset="x.webp 400w"><img src="y.jpg" alt="picture"></picture>
+    <picture><source srcset="only.webp"><img alt="no src"></picture>
+    <noscript><img src="n.jpg" alt="caf&eacute; &amp; bar"></noscript><img src="z.jpg"><img alt="nothing">
+    <img src="t.jpg" title="title only"><IMG SRC=u.jpg ALT='two
+    lines'>"""
+    table = _page(tmp_path, html)
+    rows = dict(zip(table["caption"].to_pylist(), table["url"].to_pylist(), strict=True))
+    names = {caption: url.removeprefix("https://h.example/b/") for caption, url in rows.items()}
+    assert names == {
+        "plain": "a.jpg", "lazy": "lazy.jpg", "lazy 2": "q.jpg", "srcset": "s2.jpg", "dense": "d.jpg",
+        "picture": "y.jpg", "no src": "only.webp", "café & bar": "n.jpg", "two     lines": "u.jpg",
+    }  # fmt: skip
+    largest = dict(zip(table["caption"].to_pylist(), table["largest_url"].to_pylist(), strict=True))
+    assert largest["dense"] == "https://h.example/b/d2,x.jpg"
+    assert largest["picture"] == "https://h.example/b/w.webp"
+    assert largest["plain"] is None
+    assert table["attribute"].to_pylist()[:4] == ["src", "data-src", "data-lazy-src", "srcset"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "header", "meta"),
+    [
+        ("utf-8", "", ""),
+        ("shift_jis", "text/html; charset=Shift_JIS", ""),
+        ("euc-kr", "text/html", '<meta charset="euc-kr">'),
+        ("windows-1251", "text/html", '<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">'),
+        ("gb18030", "text/html; charset=gb18030", '<meta charset="utf-8">'),
+    ],
+)
+def test_charsets(tmp_path: Path, charset: str, header: str, meta: str) -> None:
+    text = {
+        "shift_jis": "日本の写真",
+        "euc-kr": "한국 사진",
+        "windows-1251": "дом у моря",
+        "gb18030": "红色的房子",
+    }.get(charset, "été")
+    html = f"<html lang=xx><head>{meta}</head><img src=a.jpg alt='{text}'>".encode(charset)
+    table = _page(tmp_path, html, {"Content-Type": header or "text/html"})
+    assert table["caption"].to_pylist() == [text]
+
+
+@pytest.mark.parametrize("packed", ["gzip", "deflate", "br", "damaged", "unknown"])
+def test_content_encodings(tmp_path: Path, packed: str) -> None:
+    html = b"<img src=a.jpg alt='a house by the sea'>"
+    bodies = {"gzip": gzip.compress(html), "deflate": zlib.compress(html), "br": brotli.compress(html)}
+    name = {"damaged": "gzip", "unknown": "x-new"}.get(packed, packed)
+    site = Site("https://h.example/", headers={"Content-Type": "text/html", "Content-Encoding": name})
+    site.html = bodies.get(packed, b"not packed")
+    other = Site("https://i.example/", html=html)
+    pack(tmp_path / "a.warc.gz", [info("x"), *warc_records(site, 1), *warc_records(other, 2)])
+    source = CrawlSource.model_validate({"name": "cc", "format": "commoncrawl", "path": str(tmp_path / "a.warc.gz")})
+    (part,) = KIND.plan(source, (), False).parts
+    (batch,) = KIND.read(source, part, pa.schema([]), None)
+    statuses = batch.faults[0].to_pylist() if batch.faults else ["ok", "ok"]
+    assert sorted(statuses) == (["ok", "ok"] if packed in bodies else ["damaged_record", "ok"])
+
+
+def test_columns_of_a_page(tmp_path: Path) -> None:
+    html = """<html lang="de-AT"><p>über</p><title> Ein
+    Titel</title><meta name=Robots content="noimageai"><a rel="license nofollow" href="/by/4.0">CC</a><img src=a.jpg alt=x>"""
+    (row,) = _page(tmp_path, html, {"Content-Type": "text/html", "TDM-Reservation": "1"}).to_pylist()
+    assert (row["page_title"], row["html_lang"], row["robots_meta"]) == ("Ein     Titel", "de-AT", "noimageai")
+    assert (row["noai"], row["noimageai"], row["tdm_reservation"]) == (False, True, "1")
+    assert row["licence_url"] == "https://h.example/by/4.0"
+    assert (row["page_languages"], row["page_languages_reliable"], row["charset"]) == ("eng", True, "utf-8")
+
+
+def test_what_is_no_html_is_no_page(tmp_path: Path) -> None:
+    site = Site("https://h.example/a.pdf", headers={"Content-Type": "application/pdf"}, html=b"%PDF <img src=a alt=b>")
+    pack(tmp_path / "a.warc.gz", [info("x"), *warc_records(site, 1)])
+    assert len(_table(tmp_path / "a.warc.gz")) == 0
+
+
+def test_candidates_of_srcset() -> None:
+    assert largest_first(["a.jpg 1x, b.jpg 2.5x ,c.jpg"]) == ["b.jpg", "a.jpg", "c.jpg"]
+    assert largest_first([None, "", " , ", "x,y.jpg 300w,z.jpg 200w"]) == ["x,y.jpg", "z.jpg"]
