@@ -24,6 +24,7 @@ ROOMS = (
         "curate.pool.urls.download",
         "curate.pool.formats",
         "curate.pool.urls",
+        "curate.pool.crawl",
     ),
     *("curate.pool", "curate.models", "curate.llm", "curate.signals.formulas", "curate.signals", "curate.run"),
     *("curate.match", "curate.measure", "curate.relate"),

@@ -645,6 +645,17 @@ def test_urls_failed(small: str, rotten: str) -> None:
     assert ask(small, "urls_failed") == []
 
 
+def test_links(small: str, tmp_path: Path) -> None:
+    counts = {"pages": 9, "images": 10, "rows": 3, "no_text": 6, "data_url": 1}
+    crawl = write_units(str(tmp_path), [[]], RUN | {"links": {"cc": counts}}).url
+    assert ask(crawl, "links") == [
+        near("cc", "row", 3, 0.3, 9),
+        near("cc", "no_text", 6, 0.6, 9),
+        near("cc", "data_url", 1, 0.1, 9),
+    ]
+    assert ask(small, "links") == []
+
+
 def test_inputs(small: str) -> None:
     assert ask(small, "inputs") == [
         near("photos", "photos.tar", 6, 1, 2, 1 / 6, 1 / 3),
